@@ -1,0 +1,123 @@
+"""各站彼此的承诺（叶子模块）。
+
+``websocket`` 与 ``services`` 互不导入：它们在这里相遇，由 ``app.py`` 用构造函数注入连接。
+每个协议的说明就是规格：至多一次还是至少一次、原子与否、能否取消、重复调用会怎样。
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from .model import (
+    Ack,
+    AckOutcome,
+    ConnectionInfo,
+    MailboxEntry,
+    MailboxView,
+    PresenceStatus,
+    Principal,
+    ResumePoint,
+)
+
+#: 收到频道上一条消息时的回调：(频道, 原文)。同步、不得抛出、不得阻塞。
+ChannelHandler = Callable[[bytes, bytes], None]
+
+
+class TokenVerifier(Protocol):
+    """验证访问令牌。由 ``AuthService`` 实现。"""
+
+    async def verify_access_token(self, token: str) -> Principal:
+        """返回身份；不查 SQL（连接路径上不许有 SQL）。
+
+        :raises InvalidTokenError: 畸形、签名、算法、受众、签发者不对
+        :raises TokenExpiredError: 过期
+        :raises TokenRevokedError: 已吊销
+        """
+        ...
+
+
+class Channels(Protocol):
+    """频道订阅（精简的 hiredis 连接）。由 ``redis.subscriber.Subscriber`` 实现。"""
+
+    async def subscribe(self, user_id: int) -> None:
+        """返回时 Redis 已确认订阅 ``user:{uid}:messages``：此后发布的都会到达回调。
+
+        重复订阅无害。断线期间调用会等到重新连上。
+        """
+        ...
+
+    def unsubscribe(self, user_id: int) -> None:
+        """立即返回；此后仍可能收到几条在途的消息。未订阅时无害。"""
+        ...
+
+
+class Mailbox(Protocol):
+    """未确认消息的信箱。由 ``OfflineMessageQueue`` 实现。"""
+
+    async def open(self, user_id: int, resume: ResumePoint | None = None) -> MailboxView:
+        """一次读取 epoch、最新 seq 与全部待推条目；只读，不取走任何东西。
+
+        调用者必须先订阅频道再调用它，两边的重叠按 seq 去重（先订阅，后读取）。
+        """
+        ...
+
+    async def load(self, entries: Sequence[MailboxEntry]) -> list[bytes]:
+        """按次序取出各条的 ``new_message`` 帧；正文已消失（过期）的略去。"""
+        ...
+
+
+class AckSink(Protocol):
+    """确认的去处。由 ``DeliveryConfirmationService`` 实现。"""
+
+    def record(self, user_id: int, acks: Sequence[Ack]) -> None:
+        """登记已核实的确认；立即返回，几毫秒后成批写入：先 SQL 记录，后移出信箱。
+
+        幂等。写入失败会保留并重试；进程此时死掉只造成同 id 的重复，不会丢失。
+        """
+        ...
+
+    async def confirm(self, user_id: int, message_ids: Sequence[str], now: int) -> AckOutcome:
+        """核实并登记“不在本连接未确认表里”的 id。
+
+        在该用户信箱里的：登记为确认。已确认过的：算 accepted。其余：unknown，什么也不改
+        （别人的消息永远确认不了，SEC-1）。
+        """
+        ...
+
+
+class PresenceSink(Protocol):
+    """在线状态的去处，各方法只记账，几百毫秒成批写入。由 ``OnlineStatusService`` 实现。"""
+
+    def connection_opened(self, user_id: int, info: ConnectionInfo) -> None: ...
+
+    def connection_closed(self, user_id: int, connection_id: str) -> None: ...
+
+    def heartbeat(self, user_id: int, connection_id: str, now: int) -> None: ...
+
+    def status_changed(
+        self,
+        user_id: int,
+        connection_id: str,
+        status: PresenceStatus,
+        device_info: str | None,
+    ) -> None: ...
+
+
+class ReadSink(Protocol):
+    """“已读”的去处。由 ``MessageService`` 实现。"""
+
+    async def mark_read(self, user_id: int, message_ids: Sequence[str]) -> int:
+        """把这些消息标为已读，返回该用户的未读数；不是他的 id 被忽略。幂等。
+
+        实现者负责把 ``read_sync`` 帧发布到该用户的频道，好让其它设备同步。
+        """
+        ...
+
+
+class UserChannel(Protocol):
+    """在线快路：把一帧文本发布到一个用户的频道（至多一次，不落信箱）。"""
+
+    async def publish_frame(self, user_id: int, frame: bytes) -> int:
+        """返回当时有多少个节点在听；0 表示没有任何设备在线。"""
+        ...

@@ -1,0 +1,158 @@
+"""唯一的错误树。
+
+每个类有稳定的 ``code``（写进 REST 错误体、``error`` 帧与日志）和 ``temporary``
+（调用方原样重试是否可能成功）。外部库的异常只在 ``redis/``、``storage/`` 的边界
+转换成这里的类，别处不再捕获它们。
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class MeetingPushError(Exception):
+    """所有可预期错误的根。
+
+    ``details`` 必须能编码成 JSON，且不得含任何密钥或令牌（SEC-2）。
+    """
+
+    code = "internal_error"
+    temporary = False
+
+    def __init__(self, message: str, *, details: object = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.details = details
+
+
+class ConfigurationError(MeetingPushError):
+    """配置不可用；命令行把它变成一行文字和退出码 2。"""
+
+    code = "bad_configuration"
+
+
+class AuthenticationError(MeetingPushError):
+    """没有证明自己是谁。"""
+
+    code = "unauthenticated"
+
+
+class InvalidTokenError(AuthenticationError):
+    """令牌缺失、畸形、签名/算法/受众不对；重试无用（4500）。"""
+
+    code = "invalid_token"
+
+
+class TokenExpiredError(AuthenticationError):
+    """令牌曾经有效但已过期；换新令牌后可重连（4004）。"""
+
+    code = "token_expired"
+
+
+class TokenRevokedError(AuthenticationError):
+    """令牌、会话或用户已被吊销（4502）。"""
+
+    code = "revoked"
+
+
+class BadCredentialsError(AuthenticationError):
+    """用户名或密码不对；两者不加区分，以免泄露账号是否存在。"""
+
+    code = "bad_credentials"
+
+
+class ForbiddenError(MeetingPushError):
+    """身份明确，但无权做这件事。"""
+
+    code = "forbidden"
+
+
+class NotFoundError(MeetingPushError):
+    """对象不存在，或对调用者不可见（两者不加区分）。"""
+
+    code = "not_found"
+
+
+class InvalidInputError(MeetingPushError):
+    """输入不合规；什么都没有被保存。"""
+
+    code = "invalid_input"
+
+
+class UnknownRecipientsError(InvalidInputError):
+    """收件人里有不存在的用户；``details`` = {"user_ids": [...]}，整条消息未保存。"""
+
+    code = "unknown_recipients"
+
+    def __init__(self, user_ids: Sequence[int]) -> None:
+        super().__init__("unknown recipients", details={"user_ids": list(user_ids)})
+
+
+class PayloadTooLargeError(InvalidInputError):
+    """正文或收件人数目超过上限。"""
+
+    code = "payload_too_large"
+
+
+class UsernameTakenError(MeetingPushError):
+    """用户名已被占用。"""
+
+    code = "username_taken"
+
+
+class IdempotencyConflictError(MeetingPushError):
+    """同一个 Idempotency-Key 带来了不同的内容。"""
+
+    code = "idempotency_conflict"
+
+
+class RateLimitedError(MeetingPushError):
+    """太频繁；``retry_after_s`` 秒之后再来。"""
+
+    code = "rate_limited"
+    temporary = True
+
+    def __init__(self, message: str, *, retry_after_s: int = 1) -> None:
+        super().__init__(message, details={"retry_after_s": retry_after_s})
+        self.retry_after_s = retry_after_s
+
+
+class QueueFullError(RateLimitedError):
+    """投递队列已满：拒绝新的，绝不裁掉旧的。"""
+
+    code = "queue_full"
+
+
+class UnavailableError(MeetingPushError):
+    """依赖的部件暂时不可用；没有接受任何东西。"""
+
+    code = "unavailable"
+    temporary = True
+
+
+class RedisUnavailableError(UnavailableError):
+    """Redis 断开、超时或正在加载。"""
+
+    code = "redis_unavailable"
+
+
+class DatabaseUnavailableError(UnavailableError):
+    """SQL 数据库断开或超时。"""
+
+    code = "database_unavailable"
+
+
+class BadFrameError(MeetingPushError):
+    """客户端的一帧不合协议；连接保留，按次数计入 4504。"""
+
+    code = "bad_frame"
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class MalformedEnvelopeError(MeetingPushError):
+    """Redis 上读到的信封或队列条目不合格式；计数后丢弃或进死信。"""
+
+    code = "malformed_envelope"

@@ -1,0 +1,83 @@
+"""Redis 键与频道的名字。
+
+花括号是字面的 Cluster hash tag：同一用户的键落在同一个槽，可在一段 Lua 里一起改。
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+DELIVERY_GROUP: Final = "delivery_workers"
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """``prefix`` 原样加在每个键和频道前面（测试用它互相隔离）。"""
+
+    prefix: str = ""
+
+    # 在线状态
+    def online_user(self, user_id: int) -> str:
+        return f"{self.prefix}online_users:{{{user_id}}}"
+
+    @property
+    def online_users_set(self) -> str:
+        return f"{self.prefix}online_users_set"
+
+    def connection_count(self, user_id: int) -> str:
+        return f"{self.prefix}user_connections_count:{{{user_id}}}"
+
+    def node(self, node_id: str) -> str:
+        return f"{self.prefix}node:{node_id}"
+
+    # 每个用户的投递状态
+    def mailbox(self, user_id: int) -> str:
+        return f"{self.prefix}offline_messages:{{{user_id}}}"
+
+    def message_log(self, user_id: int) -> str:
+        return f"{self.prefix}message_log:{{{user_id}}}"
+
+    def user_seq(self, user_id: int) -> str:
+        return f"{self.prefix}user_seq:{{{user_id}}}"
+
+    # 每条消息
+    def message_body(self, message_id: str) -> str:
+        return f"{self.prefix}message_body:{message_id}"
+
+    def delivery_status(self, message_id: str) -> str:
+        return f"{self.prefix}message_delivery_status:{message_id}"
+
+    # 队列
+    @property
+    def delivery_queue(self) -> str:
+        return f"{self.prefix}message_delivery_queue"
+
+    @property
+    def priority_queue(self) -> str:
+        return f"{self.prefix}priority_message_queue"
+
+    @property
+    def delayed_queue(self) -> str:
+        return f"{self.prefix}delayed_message_queue"
+
+    @property
+    def dead_letter_queue(self) -> str:
+        return f"{self.prefix}dead_letter_queue"
+
+    @property
+    def broadcast_log(self) -> str:
+        return f"{self.prefix}broadcast_log"
+
+    # 频道
+    def user_channel(self, user_id: int) -> str:
+        """注意：频道里的 ``{user_id}`` 也是字面花括号，与 contract 一致。"""
+        return f"{self.prefix}user:{{{user_id}}}:messages"
+
+    @property
+    def broadcast_channel(self) -> str:
+        return f"{self.prefix}broadcast:all"
+
+    @property
+    def system_channel(self) -> str:
+        return f"{self.prefix}system:notifications"

@@ -1,0 +1,134 @@
+"""全部设置：不可变，唯一读环境变量的地方。
+
+每一项都可用 ``MEETING_PUSH_<大写名>`` 或 ``.env`` 给出；名字带单位。
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from .errors import ConfigurationError
+
+PositiveSeconds = Annotated[float, Field(gt=0)]
+
+
+class Role(StrEnum):
+    """一个进程担任的角色；``ALL`` 三者兼任。"""
+
+    ALL = "all"
+    API = "api"
+    GATEWAY = "gateway"
+    WORKER = "worker"
+
+    @property
+    def serves_api(self) -> bool:
+        return self in (Role.ALL, Role.API)
+
+    @property
+    def holds_sockets(self) -> bool:
+        return self in (Role.ALL, Role.GATEWAY)
+
+    @property
+    def delivers(self) -> bool:
+        return self in (Role.ALL, Role.WORKER)
+
+
+class Settings(BaseSettings):
+    """所有字段都有能直接用的默认值；``None`` 表示“由程序准备”。"""
+
+    model_config = SettingsConfigDict(
+        env_prefix="MEETING_PUSH_", env_file=".env", frozen=True, extra="ignore"
+    )
+
+    # 进程
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=0, le=65535)
+    role: Role = Role.ALL
+    workers: int = Field(1, ge=1, le=256)
+    data_dir: Path = Path("data")
+    redis_url: str | None = None  # None → 内嵌 Redis
+    database_url: str | None = None  # None → data_dir 里的 SQLite
+    key_prefix: str = ""
+    log_level: Literal["TRACE", "DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_json: bool = False
+
+    # 认证
+    jwt_secret: SecretStr | None = None  # None → data_dir 里生成一个并说明
+    jwt_algorithms: tuple[str, ...] = ("HS256",)
+    jwt_public_key: str | None = None  # PEM；RS/ES/EdDSA 用
+    jwt_jwks_url: str | None = None
+    jwt_audience: str = "meeting-push"
+    jwt_issuer: str | None = None
+    jwt_leeway_s: int = Field(10, ge=0, le=300)
+    jwt_claim_user_id: str = "sub"
+    jwt_claim_role: str = "role"
+    jwt_claim_name: str = "name"
+    jwt_claim_session: str = "sid"
+    access_token_ttl_s: int = Field(900, ge=1)
+    refresh_token_ttl_s: int = Field(30 * 86400, ge=1)
+    registration_enabled: bool = True
+    allowed_origins: tuple[str, ...] = ()  # 空 → 只许同源（Origin 与 Host 一致）或没有 Origin
+
+    # 用户连接
+    heartbeat_interval_s: PositiveSeconds = 30
+    heartbeat_timeout_s: PositiveSeconds = 60
+    handshake_timeout_s: PositiveSeconds = 5
+    max_frame_bytes: int = Field(64 * 1024, ge=1024)
+    outbox_max_bytes: int = Field(1024 * 1024, ge=1024)
+    outbox_max_delay_s: PositiveSeconds = 5
+    bad_frame_limit: int = Field(20, ge=1)
+    bad_frame_window_s: PositiveSeconds = 60
+    max_unacked: int = Field(4096, ge=1)  # 每条连接记住多少条未确认的推送
+    edge: Literal["native", "asgi"] = "native"  # asgi：用户连接也走普通 ASGI（内嵌到别的服务器时）
+
+    # 消息
+    message_ttl_s: int = Field(7 * 86400, ge=1)
+    max_content_bytes: int = Field(64 * 1024, ge=1)
+    max_title_chars: int = Field(200, ge=1)
+    max_data_bytes: int = Field(16 * 1024, ge=0)
+    max_recipients: int = Field(10_000, ge=1)
+    max_batch_messages: int = Field(1_000, ge=1)
+    mailbox_max_entries: int = Field(1_000, ge=1)
+    message_log_max_entries: int = Field(1_000, ge=1)
+    compress_above_bytes: int = Field(1024, ge=0)
+
+    # 队列与工人
+    queue_max_length: int = Field(100_000, ge=1)
+    queue_chunk_recipients: int = Field(500, ge=1)
+    consumer_tasks: int = Field(2, ge=1)
+    consumer_batch_entries: int = Field(100, ge=1)
+    consumer_block_ms: int = Field(1_000, ge=1)
+    claim_idle_ms: int = Field(30_000, ge=1)
+    starvation_bound: int = Field(10, ge=1)  # 每这么多批，普通队列至少先取一批
+    relay_interval_s: PositiveSeconds = 1
+    relay_grace_s: Annotated[float, Field(ge=0)] = 5
+    ack_flush_ms: float = Field(5, ge=0)
+
+    # 在线状态
+    node_lease_s: int = Field(20, ge=1, le=30)
+    presence_flush_ms: float = Field(200, ge=0)
+
+    # 依赖的等待上限
+    redis_timeout_s: PositiveSeconds = 5
+    database_timeout_s: PositiveSeconds = 10
+    shutdown_grace_s: PositiveSeconds = 10
+
+
+def load_settings(**overrides: object) -> Settings:
+    """读取设置；``overrides`` 里为 None 的项不算（命令行没给的选项）。
+
+    :raises ConfigurationError: 一行话说明哪一项为什么不行，不含它的值（可能是密钥）。
+    """
+    given = {name: value for name, value in overrides.items() if value is not None}
+    try:
+        return Settings(**given)  # type: ignore[arg-type]
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False)
+        )
+        raise ConfigurationError(f"bad configuration: {problems}") from None
