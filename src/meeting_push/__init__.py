@@ -1,1 +1,73 @@
-"""meeting-push：用户级实时推送。"""
+"""meeting-push：用户级实时推送。
+
+公开的名字按需导入：只用客户端的人不必等服务器的依赖（FastAPI、SQLAlchemy）载入。
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from .version import __version__
+
+if TYPE_CHECKING:
+    from .app import MeetingPush
+    from .client.push_client import PushClient
+    from .client.rest_client import RestClient
+    from .services.auth_service import AuthService
+    from .services.delivery_confirmation_service import DeliveryConfirmationService
+    from .services.message_consumer import ConsumerPool, MessageConsumer
+    from .services.message_publisher import MessagePublisher
+    from .services.message_queue import MessageQueue
+    from .services.message_service import MessageService
+    from .services.offline_message_queue import OfflineMessageQueue
+    from .services.online_status_service import OnlineStatusService
+    from .services.redis_service import RedisService
+    from .settings import Settings, load_settings
+    from .websocket.manager import ConnectionManager
+
+#: 名字 → 它所在的模块；与上面的导入一一对应（有测试）。
+_HOMES = {
+    "AuthService": ".services.auth_service",
+    "ConnectionManager": ".websocket.manager",
+    "ConsumerPool": ".services.message_consumer",
+    "DeliveryConfirmationService": ".services.delivery_confirmation_service",
+    "MeetingPush": ".app",
+    "MessageConsumer": ".services.message_consumer",
+    "MessagePublisher": ".services.message_publisher",
+    "MessageQueue": ".services.message_queue",
+    "MessageService": ".services.message_service",
+    "OfflineMessageQueue": ".services.offline_message_queue",
+    "OnlineStatusService": ".services.online_status_service",
+    "PushClient": ".client.push_client",
+    "RedisService": ".services.redis_service",
+    "RestClient": ".client.rest_client",
+    "Settings": ".settings",
+    "load_settings": ".settings",
+}
+
+__all__ = [
+    "AuthService",
+    "ConnectionManager",
+    "ConsumerPool",
+    "DeliveryConfirmationService",
+    "MeetingPush",
+    "MessageConsumer",
+    "MessagePublisher",
+    "MessageQueue",
+    "MessageService",
+    "OfflineMessageQueue",
+    "OnlineStatusService",
+    "PushClient",
+    "RedisService",
+    "RestClient",
+    "Settings",
+    "__version__",
+    "load_settings",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name], __name__), name)

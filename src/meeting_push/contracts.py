@@ -67,6 +67,17 @@ class Mailbox(Protocol):
         ...
 
 
+class BodySource(Protocol):
+    """正文的来处：Redis 里的正文丢了，从记录（SQL）重新做出来。"""
+
+    async def tails(self, message_ids: Sequence[str]) -> dict[str, bytes]:
+        """返回还认识的那些消息的 *尾*（``frames.encode_tail``）；不认识的不出现。
+
+        :raises DatabaseUnavailableError: 此刻问不到；调用者不得因此当作“不认识”
+        """
+        ...
+
+
 class AckSink(Protocol):
     """确认的去处。由 ``DeliveryConfirmationService`` 实现。"""
 
@@ -112,6 +123,14 @@ class ReadSink(Protocol):
 
         实现者负责把 ``read_sync`` 帧发布到该用户的频道，好让其它设备同步。
         """
+        ...
+
+
+class UserDirectory(Protocol):
+    """谁是存在的用户。默认由 ``UserRepository`` 实现；内嵌的应用可以带来自己的。"""
+
+    async def existing_ids(self, user_ids: Sequence[int]) -> set[int]:
+        """``user_ids``（至多 10,000 个，已去重）里存在且未停用的那些。"""
         ...
 
 

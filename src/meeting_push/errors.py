@@ -136,6 +136,12 @@ class RedisUnavailableError(UnavailableError):
     code = "redis_unavailable"
 
 
+class RedisCommandError(MeetingPushError):
+    """Redis 拒绝了一条命令（WRONGTYPE、NOPERM、语法 …）：数据或程序的错，重试无用。"""
+
+    code = "redis_command_failed"
+
+
 class DatabaseUnavailableError(UnavailableError):
     """SQL 数据库断开或超时。"""
 

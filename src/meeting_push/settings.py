@@ -56,6 +56,9 @@ class Settings(BaseSettings):
     key_prefix: str = ""
     log_level: Literal["TRACE", "DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_json: bool = False
+    reuse_port: bool = False  # 多个进程共用一个端口；--workers 自动打开
+    die_with_parent: bool = False  # 父进程一死就收到 SIGTERM；--workers 的子进程用
+    max_request_bytes: int = Field(8 * 1024 * 1024, ge=1024)
 
     # 认证
     jwt_secret: SecretStr | None = None  # None → data_dir 里生成一个并说明
@@ -117,6 +120,11 @@ class Settings(BaseSettings):
     redis_timeout_s: PositiveSeconds = 5
     database_timeout_s: PositiveSeconds = 10
     shutdown_grace_s: PositiveSeconds = 10
+
+    @property
+    def sql_url(self) -> str:
+        """数据库；没有给出就是数据文件夹里的 SQLite。"""
+        return self.database_url or f"sqlite:///{self.data_dir.absolute()}/meeting-push.db"
 
 
 def load_settings(**overrides: object) -> Settings:

@@ -9,6 +9,7 @@ class CloseCode(IntEnum):
     """服务器关闭用户连接时用的全部码；名字就是 close reason。"""
 
     NORMAL = 1000
+    MESSAGE_TOO_BIG = 1009
     SERVER_DRAINING = 4000
     SLOW_CONSUMER = 4001
     HEARTBEAT_TIMEOUT = 4003

@@ -11,7 +11,8 @@ seq 与 id，不解析整帧（实测 0.4 µs，整帧解码约 2.5 µs）。
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -32,7 +33,9 @@ BATCH_MAX_BYTES: Final = 256 * 1024
 
 _HEAD: Final = b'{"type":"new_message","seq":'
 _ATTEMPT: Final = b',"attempt":'
-_ID: Final = b',"message_id":"'
+_match_head: Final = re.compile(
+    _HEAD + rb"(\d{1,18})" + _ATTEMPT + rb'\d{1,9},"message_id":"([0-9A-Za-z]{26})"'
+).match
 
 MessageId = Annotated[str, Meta(min_length=MESSAGE_ID_LENGTH, max_length=MESSAGE_ID_LENGTH)]
 UserId = Annotated[int, Meta(ge=1, le=2**63 - 1)]
@@ -185,24 +188,44 @@ def new_message(seq: int, attempt: int, tail: bytes) -> bytes:
 def peek(frame: bytes) -> tuple[int, str] | None:
     """从 ``new_message`` 文本取 (seq, message_id)；开头不是我们拼的样子则 None。
 
-    只看开头，不验证其余部分：None 的帧要走 ``decode_envelope`` 的慢路。
+    只看开头，不验证其余部分：None 的帧要走 ``envelope.decode_envelope`` 的慢路。
     """
-    if not frame.startswith(_HEAD):
+    head = _match_head(frame)
+    if head is None:
         return None
-    comma = frame.find(b",", len(_HEAD), len(_HEAD) + 20)
-    start = frame.find(_ID, comma, comma + 32) + len(_ID)
-    end = start + MESSAGE_ID_LENGTH
-    if comma < 0 or start < len(_ID) or frame[end : end + 1] != b'"':
-        return None
-    digits = frame[len(_HEAD) : comma]
-    if not digits.isdigit():
-        return None
-    return int(digits), frame[start:end].decode("ascii", "replace")
+    seq, message_id = head.groups()
+    return int(seq), message_id.decode()
+
+
+def peek_attempt(frame: bytes) -> int:
+    """``new_message`` 的 attempt；不是我们拼的样子就解码，仍没有则 0。"""
+    start = frame.find(_ATTEMPT, len(_HEAD), len(_HEAD) + 32) + len(_ATTEMPT)
+    digits = frame[start : frame.find(b",", start)]
+    if start >= len(_ATTEMPT) and digits.isdigit():
+        return int(digits)
+    try:
+        return _attempt_decoder.decode(frame).attempt
+    except msgspec.DecodeError:
+        return 0
 
 
 def batch(messages: Sequence[bytes]) -> bytes:
     """把若干帧 ``new_message`` 合成一帧 ``batch``，不重新编码。"""
     return b'{"type":"batch","messages":[' + b",".join(messages) + b"]}"
+
+
+def batch_parts(messages: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+    """按 ``BATCH_MAX_*`` 把若干帧分成一帧 ``batch`` 装得下的几份，次序不变。"""
+    part: list[bytes] = []
+    size = 0
+    for message in messages:
+        if part and (len(part) == BATCH_MAX_MESSAGES or size + len(message) > BATCH_MAX_BYTES):
+            yield part
+            part, size = [], 0
+        part.append(message)
+        size += len(message)
+    if part:
+        yield part
 
 
 # ── 客户端 → 服务器 ──────────────────────────────────────────────────────────
@@ -257,7 +280,17 @@ class _Typed(Struct):
     type: str
 
 
-_client_decoder: Final = msgspec.json.Decoder(AnyClientFrame)
+class _Requested(Struct):
+    request_id: RequestId | None = None
+
+
+class _Attempted(Struct):
+    attempt: int = 0
+
+
+_request_id_decoder: Final = msgspec.json.Decoder(_Requested)
+_attempt_decoder: Final = msgspec.json.Decoder(_Attempted)
+_client_decoder: Final[msgspec.json.Decoder[AnyClientFrame]] = msgspec.json.Decoder(AnyClientFrame)
 _type_decoder: Final = msgspec.json.Decoder(_Typed)
 
 
@@ -274,6 +307,14 @@ def decode_client_frame(text: bytes) -> AnyClientFrame:
         raise BadFrameError("invalid_json", "the frame is not valid JSON") from None
     except RecursionError:
         raise BadFrameError("invalid_json", "the frame is nested too deeply") from None
+
+
+def peek_request_id(text: bytes) -> str | int | None:
+    """坏帧里还能认出的 request_id：回答它的 ``error`` 要带上。"""
+    try:
+        return _request_id_decoder.decode(text).request_id
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 def _invalid_code(text: bytes) -> str:

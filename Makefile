@@ -1,0 +1,72 @@
+# 只需要 python >= 3.11、pip、make。环境在 .venv，依赖按 requirements/ 里的锁（带哈希）安装。
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
+# 戳记文件：锁没有变，安装就不再发生。
+RUNTIME := $(VENV)/.installed-runtime
+DEV := $(VENV)/.installed-dev
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--custom-compile-command "make lock" $(if $(UPGRADE),--upgrade) pyproject.toml
+
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo serve test check format bench lock env-example clean
+
+help: ## This menu
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+
+demo: $(RUNTIME) ## The main job in front of you, then keeps serving (ONCE=1: stop after the job)
+	@$(BIN)/meeting-push demo $(if $(filter-out 0,$(ONCE)),--once)
+
+serve: $(RUNTIME) ## The server with its defaults: embedded Redis, SQLite (ARGS="--port 9000")
+	@$(BIN)/meeting-push serve $(ARGS)
+
+test: $(DEV) ## Set up what is missing, run every test (ARGS="-k name")
+	@tools/install_system_parts.sh
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(DEV) ## Format, lint, types, import rules
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+
+format: $(DEV) ## Format the code and fix what ruff can fix
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: $(RUNTIME) ## Load test of the edges (ARGS="...")
+	@$(BIN)/meeting-push bench edges $(ARGS)
+
+lock: $(DEV) ## Write the lock files from pyproject.toml (UPGRADE=1: newest versions)
+	@$(LOCK) --group build --output-file requirements/runtime.txt
+	@$(LOCK) --group dev --constraint requirements/runtime.txt --output-file requirements/dev.txt
+
+env-example: $(DEV) ## Write .env.example from settings.py
+	@$(BIN)/python tools/env_example.py > .env.example
+
+clean: ## Remove the environment, caches and build results (never data/)
+	rm -rf $(VENV) build dist reports .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+		.import_linter_cache
+	find src tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.created:
+	@tools/create_venv.sh "$(PYTHON)" "$(VENV)"
+	@touch $@
+
+# 项目自身的安装不联网：构建后端 hatchling 已在锁里。
+define install
+@echo "installing $(1)"
+@$(PIP) install --require-hashes -r $(1)
+@$(PIP) install --no-build-isolation --no-deps --no-index -e .
+@touch $@
+endef
+
+$(RUNTIME): requirements/runtime.txt pyproject.toml $(VENV)/.created
+	$(call install,$<)
+
+$(DEV): requirements/dev.txt pyproject.toml $(VENV)/.created
+	$(call install,$<)

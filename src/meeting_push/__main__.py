@@ -1,0 +1,5 @@
+"""``python -m meeting_push``。"""
+
+from .cli import main
+
+main()

@@ -1,0 +1,75 @@
+"""``meeting-push bench …``：每个 profile 一个命令。"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.console import Console
+
+from ..errors import ConfigurationError
+from .edges import EDGES, ServerSource, run_edges
+from .plan import QUICK, EdgesPlan
+from .progress import Steps
+from .report import Heading, make_report, table, write_json
+from .server_under_test import existing_server, own_server
+
+bench_app = typer.Typer(help="Load tests on this machine, with a report.", no_args_is_help=True)
+
+
+@bench_app.callback()
+def bench() -> None:
+    """Load tests on this machine, with a report."""
+
+
+@bench_app.command()
+def edges(
+    quick: Annotated[bool, typer.Option("--quick", help="Small: seconds, not minutes.")] = False,
+    repeats: Annotated[int | None, typer.Option(min=1, max=20, help="Rounds; medians.")] = None,
+    sockets: Annotated[int | None, typer.Option(min=1, max=19_000, help="Idle sockets.")] = None,
+    url: Annotated[str | None, typer.Option(help="An existing server on this machine.")] = None,
+    redis_url: Annotated[str | None, typer.Option(help="Its Redis.")] = None,
+    pid: Annotated[int | None, typer.Option(help="Its process, for CPU and memory.")] = None,
+    reports: Annotated[Path, typer.Option(help="Folder of the JSON report.")] = Path("reports"),
+) -> None:
+    """Both edges of the user WebSocket: memory, CPU and frames/s, REST sends, latency."""
+    plan = _plan(QUICK if quick else EdgesPlan(), repeats, sockets)
+    names, source = _servers(url, redis_url, pid)
+    console = Console(highlight=False)
+    heading = Heading.now(_command(quick, repeats, sockets, url))
+    steps = Steps(console)
+    with steps.showing():
+        runs = run_edges(names, plan, source, steps)
+    report = make_report(heading, plan, runs)
+    console.print(table(report))
+    console.print(f"report: {write_json(report, reports)}", soft_wrap=True)
+
+
+def _plan(plan: EdgesPlan, repeats: int | None, sockets: int | None) -> EdgesPlan:
+    given = {"repeats": repeats, "idle_sockets": sockets}
+    return msgspec.structs.replace(plan, **{k: v for k, v in given.items() if v is not None})
+
+
+def _servers(
+    url: str | None, redis_url: str | None, pid: int | None
+) -> tuple[tuple[str, ...], ServerSource]:
+    """要比较的名字，与各自的服务器；已有的服务器只有一种 edge，不知道是哪种。"""
+    if url is None:
+        return EDGES, own_server
+    if redis_url is None:
+        raise ConfigurationError("--url needs --redis-url: the fan-out is published there")
+    existing = partial(existing_server, url, redis_url, pid)
+    return ("existing",), lambda _: existing()
+
+
+def _command(quick: bool, repeats: int | None, sockets: int | None, url: str | None) -> str:
+    options = [
+        *(["--quick"] if quick else []),
+        *(["--repeats", str(repeats)] if repeats is not None else []),
+        *(["--sockets", str(sockets)] if sockets is not None else []),
+        *(["--url", url] if url is not None else []),
+    ]
+    return " ".join(["meeting-push bench edges", *options])

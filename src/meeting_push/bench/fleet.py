@@ -1,0 +1,130 @@
+"""一个负载进程手里的全部设备：分批连上、按时心跳、一起断开。"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+import time
+from collections.abc import Iterator
+from functools import partial
+from typing import Final
+
+from picows import WSError, WSMsgType, WSTransport, ws_connect
+
+from .device import AckingDevice, CountingDevice, Device
+from .failure import BenchError
+from .histogram import LatencyHistogram
+from .orders import Connect
+from .progress import OnProgress
+from .target import Target
+
+#: 每个源地址至多这么多连接：超过临时端口段的一半，内核找空闲端口会慢 5 倍。
+SOCKETS_PER_ADDRESS: Final = 4_000
+CONNECT_TIMEOUT_S: Final = 30.0
+_BEAT_STEPS_PER_S: Final = 10
+#: 给 Logger 时 picows 会为每条连接造一个子 logger；给 LoggerAdapter 不会。
+_LOGGER: Final = logging.LoggerAdapter(logging.getLogger("bench.devices"), {})
+
+
+class Fleet:
+    """``received`` 是与父进程、发布进程共享的一个计数：到达的消息数，只由这里写。"""
+
+    def __init__(self, received: memoryview) -> None:
+        self._received = received
+        self._devices: list[tuple[WSTransport, Device]] = []
+        self._beating: asyncio.Task[None] | None = None
+        self.latency = LatencyHistogram()
+
+    @property
+    def received(self) -> int:
+        count: int = self._received[0]
+        return count
+
+    async def connect(self, order: Connect, on_progress: OnProgress) -> float:
+        """连上全部，返回用时（秒）。
+
+        :raises BenchError: 有一条没连上；说明第一个原因
+        """
+        total = len(order.user_ids) * order.devices
+        places = enumerate(user for user in order.user_ids for _ in range(order.devices))
+        start = time.perf_counter()
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(order.concurrency):
+                    group.create_task(self._connect_each(order, places, total, on_progress))
+        except* (OSError, WSError, TimeoutError) as failures:
+            first = failures.exceptions[0]
+            done = len(self._devices)
+            raise BenchError(f"{done} of {total} connected, then: {first!r}") from None
+        elapsed = time.perf_counter() - start
+        self._beating = asyncio.create_task(self._beat(order.heartbeat_interval_s))
+        return elapsed
+
+    async def disconnect(self) -> int:
+        """断开全部，返回其中早已被服务器断开的有几条。"""
+        if self._beating is not None:
+            self._beating.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._beating
+        devices, self._devices = self._devices, []
+        for transport, device in devices:
+            device.closing = True
+            transport.disconnect()
+        await asyncio.gather(*(transport.wait_disconnected() for transport, _ in devices))
+        return sum(device.lost for _, device in devices)
+
+    def reset_latency(self) -> None:
+        self.latency.counts.clear()
+
+    async def _connect_each(
+        self,
+        order: Connect,
+        places: Iterator[tuple[int, int]],
+        total: int,
+        on_progress: OnProgress,
+    ) -> None:
+        for index, user_id in places:
+            device = self._device(order)
+            transport = await _open(order.target, user_id, index, device)
+            self._devices.append((transport, device))
+            if len(self._devices) % 100 == 0:
+                on_progress(len(self._devices), total)
+
+    def _device(self, order: Connect) -> Device:
+        welcomed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if order.kind == "count":
+            return CountingDevice(welcomed, self._received, order.frame_bytes)
+        return AckingDevice(welcomed, self._received, self.latency)
+
+    async def _beat(self, interval_s: float) -> None:
+        """心跳均匀摊在间隔里，不成堆。"""
+        share = math.ceil(len(self._devices) / max(1, interval_s * _BEAT_STEPS_PER_S))
+        place = 0
+        while True:
+            await asyncio.sleep(1 / _BEAT_STEPS_PER_S)
+            frame = b'{"type":"heartbeat","timestamp":%d}' % (time.time_ns() // 1_000_000)
+            for transport, device in self._devices[place : place + share]:
+                if not device.lost:
+                    transport.send(WSMsgType.TEXT, frame)
+            place = place + share if place + share < len(self._devices) else 0
+
+
+async def _open(target: Target, user_id: int, index: int, device: Device) -> WSTransport:
+    async with asyncio.timeout(CONNECT_TIMEOUT_S):
+        transport, _ = await ws_connect(
+            partial(_give, device),
+            target.messages_url(user_id),
+            extra_headers={"Authorization": f"Bearer {target.token(user_id)}"},
+            websocket_handshake_timeout=CONNECT_TIMEOUT_S,
+            logger_name=_LOGGER,
+            read_buffer_init_size=1024,
+            local_addr=(f"127.0.0.{2 + index // SOCKETS_PER_ADDRESS}", 0),
+        )
+        await device.welcomed
+    return transport
+
+
+def _give(device: Device) -> Device:
+    return device

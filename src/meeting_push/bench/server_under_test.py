@@ -1,0 +1,143 @@
+"""被测的服务器：自己在临时目录里启动的一个，或用户指明的一个。"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from ..errors import ConfigurationError
+from ..settings import load_settings
+from .failure import BenchError
+from .target import Target, loopback_address
+
+READY_WAIT_S: Final = 30.0
+STOP_WAIT_S: Final = 30.0
+_POLL_S: Final = 0.02
+_LOG_LINES: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class ServerUnderTest:
+    """``pid``：不知道就是 None，那时没有 CPU 与内存的数字。"""
+
+    target: Target
+    pid: int | None
+
+
+@contextlib.contextmanager
+def own_server(edge: str) -> Iterator[ServerUnderTest]:
+    """``serve``，内嵌 Redis 与 SQLite，默认设置；离开时结束它并删掉它的目录。
+
+    :raises BenchError: 起不来；带着它日志的最后几行
+    """
+    with tempfile.TemporaryDirectory(prefix="mp-bench-") as name:
+        directory = Path(name)
+        target = Target(
+            host="127.0.0.1",
+            port=_free_port(),
+            redis_url=f"unix://{directory}/data/redis/redis.sock",
+            jwt_secret=secrets.token_urlsafe(32),
+            jwt_audience="meeting-push",
+        )
+        process = _launch(directory, _environment(target, directory, edge))
+        try:
+            _wait_ready(process, target, directory / "log")
+            yield ServerUnderTest(target, process.pid)
+        finally:
+            _end(process)
+
+
+@contextlib.contextmanager
+def existing_server(url: str, redis_url: str, pid: int | None) -> Iterator[ServerUnderTest]:
+    """已在运行的；``MEETING_PUSH_JWT_SECRET``、``…_JWT_AUDIENCE``、``…_KEY_PREFIX`` 须与它相同。
+
+    :raises ConfigurationError: 不在本机，或没有密钥
+    """
+    settings = load_settings()
+    host, port = loopback_address(url)
+    if settings.jwt_secret is None:
+        raise ConfigurationError("with --url, MEETING_PUSH_JWT_SECRET must be the server's")
+    target = Target(
+        host=host,
+        port=port,
+        redis_url=redis_url,
+        jwt_secret=settings.jwt_secret.get_secret_value(),
+        jwt_audience=settings.jwt_audience,
+        key_prefix=settings.key_prefix,
+    )
+    yield ServerUnderTest(target, pid)
+
+
+def _environment(target: Target, directory: Path, edge: str) -> dict[str, str]:
+    """用户自己的 ``MEETING_PUSH_*`` 不算：每次测的是同样的默认设置。"""
+    given = {
+        "HOST": target.host,
+        "PORT": str(target.port),
+        "DATA_DIR": str(directory / "data"),
+        "JWT_SECRET": target.jwt_secret,
+        "EDGE": edge,
+        "DIE_WITH_PARENT": "true",
+    }
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("MEETING_PUSH_")}
+    return inherited | {f"MEETING_PUSH_{name}": value for name, value in given.items()}
+
+
+def _launch(directory: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    with (directory / "log").open("wb") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "meeting_push", "serve"],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            cwd=directory,  # 没有别人的 .env
+            env=environment,
+            start_new_session=True,  # 终端的 Ctrl-C 只给我们：由我们有次序地结束它
+        )
+
+
+def _wait_ready(process: subprocess.Popen[bytes], target: Target, log: Path) -> None:
+    deadline = time.monotonic() + READY_WAIT_S
+    while not _is_ready(target):
+        if process.poll() is not None or time.monotonic() > deadline:
+            last = log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
+            raise BenchError("the server did not become ready: " + " | ".join(last))
+        time.sleep(_POLL_S)
+
+
+def _is_ready(target: Target) -> bool:
+    connection = http.client.HTTPConnection(target.host, target.port, timeout=2)
+    try:
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status == http.client.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(STOP_WAIT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as candidate:
+        candidate.bind(("127.0.0.1", 0))
+        port: int = candidate.getsockname()[1]
+        return port

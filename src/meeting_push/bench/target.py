@@ -1,0 +1,64 @@
+"""被测服务器的坐标：负载进程需要知道的全部。"""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+from typing import Final
+from urllib.parse import urlsplit
+
+import jwt
+import msgspec
+
+from ..errors import ConfigurationError
+
+#: 长于任何一次测量；令牌到期提醒也不会出现在测量里。
+_TOKEN_TTL_S: Final = 4 * 3600
+
+
+class Target(msgspec.Struct, frozen=True, kw_only=True):
+    """``jwt_secret`` 只经管道交给自己的负载进程，不写进报告。"""
+
+    host: str
+    port: int
+    redis_url: str
+    jwt_secret: str
+    jwt_audience: str
+    key_prefix: str = ""
+
+    @property
+    def base_url(self) -> str:
+        return f"http://{self.host}:{self.port}"
+
+    def messages_url(self, user_id: int) -> str:
+        return f"ws://{self.host}:{self.port}/ws/user/{user_id}/messages"
+
+    def token(self, user_id: int) -> str:
+        """给任意用户 id 的访问令牌：用户连接的路径上没有 SQL，用户不必存在。"""
+        now = int(time.time())
+        claims = {
+            "sub": str(user_id),
+            "role": "user",
+            "name": f"bench-{user_id}",
+            "aud": self.jwt_audience,
+            "iat": now,
+            "exp": now + _TOKEN_TTL_S,
+            "jti": f"bench-{user_id}-{now}",
+        }
+        return jwt.encode(claims, self.jwt_secret, algorithm="HS256")
+
+
+def loopback_address(url: str) -> tuple[str, int]:
+    """``http://127.0.0.1:8000`` → 主机与端口。
+
+    :raises ConfigurationError: 不是本机：压测绝不对着别人的机器
+    """
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port or 80
+        local = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        local = False
+    if not local or parts.scheme != "http":
+        raise ConfigurationError("--url: expected http:// and a loopback address")
+    return host, port

@@ -1,0 +1,263 @@
+"""命令行：serve · demo · send · listen · token · user · bench · doctor。
+
+可预期的错误是一行字：配置不对退出码 2，其余 1；从不给出回溯。
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import getpass
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+import uvloop
+from loguru import logger
+from rich.console import Console
+from rich.table import Table
+
+from . import demo, doctor
+
+from .client.push_client import PushClient
+from .client.rest_client import RestClient
+from .errors import ConfigurationError, InvalidInputError, MeetingPushError
+from .model import ADMIN_ROLE, USER_ROLE
+from .server import run_process, run_workers
+from .services.access_tokens import AccessTokens
+from .services.auth_service import AuthService
+from .services.secret_file import signing_secret
+from .settings import Role, Settings, load_settings
+from .storage.database import Database
+from .storage.users import UserRepository
+from .version import __version__
+
+app = typer.Typer(
+    name="meeting-push",
+    help="User-level real-time push: accept, deliver, confirm.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+user_app = typer.Typer(help="Accounts.", no_args_is_help=True)
+app.add_typer(user_app, name="user")
+
+out = Console(highlight=False)
+
+DataDir = Annotated[Path | None, typer.Option(help="Folder of SQLite, embedded Redis, secrets.")]
+DatabaseUrl = Annotated[str | None, typer.Option(help="SQL database; default SQLite.")]
+BaseUrl = Annotated[str, typer.Option(help="Where the server is.")]
+TokenOption = Annotated[
+    str | None,
+    typer.Option(envvar="MEETING_PUSH_TOKEN", help="Access token; default: sign one locally."),
+]
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port; 0 chooses a free one.")] = None,
+    role: Annotated[Role | None, typer.Option(help="all, api, gateway or worker.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes behind one port.")] = None,
+    redis_url: Annotated[str | None, typer.Option(help="External Redis; default embedded.")] = None,
+    database_url: DatabaseUrl = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Run the server until SIGTERM or SIGINT."""
+    settings = load_settings(
+        host=host,
+        port=port,
+        role=role,
+        workers=workers,
+        redis_url=redis_url,
+        database_url=database_url,
+        data_dir=data_dir,
+    )
+    uvloop.run(run_workers(settings) if settings.workers > 1 else run_process(settings))
+
+
+@app.command()
+def token(
+    user_id: Annotated[int, typer.Option(help="Whose token.")],
+    role: Annotated[str, typer.Option(help="Role claim.")] = USER_ROLE,
+    ttl_s: Annotated[int | None, typer.Option(help="Seconds it is valid.")] = None,
+    name: Annotated[str, typer.Option(help="Name claim.")] = "",
+    data_dir: DataDir = None,
+) -> None:
+    """Print a signed access token (tests, operations)."""
+    sys.stdout.write(_sign(load_settings(data_dir=data_dir), user_id, role, ttl_s, name) + "\n")
+
+
+@app.command()
+def send(
+    to: Annotated[str, typer.Option(help="Recipients, comma separated: 1,2.")],
+    title: Annotated[str, typer.Option()],
+    content: Annotated[str, typer.Option()] = "",
+    priority: Annotated[int, typer.Option(min=0, max=9)] = 0,
+    sender_id: Annotated[int, typer.Option(help="Sender when the token is signed here.")] = 1,
+    url: BaseUrl = "http://127.0.0.1:8000",
+    token: TokenOption = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Send one message and print its id."""
+    recipients = _user_ids(to)
+    access = token or _sign(load_settings(data_dir=data_dir), sender_id)
+
+    async def run() -> None:
+        sent = await RestClient(url, access).send(
+            recipients, title, content, priority=priority
+        )
+        sys.stdout.write(f"{sent.message_id}\n")
+
+    asyncio.run(run())
+
+
+@app.command()
+def listen(
+    user_id: Annotated[int, typer.Option(help="Whose messages.")],
+    url: BaseUrl = "http://127.0.0.1:8000",
+    count: Annotated[int, typer.Option(help="Stop after so many; 0 = never.")] = 0,
+    token: TokenOption = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Print each message as one JSON line, acknowledging it."""
+    settings = load_settings(data_dir=data_dir)
+
+    def fresh_token() -> str:
+        return token or _sign(settings, user_id)
+
+    async def run() -> None:
+        received = 0
+        async with PushClient(url, fresh_token, user_id=user_id, device_info="cli") as client:
+            async for message in client:
+                sys.stdout.write(message.to_json() + "\n")
+                sys.stdout.flush()
+                message.ack()
+                received += 1
+                if received == count:
+                    return
+
+    asyncio.run(run())
+
+
+@user_app.command("create")
+def user_create(
+    name: str,
+    role: Annotated[str, typer.Option(help="user or admin.")] = USER_ROLE,
+    database_url: DatabaseUrl = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Create an account; the password is asked for, or read from standard input."""
+    if role not in (USER_ROLE, ADMIN_ROLE):
+        raise ConfigurationError(f"--role must be {USER_ROLE} or {ADMIN_ROLE}")
+    settings = load_settings(database_url=database_url, data_dir=data_dir)
+    password = getpass.getpass() if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
+
+    async def run() -> None:
+        async with _database(settings) as database:
+            auth = AuthService(settings, database, _tokens(settings))
+            user = await auth.create_user(name, password, role)
+        sys.stdout.write(f"{user.id}\n")
+
+    asyncio.run(run())
+
+
+@user_app.command("list")
+def user_list(database_url: DatabaseUrl = None, data_dir: DataDir = None) -> None:
+    """List accounts."""
+    settings = load_settings(database_url=database_url, data_dir=data_dir)
+
+    async def run() -> None:
+        table = Table("id", "username", "role")
+        async with _database(settings) as database:
+            users = UserRepository(database)
+            last = 0
+            while page := await users.list(last):
+                for user in page:
+                    table.add_row(str(user.id), user.username, user.role)
+                last = page[-1].id
+        out.print(table)
+
+    asyncio.run(run())
+
+
+@app.command("demo")
+def run_demo(
+    once: Annotated[bool, typer.Option("--once", help="Stop after the job.")] = False,
+    port: Annotated[int, typer.Option(help="Port; 0 chooses a free one.")] = 0,
+) -> None:
+    """Start a server in a temporary folder and run the main job in front of you."""
+    raise typer.Exit(asyncio.run(demo.run(out, once=once, port=port)))
+
+
+@app.command("doctor")
+def run_doctor(
+    redis_url: Annotated[str | None, typer.Option()] = None,
+    database_url: DatabaseUrl = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Check Redis, database, limits, clock and migrations: one line each."""
+    settings = load_settings(redis_url=redis_url, database_url=database_url, data_dir=data_dir)
+    raise typer.Exit(asyncio.run(doctor.run(out, settings)))
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    sys.stdout.write(__version__ + "\n")
+
+
+def _user_ids(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise InvalidInputError("--to: user ids separated by commas, such as 1,2") from None
+
+
+def _tokens(settings: Settings) -> AccessTokens:
+    return AccessTokens(settings, signing_secret(settings))
+
+
+def _sign(
+    settings: Settings,
+    user_id: int,
+    role: str = USER_ROLE,
+    ttl_s: int | None = None,
+    name: str = "",
+) -> str:
+    if not 1 <= user_id < 2**63:
+        raise InvalidInputError("--user-id: a positive integer below 2^63")
+    lifetime = settings.access_token_ttl_s if ttl_s is None else ttl_s
+    return _tokens(settings).issue(user_id, role, name, lifetime)
+
+
+@contextlib.asynccontextmanager
+async def _database(settings: Settings) -> AsyncIterator[Database]:
+    database = Database(settings.sql_url, settings.database_timeout_s)
+    await database.migrate()
+    try:
+        yield database
+    finally:
+        await database.dispose()
+
+
+def main() -> NoReturn:
+    """入口：可预期的错误只有一行。"""
+    # 服务器自己设置日志；其余命令只报警告，不打扰输出
+    logger.remove()
+    logger.add(sys.stderr, level="WARNING", format="{message}")
+    try:
+        app()
+    except ConfigurationError as error:
+        sys.exit(_say(error, 2))
+    except MeetingPushError as error:
+        sys.exit(_say(error, 1))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(0)
+
+
+def _say(error: MeetingPushError, code: int) -> int:
+    sys.stderr.write(f"meeting-push: {error.message}\n")
+    return code

@@ -1,0 +1,166 @@
+"""一条活着的连接：读帧、发心跳、就地换令牌。"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+from loguru import logger
+from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConnectionClosed
+
+from ..protocol import frames
+from . import wire
+from .errors import NotConnectedError
+from .events import Event, EventHub
+from .intake import Intake
+
+#: 一帧里除 id 以外的字段，与一个 id 连同引号、逗号的字节数。
+_FRAME_OVERHEAD: Final = 128
+_ID_BYTES: Final = frames.MESSAGE_ID_LENGTH + 3
+
+#: 给一枚新令牌；固定令牌的客户端给 None。
+Refresh = Callable[[], Awaitable[str]] | None
+
+
+class Connection:
+    """从 ``welcome`` 之后到关闭；``serve`` 结束后不再可用。"""
+
+    def __init__(
+        self,
+        socket: ClientConnection,
+        welcome: frames.Welcome,
+        intake: Intake,
+        events: EventHub,
+        *,
+        dead_after_s: float,
+        refresh: Refresh,
+    ) -> None:
+        self._socket = socket
+        self._welcome = welcome
+        self._intake = intake
+        self._events = events
+        self._dead_after_s = dead_after_s
+        self._refresh = refresh
+        self._heard = asyncio.Event()
+        self._refreshing: asyncio.Task[None] | None = None
+        #: 一帧 ``ack``、``read`` 里最多几个 id，服务器的帧上限放得下。
+        self.max_ids = min(
+            frames.MAX_ACK_IDS, (welcome.max_frame_bytes - _FRAME_OVERHEAD) // _ID_BYTES
+        )
+        #: 服务器说过要走：在这么久的窗口里重连。
+        self.drain_window_s: float | None = None
+
+    async def send(self, frame: frames.ClientFrame) -> None:
+        """:raises NotConnectedError: 连接已关闭；没有留到以后"""
+        try:
+            await self._socket.send(wire.encode(frame), text=True)
+        except ConnectionClosed:
+            raise NotConnectedError("the connection is closed") from None
+
+    async def serve(self, greeting: Sequence[frames.ClientFrame]) -> None:
+        """先送 ``greeting``，服务到连接关闭或服务器没了声息，正常返回；关闭码在套接字上。"""
+        heartbeats = asyncio.create_task(self._heartbeats())
+        reading = asyncio.create_task(self._read())
+        tasks = {heartbeats, reading}
+        try:
+            with contextlib.suppress(NotConnectedError):  # 读的一侧会看到关闭
+                for frame in greeting:
+                    await self.send(frame)
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            tasks |= {self._refreshing} if self._refreshing else set()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    # ── 读 ──────────────────────────────────────────────────────────────────
+
+    async def _read(self) -> None:
+        try:
+            while True:
+                text = await self._socket.recv(decode=False)
+                self._heard.set()
+                await self._handle(wire.decode(text))
+        except ConnectionClosed:
+            return
+
+    async def _handle(self, frame: wire.AnyServerFrame | None) -> None:
+        match frame:
+            case wire.NewMessage():
+                await self._intake.receive(frame)
+            case wire.Batch():
+                for message in frame.messages:
+                    await self._intake.receive(message)
+            case frames.AckResult():
+                self._intake.acks.confirmed(frame.request_id)
+            case frames.TokenExpiring():
+                self._refresh_token()
+            case None:
+                logger.warning("server_frame_ignored")
+            case _:
+                await self._announce(frame)
+
+    async def _announce(self, frame: wire.AnyServerFrame) -> None:
+        match frame:
+            case frames.Gap():
+                self._intake.gap(frame)
+            case frames.Resync():
+                self._intake.resync(frame)
+            case frames.Notice(code="draining"):
+                self.drain_window_s = frame.reconnect_after_ms / 1000
+            case frames.Error():
+                self._refused(frame)
+        if isinstance(frame, Event):
+            await self._events.offer(frame)
+
+    def _refused(self, frame: frames.Error) -> None:
+        logger.bind(code=frame.code, temporary=frame.temporary).warning("server_error_frame")
+        if not frame.temporary:
+            self._intake.acks.confirmed(frame.request_id)
+
+    # ── 心跳 ────────────────────────────────────────────────────────────────
+
+    async def _heartbeats(self) -> None:
+        """到时就发；发出后 ``dead_after_s`` 之内什么也没听到，就返回（连接随之关闭）。"""
+        while True:
+            await asyncio.sleep(self._welcome.heartbeat_interval_s)
+            self._heard.clear()
+            try:
+                async with asyncio.timeout(self._dead_after_s):
+                    await self._beat()
+                    await self._heard.wait()
+            except NotConnectedError:
+                return
+            except TimeoutError:
+                if not self._stalled:
+                    logger.bind(after_s=self._dead_after_s).warning("server_silent")
+                    return
+
+    async def _beat(self) -> None:
+        now = time.time_ns() // 1_000_000
+        await self.send(frames.Heartbeat(timestamp=now, connection_id=self._welcome.connection_id))
+
+    @property
+    def _stalled(self) -> bool:
+        """应用来不及处理，是我们自己没在读：不能怪服务器没声息。"""
+        return self._intake.inbox.full or self._events.full
+
+    # ── 换令牌 ──────────────────────────────────────────────────────────────
+
+    def _refresh_token(self) -> None:
+        if self._refresh is not None and (self._refreshing is None or self._refreshing.done()):
+            self._refreshing = asyncio.create_task(self._send_fresh_token(self._refresh))
+
+    async def _send_fresh_token(self, refresh: Callable[[], Awaitable[str]]) -> None:
+        try:
+            token = await refresh()
+            await self.send(frames.RefreshTokenFrame(token=token))
+        except Exception as error:  # noqa: BLE001 — 回调是应用的代码
+            # 不必就此断开：真到期时服务器以 4004 关闭，重连前会再问一次
+            logger.bind(error=type(error).__name__).warning("token_refresh_failed")

@@ -1,0 +1,240 @@
+"""``RestClient``：账号、发送、收件箱、投递状态。"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import uuid
+from collections.abc import Sequence
+from dataclasses import asdict
+from http import HTTPStatus
+from typing import Final, TypedDict, TypeVar, Unpack
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+from ..model import Accepted, Draft, MessageType
+from .backoff import Backoff
+from .endpoint import parse_endpoint
+from .errors import ApiError, ServerUnreachableError
+from .http_call import HttpAnswer, HttpCaller, HttpRequest
+from .options import RestOptions
+from .rest_answers import (
+    BatchResults,
+    DeliveryReport,
+    DeliveryStatistics,
+    ErrorBody,
+    ErrorDetail,
+    InboxPage,
+    Registered,
+    Tokens,
+    Unread,
+)
+from .token_source import TokenSource, obtain
+
+T = TypeVar("T")
+
+_PREFIX: Final = "/api/v1"
+#: 服务器说了“什么都没做，等等再来”。
+_BUSY: Final = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
+
+
+class SendOptions(TypedDict, total=False):
+    """一条消息的可选项，含义同 ``model.Draft``。"""
+
+    message_type: MessageType
+    priority: int
+    expires_in_s: int | None
+    deliver_at: int | None
+    data: dict[str, object] | None
+    receipt: bool
+
+
+class RestClient:
+    """可并发使用，没有要关闭的东西。
+
+    幂等的调用遇到 429、503、没有回答时重试（``options.retries`` 次）；别的只试一次。
+    所有方法都可能抛出 ``ApiError``（服务器说不行）与 ``ServerUnreachableError``（没有回答）。
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        token: TokenSource | None = None,
+        *,
+        options: RestOptions | None = None,
+    ) -> None:
+        """:param token: ``register``、``login``、``refresh`` 不需要；其余都要"""
+        self._options = options or RestOptions()
+        endpoint = parse_endpoint(base_url)
+        self._http = HttpCaller(endpoint, self._options.timeout_s, self._options.ssl)
+        self._token = token
+
+    # ── 账号 ────────────────────────────────────────────────────────────────
+
+    async def register(self, username: str, password: str) -> Registered:
+        body = {"username": username, "password": password}
+        return await self._call(Registered, _post("/auth/register", body), signed=False)
+
+    async def login(self, username: str, password: str) -> Tokens:
+        body = {"username": username, "password": password}
+        return await self._call(Tokens, _post("/auth/login", body), signed=False)
+
+    async def refresh(self, refresh_token: str) -> Tokens:
+        """旧的刷新令牌随即作废；再用它会吊销整族，所以从不重试。"""
+        body = {"refresh_token": refresh_token}
+        return await self._call(Tokens, _post("/auth/refresh", body), signed=False)
+
+    async def logout(self) -> None:
+        """结束这次登录，并关闭它的套接字。"""
+        await self._request(_post("/auth/logout", {}))
+
+    # ── 发送 ────────────────────────────────────────────────────────────────
+
+    async def send(
+        self,
+        recipient_ids: Sequence[int],
+        title: str,
+        content: str,
+        *,
+        idempotency_key: str | None = None,
+        **options: Unpack[SendOptions],
+    ) -> Accepted:
+        """发一条；返回即已提交，不会丢。
+
+        重试用同一个 Idempotency-Key（不给就生成一个），不会发成两条。
+        """
+        draft = Draft(recipient_ids=tuple(recipient_ids), title=title, content=content, **options)
+        request = _post("/messages", asdict(draft), _idempotency(idempotency_key))
+        return await self._call(Accepted, request, idempotent=True)
+
+    async def send_batch(
+        self, drafts: Sequence[Draft], *, idempotency_key: str | None = None
+    ) -> list[Accepted]:
+        """一个事务里发一批（≤ 1,000 条），全部或全不；结果与 ``drafts`` 同序。"""
+        body = {"messages": [asdict(draft) for draft in drafts]}
+        request = _post("/messages/batch", body, _idempotency(idempotency_key))
+        return (await self._call(BatchResults, request, idempotent=True)).results
+
+    # ── 收件箱 ──────────────────────────────────────────────────────────────
+
+    async def inbox(
+        self, *, unread: bool = False, cursor: str | None = None, limit: int = 50
+    ) -> InboxPage:
+        query = {"unread": str(unread).lower(), "limit": str(limit)} | _cursor(cursor)
+        return await self._get(InboxPage, "/messages", query)
+
+    async def read(self, message_ids: Sequence[str]) -> int:
+        """标为已读（≤ 1,000 条），返回剩下的未读数。"""
+        request = _post("/messages/read", {"message_ids": list(message_ids)})
+        return (await self._call(Unread, request, idempotent=True)).unread_count
+
+    async def read_upto(self, message_id: str) -> int:
+        """把不晚于它的全部标为已读，返回剩下的未读数。"""
+        request = _post("/messages/read", {"upto_message_id": message_id})
+        return (await self._call(Unread, request, idempotent=True)).unread_count
+
+    # ── 投递状态 ────────────────────────────────────────────────────────────
+
+    async def delivery(
+        self, message_id: str, *, cursor: str | None = None, limit: int = 100
+    ) -> DeliveryReport:
+        """自己发出的一条到了谁那里。"""
+        path = f"/messages/{quote(message_id, safe='')}/delivery"
+        return await self._get(DeliveryReport, path, {"limit": str(limit)} | _cursor(cursor))
+
+    async def delivery_statistics(
+        self, user_id: int, *, window_s: int | None = None
+    ) -> DeliveryStatistics:
+        query = {} if window_s is None else {"window_s": str(window_s)}
+        return await self._get(DeliveryStatistics, f"/users/{user_id}/delivery-statistics", query)
+
+    # ── 调用 ────────────────────────────────────────────────────────────────
+
+    async def _get(self, kind: type[T], path: str, query: dict[str, str]) -> T:
+        target = f"{_PREFIX}{path}" + (f"?{urlencode(query)}" if query else "")
+        return await self._call(kind, HttpRequest("GET", target, {}), idempotent=True)
+
+    async def _call(
+        self,
+        kind: type[T],
+        request: HttpRequest,
+        *,
+        idempotent: bool = False,
+        signed: bool = True,
+    ) -> T:
+        answer = await self._request(request, idempotent=idempotent, signed=signed)
+        try:
+            return msgspec.json.decode(answer.body, type=kind)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            raise _api_error(answer) from None
+
+    async def _request(
+        self, request: HttpRequest, *, idempotent: bool = False, signed: bool = True
+    ) -> HttpAnswer:
+        retries = self._options.retries if idempotent else 0
+        backoff = Backoff(
+            self._options.backoff_base_s, self._options.max_retry_wait_s, random.random
+        )
+        while True:
+            try:
+                return await self._once(request, signed)
+            except (ApiError, ServerUnreachableError) as error:
+                if retries == 0 or not self._worth_retrying(error):
+                    raise
+                await asyncio.sleep(_wait_s(error, backoff))
+            retries -= 1
+
+    async def _once(self, request: HttpRequest, signed: bool) -> HttpAnswer:
+        headers = {"Accept": "application/json", **request.headers}
+        if request.body is not None:
+            headers["Content-Type"] = "application/json"
+        if signed and self._token is not None:
+            headers["Authorization"] = f"Bearer {await obtain(self._token)}"
+        answer = await self._http.call(
+            HttpRequest(request.method, request.path, headers, request.body)
+        )
+        if answer.status >= HTTPStatus.MULTIPLE_CHOICES:
+            raise _api_error(answer)
+        return answer
+
+    def _worth_retrying(self, error: ApiError | ServerUnreachableError) -> bool:
+        if isinstance(error, ServerUnreachableError):
+            return True
+        return (
+            error.status in _BUSY and (error.retry_after_s or 0) <= self._options.max_retry_wait_s
+        )
+
+
+def _post(path: str, body: object, headers: dict[str, str] | None = None) -> HttpRequest:
+    return HttpRequest("POST", f"{_PREFIX}{path}", headers or {}, msgspec.json.encode(body))
+
+
+def _idempotency(key: str | None) -> dict[str, str]:
+    return {"Idempotency-Key": key or uuid.uuid4().hex}
+
+
+def _cursor(cursor: str | None) -> dict[str, str]:
+    return {} if cursor is None else {"cursor": cursor}
+
+
+def _wait_s(error: ApiError | ServerUnreachableError, backoff: Backoff) -> float:
+    """服务器说的时间之后再加抖动：大家听到的是同一个数（LESSONS 1）。"""
+    asked = error.retry_after_s if isinstance(error, ApiError) else None
+    return (asked or 0) + backoff.next_delay()
+
+
+def _api_error(answer: HttpAnswer) -> ApiError:
+    try:
+        detail = msgspec.json.decode(answer.body, type=ErrorBody).error
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        # 反向代理的回答，或不是我们的服务器：正文不可信，不带进错误里
+        detail = ErrorDetail("unexpected_answer", f"HTTP {answer.status}", answer.status in _BUSY)
+    return ApiError(
+        answer.status,
+        detail.code,
+        detail.message,
+        temporary=detail.temporary,
+        details=detail.details,
+        retry_after_s=answer.retry_after_s,
+    )

@@ -1,0 +1,57 @@
+"""客户端这一侧的编解码：服务器帧只解码，客户端帧只编码。"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from ..protocol import frames
+
+
+class NewMessage(
+    frames.NewMessageTail, frozen=True, kw_only=True, tag_field="type", tag="new_message"
+):
+    """``new_message``；没有 seq 的是瞬时消息：不落信箱，也不必确认。"""
+
+    seq: int | None = None
+    attempt: int = 0
+
+
+class Batch(frames.ServerFrame, frozen=True, kw_only=True, tag="batch"):
+    messages: list[NewMessage]
+
+
+AnyServerFrame = (
+    NewMessage
+    | Batch
+    | frames.Welcome
+    | frames.HeartbeatAck
+    | frames.AckResult
+    | frames.StatusResult
+    | frames.TokenRefreshed
+    | frames.TokenExpiring
+    | frames.ReadSync
+    | frames.Receipt
+    | frames.Presence
+    | frames.Gap
+    | frames.Resync
+    | frames.Notice
+    | frames.Error
+)
+
+_decoder: Final = msgspec.json.Decoder(AnyServerFrame)
+_encoder: Final = msgspec.json.Encoder()
+
+
+def decode(text: bytes) -> AnyServerFrame | None:
+    """一帧；看不懂的（将来的类型、坏掉的）为 None：其中的消息没被确认，不会丢。"""
+    try:
+        frame: AnyServerFrame = _decoder.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return frame
+
+
+def encode(frame: frames.ClientFrame) -> bytes:
+    return _encoder.encode(frame)

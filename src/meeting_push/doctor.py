@@ -1,0 +1,150 @@
+"""``meeting-push doctor``：这台机器上哪里不对，以及该怎么办；一项一行。"""
+
+from __future__ import annotations
+
+import resource
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+
+from .errors import MeetingPushError
+from .redis.address import RedisAddress
+from .redis.server_binary import find_server
+from .redis.lean import LeanConnection
+from .settings import Settings
+from .storage.database import Database
+
+#: 一个网关进程想持有的连接数的一半都不到，就值得提醒。
+WANTED_OPEN_FILES: Final = 20_000
+WANTED_BACKLOG: Final = 1_024
+MAX_CLOCK_SKEW_S: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """一项检查的结果；``advice`` 只在不好时有。"""
+
+    name: str
+    ok: bool
+    text: str
+    advice: str = ""
+
+
+Check = Callable[[Settings], Awaitable[Finding]]
+
+
+async def run(out: Console, settings: Settings) -> int:
+    """逐项打印；有不好的返回 1。"""
+    bad = 0
+    async for finding in examine(settings):
+        mark = "[green]ok  [/]" if finding.ok else "[red]FAIL[/]"
+        out.print(f"{mark} {finding.name:<12} {finding.text}", soft_wrap=True)
+        if not finding.ok:
+            bad += 1
+            out.print(f"     {'':<12} → {finding.advice}", soft_wrap=True)
+    return 1 if bad else 0
+
+
+async def examine(settings: Settings) -> AsyncIterator[Finding]:
+    """依次做每项检查；一项失败不影响其余。"""
+    checks: tuple[tuple[str, Check], ...] = (
+        ("redis", _redis),
+        ("clock", _clock),
+        ("database", _database),
+        ("open files", _open_files),
+        ("backlog", _backlog),
+        ("port", _port),
+    )
+    for name, check in checks:
+        try:
+            yield await check(settings)
+        except MeetingPushError as error:
+            yield Finding(name, False, error.message, "check the address and that it is running")
+
+
+@asynccontextmanager
+async def _lean(url: str) -> AsyncIterator[LeanConnection]:
+    lean = LeanConnection(RedisAddress.parse(url), name="doctor")
+    await lean.connect()
+    try:
+        yield lean
+    finally:
+        await lean.close()
+
+
+async def _redis(settings: Settings) -> Finding:
+    if settings.redis_url is None:
+        server = find_server()
+        return Finding("redis", True, f"embedded: {server.path.name} {server.version}")
+    async with _lean(settings.redis_url) as lean:
+        info = _fields(await lean.execute("INFO"))
+    version, policy = info["redis_version"], info.get("maxmemory_policy", "noeviction")
+    text = f"{version}, {info['used_memory_human']} used, aof={info['aof_enabled']}"
+    if tuple(map(int, version.split(".")[:2])) < (6, 2):
+        return Finding("redis", False, text, "Redis 6.2 or newer is needed")
+    if policy != "noeviction":
+        return Finding("redis", False, f"{text}, {policy}", "set maxmemory-policy noeviction")
+    return Finding("redis", True, text)
+
+
+async def _clock(settings: Settings) -> Finding:
+    if settings.redis_url is None:
+        return Finding("clock", True, "one machine, one clock")
+    async with _lean(settings.redis_url) as lean:
+        seconds, micros = await lean.execute("TIME")
+    skew = abs(time.time() - int(seconds) - int(micros) / 1e6)
+    text = f"{skew:.3f} s from Redis"
+    return Finding("clock", skew <= MAX_CLOCK_SKEW_S, text, "synchronise the clocks (NTP)")
+
+
+async def _database(settings: Settings) -> Finding:
+    database = Database(settings.sql_url, settings.database_timeout_s)
+    kind = "SQLite" if database.is_sqlite else "PostgreSQL"
+    try:
+        if database.is_sqlite and not Path(settings.data_dir).exists():
+            return Finding("database", True, "SQLite: will be made on the first start")
+        await database.ping()
+        pending = await database.needs_migration()
+        text = f"{kind}, schema {'is older: migrated on start' if pending else 'up to date'}"
+        return Finding("database", True, text)
+    finally:
+        await database.dispose()
+
+
+async def _open_files(_: Settings) -> Finding:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    text = f"limit {soft} (hard {hard}): about {max(0, soft - 200)} sockets a process"
+    advice = "raise it (ulimit -n, LimitNOFILE=) or run more processes with --workers"
+    return Finding("open files", soft >= WANTED_OPEN_FILES, text, advice)
+
+
+async def _backlog(_: Settings) -> Finding:
+    path = Path("/proc/sys/net/core/somaxconn")
+    if not path.exists():
+        return Finding("backlog", True, "not Linux: not checked")
+    size = int(path.read_text())
+    advice = f"sysctl net.core.somaxconn={WANTED_BACKLOG} or more, for reconnect storms"
+    return Finding("backlog", size >= WANTED_BACKLOG, f"somaxconn {size}", advice)
+
+
+async def _port(settings: Settings) -> Finding:
+    where = f"{settings.host}:{settings.port}"
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind((settings.host, settings.port))
+        except OSError as error:
+            return Finding("port", False, f"{where}: {error.strerror}", "choose another --port")
+    return Finding("port", True, f"{where} is free")
+
+
+def _fields(info: bytes) -> dict[str, str]:
+    lines = (line.partition(":") for line in info.decode().splitlines())
+    return {name: value for name, colon, value in lines if colon}

@@ -1,0 +1,36 @@
+"""补发期间暂存的实时帧：按字节有界，放行时按 seq。"""
+
+from __future__ import annotations
+
+from .envelope import FrameKey
+
+_Held = tuple[int, bytes, FrameKey | None]
+
+
+class HeldFrames:
+    __slots__ = ("_frames", "_size")
+
+    def __init__(self) -> None:
+        self._frames: list[_Held] = []
+        self._size = 0
+
+    def add(self, frame: bytes, key: FrameKey | None, max_bytes: int) -> bool:
+        """收下则 True；满了则 False，什么也不变。"""
+        size = self._size + len(frame)
+        if size > max_bytes:
+            return False
+        # 没有 seq 的跟在它前面那一帧之后
+        order = key[0] if key is not None else (self._frames[-1][0] if self._frames else 0)
+        self._frames.append((order, frame, key))
+        self._size = size
+        return True
+
+    def take(self) -> list[_Held]:
+        """取走全部，seq 升序；同序者保持到来的次序。"""
+        frames, self._frames, self._size = self._frames, [], 0
+        frames.sort(key=_order)
+        return frames
+
+
+def _order(held: _Held) -> int:
+    return held[0]

@@ -1,0 +1,54 @@
+"""边缘的全部上限：由设置算出一次，此后只读；毫秒与字节，热路径上不再换算。"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """``*_ms`` 为毫秒，``*_s`` 为秒；秒只用于告诉客户端或交给 asyncio 计时。"""
+
+    heartbeat_interval_s: float
+    heartbeat_timeout_s: float
+    heartbeat_timeout_ms: int
+    max_frame_bytes: int
+    max_unacked: int
+    bad_frame_limit: int
+    bad_frame_window_ms: int
+    outbox_max_bytes: int
+    outbox_max_delay_ms: int
+    handshake_timeout_s: float
+    #: 关闭帧发出后等对方多久；再不走就掐断。
+    close_linger_ms: int
+    #: 连接已升级、Redis 却不可用时，开着 socket 等多久才以 4007 放弃。
+    open_timeout_s: float
+
+    @property
+    def held_max_bytes(self) -> int:
+        """补发期间暂存的实时帧；取发件箱的一半，放行时才不会立刻撑破发件箱。"""
+        return self.outbox_max_bytes // 2
+
+    @property
+    def largest_read_bytes(self) -> int:
+        """读到这么多为止还回答 ``frame_too_large``；再大就以 1009 断开，不为它开缓冲。"""
+        return self.max_frame_bytes * 2
+
+    @classmethod
+    def of(cls, settings: Settings) -> Limits:
+        return cls(
+            heartbeat_interval_s=settings.heartbeat_interval_s,
+            heartbeat_timeout_s=settings.heartbeat_timeout_s,
+            heartbeat_timeout_ms=int(settings.heartbeat_timeout_s * 1000),
+            max_frame_bytes=settings.max_frame_bytes,
+            max_unacked=settings.max_unacked,
+            bad_frame_limit=settings.bad_frame_limit,
+            bad_frame_window_ms=int(settings.bad_frame_window_s * 1000),
+            outbox_max_bytes=settings.outbox_max_bytes,
+            outbox_max_delay_ms=int(settings.outbox_max_delay_s * 1000),
+            handshake_timeout_s=settings.handshake_timeout_s,
+            close_linger_ms=int(settings.handshake_timeout_s * 1000),
+            open_timeout_s=settings.redis_timeout_s * 2,
+        )

@@ -1,0 +1,73 @@
+"""一条连接的发件箱：对方读得动时帧直接穿过，读不动时按字节与秒数有界地等（CON-1）。"""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import Enum
+
+from .limits import Limits
+
+
+class Verdict(Enum):
+    """``Outbox.offer`` 的判决。"""
+
+    SEND = "send"  # 现在就写
+    QUEUED = "queued"  # 已排队，``resume`` 之后依次写
+    OVERFLOW = "overflow"  # 太慢：以 4001 关闭；这一帧没有收下
+
+
+class Outbox:
+    """不变式：没有阻塞时队列为空（排空的过程除外），所以次序不会乱。
+
+    排队的是发布来的同一个 ``bytes`` 对象，多台设备共用，不复制。
+    """
+
+    __slots__ = ("_frames", "_limits", "blocked_since", "size")
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._frames: deque[bytes] | None = None  # 空 deque 要 600 多字节，阻塞过才建
+        #: 传输停止接收的时刻；None 表示可写。
+        self.blocked_since: int | None = None
+        self.size = 0
+
+    def offer(self, frame: bytes, now: int) -> Verdict:
+        if self.blocked_since is None and self._frames is None:
+            return Verdict.SEND
+        size = self.size + len(frame)
+        if size > self._limits.outbox_max_bytes or self.overdue(now):
+            return Verdict.OVERFLOW
+        if self._frames is None:
+            self._frames = deque()
+        self._frames.append(frame)
+        self.size = size
+        return Verdict.QUEUED
+
+    def overdue(self, now: int) -> bool:
+        """阻塞得太久。"""
+        since = self.blocked_since
+        return since is not None and now - since > self._limits.outbox_max_delay_ms
+
+    def block(self, now: int) -> None:
+        """传输的缓冲越过了高水位。"""
+        if self.blocked_since is None:
+            self.blocked_since = now
+
+    def resume(self) -> None:
+        """传输又可写了；随后用 ``pop`` 排空，直到 None 或再次阻塞。"""
+        self.blocked_since = None
+
+    def pop(self) -> bytes | None:
+        """下一帧；队列空了或传输又阻塞了则 None。"""
+        if self.blocked_since is not None or self._frames is None:
+            return None
+        frame = self._frames.popleft()
+        self.size -= len(frame)
+        if not self._frames:
+            self._frames = None
+        return frame
+
+    def clear(self) -> None:
+        """丢掉排队的帧（连接要关了；耐久的消息还在信箱里）。"""
+        self._frames = None
+        self.size = 0

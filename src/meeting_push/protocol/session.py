@@ -1,0 +1,391 @@
+"""一条用户连接的协议核心：纯的，没有 I/O，没有自己的时钟（``now`` 是毫秒）。
+
+::
+
+    OPENING ──welcome──▶ FLUSHING ──finish──▶ LIVE ──close──▶ CLOSED
+                             ▲                  │
+                             └── 断号 / 重读 ────┘
+
+OPENING 与 FLUSHING 时到来的实时帧先暂存：先推信箱，再按 seq 放行（DLV-3）。
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+from itertools import islice
+from typing import Final
+
+from ..errors import BadFrameError
+from ..model import Ack, MailboxEntry, MailboxView, Principal
+from .codes import CloseCode
+from .commands import (
+    Acked,
+    Beat,
+    ChangeStatus,
+    Close,
+    Command,
+    MarkRead,
+    RefreshToken,
+    Refused,
+    Reply,
+    RequestIdValue,
+    Unwatch,
+    Watch,
+)
+from .envelope import FrameKey
+from .frames import (
+    AckFrame,
+    Error,
+    Heartbeat,
+    HeartbeatAck,
+    ReadFrame,
+    RefreshTokenFrame,
+    Resync,
+    StatusFrame,
+    TokenExpiring,
+    TokenRefreshed,
+    UnwatchFrame,
+    WatchFrame,
+    Welcome,
+    batch,
+    decode_client_frame,
+    encode,
+    peek,
+    peek_attempt,
+    peek_request_id,
+)
+from .held import HeldFrames
+from .limits import Limits
+from .sent import SentSeqs
+
+#: 令牌到期前多久提醒。
+EXPIRY_NOTICE_MS: Final = 60_000
+
+
+class Phase(Enum):
+    OPENING = "opening"
+    FLUSHING = "flushing"
+    LIVE = "live"
+    CLOSED = "closed"
+
+
+class Pushed(Enum):
+    """``Session.push`` 的判决；只有 SEND 要现在写出去。"""
+
+    SEND = "send"
+    HELD = "held"  # 补发未完，暂存
+    HOLE = "hole"  # seq 断号：已暂存并转入 FLUSHING，调用者须重读信箱
+    DUPLICATE = "duplicate"
+    HELD_OVERFLOW = "held_overflow"  # 暂存已满；耐久的帧会由重读补上，瞬时的丢了
+    CLOSED = "closed"
+
+
+class Session:
+    """状态与账目；每条连接一个，空闲时几百字节。"""
+
+    __slots__ = (
+        "_bad",
+        "_held",
+        "_limits",
+        "_sent",
+        "_unacked",
+        "_warned",
+        "connection_id",
+        "epoch",
+        "last_heartbeat",
+        "missed",
+        "newest",
+        "phase",
+        "token_expires_at",
+        "user_id",
+    )
+
+    def __init__(self, user_id: int, connection_id: str, limits: Limits, now: int) -> None:
+        self.user_id = user_id
+        self.connection_id = connection_id
+        self.phase = Phase.OPENING
+        self.epoch = ""
+        #: 所知的该用户最新 seq。
+        self.newest = 0
+        self.last_heartbeat = now
+        self.token_expires_at: int | None = None
+        #: 暂存满了或有人要求重读：这一轮补发完后还要再读一次信箱。
+        self.missed = False
+        self._limits = limits
+        self._sent = SentSeqs()
+        #: 推过而未确认的：message_id → (seq, 最近一次推的时刻)，按推的次序。
+        self._unacked: dict[str, tuple[int, int]] = {}
+        self._held: HeldFrames | None = None
+        self._warned = False
+        self._bad: list[int] | None = None
+
+    # ── 开始与补发 ──────────────────────────────────────────────────────────
+
+    def authenticated(self, principal: Principal) -> None:
+        self._require(Phase.OPENING)
+        self.token_expires_at = principal.expires_at
+
+    def welcome(self, view: MailboxView, device_id: str, now: int) -> list[bytes]:
+        """第一帧（以及需要时的 ``resync``）；此后开始补发。"""
+        self._require(Phase.OPENING)
+        assert self.token_expires_at is not None, "welcome before authentication"
+        self.phase = Phase.FLUSHING
+        self.epoch, self.newest = view.epoch, view.seq
+        frame = Welcome(
+            connection_id=self.connection_id,
+            user_id=self.user_id,
+            device_id=device_id,
+            epoch=view.epoch,
+            seq=view.seq,
+            heartbeat_interval_s=self._limits.heartbeat_interval_s,
+            heartbeat_timeout_s=self._limits.heartbeat_timeout_s,
+            max_frame_bytes=self._limits.max_frame_bytes,
+            token_expires_at=self.token_expires_at,
+            resumed=view.resumed,
+            pending=len(view.entries),
+            server_time=now,
+        )
+        return [encode(frame), *self._resync(view.resync_reason)]
+
+    def reread(self, view: MailboxView) -> list[bytes]:
+        """补发途中又读了一次信箱；epoch 变了（Redis 丢过数据）就从头记账并告知。"""
+        self._require(Phase.FLUSHING)
+        changed = view.epoch != self.epoch
+        self.newest = view.seq if changed else max(self.newest, view.seq)
+        if not changed:
+            return []
+        self.epoch = view.epoch
+        self._sent = SentSeqs()
+        self._unacked = {}  # 旧 epoch 的 seq 不可再用于 upto；按 id 的确认走核实
+        return self._resync("epoch_changed")
+
+    def _resync(self, reason: str | None) -> list[bytes]:
+        if reason is None:
+            return []
+        return [encode(Resync(reason=reason, epoch=self.epoch, seq=self.newest))]
+
+    def hold(self) -> None:
+        """转入 FLUSHING：此后的实时帧暂存，直到 ``finish``。"""
+        self._require(Phase.LIVE)
+        self.phase = Phase.FLUSHING
+
+    def unsent(self, entries: Sequence[MailboxEntry]) -> list[MailboxEntry]:
+        """``entries`` 里这条连接还没推过的，次序不变。"""
+        return [entry for entry in entries if entry.seq not in self._sent]
+
+    def batch(self, messages: Sequence[bytes], now: int) -> bytes:
+        """把 ``frames.batch_parts`` 的一份合成一帧 ``batch`` 并记账。"""
+        self._require(Phase.FLUSHING)
+        for message in messages:
+            key = peek(message)
+            if key is None:
+                raise AssertionError("the mailbox gave a frame without a seq")
+            self._sent.add(key[0])
+            self._remember(key, now)
+        return batch(messages)
+
+    def finish(self, view: MailboxView, now: int) -> list[bytes]:
+        """补发完毕，转入 LIVE；返回暂存的实时帧里还没推过的，按 seq。
+
+        ``view`` 是补发所依据的那次读取：不超过 ``view.seq`` 而又不在其中的，
+        都已被确认或已过期，无需再推。
+        """
+        self._require(Phase.FLUSHING)
+        self._sent.settle(view.seq)
+        held, self._held = self._held, None
+        self.phase = Phase.LIVE
+        return [
+            frame
+            for _, frame, key in (held.take() if held is not None else ())
+            if key is None or self._account(frame, key, now)
+        ]
+
+    # ── 推 ────────────────────────────────────────────────────────────────
+
+    def push(self, frame: bytes, key: FrameKey | None, now: int) -> Pushed:
+        """一帧实时帧怎么办；``key`` 由 ``envelope.frame_key`` 对所有设备只取一次。"""
+        if self.phase is not Phase.LIVE:
+            return self._hold(frame, key)
+        if key is None:
+            return Pushed.SEND
+        seq = key[0]
+        sent = self._sent
+        if seq > sent.floor + 1 and seq not in sent:
+            # 同一用户的 seq 连续分配、依次发布：断号说明漏收过（Redis 重连、未发布的离线消息）
+            self.phase = Phase.FLUSHING
+            self._hold(frame, key)
+            return Pushed.HOLE
+        return Pushed.SEND if self._account(frame, key, now) else Pushed.DUPLICATE
+
+    def _account(self, frame: bytes, key: FrameKey, now: int) -> bool:
+        """记账；推过的只有重试（attempt > 0）才可再推。"""
+        if not self._sent.add(key[0]) and peek_attempt(frame) == 0:
+            return False
+        self._remember(key, now)
+        return True
+
+    def _remember(self, key: FrameKey, now: int) -> None:
+        seq, message_id = key
+        unacked = self._unacked
+        unacked[message_id] = (seq, now)
+        if len(unacked) > self._limits.max_unacked:
+            self._forget_oldest()
+        if seq > self.newest:
+            self.newest = seq
+
+    def _forget_oldest(self) -> None:
+        """一次忘掉十六分之一：从 dict 头上逐个删要反复跨过空槽。"""
+        count = self._limits.max_unacked // 16 + 1
+        for message_id in tuple(islice(self._unacked, count)):
+            del self._unacked[message_id]
+
+    def _hold(self, frame: bytes, key: FrameKey | None) -> Pushed:
+        if self.phase is Phase.CLOSED:
+            return Pushed.CLOSED
+        if self._held is None:
+            self._held = HeldFrames()
+        if self._held.add(frame, key, self._limits.held_max_bytes):
+            return Pushed.HELD
+        self.missed = True
+        return Pushed.HELD_OVERFLOW
+
+    # ── 收 ────────────────────────────────────────────────────────────────
+
+    def receive(self, text: bytes, now: int) -> Command:
+        """一帧文本 → 一个命令。坏帧也是命令，从不为输入抛异常。"""
+        if self.phase in (Phase.OPENING, Phase.CLOSED):
+            raise RuntimeError(f"receive() needs a welcomed session, it is {self.phase.value}")
+        if len(text) > self._limits.max_frame_bytes:
+            return self.too_large(now)
+        try:
+            frame = decode_client_frame(text)
+        except BadFrameError as error:
+            return self.refuse(error.code, error.message, now, peek_request_id(text))
+        if isinstance(frame, AckFrame):
+            return self._ack(frame, now)
+        if isinstance(frame, Heartbeat):
+            return self._heartbeat(frame, now)
+        return self._request(frame)
+
+    def receive_binary(self, now: int) -> Command:
+        return self.refuse("binary_not_supported", "every frame is a JSON text", now)
+
+    def too_large(self, now: int) -> Command:
+        limit = self._limits.max_frame_bytes
+        return self.refuse("frame_too_large", f"a frame is at most {limit} bytes", now)
+
+    def _heartbeat(self, frame: Heartbeat, now: int) -> Command:
+        if frame.connection_id is not None and frame.connection_id != self.connection_id:
+            text = "the heartbeat names another connection"
+            return self.refuse("wrong_connection", text, now, frame.request_id)
+        self.last_heartbeat = now
+        return Beat(
+            encode(
+                HeartbeatAck(
+                    timestamp=frame.timestamp,
+                    server_time=now,
+                    seq=self.newest,
+                    request_id=frame.request_id,
+                )
+            )
+        )
+
+    def _ack(self, frame: AckFrame, now: int) -> Command:
+        if not frame.message_ids and frame.upto is None:
+            text = "an ack needs message_ids or upto"
+            return self.refuse("invalid_frame", text, now, frame.request_id)
+        acks: list[Ack] = []
+        unverified: list[str] = []
+        for message_id in dict.fromkeys(frame.message_ids):
+            pushed = self._unacked.pop(message_id, None)
+            if pushed is None:
+                unverified.append(message_id)
+            else:
+                acks.append(Ack(message_id, *pushed, now))
+        if frame.upto is not None:
+            acks += self._ack_upto(frame.upto, now)
+        return Acked(acks, unverified, frame.request_id)
+
+    def _ack_upto(self, upto: int, now: int) -> list[Ack]:
+        """恰是这条连接上推过的、seq 不超过 ``upto`` 的；紧急的可能先到，所以逐个看。"""
+        covered = [
+            Ack(message_id, seq, sent_at, now)
+            for message_id, (seq, sent_at) in self._unacked.items()
+            if seq <= upto
+        ]
+        for ack in covered:
+            del self._unacked[ack.message_id]
+        return covered
+
+    def _request(
+        self, frame: StatusFrame | ReadFrame | RefreshTokenFrame | WatchFrame | UnwatchFrame
+    ) -> Command:
+        match frame:
+            case StatusFrame():
+                return ChangeStatus(frame.status, frame.device_info, frame.request_id)
+            case ReadFrame():
+                return MarkRead(frame.message_ids, frame.request_id)
+            case RefreshTokenFrame():
+                return RefreshToken(frame.token, frame.request_id)
+            case WatchFrame():
+                return Watch(frame.user_ids, frame.request_id)
+            case UnwatchFrame():
+                return Unwatch(frame.user_ids, frame.request_id)
+
+    def refuse(
+        self, code: str, message: str, now: int, request_id: RequestIdValue = None
+    ) -> Command:
+        """一个坏帧：回 ``error``；窗口里攒够了就关（4504）。"""
+        frame = encode(Error(code=code, message=message, temporary=False, request_id=request_id))
+        since = now - self._limits.bad_frame_window_ms
+        self._bad = [at for at in self._bad or () if at > since]
+        self._bad.append(now)
+        if len(self._bad) >= self._limits.bad_frame_limit:
+            return Close(CloseCode.PROTOCOL_VIOLATION, frame)
+        return Refused(code, frame)
+
+    def token_refreshed(self, principal: Principal, request_id: RequestIdValue) -> Command:
+        """换上已验证的新令牌；别人的令牌关闭连接（4501）。"""
+        if principal.user_id != self.user_id:
+            return Close(CloseCode.FORBIDDEN)
+        self.token_expires_at = principal.expires_at
+        self._warned = False
+        return Reply(
+            encode(TokenRefreshed(token_expires_at=principal.expires_at, request_id=request_id))
+        )
+
+    # ── 时间与结束 ─────────────────────────────────────────────────────────
+
+    def tick(self, now: int, amnesty: int = 0) -> Command | None:
+        """到点的事；``amnesty`` 之前的沉默不算（我们自己停顿过，心跳也许还没读）。"""
+        silent_since = max(self.last_heartbeat, amnesty)
+        if now - silent_since > self._limits.heartbeat_timeout_ms:
+            return Close(CloseCode.HEARTBEAT_TIMEOUT)
+        expires_at = self.token_expires_at
+        if expires_at is None:
+            return None
+        if now >= expires_at:
+            return Close(CloseCode.TOKEN_EXPIRED)
+        if self._warned or self.phase is Phase.OPENING or now < expires_at - EXPIRY_NOTICE_MS:
+            return None
+        self._warned = True
+        return Reply(encode(TokenExpiring(token_expires_at=expires_at)))
+
+    def next_tick(self) -> int:
+        """最早何时需要再 ``tick``。"""
+        due = self.last_heartbeat + self._limits.heartbeat_timeout_ms + 1
+        if self.token_expires_at is None:
+            return due
+        notice = 0 if self._warned else EXPIRY_NOTICE_MS
+        return min(due, self.token_expires_at - notice)
+
+    def close(self) -> None:
+        """结束；幂等。账目随之丢弃：未确认的仍在信箱里。"""
+        self.phase = Phase.CLOSED
+        self._unacked = {}
+        self._held = None
+
+    def _require(self, phase: Phase) -> None:
+        if self.phase is not phase:
+            raise RuntimeError(f"the session must be {phase.value}, it is {self.phase.value}")

@@ -1,0 +1,68 @@
+"""正文的存取：``message_body:<id>``，活到消息过期为止。"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from loguru import logger
+
+from ..errors import MalformedEnvelopeError
+from .body import HEADER_LENGTH, decode_body, encode_body, priority_of
+from .keys import Keys
+from .lean import LeanConnection
+
+#: 一次 MGET 至多这么多条：正文可达 64 KB，免得一次回答占住 Redis 与内存。
+LOAD_CHUNK: Final = 100
+
+#: (message_id, 尾, 优先级, 过期时刻)
+Body = tuple[str, bytes, int, int]
+
+
+class Bodies:
+    """批量、管道化；不知道收件人。"""
+
+    def __init__(self, lean: LeanConnection, keys: Keys, compress_above: int) -> None:
+        self._lean = lean
+        self._keys = keys
+        self._compress_above = compress_above
+
+    async def store(self, items: Sequence[Body]) -> None:
+        """幂等：重复存入同一条无害。已过期的会被 Redis 立刻丢掉。"""
+        await self._lean.execute_many(
+            [
+                (
+                    *("SET", self._keys.message_body(message_id)),
+                    *(encode_body(tail, priority, self._compress_above), "PXAT", expires_at),
+                )
+                for message_id, tail, priority, expires_at in items
+            ]
+        )
+
+    async def priorities(self, message_ids: Sequence[str]) -> list[int | None]:
+        """各条的优先级，次序不变；正文不在则 None。不取出正文。"""
+        key = self._keys.message_body
+        headers = await self._lean.execute_many(
+            [("GETRANGE", key(message_id), 0, HEADER_LENGTH - 1) for message_id in message_ids]
+        )
+        return [priority_of(header) for header in headers]
+
+    async def load(self, message_ids: Sequence[str]) -> list[bytes | None]:
+        """各条的尾，次序不变；不在或已损坏则 None。"""
+        tails: list[bytes | None] = []
+        for start in range(0, len(message_ids), LOAD_CHUNK):
+            chunk = message_ids[start : start + LOAD_CHUNK]
+            keys = [self._keys.message_body(message_id) for message_id in chunk]
+            blobs = await self._lean.execute("MGET", *keys)
+            tails += [_decode(*pair) for pair in zip(chunk, blobs, strict=True)]
+        return tails
+
+
+def _decode(message_id: str, blob: bytes | None) -> bytes | None:
+    if blob is None:
+        return None
+    try:
+        return decode_body(blob)
+    except MalformedEnvelopeError as error:
+        logger.bind(message_id=message_id, reason=error.message).error("message_body_malformed")
+        return None

@@ -1,0 +1,216 @@
+"""内嵌 Redis：一个真正的 ``redis-server`` 子进程，走 unix socket，AOF 持久化。
+
+两把锁：``lock`` 由我们持有，表示“这个数据目录有主人”；``server.lock`` 由 redis-server
+继承（它的持久化子进程也继承），表示“还有进程在写这些文件”。后者在它们真正死透时由内核
+释放，所以新主人等它一放就能安全地启动，不靠 pid 文件，也没有 pid 重用的问题。
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from loguru import logger
+
+from ..errors import ConfigurationError, RedisUnavailableError
+from ..supervision import SupervisedLoop
+from . import launcher
+from .address import RedisAddress
+from .file_lock import FileLock
+from .lean import LeanConnection
+from .server_binary import ServerBinary, find_server
+
+#: sockaddr_un.sun_path 在 Linux 上是 108 字节，macOS 上 104，含结尾的 NUL。
+MAX_SOCKET_PATH: Final = 100
+#: 刚被 kill -9 的主人，内核还要几十毫秒才收完它的描述符。
+OWNER_WAIT_S: Final = 1.0
+#: 等孤儿退出、等 Redis 就绪（AOF 可能很大）、等它收尾。
+ORPHAN_WAIT_S: Final = 10.0
+READY_WAIT_S: Final = 60.0
+STOP_WAIT_S: Final = 10.0
+POLL_S: Final = 0.01
+#: Redis 7 起 AOF 是一个目录；旧版本看不见它，会当成空库。
+MULTIPART_AOF: Final = "appendonlydir"
+
+
+class EmbeddedRedis:
+    """``start`` 之后归本进程所有；死了会自动重启。必须在长命的线程（事件循环所在的）里启动：
+    PR_SET_PDEATHSIG 认的是创建子进程的那个线程，不是进程。
+    """
+
+    def __init__(self, data_dir: Path) -> None:
+        self._dir = data_dir.absolute() / "redis"
+        self._socket = self._dir / "redis.sock"
+        self._private_dir: Path | None = None
+        self._owner: FileLock | None = None
+        self._binary: ServerBinary | None = None
+        self._process: asyncio.subprocess.Process | None = None
+        self._supervision = SupervisedLoop("embedded-redis", self._keep_running)
+
+    @property
+    def url(self) -> str:
+        return f"unix://{self._socket}"
+
+    @property
+    def pid(self) -> int | None:
+        """redis-server 的进程号；没在运行则 None。"""
+        process = self._process
+        return process.pid if process is not None and process.returncode is None else None
+
+    async def start(self) -> str:
+        """启动，等到它能回答，返回 URL。
+
+        :raises ConfigurationError: 没有可用的 redis-server、数据目录已有主人、版本太旧、起不来
+        """
+        self._binary = await asyncio.to_thread(find_server)
+        self._dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._owner = await _acquire(self._dir / "lock", OWNER_WAIT_S)
+        if self._owner is None:
+            raise ConfigurationError(
+                f"the embedded Redis of {self._dir.parent} is in use by another server; "
+                "use another --data-dir, or one --redis-url for both"
+            )
+        try:
+            self._check_version(self._binary)
+            self._place_socket()
+            await self._launch()
+        except BaseException:
+            await self.stop()
+            raise
+        self._supervision.start()
+        return self.url
+
+    async def stop(self) -> None:
+        """让 Redis 写完 AOF 退出（SIGTERM），等它，放开数据目录。可重复调用。"""
+        await self._supervision.stop()
+        await self._end_process()
+        if self._private_dir is not None:
+            shutil.rmtree(self._private_dir, ignore_errors=True)
+            self._private_dir = None
+        if self._owner is not None:
+            self._owner.close()
+            self._owner = None
+
+    # ── 准备 ────────────────────────────────────────────────────────────────
+
+    def _check_version(self, binary: ServerBinary) -> None:
+        if binary.version < (7,) and (self._dir / MULTIPART_AOF).exists():
+            raise ConfigurationError(
+                f"{self._dir} was written by Redis 7 or newer; {binary.path} is older and would "
+                "not see that data"
+            )
+
+    def _place_socket(self) -> None:
+        if len(os.fsencode(self._socket)) > MAX_SOCKET_PATH:
+            self._private_dir = Path(tempfile.mkdtemp(prefix="meeting-push-"))  # 权限 0700
+            self._socket = self._private_dir / "redis.sock"
+
+    async def _lock_files(self) -> FileLock:
+        """等上一个 redis-server（孤儿）死透，它可能正在收尾。"""
+        path = self._dir / "server.lock"
+        lock = await _acquire(path, 0)
+        if lock is None:
+            await self._ask_orphan_to_stop()
+            lock = await _acquire(path, ORPHAN_WAIT_S)
+        if lock is None:
+            raise ConfigurationError(
+                f"a redis-server left behind by a dead owner still uses {self._dir}"
+            )
+        return lock
+
+    async def _ask_orphan_to_stop(self) -> None:
+        # Linux 上内核已替死去的主人发过 SIGTERM；别的系统没有 PR_SET_PDEATHSIG，只能开口请它走
+        with contextlib.suppress(OSError):
+            _, writer = await asyncio.open_unix_connection(str(self._socket))
+            writer.write(b"SHUTDOWN\r\n")
+            await writer.drain()
+            writer.close()
+
+    # ── 进程 ────────────────────────────────────────────────────────────────
+
+    async def _launch(self) -> None:
+        lock = await self._lock_files()
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-I", "-S", launcher.__file__, str(os.getpid())),
+                *self._command(),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.DEVNULL,
+                pass_fds=(lock.fd,),
+                start_new_session=True,  # 终端的 Ctrl-C 只给我们：要先排空再关它
+            )
+        finally:
+            lock.close()  # 子进程持有的那一份还在
+        await self._wait_ready(self._process)
+        logger.bind(pid=self._process.pid, dir=str(self._dir)).info("embedded_redis_started")
+
+    def _command(self) -> list[str]:
+        assert self._binary is not None, "start() finds it first"
+        return [
+            str(self._binary.path),
+            *("--port", "0", "--unixsocket", str(self._socket), "--unixsocketperm", "700"),
+            *("--dir", str(self._dir), "--logfile", str(self._dir / "redis.log")),
+            *("--daemonize", "no", "--appendonly", "yes", "--appendfsync", "everysec"),
+            *("--save", "", "--maxmemory-policy", "noeviction"),
+            # 慢的订阅者积压到这里就断开（然后重新订阅、重读信箱），不拖垮 Redis
+            *("--client-output-buffer-limit", "pubsub", "64mb", "16mb", "60"),
+        ]
+
+    async def _wait_ready(self, process: asyncio.subprocess.Process) -> None:
+        deadline = asyncio.get_running_loop().time() + READY_WAIT_S
+        while not await self._answers():
+            if process.returncode is not None:
+                raise ConfigurationError(
+                    f"redis-server exited with {process.returncode}; see {self._dir / 'redis.log'}"
+                )
+            if asyncio.get_running_loop().time() > deadline:
+                raise ConfigurationError(f"redis-server is not ready after {READY_WAIT_S:.0f} s")
+            await asyncio.sleep(POLL_S)
+
+    async def _answers(self) -> bool:
+        probe = LeanConnection(RedisAddress.parse(self.url), timeout_s=READY_WAIT_S, name="probe")
+        try:
+            await probe.connect()  # 以 PING 结尾，载入 AOF 期间不算
+        except RedisUnavailableError:
+            return False
+        finally:
+            await probe.close()
+        return True
+
+    async def _keep_running(self) -> None:
+        """看着它；它一死就抛出，由监督者记录、退避，再回到这里重新启动。"""
+        if self.pid is None:
+            await self._launch()
+        assert self._process is not None, "start() or _launch() made it"
+        code = await self._process.wait()
+        raise RedisUnavailableError(f"the embedded redis-server exited with {code}")
+
+    async def _end_process(self) -> None:
+        process, self._process = self._process, None
+        if process is None or process.returncode is not None:
+            return
+        process.terminate()
+        try:
+            async with asyncio.timeout(STOP_WAIT_S):
+                await process.wait()
+        except TimeoutError:
+            logger.warning("embedded_redis_killed")
+            process.kill()
+            await process.wait()
+
+
+async def _acquire(path: Path, wait_s: float) -> FileLock | None:
+    """等至多 ``wait_s`` 秒；flock 没有带期限的等待，只能轮询。"""
+    deadline = asyncio.get_running_loop().time() + wait_s
+    while (lock := FileLock.try_acquire(path)) is None:
+        if asyncio.get_running_loop().time() >= deadline:
+            return None
+        await asyncio.sleep(POLL_S)
+    return lock

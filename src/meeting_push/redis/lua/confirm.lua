@@ -1,0 +1,26 @@
+-- 把一批确认记进各消息的状态哈希；只有第一次确认改变计数（幂等）。
+-- ARGV[1] 前缀  ARGV[2] 哈希的 TTL(ms)
+-- 之后每四个一组：message_id, user_id, sent_at, acked_at
+-- 返回：第一次确认、且发送者要回执的 {message_id, sender_id, user_id, acked_at, ...}
+local prefix = ARGV[1]
+local ttl = ARGV[2]
+local receipts = {}
+for i = 3, #ARGV, 4 do
+  local key = prefix .. 'message_delivery_status:' .. ARGV[i]
+  local field = 'u:' .. ARGV[i + 1]
+  local before = redis.call('HGET', key, field)
+  if not before or string.sub(before, 1, 9) ~= 'delivered' then
+    redis.call('HSET', key, field, 'delivered:' .. ARGV[i + 2] .. ':' .. ARGV[i + 3])
+    if redis.call('HINCRBY', key, 'delivered', 1) == 1 then
+      redis.call('PEXPIRE', key, ttl)
+    end
+    local sender = redis.call('HGET', key, 'receipt_to')
+    if sender then
+      receipts[#receipts + 1] = ARGV[i]
+      receipts[#receipts + 1] = sender
+      receipts[#receipts + 1] = ARGV[i + 1]
+      receipts[#receipts + 1] = ARGV[i + 3]
+    end
+  end
+end
+return receipts

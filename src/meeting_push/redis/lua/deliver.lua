@@ -1,0 +1,83 @@
+-- 投递一批：对每个（用户, 消息）原子地取 seq → 进信箱 → 发布。先进信箱，后推。
+-- 幂等：已在信箱的沿用旧 seq 再发布一次；已确认过的（只在日志里）什么也不做。
+-- 同一用户的键有同一个 hash tag，落在同一个槽；Cluster 上要按槽分开，一个槽一次调用。
+--
+-- ARGV[1] 键前缀          ARGV[2] 新用户的 epoch
+-- ARGV[3] 信箱上限        ARGV[4] 日志上限
+-- ARGV[5] 信箱与日志的 TTL(ms)   ARGV[6] seq 的 TTL(ms)
+-- ARGV[7] 1 = 发布，0 = 只进信箱
+-- 之后每条消息一组：message_id, attempt, 尾, 人数 n, n 个 user_id
+-- 返回：按次序每人两个数：seq, 收到发布的节点数（-1 = 早已确认，什么也没做）
+local call, format, tonumber = redis.call, string.format, tonumber
+local prefix, epoch = ARGV[1], ARGV[2]
+local mailbox_cap, log_cap = tonumber(ARGV[3]), tonumber(ARGV[4])
+local ttl, seq_ttl, publish = ARGV[5], ARGV[6], ARGV[7] == '1'
+local mailboxes = prefix .. 'offline_messages:{'
+local logs = prefix .. 'message_log:{'
+local seqs = prefix .. 'user_seq:{'
+local channels = prefix .. 'user:{'
+local replies, r = {}, 0
+
+-- Lua 的数拼进字符串用 %.14g，1e15 以上会变成指数：一律先用 %d 变成整数文本。
+
+-- 新的一条：返回它的 seq 文本；已有记录则 nil，且不留下痕迹（seq 不许有洞，洞会被当成丢失）。
+local function append(seq_key, mailbox, log, id)
+  local n = call('HINCRBY', seq_key, 'seq', 1)
+  local seq = format('%d', n)
+  if call('ZADD', log, 'NX', seq, id) == 0 then
+    call('HINCRBY', seq_key, 'seq', -1)
+    return nil
+  end
+  if call('ZADD', mailbox, 'NX', seq, id) == 0 then -- 日志已裁掉它，信箱里还有
+    call('ZREM', log, id)
+    call('HINCRBY', seq_key, 'seq', -1)
+    return nil
+  end
+  if n == 1 then
+    call('HSETNX', seq_key, 'epoch', epoch)
+  end
+  if n % 16 == 0 then -- 日志容许略长，裁剪的代价由 16 条分摊
+    call('ZREMRANGEBYRANK', log, 0, -log_cap - 1)
+  end
+  if n > mailbox_cap then
+    local excess = call('ZCARD', mailbox) - mailbox_cap
+    if excess > 0 then
+      call('ZPOPMIN', mailbox, excess)
+      call('HINCRBY', seq_key, 'evicted', excess)
+    end
+  end
+  call('PEXPIRE', mailbox, ttl)
+  call('PEXPIRE', log, ttl)
+  call('PEXPIRE', seq_key, seq_ttl)
+  return seq
+end
+
+local i = 8
+while i <= #ARGV do
+  local id = ARGV[i]
+  local before = '{"type":"new_message","seq":'
+  local after = ',"attempt":' .. ARGV[i + 1] .. ',' .. ARGV[i + 2]
+  local last = i + 3 + tonumber(ARGV[i + 3])
+  for u = i + 4, last do
+    local tag = ARGV[u] .. '}'
+    local mailbox, log = mailboxes .. tag, logs .. tag
+    local seq = append(seqs .. tag, mailbox, log, id)
+    local receivers = 0
+    if not seq then
+      local held = call('ZSCORE', mailbox, id)
+      if held then
+        seq = format('%d', held)
+      else
+        seq = format('%d', call('ZSCORE', log, id))
+        receivers = -1
+      end
+    end
+    if publish and receivers == 0 then
+      receivers = call('PUBLISH', channels .. tag .. ':messages', before .. seq .. after)
+    end
+    replies[r + 1], replies[r + 2] = tonumber(seq), receivers
+    r = r + 2
+  end
+  i = last + 1
+end
+return replies

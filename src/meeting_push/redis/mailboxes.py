@@ -1,0 +1,189 @@
+"""信箱的 Redis 操作：投递、读取、移出。每个用户一组键，每一步对一个用户是原子的。"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, NamedTuple
+
+import msgspec
+
+from ..model import ResumePoint
+from .keys import Keys
+from .lean import LeanConnection
+from .link import Argument
+from .scripts import Script
+
+_deliver: Final = Script("deliver")
+_open: Final = Script("open")
+
+ResyncReason = Literal["epoch_changed", "too_far_behind"]
+_RESYNC: Final[dict[bytes, ResyncReason]] = {
+    b"epoch_changed": "epoch_changed",
+    b"too_far_behind": "too_far_behind",
+}
+
+#: 一次 Lua 调用里至多这么多个收件人：实测约 2 ms，再大就会推迟别人的命令。
+CALL_RECIPIENTS: Final = 200
+
+
+class Delivery(msgspec.Struct, frozen=True, kw_only=True):
+    """要投递的一条消息与它的（一部分）收件人；``tail`` 见 ``frames.encode_tail``。"""
+
+    message_id: str
+    tail: bytes
+    recipient_ids: tuple[int, ...]
+    priority: int
+    expires_at: int
+    attempt: int = 0
+
+
+class Delivered(NamedTuple):
+    """对一个收件人的结果：它的 seq，以及发布时有几个节点在听。"""
+
+    user_id: int
+    seq: int
+    receivers: int
+    #: 这个用户早已确认过它：没有再进信箱，也没有发布。
+    acked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MailboxLimits:
+    """``seq_ttl_ms`` 必须长于 ``ttl_ms``：seq 若先过期，会发出已用过的号。"""
+
+    mailbox_max_entries: int
+    log_max_entries: int
+    ttl_ms: int
+    seq_ttl_ms: int
+
+
+class OpenedMailbox(NamedTuple):
+    """``mailbox``、``log`` 是 (message_id, seq)，按 seq 升序；``log`` 只在 ``resumed`` 时非空。"""
+
+    epoch: str
+    seq: int
+    resumed: bool
+    resync_reason: ResyncReason | None
+    mailbox: list[tuple[str, int]]
+    log: list[tuple[str, int]]
+
+
+class Mailboxes:
+    """见模块说明；错误同 ``LeanConnection.execute``。"""
+
+    def __init__(self, lean: LeanConnection, keys: Keys, limits: MailboxLimits) -> None:
+        self._lean = lean
+        self._keys = keys
+        self._limits = limits
+
+    async def deliver(
+        self, deliveries: Sequence[Delivery], *, publish: bool
+    ) -> list[list[Delivered]]:
+        """投递一批；对每个（用户, 消息）原子且幂等，整批不原子：失败后整批重来无害。"""
+        calls = list(_calls(deliveries))
+        replies = await self._run(calls, publish)
+        pairs = iter(reply for call in replies for reply in call)
+        return [
+            [_delivered(user_id, next(pairs), next(pairs)) for user_id in delivery.recipient_ids]
+            for delivery in deliveries
+        ]
+
+    async def _run(self, calls: Sequence[list[Argument]], publish: bool) -> list[list[int]]:
+        limits = self._limits
+        head: list[Argument] = [
+            *(self._keys.prefix, _fresh_epoch()),
+            *(limits.mailbox_max_entries, limits.log_max_entries),
+            *(limits.ttl_ms, limits.seq_ttl_ms, int(publish)),
+        ]
+        return [await _deliver.run(self._lean, (), head + call) for call in calls]
+
+    async def open(self, user_id: int, resume: ResumePoint | None) -> OpenedMailbox:
+        """一次往返读出一切；新用户在此得到 epoch。"""
+        keys = self._keys
+        epoch, seq, verdict, mailbox, log = await _open.run(
+            self._lean,
+            (keys.user_seq(user_id), keys.mailbox(user_id), keys.message_log(user_id)),
+            (
+                *(_fresh_epoch(), self._limits.seq_ttl_ms),
+                *((resume.epoch, resume.last_seq) if resume is not None else ("", 0)),
+            ),
+        )
+        return OpenedMailbox(
+            epoch=epoch.decode(),
+            seq=seq,
+            resumed=verdict == b"resumed",
+            resync_reason=_RESYNC.get(verdict),
+            mailbox=_id_seq_pairs(mailbox),
+            log=_id_seq_pairs(log),
+        )
+
+    async def entries(self, user_id: int) -> list[tuple[str, int]]:
+        """信箱里全部的 (message_id, seq)，按 seq 升序。"""
+        key = self._keys.mailbox(user_id)
+        return _id_seq_pairs(await self._lean.execute("ZRANGE", key, 0, -1, "WITHSCORES"))
+
+    async def remove(self, acks: Sequence[tuple[int, Sequence[str]]]) -> int:
+        """把各用户的这些消息移出信箱，返回移出了几条。幂等。"""
+        mailbox = self._keys.mailbox
+        removed = await self._lean.execute_many(
+            [("ZREM", mailbox(user_id), *ids) for user_id, ids in acks if ids]
+        )
+        return sum(removed)
+
+    async def membership(
+        self, user_id: int, message_ids: Sequence[str]
+    ) -> tuple[list[bool], list[bool]]:
+        """各 id 在不在信箱、在不在日志，次序不变。"""
+        if not message_ids:
+            return [], []
+        keys = self._keys
+        held, logged = await self._lean.execute_many(
+            [
+                ("ZMSCORE", keys.mailbox(user_id), *message_ids),
+                ("ZMSCORE", keys.message_log(user_id), *message_ids),
+            ]
+        )
+        return [score is not None for score in held], [score is not None for score in logged]
+
+    async def clear(self, user_id: int) -> int:
+        """清空信箱（日志与 seq 不动），返回清掉了几条。"""
+        key = self._keys.mailbox(user_id)
+        return int(await self._lean.execute("ZREMRANGEBYRANK", key, 0, -1))
+
+    async def count(self, user_id: int) -> int:
+        return int(await self._lean.execute("ZCARD", self._keys.mailbox(user_id)))
+
+
+def _calls(deliveries: Iterable[Delivery]) -> Iterator[list[Argument]]:
+    """把一批切成若干次 Lua 调用的参数；一条收件人很多的消息会跨几次调用。"""
+    args: list[Argument] = []
+    room = CALL_RECIPIENTS
+    for delivery in deliveries:
+        rest = delivery.recipient_ids
+        while rest:
+            now, rest = rest[:room], rest[room:]
+            args += (delivery.message_id, delivery.attempt, delivery.tail, len(now), *now)
+            room -= len(now)
+            if room == 0:
+                yield args
+                args, room = [], CALL_RECIPIENTS
+    if args:
+        yield args
+
+
+def _delivered(user_id: int, seq: int, receivers: int) -> Delivered:
+    return Delivered(user_id, seq, max(receivers, 0), receivers < 0)
+
+
+def _id_seq_pairs(flat: Sequence[bytes]) -> list[tuple[str, int]]:
+    # 分数是浮点文本；2^53 以内精确
+    return [
+        (member.decode(), int(float(score)))
+        for member, score in zip(flat[::2], flat[1::2], strict=True)
+    ]
+
+
+def _fresh_epoch() -> str:
+    return secrets.token_hex(8)

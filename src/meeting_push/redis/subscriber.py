@@ -1,0 +1,154 @@
+"""频道订阅：一条专用连接，断线自己重连并重新订阅。"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from ..contracts import ChannelHandler
+from ..errors import ConfigurationError, RedisCommandError, RedisUnavailableError
+from .address import RedisAddress
+from .dial import dial, greeting
+from .feed import SUBSCRIBE, UNSUBSCRIBE, Feed
+from .keys import Keys
+from .link import Link
+from .reconnect import Reconnector
+
+#: 重新订阅时一条命令里的频道数；每块等确认，Redis 不会被一条巨大的命令占住。
+RESTORE_CHUNK: Final = 1_000
+
+
+class Subscriber:
+    """实现 ``contracts.Channels``；数据与订阅不共用连接（LESSONS 5）。
+
+    断线期间发布的消息收不到：重新订阅完成后调用 ``on_resubscribed``，由它的主人去重读信箱
+    （LESSONS 3）。引用计数是调用者的事：首台设备订阅一次，末台设备退订一次。
+    """
+
+    def __init__(
+        self,
+        address: RedisAddress,
+        keys: Keys,
+        *,
+        timeout_s: float = 5.0,
+        name: str = "meeting-push-subscriber",
+    ) -> None:
+        self._address = address
+        self._keys = keys
+        self._timeout_s = timeout_s
+        self._name = name
+        self._feed: Feed | None = None
+        self._reconnector = Reconnector(name, self._open)
+        #: 想要的频道 → 何时确认。断线时已确认的一律换成 ``_restored``。
+        self._wanted: dict[bytes, asyncio.Future[None]] = {}
+        self._restored: asyncio.Future[None] | None = None
+
+    @property
+    def connected(self) -> bool:
+        """已连上，且全部频道都已（重新）订阅。"""
+        return self._feed is not None and (self._restored is None or self._restored.done())
+
+    @property
+    def reconnects(self) -> int:
+        return self._reconnector.reconnects
+
+    @property
+    def channel_count(self) -> int:
+        return len(self._wanted)
+
+    async def start(self, handler: ChannelHandler, on_resubscribed: Callable[[], None]) -> None:
+        """连接并开始接收；``handler`` 在读到数据的那一刻被同步调用。
+
+        :raises RedisUnavailableError: 连不上
+        :raises ConfigurationError: Redis 拒绝这个用户名或密码
+        """
+        self._handler = handler
+        self._on_resubscribed = on_resubscribed
+        await self._reconnector.start()
+
+    async def close(self) -> None:
+        """关闭；还在等确认的订阅得到 ``RedisUnavailableError``。可重复调用。"""
+        await self._reconnector.stop()
+        feed, self._feed = self._feed, None
+        if feed is not None:
+            feed.close()
+        for future in self._wanted.values():
+            if not future.done():
+                future.set_exception(RedisUnavailableError("the subscriber was closed"))
+                future.exception()  # 没人在等也不算“从未取走”
+        self._wanted.clear()
+
+    # ── 订阅 ────────────────────────────────────────────────────────────────
+
+    async def subscribe(self, user_id: int) -> None:
+        await self.subscribe_channel(self._keys.user_channel(user_id))
+
+    def unsubscribe(self, user_id: int) -> None:
+        channel = self._keys.user_channel(user_id).encode()
+        future = self._wanted.pop(channel, None)
+        if future is None:
+            return
+        if future is not self._restored and not future.done():
+            future.set_result(None)  # 等它的人已被这次退订作废：放行，免得断线后永远悬着
+        if self._feed is not None:
+            self._feed.queue(UNSUBSCRIBE, channel, None)
+
+    async def subscribe_channel(self, name: str) -> None:
+        """订阅一个全名已含前缀的频道（广播、系统）；承诺同 ``subscribe``。"""
+        channel = name.encode()
+        future = self._wanted.get(channel)
+        if future is None:
+            future = asyncio.get_running_loop().create_future()
+            self._wanted[channel] = future
+            if self._feed is not None:
+                self._feed.queue(SUBSCRIBE, channel, future)
+        if not future.done():
+            await asyncio.shield(future)  # 几个调用者可能共用它
+
+    # ── 连接 ────────────────────────────────────────────────────────────────
+
+    async def _open(self) -> None:
+        timeout_s = self._timeout_s
+        feed = await dial(
+            self._address, lambda: Feed(self._handler, self._on_lost, timeout_s), timeout_s
+        )
+        try:
+            await self._greet(feed)
+            self._feed = feed
+            feed.start_heartbeat()
+            await self._restore(feed)
+        except BaseException:
+            feed.close()
+            raise
+        if feed.lost:
+            raise RedisUnavailableError("the connection to Redis was lost")
+
+    async def _greet(self, feed: Feed) -> None:
+        try:
+            await feed.request(greeting(self._address, self._name))
+        except RedisCommandError as error:
+            raise ConfigurationError(f"Redis refused the connection: {error}") from None
+
+    async def _restore(self, feed: Feed) -> None:
+        wanted = list(self._wanted.items())
+        for start in range(0, len(wanted), RESTORE_CHUNK):
+            for channel, future in wanted[start : start + RESTORE_CHUNK]:
+                if self._wanted.get(channel) is future:  # 没有在此期间退订或重新订阅
+                    feed.queue(SUBSCRIBE, channel, None if future is self._restored else future)
+            await feed.request([(b"PING",)])
+        if self._restored is not None:
+            if not self._restored.done():
+                self._restored.set_result(None)
+            self._on_resubscribed()
+
+    def _on_lost(self, link: Link) -> None:
+        if link is not self._feed:
+            return
+        self._feed = None
+        if self._restored is None or self._restored.done():
+            self._restored = asyncio.get_running_loop().create_future()
+        for channel, future in self._wanted.items():
+            if future.done():
+                self._wanted[channel] = self._restored
+        self._reconnector.lost()

@@ -1,0 +1,91 @@
+"""``/auth``：注册、登录、刷新、登出。
+
+不用 ``from __future__ import annotations``：FastAPI 在模块的全局名字里求值注解，找不到工厂
+函数里的 ``security``。
+"""
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Depends, Request
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from ..model import Principal
+from ..services.auth_service import AuthService
+from ..services.sessions import TokenPair
+from .security import Security
+
+# strict=False 只为让 JSON 的字符串变成 SecretStr；数字仍会被拒绝。
+_Secret = Annotated[SecretStr, Field(strict=False, max_length=4096)]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+
+class CredentialsBody(_Body):
+    username: str = Field(
+        max_length=256, description="3～64 个字母、数字或 . _ @ + -；不分大小写", examples=["alice"]
+    )
+    password: _Secret = Field(description="8～1024 字节")
+
+
+class RefreshBody(_Body):
+    refresh_token: _Secret = Field(description="登录或上次刷新得到的刷新令牌，只能用一次")
+
+
+class RegisteredUser(BaseModel):
+    user_id: int = Field(description="用户 id")
+    username: str
+
+
+class Tokens(BaseModel):
+    access_token: str = Field(description="访问令牌（JWT）")
+    refresh_token: str = Field(description="刷新令牌，只能用一次")
+    token_type: Literal["bearer"] = "bearer"  # noqa: S105 — OAuth 2 规定的值，不是密码
+    expires_in_s: int = Field(description="访问令牌的有效时间，秒")
+    user_id: int
+
+
+def auth_router(auth: AuthService, security: Security) -> APIRouter:
+    """前缀 ``/api/v1`` 由调用者加。"""
+    router = APIRouter(prefix="/auth", tags=["auth"])
+
+    @router.post("/register", status_code=201, summary="注册")
+    async def register(body: CredentialsBody) -> RegisteredUser:
+        """建立一个普通账号。注册可以被关闭（403）；同名 409 ``username_taken``。"""
+        user = await auth.register(body.username, body.password.get_secret_value())
+        return RegisteredUser(user_id=user.id, username=user.username)
+
+    @router.post("/login", summary="登录")
+    async def login(body: CredentialsBody, request: Request) -> Tokens:
+        """换取令牌。401 ``bad_credentials``；反复失败后 429，见 ``Retry-After``。"""
+        password = body.password.get_secret_value()
+        return _tokens(await auth.login(body.username, password, _address(request)))
+
+    @router.post("/refresh", summary="刷新")
+    async def refresh(body: RefreshBody, request: Request) -> Tokens:
+        """旧的刷新令牌换一对新的；再次使用旧的会吊销整个会话（401 ``revoked``）。"""
+        token = body.refresh_token.get_secret_value()
+        return _tokens(await auth.refresh(token, _address(request)))
+
+    @router.post("/logout", status_code=204, summary="登出")
+    async def logout(
+        principal: Annotated[Principal, Depends(security.current_principal)],
+    ) -> None:
+        """吊销这个会话：它的刷新令牌不能再用。"""
+        await auth.logout(principal)
+
+    return router
+
+
+def _tokens(pair: TokenPair) -> Tokens:
+    return Tokens(
+        access_token=pair.access_token,
+        refresh_token=pair.refresh_token,
+        expires_in_s=pair.expires_in_s,
+        user_id=pair.user_id,
+    )
+
+
+def _address(request: Request) -> str:
+    return request.client.host if request.client is not None else "unknown"

@@ -1,0 +1,118 @@
+"""异常 → contract 规定的错误体 ``{"error": {code, message, temporary, details}}``。"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from http import HTTPStatus
+from typing import Any, Final
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from loguru import logger
+from starlette.exceptions import HTTPException
+
+from ..errors import (
+    AuthenticationError,
+    BadFrameError,
+    ForbiddenError,
+    IdempotencyConflictError,
+    InvalidInputError,
+    MeetingPushError,
+    NotFoundError,
+    PayloadTooLargeError,
+    RateLimitedError,
+    UnavailableError,
+    UsernameTakenError,
+)
+
+#: 沿 MRO 找最近的一个；找不到的（配置、信封……）是我们自己的错，500。
+STATUSES: Final[Mapping[type, int]] = {
+    AuthenticationError: 401,
+    ForbiddenError: 403,
+    NotFoundError: 404,
+    UsernameTakenError: 409,
+    IdempotencyConflictError: 409,
+    PayloadTooLargeError: 413,
+    InvalidInputError: 422,
+    BadFrameError: 422,
+    RateLimitedError: 429,
+    UnavailableError: 503,
+}
+_UNAVAILABLE_RETRY_S: Final = 1
+_MAX_DETAILS: Final = 20  # 一万个收件人个个不对时，列出头几个就够了
+# 框架自己抛出的，按状态码取名；其余用标准短语。
+_HTTP_CODES: Final = {400: "invalid_json", 401: "unauthenticated", 413: "payload_too_large"}
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """让 ``app`` 的一切错误都是 contract 的样子，包括 404、405 与意外的异常。"""
+    app.add_exception_handler(MeetingPushError, _on_expected)
+    app.add_exception_handler(RequestValidationError, _on_invalid_request)
+    app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(Exception, _on_unexpected)
+
+
+def status_of(error: MeetingPushError) -> int:
+    found = (STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
+    return next(found, 500)
+
+
+def error_response(error: MeetingPushError) -> JSONResponse:
+    """``error`` 的状态码、错误体与头。"""
+    body = _body(error.code, error.message, temporary=error.temporary, details=error.details)
+    return JSONResponse(body, status_of(error), _headers(error))
+
+
+async def _on_expected(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, MeetingPushError)
+    if status_of(error) == 500:
+        return await _on_unexpected(request, error)
+    return error_response(error)
+
+
+async def _on_invalid_request(_request: Request, error: Exception) -> JSONResponse:
+    """绝不回显输入：它可能是密码。"""
+    assert isinstance(error, RequestValidationError)
+    problems = error.errors()
+    if any(problem["type"] == "json_invalid" for problem in problems):
+        return JSONResponse(_body("invalid_json", "the body is not valid JSON"), 400)
+    details = list(_fields(problems[:_MAX_DETAILS]))
+    return JSONResponse(_body("invalid_input", "the request is invalid", details=details), 422)
+
+
+async def _on_http(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    phrase = HTTPStatus(error.status_code).phrase
+    code = _HTTP_CODES.get(error.status_code, phrase.lower().replace(" ", "_").replace("-", "_"))
+    body = _body(code, str(error.detail), temporary=error.status_code >= 502)
+    return JSONResponse(body, error.status_code, error.headers)
+
+
+async def _on_unexpected(request: Request, error: Exception) -> JSONResponse:
+    logger.bind(method=request.method, path=request.url.path).opt(exception=error).error(
+        "request_failed"
+    )
+    return JSONResponse(_body("internal_error", "something went wrong on our side"), 500)
+
+
+def _fields(problems: Iterable[Mapping[str, Any]]) -> Iterable[dict[str, str]]:
+    for problem in problems:
+        yield {"field": ".".join(map(str, problem["loc"])), "message": problem["msg"]}
+
+
+def _headers(error: MeetingPushError) -> dict[str, str]:
+    if isinstance(error, AuthenticationError):
+        return {"WWW-Authenticate": "Bearer"}
+    if isinstance(error, RateLimitedError):
+        return {"Retry-After": str(error.retry_after_s)}
+    if isinstance(error, UnavailableError):
+        return {"Retry-After": str(_UNAVAILABLE_RETRY_S)}
+    return {}
+
+
+def _body(
+    code: str, message: str, *, temporary: bool = False, details: object = None
+) -> dict[str, object]:
+    error = {"code": code, "message": message, "temporary": temporary, "details": details}
+    return {"error": error}

@@ -1,0 +1,133 @@
+"""消息的 REST：发送、收件箱、已读、投递状态；以及用户 WebSocket 的路由。
+
+不用 ``from __future__ import annotations``：FastAPI 在模块的全局名字里求值注解，找不到工厂
+函数里的依赖。
+"""
+
+from collections.abc import Callable
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Header, Path, Query, status
+
+from ..errors import PayloadTooLargeError
+from ..model import Principal, Sender
+from ..services.delivery_confirmation_service import DeliveryConfirmationService
+from ..services.message_service import MessageService
+from ..websocket.asgi import user_messages_endpoint
+from ..websocket.manager import ConnectionManager
+from .message_models import (
+    AcceptedOut,
+    BatchIn,
+    BatchOut,
+    DeliveryOut,
+    DraftIn,
+    InboxOut,
+    MessageOut,
+    ReadIn,
+    RecipientOut,
+    UnreadOut,
+)
+
+MessageIdPath = Annotated[str, Path(min_length=26, max_length=26, pattern="^[0-9A-Z]{26}$")]
+Limit = Annotated[int, Query(ge=1, le=200, description="一页几条")]
+
+
+def message_router(
+    service: MessageService,
+    confirmation: DeliveryConfirmationService,
+    current_principal: Callable[..., object],
+    *,
+    max_batch_messages: int,
+) -> APIRouter:
+    """``/messages…``；前缀由调用者加。"""
+    router = APIRouter(tags=["messages"])
+    CurrentUser = Annotated[Principal, Depends(current_principal)]  # noqa: N806 — 它是类型
+
+    @router.post("/messages", status_code=status.HTTP_202_ACCEPTED, summary="发送一条消息")
+    async def send(
+        body: DraftIn,
+        user: CurrentUser,
+        idempotency_key: Annotated[str | None, Header()] = None,
+    ) -> AcceptedOut:
+        """202 即已提交到数据库：此后它不会丢。"""
+        [accepted] = await service.send_batch(_sender(user), [body.draft()], idempotency_key)
+        return AcceptedOut.of(accepted)
+
+    @router.post("/messages/batch", status_code=status.HTTP_202_ACCEPTED, summary="批量发送")
+    async def send_batch(
+        body: BatchIn,
+        user: CurrentUser,
+        idempotency_key: Annotated[str | None, Header()] = None,
+    ) -> BatchOut:
+        """全部在一个事务里：要么都接受，要么都不。"""
+        if len(body.messages) > max_batch_messages:
+            raise PayloadTooLargeError(f"messages: more than {max_batch_messages} messages")
+        drafts = [message.draft() for message in body.messages]
+        accepted = await service.send_batch(_sender(user), drafts, idempotency_key)
+        return BatchOut(results=[AcceptedOut.of(one) for one in accepted])
+
+    @router.get("/messages", summary="收件箱，新的在前")
+    async def inbox(
+        user: CurrentUser,
+        unread: bool = False,
+        cursor: Annotated[str | None, Query(max_length=64)] = None,
+        limit: Limit = 50,
+    ) -> InboxOut:
+        page = await service.get_inbox(
+            user.user_id, unread_only=unread, cursor=cursor, limit=limit
+        )
+        return InboxOut(
+            items=[MessageOut.of(item) for item in page.items],
+            next_cursor=page.next_cursor,
+            unread_count=await service.get_unread_count(user.user_id),
+        )
+
+    @router.post("/messages/read", summary="标为已读")
+    async def read(body: ReadIn, user: CurrentUser) -> UnreadOut:
+        if body.message_ids is not None:
+            unread = await service.mark_read(user.user_id, body.message_ids)
+        else:
+            assert body.upto_message_id is not None
+            unread = await service.mark_read_upto(user.user_id, body.upto_message_id)
+        return UnreadOut(unread_count=unread)
+
+    @router.get("/messages/{message_id}", summary="一条消息")
+    async def get(message_id: MessageIdPath, user: CurrentUser) -> MessageOut:
+        return MessageOut.of(await service.get_message(message_id, user))
+
+    @router.get("/messages/{message_id}/delivery", summary="投递状态（发送者、管理员）")
+    async def delivery(
+        message_id: MessageIdPath,
+        user: CurrentUser,
+        cursor: Annotated[str | None, Query(pattern="^[0-9]{1,18}$")] = None,
+        limit: Limit = 100,
+    ) -> DeliveryOut:
+        await service.require_sender(message_id, user)
+        counts, page = await confirmation.get_message_delivery_status(
+            message_id, cursor=int(cursor or 0), limit=limit
+        )
+        return DeliveryOut(
+            message_id=message_id,
+            total=counts.total,
+            pending=counts.pending,
+            delivered=counts.delivered,
+            failed=counts.failed,
+            expired=counts.expired,
+            recipients=[RecipientOut.of(state) for state in page.items],
+            next_cursor=None if page.next_cursor is None else str(page.next_cursor),
+        )
+
+    return router
+
+
+def user_messages_router(manager: ConnectionManager) -> APIRouter:
+    """``/ws/user/{user_id}/messages`` 的普通 ASGI 路由；picows 在前时连接到不了这里。"""
+    router = APIRouter()
+    router.add_api_websocket_route(
+        "/ws/user/{user_id}/messages", user_messages_endpoint(manager), name="user_messages"
+    )
+    return router
+
+
+def _sender(user: Principal) -> Sender:
+    return Sender(user.user_id, user.name)

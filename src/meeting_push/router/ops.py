@@ -1,0 +1,48 @@
+"""运维的端点：活着、就绪、指标。不要令牌，也不透露任何用户的事。"""
+
+from __future__ import annotations
+
+import msgspec
+from fastapi import APIRouter, Response
+from fastapi.responses import JSONResponse, PlainTextResponse
+
+from ..monitoring.health import Health
+from ..monitoring.metrics import Metrics
+from ..websocket.ops_http import OpsAnswer, OpsEndpoint
+
+
+def ops_router(health: Health, metrics: Metrics) -> APIRouter:
+    """``/healthz``、``/readyz``、``/metrics``，挂在根下。"""
+    router = APIRouter(tags=["ops"])
+
+    @router.get("/healthz", summary="进程活着", response_class=PlainTextResponse)
+    async def healthz() -> str:
+        return "ok"
+
+    @router.get("/readyz", summary="可以接活；否则 503 与不行的部分")
+    async def readyz() -> JSONResponse:
+        report = await health.report()
+        return JSONResponse(report.as_dict(), status_code=200 if report.ready else 503)
+
+    @router.get("/metrics", summary="Prometheus 文本")
+    async def metrics_text() -> Response:
+        return Response(metrics.render(), media_type=metrics.content_type)
+
+    return router
+
+
+def ops_endpoint(health: Health, metrics: Metrics) -> OpsEndpoint:
+    """同样的三个端点，给没有 FastAPI 的裸网关端口。"""
+
+    async def answer(path: str) -> OpsAnswer:
+        if path == "/healthz":
+            return OpsAnswer(200, "text/plain", b"ok")
+        if path == "/readyz":
+            report = await health.report()
+            body = msgspec.json.encode(report.as_dict())
+            return OpsAnswer(200 if report.ready else 503, "application/json", body)
+        if path == "/metrics":
+            return OpsAnswer(200, metrics.content_type, metrics.render())
+        return OpsAnswer(404, "text/plain", b"not found")
+
+    return answer

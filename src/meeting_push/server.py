@@ -1,0 +1,205 @@
+"""把一个角色跑成进程：信号、端口、多进程、内嵌 Redis、有次序的关机。
+
+信号归我们：uvicorn 自己的处理会先用 1012 关掉所有 WebSocket（LESSONS 19）。
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Iterator
+from typing import Final
+
+import uvicorn
+from loguru import logger
+
+from .app import MeetingPush, create_app
+from .errors import ConfigurationError
+from .logs import configure_logging
+from .redis.embedded import EmbeddedRedis
+from .settings import Role, Settings
+from .websocket.native import native_edge, serve_native
+
+BACKLOG: Final = 4096
+#: 子进程死后隔这么久重启；反复死亡时加倍，封顶。
+RESPAWN_BACKOFF_S: Final = (0.2, 10.0)
+
+
+class _Server(uvicorn.Server):
+    """不碰信号的 uvicorn。"""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def listen(settings: Settings) -> socket.socket:
+    """绑定监听端口；多进程时用 SO_REUSEPORT 由内核分配连接。
+
+    :raises ConfigurationError: 端口被占或地址不对
+    """
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if settings.reuse_port:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.bind((settings.host, settings.port))
+        sock.listen(BACKLOG)
+        sock.setblocking(False)
+    except (OSError, OverflowError) as error:
+        sock.close()
+        raise ConfigurationError(
+            f"can not listen on {settings.host}:{settings.port}: {error}"
+        ) from None
+    return sock
+
+
+async def run_process(settings: Settings) -> None:
+    """一个进程的一生；收到 SIGTERM/SIGINT 后有次序地停下，第二次立即退出。"""
+    configure_logging(settings)
+    stop = _stop_event()
+    async with contextlib.AsyncExitStack() as stack:
+        sock = stack.enter_context(contextlib.closing(listen(settings)))
+        push = MeetingPush(settings)
+        await push.start()
+        stack.push_async_callback(push.stop)
+        await stack.enter_async_context(_front(push, settings, sock))
+        host, port = sock.getsockname()[:2]
+        logger.bind(host=host, port=port, role=settings.role, node=push.node_id).info("serving")
+        await stop.wait()
+        logger.bind(node=push.node_id).info("draining")
+        await push.drain()
+
+
+@contextlib.asynccontextmanager
+async def local_parts(settings: Settings) -> AsyncIterator[Settings]:
+    """没有外部 Redis 时带起内嵌的；产出填好 ``redis_url`` 的设置。"""
+    if settings.redis_url is not None:
+        yield settings
+        return
+    embedded = EmbeddedRedis(settings.data_dir)
+    url = await embedded.start()
+    try:
+        yield settings.model_copy(update={"redis_url": url})
+    finally:
+        await embedded.stop()
+
+
+@contextlib.asynccontextmanager
+async def _front(push: MeetingPush, settings: Settings, sock: socket.socket) -> AsyncIterator[None]:
+    """对外的一面：网关角色是裸的 picows，其余是 uvicorn（同一端口，两种速度）。"""
+    if settings.role is Role.GATEWAY and settings.edge == "native":
+        server = await serve_native(push.manager, sock=sock, ops=push.ops_endpoint)
+        try:
+            yield
+        finally:
+            server.close()
+        return
+    http = _Server(
+        uvicorn.Config(
+            create_app(push),
+            ws=native_edge(push.manager) if settings.edge == "native" else "websockets-sansio",
+            ws_max_size=settings.max_frame_bytes,
+            ws_per_message_deflate=False,
+            loop="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=int(settings.shutdown_grace_s),
+        )
+    )
+    task = asyncio.create_task(http.serve(sockets=[sock]), name="uvicorn")
+    try:
+        yield
+    finally:
+        http.should_exit = True
+        await task
+
+
+def _stop_event() -> asyncio.Event:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def on_signal() -> None:
+        if stop.is_set():
+            logger.warning("second_signal_exit_now")
+            os._exit(1)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    return stop
+
+
+# ── 多进程 ──────────────────────────────────────────────────────────────────
+
+
+async def run_workers(settings: Settings) -> None:
+    """父进程：带着内嵌 Redis，看着 N 个子进程；子进程死了就重启。"""
+    configure_logging(settings)
+    stop = _stop_event()
+    async with contextlib.AsyncExitStack() as stack:
+        # 占住端口再分给子进程：端口 0 也只选一次；父进程自己不接连接
+        probe = listen(settings.model_copy(update={"reuse_port": True}))
+        stack.callback(probe.close)
+        settings = await stack.enter_async_context(local_parts(settings))
+        environment = _child_environment(settings, probe.getsockname()[1])
+        probe.close()
+        children = [
+            asyncio.create_task(_keep_alive(index, environment, stop, settings.shutdown_grace_s))
+            for index in range(settings.workers)
+        ]
+        await stop.wait()
+        await asyncio.gather(*children)
+
+
+def _child_environment(settings: Settings, port: int) -> dict[str, str]:
+    given = {
+        "WORKERS": "1",
+        "REUSE_PORT": "true",
+        "HOST": settings.host,
+        "PORT": str(port),
+        "ROLE": settings.role.value,
+        "DATA_DIR": str(settings.data_dir),
+        "REDIS_URL": settings.redis_url or "",
+        "DIE_WITH_PARENT": "true",
+    }
+    if settings.database_url:
+        given["DATABASE_URL"] = settings.database_url
+    return {**os.environ, **{f"MEETING_PUSH_{name}": value for name, value in given.items()}}
+
+
+async def _keep_alive(
+    index: int, environment: dict[str, str], stop: asyncio.Event, grace_s: float
+) -> None:
+    backoff, longest = RESPAWN_BACKOFF_S
+    while not stop.is_set():
+        child = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "meeting_push", "serve", env=environment, start_new_session=True
+        )
+        stopping = asyncio.create_task(stop.wait())
+        exited = asyncio.create_task(child.wait())
+        await asyncio.wait({stopping, exited}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not exited.done():
+            await _end_child(child, grace_s)
+            return
+        logger.bind(worker=index, exit_code=child.returncode).error("worker_died")
+        await asyncio.sleep(backoff)
+        backoff = min(backoff * 2, longest)
+
+
+async def _end_child(child: asyncio.subprocess.Process, grace_s: float) -> None:
+    child.terminate()
+    try:
+        await asyncio.wait_for(child.wait(), grace_s * 2)
+    except TimeoutError:
+        child.kill()
+        await child.wait()
+

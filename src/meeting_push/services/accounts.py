@@ -1,0 +1,87 @@
+"""账号：建立，以及用户名与密码的核对。"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import Final
+
+from loguru import logger
+
+from ..clock import Clock, now_ms
+from ..errors import BadCredentialsError, InvalidInputError, RateLimitedError
+from ..storage.rows import User
+from ..storage.users import UserRepository, username_key
+from .attempt_window import AttemptWindow
+from .passwords import Passwords
+
+#: 任何文字的字母与数字，加 . _ @ + -；没有空白、控制符与零宽字符。
+_USERNAME: Final = re.compile(r"[\w.@+-]{3,64}")
+_MAX_TYPED: Final = 256  # 登录时输入的只看这么长：它进日志和计数的键
+_WINDOW_MS: Final = 300_000
+_FAILURES_PER_NAME: Final = 5  # 同一用户名与地址
+_FAILURES_PER_ADDRESS: Final = 100  # 同一地址、任何用户名；大局域网共用一个地址，所以宽
+
+
+class Accounts:
+    """失败次数只在本进程里数：N 个进程时上限是 N 倍。"""
+
+    def __init__(self, users: UserRepository, passwords: Passwords, clock: Clock = now_ms) -> None:
+        self._users = users
+        self._passwords = passwords
+        self._clock = clock
+        self._by_name = AttemptWindow(_FAILURES_PER_NAME, _WINDOW_MS, clock=clock)
+        self._by_address = AttemptWindow(_FAILURES_PER_ADDRESS, _WINDOW_MS, clock=clock)
+
+    async def create(self, username: str, password: str, role: str) -> User:
+        """:raises InvalidInputError: 用户名或密码不合规
+        :raises UsernameTakenError: 同名（不分大小写、全半角）
+        """
+        name = unicodedata.normalize("NFKC", username)
+        if not _USERNAME.fullmatch(name):
+            raise InvalidInputError(
+                "the username must have 3 to 64 letters, digits or any of . _ @ + -"
+            )
+        password_hash = await self._passwords.hash(password)
+        return await self._users.create(name, password_hash, role, self._clock())
+
+    async def authenticate(self, username: str, password: str, address: str) -> User:
+        """:raises BadCredentialsError: 不对，或账号已停用；不加区分
+        :raises RateLimitedError: 5 分钟内失败太多
+        """
+        username = username[:_MAX_TYPED]
+        attempt = f"{username_key(username)}|{address}"
+        self._admit(attempt, username, address)
+        user = await self._find(username)
+        right = await self._passwords.verify(user.password_hash if user else None, password)
+        if user is None or not right or user.disabled_at is not None:
+            self._by_address.count(address)
+            _log_failure(username, address, _reason(user, right=right))
+            raise BadCredentialsError("wrong username or password")
+        self._by_name.forget(attempt)
+        return user
+
+    def _admit(self, attempt: str, username: str, address: str) -> None:
+        try:
+            self._by_name.check(attempt)
+            self._by_address.check(address)
+        except RateLimitedError:
+            _log_failure(username, address, "rate_limited")
+            raise
+        # 先记后验：并发的猜测也逃不过上限。
+        self._by_name.count(attempt)
+
+    async def _find(self, username: str) -> User | None:
+        if not _USERNAME.fullmatch(unicodedata.normalize("NFKC", username)):
+            return None
+        return await self._users.by_name(username)
+
+
+def _reason(user: User | None, *, right: bool) -> str:
+    if user is None:
+        return "unknown_user"
+    return "disabled" if right else "wrong_password"
+
+
+def _log_failure(username: str, address: str, reason: str) -> None:
+    logger.bind(username=username, address=address, reason=reason).warning("auth_login_failed")

@@ -1,0 +1,104 @@
+"""认证服务：账号、登录、令牌。"""
+
+from __future__ import annotations
+
+from loguru import logger
+
+from ..clock import Clock, now_ms
+from ..errors import AuthenticationError, ForbiddenError
+from ..model import USER_ROLE, Principal
+from ..settings import Settings
+from ..storage.database import Database
+from ..storage.rows import User
+from ..storage.users import UserRepository
+from .access_tokens import AccessTokens
+from .accounts import Accounts
+from .passwords import Passwords
+from .sessions import Sessions, TokenPair
+
+
+class AuthService:
+    """需求里的 AuthService；实现 ``contracts.TokenVerifier``。
+
+    只需验证外来令牌的应用用 ``AccessTokens`` 就够了。
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        access_tokens: AccessTokens,
+        *,
+        passwords: Passwords | None = None,
+        clock: Clock = now_ms,
+    ) -> None:
+        self._settings = settings
+        self._access_tokens = access_tokens
+        self._accounts = Accounts(UserRepository(database), passwords or Passwords(), clock)
+        self._sessions = Sessions(settings, database, access_tokens, clock)
+
+    async def register(self, username: str, password: str) -> User:
+        """:raises ForbiddenError: 注册已关闭；其余同 ``create_user``"""
+        if not self._settings.registration_enabled:
+            raise ForbiddenError("registration is turned off")
+        return await self.create_user(username, password)
+
+    async def create_user(self, username: str, password: str, role: str = USER_ROLE) -> User:
+        """建立账号，不问注册是否开放（命令行用）。
+
+        :raises InvalidInputError: 用户名（3～64 个字母、数字或 ``. _ @ + -``）或
+            密码（8～1024 字节）不合规
+        :raises UsernameTakenError: 同名，不分大小写与全半角
+        """
+        user = await self._accounts.create(username, password, role)
+        logger.bind(user_id=user.id, role=role).info("auth_user_created")
+        return user
+
+    async def login(self, username: str, password: str, address: str) -> TokenPair:
+        """``address`` 是客户端地址，用于限速与安全日志。
+
+        :raises BadCredentialsError: 用户名或密码不对，或账号已停用
+        :raises RateLimitedError: 同一用户名与地址 5 分钟内失败 5 次
+        """
+        user = await self._accounts.authenticate(username, password, address)
+        pair = await self._sessions.open(user)
+        logger.bind(user_id=user.id, address=address).info("auth_login")
+        return pair
+
+    async def refresh(self, refresh_token: str, address: str) -> TokenPair:
+        """旧的刷新令牌换一对新的；每枚只能用一次，再用则整个会话被吊销。
+
+        :raises InvalidTokenError: 没有这枚
+        :raises TokenExpiredError: 过期
+        :raises TokenRevokedError: 已吊销、用过，或账号已停用
+        """
+        try:
+            return await self._sessions.renew(refresh_token)
+        except AuthenticationError as error:
+            logger.bind(address=address, reason=error.code).warning("auth_refresh_failed")
+            raise
+
+    async def logout(self, principal: Principal) -> None:
+        """吊销这个会话的刷新令牌；幂等。没有会话的（外来）令牌无事可做。"""
+        if principal.session_id is not None:
+            await self._sessions.close(principal.session_id)
+        logger.bind(user_id=principal.user_id, session_id=principal.session_id).info("auth_logout")
+
+    def issue_access_token(
+        self,
+        user_id: int,
+        role: str = USER_ROLE,
+        name: str = "",
+        ttl_s: int | None = None,
+        session_id: str | None = None,
+    ) -> str:
+        """签发一枚访问令牌；``ttl_s`` 为 None 取 ``access_token_ttl_s``。
+
+        :raises ConfigurationError: 允许的算法里没有 HS*
+        """
+        lifetime = self._settings.access_token_ttl_s if ttl_s is None else ttl_s
+        return self._access_tokens.issue(user_id, role, name, lifetime, session_id)
+
+    async def verify_access_token(self, token: str) -> Principal:
+        """见 ``contracts.TokenVerifier``；没有 SQL。"""
+        return await self._access_tokens.verify_access_token(token)

@@ -1,0 +1,334 @@
+"""消息服务：接受、收件箱、已读。
+
+“接受”= 校验、授权、一个 SQL 事务写下消息与收件人。提交之后调用者得到凭据，消息不会
+再丢（DLV-1）；入队、投递、推送都是之后的事，死在哪一步都有人补。
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Final, TypedDict, Unpack
+
+import msgspec
+from loguru import logger
+from ulid import ULID
+
+from ..clock import Clock, now_ms
+from ..contracts import UserDirectory
+from ..errors import (
+    IdempotencyConflictError,
+    InvalidInputError,
+    MeetingPushError,
+    NotFoundError,
+    UnknownRecipientsError,
+)
+from ..model import Accepted, Draft, Message, MessageType, Principal, Sender
+from ..protocol import frames
+from ..storage.database import Database
+from ..storage.idempotency import IdempotencyRepository
+from ..storage.inbox import InboxRepository
+from ..storage.messages import MessageRepository
+from ..storage.rows import InboxItem, InboxPage, StoredResponse
+from .draft_rules import DraftRules, check_text
+from .message_publisher import MessagePublisher
+from .message_queue import MessageQueue
+from .offline_message_queue import Delivery, OfflineMessageQueue
+from .outbox_relay import OutboxRelay
+
+MAX_IDEMPOTENCY_KEY_CHARS: Final = 128
+
+
+class DraftOptions(TypedDict, total=False):
+    """一条消息的可选项，含义同 ``model.Draft``。"""
+
+    message_type: MessageType
+    priority: int
+    expires_in_s: int | None
+    deliver_at: int | None
+    data: dict[str, object] | None
+    receipt: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RealtimeResult:
+    """``send_realtime_message`` 的结果：当场有节点在听的收件人与其余的（已在信箱里等）。"""
+
+    accepted: Accepted
+    online: tuple[int, ...]
+    offline: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MessageStores:
+    """消息服务要用的存储。"""
+
+    database: Database
+    messages: MessageRepository
+    inbox: InboxRepository
+    idempotency: IdempotencyRepository
+    directory: UserDirectory
+
+
+class MessageService:
+    """实现 ``contracts.ReadSink``；方法都可被取消，取消只可能发生在提交之前或之后。"""
+
+    def __init__(
+        self,
+        stores: MessageStores,
+        *,
+        rules: DraftRules,
+        relay: OutboxRelay,
+        queue: MessageQueue,
+        mailbox: OfflineMessageQueue,
+        publisher: MessagePublisher,
+        clock: Clock = now_ms,
+    ) -> None:
+        self._stores = stores
+        self._rules = rules
+        self._relay = relay
+        self._queue = queue
+        self._mailbox = mailbox
+        self._publisher = publisher
+        self._clock = clock
+
+    # ── 发送 ────────────────────────────────────────────────────────────────
+
+    async def send_message(
+        self,
+        sender: Sender,
+        recipient_id: int,
+        title: str,
+        content: str,
+        **options: Unpack[DraftOptions],
+    ) -> Accepted:
+        """发给一个用户；见 ``send_message_to_multiple``。"""
+        return await self.send_message_to_multiple(
+            sender, [recipient_id], title, content, **options
+        )
+
+    async def send_message_to_multiple(
+        self,
+        sender: Sender,
+        recipient_ids: Sequence[int],
+        title: str,
+        content: str,
+        **options: Unpack[DraftOptions],
+    ) -> Accepted:
+        """发给多个用户；返回即已提交。重复的收件人只算一次。
+
+        :raises InvalidInputError: 输入不合规（含收件人不存在）；什么都没有保存
+        :raises QueueFullError: 队列已满；什么都没有保存
+        :raises DatabaseUnavailableError: 什么都没有保存
+        """
+        draft = Draft(
+            recipient_ids=tuple(recipient_ids), title=title, content=content, **options
+        )
+        return (await self.send_batch(sender, [draft]))[0]
+
+    async def send_batch(
+        self, sender: Sender, drafts: Sequence[Draft], idempotency_key: str | None = None
+    ) -> list[Accepted]:
+        """一个事务里接受一批，全部或全不。
+
+        带 ``idempotency_key``（每个发送者各自的名字空间）重复调用时返回第一次的结果；
+        同一个键配不同内容 → IdempotencyConflictError。
+        """
+        outgoing, accepted = await self._accept(sender, drafts, idempotency_key)
+        self._relay.submit(outgoing)
+        return accepted
+
+    async def send_realtime_message(
+        self,
+        sender: Sender,
+        recipient_ids: Sequence[int],
+        title: str,
+        content: str,
+        **options: Unpack[DraftOptions],
+    ) -> RealtimeResult:
+        """接受后不经队列、当场投递，并说出谁在线。
+
+        与 ``send_message_to_multiple`` 同样持久：先进信箱再推；当场投递不成（Redis 不在）
+        就留给发件箱中继，此时 ``online`` 为空。
+        """
+        draft = Draft(
+            recipient_ids=tuple(recipient_ids), title=title, content=content, **options
+        )
+        outgoing, accepted = await self._accept(sender, [draft], None)
+        online: set[int] = set()
+        for message, recipients in outgoing:
+            online |= await self._deliver_now(message, recipients)
+        self._relay.submit(outgoing)
+        offline = [u for _, recipients in outgoing for u in recipients if u not in online]
+        return RealtimeResult(accepted[0], tuple(sorted(online)), tuple(offline))
+
+    async def _deliver_now(self, message: Message, recipients: Sequence[int]) -> set[int]:
+        tail = frames.encode_tail(message)
+        delivery = Delivery(
+            message_id=message.message_id,
+            tail=tail,
+            recipient_ids=tuple(recipients),
+            priority=message.priority,
+            expires_at=message.expires_at,
+            attempt=0,
+        )
+        try:
+            await self._mailbox.store_bodies(
+                [(message.message_id, tail, message.priority, message.expires_at)]
+            )
+            [delivered] = await self._mailbox.deliver([delivery])
+        except MeetingPushError as error:
+            logger.bind(code=error.code, message_id=message.message_id).warning("realtime_deferred")
+            return set()
+        return {
+            user_id
+            for user_id, one in zip(recipients, delivered, strict=True)
+            if one.receivers
+        }
+
+    async def _accept(
+        self, sender: Sender, drafts: Sequence[Draft], idempotency_key: str | None
+    ) -> tuple[list[tuple[Message, Sequence[int]]], list[Accepted]]:
+        now = self._clock()
+        checked = [self._rules.check(draft, now) for draft in drafts]
+        key = _check_key(idempotency_key)
+        await self._check_recipients(checked)
+        await self._check_room()
+        outgoing = [(self._message(sender, d, now), d.recipient_ids) for d in checked]
+        accepted = [Accepted(m.message_id, len(r), m.timestamp) for m, r in outgoing]
+        earlier = await self._store(sender.id, key, checked, outgoing, accepted)
+        return ([], earlier) if earlier is not None else (list(outgoing), accepted)
+
+    async def _store(
+        self,
+        sender_id: int,
+        key: str | None,
+        drafts: Sequence[Draft],
+        outgoing: Sequence[tuple[Message, Sequence[int]]],
+        accepted: Sequence[Accepted],
+    ) -> list[Accepted] | None:
+        """一个事务：占下幂等键，写下消息。键已被占则什么都不写，返回当时的结果。
+
+        键与消息一起提交，崩溃不会留下半个。输给并发的同键请求时，再来一遍就能读到它的结果。
+        """
+        stores, mine = self._stores, _response(drafts, accepted)
+        while True:
+            async with stores.database.transaction() as connection:
+                if key is not None:
+                    earlier = await stores.idempotency.find(connection, sender_id, key)
+                    if earlier is not None:
+                        return _answer(earlier, mine)
+                if key is None or await stores.idempotency.save(
+                    connection, sender_id, key, mine, self._clock()
+                ):
+                    await stores.messages.insert(connection, outgoing)
+                    return None
+
+    async def _check_recipients(self, drafts: Sequence[Draft]) -> None:
+        wanted = {user_id for draft in drafts for user_id in draft.recipient_ids}
+        unknown = wanted - await self._stores.directory.existing_ids(sorted(wanted))
+        if unknown:
+            raise UnknownRecipientsError(sorted(unknown))
+
+    async def _check_room(self) -> None:
+        """队列满了就不接受；Redis 不在时照收（CON-4），发件箱里等着。"""
+        try:
+            await self._queue.ensure_room()
+        except MeetingPushError as error:
+            if error.code == "queue_full":
+                raise
+
+    def _message(self, sender: Sender, draft: Draft, now: int) -> Message:
+        ttl_s = draft.expires_in_s if draft.expires_in_s is not None else self._rules.max_ttl_s
+        return Message(
+            message_id=str(ULID.from_timestamp(now / 1000)),
+            message_type=draft.message_type,
+            priority=draft.priority,
+            title=draft.title,
+            content=draft.content,
+            sender=sender,
+            timestamp=now,
+            # 有效期从该送达的时刻算起：预约在明天的消息不应今晚就过期
+            expires_at=max(now, draft.deliver_at or 0) + ttl_s * 1000,
+            deliver_at=draft.deliver_at,
+            data=draft.data,
+            receipt=draft.receipt,
+        )
+
+    # ── 收件箱 ──────────────────────────────────────────────────────────────
+
+    async def get_inbox(
+        self, user_id: int, *, unread_only: bool, cursor: str | None, limit: int
+    ) -> InboxPage:
+        """一页收件箱，新的在前。"""
+        if cursor is not None:
+            check_text("cursor", cursor)
+        return await self._stores.inbox.page(
+            user_id, unread_only=unread_only, cursor=cursor, limit=limit
+        )
+
+    async def get_unread_count(self, user_id: int) -> int:
+        return await self._stores.inbox.unread_count(user_id)
+
+    async def get_message(self, message_id: str, viewer: Principal) -> InboxItem | Message:
+        """收件人看到自己的一行，发送者看到消息；别人看到的与不存在一样。"""
+        item = await self._stores.inbox.get_for(viewer.user_id, message_id)
+        if item is not None:
+            return item
+        message = await self._stores.messages.get(message_id)
+        if message is None or not (message.sender.id == viewer.user_id or viewer.is_admin):
+            raise NotFoundError("no such message")
+        return message
+
+    async def require_sender(self, message_id: str, viewer: Principal) -> Message:
+        """只有发送者与管理员可看投递状态。
+
+        :raises NotFoundError: 不存在，或不该让此人知道它存在
+        """
+        message = await self._stores.messages.get(message_id)
+        if message is None or not (message.sender.id == viewer.user_id or viewer.is_admin):
+            raise NotFoundError("no such message")
+        return message
+
+    async def mark_read(self, user_id: int, message_ids: Sequence[str]) -> int:
+        newly = await self._stores.inbox.mark_read(user_id, message_ids)
+        return await self._sync_read(user_id, newly)
+
+    async def mark_read_upto(self, user_id: int, message_id: str) -> int:
+        """把不晚于 ``message_id`` 的全部标为已读，返回未读数。"""
+        newly = await self._stores.inbox.mark_read_upto(user_id, message_id)
+        return await self._sync_read(user_id, newly)
+
+    async def _sync_read(self, user_id: int, newly: Sequence[str]) -> int:
+        """未读数取自记录，不在客户端加减（LESSONS 22）；同步帧是瞬时的，丢了下次连接再取。"""
+        unread = await self._stores.inbox.unread_count(user_id)
+        for start in range(0, len(newly), frames.MAX_ACK_IDS):
+            ids = newly[start : start + frames.MAX_ACK_IDS]
+            frame = frames.encode(frames.ReadSync(message_ids=ids, unread_count=unread))
+            try:
+                await self._publisher.publish_frame(user_id, frame)
+            except MeetingPushError as error:
+                logger.bind(code=error.code, user_id=user_id).warning("read_sync_lost")
+                break
+        return unread
+
+
+def _response(drafts: Sequence[Draft], accepted: Sequence[Accepted]) -> StoredResponse:
+    request = msgspec.json.encode([asdict(draft) for draft in drafts], order="deterministic")
+    response = msgspec.json.encode(accepted).decode()
+    return StoredResponse(hashlib.sha256(request).digest(), response)
+
+
+def _answer(earlier: StoredResponse, mine: StoredResponse) -> list[Accepted]:
+    if earlier.request_hash != mine.request_hash:
+        raise IdempotencyConflictError("this Idempotency-Key was used with another body")
+    return msgspec.json.decode(earlier.response, type=list[Accepted])
+
+
+def _check_key(key: str | None) -> str | None:
+    if key is None:
+        return None
+    if not 1 <= len(key) <= MAX_IDEMPOTENCY_KEY_CHARS or not key.isprintable():
+        raise InvalidInputError("Idempotency-Key: must be 1 to 128 printable characters")
+    return key

@@ -1,0 +1,223 @@
+"""离线消息队列：每个用户一只信箱，先进信箱，后推；只有确认能把消息移出去。
+
+从不查在线状态来决定要不要保留消息，所以“查的时候在、推的时候走了”的竞态不存在。
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple
+
+import msgspec
+from loguru import logger
+
+from ..clock import Clock, now_ms
+from ..contracts import BodySource
+from ..errors import UnavailableError
+from ..model import MailboxEntry, MailboxView, Message, ResumePoint
+from ..protocol.frames import NewMessageTail, encode_tail, new_message
+from ..redis.bodies import Bodies, Body
+from ..redis.mailboxes import Delivered, Delivery, Mailboxes, MailboxLimits
+from ..settings import Settings
+from .redis_service import RedisService
+
+__all__ = ["Delivered", "Delivery", "OfflineMessage", "OfflineMessageQueue"]
+
+#: seq 要比信箱多活这么久，见 ``MailboxLimits``。
+SEQ_EXTRA_TTL_MS: Final = 30 * 86_400_000
+
+_tail_decoder: Final = msgspec.json.Decoder(NewMessageTail)
+
+
+class OfflineMessage(NamedTuple):
+    """信箱里的一条，连同正文。"""
+
+    entry: MailboxEntry
+    tail: NewMessageTail
+
+
+class OfflineMessageQueue:
+    """实现 ``contracts.Mailbox``。错误是 ``RedisUnavailableError``、``RedisCommandError``。
+
+    信箱的键活 ``settings.message_ttl_s``（每次投递续期），消息自己的有效期不得更长。
+    """
+
+    def __init__(
+        self,
+        redis: RedisService,
+        body_source: BodySource,
+        settings: Settings,
+        *,
+        clock: Clock = now_ms,
+    ) -> None:
+        ttl_ms = settings.message_ttl_s * 1000
+        limits = MailboxLimits(
+            mailbox_max_entries=settings.mailbox_max_entries,
+            log_max_entries=settings.message_log_max_entries,
+            ttl_ms=ttl_ms,
+            seq_ttl_ms=ttl_ms + SEQ_EXTRA_TTL_MS,
+        )
+        self._mailboxes = Mailboxes(redis.lean, redis.keys, limits)
+        self._bodies = Bodies(redis.lean, redis.keys, settings.compress_above_bytes)
+        self._body_source = body_source
+        self._clock = clock
+        #: 因正文已不可得（过期、来源不认识）而移出信箱的条数。
+        self.dropped = 0
+        #: 从来源重新做出的正文数。
+        self.restored = 0
+
+    # ── 投递 ────────────────────────────────────────────────────────────────
+
+    async def store_bodies(self, items: Sequence[Body]) -> None:
+        """存入 (message_id, 尾, 优先级, 过期时刻)；必须先于 ``deliver``。幂等。"""
+        await self._bodies.store(items)
+
+    async def deliver(self, deliveries: Sequence[Delivery]) -> list[list[Delivered]]:
+        """进信箱并发布；结果与 ``deliveries``、其 ``recipient_ids`` 一一对应。
+
+        对每个（用户, 消息）原子且幂等：还在信箱的沿用旧 seq 再推一次（重试），已确认的不动。
+        整批不原子：抛出时可能已投递一部分，整批重来无害。
+        """
+        return await self._mailboxes.deliver(deliveries, publish=True)
+
+    async def tails(self, message_ids: Sequence[str]) -> dict[str, bytes]:
+        """各消息的尾；Redis 里没有的从来源重做。都没有（或已过期）的不出现。"""
+        found = await self._bodies.load(message_ids)
+        tails = {i: tail for i, tail in zip(message_ids, found, strict=True) if tail is not None}
+        missing = [message_id for message_id in message_ids if message_id not in tails]
+        if missing:
+            tails.update((body[0], body[1]) for body in await self._restore(missing))
+        return tails
+
+    async def remove(self, acks: Sequence[tuple[int, Sequence[str]]]) -> int:
+        """把已确认的 (user_id, message_ids) 移出信箱，返回移出了几条。幂等。"""
+        return await self._mailboxes.remove(acks)
+
+    async def contains(
+        self, user_id: int, message_ids: Sequence[str]
+    ) -> tuple[list[str], list[str], list[str]]:
+        """把 id 分成三类：在信箱里的、已确认过的（只在日志里）、这个用户不认识的。"""
+        held, logged = await self._mailboxes.membership(user_id, message_ids)
+        rows = list(zip(message_ids, held, logged, strict=True))
+        return (
+            [message_id for message_id, here, _ in rows if here],
+            [message_id for message_id, here, log in rows if log and not here],
+            [message_id for message_id, here, log in rows if not (here or log)],
+        )
+
+    # ── 连接时读取 ───────────────────────────────────────────────────────────
+
+    async def open(self, user_id: int, resume: ResumePoint | None = None) -> MailboxView:
+        opened = await self._mailboxes.open(user_id, resume)
+        # 日志与信箱之并：last_seq 之前的若还在信箱，说明它的确认丢了，再推一次让它再确认
+        seqs = dict(opened.log)
+        seqs.update(opened.mailbox)
+        return MailboxView(
+            epoch=opened.epoch,
+            seq=opened.seq,
+            entries=tuple(await self._entries(user_id, seqs, dict(opened.mailbox))),
+            resumed=opened.resumed,
+            resync_reason=opened.resync_reason,
+        )
+
+    async def load(self, entries: Sequence[MailboxEntry]) -> list[bytes]:
+        tails = await self._bodies.load([entry.message_id for entry in entries])
+        return [
+            new_message(entry.seq, 0, tail)
+            for entry, tail in zip(entries, tails, strict=True)
+            if tail is not None
+        ]
+
+    async def _entries(
+        self, user_id: int, seqs: dict[str, int], mailbox: dict[str, int]
+    ) -> list[MailboxEntry]:
+        """补上优先级并排序；``mailbox`` 里正文救不回来的移出。"""
+        ids = list(seqs)
+        known = dict(zip(ids, await self._bodies.priorities(ids), strict=True)) if ids else {}
+        missing = [message_id for message_id in ids if known[message_id] is None]
+        if missing:
+            await self._recover(user_id, missing, known, mailbox)
+        entries = [
+            MailboxEntry(seqs[message_id], message_id, priority)
+            for message_id, priority in known.items()
+            if priority is not None
+        ]
+        return sorted(entries, key=lambda entry: (-entry.priority, entry.seq))
+
+    async def _recover(
+        self,
+        user_id: int,
+        missing: Sequence[str],
+        known: dict[str, int | None],
+        mailbox: Iterable[str],
+    ) -> None:
+        try:
+            restored = await self._restore(missing)
+        except UnavailableError as error:
+            # 连接路径不依赖 SQL（LESSONS 1）：这次先不推它们，留在信箱里等下一次
+            logger.bind(user_id=user_id, bodies=len(missing), code=error.code).warning(
+                "message_bodies_not_restored"
+            )
+            return
+        known.update((message_id, priority) for message_id, _, priority, _ in restored)
+        held = set(mailbox)
+        gone = [message_id for message_id in missing if known[message_id] is None]
+        if lost := [message_id for message_id in gone if message_id in held]:
+            self.dropped += await self._mailboxes.remove([(user_id, lost)])
+            logger.bind(user_id=user_id, message_ids=lost).info("mailbox_entries_dropped")
+
+    async def _restore(self, message_ids: Sequence[str]) -> list[Body]:
+        """从来源重做正文并存回；已过期的不算。"""
+        tails = await self._body_source.tails(message_ids)
+        now = self._clock()
+        bodies = [body for body in map(_body, tails.items()) if body[3] > now]
+        if bodies:
+            await self._bodies.store(bodies)
+            self.restored += len(bodies)
+            logger.bind(bodies=len(bodies)).info("message_bodies_restored")
+        return bodies
+
+    # ── 需求文档的方法 ────────────────────────────────────────────────────────
+
+    async def add_offline_message(self, user_id: int, message: Message) -> int:
+        """存入正文与信箱但不推送，返回 seq；同一条重复加入得到同一个 seq。"""
+        tail = encode_tail(message)
+        await self.store_bodies([(message.message_id, tail, message.priority, message.expires_at)])
+        delivery = Delivery(
+            message_id=message.message_id,
+            tail=tail,
+            recipient_ids=(user_id,),
+            priority=message.priority,
+            expires_at=message.expires_at,
+        )
+        [[delivered]] = await self._mailboxes.deliver([delivery], publish=False)
+        return delivered.seq
+
+    async def get_offline_messages(self, user_id: int, limit: int = 100) -> list[OfflineMessage]:
+        """信箱里的前 ``limit`` 条，紧急者在前，同级按 seq；只读，不取走。"""
+        seqs = dict(await self._mailboxes.entries(user_id))
+        entries = (await self._entries(user_id, seqs, seqs))[:limit]
+        tails = await self._bodies.load([entry.message_id for entry in entries])
+        return [
+            OfflineMessage(entry, _decode(tail))
+            for entry, tail in zip(entries, tails, strict=True)
+            if tail is not None
+        ]
+
+    async def clear_offline_messages(self, user_id: int) -> int:
+        """清空信箱，返回清掉了几条；它们在续传日志里仍算“推过”。"""
+        return await self._mailboxes.clear(user_id)
+
+    async def get_offline_message_count(self, user_id: int) -> int:
+        """信箱里的条数，含正文已过期、尚未清理的。"""
+        return await self._mailboxes.count(user_id)
+
+
+def _decode(tail: bytes) -> NewMessageTail:
+    return _tail_decoder.decode(b"{" + tail)
+
+
+def _body(item: tuple[str, bytes]) -> Body:
+    message_id, tail = item
+    decoded = _decode(tail)
+    return message_id, tail, decoded.priority, decoded.expires_at

@@ -1,0 +1,124 @@
+"""发件箱中继：把已提交的消息送进队列。
+
+SQL 提交是持久点；``enqueued_at IS NULL`` 的行就是发件箱。刚提交的消息直接交来
+（``submit``，快路）；进程死掉、Redis 不在时留下的由定时扫描补上（慢路）。两路都只经过
+这里，所以“接受”从不等待 Redis。重复入队无害：投递按消息 id 幂等。
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from loguru import logger
+
+from ..clock import Clock, now_ms
+from ..errors import MeetingPushError
+from ..model import URGENT_PRIORITY, Message, QueueEntry
+from ..protocol import frames
+from ..storage.messages import MessageRepository
+from .delivery_confirmation_service import DeliveryConfirmationService
+from .message_queue import MessageQueue
+from .offline_message_queue import OfflineMessageQueue
+
+Outgoing = tuple[Message, Sequence[int]]
+#: 一次入队至多这么多条消息：一条 Lua 不应占住 Redis 超过几毫秒。
+BATCH_MESSAGES: Final = 500
+
+
+class OutboxRelay:
+    """入队一条消息 = 写正文、开状态、写队列条目，最后在 SQL 里记下 ``enqueued_at``。"""
+
+    def __init__(
+        self,
+        *,
+        messages: MessageRepository,
+        queue: MessageQueue,
+        mailbox: OfflineMessageQueue,
+        confirmation: DeliveryConfirmationService,
+        chunk_recipients: int,
+        interval_s: float,
+        grace_s: float,
+        clock: Clock = now_ms,
+    ) -> None:
+        self._messages = messages
+        self._queue = queue
+        self._mailbox = mailbox
+        self._confirmation = confirmation
+        self._chunk = chunk_recipients
+        self._interval_s = interval_s
+        self._grace_ms = int(grace_s * 1000)
+        self._clock = clock
+        self._pending: list[Outgoing] = []
+        self._wake = asyncio.Event()
+
+    def submit(self, outgoing: Iterable[Outgoing]) -> None:
+        """交来刚提交的消息；立即返回。进程死掉也不丢：它们还在 SQL 里。"""
+        self._pending.extend(outgoing)
+        self._wake.set()
+
+    async def run_fast(self) -> None:
+        """快路循环：有就取走全部，入队失败就放手（慢路会补）。"""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while batch := self._pending[:BATCH_MESSAGES]:
+                del self._pending[:BATCH_MESSAGES]
+                try:
+                    await self._enqueue(batch)
+                except MeetingPushError as error:
+                    self._pending.clear()
+                    logger.bind(code=error.code, messages=len(batch)).warning("enqueue_deferred")
+
+    async def run_sweep(self) -> None:
+        """慢路循环：每 ``interval_s`` 扫一遍早于宽限期仍未入队的消息。"""
+        grace_ms = 0  # 启动后的第一遍不等：前一个进程留下的不会再有人送
+        while True:
+            try:
+                await self.sweep(grace_ms)
+                grace_ms = self._grace_ms
+            except MeetingPushError as error:
+                logger.bind(code=error.code).warning("outbox_sweep_failed")
+            await asyncio.sleep(self._interval_s)
+
+    async def sweep(self, grace_ms: int) -> int:
+        """补送全部遗留的消息，返回条数。"""
+        swept = 0
+        while batch := await self._messages.outbox(self._clock() - grace_ms, BATCH_MESSAGES):
+            await self._enqueue(batch)
+            swept += len(batch)
+            logger.bind(messages=len(batch)).info("outbox_swept")
+        return swept
+
+    async def _enqueue(self, batch: Sequence[Outgoing]) -> None:
+        await asyncio.gather(
+            self._mailbox.store_bodies(
+                [
+                    (m.message_id, frames.encode_tail(m), m.priority, m.expires_at)
+                    for m, _ in batch
+                ]
+            ),
+            self._confirmation.open_status(batch),
+        )
+        now = self._clock()
+        due = [item for item in batch if (item[0].deliver_at or 0) <= now]
+        later = [item for item in batch if (item[0].deliver_at or 0) > now]
+        for urgent in (True, False):
+            ready = [i for i in due if (i[0].priority >= URGENT_PRIORITY) is urgent]
+            if ready:
+                await self._queue.batch_enqueue([e for i in ready for e in self._entries(i)])
+        await self._queue.schedule(
+            [(e, i[0].deliver_at or 0) for i in later for e in self._entries(i)]
+        )
+        await self._messages.mark_enqueued([m.message_id for m, _ in batch], now)
+
+    def _entries(self, outgoing: Outgoing) -> Iterable[QueueEntry]:
+        message, recipients = outgoing
+        for start in range(0, len(recipients), self._chunk):
+            yield QueueEntry(
+                message_id=message.message_id,
+                recipient_ids=tuple(recipients[start : start + self._chunk]),
+                priority=message.priority,
+                expires_at=message.expires_at,
+            )

@@ -1,0 +1,103 @@
+"""Redis 的门面：热路的精简连接、其余用的 redis-py 客户端、键名，都从这里拿。"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from ..errors import MalformedEnvelopeError
+from ..redis.address import RedisAddress
+from ..redis.client import PoolStatistics, RedisClient, pool_statistics
+from ..redis.keys import Keys
+from ..redis.lean import LeanConnection
+
+
+@dataclass(frozen=True, slots=True)
+class RedisInfo:
+    """``INFO`` 里运维关心的几项。"""
+
+    version: str
+    used_memory_bytes: int
+    max_memory_bytes: int
+    connected_clients: int
+    ops_per_second: int
+    uptime_s: int
+
+
+class RedisService:
+    """``start`` 之后可用；两种连接都自己重连。错误是 ``RedisUnavailableError``
+    （稍后再试）或 ``RedisCommandError``（程序或数据的错）。
+
+    订阅不在这里：``redis.subscriber.Subscriber`` 用自己的连接（LESSONS 5）。
+    """
+
+    def __init__(self, address: RedisAddress, keys: Keys, timeout_s: float = 5.0) -> None:
+        self.address = address
+        self.keys = keys
+        self._timeout_s = timeout_s
+        self.lean = LeanConnection(address, timeout_s=timeout_s, name="meeting-push-lean")
+        self.client = RedisClient.connect(address, timeout_s)
+
+    async def start(self) -> None:
+        """:raises RedisUnavailableError: 连不上；:raises ConfigurationError: 密码不对"""
+        await self.lean.connect()
+
+    async def close(self) -> None:
+        await self.lean.close()
+        await self.client.aclose(close_connection_pool=True)
+
+    async def open_lean(self, name: str, *, max_block_s: float = 0) -> LeanConnection:
+        """另开一条专用的精简连接（阻塞命令用），已连上；由调用者 ``close``。
+
+        ``max_block_s``：会发的最长的阻塞；连同超时都没有回答，才算对方死了。
+        """
+        timeout_s = self._timeout_s + max_block_s
+        connection = LeanConnection(self.address, timeout_s=timeout_s, name=f"meeting-push-{name}")
+        await connection.connect()
+        return connection
+
+    # ── 值 ──────────────────────────────────────────────────────────────────
+
+    async def get_json(self, key: str) -> Any:
+        """取出 ``set_json`` 存的值；没有则 None。
+
+        :raises MalformedEnvelopeError: 存的不是 JSON
+        """
+        raw = await self.client.get(key)
+        if raw is None:
+            return None
+        try:
+            return msgspec.json.decode(raw)
+        except msgspec.DecodeError as error:
+            raise MalformedEnvelopeError(f"the value is not JSON: {error}") from None
+
+    async def set_json(self, key: str, value: object, ttl_s: float | None = None) -> None:
+        ttl_ms = None if ttl_s is None else int(ttl_s * 1000)
+        await self.client.set(key, msgspec.json.encode(value), px=ttl_ms)
+
+    async def delete(self, *keys: str) -> int:
+        """返回原来存在的有几个。"""
+        return int(await self.client.delete(*keys)) if keys else 0
+
+    # ── 观察 ────────────────────────────────────────────────────────────────
+
+    async def ping(self) -> None:
+        """两种连接都问一遍；不通就抛出。"""
+        await self.lean.execute("PING")
+        await self.client.ping()
+
+    async def info(self) -> RedisInfo:
+        info = await self.client.info()
+        return RedisInfo(
+            version=str(info["redis_version"]),
+            used_memory_bytes=int(info["used_memory"]),
+            max_memory_bytes=int(info["maxmemory"]),
+            connected_clients=int(info["connected_clients"]),
+            ops_per_second=int(info["instantaneous_ops_per_sec"]),
+            uptime_s=int(info["uptime_in_seconds"]),
+        )
+
+    def pool_statistics(self) -> PoolStatistics:
+        return pool_statistics(self.client)

@@ -1,0 +1,118 @@
+"""会话：一次登录得到的一族刷新令牌，每枚只用一次。"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+from loguru import logger
+from ulid import ULID
+
+from ..clock import Clock, now_ms
+from ..errors import InvalidTokenError, TokenExpiredError, TokenRevokedError
+from ..settings import Settings
+from ..storage.database import Database
+from ..storage.refresh_tokens import RefreshTokenRepository
+from ..storage.rows import RefreshToken, User
+from ..storage.users import UserRepository
+from .access_tokens import AccessTokens
+
+
+@dataclass(frozen=True, slots=True)
+class TokenPair:
+    """登录或刷新的结果。"""
+
+    user_id: int
+    access_token: str = field(repr=False)
+    refresh_token: str = field(repr=False)
+    expires_in_s: int
+
+
+class Sessions:
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        access_tokens: AccessTokens,
+        clock: Clock = now_ms,
+    ) -> None:
+        self._settings = settings
+        self._database = database
+        self._access_tokens = access_tokens
+        self._tokens = RefreshTokenRepository(database)
+        self._users = UserRepository(database)
+        self._clock = clock
+
+    async def open(self, user: User) -> TokenPair:
+        """开始一族；顺手删掉该用户过期的令牌。"""
+        refresh, record = self._new(user.id, str(ULID()))
+        async with self._database.transaction() as connection:
+            await self._tokens.purge(connection, user.id, self._clock())
+            await self._tokens.add(connection, record)
+        return self._pair(user, refresh, record.family_id)
+
+    async def renew(self, refresh_token: str) -> TokenPair:
+        """旧的换新的。再次出示用过的，说明有两方持有它：整族吊销。
+
+        :raises InvalidTokenError: 没有这枚
+        :raises TokenExpiredError: 过期
+        :raises TokenRevokedError: 已吊销、用过，或账号已停用
+        """
+        old = await self._usable(_hash(refresh_token))
+        user = await self._active_user(old)
+        refresh, record = self._new(old.user_id, old.family_id)
+        async with self._database.transaction() as connection:
+            used = await self._tokens.use(connection, old.token_hash, self._clock())
+            if used:
+                await self._tokens.add(connection, record)
+        if not used:  # 并发的另一个请求先用了它
+            await self._refuse_reuse(old)
+        return self._pair(user, refresh, old.family_id)
+
+    async def close(self, session_id: str) -> None:
+        """吊销一族；幂等。"""
+        await self._tokens.revoke_family(session_id, self._clock())
+
+    async def _usable(self, token_hash: bytes) -> RefreshToken:
+        async with self._database.connect() as connection:
+            token = await self._tokens.find(connection, token_hash)
+        if token is None:
+            raise InvalidTokenError("the refresh token is unknown")
+        if token.revoked_at is not None:
+            raise TokenRevokedError("the session was revoked")
+        if token.used_at is not None:
+            await self._refuse_reuse(token)
+        if token.expires_at <= self._clock():
+            raise TokenExpiredError("the refresh token has expired")
+        return token
+
+    async def _active_user(self, token: RefreshToken) -> User:
+        user = await self._users.by_id(token.user_id)
+        if user is None or user.disabled_at is not None:
+            await self.close(token.family_id)
+            raise TokenRevokedError("the account is disabled")
+        return user
+
+    async def _refuse_reuse(self, token: RefreshToken) -> NoReturn:
+        await self.close(token.family_id)
+        logger.bind(user_id=token.user_id, session_id=token.family_id).warning(
+            "auth_refresh_reused"
+        )
+        raise TokenRevokedError("the refresh token was used before; the session is revoked")
+
+    def _new(self, user_id: int, family_id: str) -> tuple[str, RefreshToken]:
+        refresh = secrets.token_urlsafe(32)
+        expires_at = self._clock() + self._settings.refresh_token_ttl_s * 1000
+        return refresh, RefreshToken(_hash(refresh), family_id, user_id, expires_at)
+
+    def _pair(self, user: User, refresh: str, family_id: str) -> TokenPair:
+        ttl_s = self._settings.access_token_ttl_s
+        access = self._access_tokens.issue(user.id, user.role, user.username, ttl_s, family_id)
+        return TokenPair(user.id, access, refresh, ttl_s)
+
+
+def _hash(refresh_token: str) -> bytes:
+    # 256 位随机数，无须加盐或慢散列。
+    return hashlib.sha256(refresh_token.encode("utf-8", "surrogatepass")).digest()

@@ -1,0 +1,85 @@
+"""一个用户的收件箱：已到时的消息，新的在前。"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Row, func, or_, select, update
+
+from ..clock import Clock, now_ms
+from ..model import DeliveryStatus
+from .database import Database
+from .id_list import among
+from .message_rows import MESSAGE_COLUMNS, message_of
+from .rows import InboxItem, InboxPage
+from .tables import message_recipients, messages
+
+_r: Final = message_recipients.c
+_SELECT: Final = select(*MESSAGE_COLUMNS, _r.status, _r.read_at).join(
+    message_recipients, _r.message_id == messages.c.message_id
+)
+
+
+class InboxRepository:
+    """``clock`` 决定 ``read_at`` 与哪些定时消息已经到时。"""
+
+    def __init__(self, database: Database, clock: Clock = now_ms) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def page(
+        self, user_id: int, unread_only: bool = False, cursor: str | None = None, limit: int = 50
+    ) -> InboxPage:
+        """比 ``cursor``（上一页最后一条的 id）更早的 ``limit`` 条。"""
+        statement = _SELECT.where(_r.user_id == user_id, self._visible())
+        if unread_only:
+            statement = statement.where(_r.read_at.is_(None))
+        if cursor is not None:
+            statement = statement.where(_r.message_id < cursor)
+        statement = statement.order_by(_r.message_id.desc()).limit(limit + 1)
+        async with self._database.connect() as connection:
+            items = [_item(row) for row in await connection.execute(statement)]
+        more = len(items) > limit
+        return InboxPage(items[:limit], items[limit - 1].message.message_id if more else None)
+
+    async def get_for(self, user_id: int, message_id: str) -> InboxItem | None:
+        """不是他的、没到时的、不存在的，都是 None。"""
+        statement = _SELECT.where(
+            _r.user_id == user_id, _r.message_id == message_id, self._visible()
+        )
+        async with self._database.connect() as connection:
+            row = (await connection.execute(statement)).one_or_none()
+        return None if row is None else _item(row)
+
+    async def mark_read(self, user_id: int, message_ids: Sequence[str]) -> list[str]:
+        """标为已读，返回此刻才变为已读的 id（升序）；不是他的被忽略。幂等。"""
+        return await self._mark(user_id, among(self._database, _r.message_id, message_ids))
+
+    async def mark_read_upto(self, user_id: int, message_id: str) -> list[str]:
+        """``message_id`` 和比它早的全部标为已读；其余同 ``mark_read``。"""
+        return await self._mark(user_id, _r.message_id <= message_id)
+
+    async def unread_count(self, user_id: int) -> int:
+        statement = select(func.count()).where(
+            _r.user_id == user_id, _r.read_at.is_(None), self._visible()
+        )
+        async with self._database.connect() as connection:
+            return await connection.scalar(statement) or 0
+
+    async def _mark(self, user_id: int, condition: ColumnElement[bool]) -> list[str]:
+        statement = (
+            update(message_recipients)
+            .where(_r.user_id == user_id, condition, _r.read_at.is_(None), self._visible())
+            .values(read_at=self._clock())
+            .returning(_r.message_id)
+        )
+        async with self._database.transaction() as connection:
+            return sorted(await connection.scalars(statement))
+
+    def _visible(self) -> ColumnElement[bool]:
+        return or_(_r.deliver_at.is_(None), _r.deliver_at <= self._clock())
+
+
+def _item(row: Row[*tuple[Any, ...]]) -> InboxItem:
+    return InboxItem(message_of(row), DeliveryStatus(row.status), row.read_at)

@@ -1,0 +1,132 @@
+"""消息与它的 outbox。"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Final
+
+import msgspec
+from sqlalchemy import func, insert, select, text, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from ..model import DeliveryStatus, Message
+from .database import Database
+from .id_list import among
+from .message_rows import MESSAGE_COLUMNS, message_of, values_of
+from .tables import message_recipients, messages
+
+#: 一次给数据库多少行收件人：一批可达千万行，不能同时摊在内存里。
+_CHUNK_ROWS: Final = 20_000
+
+_SQLITE_RECIPIENTS: Final = (
+    "INSERT INTO message_recipients (message_id, user_id, deliver_at, status, attempts)"
+    " VALUES (?, ?, ?, 'pending', 0)"
+)
+_PG_RECIPIENTS: Final = text(
+    "INSERT INTO message_recipients (message_id, user_id, deliver_at, status, attempts)"
+    " SELECT m, u, d, 'pending', 0 FROM unnest("
+    "CAST(:message_ids AS varchar[]), CAST(:user_ids AS bigint[]), CAST(:due AS bigint[])"
+    ") AS v (m, u, d)"
+)
+_IDS: Final = msgspec.json.Decoder(tuple[int, ...])
+
+
+class MessageRepository:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def insert(
+        self, connection: AsyncConnection, items: Sequence[tuple[Message, Sequence[int]]]
+    ) -> None:
+        """写下各条消息与它们的收件人（不得重复）；提交之后它们就已接受（DLV-1）。"""
+        if not items:
+            return
+        values = [values_of(message, len(user_ids)) for message, user_ids in items]
+        await connection.execute(insert(messages), values)
+        rows = _recipient_rows(items)
+        while chunk := list(islice(rows, _CHUNK_ROWS)):
+            await self._insert_recipients(connection, chunk)
+
+    async def mark_enqueued(self, message_ids: Sequence[str], now: int) -> None:
+        """移出 outbox：队列已收下它们。幂等。"""
+        if not message_ids:
+            return
+        statement = (
+            update(messages)
+            .where(
+                among(self._database, messages.c.message_id, message_ids),
+                messages.c.enqueued_at.is_(None),
+            )
+            .values(enqueued_at=now)
+        )
+        async with self._database.transaction() as connection:
+            await connection.execute(statement)
+
+    async def outbox(self, before_ms: int, limit: int) -> list[tuple[Message, tuple[int, ...]]]:
+        """``before_ms`` 之前接受、还没入队的消息，最早的在前，各带仍 pending 的收件人。
+
+        没有这样的收件人也会列出（空元组），好让调用者把它移出 outbox。
+        几个进程会读到同一条：入队是至少一次。
+        """
+        statement = (
+            select(*MESSAGE_COLUMNS)
+            .where(messages.c.enqueued_at.is_(None), messages.c.created_at < before_ms)
+            .order_by(messages.c.message_id)
+            .limit(limit)
+        )
+        async with self._database.connect() as connection:
+            found = [message_of(row) for row in await connection.execute(statement)]
+            pending = await self._pending(connection, [message.message_id for message in found])
+        return [(message, pending.get(message.message_id, ())) for message in found]
+
+    async def get(self, message_id: str) -> Message | None:
+        return (await self.messages([message_id])).get(message_id)
+
+    async def messages(self, message_ids: Sequence[str]) -> dict[str, Message]:
+        """id → 消息；不存在的略去。"""
+        statement = select(*MESSAGE_COLUMNS).where(
+            among(self._database, messages.c.message_id, message_ids)
+        )
+        async with self._database.connect() as connection:
+            return {row.message_id: message_of(row) for row in await connection.execute(statement)}
+
+    async def _insert_recipients(
+        self, connection: AsyncConnection, rows: list[tuple[str, int, int | None]]
+    ) -> None:
+        if self._database.is_sqlite:
+            await connection.exec_driver_sql(_SQLITE_RECIPIENTS, rows)
+            return
+        message_ids, user_ids, due = zip(*rows, strict=True)
+        await connection.execute(
+            _PG_RECIPIENTS, {"message_ids": message_ids, "user_ids": user_ids, "due": due}
+        )
+
+    async def _pending(
+        self, connection: AsyncConnection, message_ids: Sequence[str]
+    ) -> dict[str, tuple[int, ...]]:
+        """由数据库聚成数组：一万个收件人是一个值，而不是一万个行对象。"""
+        if not message_ids:
+            return {}
+        user_id = message_recipients.c.user_id
+        gather = func.json_group_array if self._database.is_sqlite else func.array_agg
+        statement = (
+            select(message_recipients.c.message_id, gather(user_id))
+            .where(
+                among(self._database, message_recipients.c.message_id, message_ids),
+                message_recipients.c.status == DeliveryStatus.PENDING,
+            )
+            .group_by(message_recipients.c.message_id)
+        )
+        rows = (await connection.execute(statement)).all()
+        if self._database.is_sqlite:
+            return {message_id: _IDS.decode(user_ids) for message_id, user_ids in rows}
+        return {message_id: tuple(user_ids) for message_id, user_ids in rows}
+
+
+def _recipient_rows(
+    items: Sequence[tuple[Message, Sequence[int]]],
+) -> Iterator[tuple[str, int, int | None]]:
+    for message, user_ids in items:
+        for user_id in user_ids:
+            yield message.message_id, user_id, message.deliver_at

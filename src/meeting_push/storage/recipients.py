@@ -1,0 +1,124 @@
+"""消息对每个收件人的状态。"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from sqlalchemy import Row, exists, func, select, text
+from ulid import ULID
+
+from ..model import DeliveryStatus, Message, RecipientState
+from .database import Database
+from .message_rows import MESSAGE_COLUMNS, message_of
+from .rows import DeliveryCounts, RecipientPage
+from .tables import message_recipients, messages
+
+_r: Final = message_recipients.c
+_STATES: Final = select(
+    _r.user_id,
+    _r.status,
+    _r.attempts,
+    _r.sent_at,
+    _r.delivered_at,
+    _r.failed_at,
+    _r.failure_reason,
+)
+#: (message_id, user_id, sent_at, delivered_at)
+DeliveredRow = tuple[str, int, int, int]
+
+_SQLITE_DELIVERED: Final = (
+    "UPDATE message_recipients SET status = 'delivered', sent_at = ?3, delivered_at = ?4"
+    " WHERE message_id = ?1 AND user_id = ?2 AND status = 'pending'"
+)
+_PG_DELIVERED: Final = text(
+    "UPDATE message_recipients AS r"
+    " SET status = 'delivered', sent_at = v.sent_at, delivered_at = v.delivered_at"
+    " FROM unnest(CAST(:message_ids AS varchar[]), CAST(:user_ids AS bigint[]),"
+    " CAST(:sent AS bigint[]), CAST(:delivered AS bigint[]))"
+    " AS v (message_id, user_id, sent_at, delivered_at)"
+    " WHERE r.message_id = v.message_id AND r.user_id = v.user_id AND r.status = 'pending'"
+)
+
+
+class RecipientRepository:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def record_delivered(self, rows: Sequence[DeliveredRow]) -> int:
+        """把还是 pending 的记为 delivered，返回改了几行；一个事务，幂等。
+
+        重复的、已有结局的、不存在的行都被忽略。每批几百到几千行最快。
+        """
+        if not rows:
+            return 0
+        # 各节点都按同一次序取行锁，免得互相死锁。
+        ordered = sorted(rows)
+        async with self._database.transaction() as connection:
+            if self._database.is_sqlite:
+                return (await connection.exec_driver_sql(_SQLITE_DELIVERED, ordered)).rowcount
+            message_ids, user_ids, sent, delivered = zip(*ordered, strict=True)
+            columns = {
+                "message_ids": message_ids,
+                "user_ids": user_ids,
+                "sent": sent,
+                "delivered": delivered,
+            }
+            return (await connection.execute(_PG_DELIVERED, columns)).rowcount
+
+    async def counts(self, message_id: str) -> DeliveryCounts:
+        """一条消息的收件人按状态计数；消息不存在则全为 0。"""
+        statement = (
+            select(_r.status, func.count()).where(_r.message_id == message_id).group_by(_r.status)
+        )
+        async with self._database.connect() as connection:
+            rows = (await connection.execute(statement)).all()
+        return DeliveryCounts(**{row[0]: row[1] for row in rows})
+
+    async def page(self, message_id: str, cursor: int = 0, limit: int = 100) -> RecipientPage:
+        """``user_id`` 大于 ``cursor`` 的前 ``limit`` 行。"""
+        statement = (
+            _STATES.where(_r.message_id == message_id, _r.user_id > cursor)
+            .order_by(_r.user_id)
+            .limit(limit + 1)
+        )
+        async with self._database.connect() as connection:
+            items = [_state(row) for row in await connection.execute(statement)]
+        more = len(items) > limit
+        return RecipientPage(items[:limit], items[limit - 1].user_id if more else None)
+
+    async def undelivered(
+        self, user_id: int, limit: int, accepted_since_ms: int = 0
+    ) -> list[Message]:
+        """该用户仍 pending 的消息，最早的在前；含已过期与未到时的，由调用者取舍。
+
+        没有 pending 索引（见 ``tables.py``），所以要给出 ``accepted_since_ms``（例如七天前）
+        来限定扫过的行。
+        """
+        statement = (
+            select(*MESSAGE_COLUMNS)
+            .join(message_recipients, _r.message_id == messages.c.message_id)
+            .where(
+                _r.user_id == user_id,
+                _r.message_id >= first_id_at(accepted_since_ms),
+                _r.status == DeliveryStatus.PENDING,
+            )
+            .order_by(_r.message_id)
+            .limit(limit)
+        )
+        async with self._database.connect() as connection:
+            return [message_of(row) for row in await connection.execute(statement)]
+
+    async def is_recipient(self, message_id: str, user_id: int) -> bool:
+        statement = select(exists().where(_r.message_id == message_id, _r.user_id == user_id))
+        async with self._database.connect() as connection:
+            return bool(await connection.scalar(statement))
+
+
+def first_id_at(ms: int) -> str:
+    """那一毫秒里可能的最小的消息 id。"""
+    return str(ULID.from_bytes(ms.to_bytes(6, "big") + bytes(10)))
+
+
+def _state(row: Row[*tuple[Any, ...]]) -> RecipientState:
+    return RecipientState(row.user_id, DeliveryStatus(row.status), *row[2:])

@@ -1,0 +1,99 @@
+"""受监督的长循环：死了会被记录、计数、退避后重启，并在健康检查里看得见（LESSONS 18）。"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from loguru import logger
+
+FIRST_BACKOFF_S = 0.1
+MAX_BACKOFF_S = 10.0
+#: 活过这么久才算恢复，退避从头计。
+STABLE_AFTER_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class LoopState:
+    """一个循环的快照；``failing`` 表示上次异常退出后还没有稳定下来。"""
+
+    name: str
+    running: bool
+    failing: bool
+    restarts: int
+
+
+class SupervisedLoop:
+    """让 ``body`` 一直运行；``body`` 正常返回即结束，抛出则退避（满抖动）后重启。"""
+
+    def __init__(self, name: str, body: Callable[[], Awaitable[None]]) -> None:
+        self.name = name
+        self._body = body
+        self._task: asyncio.Task[None] | None = None
+        self._failing = False
+        self._restarts = 0
+
+    @property
+    def state(self) -> LoopState:
+        running = self._task is not None and not self._task.done()
+        return LoopState(self.name, running, self._failing, self._restarts)
+
+    def start(self) -> None:
+        if self._task is not None:
+            raise RuntimeError(f"loop {self.name} was started already")
+        self._task = asyncio.create_task(self._run(), name=f"loop:{self.name}")
+
+    async def stop(self) -> None:
+        """取消并等它退出；可重复调用。"""
+        task, self._task = self._task, None
+        if task is None:
+            return
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        backoff = FIRST_BACKOFF_S
+        while True:
+            started = loop.time()
+            settle = loop.call_later(STABLE_AFTER_S, self._settled)
+            try:
+                await self._body()
+                return
+            except Exception as error:  # noqa: BLE001 — 监督者的职责就是接住一切
+                self._failing = True
+                self._restarts += 1
+                logger.bind(loop=self.name, restarts=self._restarts).opt(exception=error).error(
+                    "loop_died"
+                )
+            finally:
+                settle.cancel()
+            if loop.time() - started > STABLE_AFTER_S:
+                backoff = FIRST_BACKOFF_S
+            await asyncio.sleep(random.uniform(0, backoff))  # noqa: S311 — 抖动不需要密码学随机
+            backoff = min(backoff * 2, MAX_BACKOFF_S)
+
+    def _settled(self) -> None:
+        self._failing = False
+
+
+class Supervisor:
+    """一组循环：按加入的次序启动，按相反的次序停下。"""
+
+    def __init__(self) -> None:
+        self._loops: list[SupervisedLoop] = []
+
+    def start(self, name: str, body: Callable[[], Awaitable[None]]) -> SupervisedLoop:
+        loop = SupervisedLoop(name, body)
+        self._loops.append(loop)
+        loop.start()
+        return loop
+
+    def states(self) -> list[LoopState]:
+        return [loop.state for loop in self._loops]
+
+    async def stop(self) -> None:
+        while self._loops:
+            await self._loops.pop().stop()

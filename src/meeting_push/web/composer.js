@@ -1,0 +1,103 @@
+import { byId } from "./element.js";
+import { isUrgent } from "./message-list.js";
+import { RestError } from "./rest.js";
+import { explain, say } from "./words.js";
+
+/** 写一条消息。草稿一直留在表单里，直到服务器接受了它。 */
+export class Composer {
+  #session;
+  #onSent;
+  /** 同一份草稿重试时用同一把钥匙：没听到回答的那一次也不会发成两条。 */
+  #draft = null;
+  #key = null;
+
+  /** `onSent(accepted, draft)` 在服务器接受之后。 */
+  constructor(session, onSent) {
+    this.#session = session;
+    this.#onSent = onSent;
+    byId("compose-form").addEventListener("submit", (event) => this.#submit(event));
+    byId("compose-priority").addEventListener("input", () => this.#showPriority());
+    this.#showPriority();
+  }
+
+  /** 打开时预填（回复）；不给就保留上次的草稿。 */
+  fill({ recipients, title } = {}) {
+    if (recipients !== undefined) byId("compose-recipients").value = recipients;
+    if (title !== undefined) byId("compose-subject").value = title;
+  }
+
+  clear() {
+    byId("compose-form").reset();
+    this.#showPriority();
+    this.#showError(null);
+  }
+
+  #showPriority() {
+    const value = Number(byId("compose-priority").value);
+    const key = isUrgent({ priority: value }) ? "priority.urgent" : "priority.normal";
+    const text = say(key, { value });
+    byId("compose-priority-text").textContent = text;
+    byId("compose-priority").setAttribute("aria-valuetext", text);
+  }
+
+  async #submit(event) {
+    event.preventDefault();
+    this.#showError(null);
+    this.#setBusy(true);
+    try {
+      const draft = readDraft();
+      const accepted = await this.#send(draft);
+      this.#key = null;
+      this.clear();
+      this.#onSent(accepted, draft);
+    } catch (error) {
+      this.#showError(error);
+    } finally {
+      this.#setBusy(false);
+    }
+  }
+
+  #send(draft) {
+    const text = JSON.stringify(draft);
+    if (this.#key === null || text !== this.#draft) this.#key = newKey();
+    this.#draft = text;
+    const headers = { "Idempotency-Key": this.#key };
+    return this.#session.call("POST", "messages", { body: draft, headers });
+  }
+
+  #setBusy(busy) {
+    byId("compose-send").disabled = busy;
+    byId("compose-send").textContent = say(busy ? "sending" : "send");
+  }
+
+  #showError(error) {
+    const field = byId("compose-recipients");
+    const wrongRecipients = ["recipients", "unknown_recipients"].includes(error?.code);
+    field.setAttribute("aria-invalid", String(wrongRecipients));
+    byId("compose-error").textContent = error ? explain(error) : "";
+    byId("compose-error").hidden = !error;
+    if (wrongRecipients) field.focus();
+  }
+}
+
+function readDraft() {
+  return {
+    recipient_ids: readRecipients(byId("compose-recipients").value),
+    title: byId("compose-subject").value,
+    content: byId("compose-content").value,
+    priority: Number(byId("compose-priority").value),
+    receipt: byId("compose-receipt").checked,
+  };
+}
+
+/** 半角、全角逗号，顿号，分号，空白都可以分隔。 */
+function readRecipients(text) {
+  const parts = text.split(/[\s,，、;；]+/).filter((part) => part !== "");
+  const ids = parts.map((part) => (/^\d{1,16}$/.test(part) ? Number(part) : NaN));
+  if (ids.length === 0 || !ids.every((id) => id > 0 && Number.isSafeInteger(id))) {
+    throw new RestError({ code: "recipients", message: "", temporary: false });
+  }
+  return ids;
+}
+
+const newKey = () => [...crypto.getRandomValues(new Uint32Array(4))].join("-");

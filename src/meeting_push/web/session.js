@@ -1,0 +1,148 @@
+/**
+ * 登录：令牌只在 sessionStorage 里，随标签页消失。
+ *
+ * 刷新令牌只能用一次，再用会被当作失窃而吊销。浏览器“复制标签页”会连 sessionStorage 一起复制，
+ * 所以新打开的页面先问一声别的标签页：有人持有同一份，就把刷新令牌留给它。
+ */
+
+import { callRest, RestError } from "./rest.js";
+
+const STORAGE_KEY = "meeting-push.session";
+const CHANNEL = "meeting-push.session";
+/** 等别的标签页回答多久。 */
+const ASK_MS = 300;
+/** 提前这么久换令牌：请求在路上也要时间。 */
+const EXPIRY_MARGIN_MS = 5_000;
+
+export class Session extends EventTarget {
+  #kept = null;
+  #refreshing = null;
+  #channel = new BroadcastChannel(CHANNEL);
+  #askedUntil = 0;
+  #asking = Promise.resolve();
+
+  constructor() {
+    super();
+    this.#channel.onmessage = ({ data }) => this.#heard(data);
+  }
+
+  /** null，或 { userId, name }。 */
+  get user() {
+    return this.#kept && { userId: this.#kept.userId, name: this.#kept.name };
+  }
+
+  /** 恢复这个标签页的登录（刷新页面之后）。 */
+  restore() {
+    this.#kept = JSON.parse(sessionStorage.getItem(STORAGE_KEY) ?? "null");
+    if (!this.#kept?.refreshToken) return;
+    this.#askedUntil = Date.now() + ASK_MS;
+    this.#asking = new Promise((resolve) => setTimeout(resolve, ASK_MS));
+    this.#channel.postMessage({ ask: this.#kept.tab });
+  }
+
+  async signIn(username, password) {
+    const body = { username, password };
+    this.#accept(await callRest("POST", "auth/login", { body }), username);
+  }
+
+  async register(username, password) {
+    await callRest("POST", "auth/register", { body: { username, password } });
+    await this.signIn(username, password);
+  }
+
+  /** 别处签发的访问令牌（演示的链接）；没有刷新令牌，到期就要登录。 */
+  adopt(token, userId) {
+    this.#keep({ userId, name: nameIn(token), accessToken: token, refreshToken: null });
+  }
+
+  async signOut() {
+    try {
+      await this.call("POST", "auth/logout");
+    } catch {
+      // 令牌已失效或连不上：本地照样忘掉
+    }
+    this.forget();
+  }
+
+  forget() {
+    this.#keep(null);
+  }
+
+  /** 访问令牌；`fresh` 时一定换新的。 */
+  async accessToken(fresh = false) {
+    const due = this.#kept?.expiresAt && Date.now() > this.#kept.expiresAt - EXPIRY_MARGIN_MS;
+    if (this.#kept && !fresh && !due) return this.#kept.accessToken;
+    this.#refreshing ??= this.#refresh().finally(() => (this.#refreshing = null));
+    return this.#refreshing;
+  }
+
+  /** 以此人的名义调用 REST；令牌过期就换一次再试。登录已失效则发出 `ended`。 */
+  async call(method, path, options = {}) {
+    const token = await this.accessToken();
+    try {
+      return await callRest(method, path, { ...options, token });
+    } catch (error) {
+      if (error.status !== 401) throw error;
+      if (error.code !== "token_expired") throw this.#end();
+    }
+    return callRest(method, path, { ...options, token: await this.accessToken(true) });
+  }
+
+  async #refresh() {
+    await this.#asking;
+    const before = this.#kept;
+    if (!before?.refreshToken) throw this.#end();
+    const answer = await this.#exchange(before.refreshToken);
+    if (this.#kept !== before) {
+      throw new RestError({ code: "session_changed", message: "", temporary: true });
+    }
+    this.#accept(answer, before.name);
+    return this.#kept.accessToken;
+  }
+
+  async #exchange(refreshToken) {
+    try {
+      return await callRest("POST", "auth/refresh", { body: { refresh_token: refreshToken } });
+    } catch (error) {
+      throw error.status === 401 ? this.#end() : error;
+    }
+  }
+
+  #accept(answer, name) {
+    const { user_id: userId, access_token: accessToken, refresh_token: refreshToken } = answer;
+    const expiresAt = Date.now() + answer.expires_in_s * 1000;
+    this.#keep({ userId, name, accessToken, refreshToken, expiresAt, tab: newTabName() });
+  }
+
+  #keep(kept) {
+    this.#kept = kept;
+    if (kept === null) sessionStorage.removeItem(STORAGE_KEY);
+    else sessionStorage.setItem(STORAGE_KEY, JSON.stringify(kept));
+  }
+
+  #end() {
+    this.dispatchEvent(new Event("ended"));
+    return new RestError({ code: "session_expired", message: "sign in again", temporary: false }, 401);
+  }
+
+  #heard({ ask, taken }) {
+    const tab = this.#kept?.tab;
+    if (!tab || !this.#kept.refreshToken) return;
+    const asking = Date.now() < this.#askedUntil;
+    if (ask === tab && !asking) this.#channel.postMessage({ taken: tab });
+    if (taken === tab && asking) this.#keep({ ...this.#kept, refreshToken: null });
+  }
+}
+
+const newTabName = () => [...crypto.getRandomValues(new Uint32Array(4))].join("-");
+
+/** 令牌里的名字，只用来显示：不验证签名。 */
+function nameIn(token) {
+  try {
+    const payload = token.split(".")[1].replace(/-/g, "+").replace(/_/g, "/");
+    const bytes = Uint8Array.from(atob(payload), (char) => char.charCodeAt(0));
+    return JSON.parse(new TextDecoder().decode(bytes)).name ?? "";
+  } catch {
+    return "";
+  }
+}

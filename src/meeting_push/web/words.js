@@ -1,0 +1,250 @@
+/** 界面文字：跟随浏览器的语言，中文或英文。 */
+
+export const dictionaries = {
+  en: {
+    inbox: "Inbox",
+    "skip.list": "Skip to messages",
+    tagline: "Messages, the moment they are sent.",
+    "signin.title": "Sign in",
+    "signin.submit": "Sign in",
+    "signin.switch": "New here? Create an account",
+    "register.title": "Create an account",
+    "register.submit": "Create account",
+    "register.switch": "Have an account? Sign in",
+    username: "User name",
+    password: "Password",
+    "username.hint": "3 to 64 letters, digits or . _ @ + -",
+    "password.hint": "At least 8 characters",
+    "signin.ended": "Your session has ended. Please sign in again.",
+    signout: "Sign out",
+    "you.id": "ID {id}",
+    "you.hint": "Your user ID: others need it to write to you",
+    "unread.badge": "{count} unread",
+    "read.all": "Mark all as read",
+    compose: "New message",
+    "list.label": "Messages, newest first",
+    "list.empty": "No messages yet",
+    "list.empty.hint": "What people send you appears here by itself.",
+    "list.more": "Load more",
+    "list.loading": "Loading…",
+    "list.failed": "The inbox could not be loaded.",
+    retry: "Try again",
+    "pane.label": "Reading pane",
+    "pane.empty": "Select a message to read it",
+    back: "Back to the inbox",
+    unread: "Unread",
+    urgent: "Urgent",
+    "type.notification": "Notification",
+    "type.system": "System",
+    "sender.unknown": "User {id}",
+    "sender.self": "you",
+    reply: "Reply",
+    "reply.title": "Re: {title}",
+    data: "Attached data",
+    "meta.id": "Message ID",
+    "meta.priority": "Priority",
+    "meta.expires": "Expires",
+    recipients: "Recipients",
+    "recipients.hint": "User IDs, separated by commas",
+    title: "Title",
+    content: "Message",
+    priority: "Priority",
+    "priority.normal": "{value} · normal",
+    "priority.urgent": "{value} · urgent",
+    receipt: "Tell me when it is delivered",
+    send: "Send",
+    sending: "Sending…",
+    "delivery.title": "Delivery",
+    "delivery.summary": "{delivered} of {total} delivered",
+    "delivery.recipient": "Recipient",
+    "delivery.state": "State",
+    "delivery.attempts": "Attempts",
+    "delivery.time": "Time",
+    "delivery.more": "The first {shown} of {total} recipients are shown.",
+    "state.pending": "On its way",
+    "state.delivered": "Delivered",
+    "state.failed": "Failed",
+    "state.expired": "Expired",
+    "connection.connecting": "Connecting…",
+    "connection.live": "Live",
+    "connection.waiting": "Offline",
+    "connection.countdown": "retry in {seconds} s",
+    "connection.retry": "Retry now",
+    "connection.stopped": "Disconnected",
+    "stopped.revoked": "Access was revoked. Sign in again to continue.",
+    "stopped.kicked": "This device was disconnected by you or an administrator.",
+    "stopped.replaced": "This account was opened on a newer device.",
+    "stopped.invalid_token": "The server did not accept your sign-in.",
+    "stopped.forbidden": "You may not read this inbox.",
+    "stopped.other": "The server closed the connection for good ({reason}).",
+    "stopped.reconnect": "Connect here",
+    "stopped.signin": "Sign in again",
+    "announce.one": "New message from {sender}: {title}",
+    "announce.urgent": "Urgent message from {sender}: {title}",
+    "announce.many": "{count} new messages",
+    "notice.draining": "The server is restarting; this page reconnects by itself.",
+    dismiss: "Dismiss",
+    "error.network": "The server can not be reached. Check the connection and try again.",
+    "error.bad_credentials": "User name or password is wrong.",
+    "error.username_taken": "This user name is taken.",
+    "error.rate_limited": "Too many attempts. Try again in {seconds} s.",
+    "error.queue_full": "The server is busy. Try again in {seconds} s.",
+    "error.invalid_input": "Not accepted: {message}",
+    "error.unknown_recipients": "There is no user with this ID: {ids}",
+    "error.recipients": "Enter user IDs: whole numbers separated by commas.",
+    "error.payload_too_large": "This message is too large: {message}",
+    "error.forbidden": "You may not do this.",
+    "error.not_found": "This message does not exist.",
+    "error.session_expired": "Your session has ended. Please sign in again.",
+    "error.unavailable": "The server is not ready. Nothing was lost; try again shortly.",
+    "error.unexpected": "Something went wrong ({code}).",
+  },
+  zh: {
+    inbox: "收件箱",
+    "skip.list": "跳到消息列表",
+    tagline: "消息发出，即刻到达。",
+    "signin.title": "登录",
+    "signin.submit": "登录",
+    "signin.switch": "还没有账号？注册一个",
+    "register.title": "注册账号",
+    "register.submit": "注册",
+    "register.switch": "已有账号？去登录",
+    username: "用户名",
+    password: "密码",
+    "username.hint": "3～64 个字母、数字或 . _ @ + -",
+    "password.hint": "至少 8 个字符",
+    "signin.ended": "登录已失效，请重新登录。",
+    signout: "退出登录",
+    "you.id": "ID {id}",
+    "you.hint": "你的用户 ID：别人凭它给你发消息",
+    "unread.badge": "{count} 条未读",
+    "read.all": "全部标为已读",
+    compose: "写消息",
+    "list.label": "消息，新的在前",
+    "list.empty": "还没有消息",
+    "list.empty.hint": "别人发来的消息会自动出现在这里。",
+    "list.more": "加载更多",
+    "list.loading": "加载中…",
+    "list.failed": "收件箱加载失败。",
+    retry: "重试",
+    "pane.label": "阅读区",
+    "pane.empty": "选一条消息来阅读",
+    back: "返回收件箱",
+    unread: "未读",
+    urgent: "紧急",
+    "type.notification": "通知",
+    "type.system": "系统",
+    "sender.unknown": "用户 {id}",
+    "sender.self": "你自己",
+    reply: "回复",
+    "reply.title": "回复：{title}",
+    data: "附带数据",
+    "meta.id": "消息 ID",
+    "meta.priority": "优先级",
+    "meta.expires": "过期时间",
+    recipients: "收件人",
+    "recipients.hint": "用户 ID，用逗号分隔",
+    title: "标题",
+    content: "正文",
+    priority: "优先级",
+    "priority.normal": "{value} · 普通",
+    "priority.urgent": "{value} · 紧急",
+    receipt: "送达时告诉我",
+    send: "发送",
+    sending: "发送中…",
+    "delivery.title": "送达情况",
+    "delivery.summary": "已送达 {delivered} / {total}",
+    "delivery.recipient": "收件人",
+    "delivery.state": "状态",
+    "delivery.attempts": "次数",
+    "delivery.time": "时间",
+    "delivery.more": "只显示 {total} 位收件人中的前 {shown} 位。",
+    "state.pending": "投递中",
+    "state.delivered": "已送达",
+    "state.failed": "失败",
+    "state.expired": "已过期",
+    "connection.connecting": "连接中…",
+    "connection.live": "实时",
+    "connection.waiting": "离线",
+    "connection.countdown": "{seconds} 秒后重试",
+    "connection.retry": "立即重试",
+    "connection.stopped": "已断开",
+    "stopped.revoked": "访问权限已被吊销，请重新登录。",
+    "stopped.kicked": "这台设备已被你或管理员断开。",
+    "stopped.replaced": "这个账号已在更新的设备上打开。",
+    "stopped.invalid_token": "服务器不接受当前的登录。",
+    "stopped.forbidden": "你无权查看这个收件箱。",
+    "stopped.other": "服务器永久关闭了连接（{reason}）。",
+    "stopped.reconnect": "在这里连接",
+    "stopped.signin": "重新登录",
+    "announce.one": "{sender} 发来新消息：{title}",
+    "announce.urgent": "{sender} 发来紧急消息：{title}",
+    "announce.many": "{count} 条新消息",
+    "notice.draining": "服务器正在重启，本页会自动重连。",
+    dismiss: "关闭提示",
+    "error.network": "连不上服务器，请检查网络后重试。",
+    "error.bad_credentials": "用户名或密码不对。",
+    "error.username_taken": "这个用户名已被占用。",
+    "error.rate_limited": "尝试太频繁，请 {seconds} 秒后再试。",
+    "error.queue_full": "服务器繁忙，请 {seconds} 秒后再试。",
+    "error.invalid_input": "未被接受：{message}",
+    "error.unknown_recipients": "没有这个 ID 的用户：{ids}",
+    "error.recipients": "请填用户 ID：用逗号分隔的整数。",
+    "error.payload_too_large": "消息太大：{message}",
+    "error.forbidden": "你无权这样做。",
+    "error.not_found": "这条消息不存在。",
+    "error.session_expired": "登录已失效，请重新登录。",
+    "error.unavailable": "服务器尚未就绪，什么都没有丢，请稍后再试。",
+    "error.unexpected": "出了点问题（{code}）。",
+  },
+};
+
+const preferred = (navigator.language || "en").toLowerCase();
+const words = preferred.startsWith("zh") ? dictionaries.zh : dictionaries.en;
+/** 时间的写法跟随界面语言，地区习惯（12/24 小时）跟随浏览器。 */
+const locale = preferred.startsWith("zh") || preferred.startsWith("en") ? navigator.language : "en";
+const clock = new Intl.DateTimeFormat(locale, { hour: "2-digit", minute: "2-digit" });
+const day = new Intl.DateTimeFormat(locale, { month: "short", day: "numeric" });
+const date = new Intl.DateTimeFormat(locale, { dateStyle: "medium" });
+const full = new Intl.DateTimeFormat(locale, { dateStyle: "long", timeStyle: "short" });
+const exact = new Intl.DateTimeFormat(locale, { timeStyle: "medium" });
+
+/** 一句界面文字；`{name}` 换成 `values.name`。 */
+export function say(key, values = {}) {
+  const text = words[key] ?? key;
+  return text.replace(/\{(\w+)\}/g, (_, name) => String(values[name] ?? ""));
+}
+
+/** 把 HTML 里 `data-say`、`data-say-label`、`data-say-hint` 标着的地方填上。 */
+export function fillWords(root) {
+  document.documentElement.lang = words === dictionaries.zh ? "zh-CN" : "en";
+  for (const node of root.querySelectorAll("[data-say]")) node.textContent = say(node.dataset.say);
+  for (const node of root.querySelectorAll("[data-say-label]")) {
+    node.setAttribute("aria-label", say(node.dataset.sayLabel));
+  }
+  for (const node of root.querySelectorAll("[data-say-hint]")) node.title = say(node.dataset.sayHint);
+}
+
+/** 把一个错误说成人话；按错误码，不靠服务器的英文消息。 */
+export function explain(error) {
+  const details = error.details ?? {};
+  const seconds = error.retryAfterS ?? details.retry_after_s ?? 1;
+  const ids = (details.user_ids ?? []).join(", ");
+  const message = Array.isArray(details) ? details.map(fieldProblem).join("; ") : error.message;
+  const values = { code: error.code, message, seconds, ids };
+  if (`error.${error.code}` in words) return say(`error.${error.code}`, values);
+  return say(error.temporary ? "error.unavailable" : "error.unexpected", values);
+}
+
+const fieldProblem = ({ field, message }) => `${field}: ${message}`;
+
+/** 列表里的时间：今天只写钟点，今年写月日，更早写年月日。 */
+export function shortTime(ms) {
+  const then = new Date(ms);
+  const now = new Date();
+  if (then.toDateString() === now.toDateString()) return clock.format(then);
+  return (then.getFullYear() === now.getFullYear() ? day : date).format(then);
+}
+
+export const fullTime = (ms) => full.format(new Date(ms));
+export const exactTime = (ms) => exact.format(new Date(ms));

@@ -1,0 +1,159 @@
+"""慢些但到处能跑的驱动：普通的 Starlette WebSocket，给把我们内嵌进别的服务器的应用。
+
+ASGI 的发送是异步的，所以每条连接有一个写任务；它的积压与 picows 的写缓冲同样有高低水位，
+再往上仍是同一个 ``Outbox``。
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from starlette.responses import PlainTextResponse
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+
+from ..protocol.codes import CloseCode
+from .connection import UserConnection
+from .handshake import Handshake, parse_user_id
+from .manager import ConnectionManager
+
+#: 写任务的积压：高于它算阻塞，低于它恢复；同 asyncio 传输的默认值。
+HIGH_WATER_BYTES: Final = 64 * 1024
+LOW_WATER_BYTES: Final = 16 * 1024
+
+Endpoint = Callable[[WebSocket, str], Awaitable[None]]
+
+
+class AsgiDriver:
+    """``run`` 是写任务；``write``、``close`` 只排队。"""
+
+    def __init__(self, websocket: WebSocket) -> None:
+        self._websocket = websocket
+        self._queue: deque[bytes] = deque()
+        self._size = 0
+        self._closing: tuple[int, str] | None = None
+        self._wake = asyncio.Event()
+        self._blocked = False
+        self._reader = asyncio.current_task()
+        self.aborted = False
+        self.connection: UserConnection | None = None
+
+    def write(self, frame: bytes) -> None:
+        self._queue.append(frame)
+        self._size += len(frame)
+        self._wake.set()
+        if self._size > HIGH_WATER_BYTES and not self._blocked and self.connection is not None:
+            self._blocked = True
+            self.connection.blocked()
+
+    def close(self, code: int, reason: str) -> None:
+        self._closing = (code, reason)
+        self._wake.set()
+
+    def abort(self) -> None:
+        """ASGI 没有“掐断”：让端点返回，服务器自会关闭传输。"""
+        if not self.aborted and self._reader is not None:
+            self.aborted = True
+            self._reader.cancel()
+
+    async def run(self) -> None:
+        try:
+            while True:
+                await self._drain()
+                if self._closing is not None:
+                    await self._websocket.close(*self._closing)
+                    return
+                self._wake.clear()
+                await self._wake.wait()
+        except (WebSocketDisconnect, RuntimeError, OSError):
+            # 对方已走；读的一侧也会得知，由它收尾。RuntimeError 是“已关闭还在发”
+            self._queue.clear()
+
+    async def _drain(self) -> None:
+        while self._queue:
+            frame = self._queue.popleft()
+            await self._websocket.send({"type": "websocket.send", "text": frame.decode()})
+            self._size -= len(frame)
+            if self._blocked and self._size <= LOW_WATER_BYTES:
+                self._unblock()
+
+    def _unblock(self) -> None:
+        self._blocked = False
+        if self.connection is not None:
+            self.connection.unblocked()
+
+
+def user_messages_endpoint(manager: ConnectionManager) -> Endpoint:
+    """产出 ``/ws/user/{user_id}/messages`` 的端点；``user_id`` 要以文本收下（``01`` 不是 1）。"""
+
+    async def endpoint(websocket: WebSocket, user_id: str) -> None:
+        handshake = _handshake(websocket, user_id)
+        # uvicorn 接受时打印整条 URL，令牌不能在里面（SEC-2，LESSONS 11）
+        websocket.scope["query_string"] = b""
+        if handshake is None:
+            await _refuse(websocket, 404)
+        elif not manager.origin_allowed(handshake):
+            await _refuse(websocket, 403)
+        else:
+            await websocket.accept(handshake.accepted_subprotocol)
+            await _serve(manager, handshake, websocket)
+
+    return endpoint
+
+
+def _handshake(websocket: WebSocket, user_id: str) -> Handshake | None:
+    number = parse_user_id(user_id)
+    if number is None:
+        return None
+    scope = websocket.scope
+    headers = tuple(
+        (name.decode("latin-1").lower(), value.decode("ascii", "surrogateescape"))
+        for name, value in scope["headers"]
+    )
+    client = scope.get("client")
+    query = scope["query_string"].decode("utf-8", "replace")
+    return Handshake(number, query, headers, client[0] if client else "")
+
+
+async def _refuse(websocket: WebSocket, status: int) -> None:
+    if "websocket.http.response" in websocket.scope.get("extensions", {}):
+        await websocket.send_denial_response(PlainTextResponse("", status))
+    else:
+        await websocket.close()  # 服务器替我们回 403
+
+
+async def _serve(manager: ConnectionManager, handshake: Handshake, websocket: WebSocket) -> None:
+    driver = AsgiDriver(websocket)
+    connection = driver.connection = manager.accept(handshake, driver)
+    writer = asyncio.create_task(driver.run(), name="ws_writer")
+    try:
+        await _read(manager, connection, websocket)
+    except asyncio.CancelledError:
+        if not driver.aborted:
+            raise
+    finally:
+        connection.lost()
+        writer.cancel()
+        await asyncio.gather(writer, return_exceptions=True)
+
+
+async def _read(
+    manager: ConnectionManager, connection: UserConnection, websocket: WebSocket
+) -> None:
+    while websocket.client_state is WebSocketState.CONNECTED:
+        message = await websocket.receive()
+        text = message.get("text")
+        if text is not None:
+            _receive_text(manager, connection, text.encode())
+        elif message.get("bytes") is not None:
+            connection.receive_binary()
+
+
+def _receive_text(manager: ConnectionManager, connection: UserConnection, text: bytes) -> None:
+    limits = manager.limits
+    if len(text) > limits.largest_read_bytes:
+        connection.close(CloseCode.MESSAGE_TOO_BIG)
+    else:
+        connection.receive(text)

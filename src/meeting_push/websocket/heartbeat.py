@@ -1,0 +1,110 @@
+"""心跳与一切到点的事：一次清扫管所有连接，没有每条连接的计时器。
+
+时间轮按“下一次到点”分格，心跳到来时不动轮子（热路径只写一个整数），到格时再看：
+真到点就办，没到就挪到新的格子。阻塞与正在关闭的另记一处，每次都看。
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from loguru import logger
+
+from ..protocol.codes import CloseCode
+from ..protocol.commands import Command
+from ..protocol.limits import Limits
+from .connection import UserConnection
+
+MAX_TICK_S: Final = 1.0
+#: 两次清扫相隔超过它（或时钟倒走），是我们停顿过：心跳可能还没读，全体重新计时。
+STALL_MS: Final = 5_000
+
+
+class HeartbeatSweep:
+    """``on_command`` 收下 ``Session.tick`` 的产物。"""
+
+    def __init__(
+        self,
+        limits: Limits,
+        clock: Callable[[], int],
+        on_command: Callable[[UserConnection, Command], None],
+    ) -> None:
+        shortest = min(
+            limits.heartbeat_timeout_s,
+            limits.outbox_max_delay_ms / 1000,
+            limits.close_linger_ms / 1000,
+        )
+        self.tick_s = min(MAX_TICK_S, shortest / 4)
+        self._tick_ms = max(1, int(self.tick_s * 1000))
+        slots = limits.heartbeat_timeout_ms // self._tick_ms + 3
+        self._wheel: list[set[UserConnection]] = [set() for _ in range(slots)]
+        self._cursor = 0
+        #: 阻塞的与正在关闭的。
+        self._attended: set[UserConnection] = set()
+        self._limits = limits
+        self._clock = clock
+        self._on_command = on_command
+        self._swept_at: int | None = None
+        self._amnesty = 0
+
+    async def run(self) -> None:
+        """监督者运行的循环体；永不返回。"""
+        while True:
+            await asyncio.sleep(self.tick_s)
+            self.sweep()
+
+    def add(self, connection: UserConnection) -> None:
+        self._schedule(connection, self._clock())
+
+    def attend(self, connection: UserConnection) -> None:
+        self._attended.add(connection)
+
+    def forget(self, connection: UserConnection) -> None:
+        self._attended.discard(connection)
+        if connection.slot is not None:
+            self._wheel[connection.slot].discard(connection)
+            connection.slot = None
+
+    def sweep(self) -> None:
+        """走一格。"""
+        now = self._clock()
+        self._notice_stall(now)
+        for connection in list(self._attended):
+            self._attend_to(connection, now)
+        self._cursor = (self._cursor + 1) % len(self._wheel)
+        due, self._wheel[self._cursor] = self._wheel[self._cursor], set()
+        for connection in due:
+            connection.slot = None
+            self._check(connection, now)
+
+    def _notice_stall(self, now: int) -> None:
+        last, self._swept_at = self._swept_at, now
+        if last is not None and not 0 <= now - last <= STALL_MS:
+            self._amnesty = now
+            logger.bind(since_ms=now - last).warning("sweep_stalled")
+
+    def _check(self, connection: UserConnection, now: int) -> None:
+        if connection.closing_since is not None:
+            return
+        command = connection.session.tick(now, self._amnesty)
+        if command is not None:
+            self._on_command(connection, command)
+        if connection.closing_since is None:
+            self._schedule(connection, now)
+
+    def _schedule(self, connection: UserConnection, now: int) -> None:
+        ticks = (connection.session.next_tick() - now) // self._tick_ms + 1
+        ticks = min(max(ticks, 1), len(self._wheel) - 1)
+        connection.slot = (self._cursor + ticks) % len(self._wheel)
+        self._wheel[connection.slot].add(connection)
+
+    def _attend_to(self, connection: UserConnection, now: int) -> None:
+        if connection.closing_since is not None:
+            if now - connection.closing_since > self._limits.close_linger_ms:
+                connection.abort()
+        elif connection.outbox.overdue(now):
+            connection.close(CloseCode.SLOW_CONSUMER)
+        elif connection.outbox.blocked_since is None:
+            self._attended.discard(connection)

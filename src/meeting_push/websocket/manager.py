@@ -1,0 +1,331 @@
+"""ConnectionManager：本节点持有的全部用户连接。
+
+一帧的路：``on_channel_message`` → 查表 → ``UserConnection.offer`` → 驱动。
+一条连接的路：``accept`` → 认证 → ``connect_user``（登记 → 订阅 → 读信箱 → welcome → 补发 → 实时）。
+都在事件循环线程里，没有锁；与会议 WebSocket 毫无共享。
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections.abc import Callable, Mapping
+
+import msgspec
+from loguru import logger
+
+from ..clock import now_ms
+from ..contracts import Channels, Mailbox
+from ..errors import InvalidInputError, MalformedEnvelopeError, MeetingPushError
+from ..protocol.codes import CloseCode
+from ..protocol.commands import Command
+from ..protocol.envelope import frame_key
+from ..protocol.frames import Notice, ServerFrame, encode
+from ..protocol.limits import Limits
+from ..protocol.session import Phase
+from ..redis.keys import Keys
+from .authenticator import Authenticator, close_code_for
+from .connection import Driver, UserConnection
+from .fanout import Fanout
+from .handshake import Handshake
+from .heartbeat import HeartbeatSweep
+from .opening import Opener
+from .registry import Registry
+from .requests import ClientRequests, Sinks
+from .statistics import EdgeCounters, EdgeStatistics
+from .tasks import Tasks
+
+#: 重读信箱时同时进行的用户数：Redis 刚回来，不要一拥而上。
+REREAD_CONCURRENCY = 32
+
+
+class ConnectionManager:
+    """``user_connections``：user_id → 该用户在本节点的连接；列表写时复制，不要改它。
+
+    ``heartbeat.run`` 须由监督者一直运行；``close_all`` 之后不再接受新连接。
+    """
+
+    def __init__(
+        self,
+        *,
+        authenticator: Authenticator,
+        channels: Channels,
+        mailbox: Mailbox,
+        sinks: Sinks,
+        keys: Keys,
+        limits: Limits,
+        node_id: str,
+        clock: Callable[[], int] = now_ms,
+    ) -> None:
+        self.authenticator = authenticator
+        self.limits = limits
+        self.node_id = node_id
+        self.clock = clock
+        self.counters = EdgeCounters()
+        self._tasks = Tasks()
+        self._presence = sinks.presence
+        self._registry = Registry(keys)
+        self.user_connections = self._registry.by_user
+        self._by_channel = self._registry.by_channel
+        self._everyone = {keys.broadcast_channel.encode(), keys.system_channel.encode()}
+        self._opener = Opener(channels, mailbox, self.counters, clock)
+        self._requests = ClientRequests(sinks, authenticator, self.counters, self._tasks, clock)
+        self._fanout = Fanout(clock)
+        self.heartbeat = HeartbeatSweep(limits, clock, self._requests.handle)
+        #: 传输还在的全部连接，包括尚未认证的与正在关闭的。
+        self._sockets: set[UserConnection] = set()
+        self._empty = asyncio.Event()
+        self._closing_with: CloseCode | None = None
+
+    # ── 连接 ──────────────────────────────────────────────────────────────
+
+    def origin_allowed(self, handshake: Handshake) -> bool:
+        """驱动在升级之前问；False 则回 HTTP 403。"""
+        allowed = self.authenticator.origin_allowed(handshake)
+        if not allowed:
+            self.counters.origins_refused += 1
+        return allowed
+
+    def accept(self, handshake: Handshake, driver: Driver) -> UserConnection:
+        """驱动已完成升级：建立连接并在后台认证、开始。立即返回。"""
+        connection = UserConnection(self, driver, handshake, os.urandom(12).hex())
+        self._sockets.add(connection)
+        self.counters.connections_opened += 1
+        self.heartbeat.add(connection)
+        if self._closing_with is not None:
+            connection.close(self._closing_with)
+        else:
+            connection.task = self._tasks.spawn(self._admit(connection, handshake), "ws_open")
+        return connection
+
+    async def _admit(self, connection: UserConnection, handshake: Handshake) -> None:
+        try:
+            async with asyncio.timeout(self.limits.handshake_timeout_s):
+                principal = await self.authenticator.authenticate(handshake)
+        except MeetingPushError as error:
+            self.counters.auth_failures += 1
+            connection.close(close_code_for(error))
+        except TimeoutError:
+            connection.close(CloseCode.NODE_UNHEALTHY)
+        except Exception as error:  # noqa: BLE001 — 认证器出错也不能让未认证的连接留着
+            logger.bind(user_id=connection.user_id).opt(exception=error).error("ws_auth_broken")
+            connection.close(CloseCode.NODE_UNHEALTHY)
+        else:
+            connection.session.authenticated(principal)
+            await self.connect_user(connection.user_id, connection)
+
+    async def connect_user(self, user_id: int, websocket: UserConnection) -> None:
+        """登记一条已认证的连接并把它开始起来；返回时已是实时，或已关闭。
+
+        任何失败都变成关闭码（依赖久不可用 4007），不抛出。可取消：断开时会被取消。
+        """
+        if websocket.user_id != user_id:
+            raise ValueError("the connection belongs to another user")
+        self._registry.add(websocket)
+        try:
+            view = await self._opener.first_view(websocket, self.limits.open_timeout_s)
+            websocket.welcome(view)
+            self._announce(websocket)
+            websocket.receive_early()
+            await self._opener.flush(websocket, view)
+        except TimeoutError:
+            logger.bind(user_id=user_id).warning("ws_open_timeout")
+            websocket.close(CloseCode.NODE_UNHEALTHY)
+        except Exception as error:  # noqa: BLE001 — 任何错都不能留下一条半开的连接
+            self._give_up(websocket, error)
+
+    def _announce(self, connection: UserConnection) -> None:
+        if connection.closing_since is None:
+            connection.announced = True
+            self._presence.connection_opened(connection.user_id, connection.info())
+
+    def _give_up(self, connection: UserConnection, error: Exception) -> None:
+        if connection.closing_since is None:
+            logger.bind(user_id=connection.user_id).opt(exception=error).error("ws_session_broken")
+            connection.close(CloseCode.NODE_UNHEALTHY)
+
+    def disconnect_user(
+        self, user_id: int, websocket: UserConnection, code: CloseCode = CloseCode.NORMAL
+    ) -> None:
+        """移出登记并关闭；同步、幂等。"""
+        if websocket.user_id != user_id:
+            raise ValueError("the connection belongs to another user")
+        websocket.close(code)
+
+    def get_user_connections(self, user_id: int) -> list[UserConnection]:
+        return list(self.user_connections.get(user_id, ()))
+
+    # ── 推 ────────────────────────────────────────────────────────────────
+
+    def on_channel_message(self, channel: bytes, payload: bytes) -> None:
+        """Redis 频道上的一条消息；热路径，同步，不抛出。"""
+        connections = self._by_channel.get(channel)
+        if connections is None and channel not in self._everyone:
+            self.counters.drops["no_connection"] += 1  # 退订在途
+            return
+        try:
+            key = frame_key(payload)
+        except MalformedEnvelopeError:
+            self.counters.drops["malformed_envelope"] += 1
+            return
+        if connections is None:
+            self._fanout.spread(payload, iter(self._registry))
+            return
+        now = self.clock()
+        for connection in connections:
+            connection.offer(payload, key, now)
+
+    def broadcast_to_user(self, user_id: int, message: Mapping[str, object] | ServerFrame) -> int:
+        """把一帧推给该用户在本节点的所有设备，返回设备数；瞬时的，不进信箱。
+
+        :raises InvalidInputError: ``message`` 没有 ``type`` 或不能编码
+        """
+        frame = _encode(message)
+        now = self.clock()
+        connections = self.user_connections.get(user_id, ())
+        for connection in connections:
+            connection.offer(frame, None, now)
+        return len(connections)
+
+    def broadcast_all(self, message: Mapping[str, object] | ServerFrame) -> int:
+        """同上，给本节点的所有连接；分段写出。"""
+        self._fanout.spread(_encode(message), iter(self._registry))
+        return len(self._registry)
+
+    # ── 重读 ──────────────────────────────────────────────────────────────
+
+    def on_resubscribed(self) -> None:
+        """订阅者重新订上之后的回调：同步，后台去重读。"""
+        self._tasks.spawn(self.reread_all(), "ws_reread_all")
+
+    async def reread_all(self) -> None:
+        """频道断过又订上之后：给每条连接补上期间漏掉的（CON-3、CON-4）。限速。"""
+        connections = iter(self._registry)
+
+        async def worker() -> None:
+            for connection in connections:
+                await self._reread(connection)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(REREAD_CONCURRENCY):
+                group.create_task(worker())
+
+    async def reread(self, user_id: int) -> None:
+        """同上，一个用户。"""
+        for connection in self.get_user_connections(user_id):
+            await self._reread(connection)
+
+    async def _reread(self, connection: UserConnection) -> None:
+        phase = connection.session.phase
+        if phase is Phase.LIVE:
+            connection.session.hold()
+            await asyncio.wait([self._catch_up(connection)])
+        else:
+            connection.session.missed = True  # 正在补发的那个任务会再读一次
+
+    def _catch_up(self, connection: UserConnection) -> asyncio.Task[None]:
+        async def catch_up() -> None:
+            try:
+                await self._opener.catch_up(connection)
+            except Exception as error:  # noqa: BLE001 — 同 connect_user
+                self._give_up(connection, error)
+
+        connection.task = self._tasks.spawn(catch_up(), "ws_catch_up")
+        return connection.task
+
+    # ── ConnectionHost ────────────────────────────────────────────────────
+
+    def on_command(self, connection: UserConnection, command: Command) -> None:
+        self._requests.handle(connection, command)
+
+    def on_hole(self, connection: UserConnection) -> None:
+        self._catch_up(connection)
+
+    def on_blocked(self, connection: UserConnection) -> None:
+        self.heartbeat.attend(connection)
+
+    def on_closing(self, connection: UserConnection) -> None:
+        self._depart(connection)
+        if connection in self._sockets:
+            self.heartbeat.attend(connection)
+
+    def on_lost(self, connection: UserConnection) -> None:
+        self._depart(connection)
+        self.heartbeat.forget(connection)
+        self._sockets.discard(connection)
+        if not self._sockets:
+            self._empty.set()
+
+    def _depart(self, connection: UserConnection) -> None:
+        task, connection.task = connection.task, None
+        if task is not None and task is not asyncio.current_task():
+            task.cancel()
+        if not self._registry.remove(connection):
+            return
+        if connection.user_id not in self.user_connections:
+            self._opener.subscriptions.release(connection.user_id)
+        if connection.announced:
+            self._presence.connection_closed(connection.user_id, connection.connection_id)
+
+    # ── 结束与观察 ────────────────────────────────────────────────────────
+
+    async def close_all(
+        self, code: CloseCode = CloseCode.SERVER_DRAINING, spread_s: float = 0
+    ) -> None:
+        """以 ``code`` 关闭所有连接，随机地分散在 ``spread_s`` 秒里（LESSONS 1）。
+
+        返回时所有 socket 都已断开，赖着不走的已掐断；此后的新连接立即以同一个码关闭。
+        """
+        self._closing_with = code
+        notice = encode(Notice(code="draining", reconnect_after_ms=int(spread_s * 1000)))
+        leaving = list(self._sockets)
+        random.shuffle(leaving)
+        for connection in leaving:
+            if connection.session.phase is Phase.LIVE and code is CloseCode.SERVER_DRAINING:
+                connection.send(notice, self.clock())
+            connection.close(code)
+            await asyncio.sleep(spread_s / len(leaving))
+        await self._wait_empty()
+        await self._tasks.close()
+
+    async def _wait_empty(self) -> None:
+        if not self._sockets:
+            return
+        self._empty.clear()
+        try:
+            await asyncio.wait_for(self._empty.wait(), self.limits.close_linger_ms / 1000)
+        except TimeoutError:
+            for connection in list(self._sockets):
+                connection.abort()
+
+    def statistics(self) -> EdgeStatistics:
+        counters = self.counters
+        return EdgeStatistics(
+            connections=len(self._registry),
+            users=len(self.user_connections),
+            sockets=len(self._sockets),
+            connections_opened=counters.connections_opened,
+            frames_pushed=counters.frames_pushed,
+            bytes_pushed=counters.bytes_pushed,
+            acks=counters.acks,
+            heartbeats=counters.heartbeats,
+            bad_frames=counters.bad_frames,
+            auth_failures=counters.auth_failures,
+            origins_refused=counters.origins_refused,
+            flushed_messages=counters.flushed_messages,
+            rereads=counters.rereads,
+            drops=dict(counters.drops),
+            closes=dict(counters.closes),
+        )
+
+
+def _encode(message: Mapping[str, object] | ServerFrame) -> bytes:
+    if isinstance(message, ServerFrame):
+        return encode(message)
+    if not isinstance(message.get("type"), str):
+        raise InvalidInputError("a frame needs a type")
+    try:
+        return msgspec.json.encode(message)
+    except (TypeError, ValueError, msgspec.MsgspecError) as error:
+        raise InvalidInputError(f"the frame can not be encoded: {error}") from None

@@ -1,0 +1,77 @@
+"""裸网关端口上的 HTTP：只够回答探针与抓取指标，一问一答就关。"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import Final, NamedTuple, cast
+
+from loguru import logger
+
+MAX_REQUEST_BYTES: Final = 8192
+
+
+class OpsAnswer(NamedTuple):
+    status: int
+    content_type: str
+    body: bytes
+
+
+#: 路径 → 回答；不认识的路径给 404。
+OpsEndpoint = Callable[[str], Awaitable[OpsAnswer]]
+
+
+class OpsHttp(asyncio.Protocol):
+    """读完请求头（≤ 8 KB，``timeout_s`` 之内），回答，关闭。"""
+
+    def __init__(self, endpoint: OpsEndpoint, timeout_s: float) -> None:
+        self._endpoint = endpoint
+        self._timeout_s = timeout_s
+        self._request = b""
+        self._task: asyncio.Task[None] | None = None
+        self._transport: asyncio.Transport
+        self._timer: asyncio.TimerHandle
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport = cast(asyncio.Transport, transport)
+        self._timer = asyncio.get_running_loop().call_later(self._timeout_s, self._transport.abort)
+
+    def data_received(self, data: bytes) -> None:
+        if self._task is not None:
+            return
+        self._request += data
+        if b"\r\n\r\n" in self._request:
+            self._task = asyncio.get_running_loop().create_task(self._serve())
+        elif len(self._request) > MAX_REQUEST_BYTES:
+            self._transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _serve(self) -> None:
+        answer, with_body = await self._answer(self._request.partition(b"\r\n")[0])
+        head = (
+            f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}\r\n"
+            f"Content-Type: {answer.content_type}\r\n"
+            f"Content-Length: {len(answer.body)}\r\n"
+            "Connection: close\r\n\r\n"
+        )
+        self._transport.write(head.encode() + (answer.body if with_body else b""))
+        self._transport.close()
+
+    async def _answer(self, request_line: bytes) -> tuple[OpsAnswer, bool]:
+        parts = request_line.decode("ascii", "replace").split(" ")
+        if len(parts) != 3:
+            return OpsAnswer(400, "text/plain", b"bad request\n"), True
+        method, target, _ = parts
+        if method not in ("GET", "HEAD"):
+            return OpsAnswer(405, "text/plain", b"only GET\n"), True
+        try:
+            answer = await self._endpoint(target.partition("?")[0])
+        except Exception as error:  # noqa: BLE001 — 探针的错不该变成没有回答
+            logger.opt(exception=error).error("ops_endpoint_failed")
+            answer = OpsAnswer(500, "text/plain", b"internal error\n")
+        return answer, method == "GET"

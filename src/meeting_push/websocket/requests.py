@@ -1,0 +1,189 @@
+"""客户端请求的去处：会话给出的命令在这里变成对各站的调用。"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+
+from ..contracts import AckSink, PresenceSink, ReadSink
+from ..errors import MeetingPushError
+from ..protocol import commands
+from ..protocol.commands import RequestIdValue
+from ..protocol.frames import AckResult, Error, ReadSync, ServerFrame, StatusResult, encode
+from .authenticator import Authenticator, close_code_for
+from .connection import UserConnection
+from .handshake import MAX_DEVICE_INFO_CHARS, clean
+from .statistics import EdgeCounters
+from .tasks import Tasks
+
+#: 一条连接同时进行的异步请求（核实确认、已读、换令牌）；再多则回 ``busy``。
+MAX_REQUESTS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Sinks:
+    """客户端的确认、在线状态与已读各自去哪里。"""
+
+    acks: AckSink
+    presence: PresenceSink
+    reads: ReadSink
+
+
+class ClientRequests:
+    """``handle`` 同步、不抛出；要等待的（核实、已读、换令牌）成为有界的后台任务。"""
+
+    def __init__(
+        self,
+        sinks: Sinks,
+        authenticator: Authenticator,
+        counters: EdgeCounters,
+        tasks: Tasks,
+        clock: Callable[[], int],
+    ) -> None:
+        self._sinks = sinks
+        self._authenticator = authenticator
+        self._counters = counters
+        self._tasks = tasks
+        self._clock = clock
+
+    def handle(self, connection: UserConnection, command: commands.Command) -> None:
+        match command:
+            case commands.Acked():
+                self._acked(connection, command)
+            case commands.Beat():
+                self._beat(connection, command)
+            case commands.Reply():
+                connection.send(command.frame, self._clock())
+            case commands.Refused():
+                self._counters.bad_frames += 1
+                connection.send(command.frame, self._clock())
+            case commands.ChangeStatus():
+                self._change_status(connection, command)
+            case commands.MarkRead():
+                self._later(connection, self._mark_read(connection, command), command.request_id)
+            case commands.RefreshToken():
+                self._later(connection, self._refresh(connection, command), command.request_id)
+            case commands.Watch() | commands.Unwatch():
+                # 契约留给以后的在线关注；现在明说不支持，不算坏帧
+                self._error(connection, "unsupported", "not supported yet", command.request_id)
+            case commands.Close():
+                self._close(connection, command)
+            case _:
+                raise AssertionError(f"unknown command {type(command).__name__}")
+
+    def _beat(self, connection: UserConnection, command: commands.Beat) -> None:
+        now = self._clock()
+        self._counters.heartbeats += 1
+        self._sinks.presence.heartbeat(connection.user_id, connection.connection_id, now)
+        connection.send(command.frame, now)
+
+    def _acked(self, connection: UserConnection, command: commands.Acked) -> None:
+        if command.acks:
+            self._counters.acks += len(command.acks)
+            self._sinks.acks.record(connection.user_id, command.acks)
+        if command.unverified:
+            self._later(connection, self._confirm(connection, command), command.request_id)
+        elif command.request_id is not None:
+            result = AckResult(
+                accepted=len(command.acks), unknown=(), request_id=command.request_id
+            )
+            self._answer(connection, result)
+
+    async def _confirm(self, connection: UserConnection, command: commands.Acked) -> None:
+        now = self._clock()
+        outcome = await self._sinks.acks.confirm(connection.user_id, command.unverified, now)
+        self._counters.acks += outcome.accepted
+        if command.request_id is not None:
+            result = AckResult(
+                accepted=len(command.acks) + outcome.accepted,
+                unknown=outcome.unknown,
+                request_id=command.request_id,
+            )
+            self._answer(connection, result)
+
+    def _change_status(self, connection: UserConnection, command: commands.ChangeStatus) -> None:
+        info = command.device_info
+        if info is not None:
+            info = clean(info, MAX_DEVICE_INFO_CHARS)
+        connection.change_status(command.status, info)
+        self._sinks.presence.status_changed(
+            connection.user_id, connection.connection_id, command.status, info
+        )
+        if command.request_id is not None:
+            result = StatusResult(status=command.status, request_id=command.request_id)
+            self._answer(connection, result)
+
+    async def _mark_read(self, connection: UserConnection, command: commands.MarkRead) -> None:
+        unread = await self._sinks.reads.mark_read(connection.user_id, command.message_ids)
+        if command.request_id is not None:
+            result = ReadSync(
+                message_ids=command.message_ids,
+                unread_count=unread,
+                request_id=command.request_id,
+            )
+            self._answer(connection, result)
+
+    async def _refresh(self, connection: UserConnection, command: commands.RefreshToken) -> None:
+        try:
+            principal = await self._authenticator.refresh(
+                command.token, connection.user_id, connection.ip_address
+            )
+        except MeetingPushError as error:
+            if error.temporary:
+                raise
+            connection.close(close_code_for(error))
+            return
+        if connection.closing_since is None:
+            answer = connection.session.token_refreshed(principal, command.request_id)
+            self.handle(connection, answer)
+
+    def _close(self, connection: UserConnection, command: commands.Close) -> None:
+        if command.frame is not None:
+            self._counters.bad_frames += 1
+            connection.send(command.frame, self._clock())
+        connection.close(command.code)
+
+    # ── 后台 ──────────────────────────────────────────────────────────────
+
+    def _later(
+        self,
+        connection: UserConnection,
+        work: Coroutine[object, object, None],
+        request_id: RequestIdValue,
+    ) -> None:
+        if connection.requests >= MAX_REQUESTS:
+            work.close()
+            self._error(connection, "busy", "too many requests at once", request_id, temporary=True)
+            return
+        connection.requests += 1
+        self._tasks.spawn(self._run(connection, work, request_id), "client_request")
+
+    async def _run(
+        self,
+        connection: UserConnection,
+        work: Coroutine[object, object, None],
+        request_id: RequestIdValue,
+    ) -> None:
+        try:
+            await work
+        except MeetingPushError as error:
+            self._error(
+                connection, error.code, error.message, request_id, temporary=error.temporary
+            )
+        finally:
+            connection.requests -= 1
+
+    def _error(
+        self,
+        connection: UserConnection,
+        code: str,
+        message: str,
+        request_id: RequestIdValue,
+        *,
+        temporary: bool = False,
+    ) -> None:
+        error = Error(code=code, message=message, temporary=temporary, request_id=request_id)
+        self._answer(connection, error)
+
+    def _answer(self, connection: UserConnection, frame: ServerFrame) -> None:
+        connection.send(encode(frame), self._clock())

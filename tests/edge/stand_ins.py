@@ -1,0 +1,194 @@
+"""边缘所见的邻居的替身：只代替我们自己的契约，记下收到的一切，可以按需失灵。"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Sequence
+
+from meeting_push.contracts import ChannelHandler
+from meeting_push.errors import InvalidTokenError, MeetingPushError, RedisUnavailableError
+from meeting_push.model import (
+    Ack,
+    AckOutcome,
+    ConnectionInfo,
+    MailboxEntry,
+    MailboxView,
+    PresenceStatus,
+    Principal,
+    ResumePoint,
+)
+from meeting_push.protocol.frames import new_message
+from meeting_push.redis.keys import Keys
+
+EPOCH = "epoch-1"
+
+
+def message_id(number: int) -> str:
+    return f"01J{number:023d}"
+
+
+def tail(number: int, content: str = "text", priority: int = 0) -> bytes:
+    return (
+        f'"message_id":"{message_id(number)}","message_type":"message","priority":{priority},'
+        f'"title":"t{number}","content":"{content}","sender":{{"id":1,"name":"a"}},'
+        f'"timestamp":1,"expires_at":2,"data":null}}'
+    ).encode()
+
+
+class Verifier:
+    """认识的令牌才有效；值是身份或要抛出的错误。"""
+
+    def __init__(self) -> None:
+        self.tokens: dict[str, Principal | MeetingPushError] = {}
+
+    async def verify_access_token(self, token: str) -> Principal:
+        known = self.tokens.get(token, InvalidTokenError("unknown token"))
+        if isinstance(known, MeetingPushError):
+            raise known
+        return known
+
+
+class Channels:
+    """``down`` 置位时订阅一直等着，如同 Redis 断开。"""
+
+    def __init__(self) -> None:
+        self.up = asyncio.Event()
+        self.up.set()
+        self.subscribed: set[int] = set()
+        self.calls: list[tuple[str, int]] = []
+
+    async def subscribe(self, user_id: int) -> None:
+        self.calls.append(("subscribe", user_id))
+        await self.up.wait()
+        self.subscribed.add(user_id)
+
+    def unsubscribe(self, user_id: int) -> None:
+        self.calls.append(("unsubscribe", user_id))
+        self.subscribed.discard(user_id)
+
+
+class Mailbox:
+    """内存信箱；``opened`` 在每次读取开始时置位，``gate`` 可让读取停在返回之前。"""
+
+    def __init__(self) -> None:
+        self.epoch = EPOCH
+        self.seqs: defaultdict[int, int] = defaultdict(int)
+        self.kept: defaultdict[int, dict[int, tuple[MailboxEntry, bytes]]] = defaultdict(dict)
+        self.resumes: list[ResumePoint | None] = []
+        self.available = True
+        self.opened = asyncio.Event()
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    def put(self, user_id: int, number: int, *, priority: int = 0, content: str = "text") -> bytes:
+        """存一条，返回它的帧。"""
+        self.seqs[user_id] += 1
+        seq = self.seqs[user_id]
+        frame = new_message(seq, 0, tail(number, content, priority))
+        entry = MailboxEntry(seq, message_id(number), priority)
+        self.kept[user_id][seq] = (entry, frame)
+        return frame
+
+    async def open(self, user_id: int, resume: ResumePoint | None = None) -> MailboxView:
+        if not self.available:
+            raise RedisUnavailableError("down")
+        self.resumes.append(resume)
+        entries = [entry for entry, _ in self.kept[user_id].values()]
+        if resume is not None:
+            entries = [entry for entry in entries if entry.seq > resume.last_seq]
+        entries.sort(key=lambda entry: (-entry.priority, entry.seq))
+        view = MailboxView(
+            self.epoch, self.seqs[user_id], tuple(entries), resumed=resume is not None
+        )
+        self.opened.set()
+        await self.gate.wait()
+        return view
+
+    async def load(self, entries: Sequence[MailboxEntry]) -> list[bytes]:
+        everything = {entry: frame for kept in self.kept.values() for entry, frame in kept.values()}
+        return [everything[entry] for entry in entries if entry in everything]
+
+
+class AckSink:
+    def __init__(self) -> None:
+        self.recorded: list[tuple[int, Ack]] = []
+        self.confirmable: set[str] = set()
+        self.confirmed: list[tuple[int, tuple[str, ...]]] = []
+        self.failure: MeetingPushError | None = None
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    @property
+    def ids(self) -> list[str]:
+        return [ack.message_id for _, ack in self.recorded]
+
+    def record(self, user_id: int, acks: Sequence[Ack]) -> None:
+        self.recorded += [(user_id, ack) for ack in acks]
+
+    async def confirm(self, user_id: int, message_ids: Sequence[str], now: int) -> AckOutcome:
+        await self.gate.wait()
+        if self.failure is not None:
+            raise self.failure
+        self.confirmed.append((user_id, tuple(message_ids)))
+        unknown = tuple(each for each in message_ids if each not in self.confirmable)
+        return AckOutcome(len(message_ids) - len(unknown), unknown)
+
+
+class PresenceSink:
+    def __init__(self) -> None:
+        self.events: list[tuple[object, ...]] = []
+        self.online: dict[str, ConnectionInfo] = {}
+
+    def connection_opened(self, user_id: int, info: ConnectionInfo) -> None:
+        self.events.append(("opened", user_id))
+        self.online[info.connection_id] = info
+
+    def connection_closed(self, user_id: int, connection_id: str) -> None:
+        self.events.append(("closed", user_id))
+        del self.online[connection_id]
+
+    def heartbeat(self, user_id: int, connection_id: str, now: int) -> None:
+        self.events.append(("heartbeat", user_id))
+
+    def status_changed(
+        self,
+        user_id: int,
+        connection_id: str,
+        status: PresenceStatus,
+        device_info: str | None,
+    ) -> None:
+        self.events.append(("status", user_id, status, device_info))
+
+
+class ReadSink:
+    def __init__(self) -> None:
+        self.read: list[tuple[int, tuple[str, ...]]] = []
+
+    async def mark_read(self, user_id: int, message_ids: Sequence[str]) -> int:
+        self.read.append((user_id, tuple(message_ids)))
+        return 3
+
+
+class Bus:
+    """投递与发布：先进信箱，再把同一帧交给订阅了频道的管理者。"""
+
+    def __init__(self, mailbox: Mailbox, channels: Channels, handler: ChannelHandler) -> None:
+        self._keys = Keys()
+        self._mailbox = mailbox
+        self._channels = channels
+        self._handler = handler
+
+    def publish(self, user_id: int, payload: bytes) -> None:
+        if user_id in self._channels.subscribed:
+            self._handler(self._keys.user_channel(user_id).encode(), payload)
+
+    def publish_to_all(self, payload: bytes) -> None:
+        self._handler(self._keys.broadcast_channel.encode(), payload)
+
+    def deliver(
+        self, user_id: int, number: int, *, priority: int = 0, content: str = "text"
+    ) -> bytes:
+        frame = self._mailbox.put(user_id, number, priority=priority, content=content)
+        self.publish(user_id, frame)
+        return frame

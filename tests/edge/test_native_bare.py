@@ -1,0 +1,28 @@
+"""picows 自己的端口（角色 gateway）。"""
+
+from __future__ import annotations
+
+import asyncio
+
+from .behaviour import EdgeBehaviour
+from .world import serve_bare
+
+
+class TestNativeBare(EdgeBehaviour):
+    serve = staticmethod(serve_bare)
+    also_on_asyncio = True
+
+    async def test_probes_are_answered_on_the_same_port(self) -> None:
+        async with self.world() as world:
+            assert await get(world.port, "/healthz") == (200, b"ok\n")
+            assert await get(world.port, "/nothing") == (404, b"not found\n")
+
+
+async def get(port: int, path: str) -> tuple[int, bytes]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    answer = await reader.read()
+    writer.close()
+    await writer.wait_closed()
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return int(head.split(b" ")[1]), body

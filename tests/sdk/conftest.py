@@ -1,0 +1,36 @@
+"""SDK 测试的共用件：缩小了的等待。"""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import replace
+
+import pytest
+
+from meeting_push.client import ClientOptions
+
+
+def unsigned_jwt(**claims: object) -> str:
+    """客户端不验证签名，所以假签名就够了。"""
+    parts = [{"alg": "none"}, claims]
+    encoded = [base64.urlsafe_b64encode(json.dumps(p).encode()).decode().rstrip("=") for p in parts]
+    return ".".join([*encoded, "signature"])
+
+
+@pytest.fixture
+def token() -> str:
+    return unsigned_jwt(sub="1")
+
+
+@pytest.fixture
+def options() -> ClientOptions:
+    """重试几乎不等；没有一处要真的等满。"""
+    return replace(
+        ClientOptions(),
+        open_timeout_s=2,
+        close_timeout_s=0.5,
+        backoff_base_s=0.001,
+        backoff_cap_s=0.002,
+        ack_delay_s=0,
+    )

@@ -1,0 +1,222 @@
+"""压测工具：数字量得对，报告完整；从不断言速度。"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from meeting_push.bench.edges import EDGES, run_edges
+from meeting_push.bench.failure import BenchError
+from meeting_push.bench.figures import EdgeFigures, flat
+from meeting_push.bench.histogram import LatencyHistogram
+from meeting_push.bench.load_process import LoadProcess, shared_count
+from meeting_push.bench.orders import Connect, Connected, Disconnect, Disconnected
+from meeting_push.bench.plan import QUICK
+from meeting_push.bench.progress import Steps, silent
+from meeting_push.bench.publisher import transient_frame
+from meeting_push.bench.report import EdgesReport, Heading, make_report, table, write_json
+from meeting_push.bench.sampler import cpu_seconds, memory_use
+from meeting_push.bench.server_under_test import own_server
+from meeting_push.bench.target import Target, loopback_address
+from meeting_push.errors import ConfigurationError
+from meeting_push.protocol.envelope import frame_key
+from meeting_push.protocol.frames import peek
+
+Latencies = st.lists(st.integers(0, 2**40), min_size=1, max_size=200)
+NOWHERE = Target(
+    host="127.0.0.1",
+    port=1,
+    redis_url="redis://127.0.0.1:1",
+    jwt_secret="a secret of a server that does not exist",
+    jwt_audience="meeting-push",
+)
+
+
+def recorded(values: list[int]) -> LatencyHistogram:
+    histogram = LatencyHistogram()
+    for value in values:
+        histogram.record(value)
+    return histogram
+
+
+# ── 直方图 ──────────────────────────────────────────────────────────────────
+
+
+@given(Latencies, st.floats(0.1, 100))
+def test_a_percentile_is_within_one_percent(values: list[int], percent: float) -> None:
+    exact = sorted(values)[max(1, math.ceil(len(values) * percent / 100)) - 1]
+    assert recorded(values).percentile(percent) == pytest.approx(exact, rel=0.01, abs=0)
+
+
+@given(Latencies, Latencies)
+def test_merging_is_recording_everything_in_one(first: list[int], second: list[int]) -> None:
+    assert recorded(first).merge(recorded(second)) == recorded(first + second)
+
+
+@given(Latencies)
+def test_a_histogram_survives_the_pipe(values: list[int]) -> None:
+    packed = msgspec.msgpack.encode(recorded(values))
+    assert msgspec.msgpack.decode(packed, type=LatencyHistogram) == recorded(values)
+
+
+def test_an_empty_histogram_has_no_percentiles() -> None:
+    with pytest.raises(ValueError, match="empty"):
+        LatencyHistogram().percentile(50)
+
+
+def test_a_negative_latency_is_refused() -> None:
+    with pytest.raises(ValueError, match="negative"):
+        LatencyHistogram().record(-1)
+
+
+# ── 采样 ────────────────────────────────────────────────────────────────────
+
+
+def test_cpu_seconds_count_the_work_done() -> None:
+    before, used = cpu_seconds(os.getpid()), time.process_time()
+    while time.process_time() - used < 0.1:
+        pass
+    assert 0.08 <= cpu_seconds(os.getpid()) - before <= 1
+
+
+def test_memory_use_sees_what_was_allocated() -> None:
+    before = memory_use(os.getpid())
+    held = b"x" * (32 * 1024 * 1024)
+    after = memory_use(os.getpid())
+    assert after.pss - before.pss >= len(held) * 0.9
+    assert after.rss >= after.pss
+
+
+def test_a_vanished_process_can_not_be_measured() -> None:
+    with pytest.raises(BenchError, match="can not be measured"):
+        cpu_seconds(2**22 + 1)  # 大于 Linux 的 PID_MAX_LIMIT
+
+
+# ── 负载 ────────────────────────────────────────────────────────────────────
+
+
+def test_the_transient_frame_takes_the_fast_path() -> None:
+    frame = transient_frame(160)
+    assert len(frame) == 160
+    assert peek(frame) is not None
+    assert frame_key(frame) is None  # seq 0：不占 seq，不去重，推一次就算
+
+
+def test_a_frame_too_small_for_its_fields_is_refused() -> None:
+    with pytest.raises(BenchError, match="at least"):
+        transient_frame(50)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://192.0.2.1:8000", "http://example.com", "https://[::1]", "x"]
+)
+def test_only_this_machine_is_ever_loaded(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="loopback"):
+        loopback_address(url)
+
+
+def test_a_loopback_url_names_the_target() -> None:
+    assert loopback_address("http://127.0.0.1:8000") == ("127.0.0.1", 8000)
+
+
+def test_a_failed_connect_is_reported_not_measured() -> None:
+    order = Connect(
+        target=NOWHERE,
+        user_ids=[1],
+        devices=1,
+        kind="count",
+        frame_bytes=160,
+        concurrency=1,
+        heartbeat_interval_s=1,
+    )
+    with (
+        LoadProcess(shared_count()) as load,
+        pytest.raises(BenchError, match="0 of 1 connected"),
+    ):
+        load.ask(order, Connected, 30, silent)
+
+
+def test_a_dead_load_process_is_an_error_not_a_hang() -> None:
+    load = LoadProcess(shared_count())
+    os.kill(load.pid, 9)
+    with pytest.raises(BenchError, match="died"):
+        load.ask(Disconnect(), Disconnected, 30, silent)
+    load.stop()
+
+
+def test_stopping_leaves_no_load_process_behind() -> None:
+    with LoadProcess(shared_count()) as load:
+        assert load.ask(Disconnect(), Disconnected, 30, silent).lost == 0
+        pid = load.pid
+    assert not Path(f"/proc/{pid}").exists()
+
+
+# ── 一次完整的小测量 ────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def quick_report() -> EdgesReport:
+    heading = Heading.now("meeting-push bench edges --quick")
+    runs = run_edges(EDGES, QUICK, own_server, Steps(Console(file=io.StringIO())))
+    return make_report(heading, QUICK, runs)
+
+
+def test_a_quick_run_measures_both_edges(quick_report: EdgesReport) -> None:
+    assert [run.edge for run in quick_report.runs] == ["native", "asgi"]
+
+
+def test_every_figure_of_a_quick_run_is_there(quick_report: EdgesReport) -> None:
+    for run in quick_report.runs:
+        missing = {"idle", "fanout", "rest", "durable"} - {n.split(".")[0] for n in flat(run)}
+        assert not missing
+        assert all(value > 0 for value in flat(run).values()), run
+
+
+def test_a_quick_run_delivers_every_frame(quick_report: EdgesReport) -> None:
+    assert {run.fanout.frames for run in quick_report.runs} == {QUICK.fanout_frames}
+    expected = QUICK.latency_rate_per_s * QUICK.latency_duration_s
+    assert {run.durable.messages for run in quick_report.runs} == {expected}
+
+
+def test_the_ratio_is_the_first_edge_over_the_second(quick_report: EdgesReport) -> None:
+    native, asgi = (quick_report.medians[edge] for edge in EDGES)
+    name = "fanout.frames_per_s"
+    assert quick_report.ratios[name] == pytest.approx(native[name] / asgi[name])
+
+
+def test_the_written_report_reads_back(quick_report: EdgesReport, tmp_path: Path) -> None:
+    path = write_json(quick_report, tmp_path / "reports")
+    assert msgspec.json.decode(path.read_bytes(), type=EdgesReport) == quick_report
+
+
+def test_the_report_holds_no_secret(quick_report: EdgesReport) -> None:
+    assert "secret" not in msgspec.json.encode(quick_report).decode()
+
+
+def test_the_table_shows_a_row_for_every_headline(quick_report: EdgesReport) -> None:
+    out = io.StringIO()
+    Console(file=out, width=120).print(table(quick_report))
+    for headline in ("memory per idle socket", "CPU per delivered frame", "REST sends/s", "P99"):
+        assert headline in out.getvalue()
+
+
+def test_medians_are_taken_over_the_rounds(quick_report: EdgesReport) -> None:
+    run = quick_report.runs[0]
+    runs = [with_frames_per_s(run, value) for value in (1.0, 100.0, 3.0)]
+    report = make_report(Heading.now(""), QUICK, runs)
+    assert report.medians["native"]["fanout.frames_per_s"] == 3.0
+    assert report.ratios == {}
+
+
+def with_frames_per_s(run: EdgeFigures, value: float) -> EdgeFigures:
+    fanout = msgspec.structs.replace(run.fanout, frames_per_s=value)
+    return msgspec.structs.replace(run, fanout=fanout)

@@ -1,0 +1,157 @@
+"""DLV-1：在每一步之间 ``kill -9``，已接受的消息都会到。
+
+各步之间用真实的角色切开，不在产品里埋崩溃点：没有 Redis 时提交停在入队之前，只有 api 角色时
+停在取出之前，别的消费者取走不还停在投递之前，没有网关时停在推送之前。
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from tests.support.eventually import eventually
+from tests.support.people import Person, delivery, device, register, send
+from tests.support.redis_server import RedisServer
+from tests.support.server_process import ServerProcess
+
+QUICK = {"claim_idle_ms": 500, "relay_grace_s": 0.5, "relay_interval_s": 0.2}
+
+
+class Stage:
+    """同一套 Redis 与数据库上，先后起落的服务器。"""
+
+    def __init__(self, directory: Path, redis: RedisServer) -> None:
+        self.directory = directory
+        self.redis = redis
+        self._servers: list[ServerProcess] = []
+
+    def start(self, role: str = "all") -> ServerProcess:
+        server = ServerProcess(
+            self.directory, redis_url=self.redis.url, role=role, settings=QUICK
+        ).start()
+        self._servers.append(server)
+        return server
+
+    def stop(self) -> None:
+        for server in self._servers:
+            server.stop()
+
+
+@pytest.fixture
+def stage(tmp_path: Path, private_redis_server: RedisServer) -> Iterator[Stage]:
+    one = Stage(tmp_path, private_redis_server)
+    yield one
+    one.stop()
+
+
+async def people(server: ServerProcess) -> tuple[Person, Person]:
+    return await register(server.base_url, "alice"), await register(server.base_url, "bob")
+
+
+async def arrives(server: ServerProcess, bob: Person, message_id: str) -> None:
+    async with device(server.ws_url(bob.user_id), bob) as phone:
+        assert (await phone.next_message())["message_id"] == message_id
+
+
+async def test_dlv_1_killed_after_the_commit_before_the_enqueue(stage: Stage) -> None:
+    first = stage.start()
+    alice, bob = await people(first)
+    stage.redis.kill()
+    message_id = await send(first.base_url, alice, [bob])
+    first.kill()
+    stage.redis.start()
+    await arrives(stage.start(), bob, message_id)
+
+
+async def test_dlv_1_killed_after_the_enqueue_before_the_take(stage: Stage) -> None:
+    first = stage.start("api")
+    alice, bob = await people(first)
+    message_id = await send(first.base_url, alice, [bob])
+    with Redis.from_url(stage.redis.url) as redis:
+        await eventually(lambda: redis.xlen("message_delivery_queue") == 1)
+    first.kill()
+    await arrives(stage.start(), bob, message_id)
+
+
+async def test_dlv_1_a_worker_dies_with_the_entry_in_hand(stage: Stage) -> None:
+    first = stage.start("api")
+    alice, bob = await people(first)
+    message_id = await send(first.base_url, alice, [bob])
+    with Redis.from_url(stage.redis.url) as redis:
+        await eventually(lambda: redis.xlen("message_delivery_queue") == 1)
+        redis.xgroup_create("message_delivery_queue", "delivery_workers", "0")
+        taken = redis.xreadgroup("delivery_workers", "dead", {"message_delivery_queue": ">"})
+        assert len(taken) == 1
+    first.kill()
+    await arrives(stage.start(), bob, message_id)
+
+
+async def test_dlv_1_killed_after_the_delivery_before_the_push(stage: Stage) -> None:
+    api, worker = stage.start("api"), stage.start("worker")
+    alice, bob = await people(api)
+    message_id = await send(api.base_url, alice, [bob])
+    with Redis.from_url(stage.redis.url) as redis:
+        await eventually(lambda: redis.zcard(f"offline_messages:{{{bob.user_id}}}") == 1)
+    api.kill()
+    worker.kill()
+    await arrives(stage.start("gateway"), bob, message_id)
+
+
+async def test_dlv_1_killed_after_the_push_before_the_ack(stage: Stage) -> None:
+    first = stage.start()
+    alice, bob = await people(first)
+    async with device(first.ws_url(bob.user_id), bob) as phone:
+        message_id = await send(first.base_url, alice, [bob])
+        await phone.next_message()
+        first.kill()
+    await arrives(stage.start(), bob, message_id)
+
+
+async def test_dlv_1_redis_killed_with_the_message_in_the_mailbox(stage: Stage) -> None:
+    server = stage.start()
+    alice, bob = await people(server)
+    message_id = await send(server.base_url, alice, [bob])
+    with Redis.from_url(stage.redis.url) as redis:
+        await eventually(lambda: redis.zcard(f"offline_messages:{{{bob.user_id}}}") == 1)
+    stage.redis.kill()
+    stage.redis.start()
+    await eventually(server.is_ready)
+    await arrives(server, bob, message_id)
+
+
+async def test_con_4_redis_down_accepts_and_delivers_on_return(stage: Stage) -> None:
+    server = stage.start()
+    alice, bob = await people(server)
+    async with device(server.ws_url(bob.user_id), bob) as phone:
+        stage.redis.kill()
+        message_id = await send(server.base_url, alice, [bob])
+        stage.redis.start()
+        assert (await phone.next_message(30))["message_id"] == message_id
+        await phone.ack(message_id)
+
+        async def delivered() -> bool:
+            return (await delivery(server.base_url, alice, message_id))["delivered"] == 1
+
+        await eventually(delivered)
+
+
+async def test_dlv_1_killed_at_any_moment_nothing_accepted_is_lost(stage: Stage) -> None:
+    """连发，中途杀掉重启几次；每个 202 都要到，重复只能是同一个 id。"""
+    server = stage.start()
+    alice, bob = await people(server)
+    accepted: set[str] = set()
+    for _ in range(3):
+        for _ in range(20):
+            accepted.add(await send(server.base_url, alice, [bob]))
+        server.kill()
+        server.start()
+    received: set[str] = set()
+    async with device(server.ws_url(bob.user_id), bob) as phone:
+        while received < accepted:
+            frame = await phone.next_message()
+            received.add(frame["message_id"])
+            await phone.ack(frame["message_id"])
+    assert received == accepted

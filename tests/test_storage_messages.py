@@ -1,0 +1,384 @@
+"""消息、收件人、收件箱、幂等键的仓库。"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import pytest
+from sqlalchemy import text, update
+from ulid import ULID
+
+from meeting_push.model import DeliveryStatus, Message, RecipientState, Sender
+from meeting_push.storage.database import Database
+from meeting_push.storage.idempotency import IdempotencyRepository
+from meeting_push.storage.inbox import InboxRepository
+from meeting_push.storage.messages import MessageRepository
+from meeting_push.storage.recipients import RecipientRepository, first_id_at
+from meeting_push.storage.rows import DeliveryCounts, InboxItem, StoredResponse
+from meeting_push.storage.tables import message_recipients
+
+NOW = 1_800_000_000_000
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    database = Database(database_url)
+    await database.migrate()
+    yield database
+    await database.dispose()
+
+
+@pytest.fixture
+def messages(database: Database) -> MessageRepository:
+    return MessageRepository(database)
+
+
+@pytest.fixture
+def recipients(database: Database) -> RecipientRepository:
+    return RecipientRepository(database)
+
+
+@pytest.fixture
+def inbox(database: Database) -> InboxRepository:
+    return InboxRepository(database, clock=lambda: NOW)
+
+
+def message(at: int = NOW, **changes: Any) -> Message:
+    fields: dict[str, Any] = {
+        "message_id": str(ULID.from_timestamp(at / 1000)),
+        "message_type": "message",
+        "priority": 3,
+        "title": "标题",
+        "content": "内容 😀",
+        "sender": Sender(id=7, name="alice"),
+        "timestamp": at,
+        "expires_at": at + 1000,
+        "data": {"n": 1, "nul": "\0", "deep": [None, 1.5, "字"]},
+        "receipt": True,
+    }
+    return Message(**fields | changes)
+
+
+async def accept(database: Database, *items: tuple[Message, Sequence[int]]) -> list[Message]:
+    async with database.transaction() as connection:
+        await MessageRepository(database).insert(connection, items)
+    return [item[0] for item in items]
+
+
+async def test_a_message_comes_back_as_it_was_accepted(
+    database: Database, messages: MessageRepository
+) -> None:
+    [original] = await accept(database, (message(deliver_at=NOW + 5), [1, 2]))
+    assert await messages.get(original.message_id) == original
+
+
+async def test_an_unknown_message_is_none(messages: MessageRepository) -> None:
+    assert await messages.get("0" * 26) is None
+
+
+async def test_several_messages_are_fetched_at_once(
+    database: Database, messages: MessageRepository
+) -> None:
+    one, two = await accept(database, (message(), [1]), (message(data=None), [2]))
+    found = await messages.messages([one.message_id, "0" * 26, two.message_id])
+    assert found == {one.message_id: one, two.message_id: two}
+
+
+async def test_an_empty_batch_is_no_error(database: Database) -> None:
+    assert await accept(database) == []
+
+
+async def test_dlv_1_what_is_accepted_waits_in_the_outbox_oldest_first(
+    database: Database, messages: MessageRepository
+) -> None:
+    new, old = message(NOW), message(NOW - 10)
+    await accept(database, (new, [1]), (old, [2, 3]))
+    found = await messages.outbox(NOW + 1, 10)
+    assert [(m, sorted(ids)) for m, ids in found] == [(old, [2, 3]), (new, [1])]
+
+
+async def test_the_outbox_leaves_what_is_too_young_and_beyond_the_limit(
+    database: Database, messages: MessageRepository
+) -> None:
+    old, older, young = message(NOW - 10), message(NOW - 20), message(NOW)
+    await accept(database, *((m, [1]) for m in (old, older, young)))
+    assert [m for m, _ in await messages.outbox(NOW, 10)] == [older, old]
+    assert [m for m, _ in await messages.outbox(NOW, 1)] == [older]
+
+
+async def test_what_is_enqueued_leaves_the_outbox(
+    database: Database, messages: MessageRepository
+) -> None:
+    one, two = await accept(database, (message(), [1]), (message(), [1]))
+    await messages.mark_enqueued([one.message_id], NOW)
+    await messages.mark_enqueued([], NOW)
+    assert [m for m, _ in await messages.outbox(NOW + 1, 10)] == [two]
+
+
+async def test_the_outbox_lists_only_pending_recipients(
+    database: Database, messages: MessageRepository, recipients: RecipientRepository
+) -> None:
+    both, done = await accept(database, (message(NOW - 1), [1, 2]), (message(), [1]))
+    await recipients.record_delivered([(both.message_id, 1, 1, 2), (done.message_id, 1, 1, 2)])
+    assert await messages.outbox(NOW + 1, 10) == [(both, (2,)), (done, ())]
+
+
+async def test_a_message_to_ten_thousand_is_accepted_and_read_back(
+    database: Database, messages: MessageRepository
+) -> None:
+    crowd = range(1, 10_001)
+    await accept(database, (message(), crowd))
+    [(_, pending)] = await messages.outbox(NOW + 1, 1)
+    assert sorted(pending) == list(crowd)
+
+
+async def test_more_recipients_than_one_chunk_are_all_stored(
+    database: Database, recipients: RecipientRepository
+) -> None:
+    first, second = await accept(
+        database, (message(), range(1, 10_001)), (message(), range(1, 15_001))
+    )
+    assert await recipients.counts(first.message_id) == DeliveryCounts(pending=10_000)
+    assert await recipients.counts(second.message_id) == DeliveryCounts(pending=15_000)
+
+
+async def test_a_batch_of_a_thousand_messages_is_one_transaction(
+    database: Database, messages: MessageRepository
+) -> None:
+    batch = [(message(), [n]) for n in range(1, 1_001)]
+    await accept(database, *batch)
+    assert len(await messages.outbox(NOW + 1, 2_000)) == 1_000
+
+
+async def test_a_batch_with_one_bad_message_stores_nothing(
+    database: Database, messages: MessageRepository
+) -> None:
+    twin = message()
+    with pytest.raises(Exception, match=r"(?i)unique|duplicate"):
+        await accept(database, (message(), [1]), (twin, [1]), (twin, [2]))
+    assert await messages.outbox(NOW + 1, 10) == []
+
+
+async def test_dlv_4_an_ack_makes_a_recipient_delivered(
+    database: Database, recipients: RecipientRepository
+) -> None:
+    [sent] = await accept(database, (message(), [1, 2]))
+    assert await recipients.record_delivered([(sent.message_id, 1, 10, 20)]) == 1
+    assert (await recipients.page(sent.message_id)).items == [
+        RecipientState(1, DeliveryStatus.DELIVERED, 0, 10, 20, None, None),
+        RecipientState(2, DeliveryStatus.PENDING, 0, None, None, None, None),
+    ]
+
+
+async def test_a_repeated_ack_keeps_the_first_times(
+    database: Database, recipients: RecipientRepository
+) -> None:
+    [sent] = await accept(database, (message(), [1]))
+    await recipients.record_delivered([(sent.message_id, 1, 10, 20)])
+    assert await recipients.record_delivered([(sent.message_id, 1, 11, 21)]) == 0
+    [state] = (await recipients.page(sent.message_id)).items
+    assert (state.sent_at, state.delivered_at) == (10, 20)
+
+
+async def test_a_failed_recipient_is_not_overwritten(
+    database: Database, recipients: RecipientRepository
+) -> None:
+    [sent] = await accept(database, (message(), [1]))
+    async with database.transaction() as connection:
+        await connection.execute(update(message_recipients).values(status="failed"))
+    assert await recipients.record_delivered([(sent.message_id, 1, 10, 20)]) == 0
+
+
+async def test_acks_are_counted_once_whatever_else_is_in_the_batch(
+    database: Database, recipients: RecipientRepository
+) -> None:
+    one, two = await accept(database, (message(), range(1, 1001)), (message(), range(1, 1001)))
+    known = [(m.message_id, user, 1, 2) for m in (one, two) for user in range(1, 1001)]
+    strange = [("0" * 26, 1, 1, 2), (one.message_id, 5_000, 1, 2), known[0]]
+    assert await recipients.record_delivered(known + strange) == 2_000
+    assert await recipients.counts(two.message_id) == DeliveryCounts(delivered=1_000)
+
+
+async def test_no_acks_are_no_work(recipients: RecipientRepository) -> None:
+    assert await recipients.record_delivered([]) == 0
+
+
+async def test_batches_of_two_nodes_with_the_same_rows_do_not_deadlock(
+    database: Database, recipients: RecipientRepository
+) -> None:
+    [sent] = await accept(database, (message(), range(1, 501)))
+    rows = [(sent.message_id, user, 1, 2) for user in range(1, 501)]
+    done = await asyncio.gather(
+        *(recipients.record_delivered(batch) for batch in (rows, rows[::-1], rows, rows[::-1]))
+    )
+    assert sum(done) == 500
+
+
+async def test_recipients_are_paged_by_user(
+    database: Database, recipients: RecipientRepository
+) -> None:
+    [sent] = await accept(database, (message(), [30, 10, 20]))
+    first = await recipients.page(sent.message_id, limit=2)
+    assert first.next_cursor == 20
+    rest = await recipients.page(sent.message_id, first.next_cursor, limit=2)
+    assert [state.user_id for state in first.items + rest.items] == [10, 20, 30]
+    assert rest.next_cursor is None
+
+
+async def test_an_unknown_message_has_no_counts(recipients: RecipientRepository) -> None:
+    assert await recipients.counts("0" * 26) == DeliveryCounts()
+
+
+async def test_undelivered_messages_of_a_user_oldest_first(
+    database: Database, recipients: RecipientRepository
+) -> None:
+    new, old, done, other = message(NOW), message(NOW - 9), message(NOW - 5), message()
+    await accept(database, (new, [1]), (old, [1]), (done, [1]), (other, [2]))
+    await recipients.record_delivered([(done.message_id, 1, 1, 2)])
+    assert await recipients.undelivered(1, 10) == [old, new]
+    assert await recipients.undelivered(1, 1) == [old]
+    assert await recipients.undelivered(1, 10, accepted_since_ms=NOW) == [new]
+
+
+def test_the_first_id_of_a_millisecond_is_not_after_any_of_it() -> None:
+    assert first_id_at(NOW) <= str(ULID.from_timestamp(NOW / 1000)) < first_id_at(NOW + 1)
+
+
+async def test_sec_1_only_recipients_are_recipients(
+    database: Database, recipients: RecipientRepository
+) -> None:
+    [sent] = await accept(database, (message(), [1]))
+    assert await recipients.is_recipient(sent.message_id, 1)
+    assert not await recipients.is_recipient(sent.message_id, 2)
+
+
+async def test_the_inbox_shows_the_newest_first_in_pages(
+    database: Database, inbox: InboxRepository
+) -> None:
+    sent = [message(NOW - n) for n in range(5)]
+    await accept(database, *((m, [1]) for m in sent), (message(), [2]))
+    first = await inbox.page(1, limit=3)
+    rest = await inbox.page(1, cursor=first.next_cursor, limit=3)
+    assert [item.message for item in first.items + rest.items] == sent
+    assert rest.next_cursor is None
+
+
+async def test_a_page_that_just_fits_has_no_next(
+    database: Database, inbox: InboxRepository
+) -> None:
+    await accept(database, (message(), [1]))
+    assert (await inbox.page(1, limit=1)).next_cursor is None
+
+
+async def test_reading_changes_the_unread_count_and_is_told_once(
+    database: Database, inbox: InboxRepository
+) -> None:
+    one, two = await accept(database, (message(NOW - 1), [1]), (message(), [1]))
+    assert await inbox.mark_read(1, [one.message_id, "0" * 26]) == [one.message_id]
+    assert await inbox.mark_read(1, [one.message_id]) == []
+    assert await inbox.unread_count(1) == 1
+    assert [item.message for item in (await inbox.page(1, unread_only=True)).items] == [two]
+
+
+async def test_reading_up_to_a_message_reads_what_is_older(
+    database: Database, inbox: InboxRepository
+) -> None:
+    sent = [message(NOW - 3), message(NOW - 2), message(NOW - 1)]
+    await accept(database, *((m, [1, 2]) for m in sent))
+    read = await inbox.mark_read_upto(1, sent[1].message_id)
+    assert read == [m.message_id for m in sent[:2]]
+    assert (await inbox.unread_count(1), await inbox.unread_count(2)) == (1, 3)
+
+
+async def test_sec_1_nobody_reads_the_message_of_another(
+    database: Database, inbox: InboxRepository
+) -> None:
+    [sent] = await accept(database, (message(), [1]))
+    assert await inbox.mark_read(2, [sent.message_id]) == []
+    assert await inbox.get_for(2, sent.message_id) is None
+    assert await inbox.get_for(1, sent.message_id) == InboxItem(sent, DeliveryStatus.PENDING, None)
+
+
+async def test_a_scheduled_message_is_not_in_the_inbox_before_its_time(
+    database: Database, inbox: InboxRepository
+) -> None:
+    [later] = await accept(database, (message(deliver_at=NOW + 1), [1]))
+    assert (await inbox.page(1)).items == []
+    assert await inbox.unread_count(1) == 0
+    assert await inbox.get_for(1, later.message_id) is None
+    assert await inbox.mark_read_upto(1, later.message_id) == []
+    due = InboxRepository(database, clock=lambda: NOW + 1)
+    assert await due.unread_count(1) == 1
+
+
+FIRST = StoredResponse(b"h", '{"n":1}')
+
+
+async def save_key(database: Database, key: str, stored: StoredResponse = FIRST) -> bool:
+    keys = IdempotencyRepository(database)
+    async with database.transaction() as connection:
+        return await keys.save(connection, 1, key, stored, NOW)
+
+
+async def find_key(database: Database, key: str) -> StoredResponse | None:
+    async with database.connect() as connection:
+        return await IdempotencyRepository(database).find(connection, 1, key)
+
+
+async def test_a_repeated_key_keeps_the_first_answer(database: Database) -> None:
+    assert await save_key(database, "k")
+    assert not await save_key(database, "k", StoredResponse(b"other", "{}"))
+    assert await find_key(database, "k") == FIRST
+    assert await find_key(database, "another") is None
+
+
+async def test_a_key_saved_by_a_rolled_back_transaction_is_free(database: Database) -> None:
+    async def save_and_fail() -> None:
+        async with database.transaction() as connection:
+            await IdempotencyRepository(database).save(connection, 1, "k", FIRST, NOW)
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        await save_and_fail()
+    assert await save_key(database, "k")
+
+
+async def test_of_concurrent_requests_with_one_key_one_saves_it(database: Database) -> None:
+    assert sum(await asyncio.gather(*(save_key(database, "k") for _ in range(6)))) == 1
+
+
+async def test_old_keys_are_purged(database: Database) -> None:
+    await save_key(database, "k")
+    keys = IdempotencyRepository(database)
+    assert await keys.purge(NOW) == 0
+    assert await keys.purge(NOW + 1) == 1
+
+
+@pytest.mark.parametrize(
+    ("query", "index"),
+    [
+        (
+            "SELECT message_id FROM messages WHERE enqueued_at IS NULL ORDER BY message_id",
+            "ix_messages_outbox",
+        ),
+        (
+            "SELECT count(*) FROM message_recipients WHERE user_id = 1 AND read_at IS NULL",
+            "ix_recipients_unread",
+        ),
+        (
+            "SELECT message_id FROM message_recipients WHERE user_id = 1 ORDER BY message_id DESC",
+            "ix_recipients_inbox",
+        ),
+    ],
+)
+async def test_the_frequent_questions_use_their_index(
+    database: Database, query: str, index: str
+) -> None:
+    async with database.transaction() as connection:
+        if not database.is_sqlite:
+            await connection.execute(text("SET LOCAL enable_seqscan = off"))
+        explain = "EXPLAIN QUERY PLAN " if database.is_sqlite else "EXPLAIN "
+        plan = (await connection.execute(text(explain + query))).all()
+    assert index in str(plan)

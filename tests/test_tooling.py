@@ -1,0 +1,72 @@
+"""Makefile、锁文件与 .env.example 不会悄悄落后。"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from meeting_push.settings import Settings
+from tools.env_example import render
+
+ROOT = Path(__file__).parent.parent
+LOCKS = ("runtime", "dev")
+
+
+def test_help_lists_every_target() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    phony = re.search(r"^\.PHONY: (.+)$", makefile, re.MULTILINE)
+    assert phony is not None
+    menu = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert re.findall(r"^  make (\S+)", menu, re.MULTILINE) == phony[1].split()
+
+
+def test_env_example_is_up_to_date() -> None:
+    assert (ROOT / ".env.example").read_text() == render(), "run: make env-example"
+
+
+def test_env_example_has_every_setting() -> None:
+    given = re.findall(r"^#MEETING_PUSH_(\w+)=", render(), re.MULTILINE)
+    assert [name.lower() for name in given] == list(Settings.model_fields)
+
+
+@pytest.mark.parametrize(("lock", "group"), [("runtime", "build"), ("dev", "dev")])
+def test_the_lock_has_every_dependency_of_pyproject(lock: str, group: str) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    wanted = [*project["project"]["dependencies"], *_requirements(project, group)]
+    locked = re.findall(r"^([a-z0-9-]+)==", _lock(lock), re.MULTILINE)
+    assert {_name(requirement) for requirement in wanted} <= set(locked)
+
+
+def test_the_dev_lock_agrees_with_the_runtime_lock() -> None:
+    pins = [set(re.findall(r"^[a-z0-9-]+==[^ ]+", _lock(n), re.MULTILINE)) for n in LOCKS]
+    assert pins[0] <= pins[1]
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_every_locked_package_has_a_hash_and_no_host(lock: str) -> None:
+    text = _lock(lock)
+    for entry in re.split(r"^(?=[a-z0-9-]+==)", text, flags=re.MULTILINE)[1:]:
+        assert "--hash=sha256:" in entry
+    assert "://" not in text
+
+
+def _lock(name: str) -> str:
+    return (ROOT / "requirements" / f"{name}.txt").read_text()
+
+
+def _requirements(project: dict[str, Any], group: str) -> list[str]:
+    entries = project["dependency-groups"][group]
+    included = [e["include-group"] for e in entries if isinstance(e, dict)]
+    own = [e for e in entries if isinstance(e, str)]
+    return own + [r for name in included for r in _requirements(project, name)]
+
+
+def _name(requirement: str) -> str:
+    found = re.match(r"[A-Za-z0-9-]+", requirement)
+    assert found is not None
+    return found[0]
