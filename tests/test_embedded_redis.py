@@ -62,12 +62,16 @@ async def owner_process(data_dir: Path) -> AsyncIterator[tuple[asyncio.subproces
         *(sys.executable, "-c", OWNER, str(data_dir)), stdout=asyncio.subprocess.PIPE
     )
     assert owner.stdout is not None
+    redis_pid = int(await owner.stdout.readline())
+    redis = psutil.Process(redis_pid)
     try:
-        yield owner, int(await owner.stdout.readline())
+        yield owner, redis_pid
     finally:
         if owner.returncode is None:
             owner.kill()
         await owner.communicate()
+        if redis.is_running():  # 测试失败时也不留下孤儿；psutil 不会误杀复用了 pid 的进程
+            redis.kill()
 
 
 async def test_data_survives_stop_and_start(tmp_path: Path) -> None:

@@ -259,6 +259,7 @@ async def test_dlv_1_kill_9_loses_nothing_that_was_committed(
 async def test_sqlite_waits_for_the_disk_at_each_commit(tmp_path: Path) -> None:
     database = Database(f"sqlite:///{tmp_path}/x.db")
     await database.migrate()
+    await count_keys(database)  # 迁移之前打开的连接，读过一次才知道已是 WAL
     async with database.connect() as connection:
         found = [
             await connection.scalar(text(f"PRAGMA {name}"))

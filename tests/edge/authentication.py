@@ -111,9 +111,12 @@ class AuthenticationBehaviour(EdgeHarness):
                 assert client.welcome["user_id"] == 1
 
     async def test_a_listed_origin_is_allowed(self) -> None:
-        async with self.world(allowed_origins=("https://app.example",)) as world:
-            async with world.live(1, origin=Origin("https://app.example")) as client:
-                assert client.welcome["user_id"] == 1
+        origin = "https://app.example"
+        async with (
+            self.world(allowed_origins=(origin,)) as world,
+            world.live(1, origin=Origin(origin)) as client,
+        ):
+            assert client.welcome["user_id"] == 1
 
     async def test_a_failure_is_logged_without_the_token(self) -> None:
         lines: list[str] = []

@@ -7,6 +7,7 @@ import contextlib
 import json
 import socket
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 
 from meeting_push.protocol.codes import CloseCode
 from meeting_push.protocol.frames import Notice
@@ -14,6 +15,14 @@ from tests.support.eventually import eventually
 
 from .harness import EdgeHarness
 from .world import Client, World
+
+#: 清扫的间隔取最短时限的四分之一：50 ms 一次。
+QUICK_SWEEP = {"outbox_max_delay_s": 0.2}
+
+
+def short_lived(world: World) -> AbstractAsyncContextManager[Client]:
+    """令牌 0.3 秒后到期的客户端。"""
+    return world.live(1, token=world.token(1, ttl_ms=300))
 
 
 @contextlib.asynccontextmanager
@@ -52,18 +61,16 @@ class TimeBehaviour(EdgeHarness):
             assert world.manager.get_user_connections(1)
 
     async def test_an_expired_token_is_4004(self) -> None:
-        async with self.world(heartbeat_timeout_s=1) as world:
-            async with world.live(1, token=world.token(1, ttl_ms=300)) as client:
-                assert (await client.read())["type"] == "token_expiring"
-                assert await client.closed() == (4004, "token_expired")
+        async with self.world(**QUICK_SWEEP) as world, short_lived(world) as client:
+            assert (await client.read())["type"] == "token_expiring"
+            assert await client.closed() == (4004, "token_expired")
 
     async def test_refreshing_keeps_the_connection(self) -> None:
-        async with self.world(heartbeat_timeout_s=1) as world:
-            async with world.live(1, token=world.token(1, ttl_ms=300)) as client:
-                assert (await client.read())["type"] == "token_expiring"
-                await client.ask(type="refresh_token", token=world.token(1))
-                await asyncio.sleep(0.6)  # 越过旧令牌的到期
-                assert world.manager.get_user_connections(1)
+        async with self.world(**QUICK_SWEEP) as world, short_lived(world) as client:
+            assert (await client.read())["type"] == "token_expiring"
+            await client.ask(type="refresh_token", token=world.token(1))
+            await asyncio.sleep(0.5)  # 越过旧令牌的到期：时间本身就是被测的东西
+            assert world.manager.get_user_connections(1)
 
     async def test_a_silent_request_is_dropped(self) -> None:
         async with self.world(handshake_timeout_s=0.1) as world:
@@ -99,17 +106,16 @@ class SlownessBehaviour(EdgeHarness):
 
     async def test_large_frames_survive_a_full_socket(self) -> None:
         """传输里有积压时再写大帧，字节不得错乱（picows 的头部是借来的缓冲）。"""
-        async with self.world(outbox_max_bytes=64 * 1024 * 1024) as world:
-            async with deaf(world, 1) as slow:
-                sent = await stuff_until_blocked(world, 1)
-                messages = await slow.read_messages(sent)
+        async with self.world(outbox_max_bytes=64 * 1024 * 1024) as world, deaf(world, 1) as slow:
+            sent = await stuff_until_blocked(world, 1)
+            messages = await slow.read_messages(sent)
         assert [message["seq"] for message in messages] == list(range(1, sent + 1))
 
     async def test_a_client_that_does_not_leave_is_cut_off(self) -> None:
-        async with self.world(outbox_max_bytes=64 * 1024, handshake_timeout_s=0.3) as world:
-            async with deaf(world, 1):
-                await stuff(world, 1)
-                await eventually(lambda: world.manager.statistics().sockets == 0)
+        limits = {"outbox_max_bytes": 64 * 1024, "handshake_timeout_s": 0.3}
+        async with self.world(**limits) as world, deaf(world, 1):
+            await stuff(world, 1)
+            await eventually(lambda: world.manager.statistics().sockets == 0)
 
     async def test_a_ping_flood_without_reading_is_bounded(self) -> None:
         async with self.world() as world, world.live(2) as other, deaf(world, 1) as flood:

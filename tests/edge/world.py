@@ -125,12 +125,12 @@ class Client:
     async def closed(self) -> tuple[int, str]:
         """等到被关闭，返回 (码, 原因)；途中的帧不看。"""
         async with asyncio.timeout(10):
-            try:
+            with contextlib.suppress(ConnectionClosed):
                 while True:
                     await self.websocket.recv()
-            except ConnectionClosed as error:
-                assert error.rcvd is not None, "the server vanished without a close frame"
-                return error.rcvd.code, error.rcvd.reason
+        received = self.websocket.protocol.close_rcvd
+        assert received is not None, "the server vanished without a close frame"
+        return received.code, received.reason
 
 
 Serve = Callable[[World], AbstractAsyncContextManager[None]]

@@ -16,6 +16,8 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
+from meeting_push.client import PushClient, ReceivedMessage
+
 Frame = dict[str, Any]
 EPOCH = "epoch-1"
 
@@ -188,3 +190,8 @@ class Signal:
 
     async def wait(self) -> Any:
         return await asyncio.wait_for(asyncio.shield(self._future), 5)
+
+
+async def next_of(client: PushClient) -> ReceivedMessage:
+    """迭代用法的下一条，等不到就失败。"""
+    return await asyncio.wait_for(anext(client), 10)

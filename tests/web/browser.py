@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import itertools
 import json
@@ -149,10 +148,6 @@ class Page:
         await self.wait_for(
             f"{_visible(selector)} && {_find(selector)}.innerText.includes({json.dumps(text)})"
         )
-
-    async def screenshot(self, path: Path) -> None:
-        answer = await self.call("Page.captureScreenshot", format="png")
-        path.write_bytes(base64.b64decode(answer["data"]))
 
 
 class Browser:

@@ -1,6 +1,6 @@
 """profile ``edges``：用户连接的两种 edge 在同一次运行里逐项比较。
 
-每一轮每个 edge 启动两个新服务器：一个只量空闲内存（堆没有被别的事用过），一个量其余。
+每一轮每个 edge 启动一个新服务器，先量空闲内存（堆还没有被别的事用过），再量其余。
 各轮交替谁先谁后：机器上别的活动对两者一样。
 """
 
@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from typing import Final
 
 from .accounts import make_accounts
+from .crew import Crew, crew
 from .figures import EdgeFigures
 from .measurements import measure_durable, measure_fanout, measure_idle, measure_rest
 from .open_files import allow_sockets
@@ -33,23 +34,21 @@ def run_edges(
     :raises BenchError: 哪一步没有做成；此前的数字也不要了
     """
     allow_sockets(max(plan.idle_sockets, plan.fanout_sockets))  # 服务器进程继承它
-    return [
-        _measure(edge, f"{repeat + 1}/{plan.repeats} {edge}", plan, source, steps)
-        for repeat in range(plan.repeats)
-        for edge in (edges if repeat % 2 == 0 else reversed(edges))
-    ]
+    with crew() as workers:
+        return [
+            _measure(f"{repeat + 1}/{plan.repeats} {edge}", edge, plan, source, workers, steps)
+            for repeat in range(plan.repeats)
+            for edge in (edges if repeat % 2 == 0 else reversed(edges))
+        ]
 
 
 def _measure(
-    edge: str, name: str, plan: EdgesPlan, source: ServerSource, steps: Steps
+    name: str, edge: str, plan: EdgesPlan, source: ServerSource, workers: Crew, steps: Steps
 ) -> EdgeFigures:
-    with (
-        source(edge) as server,
-        Stage.set_up(server, plan) as stage,
-        steps.step(f"{name}: idle sockets") as on_progress,
-    ):
-        idle = measure_idle(stage, on_progress)
-    with source(edge) as server, Stage.set_up(server, plan) as stage:
+    with source(edge) as server:
+        stage = Stage(server, plan, workers)
+        with steps.step(f"{name}: idle sockets") as on_progress:
+            idle = measure_idle(stage, on_progress)
         accounts = make_accounts(server.target, plan.recipients)
         with steps.step(f"{name}: fan-out") as on_progress:
             fanout = measure_fanout(stage, on_progress)

@@ -46,7 +46,7 @@ class LoadProcess:
     def ask(self, order: Order, answer: type[A], timeout_s: float, on_progress: OnProgress) -> A:
         """:raises BenchError: 做不成、超时、负载进程死了"""
         deadline = time.monotonic() + timeout_s
-        self._control.send_bytes(encode(order))
+        self._send(order)
         while True:
             reply = self._reply(deadline)
             if isinstance(reply, answer):
@@ -56,6 +56,12 @@ class LoadProcess:
             if not isinstance(reply, Progress):
                 raise AssertionError(f"expected {answer.__name__}, got {type(reply).__name__}")
             on_progress(reply.done, reply.total)
+
+    def _send(self, order: Order) -> None:
+        try:
+            self._control.send_bytes(encode(order))
+        except OSError:
+            raise BenchError("the load process died") from None
 
     def _reply(self, deadline: float) -> Answer:
         try:

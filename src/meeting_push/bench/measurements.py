@@ -1,4 +1,4 @@
-"""五个数字怎么量；每个函数自己连、自己断，次序无关。"""
+"""五个数字怎么量；每个函数自己连、自己断。空闲内存要在新的服务器上最先量。"""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from .cpu_meter import CpuMeter
 from .failure import BenchError
 from .figures import DurableFigures, FanoutFigures, IdleFigures, RestFigures
 from .orders import Paced, Publish, Published, SendBurst, SendPaced, Sent
+from .plan import EdgesPlan
 from .progress import OnProgress, silent
 from .sampler import memory_use
 from .stage import ORDER_TIMEOUT_S, Stage
@@ -23,11 +24,12 @@ def measure_idle(stage: Stage, on_progress: OnProgress) -> IdleFigures:
     plan, pid = stage.plan, stage.server.pid
     with stage.connected(_users(plan.warm_sockets), 1, "count"):
         time.sleep(plan.heartbeat_interval_s / 2)
-    time.sleep(plan.settle_s / 5)
+    _calm(plan)
     before = memory_use(pid) if pid is not None else None
     with stage.connected(_users(plan.idle_sockets), 1, "count", on_progress) as elapsed:
         time.sleep(plan.settle_s)
         after = memory_use(pid) if pid is not None else None
+    _calm(plan)
     sockets = plan.idle_sockets
     return IdleFigures(
         sockets=sockets,
@@ -43,7 +45,7 @@ def measure_fanout(stage: Stage, on_progress: OnProgress) -> FanoutFigures:
     users = _users(plan.fanout_users)
     with stage.connected(users, plan.devices_per_user, "count"):
         _publish(stage, users, plan.fanout_frames // _WARM_UP_SHARE, silent)
-        server, load = CpuMeter(stage.server.pid), CpuMeter(stage.load.pid)
+        server, load = CpuMeter(stage.server.pid), CpuMeter(stage.crew.holder.pid)
         published = _publish(stage, users, plan.fanout_frames, on_progress)
         server_s, load_s = server.used_s(), load.used_s()
     frames, elapsed = published.arrived, published.elapsed_s
@@ -115,11 +117,16 @@ def _publish(stage: Stage, users: list[int], frames: int, on_progress: OnProgres
         window=plan.fanout_window_frames,
         frame_bytes=plan.frame_bytes,
     )
-    published = stage.publisher.ask(order, Published, ORDER_TIMEOUT_S, on_progress)
+    published = stage.crew.publisher.ask(order, Published, ORDER_TIMEOUT_S, on_progress)
     expected = publishes * plan.devices_per_user
     if published.arrived != expected:
         raise BenchError(f"{published.arrived} of {expected} frames arrived")
     return published
+
+
+def _calm(plan: EdgesPlan) -> None:
+    """让服务器做完断开之后的事（成批的在线状态），不算进下一个数字。"""
+    time.sleep(plan.settle_s / 5)
 
 
 def _users(count: int) -> list[int]:

@@ -1,14 +1,14 @@
-"""测量的台子：一个服务器、一个持有连接的负载进程、一个发布进程，与它们共享的计数。"""
+"""测量的台子：一个服务器，与施加负载的进程。"""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Self, TypeVar
+from typing import TypeVar
 
+from .crew import Crew
 from .failure import BenchError
-from .load_process import LoadProcess, shared_count
 from .orders import Answer, Connect, Connected, DeviceKind, Disconnect, Disconnected, Order
 from .plan import EdgesPlan
 from .progress import OnProgress, silent
@@ -25,29 +25,15 @@ A = TypeVar("A", bound=Answer)
 class Stage:
     server: ServerUnderTest
     plan: EdgesPlan
-    load: LoadProcess
-    publisher: LoadProcess
-    _received: Any
-
-    @classmethod
-    @contextlib.contextmanager
-    def set_up(cls, server: ServerUnderTest, plan: EdgesPlan) -> Iterator[Self]:
-        received = shared_count()
-        with LoadProcess(received) as load, LoadProcess(received) as publisher:
-            yield cls(server, plan, load, publisher, received)
+    crew: Crew
 
     @property
     def target(self) -> Target:
         return self.server.target
 
-    @property
-    def received(self) -> int:
-        count: int = self._received[0]
-        return count
-
     def ask(self, order: Order, answer: type[A], on_progress: OnProgress = silent) -> A:
         """请持有连接的进程做一件事。"""
-        return self.load.ask(order, answer, ORDER_TIMEOUT_S, on_progress)
+        return self.crew.holder.ask(order, answer, ORDER_TIMEOUT_S, on_progress)
 
     @contextlib.contextmanager
     def connected(

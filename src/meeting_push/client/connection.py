@@ -65,12 +65,12 @@ class Connection:
         """先送 ``greeting``，服务到连接关闭或服务器没了声息，正常返回；关闭码在套接字上。"""
         heartbeats = asyncio.create_task(self._heartbeats())
         reading = asyncio.create_task(self._read())
-        tasks = {heartbeats, reading}
+        tasks = {heartbeats, reading, asyncio.create_task(self._unblock_when_gone())}
         try:
             with contextlib.suppress(NotConnectedError):  # 读的一侧会看到关闭
                 for frame in greeting:
                     await self.send(frame)
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait({heartbeats, reading}, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
         finally:
@@ -89,6 +89,11 @@ class Connection:
                 await self._handle(wire.decode(text))
         except ConnectionClosed:
             return
+
+    async def _unblock_when_gone(self) -> None:
+        """套接字没了就不必再替应用存着：让读的一侧赶紧读完剩下的几帧，好去重连。"""
+        await self._socket.wait_closed()
+        self._intake.inbox.unbound()
 
     async def _handle(self, frame: wire.AnyServerFrame | None) -> None:
         match frame:

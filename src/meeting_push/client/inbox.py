@@ -21,6 +21,7 @@ class Inbox(Generic[T]):
         self._readable = asyncio.Event()
         self._writable = asyncio.Event()
         self._ended = False
+        self._bounded = True
 
     @property
     def full(self) -> bool:
@@ -28,7 +29,7 @@ class Inbox(Generic[T]):
 
     async def put(self, item: T) -> None:
         """可以取消：取消了就没有放进去。"""
-        while self.full and not self._ended:
+        while self.full and self._bounded and not self._ended:
             self._writable.clear()
             await self._writable.wait()
         if not self._ended:
@@ -45,8 +46,14 @@ class Inbox(Generic[T]):
         self._writable.set()
         return self._items.popleft()
 
+    def unbound(self) -> None:
+        """从此放的一侧不等，直到 ``clear``。"""
+        self._bounded = False
+        self._writable.set()
+
     def clear(self) -> list[T]:
-        """拿走全部还没取的。"""
+        """拿走全部还没取的；重新有界。"""
+        self._bounded = True
         items = list(self._items)
         self._items.clear()
         self._writable.set()

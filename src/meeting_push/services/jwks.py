@@ -18,6 +18,8 @@ FETCH_TIMEOUT_S: Final = 5.0
 LIFESPAN_S: Final = 300.0
 #: 两次取之间至少隔这么久：编造的 kid 不能让我们不停地去敲那个地址。
 COOLDOWN_S: Final = 30.0
+#: 上次没取到，而这把钥匙又不认识：隔这么久再取。
+RETRY_S: Final = 5.0
 
 
 class Jwks:
@@ -56,7 +58,8 @@ class Jwks:
         return self._known(kid)
 
     def _must_ask(self, kid: str) -> bool:
-        return kid not in self._keys and self._clock() - self._asked_at >= COOLDOWN_S
+        pause = COOLDOWN_S if self._reachable else RETRY_S
+        return kid not in self._keys and self._clock() - self._asked_at >= pause
 
     def _is_stale(self) -> bool:
         return self._clock() - self._asked_at >= LIFESPAN_S

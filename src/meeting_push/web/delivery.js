@@ -98,7 +98,7 @@ export class Delivery {
       { data: { user: state.user_id } },
       element("th", { scope: "row", textContent: name }),
       element("td", {}, element("span", { className: "state" })),
-      element("td", { className: "number", textContent: String(state.attempts) }),
+      element("td", { className: "number", textContent: state.attempts || "–" }),
       element("td", { className: "number" }),
     );
     showState(row, state);

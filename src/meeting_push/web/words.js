@@ -203,7 +203,7 @@ const preferred = (navigator.language || "en").toLowerCase();
 const words = preferred.startsWith("zh") ? dictionaries.zh : dictionaries.en;
 /** 时间的写法跟随界面语言，地区习惯（12/24 小时）跟随浏览器。 */
 const locale = preferred.startsWith("zh") || preferred.startsWith("en") ? navigator.language : "en";
-const clock = new Intl.DateTimeFormat(locale, { hour: "2-digit", minute: "2-digit" });
+const clock = new Intl.DateTimeFormat(locale, { timeStyle: "short" });
 const day = new Intl.DateTimeFormat(locale, { month: "short", day: "numeric" });
 const date = new Intl.DateTimeFormat(locale, { dateStyle: "medium" });
 const full = new Intl.DateTimeFormat(locale, { dateStyle: "long", timeStyle: "short" });

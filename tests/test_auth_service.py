@@ -1,0 +1,420 @@
+"""``AuthService`` 与它的零件：账号、登录、刷新、限速、密码、密钥文件。"""
+
+from __future__ import annotations
+
+import asyncio
+import stat
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from loguru import logger
+from sqlalchemy import delete, select, update
+
+from meeting_push.errors import (
+    BadCredentialsError,
+    ConfigurationError,
+    ForbiddenError,
+    InvalidInputError,
+    InvalidTokenError,
+    RateLimitedError,
+    TokenExpiredError,
+    TokenRevokedError,
+    UsernameTakenError,
+)
+from meeting_push.model import ADMIN_ROLE
+from meeting_push.services.access_tokens import AccessTokens
+from meeting_push.services.attempt_window import AttemptWindow
+from meeting_push.services.auth_service import AuthService
+from meeting_push.services.passwords import Passwords
+from meeting_push.services.secret_file import FILE_NAME, load_or_create_secret
+from meeting_push.settings import Settings
+from meeting_push.storage.database import Database
+from meeting_push.storage.tables import refresh_tokens, users
+
+SECRET = "0123456789abcdef0123456789abcdef"
+NOW = 1_800_000_000_000
+HERE = "192.0.2.1"
+PASSWORD = "correct horse"
+FAST = Passwords(time_cost=1, memory_cost_kib=8)
+
+
+class FakeClock:
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def __call__(self) -> int:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    database = Database(database_url)
+    await database.migrate()
+    yield database
+    await database.dispose()
+
+
+@pytest.fixture
+def auth(database: Database, clock: FakeClock) -> AuthService:
+    return service(database, clock)
+
+
+@pytest.fixture
+def log() -> Iterator[list[str]]:
+    """每条日志：事件名与字段。"""
+    lines: list[str] = []
+    sink = logger.add(lambda m: lines.append(f"{m.record['message']} {m.record['extra']}"))
+    yield lines
+    logger.remove(sink)
+
+
+def service(database: Database, clock: FakeClock, **options: Any) -> AuthService:
+    settings = Settings(**options)
+    tokens = AccessTokens(settings, SECRET, clock)
+    return AuthService(settings, database, tokens, passwords=FAST, clock=clock)
+
+
+async def test_whoever_registers_can_log_in(auth: AuthService) -> None:
+    user = await auth.register("alice", PASSWORD)
+    pair = await auth.login("ALICE", PASSWORD, HERE)
+    principal = await auth.verify_access_token(pair.access_token)
+    assert (principal.user_id, principal.role, principal.name) == (user.id, "user", "alice")
+    assert principal.session_id is not None
+
+
+async def test_registration_can_be_turned_off_except_for_operators(
+    database: Database, clock: FakeClock
+) -> None:
+    closed = service(database, clock, registration_enabled=False)
+    with pytest.raises(ForbiddenError):
+        await closed.register("alice", PASSWORD)
+    assert (await closed.create_user("root", PASSWORD, ADMIN_ROLE)).role == ADMIN_ROLE
+
+
+@pytest.mark.parametrize("name", ["bob", "王小明", "a.b_c@d+e-f", "é" * 64, "ｂｏｂ"])
+async def test_sensible_usernames_are_accepted(auth: AuthService, name: str) -> None:
+    await auth.register(name, PASSWORD)
+    assert await auth.login(name, PASSWORD, HERE)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "ab", "x" * 65, "a b c", " bob", "bob\n", "b\0b", "b\u200bob", "\ud800xx", "a/b", "ﷺ" * 9],
+    ids=ascii,
+)
+async def test_other_usernames_are_bad_input(auth: AuthService, name: str) -> None:
+    with pytest.raises(InvalidInputError):
+        await auth.register(name, PASSWORD)
+    with pytest.raises(BadCredentialsError):
+        await auth.login(name, PASSWORD, HERE)
+
+
+@pytest.mark.parametrize("password", ["", "short", "x" * 1025, "密" * 342, "\ud800" * 9], ids=ascii)
+async def test_too_short_too_long_and_unencodable_passwords_are_bad_input(
+    auth: AuthService, password: str
+) -> None:
+    with pytest.raises(InvalidInputError):
+        await auth.register("alice", password)
+
+
+@pytest.mark.parametrize("password", ["p" * 8, "密" * 341, "nul\0nul\0", " " * 8])
+async def test_any_other_password_works(auth: AuthService, password: str) -> None:
+    await auth.register("alice", password)
+    assert await auth.login("alice", password, HERE)
+
+
+async def test_a_name_is_taken_whatever_its_case(auth: AuthService) -> None:
+    await auth.register("alice", PASSWORD)
+    with pytest.raises(UsernameTakenError):
+        await auth.register("Alice", PASSWORD)
+
+
+@pytest.mark.parametrize(
+    ("name", "password"),
+    [("alice", "wrong horse"), ("nobody", PASSWORD), ("alice", ""), ("alice", "x" * 5000)],
+)
+async def test_wrong_credentials_are_refused_without_saying_which(
+    auth: AuthService, name: str, password: str
+) -> None:
+    await auth.register("alice", PASSWORD)
+    with pytest.raises(BadCredentialsError) as caught:
+        await auth.login(name, password, HERE)
+    assert str(caught.value) == "wrong username or password"
+
+
+async def test_an_unknown_user_costs_as_many_hashes_as_a_known_one(
+    auth: AuthService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await auth.register("alice", PASSWORD)
+    checked: list[str] = []
+    matches = FAST._matches
+    monkeypatch.setattr(FAST, "_matches", lambda h, p: checked.append(h) or matches(h, p))
+    for name in ("alice", "nobody"):
+        with pytest.raises(BadCredentialsError):
+            await auth.login(name, "wrong horse", HERE)
+    assert len(checked) == 2
+
+
+async def test_a_disabled_account_can_not_log_in(auth: AuthService, database: Database) -> None:
+    await auth.register("alice", PASSWORD)
+    async with database.transaction() as connection:
+        await connection.execute(update(users).values(disabled_at=NOW))
+    with pytest.raises(BadCredentialsError):
+        await auth.login("alice", PASSWORD, HERE)
+
+
+async def fail_to_log_in(auth: AuthService, times: int, name: str = "alice") -> None:
+    for _ in range(times):
+        with pytest.raises(BadCredentialsError):
+            await auth.login(name, "wrong horse", HERE)
+
+
+async def test_after_five_failures_even_the_right_password_must_wait(
+    auth: AuthService, clock: FakeClock
+) -> None:
+    await auth.register("alice", PASSWORD)
+    await fail_to_log_in(auth, 5)
+    with pytest.raises(RateLimitedError) as caught:
+        await auth.login("Alice", PASSWORD, HERE)
+    assert caught.value.retry_after_s == 300
+    assert await auth.login("alice", PASSWORD, "192.0.2.99")
+    clock.now += 300_000
+    assert await auth.login("alice", PASSWORD, HERE)
+
+
+async def test_a_success_forgives_the_failures(auth: AuthService) -> None:
+    await auth.register("alice", PASSWORD)
+    for _ in range(3):
+        await fail_to_log_in(auth, 4)
+        await auth.login("alice", PASSWORD, HERE)
+
+
+async def test_concurrent_guesses_do_not_slip_past_the_limit(auth: AuthService) -> None:
+    await auth.register("alice", PASSWORD)
+    results = await asyncio.gather(
+        *(auth.login("alice", "wrong horse", HERE) for _ in range(20)), return_exceptions=True
+    )
+    assert sum(isinstance(result, BadCredentialsError) for result in results) == 5
+
+
+async def test_one_address_can_not_try_a_password_on_everybody(auth: AuthService) -> None:
+    for n in range(100):
+        await fail_to_log_in(auth, 1, f"user{n}")
+    with pytest.raises(RateLimitedError):
+        await auth.login("user100", PASSWORD, HERE)
+
+
+async def test_refreshing_gives_new_tokens_of_the_same_session(auth: AuthService) -> None:
+    await auth.register("alice", PASSWORD)
+    first = await auth.login("alice", PASSWORD, HERE)
+    second = await auth.refresh(first.refresh_token, HERE)
+    before, after = [await auth.verify_access_token(p.access_token) for p in (first, second)]
+    assert second.refresh_token != first.refresh_token
+    assert after.session_id == before.session_id
+    assert await auth.refresh(second.refresh_token, HERE)
+
+
+async def test_reusing_a_refresh_token_revokes_the_whole_session(
+    auth: AuthService, log: list[str]
+) -> None:
+    await auth.register("alice", PASSWORD)
+    stolen = (await auth.login("alice", PASSWORD, HERE)).refresh_token
+    newest = (await auth.refresh(stolen, HERE)).refresh_token
+    for token in (stolen, newest, stolen):
+        with pytest.raises(TokenRevokedError):
+            await auth.refresh(token, HERE)
+    assert any("auth_refresh_reused" in line for line in log)
+
+
+async def test_a_reuse_leaves_other_sessions_alone(auth: AuthService) -> None:
+    await auth.register("alice", PASSWORD)
+    phone, laptop = [await auth.login("alice", PASSWORD, HERE) for _ in range(2)]
+    await auth.refresh(phone.refresh_token, HERE)
+    with pytest.raises(TokenRevokedError):
+        await auth.refresh(phone.refresh_token, HERE)
+    assert await auth.refresh(laptop.refresh_token, HERE)
+
+
+async def test_of_concurrent_refreshes_at_most_one_wins(auth: AuthService) -> None:
+    await auth.register("alice", PASSWORD)
+    token = (await auth.login("alice", PASSWORD, HERE)).refresh_token
+    results = await asyncio.gather(
+        *(auth.refresh(token, HERE) for _ in range(8)), return_exceptions=True
+    )
+    assert sum(isinstance(result, TokenRevokedError) for result in results) >= 7
+
+
+@pytest.mark.parametrize("token", ["", "unknown", "é", "\ud800", "x" * 4096], ids=ascii)
+async def test_an_unknown_refresh_token_is_invalid(auth: AuthService, token: str) -> None:
+    with pytest.raises(InvalidTokenError):
+        await auth.refresh(token[:4096], HERE)
+
+
+async def test_an_access_token_is_no_refresh_token(auth: AuthService) -> None:
+    await auth.register("alice", PASSWORD)
+    pair = await auth.login("alice", PASSWORD, HERE)
+    with pytest.raises(InvalidTokenError):
+        await auth.refresh(pair.access_token, HERE)
+    with pytest.raises(InvalidTokenError):
+        await auth.verify_access_token(pair.refresh_token)
+
+
+async def test_an_old_refresh_token_has_expired(auth: AuthService, clock: FakeClock) -> None:
+    await auth.register("alice", PASSWORD)
+    token = (await auth.login("alice", PASSWORD, HERE)).refresh_token
+    clock.now += Settings().refresh_token_ttl_s * 1000
+    with pytest.raises(TokenExpiredError):
+        await auth.refresh(token, HERE)
+
+
+@pytest.mark.parametrize("gone", [False, True], ids=["disabled", "deleted"])
+async def test_a_disabled_or_deleted_account_can_not_refresh(
+    auth: AuthService, database: Database, gone: bool
+) -> None:
+    await auth.register("alice", PASSWORD)
+    token = (await auth.login("alice", PASSWORD, HERE)).refresh_token
+    change = delete(users) if gone else update(users).values(disabled_at=NOW)
+    async with database.transaction() as connection:
+        await connection.execute(change)
+    # 删除账号时，它的令牌由外键一并删去
+    with pytest.raises(InvalidTokenError if gone else TokenRevokedError):
+        await auth.refresh(token, HERE)
+
+
+async def test_logging_out_ends_the_session(auth: AuthService) -> None:
+    await auth.register("alice", PASSWORD)
+    pair = await auth.login("alice", PASSWORD, HERE)
+    principal = await auth.verify_access_token(pair.access_token)
+    await auth.logout(principal)
+    await auth.logout(principal)
+    with pytest.raises(TokenRevokedError):
+        await auth.refresh(pair.refresh_token, HERE)
+
+
+async def test_a_token_without_a_session_logs_out_harmlessly(auth: AuthService) -> None:
+    await auth.logout(await auth.verify_access_token(auth.issue_access_token(1)))
+
+
+async def test_logging_in_clears_away_expired_refresh_tokens(
+    auth: AuthService, database: Database, clock: FakeClock
+) -> None:
+    await auth.register("alice", PASSWORD)
+    for _ in range(3):
+        await auth.login("alice", PASSWORD, HERE)
+    clock.now += Settings().refresh_token_ttl_s * 1000
+    await auth.login("alice", PASSWORD, HERE)
+    async with database.connect() as connection:
+        assert len((await connection.execute(select(refresh_tokens))).all()) == 1
+
+
+async def test_sec_2_neither_password_nor_token_is_stored_logged_or_shown(
+    auth: AuthService, database: Database, log: list[str]
+) -> None:
+    await auth.register("alice", PASSWORD)
+    pair = await auth.login("alice", PASSWORD, HERE)
+    await auth.refresh(pair.refresh_token, HERE)
+    with pytest.raises(TokenRevokedError):
+        await auth.refresh(pair.refresh_token, HERE)
+    await fail_to_log_in(auth, 1)
+    async with database.connect() as connection:
+        stored = [
+            (await connection.execute(select(table))).all() for table in (users, refresh_tokens)
+        ]
+    everything = f"{stored} {log} {pair!r}"
+    for secret in (PASSWORD, "wrong horse", pair.refresh_token, pair.access_token):
+        assert secret not in everything
+
+
+async def test_a_failed_login_is_logged_with_name_address_and_reason(
+    auth: AuthService, log: list[str]
+) -> None:
+    await fail_to_log_in(auth, 1, "nobody")
+    [line] = [line for line in log if line.startswith("auth_login_failed")]
+    assert all(word in line for word in ("nobody", HERE, "unknown_user"))
+
+
+async def test_hashing_does_not_block_the_loop() -> None:
+    slow = Passwords(time_cost=4, memory_cost_kib=32 * 1024)
+    hashing = asyncio.create_task(slow.hash(PASSWORD))
+    turns = 0
+    while not hashing.done():
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns > 10
+
+
+async def test_too_many_waiting_password_checks_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("meeting_push.services.passwords._MAX_WAITING", 3)
+    results = await asyncio.gather(
+        *(FAST.verify(None, PASSWORD) for _ in range(5)), return_exceptions=True
+    )
+    assert sum(isinstance(result, RateLimitedError) for result in results) == 2
+    assert await FAST.verify(None, PASSWORD) is False
+
+
+def test_a_window_slides(clock: FakeClock) -> None:
+    window = AttemptWindow(2, 1000, clock=clock)
+    window.count("k")
+    clock.now += 600
+    window.count("k")
+    with pytest.raises(RateLimitedError) as caught:
+        window.check("k")
+    assert caught.value.retry_after_s == 1
+    clock.now += 400
+    window.check("k")
+
+
+def test_the_memory_of_a_window_is_bounded(clock: FakeClock) -> None:
+    window = AttemptWindow(1, 1000, max_keys=100, clock=clock)
+    for n in range(1_000):
+        window.count(f"k{n}")
+    assert len(window._times) == 100
+    window.check("k0")
+    with pytest.raises(RateLimitedError):
+        window.check("k999")
+
+
+def test_the_secret_is_made_once_and_only_its_owner_can_read_it(tmp_path: Path) -> None:
+    first = load_or_create_secret(tmp_path / "data")
+    assert load_or_create_secret(tmp_path / "data") == first
+    assert len(first) >= 64
+    path = tmp_path / "data" / FILE_NAME
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert [entry.name for entry in path.parent.iterdir()] == [FILE_NAME]
+
+
+def test_processes_that_start_together_get_the_same_secret(tmp_path: Path) -> None:
+    code = (
+        "import sys, pathlib; from meeting_push.services.secret_file import *;"
+        "print(load_or_create_secret(pathlib.Path(sys.argv[1])))"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    children = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(4)]
+    secrets = {child.communicate()[0] for child in children}
+    assert len(secrets) == 1
+    assert b"\n" in secrets.pop()
+
+
+@pytest.mark.parametrize("content", ["", "short", "é" * 40])
+def test_a_damaged_secret_file_is_refused_not_replaced(tmp_path: Path, content: str) -> None:
+    (tmp_path / FILE_NAME).write_text(content, "utf-8")
+    with pytest.raises(ConfigurationError):
+        load_or_create_secret(tmp_path)
+    assert (tmp_path / FILE_NAME).read_text("utf-8") == content
+
+
+def test_an_unwritable_data_folder_is_a_configuration_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigurationError):
+        load_or_create_secret(tmp_path / "file")
