@@ -16,7 +16,7 @@ from jwt.algorithms import HMACAlgorithm, RSAAlgorithm
 from meeting_push.errors import InvalidTokenError, UnavailableError
 from meeting_push.services.access_tokens import AccessTokens
 from meeting_push.services.jwks import COOLDOWN_S, LIFESPAN_S, RETRY_S, Jwks
-from meeting_push.settings import Settings
+from meeting_push.settings import load_settings
 
 NOW = 1_800_000_000
 KEYS = {name: rsa.generate_private_key(public_exponent=65537, key_size=2048) for name in ("a", "b")}
@@ -94,7 +94,7 @@ def jwks(server: JwksServer, clock: FakeClock) -> Jwks:
 
 
 def tokens(server: JwksServer) -> AccessTokens:
-    settings = Settings(jwt_algorithms=("RS256", "HS256"), jwt_jwks_url=server.url)
+    settings = load_settings(jwt_algorithms=("RS256", "HS256"), jwt_jwks_url=server.url)
     return AccessTokens(settings, "0123456789abcdef0123456789abcdef", lambda: NOW * 1000)
 
 

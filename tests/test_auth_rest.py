@@ -32,7 +32,7 @@ from meeting_push.router.security import Security
 from meeting_push.services.access_tokens import AccessTokens
 from meeting_push.services.auth_service import AuthService
 from meeting_push.services.passwords import Passwords
-from meeting_push.settings import Settings
+from meeting_push.settings import load_settings
 from meeting_push.storage.database import Database
 
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -47,7 +47,7 @@ class Numbers(BaseModel):
 async def auth(tmp_path: Path) -> AsyncIterator[AuthService]:
     database = Database(f"sqlite:///{tmp_path}/x.db")
     await database.migrate()
-    settings = Settings()
+    settings = load_settings()
     tokens = AccessTokens(settings, SECRET)
     yield AuthService(settings, database, tokens, passwords=Passwords(1, 8))
     await database.dispose()

@@ -31,7 +31,7 @@ from meeting_push.services.attempt_window import AttemptWindow
 from meeting_push.services.auth_service import AuthService
 from meeting_push.services.passwords import Passwords
 from meeting_push.services.secret_file import FILE_NAME, load_or_create_secret
-from meeting_push.settings import Settings
+from meeting_push.settings import load_settings
 from meeting_push.storage.database import Database
 from meeting_push.storage.tables import refresh_tokens, users
 
@@ -39,7 +39,6 @@ SECRET = "0123456789abcdef0123456789abcdef"
 NOW = 1_800_000_000_000
 HERE = "192.0.2.1"
 PASSWORD = "correct horse"
-FAST = Passwords(time_cost=1, memory_cost_kib=8)
 
 
 class FakeClock:
@@ -77,10 +76,14 @@ def log() -> Iterator[list[str]]:
     logger.remove(sink)
 
 
+def fast_passwords(**options: int) -> Passwords:
+    return Passwords(time_cost=1, memory_cost_kib=8, **options)
+
+
 def service(database: Database, clock: FakeClock, **options: Any) -> AuthService:
-    settings = Settings(**options)
+    settings = load_settings(**options)
     tokens = AccessTokens(settings, SECRET, clock)
-    return AuthService(settings, database, tokens, passwords=FAST, clock=clock)
+    return AuthService(settings, database, tokens, passwords=fast_passwords(), clock=clock)
 
 
 async def test_whoever_registers_can_log_in(auth: AuthService) -> None:
@@ -152,16 +155,22 @@ async def test_wrong_credentials_are_refused_without_saying_which(
 
 
 async def test_an_unknown_user_costs_as_many_hashes_as_a_known_one(
-    auth: AuthService, monkeypatch: pytest.MonkeyPatch
+    database: Database, clock: FakeClock
 ) -> None:
+    class Counting(Passwords):
+        checked = 0
+
+        def _matches(self, password_hash: str, password: str) -> bool:
+            self.checked += 1
+            return super()._matches(password_hash, password)
+
+    counting, settings = Counting(1, 8), load_settings()
+    tokens = AccessTokens(settings, SECRET)
+    auth = AuthService(settings, database, tokens, passwords=counting, clock=clock)
     await auth.register("alice", PASSWORD)
-    checked: list[str] = []
-    matches = FAST._matches
-    monkeypatch.setattr(FAST, "_matches", lambda h, p: checked.append(h) or matches(h, p))
     for name in ("alice", "nobody"):
-        with pytest.raises(BadCredentialsError):
-            await auth.login(name, "wrong horse", HERE)
-    assert len(checked) == 2
+        await fail_to_log_in(auth, 1, name)
+    assert counting.checked == 2
 
 
 async def test_a_disabled_account_can_not_log_in(auth: AuthService, database: Database) -> None:
@@ -271,7 +280,7 @@ async def test_an_access_token_is_no_refresh_token(auth: AuthService) -> None:
 async def test_an_old_refresh_token_has_expired(auth: AuthService, clock: FakeClock) -> None:
     await auth.register("alice", PASSWORD)
     token = (await auth.login("alice", PASSWORD, HERE)).refresh_token
-    clock.now += Settings().refresh_token_ttl_s * 1000
+    clock.now += load_settings().refresh_token_ttl_s * 1000
     with pytest.raises(TokenExpiredError):
         await auth.refresh(token, HERE)
 
@@ -310,7 +319,7 @@ async def test_logging_in_clears_away_expired_refresh_tokens(
     await auth.register("alice", PASSWORD)
     for _ in range(3):
         await auth.login("alice", PASSWORD, HERE)
-    clock.now += Settings().refresh_token_ttl_s * 1000
+    clock.now += load_settings().refresh_token_ttl_s * 1000
     await auth.login("alice", PASSWORD, HERE)
     async with database.connect() as connection:
         assert len((await connection.execute(select(refresh_tokens))).all()) == 1
@@ -352,15 +361,13 @@ async def test_hashing_does_not_block_the_loop() -> None:
     assert turns > 10
 
 
-async def test_too_many_waiting_password_checks_are_refused(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("meeting_push.services.passwords._MAX_WAITING", 3)
+async def test_too_many_waiting_password_checks_are_refused() -> None:
+    passwords = fast_passwords(max_waiting=3)
     results = await asyncio.gather(
-        *(FAST.verify(None, PASSWORD) for _ in range(5)), return_exceptions=True
+        *(passwords.verify(None, PASSWORD) for _ in range(5)), return_exceptions=True
     )
     assert sum(isinstance(result, RateLimitedError) for result in results) == 2
-    assert await FAST.verify(None, PASSWORD) is False
+    assert await passwords.verify(None, PASSWORD) is False
 
 
 def test_a_window_slides(clock: FakeClock) -> None:

@@ -25,7 +25,7 @@ from meeting_push.errors import (
 )
 from meeting_push.model import Principal
 from meeting_push.services.access_tokens import AccessTokens
-from meeting_push.settings import Settings
+from meeting_push.settings import load_settings
 
 SECRET = "0123456789abcdef0123456789abcdef"
 NOW = 1_800_000_000_000
@@ -57,7 +57,7 @@ def clock() -> FakeClock:
 
 
 def verifier(clock: Callable[[], int] = lambda: NOW, **options: Any) -> AccessTokens:
-    settings = Settings(jwt_secret=SecretStr(SECRET), **options)
+    settings = load_settings(jwt_secret=SecretStr(SECRET), **options)
     return AccessTokens(settings, SECRET, clock)
 
 
@@ -250,7 +250,7 @@ async def test_a_token_without_a_signature_is_invalid(name: str) -> None:
 
 async def test_an_algorithm_that_is_not_allowed_is_invalid() -> None:
     key = SECRET * 2
-    tokens = AccessTokens(Settings(), key, lambda: NOW)
+    tokens = AccessTokens(load_settings(), key, lambda: NOW)
     await tokens.verify_access_token(signed(key))
     with pytest.raises(InvalidTokenError):
         await tokens.verify_access_token(signed(key, "HS512"))
@@ -310,7 +310,7 @@ def test_keys_that_can_not_work_are_refused_at_the_start(options: dict[str, Any]
 @pytest.mark.parametrize("secret", [None, "", RSA_PEM.decode()])
 def test_a_missing_or_public_secret_is_refused(secret: str | None) -> None:
     with pytest.raises(ConfigurationError):
-        AccessTokens(Settings(), secret)
+        AccessTokens(load_settings(), secret)
 
 
 @pytest.mark.parametrize(

@@ -213,9 +213,7 @@ async def test_sec_1_the_ack_of_a_stranger_changes_nothing(
         await phone.ack(message_id)
         await phone.round_trip()
     async with device(server.ws_url(bob.user_id), bob) as phone:
-        ids = [
-            (await phone.next_message())["message_id"] for _ in range(phone.welcome["pending"])
-        ]
+        ids = [(await phone.next_message())["message_id"] for _ in range(phone.welcome["pending"])]
     assert message_id in ids
     assert (await delivery(server.base_url, alice, message_id))["delivered"] == 0
 
@@ -245,7 +243,7 @@ def _claims(user_id: int, **changes: Any) -> dict[str, Any]:
 
 
 def _unsigned(user_id: int) -> str:
-    return jwt.encode(_claims(user_id), None, algorithm="none")
+    return jwt.encode(_claims(user_id), "", algorithm="none")
 
 
 def _signed_with_a_public_key(user_id: int) -> str:
@@ -287,7 +285,7 @@ def _signed_with_a_public_key(user_id: int) -> str:
 async def test_a_forged_token_is_unauthorised(
     server: ServerProcess, alice: Person, forge: Any, code: str
 ) -> None:
-    headers = {"authorization": f"Bearer {forge(alice.user_id)}".encode()}
+    headers = {b"authorization": f"Bearer {forge(alice.user_id)}".encode()}
     async with httpx.AsyncClient(base_url=server.base_url, trust_env=False) as api:
         answer = await api.get("/api/v1/messages", headers=headers)
     assert (answer.status_code, answer.json()["error"]["code"]) == (401, code)
@@ -304,7 +302,11 @@ async def test_sec_2_no_token_appears_in_the_log(server: ServerProcess, alice: P
 
 
 def test_garbage_on_the_port_does_not_hurt_the_others(server: ServerProcess) -> None:
-    for garbage in (b"\x00" * 64, b"GET /ws/user/1/messages HTTP/1.1\r\n" + b"a" * 100_000, b"\r\n"):
+    for garbage in (
+        b"\x00" * 64,
+        b"GET /ws/user/1/messages HTTP/1.1\r\n" + b"a" * 100_000,
+        b"\r\n",
+    ):
         with socket.create_connection(("127.0.0.1", server.port), timeout=5) as raw:
             raw.sendall(garbage)
     assert server.is_ready()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import TypedDict
 
 import pytest
 
@@ -16,10 +17,17 @@ from tests.support.people import Person, api_of, delivery, device, register, sen
 from tests.support.server_process import ServerProcess
 
 
+class Parts(TypedDict, total=False):
+    """外部部件的地址；空即内嵌 Redis 与 SQLite。"""
+
+    redis_url: str
+    database_url: str
+
+
 @pytest.fixture(scope="module", params=["embedded-sqlite", "redis7-postgres"])
 def parts(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[str, str]]:
+) -> Iterator[Parts]:
     """两个服务器共用的部件；内嵌组合里第二个服务器连第一个的 Redis。"""
     if request.param == "embedded-sqlite":
         yield {}
@@ -32,9 +40,7 @@ def parts(
 
 
 @pytest.fixture(scope="module")
-def server(
-    parts: dict[str, str], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[ServerProcess]:
+def server(parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     with ServerProcess(tmp_path_factory.mktemp("first"), **parts) as process:
         yield process
 
@@ -58,6 +64,10 @@ async def carol(server: ServerProcess) -> AsyncIterator[Person]:
         for _ in range(phone.welcome["pending"]):
             await phone.ack((await phone.next_message())["message_id"])
         await phone.round_trip()
+
+
+async def delivered_count(server: ServerProcess, sender: Person, message_id: str) -> int:
+    return int((await delivery(server.base_url, sender, message_id))["delivered"])
 
 
 async def test_every_online_device_has_it_at_once(
@@ -89,7 +99,7 @@ async def test_dlv_4_delivered_is_set_by_the_ack_alone(
         await phone.ack(message_id)
 
         async def delivered() -> bool:
-            return (await delivery(server.base_url, alice, message_id))["delivered"] == 1
+            return await delivered_count(server, alice, message_id) == 1
 
         await eventually(delivered)
         state = (await delivery(server.base_url, alice, message_id))["recipients"][0]
@@ -114,7 +124,7 @@ async def test_after_the_ack_it_does_not_come_again(
         await phone.ack(message_id)
 
         async def delivered() -> bool:
-            return (await delivery(server.base_url, alice, message_id))["delivered"] == 1
+            return await delivered_count(server, alice, message_id) == 1
 
         await eventually(delivered)
 
@@ -153,12 +163,12 @@ async def test_urgent_messages_are_flushed_first(
 
 async def test_two_server_processes_deliver_to_a_user_on_both(
     server: ServerProcess,
-    parts: dict[str, str],
+    parts: Parts,
     alice: Person,
     bob: Person,
     tmp_path: Path,
 ) -> None:
-    shared = dict(parts)
+    shared = parts
     if not parts:
         data = server.directory / "data"
         shared = {

@@ -31,6 +31,7 @@ from .router.errors import install_error_handlers
 from .router.message_manage import message_router, user_messages_router
 from .router.ops import ops_endpoint, ops_router
 from .router.security import Security
+from .router.web import web_router
 from .samples import edge_samples, worker_samples
 from .services.access_tokens import AccessTokens
 from .services.auth_service import AuthService
@@ -217,6 +218,7 @@ class MeetingPush:
                 )
             )
             router.include_router(api)
+            router.include_router(web_router())
         if settings.role.holds_sockets:
             router.include_router(user_messages_router(self.manager))
         return router
@@ -308,4 +310,3 @@ def create_app(push: MeetingPush) -> FastAPI:
     install_error_handlers(app)
     app.include_router(push.router)
     return app
-

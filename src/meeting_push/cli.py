@@ -20,7 +20,6 @@ from rich.console import Console
 from rich.table import Table
 
 from . import demo, doctor
-
 from .client.push_client import PushClient
 from .client.rest_client import RestClient
 from .errors import ConfigurationError, InvalidInputError, MeetingPushError
@@ -105,9 +104,7 @@ def send(
     access = token or _sign(load_settings(data_dir=data_dir), sender_id)
 
     async def run() -> None:
-        sent = await RestClient(url, access).send(
-            recipients, title, content, priority=priority
-        )
+        sent = await RestClient(url, access).send(recipients, title, content, priority=priority)
         sys.stdout.write(f"{sent.message_id}\n")
 
     asyncio.run(run())

@@ -15,8 +15,8 @@ from rich.console import Console
 
 from .errors import MeetingPushError
 from .redis.address import RedisAddress
-from .redis.server_binary import find_server
 from .redis.lean import LeanConnection
+from .redis.server_binary import find_server
 from .settings import Settings
 from .storage.database import Database
 
@@ -107,7 +107,7 @@ async def _database(settings: Settings) -> Finding:
     database = Database(settings.sql_url, settings.database_timeout_s)
     kind = "SQLite" if database.is_sqlite else "PostgreSQL"
     try:
-        if database.is_sqlite and not Path(settings.data_dir).exists():
+        if database.is_sqlite and not _exists(settings.data_dir):
             return Finding("database", True, "SQLite: will be made on the first start")
         await database.ping()
         pending = await database.needs_migration()
@@ -125,10 +125,9 @@ async def _open_files(_: Settings) -> Finding:
 
 
 async def _backlog(_: Settings) -> Finding:
-    path = Path("/proc/sys/net/core/somaxconn")
-    if not path.exists():
+    size = _somaxconn()
+    if size is None:
         return Finding("backlog", True, "not Linux: not checked")
-    size = int(path.read_text())
     advice = f"sysctl net.core.somaxconn={WANTED_BACKLOG} or more, for reconnect storms"
     return Finding("backlog", size >= WANTED_BACKLOG, f"somaxconn {size}", advice)
 
@@ -143,6 +142,15 @@ async def _port(settings: Settings) -> Finding:
         except OSError as error:
             return Finding("port", False, f"{where}: {error.strerror}", "choose another --port")
     return Finding("port", True, f"{where} is free")
+
+
+def _exists(path: Path) -> bool:
+    return path.exists()
+
+
+def _somaxconn() -> int | None:
+    path = Path("/proc/sys/net/core/somaxconn")
+    return int(path.read_text()) if path.exists() else None
 
 
 def _fields(info: bytes) -> dict[str, str]:

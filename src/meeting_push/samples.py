@@ -21,7 +21,9 @@ def edge_samples(edge: EdgeStatistics) -> Iterator[Sample]:
     yield Sample("heartbeats", "counter", "heartbeats received", edge.heartbeats)
     yield Sample("bad_frames", "counter", "refused client frames", edge.bad_frames)
     yield Sample("auth_failures", "counter", "refused handshakes", edge.auth_failures)
-    yield Sample("flushed_messages", "counter", "messages sent from a mailbox", edge.flushed_messages)
+    yield Sample(
+        "flushed_messages", "counter", "messages sent from a mailbox", edge.flushed_messages
+    )
     for reason, count in edge.drops.items():
         yield Sample("drops", "counter", "frames not pushed", count, {"reason": reason})
     for code, count in edge.closes.items():

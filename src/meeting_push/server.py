@@ -93,7 +93,8 @@ async def local_parts(settings: Settings) -> AsyncIterator[Settings]:
 @contextlib.asynccontextmanager
 async def _front(push: MeetingPush, settings: Settings, sock: socket.socket) -> AsyncIterator[None]:
     """对外的一面：网关角色是裸的 picows，其余是 uvicorn（同一端口，两种速度）。"""
-    if settings.role is Role.GATEWAY and settings.edge == "native":
+    native = settings.edge == "native"
+    if settings.role is Role.GATEWAY and native:
         server = await serve_native(push.manager, sock=sock, ops=push.ops_endpoint)
         try:
             yield
@@ -103,7 +104,8 @@ async def _front(push: MeetingPush, settings: Settings, sock: socket.socket) -> 
     http = _Server(
         uvicorn.Config(
             create_app(push),
-            ws=native_edge(push.manager) if settings.edge == "native" else "websockets-sansio",
+            # 类型写的是 type[Protocol]，uvicorn 只是调用它（见 docs/adr/0002）
+            ws=native_edge(push.manager) if native else "websockets-sansio",  # type: ignore[arg-type]
             ws_max_size=settings.max_frame_bytes,
             ws_per_message_deflate=False,
             loop="none",
@@ -202,4 +204,3 @@ async def _end_child(child: asyncio.subprocess.Process, grace_s: float) -> None:
     except TimeoutError:
         child.kill()
         await child.wait()
-

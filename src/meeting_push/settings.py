@@ -47,9 +47,9 @@ class Settings(BaseSettings):
 
     # 进程
     host: str = "127.0.0.1"
-    port: int = Field(8000, ge=0, le=65535)
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
     role: Role = Role.ALL
-    workers: int = Field(1, ge=1, le=256)
+    workers: Annotated[int, Field(ge=1, le=256)] = 1
     data_dir: Path = Path("data")
     redis_url: str | None = None  # None → 内嵌 Redis
     database_url: str | None = None  # None → data_dir 里的 SQLite
@@ -58,7 +58,7 @@ class Settings(BaseSettings):
     log_json: bool = False
     reuse_port: bool = False  # 多个进程共用一个端口；--workers 自动打开
     die_with_parent: bool = False  # 父进程一死就收到 SIGTERM；--workers 的子进程用
-    max_request_bytes: int = Field(8 * 1024 * 1024, ge=1024)
+    max_request_bytes: Annotated[int, Field(ge=1024)] = 8 * 1024 * 1024
 
     # 认证
     jwt_secret: SecretStr | None = None  # None → data_dir 里生成一个并说明
@@ -67,13 +67,13 @@ class Settings(BaseSettings):
     jwt_jwks_url: str | None = None
     jwt_audience: str = "meeting-push"
     jwt_issuer: str | None = None
-    jwt_leeway_s: int = Field(10, ge=0, le=300)
+    jwt_leeway_s: Annotated[int, Field(ge=0, le=300)] = 10
     jwt_claim_user_id: str = "sub"
     jwt_claim_role: str = "role"
     jwt_claim_name: str = "name"
     jwt_claim_session: str = "sid"
-    access_token_ttl_s: int = Field(900, ge=1)
-    refresh_token_ttl_s: int = Field(30 * 86400, ge=1)
+    access_token_ttl_s: Annotated[int, Field(ge=1)] = 900
+    refresh_token_ttl_s: Annotated[int, Field(ge=1)] = 30 * 86400
     registration_enabled: bool = True
     allowed_origins: tuple[str, ...] = ()  # 空 → 只许同源（Origin 与 Host 一致）或没有 Origin
 
@@ -81,40 +81,40 @@ class Settings(BaseSettings):
     heartbeat_interval_s: PositiveSeconds = 30
     heartbeat_timeout_s: PositiveSeconds = 60
     handshake_timeout_s: PositiveSeconds = 5
-    max_frame_bytes: int = Field(64 * 1024, ge=1024)
-    outbox_max_bytes: int = Field(1024 * 1024, ge=1024)
+    max_frame_bytes: Annotated[int, Field(ge=1024)] = 64 * 1024
+    outbox_max_bytes: Annotated[int, Field(ge=1024)] = 1024 * 1024
     outbox_max_delay_s: PositiveSeconds = 5
-    bad_frame_limit: int = Field(20, ge=1)
+    bad_frame_limit: Annotated[int, Field(ge=1)] = 20
     bad_frame_window_s: PositiveSeconds = 60
-    max_unacked: int = Field(4096, ge=1)  # 每条连接记住多少条未确认的推送
+    max_unacked: Annotated[int, Field(ge=1)] = 4096  # 每条连接记住多少条未确认的推送
     edge: Literal["native", "asgi"] = "native"  # asgi：用户连接也走普通 ASGI（内嵌到别的服务器时）
 
     # 消息
-    message_ttl_s: int = Field(7 * 86400, ge=1)
-    max_content_bytes: int = Field(64 * 1024, ge=1)
-    max_title_chars: int = Field(200, ge=1)
-    max_data_bytes: int = Field(16 * 1024, ge=0)
-    max_recipients: int = Field(10_000, ge=1)
-    max_batch_messages: int = Field(1_000, ge=1)
-    mailbox_max_entries: int = Field(1_000, ge=1)
-    message_log_max_entries: int = Field(1_000, ge=1)
-    compress_above_bytes: int = Field(1024, ge=0)
+    message_ttl_s: Annotated[int, Field(ge=1)] = 7 * 86400
+    max_content_bytes: Annotated[int, Field(ge=1)] = 64 * 1024
+    max_title_chars: Annotated[int, Field(ge=1)] = 200
+    max_data_bytes: Annotated[int, Field(ge=0)] = 16 * 1024
+    max_recipients: Annotated[int, Field(ge=1)] = 10_000
+    max_batch_messages: Annotated[int, Field(ge=1)] = 1_000
+    mailbox_max_entries: Annotated[int, Field(ge=1)] = 1_000
+    message_log_max_entries: Annotated[int, Field(ge=1)] = 1_000
+    compress_above_bytes: Annotated[int, Field(ge=0)] = 1024
 
     # 队列与工人
-    queue_max_length: int = Field(100_000, ge=1)
-    queue_chunk_recipients: int = Field(500, ge=1)
-    consumer_tasks: int = Field(2, ge=1)
-    consumer_batch_entries: int = Field(100, ge=1)
-    consumer_block_ms: int = Field(1_000, ge=1)
-    claim_idle_ms: int = Field(30_000, ge=1)
-    starvation_bound: int = Field(10, ge=1)  # 每这么多批，普通队列至少先取一批
+    queue_max_length: Annotated[int, Field(ge=1)] = 100_000
+    queue_chunk_recipients: Annotated[int, Field(ge=1)] = 500
+    consumer_tasks: Annotated[int, Field(ge=1)] = 2
+    consumer_batch_entries: Annotated[int, Field(ge=1)] = 100
+    consumer_block_ms: Annotated[int, Field(ge=1)] = 1_000
+    claim_idle_ms: Annotated[int, Field(ge=1)] = 30_000
+    starvation_bound: Annotated[int, Field(ge=1)] = 10  # 每这么多批，普通队列至少先取一批
     relay_interval_s: PositiveSeconds = 1
     relay_grace_s: Annotated[float, Field(ge=0)] = 5
-    ack_flush_ms: float = Field(5, ge=0)
+    ack_flush_ms: Annotated[float, Field(ge=0)] = 5
 
     # 在线状态
-    node_lease_s: int = Field(20, ge=1, le=30)
-    presence_flush_ms: float = Field(200, ge=0)
+    node_lease_s: Annotated[int, Field(ge=1, le=30)] = 20
+    presence_flush_ms: Annotated[float, Field(ge=0)] = 200
 
     # 依赖的等待上限
     redis_timeout_s: PositiveSeconds = 5

@@ -136,8 +136,9 @@ class Page:
         await self.evaluate(f"{_find(selector)}.click()")
 
     async def press(self, key: str) -> None:
-        for kind in ("keyDown", "keyUp"):
-            await self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key)
+        text = {"Enter": "\r"}.get(key, "")  # 没有它，Enter 不会触发按钮
+        await self.call("Input.dispatchKeyEvent", type="keyDown", key=key, code=key, text=text)
+        await self.call("Input.dispatchKeyEvent", type="keyUp", key=key, code=key)
 
     async def text(self, selector: str) -> str:
         """看得见的文字；元素不在或隐藏着则为空。"""

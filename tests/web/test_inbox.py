@@ -190,7 +190,7 @@ async def test_what_the_page_shows_is_acknowledged(
 ) -> None:
     page = await live_inbox(browser, server, bob)
     message_id = await send(server.base_url, alice, [bob])
-    await page.wait_for(f"document.querySelector('[data-id=\"{message_id}\"]')")
+    await page.wait_for(f"Boolean(document.querySelector('[data-id=\"{message_id}\"]'))")
 
     async def delivered() -> bool:
         return bool((await delivery(server.base_url, alice, message_id))["delivered"] == 1)

@@ -73,9 +73,7 @@ def message_router(
         cursor: Annotated[str | None, Query(max_length=64)] = None,
         limit: Limit = 50,
     ) -> InboxOut:
-        page = await service.get_inbox(
-            user.user_id, unread_only=unread, cursor=cursor, limit=limit
-        )
+        page = await service.get_inbox(user.user_id, unread_only=unread, cursor=cursor, limit=limit)
         return InboxOut(
             items=[MessageOut.of(item) for item in page.items],
             next_cursor=page.next_cursor,

@@ -71,7 +71,9 @@ class DeliveryConfirmationService:
         now = self._clock() if now is None else now
         held, acked, unknown = await self._mailbox.contains(user_id, message_ids)
         # 不在本连接推过：推送时刻不得而知，以确认时刻为上界
-        self.record(user_id, [Ack(message_id, seq=0, sent_at=now, acked_at=now) for message_id in held])
+        self.record(
+            user_id, [Ack(message_id, seq=0, sent_at=now, acked_at=now) for message_id in held]
+        )
         return AckOutcome(len(held) + len(acked), tuple(unknown))
 
     async def open_status(self, batch: Sequence[tuple[Message, Sequence[int]]]) -> None:

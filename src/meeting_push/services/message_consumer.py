@@ -81,9 +81,7 @@ class MessageConsumer:
 
     async def run(self) -> None:
         """取、投递、确认，直到被取消；正在处理的一批取消后会被别人认领。"""
-        connection = await self._redis.open_lean(
-            f"consumer-{self.name}", max_block_s=self._block_s
-        )
+        connection = await self._redis.open_lean(f"consumer-{self.name}", max_block_s=self._block_s)
         try:
             await self._queue.create_groups()
             while True:

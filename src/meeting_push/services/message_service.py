@@ -122,9 +122,7 @@ class MessageService:
         :raises QueueFullError: 队列已满；什么都没有保存
         :raises DatabaseUnavailableError: 什么都没有保存
         """
-        draft = Draft(
-            recipient_ids=tuple(recipient_ids), title=title, content=content, **options
-        )
+        draft = Draft(recipient_ids=tuple(recipient_ids), title=title, content=content, **options)
         return (await self.send_batch(sender, [draft]))[0]
 
     async def send_batch(
@@ -152,9 +150,7 @@ class MessageService:
         与 ``send_message_to_multiple`` 同样持久：先进信箱再推；当场投递不成（Redis 不在）
         就留给发件箱中继，此时 ``online`` 为空。
         """
-        draft = Draft(
-            recipient_ids=tuple(recipient_ids), title=title, content=content, **options
-        )
+        draft = Draft(recipient_ids=tuple(recipient_ids), title=title, content=content, **options)
         outgoing, accepted = await self._accept(sender, [draft], None)
         online: set[int] = set()
         for message, recipients in outgoing:
@@ -182,9 +178,7 @@ class MessageService:
             logger.bind(code=error.code, message_id=message.message_id).warning("realtime_deferred")
             return set()
         return {
-            user_id
-            for user_id, one in zip(recipients, delivered, strict=True)
-            if one.receivers
+            user_id for user_id, one in zip(recipients, delivered, strict=True) if one.receivers
         }
 
     async def _accept(

@@ -94,10 +94,7 @@ class OutboxRelay:
     async def _enqueue(self, batch: Sequence[Outgoing]) -> None:
         await asyncio.gather(
             self._mailbox.store_bodies(
-                [
-                    (m.message_id, frames.encode_tail(m), m.priority, m.expires_at)
-                    for m, _ in batch
-                ]
+                [(m.message_id, frames.encode_tail(m), m.priority, m.expires_at) for m, _ in batch]
             ),
             self._confirmation.open_status(batch),
         )

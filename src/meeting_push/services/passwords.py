@@ -14,15 +14,19 @@ from ..errors import InvalidInputError, RateLimitedError
 MIN_PASSWORD_BYTES: Final = 8
 MAX_PASSWORD_BYTES: Final = 1024
 _CONCURRENT: Final = 2
-_MAX_WAITING: Final = 100
 
 T = TypeVar("T")
 
 
 class Passwords:
-    """默认参数是 OWASP 的 argon2id 建议（19 MiB，t=2，p=1）：约 20 ms，两个同时也只占 38 MiB。"""
+    """默认参数是 OWASP 的 argon2id 建议（19 MiB，t=2，p=1）：约 20 ms，两个同时也只占 38 MiB。
 
-    def __init__(self, time_cost: int = 2, memory_cost_kib: int = 19 * 1024) -> None:
+    在算与在等的合计至多 ``max_waiting`` 个，再多就拒绝：洪水里等上几秒的登录没有意义。
+    """
+
+    def __init__(
+        self, time_cost: int = 2, memory_cost_kib: int = 19 * 1024, *, max_waiting: int = 100
+    ) -> None:
         self._hasher = PasswordHasher(
             time_cost=time_cost, memory_cost=memory_cost_kib, parallelism=1
         )
@@ -30,6 +34,7 @@ class Passwords:
         self._nobody = self._hasher.hash("nobody")
         self._slots = asyncio.Semaphore(_CONCURRENT)
         self._waiting = 0
+        self._max_waiting = max_waiting
 
     async def hash(self, password: str) -> str:
         """:raises InvalidInputError: 不是 8～1024 字节的 UTF-8 文本
@@ -61,7 +66,7 @@ class Passwords:
             return False
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
-        if self._waiting >= _MAX_WAITING:
+        if self._waiting >= self._max_waiting:
             raise RateLimitedError("too many password checks are waiting")
         self._waiting += 1
         try:

@@ -11,8 +11,8 @@ const STORAGE_KEY = "meeting-push.session";
 const CHANNEL = "meeting-push.session";
 /** 等别的标签页回答多久。 */
 const ASK_MS = 300;
-/** 提前这么久换令牌：请求在路上也要时间。 */
-const EXPIRY_MARGIN_MS = 5_000;
+/** 令牌的寿命过了这么多就换：请求在路上也要时间。 */
+const RENEW_AFTER = 0.9;
 
 export class Session extends EventTarget {
   #kept = null;
@@ -70,7 +70,7 @@ export class Session extends EventTarget {
 
   /** 访问令牌；`fresh` 时一定换新的。 */
   async accessToken(fresh = false) {
-    const due = this.#kept?.expiresAt && Date.now() > this.#kept.expiresAt - EXPIRY_MARGIN_MS;
+    const due = this.#kept?.renewAt && Date.now() > this.#kept.renewAt;
     if (this.#kept && !fresh && !due) return this.#kept.accessToken;
     this.#refreshing ??= this.#refresh().finally(() => (this.#refreshing = null));
     return this.#refreshing;
@@ -110,8 +110,8 @@ export class Session extends EventTarget {
 
   #accept(answer, name) {
     const { user_id: userId, access_token: accessToken, refresh_token: refreshToken } = answer;
-    const expiresAt = Date.now() + answer.expires_in_s * 1000;
-    this.#keep({ userId, name, accessToken, refreshToken, expiresAt, tab: newTabName() });
+    const renewAt = Date.now() + answer.expires_in_s * 1000 * RENEW_AFTER;
+    this.#keep({ userId, name, accessToken, refreshToken, renewAt, tab: newTabName() });
   }
 
   #keep(kept) {
