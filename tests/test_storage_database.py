@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -160,6 +161,14 @@ async def test_an_unreachable_database_is_unavailable(url: str) -> None:
     with pytest.raises(DatabaseUnavailableError):
         await database.migrate()
     await database.dispose()
+    await worker_threads_end()
+
+
+async def worker_threads_end() -> None:
+    """aiosqlite 打开失败时不等自己的线程；它若活过事件循环，就会对着关掉的循环报错。"""
+    workers = [t for t in threading.enumerate() if "_connection_worker_thread" in t.name]
+    for worker in workers:
+        await asyncio.to_thread(worker.join, 5)
 
 
 async def test_a_slow_statement_is_cut_off(postgres_server: PostgresServer) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from typing import Any, Final
+from typing import Final
 
 from fastapi import APIRouter, FastAPI
 from ulid import ULID
@@ -288,12 +288,11 @@ class MeetingPush:
         await self._stack.aclose()
 
     @contextlib.asynccontextmanager
-    async def lifespan(self, app: FastAPI) -> AsyncIterator[dict[str, Any]]:
+    async def lifespan(self, _app: FastAPI) -> AsyncIterator[None]:
         """给 ``FastAPI(lifespan=…)``。"""
-        install_error_handlers(app)
         await self.start()
         try:
-            yield {}
+            yield
         finally:
             await self.drain()
             await self.stop()

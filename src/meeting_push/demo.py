@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import secrets
 import socket
 import sys
@@ -81,6 +82,8 @@ async def _server(
             stdout=sink,
             stderr=sink,
             start_new_session=True,
+            # 印出来的链接里只有访问令牌：让它够看一整天
+            env=os.environ | {"MEETING_PUSH_ACCESS_TOKEN_TTL_S": "86400"},
         )
     try:
         started = time.perf_counter()

@@ -19,6 +19,7 @@ from loguru import logger
 
 from .app import MeetingPush, create_app
 from .errors import ConfigurationError
+from .launcher import dying_with_us
 from .logs import configure_logging
 from .redis.embedded import EmbeddedRedis
 from .settings import Role, Settings
@@ -170,7 +171,6 @@ def _child_environment(settings: Settings, port: int) -> dict[str, str]:
         "ROLE": settings.role.value,
         "DATA_DIR": str(settings.data_dir),
         "REDIS_URL": settings.redis_url or "",
-        "DIE_WITH_PARENT": "true",
     }
     if settings.database_url:
         given["DATABASE_URL"] = settings.database_url
@@ -183,7 +183,9 @@ async def _keep_alive(
     backoff, longest = RESPAWN_BACKOFF_S
     while not stop.is_set():
         child = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "meeting_push", "serve", env=environment, start_new_session=True
+            *dying_with_us(sys.executable, "-m", "meeting_push", "serve"),
+            env=environment,
+            start_new_session=True,
         )
         stopping = asyncio.create_task(stop.wait())
         exited = asyncio.create_task(child.wait())

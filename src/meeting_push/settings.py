@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from .errors import ConfigurationError
 
@@ -57,7 +57,6 @@ class Settings(BaseSettings):
     log_level: Literal["TRACE", "DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_json: bool = False
     reuse_port: bool = False  # 多个进程共用一个端口；--workers 自动打开
-    die_with_parent: bool = False  # 父进程一死就收到 SIGTERM；--workers 的子进程用
     max_request_bytes: Annotated[int, Field(ge=1024)] = 8 * 1024 * 1024
 
     # 认证
@@ -140,3 +139,5 @@ def load_settings(**overrides: object) -> Settings:
             f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False)
         )
         raise ConfigurationError(f"bad configuration: {problems}") from None
+    except SettingsError as error:  # 复合类型（列表）不是 JSON
+        raise ConfigurationError(f"bad configuration: {error}") from None

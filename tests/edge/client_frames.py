@@ -170,7 +170,7 @@ BAD_FRAMES = [
     ('{"type":"ack"}', "invalid_frame"),
     ('{"type":"ack","message_ids":["short"]}', "invalid_frame"),
     ('{"type":"status","status":"dead"}', "invalid_frame"),
-    ("[" * 5000, "invalid_json"),
+    ('{"type":"heartbeat","timestamp":1,"pad":' + "[" * 5000, "invalid_json"),
     ('{"type":"heartbeat","timestamp":1,"pad":"' + "x" * 65536 + '"}', "frame_too_large"),
 ]
 

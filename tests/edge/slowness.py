@@ -32,7 +32,7 @@ async def deaf(world: World, user_id: int) -> AsyncIterator[Client]:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     sock.setblocking(False)
     await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", world.port))
-    options = {"sock": sock, "max_queue": 1, "max_size": None, "close_timeout": 1}
+    options = {"sock": sock, "max_queue": 1, "max_size": None, "close_timeout": 0.2}
     async with world.live(user_id, **options) as client:
         yield client
 
@@ -71,20 +71,6 @@ class TimeBehaviour(EdgeHarness):
             await client.ask(type="refresh_token", token=world.token(1))
             await asyncio.sleep(0.5)  # 越过旧令牌的到期：时间本身就是被测的东西
             assert world.manager.get_user_connections(1)
-
-    async def test_a_silent_request_is_dropped(self) -> None:
-        async with self.world(handshake_timeout_s=0.1) as world:
-            reader, writer = await asyncio.open_connection("127.0.0.1", world.port)
-            writer.write(b"GET /ws/user/1/mess")
-            assert await self.dropped(reader)
-            writer.close()
-
-    async def dropped(self, reader: asyncio.StreamReader) -> bool:
-        async with asyncio.timeout(5):
-            try:
-                return await reader.read() == b""
-            except ConnectionResetError:
-                return True
 
 
 class SlownessBehaviour(EdgeHarness):
@@ -186,12 +172,13 @@ class SlownessBehaviour(EdgeHarness):
 
 
 async def stuff_until_blocked(world: World, user_id: int) -> int:
-    """投递到它的发件箱排起队为止，返回投了几条。"""
+    """投递到它的发件箱排起队为止，返回投了几条；长短不一，头部才各不相同。"""
     (connection,) = world.manager.get_user_connections(user_id)
     number = 0
     while connection.outbox.size < 500_000:
         number += 1
-        world.bus.deliver(user_id, number, content="x" * 50_000)
-        await asyncio.sleep(0)
-        assert number < 2_000, "100 MB went to a client that does not read"
+        world.bus.deliver(user_id, number, content="x" * (9_000 + number * 977 % 20_000))
+        if number % 5 == 0:
+            await asyncio.sleep(0)
+        assert number < 5_000, "100 MB went to a client that does not read"
     return number

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 from .behaviour import EdgeBehaviour
 from .world import serve_bare
@@ -16,6 +17,21 @@ class TestNativeBare(EdgeBehaviour):
         async with self.world() as world:
             assert await get(world.port, "/healthz") == (200, b"ok\n")
             assert await get(world.port, "/nothing") == (404, b"not found\n")
+
+    async def test_a_request_that_does_not_come_is_dropped(self) -> None:
+        async with self.world(handshake_timeout_s=0.1) as world:
+            for start in (b"", b"GET /ws/us", b"GET /ws/user/1/messages HTTP/1.1\r\n", b"GET /he"):
+                reader, writer = await asyncio.open_connection("127.0.0.1", world.port)
+                writer.write(start)
+                async with asyncio.timeout(5):
+                    assert await read_to_the_end(reader) == b""
+                writer.close()
+
+
+async def read_to_the_end(reader: asyncio.StreamReader) -> bytes:
+    with contextlib.suppress(ConnectionResetError):
+        return await reader.read()
+    return b""
 
 
 async def get(port: int, path: str) -> tuple[int, bytes]:

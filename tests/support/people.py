@@ -73,7 +73,8 @@ class Device:
         self.socket = socket
         self.others: list[Frame] = []
         self._messages: asyncio.Queue[Frame] = asyncio.Queue()
-        self._reader = asyncio.create_task(self._read())
+        #: 读到连接关闭为止；非正常的关闭码由它抛出。
+        self.reader = asyncio.create_task(self._read())
 
     async def _read(self) -> None:
         async for text in self.socket:
@@ -102,7 +103,7 @@ class Device:
 
     async def close(self) -> None:
         await self.socket.close()
-        await asyncio.gather(self._reader, return_exceptions=True)
+        await asyncio.gather(self.reader, return_exceptions=True)
 
 
 @contextlib.asynccontextmanager

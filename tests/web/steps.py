@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlencode
+
 from tests.support.people import PASSWORD, Person
 from tests.support.server_process import ServerProcess
 from tests.web.browser import Browser, Page
@@ -14,6 +16,12 @@ async def open_inbox(page: Page, server: ServerProcess) -> None:
     await page.open(f"{server.base_url}/inbox")
 
 
+async def open_link(page: Page, server: ServerProcess, token: str, user_id: int) -> None:
+    """演示给的那种链接：令牌在片段里。"""
+    fragment = urlencode({"token": token, "user": user_id})
+    await page.open(f"{server.base_url}/inbox#{fragment}")
+
+
 async def sign_in(page: Page, server: ServerProcess, name: str, password: str = PASSWORD) -> None:
     await open_inbox(page, server)
     await page.fill("#username", name)
@@ -24,7 +32,7 @@ async def sign_in(page: Page, server: ServerProcess, name: str, password: str = 
 async def live_inbox(browser: Browser, server: ServerProcess, person: Person) -> Page:
     """一个新标签页，``person`` 已登录，连接是活的，收件箱已取来。"""
     page = await browser.page()
-    await sign_in(page, server, person.name)
+    await open_link(page, server, person.token, person.user_id)
     await page.wait_for(LIVE)
     await page.wait_for("document.querySelector('#list-loading').hidden")
     return page

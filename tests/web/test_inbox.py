@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from urllib.parse import urlencode
 from uuid import uuid4
 
 import pytest
@@ -18,11 +18,12 @@ from tests.web.steps import (
     badge,
     live_inbox,
     open_inbox,
+    open_link,
     sign_in,
     wait_for_badge,
 )
 
-pytestmark = pytest.mark.timeout(90)  # 冷启动的浏览器
+pytestmark = pytest.mark.timeout(120)  # 冷启动的浏览器与服务器，退避也是真的
 
 
 @pytest.fixture
@@ -76,8 +77,7 @@ async def test_a_token_in_the_fragment_signs_in_and_disappears_from_the_address(
     server: ServerProcess, browser: Browser, bob: Person
 ) -> None:
     page = await browser.page()
-    fragment = urlencode({"token": bob.token, "user": bob.user_id})
-    await page.open(f"{server.base_url}/inbox#{fragment}")
+    await open_link(page, server, bob.token, bob.user_id)
     await page.wait_for(LIVE)
     assert await page.text("#you-name") == bob.name
     assert await page.evaluate("location.href") == f"{server.base_url}/inbox"
@@ -86,12 +86,32 @@ async def test_a_token_in_the_fragment_signs_in_and_disappears_from_the_address(
 async def test_a_reload_keeps_the_person_signed_in_and_sign_out_ends_it(
     server: ServerProcess, browser: Browser, bob: Person
 ) -> None:
-    page = await live_inbox(browser, server, bob)
+    page = await browser.page()
+    await sign_in(page, server, bob.name)
+    await page.wait_for(LIVE)
     await page.open(f"{server.base_url}/inbox?again")
     await page.wait_for(LIVE)
     await page.click("#sign-out")
     await page.wait_for_text("#signin-title", "Sign in")
     assert await page.evaluate("sessionStorage.length") == 0
+
+
+async def test_a_duplicated_tab_leaves_the_refresh_token_to_the_first(
+    server: ServerProcess, browser: Browser, bob: Person
+) -> None:
+    """它只能用一次：两个标签页各用一次，会被当作失窃而吊销整个会话。"""
+    kept = "sessionStorage.getItem('meeting-push.session')"
+    refresh = f"JSON.parse({kept}).refreshToken"
+    first, copy = await browser.page(), await browser.page()
+    await sign_in(first, server, bob.name)
+    await first.wait_for(LIVE)
+    await open_inbox(copy, server)
+    session = json.dumps(await first.evaluate(kept))
+    await copy.evaluate(f"sessionStorage.setItem('meeting-push.session', {session})")
+    await copy.open(f"{server.base_url}/inbox?copy")
+    await copy.wait_for(LIVE)
+    await copy.wait_for(f"{refresh} === null")
+    assert await first.evaluate(refresh)
 
 
 async def test_the_words_follow_the_browsers_language(
@@ -287,7 +307,7 @@ async def test_after_a_restart_of_the_server_the_page_becomes_live_again_by_itse
         server.kill()
         await page.wait_for_text("#connection", "Offline")
         server.start()
-        await page.wait_for(LIVE, timeout=30)
+        await page.wait_for(LIVE, timeout=60)
         await send(server.base_url, alice, [bob], title="after the restart")
         await page.wait_for_text(FIRST_ROW, "after the restart")
 
@@ -295,13 +315,23 @@ async def test_after_a_restart_of_the_server_the_page_becomes_live_again_by_itse
 async def test_a_short_lived_token_is_renewed_without_a_new_sign_in(
     browser: Browser, tmp_path: Path
 ) -> None:
-    short = {"access_token_ttl_s": 2, "jwt_leeway_s": 0}
+    """第一次在连接上换（token_expiring），第二次等它过期（4004）。"""
+    short = {
+        "access_token_ttl_s": 4,
+        "jwt_leeway_s": 0,
+        "heartbeat_interval_s": 0.5,
+        "heartbeat_timeout_s": 2,
+    }
     with ServerProcess(tmp_path, settings=short) as server:
         bob = await register(server.base_url, "bob")
-        page = await live_inbox(browser, server, bob)
+        page = await browser.page()
+        await sign_in(page, server, bob.name)
+        await page.wait_for(LIVE)
         token = "JSON.parse(sessionStorage.getItem('meeting-push.session')).accessToken"
-        old = await page.evaluate(token)
-        await page.wait_for(f"{token} !== '{old}'")
+        for _ in range(2):
+            old = await page.evaluate(token)
+            await page.wait_for(f"{token} !== '{old}'")
+        await page.wait_for(LIVE)
         alice = await register(server.base_url, "alice")
         await send(server.base_url, alice, [bob], title="after the renewal")
         await page.wait_for_text(FIRST_ROW, "after the renewal")
@@ -311,8 +341,7 @@ async def test_a_refused_connection_says_why_and_offers_a_way_back(
     server: ServerProcess, browser: Browser, alice: Person, bob: Person
 ) -> None:
     page = await browser.page()
-    fragment = urlencode({"token": alice.token, "user": bob.user_id})  # 别人的收件箱
-    await page.open(f"{server.base_url}/inbox#{fragment}")
+    await open_link(page, server, alice.token, bob.user_id)  # 别人的收件箱
     await page.wait_for_text("#stopped-reason", "You may not read this inbox.")
     await page.click("#stopped-action")
     await page.wait_for_text("#signin-title", "Sign in")

@@ -11,7 +11,7 @@ from .load_process import LoadProcess, shared_count
 
 @dataclass(frozen=True, slots=True)
 class Crew:
-    """计数由 ``holder`` 写（到达的消息数），``publisher`` 读（还有多少在途）。"""
+    """计数由 ``holder`` 写（到达的帧数），``publisher`` 读（还有多少在途）。"""
 
     holder: LoadProcess
     publisher: LoadProcess

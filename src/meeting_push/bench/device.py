@@ -8,7 +8,7 @@ import time
 import msgspec
 from picows import WSFrame, WSListener, WSMsgType, WSTransport
 
-from .histogram import LatencyHistogram
+from .arrivals import Arrivals
 
 _BATCH = b'{"type":"batch"'
 _NEW_MESSAGE = b'{"type":"new_message"'
@@ -39,7 +39,7 @@ class Device(WSListener):
         self.closing = False
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        if frame.msg_type != WSMsgType.TEXT:
+        if frame.msg_type is not WSMsgType.TEXT:
             self._on_control(transport, frame)
             return
         payload = frame.get_payload_as_bytes()
@@ -62,7 +62,7 @@ class Device(WSListener):
             self.welcomed.set_exception(ConnectionError(reason))
 
     def _on_control(self, transport: WSTransport, frame: WSFrame) -> None:
-        if frame.msg_type == WSMsgType.CLOSE:
+        if frame.msg_type is WSMsgType.CLOSE:
             transport.send_close(frame.get_close_code())
             transport.disconnect()
 
@@ -93,12 +93,9 @@ class CountingDevice(Device):
 class AckingDevice(Device):
     """耐久路径用：记下延迟，然后确认。"""
 
-    def __init__(
-        self, welcomed: asyncio.Future[None], received: memoryview, latency: LatencyHistogram
-    ) -> None:
+    def __init__(self, welcomed: asyncio.Future[None], arrivals: Arrivals) -> None:
         super().__init__(welcomed)
-        self._received = received
-        self._latency = latency
+        self._arrivals = arrivals
 
     def on_messages(self, transport: WSTransport, payload: bytes) -> None:
         now = time.monotonic_ns()
@@ -107,7 +104,6 @@ class AckingDevice(Device):
         else:
             messages = [_message_decoder.decode(payload)]
         for message in messages:
-            self._latency.record((now - int(message.title)) // 1000)
-        self._received[0] += len(messages)
+            self._arrivals.note(int(message.title), now)
         ids = '","'.join(message.message_id for message in messages)
         transport.send(WSMsgType.TEXT, f'{{"type":"ack","message_ids":["{ids}"]}}'.encode())

@@ -50,10 +50,14 @@ def _measure(
         with steps.step(f"{name}: idle sockets") as on_progress:
             idle = measure_idle(stage, on_progress)
         accounts = make_accounts(server.target, plan.recipients)
-        with steps.step(f"{name}: fan-out") as on_progress:
-            fanout = measure_fanout(stage, on_progress)
+        with steps.step(f"{name}: fan-out"):
+            fanout = measure_fanout(stage, plan.shallow_frames)
+        with steps.step(f"{name}: fan-out, behind"):
+            backlog = measure_fanout(stage, plan.deep_frames)
         with steps.step(f"{name}: REST sends") as on_progress:
             rest = measure_rest(stage, accounts, on_progress)
         with steps.step(f"{name}: POST to socket"):
             durable = measure_durable(stage, accounts)
-    return EdgeFigures(edge=edge, idle=idle, fanout=fanout, rest=rest, durable=durable)
+    return EdgeFigures(
+        edge=edge, idle=idle, fanout=fanout, backlog=backlog, rest=rest, durable=durable
+    )

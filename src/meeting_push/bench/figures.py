@@ -50,7 +50,8 @@ class DurableFigures(msgspec.Struct, frozen=True, kw_only=True):
 class EdgeFigures(msgspec.Struct, frozen=True, kw_only=True):
     edge: str
     idle: IdleFigures
-    fanout: FanoutFigures
+    fanout: FanoutFigures  # 每条连接在途 ``plan.shallow_frames``
+    backlog: FanoutFigures  # 在途 ``plan.deep_frames``
     rest: RestFigures
     durable: DurableFigures
 

@@ -13,9 +13,9 @@ from typing import Final
 
 from picows import WSError, WSMsgType, WSTransport, ws_connect
 
+from .arrivals import Arrivals
 from .device import AckingDevice, CountingDevice, Device
 from .failure import BenchError
-from .histogram import LatencyHistogram
 from .orders import Connect
 from .progress import OnProgress
 from .target import Target
@@ -29,18 +29,13 @@ _LOGGER: Final = logging.LoggerAdapter(logging.getLogger("bench.devices"), {})
 
 
 class Fleet:
-    """``received`` 是与父进程、发布进程共享的一个计数：到达的消息数，只由这里写。"""
+    """``received`` 是与父进程、发布进程共享的一个计数：到达的帧数，只由这里写。"""
 
     def __init__(self, received: memoryview) -> None:
         self._received = received
         self._devices: list[tuple[WSTransport, Device]] = []
         self._beating: asyncio.Task[None] | None = None
-        self.latency = LatencyHistogram()
-
-    @property
-    def received(self) -> int:
-        count: int = self._received[0]
-        return count
+        self.arrivals = Arrivals()
 
     async def connect(self, order: Connect, on_progress: OnProgress) -> float:
         """连上全部，返回用时（秒）。
@@ -75,9 +70,6 @@ class Fleet:
         await asyncio.gather(*(transport.wait_disconnected() for transport, _ in devices))
         return sum(device.lost for _, device in devices)
 
-    def reset_latency(self) -> None:
-        self.latency.counts.clear()
-
     async def _connect_each(
         self,
         order: Connect,
@@ -96,7 +88,7 @@ class Fleet:
         welcomed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if order.kind == "count":
             return CountingDevice(welcomed, self._received, order.frame_bytes)
-        return AckingDevice(welcomed, self._received, self.latency)
+        return AckingDevice(welcomed, self.arrivals)
 
     async def _beat(self, interval_s: float) -> None:
         """心跳均匀摊在间隔里，不成堆。"""

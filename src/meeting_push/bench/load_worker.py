@@ -69,10 +69,9 @@ class _Worker:
             case Publish():
                 return await publish(order, self._count)
             case SendBurst():
-                return await send_burst(order)
+                return await send_burst(order, self._fleet.arrivals)
             case SendPaced():
-                self._fleet.reset_latency()
-                return await send_paced(order, self._fleet.latency)
+                return await send_paced(order, self._fleet.arrivals)
 
     def _count(self) -> int:
         count: int = self._received[0]

@@ -39,14 +39,14 @@ def measure_idle(stage: Stage, on_progress: OnProgress) -> IdleFigures:
     )
 
 
-def measure_fanout(stage: Stage, on_progress: OnProgress) -> FanoutFigures:
-    """饱和的扇出：固定的帧数，在途有上限，全部到达。"""
+def measure_fanout(stage: Stage, depth: int) -> FanoutFigures:
+    """饱和的扇出：固定的帧数，每条连接在途至多 ``depth`` 帧，全部到达。"""
     plan = stage.plan
     users = _users(plan.fanout_users)
     with stage.connected(users, plan.devices_per_user, "count"):
-        _publish(stage, users, plan.fanout_frames // _WARM_UP_SHARE, silent)
+        _publish(stage, users, plan.fanout_frames // _WARM_UP_SHARE, depth)
         server, load = CpuMeter(stage.server.pid), CpuMeter(stage.crew.holder.pid)
-        published = _publish(stage, users, plan.fanout_frames, on_progress)
+        published = _publish(stage, users, plan.fanout_frames, depth)
         server_s, load_s = server.used_s(), load.used_s()
     frames, elapsed = published.arrived, published.elapsed_s
     assert load_s is not None, "our own process can be measured"
@@ -106,7 +106,7 @@ def _burst(stage: Stage, accounts: Accounts, concurrency: int) -> SendBurst:
     )
 
 
-def _publish(stage: Stage, users: list[int], frames: int, on_progress: OnProgress) -> Published:
+def _publish(stage: Stage, users: list[int], frames: int, depth: int) -> Published:
     plan = stage.plan
     publishes = frames // plan.devices_per_user
     order = Publish(
@@ -114,10 +114,10 @@ def _publish(stage: Stage, users: list[int], frames: int, on_progress: OnProgres
         user_ids=users,
         devices=plan.devices_per_user,
         publishes=publishes,
-        window=plan.fanout_window_frames,
+        window=plan.fanout_sockets * depth,
         frame_bytes=plan.frame_bytes,
     )
-    published = stage.crew.publisher.ask(order, Published, ORDER_TIMEOUT_S, on_progress)
+    published = stage.crew.publisher.ask(order, Published, ORDER_TIMEOUT_S, silent)
     expected = publishes * plan.devices_per_user
     if published.arrived != expected:
         raise BenchError(f"{published.arrived} of {expected} frames arrived")

@@ -16,11 +16,14 @@ class EdgesPlan(msgspec.Struct, frozen=True, kw_only=True):
     heartbeat_interval_s: float = 10
     settle_s: float = 15  # 长于心跳间隔：每条连接都至少心跳过一次
 
-    # 扇出：瞬时帧，一次 PUBLISH → 一个用户的所有设备
+    # 扇出：瞬时帧，一次 PUBLISH → 一个用户的所有设备；浅、深各一次
     fanout_users: int = 10
     devices_per_user: int = 100
-    fanout_frames: int = 1_000_000
-    fanout_window_frames: int = 20_000  # 在途上限；每条连接积压 ≤ 20 帧，远低于发件箱
+    fanout_frames: int = 500_000
+    #: 每条连接在途几帧。浅：几乎没有积压，是实时推送的样子（在途 ÷ 速率 = 延迟，约 20 ms）；
+    #: 深：消费落后约一秒，谁会把同一条连接的几帧合成一次写，在这里见分晓。
+    shallow_frames: int = 2
+    deep_frames: int = 100
     frame_bytes: int = 160
 
     # REST 发送
@@ -30,7 +33,7 @@ class EdgesPlan(msgspec.Struct, frozen=True, kw_only=True):
 
     # POST → 收件人的套接字
     latency_rate_per_s: float = 100
-    latency_duration_s: float = 20
+    latency_duration_s: float = 15
 
     connect_concurrency: int = 64
 
@@ -44,12 +47,11 @@ QUICK = EdgesPlan(
     idle_sockets=500,
     warm_sockets=50,
     heartbeat_interval_s=0.5,
-    settle_s=1,
+    settle_s=0.6,
     fanout_users=5,
-    fanout_frames=50_000,
-    fanout_window_frames=10_000,
+    fanout_frames=20_000,
     recipients=2,
-    rest_duration_s=0.5,
+    rest_duration_s=0.3,
     latency_rate_per_s=50,
     latency_duration_s=1,
 )

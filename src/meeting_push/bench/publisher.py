@@ -23,7 +23,6 @@ from .orders import Publish, Published
 
 #: 这么久没有一帧到达就不再等。
 STALL_S: Final = 10.0
-_CHUNK: Final = 16
 #: 等在途变少；libuv 的最小粒度。
 _POLL_S: Final = 0.001
 
@@ -48,11 +47,12 @@ async def _publish(redis: LeanConnection, order: Publish, received: Callable[[],
     frame = transient_frame(order.frame_bytes)
     commands = cycle([("PUBLISH", keys.user_channel(user), frame) for user in order.user_ids])
     before, start = received(), time.perf_counter()
+    chunk = max(1, order.window // order.devices // 4)  # 小于在途上限：流水不断
     patience = _Patience()
     sent = arrived = 0
     while arrived < order.publishes * order.devices and patience.lasts(arrived):
         room = order.window - (sent * order.devices - arrived)
-        count = min(_CHUNK, room // order.devices, order.publishes - sent)
+        count = min(chunk, room // order.devices, order.publishes - sent)
         if count > 0:
             await redis.execute_many([next(commands) for _ in range(count)])
             sent += count

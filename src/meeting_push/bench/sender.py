@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from .arrivals import Arrivals
 from .failure import BenchError
 from .histogram import LatencyHistogram
 from .orders import Paced, SendBurst, SendPaced, Sent
@@ -18,8 +19,6 @@ from .post_connection import PostConnection, post_head
 
 #: 开环用的长连接：同时在途的上限。都忙时新的等着，等待算进它的延迟。
 PACED_CONNECTIONS: Final = 32
-#: 全部发出之后，最后几条到达的期限。
-ARRIVAL_GRACE_S: Final = 10.0
 _ACCEPTED: Final = 202
 _CONTENT: Final = "x" * 100
 
@@ -57,8 +56,10 @@ class _Posts:
         self.accepted += 1
 
 
-async def send_burst(order: SendBurst) -> Sent:
+async def send_burst(order: SendBurst, arrivals: Arrivals) -> Sent:
+    """:raises BenchError: 有的被拒绝，或没有到达"""
     posts, latency = _Posts(order), LatencyHistogram()
+    arrivals.start()
     start = time.monotonic_ns()
     deadline = start + int(order.duration_s * 1e9)
 
@@ -71,14 +72,16 @@ async def send_burst(order: SendBurst) -> Sent:
     async with _connections(target.host, target.port, order.concurrency) as connections:
         await asyncio.gather(*map(one_after_another, connections))
     elapsed = (time.monotonic_ns() - start) / 1e9
+    await arrivals.wait(posts.accepted)  # 不把积压留给下一段测量
     return Sent(accepted=posts.accepted, elapsed_s=elapsed, latency=latency)
 
 
-async def send_paced(order: SendPaced, latency: LatencyHistogram) -> Paced:
-    """``latency`` 由收件人的设备填写；等到每一条都到达。
+async def send_paced(order: SendPaced, arrivals: Arrivals) -> Paced:
+    """等到每一条都到达。
 
-    :raises BenchError: 有的没有到达
+    :raises BenchError: 有的被拒绝，或没有到达
     """
+    arrivals.start()
     posts = _Posts(order)
     total = int(order.rate_per_s * order.duration_s)
     target = order.target
@@ -93,24 +96,21 @@ async def send_paced(order: SendPaced, latency: LatencyHistogram) -> Paced:
             idle.put_nowait(connection)
 
         await _at_pace(order.rate_per_s, total, post)
-    await _arrival(latency, total)
-    return Paced(accepted=posts.accepted, latency=latency)
+    await arrivals.wait(total)
+    return Paced(accepted=posts.accepted, latency=arrivals.latency)
 
 
 async def _at_pace(
     rate_per_s: float, total: int, post: Callable[[int], Coroutine[None, None, None]]
 ) -> None:
     start = time.monotonic_ns()
-    async with asyncio.TaskGroup() as group:
-        for index in range(total):
-            at_ns = start + int(index * 1e9 / rate_per_s)
-            await asyncio.sleep(max(0, (at_ns - time.monotonic_ns()) / 1e9))
-            group.create_task(post(at_ns))
-
-
-async def _arrival(latency: LatencyHistogram, total: int) -> None:
-    deadline = time.monotonic() + ARRIVAL_GRACE_S
-    while (arrived := latency.count) < total:
-        if time.monotonic() > deadline:
-            raise BenchError(f"{total - arrived} of {total} messages did not arrive")
-        await asyncio.sleep(0.01)
+    try:
+        async with asyncio.TaskGroup() as group:
+            for index in range(total):
+                at_ns = start + int(index * 1e9 / rate_per_s)
+                await asyncio.sleep(max(0, (at_ns - time.monotonic_ns()) / 1e9))
+                group.create_task(post(at_ns))
+    except* BenchError as failures:
+        raise BenchError(
+            f"{len(failures.exceptions)} sends failed: {failures.exceptions[0]}"
+        ) from None

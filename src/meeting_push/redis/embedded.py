@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import os
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 from typing import Final
@@ -19,8 +18,8 @@ from typing import Final
 from loguru import logger
 
 from ..errors import ConfigurationError, RedisUnavailableError
+from ..launcher import dying_with_us
 from ..supervision import SupervisedLoop
-from . import launcher
 from .address import RedisAddress
 from .file_lock import FileLock
 from .lean import LeanConnection
@@ -46,8 +45,8 @@ class EmbeddedRedis:
 
     def __init__(self, data_dir: Path) -> None:
         self._dir = data_dir.absolute() / "redis"
-        self._socket = self._dir / "redis.sock"
         self._private_dir: Path | None = None
+        self._socket = self._place_socket()
         self._owner: FileLock | None = None
         self._binary: ServerBinary | None = None
         self._process: asyncio.subprocess.Process | None = None
@@ -69,7 +68,8 @@ class EmbeddedRedis:
         :raises ConfigurationError: 没有可用的 redis-server、数据目录已有主人、版本太旧、起不来
         """
         self._binary = await asyncio.to_thread(find_server)
-        self._dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for directory in (self._dir, self._socket.parent):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._owner = await _acquire(self._dir / "lock", OWNER_WAIT_S)
         if self._owner is None:
             raise ConfigurationError(
@@ -78,7 +78,6 @@ class EmbeddedRedis:
             )
         try:
             self._check_version(self._binary)
-            self._place_socket()
             await self._launch()
         except BaseException:
             await self.stop()
@@ -92,7 +91,6 @@ class EmbeddedRedis:
         await self._end_process()
         if self._private_dir is not None:
             shutil.rmtree(self._private_dir, ignore_errors=True)
-            self._private_dir = None
         if self._owner is not None:
             self._owner.close()
             self._owner = None
@@ -106,10 +104,13 @@ class EmbeddedRedis:
                 "not see that data"
             )
 
-    def _place_socket(self) -> None:
-        if len(os.fsencode(self._socket)) > MAX_SOCKET_PATH:
-            self._private_dir = Path(tempfile.mkdtemp(prefix="meeting-push-"))  # 权限 0700
-            self._socket = self._private_dir / "redis.sock"
+    def _place_socket(self) -> Path:
+        """在构造时定下：地址要先于启动告诉别人。"""
+        socket = self._dir / "redis.sock"
+        if len(os.fsencode(socket)) <= MAX_SOCKET_PATH:
+            return socket
+        self._private_dir = Path(tempfile.mkdtemp(prefix="meeting-push-"))  # 权限 0700
+        return self._private_dir / "redis.sock"
 
     async def _lock_files(self) -> FileLock:
         """等上一个 redis-server（孤儿）死透，它可能正在收尾。"""
@@ -138,8 +139,7 @@ class EmbeddedRedis:
         lock = await self._lock_files()
         try:
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-I", "-S", launcher.__file__, str(os.getpid())),
-                *self._command(),
+                *dying_with_us(*self._command()),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.DEVNULL,

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from ..model import Principal
 from ..services.auth_service import AuthService
 from ..services.sessions import TokenPair
+from .contract_route import ContractRoute
 from .security import Security
 
 # strict=False 只为让 JSON 的字符串变成 SecretStr；数字仍会被拒绝。
@@ -48,7 +49,7 @@ class Tokens(BaseModel):
 
 def auth_router(auth: AuthService, security: Security) -> APIRouter:
     """前缀 ``/api/v1`` 由调用者加。"""
-    router = APIRouter(prefix="/auth", tags=["auth"])
+    router = APIRouter(prefix="/auth", tags=["auth"], route_class=ContractRoute)
 
     @router.post("/register", status_code=201, summary="注册")
     async def register(body: CredentialsBody) -> RegisteredUser:

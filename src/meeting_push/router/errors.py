@@ -14,7 +14,6 @@ from starlette.exceptions import HTTPException
 
 from ..errors import (
     AuthenticationError,
-    BadFrameError,
     ForbiddenError,
     IdempotencyConflictError,
     InvalidInputError,
@@ -35,7 +34,6 @@ STATUSES: Final[Mapping[type, int]] = {
     IdempotencyConflictError: 409,
     PayloadTooLargeError: 413,
     InvalidInputError: 422,
-    BadFrameError: 422,
     RateLimitedError: 429,
     UnavailableError: 503,
 }
@@ -47,8 +45,8 @@ _HTTP_CODES: Final = {400: "invalid_json", 401: "unauthenticated", 413: "payload
 
 def install_error_handlers(app: FastAPI) -> None:
     """让 ``app`` 的一切错误都是 contract 的样子，包括 404、405 与意外的异常。"""
-    app.add_exception_handler(MeetingPushError, _on_expected)
-    app.add_exception_handler(RequestValidationError, _on_invalid_request)
+    app.add_exception_handler(MeetingPushError, on_expected)
+    app.add_exception_handler(RequestValidationError, on_invalid_request)
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(Exception, _on_unexpected)
 
@@ -64,14 +62,14 @@ def error_response(error: MeetingPushError) -> JSONResponse:
     return JSONResponse(body, status_of(error), _headers(error))
 
 
-async def _on_expected(request: Request, error: Exception) -> JSONResponse:
+async def on_expected(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, MeetingPushError)
     if status_of(error) == 500:
         return await _on_unexpected(request, error)
     return error_response(error)
 
 
-async def _on_invalid_request(_request: Request, error: Exception) -> JSONResponse:
+async def on_invalid_request(_request: Request, error: Exception) -> JSONResponse:
     """绝不回显输入：它可能是密码。"""
     assert isinstance(error, RequestValidationError)
     problems = error.errors()

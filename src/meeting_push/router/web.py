@@ -69,7 +69,7 @@ def web_router() -> APIRouter:
 def _load_assets() -> dict[str, _Asset]:
     """目录里有的就是全部：请求里的名字只用来查表，从不碰文件系统。"""
     assets = {}
-    for file in (files(__package__.rpartition(".")[0]) / "web").iterdir():
+    for file in (files("meeting_push") / "web").iterdir():
         media_type = _MEDIA_TYPES.get(file.name[file.name.rfind(".") :])
         if media_type is not None:
             content = file.read_bytes()

@@ -130,8 +130,8 @@ export class PushClient {
     const lived = this.#liveSince === null ? 0 : performance.now() - this.#liveSince;
     if (lived >= this.#config.stableAfterMs) this.#failures = 0;
     this.#refreshFirst ||= code === TOKEN_EXPIRED;
-    const window = this.#drainWindowMs;
-    const delay = window === null ? this.#jitter(this.#failures++) : Math.random() * window;
+    const drainWindow = this.#drainWindowMs; // 服务器说的窗口；0 是没有窗口
+    const delay = drainWindow > 0 ? Math.random() * drainWindow : this.#jitter(this.#failures++);
     return this.#retryIn(delay, reason || `closed_${code}`);
   }
 

@@ -55,14 +55,19 @@ class HeartbeatSweep:
             await asyncio.sleep(self.tick_s)
             self.sweep()
 
-    def add(self, connection: UserConnection) -> None:
-        self._schedule(connection, self._clock())
+    def schedule(self, connection: UserConnection) -> None:
+        """放上轮子；令牌换过之后再放一次，到期可能变早。"""
+        self._unschedule(connection)
+        self._place(connection, self._clock())
 
     def attend(self, connection: UserConnection) -> None:
         self._attended.add(connection)
 
     def forget(self, connection: UserConnection) -> None:
         self._attended.discard(connection)
+        self._unschedule(connection)
+
+    def _unschedule(self, connection: UserConnection) -> None:
         if connection.slot is not None:
             self._wheel[connection.slot].discard(connection)
             connection.slot = None
@@ -92,9 +97,9 @@ class HeartbeatSweep:
         if command is not None:
             self._on_command(connection, command)
         if connection.closing_since is None:
-            self._schedule(connection, now)
+            self._place(connection, now)
 
-    def _schedule(self, connection: UserConnection, now: int) -> None:
+    def _place(self, connection: UserConnection, now: int) -> None:
         ticks = (connection.session.next_tick() - now) // self._tick_ms + 1
         ticks = min(max(ticks, 1), len(self._wheel) - 1)
         connection.slot = (self._cursor + ticks) % len(self._wheel)

@@ -70,9 +70,11 @@ class ConnectionManager:
         self._by_channel = self._registry.by_channel
         self._everyone = {keys.broadcast_channel.encode(), keys.system_channel.encode()}
         self._opener = Opener(channels, mailbox, self.counters, clock)
-        self._requests = ClientRequests(sinks, authenticator, self.counters, self._tasks, clock)
         self._fanout = Fanout(clock)
-        self.heartbeat = HeartbeatSweep(limits, clock, self._requests.handle)
+        self.heartbeat = HeartbeatSweep(limits, clock, self.on_command)
+        self._requests = ClientRequests(
+            sinks, authenticator, self.counters, self._tasks, clock, self.heartbeat.schedule
+        )
         #: 传输还在的全部连接，包括尚未认证的与正在关闭的。
         self._sockets: set[UserConnection] = set()
         self._empty = asyncio.Event()
@@ -92,7 +94,7 @@ class ConnectionManager:
         connection = UserConnection(self, driver, handshake, os.urandom(12).hex())
         self._sockets.add(connection)
         self.counters.connections_opened += 1
-        self.heartbeat.add(connection)
+        self.heartbeat.schedule(connection)
         if self._closing_with is not None:
             connection.close(self._closing_with)
         else:
@@ -113,6 +115,7 @@ class ConnectionManager:
             connection.close(CloseCode.NODE_UNHEALTHY)
         else:
             connection.session.authenticated(principal)
+            self.heartbeat.schedule(connection)
             await self.connect_user(connection.user_id, connection)
 
     async def connect_user(self, user_id: int, websocket: UserConnection) -> None:
@@ -194,10 +197,6 @@ class ConnectionManager:
         return len(self._registry)
 
     # ── 重读 ──────────────────────────────────────────────────────────────
-
-    def on_resubscribed(self) -> None:
-        """订阅者重新订上之后的回调：同步，后台去重读。"""
-        self._tasks.spawn(self.reread_all(), "ws_reread_all")
 
     async def reread_all(self) -> None:
         """频道断过又订上之后：给每条连接补上期间漏掉的（CON-3、CON-4）。限速。"""

@@ -39,12 +39,14 @@ class ClientRequests:
         counters: EdgeCounters,
         tasks: Tasks,
         clock: Callable[[], int],
+        reschedule: Callable[[UserConnection], None],
     ) -> None:
         self._sinks = sinks
         self._authenticator = authenticator
         self._counters = counters
         self._tasks = tasks
         self._clock = clock
+        self._reschedule = reschedule
 
     def handle(self, connection: UserConnection, command: commands.Command) -> None:
         match command:
@@ -135,6 +137,7 @@ class ClientRequests:
             return
         if connection.closing_since is None:
             answer = connection.session.token_refreshed(principal, command.request_id)
+            self._reschedule(connection)
             self.handle(connection, answer)
 
     def _close(self, connection: UserConnection, command: commands.Close) -> None:
