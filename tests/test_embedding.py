@@ -104,9 +104,7 @@ async def test_bad_input_has_the_contracts_shape_there_too(address: str) -> None
     async with api_of(f"http://{address}", employee(7, "ann")) as api:
         answers = [
             await api.post("/messages", json={"recipient_ids": "x"}),
-            await api.post(
-                "/messages", content=b"{", headers={"content-type": "application/json"}
-            ),
+            await api.post("/messages", content=b"{", headers={"content-type": "application/json"}),
             await api.get("/messages", headers={"authorization": "Bearer nonsense"}),
         ]
     codes = [answer.json()["error"]["code"] for answer in answers]

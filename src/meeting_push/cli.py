@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from . import demo, doctor
+from .bench.cli import bench_app
 from .client.push_client import PushClient
 from .client.rest_client import RestClient
 from .errors import ConfigurationError, InvalidInputError, MeetingPushError
@@ -41,6 +42,7 @@ app = typer.Typer(
 )
 user_app = typer.Typer(help="Accounts.", no_args_is_help=True)
 app.add_typer(user_app, name="user")
+app.add_typer(bench_app, name="bench")
 
 out = Console(highlight=False)
 

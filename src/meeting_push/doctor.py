@@ -81,7 +81,8 @@ async def _lean(url: str) -> AsyncIterator[LeanConnection]:
 async def _redis(settings: Settings) -> Finding:
     if settings.redis_url is None:
         server = find_server()
-        return Finding("redis", True, f"embedded: {server.path.name} {server.version}")
+        version = ".".join(map(str, server.version))
+        return Finding("redis", True, f"embedded: {server.path.name} {version}")
     async with _lean(settings.redis_url) as lean:
         info = _fields(await lean.execute("INFO"))
     version, policy = info["redis_version"], info.get("maxmemory_policy", "noeviction")

@@ -15,7 +15,8 @@ from .world import Client
 
 
 async def still_alive(client: Client) -> bool:
-    return (await client.ask(type="heartbeat", timestamp=1))["type"] == "heartbeat_ack"
+    answer = await client.ask(type="heartbeat", timestamp=1)
+    return bool(answer["type"] == "heartbeat_ack")
 
 
 class AckBehaviour(EdgeHarness):

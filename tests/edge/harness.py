@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from typing import Any, ClassVar
+from contextlib import AbstractAsyncContextManager
+from typing import Any
 
-from .world import Serve, World
+from .world import World
 
 
 class EdgeHarness:
-    serve: ClassVar[Serve]
     #: 在 asyncio 自带的循环上也跑一遍。
-    also_on_asyncio: ClassVar[bool] = False
+    also_on_asyncio = False
+
+    def serve(self, world: World) -> AbstractAsyncContextManager[None]:
+        """在 ``world.port`` 上服务 ``world.manager``。"""
+        raise NotImplementedError
 
     @contextlib.asynccontextmanager
     async def world(self, **limits: Any) -> AsyncIterator[World]:
@@ -21,7 +25,7 @@ class EdgeHarness:
         world = World(**limits)
         sweep = asyncio.create_task(world.manager.heartbeat.run())
         try:
-            async with type(self).serve(world):
+            async with self.serve(world):
                 yield world
         finally:
             sweep.cancel()

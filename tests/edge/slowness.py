@@ -32,8 +32,9 @@ async def deaf(world: World, user_id: int) -> AsyncIterator[Client]:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     sock.setblocking(False)
     await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", world.port))
-    options = {"sock": sock, "max_queue": 1, "max_size": None, "close_timeout": 0.2}
-    async with world.live(user_id, **options) as client:
+    async with world.live(
+        user_id, sock=sock, max_queue=1, max_size=None, close_timeout=0.2
+    ) as client:
         yield client
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from contextlib import AbstractAsyncContextManager
 
 from .behaviour import EdgeBehaviour
-from .world import serve_asgi
+from .world import World, serve_asgi
 
 
 class TestAsgi(EdgeBehaviour):
-    serve = staticmethod(serve_asgi)
-    closes_on_invalid_utf8: ClassVar[bool] = True
+    closes_on_invalid_utf8 = True
+
+    def serve(self, world: World) -> AbstractAsyncContextManager[None]:
+        return serve_asgi(world)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from contextlib import AbstractAsyncContextManager
 
 from .behaviour import EdgeBehaviour
-from .world import serve_bare
+from .world import World, serve_bare
 
 
 class TestNativeBare(EdgeBehaviour):
-    serve = staticmethod(serve_bare)
     also_on_asyncio = True
+
+    def serve(self, world: World) -> AbstractAsyncContextManager[None]:
+        return serve_bare(world)
 
     async def test_probes_are_answered_on_the_same_port(self) -> None:
         async with self.world() as world:

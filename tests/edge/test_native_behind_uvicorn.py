@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractAsyncContextManager
+
 from .behaviour import EdgeBehaviour
-from .world import serve_native_behind_uvicorn
+from .world import World, serve_native_behind_uvicorn
 
 
 class TestNativeBehindUvicorn(EdgeBehaviour):
-    serve = staticmethod(serve_native_behind_uvicorn)
+    def serve(self, world: World) -> AbstractAsyncContextManager[None]:
+        return serve_native_behind_uvicorn(world)

@@ -6,8 +6,7 @@ import asyncio
 import contextlib
 import json
 import socket
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator
 from typing import Any
 
 import uvicorn
@@ -131,9 +130,6 @@ class Client:
         received = self.websocket.protocol.close_rcvd
         assert received is not None, "the server vanished without a close frame"
         return received.code, received.reason
-
-
-Serve = Callable[[World], AbstractAsyncContextManager[None]]
 
 
 def _listening_socket() -> socket.socket:

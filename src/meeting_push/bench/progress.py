@@ -24,9 +24,10 @@ def silent(done: int, total: int) -> None:
 
 
 class Steps:
-    """终端上的步骤表；不是终端时只在结束时留下各行。"""
+    """终端上是会动的表；不是终端（日志、CI）时每一步开始时一行字。"""
 
     def __init__(self, console: Console) -> None:
+        self._console = console
         self._progress = Progress(
             SpinnerColumn(finished_text="✓"),
             TextColumn("{task.description}"),
@@ -34,6 +35,7 @@ class Steps:
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             console=console,
+            disable=not console.is_terminal,
         )
 
     @contextlib.contextmanager
@@ -43,6 +45,8 @@ class Steps:
 
     @contextlib.contextmanager
     def step(self, name: str) -> Iterator[OnProgress]:
+        if not self._console.is_terminal:
+            self._console.print(name)
         task = self._progress.add_task(name, total=None)
 
         def on_progress(done: int, total: int) -> None:

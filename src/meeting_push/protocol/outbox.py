@@ -22,17 +22,19 @@ class Outbox:
     排队的是发布来的同一个 ``bytes`` 对象，多台设备共用，不复制。
     """
 
-    __slots__ = ("_frames", "_limits", "blocked_since", "size")
+    __slots__ = ("_frames", "_limits", "blocked_since", "clear_way", "size")
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._frames: deque[bytes] | None = None  # 空 deque 要 600 多字节，阻塞过才建
         #: 传输停止接收的时刻；None 表示可写。
         self.blocked_since: int | None = None
+        #: 既没有阻塞也没有排队：``offer`` 必答 SEND，热路径据此省一次调用。
+        self.clear_way = True
         self.size = 0
 
     def offer(self, frame: bytes, now: int) -> Verdict:
-        if self.blocked_since is None and self._frames is None:
+        if self.clear_way:
             return Verdict.SEND
         size = self.size + len(frame)
         if size > self._limits.outbox_max_bytes or self.overdue(now):
@@ -52,10 +54,12 @@ class Outbox:
         """传输的缓冲越过了高水位。"""
         if self.blocked_since is None:
             self.blocked_since = now
+        self.clear_way = False
 
     def resume(self) -> None:
         """传输又可写了；随后用 ``pop`` 排空，直到 None 或再次阻塞。"""
         self.blocked_since = None
+        self.clear_way = self._frames is None
 
     def pop(self) -> bytes | None:
         """下一帧；队列空了或传输又阻塞了则 None。"""
@@ -65,9 +69,11 @@ class Outbox:
         self.size -= len(frame)
         if not self._frames:
             self._frames = None
+            self.clear_way = True
         return frame
 
     def clear(self) -> None:
         """丢掉排队的帧（连接要关了；耐久的消息还在信箱里）。"""
         self._frames = None
         self.size = 0
+        self.clear_way = self.blocked_since is None

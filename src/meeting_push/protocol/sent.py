@@ -14,29 +14,30 @@ MAX_ABOVE: Final = 4096
 class SentSeqs:
     """``floor`` 及以下的都算推过（或无需推）。"""
 
-    __slots__ = ("_above", "floor")
+    __slots__ = ("above", "floor")
 
     def __init__(self) -> None:
         self.floor = 0
-        self._above: set[int] | None = None  # 空集合要 216 字节，所以用到才建
+        #: 底以上零散的；空集合要 216 字节，所以没有时是 None。
+        self.above: set[int] | None = None
 
     def __contains__(self, seq: int) -> bool:
-        return seq <= self.floor or (self._above is not None and seq in self._above)
+        return seq <= self.floor or (self.above is not None and seq in self.above)
 
     def add(self, seq: int) -> bool:
         """记下 ``seq``；已有则返回 False。"""
         if seq == self.floor + 1:
             self.floor = seq
-            if self._above is not None:
-                self._absorb(self._above)
+            if self.above is not None:
+                self._absorb(self.above)
             return True
         if seq in self:
             return False
-        if self._above is None:
-            self._above = set()
-        self._above.add(seq)
-        if len(self._above) > MAX_ABOVE:
-            self.settle(min(self._above))
+        if self.above is None:
+            self.above = set()
+        self.above.add(seq)
+        if len(self.above) > MAX_ABOVE:
+            self.settle(min(self.above))
         return True
 
     def settle(self, seq: int) -> None:
@@ -44,13 +45,13 @@ class SentSeqs:
         if seq <= self.floor:
             return
         self.floor = seq
-        if self._above is not None:
-            self._above = {each for each in self._above if each > seq}
-            self._absorb(self._above)
+        if self.above is not None:
+            self.above = {each for each in self.above if each > seq}
+            self._absorb(self.above)
 
     def _absorb(self, above: set[int]) -> None:
         while self.floor + 1 in above:
             self.floor += 1
             above.remove(self.floor)
         if not above:
-            self._above = None
+            self.above = None

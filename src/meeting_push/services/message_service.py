@@ -31,6 +31,7 @@ from ..storage.idempotency import IdempotencyRepository
 from ..storage.inbox import InboxRepository
 from ..storage.messages import MessageRepository
 from ..storage.rows import InboxItem, InboxPage, StoredResponse
+from .accept_batch import AcceptBatch
 from .draft_rules import DraftRules, check_text
 from .message_publisher import MessagePublisher
 from .message_queue import MessageQueue
@@ -92,6 +93,7 @@ class MessageService:
         self._mailbox = mailbox
         self._publisher = publisher
         self._clock = clock
+        self._accepts = AcceptBatch(stores.database, stores.messages)
 
     # ── 发送 ────────────────────────────────────────────────────────────────
 
@@ -202,20 +204,21 @@ class MessageService:
         outgoing: Sequence[tuple[Message, Sequence[int]]],
         accepted: Sequence[Accepted],
     ) -> list[Accepted] | None:
-        """一个事务：占下幂等键，写下消息。键已被占则什么都不写，返回当时的结果。
+        """提交。幂等键已被占则什么都不写，返回当时的结果。
 
-        键与消息一起提交，崩溃不会留下半个。输给并发的同键请求时，再来一遍就能读到它的结果。
+        键与消息在同一个事务里，崩溃不会留下半个。输给并发的同键请求时，再来一遍就能读到
+        它的结果。
         """
+        if key is None:
+            await self._accepts.insert(outgoing)
+            return None
         stores, mine = self._stores, _response(drafts, accepted)
         while True:
             async with stores.database.transaction() as connection:
-                if key is not None:
-                    earlier = await stores.idempotency.find(connection, sender_id, key)
-                    if earlier is not None:
-                        return _answer(earlier, mine)
-                if key is None or await stores.idempotency.save(
-                    connection, sender_id, key, mine, self._clock()
-                ):
+                earlier = await stores.idempotency.find(connection, sender_id, key)
+                if earlier is not None:
+                    return _answer(earlier, mine)
+                if await stores.idempotency.save(connection, sender_id, key, mine, self._clock()):
                     await stores.messages.insert(connection, outgoing)
                     return None
 

@@ -130,7 +130,10 @@ class UserConnection:
         """一帧实时帧：写出、排队、暂存或丢弃。"""
         pushed = self.session.push(frame, key, now)
         if pushed is Pushed.SEND:
-            self.send(frame, now)
+            if self.outbox.clear_way:
+                self._write(frame)
+            else:
+                self.send(frame, now)
         elif pushed is Pushed.HOLE:
             self._host.on_hole(self)
         elif pushed is not Pushed.HELD:

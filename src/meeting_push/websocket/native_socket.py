@@ -60,6 +60,8 @@ class NativeSocket(WSListener):
         connection = self._connection
         if connection is None:
             return
+        if frame.rsv1 or frame.rsv2 or frame.rsv3:
+            raise WSProtocolError(WSCloseCode.PROTOCOL_ERROR, "no extension was negotiated")
         kind = frame.msg_type
         if kind is WSMsgType.TEXT and frame.fin and self._fragments is None:
             if frame.payload_size > self._manager.limits.max_frame_bytes:

@@ -1,0 +1,98 @@
+"""成组提交：同时到来的接受共用一个 SQL 事务。
+
+一次提交的代价（加锁、落盘、线程往返）与写一条几乎一样。前一个事务在提交时新来的就排着，
+下一个事务把它们一起带走：没有人为的等待，越忙每组越大。
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from ..errors import InvalidInputError, MeetingPushError
+from ..model import Message
+from ..storage.database import Database
+from ..storage.messages import MessageRepository
+
+Outgoing = Sequence[tuple[Message, Sequence[int]]]
+#: 一组至多这么多行收件人：事务太长会让别的写者久等。
+MAX_ROWS: Final = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    outgoing: Outgoing
+    rows: int
+    done: asyncio.Future[None]
+
+
+class AcceptBatch:
+    """``insert`` 返回即已提交。"""
+
+    def __init__(self, database: Database, messages: MessageRepository) -> None:
+        self._database = database
+        self._messages = messages
+        self._queue: list[_Waiting] = []
+        self._writer: asyncio.Task[None] | None = None
+
+    async def insert(self, outgoing: Outgoing) -> None:
+        """原子：``outgoing`` 全部写下，或一条都不。
+
+        被取消时结果不定（可能已提交），与单独的事务一样。
+
+        :raises InvalidInputError: 有存不下的值；只影响这一次调用
+        :raises DatabaseUnavailableError: 没有提交
+        """
+        rows = sum(len(recipients) for _, recipients in outgoing)
+        waiting = _Waiting(outgoing, rows, asyncio.get_running_loop().create_future())
+        self._queue.append(waiting)
+        if self._writer is None:
+            self._writer = asyncio.create_task(self._write(), name="accept-batch")
+        await waiting.done
+
+    async def _write(self) -> None:
+        try:
+            while self._queue:
+                await self._commit(self._take())
+        finally:
+            self._writer = None
+
+    def _take(self) -> list[_Waiting]:
+        rows = count = 0
+        for waiting in self._queue:
+            if count and rows + waiting.rows > MAX_ROWS:
+                break
+            rows += waiting.rows
+            count += 1
+        taken = self._queue[:count]
+        del self._queue[:count]
+        return taken
+
+    async def _commit(self, group: Sequence[_Waiting]) -> None:
+        try:
+            async with self._database.transaction() as connection:
+                await self._messages.insert(connection, [one for w in group for one in w.outgoing])
+        except InvalidInputError as error:
+            # 一条存不下的值不该连累同组的：逐个再来
+            if len(group) == 1:
+                _fail(group, error)
+                return
+            for waiting in group:
+                await self._commit([waiting])
+        except MeetingPushError as error:
+            _fail(group, error)
+        except BaseException as error:
+            _fail(group, error)
+            raise
+        else:
+            for waiting in group:
+                if not waiting.done.done():
+                    waiting.done.set_result(None)
+
+
+def _fail(group: Sequence[_Waiting], error: BaseException) -> None:
+    for waiting in group:
+        if not waiting.done.done():
+            waiting.done.set_exception(error)

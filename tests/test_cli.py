@@ -1,0 +1,121 @@
+"""命令行：每个命令像人那样用一遍；坏的用法是一行字。"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import jwt
+import pytest
+
+from tests.support.server_process import TEST_JWT_SECRET, ServerProcess
+
+
+def meeting_push(*arguments: str, cwd: Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    env = {k: v for k, v in os.environ.items() if not k.startswith("MEETING_PUSH_")}
+    return subprocess.run(
+        [sys.executable, "-m", "meeting_push", *arguments],
+        cwd=cwd,
+        env=env | {"MEETING_PUSH_JWT_SECRET": TEST_JWT_SECRET},
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    with ServerProcess(tmp_path_factory.mktemp("cli")) as process:
+        yield process
+
+
+def test_user_create_reads_the_password_and_prints_the_id(server: ServerProcess) -> None:
+    data = ("--data-dir", str(server.directory / "data"))
+    made = meeting_push(
+        "user",
+        "create",
+        "root",
+        "--role",
+        "admin",
+        *data,
+        cwd=server.directory,
+        stdin="a long password\n",
+    )
+    listed = meeting_push("user", "list", *data, cwd=server.directory)
+    assert made.returncode == 0
+    assert made.stdout.strip().isdigit()
+    assert "root" in listed.stdout
+    assert "admin" in listed.stdout
+
+
+def test_token_prints_a_signed_token(tmp_path: Path) -> None:
+    result = meeting_push(
+        "token", "--user-id", "42", "--role", "admin", "--ttl-s", "60", cwd=tmp_path
+    )
+    claims = jwt.decode(
+        result.stdout.strip(), TEST_JWT_SECRET, algorithms=["HS256"], audience="meeting-push"
+    )
+    assert (claims["sub"], claims["role"]) == ("42", "admin")
+    assert claims["exp"] - claims["iat"] == pytest.approx(60, abs=1.1)
+
+
+def test_listen_prints_what_send_sends(server: ServerProcess) -> None:
+    user = meeting_push(
+        "user",
+        "create",
+        "erin",
+        "--data-dir",
+        str(server.directory / "data"),
+        cwd=server.directory,
+        stdin="a long password\n",
+    ).stdout.strip()
+    where = ("--url", server.base_url)
+    sent = meeting_push(
+        "send", "--to", user, "--title", "hi", "--content", "there", *where, cwd=server.directory
+    )
+    heard = meeting_push("listen", "--user-id", user, "--count", "1", *where, cwd=server.directory)
+    assert sent.returncode == 0, sent.stderr
+    message = json.loads(heard.stdout)
+    assert (message["message_id"], message["title"]) == (sent.stdout.strip(), "hi")
+
+
+def test_doctor_names_each_part(tmp_path: Path, server: ServerProcess) -> None:
+    (tmp_path / ".env").write_text("MEETING_PUSH_PORT=0\n")
+    result = meeting_push("doctor", cwd=tmp_path)
+    for part in ("redis", "database", "open files", "port"):
+        assert part in result.stdout
+
+
+def test_doctor_fails_on_what_is_wrong(tmp_path: Path) -> None:
+    result = meeting_push("doctor", "--redis-url", "redis://127.0.0.1:1/0", cwd=tmp_path)
+    assert result.returncode == 1
+    assert "FAIL redis" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("send", "--to", "x", "--title", "t"), 1),
+        (("send", "--to", "1", "--title", "t", "--url", "http://127.0.0.1:1"), 1),
+        (("send", "--to", "1", "--title", "t", "--url", "ftp://x"), 2),
+        (("token", "--user-id", "0"), 1),
+        (("token", "--user-id", "x"), 2),
+        (("user", "create", "x", "--role", "king"), 2),
+        (("serve", "--role", "king"), 2),
+        (("fly",), 2),
+    ],
+    ids=str,
+)
+def test_a_wrong_use_is_told_without_a_traceback(
+    tmp_path: Path, arguments: tuple[str, ...], code: int
+) -> None:
+    result = meeting_push(*arguments, cwd=tmp_path, stdin="a long password\n")
+    assert result.returncode == code
+    assert "Traceback" not in result.stderr
+    assert result.stderr.strip()
