@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from fastapi import FastAPI
 
 from meeting_push import MeetingPush, load_settings
+from tests.support.eventually import eventually
 from tests.support.people import Person, api_of, delivery, device, send
 
 KEY = ec.generate_private_key(ec.SECP256R1())
@@ -66,7 +67,7 @@ async def address(tmp_path: Path) -> AsyncIterator[str]:
     sock = socket.create_server(("127.0.0.1", 0))
     server = _Server(uvicorn.Config(app, log_config=None, ws="websockets-sansio"))
     task = asyncio.create_task(server.serve(sockets=[sock]))
-    while not server.started:  # noqa: ASYNC110 — uvicorn 没有给出事件
+    while not server.started:
         await asyncio.sleep(0.01)
         assert not task.done(), task
     yield f"127.0.0.1:{sock.getsockname()[1]}"
@@ -81,9 +82,11 @@ async def test_the_main_job_runs_inside_another_application(address: str) -> Non
         frame = await phone.next_message()
         assert (frame["message_id"], frame["sender"]) == (message_id, {"id": 7, "name": "ann"})
         await phone.ack(message_id)
-        async with asyncio.timeout(10):
-            while not (await delivery(f"http://{address}", ann, message_id))["delivered"]:
-                await asyncio.sleep(0.01)
+
+        async def delivered() -> bool:
+            return bool((await delivery(f"http://{address}", ann, message_id))["delivered"])
+
+        await eventually(delivered)
 
 
 async def test_the_applications_own_users_decide_who_exists(address: str) -> None:

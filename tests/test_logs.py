@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 
 import pytest
 from loguru import logger
@@ -39,9 +40,10 @@ def test_what_is_not_secret_stays() -> None:
 
 
 @pytest.fixture(params=[False, True], ids=["text", "json"])
-def configured(request: pytest.FixtureRequest) -> None:
+def configured(request: pytest.FixtureRequest) -> Iterator[None]:
     configure_logging(load_settings(log_json=request.param, log_level="DEBUG"))
-    request.addfinalizer(logger.remove)
+    yield
+    logger.remove()
 
 
 @pytest.mark.usefixtures("configured")

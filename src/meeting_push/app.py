@@ -37,6 +37,7 @@ from .services.access_tokens import AccessTokens
 from .services.auth_service import AuthService
 from .services.delivery_confirmation_service import DeliveryConfirmationService
 from .services.draft_rules import DraftRules
+from .services.known_users import KnownUsers
 from .services.message_consumer import ConsumerPool, MessageConsumer
 from .services.message_publisher import MessagePublisher
 from .services.message_queue import MessageQueue
@@ -104,7 +105,7 @@ class MeetingPush:
             messages=messages,
             inbox=InboxRepository(self.database),
             idempotency=IdempotencyRepository(self.database),
-            directory=directory or UserRepository(self.database),
+            directory=KnownUsers(directory or UserRepository(self.database)),
         )
         self.recipients = RecipientRepository(self.database)
 
@@ -249,6 +250,7 @@ class MeetingPush:
         stack.push_async_callback(self._supervisor.stop)
         start("outbox-sweep", self.relay.run_sweep)
         start("outbox-fast", self.relay.run_fast)
+        start("outbox-mark", self.relay.run_mark)
         if role.delivers:
             self.consumers.start(self._supervisor)
         if role.holds_sockets:

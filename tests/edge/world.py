@@ -132,7 +132,7 @@ class Client:
         return received.code, received.reason
 
 
-def _listening_socket() -> socket.socket:
+def listening_socket() -> socket.socket:
     sock = socket.socket()
     sock.bind(("127.0.0.1", 0))
     sock.listen(128)
@@ -152,7 +152,7 @@ async def _uvicorn(world: World, ws: Any) -> AsyncIterator[None]:
     config.load()
     server = uvicorn.Server(config)
     server.lifespan = config.lifespan_class(config)
-    sock = _listening_socket()
+    sock = listening_socket()
     world.port = sock.getsockname()[1]
     await server.startup(sockets=[sock])
     try:
@@ -184,7 +184,7 @@ async def serve_bare(world: World) -> AsyncIterator[None]:
             return OpsAnswer(200, "text/plain", b"ok\n")
         return OpsAnswer(404, "text/plain", b"not found\n")
 
-    sock = _listening_socket()
+    sock = listening_socket()
     world.port = sock.getsockname()[1]
     server = await serve_native(world.manager, sock=sock, ops=ops)
     try:

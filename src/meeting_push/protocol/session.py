@@ -215,7 +215,7 @@ class Session:
             sent.floor = seq
             self._remember(key, now)
             return Pushed.SEND
-        if seq > sent.floor and seq not in sent:
+        if seq > sent.floor + 1 and seq not in sent:
             # 同一用户的 seq 连续分配、依次发布：断号说明漏收过（Redis 重连、未发布的离线消息）
             self.phase = Phase.FLUSHING
             self._hold(frame, key)

@@ -171,6 +171,8 @@ def _create_engine(url: URL, timeout_s: float) -> AsyncEngine:
         pool_size=_SQLITE_CONNECTIONS,
         max_overflow=0,
         pool_timeout=timeout_s,
+        # 还回池时不必 ROLLBACK（又一次线程往返）：transaction() 自己提交或回滚，读取是自动提交。
+        pool_reset_on_return=None,
         # isolation_level=None：BEGIN 由我们发出，sqlite3 不得自作主张。
         connect_args={"timeout": timeout_s, "isolation_level": None},
     )

@@ -185,8 +185,9 @@ async def serve_native(
 ) -> asyncio.Server:
     """在已绑定的 ``sock`` 上直接服务用户连接；其余的 GET（探针、指标）由 ``ops`` 回答。"""
     timeout_s = manager.limits.handshake_timeout_s
+    siblings: set[Any] = set()
     return await asyncio.get_running_loop().create_server(
-        lambda: _Front(manager, lambda: OpsHttp(ops, timeout_s), set()),
+        lambda: _Front(manager, lambda: OpsHttp(ops, timeout_s), siblings),
         sock=sock,
         backlog=4096,
         ssl=ssl,
