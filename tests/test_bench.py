@@ -120,7 +120,7 @@ def test_a_frame_too_small_for_its_fields_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["http://192.0.2.1:8000", "http://example.com", "https://[::1]", "x"]
+    "url", ["http://192.0.2.1:8000", "http://example.com", "http://[::1]:8000", "x"]
 )
 def test_only_this_machine_is_ever_loaded(url: str) -> None:
     with pytest.raises(ConfigurationError, match="loopback"):

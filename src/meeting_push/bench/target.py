@@ -55,10 +55,12 @@ def loopback_address(url: str) -> tuple[str, int]:
     """
     try:
         parts = urlsplit(url)
-        host, port = parts.hostname or "", parts.port or 80
-        local = host == "localhost" or ipaddress.ip_address(host).is_loopback
+        host = "127.0.0.1" if parts.hostname == "localhost" else parts.hostname or ""
+        port = parts.port or 80
+        # 只有 IPv4：负载要用 127.0.0.x 的许多源地址
+        local = ipaddress.IPv4Address(host).is_loopback
     except ValueError:
         local = False
     if not local or parts.scheme != "http":
-        raise ConfigurationError("--url: expected http:// and a loopback address")
+        raise ConfigurationError("--url: expected http:// and an IPv4 loopback address")
     return host, port
