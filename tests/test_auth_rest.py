@@ -163,6 +163,18 @@ async def test_logging_out_is_204_and_ends_the_session(client: httpx.AsyncClient
     assert (answer.status_code, answer.content) == (204, b"")
     body = {"refresh_token": tokens["refresh_token"]}
     assert code_of(await client.post("/api/v1/auth/refresh", json=body)) == (401, "revoked")
+    assert code_of(await client.get("/whoami", headers=headers)) == (401, "revoked")
+
+
+async def test_a_refused_token_is_logged_with_the_address_but_not_endlessly(
+    client: httpx.AsyncClient, log: list[str]
+) -> None:
+    for _ in range(50):
+        await client.get("/whoami", headers=bearer("nonsense"))
+    lines = [line for line in log if "rest_auth_failed" in line]
+    assert 1 <= len(lines) <= 12
+    assert "'address': '127.0.0.1'" in lines[0]
+    assert "nonsense" not in "".join(lines)
 
 
 @pytest.mark.parametrize(

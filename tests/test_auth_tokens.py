@@ -282,6 +282,29 @@ async def test_public_key_algorithms_verify_tokens_of_others(algorithm: str, key
         assert (await tokens.verify_access_token(signed(key, algorithm))).user_id == 42
 
 
+async def test_previous_secrets_verify_but_never_sign() -> None:
+    old, new = SECRET, "f" * 32
+    tokens = AccessTokens(load_settings(jwt_previous_secrets=(old, "e" * 32)), new, lambda: NOW)
+    for secret in (old, new, "e" * 32):
+        assert (await tokens.verify_access_token(signed(secret))).user_id == 42
+    with pytest.raises(InvalidTokenError):
+        await tokens.verify_access_token(signed("d" * 32))
+    issued = tokens.issue(42, "user", "", 60)
+    with pytest.raises(InvalidTokenError):
+        await verifier().verify_access_token(issued)
+
+
+async def test_a_well_signed_token_of_a_previous_secret_is_still_checked() -> None:
+    tokens = AccessTokens(load_settings(jwt_previous_secrets=(SECRET,)), "f" * 32, lambda: NOW)
+    with pytest.raises(InvalidTokenError, match="Audience"):
+        await tokens.verify_access_token(signed(aud="someone-else"))
+
+
+async def test_an_empty_session_is_no_session() -> None:
+    principal = await verifier().verify_access_token(signed(sid="", jti=""))
+    assert (principal.session_id, principal.token_id) == (None, None)
+
+
 async def test_without_a_secret_no_token_can_be_issued() -> None:
     tokens = verifier(jwt_algorithms=("RS256",), jwt_public_key=RSA_PEM.decode())
     with pytest.raises(ConfigurationError):
@@ -311,6 +334,8 @@ def test_keys_that_can_not_work_are_refused_at_the_start(options: dict[str, Any]
 def test_a_missing_or_public_secret_is_refused(secret: str | None) -> None:
     with pytest.raises(ConfigurationError):
         AccessTokens(load_settings(), secret)
+    with pytest.raises(ConfigurationError):
+        AccessTokens(load_settings(jwt_previous_secrets=(secret or "",)), SECRET)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,6 @@ from rich.console import Console
 from meeting_push.bench.edges import EDGES, run_edges
 from meeting_push.bench.failure import BenchError
 from meeting_push.bench.figures import EdgeFigures, flat
-from meeting_push.bench.histogram import LatencyHistogram
 from meeting_push.bench.load_process import LoadProcess, shared_count
 from meeting_push.bench.orders import Connect, Connected, Disconnect, Disconnected
 from meeting_push.bench.plan import QUICK
@@ -28,6 +27,7 @@ from meeting_push.bench.sampler import cpu_seconds, memory_use
 from meeting_push.bench.server_under_test import own_server
 from meeting_push.bench.target import Target, loopback_address
 from meeting_push.errors import ConfigurationError
+from meeting_push.monitoring.histogram import LatencyHistogram
 from meeting_push.protocol.envelope import frame_key
 from meeting_push.protocol.frames import peek
 

@@ -9,31 +9,15 @@ from contextlib import asynccontextmanager
 import pytest
 
 from meeting_push.clock import now_ms
-from meeting_push.model import ConnectionInfo
-from meeting_push.redis.address import RedisAddress
-from meeting_push.redis.keys import Keys
 from meeting_push.services.online_status_service import OnlineStatusService
 from meeting_push.services.redis_service import RedisService
 from meeting_push.settings import load_settings
 from meeting_push.supervision import Supervisor
+from tests.presence.nodes import info, redis_of
 from tests.support.eventually import eventually
 from tests.support.redis_server import RedisServer
 
 SETTINGS = load_settings(presence_flush_ms=0, node_lease_s=3)
-
-
-def info(connection_id: str, node: str = "n1") -> ConnectionInfo:
-    now = now_ms()
-    return ConnectionInfo(
-        connection_id=connection_id,
-        device_id="d",
-        device_info="phone",
-        connect_time=now,
-        last_heartbeat=now,
-        ip_address="127.0.0.1",
-        status="active",
-        node=node,
-    )
 
 
 @asynccontextmanager
@@ -43,14 +27,6 @@ async def node(redis: RedisService, node_id: str = "n1") -> AsyncIterator[Online
     yield status
     await supervisor.stop()
     await status.close()
-
-
-@asynccontextmanager
-async def redis_of(server: RedisServer, prefix: str) -> AsyncIterator[RedisService]:
-    service = RedisService(RedisAddress.parse(server.url), Keys(prefix))
-    await service.start()
-    yield service
-    await service.close()
 
 
 @pytest.fixture
@@ -66,7 +42,7 @@ async def status(redis: RedisService) -> AsyncIterator[OnlineStatusService]:
 
 
 async def test_a_user_online_on_two_devices(status: OnlineStatusService) -> None:
-    phone, laptop = info("c1"), info("c2")
+    phone, laptop = info("c1", node="n1"), info("c2", node="n1")
     await status.set_user_online(7, phone)
     await status.set_user_online(7, laptop)
     assert await status.is_user_online(7)
@@ -149,10 +125,18 @@ async def test_a_heartbeat_after_the_close_does_not_revive(status: OnlineStatusS
 async def test_connections_of_a_node_without_a_lease_do_not_count(
     status: OnlineStatusService, redis: RedisService
 ) -> None:
-    await status.set_user_online(7, info("c1", node="dead"))
+    leaseless = OnlineStatusService(redis, "dead", SETTINGS)
+    await leaseless.set_user_online(7, info("c1"))
     await status.set_user_online(8, info("c2"))
     assert not await status.is_user_online(7)
     assert await status.get_online_users() == [8]
+
+
+async def test_a_connection_belongs_to_the_node_that_registers_it(
+    status: OnlineStatusService,
+) -> None:
+    await status.set_user_online(7, info("c1", node="somebody else"))
+    assert [one.node for one in await status.get_user_connections(7)] == ["n1"]
 
 
 async def test_the_lease_is_renewed(redis: RedisService) -> None:
@@ -186,8 +170,8 @@ async def test_a_lost_lease_makes_the_node_write_everything_again(redis: RedisSe
 async def test_close_removes_only_this_node(redis: RedisService) -> None:
     async with node(redis, "n1") as first:
         async with node(redis, "n2") as second:
-            await first.set_user_online(7, info("c1", "n1"))
-            await second.set_user_online(7, info("c2", "n2"))
+            await first.set_user_online(7, info("c1", node="n1"))
+            await second.set_user_online(7, info("c2", node="n2"))
         assert [one.node for one in await first.get_user_connections(7)] == ["n1"]
         assert await redis.lean.execute("HKEYS", redis.keys.online_user(7)) == [b"c1"]
         assert await redis.lean.execute("EXISTS", redis.keys.node("n2")) == 0
@@ -195,7 +179,7 @@ async def test_close_removes_only_this_node(redis: RedisService) -> None:
 
 async def test_another_node_can_take_a_connection_off(redis: RedisService) -> None:
     async with node(redis, "n1") as first, node(redis, "n2") as second:
-        await first.set_user_online(7, info("c1", "n1"))
+        await first.set_user_online(7, info("c1", node="n1"))
         await second.set_user_offline(7, "c1")
         assert not await first.is_user_online(7)
 
@@ -241,7 +225,7 @@ async def test_connections_that_come_and_go_during_an_outage_leave_no_backlog(
             status.connection_opened(7, info(f"c{number}"))
             status.connection_closed(7, f"c{number}")
         await asyncio.sleep(0)
-        assert len(status._dirty) == len(status._written) == 0
+        assert (status.statistics().pending, status._ledger.written) == (0, 0)
         private_redis_server.start()
         await eventually(lambda: redis.lean.connected)
 

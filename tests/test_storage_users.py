@@ -30,8 +30,8 @@ def users(database: Database) -> UserRepository:
 
 
 @pytest.fixture
-def tokens(database: Database) -> RefreshTokenRepository:
-    return RefreshTokenRepository(database)
+def tokens() -> RefreshTokenRepository:
+    return RefreshTokenRepository()
 
 
 async def test_a_created_user_is_found_by_id_and_name(users: UserRepository) -> None:
@@ -118,8 +118,8 @@ async def test_a_revoked_family_can_not_be_used(
     token = await token_of(users)
     async with database.transaction() as connection:
         await tokens.add(connection, token)
-    assert await tokens.revoke_family("F", 9) == 1
-    assert await tokens.revoke_family("F", 10) == 0
+        assert await tokens.revoke_family(connection, "F", 9) == 1
+        assert await tokens.revoke_family(connection, "F", 10) == 0
     async with database.transaction() as connection:
         found = await tokens.find(connection, token.token_hash)
         assert not await tokens.use(connection, token.token_hash, 11)

@@ -9,35 +9,62 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from typing import Final
 
 from fastapi import APIRouter, FastAPI
 from ulid import ULID
 
-from .contracts import TokenVerifier, UserDirectory
+from .contracts import ChannelRoute, TokenVerifier, UserDirectory
 from .errors import RedisUnavailableError
+from .hearing import NodeHearing
+from .model import Revocation
 from .monitoring.health import Health
+from .monitoring.latency import AckLatency, PushLatency
 from .monitoring.metrics import Metrics
+from .monitoring.node_reports import NodeReports
+from .monitoring.report import Reporter
 from .protocol.codes import CloseCode
+from .protocol.forwarded import TrustedProxies
 from .protocol.limits import Limits
+from .protocol.meeting_limits import MeetingLimits
 from .redis.address import RedisAddress
 from .redis.embedded import EmbeddedRedis
 from .redis.keys import Keys
+from .redis.meeting_bus import MeetingBus
 from .redis.subscriber import Subscriber
-from .router.auth_manage import auth_router
+from .router.auth_manage import auth_router, revocation_router, ticket_router
 from .router.body_limit import BodyLimit
 from .router.errors import install_error_handlers
+from .router.meeting_manage import meeting_router, meeting_socket_router
 from .router.message_manage import message_router, user_messages_router
 from .router.ops import ops_endpoint, ops_router
+from .router.presence_manage import presence_router
 from .router.security import Security
+from .router.stats_manage import stats_router
 from .router.web import web_router
-from .samples import edge_samples, worker_samples
+from .samples import (
+    canary_samples,
+    control_samples,
+    edge_samples,
+    meeting_samples,
+    presence_samples,
+    process_samples,
+    push_samples,
+    seat_samples,
+    worker_samples,
+)
 from .services.access_tokens import AccessTokens
 from .services.auth_service import AuthService
+from .services.consumer_progress import ConsumerProgress
+from .services.control_channel import ControlChannel, Kick
+from .services.credentials import Credentials
 from .services.delivery_confirmation_service import DeliveryConfirmationService
+from .services.device_seats import DeviceSeats, Replace
 from .services.draft_rules import DraftRules
 from .services.known_users import KnownUsers
+from .services.meeting_desk import MeetingDesk
+from .services.meeting_service import MeetingRules, MeetingService, MeetingStores
 from .services.message_consumer import ConsumerPool, MessageConsumer
 from .services.message_publisher import MessagePublisher
 from .services.message_queue import MessageQueue
@@ -45,20 +72,28 @@ from .services.message_service import MessageService, MessageStores
 from .services.offline_message_queue import OfflineMessageQueue
 from .services.online_status_service import OnlineStatusService
 from .services.outbox_relay import OutboxRelay
+from .services.presence_watch import PresenceWatch
 from .services.redis_service import RedisService
+from .services.revocations import Revocations, Revoke
 from .services.secret_file import signing_secret
 from .services.stored_bodies import StoredBodies
+from .services.ws_tickets import WsTickets
 from .settings import Settings
 from .storage.database import Database
 from .storage.idempotency import IdempotencyRepository
 from .storage.inbox import InboxRepository
+from .storage.meetings import MeetingRepository
 from .storage.messages import MessageRepository
 from .storage.recipients import RecipientRepository
+from .storage.transcripts import TranscriptRepository
 from .storage.users import UserRepository
 from .supervision import Supervisor
 from .version import __version__
 from .websocket.authenticator import Authenticator
+from .websocket.departure import window_s
+from .websocket.handshake_limits import HandshakeLimits
 from .websocket.manager import ConnectionManager
+from .websocket.meeting.hub import MeetingHub
 from .websocket.requests import Sinks
 
 API_PREFIX: Final = "/api/v1"
@@ -92,6 +127,7 @@ class MeetingPush:
         self._accounts(settings, verifier)
         self._message_path(settings)
         self._edge(settings)
+        self._meetings(settings, directory)
         self._observers()
         self.router = self._routes(settings)
 
@@ -118,9 +154,20 @@ class MeetingPush:
         self.subscriber = Subscriber(address, keys, timeout_s=settings.redis_timeout_s)
 
     def _accounts(self, settings: Settings, verifier: TokenVerifier | None) -> None:
+        self.control = ControlChannel(self.redis)
+        self.revocations = Revocations(settings, self.database, publish=self.control.publish)
+        self.revocations.listen(self._disconnect_revoked)
+        self.control.on(Revoke, self.revocations.take)
         tokens = AccessTokens(settings, signing_secret(settings))
-        self.auth = AuthService(settings, self.database, tokens)
-        self.verifier: TokenVerifier = verifier or self.auth
+        self.auth = AuthService(
+            settings, self.database, tokens, revocations=self.revocations, redis=self.redis
+        )
+        self.tickets = WsTickets(self.redis, settings.ws_ticket_ttl_s)
+        self.credentials = Credentials(verifier or tokens, self.tickets, self.revocations)
+
+    def _disconnect_revoked(self, revocation: Revocation) -> None:
+        self.manager.disconnect_revoked(revocation)
+        self.meeting_hub.disconnect_revoked(revocation)
 
     def _message_path(self, settings: Settings) -> None:
         """一条消息走过的各站，按次序。"""
@@ -175,41 +222,142 @@ class MeetingPush:
         )
 
     def _edge(self, settings: Settings) -> None:
+        keys = self.redis.keys
+        routes: dict[bytes, ChannelRoute] = {}
         self.presence = OnlineStatusService(self.redis, self.node_id, settings)
+        self.watch = PresenceWatch(self.subscriber, routes, self.presence, keys, settings)
+        self.control.on(Kick, self._kick)
+        self.control.on(Replace, self._replace)
+        routes[keys.system_channel.encode()] = self.control.take
+        self.seats = DeviceSeats(self.redis, self.node_id, settings)
+        self.push_latency, self.ack_latency = PushLatency(), AckLatency(self.confirmation)
         self.manager = ConnectionManager(
-            authenticator=Authenticator(self.verifier, settings.allowed_origins),
+            authenticator=Authenticator(
+                self.credentials,
+                settings.allowed_origins,
+                sources=settings.ws_token_sources,
+                limits=HandshakeLimits(settings),
+                proxies=TrustedProxies(settings.trusted_proxies),
+            ),
             channels=self.subscriber,
             mailbox=self.mailbox,
-            sinks=Sinks(acks=self.confirmation, presence=self.presence, reads=self.messages),
+            sinks=Sinks(
+                acks=self.ack_latency,
+                presence=self.presence,
+                reads=self.messages,
+                watches=self.watch,
+            ),
             keys=self.redis.keys,
             limits=Limits.of(settings),
             node_id=self.node_id,
+            routes=routes,
+            seats=self.seats,
+            on_push=self.push_latency,
         )
         self._reread = asyncio.Event()
+        self.hearing = NodeHearing(
+            self.redis, self.subscriber, self.manager, settings, self._reread.set
+        )
+        canary = self.hearing.canary
+        routes[canary.channel.encode()] = canary.hear
+
+    def _kick(self, command: Kick) -> None:
+        self._disconnect(command.user_id, (command.connection_id,), CloseCode.KICKED)
+
+    def _replace(self, command: Replace) -> None:
+        self._disconnect(command.user_id, command.connection_ids, CloseCode.REPLACED)
+
+    def _disconnect(self, user_id: int, connection_ids: Collection[str], code: CloseCode) -> None:
+        for connection in self.manager.get_user_connections(user_id):
+            if connection.connection_id in connection_ids:
+                self.manager.disconnect_user(user_id, connection, code)
+
+    def _meetings(self, settings: Settings, directory: UserDirectory | None) -> None:
+        """会议：自己的 Redis 连接与上限；由有 FastAPI 的角色（all、api）提供。"""
+        meetings = MeetingRepository(self.database)
+        transcripts = TranscriptRepository(self.database)
+        self.meeting_bus = MeetingBus(
+            self.redis.address,
+            self.redis.keys,
+            ttl_ms=int(settings.meeting_refresh_s * 3000),
+            timeout_s=settings.redis_timeout_s,
+        )
+        self.meetings = MeetingService(
+            MeetingStores(
+                database=self.database,
+                meetings=meetings,
+                transcripts=transcripts,
+                directory=self.stores.directory,
+                names=UserRepository(self.database) if directory is None else None,
+            ),
+            rules=MeetingRules.of(settings),
+            messages=self.messages,
+            bus=self.meeting_bus,
+        )
+        self.meeting_hub = MeetingHub(
+            authenticator=self.manager.authenticator,
+            desk=MeetingDesk(meetings, transcripts),
+            bus=self.meeting_bus,
+            limits=MeetingLimits.of(settings),
+        )
 
     def _observers(self) -> None:
         self.health = Health(self._supervisor.states)
         self.health.add("redis", self.redis.ping)
         self.health.add("database", self.database.ping)
         self.metrics = Metrics()
+        self.metrics.add(process_samples)
         self.ops_endpoint = ops_endpoint(self.health, self.metrics)
+        self.reports = NodeReports(
+            Reporter(self.metrics, self.node_id, self.settings.role, __version__),
+            self.redis.lean,
+            self.redis.keys,
+            self.settings.stats_interval_s,
+        )
         if self.settings.role.holds_sockets:
-            self.health.add("subscriber", self._check_subscriber)
-            self.metrics.add(lambda: edge_samples(self.manager.statistics()))
+            self._observe_edge()
+        if self.settings.role.serves_api:
+            self.health.add("meetings", self._check_meetings)
+            self.metrics.add(lambda: meeting_samples(self.meeting_hub.statistics()))
         if self.settings.role.delivers:
+            progress = ConsumerProgress(self.consumers, self.queue, self.settings.consumer_stall_s)
+            self.health.add("consumers", progress.check)
             self.metrics.add(lambda: worker_samples(self.consumers.statistics()))
+
+    def _observe_edge(self) -> None:
+        health, metrics, canary = self.health, self.metrics, self.hearing.canary
+        push, ack = self.push_latency, self.ack_latency
+        health.add("subscriber", self._check_subscriber)
+        health.add("canary", canary.check)
+        metrics.add(lambda: edge_samples(self.manager.statistics()))
+        metrics.add(lambda: presence_samples(self.presence.statistics(), self.watch.statistics()))
+        metrics.add(lambda: control_samples(self.control.statistics()))
+        metrics.add(lambda: canary_samples(canary.statistics()))
+        metrics.add(lambda: seat_samples(self.seats))
+        metrics.add(lambda: push_samples(push))
+        metrics.add_latency("push", "accepted to pushed", push.histogram)
+        metrics.add_latency("ack", "pushed to acknowledged", ack.histogram)
+
+    async def _count_online(self) -> int:
+        return int(await self.redis.lean.execute("ZCARD", self.redis.keys.online_users_set))
 
     async def _check_subscriber(self) -> None:
         if not self.subscriber.connected:
+            raise RedisUnavailableError("not subscribed")
+
+    async def _check_meetings(self) -> None:
+        if not self.meeting_bus.connected:
             raise RedisUnavailableError("not subscribed")
 
     def _routes(self, settings: Settings) -> APIRouter:
         router = APIRouter()
         router.include_router(ops_router(self.health, self.metrics))
         if settings.role.serves_api:
-            security = Security(self.verifier)
+            security = Security(self.credentials, settings.trusted_proxies)
             api = APIRouter(prefix=API_PREFIX)
             api.include_router(auth_router(self.auth, security))
+            api.include_router(ticket_router(self.tickets, security))
+            api.include_router(revocation_router(self.revocations, security))
             api.include_router(
                 message_router(
                     self.messages,
@@ -218,7 +366,11 @@ class MeetingPush:
                     max_batch_messages=settings.max_batch_messages,
                 )
             )
+            api.include_router(presence_router(self.presence, self.control, security))
+            api.include_router(stats_router(self.reports, self.queue, self._count_online, security))
+            api.include_router(meeting_router(self.meetings, security.current_principal))
             router.include_router(api)
+            router.include_router(meeting_socket_router(self.meeting_hub))
             router.include_router(web_router())
         if settings.role.holds_sockets:
             router.include_router(user_messages_router(self.manager))
@@ -240,6 +392,7 @@ class MeetingPush:
             stack.push_async_callback(self.database.dispose)
             await self.redis.start()
             stack.push_async_callback(self.redis.close)
+            await self.revocations.refresh()
             await self._start_loops(stack)
             self._stack = stack.pop_all()
 
@@ -247,7 +400,12 @@ class MeetingPush:
         role, start = self.settings.role, self._supervisor.start
         if role.holds_sockets:
             stack.push_async_callback(self.presence.close)
+        stack.push_async_callback(self.reports.withdraw)
         stack.push_async_callback(self._supervisor.stop)
+        start("node-report", self.reports.run)
+        start("presence-reap", self.presence.reaper.run)
+        if role.serves_api or role.holds_sockets:
+            start("revocations", self.revocations.run)
         start("outbox-sweep", self.relay.run_sweep)
         start("outbox-fast", self.relay.run_fast)
         start("outbox-mark", self.relay.run_mark)
@@ -255,22 +413,40 @@ class MeetingPush:
             self.consumers.start(self._supervisor)
         if role.holds_sockets:
             await self._start_edge(stack)
+        if role.serves_api:
+            await self._start_meetings(stack)
+
+    async def _start_meetings(self, stack: contextlib.AsyncExitStack) -> None:
+        hub = self.meeting_hub
+        await self.meeting_bus.start(hub.on_channel_message, hub.keeper.resubscribed)
+        stack.push_async_callback(self.meeting_bus.close)
+        self._supervisor.start("meeting-keeper", hub.keeper.run)
+        self._supervisor.start("meeting-sweep", hub.heartbeat.run)
 
     async def _start_edge(self, stack: contextlib.AsyncExitStack) -> None:
         await self.subscriber.start(self.manager.on_channel_message, self._on_resubscribed)
         stack.push_async_callback(self.subscriber.close)
         keys = self.redis.keys
-        for channel in (keys.broadcast_channel, keys.system_channel):
+        own = (keys.broadcast_channel, keys.system_channel, self.hearing.canary.channel)
+        for channel in own:
             await self.subscriber.subscribe_channel(channel)
         self._supervisor.start("confirm", self.confirmation.run)
         self._supervisor.start("heartbeat-sweep", self.manager.heartbeat.run)
+        self._supervisor.start("seats", self.seats.run)
+        self._supervisor.start("seat-renewal", self.seats.run_renewal)
+        self._supervisor.start("canary", self.hearing.canary.run)
+        self._supervisor.start("evacuation", self.hearing.run)
         self._supervisor.start("reread", self._reread_loop)
+        self._supervisor.start("presence-watch", self.watch.run)
         await self.presence.start(self._supervisor)
 
     def _on_resubscribed(self) -> None:
         """断过又订上了：这期间的发布没有收到，要重读信箱、重写在线状态。"""
         self._reread.set()
         self.presence.resync()
+        self.seats.resync()
+        self.watch.resync()
+        self.hearing.canary.resubscribed()
 
     async def _reread_loop(self) -> None:
         while True:
@@ -279,11 +455,30 @@ class MeetingPush:
             await self.manager.reread_all()
 
     async def drain(self) -> None:
-        """停止服务的前半：不再就绪，客户端以可重连的码离开，确认写完。"""
+        """停止服务的前半，次序的道理见 ``docs/operations.md``；之后 ``stop`` 放开其余的。"""
+        role, grace_s = self.settings.role, self.settings.shutdown_grace_s
         self.health.drain()
+        if role.holds_sockets:
+            self.hearing.leave()
+            self.manager.refuse(CloseCode.SERVER_DRAINING)
+        if role.delivers:
+            await self.consumers.drain(grace_s)
+        await asyncio.gather(self._close_meetings(), self._close_users())
+        if role.holds_sockets:
+            await self.confirmation.drain(grace_s)
+
+    async def _close_meetings(self) -> None:
+        if self.settings.role.serves_api:
+            sockets = self.meeting_hub.statistics().sockets
+            spread_s = window_s(sockets, self.settings.drain_window_s)
+            await self.meeting_hub.close_all(CloseCode.SERVER_DRAINING, spread_s)
+
+    async def _close_users(self) -> None:
         if self.settings.role.holds_sockets:
-            await self.manager.close_all(CloseCode.SERVER_DRAINING)
-            await self.confirmation.drain(self.settings.shutdown_grace_s)
+            sockets = self.manager.statistics().sockets
+            spread_s = window_s(sockets, self.settings.drain_window_s)
+            await self.manager.close_all(CloseCode.SERVER_DRAINING, spread_s)
+            await self.seats.drain()
 
     async def stop(self) -> None:
         """倒序放开全部资源；可重复调用。"""

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from .model import (
@@ -15,13 +15,21 @@ from .model import (
     ConnectionInfo,
     MailboxEntry,
     MailboxView,
+    MeetingPosition,
+    MeetingView,
     PresenceStatus,
     Principal,
     ResumePoint,
+    Segment,
+    Utterance,
 )
 
 #: 收到频道上一条消息时的回调：(频道, 原文)。同步、不得抛出、不得阻塞。
 ChannelHandler = Callable[[bytes, bytes], None]
+#: 一个自有频道的去处：(原文) → 是否到此为止；False 则照常推给客户端。同步、不得抛出、不得阻塞。
+ChannelRoute = Callable[[bytes], bool]
+#: 一条正要推出去的实时帧：(原文, (seq, message_id), 现在的毫秒)。同步、不得抛出。
+PushObserver = Callable[[bytes, tuple[int, str] | None, int], None]
 
 
 class TokenVerifier(Protocol):
@@ -34,6 +42,23 @@ class TokenVerifier(Protocol):
         :raises TokenExpiredError: 过期
         :raises TokenRevokedError: 已吊销
         """
+        ...
+
+
+class Credentials(TokenVerifier, Protocol):
+    """令牌与票据，连同吊销。由 ``services.credentials.Credentials`` 实现。"""
+
+    async def redeem_ticket(self, ticket: str) -> Principal:
+        """``?ticket=`` 换成当初要它的人；每张至多成功一次，并发也一样。
+
+        :raises InvalidTokenError: 没有这一张，或已用过、已过期（分不出）
+        :raises TokenRevokedError: 要它时用的令牌已吊销
+        :raises UnavailableError: Redis 不可用
+        """
+        ...
+
+    def is_revoked(self, principal: Principal) -> bool:
+        """验证之后又等过什么的，登记时再问一次：吊销只关闭已登记的连接。"""
         ...
 
 
@@ -97,6 +122,23 @@ class AckSink(Protocol):
         ...
 
 
+class Seats(Protocol):
+    """一个用户能有几台设备，所有节点合计。由 ``DeviceSeats`` 实现。"""
+
+    async def claim(self, user_id: int, connection_id: str, device_id: str) -> bool:
+        """占一个座位；满了而规矩是拒绝则 False。原子，同一条连接重复占无害。
+
+        被顶掉的旧连接会被它的节点以 4505 关闭。可以取消：随后 ``release`` 即可。
+
+        :raises RedisUnavailableError: 不知道占到没有；重来无害
+        """
+        ...
+
+    def release(self, user_id: int, connection_id: str) -> None:
+        """让出；立即返回，稍后成批写入。没占过也无害。"""
+        ...
+
+
 class PresenceSink(Protocol):
     """在线状态的去处，各方法只记账，几百毫秒成批写入。由 ``OnlineStatusService`` 实现。"""
 
@@ -113,6 +155,37 @@ class PresenceSink(Protocol):
         status: PresenceStatus,
         device_info: str | None,
     ) -> None: ...
+
+
+class FrameReceiver(Protocol):
+    """收帧的一方。由 ``UserConnection`` 实现。"""
+
+    def send_all(self, frames: Iterable[bytes]) -> None:
+        """同步、不抛出、不等待；已关闭的无事发生。"""
+        ...
+
+
+class PresenceWatches(Protocol):
+    """谁在关注谁的在线状态。由 ``PresenceWatch`` 实现。"""
+
+    async def watch(self, watcher: FrameReceiver, user_ids: Sequence[int]) -> int:
+        """返回时各人此刻的 ``presence`` 帧已交给 ``watcher``，此后的变化会自己来。
+
+        返回它共关注多少人。重复关注无害（状态再发一次）。第一次 await 之前已登记，所以
+        中途 ``forget`` 有效；等待可以取消，登记仍在。
+
+        :raises WatchLimitError: 这条连接关注得太多
+        :raises UnavailableError: 节点已满，或 Redis 不可用；没有关注
+        """
+        ...
+
+    def unwatch(self, watcher: FrameReceiver, user_ids: Sequence[int]) -> int:
+        """返回还关注多少人；没关注的被忽略。"""
+        ...
+
+    def forget(self, watcher: FrameReceiver) -> None:
+        """它走了：不再关注任何人。幂等。"""
+        ...
 
 
 class ReadSink(Protocol):
@@ -139,4 +212,43 @@ class UserChannel(Protocol):
 
     async def publish_frame(self, user_id: int, frame: bytes) -> int:
         """返回当时有多少个节点在听；0 表示没有任何设备在线。"""
+        ...
+
+
+class MeetingDesk(Protocol):
+    """会议的记录（SQL）。由 ``services.meeting_desk.MeetingDesk`` 实现。
+
+    都可能抛出 ``DatabaseUnavailableError``；读取可以放心重来。
+    """
+
+    async def admit(self, meeting_id: str, principal: Principal) -> MeetingView:
+        """让他进来：参与者，或角色 ``recorder``。已结束的会议也进得来（取完转录就送客）。
+
+        :raises ForbiddenError: 不是，或没有这场会议（两者不加区分）
+        """
+        ...
+
+    async def append(self, meeting_id: str, utterances: Sequence[Utterance]) -> list[Segment]:
+        """存下若干段，返回带号的；一个事务，次序不变，号相连，从不留洞。
+
+        超时或取消时结果不定，不可原样重来（会存两份）。
+
+        :raises MeetingEndedError: 会议已结束；什么也没有保存
+        """
+        ...
+
+    async def read(self, meeting_id: str, after_seq: int, limit: int) -> list[Segment]:
+        """号大于 ``after_seq`` 的前 ``limit`` 段，按号升序。"""
+        ...
+
+    async def positions(self, meeting_ids: Sequence[str]) -> dict[str, MeetingPosition]:
+        """各会议的记录走到了哪里；不存在的略去。"""
+        ...
+
+
+class UserNames(Protocol):
+    """用户的名字。默认由 ``UserRepository`` 实现；内嵌的应用可以不给。"""
+
+    async def names(self, ids: Sequence[int]) -> dict[int, str]:
+        """id → 名字；不认识的略去。"""
         ...

@@ -88,10 +88,31 @@ class UnknownRecipientsError(InvalidInputError):
         super().__init__("unknown recipients", details={"user_ids": list(user_ids)})
 
 
+class UnknownParticipantsError(InvalidInputError):
+    """受邀者里有不存在的用户；``details`` = {"user_ids": [...]}，一个也没有加入。"""
+
+    code = "unknown_participants"
+
+    def __init__(self, user_ids: Sequence[int]) -> None:
+        super().__init__("unknown participants", details={"user_ids": list(user_ids)})
+
+
+class MeetingEndedError(MeetingPushError):
+    """会议已经结束：不再收转录，也不再邀请。"""
+
+    code = "meeting_ended"
+
+
 class PayloadTooLargeError(InvalidInputError):
     """正文或收件人数目超过上限。"""
 
     code = "payload_too_large"
+
+
+class WatchLimitError(InvalidInputError):
+    """一条连接关注的人超过上限；这一次的一个也没有关注。"""
+
+    code = "watch_limit"
 
 
 class UsernameTakenError(MeetingPushError):

@@ -27,10 +27,21 @@ def redact(text: str) -> str:
     return _JWT.sub("***", _SECRETS.sub(r"\1***", text))
 
 
+#: uvicorn 记为 ERROR（有的还带回溯），其实是客户端的事，谁都能从外面制造：降为 DEBUG。
+_CLIENT_FAULTS: Final = frozenset(
+    {
+        "Invalid UTF-8 sequence received from client.",
+        "ASGI callable returned without completing handshake.",  # 升级途中客户端走了
+    }
+)
+
+
 class _ToLoguru(logging.Handler):
     """标准库日志 → loguru。"""
 
     def emit(self, record: logging.LogRecord) -> None:
+        if record.msg in _CLIENT_FAULTS:
+            record.levelno, record.levelname, record.exc_info = logging.DEBUG, "DEBUG", None
         try:
             level: str | int = logger.level(record.levelname).name
         except ValueError:

@@ -21,6 +21,8 @@ MAX_PRIORITY: Final = 9
 URGENT_PRIORITY: Final = 5
 ADMIN_ROLE: Final = "admin"
 USER_ROLE: Final = "user"
+#: 语音识别器的角色：不必受邀，可进任何会议并送入转录。
+RECORDER_ROLE: Final = "recorder"
 
 
 class DeliveryStatus(StrEnum):
@@ -51,6 +53,30 @@ class Principal:
     @property
     def is_admin(self) -> bool:
         return self.role == ADMIN_ROLE
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """一次吊销：一枚令牌（``token_id``）、一个会话（``session_id``），或（两者都没有）整个用户。
+
+    吊销整个用户只管 ``before``（含）以前签发的；另两种不看签发时刻。``expires_at`` 之后它所指的
+    令牌都已过期，不必再记；None 是永远记着：外来的令牌可以活很久。
+    """
+
+    user_id: int
+    before: int
+    expires_at: int | None = None
+    session_id: str | None = None
+    token_id: str | None = None
+
+    def covers(self, principal: Principal) -> bool:
+        if principal.user_id != self.user_id:
+            return False
+        if self.token_id is not None:
+            return principal.token_id == self.token_id
+        if self.session_id is not None:
+            return principal.session_id == self.session_id
+        return principal.issued_at <= self.before
 
 
 class Sender(msgspec.Struct, frozen=True):
@@ -188,3 +214,66 @@ class RecipientState:
     delivered_at: int | None
     failed_at: int | None
     failure_reason: str | None
+
+
+# ── 会议 ─────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Meeting:
+    """一场会议；``seq`` 是最新一段转录的号，从 1 起连续无洞。"""
+
+    meeting_id: str
+    title: str
+    organizer_id: int
+    created_at: int
+    ended_at: int | None
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Participant:
+    """``name`` 可能为空：内嵌的应用没有给出名字，而他还没有连上过。"""
+
+    user_id: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class MeetingView:
+    """进得来的人看到的会议。"""
+
+    meeting: Meeting
+    participants: tuple[Participant, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MeetingPosition:
+    """记录走到了哪里。"""
+
+    seq: int
+    ended_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """一段还没有号的转录；``start_ms``、``end_ms`` 从录音开始算起。"""
+
+    sender_id: int
+    speaker: str
+    text: str
+    start_ms: int
+    end_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """一段已保存的转录；``timestamp`` 是保存的时刻。"""
+
+    seq: int
+    sender_id: int
+    speaker: str
+    text: str
+    start_ms: int
+    end_ms: int
+    timestamp: int

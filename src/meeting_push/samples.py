@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Sequence
 
+from .monitoring.latency import PushLatency
 from .monitoring.metrics import Sample
+from .services.canary import CanaryStatistics, Hearing
+from .services.control_channel import ControlStatistics
+from .services.device_seats import DeviceSeats
 from .services.message_consumer import ConsumerStatistics
+from .services.online_status_service import PresenceStatistics
+from .services.presence_watch import WatchStatistics
+from .websocket.meeting.statistics import MeetingStatistics
 from .websocket.statistics import EdgeStatistics
+
+
+def process_samples() -> Iterator[Sample]:
+    """进程：事件循环里的任务；只增不减就是有人忘了结束它。须在事件循环里调用。"""
+    yield Sample("asyncio_tasks", "gauge", "tasks of the event loop", len(asyncio.all_tasks()))
 
 
 def edge_samples(edge: EdgeStatistics) -> Iterator[Sample]:
@@ -14,6 +27,7 @@ def edge_samples(edge: EdgeStatistics) -> Iterator[Sample]:
     yield Sample("connections", "gauge", "authenticated connections", edge.connections)
     yield Sample("connected_users", "gauge", "users with a connection here", edge.users)
     yield Sample("sockets", "gauge", "open sockets, handshakes included", edge.sockets)
+    yield Sample("connections_waiting", "gauge", "sockets waiting to be admitted", edge.waiting)
     yield Sample("connections_opened", "counter", "connections accepted", edge.connections_opened)
     yield Sample("frames_pushed", "counter", "frames written to clients", edge.frames_pushed)
     yield Sample("bytes_pushed", "counter", "bytes written to clients", edge.bytes_pushed)
@@ -30,6 +44,62 @@ def edge_samples(edge: EdgeStatistics) -> Iterator[Sample]:
         yield Sample("closes", "counter", "connections closed by us", count, {"code": str(code)})
 
 
+def push_samples(push: PushLatency) -> Iterator[Sample]:
+    """推得太晚的（预约的、积压的）；及时的见延迟直方图。"""
+    yield Sample("late_pushes", "counter", "pushed minutes after being accepted", push.late)
+
+
+def seat_samples(seats: DeviceSeats) -> Iterator[Sample]:
+    """每个用户的设备数。"""
+    yield Sample("seats", "gauge", "seats held by this node", seats.held)
+    yield Sample("seats_refused", "counter", "connections over the device limit", seats.refused)
+
+
+def canary_samples(canary: CanaryStatistics) -> Iterator[Sample]:
+    """听力；``canary_hearing`` 为 1 的那一项是此刻的。"""
+    for state in Hearing:
+        now = int(state.value == canary.hearing)
+        yield Sample("canary_hearing", "gauge", "1 = current", now, {"state": state.value})
+    yield Sample("canary_heard", "counter", "canaries heard", canary.heard)
+    yield Sample("canary_missed", "counter", "canaries lost", canary.missed)
+    yield Sample("canary_resets", "counter", "forced re-subscriptions", canary.resets)
+    yield Sample("canary_ms", "gauge", "last round trip through Redis", canary.last_ms)
+
+
+def presence_samples(presence: PresenceStatistics, watch: WatchStatistics) -> Iterator[Sample]:
+    """在线状态：写入、收拾、对账、关注。"""
+    written = presence.changes_written
+    yield Sample("presence_pending", "gauge", "changes not written yet", presence.pending)
+    yield Sample("presence_written", "counter", "connection writes", written)
+    yield Sample(
+        "presence_heartbeats_written", "counter", "heartbeats kept", presence.heartbeats_written
+    )
+    yield Sample("nodes_reaped", "counter", "dead nodes cleaned up", presence.nodes_reaped)
+    yield Sample(
+        "connections_reaped", "counter", "dead connections removed", presence.connections_reaped
+    )
+    yield Sample("presence_swept", "counter", "connections compared", presence.swept)
+    for action, count in (
+        ("written", presence.reconciled_written),
+        ("removed", presence.reconciled_removed),
+    ):
+        yield Sample("presence_reconciled", "counter", "differences", count, {"action": action})
+    yield Sample("watchers", "gauge", "connections that watch somebody", watch.watchers)
+    yield Sample("watched_users", "gauge", "users watched from here", watch.watched)
+    yield Sample("presence_announced", "counter", "changes told to watchers", watch.announced)
+    yield Sample("presence_malformed", "counter", "presence payloads dropped", watch.malformed)
+
+
+def control_samples(control: ControlStatistics) -> Iterator[Sample]:
+    """控制频道：办了的、坏的、不认识的。"""
+    for result, count in (
+        ("handled", control.handled),
+        ("malformed", control.malformed),
+        ("unknown", control.unknown),
+    ):
+        yield Sample("control_commands", "counter", "control commands", count, {"result": result})
+
+
 def worker_samples(consumers: Sequence[ConsumerStatistics]) -> Iterator[Sample]:
     """工人：取出、投递、认领、失败。"""
     yield Sample("entries_taken", "counter", "queue entries", sum(c.entries for c in consumers))
@@ -38,3 +108,20 @@ def worker_samples(consumers: Sequence[ConsumerStatistics]) -> Iterator[Sample]:
     yield Sample("expired", "counter", "entries expired", sum(c.expired for c in consumers))
     yield Sample("claimed", "counter", "entries claimed", sum(c.claimed for c in consumers))
     yield Sample("consumer_failures", "counter", "waits", sum(c.failures for c in consumers))
+
+
+def meeting_samples(hub: MeetingStatistics) -> Iterator[Sample]:
+    """会议：房间、连接、转录、丢弃、关闭。"""
+    yield Sample("meetings", "gauge", "meetings with a connection here", hub.meetings)
+    yield Sample("meeting_connections", "gauge", "connections in meetings", hub.connections)
+    yield Sample("meeting_sockets", "gauge", "open meeting sockets", hub.sockets)
+    yield Sample("meeting_frames_pushed", "counter", "frames written", hub.frames_pushed)
+    yield Sample("meeting_segments_stored", "counter", "final segments", hub.segments_stored)
+    yield Sample("meeting_interims", "counter", "interim segments", hub.interims_published)
+    yield Sample("meeting_segments_reread", "counter", "holes filled", hub.segments_reread)
+    yield Sample("meeting_refused_frames", "counter", "refused frames", hub.refused_frames)
+    yield Sample("meeting_auth_failures", "counter", "refused joins", hub.auth_failures)
+    for reason, count in hub.drops.items():
+        yield Sample("meeting_drops", "counter", "frames dropped", count, {"reason": reason})
+    for code, count in hub.closes.items():
+        yield Sample("meeting_closes", "counter", "closed by us", count, {"code": str(code)})

@@ -22,8 +22,10 @@ from .errors import ConfigurationError
 from .launcher import dying_with_us
 from .logs import configure_logging
 from .redis.embedded import EmbeddedRedis
+from .router.patient_http import patient_http
 from .settings import Role, Settings
 from .websocket.native import native_edge, serve_native
+from .websocket.uvicorn_socket import BoundedWebSocket
 
 BACKLOG: Final = 4096
 #: 子进程死后隔这么久重启；反复死亡时加倍，封顶。
@@ -105,8 +107,9 @@ async def _front(push: MeetingPush, settings: Settings, sock: socket.socket) -> 
     http = _Server(
         uvicorn.Config(
             create_app(push),
+            http=patient_http(settings.handshake_timeout_s),
             # 类型写的是 type[Protocol]，uvicorn 只是调用它（见 docs/adr/0002）
-            ws=native_edge(push.manager) if native else "websockets-sansio",  # type: ignore[arg-type]
+            ws=native_edge(push.manager) if native else BoundedWebSocket,  # type: ignore[arg-type]
             ws_max_size=push.manager.limits.largest_read_bytes,  # 再大的由 uvicorn 以 1009 断开
             ws_per_message_deflate=False,
             loop="none",
@@ -114,6 +117,7 @@ async def _front(push: MeetingPush, settings: Settings, sock: socket.socket) -> 
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,  # 谁的 X-Forwarded-For 可信只由 trusted_proxies 说了算
             timeout_graceful_shutdown=int(settings.shutdown_grace_s),
         )
     )
@@ -155,11 +159,16 @@ async def run_workers(settings: Settings) -> None:
         environment = _child_environment(settings, probe.getsockname()[1])
         probe.close()
         children = [
-            asyncio.create_task(_keep_alive(index, environment, stop, settings.shutdown_grace_s))
+            asyncio.create_task(_keep_alive(index, environment, stop, _patience_s(settings)))
             for index in range(settings.workers)
         ]
         await stop.wait()
         await asyncio.gather(*children)
+
+
+def _patience_s(settings: Settings) -> float:
+    """等一个子进程从容退出多久：送客的窗口，加上前后两段各自的宽限。"""
+    return settings.drain_window_s + settings.shutdown_grace_s * 2
 
 
 def _child_environment(settings: Settings, port: int) -> dict[str, str]:
@@ -178,7 +187,7 @@ def _child_environment(settings: Settings, port: int) -> dict[str, str]:
 
 
 async def _keep_alive(
-    index: int, environment: dict[str, str], stop: asyncio.Event, grace_s: float
+    index: int, environment: dict[str, str], stop: asyncio.Event, patience_s: float
 ) -> None:
     backoff, longest = RESPAWN_BACKOFF_S
     while not stop.is_set():
@@ -192,17 +201,17 @@ async def _keep_alive(
         await asyncio.wait({stopping, exited}, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
         if not exited.done():
-            await _end_child(child, grace_s)
+            await _end_child(child, patience_s)
             return
         logger.bind(worker=index, exit_code=child.returncode).error("worker_died")
         await asyncio.sleep(backoff)
         backoff = min(backoff * 2, longest)
 
 
-async def _end_child(child: asyncio.subprocess.Process, grace_s: float) -> None:
+async def _end_child(child: asyncio.subprocess.Process, patience_s: float) -> None:
     child.terminate()
     try:
-        await asyncio.wait_for(child.wait(), grace_s * 2)
+        await asyncio.wait_for(child.wait(), patience_s)
     except TimeoutError:
         child.kill()
         await child.wait()

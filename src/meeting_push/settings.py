@@ -7,14 +7,20 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, IPvAnyNetwork, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from .errors import ConfigurationError
 
 PositiveSeconds = Annotated[float, Field(gt=0)]
+#: 设备满了怎么办：拒绝新来的（4006）· 送走最早的（4505）· 拒绝，但同一个 ``device_id`` 总是新的顶掉
+#: 旧的（4505）。
+DevicePolicy = Literal["reject", "evict_oldest", "replace_same_device"]
+TokenSource = Literal["header", "subprotocol", "ticket", "query"]
+#: WebSocket 的令牌可以从哪里来；先找到者胜，就按这个次序。
+TOKEN_SOURCES: Final[tuple[TokenSource, ...]] = ("header", "subprotocol", "ticket", "query")
 
 
 class Role(StrEnum):
@@ -61,6 +67,7 @@ class Settings(BaseSettings):
 
     # 认证
     jwt_secret: SecretStr | None = None  # None → data_dir 里生成一个并说明
+    jwt_previous_secrets: tuple[SecretStr, ...] = ()  # 换密钥时旧的放这里：只验证，不签发
     jwt_algorithms: tuple[str, ...] = ("HS256",)
     jwt_public_key: str | None = None  # PEM；RS/ES/EdDSA 用
     jwt_jwks_url: str | None = None
@@ -74,7 +81,19 @@ class Settings(BaseSettings):
     access_token_ttl_s: Annotated[int, Field(ge=1)] = 900
     refresh_token_ttl_s: Annotated[int, Field(ge=1)] = 30 * 86400
     registration_enabled: bool = True
+    revocation_refresh_s: Annotated[float, Field(gt=0, le=2)] = 1  # 错过控制消息时多久补上
+    trusted_proxies: tuple[IPvAnyNetwork, ...] = ()  # 只信这些网段（CIDR）给的 X-Forwarded-For
     allowed_origins: tuple[str, ...] = ()  # 空 → 只许同源（Origin 与 Host 一致）或没有 Origin
+
+    # 握手
+    ws_token_sources: Annotated[tuple[TokenSource, ...], Field(min_length=1)] = TOKEN_SOURCES
+    ws_ticket_ttl_s: Annotated[int, Field(ge=1, le=60)] = 30
+    handshakes_per_address_per_s: Annotated[float, Field(gt=0)] = 500  # 每个节点、每个地址
+    handshakes_per_address_burst: Annotated[int, Field(ge=1)] = 10_000  # 一个地址后面可能是整个公司
+    handshakes_per_user_per_s: Annotated[float, Field(gt=0)] = 10  # 认证之后才算
+    handshakes_per_user_burst: Annotated[int, Field(ge=1)] = 200
+    auth_failures_per_address_per_s: Annotated[float, Field(gt=0)] = 5  # 无效的令牌；过期的不算
+    auth_failures_per_address_burst: Annotated[int, Field(ge=1)] = 100
 
     # 用户连接
     heartbeat_interval_s: PositiveSeconds = 30
@@ -88,6 +107,21 @@ class Settings(BaseSettings):
     max_unacked: Annotated[int, Field(ge=1)] = 4096  # 每条连接记住多少条未确认的推送
     edge: Literal["native", "asgi"] = "native"  # asgi：用户连接也走普通 ASGI（内嵌到别的服务器时）
 
+    # 连接的数目与快慢
+    max_devices_per_user: Annotated[int, Field(ge=1, le=1_000)] = 200  # 一个用户，所有节点合计
+    device_policy: DevicePolicy = "reject"
+    max_connections_per_address: Annotated[int, Field(ge=0)] = 10_000  # 每个节点；0 = 不限
+    max_connections_per_node: Annotated[int, Field(ge=1)] = 100_000
+    connects_per_s: Annotated[float, Field(gt=0)] = 2_000  # 每个节点；再快的排队等
+    connects_burst: Annotated[int, Field(ge=1)] = 5_000
+    connect_wait_s: Annotated[float, Field(ge=0)] = 5  # 排队至多这么久，再长就 4005
+    auth_failure_delay_s: Annotated[float, Field(ge=0)] = 0.2  # 平均；坏客户端因此转不快
+    drain_window_s: Annotated[float, Field(ge=0)] = 10  # 关机时客户端分散在这么久里离开
+
+    # 聋节点
+    canary_interval_s: PositiveSeconds = 3  # 隔多久经 Redis 发给自己一条
+    canary_deaf_s: PositiveSeconds = 8  # 发出这么久没听到就是聋了；两者之和加一个间隔 ≤ 15
+
     # 消息
     message_ttl_s: Annotated[int, Field(ge=1)] = 7 * 86400
     max_content_bytes: Annotated[int, Field(ge=1)] = 64 * 1024
@@ -98,6 +132,18 @@ class Settings(BaseSettings):
     mailbox_max_entries: Annotated[int, Field(ge=1)] = 1_000
     message_log_max_entries: Annotated[int, Field(ge=1)] = 1_000
     compress_above_bytes: Annotated[int, Field(ge=0)] = 1024
+
+    # 会议
+    meeting_max_title_chars: Annotated[int, Field(ge=1)] = 200
+    meeting_max_participants: Annotated[int, Field(ge=1, le=10_000)] = 1_000
+    meeting_max_connections: Annotated[int, Field(ge=1)] = 500  # 每场会议，所有节点合计
+    meeting_max_text_chars: Annotated[int, Field(ge=1)] = 4_000  # 一段转录
+    meeting_max_frame_bytes: Annotated[int, Field(ge=1024)] = 16 * 1024
+    meeting_frames_per_s: Annotated[float, Field(gt=0)] = 20  # 每条连接；允许两秒的突发
+    meeting_bytes_per_s: Annotated[float, Field(ge=1024)] = 64 * 1024
+    meeting_outbox_max_bytes: Annotated[int, Field(ge=1024)] = 512 * 1024
+    meeting_refresh_s: PositiveSeconds = 5  # 续在场、核对有无漏段；三次没续上即不在场
+    meeting_leave_grace_s: Annotated[float, Field(ge=0)] = 2  # 断开这么久仍没回来才宣布离开
 
     # 队列与工人
     queue_max_length: Annotated[int, Field(ge=1)] = 100_000
@@ -114,11 +160,19 @@ class Settings(BaseSettings):
     # 在线状态
     node_lease_s: Annotated[int, Field(ge=1, le=30)] = 20
     presence_flush_ms: Annotated[float, Field(ge=0)] = 200
+    presence_sweep_s: PositiveSeconds = 60  # 每隔这么久，内存与 Redis 对一次账
+    presence_grace_s: Annotated[float, Field(ge=0)] = 5  # 离线满这么久才告诉关注者
+    max_watched_per_connection: Annotated[int, Field(ge=1)] = 500  # 一条连接至多关注多少人
+    max_watched_users: Annotated[int, Field(ge=1)] = 50_000  # 一个节点上被关注的人至多这么多
 
     # 依赖的等待上限
     redis_timeout_s: PositiveSeconds = 5
     database_timeout_s: PositiveSeconds = 10
     shutdown_grace_s: PositiveSeconds = 10
+
+    # 观察
+    stats_interval_s: PositiveSeconds = 5  # 每个进程隔多久把自己的统计交给大家
+    consumer_stall_s: PositiveSeconds = 30  # 队列不空而消费者这么久没有进展 → 不就绪
 
     @property
     def sql_url(self) -> str:

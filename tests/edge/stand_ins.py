@@ -37,10 +37,20 @@ def tail(number: int, content: str = "text", priority: int = 0) -> bytes:
 
 
 class Verifier:
-    """认识的令牌才有效；值是身份或要抛出的错误。"""
+    """认识的令牌才有效；值是身份或要抛出的错误。票据用一次就没了。"""
 
     def __init__(self) -> None:
         self.tokens: dict[str, Principal | MeetingPushError] = {}
+        self.tickets: dict[str, Principal] = {}
+        self.revoked: set[int] = set()
+
+    async def redeem_ticket(self, ticket: str) -> Principal:
+        if ticket not in self.tickets:
+            raise InvalidTokenError("unknown ticket")
+        return self.tickets.pop(ticket)
+
+    def is_revoked(self, principal: Principal) -> bool:
+        return principal.user_id in self.revoked
 
     async def verify_access_token(self, token: str) -> Principal:
         known = self.tokens.get(token, InvalidTokenError("unknown token"))

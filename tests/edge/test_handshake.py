@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from meeting_push.errors import InvalidTokenError
 from meeting_push.model import ResumePoint
-from meeting_push.websocket.authenticator import Authenticator, extract_token
+from meeting_push.websocket.authenticator import Authenticator, extract_credential
 from meeting_push.websocket.handshake import Device, Handshake, parse_user_id, user_id_in_path
 
 from .stand_ins import Verifier
@@ -88,23 +88,32 @@ def test_nothing_in_a_request_raises_anything_but_invalid_token(
     Device.of(request, "connection")
     Authenticator(Verifier()).origin_allowed(request)
     try:
-        token = extract_token(request)
+        _, token = extract_credential(request)
     except InvalidTokenError:
         return
     assert token.isascii()
 
 
-def test_the_order_of_the_three_ways() -> None:
-    everything = {"authorization": "Bearer h", "sec_websocket_protocol": "x, bearer.p"}
-    assert extract_token(handshake("token=q", **everything)) == "h"
-    del everything["authorization"]
-    assert extract_token(handshake("token=q", **everything)) == "p"
-    assert extract_token(handshake("token=q", authorization="Basic eDp5")) == "q"
+def test_the_order_of_the_four_ways() -> None:
+    headers = {"authorization": "Bearer h", "sec_websocket_protocol": "x, bearer.p"}
+    query = "token=q&ticket=t"
+    assert extract_credential(handshake(query, **headers)) == ("header", "h")
+    del headers["authorization"]
+    assert extract_credential(handshake(query, **headers)) == ("subprotocol", "p")
+    assert extract_credential(handshake(query)) == ("ticket", "t")
+    assert extract_credential(handshake("token=q", authorization="Basic eDp5")) == ("query", "q")
+
+
+def test_a_way_that_is_turned_off_is_as_good_as_not_given() -> None:
+    request = handshake("token=q", authorization="Bearer h")
+    assert extract_credential(request, ["query", "ticket"]) == ("query", "q")
+    with pytest.raises(InvalidTokenError, match="no token"):
+        extract_credential(request, ["ticket"])
 
 
 def test_a_huge_token_is_refused_unread() -> None:
     with pytest.raises(InvalidTokenError, match="malformed"):
-        extract_token(handshake(f"token={'x' * 8193}"))
+        extract_credential(handshake(f"token={'x' * 8193}"))
 
 
 def test_the_handshake_never_shows_its_token() -> None:

@@ -6,8 +6,8 @@ import asyncio
 import time
 from typing import Final
 
+from ..monitoring.histogram import LatencyHistogram
 from .failure import BenchError
-from .histogram import LatencyHistogram
 
 #: 全部发出之后，最后几条到达的期限。
 GRACE_S: Final = 10.0

@@ -11,13 +11,20 @@ import typer
 from rich.console import Console
 
 from ..errors import ConfigurationError
+from .disturbance.cli import meeting_isolation_command, slow_consumer_command
 from .edges import EDGES, ServerSource, run_edges
+from .fuzz.cli import fuzz
 from .plan import QUICK, EdgesPlan
 from .progress import Steps
 from .report import Heading, make_report, table, write_json
 from .server_under_test import existing_server, own_server
 
 bench_app = typer.Typer(help="Load tests on this machine, with a report.", no_args_is_help=True)
+
+
+bench_app.command()(fuzz)
+bench_app.command("slow-consumer")(slow_consumer_command)
+bench_app.command("meeting-isolation")(meeting_isolation_command)
 
 
 @bench_app.callback()

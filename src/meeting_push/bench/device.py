@@ -16,10 +16,11 @@ _WELCOME = b'{"type":"welcome"'
 
 
 class Message(msgspec.Struct, frozen=True):
-    """``title`` 是预定发送时刻（单调时钟，纳秒），由 ``sender`` 写入。"""
+    """``title`` 是预定发送时刻（单调时钟，纳秒），由发送者写入；``seq`` 0 的是瞬时的。"""
 
     message_id: str
     title: str
+    seq: int = 0
 
 
 class _Batch(msgspec.Struct, frozen=True):
@@ -91,7 +92,7 @@ class CountingDevice(Device):
 
 
 class AckingDevice(Device):
-    """耐久路径用：记下延迟，然后确认。"""
+    """记下延迟；耐久的还要确认。"""
 
     def __init__(self, welcomed: asyncio.Future[None], arrivals: Arrivals) -> None:
         super().__init__(welcomed)
@@ -105,5 +106,6 @@ class AckingDevice(Device):
             messages = [_message_decoder.decode(payload)]
         for message in messages:
             self._arrivals.note(int(message.title), now)
-        ids = '","'.join(message.message_id for message in messages)
-        transport.send(WSMsgType.TEXT, f'{{"type":"ack","message_ids":["{ids}"]}}'.encode())
+        ids = '","'.join(message.message_id for message in messages if message.seq)
+        if ids:
+            transport.send(WSMsgType.TEXT, f'{{"type":"ack","message_ids":["{ids}"]}}'.encode())

@@ -22,11 +22,13 @@ from .orders import (
     Order,
     Progress,
     Publish,
+    PublishPaced,
     SendBurst,
     SendPaced,
     decode_order,
     encode,
 )
+from .paced_publisher import publish_paced
 from .publisher import publish
 from .sender import send_burst, send_paced
 
@@ -72,6 +74,8 @@ class _Worker:
                 return await send_burst(order, self._fleet.arrivals)
             case SendPaced():
                 return await send_paced(order, self._fleet.arrivals)
+            case PublishPaced():
+                return await publish_paced(order, self._fleet.arrivals)
 
     def _count(self) -> int:
         count: int = self._received[0]

@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from .histogram import LatencyHistogram
+from ..monitoring.histogram import LatencyHistogram
 from .target import Target
 
 #: ``count``：只数 ``new_message``（扇出）；``ack``：逐条确认并记延迟（耐久路径）。
@@ -67,7 +67,16 @@ class SendPaced(_Wire, frozen=True, kw_only=True):
     duration_s: float
 
 
-Order = Connect | Disconnect | Publish | SendBurst | SendPaced
+class PublishPaced(_Wire, frozen=True, kw_only=True):
+    """开环：按固定节拍把瞬时帧发布到各用户的频道；回答 ``Paced``。"""
+
+    target: Target
+    user_ids: list[int]
+    rate_per_s: float
+    duration_s: float
+
+
+Order = Connect | Disconnect | Publish | SendBurst | SendPaced | PublishPaced
 
 
 # ── 回答 ────────────────────────────────────────────────────────────────────

@@ -79,9 +79,14 @@ def make_report(heading: Heading, plan: EdgesPlan, runs: list[EdgeFigures]) -> E
 
 
 def write_json(report: EdgesReport, directory: Path) -> Path:
+    return write_report(report, report.bench, report.started_at, directory)
+
+
+def write_report(report: msgspec.Struct, bench: str, started_at: str, directory: Path) -> Path:
+    """写成 ``bench-<profile>-<时刻>.json``，返回路径。"""
     directory.mkdir(parents=True, exist_ok=True)
-    stamp = report.started_at.translate(str.maketrans("", "", "-:"))
-    path = directory / f"bench-edges-{stamp}.json"
+    stamp = started_at.translate(str.maketrans("", "", "-:"))
+    path = directory / f"bench-{bench}-{stamp}.json"
     path.write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
     return path
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -30,15 +30,18 @@ _LOG_LINES: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class ServerUnderTest:
-    """``pid``：不知道就是 None，那时没有 CPU 与内存的数字。"""
+    """``pid``：不知道就是 None，那时没有 CPU 与内存的数字；``log`` 只有自己启动的才有。"""
 
     target: Target
     pid: int | None
+    log: Path | None = None
 
 
 @contextlib.contextmanager
-def own_server(edge: str) -> Iterator[ServerUnderTest]:
-    """``serve``，内嵌 Redis 与 SQLite，默认设置；离开时结束它并删掉它的目录。
+def own_server(edge: str, **settings: object) -> Iterator[ServerUnderTest]:
+    """``serve``，内嵌 Redis 与 SQLite；离开时结束它并删掉它的目录。
+
+    除 ``settings``（设置项 → 值）外都是默认设置。
 
     :raises BenchError: 起不来；带着它日志的最后几行
     """
@@ -51,10 +54,11 @@ def own_server(edge: str) -> Iterator[ServerUnderTest]:
             jwt_secret=secrets.token_urlsafe(32),
             jwt_audience="meeting-push",
         )
-        process = _launch(directory, _environment(target, directory, edge))
+        environment = _environment(target, directory, {"edge": edge, **settings})
+        process = _launch(directory, environment)
         try:
             _wait_ready(process, target, directory / "log")
-            yield ServerUnderTest(target, process.pid)
+            yield ServerUnderTest(target, process.pid, directory / "log")
         finally:
             _end(process)
 
@@ -80,15 +84,15 @@ def existing_server(url: str, redis_url: str, pid: int | None) -> Iterator[Serve
     yield ServerUnderTest(target, pid)
 
 
-def _environment(target: Target, directory: Path, edge: str) -> dict[str, str]:
+def _environment(target: Target, directory: Path, settings: Mapping[str, object]) -> dict[str, str]:
     """用户自己的 ``MEETING_PUSH_*`` 不算：每次测的是同样的默认设置。"""
     given = {
         "HOST": target.host,
         "PORT": str(target.port),
         "DATA_DIR": str(directory / "data"),
         "JWT_SECRET": target.jwt_secret,
-        "EDGE": edge,
         "DIE_WITH_PARENT": "true",
+        **{name.upper(): str(value) for name, value in settings.items()},
     }
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("MEETING_PUSH_")}
     return inherited | {f"MEETING_PUSH_{name}": value for name, value in given.items()}

@@ -117,7 +117,7 @@ class Connection:
                 self._intake.gap(frame)
             case frames.Resync():
                 self._intake.resync(frame)
-            case frames.Notice(code="draining"):
+            case frames.Notice():
                 self.drain_window_s = frame.reconnect_after_ms / 1000
             case frames.Error():
                 self._refused(frame)

@@ -112,7 +112,7 @@ class Link:
     def _delay(self, end: _End) -> float:
         if end.lasted_s >= self._options.stable_after_s:
             self._backoff.reset()
-        if end.drain_window_s is not None:
+        if end.drain_window_s:  # 0 不是窗口：所有人立刻一起回来，正是要避免的
             return self._backoff.within(end.drain_window_s)
         return self._backoff.next_delay()
 

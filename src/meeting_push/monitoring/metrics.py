@@ -7,12 +7,21 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
+from .histogram import LatencyHistogram
+
 PREFIX: Final = "meeting_push_"
+#: 延迟直方图的桶（毫秒）。
+BUCKETS_MS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 60_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +46,8 @@ class Metrics(Collector):
 
     def __init__(self) -> None:
         self._sources: list[Source] = []
+        #: 名字 → (说明, 直方图)；值是毫秒，一直累积。
+        self.latencies: dict[str, tuple[str, LatencyHistogram]] = {}
         self._registry = CollectorRegistry()
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
@@ -44,18 +55,27 @@ class Metrics(Collector):
     def add(self, source: Source) -> None:
         self._sources.append(source)
 
+    def add_latency(self, name: str, help_text: str, histogram: LatencyHistogram) -> None:
+        """``name`` 不带单位；指标叫 ``<name>_latency_seconds``。"""
+        self.latencies[name] = (help_text, histogram)
+
+    def samples(self) -> Iterator[Sample]:
+        for source in self._sources:
+            yield from source()
+
     def render(self) -> bytes:
         return generate_latest(self._registry)
 
     def collect(self) -> Iterator[Metric]:
         families: dict[str, Metric] = {}
-        for source in self._sources:
-            for sample in source():
-                family = families.get(sample.name) or _family(sample)
-                families[sample.name] = family
-                suffix = "_total" if sample.kind == "counter" else ""
-                family.add_sample(family.name + suffix, sample.labels, sample.value)
+        for sample in self.samples():
+            family = families.get(sample.name) or _family(sample)
+            families[sample.name] = family
+            suffix = "_total" if sample.kind == "counter" else ""
+            family.add_sample(family.name + suffix, sample.labels, sample.value)
         yield from families.values()
+        for name, (help_text, histogram) in self.latencies.items():
+            yield _latency_family(name, help_text, histogram)
 
 
 def _family(sample: Sample) -> Metric:
@@ -63,3 +83,11 @@ def _family(sample: Sample) -> Metric:
     if sample.kind == "counter":
         return CounterMetricFamily(name, sample.help)
     return GaugeMetricFamily(name, sample.help)
+
+
+def _latency_family(name: str, help_text: str, histogram: LatencyHistogram) -> Metric:
+    counts = histogram.at_most(BUCKETS_MS)
+    buckets = [(str(ms / 1000), count) for ms, count in zip(BUCKETS_MS, counts, strict=True)]
+    family = HistogramMetricFamily(f"{PREFIX}{name}_latency_seconds", help_text)
+    family.add_metric([], [*buckets, ("+Inf", histogram.count)], histogram.total() / 1000)
+    return family

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
@@ -129,6 +129,13 @@ class Presence(ServerFrame, frozen=True, kw_only=True, tag="presence"):
     status: PresenceStatus | None = None
 
 
+class WatchResult(ServerFrame, frozen=True, kw_only=True, tag="watch_result"):
+    """``watch``、``unwatch`` 带了 request_id 时的回答：此刻共关注多少人。"""
+
+    watching: int
+    request_id: str | int
+
+
 class Gap(ServerFrame, frozen=True, kw_only=True, tag="gap"):
     from_seq: int
     to_seq: int
@@ -156,6 +163,7 @@ class Error(ServerFrame, frozen=True, kw_only=True, tag="error", omit_defaults=T
 
 
 _encoder: Final = msgspec.json.Encoder()
+Frame = TypeVar("Frame")
 
 
 def encode(frame: ServerFrame) -> bytes:
@@ -295,14 +303,21 @@ _type_decoder: Final = msgspec.json.Decoder(_Typed)
 
 
 def decode_client_frame(text: bytes) -> AnyClientFrame:
+    """解码用户连接的一帧；见 ``decode_known``。"""
+    return decode_known(_client_decoder, CLIENT_FRAME_TYPES, text)
+
+
+def decode_known(
+    decoder: msgspec.json.Decoder[Frame], known_types: frozenset[str], text: bytes
+) -> Frame:
     """解码一帧；错误按 contract 分成三个码，消息里绝不带原文（可能含令牌）。
 
     :raises BadFrameError: ``invalid_json`` · ``unknown_type`` · ``invalid_frame``
     """
     try:
-        return _client_decoder.decode(text)
+        return decoder.decode(text)
     except msgspec.ValidationError as error:
-        raise BadFrameError(_invalid_code(text), str(error)) from None
+        raise BadFrameError(_invalid_code(text, known_types), str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise BadFrameError("invalid_json", "the frame is not valid JSON") from None
     except RecursionError:
@@ -317,9 +332,9 @@ def peek_request_id(text: bytes) -> str | int | None:
         return None
 
 
-def _invalid_code(text: bytes) -> str:
+def _invalid_code(text: bytes, known_types: frozenset[str]) -> str:
     try:
-        known = _type_decoder.decode(text).type in CLIENT_FRAME_TYPES
+        known = _type_decoder.decode(text).type in known_types
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return "invalid_frame"
     return "invalid_frame" if known else "unknown_type"

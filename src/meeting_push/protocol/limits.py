@@ -8,6 +8,29 @@ from ..settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
+class ArrivalLimits:
+    """一个节点收多少连接、收得多快；0 个（每个地址）表示不限。"""
+
+    per_node: int
+    per_address: int
+    per_s: float
+    burst: int
+    max_waiting: int
+    failure_delay_s: float
+
+    @classmethod
+    def of(cls, settings: Settings) -> ArrivalLimits:
+        return cls(
+            per_node=settings.max_connections_per_node,
+            per_address=settings.max_connections_per_address,
+            per_s=settings.connects_per_s,
+            burst=settings.connects_burst,
+            max_waiting=int(settings.connects_per_s * settings.connect_wait_s),
+            failure_delay_s=settings.auth_failure_delay_s,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """``*_ms`` 为毫秒，``*_s`` 为秒；秒只用于告诉客户端或交给 asyncio 计时。"""
 
@@ -25,6 +48,7 @@ class Limits:
     close_linger_ms: int
     #: 连接已升级、Redis 却不可用时，开着 socket 等多久才以 4007 放弃。
     open_timeout_s: float
+    arrivals: ArrivalLimits
 
     @property
     def held_max_bytes(self) -> int:
@@ -51,4 +75,5 @@ class Limits:
             handshake_timeout_s=settings.handshake_timeout_s,
             close_linger_ms=int(settings.handshake_timeout_s * 1000),
             open_timeout_s=settings.redis_timeout_s * 2,
+            arrivals=ArrivalLimits.of(settings),
         )

@@ -31,6 +31,20 @@ class Keys:
     def node(self, node_id: str) -> str:
         return f"{self.prefix}node:{node_id}"
 
+    @property
+    def nodes(self) -> str:
+        return f"{self.prefix}nodes"
+
+    def node_connections(self, node_id: str) -> str:
+        return f"{self.prefix}node_connections:{node_id}"
+
+    def user_slots(self, user_id: int) -> str:
+        return f"{self.prefix}user_slots:{{{user_id}}}"
+
+    @property
+    def node_reports(self) -> str:
+        return f"{self.prefix}node_reports"
+
     # 每个用户的投递状态
     def mailbox(self, user_id: int) -> str:
         return f"{self.prefix}offline_messages:{{{user_id}}}"
@@ -69,10 +83,29 @@ class Keys:
     def broadcast_log(self) -> str:
         return f"{self.prefix}broadcast_log"
 
+    def meeting_online(self, meeting_id: str) -> str:
+        return f"{self.prefix}meeting_online:{{{meeting_id}}}"
+
+    # 认证
+    def ws_ticket(self, digest: str) -> str:
+        return f"{self.prefix}ws_ticket:{digest}"
+
+    def attempts(self, name: str, digest: str) -> str:
+        return f"{self.prefix}attempts:{name}:{digest}"
+
     # 频道
+    def meeting_channel(self, meeting_id: str) -> str:
+        return f"{self.prefix}meeting:{{{meeting_id}}}:frames"
+
     def user_channel(self, user_id: int) -> str:
         """注意：频道里的 ``{user_id}`` 也是字面花括号，与 contract 一致。"""
         return f"{self.prefix}user:{{{user_id}}}:messages"
+
+    def presence_channel(self, user_id: int) -> str:
+        return f"{self.prefix}presence:{{{user_id}}}"
+
+    def canary_channel(self, node_id: str) -> str:
+        return f"{self.prefix}canary:{node_id}"
 
     @property
     def broadcast_channel(self) -> str:

@@ -1,44 +1,102 @@
-"""在线状态的 Redis 操作：每个用户的连接表、全局在线集合、节点租约。"""
+"""在线状态的 Redis 操作：每个用户的连接表、全局在线集合、各节点的租约与索引。
+
+每个键是什么、谁写、丢了怎样：``docs/redis-data.md``。
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import Final, NamedTuple
 
 import msgspec
 from loguru import logger
 
-from ..model import ConnectionInfo
+from ..model import ConnectionInfo, PresenceStatus
 from .keys import Keys
 from .lean import LeanConnection
 from .link import Argument
 from .scripts import Script
 
-_presence: Final = Script("presence")
+_apply: Final = Script("presence_user", "presence")
+_reap: Final = Script("presence_user", "presence_reap")
+_lease: Final = Script("presence_lease")
+_missing: Final = Script("presence_missing")
 _encoder: Final = msgspec.json.Encoder()
 _decoder: Final = msgspec.json.Decoder(ConnectionInfo)
 
+#: 一次收拾死节点的多少条连接（约 2 ms 的 Redis）。
+REAP_CHUNK: Final = 100
+SCAN_COUNT: Final = 1_000
+
+#: (user_id, connection_id)
+Connection = tuple[int, str]
 #: 一条连接的变化：(user_id, connection_id, 现状)；None 表示它没了。
 Change = tuple[int, str, ConnectionInfo | None]
 
 
-class PresenceStore:
-    """读取一律忽略租约已失效的节点留下的连接（CON-2）。"""
+class Reaped(NamedTuple):
+    """收拾了一步：移走几条、索引里还剩几条、这一步是否收拾完了这个节点（至多一人为真）。"""
 
-    def __init__(self, lean: LeanConnection, keys: Keys, ttl_ms: int) -> None:
+    removed: int
+    left: int
+    last: bool
+
+
+def overall_status(connections: Iterable[ConnectionInfo]) -> PresenceStatus | None:
+    """几台设备合起来的状态：有一台忙就是忙，否则有一台活跃就是活跃；None = 不在线。
+
+    ``lua/presence_user.lua`` 里有同一条规则。
+    """
+    found = {connection.status for connection in connections}
+    order: tuple[PresenceStatus, ...] = ("busy", "active", "away")
+    return next((status for status in order if status in found), None)
+
+
+class PresenceStore:
+    """一个节点眼里的在线状态。读取一律忽略租约已失效的节点留下的连接（CON-2）。
+
+    ``ttl_ms``：用户的键活多久，写一次续一次。节点的键活两倍：它们必须比所索引的长命。
+    """
+
+    def __init__(self, lean: LeanConnection, keys: Keys, node_id: str, ttl_ms: int) -> None:
         self._lean = lean
         self._keys = keys
+        self._node_id = node_id
         self._ttl_ms = ttl_ms
+        self._node_ttl_ms = ttl_ms * 2
+
+    # ── 本节点的连接 ─────────────────────────────────────────────────────────
 
     async def apply(self, changes: Sequence[Change], now: int) -> None:
-        """一次 Lua 写入一批；幂等，重来无害。"""
-        args: list[Argument] = [self._keys.prefix, self._ttl_ms, now - self._ttl_ms]
+        """一次 Lua 写入一批，并发布由此产生的转变；幂等，重来无害。"""
+        args: list[Argument] = [
+            *(self._keys.prefix, self._node_id, self._ttl_ms),
+            *(now - self._ttl_ms, self._node_ttl_ms),
+        ]
         for user_id, connection_id, info in changes:
             if info is None:
                 args += (user_id, connection_id, "", 0)
             else:
                 args += (user_id, connection_id, _encoder.encode(info), info.last_heartbeat)
-        await _presence.run(self._lean, (), args)
+        await _apply.run(self._lean, (), args)
+
+    async def missing(self, connections: Sequence[Connection]) -> list[Connection]:
+        """其中在 Redis 里不齐全的；只读。"""
+        args: list[Argument] = [self._keys.prefix, self._node_id]
+        for connection in connections:
+            args += connection
+        return [connections[at] for at in await _missing.run(self._lean, (), args)]
+
+    async def indexed(self) -> AsyncIterator[list[Connection]]:
+        """Redis 里记在本节点名下的连接，一页一页；可能重复。"""
+        key, cursor = self._keys.node_connections(self._node_id), b"0"
+        while True:
+            cursor, members = await self._lean.execute("SSCAN", key, cursor, "COUNT", SCAN_COUNT)
+            yield [_connection(member) for member in members]
+            if cursor == b"0":
+                return
+
+    # ── 读取 ────────────────────────────────────────────────────────────────
 
     async def connections(self, user_ids: Sequence[int]) -> list[list[ConnectionInfo]]:
         """各用户在活着的节点上的连接，次序与 ``user_ids`` 相同。"""
@@ -55,13 +113,28 @@ class PresenceStore:
         key = self._keys.online_users_set
         return sorted(map(int, await self._lean.execute("ZRANGEBYSCORE", key, since, "+inf")))
 
-    async def renew_lease(self, node_id: str, ttl_ms: int, now: int) -> bool:
-        """续租；返回此前租约是否还在（不在则别人可能已当本节点死了）。"""
-        key = self._keys.node(node_id)
-        return await self._lean.execute("SET", key, now, "PX", ttl_ms, "GET") is not None
+    # ── 节点 ────────────────────────────────────────────────────────────────
 
-    async def drop_lease(self, node_id: str) -> None:
-        await self._lean.execute("DEL", self._keys.node(node_id))
+    async def renew_lease(self, lease_ms: int, now: int) -> bool:
+        """续租；返回此前租约是否一直在（断过则别人可能已当本节点死了）。"""
+        keys, node_id = self._keys, self._node_id
+        names = (keys.node(node_id), keys.nodes, keys.node_connections(node_id))
+        args = (node_id, now, lease_ms, self._node_ttl_ms)
+        return bool(await _lease.run(self._lean, names, args))
+
+    async def drop_lease(self) -> None:
+        await self._lean.execute("DEL", self._keys.node(self._node_id))
+
+    async def dead_nodes(self) -> list[str]:
+        """登记着而没有租约的节点。"""
+        known = {raw.decode() for raw in await self._lean.execute("SMEMBERS", self._keys.nodes)}
+        return sorted(known - await self._alive(known))
+
+    async def reap(self, node_id: str) -> Reaped:
+        """收拾一个死节点的一步；它有租约则什么也不做（``left`` 为 0）。"""
+        args = (self._keys.prefix, node_id, self._ttl_ms, REAP_CHUNK)
+        removed, left, last = await _reap.run(self._lean, (), args)
+        return Reaped(removed, left, bool(last))
 
     async def _alive(self, nodes: set[str]) -> set[str]:
         if not nodes:
@@ -69,6 +142,11 @@ class PresenceStore:
         ordered = list(nodes)
         leases = await self._lean.execute("MGET", *map(self._keys.node, ordered))
         return {node for node, lease in zip(ordered, leases, strict=True) if lease is not None}
+
+
+def _connection(member: bytes) -> Connection:
+    user_id, _, connection_id = member.partition(b":")
+    return int(user_id), connection_id.decode()
 
 
 def _decode(raw: bytes) -> ConnectionInfo | None:

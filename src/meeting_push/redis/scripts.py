@@ -13,13 +13,14 @@ from .replies import ScriptMissingError
 
 
 class Script:
-    """``redis/lua/<name>.lua``；按 SHA1 调用，Redis 不认识时带着全文再来一次。
+    """``redis/lua/<name>.lua``，几个名字则依次相接；按 SHA1 调用，Redis 不认识时带着全文再来。
 
     NOSCRIPT 表示什么都没执行，所以重来是安全的（重启、SCRIPT FLUSH、主从切换之后）。
     """
 
-    def __init__(self, name: str) -> None:
-        self.text = files(__package__).joinpath("lua", f"{name}.lua").read_bytes()
+    def __init__(self, *names: str) -> None:
+        folder = files(__package__).joinpath("lua")
+        self.text = b"".join([folder.joinpath(f"{name}.lua").read_bytes() for name in names])
         self._sha = hashlib.sha1(self.text, usedforsecurity=False).hexdigest()
 
     async def run(

@@ -67,6 +67,14 @@ class Subscriber:
         self._on_resubscribed = on_resubscribed
         await self._reconnector.start()
 
+    def reset(self) -> None:
+        """丢掉此刻的连接，重新连上并订阅全部：对方说一切都好，却什么也没送来（CON-3）。
+
+        立即返回；之后同一次断线，订完时调用 ``on_resubscribed``。正在重连时无事可做。
+        """
+        if self._feed is not None:
+            self._feed.abort("reset")
+
     async def close(self) -> None:
         """关闭；还在等确认的订阅得到 ``RedisUnavailableError``。可重复调用。"""
         await self._reconnector.stop()
@@ -85,7 +93,11 @@ class Subscriber:
         await self.subscribe_channel(self._keys.user_channel(user_id))
 
     def unsubscribe(self, user_id: int) -> None:
-        channel = self._keys.user_channel(user_id).encode()
+        self.unsubscribe_channel(self._keys.user_channel(user_id))
+
+    def unsubscribe_channel(self, name: str) -> None:
+        """退订一个全名已含前缀的频道；承诺同 ``unsubscribe``。"""
+        channel = name.encode()
         future = self._wanted.pop(channel, None)
         if future is None:
             return

@@ -1,4 +1,4 @@
-"""``/auth``：注册、登录、刷新、登出。
+"""``/auth``：注册、登录、刷新、登出、WebSocket 票据；``/users/{id}/revoke``：吊销。
 
 不用 ``from __future__ import annotations``：FastAPI 在模块的全局名字里求值注解，找不到工厂
 函数里的 ``security``。
@@ -6,12 +6,15 @@
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Path
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from ..model import Principal
+from ..services.access_tokens import MAX_USER_ID
 from ..services.auth_service import AuthService
+from ..services.revocations import Revocations
 from ..services.sessions import TokenPair
+from ..services.ws_tickets import WsTickets
 from .contract_route import ContractRoute
 from .security import Security
 
@@ -47,9 +50,15 @@ class Tokens(BaseModel):
     user_id: int
 
 
+class TicketOut(BaseModel):
+    ticket: str = Field(description="用作 ``?ticket=``；只能用一次")
+    expires_in_s: int = Field(description="有效时间，秒")
+
+
 def auth_router(auth: AuthService, security: Security) -> APIRouter:
     """前缀 ``/api/v1`` 由调用者加。"""
     router = APIRouter(prefix="/auth", tags=["auth"], route_class=ContractRoute)
+    Address = Annotated[str, Depends(security.address)]  # noqa: N806 — 类型
 
     @router.post("/register", status_code=201, summary="注册")
     async def register(body: CredentialsBody) -> RegisteredUser:
@@ -58,23 +67,53 @@ def auth_router(auth: AuthService, security: Security) -> APIRouter:
         return RegisteredUser(user_id=user.id, username=user.username)
 
     @router.post("/login", summary="登录")
-    async def login(body: CredentialsBody, request: Request) -> Tokens:
+    async def login(body: CredentialsBody, address: Address) -> Tokens:
         """换取令牌。401 ``bad_credentials``；反复失败后 429，见 ``Retry-After``。"""
         password = body.password.get_secret_value()
-        return _tokens(await auth.login(body.username, password, _address(request)))
+        return _tokens(await auth.login(body.username, password, address))
 
     @router.post("/refresh", summary="刷新")
-    async def refresh(body: RefreshBody, request: Request) -> Tokens:
+    async def refresh(body: RefreshBody, address: Address) -> Tokens:
         """旧的刷新令牌换一对新的；再次使用旧的会吊销整个会话（401 ``revoked``）。"""
         token = body.refresh_token.get_secret_value()
-        return _tokens(await auth.refresh(token, _address(request)))
+        return _tokens(await auth.refresh(token, address))
 
     @router.post("/logout", status_code=204, summary="登出")
     async def logout(
         principal: Annotated[Principal, Depends(security.current_principal)],
     ) -> None:
-        """吊销这个会话：它的刷新令牌不能再用。"""
+        """吊销这个会话：它的令牌不能再用，它的 WebSocket 以 4502 关闭。"""
         await auth.logout(principal)
+
+    return router
+
+
+def ticket_router(tickets: WsTickets, security: Security) -> APIRouter:
+    """前缀 ``/api/v1`` 由调用者加。"""
+    router = APIRouter(prefix="/auth", tags=["auth"], route_class=ContractRoute)
+
+    @router.post("/ws-ticket", summary="WebSocket 票据")
+    async def ws_ticket(
+        principal: Annotated[Principal, Depends(security.current_principal)],
+    ) -> TicketOut:
+        """换一张票据，连接时放在 ``?ticket=``：令牌不必出现在 URL 里。要得太快 429。"""
+        issued = await tickets.issue(principal)
+        return TicketOut(ticket=issued.ticket, expires_in_s=issued.expires_in_s)
+
+    return router
+
+
+def revocation_router(revocations: Revocations, security: Security) -> APIRouter:
+    """前缀 ``/api/v1`` 由调用者加。"""
+    router = APIRouter(prefix="/users", tags=["auth"], route_class=ContractRoute)
+
+    @router.post("/{user_id}/revoke", status_code=204, summary="吊销一个用户的全部令牌（管理员）")
+    async def revoke(
+        user_id: Annotated[int, Path(ge=1, le=MAX_USER_ID)],
+        admin: Annotated[Principal, Depends(security.require_admin)],
+    ) -> None:
+        """此刻以前签发给他的令牌全部作废，他的 WebSocket 以 4502 关闭；两秒内在每个节点生效。"""
+        await revocations.revoke_user(user_id, reason=f"admin:{admin.user_id}")
 
     return router
 
@@ -86,7 +125,3 @@ def _tokens(pair: TokenPair) -> Tokens:
         expires_in_s=pair.expires_in_s,
         user_id=pair.user_id,
     )
-
-
-def _address(request: Request) -> str:
-    return request.client.host if request.client is not None else "unknown"

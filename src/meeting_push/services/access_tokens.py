@@ -8,8 +8,8 @@ import secrets
 from typing import Any, Final
 
 import jwt
-from jwt import PyJWT
-from jwt.exceptions import PyJWTError
+from jwt import PyJWK, PyJWT
+from jwt.exceptions import InvalidSignatureError, PyJWTError
 
 from ..clock import Clock, now_ms
 from ..errors import ConfigurationError, InvalidTokenError, TokenExpiredError
@@ -27,7 +27,7 @@ _CACHE_MS: Final = 300_000
 
 
 class AccessTokens:
-    """实现 ``contracts.TokenVerifier``；单独使用时不需要数据库（内嵌的应用）。
+    """实现 ``contracts.TokenVerifier``；不知道吊销（``Credentials`` 知道），不需要数据库。
 
     :raises ConfigurationError: 见 ``TokenKeys``
     """
@@ -91,18 +91,25 @@ class AccessTokens:
         return principal
 
     async def _signed_claims(self, token: str) -> dict[str, Any]:
-        key = await self._keys.find(token)
-        try:
-            return self._decoder.decode(
-                token,
-                key,
-                algorithms=[key.algorithm_name],
-                audience=self._settings.jwt_audience,
-                issuer=self._settings.jwt_issuer,
-            )
-        except PyJWTError as error:
-            # 只留类名：PyJWT 的文字可能引用令牌的片段（SEC-2）。
-            raise InvalidTokenError(f"the token is invalid: {type(error).__name__}") from None
+        failure: PyJWTError | None = None
+        for key in await self._keys.find(token):
+            try:
+                return self._decode(token, key)
+            except PyJWTError as error:
+                failure = error
+                if not isinstance(error, InvalidSignatureError):
+                    break
+        # 只留类名：PyJWT 的文字可能引用令牌的片段（SEC-2）。
+        raise InvalidTokenError(f"the token is invalid: {type(failure).__name__}")
+
+    def _decode(self, token: str, key: PyJWK) -> dict[str, Any]:
+        return self._decoder.decode(
+            token,
+            key,
+            algorithms=[key.algorithm_name],
+            audience=self._settings.jwt_audience,
+            issuer=self._settings.jwt_issuer,
+        )
 
     def _principal(self, claims: dict[str, Any], now: int) -> Principal:
         settings = self._settings
@@ -113,8 +120,8 @@ class AccessTokens:
             role=_text(claims, settings.jwt_claim_role) or USER_ROLE,
             issued_at=issued_at,
             expires_at=expires_at,
-            session_id=_text(claims, settings.jwt_claim_session),
-            token_id=_text(claims, "jti"),
+            session_id=_text(claims, settings.jwt_claim_session) or None,  # 空的不是会话
+            token_id=_text(claims, "jti") or None,
             name=_text(claims, settings.jwt_claim_name) or "",
         )
         if max(issued_at, not_before) > now + self._leeway_ms:

@@ -12,8 +12,9 @@ from ..clock import Clock, now_ms
 from ..errors import BadCredentialsError, InvalidInputError, RateLimitedError
 from ..storage.rows import User
 from ..storage.users import UserRepository, username_key
-from .attempt_window import AttemptWindow
 from .passwords import Passwords
+from .redis_service import RedisService
+from .shared_window import SharedWindow
 
 #: 任何文字的字母与数字，加 . _ @ + -；没有空白、控制符与零宽字符。
 _USERNAME: Final = re.compile(r"[\w.@+-]{3,64}")
@@ -24,14 +25,22 @@ _FAILURES_PER_ADDRESS: Final = 100  # 同一地址、任何用户名；大局域
 
 
 class Accounts:
-    """失败次数只在本进程里数：N 个进程时上限是 N 倍。"""
+    """失败次数由所有进程合计；没有 ``redis``，或它断着，就各数各的。"""
 
-    def __init__(self, users: UserRepository, passwords: Passwords, clock: Clock = now_ms) -> None:
+    def __init__(
+        self,
+        users: UserRepository,
+        passwords: Passwords,
+        clock: Clock = now_ms,
+        redis: RedisService | None = None,
+    ) -> None:
         self._users = users
         self._passwords = passwords
         self._clock = clock
-        self._by_name = AttemptWindow(_FAILURES_PER_NAME, _WINDOW_MS, clock=clock)
-        self._by_address = AttemptWindow(_FAILURES_PER_ADDRESS, _WINDOW_MS, clock=clock)
+        self._by_name = SharedWindow("login", _FAILURES_PER_NAME, _WINDOW_MS, redis, clock)
+        self._by_address = SharedWindow(
+            "login_address", _FAILURES_PER_ADDRESS, _WINDOW_MS, redis, clock
+        )
 
     async def create(self, username: str, password: str, role: str) -> User:
         """:raises InvalidInputError: 用户名或密码不合规
@@ -51,25 +60,23 @@ class Accounts:
         """
         username = username[:_MAX_TYPED]
         attempt = f"{username_key(username)}|{address}"
-        self._admit(attempt, username, address)
+        await self._admit(attempt, username, address)
         user = await self._find(username)
         right = await self._passwords.verify(user.password_hash if user else None, password)
         if user is None or not right or user.disabled_at is not None:
-            self._by_address.count(address)
+            await self._by_address.count(address)
             _log_failure(username, address, _reason(user, right=right))
             raise BadCredentialsError("wrong username or password")
-        self._by_name.forget(attempt)
+        await self._by_name.forget(attempt)
         return user
 
-    def _admit(self, attempt: str, username: str, address: str) -> None:
+    async def _admit(self, attempt: str, username: str, address: str) -> None:
         try:
-            self._by_name.check(attempt)
-            self._by_address.check(address)
+            await self._by_address.check(address)
+            await self._by_name.reserve(attempt)  # 先记后验：并发的猜测也逃不过上限
         except RateLimitedError:
             _log_failure(username, address, "rate_limited")
             raise
-        # 先记后验：并发的猜测也逃不过上限。
-        self._by_name.count(attempt)
 
     async def _find(self, username: str) -> User | None:
         if not _USERNAME.fullmatch(unicodedata.normalize("NFKC", username)):

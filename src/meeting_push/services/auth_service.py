@@ -14,13 +14,16 @@ from ..storage.users import UserRepository
 from .access_tokens import AccessTokens
 from .accounts import Accounts
 from .passwords import Passwords
+from .redis_service import RedisService
+from .revocations import Revocations
 from .sessions import Sessions, TokenPair
 
 
 class AuthService:
     """需求里的 AuthService；实现 ``contracts.TokenVerifier``。
 
-    只需验证外来令牌的应用用 ``AccessTokens`` 就够了。
+    只需验证外来令牌的应用用 ``AccessTokens`` 就够了。没有 ``redis`` 时登录失败只在本进程里数；
+    没有给 ``revocations`` 时自己记录吊销，但不通知别的节点。
     """
 
     def __init__(
@@ -29,13 +32,17 @@ class AuthService:
         database: Database,
         access_tokens: AccessTokens,
         *,
+        revocations: Revocations | None = None,
+        redis: RedisService | None = None,
         passwords: Passwords | None = None,
         clock: Clock = now_ms,
     ) -> None:
         self._settings = settings
         self._access_tokens = access_tokens
-        self._accounts = Accounts(UserRepository(database), passwords or Passwords(), clock)
-        self._sessions = Sessions(settings, database, access_tokens, clock)
+        self._revocations = revocations or Revocations(settings, database, clock=clock)
+        users = UserRepository(database)
+        self._accounts = Accounts(users, passwords or Passwords(), clock, redis)
+        self._sessions = Sessions(settings, database, access_tokens, self._revocations, clock)
 
     async def register(self, username: str, password: str) -> User:
         """:raises ForbiddenError: 注册已关闭；其余同 ``create_user``"""
@@ -73,16 +80,29 @@ class AuthService:
         :raises TokenRevokedError: 已吊销、用过，或账号已停用
         """
         try:
-            return await self._sessions.renew(refresh_token)
+            return await self._sessions.renew(refresh_token, address)
         except AuthenticationError as error:
             logger.bind(address=address, reason=error.code).warning("auth_refresh_failed")
             raise
 
     async def logout(self, principal: Principal) -> None:
-        """吊销这个会话的刷新令牌；幂等。没有会话的（外来）令牌无事可做。"""
+        """吊销这个会话，它的连接随之关闭；幂等。
+
+        没有会话的（外来）令牌只吊销这一枚；连 ``jti`` 也没有的无从指认，等它过期。
+        """
+        log = logger.bind(user_id=principal.user_id, session_id=principal.session_id)
         if principal.session_id is not None:
-            await self._sessions.close(principal.session_id)
-        logger.bind(user_id=principal.user_id, session_id=principal.session_id).info("auth_logout")
+            await self._revocations.revoke_session(
+                principal.user_id,
+                principal.session_id,
+                reason="logout",
+                expires_at=principal.expires_at,
+            )
+        elif principal.token_id is not None:
+            await self._revocations.revoke_token(principal, reason="logout")
+        else:
+            log.warning("auth_logout_without_id")
+        log.info("auth_logout")
 
     def issue_access_token(
         self,
@@ -101,4 +121,6 @@ class AuthService:
 
     async def verify_access_token(self, token: str) -> Principal:
         """见 ``contracts.TokenVerifier``；没有 SQL。"""
-        return await self._access_tokens.verify_access_token(token)
+        principal = await self._access_tokens.verify_access_token(token)
+        self._revocations.check(principal)
+        return principal

@@ -1,7 +1,7 @@
 """验证令牌用的钥匙。
 
-每个算法绑死一把：HS* 只用我们的密钥，其余只用公钥（PEM 或 JWKS）。令牌自称的 ``alg`` 只用来
-挑选，所以“拿 RSA 公钥当 HS256 密钥”之类的混淆无从发生。
+每个算法绑死自己的：HS* 只用我们的密钥（现在的，然后是轮换下来的），其余只用公钥（PEM 或
+JWKS）。令牌自称的 ``alg`` 只用来挑选，所以“拿 RSA 公钥当 HS256 密钥”之类的混淆无从发生。
 """
 
 from __future__ import annotations
@@ -41,17 +41,22 @@ class TokenKeys:
         _check_algorithms(self.algorithms)
         symmetric = [name for name in self.algorithms if name.startswith("HS")]
         public = [name for name in self.algorithms if not name.startswith("HS")]
-        self._fixed = {name: _secret_key(name, secret) for name in symmetric}
+        secrets = (secret, *(old.get_secret_value() for old in settings.jwt_previous_secrets))
+        self._fixed = {
+            name: tuple(_secret_key(name, each) for each in secrets) for name in symmetric
+        }
         self._jwks: Jwks | None = None
         if settings.jwt_jwks_url is not None:
             self._jwks = Jwks(settings.jwt_jwks_url, public)
         else:
-            self._fixed |= {name: _public_key(name, settings.jwt_public_key) for name in public}
+            self._fixed |= {name: (_public_key(name, settings.jwt_public_key),) for name in public}
         #: 我们自己签发时用的；没有 HS* 算法时为 None。
-        self.signing: Final = self._fixed[symmetric[0]] if symmetric else None
+        self.signing: Final = self._fixed[symmetric[0]][0] if symmetric else None
 
-    async def find(self, token: str) -> PyJWK:
-        """该用哪一把验证 ``token``；还没有验证任何东西。
+    async def find(self, token: str) -> tuple[PyJWK, ...]:
+        """该用哪一把验证 ``token``，几把则依次试（HMAC 约 2 µs，不值得为它在头部写 kid）。
+
+        还没有验证任何东西。
 
         :raises InvalidTokenError: 头部畸形，算法不在允许之列，或没有这把钥匙
         :raises UnavailableError: 取不到 JWKS
@@ -65,7 +70,7 @@ class TokenKeys:
             return fixed
         if self._jwks is None or header.alg not in self.algorithms or header.kid is None:
             raise InvalidTokenError("the token's algorithm or key is not allowed")
-        return await self._jwks.find(header.kid)
+        return (await self._jwks.find(header.kid),)
 
 
 def _check_algorithms(algorithms: tuple[str, ...]) -> None:

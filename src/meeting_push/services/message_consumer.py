@@ -65,6 +65,10 @@ class MessageConsumer:
         self._entries = self._recipients = self._reached = 0
         self._expired = self._claimed = self._failures = 0
         self._last_progress = clock()
+        self._stopping = False
+        self._client_id = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     @property
     def statistics(self) -> ConsumerStatistics:
@@ -80,14 +84,29 @@ class MessageConsumer:
         )
 
     async def run(self) -> None:
-        """取、投递、确认，直到被取消；正在处理的一批取消后会被别人认领。"""
+        """取、投递、确认，直到 ``drain`` 或被取消；取消时正在处理的一批会被别人认领。"""
+        self._idle.clear()
+        try:
+            await self._consume()
+        finally:
+            self._idle.set()
+
+    async def _consume(self) -> None:
         connection = await self._redis.open_lean(f"consumer-{self.name}", max_block_s=self._block_s)
         try:
+            self._client_id = await connection.execute("CLIENT", "ID")
             await self._queue.create_groups()
-            while True:
+            while not self._stopping:
                 await self._step(connection)
         finally:
             await connection.close()
+
+    async def drain(self) -> None:
+        """不再取；手上的一批投递并确认之后返回。正空等着的立刻叫醒（叫不醒就等它到时）。"""
+        self._stopping = True
+        if not self._idle.is_set():
+            await self._redis.lean.execute("CLIENT", "UNBLOCK", self._client_id)
+            await self._idle.wait()
 
     async def _step(self, connection: LeanConnection) -> None:
         try:
@@ -156,6 +175,14 @@ class ConsumerPool:
         for consumer in self._consumers:
             supervisor.start(f"consumer-{consumer.name}", consumer.run)
         supervisor.start("delayed-mover", self._move_due)
+
+    async def drain(self, timeout_s: float) -> None:
+        """关机：各消费者做完手上的；超时就放手，没确认的由别人认领。"""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await asyncio.gather(*(consumer.drain() for consumer in self._consumers))
+        except (TimeoutError, MeetingPushError) as error:
+            logger.bind(reason=type(error).__name__).warning("consumers_left_at_shutdown")
 
     def statistics(self) -> list[ConsumerStatistics]:
         return [consumer.statistics for consumer in self._consumers]

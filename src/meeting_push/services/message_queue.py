@@ -268,6 +268,12 @@ class MessageQueue:
         delayed = await self._redis.lean.execute("ZCARD", keys.delayed_queue)
         return [*streams, QueueLength(keys.delayed_queue, int(delayed), 0, 0)]
 
+    async def waiting(self) -> int:
+        """两条投递队列里还没了结的条数。"""
+        lean, keys = self._redis.lean, self._keys
+        queues = (keys.priority_queue, keys.delivery_queue)
+        return sum(await asyncio.gather(*(lean.execute("XLEN", queue) for queue in queues)))
+
     async def _stream_length(self, name: str, now: int) -> QueueLength:
         lean = self._redis.lean
         length, first = await asyncio.gather(

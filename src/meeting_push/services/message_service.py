@@ -26,7 +26,7 @@ from ..errors import (
 )
 from ..model import Accepted, Draft, Message, MessageType, Principal, Sender
 from ..protocol import frames
-from ..storage.database import Database
+from ..storage.database import Connection, Database
 from ..storage.idempotency import IdempotencyRepository
 from ..storage.inbox import InboxRepository
 from ..storage.messages import MessageRepository
@@ -36,7 +36,7 @@ from .draft_rules import DraftRules, check_text
 from .message_publisher import MessagePublisher
 from .message_queue import MessageQueue
 from .offline_message_queue import Delivery, OfflineMessageQueue
-from .outbox_relay import OutboxRelay
+from .outbox_relay import OutboxRelay, Outgoing
 
 MAX_IDEMPOTENCY_KEY_CHARS: Final = 128
 
@@ -138,6 +138,24 @@ class MessageService:
         outgoing, accepted = await self._accept(sender, drafts, idempotency_key)
         self._relay.submit(outgoing)
         return accepted
+
+    async def send_within(self, connection: Connection, sender: Sender, draft: Draft) -> Outgoing:
+        """在调用者的事务（``Database.transaction``）里接受一条：随它一起提交或回滚。
+
+        收件人由调用者保证存在。提交之后交给 ``dispatch``；进程死在两者之间也不丢，
+        发件箱扫描会送出它，只是晚几秒。
+
+        :raises InvalidInputError: 草稿不合规
+        """
+        now = self._clock()
+        checked = self._rules.check(draft, now)
+        outgoing = (self._message(sender, checked, now), checked.recipient_ids)
+        await self._stores.messages.insert(connection, [outgoing])
+        return outgoing
+
+    def dispatch(self, outgoing: Outgoing) -> None:
+        """``send_within`` 的事务已提交：马上入队。"""
+        self._relay.submit([outgoing])
 
     async def send_realtime_message(
         self,

@@ -1,14 +1,16 @@
 """在线状态：谁在哪个节点上有几条连接。
 
-边缘只往内存里记账；一个循环每 ``presence_flush_ms`` 成批写入 Redis，同一条连接在一批里的
-多次心跳合成一次。Redis 断开时照常记账（量以连接数为界），恢复后把本节点的全部重写一遍。
+边缘只往内存里记账（``presence_ledger``）；一个循环每 ``presence_flush_ms`` 成批写入 Redis，
+同一条连接在一批里的多次变化合成一次。死节点由 ``presence_reaper`` 收拾，两边的账由
+``presence_reconciler`` 核对。Redis 断开时照常记账，恢复后把本节点的全部重写一遍。
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
-from itertools import islice
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from loguru import logger
@@ -17,63 +19,81 @@ from msgspec.structs import replace
 from ..clock import Clock, now_ms
 from ..errors import MeetingPushError, RedisUnavailableError
 from ..model import ConnectionInfo, PresenceStatus
-from ..redis.presence import Change, PresenceStore
+from ..redis.presence import PresenceStore, overall_status
 from ..settings import Settings
 from ..supervision import Supervisor
+from .presence_ledger import REFRESH_MS, PresenceLedger
+from .presence_reaper import PresenceReaper
+from .presence_reconciler import PresenceReconciler
 from .redis_service import RedisService
 
-#: 一次 Lua 写入至多这么多条连接（约 1.5 ms）。
-FLUSH_CHUNK: Final = 500
+#: 一次 Lua 写入至多这么多条连接（约 2 ms 的 Redis），再大就会推迟别人的命令。
+FLUSH_CHUNK: Final = 100
 #: 列出在线用户时一次核实这么多人。
 READ_CHUNK: Final = 500
 RETRY_AFTER_S: Final = 0.5
-#: 键活这么多个心跳时限：心跳迟到一两次不至于让在线的人消失。
-TTL_HEARTBEATS: Final = 3
+#: 键活这么多个“最迟多久写一次”：迟一两次不至于让在线的人消失。
+TTL_REFRESHES: Final = 3
+#: 翻页时，候选名单可以旧这么久；第一页总是现取。十万人的名单取一次约 50 ms。
+CANDIDATES_MS: Final = 2_000
 
-#: (user_id, connection_id)
-Connection = tuple[int, str]
+#: 一个在线用户与他的连接。
+OnlineUser = tuple[int, list[ConnectionInfo]]
+
+
+@dataclass(frozen=True, slots=True)
+class PresenceStatistics:
+    """``statistics()`` 的快照；除 ``connections``、``pending`` 外都只增。"""
+
+    connections: int
+    pending: int
+    changes_written: int
+    heartbeats: int
+    heartbeats_written: int
+    nodes_reaped: int
+    connections_reaped: int
+    sweeps: int
+    swept: int
+    reconciled_written: int
+    reconciled_removed: int
 
 
 class OnlineStatusService:
     """实现 ``contracts.PresenceSink``；读取的方法都忽略死节点，Redis 不在时抛出
     ``RedisUnavailableError``。
+
+    ``reaper.run`` 不持有连接的进程也要运行：收拾死节点是所有人的事。
     """
 
     def __init__(
         self, redis: RedisService, node_id: str, settings: Settings, *, clock: Clock = now_ms
     ) -> None:
-        ttl_ms = int(settings.heartbeat_timeout_s * 1000) * TTL_HEARTBEATS
-        self._store = PresenceStore(redis.lean, redis.keys, ttl_ms)
+        ttl_ms = (REFRESH_MS + int(settings.heartbeat_timeout_s * 1000)) * TTL_REFRESHES
+        self._store = PresenceStore(redis.lean, redis.keys, node_id, ttl_ms)
         self._node_id = node_id
         self._lease_s = settings.node_lease_s
         self._flush_s = settings.presence_flush_ms / 1000
         self._clock = clock
-        self._live: dict[Connection, ConnectionInfo] = {}
-        #: 待写的连接（有序集合）；写什么由写的那一刻 ``_live`` 里有没有它决定。
-        self._dirty: dict[Connection, None] = {}
-        #: 可能已在 Redis 里的连接：从未写入的关闭时不必去删，断线再久也只积压这么多。
-        self._written: set[Connection] = set()
-        self._wake = asyncio.Event()
+        self._ledger = PresenceLedger(int(settings.heartbeat_interval_s * 1000))
+        self.reaper = PresenceReaper(self._store, node_id, settings.node_lease_s)
+        self.reconciler = PresenceReconciler(self._store, self._ledger, settings.presence_sweep_s)
         self._flushing = asyncio.Lock()
         self._behind = False
+        self._changes_written = 0
+        self._candidates: tuple[int, list[int]] = (0, [])
 
     # ── PresenceSink：只记账 ─────────────────────────────────────────────────
 
     def connection_opened(self, user_id: int, info: ConnectionInfo) -> None:
-        self._note((user_id, info.connection_id), info)
+        if info.node != self._node_id:  # 谁登记的归谁：死后才有人收拾
+            info = replace(info, node=self._node_id)
+        self._ledger.opened(user_id, info)
 
     def connection_closed(self, user_id: int, connection_id: str) -> None:
-        connection = (user_id, connection_id)
-        self._live.pop(connection, None)
-        if connection in self._written:
-            self._mark((connection,))
-        else:
-            self._dirty.pop(connection, None)
+        self._ledger.closed(user_id, connection_id)
 
     def heartbeat(self, user_id: int, connection_id: str, now: int) -> None:
-        info = self._live.get((user_id, connection_id))
-        if info is not None:
-            self._note((user_id, connection_id), replace(info, last_heartbeat=now))
+        self._ledger.beat(user_id, connection_id, now)
 
     def status_changed(
         self,
@@ -82,42 +102,30 @@ class OnlineStatusService:
         status: PresenceStatus,
         device_info: str | None,
     ) -> None:
-        info = self._live.get((user_id, connection_id))
-        if info is not None:
-            device = info.device_info if device_info is None else device_info
-            changed = replace(info, status=status, device_info=device)
-            self._note((user_id, connection_id), changed)
+        self._ledger.changed(user_id, connection_id, status, device_info)
 
     def resync(self) -> None:
         """Redis 可能丢了东西：把本节点的全部连接再写一遍。"""
-        self._mark(self._live)
-
-    def _note(self, connection: Connection, info: ConnectionInfo) -> None:
-        self._live[connection] = info
-        self._mark((connection,))
-
-    def _mark(self, connections: Iterable[Connection]) -> None:
-        self._dirty.update(dict.fromkeys(connections))
-        self._wake.set()
+        self._ledger.mark_all()
 
     # ── 生命周期 ─────────────────────────────────────────────────────────────
 
     async def start(self, supervisor: Supervisor) -> None:
-        """取得租约（没有租约的节点，它的连接不算数），启动写入与续租两个循环。
+        """取得租约（没有租约的节点，它的连接不算数），启动写入、续租、对账三个循环。
 
         :raises RedisUnavailableError: 没有取得租约，什么也没启动
         """
         await self._renew()
         supervisor.start("presence-flush", self._flush_loop)
         supervisor.start("node-lease", self._lease_loop)
+        supervisor.start("presence-sweep", self.reconciler.run)
 
     async def close(self) -> None:
-        """在两个循环停下之后调用：移走本节点的全部连接与租约；Redis 不在就留给租约过期。"""
-        self._live.clear()
-        self._dirty = dict.fromkeys(self._written)
+        """在各循环停下之后调用：放弃租约，自己收拾自己；Redis 不在就留给别人。"""
+        self._ledger.abandon()
         try:
-            await self.flush()
-            await self._store.drop_lease(self._node_id)
+            await self._store.drop_lease()
+            await self.reaper.reap(self._node_id)
         except MeetingPushError as error:
             logger.bind(code=error.code).warning("presence_left_to_lease")
 
@@ -129,28 +137,25 @@ class OnlineStatusService:
         :raises RedisUnavailableError: 没有写完
         """
         async with self._flushing:
-            while self._dirty:
+            while self._ledger.pending:
                 await self._flush_chunk()
 
     async def _flush_chunk(self) -> None:
-        chunk = list(islice(self._dirty, FLUSH_CHUNK))
-        changes: list[Change] = [(*connection, self._live.get(connection)) for connection in chunk]
-        for connection in chunk:
-            del self._dirty[connection]
-        self._written.update((user, name) for user, name, info in changes if info is not None)
+        now = self._clock()
+        changes = self._ledger.take(FLUSH_CHUNK, now)
         try:
-            await self._store.apply(changes, self._clock())
+            await self._store.apply(changes, now)
         except BaseException:  # 取消也一样：不知道写没写，重写无害
-            self._mark(chunk)
+            self._ledger.put_back(changes)
             raise
-        self._written.difference_update(
-            (user, name) for user, name, info in changes if info is None
-        )
+        self._ledger.settle(changes)
+        self._changes_written += len(changes)
 
     async def _flush_loop(self) -> None:
+        wake = self._ledger.wake
         while True:
-            await self._wake.wait()
-            self._wake.clear()
+            await wake.wait()
+            wake.clear()
             await asyncio.sleep(self._flush_s)
             try:
                 await self.flush()
@@ -162,7 +167,8 @@ class OnlineStatusService:
     async def _fall_behind(self, error: RedisUnavailableError) -> None:
         if not self._behind:
             self._behind = True
-            logger.bind(reason=error.message, dirty=len(self._dirty)).warning("presence_behind")
+            pending = self._ledger.pending
+            logger.bind(reason=error.message, pending=pending).warning("presence_behind")
         self.resync()  # 回来的可能是一个空的 Redis
         await asyncio.sleep(RETRY_AFTER_S)
 
@@ -179,7 +185,7 @@ class OnlineStatusService:
                 await asyncio.sleep(self._lease_s / 3)
 
     async def _renew(self) -> bool:
-        return await self._store.renew_lease(self._node_id, self._lease_s * 1000, self._clock())
+        return await self._store.renew_lease(self._lease_s * 1000, self._clock())
 
     # ── 需求文档的方法 ────────────────────────────────────────────────────────
 
@@ -189,9 +195,12 @@ class OnlineStatusService:
         await self.flush()
 
     async def set_user_offline(self, user_id: int, connection_id: str) -> None:
-        """移走一条连接（哪个节点的都可以），返回时已写入 Redis。幂等。"""
-        self._written.add((user_id, connection_id))
-        self.connection_closed(user_id, connection_id)
+        """移走一条连接，返回时已写入 Redis。幂等。
+
+        哪个节点的都可以；但持有它的节点若还活着，下次对账会把它写回来：要它真的离开，
+        用控制频道的 ``kick``。
+        """
+        self._ledger.expel([(user_id, connection_id)])
         await self.flush()
 
     async def get_user_connections(self, user_id: int) -> list[ConnectionInfo]:
@@ -205,12 +214,47 @@ class OnlineStatusService:
 
     async def get_online_users(self, after: int = 0, limit: int | None = None) -> list[int]:
         """在线用户的 id，升序；从 ``after`` 之后起，至多 ``limit`` 个。"""
-        candidates = [user for user in await self._store.candidates(self._clock()) if user > after]
-        online: list[int] = []
-        for start in range(0, len(candidates), READ_CHUNK):
-            chunk = candidates[start : start + READ_CHUNK]
+        return [user_id for user_id, _ in await self.online_page(after, limit)]
+
+    # ── 其余的读取 ───────────────────────────────────────────────────────────
+
+    async def online_page(self, after: int = 0, limit: int | None = None) -> list[OnlineUser]:
+        """同 ``get_online_users``，带着各人的连接。"""
+        candidates = await self._candidates_after(after)
+        size = READ_CHUNK if limit is None else min(READ_CHUNK, limit)
+        online: list[OnlineUser] = []
+        for start in range(0, len(candidates), size):
+            chunk = candidates[start : start + size]
             rows = await self._store.connections(chunk)
-            online += [user for user, row in zip(chunk, rows, strict=True) if row]
+            online += [pair for pair in zip(chunk, rows, strict=True) if pair[1]]
             if limit is not None and len(online) >= limit:
                 return online[:limit]
         return online
+
+    async def _candidates_after(self, after: int) -> list[int]:
+        now = self._clock()
+        read_at, known = self._candidates
+        if after == 0 or not 0 <= now - read_at <= CANDIDATES_MS:
+            known = await self._store.candidates(now)
+            self._candidates = (now, known)
+        return known[bisect_right(known, after) :]
+
+    async def statuses(self, user_ids: Sequence[int]) -> list[PresenceStatus | None]:
+        """各人合起来的状态，次序不变；None = 不在线。"""
+        return [overall_status(row) for row in await self._store.connections(user_ids)]
+
+    def statistics(self) -> PresenceStatistics:
+        ledger, reaper, reconciler = self._ledger, self.reaper, self.reconciler
+        return PresenceStatistics(
+            connections=ledger.connections,
+            pending=ledger.pending,
+            changes_written=self._changes_written,
+            heartbeats=ledger.beats,
+            heartbeats_written=ledger.beats_written,
+            nodes_reaped=reaper.nodes_reaped,
+            connections_reaped=reaper.connections_reaped,
+            sweeps=reconciler.sweeps,
+            swept=reconciler.checked,
+            reconciled_written=reconciler.rewritten,
+            reconciled_removed=reconciler.removed,
+        )

@@ -18,6 +18,7 @@ from ..storage.refresh_tokens import RefreshTokenRepository
 from ..storage.rows import RefreshToken, User
 from ..storage.users import UserRepository
 from .access_tokens import AccessTokens
+from .revocations import Revocations
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,52 +31,62 @@ class TokenPair:
     expires_in_s: int
 
 
+class _UsedMeanwhileError(Exception):
+    """并发的另一个请求先用了它，或会话刚被吊销。"""
+
+
 class Sessions:
     def __init__(
         self,
         settings: Settings,
         database: Database,
         access_tokens: AccessTokens,
+        revocations: Revocations,
         clock: Clock = now_ms,
     ) -> None:
         self._settings = settings
         self._database = database
         self._access_tokens = access_tokens
-        self._tokens = RefreshTokenRepository(database)
+        self._revocations = revocations
+        self._tokens = RefreshTokenRepository()
         self._users = UserRepository(database)
         self._clock = clock
 
     async def open(self, user: User) -> TokenPair:
         """开始一族；顺手删掉该用户过期的令牌。"""
         refresh, record = self._new(user.id, str(ULID()))
+        pair = self._pair(user, refresh, record.family_id)
         async with self._database.transaction() as connection:
             await self._tokens.purge(connection, user.id, self._clock())
             await self._tokens.add(connection, record)
-        return self._pair(user, refresh, record.family_id)
+        return pair
 
-    async def renew(self, refresh_token: str) -> TokenPair:
+    async def renew(self, refresh_token: str, address: str) -> TokenPair:
         """旧的换新的。再次出示用过的，说明有两方持有它：整族吊销。
 
         :raises InvalidTokenError: 没有这枚
         :raises TokenExpiredError: 过期
         :raises TokenRevokedError: 已吊销、用过，或账号已停用
         """
-        old = await self._usable(_hash(refresh_token))
+        old = await self._usable(_hash(refresh_token), address)
         user = await self._active_user(old)
         refresh, record = self._new(old.user_id, old.family_id)
+        # 签发在提交之前：被同时的吊销算作“之前签发的”，而不是漏过去
+        pair = self._pair(user, refresh, old.family_id)
+        try:
+            await self._replace(old, record)
+        except _UsedMeanwhileError:
+            await self._refuse_reuse(old, address)
+        return pair
+
+    async def _replace(self, old: RefreshToken, new: RefreshToken) -> None:
+        """先加新的（它的外键等着正在进行的吊销），再用掉旧的；用不掉则都不算。"""
         async with self._database.transaction() as connection:
-            used = await self._tokens.use(connection, old.token_hash, self._clock())
-            if used:
-                await self._tokens.add(connection, record)
-        if not used:  # 并发的另一个请求先用了它
-            await self._refuse_reuse(old)
-        return self._pair(user, refresh, old.family_id)
+            await self._tokens.add(connection, new)
+            if not await self._tokens.use(connection, old.token_hash, self._clock()):
+                raise _UsedMeanwhileError
 
-    async def close(self, session_id: str) -> None:
-        """吊销一族；幂等。"""
-        await self._tokens.revoke_family(session_id, self._clock())
-
-    async def _usable(self, token_hash: bytes) -> RefreshToken:
+    async def _usable(self, token_hash: bytes, address: str) -> RefreshToken:
         async with self._database.connect() as connection:
             token = await self._tokens.find(connection, token_hash)
         if token is None:
@@ -83,7 +94,7 @@ class Sessions:
         if token.revoked_at is not None:
             raise TokenRevokedError("the session was revoked")
         if token.used_at is not None:
-            await self._refuse_reuse(token)
+            await self._refuse_reuse(token, address)
         if token.expires_at <= self._clock():
             raise TokenExpiredError("the refresh token has expired")
         return token
@@ -91,14 +102,15 @@ class Sessions:
     async def _active_user(self, token: RefreshToken) -> User:
         user = await self._users.by_id(token.user_id)
         if user is None or user.disabled_at is not None:
-            await self.close(token.family_id)
+            await self._revocations.revoke_user(token.user_id, reason="account_disabled")
             raise TokenRevokedError("the account is disabled")
         return user
 
-    async def _refuse_reuse(self, token: RefreshToken) -> NoReturn:
-        await self.close(token.family_id)
-        logger.bind(user_id=token.user_id, session_id=token.family_id).warning(
-            "auth_refresh_reused"
+    async def _refuse_reuse(self, token: RefreshToken, address: str) -> NoReturn:
+        log = logger.bind(user_id=token.user_id, session_id=token.family_id, address=address)
+        log.warning("auth_refresh_reused")
+        await self._revocations.revoke_session(
+            token.user_id, token.family_id, reason="refresh_reused"
         )
         raise TokenRevokedError("the refresh token was used before; the session is revoked")
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import ColumnElement, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from .database import Database
 from .rows import RefreshToken
-from .tables import refresh_tokens
+from .tables import refresh_tokens, users
 
 _SELECT: Final = select(
     refresh_tokens.c.token_hash,
@@ -22,8 +21,7 @@ _SELECT: Final = select(
 
 
 class RefreshTokenRepository:
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    """都在调用者的事务里。"""
 
     async def add(self, connection: AsyncConnection, token: RefreshToken) -> None:
         await connection.execute(
@@ -61,12 +59,27 @@ class RefreshTokenRepository:
             )
         )
 
-    async def revoke_family(self, family_id: str, now: int) -> int:
+    async def lock(self, connection: AsyncConnection, user_id: int) -> None:
+        """等正在为该用户加令牌的事务提交，并挡住后来的，直到本事务结束。
+
+        吊销之前调用：``add`` 的外键在用户行上取 KEY SHARE，不等它，刚换出的那枚就漏网。
+        """
+        await connection.execute(select(users.c.id).where(users.c.id == user_id).with_for_update())
+
+    async def revoke_family(self, connection: AsyncConnection, family_id: str, now: int) -> int:
         """吊销一族里还没吊销的，返回几枚；幂等。"""
+        return await self._revoke(connection, refresh_tokens.c.family_id == family_id, now)
+
+    async def revoke_user(self, connection: AsyncConnection, user_id: int, now: int) -> int:
+        """吊销一个用户的全部，返回几枚；幂等。"""
+        return await self._revoke(connection, refresh_tokens.c.user_id == user_id, now)
+
+    async def _revoke(
+        self, connection: AsyncConnection, whose: ColumnElement[bool], now: int
+    ) -> int:
         statement = (
             update(refresh_tokens)
-            .where(refresh_tokens.c.family_id == family_id, refresh_tokens.c.revoked_at.is_(None))
+            .where(whose, refresh_tokens.c.revoked_at.is_(None))
             .values(revoked_at=now)
         )
-        async with self._database.transaction() as connection:
-            return (await connection.execute(statement)).rowcount
+        return (await connection.execute(statement)).rowcount

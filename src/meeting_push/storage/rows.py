@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ..model import DeliveryStatus, Message, RecipientState
+from ..model import DeliveryStatus, Meeting, Message, RecipientState
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,3 +76,11 @@ class StoredResponse:
 
     request_hash: bytes
     response: str
+
+
+@dataclass(frozen=True, slots=True)
+class MeetingPage:
+    """新的在前；``next_cursor`` 为 None 即到底。"""
+
+    items: list[Meeting]
+    next_cursor: str | None

@@ -60,6 +60,29 @@ refresh_tokens = Table(
     sqlite_with_rowid=False,
 )
 
+# 会话与令牌两列为空即吊销整个用户；同一对象再吊销一次是改这一行。
+revocations = Table(
+    "revocations",
+    metadata,
+    Column("user_id", BigInteger, nullable=False),
+    Column("session_id", String(256), nullable=False),
+    Column("token_id", String(256), nullable=False),
+    Column("revoked_before", BigInteger, nullable=False),
+    Column("expires_at", BigInteger),  # NULL = 永远
+    Column("version", BigInteger, nullable=False),
+    PrimaryKeyConstraint("user_id", "session_id", "token_id"),
+    Index("ix_revocations_version", "version"),
+    sqlite_with_rowid=False,
+)
+
+# 一行：已发到第几号。先锁它再写，号的次序就是提交的次序，按号取增量才不会漏。
+revocation_version = Table(
+    "revocation_version",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("version", BigInteger, nullable=False),
+)
+
 # 行可达 64 KB，WITHOUT ROWID 会把整行放进 B 树内部节点，所以这张表留着 rowid。
 messages = Table(
     "messages",
@@ -126,4 +149,45 @@ idempotency_keys = Table(
     Column("created_at", BigInteger, nullable=False),
     PrimaryKeyConstraint("sender_id", "key"),
     Index("ix_idempotency_keys_created", "created_at"),
+)
+
+meetings = Table(
+    "meetings",
+    metadata,
+    Column("meeting_id", _message_id, nullable=False),
+    Column("title", Text, nullable=False),
+    Column("organizer_id", BigInteger, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("ended_at", BigInteger),
+    # 最新一段转录的号：与那一段在同一个事务里加一，所以没有洞；没有索引提到它（HOT 更新）。
+    Column("last_seq", BigInteger, nullable=False),
+    PrimaryKeyConstraint("meeting_id"),
+    postgresql_with={"fillfactor": 80},
+)
+
+meeting_participants = Table(
+    "meeting_participants",
+    metadata,
+    Column("meeting_id", _message_id, nullable=False),
+    Column("user_id", BigInteger, nullable=False),
+    Column("name", String(256), nullable=False),
+    Column("invited_at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("meeting_id", "user_id"),
+    Index("ix_meeting_participants_user", "user_id", "meeting_id"),
+    sqlite_with_rowid=False,
+)
+
+# 一段可达十几 KB，同 messages，留着 rowid。
+transcript_segments = Table(
+    "transcript_segments",
+    metadata,
+    Column("meeting_id", _message_id, nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("sender_id", BigInteger, nullable=False),
+    Column("speaker", String(256), nullable=False),
+    Column("text", Text, nullable=False),
+    Column("start_ms", BigInteger, nullable=False),
+    Column("end_ms", BigInteger, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("meeting_id", "seq"),
 )

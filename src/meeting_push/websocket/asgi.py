@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Final, Protocol
 
 from starlette.responses import PlainTextResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from ..protocol.codes import CloseCode
-from .connection import UserConnection
+from ..protocol.forwarded import TrustedProxies
 from .handshake import Handshake, parse_user_id
 from .manager import ConnectionManager
 
@@ -24,6 +24,22 @@ HIGH_WATER_BYTES: Final = 64 * 1024
 LOW_WATER_BYTES: Final = 16 * 1024
 
 Endpoint = Callable[[WebSocket, str], Awaitable[None]]
+
+
+class Line(Protocol):
+    """驱动眼里的一条连接：用户的，或会议的。"""
+
+    def receive(self, text: bytes) -> None: ...
+
+    def receive_binary(self) -> None: ...
+
+    def blocked(self) -> None: ...
+
+    def unblocked(self) -> None: ...
+
+    def close(self, code: CloseCode) -> None: ...
+
+    def lost(self) -> None: ...
 
 
 class AsgiDriver:
@@ -38,7 +54,7 @@ class AsgiDriver:
         self._blocked = False
         self._reader = asyncio.current_task()
         self.aborted = False
-        self.connection: UserConnection | None = None
+        self.connection: Line | None = None
 
     def write(self, frame: bytes) -> None:
         self._queue.append(frame)
@@ -87,26 +103,25 @@ class AsgiDriver:
 
 def user_messages_endpoint(manager: ConnectionManager) -> Endpoint:
     """产出 ``/ws/user/{user_id}/messages`` 的端点；``user_id`` 要以文本收下（``01`` 不是 1）。"""
+    largest = manager.limits.largest_read_bytes
 
     async def endpoint(websocket: WebSocket, user_id: str) -> None:
-        handshake = _handshake(websocket, user_id)
-        # uvicorn 接受时打印整条 URL，令牌不能在里面（SEC-2，LESSONS 11）
-        websocket.scope["query_string"] = b""
-        if handshake is None:
-            await _refuse(websocket, 404)
+        number = parse_user_id(user_id)
+        handshake = take_handshake(websocket, number or 0, manager.authenticator.proxies)
+        if number is None:
+            await refuse(websocket, 404)
         elif not manager.origin_allowed(handshake):
-            await _refuse(websocket, 403)
+            await refuse(websocket, 403)
         else:
             await websocket.accept(handshake.accepted_subprotocol)
-            await _serve(manager, handshake, websocket)
+            await serve(websocket, lambda driver: manager.accept(handshake, driver), largest)
 
     return endpoint
 
 
-def _handshake(websocket: WebSocket, user_id: str) -> Handshake | None:
-    number = parse_user_id(user_id)
-    if number is None:
-        return None
+def take_handshake(websocket: WebSocket, user_id: int, proxies: TrustedProxies) -> Handshake:
+    """取出握手请求；查询串从此不在 ``websocket`` 里：uvicorn 接受时打印整条 URL，令牌不能
+    在里面（SEC-2，LESSONS 11）。``user_id`` 为 0：路径上没有用户。"""
     scope = websocket.scope
     headers = tuple(
         (name.decode("latin-1").lower(), value.decode("ascii", "surrogateescape"))
@@ -114,46 +129,50 @@ def _handshake(websocket: WebSocket, user_id: str) -> Handshake | None:
     )
     client = scope.get("client")
     query = scope["query_string"].decode("utf-8", "replace")
-    return Handshake(number, query, headers, client[0] if client else "")
+    scope["query_string"] = b""
+    forwarded = [value for name, value in headers if name == "x-forwarded-for"]
+    address = proxies.client_address(client[0] if client else "", forwarded)
+    return Handshake(user_id, query, headers, address)
 
 
-async def _refuse(websocket: WebSocket, status: int) -> None:
+async def refuse(websocket: WebSocket, status: int) -> None:
+    """升级之前以 HTTP 状态码拒绝。"""
     if "websocket.http.response" in websocket.scope.get("extensions", {}):
         await websocket.send_denial_response(PlainTextResponse("", status))
     else:
         await websocket.close()  # 服务器替我们回 403
 
 
-async def _serve(manager: ConnectionManager, handshake: Handshake, websocket: WebSocket) -> None:
+async def serve(
+    websocket: WebSocket, open_line: Callable[[AsgiDriver], Line], largest_read_bytes: int
+) -> None:
+    """升级已完成：一直读到断开。更大的帧以 1009 断开。"""
     driver = AsgiDriver(websocket)
-    connection = driver.connection = manager.accept(handshake, driver)
+    line = driver.connection = open_line(driver)
     writer = asyncio.create_task(driver.run(), name="ws_writer")
     try:
-        await _read(manager, connection, websocket)
+        await _read(line, websocket, largest_read_bytes)
     except asyncio.CancelledError:
         if not driver.aborted:
             raise
     finally:
-        connection.lost()
+        line.lost()
         writer.cancel()
         await asyncio.gather(writer, return_exceptions=True)
 
 
-async def _read(
-    manager: ConnectionManager, connection: UserConnection, websocket: WebSocket
-) -> None:
+async def _read(line: Line, websocket: WebSocket, largest_read_bytes: int) -> None:
     while websocket.client_state is WebSocketState.CONNECTED:
         message = await websocket.receive()
         text = message.get("text")
         if text is not None:
-            _receive_text(manager, connection, text.encode())
+            _receive_text(line, text.encode(), largest_read_bytes)
         elif message.get("bytes") is not None:
-            connection.receive_binary()
+            line.receive_binary()
 
 
-def _receive_text(manager: ConnectionManager, connection: UserConnection, text: bytes) -> None:
-    limits = manager.limits
-    if len(text) > limits.largest_read_bytes:
-        connection.close(CloseCode.MESSAGE_TOO_BIG)
+def _receive_text(line: Line, text: bytes, largest_read_bytes: int) -> None:
+    if len(text) > largest_read_bytes:
+        line.close(CloseCode.MESSAGE_TOO_BIG)
     else:
-        connection.receive(text)
+        line.receive(text)

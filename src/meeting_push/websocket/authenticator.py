@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Final
 from urllib.parse import urlsplit
 
 from loguru import logger
 
-from ..contracts import TokenVerifier
+from ..contracts import Credentials
 from ..errors import (
     ForbiddenError,
     InvalidTokenError,
     MeetingPushError,
+    RateLimitedError,
     TokenExpiredError,
     TokenRevokedError,
 )
 from ..model import Principal
 from ..protocol.codes import CloseCode
+from ..protocol.forwarded import TrustedProxies
 from ..protocol.frames import BEARER_SUBPROTOCOL_PREFIX
+from ..settings import TOKEN_SOURCES, TokenSource
 from .handshake import Handshake, clean
+from .handshake_limits import HandshakeLimits
 
 MAX_TOKEN_CHARS: Final = 8192
 MAX_ORIGIN_CHARS: Final = 128  # 写进日志的
@@ -27,20 +33,18 @@ ANY_ORIGIN: Final = "*"
 _DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
 
 
-def extract_token(handshake: Handshake) -> str:
-    """令牌，先找到者胜：Authorization 头 · 子协议 · ``?token=``。
+def extract_credential(
+    handshake: Handshake, sources: Iterable[TokenSource] = TOKEN_SOURCES
+) -> tuple[TokenSource, str]:
+    """令牌或票据与它的来处；先找到者胜，次序固定，不在 ``sources`` 里的当作没给。
 
-    同一处给出两个不同的令牌有歧义，当作没有证明自己是谁。
+    同一处给出两个不同的有歧义，当作没有证明自己是谁。
 
     :raises InvalidTokenError: 没有、有歧义、过长或不是 ASCII
     """
-    for candidates in (
-        _bearer_headers(handshake),
-        _bearer_subprotocols(handshake),
-        {value for name, value in handshake.fields() if name == "token"},
-    ):
-        if candidates:
-            return _only(candidates)
+    for source, look in _LOOK.items():
+        if source in sources and (candidates := look(handshake)):
+            return source, _only(candidates)
     raise InvalidTokenError("no token")
 
 
@@ -52,6 +56,18 @@ def _bearer_headers(handshake: Handshake) -> set[str]:
 def _bearer_subprotocols(handshake: Handshake) -> set[str]:
     prefix = BEARER_SUBPROTOCOL_PREFIX
     return {name[len(prefix) :] for name in handshake.subprotocols() if name.startswith(prefix)}
+
+
+def _query_fields(field: str, handshake: Handshake) -> set[str]:
+    return {value for name, value in handshake.fields() if name == field}
+
+
+_LOOK: Final[Mapping[TokenSource, Callable[[Handshake], set[str]]]] = {
+    "header": _bearer_headers,
+    "subprotocol": _bearer_subprotocols,
+    "ticket": partial(_query_fields, "ticket"),
+    "query": partial(_query_fields, "token"),
+}
 
 
 def _only(candidates: set[str]) -> str:
@@ -72,6 +88,8 @@ def close_code_for(error: MeetingPushError) -> CloseCode:
             return CloseCode.REVOKED
         case ForbiddenError():
             return CloseCode.FORBIDDEN
+        case RateLimitedError():
+            return CloseCode.RATE_LIMITED
         case _ if error.temporary:
             return CloseCode.NODE_UNHEALTHY
         case _:
@@ -79,11 +97,25 @@ def close_code_for(error: MeetingPushError) -> CloseCode:
 
 
 class Authenticator:
-    """``allowed_origins`` 为空时只许同源；含 ``*`` 则不限。"""
+    """``allowed_origins`` 为空时只许同源；含 ``*`` 则不限。没有 ``limits`` 就不限速。
 
-    def __init__(self, verifier: TokenVerifier, allowed_origins: Iterable[str] = ()) -> None:
-        self._verifier = verifier
+    ``proxies`` 供驱动造 ``Handshake`` 时取客户端地址。
+    """
+
+    def __init__(
+        self,
+        credentials: Credentials,
+        allowed_origins: Iterable[str] = (),
+        *,
+        sources: Iterable[TokenSource] = TOKEN_SOURCES,
+        limits: HandshakeLimits | None = None,
+        proxies: TrustedProxies | None = None,
+    ) -> None:
+        self._credentials = credentials
         self._origins = frozenset(_normal_origin(origin) for origin in allowed_origins)
+        self._sources = frozenset(sources)
+        self._limits = limits
+        self.proxies = proxies or TrustedProxies()
 
     def origin_allowed(self, handshake: Handshake) -> bool:
         """升级之前的检查（防跨站劫持，LESSONS 10）；不通过则 HTTP 403。
@@ -106,34 +138,60 @@ class Authenticator:
             return True
         return host is not None and _same_host(origin, host)
 
+    def admits(self, handshake: Handshake) -> bool:
+        """验证之前，也不必排队：这个地址连得太快或失败太多则 False（4005），已记入安全日志。"""
+        return self._limits is None or self._limits.admits(handshake.ip_address)
+
     async def authenticate(self, handshake: Handshake) -> Principal:
         """路径上的用户必须就是令牌的用户，管理员也不例外。
 
         :raises MeetingPushError: 见 ``close_code_for``；失败已记入安全日志，不含令牌
         """
-        try:
-            return await self._verify(extract_token(handshake), handshake.user_id)
-        except MeetingPushError as error:
-            _log_failure(handshake.user_id, handshake.ip_address, error)
-            raise
+        with self._watched(handshake.user_id, handshake.ip_address):
+            principal = await self._verify(handshake)
+            _require_user(principal, handshake.user_id)
+            return principal
+
+    async def identify(self, handshake: Handshake) -> Principal:
+        """令牌说他是谁；路径上没有用户的连接（会议）用它。错误与日志同 ``authenticate``。"""
+        with self._watched(handshake.user_id, handshake.ip_address):
+            return await self._verify(handshake)
 
     async def refresh(self, token: str, user_id: int, ip_address: str) -> Principal:
         """同一条连接在线换令牌；要求与失败同 ``authenticate``。"""
-        try:
-            return await self._verify(_only({token}), user_id)
-        except MeetingPushError as error:
-            _log_failure(user_id, ip_address, error)
-            raise
+        with self._watched(user_id, ip_address):
+            principal = await self._credentials.verify_access_token(_only({token}))
+            _require_user(principal, user_id)
+            return principal
 
-    async def _verify(self, token: str, user_id: int) -> Principal:
-        principal = await self._verifier.verify_access_token(token)
-        if principal.user_id != user_id:
-            raise ForbiddenError("the token belongs to another user")
+    async def _verify(self, handshake: Handshake) -> Principal:
+        source, text = extract_credential(handshake, self._sources)
+        if source == "ticket":
+            principal = await self._credentials.redeem_ticket(text)
+        else:
+            principal = await self._credentials.verify_access_token(text)
+        if self._limits is not None:
+            self._limits.check_user(principal.user_id, handshake.ip_address)
         return principal
 
+    @contextlib.contextmanager
+    def _watched(self, user_id: int, ip_address: str) -> Iterator[None]:
+        """失败：记入安全日志，算在地址头上，照样抛出。"""
+        try:
+            yield
+        except MeetingPushError as error:
+            if self._limits is not None:
+                self._limits.failed(ip_address, error)
+            if not isinstance(error, RateLimitedError):  # 限速自己记，有节制
+                logger.bind(user_id=user_id, ip_address=ip_address, reason=error.code).warning(
+                    "ws_auth_failed"
+                )
+            raise
 
-def _log_failure(user_id: int, ip_address: str, error: MeetingPushError) -> None:
-    logger.bind(user_id=user_id, ip_address=ip_address, reason=error.code).warning("ws_auth_failed")
+
+def _require_user(principal: Principal, user_id: int) -> None:
+    if principal.user_id != user_id:
+        raise ForbiddenError("the token belongs to another user")
 
 
 def _normal_origin(origin: str) -> str:

@@ -9,7 +9,7 @@ from typing import Final, Protocol
 
 from loguru import logger
 
-from ..model import ConnectionInfo, MailboxView, PresenceStatus
+from ..model import ConnectionInfo, MailboxView, PresenceStatus, Principal
 from ..protocol.codes import CloseCode
 from ..protocol.commands import Command
 from ..protocol.envelope import FrameKey
@@ -73,6 +73,7 @@ class UserConnection:
         "device",
         "ip_address",
         "outbox",
+        "principal",
         "requests",
         "session",
         "slot",
@@ -91,6 +92,8 @@ class UserConnection:
         self.ip_address = handshake.ip_address
         self.connect_time = now
         self.status: PresenceStatus = "active"
+        #: 凭它站在这里的身份；认证之前为 None。
+        self.principal: Principal | None = None
         self.session = Session(self.user_id, connection_id, host.limits, now)
         self.outbox = Outbox(host.limits)
         #: 正在进行的开始或补发；同一时刻至多一个。

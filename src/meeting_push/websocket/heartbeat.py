@@ -8,28 +8,54 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Generic, Protocol, TypeVar
 
 from loguru import logger
 
 from ..protocol.codes import CloseCode
 from ..protocol.commands import Command
 from ..protocol.limits import Limits
-from .connection import UserConnection
+from ..protocol.outbox import Outbox
 
 MAX_TICK_S: Final = 1.0
 #: 两次清扫相隔超过它（或时钟倒走），是我们停顿过：心跳可能还没读，全体重新计时。
 STALL_MS: Final = 5_000
 
 
-class HeartbeatSweep:
+class Ticking(Protocol):
+    """会话里到点的事。"""
+
+    def tick(self, now: int, amnesty: int = 0) -> Command | None: ...
+
+    def next_tick(self) -> int: ...
+
+
+class Swept(Protocol):
+    """清扫所管的连接；``slot`` 归清扫。"""
+
+    slot: int | None
+    closing_since: int | None
+    outbox: Outbox
+
+    @property
+    def session(self) -> Ticking: ...
+
+    def close(self, code: CloseCode) -> None: ...
+
+    def abort(self) -> None: ...
+
+
+Connection = TypeVar("Connection", bound=Swept)
+
+
+class HeartbeatSweep(Generic[Connection]):
     """``on_command`` 收下 ``Session.tick`` 的产物。"""
 
     def __init__(
         self,
         limits: Limits,
         clock: Callable[[], int],
-        on_command: Callable[[UserConnection, Command], None],
+        on_command: Callable[[Connection, Command], None],
     ) -> None:
         shortest = min(
             limits.heartbeat_timeout_s,
@@ -39,10 +65,10 @@ class HeartbeatSweep:
         self.tick_s = min(MAX_TICK_S, shortest / 4)
         self._tick_ms = max(1, int(self.tick_s * 1000))
         slots = limits.heartbeat_timeout_ms // self._tick_ms + 3
-        self._wheel: list[set[UserConnection]] = [set() for _ in range(slots)]
+        self._wheel: list[set[Connection]] = [set() for _ in range(slots)]
         self._cursor = 0
         #: 阻塞的与正在关闭的。
-        self._attended: set[UserConnection] = set()
+        self._attended: set[Connection] = set()
         self._limits = limits
         self._clock = clock
         self._on_command = on_command
@@ -55,19 +81,19 @@ class HeartbeatSweep:
             await asyncio.sleep(self.tick_s)
             self.sweep()
 
-    def schedule(self, connection: UserConnection) -> None:
+    def schedule(self, connection: Connection) -> None:
         """放上轮子；令牌换过之后再放一次，到期可能变早。"""
         self._unschedule(connection)
         self._place(connection, self._clock())
 
-    def attend(self, connection: UserConnection) -> None:
+    def attend(self, connection: Connection) -> None:
         self._attended.add(connection)
 
-    def forget(self, connection: UserConnection) -> None:
+    def forget(self, connection: Connection) -> None:
         self._attended.discard(connection)
         self._unschedule(connection)
 
-    def _unschedule(self, connection: UserConnection) -> None:
+    def _unschedule(self, connection: Connection) -> None:
         if connection.slot is not None:
             self._wheel[connection.slot].discard(connection)
             connection.slot = None
@@ -90,7 +116,7 @@ class HeartbeatSweep:
             self._amnesty = now
             logger.bind(since_ms=now - last).warning("sweep_stalled")
 
-    def _check(self, connection: UserConnection, now: int) -> None:
+    def _check(self, connection: Connection, now: int) -> None:
         if connection.closing_since is not None:
             return
         command = connection.session.tick(now, self._amnesty)
@@ -99,13 +125,13 @@ class HeartbeatSweep:
         if connection.closing_since is None:
             self._place(connection, now)
 
-    def _place(self, connection: UserConnection, now: int) -> None:
+    def _place(self, connection: Connection, now: int) -> None:
         ticks = (connection.session.next_tick() - now) // self._tick_ms + 1
         ticks = min(max(ticks, 1), len(self._wheel) - 1)
         connection.slot = (self._cursor + ticks) % len(self._wheel)
         self._wheel[connection.slot].add(connection)
 
-    def _attend_to(self, connection: UserConnection, now: int) -> None:
+    def _attend_to(self, connection: Connection, now: int) -> None:
         if connection.closing_since is not None:
             if now - connection.closing_since > self._limits.close_linger_ms:
                 connection.abort()

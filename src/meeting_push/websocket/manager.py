@@ -9,28 +9,31 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 from collections.abc import Callable, Mapping
 
 import msgspec
 from loguru import logger
 
 from ..clock import now_ms
-from ..contracts import Channels, Mailbox
+from ..contracts import ChannelRoute, Channels, Mailbox, PushObserver, Seats
 from ..errors import InvalidInputError, MalformedEnvelopeError, MeetingPushError
+from ..model import Revocation
 from ..protocol.codes import CloseCode
 from ..protocol.commands import Command
 from ..protocol.envelope import frame_key
-from ..protocol.frames import Notice, ServerFrame, encode
+from ..protocol.frames import ServerFrame, encode
 from ..protocol.limits import Limits
 from ..protocol.session import Phase
 from ..redis.keys import Keys
+from .admission import Admission
 from .authenticator import Authenticator, close_code_for
 from .connection import Driver, UserConnection
+from .departure import send_off
 from .fanout import Fanout
 from .handshake import Handshake
 from .heartbeat import HeartbeatSweep
 from .opening import Opener
+from .patience import patiently
 from .registry import Registry
 from .requests import ClientRequests, Sinks
 from .statistics import EdgeCounters, EdgeStatistics
@@ -56,6 +59,9 @@ class ConnectionManager:
         keys: Keys,
         limits: Limits,
         node_id: str,
+        routes: Mapping[bytes, ChannelRoute] | None = None,
+        seats: Seats | None = None,
+        on_push: PushObserver | None = None,
         clock: Callable[[], int] = now_ms,
     ) -> None:
         self.authenticator = authenticator
@@ -65,6 +71,14 @@ class ConnectionManager:
         self.counters = EdgeCounters()
         self._tasks = Tasks()
         self._presence = sinks.presence
+        self._watches = sinks.watches
+        self._seats = seats
+        self._admission = Admission(limits.arrivals)
+        self._on_push = on_push
+        #: 最近一次量推送延迟的那一毫秒：每毫秒至多量一条，热路径上只比较一个整数。
+        self._measured_at = 0
+        #: 不归连接的频道（控制命令、被关注的人）各自的去处。
+        self._routes: Mapping[bytes, ChannelRoute] = routes if routes is not None else {}
         self._registry = Registry(keys)
         self.user_connections = self._registry.by_user
         self._by_channel = self._registry.by_channel
@@ -78,7 +92,8 @@ class ConnectionManager:
         #: 传输还在的全部连接，包括尚未认证的与正在关闭的。
         self._sockets: set[UserConnection] = set()
         self._empty = asyncio.Event()
-        self._closing_with: CloseCode | None = None
+        #: 新来的一律以它关闭；None = 照常。
+        self._refusing_with: CloseCode | None = None
 
     # ── 连接 ──────────────────────────────────────────────────────────────
 
@@ -95,18 +110,25 @@ class ConnectionManager:
         self._sockets.add(connection)
         self.counters.connections_opened += 1
         self.heartbeat.schedule(connection)
-        if self._closing_with is not None:
-            connection.close(self._closing_with)
+        room = self._admission.enter(connection.ip_address)
+        if self._refusing_with is not None:
+            connection.close(self._refusing_with)
+        elif not room:
+            connection.close(CloseCode.TOO_MANY_CONNECTIONS)
         else:
             connection.task = self._tasks.spawn(self._admit(connection, handshake), "ws_open")
         return connection
 
     async def _admit(self, connection: UserConnection, handshake: Handshake) -> None:
+        if not self.authenticator.admits(handshake) or not await self._admission.turn():
+            connection.close(CloseCode.RATE_LIMITED)
+            return
         try:
             async with asyncio.timeout(self.limits.handshake_timeout_s):
                 principal = await self.authenticator.authenticate(handshake)
         except MeetingPushError as error:
             self.counters.auth_failures += 1
+            await self._admission.hesitate()
             connection.close(close_code_for(error))
         except TimeoutError:
             connection.close(CloseCode.NODE_UNHEALTHY)
@@ -114,6 +136,8 @@ class ConnectionManager:
             logger.bind(user_id=connection.user_id).opt(exception=error).error("ws_auth_broken")
             connection.close(CloseCode.NODE_UNHEALTHY)
         else:
+            # 从验证到登记没有 await：期间的吊销不会漏掉这条连接
+            connection.principal = principal
             connection.session.authenticated(principal)
             self.heartbeat.schedule(connection)
             await self.connect_user(connection.user_id, connection)
@@ -121,12 +145,15 @@ class ConnectionManager:
     async def connect_user(self, user_id: int, websocket: UserConnection) -> None:
         """登记一条已认证的连接并把它开始起来；返回时已是实时，或已关闭。
 
-        任何失败都变成关闭码（依赖久不可用 4007），不抛出。可取消：断开时会被取消。
+        任何失败都变成关闭码（设备满了 4006，依赖久不可用 4007），不抛出。可取消：断开时会被取消。
         """
         if websocket.user_id != user_id:
             raise ValueError("the connection belongs to another user")
         self._registry.add(websocket)
         try:
+            if not await self._seated(websocket):
+                websocket.close(CloseCode.TOO_MANY_CONNECTIONS)
+                return
             view = await self._opener.first_view(websocket, self.limits.open_timeout_s)
             websocket.welcome(view)
             self._announce(websocket)
@@ -137,6 +164,15 @@ class ConnectionManager:
             websocket.close(CloseCode.NODE_UNHEALTHY)
         except Exception as error:  # noqa: BLE001 — 任何错都不能留下一条半开的连接
             self._give_up(websocket, error)
+
+    async def _seated(self, connection: UserConnection) -> bool:
+        """占一个座位；先占后订阅，被拒绝的不再花别的。"""
+        if (seats := self._seats) is None:
+            return True
+        user_id, connection_id = connection.user_id, connection.connection_id
+        device_id = connection.device.device_id
+        async with asyncio.timeout(self.limits.open_timeout_s):
+            return await patiently(lambda: seats.claim(user_id, connection_id, device_id))
 
     def _announce(self, connection: UserConnection) -> None:
         if connection.closing_since is None:
@@ -156,6 +192,12 @@ class ConnectionManager:
             raise ValueError("the connection belongs to another user")
         websocket.close(code)
 
+    def disconnect_revoked(self, revocation: Revocation) -> None:
+        """关闭这次吊销涉及的、在本节点的连接（4502）；同步。"""
+        for connection in self.get_user_connections(revocation.user_id):
+            if connection.principal is not None and revocation.covers(connection.principal):
+                connection.close(CloseCode.REVOKED)
+
     def get_user_connections(self, user_id: int) -> list[UserConnection]:
         return list(self.user_connections.get(user_id, ()))
 
@@ -164,6 +206,8 @@ class ConnectionManager:
     def on_channel_message(self, channel: bytes, payload: bytes) -> None:
         """Redis 频道上的一条消息；热路径，同步，不抛出。"""
         connections = self._by_channel.get(channel)
+        if connections is None and (route := self._routes.get(channel)) and route(payload):
+            return
         if connections is None and channel not in self._everyone:
             self.counters.drops["no_connection"] += 1  # 退订在途
             return
@@ -176,6 +220,9 @@ class ConnectionManager:
             self._fanout.spread(payload, iter(self._registry))
             return
         now = self.clock()
+        if now != self._measured_at and self._on_push is not None:
+            self._measured_at = now
+            self._on_push(payload, key, now)
         for connection in connections:
             connection.offer(payload, key, now)
 
@@ -252,7 +299,9 @@ class ConnectionManager:
     def on_lost(self, connection: UserConnection) -> None:
         self._depart(connection)
         self.heartbeat.forget(connection)
-        self._sockets.discard(connection)
+        if connection in self._sockets:
+            self._sockets.discard(connection)
+            self._admission.leave(connection.ip_address)
         if not self._sockets:
             self._empty.set()
 
@@ -262,6 +311,10 @@ class ConnectionManager:
             task.cancel()
         if not self._registry.remove(connection):
             return
+        if self._watches is not None:
+            self._watches.forget(connection)
+        if self._seats is not None:
+            self._seats.release(connection.user_id, connection.connection_id)
         if connection.user_id not in self.user_connections:
             self._opener.subscriptions.release(connection.user_id)
         if connection.announced:
@@ -269,22 +322,23 @@ class ConnectionManager:
 
     # ── 结束与观察 ────────────────────────────────────────────────────────
 
+    def refuse(self, code: CloseCode | None) -> None:
+        """此后的新连接一升级就以 ``code`` 关闭；None = 照常接受。"""
+        self._refusing_with = code
+
+    async def evacuate(self, code: CloseCode, spread_s: float = 0) -> None:
+        """以 ``code`` 请走此刻的所有连接，随机地分散在 ``spread_s`` 秒里；新来的不受影响。"""
+        await send_off(self._sockets, code, spread_s)
+
     async def close_all(
         self, code: CloseCode = CloseCode.SERVER_DRAINING, spread_s: float = 0
     ) -> None:
-        """以 ``code`` 关闭所有连接，随机地分散在 ``spread_s`` 秒里（LESSONS 1）。
+        """不再接受，并请走所有连接；``code``、``spread_s`` 同 ``evacuate``。
 
-        返回时所有 socket 都已断开，赖着不走的已掐断；此后的新连接立即以同一个码关闭。
+        返回时所有 socket 都已断开，赖着不走的已掐断。
         """
-        self._closing_with = code
-        notice = encode(Notice(code="draining", reconnect_after_ms=int(spread_s * 1000)))
-        leaving = list(self._sockets)
-        random.shuffle(leaving)
-        for connection in leaving:
-            if connection.session.phase is Phase.LIVE and code is CloseCode.SERVER_DRAINING:
-                connection.send(notice, self.clock())
-            connection.close(code)
-            await asyncio.sleep(spread_s / len(leaving))
+        self.refuse(code)
+        await self.evacuate(code, spread_s)
         await self._wait_empty()
         await self._tasks.close()
 
@@ -304,6 +358,7 @@ class ConnectionManager:
             connections=len(self._registry),
             users=len(self.user_connections),
             sockets=len(self._sockets),
+            waiting=self._admission.waiting,
             connections_opened=counters.connections_opened,
             frames_pushed=counters.frames_pushed,
             bytes_pushed=counters.bytes_pushed,

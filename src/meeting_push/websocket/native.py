@@ -19,12 +19,13 @@ from picows import (
     WSUpgradeResponseWithListener,
 )
 from picows.picows import WSProtocol  # type: ignore[attr-defined]  # 存根里没有它
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from ..protocol.forwarded import TrustedProxies
 from .handshake import PATH_PREFIX, Handshake, user_id_in_path
 from .manager import ConnectionManager
 from .native_socket import NativeSocket
 from .ops_http import OpsEndpoint, OpsHttp
+from .uvicorn_socket import BoundedWebSocket
 
 _READ_BUFFER_BYTES: Final = 1024
 _REQUEST_START: Final = b"GET " + PATH_PREFIX.encode()
@@ -119,13 +120,16 @@ class _Front(asyncio.Protocol):
             room = self._successor.get_buffer(-1)
             part = rest[: len(room)]
             room[: len(part)] = part
-            self._successor.buffer_updated(len(part))
+            try:
+                self._successor.buffer_updated(len(part))
+            except UnicodeError:  # picows 要在 400 里引用头部的值，而它不是 ASCII
+                self._transport.abort()
             rest = rest[len(part) :]
 
     def _listen(self, request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
         """请求完整了：404、403，或者升级。"""
         self._timer.cancel()
-        handshake = _handshake(request, self._transport)
+        handshake = _handshake(request, self._transport, self._manager.authenticator.proxies)
         if handshake is None:
             return _refusal(404)
         if not self._manager.origin_allowed(handshake):
@@ -147,14 +151,19 @@ class _Front(asyncio.Protocol):
             self._successor.connection_lost(exc)
 
 
-def _handshake(request: WSUpgradeRequest, transport: asyncio.Transport) -> Handshake | None:
+def _handshake(
+    request: WSUpgradeRequest, transport: asyncio.Transport, proxies: TrustedProxies
+) -> Handshake | None:
     path, _, query = request.path.decode("utf-8", "replace").partition("?")
     user_id = user_id_in_path(path)
     if user_id is None:
         return None
     headers = tuple((name.lower(), value) for name, value in request.headers.items())
     peer: Sequence[object] = transport.get_extra_info("peername") or ("",)
-    return Handshake(user_id, query, headers, str(peer[0]))
+    forwarded = request.headers.getall("X-Forwarded-For", [])
+    return Handshake(
+        user_id, query, headers, proxies.client_address(str(peer[0]), map(str, forwarded))
+    )
 
 
 def _normalise_connection(request: WSUpgradeRequest) -> None:
@@ -173,7 +182,7 @@ def native_edge(manager: ConnectionManager) -> Callable[..., asyncio.Protocol]:
 
     def create(config: Any, server_state: Any, app_state: Any, _loop: Any = None) -> _Front:
         def fallback() -> asyncio.Protocol:
-            return WebSocketsSansIOProtocol(config, server_state, app_state, _loop)
+            return BoundedWebSocket(config, server_state, app_state, _loop)
 
         return _Front(manager, fallback, server_state.connections)
 

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import random
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Final
 
 from ..contracts import Channels, Mailbox
-from ..errors import UnavailableError
 from ..model import MailboxEntry, MailboxView, ResumePoint
 from ..protocol.frames import BATCH_MAX_MESSAGES, batch_parts
 from ..protocol.session import Phase
 from .connection import UserConnection
+from .patience import patiently
 from .statistics import EdgeCounters
 from .subscriptions import Subscriptions
 
-#: 依赖不可用时的重试间隔：满抖动，从第一次起（LESSONS 1）。
-FIRST_BACKOFF_S: Final = 0.1
-MAX_BACKOFF_S: Final = 2.0
 #: 同时取正文的连接数：一次取 50 条可有几 MB，重连风暴时不能人人都拿着。
 MAX_LOADS: Final = 64
-
-Result = TypeVar("Result")
 
 
 class Opener:
@@ -88,22 +82,11 @@ class Opener:
             connection.session.missed = False  # 此前漏的都会在这次读取里
             return await self._mailbox.open(connection.user_id, resume)
 
-        return await _patiently(read)
+        return await patiently(read)
 
     async def _load(self, entries: Sequence[MailboxEntry]) -> list[bytes]:
         async def load() -> list[bytes]:
             async with self._loads:
                 return await self._mailbox.load(entries)
 
-        return await _patiently(load)
-
-
-async def _patiently(attempt: Callable[[], Awaitable[Result]]) -> Result:
-    """依赖不可用就退避重试；上限由调用者的 timeout 或连接的寿命给出。"""
-    backoff = FIRST_BACKOFF_S
-    while True:
-        try:
-            return await attempt()
-        except UnavailableError:
-            await asyncio.sleep(random.uniform(0, backoff))  # noqa: S311 — 抖动不需要密码学随机
-            backoff = min(backoff * 2, MAX_BACKOFF_S)
+        return await patiently(load)

@@ -5,11 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 
-from ..contracts import AckSink, PresenceSink, ReadSink
+from ..contracts import AckSink, PresenceSink, PresenceWatches, ReadSink
 from ..errors import MeetingPushError
 from ..protocol import commands
 from ..protocol.commands import RequestIdValue
-from ..protocol.frames import AckResult, Error, ReadSync, ServerFrame, StatusResult, encode
+from ..protocol.frames import (
+    AckResult,
+    Error,
+    ReadSync,
+    ServerFrame,
+    StatusResult,
+    WatchResult,
+    encode,
+)
 from .authenticator import Authenticator, close_code_for
 from .connection import UserConnection
 from .handshake import MAX_DEVICE_INFO_CHARS, clean
@@ -22,11 +30,12 @@ MAX_REQUESTS = 8
 
 @dataclass(frozen=True, slots=True)
 class Sinks:
-    """客户端的确认、在线状态与已读各自去哪里。"""
+    """客户端的确认、在线状态、已读与关注各自去哪里；没有 ``watches`` 就回答不支持。"""
 
     acks: AckSink
     presence: PresenceSink
     reads: ReadSink
+    watches: PresenceWatches | None = None
 
 
 class ClientRequests:
@@ -66,8 +75,7 @@ class ClientRequests:
             case commands.RefreshToken():
                 self._later(connection, self._refresh(connection, command), command.request_id)
             case commands.Watch() | commands.Unwatch():
-                # 契约留给以后的在线关注；现在明说不支持，不算坏帧
-                self._error(connection, "unsupported", "not supported yet", command.request_id)
+                self._watching(connection, command)
             case commands.Close():
                 self._close(connection, command)
             case _:
@@ -115,6 +123,31 @@ class ClientRequests:
             result = StatusResult(status=command.status, request_id=command.request_id)
             self._answer(connection, result)
 
+    def _watching(
+        self, connection: UserConnection, command: commands.Watch | commands.Unwatch
+    ) -> None:
+        watches = self._sinks.watches
+        if watches is None:
+            self._error(connection, "unsupported", "not supported here", command.request_id)
+        elif isinstance(command, commands.Watch):
+            self._later(connection, self._watch(watches, connection, command), command.request_id)
+        else:
+            watching = watches.unwatch(connection, command.user_ids)
+            self._watched(connection, watching, command.request_id)
+
+    async def _watch(
+        self, watches: PresenceWatches, connection: UserConnection, command: commands.Watch
+    ) -> None:
+        if connection.closing_since is None:  # 已走的不登记：没有人再来注销它
+            watching = await watches.watch(connection, command.user_ids)
+            self._watched(connection, watching, command.request_id)
+
+    def _watched(
+        self, connection: UserConnection, watching: int, request_id: RequestIdValue
+    ) -> None:
+        if request_id is not None:
+            self._answer(connection, WatchResult(watching=watching, request_id=request_id))
+
     async def _mark_read(self, connection: UserConnection, command: commands.MarkRead) -> None:
         unread = await self._sinks.reads.mark_read(connection.user_id, command.message_ids)
         if command.request_id is not None:
@@ -136,6 +169,7 @@ class ClientRequests:
             connection.close(close_code_for(error))
             return
         if connection.closing_since is None:
+            connection.principal = principal
             answer = connection.session.token_refreshed(principal, command.request_id)
             self._reschedule(connection)
             self.handle(connection, answer)

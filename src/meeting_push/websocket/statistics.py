@@ -28,12 +28,14 @@ class EdgeCounters:
 class EdgeStatistics:
     """``ConnectionManager.statistics()`` 的快照；``drops`` 按原因，``closes`` 按关闭码。
 
-    ``connections`` 是已认证、登记着的；``sockets`` 还包括认证中的与正在关闭的。
+    ``connections`` 是已认证、登记着的；``sockets`` 还包括认证中的与正在关闭的，``waiting`` 是
+    其中还在排队等着放行的。
     """
 
     connections: int
     users: int
     sockets: int
+    waiting: int
     connections_opened: int
     frames_pushed: int
     bytes_pushed: int

@@ -28,6 +28,11 @@ class Tasks:
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.bind(task=task.get_name()).opt(exception=error).error("task_died")
 
+    async def wait(self, timeout_s: float) -> None:
+        """等此刻的任务自己结束，至多 ``timeout_s``；不取消。"""
+        if self._running:
+            await asyncio.wait(list(self._running), timeout=timeout_s)
+
     async def close(self) -> None:
         """取消全部并等它们退出。"""
         running = list(self._running)

@@ -1,29 +1,32 @@
--- 把一批连接的变化写进在线状态；计数由 HLEN 得出，绝不自己加减，所以不会漂移。
--- 同一用户的两个键在一个槽，online_users_set 是全局的：Cluster 上它要单独写。
--- ARGV[1] 前缀   ARGV[2] TTL(ms)   ARGV[3] 早于它的心跳不再算在线(ms)
+-- 把本节点一批连接的变化写进在线状态；幂等，重来无害。接在 presence_user.lua 之后。
+-- ARGV[4] 早于它的心跳不再算在线(ms)   ARGV[5] 节点的键的 TTL(ms)，长于 ARGV[3]
 -- 之后每四个一组：user_id, connection_id, JSON（'' = 这条连接没了）, 最后心跳(ms)
-local call = redis.call
-local prefix, ttl = ARGV[1], ARGV[2]
-local online = prefix .. 'online_users_set'
-for i = 4, #ARGV, 4 do
+
+-- 多数人只有一台设备：能由写入前的样子与 HSET 的回答推出来的，不再问一遍
+local function put(user, connection, json)
+  local key = key_of(user)
+  local before = call('HVALS', key)
+  local count = #before + call('HSET', key, connection, json)
+  call('PEXPIRE', key, ttl)
+  settle(user, before, count > 1 and call('HVALS', key) or { json })
+end
+
+for i = 6, #ARGV, 4 do
   local user, connection, json = ARGV[i], ARGV[i + 1], ARGV[i + 2]
-  local key = prefix .. 'online_users:{' .. user .. '}'
-  local count_key = prefix .. 'user_connections_count:{' .. user .. '}'
+  local member = user .. ':' .. connection
   if json == '' then
-    call('HDEL', key, connection)
+    remove(user, connection)
+    call('SREM', own_index, member)
   else
-    call('HSET', key, connection, json)
-    call('PEXPIRE', key, ttl)
+    call('SADD', own_index, member)
     call('ZADD', online, 'GT', ARGV[i + 3], user)
-  end
-  local count = call('HLEN', key)
-  if count == 0 then
-    call('DEL', count_key)
-    call('ZREM', online, user)
-  else
-    call('SET', count_key, count, 'PX', ttl)
+    put(user, connection, json)
   end
 end
-call('ZREMRANGEBYSCORE', online, '-inf', '(' .. ARGV[3])
+-- 登记节点：没有租约时写入的，也要有人收拾得到
+call('SADD', nodes, own)
+call('PEXPIRE', nodes, ARGV[5])
+call('PEXPIRE', own_index, ARGV[5])
+call('ZREMRANGEBYSCORE', online, '-inf', '(' .. ARGV[4])
 call('PEXPIRE', online, ttl)
 return 1

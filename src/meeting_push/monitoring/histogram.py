@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -15,7 +16,7 @@ _EXACT_BITS: Final = _CELL_BITS + 1
 
 
 class LatencyHistogram(msgspec.Struct):
-    """``counts``：格号 → 次数。值是非负整数，本项目里为微秒。"""
+    """``counts``：格号 → 次数。值是非负整数；单位由用它的人定（服务器毫秒，压测微秒）。"""
 
     counts: dict[int, int] = {}
 
@@ -36,6 +37,30 @@ class LatencyHistogram(msgspec.Struct):
         for cell, count in other.counts.items():
             total[cell] = total.get(cell, 0) + count
         return LatencyHistogram(total)
+
+    def since(self, earlier: LatencyHistogram) -> LatencyHistogram:
+        """``earlier``（自己从前的样子）之后新增的。"""
+        before = earlier.counts
+        added = {cell: count - before.get(cell, 0) for cell, count in self.counts.items()}
+        return LatencyHistogram({cell: count for cell, count in added.items() if count})
+
+    def copy(self) -> LatencyHistogram:
+        return LatencyHistogram(dict(self.counts))
+
+    def total(self) -> float:
+        """全部值之和，误差同百分位。"""
+        return sum(count * _middle(cell) for cell, count in self.counts.items())
+
+    def at_most(self, bounds: Sequence[int]) -> list[int]:
+        """各界限以内（含）的次数；界限升序。"""
+        cells = sorted(self.counts.items())
+        found, seen, at = [], 0, 0
+        for bound in bounds:
+            while at < len(cells) and _middle(cells[at][0]) <= bound:
+                seen += cells[at][1]
+                at += 1
+            found.append(seen)
+        return found
 
     def percentile(self, percent: float) -> float:
         """至少 ``percent`` % 的值不大于它（0 < percent ≤ 100）。

@@ -1,0 +1,164 @@
+"""CON-1：一台设备停止读取。别人的延迟、它何时被关、服务器为它花多少内存、重连后缺不缺。
+
+两种情形里它收到的一样多，只差读不读：比较的是“读得慢”，不是“多一个收件人”。
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import re
+import time
+from itertools import count
+from typing import Final
+
+import msgspec
+
+from ..accounts import Accounts, make_accounts
+from ..failure import BenchError
+from ..post_connection import PostConnection, post_head
+from ..progress import Steps
+from ..sampler import memory_use
+from ..server_under_test import ServerUnderTest
+from ..target import Target
+from .figures import Disturbance, Mode, Phase, SlowOutcome
+from .neighbours import Neighbours, neighbours
+from .plan import DisturbancePlan
+from .slow_device import SlowDevice, slow_device
+
+_CLOSED: Final = re.compile(r'meeting_push_closes_total\{code="4001"\} ([0-9.]+)')
+_POLL_S: Final = 0.05
+_RETURN_TIMEOUT_S: Final = 60.0
+_CLOSE_TIMEOUT_S: Final = 60.0
+_ORDER: Final[tuple[Mode, ...]] = ("without", "with", "with", "without")
+
+
+class _Accepted(msgspec.Struct):
+    message_id: str
+
+
+def slow_consumer(
+    edge: str, server: ServerUnderTest, plan: DisturbancePlan, steps: Steps
+) -> Disturbance:
+    """:raises BenchError: 有一条消息没有到，或那一台没有被关"""
+    accounts = make_accounts(server.target, plan.neighbours + 1)
+    return asyncio.run(_Run(edge, server, plan, accounts, steps).run())
+
+
+class _Run:
+    def __init__(
+        self,
+        edge: str,
+        server: ServerUnderTest,
+        plan: DisturbancePlan,
+        accounts: Accounts,
+        steps: Steps,
+    ) -> None:
+        self._edge = edge
+        self._server = server
+        self._plan = plan
+        self._steps = steps
+        self._slow_id, *others = accounts.recipient_ids
+        self._accounts = Accounts(accounts.sender_id, others)
+        self._phases: list[Phase] = []
+        self._outcomes: list[SlowOutcome] = []
+
+    async def run(self) -> Disturbance:
+        target, plan = self._server.target, self._plan
+        async with neighbours(target, self._accounts, plan.rate_per_s) as people:
+            await people.measure(plan.warm_up_s)
+            for number, mode in enumerate(_ORDER * plan.rounds):
+                with self._steps.step(f"{self._edge} {number + 1}: {mode} a slow consumer"):
+                    await self._phase(people, mode)
+            lost = await people.disconnect()
+        if lost:
+            raise BenchError(f"the server closed {lost} neighbours")
+        return Disturbance(edge=self._edge, phases=self._phases, slow=self._outcomes)
+
+    async def _phase(self, people: Neighbours, mode: Mode) -> None:
+        sent: set[str] = set()
+        async with slow_device(self._server.target, self._slow_id) as device:
+            sending = asyncio.create_task(self._keep_sending(sent))
+            try:
+                if mode == "with":
+                    closing = asyncio.create_task(self._stop_reading(device))
+                    latencies = await people.measure(self._plan.phase_s)
+                    closed_after_s, growth = await closing
+                else:
+                    latencies = await people.measure(self._plan.phase_s)
+            finally:
+                sending.cancel()
+                await asyncio.gather(sending, return_exceptions=True)
+            self._phases.append(Phase(mode=mode, latencies=latencies))
+            if mode == "without":
+                _require_all(await device.wait_for(sent, _RETURN_TIMEOUT_S), sent)
+                return
+        missing = await self._returned(sent - device.got)
+        self._outcomes.append(
+            SlowOutcome(
+                closed_after_s=closed_after_s, growth_bytes=growth, sent=len(sent), missing=missing
+            )
+        )
+        _require_all(missing, sent)
+
+    async def _returned(self, message_ids: set[str]) -> int:
+        async with slow_device(self._server.target, self._slow_id) as device:
+            return await device.wait_for(message_ids, _RETURN_TIMEOUT_S)
+
+    async def _stop_reading(self, device: SlowDevice) -> tuple[float, int]:
+        """停止读取，直到服务器关闭它：用时（秒）与期间内存的增长（最高点）。"""
+        await asyncio.sleep(1)
+        before, closes = self._memory(), await self._closes()
+        await device.stop_reading()
+        start, peak = time.monotonic(), before
+        while await self._closes() == closes:
+            if time.monotonic() - start > _CLOSE_TIMEOUT_S:
+                raise BenchError("the slow consumer was never closed")
+            peak = max(peak, self._memory())
+            await asyncio.sleep(_POLL_S)
+        return time.monotonic() - start, peak - before
+
+    def _memory(self) -> int:
+        pid = self._server.pid
+        return memory_use(pid).pss if pid is not None else 0
+
+    async def _closes(self) -> float:
+        found = _CLOSED.search(await asyncio.to_thread(_metrics, self._server.target))
+        return float(found[1]) if found else 0
+
+    async def _keep_sending(self, sent: set[str]) -> None:
+        """不停地给它发大消息；记下每一条。"""
+        target, plan = self._server.target, self._plan
+        token = target.token(self._accounts.sender_id)
+        head = post_head(target.host, target.port, "/api/v1/messages", token)
+        connection = await PostConnection.open(target.host, target.port)
+        try:
+            for number in count():
+                body = {
+                    "recipient_ids": [self._slow_id],
+                    "title": str(number),
+                    "content": "x" * plan.slow_content_bytes,
+                }
+                status, answer = await connection.post(head, msgspec.json.encode(body))
+                if status != http.client.ACCEPTED:
+                    raise BenchError(f"POST /messages answered {status}")
+                sent.add(msgspec.json.decode(answer, type=_Accepted).message_id)
+                await asyncio.sleep(1 / plan.slow_messages_per_s)
+        finally:
+            await connection.close()
+
+
+def _require_all(missing: int, sent: set[str]) -> None:
+    if missing:
+        raise BenchError(f"{missing} of {len(sent)} messages never came")
+
+
+def _metrics(target: Target) -> str:
+    connection = http.client.HTTPConnection(target.host, target.port, timeout=10)
+    try:
+        connection.request("GET", "/metrics", headers={"Connection": "close"})
+        return connection.getresponse().read().decode()
+    except (OSError, http.client.HTTPException) as error:
+        raise BenchError(f"/metrics does not answer: {error!r}") from None
+    finally:
+        connection.close()

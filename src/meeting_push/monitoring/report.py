@@ -1,0 +1,129 @@
+"""一个进程的统计报告：此刻的值、累计、每秒几次（两次快照之差）、最近一分钟的延迟。
+
+取自与 ``/metrics`` 同一批样本，所以两处从不各说各话。
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+import msgspec
+
+from ..clock import Clock, now_ms
+from .histogram import LatencyHistogram
+from .metrics import Metrics, Sample
+
+#: 延迟看最近多久的。
+RECENT_MS: Final = 60_000
+#: 两次快照至少隔这么久，算出的速率才不是噪声。
+SHORTEST_MS: Final = 1_000
+
+#: 指标名 → 标签值（没有标签则为空串）→ 值。
+Figures = dict[str, dict[str, float]]
+
+
+class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
+    """``latency``：名字 → 最近一分钟的直方图（毫秒）；可以跨节点合并。"""
+
+    node_id: str
+    role: str
+    version: str
+    started_at: int
+    reported_at: int
+    gauges: Figures
+    totals: Figures
+    per_s: Figures
+    latency: dict[str, LatencyHistogram]
+
+
+class _Snapshot(NamedTuple):
+    at: int
+    totals: Figures
+    latencies: dict[str, LatencyHistogram]
+
+
+class Reporter:
+    """``tick`` 每隔几秒记一次快照；``report`` 随时可叫，不改变什么。"""
+
+    def __init__(
+        self, metrics: Metrics, node_id: str, role: str, version: str, *, clock: Clock = now_ms
+    ) -> None:
+        self._metrics = metrics
+        self.node_id = node_id
+        self._role = role
+        self._version = version
+        self._clock = clock
+        self._started_at = clock()
+        self._past = deque([_Snapshot(self._started_at, {}, {})])
+
+    def tick(self) -> NodeReport:
+        """记一次快照，返回此刻的报告。"""
+        report = self.report()
+        self._past.append(self._snapshot(report.reported_at, report.totals))
+        while len(self._past) > 1 and self._past[1].at <= report.reported_at - RECENT_MS:
+            self._past.popleft()
+        return report
+
+    def report(self) -> NodeReport:
+        now = self._clock()
+        samples = list(self._metrics.samples())
+        totals = _figures(samples, "counter")
+        return NodeReport(
+            node_id=self.node_id,
+            role=self._role,
+            version=self._version,
+            started_at=self._started_at,
+            reported_at=now,
+            gauges=_figures(samples, "gauge"),
+            totals=totals,
+            per_s=_rates(self._recent(now - SHORTEST_MS), totals, now),
+            latency=self._latencies(),
+        )
+
+    def _snapshot(self, now: int, totals: Figures) -> _Snapshot:
+        histograms = {name: one.copy() for name, (_, one) in self._metrics.latencies.items()}
+        return _Snapshot(now, totals, histograms)
+
+    def _recent(self, before: int) -> _Snapshot:
+        """``before`` 之前最近的一次；没有就是最早的。"""
+        return next((past for past in reversed(self._past) if past.at <= before), self._past[0])
+
+    def _latencies(self) -> dict[str, LatencyHistogram]:
+        oldest, empty = self._past[0].latencies, LatencyHistogram()
+        return {
+            name: one.since(oldest.get(name, empty))
+            for name, (_, one) in self._metrics.latencies.items()
+        }
+
+
+def _figures(samples: Iterable[Sample], kind: str) -> Figures:
+    figures: Figures = {}
+    for sample in samples:
+        if sample.kind == kind:
+            label = ",".join(sample.labels.values())
+            figures.setdefault(sample.name, {})[label] = sample.value
+    return figures
+
+
+def _rates(past: _Snapshot, totals: Figures, now: int) -> Figures:
+    seconds = max(1, now - past.at) / 1000
+    return {
+        name: {
+            label: round((value - past.totals.get(name, {}).get(label, 0)) / seconds, 3)
+            for label, value in values.items()
+        }
+        for name, values in totals.items()
+    }
+
+
+def add_up(reports: Iterable[Figures]) -> Figures:
+    """各节点之和。"""
+    total: Figures = {}
+    for figures in reports:
+        for name, values in figures.items():
+            sums = total.setdefault(name, {})
+            for label, value in values.items():
+                sums[label] = round(sums.get(label, 0) + value, 3)
+    return total

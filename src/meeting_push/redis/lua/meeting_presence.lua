@@ -1,0 +1,56 @@
+-- 谁在会议里：加入、续期、离开、清掉死节点留下的，都走这里；到场与离开在同一步宣布，所以恰好一次。
+-- 成员是 "user_id:connection_id:名字"，分数是到期时刻；时刻取自 Redis，各节点的时钟不必一致。
+-- KEYS[1] meeting_online
+-- ARGV[1] 每个成员的 TTL(ms)   ARGV[2] 会议频道   ARGV[3] 连接数上限（0 = 不限，续期用）
+-- ARGV[4] 移出几个，随后是它们；其余的是要加入或续期的
+-- 返回 {1 = 已满（没有加入）, {user_id, 名字, ...}}
+local call = redis.call
+local key, ttl, channel = KEYS[1], tonumber(ARGV[1]), ARGV[2]
+local limit, removed = tonumber(ARGV[3]), tonumber(ARGV[4])
+local time = call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+
+local function online()
+  local users = {}
+  for _, member in ipairs(call('ZRANGE', key, 0, -1)) do
+    local user, name = string.match(member, '^(%d+):[^:]*:(.*)$')
+    if user then
+      users[user] = name
+    end
+  end
+  return users
+end
+
+local function announce(kind, user, name, present)
+  call('PUBLISH', channel, '{"type":"' .. kind .. '","user_id":' .. user .. ',"name":' ..
+    cjson.encode(name) .. ',"online":' .. present .. ',"timestamp":' .. string.format('%.0f', now) .. '}')
+end
+
+local before = online()
+call('ZREMRANGEBYSCORE', key, '-inf', now)
+for i = 5, 4 + removed do
+  call('ZREM', key, ARGV[i])
+end
+local full = limit > 0 and call('ZCARD', key) >= limit and
+  not call('ZSCORE', key, ARGV[5 + removed])
+if not full then
+  for i = 5 + removed, #ARGV do
+    call('ZADD', key, now + ttl, ARGV[i])
+  end
+end
+call('PEXPIRE', key, ttl * 2)
+
+local after, list = online(), {}
+for user, name in pairs(before) do
+  if not after[user] then
+    announce('leave', user, name, 'false')
+  end
+end
+for user, name in pairs(after) do
+  if not before[user] then
+    announce('join', user, name, 'true')
+  end
+  list[#list + 1] = user
+  list[#list + 1] = name
+end
+return { full and 1 or 0, list }

@@ -1,0 +1,100 @@
+"""会议在 Redis 里的一切：频道与在场；连接是自己的，会议再忙也不挡用户消息的路（ISO-1）。"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from ..contracts import ChannelHandler
+from .address import RedisAddress
+from .keys import Keys
+from .lean import LeanConnection
+from .link import Argument
+from .scripts import Script
+from .subscriber import Subscriber
+
+_presence: Final = Script("meeting_presence")
+
+#: 在场的人：user_id → 名字。
+Online = dict[int, str]
+
+
+class MeetingBus:
+    """``start`` 之后可用；两条连接都自己重连。错误同 ``LeanConnection.execute``。
+
+    发布是至多一次的快路：漏了什么，从记录（SQL）补。``ttl_ms`` 之内没有续期的连接不算在场。
+    """
+
+    def __init__(
+        self, address: RedisAddress, keys: Keys, *, ttl_ms: int, timeout_s: float = 5.0
+    ) -> None:
+        self._keys = keys
+        self._ttl_ms = ttl_ms
+        self._subscriber = Subscriber(
+            address, keys, timeout_s=timeout_s, name="meeting-push-meetings"
+        )
+        self._lean = LeanConnection(address, timeout_s=timeout_s, name="meeting-push-meetings-lean")
+
+    @property
+    def connected(self) -> bool:
+        return self._subscriber.connected and self._lean.connected
+
+    async def start(self, handler: ChannelHandler, on_resubscribed: Callable[[], None]) -> None:
+        """见 ``Subscriber.start``。"""
+        await self._lean.connect()
+        try:
+            await self._subscriber.start(handler, on_resubscribed)
+        except BaseException:
+            await self._lean.close()
+            raise
+
+    async def close(self) -> None:
+        await self._subscriber.close()
+        await self._lean.close()
+
+    # ── 频道 ────────────────────────────────────────────────────────────────
+
+    def channel(self, meeting_id: str) -> bytes:
+        return self._keys.meeting_channel(meeting_id).encode()
+
+    async def subscribe(self, meeting_id: str) -> None:
+        """返回时已确认：此后发布的都会到达回调。"""
+        await self._subscriber.subscribe_channel(self._keys.meeting_channel(meeting_id))
+
+    def unsubscribe(self, meeting_id: str) -> None:
+        self._subscriber.unsubscribe_channel(self._keys.meeting_channel(meeting_id))
+
+    async def publish(self, meeting_id: str, frames: Sequence[bytes]) -> None:
+        """依次发布给持有这场会议的全部节点（含自己）。"""
+        channel = self._keys.meeting_channel(meeting_id)
+        await self._lean.execute_many([("PUBLISH", channel, frame) for frame in frames])
+
+    # ── 在场 ────────────────────────────────────────────────────────────────
+
+    async def enter(self, meeting_id: str, member: str, max_connections: int) -> Online | None:
+        """一条连接到场，返回此刻在场的人；满了则 None。幂等。"""
+        full, online = await self._run(meeting_id, max_connections, (), (member,))
+        return None if full else online
+
+    async def leave(self, meeting_id: str, member: str) -> None:
+        """一条连接离开。幂等。"""
+        await self._run(meeting_id, 0, (member,), ())
+
+    async def refresh(self, meeting_id: str, members: Sequence[str]) -> Online:
+        """为本节点的连接续期，清掉过期的（死节点的），返回此刻在场的人。"""
+        return (await self._run(meeting_id, 0, (), members))[1]
+
+    async def _run(
+        self, meeting_id: str, limit: int, removed: Sequence[str], added: Sequence[str]
+    ) -> tuple[bool, Online]:
+        args: list[Argument] = [self._ttl_ms, self._keys.meeting_channel(meeting_id), limit]
+        args += (len(removed), *removed, *added)
+        key = self._keys.meeting_online(meeting_id)
+        full, flat = await _presence.run(self._lean, (key,), args)
+        pairs = zip(flat[::2], flat[1::2], strict=True)
+        return bool(full), {int(user): name.decode(errors="replace") for user, name in pairs}
+
+
+def member_of(user_id: int, connection_id: str, name: str) -> str:
+    """一条连接在 ``meeting_online`` 里的成员；格式见 ``lua/meeting_presence.lua``。"""
+    return f"{user_id}:{connection_id}:{name}"

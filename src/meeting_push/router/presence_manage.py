@@ -1,0 +1,76 @@
+"""在线状态的 REST：谁在线、一个人的设备、踢掉一台设备。
+
+不用 ``from __future__ import annotations``：见 ``message_manage``。
+"""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path, Query, status
+
+from ..errors import ForbiddenError, NotFoundError
+from ..model import Principal
+from ..redis.presence import overall_status
+from ..services.control_channel import ControlChannel, Kick
+from ..services.online_status_service import OnlineStatusService
+from .contract_route import ContractRoute
+from .presence_models import OnlineUserOut, OnlineUsersOut, UserPresenceOut
+from .security import Security
+
+UserIdPath = Annotated[int, Path(ge=1, le=2**63 - 1)]
+ConnectionIdPath = Annotated[str, Path(min_length=1, max_length=64)]
+
+
+def presence_router(
+    presence: OnlineStatusService, control: ControlChannel, security: Security
+) -> APIRouter:
+    """``/presence…``；前缀由调用者加。"""
+    router = APIRouter(prefix="/presence", tags=["presence"], route_class=ContractRoute)
+    CurrentUser = Annotated[Principal, Depends(security.current_principal)]  # noqa: N806 — 类型
+
+    @router.get(
+        "/online",
+        summary="在线用户，按 id 升序（管理员）",
+        dependencies=[Depends(security.require_admin)],
+    )
+    async def online(
+        cursor: Annotated[str | None, Query(pattern="^[0-9]{1,19}$")] = None,
+        limit: Annotated[int, Query(ge=1, le=500, description="一页几个")] = 100,
+    ) -> OnlineUsersOut:
+        page = await presence.online_page(int(cursor or 0), limit + 1)
+        items = [
+            OnlineUserOut(user_id=each, connection_count=len(row), status=overall_status(row))
+            for each, row in page[:limit]
+        ]
+        more = len(page) > limit
+        return OnlineUsersOut(items=items, next_cursor=str(items[-1].user_id) if more else None)
+
+    @router.get("/users/{user_id}", summary="一个用户在不在线；设备的详情只给本人与管理员")
+    async def user(user_id: UserIdPath, viewer: CurrentUser) -> UserPresenceOut:
+        connections = await presence.get_user_connections(user_id)
+        return UserPresenceOut.of(
+            user_id,
+            overall_status(connections),
+            connections,
+            details=_may_manage(viewer, user_id),
+        )
+
+    @router.delete(
+        "/users/{user_id}/connections/{connection_id}",
+        status_code=status.HTTP_204_NO_CONTENT,
+        summary="踢掉一台设备，不论它在哪个节点（本人、管理员）",
+    )
+    async def kick(
+        user_id: UserIdPath, connection_id: ConnectionIdPath, viewer: CurrentUser
+    ) -> None:
+        if not _may_manage(viewer, user_id):
+            raise ForbiddenError("only the user and administrators may do this")
+        known = await presence.get_user_connections(user_id)
+        if all(info.connection_id != connection_id for info in known):
+            raise NotFoundError("no such connection")
+        await control.publish(Kick(user_id=user_id, connection_id=connection_id))
+
+    return router
+
+
+def _may_manage(viewer: Principal, user_id: int) -> bool:
+    return viewer.is_admin or viewer.user_id == user_id

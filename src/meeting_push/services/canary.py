@@ -1,0 +1,169 @@
+"""金丝雀：经 Redis 发给自己，听不到就是聋了（CON-3，LESSONS 4）。
+
+连接还在、订阅还在、PING 有回答，都不证明消息会来；只有真的收到一条才证明。Redis 断开时发不
+出去，那不是聋：套接字留着，等它回来（CON-4）。
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from loguru import logger
+
+from ..errors import MeetingPushError, UnavailableError
+from .redis_service import RedisService
+
+#: 重新订阅之后再给这么多个“聋了的时限”，仍听不到就放弃这个节点上的客户端。
+PATIENCE: Final = 2
+
+
+class Hearing(Enum):
+    GOOD = "good"
+    DEAF = "deaf"  # 正在重新订阅
+    LOST = "lost"  # 重新订阅也没用：客户端已被请走
+
+
+@dataclass(frozen=True, slots=True)
+class Ear:
+    """被试的耳朵，与听力变化时做什么；都是同步的，不得抛出。"""
+
+    #: 连着，并且订阅齐全；没连上时听不到不算聋。
+    connected: Callable[[], bool]
+    #: 重新订阅全部频道；订完之后自有人重读信箱。
+    resubscribe: Callable[[], None]
+    #: 听到了后一条而前一条没来：漏过东西，重读信箱。
+    reread: Callable[[], None]
+    #: 没救了：请走客户端，不再接受。
+    give_up: Callable[[], None]
+    #: 又听得见了：重新接受。
+    recover: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class CanaryStatistics:
+    """``last_ms`` 是最近一只走了一个来回的毫秒；其余只增。"""
+
+    hearing: str
+    heard: int
+    missed: int
+    resets: int
+    last_ms: float
+
+
+class Canary:
+    """``hear`` 是 ``channel`` 的 ``ChannelRoute``；``run`` 须由监督者一直运行。"""
+
+    def __init__(
+        self,
+        redis: RedisService,
+        node_id: str,
+        *,
+        interval_s: float,
+        deaf_s: float,
+        ear: Ear,
+    ) -> None:
+        self.channel = redis.keys.canary_channel(node_id)
+        self._redis = redis
+        self._interval_s = interval_s
+        self._deaf_s = deaf_s
+        self._ear = ear
+        #: 放出而没回来的：号 → 何时放出（事件循环的秒）。
+        self._out: dict[int, float] = {}
+        self._number = 0
+        self._hearing = Hearing.GOOD
+        self._deaf_since = 0.0
+        self._heard = self._missed = self._resets = 0
+        self._last_ms = 0.0
+
+    async def run(self) -> None:
+        """监督者运行的循环体；永不返回。"""
+        while True:
+            await self._send()
+            slept_at = _now()
+            await asyncio.sleep(self._interval_s)
+            if _now() - slept_at < self._interval_s + self._deaf_s / 2:
+                self._listen()  # 否则是我们自己停顿过：它也许在套接字里还没读
+
+    async def check(self) -> None:
+        """健康检查。
+
+        :raises UnavailableError: 聋了
+        """
+        if self._hearing is not Hearing.GOOD:
+            raise UnavailableError(f"the node hears nothing from Redis ({self._hearing.value})")
+
+    async def _send(self) -> None:
+        self._number += 1
+        number = self._number
+        self._out[number] = _now()  # 回来可能比 PUBLISH 的回答还早
+        try:
+            await self._redis.lean.execute("PUBLISH", self.channel, number)
+        except MeetingPushError:
+            self._out.clear()  # Redis 不在：此前的也不能怪耳朵
+
+    def resubscribed(self) -> None:
+        """断过又订上了：期间放出的不会回来，信箱也已有人去重读。"""
+        self._out.clear()
+
+    # ── 听 ──────────────────────────────────────────────────────────────────
+
+    def hear(self, payload: bytes) -> bool:
+        number = int(payload) if payload.isdigit() else 0
+        sent_at = self._out.pop(number, None)
+        if sent_at is None:
+            return True  # 重新订阅之前放出的，或不是我们的
+        self._heard += 1
+        self._last_ms = (_now() - sent_at) * 1000
+        if self._hearing is not Hearing.GOOD:
+            self._recovered()
+        elif missed := [each for each in self._out if each < number]:
+            self._notice_holes(missed)
+        return True
+
+    def _notice_holes(self, missed: list[int]) -> None:
+        """一条连接上次序不变，所以前面的不会再来了。"""
+        for number in missed:
+            del self._out[number]
+        self._missed += len(missed)
+        logger.bind(missed=len(missed)).warning("canary_missed")
+        self._ear.reread()
+
+    def _recovered(self) -> None:
+        deaf_s = round(_now() - self._deaf_since, 3)
+        logger.bind(deaf_s=deaf_s, was=self._hearing.value).info("hearing_recovered")
+        self._hearing = Hearing.GOOD
+        self._ear.recover()
+
+    def _listen(self) -> None:
+        now = _now()
+        if not self._ear.connected():
+            self._out.clear()
+        if not self._out or now - min(self._out.values()) < self._deaf_s:
+            return
+        if self._hearing is Hearing.GOOD:
+            self._hearing, self._deaf_since = Hearing.DEAF, now
+        elif self._hearing is Hearing.DEAF and now - self._deaf_since >= PATIENCE * self._deaf_s:
+            self._hearing = Hearing.LOST
+            self._ear.give_up()
+        self._reset()
+
+    def _reset(self) -> None:
+        self._missed += len(self._out)
+        self._out.clear()
+        self._resets += 1
+        logger.bind(hearing=self._hearing.value, resets=self._resets).error("node_deaf")
+        self._ear.resubscribe()
+
+    def statistics(self) -> CanaryStatistics:
+        return CanaryStatistics(
+            self._hearing.value, self._heard, self._missed, self._resets, self._last_ms
+        )
+
+
+def _now() -> float:
+    """计时器的钟：墙上时间会跳。"""
+    return asyncio.get_running_loop().time()

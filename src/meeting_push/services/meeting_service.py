@@ -1,0 +1,223 @@
+"""会议：召开、邀请、查看、结束。"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from loguru import logger
+from ulid import ULID
+
+from ..clock import Clock, now_ms
+from ..contracts import UserDirectory, UserNames
+from ..errors import (
+    ForbiddenError,
+    InvalidInputError,
+    MeetingEndedError,
+    MeetingPushError,
+    NotFoundError,
+    PayloadTooLargeError,
+    UnknownParticipantsError,
+)
+from ..model import Draft, Meeting, MeetingView, Participant, Principal, Segment, Sender
+from ..protocol.frames import encode
+from ..protocol.meeting_frames import Ended
+from ..redis.meeting_bus import MeetingBus
+from ..settings import Settings
+from ..storage.database import Connection, Database
+from ..storage.meetings import MeetingRepository
+from ..storage.rows import MeetingPage
+from ..storage.transcripts import TranscriptRepository
+from .draft_rules import MAX_USER_ID, check_text
+from .message_service import MessageService
+
+ENDED_TITLE = "会议已结束"
+
+
+@dataclass(frozen=True, slots=True)
+class MeetingStores:
+    """会议要用的存储；``names`` 为 None 时，名字要等本人第一次连上才知道。"""
+
+    database: Database
+    meetings: MeetingRepository
+    transcripts: TranscriptRepository
+    directory: UserDirectory
+    names: UserNames | None
+
+
+@dataclass(frozen=True, slots=True)
+class MeetingRules:
+    max_title_chars: int
+    max_participants: int
+
+    @classmethod
+    def of(cls, settings: Settings) -> MeetingRules:
+        return cls(settings.meeting_max_title_chars, settings.meeting_max_participants)
+
+
+class MeetingService:
+    """看得见的人：参与者与管理员；别人看到的与不存在一样（``NotFoundError``）。"""
+
+    def __init__(
+        self,
+        stores: MeetingStores,
+        *,
+        rules: MeetingRules,
+        messages: MessageService,
+        bus: MeetingBus,
+        clock: Clock = now_ms,
+    ) -> None:
+        self._stores = stores
+        self._rules = rules
+        self._messages = messages
+        self._bus = bus
+        self._clock = clock
+
+    async def create(
+        self, organizer: Principal, title: str, participant_ids: Sequence[int]
+    ) -> MeetingView:
+        """召开；召开者自己总在参与者里。
+
+        :raises InvalidInputError: 标题或参与者不合规；什么也没有保存
+        """
+        self._check_title(title)
+        others = await self._known(u for u in participant_ids if u != organizer.user_id)
+        people = [Participant(organizer.user_id, organizer.name), *others]
+        self._check_size(len(people))
+        now = self._clock()
+        meeting_id = str(ULID.from_timestamp(now / 1000))
+        meeting = Meeting(meeting_id, title, organizer.user_id, now, None, 0)
+        async with self._stores.database.transaction() as connection:
+            await self._stores.meetings.insert(connection, meeting)
+            await self._stores.meetings.add_participants(connection, meeting_id, people, now)
+        return MeetingView(meeting, tuple(sorted(people, key=lambda p: p.user_id)))
+
+    async def invite(
+        self, meeting_id: str, inviter: Principal, participant_ids: Sequence[int]
+    ) -> MeetingView:
+        """邀请；已在其中的不变。只有召开者与管理员可以。
+
+        :raises MeetingEndedError: 会议已结束
+        """
+        await self._require_organizer(meeting_id, inviter)
+        people = await self._known(participant_ids)
+        async with self._stores.database.transaction() as connection:
+            await self._add(connection, meeting_id, people)
+        return await self.get(meeting_id, inviter)
+
+    async def _add(
+        self, connection: Connection, meeting_id: str, people: Sequence[Participant]
+    ) -> None:
+        meetings = self._stores.meetings
+        meeting = await meetings.lock(connection, meeting_id)
+        if meeting is None or meeting.ended_at is not None:
+            raise MeetingEndedError("the meeting has ended")
+        present = await meetings.participant_ids(connection, meeting_id)
+        self._check_size(len({*present, *(p.user_id for p in people)}))
+        await meetings.add_participants(connection, meeting_id, people, self._clock())
+
+    async def end(self, meeting_id: str, ender: Principal) -> MeetingView:
+        """结束；只有召开者与管理员可以。重复调用无害，通知只有一次。
+
+        结束与给参与者的通知在同一个事务里：死在任何一刻，要么都没有，要么都有（DLV-1）。
+        """
+        await self._require_organizer(meeting_id, ender)
+        async with self._stores.database.transaction() as connection:
+            ended = await self._stores.meetings.end(connection, meeting_id, self._clock())
+            if ended is not None:
+                ids = await self._stores.meetings.participant_ids(connection, meeting_id)
+                outgoing = await self._messages.send_within(
+                    connection, Sender(ender.user_id, ender.name), _notification(ended, ids)
+                )
+        if ended is not None:
+            self._messages.dispatch(outgoing)
+            await self._announce(ended)
+        return await self.get(meeting_id, ender)
+
+    async def _announce(self, meeting: Meeting) -> None:
+        """告诉各节点；丢了也无妨，它们会定期核对记录。"""
+        assert meeting.ended_at is not None
+        frame = encode(Ended(seq=meeting.seq, ended_at=meeting.ended_at))
+        try:
+            await self._bus.publish(meeting.meeting_id, [frame])
+        except MeetingPushError as error:
+            logger.bind(code=error.code, meeting_id=meeting.meeting_id).warning(
+                "meeting_end_unannounced"
+            )
+
+    # ── 查看 ────────────────────────────────────────────────────────────────
+
+    async def get(self, meeting_id: str, viewer: Principal) -> MeetingView:
+        """:raises NotFoundError: 不存在，或不该让此人知道它存在"""
+        meeting = await self._stores.meetings.get(meeting_id)
+        people = await self._stores.meetings.participants(meeting_id)
+        if meeting is None or not (viewer.is_admin or _among(viewer, people)):
+            raise NotFoundError("no such meeting")
+        return MeetingView(meeting, tuple(people))
+
+    async def page(
+        self, viewer: Principal, *, ended: bool | None, cursor: str | None, limit: int
+    ) -> MeetingPage:
+        """他参加的会议，新的在前。"""
+        return await self._stores.meetings.page(
+            viewer.user_id, ended=ended, cursor=cursor, limit=limit
+        )
+
+    async def transcript(
+        self, meeting_id: str, viewer: Principal, after_seq: int, limit: int
+    ) -> list[Segment]:
+        """``after_seq`` 之后的 ``limit`` 段。"""
+        await self.get(meeting_id, viewer)
+        return await self._stores.transcripts.page(meeting_id, after_seq, limit)
+
+    # ── 规矩 ────────────────────────────────────────────────────────────────
+
+    async def _require_organizer(self, meeting_id: str, principal: Principal) -> None:
+        view = await self.get(meeting_id, principal)
+        if not (principal.is_admin or view.meeting.organizer_id == principal.user_id):
+            raise ForbiddenError("only the organizer or an administrator may do this")
+
+    async def _known(self, user_ids: Iterable[int]) -> list[Participant]:
+        """去重，核实存在，配上名字。"""
+        wanted = sorted(set(user_ids))
+        self._check_size(len(wanted))
+        if not all(1 <= user_id <= MAX_USER_ID for user_id in wanted):
+            raise InvalidInputError("participant_ids: must be positive integers below 2^63")
+        known = await self._stores.directory.existing_ids(wanted)
+        if len(known) < len(wanted):
+            raise UnknownParticipantsError([u for u in wanted if u not in known])
+        source = self._stores.names
+        names = {} if source is None else await source.names(wanted)
+        return [Participant(user_id, names.get(user_id, "")) for user_id in wanted]
+
+    def _check_title(self, title: str) -> None:
+        if not title.strip():
+            raise InvalidInputError("title: must not be empty")
+        limit = self._rules.max_title_chars
+        if len(title) > limit:
+            raise InvalidInputError(f"title: longer than {limit} characters")
+        check_text("title", title)
+
+    def _check_size(self, participants: int) -> None:
+        limit = self._rules.max_participants
+        if participants > limit:
+            raise PayloadTooLargeError(f"participant_ids: more than {limit} participants")
+
+
+def _among(viewer: Principal, people: Sequence[Participant]) -> bool:
+    return any(person.user_id == viewer.user_id for person in people)
+
+
+def _notification(meeting: Meeting, participant_ids: Sequence[int]) -> Draft:
+    return Draft(
+        recipient_ids=tuple(participant_ids),
+        title=ENDED_TITLE,
+        content=meeting.title,
+        message_type="notification",
+        data={
+            "event": "meeting_ended",
+            "meeting_id": meeting.meeting_id,
+            "ended_at": meeting.ended_at,
+            "seq": meeting.seq,
+        },
+    )

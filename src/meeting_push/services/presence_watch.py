@@ -1,0 +1,281 @@
+"""关注：谁在看谁的在线状态；跨节点靠每个用户一个 Pub/Sub 频道。
+
+先订阅、后读取，所以读到之后的转变都会来；断线重订之后重读一遍。发布由写入在线状态的那段
+Lua 做（``redis/lua/presence_user.lua``），只有真的转变才发布。
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, MutableMapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+import msgspec
+
+from ..contracts import ChannelRoute, FrameReceiver
+from ..errors import MeetingPushError, RedisUnavailableError, UnavailableError, WatchLimitError
+from ..model import PresenceStatus
+from ..protocol.frames import Presence, encode
+from ..redis.keys import Keys
+from ..redis.subscriber import Subscriber
+from ..settings import Settings
+from .online_status_service import OnlineStatusService
+from .presence_debounce import Debounce
+
+#: 一段写给多少个关注者（每个约 5 µs）：被几万人关注的人上线，不会让别人等。
+SPREAD_CHUNK: Final = 500
+READ_CHUNK: Final = 500
+RETRY_AFTER_S: Final = 0.5
+
+_decoder: Final = msgspec.json.Decoder(Presence)
+
+
+class _Watched:
+    """一个被关注的人；``debounce`` 在第一次读到状态之后才有。"""
+
+    __slots__ = ("debounce", "early", "opening", "timer", "user_id", "watchers")
+
+    def __init__(self, user_id: int) -> None:
+        self.user_id = user_id
+        self.watchers: set[FrameReceiver] = set()
+        self.debounce: Debounce | None = None
+        #: 读完之前就来的转变：比读到的新。
+        self.early: list[PresenceStatus | None] = []
+        self.opening: asyncio.Task[None] | None = None
+        self.timer: asyncio.TimerHandle | None = None
+
+    def frame(self) -> bytes:
+        state = self.debounce.announced if self.debounce is not None else None
+        return encode(Presence(user_id=self.user_id, online=state is not None, status=state))
+
+
+@dataclass(frozen=True, slots=True)
+class WatchStatistics:
+    """``statistics()`` 的快照：此刻多少人在关注、多少人被关注；其余只增。"""
+
+    watchers: int
+    watched: int
+    announced: int
+    malformed: int
+
+
+class PresenceWatch:
+    """实现 ``contracts.PresenceWatches``；``run`` 须由监督者一直运行。
+
+    ``routes`` 是管理者查的那张表：每个被关注的人在里面有一项。
+    """
+
+    def __init__(
+        self,
+        subscriber: Subscriber,
+        routes: MutableMapping[bytes, ChannelRoute],
+        presence: OnlineStatusService,
+        keys: Keys,
+        settings: Settings,
+    ) -> None:
+        self._subscriber = subscriber
+        self._routes = routes
+        self._presence = presence
+        self._channel: Callable[[int], str] = keys.presence_channel
+        self._grace_ms = int(settings.presence_grace_s * 1000)
+        self._max_each = settings.max_watched_per_connection
+        self._max_users = settings.max_watched_users
+        self._watched: dict[int, _Watched] = {}
+        self._by_watcher: dict[FrameReceiver, set[int]] = {}
+        self._lost = asyncio.Event()
+        self._announced = 0
+        self._malformed = 0
+
+    # ── PresenceWatches ─────────────────────────────────────────────────────
+
+    async def watch(self, watcher: FrameReceiver, user_ids: Sequence[int]) -> int:
+        wanted = list(dict.fromkeys(user_ids))
+        self._check_room(watcher, wanted)
+        added = set(wanted) - self._by_watcher.get(watcher, set())
+        entries = self._register(watcher, wanted)
+        try:
+            await _opened(entries)
+        except MeetingPushError:
+            self.unwatch(watcher, tuple(added))
+            raise
+        watcher.send_all([one.frame() for one in entries if watcher in one.watchers])
+        return len(self._by_watcher.get(watcher, ()))
+
+    def unwatch(self, watcher: FrameReceiver, user_ids: Sequence[int]) -> int:
+        mine = self._by_watcher.get(watcher, set())
+        for user_id in mine.intersection(user_ids):
+            self._leave(watcher, user_id)
+        return len(mine)
+
+    def forget(self, watcher: FrameReceiver) -> None:
+        for user_id in tuple(self._by_watcher.get(watcher, ())):
+            self._leave(watcher, user_id)
+        self._by_watcher.pop(watcher, None)
+
+    def _check_room(self, watcher: FrameReceiver, wanted: Sequence[int]) -> None:
+        mine = self._by_watcher.get(watcher, set())
+        if len(mine) + sum(user_id not in mine for user_id in wanted) > self._max_each:
+            raise WatchLimitError(f"one connection watches at most {self._max_each} users")
+        fresh = sum(user_id not in self._watched for user_id in wanted)
+        if len(self._watched) + fresh > self._max_users:
+            raise UnavailableError("too many users are watched on this node")
+
+    # ── 登记 ────────────────────────────────────────────────────────────────
+
+    def _register(self, watcher: FrameReceiver, wanted: Sequence[int]) -> list[_Watched]:
+        fresh = [_Watched(user_id) for user_id in wanted if user_id not in self._watched]
+        for one in fresh:
+            self._watched[one.user_id] = one
+            self._routes[self._channel(one.user_id).encode()] = partial(self._on_payload, one)
+        if fresh:
+            self._open(fresh)
+        entries = [self._watched[user_id] for user_id in wanted]
+        for one in entries:
+            one.watchers.add(watcher)
+        self._by_watcher.setdefault(watcher, set()).update(wanted)
+        return entries
+
+    def _open(self, fresh: Sequence[_Watched]) -> None:
+        task = asyncio.create_task(self._begin(fresh), name="presence_watch")
+        task.add_done_callback(_retrieve)
+        for one in fresh:
+            one.opening = task
+
+    async def _begin(self, fresh: Sequence[_Watched]) -> None:
+        try:
+            subscribe, channel = self._subscriber.subscribe_channel, self._channel
+            await asyncio.gather(*(subscribe(channel(one.user_id)) for one in fresh))
+            states = await self._presence.statuses([one.user_id for one in fresh])
+        except BaseException:
+            for one in fresh:
+                self._abandon(one)
+            raise
+        finally:
+            self._unsubscribe_dropped(fresh)
+        for one, state in zip(fresh, states, strict=True):
+            one.debounce = Debounce(one.early[-1] if one.early else state, self._grace_ms)
+            one.opening = None
+
+    def _unsubscribe_dropped(self, fresh: Sequence[_Watched]) -> None:
+        """读完之前就没人看了的：退订可能赶在了订阅的前面，再退一次。"""
+        for one in fresh:
+            if one.user_id not in self._watched:
+                self._subscriber.unsubscribe_channel(self._channel(one.user_id))
+
+    def _abandon(self, one: _Watched) -> None:
+        for watcher in tuple(one.watchers):
+            self._leave(watcher, one.user_id)
+
+    def _leave(self, watcher: FrameReceiver, user_id: int) -> None:
+        mine, one = self._by_watcher[watcher], self._watched[user_id]
+        mine.discard(user_id)
+        if not mine:
+            del self._by_watcher[watcher]
+        one.watchers.discard(watcher)
+        if not one.watchers:
+            self._drop(one)
+
+    def _drop(self, one: _Watched) -> None:
+        del self._watched[one.user_id]
+        channel = self._channel(one.user_id)
+        del self._routes[channel.encode()]
+        self._subscriber.unsubscribe_channel(channel)
+        if one.timer is not None:
+            one.timer.cancel()
+
+    # ── 转变 ────────────────────────────────────────────────────────────────
+
+    def _on_payload(self, one: _Watched, payload: bytes) -> bool:
+        try:
+            frame = _decoder.decode(payload)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            self._malformed += 1
+            return True
+        self._note(one, (frame.status or "active") if frame.online else None)
+        return True
+
+    def _note(self, one: _Watched, state: PresenceStatus | None) -> None:
+        if one.debounce is None:
+            one.early = [state]
+            return
+        one.debounce.note(state, _now())
+        self._arm(one, one.debounce.due)
+
+    def _arm(self, one: _Watched, due: int | None) -> None:
+        if one.timer is not None:
+            one.timer.cancel()
+            one.timer = None
+        if due is None:
+            return
+        wait_ms = due - _now()
+        if wait_ms > 0:
+            loop = asyncio.get_running_loop()
+            one.timer = loop.call_later(wait_ms / 1000, self._announce, one)
+        else:
+            self._announce(one)
+
+    def _announce(self, one: _Watched) -> None:
+        assert one.debounce is not None, "nothing is due before the first read"
+        one.timer = None
+        one.debounce.announce(_now())
+        self._announced += 1
+        self._spread(one.frame(), list(one.watchers))
+
+    def _spread(self, frame: bytes, watchers: list[FrameReceiver]) -> None:
+        for watcher in watchers[:SPREAD_CHUNK]:
+            watcher.send_all((frame,))
+        if rest := watchers[SPREAD_CHUNK:]:
+            asyncio.get_running_loop().call_soon(self._spread, frame, rest)
+
+    # ── 断线之后 ─────────────────────────────────────────────────────────────
+
+    def resync(self) -> None:
+        """断过又订上了：期间的转变没有收到，全部重读。"""
+        self._lost.set()
+
+    async def run(self) -> None:
+        """监督者运行的循环体；永不返回。"""
+        while True:
+            await self._lost.wait()
+            self._lost.clear()
+            try:
+                await self._reread()
+            except RedisUnavailableError:
+                self._lost.set()
+                await asyncio.sleep(RETRY_AFTER_S)
+
+    async def _reread(self) -> None:
+        everyone = list(self._watched.values())
+        for start in range(0, len(everyone), READ_CHUNK):
+            chunk = everyone[start : start + READ_CHUNK]
+            states = await self._presence.statuses([one.user_id for one in chunk])
+            for one, state in zip(chunk, states, strict=True):
+                if one.watchers:
+                    self._note(one, state)
+
+    def statistics(self) -> WatchStatistics:
+        return WatchStatistics(
+            watchers=len(self._by_watcher),
+            watched=len(self._watched),
+            announced=self._announced,
+            malformed=self._malformed,
+        )
+
+
+async def _opened(entries: Sequence[_Watched]) -> None:
+    """等到各人的状态都读到了；别人先关注的可能还在读，一起等。"""
+    opening = {one.opening for one in entries if one.opening is not None}
+    await asyncio.gather(*map(asyncio.shield, opening))
+
+
+def _now() -> int:
+    """计时器的钟（毫秒）：墙上时间会跳。"""
+    return int(asyncio.get_running_loop().time() * 1000)
+
+
+def _retrieve(task: asyncio.Task[None]) -> None:
+    """等它的人都走了，也不算“从未取走”的异常。"""
+    if not task.cancelled():
+        task.exception()

@@ -1,0 +1,164 @@
+"""吊销：一枚令牌、一个会话、整个用户，在每个节点上至多两秒之后生效（SEC-1）。
+
+SQL 是记录：先提交，后生效。随后经控制频道告诉各节点（快，但至多一次）；每个节点又定时按版本
+取增量，所以漏了消息、Redis 断着、Redis 丢了数据都一样生效。见 ``docs/adr/0005-revocations.md``。
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from loguru import logger
+
+from ..clock import Clock, now_ms
+from ..errors import DatabaseUnavailableError, RedisUnavailableError, TokenRevokedError
+from ..model import Principal, Revocation
+from ..settings import Settings
+from ..storage.database import Database
+from ..storage.refresh_tokens import RefreshTokenRepository
+from ..storage.revocations import RevocationRepository
+from .control_channel import ControlCommand
+from .revocation_list import RevocationList
+
+#: 隔多久忘一次到期的。
+_FORGET_MS: Final = 60_000
+
+#: 有一次吊销刚在本节点生效：同步，不得抛出。
+Listener = Callable[[Revocation], None]
+
+
+class Revoke(ControlCommand, frozen=True, kw_only=True, tag="revoke"):
+    """某次吊销已有记录。"""
+
+    revocation: Revocation
+
+
+class Revocations:
+    """``refresh`` 之后可用，``run`` 须由监督者一直运行；没有它们也照样记录（命令行）。
+
+    三种 ``revoke_…`` 都幂等，返回时已有记录、在本节点已生效；没有记录成则抛出
+    ``DatabaseUnavailableError``，什么也没有发生。等待可以取消，结果或成或不成。
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        *,
+        publish: Callable[[ControlCommand], Awaitable[int]] | None = None,
+        clock: Clock = now_ms,
+    ) -> None:
+        self._database = database
+        self._records = RevocationRepository(database)
+        self._refresh_tokens = RefreshTokenRepository()
+        self._publish = publish
+        self._clock = clock
+        self._period_s = settings.revocation_refresh_s
+        self._leeway_ms = settings.jwt_leeway_s * 1000
+        self._access_ms = settings.access_token_ttl_s * 1000
+        self._foreign_ms = settings.refresh_token_ttl_s * 1000
+        self._list = RevocationList()
+        self._listeners: list[Listener] = []
+        self._version = 0
+        self._forgot_at = 0
+
+    def listen(self, listener: Listener) -> None:
+        """每次吊销在本节点生效时调用一次。"""
+        self._listeners.append(listener)
+
+    # ── 查问 ────────────────────────────────────────────────────────────────
+
+    def is_revoked(self, principal: Principal) -> bool:
+        return self._list.covers(principal)
+
+    def check(self, principal: Principal) -> None:
+        """:raises TokenRevokedError: 令牌、会话或用户已被吊销"""
+        if self._list.covers(principal):
+            raise TokenRevokedError("the token was revoked")
+
+    # ── 吊销 ────────────────────────────────────────────────────────────────
+
+    async def revoke_user(self, user_id: int, *, reason: str) -> None:
+        """此刻以前签发的访问令牌与刷新令牌全部作废；之后登录得到的照常。"""
+        async with self._database.transaction() as connection:
+            await self._refresh_tokens.lock(connection, user_id)
+            now = self._clock()  # 锁住之后才看钟：并发的刷新要么已算在内，要么已被挡住
+            await self._refresh_tokens.revoke_user(connection, user_id, now)
+            revocation = Revocation(user_id, now)
+            await self._records.add(connection, revocation, now)
+        await self._announce(revocation, "user", reason)
+
+    async def revoke_session(
+        self, user_id: int, session_id: str, *, reason: str, expires_at: int = 0
+    ) -> None:
+        """一族刷新令牌和由它来的访问令牌；``expires_at`` 是所知的最晚过期时刻。"""
+        async with self._database.transaction() as connection:
+            await self._refresh_tokens.lock(connection, user_id)
+            now = self._clock()
+            ours = await self._refresh_tokens.revoke_family(connection, session_id, now)
+            # 外来的会话：不知道它的令牌能活多久，多记一阵
+            until = max(expires_at, now + (self._access_ms if ours else self._foreign_ms))
+            revocation = Revocation(user_id, now, until + self._leeway_ms, session_id=session_id)
+            await self._records.add(connection, revocation, now)
+        await self._announce(revocation, "session", reason)
+
+    async def revoke_token(self, principal: Principal, *, reason: str) -> None:
+        """只这一枚；它必须有 ``jti``。"""
+        assert principal.token_id is not None, "a token without jti can not be revoked"
+        now = self._clock()
+        until = principal.expires_at + self._leeway_ms
+        revocation = Revocation(principal.user_id, now, until, token_id=principal.token_id)
+        async with self._database.transaction() as connection:
+            await self._records.add(connection, revocation, now)
+        await self._announce(revocation, "token", reason)
+
+    async def _announce(self, revocation: Revocation, scope: str, reason: str) -> None:
+        log = logger.bind(user_id=revocation.user_id, scope=scope, reason=reason)
+        log.bind(session_id=revocation.session_id).warning("token_revoked")
+        self._apply(revocation)
+        if self._publish is None:
+            return
+        try:
+            await self._publish(Revoke(revocation=revocation))
+        except RedisUnavailableError as error:
+            log.bind(code=error.code).info("revocation_not_announced")  # 各节点自己会来取
+
+    # ── 得知 ────────────────────────────────────────────────────────────────
+
+    def take(self, command: Revoke) -> None:
+        """控制频道上的一次吊销。"""
+        self._apply(command.revocation)
+
+    async def refresh(self) -> None:
+        """取来还不知道的；第一次即全部。
+
+        :raises DatabaseUnavailableError: 名单保持原样
+        """
+        now = self._clock()
+        self._version, found = await self._records.since(self._version, now)
+        for revocation in found:
+            self._apply(revocation)
+        if now - self._forgot_at >= _FORGET_MS:
+            self._forgot_at = now
+            self._list.forget(now)
+
+    async def run(self) -> None:
+        """监督者运行的循环体；永不返回。数据库断着时用已知的名单，控制频道照样收。"""
+        stale = False
+        while True:
+            await asyncio.sleep(self._period_s)
+            try:
+                await self.refresh()
+            except DatabaseUnavailableError as error:
+                if not stale:
+                    logger.bind(code=error.code).warning("revocations_stale")
+                stale = True
+            else:
+                stale = False
+
+    def _apply(self, revocation: Revocation) -> None:
+        if self._list.add(revocation):
+            for listener in self._listeners:
+                listener(revocation)

@@ -1,0 +1,110 @@
+"""放行：节点上有多少连接、每个地址有多少，以及新来的以多快的速度进门。
+
+太快的不拒绝，先等着：重启之后所有客户端一起回来，匀速放进来比让它们反复撞门快（LESSONS 1）。
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import OrderedDict
+from typing import Final
+
+from ..protocol.limits import ArrivalLimits
+
+#: 浮点误差：桶恰好满一格时不许因它永远差一点。
+_EPSILON_S: Final = 1e-6
+
+
+class Turnstile:
+    """令牌桶加一条先进先出的队；中途离开的不占名额。"""
+
+    def __init__(self, per_s: float, burst: int, max_waiting: int) -> None:
+        self._step_s = 1 / per_s
+        self._burst_s = burst / per_s
+        self._max_waiting = max_waiting
+        #: 桶在这一刻是空的；此后每 ``_step_s`` 多一枚，至多攒 ``_burst_s``。
+        self._empty_at = float("-inf")
+        self._queue: OrderedDict[asyncio.Future[None], None] = OrderedDict()
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def waiting(self) -> int:
+        return len(self._queue)
+
+    async def turn(self) -> bool:
+        """等到轮到；队已满则 False，没有等。可以取消：取消了就不在队里。"""
+        loop = asyncio.get_running_loop()
+        if not self._queue and self._take(loop.time()):
+            return True
+        if len(self._queue) >= self._max_waiting:
+            return False
+        mine: asyncio.Future[None] = loop.create_future()
+        self._queue[mine] = None
+        self._arm()
+        try:
+            await mine
+        finally:
+            self._queue.pop(mine, None)
+        return True
+
+    def _take(self, now: float) -> bool:
+        self._empty_at = max(self._empty_at, now - self._burst_s)
+        if now - self._empty_at < self._step_s - _EPSILON_S:
+            return False
+        self._empty_at += self._step_s
+        return True
+
+    def _arm(self) -> None:
+        if self._timer is None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_at(self._empty_at + self._step_s, self._serve)
+
+    def _serve(self) -> None:
+        self._timer = None
+        now = asyncio.get_running_loop().time()
+        while self._queue and self._take(now):
+            mine, _ = self._queue.popitem(last=False)
+            if not mine.done():
+                mine.set_result(None)
+        if self._queue:
+            self._arm()
+
+
+class Admission:
+    """每条 socket ``enter`` 一次、``leave`` 一次；``turn`` 在认证之前等。"""
+
+    def __init__(self, limits: ArrivalLimits) -> None:
+        self._limits = limits
+        self._turnstile = Turnstile(limits.per_s, limits.burst, limits.max_waiting)
+        self._sockets = 0
+        self._by_address: dict[str, int] = {}
+
+    @property
+    def waiting(self) -> int:
+        """正在等着放行的。"""
+        return self._turnstile.waiting
+
+    def enter(self, address: str) -> bool:
+        """登记；节点满了或这个地址满了则 False（登记仍算数，直到 ``leave``）。"""
+        self._sockets += 1
+        here = self._by_address[address] = self._by_address.get(address, 0) + 1
+        limits = self._limits
+        return self._sockets <= limits.per_node and not 0 < limits.per_address < here
+
+    def leave(self, address: str) -> None:
+        self._sockets -= 1
+        left = self._by_address[address] - 1
+        if left:
+            self._by_address[address] = left
+        else:
+            del self._by_address[address]
+
+    async def turn(self) -> bool:
+        """见 ``Turnstile.turn``。"""
+        return await self._turnstile.turn()
+
+    async def hesitate(self) -> None:
+        """回答失败的认证之前的停顿：立刻又来的坏客户端转不快，也不会步调一致。"""
+        delay_s = self._limits.failure_delay_s
+        await asyncio.sleep(random.uniform(0.5, 1.5) * delay_s)  # noqa: S311 — 抖动不是密码学

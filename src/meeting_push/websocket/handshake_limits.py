@@ -1,0 +1,66 @@
+"""握手的速率：按地址、按用户，以及按地址的认证失败；只在本节点内数，内存有上限。"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Final
+
+from loguru import logger
+
+from ..clock import now_ms
+from ..errors import ForbiddenError, InvalidTokenError, MeetingPushError, RateLimitedError
+from ..protocol.forwarded import rate_key
+from ..protocol.keyed_rate import KeyedBuckets
+from ..settings import Settings
+
+#: 同一个地址被限速，十秒至多记一行：日志不能成为放大器。
+_LOGS_PER_S: Final = 0.1
+#: 过期与吊销的令牌是我们签过的，不是猜的：睡醒的标签页不该连累同一个地址的别人。
+_GUESSES: Final = (InvalidTokenError, ForbiddenError)
+
+
+class HandshakeLimits:
+    """由 ``Authenticator`` 使用。"""
+
+    def __init__(self, settings: Settings, clock: Callable[[], int] = now_ms) -> None:
+        self._clock = clock
+        self._addresses = KeyedBuckets(
+            settings.handshakes_per_address_per_s, settings.handshakes_per_address_burst
+        )
+        self._users = KeyedBuckets(
+            settings.handshakes_per_user_per_s, settings.handshakes_per_user_burst
+        )
+        self._failures = KeyedBuckets(
+            settings.auth_failures_per_address_per_s, settings.auth_failures_per_address_burst
+        )
+        self._log_turns = KeyedBuckets(_LOGS_PER_S, 1)
+
+    def admits(self, address: str) -> bool:
+        """验证令牌之前问；这个地址连得太快或失败太多则 False。"""
+        now, key = self._clock(), rate_key(address)
+        if not self._addresses.take(key, now):
+            self._log("handshakes_by_address", address, key, now)
+            return False
+        if self._failures.empty(key, now):
+            self._log("auth_failures_by_address", address, key, now)
+            return False
+        return True
+
+    def check_user(self, user_id: int, address: str) -> None:
+        """验证令牌之后：没有令牌的人用不完别人的额度。
+
+        :raises RateLimitedError: 这个用户连得太快
+        """
+        now = self._clock()
+        if not self._users.take(user_id, now):
+            self._log("handshakes_by_user", address, user_id, now)
+            raise RateLimitedError("too many connections in a short time")
+
+    def failed(self, address: str, error: MeetingPushError) -> None:
+        """认证没有通过。"""
+        if isinstance(error, _GUESSES):
+            self._failures.take(rate_key(address), self._clock())
+
+    def _log(self, limit: str, address: str, key: Hashable, now: int) -> None:
+        if self._log_turns.take((limit, key), now):
+            logger.bind(limit=limit, key=key, ip_address=address).warning("rate_limited")

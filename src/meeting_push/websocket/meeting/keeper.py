@@ -1,0 +1,82 @@
+"""定期的事：续在场，清掉死节点留下的，与记录核对有没有漏段、漏了结束。"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from loguru import logger
+
+from ...clock import Clock
+from ...contracts import MeetingDesk
+from ...errors import MeetingPushError
+from ...protocol.frames import encode
+from ...protocol.meeting_frames import Join, Leave
+from ...redis.meeting_bus import MeetingBus, Online
+from .room import Room
+from .rooms import Rooms
+
+
+class Keeper:
+    """``run`` 由监督者一直运行。"""
+
+    def __init__(
+        self, rooms: Rooms, desk: MeetingDesk, bus: MeetingBus, refresh_s: float, clock: Clock
+    ) -> None:
+        self._rooms = rooms
+        self._desk = desk
+        self._bus = bus
+        self._refresh_s = refresh_s
+        self._clock = clock
+        self._deaf = asyncio.Event()
+
+    def resubscribed(self) -> None:
+        """频道断过又订上了：这期间的段、到场与离开都没有收到。"""
+        self._deaf.set()
+
+    async def run(self) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._deaf.wait(), self._refresh_s)
+            was_deaf = self._deaf.is_set()
+            self._deaf.clear()
+            try:
+                await self._keep(restate=was_deaf)
+            except MeetingPushError as error:
+                logger.bind(code=error.code).warning("meeting_keeping_failed")
+                if was_deaf:
+                    self._deaf.set()
+                    await asyncio.sleep(self._refresh_s)
+
+    async def _keep(self, *, restate: bool) -> None:
+        rooms = [room for room in self._rooms if room.connections]
+        if not rooms:
+            return
+        positions = await self._desk.positions([room.meeting_id for room in rooms])
+        for room in rooms:
+            if room.meeting_id in positions:
+                room.reconcile(positions[room.meeting_id])
+            if restate:
+                await self._restate(room)
+            else:
+                await self._refresh(room)
+
+    async def _refresh(self, room: Room) -> Online:
+        members = [connection.member for connection in room.connections if connection.entered]
+        return await self._bus.refresh(room.meeting_id, members)
+
+    async def _restate(self, room: Room) -> None:
+        """把此刻在场的人重说一遍；读的时候又有变化就再读，免得旧的盖过新的。"""
+        while True:
+            version = room.presence_version
+            online = await self._refresh(room)
+            if version == room.presence_version:
+                break
+        now = self._clock()
+        for user_id, name in [*room.online.items()]:
+            if user_id not in online:
+                leave = Leave(user_id=user_id, name=name, online=False, timestamp=now)
+                room.restate(leave, encode(leave))
+        for user_id, name in online.items():
+            join = Join(user_id=user_id, name=name, online=True, timestamp=now)
+            room.restate(join, encode(join))

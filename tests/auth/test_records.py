@@ -1,0 +1,239 @@
+"""吊销的记录与名单：持久、有序、有界；与刷新并发时不漏。"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from sqlalchemy import delete, func, select, update
+
+from meeting_push.clock import now_ms
+from meeting_push.errors import DatabaseUnavailableError, MeetingPushError, TokenRevokedError
+from meeting_push.model import Principal, Revocation
+from meeting_push.services.access_tokens import AccessTokens
+from meeting_push.services.auth_service import AuthService
+from meeting_push.services.passwords import Passwords
+from meeting_push.services.revocation_list import RevocationList
+from meeting_push.services.revocations import Revocations
+from meeting_push.settings import load_settings
+from meeting_push.storage.database import Database
+from meeting_push.storage.refresh_tokens import RefreshTokenRepository
+from meeting_push.storage.revocations import RevocationRepository
+from meeting_push.storage.rows import RefreshToken
+from meeting_push.storage.tables import revocation_version, users
+from meeting_push.storage.tables import revocations as table
+
+SECRET = "0123456789abcdef0123456789abcdef"
+PASSWORD = "correct horse"
+HERE = "192.0.2.1"
+NOW = 1_800_000_000_000
+
+
+def principal(
+    user_id: int = 7, issued_at: int = NOW, session: str | None = "s", token: str | None = "t"
+) -> Principal:
+    return Principal(user_id, "user", issued_at, NOW + 600_000, session, token)
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    database = Database(database_url)
+    await database.migrate()
+    yield database
+    await database.dispose()
+
+
+@pytest.fixture
+def revocations(database: Database) -> Revocations:
+    return Revocations(load_settings(), database)
+
+
+@pytest.fixture
+def auth(database: Database, revocations: Revocations) -> AuthService:
+    settings = load_settings()
+    tokens = AccessTokens(settings, SECRET)
+    return AuthService(
+        settings, database, tokens, revocations=revocations, passwords=Passwords(1, 8)
+    )
+
+
+def another(database: Database) -> Revocations:
+    """另一个节点。"""
+    return Revocations(load_settings(), database)
+
+
+@pytest.mark.parametrize(
+    ("revocation", "covered"),
+    [
+        (Revocation(7, NOW), True),
+        (Revocation(7, NOW - 1), False),
+        (Revocation(8, NOW), False),
+        (Revocation(7, NOW - 1, NOW, session_id="s"), True),
+        (Revocation(7, NOW, NOW, session_id="other"), False),
+        (Revocation(8, NOW, NOW, session_id="s"), False),
+        (Revocation(7, NOW - 1, NOW, token_id="t"), True),
+        (Revocation(7, NOW, NOW, token_id="other"), False),
+    ],
+)
+def test_the_list_covers_what_a_revocation_covers(revocation: Revocation, covered: bool) -> None:
+    known = RevocationList()
+    assert known.add(revocation)
+    assert known.covers(principal()) == revocation.covers(principal()) == covered
+
+
+def test_learning_it_twice_or_late_is_no_news() -> None:
+    known = RevocationList()
+    for revocation in (Revocation(7, NOW), Revocation(7, NOW, NOW, session_id="s")):
+        assert known.add(revocation)
+        assert not known.add(revocation)
+    assert not known.add(Revocation(7, NOW - 1))
+
+
+def test_the_list_forgets_sessions_and_tokens_that_have_expired_but_never_users() -> None:
+    known = RevocationList()
+    known.add(Revocation(7, NOW, NOW + 1, session_id="s"))
+    known.add(Revocation(8, NOW))
+    known.forget(NOW)
+    assert known.covers(principal(7))
+    known.forget(NOW + 1)
+    assert not known.covers(principal(7))
+    assert known.covers(principal(8))
+
+
+async def test_a_node_that_starts_knows_all_revocations(
+    revocations: Revocations, database: Database
+) -> None:
+    await revocations.revoke_user(1, reason="test")
+    await revocations.revoke_session(2, "s", reason="test")
+    await revocations.revoke_token(principal(3), reason="test")
+    late = another(database)
+    await late.refresh()
+    revoked = [late.is_revoked(principal(user_id, issued_at=0)) for user_id in (1, 2, 3, 4)]
+    assert revoked == [True, True, True, False]
+
+
+async def test_a_node_learns_each_revocation_once(
+    revocations: Revocations, database: Database
+) -> None:
+    learned: list[Revocation] = []
+    node = another(database)
+    node.listen(learned.append)
+    for _ in range(2):
+        await revocations.revoke_session(2, "s", reason="test")
+        await node.refresh()
+    await node.refresh()
+    assert [revocation.session_id for revocation in learned] == ["s"]
+
+
+async def test_concurrent_revocations_are_never_skipped(
+    revocations: Revocations, database: Database
+) -> None:
+    """号的次序就是提交的次序：边写边取增量，一个不漏。"""
+    node = another(database)
+    writing = asyncio.gather(*(revocations.revoke_user(n, reason="test") for n in range(1, 41)))
+    while not writing.done():
+        await node.refresh()
+        await asyncio.sleep(0)
+    await node.refresh()
+    assert all(node.is_revoked(principal(n, issued_at=0)) for n in range(1, 41))
+
+
+async def test_a_database_that_went_back_in_time_is_read_anew(
+    revocations: Revocations, database: Database
+) -> None:
+    """从备份恢复、主从切换丢了提交：号倒退了，新的吊销仍须学到。"""
+    node = another(database)
+    for user_id in (1, 2):
+        await revocations.revoke_user(user_id, reason="test")
+    await node.refresh()
+    async with database.transaction() as connection:
+        await connection.execute(delete(table))
+        await connection.execute(update(revocation_version).values(version=0))
+    await revocations.revoke_user(3, reason="test")
+    await node.refresh()
+    assert node.is_revoked(principal(3, issued_at=0))
+
+
+async def test_expired_records_are_cleared_away(database: Database) -> None:
+    records = RevocationRepository(database)
+    async with database.transaction() as connection:
+        await records.add(connection, Revocation(1, NOW, NOW + 1, session_id="s"), NOW)
+        await records.add(connection, Revocation(2, NOW), NOW + 1)
+    async with database.connect() as connection:
+        assert await connection.scalar(select(func.count()).select_from(table)) == 1
+
+
+async def test_a_revocation_is_not_moved_back_by_a_slow_clock(database: Database) -> None:
+    records = RevocationRepository(database)
+    async with database.transaction() as connection:
+        await records.add(connection, Revocation(1, NOW), NOW)
+        await records.add(connection, Revocation(1, NOW - 5), NOW)
+    assert await records.since(0, NOW) == (2, [Revocation(1, NOW)])
+
+
+async def test_what_is_not_recorded_has_not_happened(revocations: Revocations) -> None:
+    broken = Revocations(load_settings(), Database("postgresql://127.0.0.1:1/nowhere", 1))
+    with pytest.raises(DatabaseUnavailableError):
+        await broken.revoke_user(7, reason="test")
+    assert not broken.is_revoked(principal())
+
+
+async def test_a_refresh_beside_a_revocation_does_not_slip_through(
+    auth: AuthService, revocations: Revocations
+) -> None:
+    user = await auth.register("alice", PASSWORD)
+    for _ in range(8):
+        pair = await auth.login("alice", PASSWORD, HERE)
+        refreshed, _ = await asyncio.gather(
+            auth.refresh(pair.refresh_token, HERE),
+            revocations.revoke_user(user.id, reason="test"),
+            return_exceptions=True,
+        )
+        if isinstance(refreshed, BaseException):
+            assert isinstance(refreshed, MeetingPushError)
+            continue
+        with pytest.raises(TokenRevokedError):
+            await auth.verify_access_token(refreshed.access_token)
+        with pytest.raises(TokenRevokedError):
+            await auth.refresh(refreshed.refresh_token, HERE)
+
+
+async def test_a_revocation_waits_for_a_refresh_that_is_about_to_commit(
+    auth: AuthService, revocations: Revocations, database: Database
+) -> None:
+    user = await auth.register("alice", PASSWORD)
+    fresh = RefreshToken(b"x" * 32, "F", user.id, now_ms() + 600_000)
+    tokens = RefreshTokenRepository()
+    async with database.transaction() as connection:
+        await tokens.add(connection, fresh)
+        revoking = asyncio.create_task(revocations.revoke_user(user.id, reason="test"))
+        await asyncio.wait({revoking}, timeout=0.3)  # 不等的话，这时它早已做完
+    await revoking
+    async with database.connect() as connection:
+        found = await tokens.find(connection, fresh.token_hash)
+    assert found is not None
+    assert found.revoked_at is not None
+
+
+async def test_a_verified_token_is_remembered_but_its_revocation_counts(
+    auth: AuthService, revocations: Revocations
+) -> None:
+    token = auth.issue_access_token(7)
+    known = await auth.verify_access_token(token)
+    await revocations.revoke_token(known, reason="test")
+    with pytest.raises(TokenRevokedError):
+        await auth.verify_access_token(token)
+
+
+async def test_a_disabled_account_that_refreshes_is_revoked_everywhere(
+    auth: AuthService, revocations: Revocations, database: Database
+) -> None:
+    await auth.register("alice", PASSWORD)
+    pair, other = [await auth.login("alice", PASSWORD, HERE) for _ in range(2)]
+    async with database.transaction() as connection:
+        await connection.execute(update(users).values(disabled_at=now_ms()))
+    with pytest.raises(TokenRevokedError):
+        await auth.refresh(pair.refresh_token, HERE)
+    with pytest.raises(TokenRevokedError):
+        await auth.verify_access_token(other.access_token)

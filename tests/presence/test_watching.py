@@ -1,0 +1,258 @@
+"""关注：此刻的状态、跨节点的变化、宽限、上限、断线之后。"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from meeting_push.contracts import ChannelRoute
+from meeting_push.errors import RedisUnavailableError, UnavailableError, WatchLimitError
+from meeting_push.redis.subscriber import Subscriber
+from meeting_push.services import presence_debounce
+from meeting_push.services.online_status_service import OnlineStatusService
+from meeting_push.services.presence_watch import PresenceWatch
+from meeting_push.services.redis_service import RedisService
+from meeting_push.supervision import Supervisor
+from tests.support.eventually import eventually
+from tests.support.redis_server import RedisServer
+
+from .nodes import crash, info, node, redis_of, settings
+
+State = tuple[int, bool, str | None]
+
+
+class Viewer:
+    """记下收到的 ``presence`` 帧。"""
+
+    def __init__(self) -> None:
+        self.seen: list[State] = []
+
+    def send_all(self, frames: Iterable[bytes]) -> None:
+        for frame in map(json.loads, frames):
+            assert frame["type"] == "presence"
+            self.seen.append((frame["user_id"], frame["online"], frame["status"]))
+
+    async def next(self) -> State:
+        await eventually(lambda: self.seen)
+        return self.seen.pop(0)
+
+
+class Room:
+    """一个节点上的关注，与它自己的订阅连接。"""
+
+    def __init__(self, redis: RedisService, presence: OnlineStatusService, **changes: Any) -> None:
+        self.routes: dict[bytes, ChannelRoute] = {}
+        self.redis = redis
+        self.subscriber = Subscriber(redis.address, redis.keys)
+        self.watch = PresenceWatch(
+            self.subscriber, self.routes, presence, redis.keys, settings(**changes)
+        )
+
+    def on_message(self, channel: bytes, payload: bytes) -> None:
+        if route := self.routes.get(channel):
+            assert route(payload)
+
+    async def fence(self) -> None:
+        """此前发布的都已收到。"""
+        arrived = asyncio.Event()
+        name = f"{self.redis.keys.prefix}fence"
+
+        def arrive(_payload: bytes) -> bool:
+            arrived.set()
+            return True
+
+        self.routes[name.encode()] = arrive
+        await self.subscriber.subscribe_channel(name)
+        await self.redis.lean.execute("PUBLISH", name, "")
+        await asyncio.wait_for(arrived.wait(), 5)
+        self.subscriber.unsubscribe_channel(name)
+        del self.routes[name.encode()]
+
+
+@asynccontextmanager
+async def room(
+    redis: RedisService, presence: OnlineStatusService, **changes: Any
+) -> AsyncIterator[Room]:
+    one, supervisor = Room(redis, presence, **changes), Supervisor()
+    await one.subscriber.start(one.on_message, one.watch.resync)
+    supervisor.start("watch", one.watch.run)
+    yield one
+    await supervisor.stop()
+    await one.subscriber.close()
+
+
+async def test_the_state_of_each_watched_user_comes_at_once(redis: RedisService) -> None:
+    here, there, viewer = await node(redis), await node(redis), Viewer()
+    await there.set_user_online(2, info("a", "busy"))
+    async with room(redis, here) as one:
+        assert await one.watch.watch(viewer, [1, 2, 2]) == 2
+        assert viewer.seen == [(1, False, None), (2, True, "busy")]
+
+
+async def test_changes_on_any_node_are_told(
+    redis: RedisService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(presence_debounce, "ANNOUNCE_GAP_MS", 10)
+    here, there, viewer = await node(redis), await node(redis), Viewer()
+    async with room(redis, here, presence_grace_s=0) as one:
+        await one.watch.watch(viewer, [1])
+        assert await viewer.next() == (1, False, None)
+        await there.set_user_online(1, info("a"))
+        assert await viewer.next() == (1, True, "active")
+        there.status_changed(1, "a", "away", None)
+        await there.flush()
+        assert await viewer.next() == (1, True, "away")
+        await there.set_user_offline(1, "a")
+        assert await viewer.next() == (1, False, None)
+
+
+async def test_a_short_absence_is_not_told(redis: RedisService) -> None:
+    here, viewer = await node(redis), Viewer()
+    await here.set_user_online(1, info("a"))
+    async with room(redis, here, presence_grace_s=60) as one:
+        await one.watch.watch(viewer, [1])
+        viewer.seen.clear()
+        for _ in range(20):
+            await here.set_user_offline(1, "a")
+            await here.set_user_online(1, info("a"))
+        await one.fence()
+        assert viewer.seen == []
+
+
+async def test_offline_is_told_after_the_grace(redis: RedisService) -> None:
+    here, viewer = await node(redis), Viewer()
+    await here.set_user_online(1, info("a"))
+    async with room(redis, here, presence_grace_s=0.05) as one:
+        await one.watch.watch(viewer, [1])
+        viewer.seen.clear()
+        await here.set_user_offline(1, "a")
+        await one.fence()
+        assert viewer.seen == []
+        assert await viewer.next() == (1, False, None)
+
+
+async def test_a_remaining_device_keeps_the_user_online(redis: RedisService) -> None:
+    here, there, viewer = await node(redis), await node(redis), Viewer()
+    await here.set_user_online(1, info("a"))
+    await there.set_user_online(1, info("b"))
+    async with room(redis, here, presence_grace_s=0) as one:
+        await one.watch.watch(viewer, [1])
+        viewer.seen.clear()
+        await here.set_user_offline(1, "a")
+        await one.fence()
+        assert viewer.seen == []
+
+
+async def test_the_death_of_a_node_is_told_when_it_is_reaped(redis: RedisService) -> None:
+    dead, here, viewer = await node(redis), await node(redis), Viewer()
+    await dead.set_user_online(1, info("a"))
+    async with room(redis, here, presence_grace_s=0) as one:
+        await one.watch.watch(viewer, [1])
+        viewer.seen.clear()
+        await crash(redis, dead)
+        await here.reaper.sweep()
+        assert await viewer.next() == (1, False, None)
+
+
+async def test_nothing_comes_after_unwatch(redis: RedisService) -> None:
+    here, viewer, other = await node(redis), Viewer(), Viewer()
+    async with room(redis, here) as one:
+        await one.watch.watch(viewer, [1, 2])
+        await one.watch.watch(other, [1])
+        viewer.seen.clear()
+        other.seen.clear()
+        assert one.watch.unwatch(viewer, [1, 3]) == 1
+        await here.set_user_online(1, info("a"))
+        assert await other.next() == (1, True, "active")
+        assert viewer.seen == []
+
+
+async def test_the_last_watcher_takes_the_subscription_along(redis: RedisService) -> None:
+    here, viewer, other = await node(redis), Viewer(), Viewer()
+    async with room(redis, here) as one:
+        await one.watch.watch(viewer, range(1, 51))
+        await one.watch.watch(other, [1])
+        assert one.subscriber.channel_count == 50
+        one.watch.forget(viewer)
+        one.watch.forget(viewer)
+        assert one.subscriber.channel_count == 1
+        one.watch.forget(other)
+        assert (one.subscriber.channel_count, one.routes) == (0, {})
+        assert (one.watch.statistics().watchers, one.watch.statistics().watched) == (0, 0)
+
+
+async def test_two_who_watch_at_the_same_moment_share_one_read(redis: RedisService) -> None:
+    here, viewers = await node(redis), [Viewer() for _ in range(10)]
+    await here.set_user_online(1, info("a"))
+    async with room(redis, here) as one:
+        await asyncio.gather(*(one.watch.watch(each, [1]) for each in viewers))
+        assert [each.seen for each in viewers] == [[(1, True, "active")]] * 10
+        assert one.subscriber.channel_count == 1
+
+
+async def test_leaving_while_the_first_read_is_under_way(redis: RedisService) -> None:
+    here, viewer = await node(redis), Viewer()
+    async with room(redis, here) as one:
+        watching = asyncio.create_task(one.watch.watch(viewer, [1]))
+        await asyncio.sleep(0)
+        one.watch.forget(viewer)
+        assert await watching == 0
+        assert (viewer.seen, one.subscriber.channel_count) == ([], 0)
+
+
+async def test_a_connection_watches_a_bounded_number(redis: RedisService) -> None:
+    here, viewer = await node(redis), Viewer()
+    async with room(redis, here, max_watched_per_connection=3) as one:
+        await one.watch.watch(viewer, [1, 2])
+        with pytest.raises(WatchLimitError):
+            await one.watch.watch(viewer, [2, 3, 4])
+        assert await one.watch.watch(viewer, [2, 3]) == 3
+
+
+async def test_a_node_watches_a_bounded_number(redis: RedisService) -> None:
+    here, viewer, other = await node(redis), Viewer(), Viewer()
+    async with room(redis, here, max_watched_users=2) as one:
+        await one.watch.watch(viewer, [1, 2])
+        with pytest.raises(UnavailableError):
+            await one.watch.watch(other, [2, 3])
+        assert await one.watch.watch(other, [2]) == 1
+
+
+async def test_a_malformed_payload_is_counted_and_dropped(redis: RedisService) -> None:
+    here, viewer = await node(redis), Viewer()
+    async with room(redis, here) as one:
+        await one.watch.watch(viewer, [1])
+        viewer.seen.clear()
+        bad: Sequence[str] = ("junk", "{}", '{"type":"control"}', "[" * 10_000)
+        for payload in bad:
+            await redis.lean.execute("PUBLISH", redis.keys.presence_channel(1), payload)
+        await one.fence()
+        assert (viewer.seen, one.watch.statistics().malformed) == ([], len(bad))
+
+
+async def test_what_happened_while_redis_was_away_is_told(
+    private_redis_server: RedisServer, key_prefix: str
+) -> None:
+    async with redis_of(private_redis_server, key_prefix) as redis:
+        here, viewer = await node(redis), Viewer()
+        await here.set_user_online(1, info("a"))
+        async with room(redis, here, presence_grace_s=0) as one:
+            await one.watch.watch(viewer, [1, 2])
+            viewer.seen.clear()
+            private_redis_server.kill()
+            await eventually(lambda: not (redis.lean.connected or one.subscriber.connected))
+            with pytest.raises(RedisUnavailableError):
+                await here.statuses([1])
+            private_redis_server.start()
+            async with redis_of(private_redis_server, key_prefix) as another:
+                await another.lean.execute("DEL", redis.keys.online_user(1))
+                await (await node(another)).set_user_online(2, info("b"))
+            assert sorted([await viewer.next(), await viewer.next()]) == [
+                (1, False, None),
+                (2, True, "active"),
+            ]

@@ -1,0 +1,233 @@
+"""文档与代码是同一份契约：``docs/asyncapi.yaml`` 的每一种帧、上限与关闭码都与实现核对。"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jsonschema import Draft7Validator
+
+from meeting_push.model import MailboxView, Principal
+from meeting_push.protocol import frames
+from meeting_push.protocol.codes import CloseCode, may_reconnect
+from meeting_push.protocol.commands import Refused
+from meeting_push.protocol.envelope import ForeignMessage
+from meeting_push.protocol.limits import Limits
+from meeting_push.protocol.session import Session
+from meeting_push.settings import Settings
+from meeting_push.version import __version__
+from meeting_push.websocket.authenticator import MAX_TOKEN_CHARS
+from meeting_push.websocket.handshake import MAX_DEVICE_ID_CHARS, MAX_DEVICE_INFO_CHARS
+from tests.support import asyncapi
+
+Schema = dict[str, Any]
+LARGE = Limits.of(Settings(max_frame_bytes=2**20))
+LIMITS = ("minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems")
+
+
+def tagged(base: type[msgspec.Struct]) -> dict[str, type[msgspec.Struct]]:
+    """``type`` → 结构；会议的帧也从同一个根派生，它们不属于这个文档。"""
+    return {
+        str(struct.__struct_config__.tag): struct
+        for struct in base.__subclasses__()
+        if struct.__module__ == frames.__name__
+    }
+
+
+SERVER_FRAMES = tagged(frames.ServerFrame)
+CLIENT_FRAMES = tagged(frames.ClientFrame)
+#: 不是结构的两种：文本是拼出来的。
+SPLICED = {"new_message", "batch"}
+
+
+# ── 文档自身 ────────────────────────────────────────────────────────────────
+
+
+def test_every_reference_leads_somewhere() -> None:
+    for reference in asyncapi.references(asyncapi.document()):
+        assert asyncapi.resolve(reference), reference
+
+
+def test_the_operations_use_exactly_the_messages_of_the_channel() -> None:
+    used = asyncapi.message_types("send") | asyncapi.message_types("receive")
+    assert used == set(asyncapi.channel()["messages"])
+    assert used == set(asyncapi.document()["components"]["messages"])
+
+
+def test_every_payload_is_a_valid_schema() -> None:
+    for name in asyncapi.document()["components"]["schemas"]:
+        Draft7Validator.check_schema(asyncapi.resolve(f"#/components/schemas/{name}"))
+
+
+@pytest.mark.parametrize("message", sorted(asyncapi.channel()["messages"]))
+def test_the_examples_are_valid(message: str) -> None:
+    schema = asyncapi.schema_of(message)
+    for example in schema.get("examples", []):
+        assert not list(asyncapi.validator(message).iter_errors(example))
+
+
+def test_the_version_is_the_version() -> None:
+    assert asyncapi.document()["info"]["version"] == __version__
+
+
+# ── 与代码核对 ───────────────────────────────────────────────────────────────
+
+
+def test_every_frame_is_documented_and_nothing_else() -> None:
+    assert asyncapi.message_types("send") == SERVER_FRAMES.keys() | SPLICED
+    assert asyncapi.message_types("receive") == CLIENT_FRAMES.keys()
+    assert CLIENT_FRAMES.keys() == frames.CLIENT_FRAME_TYPES
+
+
+@pytest.mark.parametrize("message", sorted(CLIENT_FRAMES))
+def test_a_client_frame_has_the_fields_and_limits_of_the_code(message: str) -> None:
+    documented = asyncapi.schema_of(message)
+    assert fields(documented, LIMITS) == fields(code_schema(CLIENT_FRAMES[message]), LIMITS)
+    assert set(documented["required"]) == set(code_schema(CLIENT_FRAMES[message])["required"])
+
+
+@pytest.mark.parametrize("message", sorted(SERVER_FRAMES))
+def test_a_server_frame_has_the_fields_of_the_code(message: str) -> None:
+    struct, documented = SERVER_FRAMES[message], asyncapi.schema_of(message)
+    assert fields(documented) == sent_fields(struct)
+    assert set(documented["required"]) == always_sent(struct)
+
+
+def test_a_new_message_has_the_fields_of_the_code() -> None:
+    documented = asyncapi.expanded(asyncapi.resolve("#/components/schemas/NewMessage"))
+    head = {"type": shape({"const": "new_message"}), "seq": {"integer"}, "attempt": {"integer"}}
+    tail = sent_fields(frames.NewMessageTail)
+    assert fields(documented) == {**head, **tail}
+    assert set(documented["required"]) == documented["properties"].keys()
+
+
+def test_a_foreign_message_has_the_fields_and_limits_of_the_code() -> None:
+    documented = asyncapi.expanded(asyncapi.resolve("#/components/schemas/ForeignMessage"))
+    assert fields(documented, LIMITS) == fields(code_schema(ForeignMessage), LIMITS)
+    assert set(documented["required"]) == set(code_schema(ForeignMessage)["required"])
+
+
+def test_a_batch_holds_as_many_messages_as_the_code_puts_in() -> None:
+    messages = asyncapi.schema_of("batch")["properties"]["messages"]
+    assert messages["maxItems"] == frames.BATCH_MAX_MESSAGES
+
+
+def test_the_close_codes_are_the_codes() -> None:
+    documented = {
+        int(code): (entry["name"], entry["reconnect"])
+        for code, entry in asyncapi.channel()["x-close-codes"].items()
+    }
+    assert documented == {code: (code.reason, may_reconnect(code)) for code in CloseCode}
+
+
+def test_the_query_has_the_limits_of_the_code() -> None:
+    query = asyncapi.channel()["bindings"]["ws"]["query"]["properties"]
+    assert query["token"]["maxLength"] == MAX_TOKEN_CHARS
+    assert query["device_id"]["maxLength"] == MAX_DEVICE_ID_CHARS
+    assert query["device_info"]["maxLength"] == MAX_DEVICE_INFO_CHARS
+
+
+# ── 收下的恰是文档说可以的 ─────────────────────────────────────────────────────
+
+
+def edges(*limits: int) -> st.SearchStrategy[int]:
+    return st.sampled_from([limit + step for limit in limits for step in (-1, 0, 1)])
+
+
+def texts(*lengths: int) -> st.SearchStrategy[str]:
+    return st.builds(str.__mul__, st.sampled_from("a字\U0001f600"), edges(*lengths))
+
+
+NUMBERS = edges(0, 2**53, -(2**53), 2**63)
+ITEMS = st.one_of(texts(26), NUMBERS, st.none())
+LISTS = st.builds(
+    lambda item, length: [item] * length,
+    ITEMS,
+    st.sampled_from([0, 1, 100, 101, 1000, 1001]),
+)
+VALUES = st.one_of(
+    st.none(),
+    st.booleans(),
+    NUMBERS,
+    texts(1, 26, 64, 128, 256, 8192),
+    st.sampled_from(["active", "away", "busy", "asleep"]),
+    LISTS,
+    st.just({}),
+)
+FIELD_NAMES = sorted({name for frame in CLIENT_FRAMES.values() for name in frame.__struct_fields__})
+CLIENT_FIELDS = st.dictionaries(st.sampled_from([*FIELD_NAMES, "surprise"]), VALUES, max_size=4)
+
+
+@given(st.sampled_from(sorted(CLIENT_FRAMES)), CLIENT_FIELDS)
+def test_the_code_accepts_exactly_what_the_document_allows(
+    message: str, given_fields: dict[str, Any]
+) -> None:
+    frame = {"type": message, **given_fields}
+    assert accepted(frame) == asyncapi.validator(message).is_valid(frame)
+
+
+def accepted(frame: dict[str, Any]) -> bool:
+    command = live_session().receive(json.dumps(frame).encode(), 0)
+    return not (isinstance(command, Refused) and command.code == "invalid_frame")
+
+
+def live_session() -> Session:
+    session = Session(1, "c", LARGE, now=0)
+    session.authenticated(Principal(user_id=1, role="user", issued_at=0, expires_at=10**15))
+    session.welcome(MailboxView(epoch="e", seq=0, entries=()), "d", 0)
+    return session
+
+
+# ── schema 的比较 ─────────────────────────────────────────────────────────────
+
+
+def code_schema(struct: type[msgspec.Struct]) -> Schema:
+    _, components = msgspec.json.schema_components([struct], ref_template="{name}")
+    schema = dict(components[struct.__name__])
+    schema["properties"] = {
+        name: components.get(value.get("$ref", ""), value)
+        for name, value in schema["properties"].items()
+    }
+    for value in schema["properties"].values():
+        choices = value.get("anyOf", [])
+        value.update({"anyOf": [components.get(c.get("$ref", ""), c) for c in choices]})
+    return schema
+
+
+def sent_fields(struct: type[msgspec.Struct]) -> dict[str, Any]:
+    """服务器帧的字段；``omit_defaults`` 的从不以 null 出现。"""
+    shapes = fields(code_schema(struct))
+    if struct.__struct_config__.omit_defaults:
+        return {name: kinds - {"null"} for name, kinds in shapes.items()}
+    return shapes
+
+
+def always_sent(struct: type[msgspec.Struct]) -> set[str]:
+    omitted = struct.__struct_config__.omit_defaults
+    optional = {f.name for f in msgspec.structs.fields(struct) if not f.required and omitted}
+    return {"type", *struct.__struct_fields__} - optional
+
+
+def fields(schema: Schema, limits: tuple[str, ...] = ()) -> dict[str, Any]:
+    return {name: shape(value, limits) for name, value in schema["properties"].items()}
+
+
+def shape(schema: Schema, limits: tuple[str, ...] = ()) -> Any:
+    """可以是哪些 JSON 类型；给了 ``limits`` 就连同上限、枚举与元素。"""
+    if schema.get("anyOf"):
+        return frozenset().union(*(shape(choice, limits) for choice in schema["anyOf"]))
+    kinds = schema.get("type", "string")
+    detail = tuple((name, schema[name]) for name in LIMITS if name in schema and name in limits)
+    values = schema.get("enum", [schema["const"]] if "const" in schema else [])
+    if limits and values:
+        detail += (("enum", tuple(values)),)
+    if limits and "items" in schema:
+        detail += (("items", shape(schema["items"], limits)),)
+    return frozenset(
+        (kind, detail) if limits and kind != "null" else kind
+        for kind in ([kinds] if isinstance(kinds, str) else kinds)
+    )

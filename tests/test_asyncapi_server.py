@@ -1,0 +1,140 @@
+"""真实服务器说出的每一帧都合文档：两种 edge 各走一遍能引出它们的事。"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import jwt
+import pytest
+from redis.asyncio import Redis
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+from websockets.typing import Subprotocol
+
+from tests.support import asyncapi
+from tests.support.people import Frame, Person, register, send
+from tests.support.server_process import TEST_JWT_SECRET, ServerProcess
+
+#: 还没有人发出的帧：有了就从这里去掉。
+NOT_SENT_YET: Final = {"gap"}
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture(params=["native", "asgi"])
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ServerProcess]:
+    with ServerProcess(tmp_path, settings={"edge": request.param}) as process:
+        yield process
+
+
+class Listener:
+    """收下的帧逐一记下；``ask`` 等到想要的那种。"""
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self.frames: list[Frame] = []
+        self._socket = socket
+
+    async def ask(self, wanted: str, **frame: Any) -> Frame:
+        await self._socket.send(json.dumps(frame))
+        return await self.until(wanted)
+
+    async def until(self, wanted: str) -> Frame:
+        while True:
+            text = await asyncio.wait_for(self._socket.recv(), 20)
+            self.frames.append(json.loads(text))
+            if self.frames[-1]["type"] == wanted:
+                return self.frames[-1]
+
+    async def close_code(self) -> int | None:
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                await self.until("nothing")
+        return self._socket.close_code
+
+
+@contextlib.asynccontextmanager
+async def listening(url: str, token: str) -> AsyncIterator[Listener]:
+    protocols = [Subprotocol("meeting-push.v1"), Subprotocol(f"bearer.{token}")]
+    async with connect(url, subprotocols=protocols, proxy=None) as socket:
+        assert socket.subprotocol == "meeting-push.v1"
+        yield Listener(socket)
+
+
+def short_token(user_id: int, ttl_s: int = 50) -> str:
+    now = int(time.time())
+    claims = {"sub": str(user_id), "role": "user", "aud": "meeting-push"}
+    return jwt.encode({**claims, "iat": now, "exp": now + ttl_s}, TEST_JWT_SECRET)
+
+
+async def test_every_frame_of_a_server_fits_the_document(server: ServerProcess) -> None:
+    heard = await conversation(server)
+    for frame in heard:
+        asyncapi.check_server_frame(frame)
+    sent = {frame["type"] for frame in heard}
+    assert sent == asyncapi.message_types("send") - NOT_SENT_YET
+
+
+async def conversation(server: ServerProcess) -> list[Frame]:
+    """两个人把能引出的帧都引出来；最后服务器从容退出。"""
+    alice = await register(server.base_url, "alice")
+    bob = await register(server.base_url, "bob")
+    waiting = await send(server.base_url, alice, [bob], receipt=True, data={"k": [1]}, priority=9)
+    async with (
+        listening(server.ws_url(alice.user_id), alice.token) as sender,
+        listening(
+            server.ws_url(bob.user_id, epoch="another", last_seq=5), short_token(bob.user_id)
+        ) as phone,
+    ):
+        await sender.until("welcome")
+        await phone.until("batch")
+        await phone.until("token_expiring")
+        await requests(phone, waiting, alice, bob)
+        await sender.until("receipt")
+        await live_messages(server, phone, alice, bob)
+        await asyncio.to_thread(server.terminate)
+        assert await phone.close_code() == await sender.close_code() == 4000
+        return sender.frames + phone.frames
+
+
+async def requests(phone: Listener, message_id: str, alice: Person, bob: Person) -> None:
+    await phone.ask("heartbeat_ack", type="heartbeat", timestamp=1, request_id="h")
+    ids = [message_id, "0" * 26]
+    result = await phone.ask("ack_result", type="ack", message_ids=ids, request_id=1)
+    assert (result["accepted"], result["unknown"]) == (1, ["0" * 26])
+    await phone.ask("status_result", type="status", status="busy", request_id="s")
+    await phone.ask("read_sync", type="read", message_ids=[message_id], request_id="r")
+    await phone.ask("presence", type="watch", user_ids=[alice.user_id, 10**9])
+    await phone.ask("watch_result", type="unwatch", user_ids=[10**9], request_id="u")
+    await phone.ask("error", type="dance", request_id="e")
+    await phone.ask("token_refreshed", type="refresh_token", token=bob.token)
+
+
+async def live_messages(server: ServerProcess, phone: Listener, alice: Person, bob: Person) -> None:
+    """经系统接受的一条，与别的进程直接发布的一条。"""
+    await send(server.base_url, alice, [bob], content="字\u2028\U0001f600", message_type="system")
+    await phone.until("new_message")
+    socket = server.directory / "data" / "redis" / "redis.sock"
+    envelope = {"type": "new_message", "message_id": "x", "title": "t", "content": "c"}
+    async with Redis(unix_socket_path=str(socket)) as redis:
+        await redis.publish(f"user:{{{bob.user_id}}}:messages", json.dumps(envelope))
+    assert await phone.until("new_message") == envelope
+
+
+async def test_a_token_is_taken_in_each_documented_way(server: ServerProcess) -> None:
+    token, url = short_token(77), server.ws_url(77)
+    async with connect(url, additional_headers={"Authorization": f"Bearer {token}"}) as header:
+        await welcomed(header)
+    protocols = [Subprotocol("meeting-push.v1"), Subprotocol(f"bearer.{token}")]
+    async with connect(url, subprotocols=protocols) as subprotocol:
+        await welcomed(subprotocol)
+    async with connect(f"{url}?token={token}") as query:
+        await welcomed(query)
+
+
+async def welcomed(socket: ClientConnection) -> None:
+    assert json.loads(await asyncio.wait_for(socket.recv(), 20))["type"] == "welcome"
