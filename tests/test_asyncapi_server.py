@@ -18,7 +18,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
 from tests.support import asyncapi
-from tests.support.people import Frame, Person, register, send
+from tests.support.people import Frame, Person, api_of, register, send
 from tests.support.server_process import TEST_JWT_SECRET, ServerProcess
 
 #: 还没有人发出的帧：有了就从这里去掉。
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.timeout(120)
 
 @pytest.fixture(params=["native", "asgi"])
 def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ServerProcess]:
-    with ServerProcess(tmp_path, settings={"edge": request.param}) as process:
+    with ServerProcess(tmp_path, settings={"edge": request.param, "drain_window_s": 0}) as process:
         yield process
 
 
@@ -126,14 +126,24 @@ async def live_messages(server: ServerProcess, phone: Listener, alice: Person, b
 
 
 async def test_a_token_is_taken_in_each_documented_way(server: ServerProcess) -> None:
-    token, url = short_token(77), server.ws_url(77)
-    async with connect(url, additional_headers={"Authorization": f"Bearer {token}"}) as header:
+    alice = await register(server.base_url, "alice")
+    token, url = alice.token, server.ws_url(alice.user_id)
+    async with connect(url, additional_headers=alice.headers) as header:
         await welcomed(header)
     protocols = [Subprotocol("meeting-push.v1"), Subprotocol(f"bearer.{token}")]
     async with connect(url, subprotocols=protocols) as subprotocol:
         await welcomed(subprotocol)
+    async with connect(f"{url}?ticket={await ticket(server, alice)}") as query:
+        await welcomed(query)
     async with connect(f"{url}?token={token}") as query:
         await welcomed(query)
+
+
+async def ticket(server: ServerProcess, person: Person) -> str:
+    async with api_of(server.base_url, person) as api:
+        answer = await api.post("/auth/ws-ticket")
+    assert answer.status_code == 200, answer.text
+    return str(answer.json()["ticket"])
 
 
 async def welcomed(socket: ClientConnection) -> None:
