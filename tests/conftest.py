@@ -11,9 +11,14 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support.postgres_server import PostgresServer, find_postgres
 from tests.support.redis_server import RedisServer, find_embedded_redis, find_redis7
+
+# 性质测试不测快慢：机器一忙，输入生成得慢不是失败（快慢归 bench/）
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -22,6 +23,8 @@ from .redis_service import RedisService
 
 #: 暂时性失败（Redis 断开）之后等这么久再取。
 RETRY_AFTER_S: Final = 0.2
+#: 关机时隔这么久再叫醒一次。
+WAKE_AGAIN_S: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +105,13 @@ class MessageConsumer:
             await connection.close()
 
     async def drain(self) -> None:
-        """不再取；手上的一批投递并确认之后返回。正空等着的立刻叫醒（叫不醒就等它到时）。"""
+        """不再取；手上的一批投递并确认之后返回。正空等着的立刻叫醒。"""
         self._stopping = True
-        if not self._idle.is_set():
+        while not self._idle.is_set():
+            # 可能恰在两次读取之间，还没阻塞：那一声它听不见，过一会儿再叫
             await self._redis.lean.execute("CLIENT", "UNBLOCK", self._client_id)
-            await self._idle.wait()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._idle.wait(), WAKE_AGAIN_S)
 
     async def _step(self, connection: LeanConnection) -> None:
         try:

@@ -19,6 +19,7 @@ from .figures import FloodOutcome
 from .plan import DisturbancePlan
 
 _CREATED: Final = 201
+_OPEN_TIMEOUT_S: Final = 30.0
 
 
 class _Meeting(msgspec.Struct):
@@ -52,11 +53,14 @@ class MeetingFlood:
 
         :raises BenchError: 服务器关掉了一条：那样就不再是“按上限”
         """
-        async with asyncio.TaskGroup() as group:
-            for one in self._all:
-                group.create_task(self._listen(one))
-            for one in self._speakers:
-                group.create_task(self._speak(one, rate_per_s, text_chars))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for one in self._all:
+                    group.create_task(self._listen(one))
+                for one in self._speakers:
+                    group.create_task(self._speak(one, rate_per_s, text_chars))
+        except* (BenchError, ConnectionClosed) as failures:
+            raise BenchError(f"the meeting was closed: {failures.exceptions[0]}") from None
 
     def outcome(self, seconds: float) -> FloodOutcome:
         return FloodOutcome(
@@ -74,19 +78,17 @@ class MeetingFlood:
             await asyncio.sleep(max(0, due - time.monotonic()))
 
     async def _listen(self, one: ClientConnection) -> None:
-        try:
-            async for text in one:
-                self._frames += 1
-                self._refused += isinstance(text, str) and text.startswith('{"type":"error"')
-        except ConnectionClosed as closed:
-            raise BenchError(f"the meeting was closed: {closed}") from None
+        async for text in one:
+            self._frames += 1
+            self._refused += isinstance(text, str) and text.startswith('{"type":"error"')
+        raise BenchError("closed normally")
 
 
 @contextlib.asynccontextmanager
 async def meeting_flood(
     target: Target, meeting_id: str, user_ids: list[int], plan: DisturbancePlan
 ) -> AsyncIterator[MeetingFlood]:
-    """全部到场；离开时断开。"""
+    """全部到场（收到 welcome）；离开时断开。"""
     url = f"ws://{target.host}:{target.port}/ws/meeting/{meeting_id}"
     async with contextlib.AsyncExitStack() as stack:
         people = [
@@ -94,10 +96,13 @@ async def meeting_flood(
                 connect(
                     url,
                     additional_headers={"Authorization": f"Bearer {target.token(user_id)}"},
+                    open_timeout=_OPEN_TIMEOUT_S,
                     compression=None,
                     ping_interval=None,
                 )
             )
             for user_id in user_ids
         ]
+        for one in people:
+            await asyncio.wait_for(one.recv(), _OPEN_TIMEOUT_S)
         yield MeetingFlood(people[: plan.speakers], people[plan.speakers :])
