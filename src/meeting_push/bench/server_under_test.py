@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from ..errors import ConfigurationError
+from ..launcher import dying_with_us
 from ..settings import load_settings
 from .failure import BenchError
 from .target import Target, loopback_address
@@ -91,7 +92,6 @@ def _environment(target: Target, directory: Path, settings: Mapping[str, object]
         "PORT": str(target.port),
         "DATA_DIR": str(directory / "data"),
         "JWT_SECRET": target.jwt_secret,
-        "DIE_WITH_PARENT": "true",
         **{name.upper(): str(value) for name, value in settings.items()},
     }
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("MEETING_PUSH_")}
@@ -100,8 +100,8 @@ def _environment(target: Target, directory: Path, settings: Mapping[str, object]
 
 def _launch(directory: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
     with (directory / "log").open("wb") as log:
-        return subprocess.Popen(
-            [sys.executable, "-m", "meeting_push", "serve"],
+        return subprocess.Popen(  # noqa: S603 — 参数都是常量
+            dying_with_us(sys.executable, "-m", "meeting_push", "serve"),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -98,6 +98,7 @@ async def meeting_flood(
                     additional_headers={"Authorization": f"Bearer {target.token(user_id)}"},
                     open_timeout=_OPEN_TIMEOUT_S,
                     compression=None,
+                    max_queue=None,  # 不说话的那几段没有人读；读不停，关闭才不用等
                     ping_interval=None,
                 )
             )

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import http.client
-import re
-import time
 from itertools import count
 from typing import Final
 
@@ -18,18 +16,14 @@ from ..accounts import Accounts, make_accounts
 from ..failure import BenchError
 from ..post_connection import PostConnection, post_head
 from ..progress import Steps
-from ..sampler import memory_use
 from ..server_under_test import ServerUnderTest
-from ..target import Target
 from .figures import Disturbance, Mode, Phase, SlowOutcome
 from .neighbours import Neighbours, neighbours
 from .plan import DisturbancePlan
+from .server_watch import ServerWatch, watching
 from .slow_device import SlowDevice, slow_device
 
-_CLOSED: Final = re.compile(r'meeting_push_closes_total\{code="4001"\} ([0-9.]+)')
-_POLL_S: Final = 0.05
 _RETURN_TIMEOUT_S: Final = 60.0
-_CLOSE_TIMEOUT_S: Final = 60.0
 _ORDER: Final[tuple[Mode, ...]] = ("without", "with", "with", "without")
 
 
@@ -77,11 +71,14 @@ class _Run:
 
     async def _phase(self, people: Neighbours, mode: Mode) -> None:
         sent: set[str] = set()
-        async with slow_device(self._server.target, self._slow_id) as device:
+        async with (
+            watching(self._server) as watch,
+            slow_device(self._server.target, self._slow_id) as device,
+        ):
             sending = asyncio.create_task(self._keep_sending(sent))
             try:
                 if mode == "with":
-                    closing = asyncio.create_task(self._stop_reading(device))
+                    closing = asyncio.create_task(self._stop_reading(device, watch))
                     latencies = await people.measure(self._plan.phase_s)
                     closed_after_s, growth = await closing
                 else:
@@ -105,26 +102,11 @@ class _Run:
         async with slow_device(self._server.target, self._slow_id) as device:
             return await device.wait_for(message_ids, _RETURN_TIMEOUT_S)
 
-    async def _stop_reading(self, device: SlowDevice) -> tuple[float, int]:
+    async def _stop_reading(self, device: SlowDevice, watch: ServerWatch) -> tuple[float, int]:
         """停止读取，直到服务器关闭它：用时（秒）与期间内存的增长（最高点）。"""
         await asyncio.sleep(1)
-        before, closes = self._memory(), await self._closes()
         await device.stop_reading()
-        start, peak = time.monotonic(), before
-        while await self._closes() == closes:
-            if time.monotonic() - start > _CLOSE_TIMEOUT_S:
-                raise BenchError("the slow consumer was never closed")
-            peak = max(peak, self._memory())
-            await asyncio.sleep(_POLL_S)
-        return time.monotonic() - start, peak - before
-
-    def _memory(self) -> int:
-        pid = self._server.pid
-        return memory_use(pid).pss if pid is not None else 0
-
-    async def _closes(self) -> float:
-        found = _CLOSED.search(await asyncio.to_thread(_metrics, self._server.target))
-        return float(found[1]) if found else 0
+        return await watch.one_more_close()
 
     async def _keep_sending(self, sent: set[str]) -> None:
         """不停地给它发大消息；记下每一条。"""
@@ -151,14 +133,3 @@ class _Run:
 def _require_all(missing: int, sent: set[str]) -> None:
     if missing:
         raise BenchError(f"{missing} of {len(sent)} messages never came")
-
-
-def _metrics(target: Target) -> str:
-    connection = http.client.HTTPConnection(target.host, target.port, timeout=10)
-    try:
-        connection.request("GET", "/metrics", headers={"Connection": "close"})
-        return connection.getresponse().read().decode()
-    except (OSError, http.client.HTTPException) as error:
-        raise BenchError(f"/metrics does not answer: {error!r}") from None
-    finally:
-        connection.close()

@@ -17,7 +17,7 @@ from ..target import Target
 from .cases import case_name, run_case
 from .figures import EdgeFuzz, Ordeal
 from .finding import Finding
-from .floods import FLOODS
+from .floods import FLOODS, half_open
 from .plan import FuzzPlan
 from .vitals import Doctor, Vitals
 from .witness import Witness, living, witness
@@ -48,6 +48,8 @@ class _Fuzzer:
             await self._endure(one, "quiet", asyncio.sleep(plan.quiet_s))
             with self._steps.step(f"{self._edge}: warm-up") as on_progress:
                 await self._cases(-plan.warm_cases, 0, on_progress)
+                # 堆第一次长到一万条连接那么大，不是泄漏；第二次还长才是
+                await self._flood(half_open(target, plan, Random(plan.seed)))
             before = await self._doctor.examine()
             with self._steps.step(f"{self._edge}: {plan.cases} cases") as on_progress:
                 await self._endure(one, "cases", self._cases(0, plan.cases, on_progress))
