@@ -17,7 +17,9 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
+from meeting_push.redis.keys import Keys
 from tests.support import asyncapi
+from tests.support.eventually import eventually
 from tests.support.people import Frame, Person, api_of, register, send
 from tests.support.server_process import TEST_JWT_SECRET, ServerProcess
 
@@ -84,6 +86,7 @@ async def conversation(server: ServerProcess) -> list[Frame]:
     alice = await register(server.base_url, "alice")
     bob = await register(server.base_url, "bob")
     waiting = await send(server.base_url, alice, [bob], receipt=True, data={"k": [1]}, priority=9)
+    await in_mailbox(server, bob)
     async with (
         listening(server.ws_url(alice.user_id), alice.token) as sender,
         listening(
@@ -99,6 +102,16 @@ async def conversation(server: ServerProcess) -> list[Frame]:
         await asyncio.to_thread(server.terminate)
         assert await phone.close_code() == await sender.close_code() == 4000
         return sender.frames + phone.frames
+
+
+async def in_mailbox(server: ServerProcess, owner: Person) -> None:
+    """等到有一条在信箱里：此后连接的设备从 ``batch`` 收到它。"""
+    async with redis_of(server) as redis:
+        await eventually(lambda: redis.zcard(Keys().mailbox(owner.user_id)))
+
+
+def redis_of(server: ServerProcess) -> Redis:
+    return Redis(unix_socket_path=str(server.directory / "data" / "redis" / "redis.sock"))
 
 
 async def requests(phone: Listener, message_id: str, alice: Person, bob: Person) -> None:
@@ -118,9 +131,8 @@ async def live_messages(server: ServerProcess, phone: Listener, alice: Person, b
     """经系统接受的一条，与别的进程直接发布的一条。"""
     await send(server.base_url, alice, [bob], content="字\u2028\U0001f600", message_type="system")
     await phone.until("new_message")
-    socket = server.directory / "data" / "redis" / "redis.sock"
     envelope = {"type": "new_message", "message_id": "x", "title": "t", "content": "c"}
-    async with Redis(unix_socket_path=str(socket)) as redis:
+    async with redis_of(server) as redis:
         await redis.publish(f"user:{{{bob.user_id}}}:messages", json.dumps(envelope))
     assert await phone.until("new_message") == envelope
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
-from sqlalchemy import text, update
+from sqlalchemy import text
 from ulid import ULID
 
 from meeting_push.model import DeliveryStatus, Message, RecipientState, Sender
@@ -17,7 +17,6 @@ from meeting_push.storage.inbox import InboxRepository
 from meeting_push.storage.messages import MessageRepository
 from meeting_push.storage.recipients import RecipientRepository, first_id_at
 from meeting_push.storage.rows import DeliveryCounts, InboxItem, StoredResponse
-from meeting_push.storage.tables import message_recipients
 
 NOW = 1_800_000_000_000
 
@@ -180,15 +179,6 @@ async def test_a_repeated_ack_keeps_the_first_times(
     assert await recipients.record_delivered([(sent.message_id, 1, 11, 21)]) == 0
     [state] = (await recipients.page(sent.message_id)).items
     assert (state.sent_at, state.delivered_at) == (10, 20)
-
-
-async def test_a_failed_recipient_is_not_overwritten(
-    database: Database, recipients: RecipientRepository
-) -> None:
-    [sent] = await accept(database, (message(), [1]))
-    async with database.transaction() as connection:
-        await connection.execute(update(message_recipients).values(status="failed"))
-    assert await recipients.record_delivered([(sent.message_id, 1, 10, 20)]) == 0
 
 
 async def test_acks_are_counted_once_whatever_else_is_in_the_batch(

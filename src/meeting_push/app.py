@@ -32,14 +32,17 @@ from .redis.address import RedisAddress
 from .redis.embedded import EmbeddedRedis
 from .redis.keys import Keys
 from .redis.meeting_bus import MeetingBus
+from .redis.outcomes import Outcomes
 from .redis.subscriber import Subscriber
 from .router.auth_manage import auth_router, revocation_router, ticket_router
 from .router.body_limit import BodyLimit
+from .router.delivery_manage import delivery_router
 from .router.errors import install_error_handlers
 from .router.meeting_manage import meeting_router, meeting_socket_router
 from .router.message_manage import message_router, user_messages_router
 from .router.ops import ops_endpoint, ops_router
 from .router.presence_manage import presence_router
+from .router.queue_manage import queue_router
 from .router.security import Security
 from .router.stats_manage import stats_router
 from .router.web import web_router
@@ -47,10 +50,12 @@ from .samples import (
     canary_samples,
     control_samples,
     edge_samples,
+    expiry_samples,
     meeting_samples,
     presence_samples,
     process_samples,
     push_samples,
+    retry_samples,
     seat_samples,
     worker_samples,
 )
@@ -59,9 +64,12 @@ from .services.auth_service import AuthService
 from .services.consumer_progress import ConsumerProgress
 from .services.control_channel import ControlChannel, Kick
 from .services.credentials import Credentials
+from .services.dead_letters import DeadLetters
 from .services.delivery_confirmation_service import DeliveryConfirmationService
+from .services.delivery_failures import DeliveryFailures
 from .services.device_seats import DeviceSeats, Replace
 from .services.draft_rules import DraftRules
+from .services.expiry_sweeper import ExpirySweeper
 from .services.known_users import KnownUsers
 from .services.meeting_desk import MeetingDesk
 from .services.meeting_service import MeetingRules, MeetingService, MeetingStores
@@ -73,7 +81,9 @@ from .services.offline_message_queue import OfflineMessageQueue
 from .services.online_status_service import OnlineStatusService
 from .services.outbox_relay import OutboxRelay
 from .services.presence_watch import PresenceWatch
+from .services.receipts import Receipts
 from .services.redis_service import RedisService
+from .services.retry_service import RetryService
 from .services.revocations import Revocations, Revoke
 from .services.secret_file import signing_secret
 from .services.stored_bodies import StoredBodies
@@ -84,7 +94,9 @@ from .storage.idempotency import IdempotencyRepository
 from .storage.inbox import InboxRepository
 from .storage.meetings import MeetingRepository
 from .storage.messages import MessageRepository
+from .storage.outcomes import OutcomeRepository
 from .storage.recipients import RecipientRepository
+from .storage.reports import DeliveryReports
 from .storage.transcripts import TranscriptRepository
 from .storage.users import UserRepository
 from .supervision import Supervisor
@@ -144,6 +156,7 @@ class MeetingPush:
             directory=KnownUsers(directory or UserRepository(self.database)),
         )
         self.recipients = RecipientRepository(self.database)
+        self.outcomes = OutcomeRepository(self.database)
 
     def _redis_parts(self, settings: Settings) -> None:
         self._embedded = None if settings.redis_url else EmbeddedRedis(settings.data_dir)
@@ -180,14 +193,17 @@ class MeetingPush:
         )
         bodies = StoredBodies(self.stores.messages)
         self.mailbox = OfflineMessageQueue(self.redis, bodies, settings)
+        receipts = Receipts(self.publisher)
         self.confirmation = DeliveryConfirmationService(
             redis=self.redis,
             recipients=self.recipients,
+            reports=DeliveryReports(self.database),
             mailbox=self.mailbox,
-            publisher=self.publisher,
+            receipts=receipts,
             flush_ms=settings.ack_flush_ms,
             status_ttl_s=settings.message_ttl_s,
         )
+        self._outcome_path(settings, receipts)
         self.relay = OutboxRelay(
             messages=self.stores.messages,
             queue=self.queue,
@@ -208,6 +224,33 @@ class MeetingPush:
         self.consumers = ConsumerPool(
             [self._consumer(index, settings) for index in range(settings.consumer_tasks)],
             self.queue,
+        )
+
+    def _outcome_path(self, settings: Settings, receipts: Receipts) -> None:
+        """没有等到确认的：重试、失败、过期。"""
+        outcomes = Outcomes(self.redis.lean, self.redis.keys, settings.message_ttl_s * 1000)
+        self.failures = DeliveryFailures(
+            outcomes=outcomes,
+            record=self.outcomes,
+            recipients=self.recipients,
+            mailbox=self.mailbox,
+            receipts=receipts,
+        )
+        self.retries = RetryService(
+            outcomes=outcomes,
+            record=self.outcomes,
+            failures=self.failures,
+            max_attempts=len(settings.retry_delays_s),
+        )
+        self.dead_letters = DeadLetters(self.redis, self.failures)
+        self.expiry = ExpirySweeper(
+            redis=self.redis,
+            outcomes=outcomes,
+            record=self.outcomes,
+            dead_letters=self.dead_letters,
+            receipts=receipts,
+            node_id=self.node_id,
+            interval_s=settings.expiry_interval_s,
         )
 
     def _consumer(self, index: int, settings: Settings) -> MessageConsumer:
@@ -246,6 +289,7 @@ class MeetingPush:
                 presence=self.presence,
                 reads=self.messages,
                 watches=self.watch,
+                retries=self.retries,
             ),
             keys=self.redis.keys,
             limits=Limits.of(settings),
@@ -319,10 +363,12 @@ class MeetingPush:
         if self.settings.role.serves_api:
             self.health.add("meetings", self._check_meetings)
             self.metrics.add(lambda: meeting_samples(self.meeting_hub.statistics()))
+            self.metrics.add(lambda: retry_samples(self.retries))
         if self.settings.role.delivers:
             progress = ConsumerProgress(self.consumers, self.queue, self.settings.consumer_stall_s)
             self.health.add("consumers", progress.check)
             self.metrics.add(lambda: worker_samples(self.consumers.statistics()))
+            self.metrics.add(lambda: expiry_samples(self.expiry))
 
     def _observe_edge(self) -> None:
         health, metrics, canary = self.health, self.metrics, self.hearing.canary
@@ -369,6 +415,16 @@ class MeetingPush:
             api.include_router(presence_router(self.presence, self.control, security))
             api.include_router(stats_router(self.reports, self.queue, self._count_online, security))
             api.include_router(meeting_router(self.meetings, security.current_principal))
+            api.include_router(
+                delivery_router(
+                    self.confirmation,
+                    self.failures,
+                    self.mailbox,
+                    security.current_principal,
+                    security.require_admin,
+                )
+            )
+            api.include_router(queue_router(self.queue, self.dead_letters, security.require_admin))
             router.include_router(api)
             router.include_router(meeting_socket_router(self.meeting_hub))
             router.include_router(web_router())
@@ -411,6 +467,7 @@ class MeetingPush:
         start("outbox-mark", self.relay.run_mark)
         if role.delivers:
             self.consumers.start(self._supervisor)
+            start("expiry-sweep", self.expiry.run)
         if role.holds_sockets:
             await self._start_edge(stack)
         if role.serves_api:
@@ -431,6 +488,7 @@ class MeetingPush:
         for channel in own:
             await self.subscriber.subscribe_channel(channel)
         self._supervisor.start("confirm", self.confirmation.run)
+        self._supervisor.start("retry", self.retries.run)
         self._supervisor.start("heartbeat-sweep", self.manager.heartbeat.run)
         self._supervisor.start("seats", self.seats.run)
         self._supervisor.start("seat-renewal", self.seats.run_renewal)

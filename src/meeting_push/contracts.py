@@ -23,6 +23,7 @@ from .model import (
     Segment,
     Utterance,
 )
+from .protocol.retry import Overdue
 
 #: 收到频道上一条消息时的回调：(频道, 原文)。同步、不得抛出、不得阻塞。
 ChannelHandler = Callable[[bytes, bytes], None]
@@ -30,6 +31,10 @@ ChannelHandler = Callable[[bytes, bytes], None]
 ChannelRoute = Callable[[bytes], bool]
 #: 一条正要推出去的实时帧：(原文, (seq, message_id), 现在的毫秒)。同步、不得抛出。
 PushObserver = Callable[[bytes, tuple[int, str] | None, int], None]
+
+
+#: 一条登记的结果：(message_id, 推到了第几次；None = 不必再等)。
+RetrySettled = Callable[[str, int | None], None]
 
 
 class TokenVerifier(Protocol):
@@ -136,6 +141,18 @@ class Seats(Protocol):
 
     def release(self, user_id: int, connection_id: str) -> None:
         """让出；立即返回，稍后成批写入。没占过也无害。"""
+        ...
+
+
+class RetrySink(Protocol):
+    """等不到确认的推送的去处。由 ``RetryService`` 实现。"""
+
+    def claim(self, user_id: int, overdue: Sequence[Overdue], settle: RetrySettled) -> None:
+        """登记；立即返回，稍后成批认领：一个用户的一次重试，不论几台设备、几个节点只有一次。
+
+        认领到的经延迟队列以原来的 seq 再推；用完次数的记为 failed。每条的结果交给 ``settle``
+        （同步、不得抛出；连接可能已关闭）。Redis 不在时留着重试；进程死掉则由信箱补发代替。
+        """
         ...
 
 

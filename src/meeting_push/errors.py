@@ -144,6 +144,12 @@ class QueueFullError(RateLimitedError):
     code = "queue_full"
 
 
+class MessageExpiredError(MeetingPushError):
+    """消息已过有效期：任何一站都不再投递它，也不能再入队。"""
+
+    code = "message_expired"
+
+
 class UnavailableError(MeetingPushError):
     """依赖的部件暂时不可用；没有接受任何东西。"""
 

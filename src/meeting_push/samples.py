@@ -10,9 +10,11 @@ from .monitoring.metrics import Sample
 from .services.canary import CanaryStatistics, Hearing
 from .services.control_channel import ControlStatistics
 from .services.device_seats import DeviceSeats
+from .services.expiry_sweeper import ExpirySweeper
 from .services.message_consumer import ConsumerStatistics
 from .services.online_status_service import PresenceStatistics
 from .services.presence_watch import WatchStatistics
+from .services.retry_service import RetryService
 from .websocket.meeting.statistics import MeetingStatistics
 from .websocket.statistics import EdgeStatistics
 
@@ -125,3 +127,15 @@ def meeting_samples(hub: MeetingStatistics) -> Iterator[Sample]:
         yield Sample("meeting_drops", "counter", "frames dropped", count, {"reason": reason})
     for code, count in hub.closes.items():
         yield Sample("meeting_closes", "counter", "closed by us", count, {"code": str(code)})
+
+
+def retry_samples(retries: RetryService) -> Iterator[Sample]:
+    """网关：认领到的重试、放弃的登记、用完次数的失败。"""
+    yield Sample("retries", "counter", "retries claimed", retries.retried)
+    yield Sample("retry_claims_dropped", "counter", "claims given up", retries.dropped)
+    yield Sample("no_acks", "counter", "deliveries failed without an ack", retries.failed)
+
+
+def expiry_samples(expiry: ExpirySweeper) -> Iterator[Sample]:
+    """工人：记为过期的收件人。"""
+    yield Sample("recipients_expired", "counter", "recipients expired", expiry.expired)

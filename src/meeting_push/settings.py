@@ -21,6 +21,7 @@ DevicePolicy = Literal["reject", "evict_oldest", "replace_same_device"]
 TokenSource = Literal["header", "subprotocol", "ticket", "query"]
 #: WebSocket 的令牌可以从哪里来；先找到者胜，就按这个次序。
 TOKEN_SOURCES: Final[tuple[TokenSource, ...]] = ("header", "subprotocol", "ticket", "query")
+RetryDelays = Annotated[tuple[PositiveSeconds, ...], Field(min_length=1, max_length=10)]
 
 
 class Role(StrEnum):
@@ -156,6 +157,8 @@ class Settings(BaseSettings):
     relay_interval_s: PositiveSeconds = 1
     relay_grace_s: Annotated[float, Field(ge=0)] = 5
     ack_flush_ms: Annotated[float, Field(ge=0)] = 5
+    retry_delays_s: RetryDelays = (60, 300, 900)  # 没有确认：依次等这么久再推，用完即 failed
+    expiry_interval_s: PositiveSeconds = 5
 
     # 在线状态
     node_lease_s: Annotated[int, Field(ge=1, le=30)] = 20

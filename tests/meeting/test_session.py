@@ -70,7 +70,7 @@ def test_a_heartbeat_puts_off_the_timeout() -> None:
 def test_an_expiring_token_is_warned_of_once_then_4004() -> None:
     one = session(heartbeat_timeout_s=1_000)
     one.principal = Principal(1, "user", 0, 100_000)
-    assert one.next_tick() == 40_000
+    assert one.next_tick(0) == 40_000
     assert isinstance(one.tick(40_000), Reply)
     assert one.tick(40_001) is None
     expired = one.tick(100_000)

@@ -6,6 +6,7 @@ from msgspec import Struct
 
 from ..model import Ack, PresenceStatus
 from .codes import CloseCode
+from .retry import Overdue
 
 RequestIdValue = str | int | None
 
@@ -63,6 +64,12 @@ class Watch(Command, frozen=True):
 class Unwatch(Command, frozen=True):
     user_ids: list[int]
     request_id: RequestIdValue
+
+
+class Unanswered(Command, frozen=True):
+    """这些推送等不到确认：交给 ``RetrySink``，结果以 ``RetryLadder.settle`` 回来。"""
+
+    overdue: list[Overdue]
 
 
 class Refused(Command, frozen=True):

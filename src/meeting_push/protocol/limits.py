@@ -49,6 +49,8 @@ class Limits:
     #: 连接已升级、Redis 却不可用时，开着 socket 等多久才以 4007 放弃。
     open_timeout_s: float
     arrivals: ArrivalLimits
+    #: 第 n 次推送之后等多久没有确认才重试。
+    retry_delays_ms: tuple[int, ...]
 
     @property
     def held_max_bytes(self) -> int:
@@ -76,4 +78,5 @@ class Limits:
             close_linger_ms=int(settings.handshake_timeout_s * 1000),
             open_timeout_s=settings.redis_timeout_s * 2,
             arrivals=ArrivalLimits.of(settings),
+            retry_delays_ms=tuple(int(delay * 1000) for delay in settings.retry_delays_s),
         )

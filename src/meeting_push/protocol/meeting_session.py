@@ -166,7 +166,10 @@ class MeetingSession:
         self._warned = True
         return Reply(encode(TokenExpiring(token_expires_at=expires_at)))
 
-    def next_tick(self) -> int:
+    def unanswered(self, now: int) -> Command | None:
+        """会议没有确认，也就没有等不到的确认。"""
+
+    def next_tick(self, now: int) -> int:
         """最早何时需要再 ``tick``。"""
         due = self.last_heartbeat + self._limits.line.heartbeat_timeout_ms + 1
         if self.principal is None:

@@ -30,6 +30,7 @@ from .commands import (
     Refused,
     Reply,
     RequestIdValue,
+    Unanswered,
     Unwatch,
     Watch,
 )
@@ -57,6 +58,7 @@ from .frames import (
 )
 from .held import HeldFrames
 from .limits import Limits
+from .retry import Fresh, RetryLadder
 from .sent import SentSeqs
 
 #: 令牌到期前多久提醒。
@@ -89,15 +91,16 @@ class Session:
         "_held",
         "_limits",
         "_sent",
-        "_unacked",
         "_warned",
         "connection_id",
         "epoch",
         "last_heartbeat",
+        "late",
         "missed",
         "newest",
         "phase",
         "token_expires_at",
+        "unacked",
         "user_id",
     )
 
@@ -114,8 +117,9 @@ class Session:
         self.missed = False
         self._limits = limits
         self._sent = SentSeqs()
-        #: 推过而未确认的：message_id → (seq, 最近一次推的时刻)，按推的次序。
-        self._unacked: dict[str, tuple[int, int]] = {}
+        #: 推过一次而未确认的；等得太久的由 ``late.overdue`` 移进 ``late``。
+        self.unacked: Fresh = {}
+        self.late = RetryLadder(limits.retry_delays_ms, limits.max_unacked)
         self._held: HeldFrames | None = None
         self._warned = False
         self._bad: list[int] | None = None
@@ -157,7 +161,7 @@ class Session:
             return []
         self.epoch = view.epoch
         self._sent = SentSeqs()
-        self._unacked = {}  # 旧 epoch 的 seq 不可再用于 upto；按 id 的确认走核实
+        self._forget_unacked()  # 旧 epoch 的 seq 不可再用于 upto；按 id 的确认走核实
         return self._resync("epoch_changed")
 
     def _resync(self, reason: str | None) -> list[bytes]:
@@ -224,14 +228,19 @@ class Session:
 
     def _account(self, frame: bytes, key: FrameKey, now: int) -> bool:
         """记账；推过的只有重试（attempt > 0）才可再推。"""
-        if not self._sent.add(key[0]) and peek_attempt(frame) == 0:
-            return False
-        self._remember(key, now)
-        return True
+        if self._sent.add(key[0]):
+            self._remember(key, now)
+            return True
+        attempt = peek_attempt(frame)
+        if attempt:
+            seq, message_id = key
+            self.unacked.pop(message_id, None)
+            self.late.put(message_id, attempt, (seq, now), now)
+        return attempt > 0
 
     def _remember(self, key: FrameKey, now: int) -> None:
         seq, message_id = key
-        unacked = self._unacked
+        unacked = self.unacked
         unacked[message_id] = (seq, now)
         if len(unacked) > self._limits.max_unacked:
             self._forget_oldest()
@@ -241,8 +250,8 @@ class Session:
     def _forget_oldest(self) -> None:
         """一次忘掉十六分之一：从 dict 头上逐个删要反复跨过空槽。"""
         count = self._limits.max_unacked // 16 + 1
-        for message_id in tuple(islice(self._unacked, count)):
-            del self._unacked[message_id]
+        for message_id in tuple(islice(self.unacked, count)):
+            del self.unacked[message_id]
 
     def _hold(self, frame: bytes, key: FrameKey | None) -> Pushed:
         if self.phase is Phase.CLOSED:
@@ -302,7 +311,7 @@ class Session:
         acks: list[Ack] = []
         unverified: list[str] = []
         for message_id in dict.fromkeys(frame.message_ids):
-            pushed = self._unacked.pop(message_id, None)
+            pushed = self.unacked.pop(message_id, None) or self.late.pop(message_id)
             if pushed is None:
                 unverified.append(message_id)
             else:
@@ -315,12 +324,12 @@ class Session:
         """恰是这条连接上推过的、seq 不超过 ``upto`` 的；紧急的可能先到，所以逐个看。"""
         covered = [
             Ack(message_id, seq, sent_at, now)
-            for message_id, (seq, sent_at) in self._unacked.items()
+            for message_id, (seq, sent_at) in self.unacked.items()
             if seq <= upto
         ]
         for ack in covered:
-            del self._unacked[ack.message_id]
-        return covered
+            del self.unacked[ack.message_id]
+        return covered + [Ack(*late, now) for late in self.late.pop_upto(upto)]
 
     def _request(
         self, frame: StatusFrame | ReadFrame | RefreshTokenFrame | WatchFrame | UnwatchFrame
@@ -376,9 +385,17 @@ class Session:
         self._warned = True
         return Reply(encode(TokenExpiring(token_expires_at=expires_at)))
 
-    def next_tick(self) -> int:
-        """最早何时需要再 ``tick``。"""
-        due = self.last_heartbeat + self._limits.heartbeat_timeout_ms + 1
+    def unanswered(self, now: int) -> Unanswered | None:
+        """推了太久还没有确认的。"""
+        overdue = self.late.overdue(self.unacked, now)
+        return Unanswered(overdue) if overdue else None
+
+    def next_tick(self, now: int) -> int:
+        """最早何时需要再 ``tick``、再问 ``unanswered``。"""
+        due = min(
+            self.last_heartbeat + self._limits.heartbeat_timeout_ms + 1,
+            self.late.next_overdue(self.unacked, now),
+        )
         if self.token_expires_at is None:
             return due
         notice = 0 if self._warned else EXPIRY_NOTICE_MS
@@ -387,8 +404,12 @@ class Session:
     def close(self) -> None:
         """结束；幂等。账目随之丢弃：未确认的仍在信箱里。"""
         self.phase = Phase.CLOSED
-        self._unacked = {}
+        self._forget_unacked()
         self._held = None
+
+    def _forget_unacked(self) -> None:
+        self.unacked = {}
+        self.late.clear()
 
     def _require(self, phase: Phase) -> None:
         if self.phase is not phase:

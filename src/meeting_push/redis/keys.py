@@ -80,6 +80,11 @@ class Keys:
         return f"{self.prefix}dead_letter_queue"
 
     @property
+    def expiry_turn(self) -> str:
+        """谁拿到它，谁做这一轮的过期清理。"""
+        return f"{self.prefix}expiry_turn"
+
+    @property
     def broadcast_log(self) -> str:
         return f"{self.prefix}broadcast_log"
 

@@ -8,26 +8,30 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from loguru import logger
 
 from ..clock import Clock, now_ms
-from ..errors import MeetingPushError, NotFoundError
+from ..errors import InvalidInputError, MeetingPushError, NotFoundError
 from ..model import Ack, AckOutcome, DeliveryStatus, Message
-from ..protocol import frames
 from ..redis.scripts import Script
 from ..storage.recipients import DeliveredRow, RecipientRepository
-from ..storage.rows import DeliveryCounts, RecipientPage
-from .message_publisher import MessagePublisher
+from ..storage.reports import DeliveryReports
+from ..storage.rows import DeliveryCounts, FailedDelivery, RecipientPage
+from .delivery_statistics import DeliveryStatistics, user_statistics
 from .offline_message_queue import OfflineMessageQueue
+from .receipts import Receipt, Receipts
 from .redis_service import RedisService
 
 _confirm: Final = Script("confirm")
 #: 一批至多这么多行：一条 SQL 与一段 Lua 的合适大小。
 BATCH_ROWS: Final = 2_000
 RETRY_AFTER_S: Final = 0.5
+DAY_S: Final = 86_400
+#: 状态表至少比消息多活这么久。
+KEEP_STATUS_MS: Final = 3_600_000
 
 
 class DeliveryConfirmationService:
@@ -38,22 +42,24 @@ class DeliveryConfirmationService:
         *,
         redis: RedisService,
         recipients: RecipientRepository,
+        reports: DeliveryReports,
         mailbox: OfflineMessageQueue,
-        publisher: MessagePublisher,
+        receipts: Receipts,
         flush_ms: float,
         status_ttl_s: int,
         clock: Clock = now_ms,
     ) -> None:
         self._redis = redis
         self._recipients = recipients
+        self._reports = reports
         self._mailbox = mailbox
-        self._publisher = publisher
+        self._receipts = receipts
         self._flush_s = flush_ms / 1000
         self._status_ttl_ms = status_ttl_s * 1000
         self._clock = clock
         self._rows: list[DeliveredRow] = []
         #: 已记进 Redis、等 SQL 也记下才发的回执（见 confirm.lua 的返回值）
-        self._receipts: list[bytes] = []
+        self._unsent: list[bytes] = []
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -70,22 +76,38 @@ class DeliveryConfirmationService:
     ) -> AckOutcome:
         now = self._clock() if now is None else now
         held, acked, unknown = await self._mailbox.contains(user_id, message_ids)
+        late = await self._late(user_id, acked)
         # 不在本连接推过：推送时刻不得而知，以确认时刻为上界
-        self.record(
-            user_id, [Ack(message_id, seq=0, sent_at=now, acked_at=now) for message_id in held]
-        )
+        self.record(user_id, [Ack(i, seq=0, sent_at=now, acked_at=now) for i in (*held, *late)])
         return AckOutcome(len(held) + len(acked), tuple(unknown))
 
+    async def _late(self, user_id: int, message_ids: Sequence[str]) -> list[str]:
+        """早已不在信箱、却不是因为确认：失败或过期之后才来的确认，仍然算数。"""
+        key = self._redis.keys.delivery_status
+        states = await self._redis.lean.execute_many(
+            [("HGET", key(message_id), f"u:{user_id}") for message_id in message_ids]
+        )
+        return [
+            message_id
+            for message_id, state in zip(message_ids, states, strict=True)
+            if state is not None and not state.startswith(b"delivered")
+        ]
+
     async def open_status(self, batch: Sequence[tuple[Message, Sequence[int]]]) -> None:
-        """入队时开一张状态表：总数、发送者、要不要回执。"""
+        """入队时开一张状态表：总数、发送者、要不要回执，以及重试所需的优先级与有效期。"""
         replies = []
         for message, recipients in batch:
             key = self._redis.keys.delivery_status(message.message_id)
-            fields: list[str | int] = ["total", len(recipients), "sender_id", message.sender.id]
+            fields: list[str | int] = [
+                *("total", len(recipients), "sender_id", message.sender.id),
+                *("priority", message.priority, "expires_at", message.expires_at),
+            ]
             if message.receipt:
                 fields += ["receipt_to", message.sender.id]
             replies.append(self._redis.lean.execute("HSET", key, *fields))
-            replies.append(self._redis.lean.execute("PEXPIRE", key, self._status_ttl_ms))
+            # 预约在很久以后的，也要活到过期清理之后
+            until = max(self._clock() + self._status_ttl_ms, message.expires_at + KEEP_STATUS_MS)
+            replies.append(self._redis.lean.execute("PEXPIREAT", key, until))
         await asyncio.gather(*replies)
 
     # ── 写入 ────────────────────────────────────────────────────────────────
@@ -110,7 +132,7 @@ class DeliveryConfirmationService:
     async def _flush_batch(self) -> None:
         batch = self._rows[:BATCH_ROWS]
         try:
-            self._receipts += await self._record_in_redis(batch)
+            self._unsent += await self._record_in_redis(batch)
             await self._recipients.record_delivered(batch)
             await self._mailbox.remove(_by_user(batch))
         except MeetingPushError as error:
@@ -118,8 +140,8 @@ class DeliveryConfirmationService:
             await asyncio.sleep(RETRY_AFTER_S)
             return
         del self._rows[: len(batch)]
-        receipts, self._receipts = self._receipts, []
-        await self._send_receipts(receipts)
+        unsent, self._unsent = self._unsent, []
+        await self._receipts.send(_receipts(unsent), DeliveryStatus.DELIVERED)
 
     async def _record_in_redis(self, batch: Sequence[DeliveredRow]) -> list[bytes]:
         flat = [value for row in batch for value in row]
@@ -127,20 +149,6 @@ class DeliveryConfirmationService:
             self._redis.lean, [], [self._redis.keys.prefix, self._status_ttl_ms, *flat]
         )
         return list(receipts)
-
-    async def _send_receipts(self, flat: Sequence[bytes]) -> None:
-        for index in range(0, len(flat), 4):
-            message_id, sender, user_id, acked_at = flat[index : index + 4]
-            frame = frames.Receipt(
-                message_id=message_id.decode(),
-                recipient_id=int(user_id),
-                status=DeliveryStatus.DELIVERED,
-                timestamp=int(acked_at),
-            )
-            try:
-                await self._publisher.publish_frame(int(sender), frames.encode(frame))
-            except MeetingPushError as error:  # 回执是瞬时的：状态已记录，可以查询
-                logger.bind(code=error.code).warning("receipt_lost")
 
     # ── 查询 ────────────────────────────────────────────────────────────────
 
@@ -155,6 +163,40 @@ class DeliveryConfirmationService:
         if not counts.total:
             raise NotFoundError("no such message")
         return counts, await self._recipients.page(message_id, cursor, limit)
+
+    async def get_user_delivery_statistics(
+        self, user_id: int, window_s: int = DAY_S
+    ) -> DeliveryStatistics:
+        """最近 ``window_s`` 秒里接受的、发给该用户的消息：送达率、耗时、重试率、失败原因。"""
+        return await user_statistics(self._reports, user_id, window_s, self._clock())
+
+    async def get_delivery_failure_messages(
+        self, cursor: str | None = None, limit: int = 50
+    ) -> tuple[list[FailedDelivery], str | None]:
+        """失败的投递，新的在前；第二项是下一页的 ``cursor``，None 即到底。
+
+        :raises InvalidInputError: ``cursor`` 不是我们给出的
+        """
+        page = await self._reports.failures(_position(cursor), limit)
+        position = page.next_cursor
+        return page.items, None if position is None else ":".join(map(str, position))
+
+
+def _position(cursor: str | None) -> tuple[int, str, int] | None:
+    if cursor is None:
+        return None
+    try:
+        failed_at, message_id, user_id = cursor.split(":")
+        return int(failed_at), message_id, int(user_id)
+    except ValueError:
+        raise InvalidInputError("cursor: not one of ours") from None
+
+
+def _receipts(flat: Sequence[bytes]) -> Iterator[Receipt]:
+    """``confirm.lua`` 的回答，四个一组。"""
+    for index in range(0, len(flat), 4):
+        message_id, to, user_id, acked_at = flat[index : index + 4]
+        yield Receipt(message_id.decode(), int(to), int(user_id), int(acked_at))
 
 
 def _by_user(rows: Sequence[DeliveredRow]) -> list[tuple[int, list[str]]]:

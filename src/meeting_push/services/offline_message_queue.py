@@ -204,8 +204,15 @@ class OfflineMessageQueue:
             if tail is not None
         ]
 
+    async def message_ids(self, user_id: int) -> list[str]:
+        """信箱里全部的 id，按 seq；不问正文。"""
+        return [message_id for message_id, _ in await self._mailboxes.entries(user_id)]
+
     async def clear_offline_messages(self, user_id: int) -> int:
-        """清空信箱，返回清掉了几条；它们在续传日志里仍算“推过”。"""
+        """清空信箱，返回清掉了几条；它们在续传日志里仍算“推过”。
+
+        只动信箱：有记录的消息要用 ``DeliveryFailures.clear``，它先记下结局。
+        """
         return await self._mailboxes.clear(user_id)
 
     async def get_offline_message_count(self, user_id: int) -> int:

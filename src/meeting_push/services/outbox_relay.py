@@ -119,13 +119,19 @@ class OutboxRelay:
         return swept
 
     async def _enqueue(self, batch: Sequence[Outgoing]) -> None:
+        now = self._clock()
+        # 过期的不入队，只移出发件箱；它们的状态由过期清理记录
+        await self._enqueue_live([item for item in batch if item[0].expires_at > now], now)
+        self._unmarked += [m.message_id for m, _ in batch]
+        self._mark_wake.set()
+
+    async def _enqueue_live(self, batch: Sequence[Outgoing], now: int) -> None:
         await asyncio.gather(
             self._mailbox.store_bodies(
                 [(m.message_id, frames.encode_tail(m), m.priority, m.expires_at) for m, _ in batch]
             ),
             self._confirmation.open_status(batch),
         )
-        now = self._clock()
         due = [item for item in batch if (item[0].deliver_at or 0) <= now]
         later = [item for item in batch if (item[0].deliver_at or 0) > now]
         for urgent in (True, False):
@@ -135,8 +141,6 @@ class OutboxRelay:
         await self._queue.schedule(
             [(e, i[0].deliver_at or 0) for i in later for e in self._entries(i)]
         )
-        self._unmarked += [m.message_id for m, _ in batch]
-        self._mark_wake.set()
 
     def _entries(self, outgoing: Outgoing) -> Iterable[QueueEntry]:
         message, recipients = outgoing

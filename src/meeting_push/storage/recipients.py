@@ -39,6 +39,12 @@ _PG_DELIVERED: Final = text(
     " AS v (message_id, user_id, sent_at, delivered_at)"
     " WHERE r.message_id = v.message_id AND r.user_id = v.user_id AND r.status = 'pending'"
 )
+#: 迟到的确认胜过 failed 与 expired（DLV-4：客户端说收到了，就是收到了）。另成一句：常态不执行，
+#: 而且碰了 failed_at 就要动它的索引。
+_LATE: Final = ("'delivered',", "'delivered', failed_at = NULL, failure_reason = NULL,")
+_PENDING: Final = ("status = 'pending'", "status IN ('failed', 'expired')")
+_SQLITE_LATE: Final = _SQLITE_DELIVERED.replace(*_LATE).replace(*_PENDING)
+_PG_LATE: Final = text(_PG_DELIVERED.text.replace(*_LATE).replace(*_PENDING))
 
 
 class RecipientRepository:
@@ -46,9 +52,10 @@ class RecipientRepository:
         self._database = database
 
     async def record_delivered(self, rows: Sequence[DeliveredRow]) -> int:
-        """把还是 pending 的记为 delivered，返回改了几行；一个事务，幂等。
+        """记为 delivered，返回改了几行；一个事务，幂等。
 
-        重复的、已有结局的、不存在的行都被忽略。每批几百到几千行最快。
+        failed 与 expired 的也改：确认迟到了也是确认。已送达的、不存在的行被忽略。
+        每批几百到几千行最快。
         """
         if not rows:
             return 0
@@ -56,7 +63,11 @@ class RecipientRepository:
         ordered = sorted(rows)
         async with self._database.transaction() as connection:
             if self._database.is_sqlite:
-                return (await connection.exec_driver_sql(_SQLITE_DELIVERED, ordered)).rowcount
+                changed = (await connection.exec_driver_sql(_SQLITE_DELIVERED, ordered)).rowcount
+                if changed < len(ordered):
+                    late = await connection.exec_driver_sql(_SQLITE_LATE, ordered)
+                    changed += late.rowcount
+                return changed
             message_ids, user_ids, sent, delivered = zip(*ordered, strict=True)
             columns = {
                 "message_ids": message_ids,
@@ -64,7 +75,10 @@ class RecipientRepository:
                 "sent": sent,
                 "delivered": delivered,
             }
-            return (await connection.execute(_PG_DELIVERED, columns)).rowcount
+            changed = (await connection.execute(_PG_DELIVERED, columns)).rowcount
+            if changed < len(ordered):
+                changed += (await connection.execute(_PG_LATE, columns)).rowcount
+            return changed
 
     async def counts(self, message_id: str) -> DeliveryCounts:
         """一条消息的收件人按状态计数；消息不存在则全为 0。"""

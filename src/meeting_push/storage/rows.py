@@ -84,3 +84,43 @@ class MeetingPage:
 
     items: list[Meeting]
     next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomeRow:
+    """一组收件人：第几个时段、什么类型、什么状态（失败则为何）。
+
+    ``count`` 人，其中 ``retried`` 人重试过；``to_ack_ms`` 是从推到确认的毫秒数之和。
+    """
+
+    bucket: int
+    message_type: str
+    status: DeliveryStatus
+    reason: str | None
+    count: int
+    retried: int
+    to_ack_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class FailedDelivery:
+    """失败清单的一行。"""
+
+    message_id: str
+    user_id: int
+    attempts: int
+    failed_at: int
+    reason: str
+    sender_id: int
+    message_type: str
+    priority: int
+    title: str
+    expires_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class FailurePage:
+    """新的在前；``next_cursor`` 是 (failed_at, message_id, user_id)，None 即到底。"""
+
+    items: list[FailedDelivery]
+    next_cursor: tuple[int, str, int] | None

@@ -27,7 +27,9 @@ class Ticking(Protocol):
 
     def tick(self, now: int, amnesty: int = 0) -> Command | None: ...
 
-    def next_tick(self) -> int: ...
+    def unanswered(self, now: int) -> Command | None: ...
+
+    def next_tick(self, now: int) -> int: ...
 
 
 class Swept(Protocol):
@@ -61,6 +63,7 @@ class HeartbeatSweep(Generic[Connection]):
             limits.heartbeat_timeout_s,
             limits.outbox_max_delay_ms / 1000,
             limits.close_linger_ms / 1000,
+            *(delay / 1000 for delay in limits.retry_delays_ms),
         )
         self.tick_s = min(MAX_TICK_S, shortest / 4)
         self._tick_ms = max(1, int(self.tick_s * 1000))
@@ -123,10 +126,13 @@ class HeartbeatSweep(Generic[Connection]):
         if command is not None:
             self._on_command(connection, command)
         if connection.closing_since is None:
+            unanswered = connection.session.unanswered(now)
+            if unanswered is not None:
+                self._on_command(connection, unanswered)
             self._place(connection, now)
 
     def _place(self, connection: Connection, now: int) -> None:
-        ticks = (connection.session.next_tick() - now) // self._tick_ms + 1
+        ticks = (connection.session.next_tick(now) - now) // self._tick_ms + 1
         ticks = min(max(ticks, 1), len(self._wheel) - 1)
         connection.slot = (self._cursor + ticks) % len(self._wheel)
         self._wheel[connection.slot].add(connection)

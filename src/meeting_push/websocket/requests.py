@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 
-from ..contracts import AckSink, PresenceSink, PresenceWatches, ReadSink
+from ..contracts import AckSink, PresenceSink, PresenceWatches, ReadSink, RetrySink
 from ..errors import MeetingPushError
 from ..protocol import commands
 from ..protocol.commands import RequestIdValue
@@ -36,6 +36,8 @@ class Sinks:
     presence: PresenceSink
     reads: ReadSink
     watches: PresenceWatches | None = None
+    #: None = 不重试。
+    retries: RetrySink | None = None
 
 
 class ClientRequests:
@@ -76,6 +78,8 @@ class ClientRequests:
                 self._later(connection, self._refresh(connection, command), command.request_id)
             case commands.Watch() | commands.Unwatch():
                 self._watching(connection, command)
+            case commands.Unanswered():
+                self._retry(connection, command)
             case commands.Close():
                 self._close(connection, command)
             case _:
@@ -110,6 +114,13 @@ class ClientRequests:
                 request_id=command.request_id,
             )
             self._answer(connection, result)
+
+    def _retry(self, connection: UserConnection, command: commands.Unanswered) -> None:
+        def settle(message_id: str, attempt: int | None) -> None:
+            connection.session.late.settle(message_id, attempt, self._clock())
+
+        if self._sinks.retries is not None:
+            self._sinks.retries.claim(connection.user_id, command.overdue, settle)
 
     def _change_status(self, connection: UserConnection, command: commands.ChangeStatus) -> None:
         info = command.device_info

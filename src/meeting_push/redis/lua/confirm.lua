@@ -10,6 +10,13 @@ for i = 3, #ARGV, 4 do
   local field = 'u:' .. ARGV[i + 1]
   local before = redis.call('HGET', key, field)
   if not before or string.sub(before, 1, 9) ~= 'delivered' then
+    if before then -- 迟到的确认胜过 failed、expired：它们的计数与死信收回
+      redis.call('HINCRBY', key, string.match(before, '^%a+'), -1)
+      local letter = string.match(before, '^failed:.*:(%d+%-%d+)$')
+      if letter then
+        redis.call('XDEL', prefix .. 'dead_letter_queue', letter)
+      end
+    end
     redis.call('HSET', key, field, 'delivered:' .. ARGV[i + 2] .. ':' .. ARGV[i + 3])
     if redis.call('HINCRBY', key, 'delivered', 1) == 1 then
       redis.call('PEXPIRE', key, ttl)

@@ -1,5 +1,6 @@
 -- 投递一批：对每个（用户, 消息）原子地取 seq → 进信箱 → 发布。先进信箱，后推。
 -- 幂等：已在信箱的沿用旧 seq 再发布一次；已确认过的（只在日志里）什么也不做。
+-- 重试（attempt > 0）只再发布，从不重新放进信箱：不在那里就是认领之后确认到了。
 -- 同一用户的键有同一个 hash tag，落在同一个槽；Cluster 上要按槽分开，一个槽一次调用。
 --
 -- ARGV[1] 键前缀          ARGV[2] 新用户的 epoch
@@ -55,20 +56,21 @@ end
 local i = 8
 while i <= #ARGV do
   local id = ARGV[i]
+  local first = ARGV[i + 1] == '0'
   local before = '{"type":"new_message","seq":'
   local after = ',"attempt":' .. ARGV[i + 1] .. ',' .. ARGV[i + 2]
   local last = i + 3 + tonumber(ARGV[i + 3])
   for u = i + 4, last do
     local tag = ARGV[u] .. '}'
     local mailbox, log = mailboxes .. tag, logs .. tag
-    local seq = append(seqs .. tag, mailbox, log, id)
+    local seq = first and append(seqs .. tag, mailbox, log, id)
     local receivers = 0
     if not seq then
       local held = call('ZSCORE', mailbox, id)
       if held then
         seq = format('%d', held)
       else
-        seq = format('%d', call('ZSCORE', log, id))
+        seq = format('%d', call('ZSCORE', log, id) or 0)
         receivers = -1
       end
     end

@@ -1,0 +1,112 @@
+"""死信：看、重新入队、过期后丢弃。
+
+一封死信要么是队列里处理不了的条目（``reject.lua``），要么是一个失败的收件人（``fail.lua``）；
+字段相同：``v``、``entry``（``QueueEntry`` 的 JSON，畸形的则是原文）、``reason``、``queue``。
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+from loguru import logger
+
+from ..clock import Clock, now_ms
+from ..model import QueueEntry
+from .delivery_failures import DeliveryFailures
+from .redis_service import RedisService
+
+#: 一轮过期清理看这么多封。
+SCAN_LETTERS: Final = 200
+
+_decoder: Final = msgspec.json.Decoder(QueueEntry)
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """``entry`` 为 None 的读不懂，不能重新入队；``died_at`` 是毫秒。"""
+
+    id: str
+    died_at: int
+    reason: str
+    queue: str
+    entry: QueueEntry | None
+
+
+class DeadLetters:
+    """错误同 ``LeanConnection.execute``。"""
+
+    def __init__(
+        self, redis: RedisService, failures: DeliveryFailures, *, clock: Clock = now_ms
+    ) -> None:
+        self._lean = redis.lean
+        self._stream = redis.keys.dead_letter_queue
+        self._failures = failures
+        self._clock = clock
+        self._scan_from = "-"
+
+    async def page(
+        self, cursor: str | None = None, limit: int = 50
+    ) -> tuple[list[DeadLetter], str | None]:
+        """新的在前；``cursor`` 是上一页最后一封的 id。"""
+        newest = "+" if cursor is None else f"({cursor}"
+        replies = await self._lean.execute(
+            "XREVRANGE", self._stream, newest, "-", "COUNT", limit + 1
+        )
+        letters = [_letter(*reply) for reply in replies]
+        more = len(letters) > limit
+        return letters[:limit], letters[limit - 1].id if more else None
+
+    async def requeue(self, ids: Sequence[str]) -> list[str]:
+        """把这些死信里没有送达、没有过期的收件人从头再来；返回真正重新入队的死信的 id。
+
+        先进队列，后删死信。读不懂的、过期的、都已有结局的不动。幂等。
+        """
+        found = await self._lean.execute_many(
+            [("XRANGE", self._stream, each, each) for each in dict.fromkeys(ids)]
+        )
+        requeued = []
+        for letter in [_letter(*replies[0]) for replies in found if replies]:
+            if letter.entry is not None and await self._requeue(letter.entry):
+                await self._lean.execute("XDEL", self._stream, letter.id)
+                requeued.append(letter.id)
+        return requeued
+
+    async def _requeue(self, entry: QueueEntry) -> int:
+        return await self._failures.requeue_all(
+            [(entry.message_id, user_id) for user_id in entry.recipient_ids]
+        )
+
+    async def drop_expired(self) -> int:
+        """看一段，丢掉过了有效期的：再也不能重新入队。下一次接着看，到头再从头来。"""
+        replies = await self._lean.execute(
+            "XRANGE", self._stream, self._scan_from, "+", "COUNT", SCAN_LETTERS
+        )
+        letters = [_letter(*reply) for reply in replies]
+        self._scan_from = f"({letters[-1].id}" if len(letters) == SCAN_LETTERS else "-"
+        now = self._clock()
+        gone = [each.id for each in letters if each.entry and each.entry.expires_at <= now]
+        if gone:
+            await self._lean.execute("XDEL", self._stream, *gone)
+            logger.bind(letters=len(gone)).info("dead_letters_expired")
+        return len(gone)
+
+
+def _letter(entry_id: bytes, flat: Sequence[Any]) -> DeadLetter:
+    fields = dict(zip(flat[::2], flat[1::2], strict=True))
+    return DeadLetter(
+        id=entry_id.decode(),
+        died_at=int(entry_id.split(b"-")[0]),
+        reason=fields.get(b"reason", b"").decode(errors="replace"),
+        queue=fields.get(b"queue", b"").decode(errors="replace"),
+        entry=_decode(fields.get(b"entry", b"")),
+    )
+
+
+def _decode(raw: bytes) -> QueueEntry | None:
+    try:
+        return _decoder.decode(raw)
+    except msgspec.DecodeError:
+        return None

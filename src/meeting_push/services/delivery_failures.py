@@ -1,0 +1,147 @@
+"""失败：记下、进死信、移出信箱；以及操作者的重新入队与用户的清空。
+
+次序是承诺的一部分（DLV-1）。失败：先 SQL，后 Redis（状态、死信、移出信箱是一步），死在两者
+之间则信箱里还有，下一次登记或确认接着做完。重新入队：先进队列，后改 SQL，死在两者之间则
+SQL 仍是 failed 而消息在路上，确认到了照样是 delivered。
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+from loguru import logger
+
+from ..clock import Clock, now_ms
+from ..errors import MessageExpiredError, NotFoundError
+from ..model import DeliveryStatus, QueueEntry
+from ..redis.outcomes import Outcomes
+from ..storage.id_pairs import Pair
+from ..storage.outcomes import Failed, OutcomeRepository
+from ..storage.recipients import DeliveredRow, RecipientRepository
+from .offline_message_queue import OfflineMessageQueue
+from .receipts import Receipt, Receipts
+
+#: 用完了重试次数，始终没有确认。
+NO_ACK: Final = "no_ack"
+#: 用户（或管理员）清空了信箱。
+CLEARED: Final = "cleared"
+#: 清空时一次处理这么多条。
+CLEAR_BATCH: Final = 500
+
+_encoder: Final = msgspec.json.Encoder()
+
+
+class DeliveryFailures:
+    """方法都幂等；错误是 ``UnavailableError`` 的子类，重来无害。"""
+
+    def __init__(
+        self,
+        *,
+        outcomes: Outcomes,
+        record: OutcomeRepository,
+        recipients: RecipientRepository,
+        mailbox: OfflineMessageQueue,
+        receipts: Receipts,
+        clock: Clock = now_ms,
+    ) -> None:
+        self._outcomes = outcomes
+        self._record = record
+        self._recipients = recipients
+        self._mailbox = mailbox
+        self._receipts = receipts
+        self._clock = clock
+
+    async def fail(self, pairs: Sequence[Pair], reason: str) -> int:
+        """把还没有结局的记为 failed，返回这次记下几条。"""
+        now = self._clock()
+        rows = await self._record.record_failed(pairs, reason, now)
+        verdicts = await self._outcomes.fail(
+            [(row.message_id, row.user_id, _entry(row)) for row in rows], reason, now
+        )
+        fresh = [row for row, verdict in zip(rows, verdicts, strict=True) if verdict == 1]
+        await self._prefer_acks(rows, verdicts)
+        for row in fresh:
+            logger.bind(message_id=row.message_id, user_id=row.user_id, reason=reason).warning(
+                "delivery_failed"
+            )
+        await self._receipts.send(
+            [
+                Receipt(row.message_id, row.receipt_to, row.user_id, now)
+                for row in fresh
+                if row.receipt_to is not None
+            ],
+            DeliveryStatus.FAILED,
+        )
+        return len(fresh)
+
+    async def _prefer_acks(self, rows: Sequence[Failed], verdicts: Sequence[int | bytes]) -> None:
+        """确认已记进 Redis 而还没记进 SQL 的：替它做完。"""
+        late: list[DeliveredRow] = []
+        for row, verdict in zip(rows, verdicts, strict=True):
+            if isinstance(verdict, bytes):
+                _, sent_at, acked_at = verdict.split(b":")
+                late.append((row.message_id, row.user_id, int(sent_at), int(acked_at)))
+        if late:
+            await self._recipients.record_delivered(late)
+            await self._mailbox.remove(
+                [(user_id, [message_id]) for message_id, user_id, *_ in late]
+            )
+
+    async def clear(self, user_id: int) -> int:
+        """清空信箱，返回清掉几条：还没有结局的记为 failed（``cleared``），先记录，后移出。
+
+        此后才到的消息不受影响。
+        """
+        message_ids = await self._mailbox.message_ids(user_id)
+        for start in range(0, len(message_ids), CLEAR_BATCH):
+            chunk = message_ids[start : start + CLEAR_BATCH]
+            await self.fail([(message_id, user_id) for message_id in chunk], CLEARED)
+            # 余下的早有结局，或不是经 MessageService 来的（没有记录）
+            await self._mailbox.remove([(user_id, chunk)])
+        return len(message_ids)
+
+    async def requeue(self, message_id: str, user_id: int) -> None:
+        """一个失败的收件人从头再来：pending，次数归零。
+
+        :raises NotFoundError: 没有这样一条失败
+        :raises MessageExpiredError: 已过有效期，再投递也没有意义
+        """
+        row = await self._record.find_failed(message_id, user_id)
+        if row is None:
+            raise NotFoundError("no such failed delivery")
+        if row.expires_at <= self._clock():
+            raise MessageExpiredError("the message has expired")
+        await self._again([row])
+
+    async def requeue_all(self, pairs: Sequence[Pair]) -> int:
+        """其中失败的与仍 pending 的、没有过期的从头再来，返回几条。"""
+        now = self._clock()
+        rows = await self._record.requeueable(pairs)
+        return await self._again([row for row in rows if row.expires_at > now])
+
+    async def _again(self, rows: Sequence[Failed]) -> int:
+        if not rows:
+            return 0
+        requeued = await self._outcomes.requeue(
+            [
+                (row.message_id, row.user_id, row.priority, row.expires_at, _entry(row))
+                for row in rows
+            ],
+            self._clock(),
+        )
+        await self._record.reset_failed([(row.message_id, row.user_id) for row in rows])
+        logger.bind(deliveries=requeued).info("deliveries_requeued")
+        return requeued
+
+
+def _entry(row: Failed) -> bytes:
+    return _encoder.encode(
+        QueueEntry(
+            message_id=row.message_id,
+            recipient_ids=(row.user_id,),
+            priority=row.priority,
+            expires_at=row.expires_at,
+        )
+    )

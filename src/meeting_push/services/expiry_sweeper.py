@@ -1,0 +1,115 @@
+"""过期清理：过了有效期还没有结局的收件人记为 expired，先 SQL，后 Redis。
+
+别的各站只是不再投递过期的（中继、消费者、信箱、重试），状态都由这里记。每一轮由一个节点做；
+偶尔两个节点一起做也无害，都是幂等的。
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from loguru import logger
+
+from ..clock import Clock, now_ms
+from ..errors import MeetingPushError
+from ..model import DeliveryStatus
+from ..redis.outcomes import Outcomes
+from ..storage.outcomes import Expirable, OutcomeRepository
+from .dead_letters import DeadLetters
+from .receipts import Receipt, Receipts
+from .redis_service import RedisService
+
+#: 过期之后再等一下：已通过检查、正在途中的投递先落进信箱，好一并移出。
+GRACE_MS: Final = 1_000
+PAGE_MESSAGES: Final = 500
+#: 一个事务至多大约这么多个收件人。
+BATCH_RECIPIENTS: Final = 5_000
+
+
+class ExpirySweeper:
+    """``run`` 是它的一生，由监督者重启。"""
+
+    def __init__(
+        self,
+        *,
+        redis: RedisService,
+        outcomes: Outcomes,
+        record: OutcomeRepository,
+        dead_letters: DeadLetters,
+        receipts: Receipts,
+        node_id: str,
+        interval_s: float,
+        clock: Clock = now_ms,
+    ) -> None:
+        self._redis = redis
+        self._outcomes = outcomes
+        self._record = record
+        self._dead_letters = dead_letters
+        self._receipts = receipts
+        self._node_id = node_id
+        self._interval_s = interval_s
+        self._clock = clock
+        #: 本进程记下的过期数。
+        self.expired = 0
+
+    async def run(self) -> None:
+        while True:
+            try:
+                if await self._my_turn():
+                    await self.sweep()
+                    await self._dead_letters.drop_expired()
+            except MeetingPushError as error:
+                logger.bind(code=error.code).warning("expiry_sweep_failed")
+            await asyncio.sleep(self._interval_s)
+
+    async def _my_turn(self) -> bool:
+        """占住一个间隔；占着的节点死了，下一轮就是别人的。"""
+        ttl_ms = max(1, int(self._interval_s * 900))
+        turn = self._redis.keys.expiry_turn
+        reply = await self._redis.lean.execute("SET", turn, self._node_id, "NX", "PX", ttl_ms)
+        return reply is not None
+
+    async def sweep(self) -> int:
+        """清理全部过期的，返回这次记下几个收件人。"""
+        total = 0
+        while page := await self._record.expirable(self._clock() - GRACE_MS, PAGE_MESSAGES):
+            for batch in _batches(page):
+                total += await self._expire(batch)
+        self.expired += total
+        return total
+
+    async def _expire(self, batch: Sequence[Expirable]) -> int:
+        ids = [message.message_id for message in batch]
+        by_id = {message.message_id: message for message in batch}
+        fresh = await self._record.record_expired(ids)
+        # 全部过期的，不只刚刚的：上一轮可能死在记录与移出之间
+        await self._outcomes.expire(
+            [(i, user, by_id[i].expires_at) for i, user in await self._record.expired_pairs(ids)]
+        )
+        await self._record.mark_expired(ids, self._clock())
+        await self._receipts.send(
+            [
+                Receipt(message_id, to, user_id, by_id[message_id].expires_at)
+                for message_id, user_id in fresh
+                if (to := by_id[message_id].receipt_to) is not None
+            ],
+            DeliveryStatus.EXPIRED,
+        )
+        if fresh:
+            logger.bind(messages=len(batch), recipients=len(fresh)).info("messages_expired")
+        return len(fresh)
+
+
+def _batches(page: Sequence[Expirable]) -> Iterator[list[Expirable]]:
+    batch: list[Expirable] = []
+    size = 0
+    for message in page:
+        if batch and size + message.recipient_count > BATCH_RECIPIENTS:
+            yield batch
+            batch, size = [], 0
+        batch.append(message)
+        size += message.recipient_count
+    if batch:
+        yield batch

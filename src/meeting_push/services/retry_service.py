@@ -1,0 +1,111 @@
+"""重试：网关交来等不到确认的推送，成批认领，经延迟队列以原来的 seq 再推（DESIGN §3.7）。
+
+时刻表在各连接的内存里（``protocol/retry.py``），Redis 只裁决“这一次重试归谁”。没有连接的
+用户从不重试：消息在信箱里等他，直到过期。
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from loguru import logger
+
+from ..clock import Clock, now_ms
+from ..contracts import RetrySettled
+from ..errors import MeetingPushError
+from ..protocol.retry import Overdue
+from ..redis.outcomes import Claimed, Outcomes, Verdict
+from ..storage.outcomes import OutcomeRepository
+from .delivery_failures import NO_ACK, DeliveryFailures
+
+BATCH: Final = 1_000
+#: 等 Redis 回来的登记至多这么多；再多就放手：连接隔一级还会再交来。
+MAX_WAITING: Final = 100_000
+RETRY_AFTER_S: Final = 0.5
+
+
+class _Claim(NamedTuple):
+    message_id: str
+    user_id: int
+    attempt: int
+    settle: RetrySettled
+
+
+class RetryService:
+    """实现 ``contracts.RetrySink``。"""
+
+    def __init__(
+        self,
+        *,
+        outcomes: Outcomes,
+        record: OutcomeRepository,
+        failures: DeliveryFailures,
+        max_attempts: int,
+        clock: Clock = now_ms,
+    ) -> None:
+        self._outcomes = outcomes
+        self._record = record
+        self._failures = failures
+        self._max_attempts = max_attempts
+        self._clock = clock
+        self._waiting: list[_Claim] = []
+        self._wake = asyncio.Event()
+        #: 认领到的重试数、放弃的登记数、用完次数的失败数。
+        self.retried = self.dropped = self.failed = 0
+
+    def claim(self, user_id: int, overdue: Sequence[Overdue], settle: RetrySettled) -> None:
+        if len(self._waiting) >= MAX_WAITING:
+            self.dropped += len(overdue)
+            return
+        self._waiting += [_Claim(o.message_id, user_id, o.attempt, settle) for o in overdue]
+        self._wake.set()
+
+    async def run(self) -> None:
+        """认领循环；Redis 或 SQL 不在时留着重试。"""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._waiting:
+                await self._step()
+
+    async def _step(self) -> None:
+        batch = self._waiting[:BATCH]
+        try:
+            await self._claim_batch(batch)
+        except MeetingPushError as error:
+            logger.bind(code=error.code, claims=len(self._waiting)).warning("retry_deferred")
+            await asyncio.sleep(RETRY_AFTER_S)
+            return
+        del self._waiting[: len(batch)]
+
+    async def _claim_batch(self, batch: Sequence[_Claim]) -> None:
+        """整批重来无害：认领到的再登记一次会得到 ``STALE``，失败是幂等的。"""
+        answers = await self._outcomes.claim(
+            [(c.message_id, c.user_id, c.attempt) for c in batch],
+            self._max_attempts,
+            self._clock(),
+        )
+        for claim, answer in zip(batch, answers, strict=True):
+            self._settle(claim, answer)
+        pairs = list(zip(batch, answers, strict=True))
+        claimed = [(c, a) for c, a in pairs if a.verdict is Verdict.CLAIMED]
+        self.retried += len(claimed)
+        exhausted = [(c.message_id, c.user_id) for c, a in pairs if a.verdict is Verdict.EXHAUSTED]
+        await self._record.record_attempts(
+            [
+                (c.message_id, c.user_id, a.attempts)
+                for c, a in pairs
+                if a.verdict in (Verdict.CLAIMED, Verdict.STALE)
+            ]
+        )
+        if exhausted:
+            self.failed += await self._failures.fail(exhausted, NO_ACK)
+
+    @staticmethod
+    def _settle(claim: _Claim, answer: Claimed) -> None:
+        if answer.verdict is Verdict.GONE:
+            claim.settle(claim.message_id, None)
+        elif answer.verdict in (Verdict.CLAIMED, Verdict.STALE):
+            claim.settle(claim.message_id, answer.attempts)
