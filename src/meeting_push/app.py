@@ -35,10 +35,11 @@ from .router.web import web_router
 from .samples import edge_samples, worker_samples
 from .services.access_tokens import AccessTokens
 from .services.auth_service import AuthService
+from .services.consumer_pool import ConsumerPool
 from .services.delivery_confirmation_service import DeliveryConfirmationService
 from .services.draft_rules import DraftRules
 from .services.known_users import KnownUsers
-from .services.message_consumer import ConsumerPool, MessageConsumer
+from .services.message_consumer import MessageConsumer
 from .services.message_publisher import MessagePublisher
 from .services.message_queue import MessageQueue
 from .services.message_service import MessageService, MessageStores
@@ -130,6 +131,8 @@ class MeetingPush:
             max_length=settings.queue_max_length,
             starvation_bound=settings.starvation_bound,
             claim_idle_ms=settings.claim_idle_ms,
+            max_deliveries=settings.queue_max_deliveries,
+            partitions=settings.queue_partitions,
         )
         bodies = StoredBodies(self.stores.messages)
         self.mailbox = OfflineMessageQueue(self.redis, bodies, settings)
@@ -159,14 +162,16 @@ class MeetingPush:
             publisher=self.publisher,
         )
         self.consumers = ConsumerPool(
-            [self._consumer(index, settings) for index in range(settings.consumer_tasks)],
+            lambda index: self._consumer(index, settings),
             self.queue,
+            least=settings.consumer_tasks,
+            most=settings.consumer_tasks_max,
+            entries_each=settings.consumer_batch_entries,
         )
 
     def _consumer(self, index: int, settings: Settings) -> MessageConsumer:
         return MessageConsumer(
             f"{self.node_id}-{index}",
-            self.redis,
             self.queue,
             self.mailbox,
             batch_entries=settings.consumer_batch_entries,
@@ -197,6 +202,7 @@ class MeetingPush:
             self.health.add("subscriber", self._check_subscriber)
             self.metrics.add(lambda: edge_samples(self.manager.statistics()))
         if self.settings.role.delivers:
+            self.health.add("consumers", self.consumers.check)
             self.metrics.add(lambda: worker_samples(self.consumers.statistics()))
 
     async def _check_subscriber(self) -> None:

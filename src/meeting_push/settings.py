@@ -102,7 +102,10 @@ class Settings(BaseSettings):
     # 队列与工人
     queue_max_length: Annotated[int, Field(ge=1)] = 100_000
     queue_chunk_recipients: Annotated[int, Field(ge=1)] = 500
+    queue_partitions: Annotated[int, Field(ge=1, le=64)] = 1  # 改它之前先排空队列
+    queue_max_deliveries: Annotated[int, Field(ge=1)] = 5  # 取出超过这么多次还没有了结的进死信
     consumer_tasks: Annotated[int, Field(ge=1)] = 2
+    consumer_tasks_max: Annotated[int, Field(ge=1)] = 8  # 积压时增到这么多
     consumer_batch_entries: Annotated[int, Field(ge=1)] = 100
     consumer_block_ms: Annotated[int, Field(ge=1)] = 1_000
     claim_idle_ms: Annotated[int, Field(ge=1)] = 30_000
