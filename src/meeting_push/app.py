@@ -15,14 +15,17 @@ from typing import Final
 from fastapi import APIRouter, FastAPI
 from ulid import ULID
 
+from .clock import now_ms
 from .contracts import TokenVerifier, UserDirectory
 from .errors import RedisUnavailableError
+from .model import QueueEntry
 from .monitoring.health import Health
 from .monitoring.metrics import Metrics
 from .protocol.codes import CloseCode
 from .protocol.limits import Limits
 from .redis.address import RedisAddress
 from .redis.embedded import EmbeddedRedis
+from .redis.generation import GenerationMark
 from .redis.keys import Keys
 from .redis.subscriber import Subscriber
 from .router.auth_manage import auth_router
@@ -46,15 +49,18 @@ from .services.message_service import MessageService, MessageStores
 from .services.offline_message_queue import OfflineMessageQueue
 from .services.online_status_service import OnlineStatusService
 from .services.outbox_relay import OutboxRelay
+from .services.reconciler import Reconciler, ReconcilerRules
 from .services.redis_service import RedisService
 from .services.secret_file import signing_secret
 from .services.stored_bodies import StoredBodies
 from .settings import Settings
 from .storage.database import Database
+from .storage.generations import GenerationRepository
 from .storage.idempotency import IdempotencyRepository
 from .storage.inbox import InboxRepository
 from .storage.messages import MessageRepository
 from .storage.recipients import RecipientRepository
+from .storage.undelivered import UndeliveredRepository
 from .storage.users import UserRepository
 from .supervision import Supervisor
 from .version import __version__
@@ -109,6 +115,7 @@ class MeetingPush:
             directory=KnownUsers(directory or UserRepository(self.database)),
         )
         self.recipients = RecipientRepository(self.database)
+        self.undelivered = UndeliveredRepository(self.database)
 
     def _redis_parts(self, settings: Settings) -> None:
         self._embedded = None if settings.redis_url else EmbeddedRedis(settings.data_dir)
@@ -133,6 +140,7 @@ class MeetingPush:
             claim_idle_ms=settings.claim_idle_ms,
             max_deliveries=settings.queue_max_deliveries,
             partitions=settings.queue_partitions,
+            on_dead=self._record_dead,
         )
         bodies = StoredBodies(self.stores.messages)
         self.mailbox = OfflineMessageQueue(self.redis, bodies, settings)
@@ -167,6 +175,30 @@ class MeetingPush:
             least=settings.consumer_tasks,
             most=settings.consumer_tasks_max,
             entries_each=settings.consumer_batch_entries,
+        )
+
+        self.reconciler = self._reconciler(settings)
+
+    async def _record_dead(self, entry: QueueEntry, reason: str) -> None:
+        await self.undelivered.record_failed(
+            entry.message_id, entry.recipient_ids, reason, now_ms()
+        )
+
+    def _reconciler(self, settings: Settings) -> Reconciler:
+        return Reconciler(
+            self.node_id,
+            mark=GenerationMark(self.redis.lean, self.redis.keys),
+            generations=GenerationRepository(self.database),
+            undelivered=self.undelivered,
+            queue=self.queue,
+            mailbox=self.mailbox,
+            relay=self.relay,
+            rules=ReconcilerRules(
+                settings.reconcile_interval_s,
+                settings.straggler_interval_s,
+                int(settings.straggler_after_s * 1000),
+            ),
+            on_generation=self._on_generation,
         )
 
     def _consumer(self, index: int, settings: Settings) -> MessageConsumer:
@@ -246,6 +278,8 @@ class MeetingPush:
             stack.push_async_callback(self.database.dispose)
             await self.redis.start()
             stack.push_async_callback(self.redis.close)
+            stack.push_async_callback(self.queue.close)
+            await self.reconciler.prepare()
             await self._start_loops(stack)
             self._stack = stack.pop_all()
 
@@ -257,6 +291,7 @@ class MeetingPush:
         start("outbox-sweep", self.relay.run_sweep)
         start("outbox-fast", self.relay.run_fast)
         start("outbox-mark", self.relay.run_mark)
+        start("reconciler", self.reconciler.run)
         if role.delivers:
             self.consumers.start(self._supervisor)
         if role.holds_sockets:
@@ -277,6 +312,10 @@ class MeetingPush:
         """断过又订上了：这期间的发布没有收到，要重读信箱、重写在线状态。"""
         self._reread.set()
         self.presence.resync()
+
+    def _on_generation(self) -> None:
+        """Redis 丢过数据：每条连接都要知道新的 epoch。"""
+        self._reread.set()
 
     async def _reread_loop(self) -> None:
         while True:

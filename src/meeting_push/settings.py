@@ -112,6 +112,9 @@ class Settings(BaseSettings):
     starvation_bound: Annotated[int, Field(ge=1)] = 10  # 每这么多批，普通队列至少先取一批
     relay_interval_s: PositiveSeconds = 1
     relay_grace_s: Annotated[float, Field(ge=0)] = 5
+    reconcile_interval_s: PositiveSeconds = 2  # 多久对照一次 Redis 与 SQL 的记号
+    straggler_interval_s: PositiveSeconds = 30  # 多久查一页掉队的
+    straggler_after_s: PositiveSeconds = 600  # 入队这么久还毫无痕迹才算掉队
     ack_flush_ms: Annotated[float, Field(ge=0)] = 5
 
     # 在线状态

@@ -18,11 +18,11 @@ from ..clock import Clock, now_ms
 from ..errors import QueueFullError
 from ..model import URGENT_PRIORITY, QueueEntry
 from ..redis.lean import LeanConnection
-from ..redis.queue_keys import QueueKeys, known_key, partition_of
+from ..redis.queue_keys import QueueKeys, errors_key, known_key, partition_of
 from ..redis.scripts import Script
 from .queue_entries import Taken, encode_entry
 from .queue_reader import QueueReader, TakeRules
-from .queue_settlement import Settlement
+from .queue_settlement import OnDead, Settlement
 from .queue_statistics import QueueLength, QueueStatistics
 from .redis_service import RedisService
 
@@ -52,6 +52,7 @@ class MessageQueue:
         claim_idle_ms: int = 30_000,
         max_deliveries: int = 5,
         partitions: int = 1,
+        on_dead: OnDead | None = None,
         clock: Clock = now_ms,
     ) -> None:
         self._redis = redis
@@ -59,7 +60,7 @@ class MessageQueue:
         self._max_length = max_length
         self._rules = TakeRules(starvation_bound, claim_idle_ms, max_deliveries)
         self._clock = clock
-        self._settlement = Settlement(redis, self.partitions)
+        self._settlement = Settlement(redis, self.partitions, on_dead)
         self._statistics = QueueStatistics(redis, self.partitions, clock)
         self._own_reader: QueueReader | None = None
         self._own_turn = asyncio.Lock()
@@ -210,6 +211,13 @@ class MessageQueue:
     async def hold(self, consumer: str, taken: Iterable[Taken]) -> None:
         """见 ``Settlement.hold``。"""
         await self._settlement.hold(consumer, taken)
+
+    async def clear(self) -> None:
+        """丢掉全部条目，死信除外。只有对账者在 Redis 丢过数据之后用：它随后从记录重新放入。"""
+        for keys in self.partitions:
+            streams = (keys.delivery, keys.priority)
+            extra = [of(stream) for stream in streams for of in (known_key, errors_key)]
+            await self._redis.lean.execute("UNLINK", *streams, keys.delayed, *extra)
 
     # ── 观察 ────────────────────────────────────────────────────────────────
 

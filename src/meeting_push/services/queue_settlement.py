@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final
 
 from loguru import logger
 
+from ..model import QueueEntry
 from ..redis.keys import DELIVERY_GROUP
 from ..redis.queue_keys import QueueKeys, errors_key, known_key
 from ..redis.scripts import Script
@@ -20,6 +21,9 @@ MAX_ERROR_CHARS: Final = 4_000
 #: Lua 的 unpack 有上限；再大也不会更快。
 MAX_FINISH: Final = 500
 
+#: 一项要进死信之前：把它的收件人记为失败。先记录，后移出；抛出则留着再来。
+OnDead = Callable[[QueueEntry, str], Awaitable[None]]
+
 _finish: Final = Script("finish")
 _reject: Final = Script("reject")
 
@@ -27,8 +31,14 @@ _reject: Final = Script("reject")
 class Settlement:
     """每个动作在一个流上是原子的、幂等的；已被别人了结的条目不受影响。"""
 
-    def __init__(self, redis: RedisService, partitions: Iterable[QueueKeys]) -> None:
+    def __init__(
+        self,
+        redis: RedisService,
+        partitions: Iterable[QueueKeys],
+        on_dead: OnDead | None = None,
+    ) -> None:
         self._redis = redis
+        self._on_dead = on_dead
         self._homes = {
             stream: keys for keys in partitions for stream in (keys.priority, keys.delivery)
         }
@@ -68,7 +78,9 @@ class Settlement:
         self.rejected += moved
 
     async def reject(self, item: Taken, reason: str) -> None:
-        """同 ``bury``，给已解析的条目。"""
+        """同 ``bury``，给已解析的条目；先经 ``on_dead`` 记录。"""
+        if self._on_dead is not None:
+            await self._on_dead(item.entry, reason)
         raw = encode_entry(item.entry)
         await self.bury(item.queue, item.entry_id, raw, reason, item.digest)
 
