@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,44 +16,18 @@ from meeting_push.app import MeetingPush
 from meeting_push.errors import UnavailableError
 from meeting_push.model import ResumePoint, Sender
 from meeting_push.services.reconciler import Reconciler
-from meeting_push.settings import Settings
 from tests.support.eventually import eventually
+from tests.support.node import node
 from tests.support.redis_server import RedisServer
 
 ALICE, BOB, CAROL = Sender(1, "alice"), 2, 3
 
-#: 一个没有 HTTP 的节点：投递路径上的每一站都是真的。
 StartNode = Callable[..., AbstractAsyncContextManager[MeetingPush]]
-
-
-class Everybody:
-    async def existing_ids(self, user_ids: Sequence[int]) -> set[int]:
-        return set(user_ids)
 
 
 @pytest.fixture
 def start_node(private_redis_server: RedisServer, database_url: str, tmp_path: Path) -> StartNode:
-    @contextlib.asynccontextmanager
-    async def start(**changes: object) -> AsyncIterator[MeetingPush]:
-        given: dict[str, object] = {
-            "redis_url": private_redis_server.url,
-            "database_url": database_url,
-            "data_dir": tmp_path / "data",
-            "reconcile_interval_s": 0.05,
-            "straggler_interval_s": 3600,
-            "relay_interval_s": 0.1,
-            "relay_grace_s": 0.5,
-            "consumer_block_ms": 50,
-            **changes,
-        }
-        push = MeetingPush(Settings(**given), directory=Everybody())  # type: ignore[arg-type]
-        await push.start()
-        try:
-            yield push
-        finally:
-            await push.stop()
-
-    return start
+    return partial(node, private_redis_server.url, database_url, tmp_path)
 
 
 async def send(push: MeetingPush, user_id: int = BOB) -> str:
