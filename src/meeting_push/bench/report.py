@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 from rich.table import Table
@@ -78,10 +78,19 @@ def make_report(heading: Heading, plan: EdgesPlan, runs: list[EdgeFigures]) -> E
     )
 
 
-def write_json(report: EdgesReport, directory: Path) -> Path:
+class Report(Protocol):
+    """任何 profile 的报告：一个 msgspec 结构。"""
+
+    @property
+    def bench(self) -> str: ...
+    @property
+    def started_at(self) -> str: ...
+
+
+def write_json(report: Report, directory: Path) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
     stamp = report.started_at.translate(str.maketrans("", "", "-:"))
-    path = directory / f"bench-edges-{stamp}.json"
+    path = directory / f"bench-{report.bench}-{stamp}.json"
     path.write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
     return path
 
