@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from redis import Redis
 
 from meeting_push.app import MeetingPush
 from meeting_push.errors import UnavailableError
@@ -18,7 +19,10 @@ from meeting_push.model import ResumePoint, Sender
 from meeting_push.services.reconciler import Reconciler
 from tests.support.eventually import eventually
 from tests.support.node import node
+from tests.support.people import delivery, device, register
+from tests.support.people import send as sent
 from tests.support.redis_server import RedisServer
+from tests.support.server_process import ServerProcess
 
 ALICE, BOB, CAROL = Sender(1, "alice"), 2, 3
 
@@ -188,6 +192,16 @@ async def test_a_delivered_message_is_no_straggler(start_node: StartNode) -> Non
         assert await push.reconciler.look_for_stragglers() == 0
 
 
+async def test_a_new_database_behind_an_old_redis_starts_a_new_generation(
+    start_node: StartNode, tmp_path: Path
+) -> None:
+    async with start_node() as push:
+        before = await push.mailbox.open(BOB)
+    async with start_node(database_url=f"sqlite:///{tmp_path}/new.db") as push:
+        view = await push.mailbox.open(BOB, ResumePoint(before.epoch, before.seq))
+        assert view.resync_reason == "epoch_changed"
+
+
 async def test_exactly_one_node_recovers(start_node: StartNode) -> None:
     async with start_node() as first, start_node() as second:
         waiting = await send(first)
@@ -234,6 +248,34 @@ async def test_con_4_a_full_redis_defers_and_loses_nothing(start_node: StartNode
         await push.redis.lean.execute("CONFIG", "SET", "maxmemory", 0)
         await holds(push, *sent)
         assert push.reconciler.statistics.recoveries == 0
+
+
+async def test_dlv_1_a_live_device_hears_of_the_loss_and_gets_what_it_has_not_had(
+    private_redis_server: RedisServer, tmp_path: Path
+) -> None:
+    settings = {"reconcile_interval_s": 0.1}
+    with ServerProcess(tmp_path, redis_url=private_redis_server.url, settings=settings) as server:
+        alice, bob = (
+            await register(server.base_url, "alice"),
+            await register(server.base_url, "bob"),
+        )
+        async with device(server.ws_url(bob.user_id), bob) as phone:
+            acked = await sent(server.base_url, alice, [bob])
+            assert (await phone.next_message())["message_id"] == acked
+            await phone.ack(acked)
+
+            async def recorded() -> bool:
+                return bool((await delivery(server.base_url, alice, acked))["delivered"])
+
+            await eventually(recorded)
+            with Redis.from_url(private_redis_server.url) as redis:
+                redis.flushall()
+            later = await sent(server.base_url, alice, [bob])
+            assert (await phone.next_message(20))["message_id"] == later
+            await eventually(lambda: [f for f in phone.others if f["type"] == "resync"], 20)
+            [resync] = [f for f in phone.others if f["type"] == "resync"]
+            assert resync["reason"] == "epoch_changed"
+            assert resync["epoch"] != phone.welcome["epoch"]
 
 
 def only_aof(directory: str, names: list[str]) -> set[str]:

@@ -111,8 +111,11 @@ class Reconciler:
 
         :raises UnavailableError: Redis 或数据库不在
         """
-        if await self._generations.read() is None and await self._generations.create():
-            await self._mark.begin(1, self._clock())
+        if await self._generations.read() is None:
+            mark = await self._mark.read()  # Redis 还留着前一个数据库的：它的 epoch 都要作废
+            generation = mark.generation + 1 if mark else 1
+            if await self._generations.create(generation):
+                await self._mark.begin(generation, self._clock())
         row = await self._generations.read()
         assert row is not None
         self._mailbox.generation = row.generation

@@ -13,7 +13,7 @@ from .tables import delivery_generation
 _g: Final = delivery_generation.c
 _CREATE: Final = text(
     "INSERT INTO delivery_generation (id, generation, mark, holder, lease_until)"
-    " VALUES (1, 1, 0, '', 0) ON CONFLICT (id) DO NOTHING"
+    " VALUES (1, :generation, 0, '', 0) ON CONFLICT (id) DO NOTHING"
 )
 
 
@@ -34,10 +34,10 @@ class GenerationRepository:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def create(self) -> bool:
+    async def create(self, generation: int) -> bool:
         """第一次使用：建立这一行。返回是否刚建立。"""
         async with self._database.transaction() as connection:
-            return (await connection.execute(_CREATE)).rowcount == 1
+            return (await connection.execute(_CREATE, {"generation": generation})).rowcount == 1
 
     async def read(self) -> Generation | None:
         columns = (_g.generation, _g.mark, _g.cursor, _g.holder, _g.lease_until)
