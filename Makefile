@@ -38,8 +38,9 @@ format: $(DEV) ## Format the code and fix what ruff can fix
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: $(RUNTIME) ## Load test of the edges (ARGS="...")
+bench: $(RUNTIME) ## Load tests: edges (ARGS="..."), queue
 	@$(BIN)/meeting-push bench edges $(ARGS)
+	@$(BIN)/meeting-push bench queue $(filter --quick,$(ARGS))
 
 lock: $(DEV) ## Write the lock files from pyproject.toml (UPGRADE=1: newest versions)
 	@$(LOCK) --group build --output-file requirements/runtime.txt

@@ -10,6 +10,7 @@ from meeting_push.errors import RedisCommandError
 from meeting_push.redis.address import RedisAddress
 from meeting_push.redis.keys import Keys
 from meeting_push.redis.lean import LeanConnection
+from meeting_push.redis.queue_keys import known_key
 from meeting_push.redis.scripts import Script
 from tests.support.redis_server import RedisServer
 
@@ -22,10 +23,10 @@ async def test_a_script_runs_again_after_script_flush(
     lean = LeanConnection(RedisAddress.parse(redis_server.url))
     await lean.connect()
     script, queue = Script("enqueue"), Keys(key_prefix).delivery_queue
-    assert await script.run(lean, [queue], [10, "a"]) == 1
+    assert await script.run(lean, [queue, known_key(queue)], [10, "a"]) == 1
     await lean.execute("SCRIPT", "FLUSH")
-    assert await script.run(lean, [queue], [10, "b"]) == 2
-    assert await script.run(lean, [queue], [10, "c"]) == 3
+    assert await script.run(lean, [queue, known_key(queue)], [10, "b"]) == 2
+    assert await script.run(lean, [queue, known_key(queue)], [10, "c"]) == 3
     await lean.close()
 
 
@@ -45,5 +46,5 @@ async def test_an_error_inside_a_script_is_raised(
     queue = Keys(key_prefix).delivery_queue
     await lean.execute("SET", queue, "not a stream")
     with pytest.raises(RedisCommandError, match="WRONGTYPE"):
-        await Script("enqueue").run(lean, [queue], [10, "a"])
+        await Script("enqueue").run(lean, [queue, known_key(queue)], [10, "a"])
     await lean.close()

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from .client.push_client import PushClient
     from .client.rest_client import RestClient
     from .services.auth_service import AuthService
+    from .services.consumer_pool import ConsumerPool
     from .services.delivery_confirmation_service import DeliveryConfirmationService
-    from .services.message_consumer import ConsumerPool, MessageConsumer
+    from .services.message_consumer import MessageConsumer
     from .services.message_publisher import MessagePublisher
     from .services.message_queue import MessageQueue
     from .services.message_service import MessageService
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "AuthService": ".services.auth_service",
     "ConnectionManager": ".websocket.manager",
-    "ConsumerPool": ".services.message_consumer",
+    "ConsumerPool": ".services.consumer_pool",
     "DeliveryConfirmationService": ".services.delivery_confirmation_service",
     "MeetingPush": ".app",
     "MessageConsumer": ".services.message_consumer",

@@ -18,7 +18,7 @@ from ulid import ULID
 from .contracts import ChannelRoute, TokenVerifier, UserDirectory
 from .errors import RedisUnavailableError
 from .hearing import NodeHearing
-from .model import Revocation
+from .model import QueueEntry, Revocation
 from .monitoring.health import Health
 from .monitoring.latency import AckLatency, PushLatency
 from .monitoring.metrics import Metrics
@@ -30,6 +30,7 @@ from .protocol.limits import Limits
 from .protocol.meeting_limits import MeetingLimits
 from .redis.address import RedisAddress
 from .redis.embedded import EmbeddedRedis
+from .redis.generation import GenerationMark
 from .redis.keys import Keys
 from .redis.meeting_bus import MeetingBus
 from .redis.outcomes import Outcomes
@@ -61,7 +62,7 @@ from .samples import (
 )
 from .services.access_tokens import AccessTokens
 from .services.auth_service import AuthService
-from .services.consumer_progress import ConsumerProgress
+from .services.consumer_pool import ConsumerPool
 from .services.control_channel import ControlChannel, Kick
 from .services.credentials import Credentials
 from .services.dead_letters import DeadLetters
@@ -73,7 +74,7 @@ from .services.expiry_sweeper import ExpirySweeper
 from .services.known_users import KnownUsers
 from .services.meeting_desk import MeetingDesk
 from .services.meeting_service import MeetingRules, MeetingService, MeetingStores
-from .services.message_consumer import ConsumerPool, MessageConsumer
+from .services.message_consumer import MessageConsumer
 from .services.message_publisher import MessagePublisher
 from .services.message_queue import MessageQueue
 from .services.message_service import MessageService, MessageStores
@@ -82,6 +83,7 @@ from .services.online_status_service import OnlineStatusService
 from .services.outbox_relay import OutboxRelay
 from .services.presence_watch import PresenceWatch
 from .services.receipts import Receipts
+from .services.reconciler import Reconciler, ReconcilerRules
 from .services.redis_service import RedisService
 from .services.retry_service import RetryService
 from .services.revocations import Revocations, Revoke
@@ -90,6 +92,7 @@ from .services.stored_bodies import StoredBodies
 from .services.ws_tickets import WsTickets
 from .settings import Settings
 from .storage.database import Database
+from .storage.generations import GenerationRepository
 from .storage.idempotency import IdempotencyRepository
 from .storage.inbox import InboxRepository
 from .storage.meetings import MeetingRepository
@@ -98,6 +101,7 @@ from .storage.outcomes import OutcomeRepository
 from .storage.recipients import RecipientRepository
 from .storage.reports import DeliveryReports
 from .storage.transcripts import TranscriptRepository
+from .storage.undelivered import UndeliveredRepository
 from .storage.users import UserRepository
 from .supervision import Supervisor
 from .version import __version__
@@ -157,6 +161,7 @@ class MeetingPush:
         )
         self.recipients = RecipientRepository(self.database)
         self.outcomes = OutcomeRepository(self.database)
+        self.undelivered = UndeliveredRepository(self.database)
 
     def _redis_parts(self, settings: Settings) -> None:
         self._embedded = None if settings.redis_url else EmbeddedRedis(settings.data_dir)
@@ -190,6 +195,9 @@ class MeetingPush:
             max_length=settings.queue_max_length,
             starvation_bound=settings.starvation_bound,
             claim_idle_ms=settings.claim_idle_ms,
+            max_deliveries=settings.queue_max_deliveries,
+            partitions=settings.queue_partitions,
+            on_dead=self._record_dead,
         )
         bodies = StoredBodies(self.stores.messages)
         self.mailbox = OfflineMessageQueue(self.redis, bodies, settings)
@@ -222,8 +230,35 @@ class MeetingPush:
             publisher=self.publisher,
         )
         self.consumers = ConsumerPool(
-            [self._consumer(index, settings) for index in range(settings.consumer_tasks)],
+            lambda index: self._consumer(index, settings),
             self.queue,
+            least=settings.consumer_tasks,
+            most=settings.consumer_tasks_max,
+            entries_each=settings.consumer_batch_entries,
+            stuck_after_s=settings.consumer_stall_s,
+        )
+        self.reconciler = self._reconciler(settings)
+
+    async def _record_dead(self, entry: QueueEntry, reason: str) -> None:
+        """队列里做不了的一项：收件人记为失败；死信由队列自己写，整项一封。"""
+        pairs = [(entry.message_id, user_id) for user_id in entry.recipient_ids]
+        await self.failures.fail(pairs, reason, letters=False)
+
+    def _reconciler(self, settings: Settings) -> Reconciler:
+        return Reconciler(
+            self.node_id,
+            mark=GenerationMark(self.redis.lean, self.redis.keys),
+            generations=GenerationRepository(self.database),
+            undelivered=self.undelivered,
+            queue=self.queue,
+            mailbox=self.mailbox,
+            relay=self.relay,
+            rules=ReconcilerRules(
+                settings.reconcile_interval_s,
+                settings.straggler_interval_s,
+                int(settings.straggler_after_s * 1000),
+            ),
+            on_generation=self._on_generation,
         )
 
     def _outcome_path(self, settings: Settings, receipts: Receipts) -> None:
@@ -242,7 +277,11 @@ class MeetingPush:
             failures=self.failures,
             max_attempts=len(settings.retry_delays_s),
         )
-        self.dead_letters = DeadLetters(self.redis, self.failures)
+        self.dead_letters = DeadLetters(
+            self.redis,
+            self.failures,
+            streams=[keys.dead_letter for keys in self.queue.partitions],
+        )
         self.expiry = ExpirySweeper(
             redis=self.redis,
             outcomes=outcomes,
@@ -256,7 +295,6 @@ class MeetingPush:
     def _consumer(self, index: int, settings: Settings) -> MessageConsumer:
         return MessageConsumer(
             f"{self.node_id}-{index}",
-            self.redis,
             self.queue,
             self.mailbox,
             batch_entries=settings.consumer_batch_entries,
@@ -365,8 +403,7 @@ class MeetingPush:
             self.metrics.add(lambda: meeting_samples(self.meeting_hub.statistics()))
             self.metrics.add(lambda: retry_samples(self.retries))
         if self.settings.role.delivers:
-            progress = ConsumerProgress(self.consumers, self.queue, self.settings.consumer_stall_s)
-            self.health.add("consumers", progress.check)
+            self.health.add("consumers", self.consumers.check)
             self.metrics.add(lambda: worker_samples(self.consumers.statistics()))
             self.metrics.add(lambda: expiry_samples(self.expiry))
 
@@ -449,6 +486,8 @@ class MeetingPush:
             await self.redis.start()
             stack.push_async_callback(self.redis.close)
             await self.revocations.refresh()
+            stack.push_async_callback(self.queue.close)
+            await self.reconciler.prepare()
             await self._start_loops(stack)
             self._stack = stack.pop_all()
 
@@ -465,6 +504,7 @@ class MeetingPush:
         start("outbox-sweep", self.relay.run_sweep)
         start("outbox-fast", self.relay.run_fast)
         start("outbox-mark", self.relay.run_mark)
+        start("reconciler", self.reconciler.run)
         if role.delivers:
             self.consumers.start(self._supervisor)
             start("expiry-sweep", self.expiry.run)
@@ -506,6 +546,10 @@ class MeetingPush:
         self.watch.resync()
         self.hearing.canary.resubscribed()
 
+    def _on_generation(self) -> None:
+        """Redis 丢过数据：每条连接都要知道新的 epoch。"""
+        self._reread.set()
+
     async def _reread_loop(self) -> None:
         while True:
             await self._reread.wait()
@@ -520,7 +564,7 @@ class MeetingPush:
             self.hearing.leave()
             self.manager.refuse(CloseCode.SERVER_DRAINING)
         if role.delivers:
-            await self.consumers.drain(grace_s)
+            await self.consumers.drain()
         await asyncio.gather(self._close_meetings(), self._close_users())
         if role.holds_sockets:
             await self.confirmation.drain(grace_s)

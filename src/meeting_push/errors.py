@@ -127,6 +127,12 @@ class IdempotencyConflictError(MeetingPushError):
     code = "idempotency_conflict"
 
 
+class AlreadyDueError(MeetingPushError):
+    """撤回来得太晚：消息不是预约的，或已经到时。"""
+
+    code = "already_due"
+
+
 class RateLimitedError(MeetingPushError):
     """太频繁；``retry_after_s`` 秒之后再来。"""
 

@@ -109,6 +109,9 @@ def worker_samples(consumers: Sequence[ConsumerStatistics]) -> Iterator[Sample]:
     yield Sample("reached", "counter", "deliveries heard", sum(c.reached for c in consumers))
     yield Sample("expired", "counter", "entries expired", sum(c.expired for c in consumers))
     yield Sample("claimed", "counter", "entries claimed", sum(c.claimed for c in consumers))
+    yield Sample("entries_poisoned", "counter", "poison", sum(c.poisoned for c in consumers))
+    yield Sample("entries_malformed", "counter", "unreadable", sum(c.malformed for c in consumers))
+    yield Sample("entries_in_hand", "gauge", "being delivered", sum(c.in_hand for c in consumers))
     yield Sample("consumer_failures", "counter", "waits", sum(c.failures for c in consumers))
 
 

@@ -149,13 +149,19 @@ class Settings(BaseSettings):
     # 队列与工人
     queue_max_length: Annotated[int, Field(ge=1)] = 100_000
     queue_chunk_recipients: Annotated[int, Field(ge=1)] = 500
+    queue_partitions: Annotated[int, Field(ge=1, le=64)] = 1  # 改它之前先排空队列
+    queue_max_deliveries: Annotated[int, Field(ge=1)] = 5  # 取出超过这么多次还没有了结的进死信
     consumer_tasks: Annotated[int, Field(ge=1)] = 2
+    consumer_tasks_max: Annotated[int, Field(ge=1)] = 8  # 积压时增到这么多
     consumer_batch_entries: Annotated[int, Field(ge=1)] = 100
     consumer_block_ms: Annotated[int, Field(ge=1)] = 1_000
     claim_idle_ms: Annotated[int, Field(ge=1)] = 30_000
     starvation_bound: Annotated[int, Field(ge=1)] = 10  # 每这么多批，普通队列至少先取一批
     relay_interval_s: PositiveSeconds = 1
     relay_grace_s: Annotated[float, Field(ge=0)] = 5
+    reconcile_interval_s: PositiveSeconds = 2  # 多久对照一次 Redis 与 SQL 的记号
+    straggler_interval_s: PositiveSeconds = 30  # 多久查一页掉队的
+    straggler_after_s: PositiveSeconds = 600  # 入队这么久还毫无痕迹才算掉队
     ack_flush_ms: Annotated[float, Field(ge=0)] = 5
     retry_delays_s: RetryDelays = (60, 300, 900)  # 没有确认：依次等这么久再推，用完即 failed
     expiry_interval_s: PositiveSeconds = 5
@@ -175,7 +181,7 @@ class Settings(BaseSettings):
 
     # 观察
     stats_interval_s: PositiveSeconds = 5  # 每个进程隔多久把自己的统计交给大家
-    consumer_stall_s: PositiveSeconds = 30  # 队列不空而消费者这么久没有进展 → 不就绪
+    consumer_stall_s: PositiveSeconds = 30  # 消费者这么久没有进展 → 不就绪
 
     @property
     def sql_url(self) -> str:

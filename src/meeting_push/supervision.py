@@ -91,6 +91,11 @@ class Supervisor:
         loop.start()
         return loop
 
+    async def remove(self, loop: SupervisedLoop) -> None:
+        """停下一个并忘掉它。"""
+        self._loops.remove(loop)
+        await loop.stop()
+
     def states(self) -> list[LoopState]:
         return [loop.state for loop in self._loops]
 

@@ -16,6 +16,7 @@ from .edges import EDGES, ServerSource, run_edges
 from .fuzz.cli import fuzz
 from .plan import QUICK, EdgesPlan
 from .progress import Steps
+from .queue import QUICK_QUEUE, QueuePlan, queue_table, run_queue
 from .report import Heading, make_report, table, write_json
 from .server_under_test import existing_server, own_server
 
@@ -52,6 +53,28 @@ def edges(
         runs = run_edges(names, plan, source, steps)
     report = make_report(heading, plan, runs)
     console.print(table(report))
+    console.print(f"report: {write_json(report, reports)}", soft_wrap=True)
+
+
+@bench_app.command()
+def queue(
+    quick: Annotated[bool, typer.Option("--quick", help="Small: about a second.")] = False,
+    repeats: Annotated[int | None, typer.Option(min=1, max=20, help="Rounds; medians.")] = None,
+    reports: Annotated[Path, typer.Option(help="Folder of the JSON report.")] = Path("reports"),
+) -> None:
+    """The delivery queue alone: entries in and out per second, CPU of both sides."""
+    plan = QUICK_QUEUE if quick else QueuePlan()
+    plan = plan if repeats is None else msgspec.structs.replace(plan, repeats=repeats)
+    options = [
+        *(["--quick"] if quick else []),
+        *(["--repeats", str(repeats)] if repeats is not None else []),
+    ]
+    console = Console(highlight=False)
+    heading = Heading.now(" ".join(["meeting-push bench queue", *options]))
+    steps = Steps(console)
+    with steps.showing():
+        report = run_queue(plan, heading, steps)
+    console.print(queue_table(report))
     console.print(f"report: {write_json(report, reports)}", soft_wrap=True)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 from rich.table import Table
@@ -78,11 +78,20 @@ def make_report(heading: Heading, plan: EdgesPlan, runs: list[EdgeFigures]) -> E
     )
 
 
-def write_json(report: EdgesReport, directory: Path) -> Path:
+class Report(Protocol):
+    """任何 profile 的报告：一个 msgspec 结构。"""
+
+    @property
+    def bench(self) -> str: ...
+    @property
+    def started_at(self) -> str: ...
+
+
+def write_json(report: Report, directory: Path) -> Path:
     return write_report(report, report.bench, report.started_at, directory)
 
 
-def write_report(report: msgspec.Struct, bench: str, started_at: str, directory: Path) -> Path:
+def write_report(report: object, bench: str, started_at: str, directory: Path) -> Path:
     """写成 ``bench-<profile>-<时刻>.json``，返回路径。"""
     directory.mkdir(parents=True, exist_ok=True)
     stamp = started_at.translate(str.maketrans("", "", "-:"))

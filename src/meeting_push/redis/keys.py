@@ -85,6 +85,14 @@ class Keys:
         return f"{self.prefix}expiry_turn"
 
     @property
+    def cancelled_messages(self) -> str:
+        return f"{self.prefix}cancelled_messages"
+
+    @property
+    def delivery_generation(self) -> str:
+        return f"{self.prefix}delivery_generation"
+
+    @property
     def broadcast_log(self) -> str:
         return f"{self.prefix}broadcast_log"
 

@@ -77,6 +77,8 @@ class Mailboxes:
         self._lean = lean
         self._keys = keys
         self._limits = limits
+        #: 当前代次，写进新的 epoch；对账者发现 Redis 丢过数据时加大。
+        self.generation = 0
 
     async def deliver(
         self, deliveries: Sequence[Delivery], *, publish: bool
@@ -93,7 +95,7 @@ class Mailboxes:
     async def _run(self, calls: Sequence[list[Argument]], publish: bool) -> list[list[int]]:
         limits = self._limits
         head: list[Argument] = [
-            *(self._keys.prefix, _fresh_epoch()),
+            *(self._keys.prefix, self._fresh_epoch()),
             *(limits.mailbox_max_entries, limits.log_max_entries),
             *(limits.ttl_ms, limits.seq_ttl_ms, int(publish)),
         ]
@@ -106,7 +108,7 @@ class Mailboxes:
             self._lean,
             (keys.user_seq(user_id), keys.mailbox(user_id), keys.message_log(user_id)),
             (
-                *(_fresh_epoch(), self._limits.seq_ttl_ms),
+                *(self._fresh_epoch(), self._limits.seq_ttl_ms),
                 *((resume.epoch, resume.last_seq) if resume is not None else ("", 0)),
             ),
         )
@@ -152,6 +154,21 @@ class Mailboxes:
         key = self._keys.mailbox(user_id)
         return int(await self._lean.execute("ZREMRANGEBYRANK", key, 0, -1))
 
+    async def missing(self, pairs: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
+        """这些 (message_id, user_id) 里没有一点痕迹的：不在信箱，也没有投递过（日志）。"""
+        keys = self._keys
+        commands = [
+            ("ZSCORE", of(user_id), message_id)
+            for message_id, user_id in pairs
+            for of in (keys.mailbox, keys.message_log)
+        ]
+        scores = await self._lean.execute_many(commands)
+        traces = zip(scores[::2], scores[1::2], strict=True)
+        return [p for p, both in zip(pairs, traces, strict=True) if both == (None, None)]
+
+    def _fresh_epoch(self) -> str:
+        return f"{self.generation}-{secrets.token_hex(8)}"
+
     async def count(self, user_id: int) -> int:
         return int(await self._lean.execute("ZCARD", self._keys.mailbox(user_id)))
 
@@ -183,7 +200,3 @@ def _id_seq_pairs(flat: Sequence[bytes]) -> list[tuple[str, int]]:
         (member.decode(), int(float(score)))
         for member, score in zip(flat[::2], flat[1::2], strict=True)
     ]
-
-
-def _fresh_epoch() -> str:
-    return secrets.token_hex(8)

@@ -13,6 +13,7 @@ from loguru import logger
 from starlette.exceptions import HTTPException
 
 from ..errors import (
+    AlreadyDueError,
     AuthenticationError,
     ForbiddenError,
     IdempotencyConflictError,
@@ -33,6 +34,7 @@ STATUSES: Final[Mapping[type, int]] = {
     ForbiddenError: 403,
     NotFoundError: 404,
     UsernameTakenError: 409,
+    AlreadyDueError: 409,
     IdempotencyConflictError: 409,
     MeetingEndedError: 409,
     MessageExpiredError: 409,

@@ -94,6 +94,12 @@ def message_router(
     async def get(message_id: MessageIdPath, user: CurrentUser) -> MessageOut:
         return MessageOut.of(await service.get_message(message_id, user))
 
+    @router.delete(
+        "/messages/{message_id}", status_code=204, summary="撤回还没到时的（发送者、管理员）"
+    )
+    async def cancel(message_id: MessageIdPath, user: CurrentUser) -> None:
+        await service.cancel_message(message_id, user)
+
     @router.get("/messages/{message_id}/delivery", summary="投递状态（发送者、管理员）")
     async def delivery(
         message_id: MessageIdPath,

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -39,23 +39,30 @@ class DeadLetters:
     """错误同 ``LeanConnection.execute``。"""
 
     def __init__(
-        self, redis: RedisService, failures: DeliveryFailures, *, clock: Clock = now_ms
+        self,
+        redis: RedisService,
+        failures: DeliveryFailures,
+        *,
+        streams: Iterable[str] = (),
+        clock: Clock = now_ms,
     ) -> None:
         self._lean = redis.lean
-        self._stream = redis.keys.dead_letter_queue
+        #: 失败的收件人一律在不分区的一条里，队列条目在各分区的。
+        self._streams = list(dict.fromkeys([redis.keys.dead_letter_queue, *streams]))
         self._failures = failures
         self._clock = clock
-        self._scan_from = "-"
+        self._scan_from = dict.fromkeys(self._streams, "-")
 
     async def page(
         self, cursor: str | None = None, limit: int = 50
     ) -> tuple[list[DeadLetter], str | None]:
         """新的在前；``cursor`` 是上一页最后一封的 id。"""
         newest = "+" if cursor is None else f"({cursor}"
-        replies = await self._lean.execute(
-            "XREVRANGE", self._stream, newest, "-", "COUNT", limit + 1
+        replies = await self._lean.execute_many(
+            [("XREVRANGE", one, newest, "-", "COUNT", limit + 1) for one in self._streams]
         )
-        letters = [_letter(*reply) for reply in replies]
+        letters = [_letter(*reply) for stream in replies for reply in stream]
+        letters.sort(key=lambda letter: _position(letter.id), reverse=True)
         more = len(letters) > limit
         return letters[:limit], letters[limit - 1].id if more else None
 
@@ -65,14 +72,17 @@ class DeadLetters:
         先进队列，后删死信。读不懂的、过期的、都已有结局的不动。幂等。
         """
         found = await self._lean.execute_many(
-            [("XRANGE", self._stream, each, each) for each in dict.fromkeys(ids)]
+            [("XRANGE", one, each, each) for each in dict.fromkeys(ids) for one in self._streams]
         )
         requeued = []
         for letter in [_letter(*replies[0]) for replies in found if replies]:
             if letter.entry is not None and await self._requeue(letter.entry):
-                await self._lean.execute("XDEL", self._stream, letter.id)
+                await self._delete([letter.id])
                 requeued.append(letter.id)
         return requeued
+
+    async def _delete(self, ids: Sequence[str]) -> None:
+        await self._lean.execute_many([("XDEL", one, *ids) for one in self._streams])
 
     async def _requeue(self, entry: QueueEntry) -> int:
         return await self._failures.requeue_all(
@@ -80,16 +90,19 @@ class DeadLetters:
         )
 
     async def drop_expired(self) -> int:
-        """看一段，丢掉过了有效期的：再也不能重新入队。下一次接着看，到头再从头来。"""
+        """各看一段，丢掉过了有效期的：再也不能重新入队。下一次接着看，到头再从头来。"""
+        return sum([await self._drop_expired(stream) for stream in self._streams])
+
+    async def _drop_expired(self, stream: str) -> int:
         replies = await self._lean.execute(
-            "XRANGE", self._stream, self._scan_from, "+", "COUNT", SCAN_LETTERS
+            "XRANGE", stream, self._scan_from[stream], "+", "COUNT", SCAN_LETTERS
         )
         letters = [_letter(*reply) for reply in replies]
-        self._scan_from = f"({letters[-1].id}" if len(letters) == SCAN_LETTERS else "-"
+        self._scan_from[stream] = f"({letters[-1].id}" if len(letters) == SCAN_LETTERS else "-"
         now = self._clock()
         gone = [each.id for each in letters if each.entry and each.entry.expires_at <= now]
         if gone:
-            await self._lean.execute("XDEL", self._stream, *gone)
+            await self._lean.execute("XDEL", stream, *gone)
             logger.bind(letters=len(gone)).info("dead_letters_expired")
         return len(gone)
 
@@ -103,6 +116,11 @@ def _letter(entry_id: bytes, flat: Sequence[Any]) -> DeadLetter:
         queue=fields.get(b"queue", b"").decode(errors="replace"),
         entry=_decode(fields.get(b"entry", b"")),
     )
+
+
+def _position(entry_id: str) -> tuple[int, int]:
+    at, number = entry_id.split("-")
+    return int(at), int(number)
 
 
 def _decode(raw: bytes) -> QueueEntry | None:

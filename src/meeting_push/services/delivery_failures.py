@@ -53,12 +53,14 @@ class DeliveryFailures:
         self._receipts = receipts
         self._clock = clock
 
-    async def fail(self, pairs: Sequence[Pair], reason: str) -> int:
-        """把还没有结局的记为 failed，返回这次记下几条。"""
+    async def fail(self, pairs: Sequence[Pair], reason: str, *, letters: bool = True) -> int:
+        """把还没有结局的记为 failed，返回这次记下几条；``letters``：每个收件人一封死信。"""
         now = self._clock()
         rows = await self._record.record_failed(pairs, reason, now)
         verdicts = await self._outcomes.fail(
-            [(row.message_id, row.user_id, _entry(row)) for row in rows], reason, now
+            [(row.message_id, row.user_id, _entry(row) if letters else b"") for row in rows],
+            reason,
+            now,
         )
         fresh = [row for row, verdict in zip(rows, verdicts, strict=True) if verdict == 1]
         await self._prefer_acks(rows, verdicts)

@@ -1,12 +1,14 @@
-"""消费者：从队列取，投递进信箱并发布，记录后才确认。
+"""消费者：从队列取，投递进信箱并发布，记录后才了结。
 
-至少一次：确认之前死掉的，由别的消费者认领；投递按消息 id 幂等，所以重做无害。
+至少一次：了结之前死掉的，由别的消费者认领；投递按消息 id 幂等，所以重做无害。
+一项的意外不连累同批的别项；同一项一再意外，就带着回溯进死信。
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import time
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -15,21 +17,19 @@ from loguru import logger
 
 from ..clock import Clock, now_ms
 from ..errors import MeetingPushError
-from ..redis.lean import LeanConnection
-from ..supervision import Supervisor
 from .message_queue import MessageQueue, Taken
 from .offline_message_queue import Delivery, OfflineMessageQueue
-from .redis_service import RedisService
+from .queue_reader import QueueReader
 
-#: 暂时性失败（Redis 断开）之后等这么久再取。
+#: 暂时性失败（Redis、SQL 断开）之后等这么久再来。
 RETRY_AFTER_S: Final = 0.2
-#: 关机时隔这么久再叫醒一次。
-WAKE_AGAIN_S: Final = 0.1
+#: 停下时手里的一批至多再做这么久；做不完的由别人认领。
+FINISH_WITHIN_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class ConsumerStatistics:
-    """一个消费者的快照。"""
+    """一个消费者的快照；``last_progress`` 是最近一次读完（哪怕没有东西）的毫秒时刻。"""
 
     name: str
     entries: int
@@ -39,6 +39,9 @@ class ConsumerStatistics:
     claimed: int
     failures: int
     last_progress: int
+    poisoned: int = 0
+    malformed: int = 0
+    in_hand: int = 0
 
 
 class MessageConsumer:
@@ -47,7 +50,6 @@ class MessageConsumer:
     def __init__(
         self,
         name: str,
-        redis: RedisService,
         queue: MessageQueue,
         mailbox: OfflineMessageQueue,
         *,
@@ -57,21 +59,19 @@ class MessageConsumer:
         clock: Clock = now_ms,
     ) -> None:
         self.name = name
-        self._redis = redis
         self._queue = queue
         self._mailbox = mailbox
         self._batch_entries = batch_entries
         self._block_s = block_ms / 1000
-        self._claim_every_ms = claim_every_ms
+        self._claim_every_s = claim_every_ms / 1000
         self._clock = clock
-        self._next_claim = 0
+        self._stopping = False
+        self._next_claim = 0.0
         self._entries = self._recipients = self._reached = 0
         self._expired = self._claimed = self._failures = 0
+        self._poisoned = self._malformed = self._in_hand = 0
         self._last_progress = clock()
-        self._stopping = False
-        self._client_id = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._alive_at = time.monotonic()
 
     @property
     def statistics(self) -> ConsumerStatistics:
@@ -84,119 +84,173 @@ class MessageConsumer:
             self._claimed,
             self._failures,
             self._last_progress,
+            self._poisoned,
+            self._malformed,
+            self._in_hand,
         )
 
+    @property
+    def silent_for_s(self) -> float:
+        """多久没有进展了；空转也算进展，卡住不算。按单调时钟，墙上的钟跳不跳都一样。"""
+        return time.monotonic() - self._alive_at
+
     async def run(self) -> None:
-        """取、投递、确认，直到 ``drain`` 或被取消；取消时正在处理的一批会被别人认领。"""
-        self._idle.clear()
+        """取、投递、了结，直到被取消；取消时手里的做完、了结，然后从消费组除名。"""
+        self._stopping = False
+        reader = await self._open()
         try:
-            await self._consume()
+            await self._until_cancelled(reader)
         finally:
-            self._idle.set()
+            await reader.close()
 
-    async def _consume(self) -> None:
-        connection = await self._redis.open_lean(f"consumer-{self.name}", max_block_s=self._block_s)
+    async def _open(self) -> QueueReader:
+        """Redis 一时不在不是消费者死了：等它回来。"""
+        while True:
+            try:
+                return await self._queue.open_reader(self.name, max_block_s=self._block_s)
+            except MeetingPushError as error:
+                await self._wait(error)
+
+    async def _until_cancelled(self, reader: QueueReader) -> None:
+        client_id = await reader.client_id()
+        work = asyncio.create_task(self._work(reader), name=f"consume:{self.name}")
         try:
-            self._client_id = await connection.execute("CLIENT", "ID")
-            await self._queue.create_groups()
-            while not self._stopping:
-                await self._step(connection)
+            await asyncio.shield(work)
+        except asyncio.CancelledError:
+            self._stopping = True
+            await self._let_finish(reader, work, client_id)
+            raise
+
+    async def _let_finish(
+        self, reader: QueueReader, work: asyncio.Task[None], client_id: int
+    ) -> None:
+        try:
+            async with asyncio.timeout(FINISH_WITHIN_S):
+                await reader.unblock(client_id, self._queue.lean)
+                await work
+                await self._queue.statistics.retire(self.name)
+        except (TimeoutError, MeetingPushError) as error:
+            logger.bind(consumer=self.name, error=type(error).__name__).warning("consumer_cut_off")
         finally:
-            await connection.close()
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
 
-    async def drain(self) -> None:
-        """不再取；手上的一批投递并确认之后返回。正空等着的立刻叫醒。"""
-        self._stopping = True
-        while not self._idle.is_set():
-            # 可能恰在两次读取之间，还没阻塞：那一声它听不见，过一会儿再叫
-            await self._redis.lean.execute("CLIENT", "UNBLOCK", self._client_id)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._idle.wait(), WAKE_AGAIN_S)
+    async def _work(self, reader: QueueReader) -> None:
+        while not self._stopping:
+            await self._step(reader)
 
-    async def _step(self, connection: LeanConnection) -> None:
+    async def _step(self, reader: QueueReader) -> None:
         try:
-            taken = await self._claim(connection)
-            taken += await self._queue.batch_dequeue(
-                self.name, connection, self._batch_entries, 0 if taken else self._block_s
-            )
-            self._last_progress = self._clock()
-            if taken:
-                await self.process(taken)
+            taken = await self._take(reader)
         except MeetingPushError as error:
-            if not error.temporary:
-                raise
-            self._failures += 1
-            logger.bind(consumer=self.name, code=error.code).warning("consumer_waits")
-            await asyncio.sleep(RETRY_AFTER_S)
+            await self._wait(error)
+            return
+        self._progress()
+        if taken:
+            self._in_hand = len(taken)
+            await self._handle(taken)
+            self._in_hand = 0
 
-    async def _claim(self, connection: LeanConnection) -> list[Taken]:
-        now = self._clock()
-        if now < self._next_claim:
-            return []
-        self._next_claim = now + self._claim_every_ms
-        claimed = await self._queue.claim(self.name, connection, self._batch_entries)
-        self._claimed += len(claimed)
-        return claimed
+    def _progress(self) -> None:
+        self._last_progress = self._clock()
+        self._alive_at = time.monotonic()
+
+    async def _take(self, reader: QueueReader) -> list[Taken]:
+        taken: list[Taken] = []
+        if time.monotonic() >= self._next_claim:
+            self._next_claim = time.monotonic() + self._claim_every_s
+            taken = await reader.claim(self._batch_entries)
+            self._claimed += len(taken)
+        taken += await reader.take(self._batch_entries, 0 if taken else self._block_s)
+        taken += reader.surplus()
+        self._poisoned, self._malformed = reader.poisoned, reader.malformed
+        return taken
+
+    async def _wait(self, error: MeetingPushError) -> None:
+        if not error.temporary:
+            raise error
+        self._failures += 1
+        logger.bind(consumer=self.name, code=error.code).warning("consumer_waits")
+        await asyncio.sleep(RETRY_AFTER_S)
+
+    async def _handle(self, taken: Sequence[Taken]) -> None:
+        """做到成为止：依赖暂时不在就握着重试，不必等别人在 ``claim_idle_ms`` 之后认领。"""
+        while not await self._tried(taken):
+            await self._hold(taken)
+
+    async def _tried(self, taken: Sequence[Taken]) -> bool:
+        """做一遍；False = 依赖暂时不在，要再来。"""
+        try:
+            await self.process(taken)
+        except Exception as error:  # noqa: BLE001 — 不知道是哪一项：逐项再来，只留下坏的
+            if isinstance(error, MeetingPushError) and error.temporary:
+                await self._wait(error)
+                return False
+            logger.bind(consumer=self.name, error=type(error).__name__).error("batch_failed")
+            await self._one_by_one(taken)
+        return True
+
+    async def _hold(self, taken: Sequence[Taken]) -> None:
+        try:
+            await self._queue.hold(self.name, taken)
+            self._alive_at = time.monotonic()
+        except MeetingPushError as error:  # Redis 不在：也没有人能认领
+            logger.bind(consumer=self.name, code=error.code).debug("hold_failed")
+
+    async def _one_by_one(self, taken: Sequence[Taken]) -> None:
+        for item in taken:
+            try:
+                await self.process([item])
+            except Exception as error:  # noqa: BLE001 — 见 _tried
+                await self._set_aside(item, error)
+
+    async def _set_aside(self, item: Taken, error: Exception) -> None:
+        """不了结：到时被认领再试，次数满了就是毒条目，带着这里记下的回溯进死信。"""
+        self._failures += 1
+        message_id = item.entry.message_id
+        logger.bind(consumer=self.name, message_id=message_id).opt(exception=error).error(
+            "entry_failed"
+        )
+        trace = "".join(traceback.format_exception(error))
+        try:
+            await self._queue.note_error(item, trace)
+        except MeetingPushError as lost:
+            logger.bind(message_id=message_id, code=lost.code).warning("entry_error_not_noted")
+
+    # ── 投递 ────────────────────────────────────────────────────────────────
 
     async def process(self, taken: Sequence[Taken]) -> None:
-        """投递一批并确认；过期的不投递（状态由过期清理记录），也确认。"""
-        now = self._clock()
-        live = [item for item in taken if item.entry.expires_at > now]
-        self._expired += len(taken) - len(live)
+        """投递一批并了结。过期的、已撤回的不投递，也了结。"""
+        live = await self._wanted(taken)
         tails = await self._mailbox.tails([item.entry.message_id for item in live])
         deliverable = [item for item in live if item.entry.message_id in tails]
         for item in live:
             if item.entry.message_id not in tails:
                 await self._queue.reject(item, "body_gone")
-        delivered = await self._mailbox.deliver(
-            [self._delivery(item, tails) for item in deliverable]
-        )
+        delivered = await self._mailbox.deliver([_delivery(item, tails) for item in deliverable])
         self._entries += len(taken)
         self._recipients += sum(map(len, delivered))
         self._reached += sum(1 for row in delivered for one in row if one.receivers)
-        await self._queue.acknowledge([i for i in taken if i not in live or i in deliverable])
+        await self._queue.acknowledge(taken)  # 已进死信的不受影响
 
-    @staticmethod
-    def _delivery(item: Taken, tails: dict[str, bytes]) -> Delivery:
-        entry = item.entry
-        return Delivery(
-            message_id=entry.message_id,
-            tail=tails[entry.message_id],
-            recipient_ids=entry.recipient_ids,
-            priority=entry.priority,
-            expires_at=entry.expires_at,
-            attempt=entry.attempt,
-        )
+    async def _wanted(self, taken: Sequence[Taken]) -> list[Taken]:
+        now = self._clock()
+        live = [item for item in taken if item.entry.expires_at > now]
+        self._expired += len(taken) - len(live)
+        scheduled = [item.entry.message_id for item in live if item.scheduled]
+        if not scheduled:
+            return live
+        cancelled = await self._queue.cancelled(scheduled)
+        return [i for i in live if not (i.scheduled and i.entry.message_id in cancelled)]
 
 
-class ConsumerPool:
-    """若干消费者，各在自己的监督循环里；另有一个循环移出到期的延迟条目。"""
-
-    def __init__(self, consumers: Sequence[MessageConsumer], queue: MessageQueue) -> None:
-        self._consumers = tuple(consumers)
-        self._queue = queue
-
-    def start(self, supervisor: Supervisor) -> None:
-        for consumer in self._consumers:
-            supervisor.start(f"consumer-{consumer.name}", consumer.run)
-        supervisor.start("delayed-mover", self._move_due)
-
-    async def drain(self, timeout_s: float) -> None:
-        """关机：各消费者做完手上的；超时就放手，没确认的由别人认领。"""
-        try:
-            async with asyncio.timeout(timeout_s):
-                await asyncio.gather(*(consumer.drain() for consumer in self._consumers))
-        except (TimeoutError, MeetingPushError) as error:
-            logger.bind(reason=type(error).__name__).warning("consumers_left_at_shutdown")
-
-    def statistics(self) -> list[ConsumerStatistics]:
-        return [consumer.statistics for consumer in self._consumers]
-
-    async def _move_due(self) -> None:
-        while True:
-            try:
-                while await self._queue.move_due():
-                    pass
-            except MeetingPushError as error:
-                logger.bind(code=error.code).warning("move_due_failed")
-            await asyncio.sleep(RETRY_AFTER_S)
+def _delivery(item: Taken, tails: dict[str, bytes]) -> Delivery:
+    entry = item.entry
+    return Delivery(
+        message_id=entry.message_id,
+        tail=tails[entry.message_id],
+        recipient_ids=entry.recipient_ids,
+        priority=entry.priority,
+        expires_at=entry.expires_at,
+        attempt=entry.attempt,
+    )

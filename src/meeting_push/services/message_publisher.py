@@ -1,7 +1,12 @@
 """发布者：Redis Pub/Sub 的快路。
 
-这里的每个方法都是 *瞬时* 的：至多一次，不进信箱，没有状态；当时不在线的人收不到。
-要“一定送到”，用 ``MessageService``（先落库、进信箱，再推）。
+名字就是承诺：``publish_*`` 都是 *瞬时* 的——至多一次，不进信箱，没有状态，当时不在线的人收不到；
+``MessageService.send_*`` 都是 *持久* 的——先落库、进信箱，再推，一定送到。
+
+任何语言的进程不经过这里也能发布，格式与限制相同（见 ``protocol/envelope.py``）::
+
+    redis-cli PUBLISH 'user:{42}:messages' \\
+      '{"type":"new_message","message_id":"n-1","title":"hi","content":"there"}'
 """
 
 from __future__ import annotations
@@ -39,7 +44,7 @@ class Envelope(msgspec.Struct, kw_only=True, tag="new_message", tag_field="type"
 
 
 class MessagePublisher:
-    """发布到用户、广播、系统频道；连接断开时退避重试，仍不行就抛出。"""
+    """发布到用户、广播、系统频道；连接断开时退避重试（可能因此发布两次），仍不行就抛出。"""
 
     def __init__(self, redis: RedisService, *, max_bytes: int, clock: Clock = now_ms) -> None:
         self._redis = redis

@@ -1,61 +1,46 @@
-"""投递队列：两条 Redis Stream（普通、优先）、一个延迟集合、一条死信流。
+"""投递队列：两条 Redis Stream（普通、优先）、一个延迟集合、一条死信流；可分成几个分区。
 
-至少一次：取出的条目在 ``acknowledge`` 之前归取者所有，取者死后由别人认领
-（``claim``）。入队是原子的，满了就拒绝整批，绝不裁掉旧的。
+至少一次：取出的条目在了结之前归取者所有，取者死后由别人认领。入队是原子的，满了就拒绝
+整批，绝不裁掉旧的；已在队列里的同一条目（同一消息、同样的收件人、同一次尝试）不再加。
 """
 
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import msgspec
-from loguru import logger
 
 from ..clock import Clock, now_ms
-from ..errors import MeetingPushError, QueueFullError
+from ..errors import QueueFullError
 from ..model import URGENT_PRIORITY, QueueEntry
-from ..redis.keys import DELIVERY_GROUP
 from ..redis.lean import LeanConnection
+from ..redis.queue_keys import QueueKeys, errors_key, known_key, partition_of
 from ..redis.scripts import Script
+from .queue_entries import Taken, encode_entry
+from .queue_reader import QueueReader, TakeRules
+from .queue_settlement import OnDead, Settlement
+from .queue_statistics import QueueLength, QueueStatistics
 from .redis_service import RedisService
 
-ENTRY_VERSION: Final = b"1"
-MOVE_BATCH: Final = 500
+__all__ = ["MessageQueue", "QueueLength", "Taken"]
 
-_encoder: Final = msgspec.json.Encoder()
-_decoder: Final = msgspec.json.Decoder(QueueEntry)
+MOVE_BATCH: Final = 500
+#: 撤回的记号比预约的时刻多留这么久：那时还在路上的条目都已看过它。
+CANCEL_MARK_MS: Final = 3_600_000
+
 _enqueue: Final = Script("enqueue")
 _due: Final = Script("due")
-_reject: Final = Script("reject")
-
-
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """取到手、尚未确认的一项；``queue`` 是它所在的流。"""
-
-    entry_id: bytes
-    queue: str
-    entry: QueueEntry
-
-
-@dataclass(frozen=True, slots=True)
-class QueueLength:
-    """一条队列此刻的样子；``oldest_age_ms`` 在空队列上为 0。"""
-
-    name: str
-    length: int
-    pending: int
-    oldest_age_ms: int
 
 
 class MessageQueue:
-    """四条队列的门面；可被多个任务同时使用。
+    """全部队列的门面；可被多个任务同时使用。
 
-    读取要用各消费者自己的连接（``XREADGROUP BLOCK`` 会占住整条连接），写入共用一条。
+    取的一边，每个消费者用自己的 ``open_reader``；``dequeue_message``、``batch_dequeue`` 共用
+    一个惰性打开的，给偶尔取一次的人。
     """
 
     def __init__(
@@ -63,18 +48,22 @@ class MessageQueue:
         redis: RedisService,
         *,
         max_length: int,
-        starvation_bound: int,
-        claim_idle_ms: int,
+        starvation_bound: int = 10,
+        claim_idle_ms: int = 30_000,
+        max_deliveries: int = 5,
+        partitions: int = 1,
+        on_dead: OnDead | None = None,
         clock: Clock = now_ms,
     ) -> None:
         self._redis = redis
-        self._keys = redis.keys
+        self.partitions = QueueKeys.of(redis.keys, partitions)
         self._max_length = max_length
-        self._starvation_bound = starvation_bound
-        self._claim_idle_ms = claim_idle_ms
+        self._rules = TakeRules(starvation_bound, claim_idle_ms, max_deliveries)
         self._clock = clock
-        self._turn = 0
-        self._malformed = 0
+        self._settlement = Settlement(redis, self.partitions, on_dead)
+        self._statistics = QueueStatistics(redis, self.partitions, clock)
+        self._own_reader: QueueReader | None = None
+        self._own_turn = asyncio.Lock()
 
     # ── 入队 ────────────────────────────────────────────────────────────────
 
@@ -82,217 +71,184 @@ class MessageQueue:
         """入队一项；``priority`` 给出时改变它走哪条队列。
 
         :raises QueueFullError: 没有入队
-        :raises RedisUnavailableError: 不知道是否入队；重复入队无害（投递是幂等的）
+        :raises RedisUnavailableError: 不知道是否入队；重复入队无害
         """
         entry = message if priority is None else msgspec.structs.replace(message, priority=priority)
         await self.batch_enqueue([entry])
 
-    async def batch_enqueue(self, entries: Sequence[QueueEntry]) -> None:
+    async def batch_enqueue(self, entries: Iterable[QueueEntry]) -> None:
         """入队一批；每条队列各自原子。满了的那条队列的部分全部被拒绝。
 
         :raises QueueFullError: 至少一条队列满了
         """
         by_queue: defaultdict[str, list[bytes]] = defaultdict(list)
         for entry in entries:
-            by_queue[self._queue_for(entry.priority)].append(_encoder.encode(entry))
+            by_queue[self._queue_for(entry)].append(encode_entry(entry))
         lengths = await asyncio.gather(
             *(
-                _enqueue.run(self._redis.lean, [queue], [self._max_length, *encoded])
+                _enqueue.run(
+                    self._redis.lean, [queue, known_key(queue)], [self._max_length, *encoded]
+                )
                 for queue, encoded in by_queue.items()
             )
         )
         if -1 in lengths:
             raise QueueFullError("the delivery queue is full", retry_after_s=1)
 
-    async def schedule(self, entries: Sequence[tuple[QueueEntry, int]]) -> None:
-        """放进延迟队列，``due_at`` 毫秒时由 ``move_due`` 移出；同一条目重复放入只留一份。"""
-        args: list[bytes | int] = []
-        for entry, due_at in entries:
-            args += [due_at, b"%d%b" % (entry.priority, _encoder.encode(entry))]
-        if args:
-            await self._redis.lean.execute("ZADD", self._keys.delayed_queue, *args)
-
-    async def move_due(self) -> int:
-        """把到期的延迟条目移进队列，返回移了几条（至多 ``MOVE_BATCH``）。"""
-        keys = self._keys
-        moved = await _due.run(
-            self._redis.lean,
-            [keys.delayed_queue, keys.delivery_queue, keys.priority_queue],
-            [self._clock(), MOVE_BATCH, URGENT_PRIORITY],
-        )
-        return int(moved)
-
     async def ensure_room(self) -> None:
         """接受之前的关口。
 
         :raises QueueFullError: 任一队列已满
         """
-        lengths = await asyncio.gather(
-            self._redis.lean.execute("XLEN", self._keys.delivery_queue),
-            self._redis.lean.execute("XLEN", self._keys.priority_queue),
+        lengths = await self._redis.lean.execute_many(
+            [
+                ("XLEN", queue)
+                for keys in self.partitions
+                for queue in (keys.delivery, keys.priority)
+            ]
         )
         if max(lengths) >= self._max_length:
             raise QueueFullError("the delivery queue is full", retry_after_s=1)
 
+    # ── 延迟 ────────────────────────────────────────────────────────────────
+
+    async def schedule(self, entries: Sequence[tuple[QueueEntry, int]]) -> None:
+        """放进延迟队列，``due_at`` 毫秒时由 ``move_due`` 移出；同一条目重复放入只留一份。"""
+        by_queue: defaultdict[str, list[bytes | int]] = defaultdict(list)
+        for entry, due_at in entries:
+            member = b"%d%b" % (entry.priority, encode_entry(entry))
+            by_queue[self._home(entry.message_id).delayed] += [due_at, member]
+        if by_queue:
+            await self._redis.lean.execute_many(
+                [("ZADD", queue, *args) for queue, args in by_queue.items()]
+            )
+
+    async def move_due(self) -> int:
+        """把到期的延迟条目移进队列，返回移了几条（每个分区至多 ``MOVE_BATCH``）。
+
+        钟往回跳，未到期的再等等；往前跳，早到的就早送：两样都不丢。
+        """
+        args = [self._clock(), MOVE_BATCH, URGENT_PRIORITY, self._max_length]
+        moved = await asyncio.gather(
+            *(_due.run(self._redis.lean, keys, args) for keys in self._due_sources())
+        )
+        return sum(moved)
+
+    async def unschedule(self, message_id: str, due_at: int) -> int:
+        """撤回一条预约在 ``due_at`` 的消息，返回移出了几项。幂等。
+
+        先留下记号：此刻正要放进来的（发件箱里的）到期时由消费者凭记号丢弃。
+        """
+        lean, key = self._redis.lean, self._redis.keys.cancelled_messages
+        delayed = self._home(message_id).delayed
+        _, _, members = await lean.execute_many(
+            [
+                ("ZREMRANGEBYSCORE", key, "-inf", self._clock()),
+                ("ZADD", key, due_at + CANCEL_MARK_MS, message_id),
+                ("ZRANGEBYSCORE", delayed, due_at, due_at),
+            ]
+        )
+        mark = b'"message_id":"%b"' % message_id.encode()
+        mine = [member for member in members if mark in member]
+        return int(await lean.execute("ZREM", delayed, *mine)) if mine else 0
+
+    async def cancelled(self, message_ids: Sequence[str]) -> set[str]:
+        """其中已被撤回的。"""
+        key = self._redis.keys.cancelled_messages
+        scores = await self._redis.lean.execute("ZMSCORE", key, *message_ids)
+        return {one for one, score in zip(message_ids, scores, strict=True) if score is not None}
+
     # ── 取出 ────────────────────────────────────────────────────────────────
 
-    async def create_groups(self) -> None:
-        """建立消费组（已有则无害）；从头读，免得漏掉建组之前入队的。"""
-        for queue in (self._keys.priority_queue, self._keys.delivery_queue):
-            try:
-                await self._redis.lean.execute(
-                    "XGROUP", "CREATE", queue, DELIVERY_GROUP, "0", "MKSTREAM"
-                )
-            except MeetingPushError as error:
-                if "BUSYGROUP" not in error.message:
-                    raise
+    async def open_reader(self, name: str, *, max_block_s: float = 30) -> QueueReader:
+        """名叫 ``name`` 的消费者的手，用完 ``close``；``max_block_s`` 是它最长的一次等待。"""
+        connection = await self._redis.open_lean(f"consumer-{name}", max_block_s=max_block_s)
+        reader = QueueReader(name, connection, self.partitions, self._settlement, self._rules)
+        try:
+            await reader.create_groups()
+        except BaseException:
+            await reader.close()
+            raise
+        return reader
 
-    async def dequeue_message(
-        self, consumer: str, connection: LeanConnection, timeout: float = 30
-    ) -> Taken | None:
-        """取一项；``timeout`` 秒内没有则 None。"""
-        taken = await self.batch_dequeue(consumer, connection, 1, timeout)
+    async def dequeue_message(self, timeout: float = 30) -> Taken | None:
+        """取一项；``timeout`` 秒内没有则 None。用完要 ``acknowledge`` 或 ``reject``。"""
+        taken = await self.batch_dequeue(1, timeout)
         return taken[0] if taken else None
 
-    async def batch_dequeue(
-        self, consumer: str, connection: LeanConnection, count: int, timeout: float = 30
-    ) -> list[Taken]:
-        """取至多 ``count`` 项，优先队列在前；每 ``starvation_bound`` 次普通队列先取一次。
+    async def batch_dequeue(self, count: int, timeout: float = 30) -> list[Taken]:
+        """取至多 ``count`` 项，优先队列在前；都空才等，至多 ``timeout`` 秒（不超过 30）。"""
+        async with self._own_turn:
+            if self._own_reader is None:
+                self._own_reader = await self.open_reader(f"direct-{secrets.token_hex(4)}")
+            return await self._own_reader.take(count, min(timeout, 30))
 
-        两条都空才阻塞，至多 ``timeout`` 秒。消费组不见了（FLUSHALL、切换）就重建。
-        """
-        try:
-            return await self._take(consumer, connection, count, int(timeout * 1000))
-        except MeetingPushError as error:
-            if "NOGROUP" not in error.message:
-                raise
-            await self.create_groups()
-            return []
-
-    async def _take(
-        self, consumer: str, connection: LeanConnection, count: int, block_ms: int
-    ) -> list[Taken]:
-        self._turn += 1
-        queues = [self._keys.priority_queue, self._keys.delivery_queue]
-        if self._turn % self._starvation_bound == 0:
-            queues.reverse()
-        taken: list[Taken] = []
-        for queue in queues:
-            if len(taken) < count:
-                taken += await self._read(consumer, connection, count - len(taken), [queue])
-        if taken or block_ms <= 0:
-            return taken
-        return await self._read(consumer, connection, count, queues, ("BLOCK", block_ms))
-
-    async def _read(
-        self,
-        consumer: str,
-        connection: LeanConnection,
-        count: int,
-        queues: Sequence[str],
-        block: tuple[str, int] | tuple[()] = (),
-    ) -> list[Taken]:
-        reply = await connection.execute(
-            *("XREADGROUP", "GROUP", DELIVERY_GROUP, consumer, "COUNT", count, *block),
-            *("STREAMS", *queues, *(">" for _ in queues)),
-        )
-        taken: list[Taken] = []
-        for stream, items in reply or ():
-            taken += await self._parse(stream.decode(), items)
-        return taken
-
-    async def claim(self, consumer: str, connection: LeanConnection, count: int) -> list[Taken]:
-        """认领别的消费者取走后超过 ``claim_idle_ms`` 没有确认的条目。"""
-        taken: list[Taken] = []
-        for queue in (self._keys.priority_queue, self._keys.delivery_queue):
-            reply = await connection.execute(
-                *("XAUTOCLAIM", queue, DELIVERY_GROUP, consumer),
-                *(self._claim_idle_ms, "0", "COUNT", count),
-            )
-            taken += await self._parse(queue, [item for item in reply[1] if item])
-        return taken
-
-    async def _parse(self, queue: str, items: Sequence[Sequence[object]]) -> list[Taken]:
-        taken = []
-        for entry_id, fields in items:
-            assert isinstance(entry_id, bytes)
-            if fields is None:  # 已被删除、只剩在待确认表里的条目（Redis 6.2 的 XAUTOCLAIM 会给出）
-                await self._redis.lean.execute("XACK", queue, DELIVERY_GROUP, entry_id)
-                continue
-            assert isinstance(fields, list)
-            raw = dict(zip(fields[::2], fields[1::2], strict=True))
-            try:
-                if raw.get(b"v") != ENTRY_VERSION:
-                    raise msgspec.ValidationError("unknown entry version")
-                taken.append(Taken(entry_id, queue, _decoder.decode(raw.get(b"entry", b""))))
-            except msgspec.DecodeError as error:
-                self._malformed += 1
-                await self._bury(queue, entry_id, raw.get(b"entry", b""), str(error))
-        return taken
+    async def close(self) -> None:
+        """关闭 ``dequeue_message`` 打开的连接；可重复调用。"""
+        reader, self._own_reader = self._own_reader, None
+        if reader is not None:
+            await reader.close()
 
     # ── 了结 ────────────────────────────────────────────────────────────────
 
-    async def acknowledge(self, taken: Sequence[Taken]) -> None:
+    async def acknowledge(self, taken: Taken | Iterable[Taken]) -> None:
         """结果已记录之后才调用；确认并删除。幂等。"""
-        by_queue: defaultdict[str, list[bytes]] = defaultdict(list)
-        for item in taken:
-            by_queue[item.queue].append(item.entry_id)
-        lean = self._redis.lean
-        replies = []
-        for queue, ids in by_queue.items():
-            replies.append(lean.execute("XACK", queue, DELIVERY_GROUP, *ids))
-            replies.append(lean.execute("XDEL", queue, *ids))
-        await asyncio.gather(*replies)
+        await self._settlement.finish([taken] if isinstance(taken, Taken) else taken)
 
-    async def reject(self, taken: Taken, reason: str) -> None:
-        """永久失败：带着原因移进死信队列，一步完成。"""
-        await self._bury(taken.queue, taken.entry_id, _encoder.encode(taken.entry), reason)
+    async def reject(
+        self, taken: Taken, reason: str, *, requeue_after_ms: int | None = None
+    ) -> None:
+        """做不成：``requeue_after_ms`` 之后再来；没有给，就带着原因进死信队列。一步完成，幂等。"""
+        if requeue_after_ms is None:
+            await self._settlement.reject(taken, reason)
+        else:
+            await self._settlement.defer(taken, self._clock() + requeue_after_ms)
 
-    async def _bury(self, queue: str, entry_id: bytes, raw: bytes, reason: str) -> None:
-        logger.bind(queue=queue, entry_id=entry_id.decode(), reason=reason).error("entry_rejected")
-        await _reject.run(
-            self._redis.lean,
-            [self._keys.dead_letter_queue, queue],
-            [DELIVERY_GROUP, entry_id, raw, reason, queue],
-        )
+    async def note_error(self, taken: Taken, error: str) -> None:
+        """留着不了结（过 ``claim_idle_ms`` 有人再试），但记下这次意外。"""
+        await self._settlement.note_error(taken, error)
+
+    async def hold(self, consumer: str, taken: Iterable[Taken]) -> None:
+        """见 ``Settlement.hold``。"""
+        await self._settlement.hold(consumer, taken)
+
+    async def clear(self) -> None:
+        """丢掉全部条目，死信除外。只有对账者在 Redis 丢过数据之后用：它随后从记录重新放入。"""
+        for keys in self.partitions:
+            streams = (keys.delivery, keys.priority)
+            extra = [of(stream) for stream in streams for of in (known_key, errors_key)]
+            await self._redis.lean.execute("UNLINK", *streams, keys.delayed, *extra)
 
     # ── 观察 ────────────────────────────────────────────────────────────────
 
     async def lengths(self) -> list[QueueLength]:
-        """四条队列的长度、未确认数与最老条目的年龄。"""
-        keys, now = self._keys, self._clock()
-        streams = [
-            await self._stream_length(name, now)
-            for name in (keys.priority_queue, keys.delivery_queue, keys.dead_letter_queue)
-        ]
-        delayed = await self._redis.lean.execute("ZCARD", keys.delayed_queue)
-        return [*streams, QueueLength(keys.delayed_queue, int(delayed), 0, 0)]
+        """每条队列的长度、未确认数、未取数与最老条目的年龄。"""
+        return await self._statistics.lengths()
 
-    async def waiting(self) -> int:
-        """两条投递队列里还没了结的条数。"""
-        lean, keys = self._redis.lean, self._keys
-        queues = (keys.priority_queue, keys.delivery_queue)
-        return sum(await asyncio.gather(*(lean.execute("XLEN", queue) for queue in queues)))
+    @property
+    def statistics(self) -> QueueStatistics:
+        return self._statistics
 
-    async def _stream_length(self, name: str, now: int) -> QueueLength:
-        lean = self._redis.lean
-        length, first = await asyncio.gather(
-            lean.execute("XLEN", name), lean.execute("XRANGE", name, "-", "+", "COUNT", 1)
-        )
-        oldest = now - int(first[0][0].split(b"-")[0]) if first else 0
-        return QueueLength(name, int(length), await self._pending(name), max(0, oldest))
+    @property
+    def lean(self) -> LeanConnection:
+        return self._redis.lean
 
-    async def _pending(self, name: str) -> int:
-        if name == self._keys.dead_letter_queue:
-            return 0
-        try:
-            summary = await self._redis.lean.execute("XPENDING", name, DELIVERY_GROUP)
-        except MeetingPushError as error:
-            if "NOGROUP" not in error.message:
-                raise
-            return 0
-        return int(summary[0])
+    def _due_sources(self) -> list[list[str]]:
+        """各分区的延迟集合；重试与重新入队不分区（``retry.lua``），归第一个分区移出。"""
+        sources = [_due_keys(keys.delayed, keys) for keys in self.partitions]
+        unpartitioned = self._redis.keys.delayed_queue
+        if self.partitions[0].delayed != unpartitioned:
+            sources.append(_due_keys(unpartitioned, self.partitions[0]))
+        return sources
 
-    def _queue_for(self, priority: int) -> str:
-        urgent = priority >= URGENT_PRIORITY
-        return self._keys.priority_queue if urgent else self._keys.delivery_queue
+    def _home(self, message_id: str) -> QueueKeys:
+        return self.partitions[partition_of(message_id, len(self.partitions))]
+
+    def _queue_for(self, entry: QueueEntry) -> str:
+        home = self._home(entry.message_id)
+        return home.priority if entry.priority >= URGENT_PRIORITY else home.delivery
+
+
+def _due_keys(delayed: str, keys: QueueKeys) -> list[str]:
+    streams = [keys.delivery, keys.priority]
+    return [delayed, *streams, *map(known_key, streams)]

@@ -27,11 +27,13 @@ from ..errors import (
 from ..model import Accepted, Draft, Message, MessageType, Principal, Sender
 from ..protocol import frames
 from ..storage.database import Connection, Database
+from ..storage.foreign_transaction import CallerTransaction, connection_of
 from ..storage.idempotency import IdempotencyRepository
 from ..storage.inbox import InboxRepository
 from ..storage.messages import MessageRepository
 from ..storage.rows import InboxItem, InboxPage, StoredResponse
 from .accept_batch import AcceptBatch
+from .cancellation import Cancellation
 from .draft_rules import DraftRules, check_text
 from .message_publisher import MessagePublisher
 from .message_queue import MessageQueue
@@ -94,6 +96,7 @@ class MessageService:
         self._publisher = publisher
         self._clock = clock
         self._accepts = AcceptBatch(stores.database, stores.messages)
+        self._cancellation = Cancellation(stores.database, queue, clock)
 
     # ── 发送 ────────────────────────────────────────────────────────────────
 
@@ -178,6 +181,32 @@ class MessageService:
         self._relay.submit(outgoing)
         offline = [u for _, recipients in outgoing for u in recipients if u not in online]
         return RealtimeResult(accepted[0], tuple(sorted(online)), tuple(offline))
+
+    async def send_in_transaction(
+        self, transaction: CallerTransaction, sender: Sender, draft: Draft
+    ) -> Accepted:
+        """在调用者自己的事务里接受：与他的写入一起提交，或一起消失。
+
+        ``transaction`` 是同一个数据库上的 ``AsyncConnection`` 或 ``AsyncSession``。他提交之前
+        什么也不入队；提交之后由发件箱的扫描发现，最晚 ``relay_interval_s + relay_grace_s``
+        （默认 6 秒），提交后调用 ``notify_committed()`` 则立即。收件人须在此之前就已存在。
+
+        :raises InvalidInputError: 草稿不合规；什么都没有写
+        :raises QueueFullError: 队列已满；什么都没有写
+        :raises DatabaseUnavailableError: 没有写成
+        """
+        now = self._clock()
+        checked = self._rules.check(draft, now)
+        await self._check_recipients([checked])
+        await self._check_room()
+        message = self._message(sender, checked, now)
+        async with connection_of(transaction, sqlite=self._stores.database.is_sqlite) as connection:
+            await self._stores.messages.insert(connection, [(message, checked.recipient_ids)])
+        return Accepted(message.message_id, len(checked.recipient_ids), now)
+
+    def notify_committed(self) -> None:
+        """``send_in_transaction`` 的事务提交了：立即扫描发件箱。立即返回，可随意多调用。"""
+        self._relay.hurry()
 
     async def _deliver_now(self, message: Message, recipients: Sequence[int]) -> set[int]:
         tail = frames.encode_tail(message)
@@ -305,6 +334,14 @@ class MessageService:
         if message is None or not (message.sender.id == viewer.user_id or viewer.is_admin):
             raise NotFoundError("no such message")
         return message
+
+    async def cancel_message(self, message_id: str, viewer: Principal) -> None:
+        """撤回一条还没到时的预约消息（发送者、管理员）。幂等，直到它到时。
+
+        :raises NotFoundError: 不存在，或不该让此人知道它存在
+        :raises AlreadyDueError: 不是预约的，或已经到时
+        """
+        await self._cancellation.cancel(await self.require_sender(message_id, viewer))
 
     async def mark_read(self, user_id: int, message_ids: Sequence[str]) -> int:
         newly = await self._stores.inbox.mark_read(user_id, message_ids)

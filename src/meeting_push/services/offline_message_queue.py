@@ -105,6 +105,19 @@ class OfflineMessageQueue:
             [message_id for message_id, here, log in rows if not (here or log)],
         )
 
+    async def missing(self, pairs: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
+        """(message_id, user_id) 里 Redis 毫无痕迹的：不在信箱，也没有投递过。"""
+        return await self._mailboxes.missing(pairs) if pairs else []
+
+    @property
+    def generation(self) -> int:
+        """当前代次（见 ``services/reconciler.py``）；更旧的 epoch 在下次 ``open`` 时换掉。"""
+        return self._mailboxes.generation
+
+    @generation.setter
+    def generation(self, value: int) -> None:
+        self._mailboxes.generation = value
+
     # ── 连接时读取 ───────────────────────────────────────────────────────────
 
     async def open(self, user_id: int, resume: ResumePoint | None = None) -> MailboxView:

@@ -57,6 +57,11 @@ class OutboxRelay:
         self._wake = asyncio.Event()
         self._unmarked: list[str] = []
         self._mark_wake = asyncio.Event()
+        self._hurry = asyncio.Event()
+
+    def hurry(self) -> None:
+        """发件箱里有不经 ``submit`` 来的（别人的事务、对账者）：立即扫一遍，不等宽限期。"""
+        self._hurry.set()
 
     def submit(self, outgoing: Iterable[Outgoing]) -> None:
         """交来刚提交的消息；立即返回。进程死掉也不丢：它们还在 SQL 里。"""
@@ -106,7 +111,17 @@ class OutboxRelay:
                 grace_ms = self._grace_ms
             except MeetingPushError as error:
                 logger.bind(code=error.code).warning("outbox_sweep_failed")
-            await asyncio.sleep(self._interval_s)
+            if await self._hurried():
+                grace_ms = 0
+
+    async def _hurried(self) -> bool:
+        """等一个间隔；中途被催就提前返回 True。"""
+        try:
+            await asyncio.wait_for(self._hurry.wait(), self._interval_s)
+        except TimeoutError:
+            return False
+        self._hurry.clear()
+        return True
 
     async def sweep(self, grace_ms: int) -> int:
         """补送全部遗留的消息，返回条数。"""

@@ -75,7 +75,7 @@ class OutcomeRepository:
             await connection.execute(
                 update(message_recipients)
                 .where(here, _r.status == DeliveryStatus.PENDING)
-                .values(status=DeliveryStatus.FAILED, failed_at=now, failure_reason=reason)
+                .values(status=DeliveryStatus.FAILED, failed_at=now, failure_reason=reason[:200])
             )
             rows = await connection.execute(_FAILED.where(here, _r.status == DeliveryStatus.FAILED))
             return [Failed(*row) for row in rows]

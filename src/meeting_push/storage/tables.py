@@ -205,3 +205,16 @@ transcript_segments = Table(
     Column("created_at", BigInteger, nullable=False),
     PrimaryKeyConstraint("meeting_id", "seq"),
 )
+
+# 只有一行（id = 1），见 ``services/reconciler.py``。
+delivery_generation = Table(
+    "delivery_generation",
+    metadata,
+    Column("id", Integer, nullable=False),
+    Column("generation", BigInteger, nullable=False),
+    Column("mark", BigInteger, nullable=False),
+    Column("cursor", _message_id),  # 重新投递做到哪条消息；NULL = 没有在做
+    Column("holder", String(26), nullable=False),
+    Column("lease_until", BigInteger, nullable=False),
+    PrimaryKeyConstraint("id"),
+)

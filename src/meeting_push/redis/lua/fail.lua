@@ -1,6 +1,6 @@
 -- 把一批（消息, 用户）记为 failed：状态、死信、移出信箱是一步。SQL 已先记下。幂等。
 -- ARGV[1] 前缀  ARGV[2] 失败的时刻(ms)  ARGV[3] 原因  ARGV[4] 状态哈希的 TTL(ms)
--- 之后每三个一组：message_id, user_id, 死信里的条目 JSON
+-- 之后每三个一组：message_id, user_id, 死信里的条目 JSON（空 = 死信另有人写）
 -- 返回：每条一个：1 刚刚失败 · 0 早已失败 · 'delivered:推:确认' = 确认先到了，什么也没改
 local call, sub = redis.call, string.sub
 local prefix, at, reason, ttl = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
@@ -16,7 +16,7 @@ local function fail(id, user, entry)
   if sub(before, 1, 6) == 'failed' then
     return 0
   end
-  local letter = call('XADD', prefix .. 'dead_letter_queue', '*',
+  local letter = entry == '' and '' or call('XADD', prefix .. 'dead_letter_queue', '*',
     'v', '1', 'entry', entry, 'reason', reason, 'queue', 'mailbox')
   -- 记住死信的 id：迟到的确认与重新入队要把它取走
   call('HSET', key, field, 'failed:' .. at .. ':' .. reason .. ':' .. letter)

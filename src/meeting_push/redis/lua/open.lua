@@ -1,4 +1,6 @@
 -- 读一个用户的信箱与续传日志；除了给新用户建立 epoch，什么也不改。
+-- epoch = “代次-随机”。代次比我们的旧，说明 Redis 丢过数据（对账者换了代次）：换新的 epoch，
+-- seq 接着走，于是每台设备都得到 resync，没有人把新消息误当成应用过的。
 -- KEYS[1] user_seq   KEYS[2] offline_messages   KEYS[3] message_log
 -- ARGV[1] 新 epoch   ARGV[2] seq 的 TTL(ms)   ARGV[3] 设备的 epoch（'' = 没有位置）   ARGV[4] last_seq
 -- 返回 {epoch, seq, 结论, 信箱 {id, seq, ...}, 日志中 last_seq 之后的 {id, seq, ...}}
@@ -9,6 +11,13 @@ if call('HSETNX', KEYS[1], 'epoch', ARGV[1]) == 1 then
 end
 local state = call('HMGET', KEYS[1], 'epoch', 'seq')
 local epoch, seq = state[1], tonumber(state[2] or '0')
+local function generation(of)
+  return tonumber(string.match(of, '^(%d+)-') or '0')
+end
+if generation(epoch) < generation(ARGV[1]) then
+  epoch = ARGV[1]
+  call('HSET', KEYS[1], 'epoch', epoch)
+end
 local mailbox = call('ZRANGE', KEYS[2], 0, -1, 'WITHSCORES')
 if ARGV[3] == '' then
   return { epoch, seq, '', mailbox, {} }

@@ -11,10 +11,12 @@ for i = 4, #ARGV, 5 do
   local key, field = prefix .. 'message_delivery_status:' .. id, 'u:' .. user
   local before = call('HGET', key, field) or ''
   if not match(before, '^delivered') then
+    if match(before, '^failed') then
+      call('HINCRBY', key, 'failed', -1)
+    end
     local letter = match(before, '^failed:.*:(%d+%-%d+)$')
     if letter then
       call('XDEL', prefix .. 'dead_letter_queue', letter)
-      call('HINCRBY', key, 'failed', -1)
     end
     call('HDEL', key, field, 'a:' .. user)
     call('HSET', key, 'priority', priority, 'expires_at', ARGV[i + 3])

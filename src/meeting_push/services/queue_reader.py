@@ -1,0 +1,188 @@
+"""一个消费者伸进队列的手：取、认领，用自己的连接（阻塞的读会占住整条连接）。"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from loguru import logger
+
+from ..errors import MalformedEnvelopeError, MeetingPushError
+from ..redis.keys import DELIVERY_GROUP
+from ..redis.lean import LeanConnection
+from ..redis.queue_keys import QueueKeys
+from .queue_entries import Taken, parse
+from .queue_settlement import Settlement
+
+POISON: Final = "delivered_too_often"
+
+
+@dataclass(frozen=True, slots=True)
+class TakeRules:
+    """``starvation_bound``：每这么多次普通队列先取一次；``max_deliveries``：取出超过它就是毒。"""
+
+    starvation_bound: int
+    claim_idle_ms: int
+    max_deliveries: int
+
+
+class QueueReader:
+    """由 ``MessageQueue.open_reader`` 建立；一个任务用一个。两个同名的无害，只是分不清谁取的。"""
+
+    def __init__(
+        self,
+        name: str,
+        connection: LeanConnection,
+        partitions: Sequence[QueueKeys],
+        settlement: Settlement,
+        rules: TakeRules,
+    ) -> None:
+        self.name = name
+        self._connection = connection
+        self._priority = [keys.priority for keys in partitions]
+        self._delivery = [keys.delivery for keys in partitions]
+        self._settlement = settlement
+        self._rules = rules
+        self._turn = 0
+        self._surplus: list[Taken] = []
+        self._claim_from: dict[str, bytes] = {}
+        self.malformed = 0
+        self.poisoned = 0
+
+    async def close(self) -> None:
+        """关闭连接。手里没有了结的会被别人认领。"""
+        await self._connection.close()
+
+    async def take(self, count: int, timeout: float = 30) -> list[Taken]:
+        """取至多 ``count`` 项，优先队列在前；都空才阻塞，至多 ``timeout`` 秒。
+
+        消费组不见了（FLUSHALL、切换）就重建，这一次什么也取不到。
+        """
+        if not self._surplus:
+            try:
+                self._surplus = await self._read_all(count, int(timeout * 1000))
+            except MeetingPushError as error:
+                if "NOGROUP" not in error.message:
+                    raise
+                await self.create_groups()
+        taken, self._surplus = self._surplus[:count], self._surplus[count:]
+        return taken
+
+    def surplus(self) -> list[Taken]:
+        """已从 Redis 取来、超出了 ``count`` 而还没有交出的；取走它们。"""
+        rest, self._surplus = self._surplus, []
+        return rest
+
+    async def create_groups(self) -> None:
+        """建立消费组（已有则无害）；从头读，免得漏掉建组之前入队的。"""
+        for queue in (*self._priority, *self._delivery):
+            try:
+                await self._connection.execute(
+                    "XGROUP", "CREATE", queue, DELIVERY_GROUP, "0", "MKSTREAM"
+                )
+            except MeetingPushError as error:
+                if "BUSYGROUP" not in error.message:
+                    raise
+
+    # ── 取 ──────────────────────────────────────────────────────────────────
+
+    async def _read_all(self, count: int, block_ms: int) -> list[Taken]:
+        self._turn += 1
+        groups = [self._priority, self._delivery]
+        if self._turn % self._rules.starvation_bound == 0:
+            groups.reverse()
+        taken: list[Taken] = []
+        for streams in groups:
+            if len(taken) < count:
+                taken += await self._read(count - len(taken), streams)
+        if taken or block_ms <= 0:
+            return taken
+        return await self._read(count, [*groups[0], *groups[1]], ("BLOCK", block_ms))
+
+    async def _read(
+        self, count: int, streams: Sequence[str], block: tuple[str, int] | tuple[()] = ()
+    ) -> list[Taken]:
+        # COUNT 是每个流各自的；多出来的留在 _surplus
+        each = max(1, count // len(streams)) if not block else count
+        reply = await self._connection.execute(
+            *("XREADGROUP", "GROUP", DELIVERY_GROUP, self.name, "COUNT", each, *block),
+            *("STREAMS", *streams, *(">" for _ in streams)),
+        )
+        taken: list[Taken] = []
+        for stream, items in reply or ():
+            taken += await self._parse(stream.decode(), items)
+        return taken
+
+    async def unblock(self, client_id: int, through: LeanConnection) -> None:
+        """让正阻塞着的读立即空手而归。"""
+        await through.execute("CLIENT", "UNBLOCK", client_id)
+
+    async def client_id(self) -> int:
+        return int(await self._connection.execute("CLIENT", "ID"))
+
+    # ── 认领 ────────────────────────────────────────────────────────────────
+
+    async def claim(self, count: int) -> list[Taken]:
+        """认领别人（或先前的自己）取走后超过 ``claim_idle_ms`` 没有了结的；毒条目直接进死信。"""
+        taken: list[Taken] = []
+        for queue in (*self._priority, *self._delivery):
+            taken += await self._claim(queue, count)
+        return taken
+
+    async def _claim(self, queue: str, count: int) -> list[Taken]:
+        # 接着上次的游标扫：总从头来，前面一段还没到时的会挡住后面的
+        cursor, items, *_ = await self._connection.execute(
+            *("XAUTOCLAIM", queue, DELIVERY_GROUP, self.name, self._rules.claim_idle_ms),
+            *(self._claim_from.get(queue, b"0"), "COUNT", count),
+        )
+        self._claim_from[queue] = b"0" if cursor == b"0-0" else cursor
+        present = [item for item in items if item and item[1]]
+        if len(present) < len(items):
+            await self._forget_deleted(queue)
+        return await self._without_poison(await self._parse(queue, present))
+
+    async def _without_poison(self, claimed: Sequence[Taken]) -> list[Taken]:
+        if not claimed:
+            return []
+        pending = await self._connection.execute_many(
+            [
+                ("XPENDING", t.queue, DELIVERY_GROUP, t.entry_id, t.entry_id, 1, self.name)
+                for t in claimed
+            ]
+        )
+        healthy = []
+        for item, row in zip(claimed, pending, strict=True):
+            if row and row[0][3] > self._rules.max_deliveries:
+                self.poisoned += 1
+                await self._settlement.reject(item, POISON)
+            else:
+                healthy.append(item)
+        return healthy
+
+    async def _forget_deleted(self, queue: str) -> None:
+        """已从流里消失（有人裁了流）、只剩在待确认表里的：6.2 的 XAUTOCLAIM 会一再给出。"""
+        lean = self._connection
+        pending = await lean.execute("XPENDING", queue, DELIVERY_GROUP, "-", "+", 1_000, self.name)
+        ids = [row[0] for row in pending]
+        found = await lean.execute_many([("XRANGE", queue, one, one) for one in ids])
+        gone = [one for one, entry in zip(ids, found, strict=True) if not entry]
+        if gone:
+            await lean.execute("XACK", queue, DELIVERY_GROUP, *gone)
+            logger.bind(queue=queue, entries=len(gone)).warning("entries_vanished")
+
+    # ── 解析 ────────────────────────────────────────────────────────────────
+
+    async def _parse(self, queue: str, items: Sequence[tuple[bytes, list[bytes]]]) -> list[Taken]:
+        taken = []
+        for entry_id, flat in items:
+            fields: dict[bytes, Any] = dict(zip(flat[::2], flat[1::2], strict=True))
+            try:
+                taken.append(parse(queue, entry_id, fields))
+            except MalformedEnvelopeError as error:
+                self.malformed += 1
+                raw = fields.get(b"entry", b"")
+                await self._settlement.bury(
+                    queue, entry_id, raw, error.message, fields.get(b"d", b"")
+                )
+        return taken

@@ -1,0 +1,125 @@
+"""队列此刻的样子：长度、积压、年龄、消费者；以及把死了的消费者除名。"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ..clock import Clock
+from ..errors import MeetingPushError
+from ..redis.keys import DELIVERY_GROUP
+from ..redis.queue_keys import QueueKeys
+from ..redis.scripts import Script
+from .redis_service import RedisService
+
+_retire: Final = Script("retire")
+
+
+@dataclass(frozen=True, slots=True)
+class QueueLength:
+    """一条队列此刻的样子。
+
+    ``pending``：取走而没有了结的；``lag``：还没有人取的。了结与删除是一步，所以流里的每一条
+    不是 pending 就是 lag：两者由此算出，Redis 6.2 与 7 一样准。``oldest_age_ms`` 在空队列上为
+    0；延迟队列的是“最早到期的已经晚了多少”。
+    """
+
+    name: str
+    length: int
+    pending: int
+    lag: int
+    oldest_age_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class GroupMember:
+    """消费组里的一个名字；``idle_ms`` 是它上次读的时刻至今。"""
+
+    queue: str
+    name: str
+    pending: int
+    idle_ms: int
+
+
+class QueueStatistics:
+    def __init__(self, redis: RedisService, partitions: Sequence[QueueKeys], clock: Clock) -> None:
+        self._redis = redis
+        self._partitions = partitions
+        self._streams = [stream for keys in partitions for stream in (keys.priority, keys.delivery)]
+        self._clock = clock
+
+    async def lengths(self) -> list[QueueLength]:
+        rows = [await self._stream(name) for name in self._streams]
+        for keys in self._partitions:
+            rows += [await self._dead_letters(keys.dead_letter), await self._delayed(keys.delayed)]
+        return rows
+
+    async def backlog(self) -> int:
+        """流里还有多少条（包括正在处理的）。"""
+        return sum(await self._redis.lean.execute_many([("XLEN", name) for name in self._streams]))
+
+    async def members(self) -> list[GroupMember]:
+        """各流的消费组里的全部名字。"""
+        members = []
+        for queue in self._streams:
+            for flat in await self._group("XINFO", "CONSUMERS", queue, DELIVERY_GROUP) or ():
+                info: dict[bytes, Any] = dict(zip(flat[::2], flat[1::2], strict=True))
+                members.append(
+                    GroupMember(queue, info[b"name"].decode(), info[b"pending"], info[b"idle"])
+                )
+        return members
+
+    async def retire(self, name: str) -> None:
+        """把一个消费者除名；它手里还有的那条流上留着，等别人认领完。"""
+        for queue in self._streams:
+            try:
+                await _retire.run(self._redis.lean, [queue], [DELIVERY_GROUP, name])
+            except MeetingPushError as error:
+                if not _no_group(error):
+                    raise
+
+    async def retire_idle(self, idle_ms: int) -> int:
+        """除去闲了这么久、手里已空的名字（它的进程死了），返回几个。"""
+        idle = {m.name for m in await self.members() if m.idle_ms >= idle_ms and not m.pending}
+        for name in idle:
+            await self.retire(name)
+        return len(idle)
+
+    async def _stream(self, name: str) -> QueueLength:
+        lean = self._redis.lean
+        length, first = await lean.execute_many(
+            [("XLEN", name), ("XRANGE", name, "-", "+", "COUNT", 1)]
+        )
+        summary = await self._group("XPENDING", name, DELIVERY_GROUP)
+        pending = int(summary[0]) if summary else 0
+        return QueueLength(name, length, pending, max(0, length - pending), self._age(first))
+
+    async def _dead_letters(self, name: str) -> QueueLength:
+        length, first = await self._redis.lean.execute_many(
+            [("XLEN", name), ("XRANGE", name, "-", "+", "COUNT", 1)]
+        )
+        return QueueLength(name, length, 0, 0, self._age(first))
+
+    async def _delayed(self, name: str) -> QueueLength:
+        length, first = await self._redis.lean.execute_many(
+            [("ZCARD", name), ("ZRANGE", name, 0, 0, "WITHSCORES")]
+        )
+        late = self._clock() - int(float(first[1])) if first else 0
+        return QueueLength(name, length, 0, 0, max(0, late))
+
+    async def _group(self, *command: str) -> Any:
+        try:
+            return await self._redis.lean.execute(*command)
+        except MeetingPushError as error:
+            if not _no_group(error):
+                raise
+            return None
+
+    def _age(self, first: Sequence[Sequence[bytes]]) -> int:
+        return max(0, self._clock() - int(first[0][0].split(b"-")[0])) if first else 0
+
+
+def _no_group(error: MeetingPushError) -> bool:
+    """流或消费组还不存在（XINFO 说 no such key）。"""
+    return "NOGROUP" in error.message or "no such key" in error.message

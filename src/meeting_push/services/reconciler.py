@@ -1,0 +1,280 @@
+"""对账：SQL 是记录，Redis 丢了数据就从记录重新投递（DLV-1，LESSONS 12）。
+
+怎样知道丢过：Redis 与 SQL 各存一份（代次, 记号），记号每隔几秒先在 Redis、后在 SQL 加一。
+Redis 里没有代次 = 被清空；记号比 SQL 的旧 = 换上了旧的 AOF 或快照。丢的若还不到一个记号，
+由“重启之后的检查”找证据。
+
+丢过之后：SQL 里代次加一 → 清空队列 → （旧快照）把已有结局的移出信箱 → Redis 里换代次 →
+逐页把没有送达的放回发件箱，由中继按队列的余地入队。epoch 带着代次：旧代次的 epoch 作废，
+每台设备得到 ``resync``。每一步都可重做；做的人死了，租约到期后别的节点从 ``cursor`` 接着做。
+
+同时只有一个节点做：租约在 SQL 里，因为此时不可信的正是 Redis。
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from loguru import logger
+
+from ..clock import Clock, now_ms
+from ..errors import MeetingPushError
+from ..redis.generation import GenerationMark, RedisMark
+from ..storage.generations import Generation, GenerationRepository
+from ..storage.undelivered import Recipient, UndeliveredRepository, oldest_possible
+from .message_queue import MessageQueue
+from .offline_message_queue import OfflineMessageQueue
+from .outbox_relay import MARK_EVERY_S, OutboxRelay
+
+#: 清空队列之后等这么久：别的节点刚入队、正要记下的，先让它记完，否则会盖掉我们放回的；
+#: 消费者手里的也让它做完。
+SETTLE_S: Final = 4 * MARK_EVERY_S
+#: 一页多少条消息：一条 SQL 与一次 ZREM 的合适大小。
+PAGE_MESSAGES: Final = 500
+#: 页与页之间歇这么久：对账不与正常的流量抢数据库。
+PAGE_PAUSE_S: Final = 0.02
+#: 旧快照的时刻不精确到记号，多移出一些（都已有结局，无害）。
+SNAPSHOT_MARGIN_MS: Final = 60_000
+#: 一次掉队检查看多少行收件人。
+STRAGGLER_ROWS: Final = 1_000
+#: 预约最远一年，加上最长的有效期；更早的消息都已过期。
+HORIZON_MS: Final = 400 * 86_400_000
+
+
+@dataclass(frozen=True, slots=True)
+class ReconcilerRules:
+    """``straggler_after_ms``：入队这么久还毫无痕迹才算掉队。"""
+
+    interval_s: float
+    straggler_interval_s: float
+    straggler_after_ms: int
+    settle_s: float = SETTLE_S
+
+    @property
+    def lease_ms(self) -> int:
+        return int(max(self.interval_s * 5, 10) * 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class ReconcilerStatistics:
+    generation: int
+    recoveries: int
+    reopened: int
+    stragglers: int
+
+
+class Reconciler:
+    """每个节点一个；``run`` 由监督者一直运行。``on_generation``：代次变了，重读活着的连接。"""
+
+    def __init__(
+        self,
+        node_id: str,
+        *,
+        mark: GenerationMark,
+        generations: GenerationRepository,
+        undelivered: UndeliveredRepository,
+        queue: MessageQueue,
+        mailbox: OfflineMessageQueue,
+        relay: OutboxRelay,
+        rules: ReconcilerRules,
+        on_generation: Callable[[], None],
+        clock: Clock = now_ms,
+    ) -> None:
+        self._me = node_id
+        self._mark = mark
+        self._generations = generations
+        self._undelivered = undelivered
+        self._queue = queue
+        self._mailbox = mailbox
+        self._relay = relay
+        self._rules = rules
+        self._on_generation = on_generation
+        self._clock = clock
+        self._run_id = ""
+        #: 重启过而没有证据的：要检查的入队时刻区间
+        self._suspect: tuple[int, int] | None = None
+        self._straggler_after = ""
+        self._next_straggler = 0.0
+        self._recoveries = self._reopened = self._stragglers = 0
+
+    @property
+    def statistics(self) -> ReconcilerStatistics:
+        return ReconcilerStatistics(
+            self._mailbox.generation, self._recoveries, self._reopened, self._stragglers
+        )
+
+    async def prepare(self) -> None:
+        """投递之前先知道代次；第一次使用时建立它。
+
+        :raises UnavailableError: Redis 或数据库不在
+        """
+        if await self._generations.read() is None:
+            mark = await self._mark.read()  # Redis 还留着前一个数据库的：它的 epoch 都要作废
+            generation = mark.generation + 1 if mark else 1
+            if await self._generations.create(generation):
+                await self._mark.begin(generation, self._clock())
+        row = await self._generations.read()
+        assert row is not None
+        self._mailbox.generation = row.generation
+
+    async def run(self) -> None:
+        while True:
+            try:
+                await self.tick()
+            except MeetingPushError as error:
+                if not error.temporary:
+                    raise
+                logger.bind(code=error.code).warning("reconcile_deferred")
+            await asyncio.sleep(self._rules.interval_s)
+
+    async def tick(self) -> None:
+        """看一眼；持有租约的还要推进记号、必要时恢复。"""
+        mark = await self._mark.read()
+        self._adopt(mark)
+        row = await self._leased()
+        if row is None:
+            return
+        reason = _lost(mark, row)
+        if reason is None and row.cursor is None:
+            await self._advance(row, mark)
+            await self._look_for_losses(row, mark)
+            return
+        if reason is not None:
+            row = await self._begin(row, mark, reason)
+        await self._redrive(row)
+
+    def _adopt(self, mark: RedisMark | None) -> None:
+        """Redis 里换了代次：新的 epoch 从此用它，活着的连接都要重读信箱。"""
+        if mark is not None and mark.generation > self._mailbox.generation:
+            self._mailbox.generation = mark.generation
+            logger.bind(generation=mark.generation).info("generation_adopted")
+            self._on_generation()
+
+    async def _leased(self) -> Generation | None:
+        """租约在我手里（或刚拿到）时的那一行。"""
+        row, now, lease_ms = await self._generations.read(), self._clock(), self._rules.lease_ms
+        if row is None:
+            return None
+        if row.holder == self._me and now < row.lease_until <= now + lease_ms:
+            return row
+        if row.holder != self._me and now <= row.lease_until <= now + 2 * lease_ms:
+            return None
+        if not await self._generations.lease(self._me, now, lease_ms):
+            return None
+        return await self._generations.read()
+
+    async def _advance(self, row: Generation, mark: RedisMark | None) -> None:
+        """先 Redis，后 SQL：SQL 的记号永远不比没有丢过数据的 Redis 新。"""
+        assert mark is not None
+        following = max(row.mark, mark.mark) + 1
+        now = self._clock()
+        if await self._mark.advance(row.generation, following, now):
+            await self._generations.advance(self._me, following, now + self._rules.lease_ms)
+
+    # ── 恢复 ────────────────────────────────────────────────────────────────
+
+    async def _begin(self, row: Generation, mark: RedisMark | None, reason: str) -> Generation:
+        generation = max(row.generation, mark.generation if mark else 0) + 1
+        logger.bind(generation=generation, reason=reason).error("redis_lost_data")
+        if not await self._generations.begin(self._me, generation):
+            return row  # 租约丢了：接手的人会再来
+        self._recoveries += 1
+        await self._queue.clear()
+        await asyncio.sleep(self._rules.settle_s)
+        if mark is not None:
+            await self._remove_finished(mark.at - SNAPSHOT_MARGIN_MS)
+        await self._mark.begin(generation, self._clock())
+        self._adopt(RedisMark(generation, 0, 0))
+        return Generation(generation, 0, "", self._me, self._clock() + self._rules.lease_ms)
+
+    async def _remove_finished(self, since: int) -> None:
+        """旧快照的信箱里有后来已送达的：移出去，免得再来一次。"""
+        now = self._clock()
+        after = oldest_possible(now, HORIZON_MS)
+        while upto := await self._undelivered.page_end(after, PAGE_MESSAGES, now):
+            finished = await self._undelivered.finished(after, upto, since)
+            await self._mailbox.remove([(user, [message]) for message, user in finished])
+            if not await self._keep(""):
+                return
+            after = upto
+            await asyncio.sleep(PAGE_PAUSE_S)
+
+    async def _redrive(self, row: Generation) -> None:
+        """从 ``cursor`` 起逐页放回发件箱；入队是中继的事，它知道队列还有没有余地。"""
+        now = self._clock()
+        after = row.cursor or oldest_possible(now, HORIZON_MS)
+        while upto := await self._undelivered.page_end(after, PAGE_MESSAGES, now):
+            self._reopened += await self._undelivered.reopen(after, upto, now)
+            self._relay.hurry()
+            if not await self._keep(upto):
+                return
+            after = upto
+            await asyncio.sleep(PAGE_PAUSE_S)
+        await self._keep(None)
+        logger.bind(generation=row.generation, messages=self._reopened).info("redrive_finished")
+
+    async def _keep(self, cursor: str | None) -> bool:
+        until = self._clock() + self._rules.lease_ms
+        return await self._generations.move_cursor(self._me, cursor, until)
+
+    # ── 慢的检查 ─────────────────────────────────────────────────────────────
+
+    async def _look_for_losses(self, row: Generation, mark: RedisMark | None) -> None:
+        await self._look_after_restart(row, mark)
+        loop = asyncio.get_running_loop()
+        if loop.time() >= self._next_straggler:
+            self._next_straggler = loop.time() + self._rules.straggler_interval_s
+            await self.look_for_stragglers()
+
+    async def _look_after_restart(self, row: Generation, mark: RedisMark | None) -> None:
+        """重启过而记号没有落后：丢的可能还不到一个记号。最近入队的毫无痕迹，就是证据。"""
+        run_id, now = await self._mark.run_id(), self._clock()
+        settle_ms = int(self._rules.settle_s * 1000)
+        if self._run_id and run_id != self._run_id:
+            self._suspect = (now - SNAPSHOT_MARGIN_MS, now + settle_ms)
+        self._run_id = run_id
+        # 入队时刻是稍后才记下的；队列空了，此前入队的才都该有痕迹
+        if self._suspect is None or now < self._suspect[1] + settle_ms:
+            return
+        if await self._queue.statistics.backlog():
+            return
+        suspect, self._suspect = self._suspect, None
+        if await self._missing("", suspect):
+            await self._redrive(await self._begin(row, mark, "tail"))
+
+    async def look_for_stragglers(self) -> int:
+        """看一页早已入队、仍 pending 的；在 Redis 里毫无痕迹的放回发件箱，返回几条消息。
+
+        还在队列里排着的也会放回：队列去重，信箱幂等，无害。
+        """
+        now = self._clock()
+        latest = now - self._rules.straggler_after_ms
+        missing = await self._missing(self._straggler_after, (0, latest), advance=True)
+        message_ids = sorted({message_id for message_id, _ in missing})
+        if not message_ids:
+            return 0
+        reopened = await self._undelivered.reopen_messages(message_ids, now)
+        self._stragglers += reopened
+        logger.bind(messages=reopened).warning("stragglers_reopened")
+        self._relay.hurry()
+        return reopened
+
+    async def _missing(
+        self, after: str, enqueued: tuple[int, int], *, advance: bool = False
+    ) -> list[Recipient]:
+        rows = await self._undelivered.waiting(after, enqueued, self._clock(), STRAGGLER_ROWS)
+        if advance:  # 下次接着看；到底了就从头
+            self._straggler_after = rows[-1][0] if len(rows) == STRAGGLER_ROWS else ""
+        return await self._mailbox.missing(rows)
+
+
+def _lost(mark: RedisMark | None, row: Generation) -> str | None:
+    """Redis 丢过数据的说法；没有则 None。"""
+    if mark is None:
+        return "empty"
+    if mark.generation != row.generation:
+        return "foreign"
+    return "behind" if mark.mark < row.mark else None

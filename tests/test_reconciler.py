@@ -1,0 +1,293 @@
+"""对账（DLV-1）：Redis 丢了数据，没送达的从 SQL 重新投递，已送达的不再来，epoch 改变。"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from meeting_push.app import MeetingPush
+from meeting_push.errors import UnavailableError
+from meeting_push.model import ResumePoint, Sender
+from meeting_push.services.reconciler import Reconciler
+from tests.support.eventually import eventually
+from tests.support.node import node
+from tests.support.people import delivery, device, register
+from tests.support.people import send as sent
+from tests.support.redis_server import RedisServer
+from tests.support.server_process import ServerProcess
+
+ALICE, BOB, CAROL = Sender(1, "alice"), 2, 3
+
+StartNode = Callable[..., AbstractAsyncContextManager[MeetingPush]]
+
+
+@pytest.fixture
+def start_node(private_redis_server: RedisServer, database_url: str, tmp_path: Path) -> StartNode:
+    return partial(
+        node,
+        redis_url=private_redis_server.url,
+        database_url=database_url,
+        directory=tmp_path,
+    )
+
+
+async def send(push: MeetingPush, user_id: int = BOB) -> str:
+    return (await push.messages.send_message(ALICE, user_id, "t", "c")).message_id
+
+
+async def held(push: MeetingPush, user_id: int = BOB) -> set[str]:
+    return {one.tail.message_id for one in await push.mailbox.get_offline_messages(user_id)}
+
+
+async def holds(push: MeetingPush, *message_ids: str, user_id: int = BOB) -> None:
+    async def exactly() -> bool:
+        with contextlib.suppress(UnavailableError):  # Redis 还没有回来
+            return await held(push, user_id) == set(message_ids)
+        return False
+
+    await eventually(exactly, timeout=20)
+
+
+async def confirm(push: MeetingPush, message_id: str) -> None:
+    await push.confirmation.confirm(BOB, [message_id])
+
+    async def recorded() -> bool:
+        counts, _ = await push.confirmation.get_message_delivery_status(message_id)
+        return counts.delivered == 1 and message_id not in await held(push)
+
+    await eventually(recorded)
+
+
+async def recovered(push: MeetingPush, times: int = 1) -> None:
+    await eventually(lambda: push.reconciler.statistics.recoveries == times, timeout=20)
+
+    async def finished() -> bool:
+        row = await push.reconciler._generations.read()
+        return row is not None and row.cursor is None
+
+    await eventually(finished, timeout=20)
+
+
+async def marked(push: MeetingPush) -> None:
+    """等到下一个记号写进两边：此后丢的才看得出来。"""
+    before = await push.reconciler._mark.read()
+
+    async def advanced() -> bool:
+        now = await push.reconciler._mark.read()
+        return now is not None and (before is None or now.mark > before.mark + 1)
+
+    await eventually(advanced)
+
+
+async def test_dlv_1_flushall_while_running(start_node: StartNode) -> None:
+    async with start_node() as push:
+        delivered, waiting = await send(push), await send(push)
+        other = await send(push, CAROL)
+        await holds(push, delivered, waiting)
+        await confirm(push, delivered)
+        await marked(push)
+        before = await push.mailbox.open(BOB)
+        await push.redis.lean.execute("FLUSHALL")
+        await recovered(push)
+        await holds(push, waiting)
+        await holds(push, other, user_id=CAROL)
+        after = await push.mailbox.open(BOB, ResumePoint(before.epoch, before.seq))
+        assert after.resync_reason == "epoch_changed"
+        await holds(push, await send(push), waiting)
+
+
+async def test_dlv_1_redis_restarted_with_an_empty_folder(
+    start_node: StartNode, private_redis_server: RedisServer
+) -> None:
+    async with start_node() as push:
+        waiting = await send(push)
+        await holds(push, waiting)
+        await marked(push)
+        private_redis_server.kill()
+        wipe(private_redis_server.directory)
+        during = await send(push)
+        private_redis_server.start()
+        await holds(push, waiting, during)
+
+
+async def test_dlv_1_redis_restarted_with_an_old_aof(
+    start_node: StartNode, private_redis_server: RedisServer, tmp_path: Path
+) -> None:
+    async with start_node() as push:
+        before, delivered = await send(push), await send(push)
+        await holds(push, before, delivered)
+        copy = tmp_path / "old"
+        shutil.copytree(private_redis_server.directory, copy, ignore=only_aof)
+        await confirm(push, delivered)
+        after = await send(push)
+        await holds(push, before, after)
+        seen = await push.mailbox.open(BOB)
+        await marked(push)
+        private_redis_server.kill()
+        wipe(private_redis_server.directory)
+        shutil.copytree(copy, private_redis_server.directory, dirs_exist_ok=True)
+        private_redis_server.start()
+        await recovered(push)
+        await holds(push, before, after)
+        view = await push.mailbox.open(BOB, ResumePoint(seen.epoch, seen.seq))
+        assert view.resync_reason == "epoch_changed"
+
+
+async def test_dlv_1_a_restart_with_everything_changes_nothing(
+    start_node: StartNode, private_redis_server: RedisServer
+) -> None:
+    async with start_node() as push:
+        waiting = await send(push)
+        await holds(push, waiting)
+        await marked(push)
+        before = await push.mailbox.open(BOB)
+        private_redis_server.restart()
+        await eventually(lambda: push.redis.lean.reconnects and push.redis.lean.connected)
+        await marked(push)
+        view = await push.mailbox.open(BOB, ResumePoint(before.epoch, before.seq))
+        assert (view.resumed, view.epoch) == (True, before.epoch)
+        assert push.reconciler.statistics.recoveries == 0
+
+
+async def test_dlv_1_a_lost_tail_shorter_than_a_mark_is_found_by_its_traces(
+    start_node: StartNode, private_redis_server: RedisServer
+) -> None:
+    async with start_node() as push:
+        kept = await send(push)
+        await holds(push, kept)
+        lost = await send(push)
+        await holds(push, kept, lost)
+        await marked(push)
+        keys = push.redis.keys
+        await push.redis.lean.execute("ZREM", keys.mailbox(BOB), lost)
+        await push.redis.lean.execute("ZREM", keys.message_log(BOB), lost)
+        private_redis_server.restart()
+        await recovered(push)
+        await holds(push, kept, lost)
+
+
+async def test_dlv_1_a_straggler_is_found_and_driven_again(start_node: StartNode) -> None:
+    # 宽限期长：机器慢时扫描会再入队一次，替我们补上抹掉的
+    async with start_node(straggler_after_s=0.001, relay_grace_s=3600) as push:
+        lost = await send(push)
+        await holds(push, lost)
+        await push.relay.mark()
+        await push.redis.delete(push.redis.keys.mailbox(BOB), push.redis.keys.message_log(BOB))
+
+        async def found() -> int:
+            return await push.reconciler.look_for_stragglers()
+
+        await eventually(found)
+        await holds(push, lost)
+
+
+async def test_a_delivered_message_is_no_straggler(start_node: StartNode) -> None:
+    async with start_node(straggler_after_s=0.001) as push:
+        one = await send(push)
+        await holds(push, one)
+        await confirm(push, one)
+        await push.relay.mark()
+        assert await push.reconciler.look_for_stragglers() == 0
+
+
+async def test_a_new_database_behind_an_old_redis_starts_a_new_generation(
+    start_node: StartNode, tmp_path: Path
+) -> None:
+    async with start_node() as push:
+        before = await push.mailbox.open(BOB)
+    async with start_node(database_url=f"sqlite:///{tmp_path}/new.db") as push:
+        view = await push.mailbox.open(BOB, ResumePoint(before.epoch, before.seq))
+        assert view.resync_reason == "epoch_changed"
+
+
+async def test_exactly_one_node_recovers(start_node: StartNode) -> None:
+    async with start_node() as first, start_node() as second:
+        waiting = await send(first)
+        await holds(first, waiting)
+        await marked(first)
+        await first.redis.lean.execute("FLUSHALL")
+        await holds(second, waiting)
+        nodes = [first.reconciler.statistics, second.reconciler.statistics]
+        assert sum(one.recoveries for one in nodes) == 1
+        await eventually(lambda: first.mailbox.generation == second.mailbox.generation == 2)
+
+
+async def test_dlv_1_the_next_node_goes_on_where_the_dead_one_stopped(
+    start_node: StartNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    died = asyncio.Event()
+
+    async def die(*_: object) -> None:
+        died.set()
+        await asyncio.Event().wait()
+
+    with monkeypatch.context() as patched:
+        async with start_node() as first:
+            waiting = await send(first)
+            await holds(first, waiting)
+            await marked(first)
+            patched.setattr(Reconciler, "_redrive", die)
+            await first.redis.lean.execute("FLUSHALL")
+            await asyncio.wait_for(died.wait(), 20)
+            await first.database.ping()
+            generations = first.reconciler._generations
+            assert await generations.lease(first.node_id, 0, 1)  # 租约早已到期
+    async with start_node() as second:
+        await holds(second, waiting)
+        assert second.reconciler.statistics.recoveries == 0
+
+
+async def test_con_4_a_full_redis_defers_and_loses_nothing(start_node: StartNode) -> None:
+    async with start_node() as push:
+        await marked(push)
+        await push.redis.lean.execute("CONFIG", "SET", "maxmemory", "1mb")
+        sent = [await send(push) for _ in range(20)]
+        assert await held(push) < set(sent)
+        await push.redis.lean.execute("CONFIG", "SET", "maxmemory", 0)
+        await holds(push, *sent)
+        assert push.reconciler.statistics.recoveries == 0
+
+
+async def test_dlv_1_a_live_device_hears_of_the_loss_and_gets_what_it_has_not_had(
+    private_redis_server: RedisServer, tmp_path: Path
+) -> None:
+    settings = {"reconcile_interval_s": 0.1}
+    with ServerProcess(tmp_path, redis_url=private_redis_server.url, settings=settings) as server:
+        alice, bob = (
+            await register(server.base_url, "alice"),
+            await register(server.base_url, "bob"),
+        )
+        async with device(server.ws_url(bob.user_id), bob) as phone:
+            acked = await sent(server.base_url, alice, [bob])
+            assert (await phone.next_message())["message_id"] == acked
+            await phone.ack(acked)
+
+            async def recorded() -> bool:
+                return bool((await delivery(server.base_url, alice, acked))["delivered"])
+
+            await eventually(recorded)
+            with Redis.from_url(private_redis_server.url) as redis:
+                redis.flushall()
+            later = await sent(server.base_url, alice, [bob])
+            assert (await phone.next_message(20))["message_id"] == later
+            await eventually(lambda: [f for f in phone.others if f["type"] == "resync"], 20)
+            [resync] = [f for f in phone.others if f["type"] == "resync"]
+            assert resync["reason"] == "epoch_changed"
+            assert resync["epoch"] != phone.welcome["epoch"]
+
+
+def only_aof(directory: str, names: list[str]) -> set[str]:
+    return {name for name in names if "append" not in name}
+
+
+def wipe(directory: Path) -> None:
+    for path in directory.glob("append*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
