@@ -3,34 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import msgspec
 import pytest
 
 from meeting_push.errors import MessageExpiredError, NotFoundError
 from meeting_push.model import Ack, QueueEntry
-from meeting_push.redis.address import RedisAddress
-from meeting_push.redis.keys import Keys
 from meeting_push.redis.outcomes import Verdict
-from meeting_push.services.redis_service import RedisService
-from meeting_push.storage.database import Database
-from tests.support.redis_server import RedisServer
 
 from .parts import USER, Parts, delivery
-
-
-@pytest.fixture
-async def parts(
-    redis7_server: RedisServer, database_url: str, key_prefix: str
-) -> AsyncIterator[Parts]:
-    redis = RedisService(RedisAddress.parse(redis7_server.url), Keys(key_prefix))
-    await redis.start()
-    database = Database(database_url)
-    await database.migrate()
-    yield Parts(redis, database)
-    await database.dispose()
-    await redis.close()
 
 
 async def ack(parts: Parts, message_id: str) -> None:
