@@ -65,7 +65,7 @@ def test_it_accounts_for_every_recipient_it_planned_to_leave_waiting(
 ) -> None:
     accounts = check(events).accounts
     assert set(accounts) == {"delivered", "mailbox", "queue"}
-    assert accounts["delivered"] > 0.9 * QUICK.pairs
+    assert accounts["delivered"] > 0.8 * QUICK.pairs
 
 
 def test_every_kind_of_fault_really_happened(figures: Figures) -> None:

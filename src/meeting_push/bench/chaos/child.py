@@ -43,6 +43,8 @@ class Child:
         self._process: asyncio.subprocess.Process | None = None
         self._watching: asyncio.Task[None] | None = None
         self._was_ready = False
+        #: 启动到一半不许取消：起来了的进程会没有人认得。
+        self._launching = asyncio.Lock()
 
     async def start(self) -> None:
         """启动并等到就绪。
@@ -81,18 +83,24 @@ class Child:
             await self._end(signal.SIGKILL)
 
     async def _end(self, number: signal.Signals) -> None:
-        watching, self._watching = self._watching, None
-        if watching is not None:
-            watching.cancel()
-            await asyncio.gather(watching, return_exceptions=True)
+        async with self._launching:
+            watching, self._watching = self._watching, None
+            if watching is not None:
+                watching.cancel()
         self.send(number)
         if self._process is not None:
             await self._process.wait()
 
     async def _launch(self) -> None:
         self._was_ready = False
+        async with self._launching:
+            self._process = await self._spawn()
+        if self._watching is None:
+            self._watching = asyncio.create_task(self._watch(), name=f"watch:{self.name}")
+
+    async def _spawn(self) -> asyncio.subprocess.Process:
         with self.log.open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
+            return await asyncio.create_subprocess_exec(
                 *self._command,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
@@ -101,8 +109,6 @@ class Child:
                 env=self._env,
                 start_new_session=True,  # 终端的 Ctrl-C 只给我们：由我们有次序地结束它
             )
-        if self._watching is None:
-            self._watching = asyncio.create_task(self._watch(), name=f"watch:{self.name}")
 
     async def _watch(self) -> None:
         while True:

@@ -34,12 +34,12 @@ class Level(NamedTuple):
 
 async def drain(reading: Reading, ledger: Ledger, patience_s: float) -> bool:
     """False：``patience_s`` 秒没有任何进展；终局照样去读，由检查者说出是哪些。"""
-    best, since = await _level(reading, ledger), time.monotonic()
-    while not best.settled:
+    level, since = await _level(reading, ledger), time.monotonic()
+    while not level.settled:
         await asyncio.sleep(_POLL_S)
-        level = await _level(reading, ledger)
-        if level != best:
-            best, since = level, time.monotonic()
+        now = await _level(reading, ledger)
+        if now != level:
+            level, since = now, time.monotonic()
         elif time.monotonic() - since > patience_s:
             return False
     return True

@@ -30,13 +30,14 @@ class Ledger:
     #: user_id → 他的设备确认过、旁观者还没有看到了结的（dict 当有序集合用）。
     unsettled: defaultdict[int, dict[str, None]] = field(default_factory=lambda: defaultdict(dict))
 
-    def draft(self, title: str) -> PlannedDraft | None:
-        """标题说的是计划里的哪一条；不认识的（本不该有）为 None，由检查者去说。"""
+    def arrive(self, message_id: str, title: str) -> None:
+        """记住它是发给谁的；标题说的不是计划里的哪一条（本不该有），由检查者去说。"""
         post, _, index = title.partition(".")
         try:
-            return self.schedule.posts[int(post)].drafts[int(index)]
+            draft = self.schedule.posts[int(post)].drafts[int(index)]
         except (ValueError, IndexError):
-            return None
+            return
+        self.arrived.append((message_id, frozenset(self.recipients(draft))))
 
     def recipients(self, draft: PlannedDraft) -> tuple[int, ...]:
         return tuple(self.users[number] for number in draft.recipients)

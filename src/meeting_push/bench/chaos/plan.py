@@ -32,7 +32,7 @@ class ChaosPlan(msgspec.Struct, frozen=True, kw_only=True):
     fault_gap_s: float = 5
     calm_s: float = 5
     #: 终局里每这么多条消息用 REST 问一条；SQL 与 Redis 总是全读。
-    report_every: int = 1
+    report_every: int = 3
     #: 收尾时多久没有任何进展就不再等。
     patience_s: float = 30
 

@@ -59,6 +59,8 @@ async def run_chaos(plan: ChaosPlan, ground: Ground, history_path: Path, steps: 
             scene = _Scene(plan, town, ledger, reading, history, phones, steps)
             await _disturb(scene)
             await _finish(scene)
+    except BaseExceptionGroup as group:
+        raise _leaf(group) from None  # 一行字就够：任务组里第一个出错的
     finally:
         history.close()
 
@@ -112,6 +114,12 @@ async def _finish(scene: _Scene) -> None:
 
 def _observer(scene: _Scene) -> Observer:
     return Observer(scene.town, scene.ledger, scene.reading, scene.history)
+
+
+def _leaf(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
