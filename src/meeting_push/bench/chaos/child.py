@@ -12,7 +12,8 @@ from ...launcher import dying_with_us
 from ..failure import BenchError
 from .history import Died, HistoryWriter, now_ms
 
-READY_WAIT_S: Final = 90.0
+#: 机器忙时光导入就要几十秒。
+READY_WAIT_S: Final = 180.0
 STOP_WAIT_S: Final = 20.0
 _POLL_S: Final = 0.05
 #: 自己退出的（例如启动时 Redis 正好不在）隔这么久再启动，像 systemd 那样。
@@ -62,12 +63,20 @@ class Child:
             self._was_ready = True
         except TimeoutError:
             last = self.log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
-            raise BenchError(f"{self.name} did not become ready: " + " | ".join(last)) from None
+            raise BenchError(
+                f"{self.name} did not become ready ({self._state()}): " + " | ".join(last)
+            ) from None
 
     def send(self, number: signal.Signals) -> None:
         process = self._process
         if process is not None and process.returncode is None:
             process.send_signal(number)
+
+    def _state(self) -> str:
+        if self._process is None:
+            return "never started"
+        code = self._process.returncode
+        return f"pid {self._process.pid}" if code is None else f"exit code {code}"
 
     async def kill(self) -> None:
         """``kill -9``，等它消失；不再自动启动。"""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -39,7 +40,7 @@ def chaos(order: ChaosOrder, heading: Heading, console: Console) -> bool:
     :raises BenchError: 没有跑完，或历史读不出来
     """
     steps = Steps(console)
-    with _history(order, steps) as history, steps.showing():
+    with _history(order, console, steps) as history, steps.showing():
         report = _checked(history, heading, steps)
     _print(report, console)
     console.print(f"report: {write_json(report, order.reports)}", soft_wrap=True)
@@ -47,16 +48,20 @@ def chaos(order: ChaosOrder, heading: Heading, console: Console) -> bool:
 
 
 @contextlib.contextmanager
-def _history(order: ChaosOrder, steps: Steps) -> Iterator[Path]:
+def _history(order: ChaosOrder, console: Console, steps: Steps) -> Iterator[Path]:
     if order.recheck is not None:
         yield order.recheck
         return
-    with tempfile.TemporaryDirectory(prefix="mp-chaos-") as name:
-        ground = Ground(Path(name), order.database_url)
-        history = order.keep or Path(name) / "history.jsonl"
+    directory = Path(tempfile.mkdtemp(prefix="mp-chaos-"))
+    history = order.keep or directory / "history.jsonl"
+    try:
         with steps.showing():
-            uvloop.run(run_chaos(order.plan, ground, history, steps))
-        yield history
+            uvloop.run(run_chaos(order.plan, Ground(directory, order.database_url), history, steps))
+    except BaseException:
+        console.print(f"what is left of the run, with the logs: {directory}", soft_wrap=True)
+        raise
+    yield history
+    shutil.rmtree(directory)
 
 
 def _checked(history: Path, heading: Heading, steps: Steps) -> ChaosReport:

@@ -33,11 +33,11 @@ FAULT_WINDOW_MS: Final = 10_000
 
 def evidence(events: Sequence[AnyEvent], violation: Violation) -> list[str]:
     """``"序号 JSON"`` 各一行，按历史的次序。"""
-    users = {e.connection: e.user_id for e in events if isinstance(e, Dialled)}
+    connections = set(_connections(events, violation))
     chosen = [
         (index, event)
         for index, event in enumerate(events)
-        if index == violation.index or _concerns(event, violation, users)
+        if index == violation.index or _concerns(event, violation, connections)
     ]
     last_at = chosen[-1][1].at if chosen else 0
     chosen += list(_faults(events, last_at))
@@ -45,7 +45,21 @@ def evidence(events: Sequence[AnyEvent], violation: Violation) -> list[str]:
     return [f"{index} {_line(event, violation)}" for index, event in lines]
 
 
-def _concerns(event: AnyEvent, violation: Violation, users: dict[int, int]) -> bool:
+def _connections(events: Sequence[AnyEvent], violation: Violation) -> Iterator[int]:
+    """出事的连接，与这个人收到或指名确认过这条消息的连接。"""
+    if violation.connection is not None:
+        yield violation.connection
+    users = {e.connection: e.user_id for e in events if isinstance(e, Dialled)}
+    for event in events:
+        if (
+            isinstance(event, Received | Acked)
+            and _names(event, violation)
+            and violation.user_id in (None, users[event.connection])
+        ):
+            yield event.connection
+
+
+def _concerns(event: AnyEvent, violation: Violation, connections: set[int]) -> bool:
     match event:
         case Observed():
             return event.message_id == violation.message_id
@@ -54,11 +68,10 @@ def _concerns(event: AnyEvent, violation: Violation, users: dict[int, int]) -> b
         case Settled() | Unrecorded():
             return event.user_id == violation.user_id and violation.message_id in event.message_ids
         case Dialled() | Opened() | Gapped() | Resynced() | Closed():
-            return event.connection == violation.connection
+            return event.connection in connections
         case Received() | Acked():
-            return _names(event, violation) and (
-                violation.user_id is None or users[event.connection] == violation.user_id
-            )
+            vague = isinstance(event, Acked) and event.upto is not None
+            return event.connection in connections and (vague or _names(event, violation))
         case _:
             return False
 
@@ -66,8 +79,6 @@ def _concerns(event: AnyEvent, violation: Violation, users: dict[int, int]) -> b
 def _names(event: Received | Acked, violation: Violation) -> bool:
     if isinstance(event, Received):
         return any(push.message_id == violation.message_id for push in event.pushes)
-    if event.upto is not None and event.connection == violation.connection:
-        return True
     return violation.message_id in event.message_ids
 
 

@@ -61,7 +61,8 @@ class Observer:
         for message_id in ids:
             del waiting[message_id]
         # 还在信箱的（确认可能丢在断开的连接里）排到后面，不挡住别的
-        waiting.update(dict.fromkeys(i for i in ids if i not in set(absent)))
+        gone = set(absent)
+        waiting.update(dict.fromkeys(i for i in ids if i not in gone))
 
     def _note(self, user_id: int, absent: list[str], pending: set[str]) -> None:
         settled = tuple(message_id for message_id in absent if message_id not in pending)

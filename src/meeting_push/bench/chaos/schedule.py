@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from random import Random
 from typing import Final, Literal
@@ -212,5 +211,5 @@ def _faults(plan: ChaosPlan, rng: Random) -> Iterator[Fault]:
 
 
 def _deal(rng: Random) -> Iterator[FaultKind]:
-    for _ in itertools.count():
+    while True:
         yield from rng.sample(_DECK, len(_DECK))

@@ -65,8 +65,9 @@ class Stored:
         return (*streams, *await self._delayed())
 
     async def delayed_pairs(self) -> int:
-        """延迟集合里有几个（消息，收件人）。"""
-        return sum(len(entry.recipients) for entry in await self._delayed())
+        """延迟集合里有几个不同的（消息，收件人）；重复入队无害。"""
+        entries = await self._delayed()
+        return len({(e.message_id, user_id) for e in entries for user_id in e.recipients})
 
     async def dead(self) -> tuple[Queued, ...]:
         return tuple(await self._stream(self._keys.dead_letter_queue))
