@@ -11,6 +11,10 @@ import typer
 from rich.console import Console
 
 from ..errors import ConfigurationError
+from .chaos.command import ChaosOrder
+from .chaos.command import chaos as run_chaos_order
+from .chaos.plan import FULL
+from .chaos.plan import QUICK as CHAOS_QUICK
 from .disturbance.cli import meeting_isolation_command, slow_consumer_command
 from .edges import EDGES, ServerSource, run_edges
 from .fuzz.cli import fuzz
@@ -76,6 +80,24 @@ def queue(
         report = run_queue(plan, heading, steps)
     console.print(queue_table(report))
     console.print(f"report: {write_json(report, reports)}", soft_wrap=True)
+
+
+@bench_app.command()
+def chaos(
+    quick: Annotated[bool, typer.Option("--quick", help="One minute instead of five.")] = False,
+    seed: Annotated[int, typer.Option(help="Same seed, same plan of actions.")] = 1,
+    database_url: Annotated[str | None, typer.Option(help="Empty database; SQLite.")] = None,
+    reports: Annotated[Path, typer.Option(help="Folder of the JSON report.")] = Path("reports"),
+    keep: Annotated[Path | None, typer.Option(help="Keep the history in this file.")] = None,
+    recheck: Annotated[Path | None, typer.Option(help="Only check this old history.")] = None,
+) -> None:
+    """Break everything at random, record what happened, prove that no promise was broken."""
+    plan = msgspec.structs.replace(CHAOS_QUICK if quick else FULL, seed=seed)
+    order = ChaosOrder(plan, database_url, reports, keep, recheck)
+    command = " ".join(["meeting-push bench chaos", *(["--quick"] if quick else [])])
+    heading = Heading.now(f"{command} --seed {seed}")
+    if not run_chaos_order(order, heading, Console(highlight=False)):
+        raise typer.Exit(1)
 
 
 def _plan(plan: EdgesPlan, repeats: int | None, sockets: int | None) -> EdgesPlan:

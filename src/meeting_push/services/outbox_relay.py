@@ -159,6 +159,8 @@ class OutboxRelay:
 
     def _entries(self, outgoing: Outgoing) -> Iterable[QueueEntry]:
         message, recipients = outgoing
+        # 快路按 POST 的次序交来，扫描按 SQL 的次序：排好序，再入队一次才是同样的条目
+        recipients = sorted(recipients)
         for start in range(0, len(recipients), self._chunk):
             yield QueueEntry(
                 message_id=message.message_id,

@@ -1,0 +1,60 @@
+"""收尾：故障停了，全部设备在线，直到信箱里只剩故意不确认的。"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Final, NamedTuple
+
+from .ledger import Ledger
+from .reading import Reading
+
+_POLL_S: Final = 0.5
+
+
+class Level(NamedTuple):
+    """还剩多少；全部不再变化而又没到底，就是卡住了。"""
+
+    moving: int
+    outbox: int
+    delayed: int
+    mailboxes: int
+    held: int
+    pending: int
+
+    @property
+    def settled(self) -> bool:
+        """没有还会动的，信箱里只有故意留下的，pending 恰是它们加上没到期的。"""
+        return (
+            (self.moving, self.outbox) == (0, 0)
+            and self.mailboxes == self.held
+            and self.pending == self.held + self.delayed
+        )
+
+
+async def drain(reading: Reading, ledger: Ledger, patience_s: float) -> bool:
+    """False：``patience_s`` 秒没有任何进展；终局照样去读，由检查者说出是哪些。"""
+    level, since = await _level(reading, ledger), time.monotonic()
+    while not level.settled:
+        await asyncio.sleep(_POLL_S)
+        now = await _level(reading, ledger)
+        if now != level:
+            level, since = now, time.monotonic()
+        elif time.monotonic() - since > patience_s:
+            return False
+    return True
+
+
+async def _level(reading: Reading, ledger: Ledger) -> Level:
+    stored = reading.stored
+    boxes = await asyncio.gather(*(stored.mailbox(user_id) for user_id in ledger.users))
+    entries = [message_id for box in boxes for message_id, _ in box.entries]
+    outbox, pending = await reading.sql.outbox_and_pending()
+    return Level(
+        moving=await stored.moving(),
+        outbox=outbox,
+        delayed=await stored.delayed_pairs(),
+        mailboxes=len(entries),
+        held=sum(message_id in ledger.held for message_id in entries),
+        pending=pending,
+    )

@@ -1,0 +1,188 @@
+"""一次混乱的报告：终端里的表，违反与证据，JSON。"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from rich.table import Table
+
+from ..machine import Machine, commit, versions
+from ..report import Heading
+from .check import Verdict
+from .evidence import evidence
+from .facts import Facts
+from .history import (
+    Acked,
+    Answered,
+    AnyEvent,
+    Began,
+    Died,
+    Faulted,
+    Gapped,
+    Observed,
+    Opened,
+    Recovered,
+    Resynced,
+    Settled,
+)
+from .plan import ChaosPlan
+from .violation import Violation
+
+#: 每条规则至多展示这么多条违反的证据；数目总是给全的。
+SHOWN_PER_RULE: Final = 3
+
+
+class Figures(msgspec.Struct, frozen=True, kw_only=True):
+    """历史里的数目：混乱确实发生过，检查者确实有东西可看。"""
+
+    duration_s: float
+    posts: int
+    attempts: int
+    unanswered: int
+    accepted_messages: int
+    connections: int
+    resumed: int
+    resyncs: int
+    gaps: int
+    frames: int
+    redelivered: int
+    acks: int
+    observations: int
+    settled: int
+    faults: dict[str, int]
+    died: int
+    recovery_p50_ms: int | None
+    recovery_p95_ms: int | None
+    recovery_max_ms: int | None
+
+
+class Shown(msgspec.Struct, frozen=True, kw_only=True):
+    violation: Violation
+    evidence: list[str]
+
+
+class ChaosReport(msgspec.Struct, frozen=True, kw_only=True):
+    bench: str
+    started_at: str
+    command: str
+    commit: str | None
+    machine: Machine
+    versions: dict[str, str]
+    plan: ChaosPlan
+    drained: bool
+    figures: Figures
+    accepted_pairs: int
+    accounts: dict[str, int]
+    broken_rules: dict[str, int]
+    shown: list[Shown]
+
+
+def make_report(heading: Heading, events: Sequence[AnyEvent], verdict: Verdict) -> ChaosReport:
+    began, facts = events[0], Facts(events)
+    assert isinstance(began, Began), "a history begins with Began"
+    return ChaosReport(
+        bench="chaos",
+        started_at=heading.started_at,
+        command=heading.command,
+        commit=commit(),
+        machine=heading.machine,
+        versions=versions(),
+        plan=began.plan,
+        drained=facts.ended.drained,
+        figures=figures_of(facts),
+        accepted_pairs=verdict.accepted_pairs,
+        accounts=verdict.accounts,
+        broken_rules=verdict.broken_rules(),
+        shown=[
+            Shown(violation=violation, evidence=evidence(events, violation))
+            for violation in _worth_showing(verdict)
+        ],
+    )
+
+
+def figures_of(facts: Facts) -> Figures:
+    events = facts.events
+    counts = Counter(type(event) for event in events)
+    answers = [event for event in events if isinstance(event, Answered)]
+    recoveries = sorted(event.after_ms for event in events if isinstance(event, Recovered))
+    return Figures(
+        duration_s=round((events[-1].at - events[0].at) / 1000, 1),
+        posts=len(facts.intended),
+        attempts=len(answers),
+        unanswered=sum(1 for answer in answers if answer.status == 0),
+        accepted_messages=len(facts.accepted),
+        connections=counts[Opened],
+        resumed=sum(1 for opened in facts.opened.values() if opened.resumed),
+        resyncs=counts[Resynced],
+        gaps=counts[Gapped],
+        frames=len(facts.pushed),
+        redelivered=_redelivered(facts),
+        acks=counts[Acked],
+        observations=counts[Observed],
+        settled=sum(len(e.message_ids) for e in events if isinstance(e, Settled)),
+        faults=dict(Counter(event.kind for event in events if isinstance(event, Faulted))),
+        died=counts[Died],
+        recovery_p50_ms=_percentile(recoveries, 50),
+        recovery_p95_ms=_percentile(recoveries, 95),
+        recovery_max_ms=recoveries[-1] if recoveries else None,
+    )
+
+
+def _redelivered(facts: Facts) -> int:
+    """同一台设备第二次以上收到同一条的次数。"""
+    seen: set[tuple[str, str]] = set()
+    for pushed in facts.pushed:
+        seen.add((facts.dialled[pushed.connection][1].device, pushed.push.message_id))
+    return len(facts.pushed) - len(seen)
+
+
+def _percentile(ordered: Sequence[int], percent: float) -> int | None:
+    if not ordered:
+        return None
+    return ordered[max(1, math.ceil(len(ordered) * percent / 100)) - 1]
+
+
+def _worth_showing(verdict: Verdict) -> Iterator[Violation]:
+    shown: Counter[str] = Counter()
+    for violation in verdict.violations:
+        shown[violation.rule] += 1
+        if shown[violation.rule] <= SHOWN_PER_RULE:
+            yield violation
+
+
+def write_json(report: ChaosReport, directory: Path) -> Path:
+    directory.mkdir(parents=True, exist_ok=True)
+    stamp = report.started_at.translate(str.maketrans("", "", "-:"))
+    path = directory / f"bench-chaos-{stamp}.json"
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
+    return path
+
+
+def table(report: ChaosReport) -> Table:
+    verdict = "held" if not report.broken_rules else "BROKEN"
+    shown = Table("", "", title=f"meeting-push bench chaos, seed {report.plan.seed}: {verdict}")
+    shown.columns[1].justify = "right"
+    for name, value in _rows(report):
+        shown.add_row(name, f"{value:,}" if isinstance(value, int | float) else str(value))
+    return shown
+
+
+def _rows(report: ChaosReport) -> Iterator[tuple[str, object]]:
+    figures = msgspec.to_builtins(report.figures)
+    faults = figures.pop("faults")
+    for name, value in figures.items():
+        yield name.replace("_", " "), "-" if value is None else value
+    for kind, count in sorted(faults.items()):
+        yield f"  {kind.replace('_', ' ')}", count
+    yield "accepted (message, recipient) pairs", report.accepted_pairs
+    for place, count in report.accounts.items():
+        yield f"  = {place}", count
+    yield "drained", "yes" if report.drained else "NO"
+    yield "violations", sum(report.broken_rules.values())
+    for rule, count in report.broken_rules.items():
+        yield f"  {rule}", count

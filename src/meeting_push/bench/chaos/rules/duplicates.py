@@ -1,0 +1,78 @@
+"""DLV-2、DLV-3：重复只能是同一个 id 与同一个 seq；一条连接上的重复只能是重试；了结的不再来。"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..facts import Facts, Pair, Pushed
+from ..history import Settled
+from ..violation import Violation
+
+RULE = "duplicates"
+
+
+def duplicates(facts: Facts) -> Iterator[Violation]:
+    yield from _one_seq(facts)
+    yield from _repeats(facts)
+    yield from _settled(facts)
+
+
+def _one_seq(facts: Facts) -> Iterator[Violation]:
+    """一个用户的一个 epoch 里，id 与 seq 一一对应。"""
+    seq_of: dict[tuple[int, str, str], int] = {}
+    id_of: dict[tuple[int, str, int], str] = {}
+    for pushed in facts.pushed:
+        user_id, epoch, push = pushed.user_id, pushed.epoch, pushed.push
+        seq = seq_of.setdefault((user_id, epoch, push.message_id), push.seq)
+        if seq != push.seq:
+            yield _violation(pushed, f"came with seq {seq} before, now with {push.seq}")
+        message_id = id_of.setdefault((user_id, epoch, push.seq), push.message_id)
+        if message_id != push.message_id:
+            yield _violation(pushed, f"seq {push.seq} was {message_id} before")
+    for box in facts.final.mailboxes:
+        for message_id, stored in box.entries:
+            seq = seq_of.get((box.user_id, box.epoch, message_id), stored)
+            if seq != stored:
+                detail = f"pushed with seq {seq}, in the mailbox with {stored}"
+                yield Violation(
+                    rule=RULE, detail=detail, user_id=box.user_id, message_id=message_id
+                )
+
+
+def _repeats(facts: Facts) -> Iterator[Violation]:
+    attempts: dict[tuple[int, str, int], int] = {}
+    for pushed in facts.pushed:
+        key = (pushed.connection, pushed.epoch, pushed.push.seq)
+        before = attempts.get(key)
+        attempt = attempts[key] = pushed.push.attempt
+        if before is not None and attempt <= before:
+            detail = f"twice on one connection, attempt {before} and then {attempt}"
+            yield _violation(pushed, detail)
+
+
+def _settled(facts: Facts) -> Iterator[Violation]:
+    """了结之后才拨号的连接上，只有续传（设备自己说没有它）可以再来一次。"""
+    settled: dict[Pair, int] = {}
+    for index, event in enumerate(facts.events):
+        if isinstance(event, Settled):
+            for message_id in event.message_ids:
+                settled.setdefault((event.user_id, message_id), index)
+    for pushed in facts.pushed:
+        at_index = settled.get((pushed.user_id, pushed.push.message_id))
+        dialled_index, dialled = facts.dialled[pushed.connection]
+        if at_index is None or at_index > dialled_index:
+            continue
+        resumed = facts.opened[pushed.connection].resumed
+        if not resumed or pushed.push.seq <= (dialled.last_seq or 0):
+            yield _violation(pushed, f"again, although settled at event {at_index}")
+
+
+def _violation(pushed: Pushed, detail: str) -> Violation:
+    return Violation(
+        rule=RULE,
+        detail=detail,
+        user_id=pushed.user_id,
+        message_id=pushed.push.message_id,
+        connection=pushed.connection,
+        index=pushed.at_index,
+    )

