@@ -14,6 +14,7 @@ from ..errors import ConfigurationError
 from .disturbance.cli import meeting_isolation_command, slow_consumer_command
 from .edges import EDGES, ServerSource, run_edges
 from .fuzz.cli import fuzz
+from .load.cli import add_profiles
 from .plan import QUICK, EdgesPlan
 from .progress import Steps
 from .report import Heading, make_report, table, write_json
@@ -22,6 +23,7 @@ from .server_under_test import existing_server, own_server
 bench_app = typer.Typer(help="Load tests on this machine, with a report.", no_args_is_help=True)
 
 
+add_profiles(bench_app)
 bench_app.command()(fuzz)
 bench_app.command("slow-consumer")(slow_consumer_command)
 bench_app.command("meeting-isolation")(meeting_isolation_command)

@@ -50,18 +50,18 @@ def own_server(edge: str, **settings: object) -> Iterator[ServerUnderTest]:
         directory = Path(name)
         target = Target(
             host="127.0.0.1",
-            port=_free_port(),
+            port=free_port(),
             redis_url=f"unix://{directory}/data/redis/redis.sock",
             jwt_secret=secrets.token_urlsafe(32),
             jwt_audience="meeting-push",
         )
-        environment = _environment(target, directory, {"edge": edge, **settings})
-        process = _launch(directory, environment)
+        environment = server_environment(target, directory, {"edge": edge, **settings})
+        process = launch(directory, environment)
         try:
-            _wait_ready(process, target, directory / "log")
+            wait_ready(process, target, directory / "log")
             yield ServerUnderTest(target, process.pid, directory / "log")
         finally:
-            _end(process)
+            end(process)
 
 
 @contextlib.contextmanager
@@ -85,7 +85,9 @@ def existing_server(url: str, redis_url: str, pid: int | None) -> Iterator[Serve
     yield ServerUnderTest(target, pid)
 
 
-def _environment(target: Target, directory: Path, settings: Mapping[str, object]) -> dict[str, str]:
+def server_environment(
+    target: Target, directory: Path, settings: Mapping[str, object]
+) -> dict[str, str]:
     """用户自己的 ``MEETING_PUSH_*`` 不算：每次测的是同样的默认设置。"""
     given = {
         "HOST": target.host,
@@ -98,8 +100,10 @@ def _environment(target: Target, directory: Path, settings: Mapping[str, object]
     return inherited | {f"MEETING_PUSH_{name}": value for name, value in given.items()}
 
 
-def _launch(directory: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
-    with (directory / "log").open("wb") as log:
+def launch(
+    directory: Path, environment: dict[str, str], log_name: str = "log"
+) -> subprocess.Popen[bytes]:
+    with (directory / log_name).open("wb") as log:
         return subprocess.Popen(  # noqa: S603 — 参数都是常量
             dying_with_us(sys.executable, "-m", "meeting_push", "serve"),
             stdin=subprocess.DEVNULL,
@@ -111,7 +115,7 @@ def _launch(directory: Path, environment: dict[str, str]) -> subprocess.Popen[by
         )
 
 
-def _wait_ready(process: subprocess.Popen[bytes], target: Target, log: Path) -> None:
+def wait_ready(process: subprocess.Popen[bytes], target: Target, log: Path) -> None:
     deadline = time.monotonic() + READY_WAIT_S
     while not _is_ready(target):
         if process.poll() is not None or time.monotonic() > deadline:
@@ -131,7 +135,7 @@ def _is_ready(target: Target) -> bool:
         connection.close()
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def end(process: subprocess.Popen[bytes]) -> None:
     process.send_signal(signal.SIGTERM)
     try:
         process.wait(STOP_WAIT_S)
@@ -140,7 +144,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as candidate:
         candidate.bind(("127.0.0.1", 0))
         port: int = candidate.getsockname()[1]

@@ -1,0 +1,100 @@
+"""搭台，跑一个场景，收起，写下结果。"""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
+
+import uvloop
+
+from ...errors import MeetingPushError
+from ..failure import BenchError
+from ..machine import commit, versions
+from ..open_files import allow_sockets
+from ..progress import Steps
+from ..report import Heading
+from .arena import LOAD, Arena, Outcome
+from .fanout import fanout
+from .hold import hold
+from .plan import LoadPlan, Scenario
+from .population import populate
+from .processes import Census
+from .redis_probe import redis_probe
+from .result import Result, Row
+from .sending import send
+from .servers import Options, Servers, servers
+from .shares import SPARE_FILES, gateways_for
+from .storm import storm
+from .team import Team, team
+from .unicast import unicast
+from .watch import Watch
+
+_SCENARIOS: Final[Mapping[Scenario, Callable[[Arena], Awaitable[None]]]] = {
+    "send": send,
+    "hold": hold,
+    "fanout": fanout,
+    "unicast": unicast,
+    "storm": storm,
+}
+
+
+def run_profile(
+    profile: str, plan: LoadPlan, options: Options, heading: Heading, steps: Steps
+) -> Result:
+    """:raises BenchError: 没有做成；没有部分的结果"""
+    hard = _hard_limit()
+    gateways = gateways_for(plan.sockets, hard, plan.gateways) if plan.gateways else 0
+    # 服务器进程继承软上限；内核分得不匀，留一半的余地
+    per_process = plan.sockets + plan.bystanders
+    per_process = per_process if gateways <= 1 else per_process * 3 // (2 * gateways)
+    allow_sockets(min(per_process, hard - SPARE_FILES))
+    spare = 1 if plan.bystanders else 0
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(steps.showing())
+        with steps.step("start the servers"):
+            under_test = stack.enter_context(servers(gateways, options))
+        load = stack.enter_context(team(plan.sockets, plan.load_processes, spare))
+        outcome, rows, processes = uvloop.run(_run(plan, under_test, load, steps))
+    return Result(
+        profile=profile,
+        started_at=heading.started_at,
+        command=heading.command,
+        commit=commit(),
+        machine=heading.machine,
+        versions=versions(),
+        plan=plan,
+        servers=processes,
+        figures=outcome.figures,
+        latencies=outcome.latencies,
+        errors=outcome.errors,
+        notes=outcome.notes,
+        rows=rows,
+        curves=outcome.curves,
+    )
+
+
+async def _run(
+    plan: LoadPlan, under_test: Servers, load: Team, steps: Steps
+) -> tuple[Outcome, list[Row], dict[str, int]]:
+    try:
+        async with redis_probe(under_test.api) as redis:
+            with steps.step("accounts") as on_progress:
+                people = await populate(under_test, plan.sockets, plan.accounts, on_progress)
+            census = Census({LOAD: load.pids})
+            watch = Watch(load, under_test.census, census, redis)
+            arena = Arena(plan, under_test, load, redis, people, watch, steps, Outcome())
+            await _SCENARIOS[plan.scenario](arena)
+            return arena.outcome, watch.rows, under_test.census.process_count()
+    except* MeetingPushError as failures:
+        error: BaseException = failures
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        reason = error.message if isinstance(error, MeetingPushError) else str(error)
+        raise BenchError(reason) from None
+
+
+def _hard_limit() -> int:
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return 2**31 if hard == resource.RLIM_INFINITY else hard
