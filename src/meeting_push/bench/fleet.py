@@ -104,7 +104,9 @@ async def beat(devices: Sequence[tuple[WSTransport, Device]], interval_s: float)
         place = place + share if place + share < len(devices) else 0
 
 
-async def open_device(target: Target, user_id: int, index: int, device: Device) -> WSTransport:
+async def open_device(
+    target: Target, user_id: int, index: int, device: Device, url: str | None = None
+) -> WSTransport:
     """连上并等到 welcome；``index`` 是它在全部连接里的序号，决定源地址。
 
     :raises OSError, WSError, TimeoutError: 没连上
@@ -112,7 +114,7 @@ async def open_device(target: Target, user_id: int, index: int, device: Device) 
     async with asyncio.timeout(CONNECT_TIMEOUT_S):
         transport, _ = await ws_connect(
             partial(_give, device),
-            target.messages_url(user_id),
+            url or target.messages_url(user_id),
             extra_headers={"Authorization": f"Bearer {target.token(user_id)}"},
             websocket_handshake_timeout=CONNECT_TIMEOUT_S,
             logger_name=_LOGGER,

@@ -46,17 +46,16 @@ async def publish(order: Publish, received: Callable[[], int]) -> Published:
 async def _publish(redis: LeanConnection, order: Publish, received: Callable[[], int]) -> Published:
     keys = Keys(order.target.key_prefix)
     frame = transient_frame(order.frame_bytes)
-    channels = [keys.user_channel(user) for user in order.user_ids]
-    stream = Stream(channels, frame, order.devices, order.publishes, order.window)
+    messages = [(keys.user_channel(user), frame) for user in order.user_ids]
+    stream = Stream(messages, order.devices, order.publishes, order.window)
     return await pour(redis, stream, received)
 
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """``frame`` 轮流发布到 ``channels``，共 ``publishes`` 次；每次有 ``reach`` 条连接收到。"""
+    """``messages``（频道、内容）轮流发布，共 ``publishes`` 次；每次有 ``reach`` 条连接收到。"""
 
-    channels: Sequence[str]
-    frame: bytes
+    messages: Sequence[tuple[str, bytes]]
     reach: int
     publishes: int
     window: int
@@ -64,7 +63,7 @@ class Stream:
 
 async def pour(redis: LeanConnection, stream: Stream, received: Callable[[], int]) -> Published:
     """在途至多 ``window`` 帧，到一帧补一帧：服务器跟得上的最高速率。"""
-    commands = cycle([("PUBLISH", channel, stream.frame) for channel in stream.channels])
+    commands = cycle([("PUBLISH", *message) for message in stream.messages])
     before, start = received(), time.perf_counter()
     chunk = max(1, stream.window // stream.reach // 4)  # 小于在途上限：流水不断
     patience = _Patience()

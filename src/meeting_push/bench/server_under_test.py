@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -27,6 +27,7 @@ READY_WAIT_S: Final = 30.0
 STOP_WAIT_S: Final = 30.0
 _POLL_S: Final = 0.02
 _LOG_LINES: Final = 5
+_SERVE: Final = ("-m", "meeting_push", "serve")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +102,15 @@ def server_environment(
 
 
 def launch(
-    directory: Path, environment: dict[str, str], log_name: str = "log"
+    directory: Path,
+    environment: dict[str, str],
+    log_name: str = "log",
+    program: Sequence[str] = _SERVE,
 ) -> subprocess.Popen[bytes]:
+    """``program``：给 Python 的参数。"""
     with (directory / log_name).open("wb") as log:
-        return subprocess.Popen(  # noqa: S603 — 参数都是常量
-            dying_with_us(sys.executable, "-m", "meeting_push", "serve"),
+        return subprocess.Popen(  # noqa: S603 — 参数不来自外人
+            dying_with_us(sys.executable, *program),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -115,9 +120,16 @@ def launch(
         )
 
 
-def wait_ready(process: subprocess.Popen[bytes], target: Target, log: Path) -> None:
+def wait_ready(
+    process: subprocess.Popen[bytes],
+    target: Target,
+    log: Path,
+    is_ready: Callable[[Target], bool] | None = None,
+) -> None:
+    """:raises BenchError: 退出了，或到时还没有就绪；带着它日志的最后几行"""
+    ready = is_ready or _is_ready
     deadline = time.monotonic() + READY_WAIT_S
-    while not _is_ready(target):
+    while not ready(target):
         if process.poll() is not None or time.monotonic() > deadline:
             last = log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
             raise BenchError("the server did not become ready: " + " | ".join(last))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -87,7 +87,7 @@ def _run(
     changes = {name: value for name, value in given.items() if value is not None}
     plan = msgspec.structs.replace(PROFILES[profile], **changes)
     console = Console(highlight=False)
-    heading = Heading.now(_typed())
+    heading = Heading.now(typed_command(sys.argv[1:]))
     result = run_profile(profile, plan, options, heading, Steps(console))
     console.print(result_table(result))
     for note in result.notes:
@@ -98,9 +98,9 @@ def _run(
         raise typer.Exit(1)
 
 
-def _typed() -> str:
-    """命令行原样；数据库与 Redis 的地址里可能有密码，只留名字。"""
-    words = ["meeting-push", *sys.argv[1:]]
+def typed_command(arguments: Sequence[str]) -> str:
+    """命令行原样；数据库与 Redis 的地址里可能有密码，只留选项的名字。"""
+    words = ["meeting-push", *arguments]
     secret = ("--database-url", "--redis-url")
     for place, word in enumerate(words):
         if words[place - 1] in secret:

@@ -17,6 +17,7 @@ from ..device import AckingDevice, CountingDevice, Device
 from ..fleet import beat, open_device
 from ..progress import OnProgress
 from .orders import Join, Joined, Seen
+from .socketio_device import SocketIoDevice, socketio_url
 from .tally import Tally
 
 #: 重试之前等多久（秒），随机：同真的客户端一样，不一起再撞门。
@@ -60,7 +61,9 @@ class Crowd:
     async def join(self, order: Join, on_progress: OnProgress) -> Joined:
         """可再次调用（``cut`` 之后就是重连）；返回时都已连上或不再试。"""
         arrival = _Arrival(order, self._tally, self._members, on_progress)
-        if self._beating is None:  # 连接要好一会儿：先来的不能等到大家都来了才心跳
+        if (
+            self._beating is None and order.heartbeat_interval_s
+        ):  # 连接要好一会儿：先来的不能等到大家都来了才心跳
             self._beating = asyncio.create_task(beat(self._members, order.heartbeat_interval_s))
         places = enumerate(order.user_ids, order.first_index)
         async with asyncio.TaskGroup() as group:
@@ -128,9 +131,11 @@ class _Arrival:
                 return
 
     async def _attempt(self, index: int, user_id: int) -> bool:
-        device, start = self._device(index), time.monotonic_ns()
+        device, start = self._device(index, user_id), time.monotonic_ns()
+        target = self._order.target
+        url = socketio_url(target) if self._order.dialect == "socketio" else None
         try:
-            transport = await open_device(self._order.target, user_id, index, device)
+            transport = await open_device(target, user_id, index, device, url)
         except (OSError, WSError, TimeoutError) as error:
             self.failures[_reason(error)] += 1
             return False
@@ -141,11 +146,14 @@ class _Arrival:
             self._on_progress(self.connected, len(self._order.user_ids))
         return True
 
-    def _device(self, index: int) -> Device:
+    def _device(self, index: int, user_id: int) -> Device:
+        order, tally = self._order, self._tally
         welcomed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        if index % self._order.measure_every == 0:
-            return _Measuring(welcomed, self._tally)
-        return _Counting(welcomed, self._tally, self._order.frame_bytes)
+        if order.dialect == "socketio":
+            return SocketIoDevice(welcomed, tally.slot, order.target.token(user_id))
+        if order.measure_every and index % order.measure_every == 0:
+            return _Measuring(welcomed, tally)
+        return _Counting(welcomed, tally, order.frame_bytes)
 
 
 def _reason(error: BaseException) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
@@ -10,13 +10,18 @@ from ...monitoring.histogram import LatencyHistogram
 from ..orders import Failed, Progress, Published, Wire
 from ..target import Target
 
+#: 服务器说什么话；socketio 只为与它比较。
+Dialect = Literal["meeting-push", "socketio"]
+
+
 # ── 命令：持有连接的进程 ────────────────────────────────────────────────────
 
 
 class Join(Wire, frozen=True, kw_only=True):
     """每个用户一条连接；没连上的计数，不中断。``first_index`` 决定源地址。
 
-    每 ``measure_every`` 条有一条记延迟并确认，其余只数恰为 ``frame_bytes`` 的帧。
+    每 ``measure_every`` 条有一条记延迟并确认，其余只数恰为 ``frame_bytes`` 的帧；0 是都只数。
+    ``heartbeat_interval_s`` 为 0 不心跳。``dialect`` 为 socketio 的只数事件。
     """
 
     target: Target
@@ -24,6 +29,7 @@ class Join(Wire, frozen=True, kw_only=True):
     first_index: int
     concurrency: int
     heartbeat_interval_s: float
+    dialect: Dialect = "meeting-push"
     measure_every: int = 1
     frame_bytes: int = 0
     retries: int = 0
@@ -55,7 +61,10 @@ class PublishSteady(Wire, frozen=True, kw_only=True):
 
 
 class Saturate(Wire, frozen=True, kw_only=True):
-    """在途至多 ``window`` 帧，到一帧补一帧；回答 ``Published``。"""
+    """在途至多 ``window`` 帧，到一帧补一帧；回答 ``Published``。
+
+    轮流向各频道发布；``payloads`` 与 ``channels`` 成对，不给就是 ``frame_bytes`` 的瞬时帧。
+    """
 
     target: Target
     channels: list[str]
@@ -63,6 +72,7 @@ class Saturate(Wire, frozen=True, kw_only=True):
     publishes: int
     window: int
     frame_bytes: int
+    payloads: tuple[bytes, ...] = ()
 
 
 class Post(Wire, frozen=True, kw_only=True):

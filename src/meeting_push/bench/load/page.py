@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from ..machine import Machine
 from .result import Figure, Latency, Result, Row
 from .svg_chart import Points, line_chart
 from .table import amount, quantity
@@ -55,8 +56,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def machine_lines(result_like: Result) -> str:
-    machine = result_like.machine
+def machine_lines(machine: Machine) -> str:
     return escape(
         f"{machine.cpu}, {machine.cores} cores, {quantity(machine.memory_bytes, 'B')}; "
         f"Linux {machine.kernel}; Python {machine.python}; "
@@ -78,7 +78,7 @@ def _page(result: Result, charts: Sequence[str]) -> str:
         "<h2>Latency</h2>",
         _latency_table(result.latencies),
         f"<h2>On what</h2><p>{escape(result.started_at)} · commit {escape(str(result.commit))}",
-        f"<br>{machine_lines(result)}<br>servers: {escape(processes or 'not ours')}</p>",
+        f"<br>{machine_lines(result.machine)}<br>servers: {escape(processes or 'not ours')}</p>",
         f"<pre>{escape(msgspec.json.format(msgspec.json.encode(result.plan)).decode())}</pre>",
     )
 
@@ -135,7 +135,7 @@ def _charts(result: Result) -> Iterator[tuple[str, str]]:
         yield "latency", line_chart("Latency to the socket", "s", "ms", lines, log_y=True)
     if len(rows) > 1:
         throughput = {"received/s": [(row.at_s, row.received_per_s) for row in rows]}
-        yield "throughput", line_chart("Messages received", "s", "1/s", throughput)
+        yield "throughput", line_chart("Messages received", "s", "/s", throughput)
         yield "backlog", line_chart("Backlog", "s", "messages", _backlog(rows))
         yield "cpu", line_chart("CPU", "s", "cores", _by_role(rows, "cpu", 1))
         yield "memory", line_chart("Memory", "s", "MB", _by_role(rows, "memory", 2**20))

@@ -34,6 +34,7 @@ class LoadPlan(msgspec.Struct, frozen=True, kw_only=True):
     # 爬坡（unicast）
     step_s: float = 5
     growth: float = 1.5
+    max_steps: int = 16
 
     # 旁观者（storm）
     bystanders: int = 0

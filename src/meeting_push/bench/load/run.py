@@ -25,7 +25,7 @@ from .redis_probe import redis_probe
 from .result import Result, Row
 from .sending import send
 from .servers import Options, Servers, servers
-from .shares import SPARE_FILES, gateways_for
+from .shares import SPARE_FILES, gateways_for, most_per_gateway
 from .storm import storm
 from .team import Team, team
 from .unicast import unicast
@@ -43,20 +43,24 @@ _SCENARIOS: Final[Mapping[Scenario, Callable[[Arena], Awaitable[None]]]] = {
 def run_profile(
     profile: str, plan: LoadPlan, options: Options, heading: Heading, steps: Steps
 ) -> Result:
-    """:raises BenchError: 没有做成；没有部分的结果"""
-    hard = _hard_limit()
-    gateways = gateways_for(plan.sockets, hard, plan.gateways) if plan.gateways else 0
-    # 服务器进程继承软上限；内核分得不匀，留一半的余地
-    per_process = plan.sockets + plan.bystanders
-    per_process = per_process if gateways <= 1 else per_process * 3 // (2 * gateways)
-    allow_sockets(min(per_process, hard - SPARE_FILES))
-    spare = 1 if plan.bystanders else 0
+    """启动（或找到）服务器，跑，收起。
+
+    :raises BenchError: 没有做成；没有部分的结果
+    """
+    gateways = _allow(plan)
     with contextlib.ExitStack() as stack:
         stack.enter_context(steps.showing())
         with steps.step("start the servers"):
             under_test = stack.enter_context(servers(gateways, options))
-        load = stack.enter_context(team(plan.sockets, plan.load_processes, spare))
-        outcome, rows, processes = uvloop.run(_run(plan, under_test, load, steps))
+        return run_on(under_test, profile, plan, heading, steps)
+
+
+def run_on(
+    under_test: Servers, profile: str, plan: LoadPlan, heading: Heading, steps: Steps
+) -> Result:
+    """:raises BenchError: 没有做成"""
+    with team(plan.sockets, plan.load_processes, 1 if plan.bystanders else 0) as load:
+        outcome, rows = uvloop.run(_run(plan, under_test, load, steps))
     return Result(
         profile=profile,
         started_at=heading.started_at,
@@ -65,7 +69,7 @@ def run_profile(
         machine=heading.machine,
         versions=versions(),
         plan=plan,
-        servers=processes,
+        servers=under_test.census.process_count(),
         figures=outcome.figures,
         latencies=outcome.latencies,
         errors=outcome.errors,
@@ -75,10 +79,20 @@ def run_profile(
     )
 
 
+def _allow(plan: LoadPlan) -> int:
+    """提高服务器进程将继承的软上限；返回要几个网关才都在硬上限以内。"""
+    hard = _hard_limit()
+    sockets = plan.sockets + plan.bystanders
+    gateways = gateways_for(sockets, hard, plan.gateways) if plan.gateways else 0
+    allow_sockets(min(most_per_gateway(sockets, max(1, gateways)), hard - SPARE_FILES))
+    return gateways
+
+
 async def _run(
     plan: LoadPlan, under_test: Servers, load: Team, steps: Steps
-) -> tuple[Outcome, list[Row], dict[str, int]]:
+) -> tuple[Outcome, list[Row]]:
     try:
+        await load.ready()
         async with redis_probe(under_test.api) as redis:
             with steps.step("accounts") as on_progress:
                 people = await populate(under_test, plan.sockets, plan.accounts, on_progress)
@@ -86,7 +100,7 @@ async def _run(
             watch = Watch(load, under_test.census, census, redis)
             arena = Arena(plan, under_test, load, redis, people, watch, steps, Outcome())
             await _SCENARIOS[plan.scenario](arena)
-            return arena.outcome, watch.rows, under_test.census.process_count()
+            return arena.outcome, watch.rows
     except* MeetingPushError as failures:
         error: BaseException = failures
         while isinstance(error, BaseExceptionGroup):

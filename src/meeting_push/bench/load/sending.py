@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import statistics
 import time
 from collections.abc import Sequence
@@ -20,6 +21,8 @@ from .result import Row, latency
 _BURST_CONNECTIONS: Final = 16
 _OPEN_CONNECTIONS: Final = 64
 _ACCEPTED: Final = "202"
+#: 满载之后，最后的 ack 还在写进记录。
+_CALM_S: Final = 2.0
 #: 一分钟里积压多出半秒的量，就不算稳得住。
 _MAX_GROWTH_S: Final = 0.5
 
@@ -53,6 +56,7 @@ async def _share_of_capacity(arena: Arena) -> float:
         posted = await _burst(arena, plan.calibrate_s)
         await arena.drain(posted.recipients, on_progress)
         capacity = posted.recipients / (time.monotonic() - start)
+        await asyncio.sleep(_CALM_S)
     arena.outcome.figure("capacity_per_s", "full load, recipients", capacity, "/s", "higher")
     return max(1.0, capacity * plan.load_share)
 

@@ -24,6 +24,11 @@ def gateways_for(sockets: int, hard_limit: int, at_least: int = 1) -> int:
     return max(at_least, math.ceil(sockets * uneven / _room(hard_limit)))
 
 
+def most_per_gateway(sockets: int, gateways: int) -> int:
+    """最多的那个网关会有几条连接；连接少时偏差大，都给它也不多。"""
+    return sockets if gateways == 1 else min(sockets, sockets * 3 // (2 * gateways) + 1_000)
+
+
 def shares(items: Sequence[T], parts: int) -> list[Sequence[T]]:
     """连续的 ``parts`` 份，大小至多差一；按原来的次序。"""
     each, more = divmod(len(items), parts)

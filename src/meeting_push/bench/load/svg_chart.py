@@ -22,16 +22,17 @@ def line_chart(
     title: str, x_label: str, y_label: str, lines: Mapping[str, Points], *, log_y: bool = False
 ) -> str:
     """名字 → 点；没有点的线不画。``log_y``：纵轴取对数（不是正数的点不画）。"""
+    heading = f"{title} ({y_label})" if y_label else title
     shown = {name: [p for p in points if p[1] > 0 or not log_y] for name, points in lines.items()}
     shown = {name: points for name, points in shown.items() if points}
     everything = [point for points in shown.values() for point in points] or [(0.0, 1.0)]
-    x = _Axis([p[0] for p in everything], _LEFT, _WIDTH - _RIGHT, log=False)
-    y = _Axis([p[1] for p in everything], _HEIGHT - _BOTTOM, _TOP, log=log_y)
+    x = _Axis([p[0] for p in everything], _LEFT, _WIDTH - _RIGHT)
+    y = _Axis([p[1] for p in everything], _HEIGHT - _BOTTOM, _TOP, log=log_y, from_zero=True)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img"'
         f' aria-label="{escape(title)}"><style>{_STYLE}</style>',
-        f'<text class="t" x="{_LEFT}" y="18">{escape(title)}</text>',
-        *_grid(x, y, x_label, y_label),
+        f'<text class="t" x="{_LEFT}" y="18">{escape(heading)}</text>',
+        *_grid(x, y, x_label),
         *_lines(shown, x, y),
         "</svg>",
     ]
@@ -39,11 +40,19 @@ def line_chart(
 
 
 class _Axis:
-    """值 → 像素；从 0 起（对数的从最小值起）。"""
+    """值 → 像素；横轴与对数的从最小值起，其余从 0 起。"""
 
-    def __init__(self, values: Sequence[float], start: float, end: float, *, log: bool) -> None:
+    def __init__(
+        self,
+        values: Sequence[float],
+        start: float,
+        end: float,
+        *,
+        log: bool = False,
+        from_zero: bool = False,
+    ) -> None:
         self._start, self._end, self._log = start, end, log
-        self.low = min(values) if log else min(0.0, *values)
+        self.low = min(0.0, *values) if from_zero and not log else min(values)
         self.high = max(values)
         if self.high <= self.low:
             self.high = self.low * 10 if log else self.low + 1
@@ -68,7 +77,7 @@ class _Axis:
             tick += step
 
 
-def _grid(x: _Axis, y: _Axis, x_label: str, y_label: str) -> Iterator[str]:
+def _grid(x: _Axis, y: _Axis, x_label: str) -> Iterator[str]:
     bottom = _HEIGHT - _BOTTOM
     for tick in y.ticks():
         at = y.place(tick)
@@ -79,7 +88,6 @@ def _grid(x: _Axis, y: _Axis, x_label: str, y_label: str) -> Iterator[str]:
         yield f'<text x="{at:.1f}" y="{bottom + 16}" text-anchor="middle">{_short(tick)}</text>'
     yield f'<line class="g" x1="{_LEFT}" y1="{bottom}" x2="{_WIDTH - _RIGHT}" y2="{bottom}"/>'
     yield _text(_WIDTH - _RIGHT, _HEIGHT - 8, x_label)
-    yield _text(_LEFT - 6, _HEIGHT - 8, y_label)
 
 
 def _lines(shown: Mapping[str, Points], x: _Axis, y: _Axis) -> Iterator[str]:

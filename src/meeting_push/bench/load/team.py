@@ -61,6 +61,10 @@ class Team:
     def pids(self) -> list[int]:
         return [hand.pid for hand in (*self.holders, self.publisher, self.poster)]
 
+    async def ready(self) -> None:
+        """等各进程都起来了：导入要一两秒，不能算进连接的用时。"""
+        await _all([*self.holders, self.publisher, self.poster], Look(), Seen)
+
     async def join(
         self,
         user_ids: Sequence[int],

@@ -12,7 +12,6 @@ from .result import Curve, Latency, Row, latency
 
 #: 过了头之后，在好与坏之间再折半几次。
 _BISECTIONS: Final = 3
-_MAX_STEPS: Final = 16
 _WARM_S: Final = 1.0
 
 
@@ -42,7 +41,7 @@ async def _climb(arena: Arena, rate: float) -> list[_Step]:
     plan, steps = arena.plan, list[_Step]()
     good = bad = 0.0
     bisections = _BISECTIONS
-    while len(steps) < _MAX_STEPS and bisections >= 0:
+    while len(steps) < plan.max_steps and bisections >= 0:
         step = await _run(arena, rate, plan.step_s)
         steps.append(step)
         good, bad = (rate, bad) if step.good else (good, rate)

@@ -88,7 +88,9 @@ class _Worker:
 async def _saturate(order: Saturate, counts: memoryview) -> Published:
     """:raises BenchError: Redis 不可用"""
     frame = stamped_frame(order.frame_bytes)
-    stream = Stream(order.channels, frame, order.reach, order.publishes, order.window)
+    payloads = order.payloads or (frame,) * len(order.channels)
+    messages = list(zip(order.channels, payloads, strict=True))
+    stream = Stream(messages, order.reach, order.publishes, order.window)
     redis = LeanConnection(RedisAddress.parse(order.target.redis_url), name="bench-saturate")
     try:
         await redis.connect()
