@@ -31,7 +31,6 @@ from meeting_push.bench.load.run import run_on
 from meeting_push.bench.load.sending import backlog_growth_s
 from meeting_push.bench.load.servers import Options, Servers, servers
 from meeting_push.bench.load.shares import (
-    SPARE_FILES,
     gateways_for,
     load_processes_for,
     most_per_gateway,
@@ -39,6 +38,7 @@ from meeting_push.bench.load.shares import (
 )
 from meeting_push.bench.load.steady_publisher import keep_pace, stamped_frame
 from meeting_push.bench.load.svg_chart import line_chart
+from meeting_push.bench.open_files import SPARE_FILES
 from meeting_push.bench.progress import Steps, silent
 from meeting_push.bench.report import Heading
 from meeting_push.bench.target import Target

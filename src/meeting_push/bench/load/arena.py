@@ -17,13 +17,16 @@ from .redis_probe import RedisProbe
 from .result import Better, Curve, Figure, Latency, Row
 from .servers import Servers
 from .team import Hand, JoinOrder, Team, add_counts
-from .watch import Watch
+from .watch import OTHERS, Watch
 
 #: 全部发出之后，最后几条到达的期限：没有进展这么久就算丢了。
 GRACE_S: Final = 10.0
 _POLL_S: Final = 0.02
 _SETTLE_S: Final = 1.0
 LOAD: Final = "load"
+_NOT_SERVED: Final = (LOAD, OTHERS)
+#: 别的工作用了这么多核，结果就不能当作这台机器的了。
+_BUSY_CORES: Final = 0.2
 
 
 @dataclass(slots=True)
@@ -130,16 +133,26 @@ class Arena:
         roles = list(dict.fromkeys(role for row in rows for role in row.cpu))
         for role in roles:
             cores = sum(row.cpu.get(role, 0.0) for row in rows) / len(rows)
-            self.outcome.figure(f"cpu.{role}", f"CPU of {role}", cores, "cores", "lower")
+            if role == OTHERS:
+                self._strangers(cores)
+            else:
+                self.outcome.figure(f"cpu.{role}", f"CPU of {role}", cores, "cores", "lower")
         received = sum(row.received_per_s for row in rows)
         if self.servers.census.known and received:
-            used = sum(s for row in rows for role, s in row.cpu.items() if role != LOAD)
+            used = sum(s for row in rows for role, s in row.cpu.items() if role not in _NOT_SERVED)
             self.outcome.figure(
                 "cpu_us_per_delivery",
                 f"CPU per {per}, server and Redis",
                 used / received * 1e6,
                 "µs",
                 "lower",
+            )
+
+    def _strangers(self, cores: float) -> None:
+        self.outcome.figure("cpu.others", "CPU of everything else here", cores, "cores", "lower")
+        if cores > _BUSY_CORES:
+            self.outcome.notes.append(
+                f"other work on this machine used {cores:.1f} cores: latencies include it"
             )
 
     def errors(self, posted: Posted) -> None:

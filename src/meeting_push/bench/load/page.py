@@ -22,6 +22,7 @@ STYLE: Final = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:780px;margin:2rem auto;padding:0 1rem}
 h1{margin-bottom:0}.about{color:#777;margin-top:.2rem}table{border-collapse:collapse;width:100%}
 td,th{padding:.25rem .6rem;border-bottom:1px solid #8883;text-align:right}
+td:not(:first-child){white-space:nowrap}
 td:first-child,th:first-child{text-align:left;white-space:pre}.ok{color:#059669}.bad{color:#dc2626}
 pre,code{font:13px ui-monospace,monospace}pre{padding:.6rem;background:#8881;overflow:auto}
 svg{width:100%;height:auto;margin:.8rem 0}.note{border-left:3px solid #d97706;padding-left:.8rem}

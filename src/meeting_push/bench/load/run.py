@@ -12,7 +12,7 @@ import uvloop
 from ...errors import MeetingPushError
 from ..failure import BenchError
 from ..machine import commit, versions
-from ..open_files import allow_sockets
+from ..open_files import SPARE_FILES, allow_sockets
 from ..progress import Steps
 from ..report import Heading
 from .arena import LOAD, Arena, Outcome
@@ -25,7 +25,7 @@ from .redis_probe import redis_probe
 from .result import Result, Row
 from .sending import send
 from .servers import Options, Servers, servers
-from .shares import SPARE_FILES, gateways_for, most_per_gateway
+from .shares import gateways_for, most_per_gateway
 from .storm import storm
 from .team import Team, team
 from .unicast import unicast
@@ -50,7 +50,7 @@ def run_profile(
     gateways = _allow(plan)
     with contextlib.ExitStack() as stack:
         stack.enter_context(steps.showing())
-        with steps.step("start the servers"):
+        with steps.step("servers"):
             under_test = stack.enter_context(servers(gateways, options))
         return run_on(under_test, profile, plan, heading, steps)
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Final, TypeVar
 
-#: 除连接之外每个进程还要打开的：日志、数据库、Redis、管道 …
-SPARE_FILES: Final = 500
+from ..open_files import SPARE_FILES
+
 #: 内核把新连接按散列分给共用端口的进程：多的那个会比平均多几个百分点。
 _UNEVEN: Final = 1.05
 

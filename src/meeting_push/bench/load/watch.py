@@ -10,6 +10,7 @@ from typing import Final
 
 from ...monitoring.histogram import LatencyHistogram
 from ..progress import OnProgress
+from ..sampler import machine_cpu_seconds
 from .orders import Seen
 from .processes import Census
 from .redis_probe import RedisProbe
@@ -19,6 +20,8 @@ from .team import Hand, Team, add_counts
 PERIOD_S: Final = 1.0
 #: 读一个大进程的 smaps 要停它几毫秒：不必每秒读。
 MEMORY_EVERY_S: Final = 5.0
+#: 这台机器上与测量无关的：它多，延迟里就有它的一份。
+OTHERS: Final = "others"
 
 
 class Watch:
@@ -132,7 +135,10 @@ class Watch:
 
     async def _cpu_seconds(self) -> dict[str, float]:
         redis = await self._redis.use()
-        return {**self._server.cpu_seconds(), **self._load.cpu_seconds(), "redis": redis.cpu_s}
+        used = {**self._server.cpu_seconds(), **self._load.cpu_seconds(), "redis": redis.cpu_s}
+        if self._server.known:
+            used[OTHERS] = machine_cpu_seconds() - sum(used.values())
+        return used
 
 
 def _percentiles(latency: LatencyHistogram) -> tuple[float | None, float | None, float | None]:
