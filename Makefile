@@ -7,13 +7,14 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 # 戳记文件：锁没有变，安装就不再发生。
 RUNTIME := $(VENV)/.installed-runtime
 DEV := $(VENV)/.installed-dev
+PEERS := $(VENV)/.installed-peers
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	--custom-compile-command "make lock" $(if $(UPGRADE),--upgrade) pyproject.toml
+	--custom-compile-command "make lock" $(if $(UPGRADE),--upgrade)
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo serve test check format bench lock env-example clean
+.PHONY: help demo serve test check format bench peers lock env-example clean
 
 help: ## This menu
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -38,13 +39,17 @@ format: $(DEV) ## Format the code and fix what ruff can fix
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: $(RUNTIME) ## Load tests: edges (ARGS="..."), queue
-	@$(BIN)/meeting-push bench edges $(ARGS)
-	@$(BIN)/meeting-push bench queue $(filter --quick,$(ARGS))
+bench: $(RUNTIME) ## Load test: 1,000 sockets (ARGS="10k", "durable --seconds 20", "--help")
+	@$(BIN)/meeting-push bench $(or $(ARGS),1k)
+
+peers: $(PEERS) ## Ours and others on the same work; installs the others (ARGS="--quick")
+	@$(BIN)/meeting-push bench peers $(ARGS)
 
 lock: $(DEV) ## Write the lock files from pyproject.toml (UPGRADE=1: newest versions)
-	@$(LOCK) --group build --output-file requirements/runtime.txt
-	@$(LOCK) --group dev --constraint requirements/runtime.txt --output-file requirements/dev.txt
+	@$(LOCK) pyproject.toml --group build --output-file requirements/runtime.txt
+	@$(LOCK) pyproject.toml --group dev --constraint requirements/runtime.txt \
+		--output-file requirements/dev.txt
+	@$(LOCK) --group peers --constraint requirements/runtime.txt --output-file requirements/peers.txt
 
 env-example: $(DEV) ## Write .env.example from settings.py
 	@$(BIN)/python tools/env_example.py > .env.example
@@ -71,3 +76,9 @@ $(RUNTIME): requirements/runtime.txt pyproject.toml $(VENV)/.created
 
 $(DEV): requirements/dev.txt pyproject.toml $(VENV)/.created
 	$(call install,$<)
+
+# 不装项目自身：它由 RUNTIME 或 DEV 装好。
+$(PEERS): requirements/peers.txt $(RUNTIME)
+	@echo "installing $<"
+	@$(PIP) install --require-hashes -r $<
+	@touch $@

@@ -47,7 +47,7 @@ def test_the_dev_lock_agrees_with_the_runtime_lock() -> None:
     assert pins[0] <= pins[1]
 
 
-@pytest.mark.parametrize("lock", LOCKS)
+@pytest.mark.parametrize("lock", [*LOCKS, "peers"])
 def test_every_locked_package_has_a_hash_and_no_host(lock: str) -> None:
     text = _lock(lock)
     for entry in re.split(r"^(?=[a-z0-9-]+==)", text, flags=re.MULTILINE)[1:]:

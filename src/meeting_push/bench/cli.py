@@ -18,6 +18,8 @@ from .chaos.plan import QUICK as CHAOS_QUICK
 from .disturbance.cli import meeting_isolation_command, slow_consumer_command
 from .edges import EDGES, ServerSource, run_edges
 from .fuzz.cli import fuzz
+from .load.cli import add_profiles
+from .peers.cli import peers
 from .plan import QUICK, EdgesPlan
 from .progress import Steps
 from .queue import QUICK_QUEUE, QueuePlan, queue_table, run_queue
@@ -27,6 +29,8 @@ from .server_under_test import existing_server, own_server
 bench_app = typer.Typer(help="Load tests on this machine, with a report.", no_args_is_help=True)
 
 
+add_profiles(bench_app)
+bench_app.command()(peers)
 bench_app.command()(fuzz)
 bench_app.command("slow-consumer")(slow_consumer_command)
 bench_app.command("meeting-isolation")(meeting_isolation_command)

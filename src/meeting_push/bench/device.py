@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Protocol
 
 import msgspec
 from picows import WSFrame, WSListener, WSMsgType, WSTransport
-
-from .arrivals import Arrivals
 
 _BATCH = b'{"type":"batch"'
 _NEW_MESSAGE = b'{"type":"new_message"'
@@ -21,6 +20,12 @@ class Message(msgspec.Struct, frozen=True):
     message_id: str
     title: str
     seq: int = 0
+
+
+class Notes(Protocol):
+    """记下一条到达的消息；时刻都是单调时钟的纳秒。"""
+
+    def note(self, sent_at_ns: int, now_ns: int) -> None: ...
 
 
 class _Batch(msgspec.Struct, frozen=True):
@@ -92,9 +97,9 @@ class CountingDevice(Device):
 
 
 class AckingDevice(Device):
-    """记下延迟；耐久的还要确认。"""
+    """记下延迟；耐久的还要确认。标题不是时刻的（别人发的）只确认。"""
 
-    def __init__(self, welcomed: asyncio.Future[None], arrivals: Arrivals) -> None:
+    def __init__(self, welcomed: asyncio.Future[None], arrivals: Notes) -> None:
         super().__init__(welcomed)
         self._arrivals = arrivals
 
@@ -105,7 +110,8 @@ class AckingDevice(Device):
         else:
             messages = [_message_decoder.decode(payload)]
         for message in messages:
-            self._arrivals.note(int(message.title), now)
+            if message.title.isdecimal():
+                self._arrivals.note(int(message.title), now)
         ids = '","'.join(message.message_id for message in messages if message.seq)
         if ids:
             transport.send(WSMsgType.TEXT, f'{{"type":"ack","message_ids":["{ids}"]}}'.encode())

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Final
 
@@ -54,7 +54,7 @@ class Fleet:
             done = len(self._devices)
             raise BenchError(f"{done} of {total} connected, then: {first!r}") from None
         elapsed = time.perf_counter() - start
-        self._beating = asyncio.create_task(self._beat(order.heartbeat_interval_s))
+        self._beating = asyncio.create_task(beat(self._devices, order.heartbeat_interval_s))
         return elapsed
 
     async def disconnect(self) -> int:
@@ -79,7 +79,7 @@ class Fleet:
     ) -> None:
         for index, user_id in places:
             device = self._device(order)
-            transport = await _open(order.target, user_id, index, device)
+            transport = await open_device(order.target, user_id, index, device)
             self._devices.append((transport, device))
             if len(self._devices) % 100 == 0:
                 on_progress(len(self._devices), total)
@@ -90,24 +90,31 @@ class Fleet:
             return CountingDevice(welcomed, self._received, order.frame_bytes)
         return AckingDevice(welcomed, self.arrivals)
 
-    async def _beat(self, interval_s: float) -> None:
-        """心跳均匀摊在间隔里，不成堆。"""
-        share = math.ceil(len(self._devices) / max(1, interval_s * _BEAT_STEPS_PER_S))
-        place = 0
-        while True:
-            await asyncio.sleep(1 / _BEAT_STEPS_PER_S)
-            frame = b'{"type":"heartbeat","timestamp":%d}' % (time.time_ns() // 1_000_000)
-            for transport, device in self._devices[place : place + share]:
-                if not device.lost:
-                    transport.send(WSMsgType.TEXT, frame)
-            place = place + share if place + share < len(self._devices) else 0
+
+async def beat(devices: Sequence[tuple[WSTransport, Device]], interval_s: float) -> None:
+    """一直替 ``devices``（可以在期间增减）心跳：均匀摊在间隔里，不成堆。"""
+    place = 0
+    while True:
+        await asyncio.sleep(1 / _BEAT_STEPS_PER_S)
+        share = math.ceil(len(devices) / max(1, interval_s * _BEAT_STEPS_PER_S))
+        frame = b'{"type":"heartbeat","timestamp":%d}' % (time.time_ns() // 1_000_000)
+        for transport, device in devices[place : place + share]:
+            if not device.lost:
+                transport.send(WSMsgType.TEXT, frame)
+        place = place + share if place + share < len(devices) else 0
 
 
-async def _open(target: Target, user_id: int, index: int, device: Device) -> WSTransport:
+async def open_device(
+    target: Target, user_id: int, index: int, device: Device, url: str | None = None
+) -> WSTransport:
+    """连上并等到 welcome；``index`` 是它在全部连接里的序号，决定源地址。
+
+    :raises OSError, WSError, TimeoutError: 没连上
+    """
     async with asyncio.timeout(CONNECT_TIMEOUT_S):
         transport, _ = await ws_connect(
             partial(_give, device),
-            target.messages_url(user_id),
+            url or target.messages_url(user_id),
             extra_headers={"Authorization": f"Bearer {target.token(user_id)}"},
             websocket_handshake_timeout=CONNECT_TIMEOUT_S,
             logger_name=_LOGGER,

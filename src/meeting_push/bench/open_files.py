@@ -8,7 +8,7 @@ from typing import Final
 from .failure import BenchError
 
 #: 除连接之外：日志、数据库、Redis、管道 …
-_SPARE: Final = 500
+SPARE_FILES: Final = 500
 
 
 def allow_sockets(count: int) -> None:
@@ -16,7 +16,7 @@ def allow_sockets(count: int) -> None:
 
     :raises BenchError: 硬上限不够
     """
-    wanted = count + _SPARE
+    wanted = count + SPARE_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= wanted:
         return

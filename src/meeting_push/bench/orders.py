@@ -13,14 +13,14 @@ from .target import Target
 DeviceKind = Literal["count", "ack"]
 
 
-class _Wire(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    pass
+class Wire(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """管道里的一句话。"""
 
 
 # ── 命令 ────────────────────────────────────────────────────────────────────
 
 
-class Connect(_Wire, frozen=True, kw_only=True):
+class Connect(Wire, frozen=True, kw_only=True):
     """每个用户 ``devices`` 条连接，全部收到 welcome 才回答 ``Connected``。"""
 
     target: Target
@@ -32,11 +32,11 @@ class Connect(_Wire, frozen=True, kw_only=True):
     heartbeat_interval_s: float
 
 
-class Disconnect(_Wire, frozen=True, kw_only=True):
+class Disconnect(Wire, frozen=True, kw_only=True):
     """断开全部；回答 ``Disconnected``。"""
 
 
-class Publish(_Wire, frozen=True, kw_only=True):
+class Publish(Wire, frozen=True, kw_only=True):
     """向各用户的频道轮流发布，在途不超过 ``window``；回答 ``Published``。"""
 
     target: Target
@@ -47,7 +47,7 @@ class Publish(_Wire, frozen=True, kw_only=True):
     frame_bytes: int
 
 
-class SendBurst(_Wire, frozen=True, kw_only=True):
+class SendBurst(Wire, frozen=True, kw_only=True):
     """``concurrency`` 条长连接各自一条接一条地 POST；回答 ``Sent``。"""
 
     target: Target
@@ -57,7 +57,7 @@ class SendBurst(_Wire, frozen=True, kw_only=True):
     duration_s: float
 
 
-class SendPaced(_Wire, frozen=True, kw_only=True):
+class SendPaced(Wire, frozen=True, kw_only=True):
     """开环：按固定节拍 POST，不等前一条；回答 ``Paced``。"""
 
     target: Target
@@ -67,7 +67,7 @@ class SendPaced(_Wire, frozen=True, kw_only=True):
     duration_s: float
 
 
-class PublishPaced(_Wire, frozen=True, kw_only=True):
+class PublishPaced(Wire, frozen=True, kw_only=True):
     """开环：按固定节拍把瞬时帧发布到各用户的频道；回答 ``Paced``。"""
 
     target: Target
@@ -82,33 +82,33 @@ Order = Connect | Disconnect | Publish | SendBurst | SendPaced | PublishPaced
 # ── 回答 ────────────────────────────────────────────────────────────────────
 
 
-class Progress(_Wire, frozen=True, kw_only=True):
+class Progress(Wire, frozen=True, kw_only=True):
     done: int
     total: int
 
 
-class Failed(_Wire, frozen=True, kw_only=True):
+class Failed(Wire, frozen=True, kw_only=True):
     reason: str
 
 
-class Connected(_Wire, frozen=True, kw_only=True):
+class Connected(Wire, frozen=True, kw_only=True):
     elapsed_s: float
 
 
-class Disconnected(_Wire, frozen=True, kw_only=True):
+class Disconnected(Wire, frozen=True, kw_only=True):
     """``lost``：在我们断开之前就被服务器关掉的。"""
 
     lost: int
 
 
-class Published(_Wire, frozen=True, kw_only=True):
+class Published(Wire, frozen=True, kw_only=True):
     """从第一次发布到最后一帧到达。"""
 
     arrived: int
     elapsed_s: float
 
 
-class Sent(_Wire, frozen=True, kw_only=True):
+class Sent(Wire, frozen=True, kw_only=True):
     """``latency``：POST 到 202，微秒。"""
 
     accepted: int
@@ -116,7 +116,7 @@ class Sent(_Wire, frozen=True, kw_only=True):
     latency: LatencyHistogram
 
 
-class Paced(_Wire, frozen=True, kw_only=True):
+class Paced(Wire, frozen=True, kw_only=True):
     """``latency``：从*预定*的发送时刻到帧到达收件人的套接字，微秒（没有 coordinated omission）。"""
 
     accepted: int
@@ -130,7 +130,7 @@ _order_decoder: Final = msgspec.msgpack.Decoder(Order)
 _answer_decoder: Final = msgspec.msgpack.Decoder(Answer)
 
 
-def encode(message: Order | Answer) -> bytes:
+def encode(message: msgspec.Struct) -> bytes:
     return _encoder.encode(message)
 
 

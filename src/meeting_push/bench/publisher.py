@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import cycle
 from typing import Final
 
@@ -45,14 +46,31 @@ async def publish(order: Publish, received: Callable[[], int]) -> Published:
 async def _publish(redis: LeanConnection, order: Publish, received: Callable[[], int]) -> Published:
     keys = Keys(order.target.key_prefix)
     frame = transient_frame(order.frame_bytes)
-    commands = cycle([("PUBLISH", keys.user_channel(user), frame) for user in order.user_ids])
+    messages = [(keys.user_channel(user), frame) for user in order.user_ids]
+    stream = Stream(messages, order.devices, order.publishes, order.window)
+    return await pour(redis, stream, received)
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """``messages``（频道、内容）轮流发布，共 ``publishes`` 次；每次有 ``reach`` 条连接收到。"""
+
+    messages: Sequence[tuple[str, bytes]]
+    reach: int
+    publishes: int
+    window: int
+
+
+async def pour(redis: LeanConnection, stream: Stream, received: Callable[[], int]) -> Published:
+    """在途至多 ``window`` 帧，到一帧补一帧：服务器跟得上的最高速率。"""
+    commands = cycle([("PUBLISH", *message) for message in stream.messages])
     before, start = received(), time.perf_counter()
-    chunk = max(1, order.window // order.devices // 4)  # 小于在途上限：流水不断
+    chunk = max(1, stream.window // stream.reach // 4)  # 小于在途上限：流水不断
     patience = _Patience()
     sent = arrived = 0
-    while arrived < order.publishes * order.devices and patience.lasts(arrived):
-        room = order.window - (sent * order.devices - arrived)
-        count = min(chunk, room // order.devices, order.publishes - sent)
+    while arrived < stream.publishes * stream.reach and patience.lasts(arrived):
+        room = stream.window - (sent * stream.reach - arrived)
+        count = min(chunk, room // stream.reach, stream.publishes - sent)
         if count > 0:
             await redis.execute_many([next(commands) for _ in range(count)])
             sent += count

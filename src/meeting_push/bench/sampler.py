@@ -27,6 +27,14 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
 
 
+def machine_cpu_seconds() -> float:
+    """整台机器忙了多少（各核合计，含被虚拟机管理器拿走的）；不含空闲与等磁盘。"""
+    user, nice, system, _idle, _iowait, irq, softirq, steal = map(
+        int, Path("/proc/stat").read_text().split(maxsplit=9)[1:9]
+    )
+    return (user + nice + system + irq + softirq + steal) / _TICKS_PER_S
+
+
 def memory_use(pid: int) -> MemoryUse:
     lines = _read(pid, "smaps_rollup").splitlines()[1:]
     kilobytes = {

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -27,6 +27,7 @@ READY_WAIT_S: Final = 30.0
 STOP_WAIT_S: Final = 30.0
 _POLL_S: Final = 0.02
 _LOG_LINES: Final = 5
+_SERVE: Final = ("-m", "meeting_push", "serve")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,18 +51,18 @@ def own_server(edge: str, **settings: object) -> Iterator[ServerUnderTest]:
         directory = Path(name)
         target = Target(
             host="127.0.0.1",
-            port=_free_port(),
+            port=free_port(),
             redis_url=f"unix://{directory}/data/redis/redis.sock",
             jwt_secret=secrets.token_urlsafe(32),
             jwt_audience="meeting-push",
         )
-        environment = _environment(target, directory, {"edge": edge, **settings})
-        process = _launch(directory, environment)
+        environment = server_environment(target, directory, {"edge": edge, **settings})
+        process = launch(directory, environment)
         try:
-            _wait_ready(process, target, directory / "log")
+            wait_ready(process, target, directory / "log")
             yield ServerUnderTest(target, process.pid, directory / "log")
         finally:
-            _end(process)
+            end(process)
 
 
 @contextlib.contextmanager
@@ -85,7 +86,9 @@ def existing_server(url: str, redis_url: str, pid: int | None) -> Iterator[Serve
     yield ServerUnderTest(target, pid)
 
 
-def _environment(target: Target, directory: Path, settings: Mapping[str, object]) -> dict[str, str]:
+def server_environment(
+    target: Target, directory: Path, settings: Mapping[str, object]
+) -> dict[str, str]:
     """用户自己的 ``MEETING_PUSH_*`` 不算：每次测的是同样的默认设置。"""
     given = {
         "HOST": target.host,
@@ -98,10 +101,16 @@ def _environment(target: Target, directory: Path, settings: Mapping[str, object]
     return inherited | {f"MEETING_PUSH_{name}": value for name, value in given.items()}
 
 
-def _launch(directory: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
-    with (directory / "log").open("wb") as log:
-        return subprocess.Popen(  # noqa: S603 — 参数都是常量
-            dying_with_us(sys.executable, "-m", "meeting_push", "serve"),
+def launch(
+    directory: Path,
+    environment: dict[str, str],
+    log_name: str = "log",
+    program: Sequence[str] = _SERVE,
+) -> subprocess.Popen[bytes]:
+    """``program``：给 Python 的参数。"""
+    with (directory / log_name).open("wb") as log:
+        return subprocess.Popen(  # noqa: S603 — 参数不来自外人
+            dying_with_us(sys.executable, *program),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -111,9 +120,16 @@ def _launch(directory: Path, environment: dict[str, str]) -> subprocess.Popen[by
         )
 
 
-def _wait_ready(process: subprocess.Popen[bytes], target: Target, log: Path) -> None:
+def wait_ready(
+    process: subprocess.Popen[bytes],
+    target: Target,
+    log: Path,
+    is_ready: Callable[[Target], bool] | None = None,
+) -> None:
+    """:raises BenchError: 退出了，或到时还没有就绪；带着它日志的最后几行"""
+    ready = is_ready or _is_ready
     deadline = time.monotonic() + READY_WAIT_S
-    while not _is_ready(target):
+    while not ready(target):
         if process.poll() is not None or time.monotonic() > deadline:
             last = log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
             raise BenchError("the server did not become ready: " + " | ".join(last))
@@ -131,7 +147,7 @@ def _is_ready(target: Target) -> bool:
         connection.close()
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def end(process: subprocess.Popen[bytes]) -> None:
     process.send_signal(signal.SIGTERM)
     try:
         process.wait(STOP_WAIT_S)
@@ -140,7 +156,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as candidate:
         candidate.bind(("127.0.0.1", 0))
         port: int = candidate.getsockname()[1]

@@ -1,0 +1,125 @@
+"""``meeting-push bench smoke`` … ``soak``，以及 ``bench compare``。"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.console import Console
+
+from ..progress import Steps
+from ..report import Heading
+from .compare import compare_table, differences
+from .page import write_result
+from .plan import PROFILES
+from .result import read_result
+from .run import run_profile
+from .servers import Options
+from .table import result_table
+
+Sockets = Annotated[int | None, typer.Option(min=1, help="Connections.")]
+Seconds = Annotated[float | None, typer.Option(min=0.5, help="Length of the measurement.")]
+Rate = Annotated[float | None, typer.Option(min=0.1, help="Messages (recipients) a second.")]
+Recipients = Annotated[int | None, typer.Option(min=1, help="Recipients of each durable message.")]
+Gateways = Annotated[
+    int | None, typer.Option(min=0, help="Gateway processes; 0: one process does everything.")
+]
+LoadProcesses = Annotated[int | None, typer.Option(min=1, help="Processes that hold sockets.")]
+Url = Annotated[str | None, typer.Option(help="An existing server on this machine (REST).")]
+WsUrl = Annotated[str | None, typer.Option(help="Its gateway, where it is another port.")]
+RedisUrl = Annotated[str | None, typer.Option(help="Its Redis; without --url: Redis for ours.")]
+DatabaseUrl = Annotated[str | None, typer.Option(help="SQL database; default SQLite.")]
+Pid = Annotated[list[int] | None, typer.Option(help="Its processes, for CPU and memory.")]
+Reports = Annotated[Path, typer.Option(help="Folder of the reports.")]
+Check = Annotated[bool, typer.Option("--check", help="Exit 1 when a goal is missed.")]
+
+
+def add_profiles(app: typer.Typer) -> None:
+    """每个 profile 一个命令，选项相同。"""
+    for name, plan in PROFILES.items():
+        app.command(name, help=plan.about)(_command(name))
+    app.command("compare")(compare)
+
+
+def _command(profile: str) -> Callable[..., None]:
+    def command(
+        sockets: Sockets = None,
+        seconds: Seconds = None,
+        rate: Rate = None,
+        recipients: Recipients = None,
+        gateways: Gateways = None,
+        load_processes: LoadProcesses = None,
+        url: Url = None,
+        ws_url: WsUrl = None,
+        redis_url: RedisUrl = None,
+        database_url: DatabaseUrl = None,
+        pid: Pid = None,
+        reports: Reports = Path("reports"),
+        check: Check = False,
+    ) -> None:
+        given = {
+            "sockets": sockets,
+            "seconds": seconds,
+            "rate_per_s": rate,
+            "recipients_per_message": recipients,
+            "gateways": gateways,
+            "load_processes": load_processes,
+        }
+        options = Options(
+            url=url,
+            ws_url=ws_url,
+            redis_url=redis_url,
+            database_url=database_url,
+            pids=tuple(pid or ()),
+        )
+        _run(profile, given, options, reports, check=check)
+
+    return command
+
+
+def _run(
+    profile: str, given: Mapping[str, object], options: Options, reports: Path, *, check: bool
+) -> None:
+    changes = {name: value for name, value in given.items() if value is not None}
+    plan = msgspec.structs.replace(PROFILES[profile], **changes)
+    console = Console(highlight=False)
+    heading = Heading.now(typed_command(sys.argv[1:]))
+    result = run_profile(profile, plan, options, heading, Steps(console))
+    console.print(result_table(result))
+    for note in result.notes:
+        console.print(f"note: {note}")
+    folder = write_result(result, reports)
+    console.print(f"report: {folder / 'index.html'}", soft_wrap=True)
+    if check and result.missed:
+        raise typer.Exit(1)
+
+
+def typed_command(arguments: Sequence[str]) -> str:
+    """命令行原样；数据库与 Redis 的地址里可能有密码，只留选项的名字。"""
+    words = ["meeting-push", *arguments]
+    secret = ("--database-url", "--redis-url")
+    for place, word in enumerate(words):
+        if words[place - 1] in secret:
+            words[place] = "…"
+        elif word.startswith(tuple(f"{name}=" for name in secret)):
+            words[place] = word.partition("=")[0] + "=…"
+    return " ".join(words)
+
+
+def compare(
+    before: Annotated[Path, typer.Argument(help="result.json, or its folder.")],
+    after: Annotated[Path, typer.Argument(help="The same of the other run.")],
+    noise: Annotated[float, typer.Option(min=0, help="Changes up to this share are none.")] = 0.1,
+) -> None:
+    """Two results of the same profile, figure by figure."""
+    console = Console(highlight=False)
+    first, second = read_result(before), read_result(after)
+    for name, result in (("A", first), ("B", second)):
+        console.print(f"{name}: {result.started_at} {result.commit} {result.command}")
+    console.print(compare_table(first, second, noise))
+    for difference in differences(first, second):
+        console.print(f"note: {difference}")

@@ -1,0 +1,83 @@
+"""问 Redis：它自己的 CPU 与内存、队列、在线的人、有几个节点。"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from ...errors import MeetingPushError
+from ...redis.address import RedisAddress
+from ...redis.keys import Keys
+from ...redis.lean import LeanConnection
+from ..failure import BenchError
+from ..target import Target
+
+
+@dataclass(frozen=True, slots=True)
+class RedisUse:
+    """``cpu_s`` 累计；``memory_bytes`` 是它的 RSS；``queued`` 两条投递队列里还没了结的。"""
+
+    cpu_s: float
+    memory_bytes: int
+    queued: int
+
+
+class RedisProbe:
+    def __init__(self, connection: LeanConnection, keys: Keys) -> None:
+        self._redis = connection
+        self._keys = keys
+
+    async def use(self) -> RedisUse:
+        """:raises BenchError: Redis 不回答"""
+        keys = self._keys
+        try:
+            info, normal, urgent = await asyncio.gather(
+                self._redis.execute("INFO"),
+                self._redis.execute("XLEN", keys.delivery_queue),
+                self._redis.execute("XLEN", keys.priority_queue),
+            )
+        except MeetingPushError as error:
+            raise BenchError(f"Redis does not answer: {error.message}") from None
+        fields = dict(line.split(":", 1) for line in info.decode().splitlines() if ":" in line)
+        cpu = float(fields["used_cpu_sys"]) + float(fields["used_cpu_user"])
+        return RedisUse(cpu, int(fields["used_memory_rss"]), int(normal) + int(urgent))
+
+    async def online_users(self) -> int:
+        """:raises BenchError: Redis 不回答"""
+        online = await self._ask("ZCARD", self._keys.online_users_set)
+        assert isinstance(online, int)
+        return online
+
+    async def listening_nodes(self) -> int:
+        """听着广播的节点数。
+
+        :raises BenchError: Redis 不回答
+        """
+        channel = self._keys.broadcast_channel
+        reply = await self._ask("PUBSUB", "NUMSUB", channel)
+        assert isinstance(reply, list)
+        return int(reply[1])
+
+    async def _ask(self, *command: str) -> object:
+        try:
+            reply: object = await self._redis.execute(*command)
+        except MeetingPushError as error:
+            raise BenchError(f"Redis does not answer: {error.message}") from None
+        return reply
+
+
+@contextlib.asynccontextmanager
+async def redis_probe(target: Target) -> AsyncIterator[RedisProbe]:
+    """:raises BenchError: 连不上"""
+    connection = LeanConnection(RedisAddress.parse(target.redis_url), name="bench-probe")
+    try:
+        await connection.connect()
+        yield RedisProbe(connection, Keys(target.key_prefix))
+    except MeetingPushError as error:
+        if isinstance(error, BenchError):
+            raise
+        raise BenchError(f"can not reach Redis: {error.message}") from None
+    finally:
+        await connection.close()

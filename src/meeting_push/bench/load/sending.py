@@ -1,0 +1,134 @@
+"""场景 send：REST 接受 → SQL → 队列 → 工人 → 套接字 → 客户端的 ack 被记录。
+
+先闭环量出满载（接受了多少，到全部到达用了多久），再以它的几成开环地跑；积压不该随时间增长。
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from .arena import Arena
+from .orders import Post, Posted
+from .plan import LoadPlan
+from .recorded import check_records
+from .result import Row, latency
+
+#: 闭环量满载的并发；开环时同时在途的上限。
+_BURST_CONNECTIONS: Final = 16
+_OPEN_CONNECTIONS: Final = 64
+_ACCEPTED: Final = "202"
+#: 满载之后，最后的 ack 还在写进记录。
+_CALM_S: Final = 2.0
+#: 一分钟里积压多出半秒的量，就不算稳得住。
+_MAX_GROWTH_S: Final = 0.5
+
+
+async def send(arena: Arena) -> None:
+    """:raises BenchError: 没有做成"""
+    before = await arena.connect()
+    plan = arena.plan
+    rate = plan.rate_per_s or await _share_of_capacity(arena)
+    await arena.watch.restart()
+    with arena.steps.step(f"send to {rate:,.0f} recipients/s for {plan.seconds:g} s") as progress:
+        async with arena.watch.running():
+            posted = await arena.team.poster.ask(
+                _order(arena, _OPEN_CONNECTIONS, plan.seconds, rate),
+                Posted,
+                arena.watch.sending("durable"),
+            )
+            rows = list(arena.watch.rows)
+            lost = await arena.drain(posted.recipients, progress)
+    await _report(arena, posted, rows, rate, lost)
+    await arena.memory(before, arena.watch.sockets)
+    await arena.team.leave()
+
+
+async def _share_of_capacity(arena: Arena) -> float:
+    """满载是收件人每秒：从第一次 POST 到最后一个收件人的套接字。"""
+    plan = arena.plan
+    with arena.steps.step(f"full load for {plan.calibrate_s:g} s") as on_progress:
+        await _burst(arena, min(1.0, plan.calibrate_s / 4))  # 热身：首次使用才做的事不算
+        start = time.monotonic()
+        posted = await _burst(arena, plan.calibrate_s)
+        await arena.drain(posted.recipients, on_progress)
+        capacity = posted.recipients / (time.monotonic() - start)
+        await asyncio.sleep(_CALM_S)
+    arena.outcome.figure("capacity_per_s", "full load, recipients", capacity, "/s", "higher")
+    return max(1.0, capacity * plan.load_share)
+
+
+async def _burst(arena: Arena, seconds: float) -> Posted:
+    await arena.watch.restart()
+    posted = await arena.team.poster.ask(_order(arena, _BURST_CONNECTIONS, seconds, None), Posted)
+    refused = {k: n for k, n in posted.answers.items() if k != _ACCEPTED}
+    if refused:
+        arena.outcome.notes.append(f"refused at full load: {refused}")
+    return posted
+
+
+def _order(arena: Arena, connections: int, seconds: float, rate: float | None) -> Post:
+    plan: LoadPlan = arena.plan
+    return Post(
+        target=arena.servers.api,
+        token=arena.servers.api.token(arena.people.sender_id),
+        recipient_ids=arena.people.account_ids,
+        recipients_per_message=plan.recipients_per_message,
+        messages_per_request=plan.messages_per_request,
+        duration_s=seconds,
+        connections=connections,
+        rate_per_s=rate,
+    )
+
+
+async def _report(arena: Arena, posted: Posted, rows: list[Row], rate: float, lost: int) -> None:
+    plan, out = arena.plan, arena.outcome
+    delivery = latency("POST to socket", arena.watch.latency)
+    accept = latency("POST to 202", posted.latency)
+    out.latencies += [delivery, accept]
+    out.figure("rate_per_s", "offered, recipients", rate, "/s")
+    received = arena.watch.received / max(plan.seconds, posted.elapsed_s)
+    out.figure("delivered_per_s", "delivered, recipients", received, "/s", "higher")
+    goal = plan.p95_goal_ms
+    out.figure("p50_ms", "POST to socket P50", delivery.at(50), "ms", "lower")
+    out.figure("p95_ms", "POST to socket P95", delivery.at(95), "ms", "lower", goal=goal)
+    out.figure("p99_ms", "POST to socket P99", delivery.at(99), "ms", "lower")
+    out.figure("accept_p95_ms", "POST to 202 P95", accept.at(95), "ms", "lower")
+    await _records(arena, posted)
+    growth = backlog_growth_s(rows, rate)
+    out.figure("backlog_growth_s", "backlog growth", growth, "s", "lower", goal=_MAX_GROWTH_S)
+    arena.errors(posted)
+    arena.losses(lost, posted.recipients)
+    arena.cpu(rows, "recipient")
+
+
+async def _records(arena: Arena, posted: Posted) -> None:
+    with arena.steps.step("delivery states in the record") as on_progress:
+        records = await check_records(
+            arena.servers.api, arena.people.sender_id, posted.message_ids, on_progress
+        )
+    if not records.recipients:
+        return
+    out = arena.outcome
+    share = records.delivered / records.recipients * 100
+    out.figure("recorded", "acks in the record", share, "%", "higher", goal=100)
+    if records.latency.count:
+        p95 = records.latency.percentile(95)
+        out.figure("ack_p95_ms", "accepted to acked P95", p95, "ms", "lower")
+    if records.messages < len(posted.message_ids):
+        out.notes.append(
+            f"the record was asked about {records.messages} of {len(posted.message_ids)} messages"
+        )
+
+
+def backlog_growth_s(rows: Sequence[Row], rate_per_s: float) -> float:
+    """已接受而未到达的，后四分之一比第二个四分之一多了几秒的量。"""
+    backlog = [row.sent - row.received for row in rows]
+    quarter = len(backlog) // 4
+    if not quarter:
+        return 0.0
+    early, late = backlog[quarter : 2 * quarter], backlog[-quarter:]
+    return max(0.0, (statistics.mean(late) - statistics.mean(early)) / rate_per_s)
