@@ -14,10 +14,10 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo serve test check format bench peers lock env-example clean
+.PHONY: help demo serve test test-full-size check format bench peers lock env-example clean
 
 help: ## This menu
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
 
 demo: $(RUNTIME) ## The main job in front of you, then keeps serving (ONCE=1: stop after the job)
 	@$(BIN)/meeting-push demo $(if $(filter-out 0,$(ONCE)),--once)
@@ -28,6 +28,10 @@ serve: $(RUNTIME) ## The server with its defaults: embedded Redis, SQLite (ARGS=
 test: $(DEV) ## Set up what is missing, run every test (ARGS="-k name")
 	@tools/install_system_parts.sh
 	@$(BIN)/python -m pytest $(ARGS)
+
+test-full-size: $(DEV) ## The slow proofs, nothing shrunken; prints what it measured
+	@tools/install_system_parts.sh
+	@$(BIN)/python -m pytest -m full_size $(ARGS)
 
 check: $(DEV) ## Format, lint, types, import rules
 	@$(BIN)/ruff format --check .

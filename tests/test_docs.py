@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
 
 import pytest
 
 import meeting_push
+from meeting_push.redis.keys import Keys
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src" / "meeting_push"
+#: 键名里的变量在 docs/redis-data.md 里怎么写。
+PLACEHOLDERS = {
+    "user_id": "uid",
+    "meeting_id": "meeting_id",
+    "node_id": "<id>",
+    "message_id": "<message_id>",
+    "digest": "<sha256>",
+    "name": "<name>",
+}
+KEYS = [name for name in vars(Keys) if not name.startswith("_") and name != "prefix"]
 
 
 def named_files(page: Path) -> set[str]:
@@ -32,6 +44,15 @@ def test_every_file_a_page_names_is_where_it_says(page: Path) -> None:
 def test_the_life_of_a_message_has_a_station_for_each_verb(verb: str) -> None:
     text = (ROOT / "docs" / "life-of-a-message.md").read_text()
     assert re.search(rf"^## \d\. .*\b{verb}\b", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_every_key_and_channel_has_a_row(name: str) -> None:
+    member = getattr(Keys(), name)
+    if callable(member):
+        member = member(*(PLACEHOLDERS[each] for each in inspect.signature(member).parameters))
+    rows = re.findall(r"^\| ([^|]+) \|", (ROOT / "docs" / "redis-data.md").read_text(), re.M)
+    assert f"`{member}`" in " · ".join(rows).split(" · ")
 
 
 @pytest.mark.parametrize("page", ["README.md", "README.zh-CN.md"])

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-from websockets.exceptions import ConnectionClosed
 
 from tests.support.eventually import eventually, wait_until
 from tests.support.people import device, register, send
@@ -107,18 +106,6 @@ def test_an_unreachable_redis_is_one_line_and_exit_code_1(tmp_path: Path) -> Non
     )
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
-
-
-async def test_sigterm_closes_clients_with_a_reconnectable_code(tmp_path: Path) -> None:
-    with ServerProcess(tmp_path) as server:
-        bob = await register(server.base_url, "bob")
-        async with device(server.ws_url(bob.user_id), bob) as phone:
-            os.kill(server.pid, signal.SIGTERM)
-            with pytest.raises(ConnectionClosed) as closed:
-                await phone.reader
-            assert closed.value.rcvd is not None
-            assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (4000, "server_draining")
-            assert any(frame["type"] == "notice" for frame in phone.others)
 
 
 def test_sigterm_ends_everything_in_time(tmp_path: Path) -> None:

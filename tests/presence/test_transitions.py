@@ -10,6 +10,8 @@ import pytest
 
 from meeting_push.redis.subscriber import Subscriber
 from meeting_push.services.redis_service import RedisService
+from meeting_push.supervision import Supervisor
+from tests.support.eventually import eventually
 
 from .nodes import crash, info, node
 
@@ -137,3 +139,16 @@ async def test_a_connection_opened_without_a_lease_is_announced(
     await crash(redis, paused)
     await paused.set_user_online(1, info("a"))
     assert await listener.heard() == [(True, "active")]
+
+
+async def test_a_node_whose_lease_had_lapsed_announces_its_users_again(
+    redis: RedisService, listener: Listener
+) -> None:
+    """期间读到的是离线；没有人收拾过，所以只有它自己能说他们还在。"""
+    here, supervisor = await node(redis, node_lease_s=1), Supervisor()
+    await here.start(supervisor)
+    await here.set_user_online(1, info("a"))
+    await listener.heard()
+    await crash(redis, here)
+    assert await eventually(listener.heard) == [(True, "active")]
+    await supervisor.stop()

@@ -63,7 +63,7 @@ class Peer:
                 "type": "welcome",
                 "connection_id": "connection-1",
                 "user_id": 1,
-                "device_id": self.query["device_id"],
+                "device_id": self.query.get("device_id", "connection-1"),
                 "epoch": EPOCH,
                 "seq": 0,
                 "heartbeat_interval_s": 30,

@@ -63,6 +63,12 @@ class RedisServer:
         self.kill()
         self.start()
 
+    def wipe(self) -> None:
+        """停着的时候：它存过的一切都没有了。"""
+        assert self._child is None, "still running"
+        shutil.rmtree(self.directory / "appendonlydir", ignore_errors=True)  # 7
+        (self.directory / "appendonly.aof").unlink(missing_ok=True)  # 6.2
+
     def pause(self) -> None:
         """SIGSTOP：连接还在，但不再回答。"""
         self._running_child().send(signal.SIGSTOP)

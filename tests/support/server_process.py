@@ -106,6 +106,11 @@ class ServerProcess:
         self.stop()
 
     @property
+    def running(self) -> bool:
+        """启动过，而没有被 ``kill``、``terminate`` 或 ``stop``。"""
+        return self._child is not None
+
+    @property
     def pid(self) -> int:
         return self._running_child().pid
 

@@ -1,4 +1,4 @@
-"""浏览器客户端的账：能声称的位置、等着认下的确认。在真实的浏览器里执行真实的模块。"""
+"""浏览器客户端：能声称的位置、等着认下的确认、何时再来。在真实的浏览器里执行真实的模块。"""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.sdk.scripted_server import Peer, Signal, playing, stay
 from tests.support.server_process import ServerProcess
 from tests.web.browser import Browser, Page
 from tests.web.steps import open_inbox
@@ -102,3 +103,34 @@ async def test_dlv_1_an_ack_in_flight_is_sent_again_on_the_next_connection(page:
         })"""
     )
     assert sent == [["a", "b"], None, ["c"], ["c", "d"]]
+
+
+@pytest.mark.parametrize(
+    ("notice", "code"), [("draining", 4000), ("node_unhealthy", 4007)], ids=lambda value: str(value)
+)
+async def test_lesson_1_a_server_that_sends_us_away_tells_the_window(
+    browser: Browser, server: ServerProcess, notice: str, code: int
+) -> None:
+    """平常的退避长到测试等不起：连上了就说明听了服务器的。"""
+
+    async def sends_away(peer: Peer) -> None:
+        await peer.welcome()
+        await peer.send({"type": "notice", "code": notice, "reconnect_after_ms": 1})
+        await peer.close(code, notice)
+
+    async def second(peer: Peer) -> None:
+        back.set()
+        await stay(peer)
+
+    back = Signal()
+    page = await browser.page()
+    await page.call("Page.setBypassCSP", enabled=True)  # 照剧本演的服务器在另一个端口
+    await open_inbox(page, server)
+    async with playing(sends_away, second) as script:
+        await page.evaluate(
+            f"""import('/static/push-client.js').then(({{ PushClient }}) => new PushClient({{
+              url: '{script.url}', userId: 1, getToken: async () => 't', onMessages() {{}},
+              backoffBaseMs: 1e9, backoffCapMs: 1e9,
+            }}).start())"""
+        )
+        await back.wait()

@@ -6,7 +6,10 @@ from enum import IntEnum
 
 
 class CloseCode(IntEnum):
-    """服务器关闭用户连接时用的全部码；名字就是 close reason。"""
+    """服务器关闭用户连接时用的全部码；名字就是 close reason。
+
+    1009 例外：帧头一读到就由 WebSocket 库关闭，原因是库写的。
+    """
 
     NORMAL = 1000
     MESSAGE_TOO_BIG = 1009

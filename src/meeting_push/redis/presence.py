@@ -67,11 +67,14 @@ class PresenceStore:
 
     # ── 本节点的连接 ─────────────────────────────────────────────────────────
 
-    async def apply(self, changes: Sequence[Change], now: int) -> None:
-        """一次 Lua 写入一批，并发布由此产生的转变；幂等，重来无害。"""
+    async def apply(self, changes: Sequence[Change], now: int, *, announce: bool = False) -> None:
+        """一次 Lua 写入一批，并发布由此产生的转变；幂等，重来无害。
+
+        ``announce``：写入的各人没有转变也发布。
+        """
         args: list[Argument] = [
             *(self._keys.prefix, self._node_id, self._ttl_ms),
-            *(now - self._ttl_ms, self._node_ttl_ms),
+            *(now - self._ttl_ms, self._node_ttl_ms, int(announce)),
         ]
         for user_id, connection_id, info in changes:
             if info is None:

@@ -79,6 +79,8 @@ class OnlineStatusService:
         self.reconciler = PresenceReconciler(self._store, self._ledger, settings.presence_sweep_s)
         self._flushing = asyncio.Lock()
         self._behind = False
+        #: 租约断过，还没有把所有人重新宣布一遍。
+        self._returning = False
         self._changes_written = 0
         self._candidates: tuple[int, list[int]] = (0, [])
 
@@ -139,12 +141,13 @@ class OnlineStatusService:
         async with self._flushing:
             while self._ledger.pending:
                 await self._flush_chunk()
+            self._returning = False
 
     async def _flush_chunk(self) -> None:
         now = self._clock()
         changes = self._ledger.take(FLUSH_CHUNK, now)
         try:
-            await self._store.apply(changes, now)
+            await self._store.apply(changes, now, announce=self._returning)
         except BaseException:  # 取消也一样：不知道写没写，重写无害
             self._ledger.put_back(changes)
             raise
@@ -178,11 +181,16 @@ class OnlineStatusService:
         while True:
             try:
                 if not await self._renew():
-                    self.resync()  # 租约断过：别人可能已把本节点的连接清掉
+                    self._return()
             except RedisUnavailableError:
                 await asyncio.sleep(RETRY_AFTER_S)
             else:
                 await asyncio.sleep(self._lease_s / 3)
+
+    def _return(self) -> None:
+        """租约断过：别人可能已把本节点的连接清掉；没清的，也已读成离线而无人再说他们在。"""
+        self._returning = True
+        self.resync()
 
     async def _renew(self) -> bool:
         return await self._store.renew_lease(self._lease_s * 1000, self._clock())

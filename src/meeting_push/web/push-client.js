@@ -41,7 +41,7 @@ export class PushClient {
   #heardAt = 0;
   #refreshFirst = false;
   #refreshedAt = -Infinity;
-  #drainWindowMs = null;
+  #reconnectWindowMs = null;
   #welcome = null;
   #deviceId = null;
   #position = new Position();
@@ -130,8 +130,8 @@ export class PushClient {
     const lived = this.#liveSince === null ? 0 : performance.now() - this.#liveSince;
     if (lived >= this.#config.stableAfterMs) this.#failures = 0;
     this.#refreshFirst ||= code === TOKEN_EXPIRED;
-    const drainWindow = this.#drainWindowMs; // 服务器说的窗口；0 是没有窗口
-    const delay = drainWindow > 0 ? Math.random() * drainWindow : this.#jitter(this.#failures++);
+    const window = this.#reconnectWindowMs; // 服务器说的；0 是没有窗口
+    const delay = window > 0 ? Math.random() * window : this.#jitter(this.#failures++);
     return this.#retryIn(delay, reason || `closed_${code}`);
   }
 
@@ -162,7 +162,7 @@ export class PushClient {
       this.#timers[name] = 0;
     }
     this.#socket?.close(1000);
-    this.#socket = this.#liveSince = this.#drainWindowMs = null;
+    this.#socket = this.#liveSince = this.#reconnectWindowMs = null;
   }
 
   #become(state) {
@@ -209,7 +209,7 @@ export class PushClient {
         this.#position.resynced(frame);
         break;
       case "notice":
-        if (frame.code === "draining") this.#drainWindowMs = frame.reconnect_after_ms;
+        this.#reconnectWindowMs = frame.reconnect_after_ms; // draining、node_unhealthy …
         break;
       case "error":
         if (!frame.temporary) this.#acks.confirmed(frame.request_id);

@@ -1,6 +1,6 @@
 -- 在线状态脚本的公共部分：拼在 presence.lua 与 presence_reap.lua 的前面。
 -- 计数取自哈希的长度，绝不自己加减，所以不会漂移。每次改变前后各看一眼“别人眼里的状态”，不同
--- 才发布：脚本是原子的，所以每个转变恰好发布一次。
+-- 才发布：脚本是原子的，所以每个转变恰好发布一次（断过租约的节点回来时，再说一遍无妨）。
 -- 同一用户的键在一个槽；online_users_set 与各节点的键是全局的：Cluster 上它们要单独写。
 -- ARGV[1] 前缀   ARGV[2] 节点   ARGV[3] 用户的键的 TTL(ms)
 local call, find, match = redis.call, string.find, string.match
@@ -46,8 +46,8 @@ local function key_of(user)
   return prefix .. 'online_users:{' .. user .. '}'
 end
 
--- 一个用户的连接表从 before 变成了 after（各是 JSON 的表）：计数、全局集合、发布。
-local function settle(user, before, after)
+-- 一个用户的连接表从 before 变成了 after（各是 JSON 的表）：计数、全局集合、发布；anyway = 没变也发布。
+local function settle(user, before, after, anyway)
   local count_key = prefix .. 'user_connections_count:{' .. user .. '}'
   if #after == 0 then
     call('DEL', count_key)
@@ -56,7 +56,7 @@ local function settle(user, before, after)
     call('SET', count_key, #after, 'PX', ttl)
   end
   local status = status_of(after)
-  if status_of(before) ~= status then
+  if anyway or status_of(before) ~= status then
     local seen = status and 'true,"status":"' .. status .. '"}' or 'false,"status":null}'
     call('PUBLISH', prefix .. 'presence:{' .. user .. '}',
       '{"type":"presence","user_id":' .. user .. ',"online":' .. seen)
