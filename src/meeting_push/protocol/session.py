@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum
-from itertools import islice
 from typing import Final
 
 from ..errors import BadFrameError
@@ -58,8 +57,8 @@ from .frames import (
 )
 from .held import HeldFrames
 from .limits import Limits
-from .retry import Fresh, RetryLadder
 from .sent import SentSeqs
+from .unacked import Unacked
 
 #: 令牌到期前多久提醒。
 EXPIRY_NOTICE_MS: Final = 60_000
@@ -95,7 +94,6 @@ class Session:
         "connection_id",
         "epoch",
         "last_heartbeat",
-        "late",
         "missed",
         "newest",
         "phase",
@@ -117,9 +115,7 @@ class Session:
         self.missed = False
         self._limits = limits
         self._sent = SentSeqs()
-        #: 推过一次而未确认的；等得太久的由 ``late.overdue`` 移进 ``late``。
-        self.unacked: Fresh = {}
-        self.late = RetryLadder(limits.retry_delays_ms, limits.max_unacked)
+        self.unacked = Unacked(limits)
         self._held: HeldFrames | None = None
         self._warned = False
         self._bad: list[int] | None = None
@@ -161,7 +157,7 @@ class Session:
             return []
         self.epoch = view.epoch
         self._sent = SentSeqs()
-        self._forget_unacked()  # 旧 epoch 的 seq 不可再用于 upto；按 id 的确认走核实
+        self.unacked.clear()  # 旧 epoch 的 seq 不可再用于 upto；按 id 的确认走核实
         return self._resync("epoch_changed")
 
     def _resync(self, reason: str | None) -> list[bytes]:
@@ -233,25 +229,13 @@ class Session:
             return True
         attempt = peek_attempt(frame)
         if attempt:
-            seq, message_id = key
-            self.unacked.pop(message_id, None)
-            self.late.put(message_id, attempt, (seq, now), now)
+            self.unacked.pushed_again(key, attempt, now)
         return attempt > 0
 
     def _remember(self, key: FrameKey, now: int) -> None:
-        seq, message_id = key
-        unacked = self.unacked
-        unacked[message_id] = (seq, now)
-        if len(unacked) > self._limits.max_unacked:
-            self._forget_oldest()
-        if seq > self.newest:
-            self.newest = seq
-
-    def _forget_oldest(self) -> None:
-        """一次忘掉十六分之一：从 dict 头上逐个删要反复跨过空槽。"""
-        count = self._limits.max_unacked // 16 + 1
-        for message_id in tuple(islice(self.unacked, count)):
-            del self.unacked[message_id]
+        self.unacked.pushed(key, now)
+        if key[0] > self.newest:
+            self.newest = key[0]
 
     def _hold(self, frame: bytes, key: FrameKey | None) -> Pushed:
         if self.phase is Phase.CLOSED:
@@ -311,25 +295,14 @@ class Session:
         acks: list[Ack] = []
         unverified: list[str] = []
         for message_id in dict.fromkeys(frame.message_ids):
-            pushed = self.unacked.pop(message_id, None) or self.late.pop(message_id)
+            pushed = self.unacked.take(message_id)
             if pushed is None:
                 unverified.append(message_id)
             else:
                 acks.append(Ack(message_id, *pushed, now))
         if frame.upto is not None:
-            acks += self._ack_upto(frame.upto, now)
+            acks += [Ack(*each, now) for each in self.unacked.take_upto(frame.upto)]
         return Acked(acks, unverified, frame.request_id)
-
-    def _ack_upto(self, upto: int, now: int) -> list[Ack]:
-        """恰是这条连接上推过的、seq 不超过 ``upto`` 的；紧急的可能先到，所以逐个看。"""
-        covered = [
-            Ack(message_id, seq, sent_at, now)
-            for message_id, (seq, sent_at) in self.unacked.items()
-            if seq <= upto
-        ]
-        for ack in covered:
-            del self.unacked[ack.message_id]
-        return covered + [Ack(*late, now) for late in self.late.pop_upto(upto)]
 
     def _request(
         self, frame: StatusFrame | ReadFrame | RefreshTokenFrame | WatchFrame | UnwatchFrame
@@ -387,14 +360,14 @@ class Session:
 
     def unanswered(self, now: int) -> Unanswered | None:
         """推了太久还没有确认的。"""
-        overdue = self.late.overdue(self.unacked, now)
+        overdue = self.unacked.overdue(now)
         return Unanswered(overdue) if overdue else None
 
     def next_tick(self, now: int) -> int:
         """最早何时需要再 ``tick``、再问 ``unanswered``。"""
         due = min(
             self.last_heartbeat + self._limits.heartbeat_timeout_ms + 1,
-            self.late.next_overdue(self.unacked, now),
+            self.unacked.next_overdue(now),
         )
         if self.token_expires_at is None:
             return due
@@ -404,12 +377,8 @@ class Session:
     def close(self) -> None:
         """结束；幂等。账目随之丢弃：未确认的仍在信箱里。"""
         self.phase = Phase.CLOSED
-        self._forget_unacked()
+        self.unacked.clear()
         self._held = None
-
-    def _forget_unacked(self) -> None:
-        self.unacked = {}
-        self.late.clear()
 
     def _require(self, phase: Phase) -> None:
         if self.phase is not phase:
