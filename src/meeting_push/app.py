@@ -13,20 +13,23 @@ from collections.abc import AsyncIterator
 from typing import Final
 
 from fastapi import APIRouter, FastAPI
+from loguru import logger
 from ulid import ULID
 
 from .contracts import TokenVerifier, UserDirectory
-from .errors import RedisUnavailableError
+from .errors import MeetingPushError, RedisUnavailableError
 from .monitoring.health import Health
 from .monitoring.metrics import Metrics
 from .protocol.codes import CloseCode
 from .protocol.limits import Limits
 from .redis.address import RedisAddress
+from .redis.broadcast_log import BroadcastLog
 from .redis.embedded import EmbeddedRedis
 from .redis.keys import Keys
 from .redis.subscriber import Subscriber
 from .router.auth_manage import auth_router
 from .router.body_limit import BodyLimit
+from .router.broadcast_manage import broadcast_router
 from .router.errors import install_error_handlers
 from .router.message_manage import message_router, user_messages_router
 from .router.ops import ops_endpoint, ops_router
@@ -35,6 +38,10 @@ from .router.web import web_router
 from .samples import edge_samples, worker_samples
 from .services.access_tokens import AccessTokens
 from .services.auth_service import AuthService
+from .services.broadcast_acks import BroadcastAcks
+from .services.broadcast_feed import BroadcastFeed
+from .services.broadcast_relay import BroadcastRelay
+from .services.broadcast_service import BroadcastService
 from .services.delivery_confirmation_service import DeliveryConfirmationService
 from .services.draft_rules import DraftRules
 from .services.known_users import KnownUsers
@@ -42,13 +49,14 @@ from .services.message_consumer import ConsumerPool, MessageConsumer
 from .services.message_publisher import MessagePublisher
 from .services.message_queue import MessageQueue
 from .services.message_service import MessageService, MessageStores
-from .services.offline_message_queue import OfflineMessageQueue
+from .services.offline_message_queue import SEQ_EXTRA_TTL_MS, OfflineMessageQueue
 from .services.online_status_service import OnlineStatusService
 from .services.outbox_relay import OutboxRelay
 from .services.redis_service import RedisService
 from .services.secret_file import signing_secret
 from .services.stored_bodies import StoredBodies
 from .settings import Settings
+from .storage.broadcasts import BroadcastRepository
 from .storage.database import Database
 from .storage.idempotency import IdempotencyRepository
 from .storage.inbox import InboxRepository
@@ -62,6 +70,8 @@ from .websocket.manager import ConnectionManager
 from .websocket.requests import Sinks
 
 API_PREFIX: Final = "/api/v1"
+#: 重订阅之后 Redis 又不在：过这么久再试着重读。
+REREAD_RETRY_S: Final = 0.5
 
 
 class MeetingPush:
@@ -91,6 +101,7 @@ class MeetingPush:
         self._redis_parts(settings)
         self._accounts(settings, verifier)
         self._message_path(settings)
+        self._broadcast_path(settings)
         self._edge(settings)
         self._observers()
         self.router = self._routes(settings)
@@ -163,6 +174,32 @@ class MeetingPush:
             self.queue,
         )
 
+    def _broadcast_path(self, settings: Settings) -> None:
+        """一条广播走过的各站：接受 → 记日志并发布 → 各节点的目录 → 确认。"""
+        ttl_ms = settings.message_ttl_s * 1000
+        record = BroadcastRepository(self.database)
+        log = BroadcastLog(
+            self.redis.lean,
+            self.redis.keys,
+            log_ttl_ms=ttl_ms,
+            cursor_ttl_ms=ttl_ms + SEQ_EXTRA_TTL_MS,
+        )
+        self.broadcast_relay = BroadcastRelay(
+            record, log, self.mailbox, interval_s=settings.relay_interval_s
+        )
+        self.broadcasts = BroadcastService(
+            database=self.database,
+            record=record,
+            idempotency=self.stores.idempotency,
+            rules=DraftRules.from_settings(settings),
+            relay=self.broadcast_relay,
+        )
+        self._reread = asyncio.Event()
+        self.broadcast_feed = BroadcastFeed(log, self.mailbox, self._reread.set)
+        self.broadcast_acks = BroadcastAcks(
+            self.confirmation, self.broadcast_feed, log, record, flush_ms=settings.ack_flush_ms
+        )
+
     def _consumer(self, index: int, settings: Settings) -> MessageConsumer:
         return MessageConsumer(
             f"{self.node_id}-{index}",
@@ -180,12 +217,12 @@ class MeetingPush:
             authenticator=Authenticator(self.verifier, settings.allowed_origins),
             channels=self.subscriber,
             mailbox=self.mailbox,
-            sinks=Sinks(acks=self.confirmation, presence=self.presence, reads=self.messages),
+            sinks=Sinks(acks=self.broadcast_acks, presence=self.presence, reads=self.messages),
             keys=self.redis.keys,
             limits=Limits.of(settings),
             node_id=self.node_id,
+            broadcasts=self.broadcast_feed,
         )
-        self._reread = asyncio.Event()
 
     def _observers(self) -> None:
         self.health = Health(self._supervisor.states)
@@ -215,9 +252,11 @@ class MeetingPush:
                     self.messages,
                     self.confirmation,
                     security.current_principal,
+                    broadcasts=self.broadcasts,
                     max_batch_messages=settings.max_batch_messages,
                 )
             )
+            api.include_router(broadcast_router(self.broadcasts, security.require_admin))
             router.include_router(api)
             router.include_router(web_router())
         if settings.role.holds_sockets:
@@ -251,6 +290,7 @@ class MeetingPush:
         start("outbox-sweep", self.relay.run_sweep)
         start("outbox-fast", self.relay.run_fast)
         start("outbox-mark", self.relay.run_mark)
+        start("broadcast-relay", self.broadcast_relay.run)
         if role.delivers:
             self.consumers.start(self._supervisor)
         if role.holds_sockets:
@@ -262,7 +302,9 @@ class MeetingPush:
         keys = self.redis.keys
         for channel in (keys.broadcast_channel, keys.system_channel):
             await self.subscriber.subscribe_channel(channel)
+        await self.broadcast_feed.refresh()  # 先订阅，后读日志：中间到的已在目录里
         self._supervisor.start("confirm", self.confirmation.run)
+        self._supervisor.start("broadcast-confirm", self.broadcast_acks.run)
         self._supervisor.start("heartbeat-sweep", self.manager.heartbeat.run)
         self._supervisor.start("reread", self._reread_loop)
         await self.presence.start(self._supervisor)
@@ -276,7 +318,19 @@ class MeetingPush:
         while True:
             await self._reread.wait()
             self._reread.clear()
-            await self.manager.reread_all()
+            if await self._refresh_broadcasts():
+                await self.manager.reread_all()
+
+    async def _refresh_broadcasts(self) -> bool:
+        """False：Redis 又不在了，稍后再来。"""
+        try:
+            await self.broadcast_feed.refresh()
+        except MeetingPushError as error:
+            logger.bind(code=error.code).warning("broadcast_log_not_read")
+            if error.temporary:
+                asyncio.get_running_loop().call_later(REREAD_RETRY_S, self._reread.set)
+                return False
+        return True
 
     async def drain(self) -> None:
         """停止服务的前半：不再就绪，客户端以可重连的码离开，确认写完。"""
@@ -284,6 +338,7 @@ class MeetingPush:
         if self.settings.role.holds_sockets:
             await self.manager.close_all(CloseCode.SERVER_DRAINING)
             await self.confirmation.drain(self.settings.shutdown_grace_s)
+            await self.broadcast_acks.drain(self.settings.shutdown_grace_s)
 
     async def stop(self) -> None:
         """倒序放开全部资源；可重复调用。"""

@@ -137,6 +137,29 @@ class MailboxView:
 
 
 @dataclass(frozen=True, slots=True)
+class BroadcastEntry:
+    """广播日志里的一条。
+
+    ``broadcast_id`` 是进日志的时刻（毫秒），严格递增；``previous`` 是日志里它前面的一条
+    （可能早已裁掉），没有则 0。
+    """
+
+    broadcast_id: int
+    previous: int
+    message_id: str
+    priority: int
+    expires_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class BroadcastView:
+    """一条连接此刻该补的广播，按日志的次序；``upto`` 是所依据的日志末尾。"""
+
+    entries: tuple[BroadcastEntry, ...]
+    upto: int
+
+
+@dataclass(frozen=True, slots=True)
 class Ack:
     """一次已核实的确认：该消息确在这条连接上推过。"""
 

@@ -17,7 +17,7 @@ from itertools import islice
 from typing import Final
 
 from ..errors import BadFrameError
-from ..model import Ack, MailboxEntry, MailboxView, Principal
+from ..model import Ack, BroadcastEntry, BroadcastView, MailboxEntry, MailboxView, Principal
 from .codes import CloseCode
 from .commands import (
     Acked,
@@ -33,7 +33,7 @@ from .commands import (
     Unwatch,
     Watch,
 )
-from .envelope import FrameKey
+from .envelope import FrameKey, PushKey
 from .frames import (
     AckFrame,
     Error,
@@ -91,11 +91,13 @@ class Session:
         "_sent",
         "_unacked",
         "_warned",
+        "broadcasts_upto",
         "connection_id",
         "epoch",
         "last_heartbeat",
         "missed",
         "newest",
+        "news",
         "phase",
         "token_expires_at",
         "user_id",
@@ -109,6 +111,10 @@ class Session:
         #: 所知的该用户最新 seq。
         self.newest = 0
         self.last_heartbeat = now
+        #: 这条连接推过（或无需推）到广播日志的哪里；与 seq 的账无关。None = 还没读过游标。
+        self.broadcasts_upto: int | None = None
+        #: 读到了、等着和信箱一起补发的广播。
+        self.news: tuple[BroadcastEntry, ...] = ()
         self.token_expires_at: int | None = None
         #: 暂存满了或有人要求重读：这一轮补发完后还要再读一次信箱。
         self.missed = False
@@ -174,6 +180,15 @@ class Session:
         """``entries`` 里这条连接还没推过的，次序不变。"""
         return [entry for entry in entries if entry.seq not in self._sent]
 
+    def read_news(self, view: BroadcastView) -> None:
+        """要补发 ``view`` 里的；此后实时到的广播从 ``view.upto`` 之后算起。"""
+        self.broadcasts_upto = view.upto
+        self.news += view.entries
+
+    def take_news(self) -> tuple[BroadcastEntry, ...]:
+        news, self.news = self.news, ()
+        return news
+
     def batch(self, messages: Sequence[bytes], now: int) -> bytes:
         """把 ``frames.batch_parts`` 的一份合成一帧 ``batch`` 并记账。"""
         self._require(Phase.FLUSHING)
@@ -198,17 +213,17 @@ class Session:
         return [
             frame
             for _, frame, key in (held.take() if held is not None else ())
-            if key is None or self._account(frame, key, now)
+            if self._fresh(frame, key, now)
         ]
 
     # ── 推 ────────────────────────────────────────────────────────────────
 
-    def push(self, frame: bytes, key: FrameKey | None, now: int) -> Pushed:
+    def push(self, frame: bytes, key: PushKey, now: int) -> Pushed:
         """一帧实时帧怎么办；``key`` 由 ``envelope.frame_key`` 对所有设备只取一次。"""
         if self.phase is not Phase.LIVE:
             return self._hold(frame, key)
-        if key is None:
-            return Pushed.SEND
+        if not isinstance(key, tuple):
+            return Pushed.SEND if self._fresh(frame, key, now) else Pushed.DUPLICATE
         seq = key[0]
         sent = self._sent
         if seq == sent.floor + 1 and sent.above is None:  # 常态，不必再查重
@@ -221,6 +236,18 @@ class Session:
             self._hold(frame, key)
             return Pushed.HOLE
         return Pushed.SEND if self._account(frame, key, now) else Pushed.DUPLICATE
+
+    def _fresh(self, frame: bytes, key: PushKey, now: int) -> bool:
+        """还没推过，现在就该推：记账。"""
+        if key is None:
+            return True
+        if isinstance(key, tuple):
+            return self._account(frame, key, now)
+        # 日志的次序就是发布的次序，一个整数就够
+        if self.broadcasts_upto is not None and key <= self.broadcasts_upto:
+            return False
+        self.broadcasts_upto = key
+        return True
 
     def _account(self, frame: bytes, key: FrameKey, now: int) -> bool:
         """记账；推过的只有重试（attempt > 0）才可再推。"""
@@ -244,7 +271,7 @@ class Session:
         for message_id in tuple(islice(self._unacked, count)):
             del self._unacked[message_id]
 
-    def _hold(self, frame: bytes, key: FrameKey | None) -> Pushed:
+    def _hold(self, frame: bytes, key: PushKey) -> Pushed:
         if self.phase is Phase.CLOSED:
             return Pushed.CLOSED
         if self._held is None:

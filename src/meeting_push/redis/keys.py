@@ -69,6 +69,14 @@ class Keys:
     def broadcast_log(self) -> str:
         return f"{self.prefix}broadcast_log"
 
+    @property
+    def broadcast_ids(self) -> str:
+        """日志里有哪些消息；hash tag 恰是日志的整个键名，所以与它同槽。"""
+        return f"{{{self.broadcast_log}}}:ids"
+
+    def broadcast_cursor(self, user_id: int) -> str:
+        return f"{self.prefix}broadcast_cursor:{{{user_id}}}"
+
     # 频道
     def user_channel(self, user_id: int) -> str:
         """注意：频道里的 ``{user_id}`` 也是字面花括号，与 contract 一致。"""
