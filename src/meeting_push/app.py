@@ -44,6 +44,7 @@ from .services.broadcast_relay import BroadcastRelay
 from .services.broadcast_service import BroadcastService
 from .services.delivery_confirmation_service import DeliveryConfirmationService
 from .services.draft_rules import DraftRules
+from .services.eviction_recorder import EvictionRecorder
 from .services.known_users import KnownUsers
 from .services.message_consumer import ConsumerPool, MessageConsumer
 from .services.message_publisher import MessagePublisher
@@ -58,6 +59,7 @@ from .services.stored_bodies import StoredBodies
 from .settings import Settings
 from .storage.broadcasts import BroadcastRepository
 from .storage.database import Database
+from .storage.evictions import EvictionRepository
 from .storage.idempotency import IdempotencyRepository
 from .storage.inbox import InboxRepository
 from .storage.messages import MessageRepository
@@ -172,6 +174,11 @@ class MeetingPush:
         self.consumers = ConsumerPool(
             [self._consumer(index, settings) for index in range(settings.consumer_tasks)],
             self.queue,
+        )
+        self.evictions = EvictionRecorder(
+            self.redis,
+            EvictionRepository(self.database).record_failed,
+            interval_s=settings.relay_interval_s,
         )
 
     def _broadcast_path(self, settings: Settings) -> None:
@@ -293,6 +300,7 @@ class MeetingPush:
         start("broadcast-relay", self.broadcast_relay.run)
         if role.delivers:
             self.consumers.start(self._supervisor)
+            start("evictions", self.evictions.run)
         if role.holds_sockets:
             await self._start_edge(stack)
 

@@ -122,10 +122,21 @@ class MailboxEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class MailboxGap:
+    """一段不会再推的 seq：其中 ``count`` 条因 ``reason`` 没了，其余的早已确认。"""
+
+    from_seq: int
+    to_seq: int
+    count: int
+    reason: Literal["evicted", "expired"]
+
+
+@dataclass(frozen=True, slots=True)
 class MailboxView:
     """连接时读到的信箱。
 
-    ``entries`` 已按（优先级高者在前，seq 升序）排好；``seq`` 是该用户最新的 seq；
+    ``entries`` 已按（优先级高者在前，seq 升序）排好；``seq`` 是该用户最新的 seq；``gaps`` 是没有
+    确认过、却不在 ``entries`` 里的（DLV-5）；
     ``resumed`` 表示 ``ResumePoint`` 被接受；``resync_reason`` 非空时设备必须用 REST 重取。
     """
 
@@ -134,6 +145,7 @@ class MailboxView:
     entries: tuple[MailboxEntry, ...]
     resumed: bool = False
     resync_reason: Literal["epoch_changed", "too_far_behind"] | None = None
+    gaps: tuple[MailboxGap, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,8 +29,10 @@ class ReceivedMessage(NewMessageTail, frozen=True, kw_only=True, eq=False):
         self.settle(self)
 
     def to_json(self) -> str:
-        """一行 JSON，字段同 contract 的 ``new_message``。"""
+        """一行 JSON，字段同 contract 的 ``new_message``；``broadcast_id`` 只有广播才有。"""
         fields = {name: getattr(self, name) for name in NewMessage.__struct_fields__}
+        if self.broadcast_id is None:
+            del fields["broadcast_id"]
         return msgspec.json.encode(fields).decode()
 
     def __repr__(self) -> str:

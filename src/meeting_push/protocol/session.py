@@ -37,6 +37,7 @@ from .envelope import FrameKey, PushKey
 from .frames import (
     AckFrame,
     Error,
+    Gap,
     Heartbeat,
     HeartbeatAck,
     ReadFrame,
@@ -152,7 +153,7 @@ class Session:
             pending=len(view.entries),
             server_time=now,
         )
-        return [encode(frame), *self._resync(view.resync_reason)]
+        return [encode(frame), *self._resync(view.resync_reason), *self._gaps(view)]
 
     def reread(self, view: MailboxView) -> list[bytes]:
         """补发途中又读了一次信箱；epoch 变了（Redis 丢过数据）就从头记账并告知。"""
@@ -160,11 +161,19 @@ class Session:
         changed = view.epoch != self.epoch
         self.newest = view.seq if changed else max(self.newest, view.seq)
         if not changed:
-            return []
+            return self._gaps(view)
         self.epoch = view.epoch
         self._sent = SentSeqs()
         self._unacked = {}  # 旧 epoch 的 seq 不可再用于 upto；按 id 的确认走核实
         return self._resync("epoch_changed")
+
+    def _gaps(self, view: MailboxView) -> list[bytes]:
+        """这条连接还没推过的洞；推过的不算洞，被挤出信箱也已到手。"""
+        return [
+            encode(Gap(from_seq=g.from_seq, to_seq=g.to_seq, count=g.count, reason=g.reason))
+            for g in view.gaps
+            if g.to_seq > self._sent.floor
+        ]
 
     def _resync(self, reason: str | None) -> list[bytes]:
         if reason is None:

@@ -66,6 +66,11 @@ class Keys:
         return f"{self.prefix}dead_letter_queue"
 
     @property
+    def mailbox_evictions(self) -> str:
+        """被信箱上限挤出去、还没记进 SQL 的（流；见 ``deliver.lua``）。"""
+        return f"{self.prefix}mailbox_evictions"
+
+    @property
     def broadcast_log(self) -> str:
         return f"{self.prefix}broadcast_log"
 

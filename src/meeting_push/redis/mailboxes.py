@@ -59,6 +59,15 @@ class MailboxLimits:
     seq_ttl_ms: int
 
 
+class Tombstone(NamedTuple):
+    """被上限挤出信箱的：seq 的范围、几条、最近一次的时刻。"""
+
+    from_seq: int
+    to_seq: int
+    evicted: int
+    at: int
+
+
 class OpenedMailbox(NamedTuple):
     """``mailbox``、``log`` 是 (message_id, seq)，按 seq 升序；``log`` 只在 ``resumed`` 时非空。"""
 
@@ -68,6 +77,7 @@ class OpenedMailbox(NamedTuple):
     resync_reason: ResyncReason | None
     mailbox: list[tuple[str, int]]
     log: list[tuple[str, int]]
+    tombstone: Tombstone | None
 
 
 class Mailboxes:
@@ -102,7 +112,7 @@ class Mailboxes:
     async def open(self, user_id: int, resume: ResumePoint | None) -> OpenedMailbox:
         """一次往返读出一切；新用户在此得到 epoch。"""
         keys = self._keys
-        epoch, seq, verdict, mailbox, log = await _open.run(
+        epoch, seq, verdict, mailbox, log, evicted = await _open.run(
             self._lean,
             (keys.user_seq(user_id), keys.mailbox(user_id), keys.message_log(user_id)),
             (
@@ -117,6 +127,7 @@ class Mailboxes:
             resync_reason=_RESYNC.get(verdict),
             mailbox=_id_seq_pairs(mailbox),
             log=_id_seq_pairs(log),
+            tombstone=Tombstone(*map(int, evicted)) if None not in evicted else None,
         )
 
     async def entries(self, user_id: int) -> list[tuple[str, int]]:

@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 from ..contracts import Broadcasts, Channels, Mailbox
 from ..errors import UnavailableError
 from ..model import BroadcastEntry, MailboxEntry, MailboxView, ResumePoint
-from ..protocol.frames import BATCH_MAX_MESSAGES, batch, batch_parts
+from ..protocol.frames import BATCH_MAX_MESSAGES, Gap, batch, batch_parts, encode, peek
 from ..protocol.session import Phase
 from .connection import UserConnection
 from .statistics import EdgeCounters
@@ -82,7 +82,10 @@ class Opener:
     async def _push_part(self, connection: UserConnection, entries: Sequence[Entry]) -> None:
         """``entries`` 全是信箱里的，或全是广播。"""
         session = connection.session
-        for part in batch_parts(await self._load(entries)):
+        messages = await self._load(entries)
+        if len(messages) < len(entries):
+            self._announce_lost(connection, entries, messages)
+        for part in batch_parts(messages):
             await connection.writable()
             if session.phase is not Phase.FLUSHING:
                 return  # 等待时关闭了
@@ -90,6 +93,16 @@ class Opener:
             now = self._clock()
             news = isinstance(entries[0], BroadcastEntry)
             connection.send(batch(part) if news else session.batch(part, now), now)
+
+    def _announce_lost(
+        self, connection: UserConnection, entries: Sequence[Entry], messages: Sequence[bytes]
+    ) -> None:
+        """读信箱之后才过期的（DLV-5）；广播不占 seq，没有洞。"""
+        loaded = {key[0] for message in messages if (key := peek(message)) is not None}
+        for entry in entries:
+            if isinstance(entry, MailboxEntry) and entry.seq not in loaded:
+                gap = Gap(from_seq=entry.seq, to_seq=entry.seq, count=1, reason="expired")
+                connection.send(encode(gap), self._clock())
 
     async def _read_news(self, connection: UserConnection) -> None:
         """读这条连接该补的广播；在 welcome 之前，所以 welcome 之后的广播都有他的份。"""

@@ -1,0 +1,109 @@
+"""被信箱上限挤出去的：先记录，后忘掉。"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+
+from meeting_push.errors import DatabaseUnavailableError
+from meeting_push.model import DeliveryStatus, Message, Sender
+from meeting_push.redis.address import RedisAddress
+from meeting_push.redis.keys import Keys
+from meeting_push.services.eviction_recorder import EVICTED, EvictionRecorder
+from meeting_push.services.redis_service import RedisService
+from meeting_push.storage.database import Database
+from meeting_push.storage.evictions import EvictionRepository
+from meeting_push.storage.messages import MessageRepository
+from meeting_push.storage.recipients import RecipientRepository
+from tests.support.redis_server import RedisServer
+
+
+class Record:
+    def __init__(self) -> None:
+        self.rows: list[tuple[str, int]] = []
+        self.down = False
+
+    async def record_failed(self, pairs: Sequence[tuple[str, int]], reason: str) -> None:
+        if self.down:
+            raise DatabaseUnavailableError("down")
+        assert reason == EVICTED
+        self.rows += pairs
+
+
+@pytest.fixture
+async def redis(redis_server: RedisServer, key_prefix: str) -> AsyncIterator[RedisService]:
+    service = RedisService(RedisAddress.parse(redis_server.url), Keys(key_prefix))
+    await service.start()
+    yield service
+    await service.close()
+
+
+async def evict(redis: RedisService, user_id: object, message_id: str) -> None:
+    stream = redis.keys.mailbox_evictions
+    await redis.lean.execute(
+        *("XADD", stream, "*", "user_id", str(user_id), "message_id", message_id)
+    )
+
+
+async def left(redis: RedisService) -> int:
+    return int(await redis.lean.execute("XLEN", redis.keys.mailbox_evictions))
+
+
+async def test_what_was_recorded_is_forgotten(redis: RedisService) -> None:
+    record = Record()
+    recorder = EvictionRecorder(redis, record.record_failed, interval_s=1)
+    await evict(redis, 1, "a")
+    await evict(redis, 2, "a")
+    await recorder.sweep()
+    assert record.rows == [("a", 1), ("a", 2)]
+    assert (await left(redis), recorder.evicted) == (0, 2)
+
+
+async def test_dlv_1_what_could_not_be_recorded_stays(redis: RedisService) -> None:
+    record = Record()
+    recorder = EvictionRecorder(redis, record.record_failed, interval_s=1)
+    await evict(redis, 1, "a")
+    record.down = True
+    with pytest.raises(DatabaseUnavailableError):
+        await recorder.sweep()
+    assert await left(redis) == 1
+    record.down = False
+    await recorder.sweep()
+    assert record.rows == [("a", 1)]
+
+
+async def test_what_others_wrote_is_thrown_away(redis: RedisService) -> None:
+    record = Record()
+    await evict(redis, "nobody", "a")
+    await EvictionRecorder(redis, record.record_failed, interval_s=1).sweep()
+    assert (record.rows, await left(redis)) == ([], 0)
+
+
+async def test_only_the_pending_become_failed(database_url: str) -> None:
+    database = Database(database_url)
+    await database.migrate()
+    message = Message(
+        message_id="0" * 26,
+        message_type="message",
+        priority=0,
+        title="t",
+        content="c",
+        sender=Sender(1, "ann"),
+        timestamp=1,
+        expires_at=2**50,
+    )
+    async with database.transaction() as connection:
+        await MessageRepository(database).insert(connection, [(message, (7, 8, 9))])
+    recipients = RecipientRepository(database)
+    await recipients.record_delivered([(message.message_id, 7, 1, 2)])
+    pairs = [(message.message_id, 7), (message.message_id, 8)]
+    for _ in range(2):
+        await EvictionRepository(database, lambda: 5).record_failed(pairs, EVICTED)
+    page = await recipients.page(message.message_id)
+    assert [(row.status, row.failed_at, row.failure_reason) for row in page.items] == [
+        (DeliveryStatus.DELIVERED, None, None),
+        (DeliveryStatus.FAILED, 5, EVICTED),
+        (DeliveryStatus.PENDING, None, None),
+    ]
+    await database.dispose()

