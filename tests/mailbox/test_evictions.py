@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 
 from meeting_push.errors import DatabaseUnavailableError
 from meeting_push.model import DeliveryStatus, Message, Sender
-from meeting_push.redis.address import RedisAddress
-from meeting_push.redis.keys import Keys
 from meeting_push.services.eviction_recorder import EVICTED, EvictionRecorder
 from meeting_push.services.redis_service import RedisService
 from meeting_push.storage.database import Database
 from meeting_push.storage.evictions import EvictionRepository
 from meeting_push.storage.messages import MessageRepository
 from meeting_push.storage.recipients import RecipientRepository
-from tests.support.redis_server import RedisServer
 
 
 class Record:
@@ -29,14 +26,6 @@ class Record:
             raise DatabaseUnavailableError("down")
         assert reason == EVICTED
         self.rows += pairs
-
-
-@pytest.fixture
-async def redis(redis_server: RedisServer, key_prefix: str) -> AsyncIterator[RedisService]:
-    service = RedisService(RedisAddress.parse(redis_server.url), Keys(key_prefix))
-    await service.start()
-    yield service
-    await service.close()
 
 
 async def evict(redis: RedisService, user_id: object, message_id: str) -> None:
