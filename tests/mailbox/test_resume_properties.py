@@ -43,7 +43,7 @@ from meeting_push.settings import load_settings
 from tests.support.redis_server import RedisServer
 
 USER = 7
-SETTINGS = load_settings(mailbox_max_entries=4, message_log_max_entries=16)
+SETTINGS = load_settings(mailbox_max_entries=4, message_log_max_entries=8)
 T = TypeVar("T")
 
 
@@ -340,7 +340,7 @@ def test_dlv_5_resume(redis_server: RedisServer) -> None:
     run_state_machine_as_test(
         Here,
         settings=settings(
-            max_examples=30,
+            max_examples=60,
             stateful_step_count=20,
             deadline=None,
             derandomize=True,
