@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Final
 from uuid import uuid4
@@ -11,9 +11,15 @@ import jwt
 import pytest
 
 from meeting_push.clock import now_ms
+from meeting_push.redis.address import RedisAddress
+from meeting_push.redis.keys import Keys
+from meeting_push.services.redis_service import RedisService
+from meeting_push.storage.database import Database
 from tests.support.people import Person, register
 from tests.support.redis_server import RedisServer, find_embedded_redis, find_redis7
 from tests.support.server_process import TEST_JWT_SECRET, ServerProcess
+
+from .parts import Parts
 
 #: 一分钟、五分钟、十五分钟的缩影。
 QUICK: Final = {
@@ -85,3 +91,16 @@ def admin() -> Person:
     now = now_ms() // 1000
     claims = {"sub": "999", "role": "admin", "aud": "meeting-push", "iat": now, "exp": now + 600}
     return Person(999, "root", jwt.encode(claims, TEST_JWT_SECRET, "HS256"))
+
+
+@pytest.fixture
+async def parts(
+    redis7_server: RedisServer, database_url: str, key_prefix: str
+) -> AsyncIterator[Parts]:
+    redis = RedisService(RedisAddress.parse(redis7_server.url), Keys(key_prefix))
+    await redis.start()
+    database = Database(database_url)
+    await database.migrate()
+    yield Parts(redis, database)
+    await database.dispose()
+    await redis.close()

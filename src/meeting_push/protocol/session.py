@@ -33,7 +33,7 @@ from .commands import (
     Unwatch,
     Watch,
 )
-from .envelope import FrameKey
+from .envelope import FrameKey, PushKey
 from .frames import (
     AckFrame,
     Error,
@@ -55,8 +55,10 @@ from .frames import (
     peek_attempt,
     peek_request_id,
 )
+from .gaps import gaps
 from .held import HeldFrames
 from .limits import Limits
+from .news import News
 from .sent import SentSeqs
 from .unacked import Unacked
 
@@ -90,12 +92,14 @@ class Session:
         "_held",
         "_limits",
         "_sent",
+        "_told",
         "_warned",
         "connection_id",
         "epoch",
         "last_heartbeat",
         "missed",
         "newest",
+        "news",
         "phase",
         "token_expires_at",
         "unacked",
@@ -110,11 +114,14 @@ class Session:
         #: 所知的该用户最新 seq。
         self.newest = 0
         self.last_heartbeat = now
+        self.news = News()
         self.token_expires_at: int | None = None
         #: 暂存满了或有人要求重读：这一轮补发完后还要再读一次信箱。
         self.missed = False
         self._limits = limits
         self._sent = SentSeqs()
+        #: 到它为止的洞都宣告过了：补发途中会读几次信箱，一个洞只说一次。
+        self._told = 0
         self.unacked = Unacked(limits)
         self._held: HeldFrames | None = None
         self._warned = False
@@ -146,7 +153,7 @@ class Session:
             pending=len(view.entries),
             server_time=now,
         )
-        return [encode(frame), *self._resync(view.resync_reason)]
+        return [encode(frame), *self._resync(view.resync_reason), *self._gaps(view)]
 
     def reread(self, view: MailboxView) -> list[bytes]:
         """补发途中又读了一次信箱；epoch 变了（Redis 丢过数据）就从头记账并告知。"""
@@ -154,11 +161,15 @@ class Session:
         changed = view.epoch != self.epoch
         self.newest = view.seq if changed else max(self.newest, view.seq)
         if not changed:
-            return []
+            return self._gaps(view)
         self.epoch = view.epoch
-        self._sent = SentSeqs()
+        self._sent, self._told = SentSeqs(), view.seq
         self.unacked.clear()  # 旧 epoch 的 seq 不可再用于 upto；按 id 的确认走核实
         return self._resync("epoch_changed")
+
+    def _gaps(self, view: MailboxView) -> list[bytes]:
+        told, self._told = self._told, view.seq
+        return [encode(gap) for gap in gaps(view, told, self._sent)]
 
     def _resync(self, reason: str | None) -> list[bytes]:
         if reason is None:
@@ -198,17 +209,17 @@ class Session:
         return [
             frame
             for _, frame, key in (held.take() if held is not None else ())
-            if key is None or self._account(frame, key, now)
+            if self._fresh(frame, key, now)
         ]
 
     # ── 推 ────────────────────────────────────────────────────────────────
 
-    def push(self, frame: bytes, key: FrameKey | None, now: int) -> Pushed:
+    def push(self, frame: bytes, key: PushKey, now: int) -> Pushed:
         """一帧实时帧怎么办；``key`` 由 ``envelope.frame_key`` 对所有设备只取一次。"""
         if self.phase is not Phase.LIVE:
             return self._hold(frame, key)
-        if key is None:
-            return Pushed.SEND
+        if not isinstance(key, tuple):
+            return Pushed.SEND if self._fresh(frame, key, now) else Pushed.DUPLICATE
         seq = key[0]
         sent = self._sent
         if seq == sent.floor + 1 and sent.above is None:  # 常态，不必再查重
@@ -221,6 +232,14 @@ class Session:
             self._hold(frame, key)
             return Pushed.HOLE
         return Pushed.SEND if self._account(frame, key, now) else Pushed.DUPLICATE
+
+    def _fresh(self, frame: bytes, key: PushKey, now: int) -> bool:
+        """还没推过，现在就该推：记账。"""
+        if key is None:
+            return True
+        if isinstance(key, tuple):
+            return self._account(frame, key, now)
+        return self.news.fresh(key)
 
     def _account(self, frame: bytes, key: FrameKey, now: int) -> bool:
         """记账；推过的只有重试（attempt > 0）才可再推。"""
@@ -237,7 +256,7 @@ class Session:
         if key[0] > self.newest:
             self.newest = key[0]
 
-    def _hold(self, frame: bytes, key: FrameKey | None) -> Pushed:
+    def _hold(self, frame: bytes, key: PushKey) -> Pushed:
         if self.phase is Phase.CLOSED:
             return Pushed.CLOSED
         if self._held is None:
