@@ -27,13 +27,15 @@ class GoAway(Wire, frozen=True, kw_only=True):
 class Returned(Wire, frozen=True, kw_only=True):
     """``whole``：一个人从拨号到最后一条，微秒；``frames``：装着它们的 WebSocket 帧数。
 
-    ``repeated``：同一条来了两次；``disordered``：seq 没有递增（这里都是同一优先级）。
+    ``refused``：拨了没有进来、退避后再拨的次数；``repeated``：同一条来了两次；``disordered``：seq
+    没有递增（这里都是同一优先级）。
     """
 
     elapsed_s: float
     messages: int
     frames: int
     bytes: int
+    refused: int
     repeated: int
     disordered: int
     whole: LatencyHistogram

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import time
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
@@ -20,6 +22,8 @@ from .orders import Return, Returned
 #: 没有一条新的到达这么久，就是不会来了。
 _GRACE_S: Final = 30.0
 _POLL_S: Final = 0.1
+#: 被请走之后等至多这么久再拨，一次比一次久；每个人至多拨这么多次。
+_BACKOFFS_S: Final = (1.0, 2.0, 4.0, 8.0, 8.0, 8.0)
 
 
 class _Message(msgspec.Struct, frozen=True):
@@ -67,6 +71,24 @@ class ReturningDevice(Device):
         transport.send(WSMsgType.TEXT, f'{{"type":"ack","message_ids":["{ids}"]}}'.encode())
 
 
+class _Tally:
+    """一次归来的账；时刻都从开始拨号算起。"""
+
+    def __init__(self) -> None:
+        self.start = time.monotonic()
+        self.refused = 0
+        self.welcome = LatencyHistogram()
+
+    def welcomed(self) -> None:
+        self.welcome.record(int((time.monotonic() - self.start) * 1e6))
+
+    def since_start(self, ends: Iterable[float]) -> LatencyHistogram:
+        latency = LatencyHistogram()
+        for end in ends:
+            latency.record(int((end - self.start) * 1e6))
+        return latency
+
+
 class Returners:
     """一个负载进程手里的全部归来者。"""
 
@@ -76,48 +98,50 @@ class Returners:
 
     async def welcome_back(self, order: Return, on_progress: OnProgress) -> Returned:
         """:raises BenchError: 有一个没连上，或没有等齐"""
-        start = time.monotonic()
+        tally = _Tally()
         self._beating = asyncio.create_task(beat(self._devices, order.heartbeat_interval_s))
-        whole, welcome = LatencyHistogram(), LatencyHistogram()
         devices: list[ReturningDevice] = []
         waiting = asyncio.create_task(_until_all(devices, order, on_progress))
         try:
             async with asyncio.TaskGroup() as group:
                 for index in range(len(order.user_ids)):
-                    group.create_task(self._dial(order, index, devices, welcome, start))
+                    group.create_task(self._dial(order, index, devices, tally))
             await waiting
         except* (OSError, WSError, TimeoutError) as failures:
             raise BenchError(f"could not return: {failures.exceptions[0]!r}") from None
         finally:
             waiting.cancel()
         ends = [device.finished_at for device in devices if device.finished_at is not None]
-        for end in ends:
-            whole.record(int((end - start) * 1e6))
         return Returned(
-            elapsed_s=max(ends) - start,
+            elapsed_s=max(ends) - tally.start,
+            refused=tally.refused,
             messages=sum(device.messages - device.repeated for device in devices),
             frames=sum(device.frames for device in devices),
             bytes=sum(device.bytes for device in devices),
             repeated=sum(device.repeated for device in devices),
             disordered=sum(device.disordered for device in devices),
-            whole=whole,
-            welcome=welcome,
+            whole=tally.since_start(ends),
+            welcome=tally.welcome,
         )
 
     async def _dial(
-        self,
-        order: Return,
-        index: int,
-        devices: list[ReturningDevice],
-        welcome: LatencyHistogram,
-        start: float,
+        self, order: Return, index: int, devices: list[ReturningDevice], tally: _Tally
     ) -> None:
-        welcomed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        device = ReturningDevice(welcomed, order.expected)
-        devices.append(device)
-        transport = await open_device(order.target, order.user_ids[index], index, device)
-        welcome.record(int((time.monotonic() - start) * 1e6))
-        self._devices.append((transport, device))
+        """照契约：被请走（4000–4499）的退避后再拨，从第一次起满抖动。"""
+        for patience_s in _BACKOFFS_S:
+            welcomed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            device = ReturningDevice(welcomed, order.expected)
+            try:
+                transport = await open_device(order.target, order.user_ids[index], index, device)
+            except ConnectionError:
+                tally.refused += 1
+                await asyncio.sleep(random.uniform(0, patience_s))
+                continue
+            tally.welcomed()
+            devices.append(device)
+            self._devices.append((transport, device))
+            return
+        raise BenchError(f"user {order.user_ids[index]} was never let in")
 
     async def go_away(self) -> int:
         """返回其中早已被服务器断开的有几条。"""

@@ -181,6 +181,7 @@ class _Run:
         add("per_frame", "  messages in a frame", answer.messages / answer.frames)
         self._seconds("user", "one of them, dial to last message", answer.whole, (50, 95, 100))
         self._seconds("welcome", "  dial to welcome", answer.welcome, (95,))
+        add("refused", "  turned away (4007), dialled again", answer.refused, "", "lower")
         add("missing", "missing", total - answer.messages, "", "lower", goal=0)
         add("repeated", "came twice", answer.repeated, "", "lower", goal=0)
         add("disordered", "out of order", answer.disordered, "", "lower", goal=0)
