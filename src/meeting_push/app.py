@@ -14,10 +14,11 @@ from functools import partial
 from typing import Final
 
 from fastapi import APIRouter, FastAPI
+from loguru import logger
 from ulid import ULID
 
 from .contracts import ChannelRoute, TokenVerifier, UserDirectory
-from .errors import RedisUnavailableError
+from .errors import MeetingPushError, RedisUnavailableError
 from .hearing import NodeHearing
 from .model import QueueEntry, Revocation
 from .monitoring.health import Health
@@ -30,6 +31,7 @@ from .protocol.forwarded import TrustedProxies
 from .protocol.limits import Limits
 from .protocol.meeting_limits import MeetingLimits
 from .redis.address import RedisAddress
+from .redis.broadcast_log import BroadcastLog
 from .redis.embedded import EmbeddedRedis
 from .redis.generation import GenerationMark
 from .redis.keys import Keys
@@ -39,6 +41,7 @@ from .redis.subscriber import Subscriber
 from .repeated_warning import RepeatedWarning
 from .router.auth_manage import auth_router, revocation_router, ticket_router
 from .router.body_limit import BodyLimit
+from .router.broadcast_manage import broadcast_router
 from .router.delivery_manage import delivery_router
 from .router.errors import install_error_handlers
 from .router.meeting_manage import meeting_router, meeting_socket_router
@@ -53,6 +56,7 @@ from .samples import (
     canary_samples,
     control_samples,
     edge_samples,
+    eviction_samples,
     expiry_samples,
     meeting_samples,
     presence_samples,
@@ -64,6 +68,10 @@ from .samples import (
 )
 from .services.access_tokens import AccessTokens
 from .services.auth_service import AuthService
+from .services.broadcast_acks import BroadcastAcks
+from .services.broadcast_feed import BroadcastFeed
+from .services.broadcast_relay import BroadcastRelay
+from .services.broadcast_service import BroadcastService
 from .services.consumer_pool import ConsumerPool
 from .services.control_channel import ControlChannel, Kick
 from .services.credentials import Credentials
@@ -72,6 +80,7 @@ from .services.delivery_confirmation_service import DeliveryConfirmationService
 from .services.delivery_failures import DeliveryFailures
 from .services.device_seats import DeviceSeats, Replace
 from .services.draft_rules import DraftRules
+from .services.eviction_recorder import EvictionRecorder
 from .services.expiry_sweeper import ExpirySweeper
 from .services.known_users import KnownUsers
 from .services.meeting_desk import MeetingDesk
@@ -80,7 +89,7 @@ from .services.message_consumer import MessageConsumer
 from .services.message_publisher import MessagePublisher
 from .services.message_queue import MessageQueue
 from .services.message_service import MessageService, MessageStores
-from .services.offline_message_queue import OfflineMessageQueue
+from .services.offline_message_queue import SEQ_EXTRA_TTL_MS, OfflineMessageQueue
 from .services.online_status_service import OnlineStatusService
 from .services.outbox_relay import OutboxRelay
 from .services.presence_watch import PresenceWatch
@@ -93,6 +102,7 @@ from .services.secret_file import signing_secret
 from .services.stored_bodies import StoredBodies
 from .services.ws_tickets import WsTickets
 from .settings import Settings
+from .storage.broadcasts import BroadcastRepository
 from .storage.database import Database
 from .storage.generations import GenerationRepository
 from .storage.idempotency import IdempotencyRepository
@@ -112,9 +122,12 @@ from .websocket.departure import window_s
 from .websocket.handshake_limits import HandshakeLimits
 from .websocket.manager import ConnectionManager
 from .websocket.meeting.hub import MeetingHub
+from .websocket.patience import patiently
 from .websocket.requests import Sinks
 
 API_PREFIX: Final = "/api/v1"
+#: 重订阅之后 Redis 又不在：过这么久再试着重读。
+REREAD_RETRY_S: Final = 0.5
 
 
 class MeetingPush:
@@ -144,6 +157,7 @@ class MeetingPush:
         self._redis_parts(settings)
         self._accounts(settings, verifier)
         self._message_path(settings)
+        self._broadcast_path(settings)
         self._edge(settings)
         self._meetings(settings, directory)
         self._observers()
@@ -263,8 +277,34 @@ class MeetingPush:
             on_generation=self._on_generation,
         )
 
+    def _broadcast_path(self, settings: Settings) -> None:
+        """一条广播走过的各站：接受 → 记日志并发布 → 各节点的目录 → 确认。"""
+        ttl_ms = settings.message_ttl_s * 1000
+        record = BroadcastRepository(self.database)
+        log = BroadcastLog(
+            self.redis.lean,
+            self.redis.keys,
+            log_ttl_ms=ttl_ms,
+            cursor_ttl_ms=ttl_ms + SEQ_EXTRA_TTL_MS,
+        )
+        self.broadcast_relay = BroadcastRelay(
+            record, log, self.mailbox, interval_s=settings.relay_interval_s
+        )
+        self.broadcasts = BroadcastService(
+            database=self.database,
+            record=record,
+            idempotency=self.stores.idempotency,
+            rules=DraftRules.from_settings(settings),
+            relay=self.broadcast_relay,
+        )
+        self._reread = asyncio.Event()
+        self.broadcast_feed = BroadcastFeed(log, self.mailbox, self._reread.set)
+        self.broadcast_acks = BroadcastAcks(
+            self.confirmation, self.broadcast_feed, log, record, flush_ms=settings.ack_flush_ms
+        )
+
     def _outcome_path(self, settings: Settings, receipts: Receipts) -> None:
-        """没有等到确认的：重试、失败、过期。"""
+        """没有等到确认的：重试、失败、过期、被挤出信箱。"""
         outcomes = Outcomes(self.redis.lean, self.redis.keys, settings.message_ttl_s * 1000)
         self.failures = DeliveryFailures(
             outcomes=outcomes,
@@ -293,6 +333,9 @@ class MeetingPush:
             node_id=self.node_id,
             interval_s=settings.expiry_interval_s,
         )
+        self.evictions = EvictionRecorder(
+            self.redis, self.failures.fail, interval_s=settings.relay_interval_s
+        )
 
     def _consumer(self, settings: Settings, waits: RepeatedWarning, index: int) -> MessageConsumer:
         return MessageConsumer(
@@ -314,7 +357,7 @@ class MeetingPush:
         self.control.on(Replace, self._replace)
         routes[keys.system_channel.encode()] = self.control.take
         self.seats = DeviceSeats(self.redis, self.node_id, settings)
-        self.push_latency, self.ack_latency = PushLatency(), AckLatency(self.confirmation)
+        self.push_latency, self.ack_latency = PushLatency(), AckLatency(self.broadcast_acks)
         self.manager = ConnectionManager(
             authenticator=Authenticator(
                 self.credentials,
@@ -338,8 +381,8 @@ class MeetingPush:
             routes=routes,
             seats=self.seats,
             on_push=self.push_latency,
+            broadcasts=self.broadcast_feed,
         )
-        self._reread = asyncio.Event()
         self.hearing = NodeHearing(
             self.redis, self.subscriber, self.manager, settings, self._reread.set
         )
@@ -409,6 +452,7 @@ class MeetingPush:
             self.health.add("consumers", self.consumers.check)
             self.metrics.add(lambda: worker_samples(self.consumers.statistics()))
             self.metrics.add(lambda: expiry_samples(self.expiry))
+            self.metrics.add(lambda: eviction_samples(self.evictions))
 
     def _observe_edge(self) -> None:
         health, metrics, canary = self.health, self.metrics, self.hearing.canary
@@ -449,6 +493,7 @@ class MeetingPush:
                     self.messages,
                     self.confirmation,
                     security.current_principal,
+                    broadcasts=self.broadcasts,
                     max_batch_messages=settings.max_batch_messages,
                 )
             )
@@ -465,6 +510,7 @@ class MeetingPush:
                 )
             )
             api.include_router(queue_router(self.queue, self.dead_letters, security.require_admin))
+            api.include_router(broadcast_router(self.broadcasts, security.require_admin))
             router.include_router(api)
             router.include_router(meeting_socket_router(self.meeting_hub))
             router.include_router(web_router())
@@ -508,9 +554,11 @@ class MeetingPush:
         start("outbox-fast", self.relay.run_fast)
         start("outbox-mark", self.relay.run_mark)
         start("reconciler", self.reconciler.run)
+        start("broadcast-relay", self.broadcast_relay.run)
         if role.delivers:
             self.consumers.start(self._supervisor)
             start("expiry-sweep", self.expiry.run)
+            start("evictions", self.evictions.run)
         if role.holds_sockets:
             await self._start_edge(stack)
         if role.serves_api:
@@ -530,7 +578,9 @@ class MeetingPush:
         own = (keys.broadcast_channel, keys.system_channel, self.hearing.canary.channel)
         for channel in own:
             await self.subscriber.subscribe_channel(channel)
+        await patiently(self.broadcast_feed.refresh)  # 先订阅，后读日志：中间到的已在目录里
         self._supervisor.start("confirm", self.confirmation.run)
+        self._supervisor.start("broadcast-confirm", self.broadcast_acks.run)
         self._supervisor.start("retry", self.retries.run)
         self._supervisor.start("heartbeat-sweep", self.manager.heartbeat.run)
         self._supervisor.start("seats", self.seats.run)
@@ -557,7 +607,19 @@ class MeetingPush:
         while True:
             await self._reread.wait()
             self._reread.clear()
-            await self.manager.reread_all()
+            if await self._refresh_broadcasts():
+                await self.manager.reread_all()
+
+    async def _refresh_broadcasts(self) -> bool:
+        """False：Redis 又不在了，稍后再来。"""
+        try:
+            await self.broadcast_feed.refresh()
+        except MeetingPushError as error:
+            logger.bind(code=error.code).warning("broadcast_log_not_read")
+            if error.temporary:
+                asyncio.get_running_loop().call_later(REREAD_RETRY_S, self._reread.set)
+                return False
+        return True
 
     async def drain(self) -> None:
         """停止服务的前半，次序的道理见 ``docs/operations.md``；之后 ``stop`` 放开其余的。"""
@@ -570,7 +632,9 @@ class MeetingPush:
             await self.consumers.drain()
         await asyncio.gather(self._close_meetings(), self._close_users())
         if role.holds_sockets:
-            await self.confirmation.drain(grace_s)
+            await asyncio.gather(
+                self.confirmation.drain(grace_s), self.broadcast_acks.drain(grace_s)
+            )
 
     async def _close_meetings(self) -> None:
         if self.settings.role.serves_api:

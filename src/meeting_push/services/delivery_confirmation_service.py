@@ -84,7 +84,10 @@ class DeliveryConfirmationService:
         return AckOutcome(len(held) + len(acked), tuple(unknown))
 
     async def _late(self, user_id: int, message_ids: Sequence[str]) -> list[str]:
-        """早已不在信箱、却不是因为确认：失败或过期之后才来的确认，仍然算数。"""
+        """早已不在信箱、却不是因为确认：失败、过期、被挤出之后才来的确认，仍然算数。
+
+        确认总是先记进状态再移出信箱，所以没有状态的就是没有确认过；再记一次也无害。
+        """
         key = self._redis.keys.delivery_status
         states = await self._redis.lean.execute_many(
             [("HGET", key(message_id), f"u:{user_id}") for message_id in message_ids]
@@ -92,7 +95,7 @@ class DeliveryConfirmationService:
         return [
             message_id
             for message_id, state in zip(message_ids, states, strict=True)
-            if state is not None and not state.startswith(b"delivered")
+            if state is None or not state.startswith(b"delivered")
         ]
 
     async def open_status(self, batch: Sequence[tuple[Message, Sequence[int]]]) -> None:
