@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Collection
+from functools import partial
 from typing import Final
 
 from fastapi import APIRouter, FastAPI
@@ -37,6 +38,7 @@ from .redis.keys import Keys
 from .redis.meeting_bus import MeetingBus
 from .redis.outcomes import Outcomes
 from .redis.subscriber import Subscriber
+from .repeated_warning import RepeatedWarning
 from .router.auth_manage import auth_router, revocation_router, ticket_router
 from .router.body_limit import BodyLimit
 from .router.broadcast_manage import broadcast_router
@@ -244,7 +246,7 @@ class MeetingPush:
             publisher=self.publisher,
         )
         self.consumers = ConsumerPool(
-            lambda index: self._consumer(index, settings),
+            partial(self._consumer, settings, RepeatedWarning("consumer_waits")),
             self.queue,
             least=settings.consumer_tasks,
             most=settings.consumer_tasks_max,
@@ -335,7 +337,7 @@ class MeetingPush:
             self.redis, self.failures.fail, interval_s=settings.relay_interval_s
         )
 
-    def _consumer(self, index: int, settings: Settings) -> MessageConsumer:
+    def _consumer(self, settings: Settings, waits: RepeatedWarning, index: int) -> MessageConsumer:
         return MessageConsumer(
             f"{self.node_id}-{index}",
             self.queue,
@@ -343,6 +345,7 @@ class MeetingPush:
             batch_entries=settings.consumer_batch_entries,
             block_ms=settings.consumer_block_ms,
             claim_every_ms=settings.claim_idle_ms // 2,
+            waits=waits,
         )
 
     def _edge(self, settings: Settings) -> None:

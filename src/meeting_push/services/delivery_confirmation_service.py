@@ -17,6 +17,7 @@ from ..clock import Clock, now_ms
 from ..errors import InvalidInputError, MeetingPushError, NotFoundError
 from ..model import Ack, AckOutcome, DeliveryStatus, Message
 from ..redis.scripts import Script
+from ..repeated_warning import RepeatedWarning
 from ..storage.recipients import DeliveredRow, RecipientRepository
 from ..storage.reports import DeliveryReports
 from ..storage.rows import DeliveryCounts, FailedDelivery, RecipientPage
@@ -60,6 +61,7 @@ class DeliveryConfirmationService:
         self._rows: list[DeliveredRow] = []
         #: 已记进 Redis、等 SQL 也记下才发的回执（见 confirm.lua 的返回值）
         self._unsent: list[bytes] = []
+        self._deferred = RepeatedWarning("ack_flush_deferred")
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -139,7 +141,7 @@ class DeliveryConfirmationService:
             await self._recipients.record_delivered(batch)
             await self._mailbox.remove(_by_user(batch))
         except MeetingPushError as error:
-            logger.bind(code=error.code, acks=len(self._rows)).warning("ack_flush_deferred")
+            self._deferred.say(code=error.code, acks=len(self._rows))
             await asyncio.sleep(RETRY_AFTER_S)
             return
         del self._rows[: len(batch)]
