@@ -13,12 +13,17 @@ from uuid import uuid4
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support.acceptance_report import AcceptanceReport
 from tests.support.postgres_server import PostgresServer, find_postgres
 from tests.support.redis_server import RedisServer, find_embedded_redis, find_redis7
 
 # 性质测试不测快慢：机器一忙，输入生成得慢不是失败（快慢归 bench/）
 settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("suite")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(AcceptanceReport())
 
 
 @pytest.fixture(scope="session")
