@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 
-from .monitoring.latency import PushLatency
-from .monitoring.metrics import Sample
-from .services.canary import CanaryStatistics, Hearing
-from .services.control_channel import ControlStatistics
-from .services.device_seats import DeviceSeats
-from .services.eviction_recorder import EvictionRecorder
-from .services.expiry_sweeper import ExpirySweeper
-from .services.message_consumer import ConsumerStatistics
-from .services.online_status_service import PresenceStatistics
-from .services.presence_watch import WatchStatistics
-from .services.retry_service import RetryService
-from .websocket.meeting.statistics import MeetingStatistics
-from .websocket.statistics import EdgeStatistics
+from ..monitoring.latency import PushLatency
+from ..monitoring.metrics import Sample
+from ..services.canary import CanaryStatistics, Hearing
+from ..services.control_channel import ControlStatistics
+from ..services.device_seats import DeviceSeats
+from ..services.eviction_recorder import EvictionRecorder
+from ..services.expiry_sweeper import ExpirySweeper
+from ..services.message_consumer import ConsumerStatistics
+from ..services.online_status_service import PresenceStatistics
+from ..services.presence_watch import WatchStatistics
+from ..services.retry_service import RetryService
+from ..websocket.meeting.statistics import MeetingStatistics
+from ..websocket.statistics import EdgeStatistics
 
 
 def process_samples() -> Iterator[Sample]:
