@@ -40,6 +40,14 @@ def test_every_file_a_page_names_is_where_it_says(page: Path) -> None:
     assert missing == []
 
 
+def test_every_test_a_page_names_exists() -> None:
+    pages = {page.name: page.read_text() for page in ROOT.glob("docs/**/*.md")}
+    named = {name for text in pages.values() for name in re.findall(r"`(test_\w+)`", text)}
+    tests = "\n".join(path.read_text() for path in ROOT.glob("tests/**/*.py"))
+    assert named
+    assert named - set(re.findall(r"def (test_\w+)\(", tests)) == set()
+
+
 @pytest.mark.parametrize("verb", ["accept", "enqueue", "take", "deliver", "push", "ack", "confirm"])
 def test_the_life_of_a_message_has_a_station_for_each_verb(verb: str) -> None:
     text = (ROOT / "docs" / "life-of-a-message.md").read_text()

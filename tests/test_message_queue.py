@@ -204,6 +204,15 @@ async def test_a_missing_consumer_group_is_made_again(
     assert names(await reader.take(10, 0)) == ["A"]
 
 
+async def test_claiming_makes_a_missing_consumer_group_again(
+    queue: MessageQueue, reader: QueueReader, redis: RedisService
+) -> None:
+    await redis.delete(redis.keys.delivery_queue, redis.keys.priority_queue)
+    assert await reader.claim(10) == []
+    await queue.enqueue_message(entry("A"))
+    assert names(await reader.take(10, 0)) == ["A"]
+
+
 async def test_two_readers_of_one_name_share_the_work(queue: MessageQueue) -> None:
     twins = [await queue.open_reader("same") for _ in range(2)]
     await queue.batch_enqueue([entry("A"), entry("B")])

@@ -16,6 +16,7 @@ from ..contracts import AckSink
 from ..errors import MeetingPushError
 from ..model import Ack, AckOutcome, BroadcastEntry
 from ..redis.broadcast_log import BroadcastLog
+from ..repeated_warning import RepeatedWarning
 from ..storage.broadcasts import BroadcastRepository
 from .broadcast_feed import BroadcastFeed
 
@@ -46,6 +47,7 @@ class BroadcastAcks:
         self._flush_s = flush_ms / 1000
         self._rows: list[tuple[int, BroadcastEntry, int]] = []
         self._wake = asyncio.Event()
+        self._deferred = RepeatedWarning("broadcast_ack_flush_deferred")
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -91,9 +93,7 @@ class BroadcastAcks:
             await self._record.record_delivered([(e.message_id, u, at) for u, e, at in batch])
             await self._log.advance([(u, e.broadcast_id, e.previous) for u, e, _ in batch])
         except MeetingPushError as error:
-            logger.bind(code=error.code, acks=len(self._rows)).warning(
-                "broadcast_ack_flush_deferred"
-            )
+            self._deferred.say(code=error.code, acks=len(self._rows))
             await asyncio.sleep(RETRY_AFTER_S)
             return
         del self._rows[: len(batch)]

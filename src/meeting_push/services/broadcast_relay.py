@@ -17,6 +17,7 @@ from ..errors import MeetingPushError
 from ..model import Message
 from ..protocol.frames import encode_tail
 from ..redis.broadcast_log import BroadcastLog
+from ..repeated_warning import RepeatedWarning
 from ..storage.broadcasts import BroadcastRepository
 from .offline_message_queue import OfflineMessageQueue
 
@@ -41,6 +42,7 @@ class BroadcastRelay:
         self._interval_s = interval_s
         self._clock = clock
         self._wake = asyncio.Event()
+        self._deferred = RepeatedWarning("broadcast_deferred")
 
     def wake(self) -> None:
         """刚提交了一条：马上扫，不等间隔。"""
@@ -51,7 +53,7 @@ class BroadcastRelay:
             try:
                 await self.sweep()
             except MeetingPushError as error:
-                logger.bind(code=error.code).warning("broadcast_deferred")
+                self._deferred.say(code=error.code)
             await self._pause()
 
     async def _pause(self) -> None:

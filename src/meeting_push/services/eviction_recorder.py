@@ -13,6 +13,7 @@ from typing import Final
 from loguru import logger
 
 from ..errors import MeetingPushError
+from ..repeated_warning import RepeatedWarning
 from .redis_service import RedisService
 
 EVICTED: Final = "mailbox_evicted"
@@ -29,6 +30,7 @@ class EvictionRecorder:
         self._redis = redis
         self._record_failed = record_failed
         self._interval_s = interval_s
+        self._deferred = RepeatedWarning("evictions_deferred")
         #: 本进程记下的条数。
         self.evicted = 0
 
@@ -37,7 +39,7 @@ class EvictionRecorder:
             try:
                 await self.sweep()
             except MeetingPushError as error:
-                logger.bind(code=error.code).warning("evictions_deferred")
+                self._deferred.say(code=error.code)
             await asyncio.sleep(self._interval_s)
 
     async def sweep(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -55,17 +55,9 @@ class QueueReader:
         await self._connection.close()
 
     async def take(self, count: int, timeout: float = 30) -> list[Taken]:
-        """取至多 ``count`` 项，优先队列在前；都空才阻塞，至多 ``timeout`` 秒。
-
-        消费组不见了（FLUSHALL、切换）就重建，这一次什么也取不到。
-        """
+        """取至多 ``count`` 项，优先队列在前；都空才阻塞，至多 ``timeout`` 秒。"""
         if not self._surplus:
-            try:
-                self._surplus = await self._read_all(count, int(timeout * 1000))
-            except MeetingPushError as error:
-                if "NOGROUP" not in error.message:
-                    raise
-                await self.create_groups()
+            self._surplus = await self._in_group(self._read_all(count, int(timeout * 1000)))
         taken, self._surplus = self._surplus[:count], self._surplus[count:]
         return taken
 
@@ -84,6 +76,16 @@ class QueueReader:
             except MeetingPushError as error:
                 if "BUSYGROUP" not in error.message:
                     raise
+
+    async def _in_group(self, work: Awaitable[list[Taken]]) -> list[Taken]:
+        """消费组不见了（FLUSHALL、切换）就重建，这一次什么也取不到。"""
+        try:
+            return await work
+        except MeetingPushError as error:
+            if "NOGROUP" not in error.message:
+                raise
+            await self.create_groups()
+            return []
 
     # ── 取 ──────────────────────────────────────────────────────────────────
 
@@ -125,6 +127,9 @@ class QueueReader:
 
     async def claim(self, count: int) -> list[Taken]:
         """认领别人（或先前的自己）取走后超过 ``claim_idle_ms`` 没有了结的；毒条目直接进死信。"""
+        return await self._in_group(self._claim_all(count))
+
+    async def _claim_all(self, count: int) -> list[Taken]:
         taken: list[Taken] = []
         for queue in (*self._priority, *self._delivery):
             taken += await self._claim(queue, count)
