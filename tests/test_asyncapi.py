@@ -105,6 +105,14 @@ def test_a_new_message_has_the_fields_of_the_code() -> None:
     assert set(documented["required"]) == documented["properties"].keys()
 
 
+def test_a_broadcast_has_the_fields_of_the_code() -> None:
+    schema = asyncapi.expanded(asyncapi.resolve("#/components/schemas/BroadcastMessage"))
+    tail = b'"message_id":"m"}'
+    head = msgspec.json.decode(frames.broadcast_message(2, 1, tail)).keys() - {"message_id"}
+    assert schema["properties"].keys() == head | set(frames.NewMessageTail.__struct_fields__)
+    assert set(schema["required"]) == schema["properties"].keys()
+
+
 def test_a_foreign_message_has_the_fields_and_limits_of_the_code() -> None:
     documented = asyncapi.expanded(asyncapi.resolve("#/components/schemas/ForeignMessage"))
     assert fields(documented, LIMITS) == fields(code_schema(ForeignMessage), LIMITS)

@@ -323,7 +323,7 @@ async def test_without_a_secret_no_token_can_be_issued() -> None:
         {"jwt_algorithms": ("EdDSA",), "jwt_public_key": RSA_PEM.decode()},
         {"jwt_algorithms": ("RS256",), "jwt_jwks_url": "file:///etc/passwd"},
     ],
-    ids=str,
+    ids=["none given", "none", "HS999", "no key", "no PEM", "EC with RSA", "Ed with RSA", "file"],
 )
 def test_keys_that_can_not_work_are_refused_at_the_start(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError):

@@ -56,6 +56,14 @@ TINY: dict[str, LoadPlan] = {
     "unicast": msgspec.structs.replace(
         PROFILES["unicast"], sockets=20, rate_per_s=200, step_s=0.5, max_steps=2
     ),
+    "durable-batched": msgspec.structs.replace(
+        PROFILES["durable-batched"],
+        sockets=20,
+        accounts=20,
+        seconds=1,
+        calibrate_s=0.5,
+        messages_per_request=5,
+    ),
     "storm": msgspec.structs.replace(
         PROFILES["storm"], sockets=20, bystanders=5, seconds=1, rate_per_s=100, load_processes=1
     ),
@@ -244,6 +252,12 @@ def test_smoke_delivers_and_records_everything(smoke: Path) -> None:
     assert figures["recorded"].value == 100
     assert figures["cpu.server"].value > 0
     assert figures["memory_per_socket"].value > 0
+
+
+def test_durable_counts_sends_up_to_the_recorded_ack(roles: Servers) -> None:
+    figures = by_name(run_on(roles, "x", TINY["durable-batched"], Heading.now(""), steps()))
+    assert 0 < figures["recorded_per_s"].value <= figures["capacity_per_s"].value
+    assert figures["recorded"].value == 100
 
 
 def test_a_report_is_a_page_with_its_plots(smoke: Path) -> None:

@@ -1,17 +1,19 @@
 """各站彼此的承诺（叶子模块）。
 
-``websocket`` 与 ``services`` 互不导入：它们在这里相遇，由 ``app.py`` 用构造函数注入连接。
+``websocket`` 与 ``services`` 互不导入：它们在这里相遇，由 ``assembly/`` 用构造函数注入连接。
 每个协议的说明就是规格：至多一次还是至少一次、原子与否、能否取消、重复调用会怎样。
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from .model import (
     Ack,
     AckOutcome,
+    BroadcastEntry,
+    BroadcastView,
     ConnectionInfo,
     MailboxEntry,
     MailboxView,
@@ -35,6 +37,9 @@ PushObserver = Callable[[bytes, tuple[int, str] | None, int], None]
 
 #: 一条登记的结果：(message_id, 推到了第几次；None = 不必再等)。
 RetrySettled = Callable[[str, int | None], None]
+
+#: 见 ``Broadcasts.arrived``；真正的 ``broadcast_id`` 是毫秒时刻，不会是它。
+BROADCAST_MISSED: Final = 0
 
 
 class TokenVerifier(Protocol):
@@ -94,6 +99,40 @@ class Mailbox(Protocol):
 
     async def load(self, entries: Sequence[MailboxEntry]) -> list[bytes]:
         """按次序取出各条的 ``new_message`` 帧；正文已消失（过期）的略去。"""
+        ...
+
+
+class Broadcasts(Protocol):
+    """耐久的广播：一份共用的日志，每个用户一个游标。由 ``BroadcastFeed`` 实现。
+
+    游标只随确认前进，所以没确认的，他的下一条连接再推（DLV-4）；同一条连接上不推两次由
+    会话负责（``protocol/news.py``）。
+    """
+
+    def arrived(self, payload: bytes) -> int | None:
+        """广播频道上的一帧：它的 ``broadcast_id``；``None`` 表示不在日志里，推一次就算。
+
+        ``BROADCAST_MISSED`` 表示前面漏了：先别推，重读日志之后会连同漏掉的一起补上。
+        同步、不抛出。
+        """
+        ...
+
+    async def open(self, user_id: int) -> BroadcastView:
+        """该用户还没确认的广播。第一次来的用户从此刻的日志末尾算起，没有积压。
+
+        :raises RedisUnavailableError: 稍后再试
+        """
+        ...
+
+    def after(self, broadcast_id: int) -> BroadcastView:
+        """日志里 ``broadcast_id`` 之后的，不论确认与否；给已经打开的连接。"""
+        ...
+
+    async def load(self, entries: Sequence[BroadcastEntry]) -> list[bytes]:
+        """按次序取出各条的帧；正文已消失的略去。
+
+        :raises RedisUnavailableError: 稍后再试
+        """
         ...
 
 

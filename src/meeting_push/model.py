@@ -148,10 +148,20 @@ class MailboxEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class Evicted:
+    """被信箱上限挤出去的：这段 seq 里的 ``count`` 条；其余的早已有了别的结局。"""
+
+    from_seq: int
+    to_seq: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class MailboxView:
     """连接时读到的信箱。
 
     ``entries`` 已按（优先级高者在前，seq 升序）排好；``seq`` 是该用户最新的 seq；
+    ``evicted``、``expired``（seq，升序）是没有确认过、却不在 ``entries`` 里的（DLV-5）；
     ``resumed`` 表示 ``ResumePoint`` 被接受；``resync_reason`` 非空时设备必须用 REST 重取。
     """
 
@@ -160,6 +170,31 @@ class MailboxView:
     entries: tuple[MailboxEntry, ...]
     resumed: bool = False
     resync_reason: Literal["epoch_changed", "too_far_behind"] | None = None
+    evicted: Evicted | None = None
+    expired: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BroadcastEntry:
+    """广播日志里的一条。
+
+    ``broadcast_id`` 是进日志的时刻（毫秒），严格递增；``previous`` 是日志里它前面的一条
+    （可能早已裁掉），没有则 0。
+    """
+
+    broadcast_id: int
+    previous: int
+    message_id: str
+    priority: int
+    expires_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class BroadcastView:
+    """一条连接此刻该补的广播，按日志的次序；``upto`` 是所依据的日志末尾。"""
+
+    entries: tuple[BroadcastEntry, ...]
+    upto: int
 
 
 @dataclass(frozen=True, slots=True)

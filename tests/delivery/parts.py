@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
 from ulid import ULID
 
 from meeting_push.clock import now_ms
-from meeting_push.model import Message, Sender
+from meeting_push.model import Ack, Message, Sender
 from meeting_push.protocol.frames import encode_tail
 from meeting_push.redis.outcomes import Outcomes
 from meeting_push.services.dead_letters import DeadLetters
@@ -118,6 +119,17 @@ class Parts:
         await self.confirmation.open_status([(message, users)])
         await self.mailbox.deliver([delivery(message, users)])
         return message.message_id
+
+    async def ack(self, message_id: str) -> None:
+        """确认，并等它写完。"""
+        self.confirmation.record(USER, [Ack(message_id, 1, self.now, self.now)])
+        await self.written()
+
+    async def written(self) -> None:
+        """登记的确认都写完了。"""
+        writer = asyncio.create_task(self.confirmation.run())
+        await self.confirmation.drain(10)
+        writer.cancel()
 
     async def claim(self, message_id: str, known: int, user_id: int = USER) -> tuple[int, int]:
         [answer] = await self.outcomes.claim([(message_id, user_id, known)], 3, self.now)

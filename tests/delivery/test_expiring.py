@@ -25,10 +25,15 @@ async def test_dlv_1_a_message_nobody_fetched_expires(
         [receipt] = [frame for frame in sender.others if frame["type"] == "receipt"]
         assert (receipt["message_id"], receipt["status"]) == (message_id, "expired")
     await eventually(lambda: mailbox_size(house, bob) == 0)
+    gap = {"type": "gap", "from_seq": 1, "to_seq": 1, "count": 1, "reason": "expired"}
     async with device(server.ws_url(bob.user_id), bob) as phone:
         assert phone.welcome["pending"] == 0
         await phone.round_trip()
-        assert not phone.has_message()
+        assert (phone.has_message(), phone.others) == (False, [gap])
+    position = {"epoch": phone.welcome["epoch"], "last_seq": 1}
+    async with device(server.ws_url(bob.user_id, **position), bob) as phone:
+        await phone.round_trip()
+        assert (phone.welcome["resumed"], phone.others) == (True, [])
 
 
 async def test_an_unacked_push_that_expires_is_expired_not_failed(
@@ -51,6 +56,9 @@ async def test_dlv_4_an_ack_that_comes_after_the_expiry_still_counts(
         await until(server, alice, message_id, "expired")
         await phone.ack(message_id)
         await until(server, alice, message_id, "delivered")
+    async with device(server.ws_url(bob.user_id), bob) as phone:
+        await phone.round_trip()
+        assert phone.others == []
 
 
 async def test_a_delivered_message_does_not_expire(

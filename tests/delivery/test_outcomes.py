@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import msgspec
 import pytest
 
 from meeting_push.errors import MessageExpiredError, NotFoundError
-from meeting_push.model import Ack, QueueEntry
+from meeting_push.model import QueueEntry
 from meeting_push.redis.outcomes import Verdict
 
 from .parts import USER, Parts, delivery
-
-
-async def ack(parts: Parts, message_id: str) -> None:
-    """确认，并等它写完。"""
-    parts.confirmation.record(USER, [Ack(message_id, 1, parts.now, parts.now)])
-    writer = asyncio.create_task(parts.confirmation.run())
-    await parts.confirmation.drain(10)
-    writer.cancel()
-
 
 # ── 认领 ────────────────────────────────────────────────────────────────────
 
@@ -52,7 +41,7 @@ async def test_after_the_last_attempt_a_claim_says_exhausted(parts: Parts) -> No
 
 async def test_what_is_acked_or_expired_can_not_be_claimed(parts: Parts) -> None:
     acked, expired = await parts.deliver(), await parts.deliver()
-    await ack(parts, acked)
+    await parts.ack(acked)
     parts.now += 60_000
     assert (await parts.claim(acked, 0))[0] is Verdict.GONE
     assert (await parts.claim(expired, 0))[0] is Verdict.GONE
@@ -100,7 +89,7 @@ async def test_dlv_4_an_ack_half_recorded_beats_the_failure(parts: Parts) -> Non
 
 async def test_what_is_delivered_does_not_fail(parts: Parts) -> None:
     message_id = await parts.deliver()
-    await ack(parts, message_id)
+    await parts.ack(message_id)
     assert await parts.failures.fail([(message_id, USER)], "no_ack") == 0
     assert await parts.status(message_id) == ("delivered", None)
 
@@ -109,7 +98,7 @@ async def test_dlv_4_a_late_ack_takes_back_the_dead_letter(parts: Parts) -> None
     message_id = await parts.deliver()
     await parts.failures.fail([(message_id, USER)], "no_ack")
     outcome = await parts.confirmation.confirm(USER, [message_id])
-    await ack(parts, message_id)
+    await parts.ack(message_id)
     assert outcome.accepted == 1
     assert await parts.status(message_id) == ("delivered", None)
     assert (await parts.redis_status(message_id), await parts.letters()) == ("delivered", 0)
@@ -202,7 +191,7 @@ async def test_dlv_1_killed_between_the_record_of_an_expiry_and_the_mailbox(part
 
 async def test_only_pending_recipients_expire(parts: Parts) -> None:
     message_id = await parts.deliver(USER, 8, 9)
-    await ack(parts, message_id)
+    await parts.ack(message_id)
     await parts.failures.fail([(message_id, 8)], "no_ack")
     parts.now += 62_000
     assert await parts.expiry.sweep() == 1

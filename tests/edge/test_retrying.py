@@ -73,7 +73,7 @@ async def test_what_others_acked_is_forgotten_once_the_claim_says_so() -> None:
     house.pass_time(62)
     assert sink.settle is not None
     sink.settle(message_id(1), None)
-    assert len(connection.session.late) == 0
+    assert len(connection.session.unacked.late) == 0
 
 
 async def test_a_connection_that_left_hands_over_nothing() -> None:
@@ -93,4 +93,4 @@ async def test_a_late_one_is_acked_by_id_and_by_upto() -> None:
     house.pass_time(62)
     connection.receive(b'{"type":"ack","message_ids":["%s"]}' % message_id(1).encode())
     connection.receive(b'{"type":"ack","upto":2}')
-    assert len(connection.session.late) == 0
+    assert len(connection.session.unacked.late) == 0

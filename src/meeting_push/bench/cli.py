@@ -19,6 +19,7 @@ from .disturbance.cli import meeting_isolation_command, slow_consumer_command
 from .edges import EDGES, ServerSource, run_edges
 from .fuzz.cli import fuzz
 from .load.cli import add_profiles
+from .measured_cli import add_measured
 from .peers.cli import peers
 from .plan import QUICK, EdgesPlan
 from .progress import Steps
@@ -32,6 +33,7 @@ bench_app = typer.Typer(help="Load tests on this machine, with a report.", no_ar
 add_profiles(bench_app)
 bench_app.command()(peers)
 bench_app.command()(fuzz)
+add_measured(bench_app)
 bench_app.command("slow-consumer")(slow_consumer_command)
 bench_app.command("meeting-isolation")(meeting_isolation_command)
 

@@ -5,12 +5,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import statistics
-import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Iterator
-from pathlib import Path
+from collections.abc import Awaitable, Iterator
 from typing import Final
 
 import msgspec
@@ -18,13 +15,11 @@ import uvloop
 from rich.table import Table
 
 from ..model import QueueEntry
-from ..redis.address import RedisAddress
-from ..redis.embedded import EmbeddedRedis
-from ..redis.keys import Keys
 from ..services.message_queue import MessageQueue
 from ..services.redis_service import RedisService
 from .machine import Machine, commit, versions
 from .progress import Steps
+from .redis_child import redis_child, redis_cpu_s
 from .report import Heading
 
 _ROWS: Final = (
@@ -102,24 +97,8 @@ def queue_table(report: QueueReport) -> Table:
     return shown
 
 
-@contextlib.asynccontextmanager
-async def _redis() -> AsyncIterator[RedisService]:
-    with tempfile.TemporaryDirectory(prefix="mp-bench-") as name:
-        server = EmbeddedRedis(Path(name))
-        await server.start()
-        try:
-            service = RedisService(RedisAddress.parse(server.url), Keys())
-            await service.start()
-            try:
-                yield service
-            finally:
-                await service.close()
-        finally:
-            await server.stop()
-
-
 async def _measure(plan: QueuePlan) -> dict[str, QueueFigure]:
-    async with _redis() as redis:
+    async with redis_child() as redis:
         queue = MessageQueue(redis, max_length=plan.entries, starvation_bound=10)
         entries = list(_entries(plan))
         figures = {
@@ -138,23 +117,18 @@ async def _measure(plan: QueuePlan) -> dict[str, QueueFigure]:
 
 async def _timed(redis: RedisService, entries: int, work: Awaitable[None]) -> QueueFigure:
     redis_before, client_before, started = (
-        await _redis_cpu(redis),
+        await redis_cpu_s(redis),
         time.process_time(),
         time.perf_counter(),
     )
     await work
     elapsed, client = time.perf_counter() - started, time.process_time() - client_before
-    used = await _redis_cpu(redis) - redis_before
+    used = await redis_cpu_s(redis) - redis_before
     return QueueFigure(
         entries_per_s=entries / elapsed,
         client_us=client / entries * 1e6,
         redis_us=used / entries * 1e6,
     )
-
-
-async def _redis_cpu(redis: RedisService) -> float:
-    info = await redis.client.info("cpu")
-    return float(info["used_cpu_user"]) + float(info["used_cpu_sys"])
 
 
 def _entries(plan: QueuePlan) -> Iterator[QueueEntry]:

@@ -43,6 +43,21 @@ def memory_use(pid: int) -> MemoryUse:
     return MemoryUse(pss=kilobytes["Pss"] * 1024, rss=kilobytes["Rss"] * 1024)
 
 
+def peak_memory(pid: int) -> int:
+    """RSS 的最高点，字节；从上一次 ``reset_peak_memory`` 起。内核自己记着，不必一次次去看。"""
+    for line in _read(pid, "status").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise BenchError(f"process {pid} has no memory to measure")
+
+
+def reset_peak_memory(pid: int) -> None:
+    try:
+        Path(f"/proc/{pid}/clear_refs").write_text("5")
+    except OSError as error:
+        raise BenchError(f"process {pid} can not be measured: {error.strerror}") from None
+
+
 def _read(pid: int, name: str) -> str:
     try:
         return Path(f"/proc/{pid}/{name}").read_text()

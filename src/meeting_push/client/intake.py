@@ -101,7 +101,7 @@ class Intake:
         """应用处理完了（或早已处理过）：记账、等着送确认。幂等。"""
         self._in_hand.discard(message.message_id)
         self._applied.applied(message.message_id, message.seq, message.epoch)
-        if message.seq is not None:
+        if message.seq is not None or message.broadcast_id is not None:
             self.acks.add(message.message_id)
         self._mark()
 

@@ -13,11 +13,13 @@ from .wire import NewMessage
 class ReceivedMessage(NewMessageTail, frozen=True, kw_only=True, eq=False):
     """contract 里 ``new_message`` 的全部字段，不可变。
 
-    ``attempt`` 大于 0 表示服务器重推；``seq`` 为 None 是瞬时消息。
+    ``attempt`` 大于 0 表示服务器重推；广播没有 ``seq``，有 ``broadcast_id``；两者都是 None 的
+    是瞬时消息。
     ``epoch`` 是收到时的代，与 ``seq`` 一起才有意义。
     """
 
     seq: int | None
+    broadcast_id: int | None
     attempt: int
     epoch: str | None
     settle: Callable[[ReceivedMessage], None]
@@ -27,8 +29,10 @@ class ReceivedMessage(NewMessageTail, frozen=True, kw_only=True, eq=False):
         self.settle(self)
 
     def to_json(self) -> str:
-        """一行 JSON，字段同 contract 的 ``new_message``。"""
+        """一行 JSON，字段同 contract 的 ``new_message``；``broadcast_id`` 只有广播才有。"""
         fields = {name: getattr(self, name) for name in NewMessage.__struct_fields__}
+        if self.broadcast_id is None:
+            del fields["broadcast_id"]
         return msgspec.json.encode(fields).decode()
 
     def __repr__(self) -> str:
@@ -50,6 +54,7 @@ def received(
         expires_at=frame.expires_at,
         data=frame.data,
         seq=frame.seq,
+        broadcast_id=frame.broadcast_id,
         attempt=frame.attempt,
         epoch=epoch,
         settle=settle,

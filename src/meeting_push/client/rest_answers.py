@@ -42,11 +42,14 @@ class InboxPage(Struct, frozen=True):
 
 
 class DeliveryReport(Struct, frozen=True):
-    """一条消息的投递状态：各状态人数与一页收件人。"""
+    """一条消息的投递状态：各状态人数与一页收件人。
+
+    广播的总人数不得而知：``total``、``pending`` 为 None，``recipients`` 为空。
+    """
 
     message_id: str
-    total: int
-    pending: int
+    total: int | None
+    pending: int | None
     delivered: int
     failed: int
     expired: int

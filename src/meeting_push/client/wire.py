@@ -12,9 +12,10 @@ from ..protocol import frames
 class NewMessage(
     frames.NewMessageTail, frozen=True, kw_only=True, tag_field="type", tag="new_message"
 ):
-    """``new_message``；没有 seq 的是瞬时消息：不落信箱，也不必确认。"""
+    """``new_message``；没有 seq 也没有 broadcast_id 的是瞬时消息：不落信箱，也不必确认。"""
 
     seq: int | None = None
+    broadcast_id: int | None = None
     attempt: int = 0
 
 

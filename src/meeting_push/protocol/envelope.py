@@ -17,6 +17,8 @@ from .frames import Gap, Notice, Presence, ReadSync, Receipt, Resync, peek
 
 #: 一帧 ``new_message`` 的身份：(seq, message_id)。
 FrameKey = tuple[int, str]
+#: 一帧怎么记账：有 seq 的按 seq；耐久的广播按 ``broadcast_id``；None 是瞬时的，不记。
+PushKey = FrameKey | int | None
 
 _MAX_SEQ: Final = 2**53
 

@@ -33,6 +33,8 @@ BATCH_MAX_BYTES: Final = 256 * 1024
 
 _HEAD: Final = b'{"type":"new_message","seq":'
 _ATTEMPT: Final = b',"attempt":'
+_BROADCAST_HEAD: Final = b'{"type":"new_message","broadcast_id":'
+_PREVIOUS: Final = b',"broadcast_prev":'
 _match_head: Final = re.compile(
     _HEAD + rb"(\d{1,18})" + _ATTEMPT + rb'\d{1,9},"message_id":"([0-9A-Za-z]{26})"'
 ).match
@@ -191,6 +193,11 @@ def encode_tail(message: Message) -> bytes:
 def new_message(seq: int, attempt: int, tail: bytes) -> bytes:
     """拼出一帧 ``new_message``；Lua 里的拼法必须与此一致（``redis/lua/deliver.lua``）。"""
     return b"%b%d%b%d,%b" % (_HEAD, seq, _ATTEMPT, attempt, tail)
+
+
+def broadcast_message(broadcast_id: int, previous: int, tail: bytes) -> bytes:
+    """拼出一帧广播的 ``new_message``：没有 seq；``redis/lua/broadcast.lua`` 的拼法必须与此一致。"""
+    return b"%b%d%b%d%b0,%b" % (_BROADCAST_HEAD, broadcast_id, _PREVIOUS, previous, _ATTEMPT, tail)
 
 
 def peek(frame: bytes) -> tuple[int, str] | None:

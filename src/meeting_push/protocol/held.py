@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from .envelope import FrameKey
+from .envelope import PushKey
 
-_Held = tuple[int, bytes, FrameKey | None]
+_Held = tuple[int, bytes, PushKey]
 
 
 class HeldFrames:
@@ -14,13 +14,13 @@ class HeldFrames:
         self._frames: list[_Held] = []
         self._size = 0
 
-    def add(self, frame: bytes, key: FrameKey | None, max_bytes: int) -> bool:
+    def add(self, frame: bytes, key: PushKey, max_bytes: int) -> bool:
         """收下则 True；满了则 False，什么也不变。"""
         size = self._size + len(frame)
         if size > max_bytes:
             return False
         # 没有 seq 的跟在它前面那一帧之后
-        order = key[0] if key is not None else (self._frames[-1][0] if self._frames else 0)
+        order = key[0] if isinstance(key, tuple) else (self._frames[-1][0] if self._frames else 0)
         self._frames.append((order, frame, key))
         self._size = size
         return True

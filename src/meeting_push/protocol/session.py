@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum
-from itertools import islice
 from typing import Final
 
 from ..errors import BadFrameError
@@ -34,7 +33,7 @@ from .commands import (
     Unwatch,
     Watch,
 )
-from .envelope import FrameKey
+from .envelope import FrameKey, PushKey
 from .frames import (
     AckFrame,
     Error,
@@ -56,10 +55,12 @@ from .frames import (
     peek_attempt,
     peek_request_id,
 )
+from .gaps import gaps
 from .held import HeldFrames
 from .limits import Limits
-from .retry import Fresh, RetryLadder
+from .news import News
 from .sent import SentSeqs
+from .unacked import Unacked
 
 #: 令牌到期前多久提醒。
 EXPIRY_NOTICE_MS: Final = 60_000
@@ -91,13 +92,14 @@ class Session:
         "_held",
         "_limits",
         "_sent",
+        "_told",
         "_warned",
         "connection_id",
         "epoch",
         "last_heartbeat",
-        "late",
         "missed",
         "newest",
+        "news",
         "phase",
         "token_expires_at",
         "unacked",
@@ -112,14 +114,15 @@ class Session:
         #: 所知的该用户最新 seq。
         self.newest = 0
         self.last_heartbeat = now
+        self.news = News()
         self.token_expires_at: int | None = None
         #: 暂存满了或有人要求重读：这一轮补发完后还要再读一次信箱。
         self.missed = False
         self._limits = limits
         self._sent = SentSeqs()
-        #: 推过一次而未确认的；等得太久的由 ``late.overdue`` 移进 ``late``。
-        self.unacked: Fresh = {}
-        self.late = RetryLadder(limits.retry_delays_ms, limits.max_unacked)
+        #: 到它为止的洞都宣告过了：补发途中会读几次信箱，一个洞只说一次。
+        self._told = 0
+        self.unacked = Unacked(limits)
         self._held: HeldFrames | None = None
         self._warned = False
         self._bad: list[int] | None = None
@@ -150,7 +153,7 @@ class Session:
             pending=len(view.entries),
             server_time=now,
         )
-        return [encode(frame), *self._resync(view.resync_reason)]
+        return [encode(frame), *self._resync(view.resync_reason), *self._gaps(view)]
 
     def reread(self, view: MailboxView) -> list[bytes]:
         """补发途中又读了一次信箱；epoch 变了（Redis 丢过数据）就从头记账并告知。"""
@@ -158,11 +161,15 @@ class Session:
         changed = view.epoch != self.epoch
         self.newest = view.seq if changed else max(self.newest, view.seq)
         if not changed:
-            return []
+            return self._gaps(view)
         self.epoch = view.epoch
-        self._sent = SentSeqs()
-        self._forget_unacked()  # 旧 epoch 的 seq 不可再用于 upto；按 id 的确认走核实
+        self._sent, self._told = SentSeqs(), view.seq
+        self.unacked.clear()  # 旧 epoch 的 seq 不可再用于 upto；按 id 的确认走核实
         return self._resync("epoch_changed")
+
+    def _gaps(self, view: MailboxView) -> list[bytes]:
+        told, self._told = self._told, view.seq
+        return [encode(gap) for gap in gaps(view, told, self._sent)]
 
     def _resync(self, reason: str | None) -> list[bytes]:
         if reason is None:
@@ -202,17 +209,17 @@ class Session:
         return [
             frame
             for _, frame, key in (held.take() if held is not None else ())
-            if key is None or self._account(frame, key, now)
+            if self._fresh(frame, key, now)
         ]
 
     # ── 推 ────────────────────────────────────────────────────────────────
 
-    def push(self, frame: bytes, key: FrameKey | None, now: int) -> Pushed:
+    def push(self, frame: bytes, key: PushKey, now: int) -> Pushed:
         """一帧实时帧怎么办；``key`` 由 ``envelope.frame_key`` 对所有设备只取一次。"""
         if self.phase is not Phase.LIVE:
             return self._hold(frame, key)
-        if key is None:
-            return Pushed.SEND
+        if not isinstance(key, tuple):
+            return Pushed.SEND if self._fresh(frame, key, now) else Pushed.DUPLICATE
         seq = key[0]
         sent = self._sent
         if seq == sent.floor + 1 and sent.above is None:  # 常态，不必再查重
@@ -226,6 +233,14 @@ class Session:
             return Pushed.HOLE
         return Pushed.SEND if self._account(frame, key, now) else Pushed.DUPLICATE
 
+    def _fresh(self, frame: bytes, key: PushKey, now: int) -> bool:
+        """还没推过，现在就该推：记账。"""
+        if key is None:
+            return True
+        if isinstance(key, tuple):
+            return self._account(frame, key, now)
+        return self.news.fresh(key)
+
     def _account(self, frame: bytes, key: FrameKey, now: int) -> bool:
         """记账；推过的只有重试（attempt > 0）才可再推。"""
         if self._sent.add(key[0]):
@@ -233,27 +248,15 @@ class Session:
             return True
         attempt = peek_attempt(frame)
         if attempt:
-            seq, message_id = key
-            self.unacked.pop(message_id, None)
-            self.late.put(message_id, attempt, (seq, now), now)
+            self.unacked.pushed_again(key, attempt, now)
         return attempt > 0
 
     def _remember(self, key: FrameKey, now: int) -> None:
-        seq, message_id = key
-        unacked = self.unacked
-        unacked[message_id] = (seq, now)
-        if len(unacked) > self._limits.max_unacked:
-            self._forget_oldest()
-        if seq > self.newest:
-            self.newest = seq
+        self.unacked.pushed(key, now)
+        if key[0] > self.newest:
+            self.newest = key[0]
 
-    def _forget_oldest(self) -> None:
-        """一次忘掉十六分之一：从 dict 头上逐个删要反复跨过空槽。"""
-        count = self._limits.max_unacked // 16 + 1
-        for message_id in tuple(islice(self.unacked, count)):
-            del self.unacked[message_id]
-
-    def _hold(self, frame: bytes, key: FrameKey | None) -> Pushed:
+    def _hold(self, frame: bytes, key: PushKey) -> Pushed:
         if self.phase is Phase.CLOSED:
             return Pushed.CLOSED
         if self._held is None:
@@ -311,25 +314,14 @@ class Session:
         acks: list[Ack] = []
         unverified: list[str] = []
         for message_id in dict.fromkeys(frame.message_ids):
-            pushed = self.unacked.pop(message_id, None) or self.late.pop(message_id)
+            pushed = self.unacked.take(message_id)
             if pushed is None:
                 unverified.append(message_id)
             else:
                 acks.append(Ack(message_id, *pushed, now))
         if frame.upto is not None:
-            acks += self._ack_upto(frame.upto, now)
+            acks += [Ack(*each, now) for each in self.unacked.take_upto(frame.upto)]
         return Acked(acks, unverified, frame.request_id)
-
-    def _ack_upto(self, upto: int, now: int) -> list[Ack]:
-        """恰是这条连接上推过的、seq 不超过 ``upto`` 的；紧急的可能先到，所以逐个看。"""
-        covered = [
-            Ack(message_id, seq, sent_at, now)
-            for message_id, (seq, sent_at) in self.unacked.items()
-            if seq <= upto
-        ]
-        for ack in covered:
-            del self.unacked[ack.message_id]
-        return covered + [Ack(*late, now) for late in self.late.pop_upto(upto)]
 
     def _request(
         self, frame: StatusFrame | ReadFrame | RefreshTokenFrame | WatchFrame | UnwatchFrame
@@ -387,14 +379,14 @@ class Session:
 
     def unanswered(self, now: int) -> Unanswered | None:
         """推了太久还没有确认的。"""
-        overdue = self.late.overdue(self.unacked, now)
+        overdue = self.unacked.overdue(now)
         return Unanswered(overdue) if overdue else None
 
     def next_tick(self, now: int) -> int:
         """最早何时需要再 ``tick``、再问 ``unanswered``。"""
         due = min(
             self.last_heartbeat + self._limits.heartbeat_timeout_ms + 1,
-            self.late.next_overdue(self.unacked, now),
+            self.unacked.next_overdue(now),
         )
         if self.token_expires_at is None:
             return due
@@ -404,12 +396,8 @@ class Session:
     def close(self) -> None:
         """结束；幂等。账目随之丢弃：未确认的仍在信箱里。"""
         self.phase = Phase.CLOSED
-        self._forget_unacked()
+        self.unacked.clear()
         self._held = None
-
-    def _forget_unacked(self) -> None:
-        self.unacked = {}
-        self.late.clear()
 
     def _require(self, phase: Phase) -> None:
         if self.phase is not phase:

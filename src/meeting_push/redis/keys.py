@@ -55,6 +55,13 @@ class Keys:
     def user_seq(self, user_id: int) -> str:
         return f"{self.prefix}user_seq:{{{user_id}}}"
 
+    def expired_messages(self, user_id: int) -> str:
+        """过期了还没确认的（墓碑；见 ``expire.lua``）。"""
+        return f"{self.prefix}expired_messages:{{{user_id}}}"
+
+    def broadcast_cursor(self, user_id: int) -> str:
+        return f"{self.prefix}broadcast_cursor:{{{user_id}}}"
+
     # 每条消息
     def message_body(self, message_id: str) -> str:
         return f"{self.prefix}message_body:{message_id}"
@@ -93,8 +100,18 @@ class Keys:
         return f"{self.prefix}delivery_generation"
 
     @property
+    def mailbox_evictions(self) -> str:
+        """被信箱上限挤出去、还没记进 SQL 的（流；见 ``deliver.lua``）。"""
+        return f"{self.prefix}mailbox_evictions"
+
+    @property
     def broadcast_log(self) -> str:
         return f"{self.prefix}broadcast_log"
+
+    @property
+    def broadcast_ids(self) -> str:
+        """日志里有哪些消息；hash tag 恰是日志的整个键名，所以与它同槽。"""
+        return f"{{{self.broadcast_log}}}:ids"
 
     def meeting_online(self, meeting_id: str) -> str:
         return f"{self.prefix}meeting_online:{{{meeting_id}}}"

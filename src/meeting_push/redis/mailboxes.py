@@ -24,6 +24,8 @@ _RESYNC: Final[dict[bytes, ResyncReason]] = {
     b"too_far_behind": "too_far_behind",
 }
 
+#: 一个用户至多记住这么多条过期而没确认的；更早的不再逐条说。
+MAX_TOMBSTONES: Final = 1_000
 #: 一次 Lua 调用里至多这么多个收件人：实测约 2 ms，再大就会推迟别人的命令。
 CALL_RECIPIENTS: Final = 200
 
@@ -59,8 +61,20 @@ class MailboxLimits:
     seq_ttl_ms: int
 
 
+class Evicted(NamedTuple):
+    """被上限挤出信箱的：seq 的范围、几条、最近一次的时刻。"""
+
+    from_seq: int
+    to_seq: int
+    how_many: int
+    at: int
+
+
 class OpenedMailbox(NamedTuple):
-    """``mailbox``、``log`` 是 (message_id, seq)，按 seq 升序；``log`` 只在 ``resumed`` 时非空。"""
+    """``mailbox``、``log`` 是 (message_id, seq)，按 seq 升序；``log`` 只在 ``resumed`` 时非空。
+
+    ``expired`` 是过期了还没确认的 seq，升序；``resumed`` 时空着：那些日志里都有。
+    """
 
     epoch: str
     seq: int
@@ -68,6 +82,8 @@ class OpenedMailbox(NamedTuple):
     resync_reason: ResyncReason | None
     mailbox: list[tuple[str, int]]
     log: list[tuple[str, int]]
+    evicted: Evicted | None
+    expired: list[int]
 
 
 class Mailboxes:
@@ -104,9 +120,12 @@ class Mailboxes:
     async def open(self, user_id: int, resume: ResumePoint | None) -> OpenedMailbox:
         """一次往返读出一切；新用户在此得到 epoch。"""
         keys = self._keys
-        epoch, seq, verdict, mailbox, log = await _open.run(
+        epoch, seq, verdict, mailbox, log, evicted, expired = await _open.run(
             self._lean,
-            (keys.user_seq(user_id), keys.mailbox(user_id), keys.message_log(user_id)),
+            (
+                *(keys.user_seq(user_id), keys.mailbox(user_id)),
+                *(keys.message_log(user_id), keys.expired_messages(user_id)),
+            ),
             (
                 *(self._fresh_epoch(), self._limits.seq_ttl_ms),
                 *((resume.epoch, resume.last_seq) if resume is not None else ("", 0)),
@@ -119,6 +138,8 @@ class Mailboxes:
             resync_reason=_RESYNC.get(verdict),
             mailbox=_id_seq_pairs(mailbox),
             log=_id_seq_pairs(log),
+            evicted=Evicted(*map(int, evicted)) if None not in evicted else None,
+            expired=[seq for _, seq in _id_seq_pairs(expired)],
         )
 
     async def entries(self, user_id: int) -> list[tuple[str, int]]:
@@ -134,20 +155,37 @@ class Mailboxes:
         )
         return sum(removed)
 
+    async def bury(self, user_id: int, entries: Sequence[tuple[str, int]]) -> int:
+        """把过期的 (message_id, seq) 移出信箱，留下墓碑（同 ``expire.lua``）；返回条数。幂等。"""
+        keys = self._keys
+        graves = keys.expired_messages(user_id)
+        scores = [value for message_id, seq in entries for value in (seq, message_id)]
+        *_, removed = await self._lean.execute_many(
+            [
+                ("ZADD", graves, *scores),
+                ("ZREMRANGEBYRANK", graves, 0, -MAX_TOMBSTONES - 1),
+                ("PEXPIRE", graves, self._limits.ttl_ms),
+                ("ZREM", keys.mailbox(user_id), *(message_id for message_id, _ in entries)),
+            ]
+        )
+        return int(removed)
+
     async def membership(
         self, user_id: int, message_ids: Sequence[str]
     ) -> tuple[list[bool], list[bool]]:
-        """各 id 在不在信箱、在不在日志，次序不变。"""
+        """各 id 在不在信箱、在不在日志（或墓碑里），次序不变。"""
         if not message_ids:
             return [], []
         keys = self._keys
-        held, logged = await self._lean.execute_many(
+        held, logged, expired = await self._lean.execute_many(
             [
                 ("ZMSCORE", keys.mailbox(user_id), *message_ids),
                 ("ZMSCORE", keys.message_log(user_id), *message_ids),
+                ("ZMSCORE", keys.expired_messages(user_id), *message_ids),
             ]
         )
-        return [score is not None for score in held], [score is not None for score in logged]
+        known = zip(logged, expired, strict=True)
+        return [score is not None for score in held], [pair != (None, None) for pair in known]
 
     async def clear(self, user_id: int) -> int:
         """清空信箱（日志与 seq 不动），返回清掉了几条。"""

@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 from .keys import Keys
 from .lean import LeanConnection
 from .link import Argument
+from .mailboxes import MAX_TOMBSTONES
 from .scripts import Script
 
 _retry: Final = Script("retry")
@@ -37,12 +38,12 @@ class Claimed(NamedTuple):
 
 
 class Outcomes:
-    """``status_ttl_ms`` 是状态哈希万一要新建时的寿命。"""
+    """``ttl_ms`` 是消息的最长寿命：墓碑活这么久，状态哈希万一要新建时也是。"""
 
-    def __init__(self, lean: LeanConnection, keys: Keys, status_ttl_ms: int) -> None:
+    def __init__(self, lean: LeanConnection, keys: Keys, ttl_ms: int) -> None:
         self._lean = lean
         self._prefix = keys.prefix
-        self._ttl_ms = status_ttl_ms
+        self._ttl_ms = ttl_ms
 
     async def claim(
         self, rows: Sequence[tuple[str, int, int]], max_attempts: int, now: int
@@ -62,8 +63,8 @@ class Outcomes:
         return sum(await self._run(_requeue, [now, self._ttl_ms], rows))
 
     async def expire(self, rows: Sequence[tuple[str, int, int]]) -> None:
-        """(message_id, user_id, 过期时刻) 过期了。"""
-        await self._run(_expire, [], rows)
+        """(message_id, user_id, 过期时刻) 过期了：移出信箱，没确认过的留下墓碑。"""
+        await self._run(_expire, [self._ttl_ms, MAX_TOMBSTONES], rows)
 
     async def _run(
         self, script: Script, head: Sequence[Argument], rows: Sequence[Row]

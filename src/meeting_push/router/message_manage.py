@@ -11,6 +11,7 @@ from fastapi import APIRouter, Depends, Header, Path, Query, status
 
 from ..errors import PayloadTooLargeError
 from ..model import Principal, Sender
+from ..services.broadcast_service import BroadcastService
 from ..services.delivery_confirmation_service import DeliveryConfirmationService
 from ..services.message_service import MessageService
 from ..websocket.asgi import user_messages_endpoint
@@ -38,6 +39,7 @@ def message_router(
     confirmation: DeliveryConfirmationService,
     current_principal: Callable[..., object],
     *,
+    broadcasts: BroadcastService,
     max_batch_messages: int,
 ) -> APIRouter:
     """``/messages…``；前缀由调用者加。"""
@@ -108,6 +110,8 @@ def message_router(
         limit: Limit = 100,
     ) -> DeliveryOut:
         await service.require_sender(message_id, user)
+        if (acked := await broadcasts.delivered_count(message_id)) is not None:
+            return DeliveryOut.of_broadcast(message_id, acked)
         counts, page = await confirmation.get_message_delivery_status(
             message_id, cursor=int(cursor or 0), limit=limit
         )

@@ -32,6 +32,28 @@ class DraftIn(BaseModel):
         return Draft(recipient_ids=tuple(self.recipient_ids), **fields)
 
 
+class BroadcastIn(BaseModel):
+    """一条发给所有人的消息；没有回执。"""
+
+    model_config = ConfigDict(extra="forbid")
+
+    title: StrictStr
+    content: StrictStr
+    message_type: MessageType = "message"
+    priority: StrictInt = Field(0, description="0…9，不低于 5 为紧急")
+    expires_in_s: StrictInt | None = None
+    deliver_at: StrictInt | None = Field(None, description="预约送达的时刻，毫秒")
+    data: dict[str, Any] | None = Field(None, description="应用自己的 JSON，原样送达")
+
+    def draft(self) -> Draft:
+        return Draft(recipient_ids=(), **self.model_dump())
+
+
+class BroadcastOut(BaseModel):
+    message_id: str
+    created_at: int
+
+
 class BatchIn(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
@@ -143,11 +165,26 @@ class RecipientOut(BaseModel):
 
 
 class DeliveryOut(BaseModel):
+    """广播的总人数不得而知：``total``、``pending`` 为 null，``recipients`` 为空。"""
+
     message_id: str
-    total: int
-    pending: int
+    total: int | None
+    pending: int | None
     delivered: int
     failed: int
     expired: int
     recipients: list[RecipientOut]
     next_cursor: str | None
+
+    @classmethod
+    def of_broadcast(cls, message_id: str, delivered: int) -> DeliveryOut:
+        return cls(
+            message_id=message_id,
+            total=None,
+            pending=None,
+            delivered=delivered,
+            failed=0,
+            expired=0,
+            recipients=[],
+            next_cursor=None,
+        )

@@ -9,6 +9,7 @@ from typing import Final
 from loguru import logger
 
 from ..errors import MeetingPushError, UnavailableError
+from ..repeated_warning import RepeatedWarning
 from ..supervision import SupervisedLoop, Supervisor
 from .message_consumer import ConsumerStatistics, MessageConsumer
 from .message_queue import MessageQueue
@@ -50,6 +51,8 @@ class ConsumerPool:
         self._consumers: list[MessageConsumer] = []  # 造过的都留着：减了再增用回同一个
         self._loops: list[SupervisedLoop] = []
         self._calm = 0
+        self._not_adjusted = RepeatedWarning("pool_not_adjusted")
+        self._not_moved = RepeatedWarning("move_due_failed")
         self._supervisor: Supervisor | None = None
         self._adjusting: SupervisedLoop | None = None
 
@@ -112,7 +115,7 @@ class ConsumerPool:
                 if turn % RETIRE_EVERY == 0:
                     await self._queue.statistics.retire_idle(RETIRE_IDLE_MS)
             except MeetingPushError as error:
-                logger.bind(code=error.code).warning("pool_not_adjusted")
+                self._not_adjusted.say(code=error.code)
             turn += 1
             await asyncio.sleep(ADJUST_EVERY_S)
 
@@ -122,5 +125,5 @@ class ConsumerPool:
                 while await self._queue.move_due():
                     pass
             except MeetingPushError as error:
-                logger.bind(code=error.code).warning("move_due_failed")
+                self._not_moved.say(code=error.code)
             await asyncio.sleep(MOVE_EVERY_S)

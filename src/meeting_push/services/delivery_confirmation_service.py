@@ -17,6 +17,7 @@ from ..clock import Clock, now_ms
 from ..errors import InvalidInputError, MeetingPushError, NotFoundError
 from ..model import Ack, AckOutcome, DeliveryStatus, Message
 from ..redis.scripts import Script
+from ..repeated_warning import RepeatedWarning
 from ..storage.recipients import DeliveredRow, RecipientRepository
 from ..storage.reports import DeliveryReports
 from ..storage.rows import DeliveryCounts, FailedDelivery, RecipientPage
@@ -60,6 +61,7 @@ class DeliveryConfirmationService:
         self._rows: list[DeliveredRow] = []
         #: 已记进 Redis、等 SQL 也记下才发的回执（见 confirm.lua 的返回值）
         self._unsent: list[bytes] = []
+        self._deferred = RepeatedWarning("ack_flush_deferred")
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -82,7 +84,10 @@ class DeliveryConfirmationService:
         return AckOutcome(len(held) + len(acked), tuple(unknown))
 
     async def _late(self, user_id: int, message_ids: Sequence[str]) -> list[str]:
-        """早已不在信箱、却不是因为确认：失败或过期之后才来的确认，仍然算数。"""
+        """早已不在信箱、却不是因为确认：失败、过期、被挤出之后才来的确认，仍然算数。
+
+        确认总是先记进状态再移出信箱，所以没有状态的就是没有确认过；再记一次也无害。
+        """
         key = self._redis.keys.delivery_status
         states = await self._redis.lean.execute_many(
             [("HGET", key(message_id), f"u:{user_id}") for message_id in message_ids]
@@ -90,7 +95,7 @@ class DeliveryConfirmationService:
         return [
             message_id
             for message_id, state in zip(message_ids, states, strict=True)
-            if state is not None and not state.startswith(b"delivered")
+            if state is None or not state.startswith(b"delivered")
         ]
 
     async def open_status(self, batch: Sequence[tuple[Message, Sequence[int]]]) -> None:
@@ -136,7 +141,7 @@ class DeliveryConfirmationService:
             await self._recipients.record_delivered(batch)
             await self._mailbox.remove(_by_user(batch))
         except MeetingPushError as error:
-            logger.bind(code=error.code, acks=len(self._rows)).warning("ack_flush_deferred")
+            self._deferred.say(code=error.code, acks=len(self._rows))
             await asyncio.sleep(RETRY_AFTER_S)
             return
         del self._rows[: len(batch)]

@@ -45,6 +45,11 @@ class DraftRules:
         """
         recipients = tuple(dict.fromkeys(draft.recipient_ids))
         self._check_recipients(recipients)
+        self.check_message(draft, now)
+        return replace(draft, recipient_ids=recipients)
+
+    def check_message(self, draft: Draft, now: int) -> None:
+        """同 ``check``，不看收件人（广播没有）。"""
         self._check_text(draft)
         self._check_data(draft)
         self._check_times(draft, now)
@@ -52,7 +57,6 @@ class DraftRules:
             raise InvalidInputError("message_type: must be message, notification or system")
         if not MIN_PRIORITY <= draft.priority <= MAX_PRIORITY:
             raise InvalidInputError("priority: must be from 0 to 9")
-        return replace(draft, recipient_ids=recipients)
 
     def _check_recipients(self, recipients: tuple[int, ...]) -> None:
         if not recipients:

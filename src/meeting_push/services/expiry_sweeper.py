@@ -16,6 +16,7 @@ from ..clock import Clock, now_ms
 from ..errors import MeetingPushError
 from ..model import DeliveryStatus
 from ..redis.outcomes import Outcomes
+from ..repeated_warning import RepeatedWarning
 from ..storage.outcomes import Expirable, OutcomeRepository
 from .dead_letters import DeadLetters
 from .receipts import Receipt, Receipts
@@ -51,6 +52,7 @@ class ExpirySweeper:
         self._node_id = node_id
         self._interval_s = interval_s
         self._clock = clock
+        self._failed = RepeatedWarning("expiry_sweep_failed")
         #: 本进程记下的过期数。
         self.expired = 0
 
@@ -61,7 +63,7 @@ class ExpirySweeper:
                     await self.sweep()
                     await self._dead_letters.drop_expired()
             except MeetingPushError as error:
-                logger.bind(code=error.code).warning("expiry_sweep_failed")
+                self._failed.say(code=error.code)
             await asyncio.sleep(self._interval_s)
 
     async def _my_turn(self) -> bool:

@@ -17,6 +17,7 @@ from loguru import logger
 
 from ..clock import Clock, now_ms
 from ..errors import MeetingPushError
+from ..repeated_warning import RepeatedWarning
 from .message_queue import MessageQueue, Taken
 from .offline_message_queue import Delivery, OfflineMessageQueue
 from .queue_reader import QueueReader
@@ -56,14 +57,17 @@ class MessageConsumer:
         batch_entries: int,
         block_ms: int,
         claim_every_ms: int,
+        waits: RepeatedWarning | None = None,
         clock: Clock = now_ms,
     ) -> None:
+        """:param waits: 等依赖回来时的日志；一个进程里的消费者共用一个"""
         self.name = name
         self._queue = queue
         self._mailbox = mailbox
         self._batch_entries = batch_entries
         self._block_s = block_ms / 1000
         self._claim_every_s = claim_every_ms / 1000
+        self._waits = waits or RepeatedWarning("consumer_waits")
         self._clock = clock
         self._stopping = False
         self._next_claim = 0.0
@@ -170,7 +174,7 @@ class MessageConsumer:
         if not error.temporary:
             raise error
         self._failures += 1
-        logger.bind(consumer=self.name, code=error.code).warning("consumer_waits")
+        self._waits.say(consumer=self.name, code=error.code)
         await asyncio.sleep(RETRY_AFTER_S)
 
     async def _handle(self, taken: Sequence[Taken]) -> None:

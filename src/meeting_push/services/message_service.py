@@ -235,7 +235,7 @@ class MessageService:
     ) -> tuple[list[tuple[Message, Sequence[int]]], list[Accepted]]:
         now = self._clock()
         checked = [self._rules.check(draft, now) for draft in drafts]
-        key = _check_key(idempotency_key)
+        key = check_idempotency_key(idempotency_key)
         await self._check_recipients(checked)
         await self._check_room()
         outgoing = [(self._message(sender, d, now), d.recipient_ids) for d in checked]
@@ -378,7 +378,7 @@ def _answer(earlier: StoredResponse, mine: StoredResponse) -> list[Accepted]:
     return msgspec.json.decode(earlier.response, type=list[Accepted])
 
 
-def _check_key(key: str | None) -> str | None:
+def check_idempotency_key(key: str | None) -> str | None:
     if key is None:
         return None
     if not 1 <= len(key) <= MAX_IDEMPOTENCY_KEY_CHARS or not key.isprintable():

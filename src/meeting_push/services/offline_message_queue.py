@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
@@ -14,10 +14,10 @@ from loguru import logger
 from ..clock import Clock, now_ms
 from ..contracts import BodySource
 from ..errors import UnavailableError
-from ..model import MailboxEntry, MailboxView, Message, ResumePoint
+from ..model import Evicted, MailboxEntry, MailboxView, Message, ResumePoint
 from ..protocol.frames import NewMessageTail, encode_tail, new_message
 from ..redis.bodies import Bodies, Body
-from ..redis.mailboxes import Delivered, Delivery, Mailboxes, MailboxLimits
+from ..redis.mailboxes import Delivered, Delivery, Mailboxes, MailboxLimits, OpenedMailbox
 from ..settings import Settings
 from .redis_service import RedisService
 
@@ -50,7 +50,7 @@ class OfflineMessageQueue:
         *,
         clock: Clock = now_ms,
     ) -> None:
-        ttl_ms = settings.message_ttl_s * 1000
+        ttl_ms = self._ttl_ms = settings.message_ttl_s * 1000
         limits = MailboxLimits(
             mailbox_max_entries=settings.mailbox_max_entries,
             log_max_entries=settings.message_log_max_entries,
@@ -96,7 +96,7 @@ class OfflineMessageQueue:
     async def contains(
         self, user_id: int, message_ids: Sequence[str]
     ) -> tuple[list[str], list[str], list[str]]:
-        """把 id 分成三类：在信箱里的、已确认过的（只在日志里）、这个用户不认识的。"""
+        """把 id 分成三类：在信箱里的、不在了而推过的（只在日志或墓碑里）、这个用户不认识的。"""
         held, logged = await self._mailboxes.membership(user_id, message_ids)
         rows = list(zip(message_ids, held, logged, strict=True))
         return (
@@ -125,13 +125,24 @@ class OfflineMessageQueue:
         # 日志与信箱之并：last_seq 之前的若还在信箱，说明它的确认丢了，再推一次让它再确认
         seqs = dict(opened.log)
         seqs.update(opened.mailbox)
+        entries, gone = await self._entries(user_id, seqs, dict(opened.mailbox))
+        # 续传的设备从日志得到被挤出信箱的，所以那不是它的洞；它应用过的也不是
+        applied = resume.last_seq if opened.resumed and resume is not None else 0
         return MailboxView(
             epoch=opened.epoch,
             seq=opened.seq,
-            entries=tuple(await self._entries(user_id, seqs, dict(opened.mailbox))),
+            entries=tuple(entries),
             resumed=opened.resumed,
             resync_reason=opened.resync_reason,
+            evicted=None if opened.resumed else self._evicted(opened),
+            expired=tuple(sorted({*opened.expired, *(seq for seq in gone if seq > applied)})),
         )
+
+    def _evicted(self, opened: OpenedMailbox) -> Evicted | None:
+        evicted = opened.evicted
+        if evicted is None or evicted.at < self._clock() - self._ttl_ms:
+            return None  # 太旧的墓碑与它的消息一起过期了
+        return Evicted(evicted.from_seq, evicted.to_seq, evicted.how_many)
 
     async def load(self, entries: Sequence[MailboxEntry]) -> list[bytes]:
         tails = await self._bodies.load([entry.message_id for entry in entries])
@@ -143,27 +154,28 @@ class OfflineMessageQueue:
 
     async def _entries(
         self, user_id: int, seqs: dict[str, int], mailbox: dict[str, int]
-    ) -> list[MailboxEntry]:
-        """补上优先级并排序；``mailbox`` 里正文救不回来的移出。"""
+    ) -> tuple[list[MailboxEntry], list[int]]:
+        """补上优先级并排序，以及正文救不回来的 seq；其中在 ``mailbox`` 里的移出，留下墓碑。"""
         ids = list(seqs)
         known = dict(zip(ids, await self._bodies.priorities(ids), strict=True)) if ids else {}
         missing = [message_id for message_id in ids if known[message_id] is None]
-        if missing:
-            await self._recover(user_id, missing, known, mailbox)
+        gone = await self._recover(user_id, missing, known, mailbox) if missing else []
         entries = [
             MailboxEntry(seqs[message_id], message_id, priority)
             for message_id, priority in known.items()
             if priority is not None
         ]
-        return sorted(entries, key=lambda entry: (-entry.priority, entry.seq))
+        entries.sort(key=lambda entry: (-entry.priority, entry.seq))
+        return entries, [seqs[message_id] for message_id in gone]
 
     async def _recover(
         self,
         user_id: int,
         missing: Sequence[str],
         known: dict[str, int | None],
-        mailbox: Iterable[str],
-    ) -> None:
+        mailbox: Mapping[str, int],
+    ) -> list[str]:
+        """补进 ``known``；返回确知救不回来的。"""
         try:
             restored = await self._restore(missing)
         except UnavailableError as error:
@@ -171,13 +183,13 @@ class OfflineMessageQueue:
             logger.bind(user_id=user_id, bodies=len(missing), code=error.code).warning(
                 "message_bodies_not_restored"
             )
-            return
+            return []
         known.update((message_id, priority) for message_id, _, priority, _ in restored)
-        held = set(mailbox)
         gone = [message_id for message_id in missing if known[message_id] is None]
-        if lost := [message_id for message_id in gone if message_id in held]:
-            self.dropped += await self._mailboxes.remove([(user_id, lost)])
+        if lost := [message_id for message_id in gone if message_id in mailbox]:
+            self.dropped += await self._mailboxes.bury(user_id, [(i, mailbox[i]) for i in lost])
             logger.bind(user_id=user_id, message_ids=lost).info("mailbox_entries_dropped")
+        return gone
 
     async def _restore(self, message_ids: Sequence[str]) -> list[Body]:
         """从来源重做正文并存回；已过期的不算。"""
@@ -209,7 +221,7 @@ class OfflineMessageQueue:
     async def get_offline_messages(self, user_id: int, limit: int = 100) -> list[OfflineMessage]:
         """信箱里的前 ``limit`` 条，紧急者在前，同级按 seq；只读，不取走。"""
         seqs = dict(await self._mailboxes.entries(user_id))
-        entries = (await self._entries(user_id, seqs, seqs))[:limit]
+        entries = (await self._entries(user_id, seqs, seqs))[0][:limit]
         tails = await self._bodies.load([entry.message_id for entry in entries])
         return [
             OfflineMessage(entry, _decode(tail))

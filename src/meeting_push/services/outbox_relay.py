@@ -17,6 +17,7 @@ from ..clock import Clock, now_ms
 from ..errors import MeetingPushError
 from ..model import URGENT_PRIORITY, Message, QueueEntry
 from ..protocol import frames
+from ..repeated_warning import RepeatedWarning
 from ..storage.messages import MessageRepository
 from .delivery_confirmation_service import DeliveryConfirmationService
 from .message_queue import MessageQueue
@@ -58,6 +59,9 @@ class OutboxRelay:
         self._unmarked: list[str] = []
         self._mark_wake = asyncio.Event()
         self._hurry = asyncio.Event()
+        self._not_enqueued = RepeatedWarning("enqueue_deferred")
+        self._not_marked = RepeatedWarning("mark_enqueued_deferred")
+        self._not_swept = RepeatedWarning("outbox_sweep_failed")
 
     def hurry(self) -> None:
         """发件箱里有不经 ``submit`` 来的（别人的事务、对账者）：立即扫一遍，不等宽限期。"""
@@ -79,7 +83,7 @@ class OutboxRelay:
                     await self._enqueue(batch)
                 except MeetingPushError as error:
                     self._pending.clear()
-                    logger.bind(code=error.code, messages=len(batch)).warning("enqueue_deferred")
+                    self._not_enqueued.say(code=error.code, messages=len(batch))
 
     async def run_mark(self) -> None:
         """成批记下已入队的。"""
@@ -89,7 +93,7 @@ class OutboxRelay:
             try:
                 await self.mark()
             except MeetingPushError as error:
-                logger.bind(code=error.code).warning("mark_enqueued_deferred")
+                self._not_marked.say(code=error.code)
 
     async def mark(self) -> None:
         """把已入队而未记下的都记进 SQL；失败时留着下次再记。"""
@@ -110,7 +114,7 @@ class OutboxRelay:
                 await self.sweep(grace_ms)
                 grace_ms = self._grace_ms
             except MeetingPushError as error:
-                logger.bind(code=error.code).warning("outbox_sweep_failed")
+                self._not_swept.say(code=error.code)
             if await self._hurried():
                 grace_ms = 0
 

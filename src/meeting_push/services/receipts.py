@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from loguru import logger
-
 from ..contracts import UserChannel
 from ..errors import MeetingPushError
 from ..model import DeliveryStatus
 from ..protocol import frames
+from ..repeated_warning import RepeatedWarning
 
 
 class Receipt(NamedTuple):
@@ -27,6 +26,7 @@ class Receipts:
 
     def __init__(self, channel: UserChannel) -> None:
         self._channel = channel
+        self._lost = RepeatedWarning("receipt_lost")
 
     async def send(self, receipts: Iterable[Receipt], status: DeliveryStatus) -> None:
         for receipt in receipts:
@@ -39,4 +39,4 @@ class Receipts:
             try:
                 await self._channel.publish_frame(receipt.to, frames.encode(frame))
             except MeetingPushError as error:
-                logger.bind(code=error.code).warning("receipt_lost")
+                self._lost.say(code=error.code)

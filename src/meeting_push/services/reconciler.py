@@ -23,6 +23,7 @@ from loguru import logger
 from ..clock import Clock, now_ms
 from ..errors import MeetingPushError
 from ..redis.generation import GenerationMark, RedisMark
+from ..repeated_warning import RepeatedWarning
 from ..storage.generations import Generation, GenerationRepository
 from ..storage.undelivered import Recipient, UndeliveredRepository, oldest_possible
 from .message_queue import MessageQueue
@@ -98,6 +99,7 @@ class Reconciler:
         self._suspect: tuple[int, int] | None = None
         self._straggler_after = ""
         self._next_straggler = 0.0
+        self._deferred = RepeatedWarning("reconcile_deferred")
         self._recoveries = self._reopened = self._stragglers = 0
 
     @property
@@ -127,7 +129,7 @@ class Reconciler:
             except MeetingPushError as error:
                 if not error.temporary:
                     raise
-                logger.bind(code=error.code).warning("reconcile_deferred")
+                self._deferred.say(code=error.code)
             await asyncio.sleep(self._rules.interval_s)
 
     async def tick(self) -> None:

@@ -10,13 +10,12 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from loguru import logger
-
 from ..clock import Clock, now_ms
 from ..contracts import RetrySettled
 from ..errors import MeetingPushError
 from ..protocol.retry import Overdue
 from ..redis.outcomes import Claimed, Outcomes, Verdict
+from ..repeated_warning import RepeatedWarning
 from ..storage.outcomes import OutcomeRepository
 from .delivery_failures import NO_ACK, DeliveryFailures
 
@@ -52,6 +51,7 @@ class RetryService:
         self._clock = clock
         self._waiting: list[_Claim] = []
         self._wake = asyncio.Event()
+        self._deferred = RepeatedWarning("retry_deferred")
         #: 认领到的重试数、放弃的登记数、用完次数的失败数。
         self.retried = self.dropped = self.failed = 0
 
@@ -75,7 +75,7 @@ class RetryService:
         try:
             await self._claim_batch(batch)
         except MeetingPushError as error:
-            logger.bind(code=error.code, claims=len(self._waiting)).warning("retry_deferred")
+            self._deferred.say(code=error.code, claims=len(self._waiting))
             await asyncio.sleep(RETRY_AFTER_S)
             return
         del self._waiting[: len(batch)]

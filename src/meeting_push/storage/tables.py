@@ -153,6 +153,32 @@ message_recipients = Table(
     postgresql_with={"fillfactor": 80},
 )
 
+# 发给所有人的消息：正文在 ``messages``（它在那里算已入队，普通的发件箱看不见它）。
+broadcasts = Table(
+    "broadcasts",
+    metadata,
+    Column("message_id", _message_id, nullable=False),
+    Column("logged_at", BigInteger),  # NULL = 还在 outbox，没有进 broadcast_log
+    PrimaryKeyConstraint("message_id"),
+    Index(
+        "ix_broadcasts_outbox",
+        "message_id",
+        sqlite_where=text("logged_at IS NULL"),
+        postgresql_where=text("logged_at IS NULL"),
+    ),
+)
+
+# 只有确认过的人才有一行：发给一百万人的广播，发出时不写一百万行。
+broadcast_receipts = Table(
+    "broadcast_receipts",
+    metadata,
+    Column("message_id", _message_id, nullable=False),
+    Column("user_id", BigInteger, nullable=False),
+    Column("delivered_at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("message_id", "user_id"),
+    sqlite_with_rowid=False,
+)
+
 idempotency_keys = Table(
     "idempotency_keys",
     metadata,

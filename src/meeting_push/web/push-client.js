@@ -221,10 +221,10 @@ export class PushClient {
   async #take(messages) {
     const fresh = messages.filter(({ message_id: id }) => !this.#seen.has(id));
     if (fresh.length > 0) await this.#config.onMessages(fresh);
-    for (const { message_id: id, seq } of messages) {
+    for (const { message_id: id, seq, broadcast_id: broadcast } of messages) {
       this.#remember(id);
-      if (!(seq > 0)) continue; // 瞬时消息没有 seq，不在信箱里，也不用确认
-      this.#position.applied(seq);
+      if (!(seq > 0 || broadcast > 0)) continue; // 瞬时消息不在信箱里，也不用确认
+      if (seq > 0) this.#position.applied(seq);
       this.#acks.add(id); // 重复的也要：上一次的确认可能没到
     }
     this.#ackLater();

@@ -12,7 +12,7 @@ from loguru import logger
 from ..model import ConnectionInfo, MailboxView, PresenceStatus, Principal
 from ..protocol.codes import CloseCode
 from ..protocol.commands import Command
-from ..protocol.envelope import FrameKey
+from ..protocol.envelope import PushKey
 from ..protocol.limits import Limits
 from ..protocol.outbox import Outbox, Verdict
 from ..protocol.session import Phase, Pushed, Session
@@ -129,7 +129,7 @@ class UserConnection:
 
     # ── 推 ────────────────────────────────────────────────────────────────
 
-    def offer(self, frame: bytes, key: FrameKey | None, now: int) -> None:
+    def offer(self, frame: bytes, key: PushKey, now: int) -> None:
         """一帧实时帧：写出、排队、暂存或丢弃。"""
         pushed = self.session.push(frame, key, now)
         if pushed is Pushed.SEND:

@@ -19,20 +19,25 @@ class Fanout:
 
     def __init__(self, clock: Callable[[], int]) -> None:
         self._clock = clock
-        self._queue: deque[tuple[bytes, Iterator[UserConnection]]] = deque()
+        self._queue: deque[tuple[bytes, Iterator[UserConnection], int | None]] = deque()
 
-    def spread(self, frame: bytes, connections: Iterator[UserConnection]) -> None:
-        """``frame`` 不占用户的 seq：广播有自己的日志，与信箱无关。"""
-        self._queue.append((frame, connections))
+    def spread(
+        self,
+        frame: bytes,
+        connections: Iterator[UserConnection],
+        broadcast_id: int | None = None,
+    ) -> None:
+        """``frame`` 不占用户的 seq：耐久的广播有自己的号（``broadcast_id``），与信箱无关。"""
+        self._queue.append((frame, connections, broadcast_id))
         if len(self._queue) == 1:
             self._step()
 
     def _step(self) -> None:
-        frame, connections = self._queue[0]
+        frame, connections, broadcast_id = self._queue[0]
         now = self._clock()
         offered = 0
         for connection in islice(connections, CHUNK):
-            connection.offer(frame, None, now)
+            connection.offer(frame, broadcast_id, now)
             offered += 1
         if offered < CHUNK:
             self._queue.popleft()

@@ -15,7 +15,15 @@ import msgspec
 from loguru import logger
 
 from ..clock import now_ms
-from ..contracts import ChannelRoute, Channels, Mailbox, PushObserver, Seats
+from ..contracts import (
+    BROADCAST_MISSED,
+    Broadcasts,
+    ChannelRoute,
+    Channels,
+    Mailbox,
+    PushObserver,
+    Seats,
+)
 from ..errors import InvalidInputError, MalformedEnvelopeError, MeetingPushError
 from ..model import Revocation
 from ..protocol.codes import CloseCode
@@ -62,6 +70,7 @@ class ConnectionManager:
         routes: Mapping[bytes, ChannelRoute] | None = None,
         seats: Seats | None = None,
         on_push: PushObserver | None = None,
+        broadcasts: Broadcasts | None = None,
         clock: Callable[[], int] = now_ms,
     ) -> None:
         self.authenticator = authenticator
@@ -83,7 +92,9 @@ class ConnectionManager:
         self.user_connections = self._registry.by_user
         self._by_channel = self._registry.by_channel
         self._everyone = {keys.broadcast_channel.encode(), keys.system_channel.encode()}
-        self._opener = Opener(channels, mailbox, self.counters, clock)
+        self._broadcast_channel = keys.broadcast_channel.encode()
+        self._broadcasts = broadcasts
+        self._opener = Opener(channels, mailbox, self.counters, clock, broadcasts)
         self._fanout = Fanout(clock)
         self.heartbeat = HeartbeatSweep(limits, clock, self.on_command)
         self._requests = ClientRequests(
@@ -217,7 +228,7 @@ class ConnectionManager:
             self.counters.drops["malformed_envelope"] += 1
             return
         if connections is None:
-            self._fanout.spread(payload, iter(self._registry))
+            self._spread(channel, payload)
             return
         now = self.clock()
         if now != self._measured_at and self._on_push is not None:
@@ -225,6 +236,13 @@ class ConnectionManager:
             self._on_push(payload, key, now)
         for connection in connections:
             connection.offer(payload, key, now)
+
+    def _spread(self, channel: bytes, payload: bytes) -> None:
+        broadcast_id = None
+        if self._broadcasts is not None and channel == self._broadcast_channel:
+            broadcast_id = self._broadcasts.arrived(payload)
+        if broadcast_id != BROADCAST_MISSED:
+            self._fanout.spread(payload, iter(self._registry), broadcast_id)
 
     def broadcast_to_user(self, user_id: int, message: Mapping[str, object] | ServerFrame) -> int:
         """把一帧推给该用户在本节点的所有设备，返回设备数；瞬时的，不进信箱。

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from heapq import merge
+from itertools import groupby
 from typing import Final
 
-from ..contracts import Channels, Mailbox
-from ..model import MailboxEntry, MailboxView, ResumePoint
-from ..protocol.frames import BATCH_MAX_MESSAGES, batch_parts
+from ..contracts import Broadcasts, Channels, Mailbox
+from ..model import BroadcastEntry, MailboxEntry, MailboxView, ResumePoint
+from ..protocol.frames import BATCH_MAX_MESSAGES, Gap, batch, batch_parts, encode, peek
 from ..protocol.session import Phase
 from .connection import UserConnection
 from .patience import patiently
@@ -17,6 +19,8 @@ from .subscriptions import Subscriptions
 
 #: 同时取正文的连接数：一次取 50 条可有几 MB，重连风暴时不能人人都拿着。
 MAX_LOADS: Final = 64
+
+Entry = MailboxEntry | BroadcastEntry
 
 
 class Opener:
@@ -28,9 +32,11 @@ class Opener:
         mailbox: Mailbox,
         counters: EdgeCounters,
         clock: Callable[[], int],
+        broadcasts: Broadcasts | None = None,
     ) -> None:
         self.subscriptions = Subscriptions(channels)
         self._mailbox = mailbox
+        self._broadcasts = broadcasts
         self._counters = counters
         self._clock = clock
         self._loads = asyncio.Semaphore(MAX_LOADS)
@@ -62,17 +68,46 @@ class Opener:
             connection.send_all(session.finish(view, self._clock()))
 
     async def _push_unsent(self, connection: UserConnection, view: MailboxView) -> None:
+        entries = connection.session.unsent(view.entries)
+        news = connection.session.news.take()
+        for run in _runs(entries, news) if news else [entries]:
+            for start in range(0, len(run), BATCH_MAX_MESSAGES):
+                await self._push_part(connection, run[start : start + BATCH_MAX_MESSAGES])
+
+    async def _push_part(self, connection: UserConnection, entries: Sequence[Entry]) -> None:
+        """``entries`` 全是信箱里的，或全是广播。"""
         session = connection.session
-        entries = session.unsent(view.entries)
-        for start in range(0, len(entries), BATCH_MAX_MESSAGES):
-            messages = await self._load(entries[start : start + BATCH_MAX_MESSAGES])
-            for part in batch_parts(messages):
-                await connection.writable()
-                if session.phase is not Phase.FLUSHING:
-                    return  # 等待时关闭了
-                self._counters.flushed_messages += len(part)
-                now = self._clock()
-                connection.send(session.batch(part, now), now)
+        messages = await self._load(entries)
+        if len(messages) < len(entries):
+            self._announce_lost(connection, entries, messages)
+        for part in batch_parts(messages):
+            await connection.writable()
+            if session.phase is not Phase.FLUSHING:
+                return  # 等待时关闭了
+            self._counters.flushed_messages += len(part)
+            now = self._clock()
+            news = isinstance(entries[0], BroadcastEntry)
+            connection.send(batch(part) if news else session.batch(part, now), now)
+
+    def _announce_lost(
+        self, connection: UserConnection, entries: Sequence[Entry], messages: Sequence[bytes]
+    ) -> None:
+        """读信箱之后才过期的（DLV-5）；广播不占 seq，没有洞。"""
+        loaded = {key[0] for message in messages if (key := peek(message)) is not None}
+        for entry in entries:
+            if isinstance(entry, MailboxEntry) and entry.seq not in loaded:
+                gap = Gap(from_seq=entry.seq, to_seq=entry.seq, count=1, reason="expired")
+                connection.send(encode(gap), self._clock())
+
+    async def _read_news(self, connection: UserConnection) -> None:
+        """读这条连接该补的广播；在 welcome 之前，所以 welcome 之后的广播都有他的份。"""
+        broadcasts, session = self._broadcasts, connection.session
+        if broadcasts is None:
+            return
+        if session.news.upto is None:
+            session.news.read(await broadcasts.open(connection.user_id))
+        else:
+            session.news.read(broadcasts.after(session.news.upto))
 
     async def _read(
         self, connection: UserConnection, resume: ResumePoint | None = None
@@ -80,13 +115,32 @@ class Opener:
         async def read() -> MailboxView:
             await self.subscriptions.ensure(connection.user_id)
             connection.session.missed = False  # 此前漏的都会在这次读取里
-            return await self._mailbox.open(connection.user_id, resume)
+            view = await self._mailbox.open(connection.user_id, resume)
+            await self._read_news(connection)
+            return view
 
         return await patiently(read)
 
-    async def _load(self, entries: Sequence[MailboxEntry]) -> list[bytes]:
+    async def _load(self, entries: Sequence[Entry]) -> list[bytes]:
         async def load() -> list[bytes]:
             async with self._loads:
-                return await self._mailbox.load(entries)
+                mail = [each for each in entries if isinstance(each, MailboxEntry)]
+                if mail or self._broadcasts is None:
+                    return await self._mailbox.load(mail)
+                return await self._broadcasts.load(
+                    [each for each in entries if isinstance(each, BroadcastEntry)]
+                )
 
         return await patiently(load)
+
+
+def _urgency(entry: Entry) -> int:
+    return -entry.priority
+
+
+def _runs(entries: Sequence[MailboxEntry], news: Sequence[BroadcastEntry]) -> Iterator[list[Entry]]:
+    """按优先级合成一列，再切成同类相连的几段；同级的先私信，后广播。"""
+    ordered = sorted(news, key=_urgency)
+    merged: Iterator[Entry] = merge(entries, ordered, key=_urgency)
+    for _, run in groupby(merged, type):
+        yield list(run)

@@ -117,7 +117,7 @@ class ClientRequests:
 
     def _retry(self, connection: UserConnection, command: commands.Unanswered) -> None:
         def settle(message_id: str, attempt: int | None) -> None:
-            connection.session.late.settle(message_id, attempt, self._clock())
+            connection.session.unacked.late.settle(message_id, attempt, self._clock())
 
         if self._sinks.retries is not None:
             self._sinks.retries.claim(connection.user_id, command.overdue, settle)

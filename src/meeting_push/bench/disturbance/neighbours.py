@@ -48,12 +48,14 @@ class Neighbours:
 
     async def measure(self, seconds: float) -> dict[str, LatencyFigures]:
         """两条路各量一半时间：耐久（POST → 套接字）与瞬时（PUBLISH → 套接字）。"""
+        measured = await self.histograms(seconds)
+        return {path: LatencyFigures.of(latency) for path, latency in measured.items()}
+
+    async def histograms(self, seconds: float) -> dict[str, LatencyHistogram]:
+        """同 ``measure``，可以合并的。"""
         durable = await self._paced(self._send(seconds / 2))
         transient = await self._paced(self._publish(seconds / 2))
-        return {
-            "durable": LatencyFigures.of(durable),
-            "transient": LatencyFigures.of(transient),
-        }
+        return {"durable": durable, "transient": transient}
 
     async def _paced(self, order: SendPaced | PublishPaced) -> LatencyHistogram:
         answer = await asyncio.to_thread(self._load.ask, order, Paced, _TIMEOUT_S, silent)

@@ -25,6 +25,9 @@ Sockets = Annotated[int | None, typer.Option(min=1, help="Connections.")]
 Seconds = Annotated[float | None, typer.Option(min=0.5, help="Length of the measurement.")]
 Rate = Annotated[float | None, typer.Option(min=0.1, help="Messages (recipients) a second.")]
 Recipients = Annotated[int | None, typer.Option(min=1, help="Recipients of each durable message.")]
+MessagesPerRequest = Annotated[
+    int | None, typer.Option("--messages", min=1, max=1_000, help="Messages in each POST.")
+]
 Gateways = Annotated[
     int | None, typer.Option(min=0, help="Gateway processes; 0: one process does everything.")
 ]
@@ -51,6 +54,7 @@ def _command(profile: str) -> Callable[..., None]:
         seconds: Seconds = None,
         rate: Rate = None,
         recipients: Recipients = None,
+        messages: MessagesPerRequest = None,
         gateways: Gateways = None,
         load_processes: LoadProcesses = None,
         url: Url = None,
@@ -66,6 +70,7 @@ def _command(profile: str) -> Callable[..., None]:
             "seconds": seconds,
             "rate_per_s": rate,
             "recipients_per_message": recipients,
+            "messages_per_request": messages,
             "gateways": gateways,
             "load_processes": load_processes,
         }

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ..failure import BenchError
-from ..sampler import cpu_seconds, memory_use
+from ..sampler import cpu_seconds, memory_use, peak_memory, reset_peak_memory
 
 
 class Census:
@@ -28,6 +28,22 @@ class Census:
     def memory_bytes(self) -> dict[str, int]:
         """角色 → PSS；共享的页按份均摊，所以可以相加。"""
         return {role: sum(map(_pss, pids)) for role, pids in self._members().items()}
+
+    def reset_peaks(self) -> None:
+        """各进程的内存最高点从此刻记起。
+
+        :raises BenchError: 有进程刚结束
+        """
+        for pids in self._members().values():
+            for pid in pids:
+                reset_peak_memory(pid)
+
+    def peak_bytes(self) -> int:
+        """全部角色 RSS 的最高点之和；各进程的未必同时。
+
+        :raises BenchError: 有进程刚结束
+        """
+        return sum(peak_memory(pid) for pids in self._members().values() for pid in pids)
 
     def process_count(self) -> dict[str, int]:
         return {role: len(pids) for role, pids in self._members().items()}

@@ -68,12 +68,13 @@ def _left(todo: object) -> int:
 
 async def _check(client: RestClient, message_id: str, deadline: float, records: Records) -> None:
     report = await client.delivery(message_id, limit=_PAGE)
-    while report.delivered < report.total and time.monotonic() < deadline:
+    total = report.total or 0  # 广播数不出人数；这里不问广播
+    while report.delivered < total and time.monotonic() < deadline:
         await asyncio.sleep(0.1)
         report = await client.delivery(message_id, limit=_PAGE)
     accepted_at = ULID.from_str(message_id).milliseconds
     for recipient in report.recipients:
         if recipient.delivered_at is not None:
             records.latency.record(max(0, recipient.delivered_at - accepted_at))
-    records.recipients += report.total
+    records.recipients += total
     records.delivered += report.delivered

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from ...errors import MeetingPushError
 from ...redis.address import RedisAddress
@@ -13,6 +15,9 @@ from ...redis.keys import Keys
 from ...redis.lean import LeanConnection
 from ..failure import BenchError
 from ..target import Target
+
+#: 问一遍是每人一条命令：问得太勤，量到的是自己。
+_POLL_S: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,30 @@ class RedisProbe:
         reply = await self._ask("PUBSUB", "NUMSUB", channel)
         assert isinstance(reply, list)
         return int(reply[1])
+
+    async def waiting(self, user_ids: Sequence[int]) -> int:
+        """这些人的信箱里一共还有几条：先记录、后移出，所以 0 就是全部的确认都已记录。
+
+        :raises BenchError: Redis 不回答
+        """
+        counts = [("ZCARD", self._keys.mailbox(user_id)) for user_id in user_ids]
+        try:
+            return sum(await self._redis.execute_many(counts))
+        except MeetingPushError as error:
+            raise BenchError(f"Redis does not answer: {error.message}") from None
+
+    async def all_recorded(self, user_ids: Sequence[int], grace_s: float) -> None:
+        """等到这些人的确认都已记录、信箱都空了。
+
+        :raises BenchError: ``grace_s`` 没有进展
+        """
+        least, since = -1, time.monotonic()
+        while waiting := await self.waiting(user_ids):
+            if least < 0 or waiting < least:
+                least, since = waiting, time.monotonic()
+            elif time.monotonic() - since > grace_s:
+                raise BenchError(f"{waiting:,} acks were never recorded")
+            await asyncio.sleep(_POLL_S)
 
     async def _ask(self, *command: str) -> object:
         try:

@@ -21,7 +21,12 @@ for i = 3, #ARGV, 4 do
     if redis.call('HINCRBY', key, 'delivered', 1) == 1 then
       redis.call('PEXPIRE', key, ttl)
     end
-    local sender = redis.call('HGET', key, 'receipt_to')
+    local asked = redis.call('HMGET', key, 'receipt_to', 'expires_at')
+    local sender = asked[1]
+    if before or (asked[2] and tonumber(asked[2]) <= tonumber(ARGV[i + 3])) then
+      -- 过期之后才来的：它到手了，不再是洞（墓碑见 expire.lua）
+      redis.call('ZREM', prefix .. 'expired_messages:{' .. ARGV[i + 1] .. '}', ARGV[i])
+    end
     if sender then
       receipts[#receipts + 1] = ARGV[i]
       receipts[#receipts + 1] = sender

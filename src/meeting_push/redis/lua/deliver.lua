@@ -21,6 +21,25 @@ local replies, r = {}, 0
 
 -- Lua 的数拼进字符串用 %.14g，1e15 以上会变成指数：一律先用 %d 变成整数文本。
 
+-- 超过上限的移出，seq 小的先走（优先级不在信箱里）；它们在日志里还有，续传的设备照样得到。
+-- 两处留痕：user_seq 里的墓碑（连接时变成 gap），mailbox_evictions 里的每一条（由工人记进 SQL）。
+-- 剩下的 seq 都更大，所以墓碑的范围里没有还在信箱里的。
+local function evict(seq_key, mailbox, excess)
+  local user = string.match(mailbox, '{(%d+)}$')
+  local gone = call('ZPOPMIN', mailbox, excess)
+  for g = 1, #gone, 2 do
+    call('XADD', prefix .. 'mailbox_evictions', '*', 'user_id', user, 'message_id', gone[g])
+  end
+  local time = call('TIME')
+  local now = time[1] * 1000 + math.floor(time[2] / 1000)
+  local at = call('HGET', seq_key, 'evicted_at')
+  if not at or tonumber(at) < now - tonumber(ttl) then -- 旧墓碑与它的消息一起过期了
+    call('HSET', seq_key, 'evicted', 0, 'evicted_from', format('%d', gone[2]))
+  end
+  call('HINCRBY', seq_key, 'evicted', excess)
+  call('HSET', seq_key, 'evicted_to', format('%d', gone[#gone]), 'evicted_at', format('%d', now))
+end
+
 -- 新的一条：返回它的 seq 文本；已有记录则 nil，且不留下痕迹（seq 不许有洞，洞会被当成丢失）。
 local function append(seq_key, mailbox, log, id)
   local n = call('HINCRBY', seq_key, 'seq', 1)
@@ -43,8 +62,7 @@ local function append(seq_key, mailbox, log, id)
   if n > mailbox_cap then
     local excess = call('ZCARD', mailbox) - mailbox_cap
     if excess > 0 then
-      call('ZPOPMIN', mailbox, excess)
-      call('HINCRBY', seq_key, 'evicted', excess)
+      evict(seq_key, mailbox, excess)
     end
   end
   call('PEXPIRE', mailbox, ttl)

@@ -1,9 +1,11 @@
 -- 读一个用户的信箱与续传日志；除了给新用户建立 epoch，什么也不改。
 -- epoch = “代次-随机”。代次比我们的旧，说明 Redis 丢过数据（对账者换了代次）：换新的 epoch，
 -- seq 接着走，于是每台设备都得到 resync，没有人把新消息误当成应用过的。
--- KEYS[1] user_seq   KEYS[2] offline_messages   KEYS[3] message_log
+-- KEYS[1] user_seq   KEYS[2] offline_messages   KEYS[3] message_log   KEYS[4] expired_messages
 -- ARGV[1] 新 epoch   ARGV[2] seq 的 TTL(ms)   ARGV[3] 设备的 epoch（'' = 没有位置）   ARGV[4] last_seq
--- 返回 {epoch, seq, 结论, 信箱 {id, seq, ...}, 日志中 last_seq 之后的 {id, seq, ...}}
+-- 返回 {epoch, seq, 结论, 信箱 {id, seq, ...}, 日志中 last_seq 之后的 {id, seq, ...}, 挤出的, 过期的}
+-- 挤出的见 deliver.lua：{evicted_from, evicted_to, evicted, evicted_at}，没有则全是 nil
+-- 过期的见 expire.lua：{id, seq, ...}；续传的设备不看它们，日志里有
 -- 结论：'' · resumed · epoch_changed · too_far_behind
 local call = redis.call
 if call('HSETNX', KEYS[1], 'epoch', ARGV[1]) == 1 then
@@ -19,16 +21,21 @@ if generation(epoch) < generation(ARGV[1]) then
   call('HSET', KEYS[1], 'epoch', epoch)
 end
 local mailbox = call('ZRANGE', KEYS[2], 0, -1, 'WITHSCORES')
+local evicted = call('HMGET', KEYS[1], 'evicted_from', 'evicted_to', 'evicted', 'evicted_at')
+local function without_position(verdict)
+  local expired = call('ZRANGE', KEYS[4], 0, -1, 'WITHSCORES')
+  return { epoch, seq, verdict, mailbox, {}, evicted, expired }
+end
 if ARGV[3] == '' then
-  return { epoch, seq, '', mailbox, {} }
+  return without_position('')
 end
 local behind = seq - tonumber(ARGV[4])
 if ARGV[3] ~= epoch or behind < 0 then
-  return { epoch, seq, 'epoch_changed', mailbox, {} }
+  return without_position('epoch_changed')
 end
 local log = call('ZRANGEBYSCORE', KEYS[3], '(' .. ARGV[4], '+inf', 'WITHSCORES')
 -- 每个 seq 恰有一条日志：条数对得上，就是一条不缺
 if #log ~= behind * 2 then
-  return { epoch, seq, 'too_far_behind', mailbox, {} }
+  return without_position('too_far_behind')
 end
-return { epoch, seq, 'resumed', mailbox, log }
+return { epoch, seq, 'resumed', mailbox, log, evicted, {} }

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from .protocol.codes import CloseCode
-from .redis.subscriber import Subscriber
-from .services.canary import Canary, Ear
-from .services.redis_service import RedisService
-from .settings import Settings
-from .websocket.departure import window_s
-from .websocket.manager import ConnectionManager
+from ..protocol.codes import CloseCode
+from ..redis.subscriber import Subscriber
+from ..services.canary import Canary, Ear
+from ..services.redis_service import RedisService
+from ..settings import Settings
+from ..websocket.departure import window_s
+from ..websocket.manager import ConnectionManager
 
 
 class NodeHearing:

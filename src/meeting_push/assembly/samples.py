@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 
-from .monitoring.latency import PushLatency
-from .monitoring.metrics import Sample
-from .services.canary import CanaryStatistics, Hearing
-from .services.control_channel import ControlStatistics
-from .services.device_seats import DeviceSeats
-from .services.expiry_sweeper import ExpirySweeper
-from .services.message_consumer import ConsumerStatistics
-from .services.online_status_service import PresenceStatistics
-from .services.presence_watch import WatchStatistics
-from .services.retry_service import RetryService
-from .websocket.meeting.statistics import MeetingStatistics
-from .websocket.statistics import EdgeStatistics
+from ..monitoring.latency import PushLatency
+from ..monitoring.metrics import Sample
+from ..services.canary import CanaryStatistics, Hearing
+from ..services.control_channel import ControlStatistics
+from ..services.device_seats import DeviceSeats
+from ..services.eviction_recorder import EvictionRecorder
+from ..services.expiry_sweeper import ExpirySweeper
+from ..services.message_consumer import ConsumerStatistics
+from ..services.online_status_service import PresenceStatistics
+from ..services.presence_watch import WatchStatistics
+from ..services.retry_service import RetryService
+from ..websocket.meeting.statistics import MeetingStatistics
+from ..websocket.statistics import EdgeStatistics
 
 
 def process_samples() -> Iterator[Sample]:
@@ -142,3 +143,8 @@ def retry_samples(retries: RetryService) -> Iterator[Sample]:
 def expiry_samples(expiry: ExpirySweeper) -> Iterator[Sample]:
     """工人：记为过期的收件人。"""
     yield Sample("recipients_expired", "counter", "recipients expired", expiry.expired)
+
+
+def eviction_samples(evictions: EvictionRecorder) -> Iterator[Sample]:
+    """工人：被信箱上限挤出、记为失败的。"""
+    yield Sample("mailbox_evictions", "counter", "recorded as failed", evictions.evicted)

@@ -1,0 +1,34 @@
+"""谁进得来：令牌、票据、吊销。"""
+
+from __future__ import annotations
+
+from ..contracts import TokenVerifier
+from ..services.access_tokens import AccessTokens
+from ..services.auth_service import AuthService
+from ..services.credentials import Credentials
+from ..services.revocations import Revocations, Revoke
+from ..services.secret_file import signing_secret
+from ..services.ws_tickets import WsTickets
+from ..settings import Settings
+from ..supervision import Supervisor
+from .bus import Bus
+from .record import Record
+
+
+class Access:
+    """``verifier`` 验证应用自己的令牌；不给就用我们的。"""
+
+    def __init__(
+        self, settings: Settings, record: Record, bus: Bus, verifier: TokenVerifier | None
+    ) -> None:
+        self.revocations = Revocations(settings, record.database, publish=bus.control.publish)
+        bus.control.on(Revoke, self.revocations.take)
+        tokens = AccessTokens(settings, signing_secret(settings))
+        self.auth = AuthService(
+            settings, record.database, tokens, revocations=self.revocations, redis=bus.redis
+        )
+        self.tickets = WsTickets(bus.redis, settings.ws_ticket_ttl_s)
+        self.credentials = Credentials(verifier or tokens, self.tickets, self.revocations)
+
+    def start(self, supervisor: Supervisor) -> None:
+        supervisor.start("revocations", self.revocations.run)

@@ -1,0 +1,45 @@
+"""一条广播走过的各站：接受 → 记日志并发布 → 各节点的目录 → 确认。"""
+
+from __future__ import annotations
+
+from ..redis.broadcast_log import BroadcastLog
+from ..services.broadcast_acks import BroadcastAcks
+from ..services.broadcast_feed import BroadcastFeed
+from ..services.broadcast_relay import BroadcastRelay
+from ..services.broadcast_service import BroadcastService
+from ..services.draft_rules import DraftRules
+from ..services.offline_message_queue import SEQ_EXTRA_TTL_MS
+from ..settings import Settings
+from ..supervision import Supervisor
+from .bus import Bus
+from .message_path import MessagePath
+from .record import Record
+
+
+class BroadcastPath:
+    def __init__(self, settings: Settings, record: Record, bus: Bus, path: MessagePath) -> None:
+        ttl_ms = settings.message_ttl_s * 1000
+        log = BroadcastLog(
+            bus.redis.lean,
+            bus.redis.keys,
+            log_ttl_ms=ttl_ms,
+            cursor_ttl_ms=ttl_ms + SEQ_EXTRA_TTL_MS,
+        )
+        self.relay = BroadcastRelay(
+            record.broadcasts, log, path.mailbox, interval_s=settings.relay_interval_s
+        )
+        self.service = BroadcastService(
+            database=record.database,
+            record=record.broadcasts,
+            idempotency=record.stores.idempotency,
+            rules=DraftRules.from_settings(settings),
+            relay=self.relay,
+        )
+        self.feed = BroadcastFeed(log, path.mailbox, bus.reread.set)
+        #: 网关收到的确认先到这里：不是广播的原样交给私信的。
+        self.acks = BroadcastAcks(
+            path.confirmation, self.feed, log, record.broadcasts, flush_ms=settings.ack_flush_ms
+        )
+
+    def start(self, supervisor: Supervisor) -> None:
+        supervisor.start("broadcast-relay", self.relay.run)

@@ -1,0 +1,47 @@
+"""总线（Redis）：数据连接、订阅连接、控制命令；没有给出地址就用内嵌的。"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from ..errors import RedisUnavailableError
+from ..redis.address import RedisAddress
+from ..redis.embedded import EmbeddedRedis
+from ..redis.keys import Keys
+from ..redis.subscriber import Subscriber
+from ..services.control_channel import ControlChannel
+from ..services.redis_service import RedisService
+from ..settings import Settings
+
+
+class Bus:
+    """``reread``：可能漏过发布。谁发现谁置位，边缘随后给每条连接重读信箱。"""
+
+    def __init__(self, settings: Settings) -> None:
+        self._embedded = None if settings.redis_url else EmbeddedRedis(settings.data_dir)
+        url = self._embedded.url if self._embedded else settings.redis_url
+        assert url is not None
+        address, keys = RedisAddress.parse(url), Keys(settings.key_prefix)
+        self.redis = RedisService(address, keys, settings.redis_timeout_s)
+        self.subscriber = Subscriber(address, keys, timeout_s=settings.redis_timeout_s)
+        self.control = ControlChannel(self.redis)
+        self.reread = asyncio.Event()
+
+    async def start_server(self, stack: contextlib.AsyncExitStack) -> None:
+        """内嵌的 ``redis-server``；用外面的则无事。"""
+        if self._embedded is not None:
+            await self._embedded.start()
+            stack.push_async_callback(self._embedded.stop)
+
+    async def start(self, stack: contextlib.AsyncExitStack) -> None:
+        """数据连接；订阅由边缘开始，它知道收到的交给谁。"""
+        await self.redis.start()
+        stack.push_async_callback(self.redis.close)
+
+    async def check_subscriber(self) -> None:
+        if not self.subscriber.connected:
+            raise RedisUnavailableError("not subscribed")
+
+    async def count_online(self) -> int:
+        return int(await self.redis.lean.execute("ZCARD", self.redis.keys.online_users_set))

@@ -1,0 +1,184 @@
+"""边缘：握着用户的连接，推送，收下确认；谁在线、几台设备、听不听得见。"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Collection
+from typing import Final
+
+from loguru import logger
+
+from ..contracts import ChannelRoute
+from ..errors import MeetingPushError
+from ..monitoring.latency import AckLatency, PushLatency
+from ..protocol.codes import CloseCode
+from ..protocol.forwarded import TrustedProxies
+from ..protocol.limits import Limits
+from ..services.control_channel import Kick
+from ..services.device_seats import DeviceSeats, Replace
+from ..services.online_status_service import OnlineStatusService
+from ..services.presence_watch import PresenceWatch
+from ..settings import Settings
+from ..supervision import Supervisor
+from ..websocket.authenticator import Authenticator
+from ..websocket.departure import window_s
+from ..websocket.handshake_limits import HandshakeLimits
+from ..websocket.manager import ConnectionManager
+from ..websocket.patience import patiently
+from ..websocket.requests import Sinks
+from .access import Access
+from .broadcast_path import BroadcastPath
+from .bus import Bus
+from .hearing import NodeHearing
+from .message_path import MessagePath
+from .outcome_path import OutcomePath
+
+#: 重订阅之后 Redis 又不在：过这么久再试着重读。
+REREAD_RETRY_S: Final = 0.5
+
+
+class Edge:
+    def __init__(
+        self,
+        settings: Settings,
+        node_id: str,
+        *,
+        bus: Bus,
+        access: Access,
+        messages: MessagePath,
+        outcomes: OutcomePath,
+        broadcasts: BroadcastPath,
+    ) -> None:
+        self._settings = settings
+        self._bus = bus
+        self._confirmation = messages.confirmation
+        self._retries = outcomes.retries
+        self._broadcasts = broadcasts
+        keys = bus.redis.keys
+        routes: dict[bytes, ChannelRoute] = {}
+        self.presence = OnlineStatusService(bus.redis, node_id, settings)
+        self.watch = PresenceWatch(bus.subscriber, routes, self.presence, keys, settings)
+        self.seats = DeviceSeats(bus.redis, node_id, settings)
+        self.push_latency, self.ack_latency = PushLatency(), AckLatency(broadcasts.acks)
+        self.manager = ConnectionManager(
+            authenticator=Authenticator(
+                access.credentials,
+                settings.allowed_origins,
+                sources=settings.ws_token_sources,
+                limits=HandshakeLimits(settings),
+                proxies=TrustedProxies(settings.trusted_proxies),
+            ),
+            channels=bus.subscriber,
+            mailbox=messages.mailbox,
+            sinks=Sinks(
+                acks=self.ack_latency,
+                presence=self.presence,
+                reads=messages.messages,
+                watches=self.watch,
+                retries=outcomes.retries,
+            ),
+            keys=keys,
+            limits=Limits.of(settings),
+            node_id=node_id,
+            routes=routes,
+            seats=self.seats,
+            on_push=self.push_latency,
+            broadcasts=broadcasts.feed,
+        )
+        self.hearing = NodeHearing(
+            bus.redis, bus.subscriber, self.manager, settings, bus.reread.set
+        )
+        routes[self.hearing.canary.channel.encode()] = self.hearing.canary.hear
+        routes[keys.system_channel.encode()] = bus.control.take
+        bus.control.on(Kick, self._kick)
+        bus.control.on(Replace, self._replace)
+        access.revocations.listen(self.manager.disconnect_revoked)
+
+    # ── 别处说该走的 ──────────────────────────────────────────────────────────
+
+    def _kick(self, command: Kick) -> None:
+        self._disconnect(command.user_id, (command.connection_id,), CloseCode.KICKED)
+
+    def _replace(self, command: Replace) -> None:
+        self._disconnect(command.user_id, command.connection_ids, CloseCode.REPLACED)
+
+    def _disconnect(self, user_id: int, connection_ids: Collection[str], code: CloseCode) -> None:
+        for connection in self.manager.get_user_connections(user_id):
+            if connection.connection_id in connection_ids:
+                self.manager.disconnect_user(user_id, connection, code)
+
+    # ── 生 ──────────────────────────────────────────────────────────────────
+
+    async def start(self, supervisor: Supervisor, stack: contextlib.AsyncExitStack) -> None:
+        """开始听，再让各循环跑起来；确认与重试的写入也在这里：它们从连接来。"""
+        await self._listen(stack)
+        supervisor.start("confirm", self._confirmation.run)
+        supervisor.start("broadcast-confirm", self._broadcasts.acks.run)
+        supervisor.start("retry", self._retries.run)
+        supervisor.start("heartbeat-sweep", self.manager.heartbeat.run)
+        supervisor.start("seats", self.seats.run)
+        supervisor.start("seat-renewal", self.seats.run_renewal)
+        supervisor.start("canary", self.hearing.canary.run)
+        supervisor.start("evacuation", self.hearing.run)
+        supervisor.start("reread", self._reread_loop)
+        supervisor.start("presence-watch", self.watch.run)
+        await self.presence.start(supervisor)
+
+    async def _listen(self, stack: contextlib.AsyncExitStack) -> None:
+        subscriber, keys = self._bus.subscriber, self._bus.redis.keys
+        await subscriber.start(self.manager.on_channel_message, self._on_resubscribed)
+        stack.push_async_callback(subscriber.close)
+        own = (keys.broadcast_channel, keys.system_channel, self.hearing.canary.channel)
+        for channel in own:
+            await subscriber.subscribe_channel(channel)
+        # 先订阅，后读日志：中间到的已在目录里
+        await patiently(self._broadcasts.feed.refresh)
+
+    def _on_resubscribed(self) -> None:
+        """断过又订上了：这期间的发布没有收到，要重读信箱、重写在线状态。"""
+        self._bus.reread.set()
+        self.presence.resync()
+        self.seats.resync()
+        self.watch.resync()
+        self.hearing.canary.resubscribed()
+
+    async def _reread_loop(self) -> None:
+        while True:
+            await self._bus.reread.wait()
+            self._bus.reread.clear()
+            if await self._refresh_broadcasts():
+                await self.manager.reread_all()
+
+    async def _refresh_broadcasts(self) -> bool:
+        """False：Redis 又不在了，稍后再来。"""
+        try:
+            await self._broadcasts.feed.refresh()
+        except MeetingPushError as error:
+            logger.bind(code=error.code).warning("broadcast_log_not_read")
+            if error.temporary:
+                loop = asyncio.get_running_loop()
+                loop.call_later(REREAD_RETRY_S, self._bus.reread.set)
+                return False
+        return True
+
+    # ── 死（次序见 ``MeetingPush.drain``） ──────────────────────────────────────
+
+    def refuse(self) -> None:
+        """新来的一升级就请走；听力好坏也不再开门关门。"""
+        self.hearing.leave()
+        self.manager.refuse(CloseCode.SERVER_DRAINING)
+
+    async def send_off(self) -> None:
+        """送走全部客人，让出座位。"""
+        sockets = self.manager.statistics().sockets
+        spread_s = window_s(sockets, self._settings.drain_window_s)
+        await self.manager.close_all(CloseCode.SERVER_DRAINING, spread_s)
+        await self.seats.drain()
+
+    async def finish_acks(self) -> None:
+        """已收下的确认写完。"""
+        grace_s = self._settings.shutdown_grace_s
+        await asyncio.gather(
+            self._confirmation.drain(grace_s), self._broadcasts.acks.drain(grace_s)
+        )

@@ -1,0 +1,73 @@
+"""会议：自己的 Redis 连接与上限（ISO-1）；由有 FastAPI 的角色（all、api）提供。"""
+
+from __future__ import annotations
+
+import contextlib
+
+from ..errors import RedisUnavailableError
+from ..protocol.codes import CloseCode
+from ..protocol.meeting_limits import MeetingLimits
+from ..redis.meeting_bus import MeetingBus
+from ..services.meeting_desk import MeetingDesk
+from ..services.meeting_service import MeetingRules, MeetingService
+from ..settings import Settings
+from ..supervision import Supervisor
+from ..websocket.departure import window_s
+from ..websocket.meeting.hub import MeetingHub
+from .access import Access
+from .bus import Bus
+from .edge import Edge
+from .message_path import MessagePath
+from .record import Record
+
+
+class Meetings:
+    """与用户连接共用一个 ``Authenticator``：握手的限速合在一起算。"""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        record: Record,
+        bus: Bus,
+        access: Access,
+        messages: MessagePath,
+        edge: Edge,
+    ) -> None:
+        self._drain_window_s = settings.drain_window_s
+        stores = record.meeting_stores
+        self.bus = MeetingBus(
+            bus.redis.address,
+            bus.redis.keys,
+            ttl_ms=int(settings.meeting_refresh_s * 3000),
+            timeout_s=settings.redis_timeout_s,
+        )
+        self.service = MeetingService(
+            stores,
+            rules=MeetingRules.of(settings),
+            messages=messages.messages,
+            bus=self.bus,
+        )
+        self.hub = MeetingHub(
+            authenticator=edge.manager.authenticator,
+            desk=MeetingDesk(stores.meetings, stores.transcripts),
+            bus=self.bus,
+            limits=MeetingLimits.of(settings),
+        )
+        access.revocations.listen(self.hub.disconnect_revoked)
+
+    async def start(self, supervisor: Supervisor, stack: contextlib.AsyncExitStack) -> None:
+        hub = self.hub
+        await self.bus.start(hub.on_channel_message, hub.keeper.resubscribed)
+        stack.push_async_callback(self.bus.close)
+        supervisor.start("meeting-keeper", hub.keeper.run)
+        supervisor.start("meeting-sweep", hub.heartbeat.run)
+
+    async def send_off(self) -> None:
+        """送走会议里的客人。"""
+        spread_s = window_s(self.hub.statistics().sockets, self._drain_window_s)
+        await self.hub.close_all(CloseCode.SERVER_DRAINING, spread_s)
+
+    async def check(self) -> None:
+        if not self.bus.connected:
+            raise RedisUnavailableError("not subscribed")

@@ -1,0 +1,99 @@
+"""一条消息顺利时走过的各站：接受 → 入队 → 取出 → 投递 → 确认（推送见 ``edge``）。"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from ..repeated_warning import RepeatedWarning
+from ..services.consumer_pool import ConsumerPool
+from ..services.delivery_confirmation_service import DeliveryConfirmationService
+from ..services.draft_rules import DraftRules
+from ..services.message_consumer import MessageConsumer
+from ..services.message_publisher import MessagePublisher
+from ..services.message_queue import MessageQueue
+from ..services.message_service import MessageService
+from ..services.offline_message_queue import OfflineMessageQueue
+from ..services.outbox_relay import OutboxRelay
+from ..services.queue_settlement import OnDead
+from ..services.receipts import Receipts
+from ..services.stored_bodies import StoredBodies
+from ..settings import Settings
+from ..supervision import Supervisor
+from .bus import Bus
+from .record import Record
+
+
+class MessagePath:
+    """``on_dead``：队列里做不了的一项交给谁记下。"""
+
+    def __init__(
+        self, settings: Settings, node_id: str, record: Record, bus: Bus, on_dead: OnDead
+    ) -> None:
+        self._node_id = node_id
+        self.publisher = MessagePublisher(bus.redis, max_bytes=settings.max_content_bytes * 2)
+        self.queue = MessageQueue(
+            bus.redis,
+            max_length=settings.queue_max_length,
+            starvation_bound=settings.starvation_bound,
+            claim_idle_ms=settings.claim_idle_ms,
+            max_deliveries=settings.queue_max_deliveries,
+            partitions=settings.queue_partitions,
+            on_dead=on_dead,
+        )
+        bodies = StoredBodies(record.stores.messages)
+        self.mailbox = OfflineMessageQueue(bus.redis, bodies, settings)
+        self.receipts = Receipts(self.publisher)
+        self.confirmation = DeliveryConfirmationService(
+            redis=bus.redis,
+            recipients=record.recipients,
+            reports=record.reports,
+            mailbox=self.mailbox,
+            receipts=self.receipts,
+            flush_ms=settings.ack_flush_ms,
+            status_ttl_s=settings.message_ttl_s,
+        )
+        self.relay = OutboxRelay(
+            messages=record.stores.messages,
+            queue=self.queue,
+            mailbox=self.mailbox,
+            confirmation=self.confirmation,
+            chunk_recipients=settings.queue_chunk_recipients,
+            interval_s=settings.relay_interval_s,
+            grace_s=settings.relay_grace_s,
+        )
+        self.messages = MessageService(
+            record.stores,
+            rules=DraftRules.from_settings(settings),
+            relay=self.relay,
+            queue=self.queue,
+            mailbox=self.mailbox,
+            publisher=self.publisher,
+        )
+        self.consumers = ConsumerPool(
+            partial(self._consumer, settings, RepeatedWarning("consumer_waits")),
+            self.queue,
+            least=settings.consumer_tasks,
+            most=settings.consumer_tasks_max,
+            entries_each=settings.consumer_batch_entries,
+            stuck_after_s=settings.consumer_stall_s,
+        )
+
+    def _consumer(self, settings: Settings, waits: RepeatedWarning, index: int) -> MessageConsumer:
+        return MessageConsumer(
+            f"{self._node_id}-{index}",
+            self.queue,
+            self.mailbox,
+            batch_entries=settings.consumer_batch_entries,
+            block_ms=settings.consumer_block_ms,
+            claim_every_ms=settings.claim_idle_ms // 2,
+            waits=waits,
+        )
+
+    def start(self, supervisor: Supervisor) -> None:
+        """每个进程都看着发件箱。"""
+        supervisor.start("outbox-sweep", self.relay.run_sweep)
+        supervisor.start("outbox-fast", self.relay.run_fast)
+        supervisor.start("outbox-mark", self.relay.run_mark)
+
+    def start_workers(self, supervisor: Supervisor) -> None:
+        self.consumers.start(supervisor)

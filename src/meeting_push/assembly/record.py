@@ -1,0 +1,56 @@
+"""记录（SQL）：消息在这里被接受，Redis 里的都能从这里重建。"""
+
+from __future__ import annotations
+
+import contextlib
+
+from ..contracts import UserDirectory
+from ..services.known_users import KnownUsers
+from ..services.meeting_service import MeetingStores
+from ..services.message_service import MessageStores
+from ..settings import Settings
+from ..storage.broadcasts import BroadcastRepository
+from ..storage.database import Database
+from ..storage.generations import GenerationRepository
+from ..storage.idempotency import IdempotencyRepository
+from ..storage.inbox import InboxRepository
+from ..storage.meetings import MeetingRepository
+from ..storage.messages import MessageRepository
+from ..storage.outcomes import OutcomeRepository
+from ..storage.recipients import RecipientRepository
+from ..storage.reports import DeliveryReports
+from ..storage.transcripts import TranscriptRepository
+from ..storage.undelivered import UndeliveredRepository
+from ..storage.users import UserRepository
+
+
+class Record:
+    """``directory`` 是应用自己的用户表；不给就用我们的，会议里的名字也才从它来。"""
+
+    def __init__(self, settings: Settings, directory: UserDirectory | None) -> None:
+        database = self.database = Database(settings.sql_url, settings.database_timeout_s)
+        users = UserRepository(database)
+        self.stores = MessageStores(
+            database=database,
+            messages=MessageRepository(database),
+            inbox=InboxRepository(database),
+            idempotency=IdempotencyRepository(database),
+            directory=KnownUsers(directory or users),
+        )
+        self.recipients = RecipientRepository(database)
+        self.reports = DeliveryReports(database)
+        self.outcomes = OutcomeRepository(database)
+        self.undelivered = UndeliveredRepository(database)
+        self.generations = GenerationRepository(database)
+        self.broadcasts = BroadcastRepository(database)
+        self.meeting_stores = MeetingStores(
+            database=database,
+            meetings=MeetingRepository(database),
+            transcripts=TranscriptRepository(database),
+            directory=self.stores.directory,
+            names=users if directory is None else None,
+        )
+
+    async def start(self, stack: contextlib.AsyncExitStack) -> None:
+        await self.database.migrate()
+        stack.push_async_callback(self.database.dispose)

@@ -1,0 +1,65 @@
+"""对外的门：REST、两种 WebSocket、网页；各角色只开自己的。"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from fastapi import APIRouter
+
+from ..router.auth_manage import auth_router, revocation_router, ticket_router
+from ..router.broadcast_manage import broadcast_router
+from ..router.delivery_manage import delivery_router
+from ..router.meeting_manage import meeting_router, meeting_socket_router
+from ..router.message_manage import message_router, user_messages_router
+from ..router.ops import ops_router
+from ..router.presence_manage import presence_router
+from ..router.queue_manage import queue_router
+from ..router.security import Security
+from ..router.stats_manage import stats_router
+from ..router.web import web_router
+from ..settings import Settings
+from .observation import Observation
+from .rooms import Rooms
+
+API_PREFIX: Final = "/api/v1"
+
+
+def routes(settings: Settings, rooms: Rooms, observation: Observation) -> APIRouter:
+    router = APIRouter()
+    router.include_router(ops_router(observation.health, observation.metrics))
+    if settings.role.serves_api:
+        router.include_router(_api(settings, rooms, observation))
+        router.include_router(meeting_socket_router(rooms.meetings.hub))
+        router.include_router(web_router())
+    if settings.role.holds_sockets:
+        router.include_router(user_messages_router(rooms.edge.manager))
+    return router
+
+
+def _api(settings: Settings, rooms: Rooms, observation: Observation) -> APIRouter:
+    access, messages, outcomes = rooms.access, rooms.messages, rooms.outcomes
+    security = Security(access.credentials, settings.trusted_proxies)
+    anybody, admin = security.current_principal, security.require_admin
+    broadcasts = rooms.broadcasts.service
+    stats = stats_router(observation.reports, messages.queue, rooms.bus.count_online, security)
+    api = APIRouter(prefix=API_PREFIX)
+    for part in (
+        auth_router(access.auth, security),
+        ticket_router(access.tickets, security),
+        revocation_router(access.revocations, security),
+        message_router(
+            messages.messages,
+            messages.confirmation,
+            anybody,
+            broadcasts=broadcasts,
+            max_batch_messages=settings.max_batch_messages,
+        ),
+        presence_router(rooms.edge.presence, rooms.bus.control, security),
+        stats,
+        meeting_router(rooms.meetings.service, anybody),
+        delivery_router(messages.confirmation, outcomes.failures, messages.mailbox, anybody, admin),
+        queue_router(messages.queue, outcomes.dead_letters, admin),
+        broadcast_router(broadcasts, admin),
+    ):
+        api.include_router(part)
+    return api

@@ -1,0 +1,79 @@
+"""一串数字的报告：没有别的轮次可比的 profile 用它（flush、retries、mailbox-memory）。"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from .load.result import Better, Figure
+from .load.table import amount, goal
+from .machine import Machine, commit, versions
+from .report import Heading, write_json
+
+PlanValue = int | float | str
+
+
+class Measurements:
+    """边量边记，次序就是表里的次序。"""
+
+    def __init__(self) -> None:
+        self.figures: list[Figure] = []
+
+    def add(
+        self,
+        name: str,
+        label: str,
+        value: float,
+        unit: str = "",
+        better: Better = "neither",
+        goal: float | None = None,
+    ) -> None:
+        self.figures.append(
+            Figure(name=name, label=label, value=value, unit=unit, better=better, goal=goal)
+        )
+
+
+class MeasuredReport(msgspec.Struct, frozen=True, kw_only=True):
+    bench: str
+    started_at: str
+    command: str
+    commit: str | None
+    machine: Machine
+    versions: dict[str, str]
+    plan: dict[str, PlanValue]
+    figures: list[Figure]
+
+    @classmethod
+    def of(
+        cls, bench: str, heading: Heading, plan: msgspec.Struct, found: Measurements
+    ) -> MeasuredReport:
+        return cls(
+            bench=bench,
+            started_at=heading.started_at,
+            command=heading.command,
+            commit=commit(),
+            machine=heading.machine,
+            versions=versions(),
+            plan=msgspec.structs.asdict(plan),
+            figures=found.figures,
+        )
+
+    def value(self, name: str) -> float:
+        """:raises KeyError: 没有量它"""
+        return {figure.name: figure.value for figure in self.figures}[name]
+
+
+def measured_table(report: MeasuredReport) -> Table:
+    shown = Table("", "", "goal", title=report.command)
+    shown.columns[1].justify = shown.columns[2].justify = "right"
+    for figure in report.figures:
+        shown.add_row(figure.label, amount(figure), goal(figure))
+    return shown
+
+
+def show(report: MeasuredReport, console: Console, reports: Path) -> None:
+    console.print(measured_table(report))
+    console.print(f"report: {write_json(report, reports)}", soft_wrap=True)

@@ -1,0 +1,97 @@
+"""广播的 Redis 操作：共用的日志，与每个用户的游标。"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from loguru import logger
+
+from ..model import BroadcastEntry
+from .keys import Keys
+from .lean import LeanConnection
+from .link import Argument
+from .scripts import Script
+
+_append: Final = Script("broadcast")
+_cursor: Final = Script("broadcast_cursor")
+_ack: Final = Script("broadcast_ack")
+
+#: 一次读日志至多这么多条（每条约 150 字节）。
+PAGE: Final = 1_000
+#: 一次 Lua 调用里至多推进这么多个游标，同 ``mailboxes.CALL_RECIPIENTS``。
+CALL_CURSORS: Final = 200
+
+
+class BroadcastLog:
+    """``log_ttl_ms`` 是日志的寿命；游标要比它活得久，否则回来的人会被当成新人。
+
+    错误同 ``LeanConnection.execute``。
+    """
+
+    def __init__(
+        self, lean: LeanConnection, keys: Keys, *, log_ttl_ms: int, cursor_ttl_ms: int
+    ) -> None:
+        self._lean = lean
+        self._keys = keys
+        self._log_ttl_ms = log_ttl_ms
+        self._cursor_ttl_ms = cursor_ttl_ms
+
+    async def append(
+        self, message_id: str, tail: bytes, *, priority: int, expires_at: int, now: int
+    ) -> int:
+        """记进日志并发布，原子；返回 broadcast_id。同一条再来一次什么也不做。"""
+        keys = self._keys
+        broadcast_id = await _append.run(
+            self._lean,
+            (keys.broadcast_log, keys.broadcast_ids),
+            (
+                *(now, self._log_ttl_ms, keys.broadcast_channel),
+                *(message_id, priority, expires_at, tail),
+            ),
+        )
+        return int(broadcast_id)
+
+    async def entries(self) -> list[BroadcastEntry]:
+        """整个日志，按次序；不含正文。别人写进来的、看不懂的略去。"""
+        found: list[BroadcastEntry] = []
+        start = "-"
+        while True:
+            page = await self._lean.execute(
+                "XRANGE", self._keys.broadcast_log, start, "+", "COUNT", PAGE
+            )
+            found += [entry for item in page if (entry := _entry(*item)) is not None]
+            if len(page) < PAGE:
+                return found
+            start = f"({page[-1][0].decode()}"
+
+    async def cursor(self, user_id: int, newest: int) -> tuple[int, set[int]]:
+        """(到它为止都已确认, 其后零散确认过的)；还没有游标的从 ``newest`` 开始。"""
+        flat = await _cursor.run(
+            self._lean, [self._keys.broadcast_cursor(user_id)], [newest, self._cursor_ttl_ms]
+        )
+        fields = dict(zip(flat[::2], flat[1::2], strict=True))
+        return int(fields.pop(b"at")), {int(each) for each in fields}
+
+    async def advance(self, acked: Sequence[tuple[int, int, int]]) -> None:
+        """(user_id, broadcast_id, previous) 已确认；对每个用户原子，幂等，次序不拘。"""
+        for start in range(0, len(acked), CALL_CURSORS):
+            args: list[Argument] = [self._keys.prefix, self._cursor_ttl_ms]
+            for row in acked[start : start + CALL_CURSORS]:
+                args += row
+            await _ack.run(self._lean, [], args)
+
+
+def _entry(entry_id: bytes, flat: Sequence[bytes]) -> BroadcastEntry | None:
+    fields = dict(zip(flat[::2], flat[1::2], strict=True))
+    try:
+        return BroadcastEntry(
+            broadcast_id=int(entry_id.partition(b"-")[0]),
+            previous=int(fields[b"previous"]),
+            message_id=fields[b"message_id"].decode(),
+            priority=int(fields[b"priority"]),
+            expires_at=int(fields[b"expires_at"]),
+        )
+    except (KeyError, ValueError):
+        logger.bind(entry_id=entry_id.decode()).error("broadcast_entry_malformed")
+        return None

@@ -1,0 +1,40 @@
+-- 推进一批用户的广播游标。幂等；不必按次序：隔着没确认的，先零散地记着，连上了再并进去。
+-- 不读日志：每条自带它前面那条的 id，所以只碰这个用户自己的键（Cluster 上按槽分开调用）。
+-- ARGV[1] 前缀   ARGV[2] 游标的 TTL(ms)   之后每三个一组：user_id, broadcast_id, 前面一条的 id
+local call, tonumber = redis.call, tonumber
+
+-- 并进已经连上的与已被越过的；返回新的 at。零散的很少，逐遍扫就够。
+local function absorb(key, at)
+  local moved = true
+  while moved do
+    moved = false
+    local all = call('HGETALL', key)
+    for f = 1, #all, 2 do
+      local id = tonumber(all[f]) -- 'at' 不是数
+      if id and tonumber(all[f + 1]) <= at then
+        call('HDEL', key, all[f])
+        if id > at then
+          at, moved = id, true
+        end
+      end
+    end
+  end
+  return at
+end
+
+for i = 3, #ARGV, 3 do
+  local key = ARGV[1] .. 'broadcast_cursor:{' .. ARGV[i] .. '}'
+  local id, previous = tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
+  local at = tonumber(call('HGET', key, 'at') or previous)
+  if previous > at then
+    call('HSET', key, ARGV[i + 1], ARGV[i + 2])
+  elseif id > at then
+    at = id
+    if call('HLEN', key) > 1 then
+      at = absorb(key, at)
+    end
+    call('HSET', key, 'at', string.format('%d', at))
+  end
+  call('PEXPIRE', key, ARGV[2])
+end
+return 1

@@ -1,0 +1,35 @@
+"""广播的 REST：管理员发给所有人。
+
+不用 ``from __future__ import annotations``，原因同 ``message_manage``。
+"""
+
+from collections.abc import Callable
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Header, status
+
+from ..model import Principal, Sender
+from ..services.broadcast_service import BroadcastService
+from .contract_route import ContractRoute
+from .message_models import BroadcastIn, BroadcastOut
+
+
+def broadcast_router(service: BroadcastService, require_admin: Callable[..., object]) -> APIRouter:
+    """``/messages/broadcast``；前缀由调用者加。"""
+    router = APIRouter(tags=["messages"], route_class=ContractRoute)
+    Admin = Annotated[Principal, Depends(require_admin)]  # noqa: N806 — 它是类型
+
+    @router.post(
+        "/messages/broadcast",
+        status_code=status.HTTP_202_ACCEPTED,
+        summary="发给所有用户（管理员）",
+    )
+    async def broadcast(
+        body: BroadcastIn, admin: Admin, idempotency_key: Annotated[str | None, Header()] = None
+    ) -> BroadcastOut:
+        """202 即已提交：在线的立即收到；不在的，有效期内连上时收到。"""
+        sender = Sender(admin.user_id, admin.name)
+        accepted = await service.send_broadcast(sender, body.draft(), idempotency_key)
+        return BroadcastOut(message_id=accepted.message_id, created_at=accepted.created_at)
+
+    return router

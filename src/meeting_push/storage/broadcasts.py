@@ -1,0 +1,95 @@
+"""广播：它的 outbox，与确认过它的人。"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from sqlalchemy import func, insert, or_, select, text, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from ..model import Message
+from .database import Database
+from .id_list import among
+from .message_rows import MESSAGE_COLUMNS, message_of, values_of
+from .tables import broadcast_receipts, broadcasts, messages
+
+_b: Final = broadcasts.c
+#: (message_id, user_id, delivered_at)
+ReceiptRow = tuple[str, int, int]
+
+_SQLITE_RECEIPTS: Final = (
+    "INSERT INTO broadcast_receipts (message_id, user_id, delivered_at) VALUES (?, ?, ?)"
+    " ON CONFLICT (message_id, user_id) DO NOTHING"
+)
+_PG_RECEIPTS: Final = text(
+    "INSERT INTO broadcast_receipts (message_id, user_id, delivered_at)"
+    " SELECT m, u, d FROM unnest("
+    "CAST(:message_ids AS varchar[]), CAST(:user_ids AS bigint[]), CAST(:delivered AS bigint[])"
+    ") AS v (m, u, d) ON CONFLICT (message_id, user_id) DO NOTHING"
+)
+
+
+class BroadcastRepository:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def insert(self, connection: AsyncConnection, message: Message) -> None:
+        """写下一条广播；提交之后它就已接受（DLV-1）。"""
+        values = values_of(message, 0) | {"enqueued_at": message.timestamp}
+        await connection.execute(insert(messages), values)
+        await connection.execute(insert(broadcasts), {"message_id": message.message_id})
+
+    async def outbox(self, now: int, limit: int) -> list[Message]:
+        """到时而还没进日志的，最早的在前。几个进程会读到同一条：记日志按 id 幂等。"""
+        due = messages.c.deliver_at
+        statement = (
+            select(*MESSAGE_COLUMNS)
+            .join(broadcasts, _b.message_id == messages.c.message_id)
+            .where(_b.logged_at.is_(None), or_(due.is_(None), due <= now))
+            .order_by(messages.c.message_id)
+            .limit(limit)
+        )
+        async with self._database.connect() as connection:
+            return [message_of(row) for row in await connection.execute(statement)]
+
+    async def mark_logged(self, message_ids: Sequence[str], now: int) -> None:
+        """移出 outbox。幂等。"""
+        if not message_ids:
+            return
+        statement = (
+            update(broadcasts)
+            .where(among(self._database, _b.message_id, message_ids), _b.logged_at.is_(None))
+            .values(logged_at=now)
+        )
+        async with self._database.transaction() as connection:
+            await connection.execute(statement)
+
+    async def record_delivered(self, rows: Sequence[ReceiptRow]) -> None:
+        """各人第一次确认的时刻；一个事务，幂等。"""
+        if not rows:
+            return
+        # 各节点都按同一次序插入，免得互相死锁
+        ordered = sorted(rows)
+        async with self._database.transaction() as connection:
+            if self._database.is_sqlite:
+                await connection.exec_driver_sql(_SQLITE_RECEIPTS, ordered)
+                return
+            message_ids, user_ids, delivered = zip(*ordered, strict=True)
+            await connection.execute(
+                _PG_RECEIPTS,
+                {"message_ids": message_ids, "user_ids": user_ids, "delivered": delivered},
+            )
+
+    async def delivered_count(self, message_id: str) -> int | None:
+        """多少人确认过；不是广播则 None。"""
+        receipts = (
+            select(func.count())
+            .select_from(broadcast_receipts)
+            .where(broadcast_receipts.c.message_id == message_id)
+            .scalar_subquery()
+        )
+        statement = select(receipts).select_from(broadcasts).where(_b.message_id == message_id)
+        async with self._database.connect() as connection:
+            count: int | None = await connection.scalar(statement)
+        return count

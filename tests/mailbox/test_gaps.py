@@ -1,0 +1,131 @@
+"""DLV-5：洞总要宣告。信箱的上限、过期，从客户端与发送者两边看。"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from redis import Redis
+
+from meeting_push.model import Evicted, MailboxEntry, MailboxView
+from meeting_push.protocol.frames import Gap
+from meeting_push.protocol.gaps import gaps as gaps_of
+from meeting_push.protocol.sent import SentSeqs
+from tests.support.eventually import eventually
+from tests.support.people import Person, api_of, delivery, device, send
+from tests.support.redis_server import RedisServer
+from tests.support.server_process import ServerProcess
+
+from .conftest import gaps, sent, settled
+
+
+async def test_dlv_5_what_the_cap_pushed_out_is_announced_before_the_flush(
+    server: ServerProcess, alice: Person, bob: Person
+) -> None:
+    ids = await sent(server, alice, bob, 5)
+    async with device(server.ws_url(bob.user_id), bob) as phone:
+        assert [(await phone.next_message())["message_id"] for _ in range(3)] == ids[2:]
+        [gap] = await gaps(phone)
+    assert gap == {"type": "gap", "from_seq": 1, "to_seq": 2, "count": 2, "reason": "evicted"}
+
+
+async def test_dlv_5_the_sender_sees_what_the_cap_pushed_out(
+    server: ServerProcess, alice: Person, bob: Person, shared_redis: RedisServer
+) -> None:
+    [first, *_] = await sent(server, alice, bob, 4)
+
+    async def failed() -> bool:
+        return bool((await delivery(server.base_url, alice, first))["failed"])
+
+    await eventually(failed)
+    [row] = (await delivery(server.base_url, alice, first))["recipients"]
+    assert (row["status"], row["failure_reason"]) == ("failed", "mailbox_evicted")
+    with Redis.from_url(shared_redis.url) as redis:
+        await eventually(lambda: redis.xlen("mailbox_evictions") == 0)
+
+
+async def test_every_device_without_a_position_is_told(
+    server: ServerProcess, alice: Person, bob: Person
+) -> None:
+    await sent(server, alice, bob, 4)
+    for _ in range(2):
+        async with device(server.ws_url(bob.user_id), bob) as phone:
+            await phone.next_message()
+            assert len(await gaps(phone)) == 1
+
+
+async def test_a_resuming_device_gets_them_from_the_log_so_there_is_no_gap(
+    server: ServerProcess, alice: Person, bob: Person
+) -> None:
+    async with device(server.ws_url(bob.user_id), bob) as phone:
+        epoch = phone.welcome["epoch"]
+    ids = await sent(server, alice, bob, 5)
+    async with device(server.ws_url(bob.user_id, epoch=epoch, last_seq=0), bob) as phone:
+        assert phone.welcome["resumed"]
+        assert [(await phone.next_message())["message_id"] for _ in range(5)] == ids
+        assert await gaps(phone) == []
+
+
+async def test_dlv_5_what_expired_in_the_mailbox_is_announced(
+    server: ServerProcess, alice: Person, bob: Person
+) -> None:
+    ids = [await send(server.base_url, alice, [bob], expires_in_s=1)]
+    await settled(server, bob, 1)
+    ids.append(await send(server.base_url, alice, [bob]))
+    await settled(server, bob, 2)
+    async with device(server.ws_url(bob.user_id), bob) as phone:
+        epoch = phone.welcome["epoch"]
+    with pytest.raises(AssertionError):  # 等它过期：没有别的事件可等
+        await eventually(lambda: False, 1.1)
+    for query in ({"epoch": epoch, "last_seq": 0}, {}):
+        async with device(server.ws_url(bob.user_id, **query), bob) as phone:
+            assert (await phone.next_message())["message_id"] == ids[1]
+            told = await gaps(phone)
+        if query:
+            expected = {"from_seq": 1, "to_seq": 1, "count": 1, "reason": "expired"}
+            assert told == [{"type": "gap"} | expected]
+
+
+async def test_the_inbox_still_has_what_the_mailbox_lost(
+    server: ServerProcess, alice: Person, bob: Person
+) -> None:
+    ids = await sent(server, alice, bob, 5)
+    async with api_of(server.base_url, bob) as api:
+        inbox = (await api.get("/messages")).json()
+    assert [item["message_id"] for item in inbox["items"]] == ids[::-1]
+
+
+def told(
+    *expired: int, live: Sequence[int] = (), evicted: Evicted | None = None, upto: int = 0
+) -> list[tuple[int, int, int, str]]:
+    entries = tuple(MailboxEntry(seq, str(seq), 0) for seq in live)
+    view = MailboxView("e", 99, entries, evicted=evicted, expired=expired)
+    found: list[Gap] = list(gaps_of(view, upto, SentSeqs()))
+    return [(gap.from_seq, gap.to_seq, gap.count, gap.reason) for gap in found]
+
+
+def test_an_expired_gap_never_covers_what_is_still_to_come() -> None:
+    assert told(1, 2, 5, 9, live=[3, 4, 7]) == [
+        (1, 2, 2, "expired"),
+        (5, 5, 1, "expired"),
+        (9, 9, 1, "expired"),
+    ]
+
+
+def test_an_expired_gap_spans_what_was_acked_in_between() -> None:
+    assert told(1, 6, live=[7]) == [(1, 6, 2, "expired")]
+
+
+def test_gaps_come_in_order_and_name_a_seq_once() -> None:
+    assert told(1, 4, 9, evicted=Evicted(3, 5, 2)) == [
+        (1, 1, 1, "expired"),
+        (3, 5, 3, "evicted"),
+        (9, 9, 1, "expired"),
+    ]
+
+
+def test_only_what_follows_the_last_announcement_is_announced() -> None:
+    assert told(1, 4, 9, evicted=Evicted(3, 6, 3), upto=4) == [
+        (5, 6, 2, "evicted"),
+        (9, 9, 1, "expired"),
+    ]
