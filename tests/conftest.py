@@ -23,7 +23,8 @@ settings.load_profile("suite")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.pluginmanager.register(AcceptanceReport())
+    if not hasattr(config, "workerinput"):  # 几个进程一起跑时，由收集结果的那个写
+        config.pluginmanager.register(AcceptanceReport())
 
 
 @pytest.fixture(scope="session")

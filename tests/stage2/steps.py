@@ -12,6 +12,7 @@ from tests.support.eventually import eventually
 from tests.support.people import Frame, Person, delivery, send
 
 QUEUE = "message_delivery_queue"
+WORKERS = ("worker-1", "worker-2")
 
 
 def url_of(house: Ensemble, person: Person, gateway: str = "gateway") -> str:
