@@ -7,11 +7,12 @@
 3. ``access``：谁进得来。
 4. ``message_path``：接受（MessageService）→ 入队（OutboxRelay、MessageQueue）→ 取出
    （ConsumerPool）→ 投递（OfflineMessageQueue）→ 确认（DeliveryConfirmationService）。
-5. ``outcome_path``：没有等到确认的，做不了的，以及对账。
+5. ``outcome_path``：没有等到确认的，做不了的。
 6. ``broadcast_path``：发给所有人的。
-7. ``edge``：推送（ConnectionManager），谁在线，听不听得见。
-8. ``meetings``：会议。
-9. ``observation``、``routes``：看着前面各间的，与对外的门。
+7. ``recovery``：Redis 丢了数据之后的对账。
+8. ``edge``：推送（ConnectionManager），谁在线，听不听得见。
+9. ``meetings``：会议。
+10. ``observation``、``routes``：看着前面各间的，与对外的门。
 
 每间房只认识排在它前面的；里面的各站只通过构造函数相识，构造时不连 Redis 与数据库。
 """
@@ -34,6 +35,7 @@ from .assembly.message_path import MessagePath
 from .assembly.observation import Observation
 from .assembly.outcome_path import OutcomePath
 from .assembly.record import Record
+from .assembly.recovery import Recovery
 from .assembly.rooms import Rooms
 from .assembly.routes import routes
 from .contracts import TokenVerifier, UserDirectory
@@ -85,6 +87,9 @@ class MeetingPush:
         messages = MessagePath(settings, node_id, record, bus, self._record_dead)
         outcomes = OutcomePath(settings, node_id, record, bus, messages)
         broadcasts = BroadcastPath(settings, record, bus, messages)
+        recovery = Recovery(
+            settings, node_id, record=record, bus=bus, messages=messages, broadcasts=broadcasts
+        )
         edge = Edge(
             settings,
             node_id,
@@ -104,6 +109,7 @@ class MeetingPush:
             messages=messages,
             outcomes=outcomes,
             broadcasts=broadcasts,
+            recovery=recovery,
             edge=edge,
             meetings=meetings,
         )
@@ -123,7 +129,7 @@ class MeetingPush:
         self.consumers, self.mailbox = path.consumers, path.mailbox
         self.confirmation, self.publisher = path.confirmation, path.publisher
         self.failures, self.dead_letters = rooms.outcomes.failures, rooms.outcomes.dead_letters
-        self.reconciler = rooms.outcomes.reconciler
+        self.reconciler = rooms.recovery.reconciler
         self.broadcasts = rooms.broadcasts.service
         self.manager, self.presence = rooms.edge.manager, rooms.edge.presence
         self.hearing = rooms.edge.hearing
@@ -161,7 +167,7 @@ class MeetingPush:
         if role.serves_api or role.holds_sockets:
             rooms.access.start(supervisor)
         rooms.messages.start(supervisor)
-        rooms.outcomes.start(supervisor)
+        rooms.recovery.start(supervisor)
         rooms.broadcasts.start(supervisor)
         if role.delivers:
             rooms.messages.start_workers(supervisor)

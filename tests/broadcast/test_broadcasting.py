@@ -101,8 +101,9 @@ async def test_urgent_broadcasts_come_before_ordinary_mail(nodes: Nodes, bob: Pe
     await send(nodes[0].base_url, admin(), [bob], title="mail")
     await send(nodes[0].base_url, admin(), [bob], title="urgent mail", priority=9)
     await broadcast(nodes[0], title="urgent", priority=7)
-    async with device(nodes[1].ws_url(bob.user_id), bob) as phone:
-        titles = [(await phone.next_message())["title"] for _ in range(4)]
+    for _ in range(2):  # 第一次可能还有在路上的；没有确认，第二次都积着
+        async with device(nodes[1].ws_url(bob.user_id), bob) as phone:
+            titles = [(await phone.next_message())["title"] for _ in range(4)]
     assert titles == ["urgent mail", "urgent", "mail", "plain"]
 
 

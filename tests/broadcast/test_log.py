@@ -10,6 +10,7 @@ from meeting_push.contracts import BROADCAST_MISSED
 from meeting_push.model import BroadcastEntry, Message, Sender
 from meeting_push.protocol.frames import broadcast_message, encode_tail
 from meeting_push.redis.broadcast_log import BroadcastLog
+from meeting_push.redis.generation import GenerationMark
 from meeting_push.redis.subscriber import Subscriber
 from meeting_push.services.broadcast_feed import BroadcastFeed
 from meeting_push.services.offline_message_queue import OfflineMessageQueue
@@ -34,6 +35,7 @@ class Town:
         self.redis = redis
         self.now = NOW
         self.missed = 0
+        self.mark = GenerationMark(redis.lean, redis.keys)
         self.log = BroadcastLog(redis.lean, redis.keys, log_ttl_ms=TTL_MS, cursor_ttl_ms=2 * TTL_MS)
         mailbox = OfflineMessageQueue(redis, NoRecord(), load_settings())
         self.feed = BroadcastFeed(self.log, mailbox, self._on_missed, clock=lambda: self.now)
@@ -83,7 +85,9 @@ def message(number: int) -> Message:
 
 @pytest.fixture
 async def town(redis: RedisService) -> Town:
-    return Town(redis)
+    town = Town(redis)
+    await town.mark.begin(1, NOW, lost=False)
+    return town
 
 
 # ── 日志 ────────────────────────────────────────────────────────────────────
@@ -163,6 +167,43 @@ async def test_the_first_visit_starts_at_the_end(town: Town) -> None:
     await town.append(1)
     await town.feed.refresh()
     assert await town.pending() == []
+
+
+async def test_dlv_1_after_a_loss_a_user_without_a_cursor_starts_at_the_beginning(
+    town: Town,
+) -> None:
+    await town.append(1)
+    await town.mark.begin(2, NOW, lost=True)
+    await town.feed.refresh()
+    assert await town.pending() == [name(1)]
+
+
+async def test_dlv_1_before_the_loss_is_noticed_he_starts_at_the_beginning(town: Town) -> None:
+    await town.append(1)
+    await town.feed.refresh()
+    await town.redis.delete(town.redis.keys.delivery_generation)
+    assert await town.pending() == [name(1)]
+
+
+async def test_a_loss_older_than_the_log_is_forgotten(town: Town) -> None:
+    await town.mark.begin(2, NOW, lost=True)
+    town.now += TTL_MS
+    await town.append(1)
+    await town.feed.refresh()
+    assert await town.pending() == []
+
+
+async def test_a_loss_stays_known_while_the_mark_advances(town: Town) -> None:
+    await town.mark.begin(2, NOW, lost=True)
+    assert await town.mark.advance(2, 1, NOW + 5)
+    assert await town.mark.lost_after(NOW - 1)
+
+
+async def test_dlv_4_an_ack_without_a_cursor_passes_nothing_over(town: Town) -> None:
+    await opened(town, 1, 2, 3)
+    await town.redis.delete(town.redis.keys.broadcast_cursor(USER))
+    await town.ack(2)
+    assert await town.pending() == [name(1), name(3)]
 
 
 async def test_acks_in_any_order_leave_exactly_the_unacked(town: Town) -> None:
@@ -251,6 +292,40 @@ async def test_an_old_number_again_is_recognised(town: Town) -> None:
     [entry] = await town.log.entries()
     await town.feed.refresh()
     assert town.feed.arrived(town.frame(entry)) == NOW
+
+
+async def lost_and_logged_again(town: Town, *numbers: int) -> list[int]:
+    """Redis 丢了日志，又记了一遍；返回目录让连接们按哪些号记账。"""
+    keys = town.redis.keys
+    await town.redis.delete(keys.broadcast_log, keys.broadcast_ids)
+    town.now += 1_000
+    for number in numbers:
+        await town.append(number)
+    told = [town.feed.arrived(town.frame(entry)) for entry in await town.log.entries()]
+    return [number or 0 for number in told]
+
+
+async def test_what_is_logged_again_is_known_by_its_first_number(town: Town) -> None:
+    await opened(town, 1, 2)
+    assert await lost_and_logged_again(town, 1, 2, 3) == [NOW, NOW + 1, NOW + 1_002]
+    assert [int(e.message_id) for e in town.feed.after(NOW + 1).entries] == [3]
+
+
+async def test_what_is_logged_again_has_its_new_number_for_cursors(town: Town) -> None:
+    await opened(town, 1, 2)
+    await town.ack(1, 2)
+    await lost_and_logged_again(town, 1, 2)
+    found = town.feed.find(name(1))
+    assert found is not None
+    assert (found.broadcast_id, found.previous) == (NOW + 1_000, 0)
+    assert await town.pending() == [name(1), name(2)]
+
+
+async def test_what_is_not_logged_again_yet_is_still_in_the_feed(town: Town) -> None:
+    await opened(town, 1, 2)
+    await lost_and_logged_again(town, 1)
+    await town.feed.refresh()
+    assert await town.pending() == [name(2), name(1)]
 
 
 async def test_expired_broadcasts_are_forgotten(town: Town) -> None:

@@ -19,7 +19,7 @@ from .record import Record
 class BroadcastPath:
     def __init__(self, settings: Settings, record: Record, bus: Bus, path: MessagePath) -> None:
         ttl_ms = settings.message_ttl_s * 1000
-        log = BroadcastLog(
+        log = self.log = BroadcastLog(
             bus.redis.lean,
             bus.redis.keys,
             log_ttl_ms=ttl_ms,

@@ -1,15 +1,13 @@
-"""没有那么顺利的：重试、失败、死信、过期、被挤出信箱，以及 Redis 丢了数据之后的对账。"""
+"""没有那么顺利的：重试、失败、死信、过期、被挤出信箱。"""
 
 from __future__ import annotations
 
 from ..model import QueueEntry
-from ..redis.generation import GenerationMark
 from ..redis.outcomes import Outcomes
 from ..services.dead_letters import DeadLetters
 from ..services.delivery_failures import DeliveryFailures
 from ..services.eviction_recorder import EvictionRecorder
 from ..services.expiry_sweeper import ExpirySweeper
-from ..services.reconciler import Reconciler, ReconcilerRules
 from ..services.retry_service import RetryService
 from ..settings import Settings
 from ..supervision import Supervisor
@@ -54,30 +52,11 @@ class OutcomePath:
         self.evictions = EvictionRecorder(
             redis, self.failures.fail, interval_s=settings.relay_interval_s
         )
-        self.reconciler = Reconciler(
-            node_id,
-            mark=GenerationMark(redis.lean, redis.keys),
-            generations=record.generations,
-            undelivered=record.undelivered,
-            queue=path.queue,
-            mailbox=path.mailbox,
-            relay=path.relay,
-            rules=ReconcilerRules(
-                settings.reconcile_interval_s,
-                settings.straggler_interval_s,
-                int(settings.straggler_after_s * 1000),
-            ),
-            on_generation=bus.reread.set,  # 每条连接都要知道新的 epoch
-        )
 
     async def record_dead(self, entry: QueueEntry, reason: str) -> None:
         """队列里做不了的一项：收件人记为失败；死信由队列自己写，整项一封。"""
         pairs = [(entry.message_id, user_id) for user_id in entry.recipient_ids]
         await self.failures.fail(pairs, reason, letters=False)
-
-    def start(self, supervisor: Supervisor) -> None:
-        """每个进程都可能轮到对账：租约在谁手里，谁做。"""
-        supervisor.start("reconciler", self.reconciler.run)
 
     def start_workers(self, supervisor: Supervisor) -> None:
         supervisor.start("expiry-sweep", self.expiry.run)

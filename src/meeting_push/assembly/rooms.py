@@ -12,6 +12,7 @@ from .meetings import Meetings
 from .message_path import MessagePath
 from .outcome_path import OutcomePath
 from .record import Record
+from .recovery import Recovery
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,5 +25,6 @@ class Rooms:
     messages: MessagePath
     outcomes: OutcomePath
     broadcasts: BroadcastPath
+    recovery: Recovery
     edge: Edge
     meetings: Meetings

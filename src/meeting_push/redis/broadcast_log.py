@@ -8,6 +8,7 @@ from typing import Final
 from loguru import logger
 
 from ..model import BroadcastEntry
+from .generation import GenerationMark
 from .keys import Keys
 from .lean import LeanConnection
 from .link import Argument
@@ -34,6 +35,7 @@ class BroadcastLog:
     ) -> None:
         self._lean = lean
         self._keys = keys
+        self._mark = GenerationMark(lean, keys)
         self._log_ttl_ms = log_ttl_ms
         self._cursor_ttl_ms = cursor_ttl_ms
 
@@ -65,11 +67,24 @@ class BroadcastLog:
                 return found
             start = f"({page[-1][0].decode()}"
 
-    async def cursor(self, user_id: int, newest: int) -> tuple[int, set[int]]:
-        """(到它为止都已确认, 其后零散确认过的)；还没有游标的从 ``newest`` 开始。"""
-        flat = await _cursor.run(
-            self._lean, [self._keys.broadcast_cursor(user_id)], [newest, self._cursor_ttl_ms]
-        )
+    async def missing(self, message_ids: Sequence[str]) -> list[str]:
+        """其中日志里没有的，次序不变。"""
+        if not message_ids:
+            return []
+        scores = await self._lean.execute("ZMSCORE", self._keys.broadcast_ids, *message_ids)
+        return [i for i, score in zip(message_ids, scores, strict=True) if score is None]
+
+    async def cursor(self, user_id: int, newest: int, now: int) -> tuple[int, set[int]]:
+        """(到它为止都已确认, 其后零散确认过的)。
+
+        还没有游标的从 ``newest`` 开始；但日志的一个寿命之内 Redis 丢过数据，就分不出他是新人还是
+        游标丢了，从头开始：多给，不漏。
+        """
+        key, ttl_ms = self._keys.broadcast_cursor(user_id), self._cursor_ttl_ms
+        flat = await _cursor.run(self._lean, [key], [ttl_ms])
+        if not flat:
+            lost = await self._mark.lost_after(now - self._log_ttl_ms)
+            flat = await _cursor.run(self._lean, [key], [ttl_ms, 0 if lost else newest])
         fields = dict(zip(flat[::2], flat[1::2], strict=True))
         return int(fields.pop(b"at")), {int(each) for each in fields}
 

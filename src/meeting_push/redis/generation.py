@@ -36,9 +36,17 @@ class GenerationMark:
         """推进到 ``mark``；False = Redis 已不是这一代。"""
         return bool(await _mark.run(self._lean, [self._key], [generation, mark, now]))
 
-    async def begin(self, generation: int, now: int) -> None:
-        """开始新的一代。"""
-        await self._lean.execute("HSET", self._key, "generation", generation, "mark", 0, "at", now)
+    async def begin(self, generation: int, now: int, *, lost: bool) -> None:
+        """开始新的一代；``lost``：因为丢了数据，记下时刻。"""
+        began = ("began", now) if lost else ()
+        await self._lean.execute(
+            "HSET", self._key, "generation", generation, "mark", 0, "at", now, *began
+        )
+
+    async def lost_after(self, since: int) -> bool:
+        """``since`` 之后丢过数据。没有代次：刚丢，还没有人对过账。"""
+        generation, began = await self._lean.execute("HMGET", self._key, "generation", "began")
+        return generation is None or int(began or 0) > since
 
     async def run_id(self) -> str:
         """Redis 进程的身份：变了就是重启或切换过。"""

@@ -16,9 +16,19 @@ class DemotedError(RedisUnavailableError):
     """READONLY：连着的已不是主节点；要重新连接才能找到新的。"""
 
 
-#: 稍后可能成功的回答。
+#: 稍后可能成功的回答。UNBLOCKED：阻塞着读的流被删了（清空、切换），再读就是了。
 _TEMPORARY: Final = frozenset(
-    ["LOADING", "BUSY", "OOM", "MISCONF", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS"]
+    [
+        "LOADING",
+        "BUSY",
+        "OOM",
+        "MISCONF",
+        "MASTERDOWN",
+        "CLUSTERDOWN",
+        "TRYAGAIN",
+        "NOREPLICAS",
+        "UNBLOCKED",
+    ]
 )
 #: Redis 6.2 把脚本里的错误包成 “ERR Error running script … : -OOM …”，真正的代号在里面。
 _INSIDE_SCRIPT: Final = re.compile(r": -([A-Z]+) ")

@@ -56,6 +56,8 @@ class BroadcastFeed:
         self._clock = clock
         self._entries: list[BroadcastEntry] = []
         self._by_message: dict[str, BroadcastEntry] = {}
+        #: 各条在这里最早的号，连接按它记账：Redis 丢了数据会换个号再记一遍，推过的不再推。
+        self._first: dict[str, int] = {}
         self._newest = 0
 
     async def refresh(self) -> None:
@@ -64,9 +66,10 @@ class BroadcastFeed:
         :raises RedisUnavailableError: 目录没有变
         """
         read = await self._log.entries()
-        last = read[-1].broadcast_id if read else 0
-        # 读的途中实时到的还不在其中
-        self._keep([*read, *(entry for entry in self._entries if entry.broadcast_id > last)])
+        logged = {entry.message_id for entry in read}
+        # 读的途中实时到的还不在其中；Redis 丢了数据，还没有再记一遍的也不在
+        others = [entry for entry in self._entries if entry.message_id not in logged]
+        self._keep(sorted([*others, *read], key=_id))
 
     def find(self, message_id: str) -> BroadcastEntry | None:
         """没过期的广播；别的一概 None。"""
@@ -79,11 +82,9 @@ class BroadcastFeed:
             frame = _decoder.decode(payload)
         except msgspec.DecodeError:
             return None
-        if known := self._by_message.get(frame.message_id):  # 重读日志时已经读到
-            return known.broadcast_id
         broadcast_id = frame.broadcast_id
         if not self._newest < broadcast_id <= self._clock() + MAX_AHEAD_MS:
-            return None
+            return self._first.get(frame.message_id)  # 重读日志时已经读到的认得
         if frame.broadcast_prev > self._newest:
             logger.bind(broadcast_id=broadcast_id).warning("broadcast_missed")
             self._on_missed()
@@ -91,11 +92,12 @@ class BroadcastFeed:
         entry = BroadcastEntry(
             broadcast_id, frame.broadcast_prev, frame.message_id, frame.priority, frame.expires_at
         )
-        self._keep([*self._entries, entry])
-        return broadcast_id
+        others = [each for each in self._entries if each.message_id != frame.message_id]
+        self._keep([*others, entry])
+        return self._first.get(frame.message_id, broadcast_id)
 
     async def open(self, user_id: int) -> BroadcastView:
-        at, acked = await self._log.cursor(user_id, self._newest)
+        at, acked = await self._log.cursor(user_id, self._newest, self._clock())
         missing = [each for each in self._since(at) if each.broadcast_id not in acked]
         # 过期的不会再有人确认：游标越过它们，零散记着的才并得进来
         reached = missing[0].previous if missing else self._newest
@@ -104,7 +106,8 @@ class BroadcastFeed:
         return self._view(missing)
 
     def after(self, broadcast_id: int) -> BroadcastView:
-        return self._view(self._since(broadcast_id))
+        later = self._since(broadcast_id)
+        return self._view([each for each in later if self._first[each.message_id] > broadcast_id])
 
     async def load(self, entries: Sequence[BroadcastEntry]) -> list[bytes]:
         try:
@@ -136,3 +139,7 @@ class BroadcastFeed:
             self._newest = max(self._newest, entries[-1].broadcast_id)
         self._entries = [entry for entry in entries if entry.expires_at > now]
         self._by_message = {entry.message_id: entry for entry in self._entries}
+        self._first = {
+            message_id: self._first.get(message_id, entry.broadcast_id)
+            for message_id, entry in self._by_message.items()
+        }

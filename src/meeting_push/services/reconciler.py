@@ -5,8 +5,9 @@ Redis 里没有代次 = 被清空；记号比 SQL 的旧 = 换上了旧的 AOF �
 由“重启之后的检查”找证据。
 
 丢过之后：SQL 里代次加一 → 清空队列 → （旧快照）把已有结局的移出信箱 → Redis 里换代次 →
-逐页把没有送达的放回发件箱，由中继按队列的余地入队。epoch 带着代次：旧代次的 epoch 作废，
-每台设备得到 ``resync``。每一步都可重做；做的人死了，租约到期后别的节点从 ``cursor`` 接着做。
+把丢了的广播放回发件箱 → 逐页把没有送达的放回发件箱，由中继按队列的余地入队 → 补回广播的游标。
+epoch 带着代次：旧代次的 epoch 作废，每台设备得到 ``resync``。每一步都可重做；做的人死了，租约
+到期后别的节点从 ``cursor`` 接着做。
 
 同时只有一个节点做：租约在 SQL 里，因为此时不可信的正是 Redis。
 """
@@ -16,6 +17,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from loguru import logger
@@ -26,6 +28,7 @@ from ..redis.generation import GenerationMark, RedisMark
 from ..repeated_warning import RepeatedWarning
 from ..storage.generations import Generation, GenerationRepository
 from ..storage.undelivered import Recipient, UndeliveredRepository, oldest_possible
+from .broadcast_recovery import BroadcastRecovery
 from .message_queue import MessageQueue
 from .offline_message_queue import OfflineMessageQueue
 from .outbox_relay import MARK_EVERY_S, OutboxRelay
@@ -80,6 +83,7 @@ class Reconciler:
         queue: MessageQueue,
         mailbox: OfflineMessageQueue,
         relay: OutboxRelay,
+        broadcasts: BroadcastRecovery,
         rules: ReconcilerRules,
         on_generation: Callable[[], None],
         clock: Clock = now_ms,
@@ -91,6 +95,7 @@ class Reconciler:
         self._queue = queue
         self._mailbox = mailbox
         self._relay = relay
+        self._broadcasts = broadcasts
         self._rules = rules
         self._on_generation = on_generation
         self._clock = clock
@@ -117,7 +122,7 @@ class Reconciler:
             mark = await self._mark.read()  # Redis 还留着前一个数据库的：它的 epoch 都要作废
             generation = mark.generation + 1 if mark else 1
             if await self._generations.create(generation):
-                await self._mark.begin(generation, self._clock())
+                await self._mark.begin(generation, self._clock(), lost=False)
         row = await self._generations.read()
         assert row is not None
         self._mailbox.generation = row.generation
@@ -188,7 +193,7 @@ class Reconciler:
         await asyncio.sleep(self._rules.settle_s)
         if mark is not None:
             await self._remove_finished(mark.at - SNAPSHOT_MARGIN_MS)
-        await self._mark.begin(generation, self._clock())
+        await self._mark.begin(generation, self._clock(), lost=True)
         self._adopt(RedisMark(generation, 0, 0))
         return Generation(generation, 0, "", self._me, self._clock() + self._rules.lease_ms)
 
@@ -208,6 +213,7 @@ class Reconciler:
         """从 ``cursor`` 起逐页放回发件箱；入队是中继的事，它知道队列还有没有余地。"""
         now = self._clock()
         after = row.cursor or oldest_possible(now, HORIZON_MS)
+        await self._broadcasts.reopen()
         while upto := await self._undelivered.page_end(after, PAGE_MESSAGES, now):
             self._reopened += await self._undelivered.reopen(after, upto, now)
             self._relay.hurry()
@@ -215,6 +221,8 @@ class Reconciler:
                 return
             after = upto
             await asyncio.sleep(PAGE_PAUSE_S)
+        if not await self._broadcasts.restore_acks(partial(self._keep, after)):
+            return
         await self._keep(None)
         logger.bind(generation=row.generation, messages=self._reopened).info("redrive_finished")
 
@@ -244,7 +252,7 @@ class Reconciler:
         if await self._queue.statistics.backlog():
             return
         suspect, self._suspect = self._suspect, None
-        if await self._missing("", suspect):
+        if await self._missing("", suspect) or await self._broadcasts.lost(suspect[0]):
             await self._redrive(await self._begin(row, mark, "tail"))
 
     async def look_for_stragglers(self) -> int:

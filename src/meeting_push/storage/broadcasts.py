@@ -65,6 +65,27 @@ class BroadcastRepository:
         async with self._database.transaction() as connection:
             await connection.execute(statement)
 
+    async def logged(self, since: int, now: int) -> list[str]:
+        """``since`` 之后进了日志、还没过期的，最早的在前。"""
+        statement = (
+            select(_b.message_id)
+            .join(messages, messages.c.message_id == _b.message_id)
+            .where(_b.logged_at >= since, messages.c.expires_at > now)
+            .order_by(_b.message_id)
+        )
+        async with self._database.connect() as connection:
+            return list((await connection.scalars(statement)).all())
+
+    async def reopen(self, message_ids: Sequence[str]) -> int:
+        """放回 outbox，返回几条。幂等。"""
+        statement = (
+            update(broadcasts)
+            .where(among(self._database, _b.message_id, message_ids), _b.logged_at.is_not(None))
+            .values(logged_at=None)
+        )
+        async with self._database.transaction() as connection:
+            return (await connection.execute(statement)).rowcount
+
     async def record_delivered(self, rows: Sequence[ReceiptRow]) -> None:
         """各人第一次确认的时刻；一个事务，幂等。"""
         if not rows:
@@ -80,6 +101,18 @@ class BroadcastRepository:
                 _PG_RECEIPTS,
                 {"message_ids": message_ids, "user_ids": user_ids, "delivered": delivered},
             )
+
+    async def receivers(self, message_id: str, after: int, limit: int) -> list[int]:
+        """确认过它的人，按 user_id 的一页，从 ``after`` 之后开始。"""
+        user_id = broadcast_receipts.c.user_id
+        statement = (
+            select(user_id)
+            .where(broadcast_receipts.c.message_id == message_id, user_id > after)
+            .order_by(user_id)
+            .limit(limit)
+        )
+        async with self._database.connect() as connection:
+            return list((await connection.scalars(statement)).all())
 
     async def delivered_count(self, message_id: str) -> int | None:
         """多少人确认过；不是广播则 None。"""

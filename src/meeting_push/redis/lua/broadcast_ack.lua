@@ -1,5 +1,6 @@
 -- 推进一批用户的广播游标。幂等；不必按次序：隔着没确认的，先零散地记着，连上了再并进去。
 -- 不读日志：每条自带它前面那条的 id，所以只碰这个用户自己的键（Cluster 上按槽分开调用）。
+-- 没有游标：连上时建立过，所以是 Redis 丢了它；从 0 算起，不得越过没确认的。
 -- ARGV[1] 前缀   ARGV[2] 游标的 TTL(ms)   之后每三个一组：user_id, broadcast_id, 前面一条的 id
 local call, tonumber = redis.call, tonumber
 
@@ -25,9 +26,9 @@ end
 for i = 3, #ARGV, 3 do
   local key = ARGV[1] .. 'broadcast_cursor:{' .. ARGV[i] .. '}'
   local id, previous = tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
-  local at = tonumber(call('HGET', key, 'at') or previous)
+  local at = tonumber(call('HGET', key, 'at') or '0')
   if previous > at then
-    call('HSET', key, ARGV[i + 1], ARGV[i + 2])
+    call('HSET', key, 'at', string.format('%d', at), ARGV[i + 1], ARGV[i + 2])
   elseif id > at then
     at = id
     if call('HLEN', key) > 1 then
