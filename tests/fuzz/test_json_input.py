@@ -59,6 +59,12 @@ def test_what_is_refused_is_never_quoted(random: Random) -> None:
         assert "a.b.c" not in error["message"]
 
 
+def test_an_unknown_type_is_not_quoted() -> None:
+    command = live_session().receive(b'{"type":"eyJhbGciOi","type":"%b"}' % ("à" * 400).encode(), 0)
+    assert isinstance(command, Refused)
+    assert "à" not in json.loads(command.frame)["message"]
+
+
 @given(st.integers())
 def test_bad_frames_end_the_session_at_the_limit(seed: int) -> None:
     session, random = live_session(), Random(seed)

@@ -304,6 +304,8 @@ class _Attempted(Struct):
 
 
 _request_id_decoder: Final = msgspec.json.Decoder(_Requested)
+#: msgspec 在认不出的 ``type`` 之类的地方引用原值：``Invalid value '…' - at `$.type` ``。
+_quoted_value: Final = re.compile(r" '.*'", re.DOTALL)
 _attempt_decoder: Final = msgspec.json.Decoder(_Attempted)
 _client_decoder: Final[msgspec.json.Decoder[AnyClientFrame]] = msgspec.json.Decoder(AnyClientFrame)
 _type_decoder: Final = msgspec.json.Decoder(_Typed)
@@ -324,7 +326,8 @@ def decode_known(
     try:
         return decoder.decode(text)
     except msgspec.ValidationError as error:
-        raise BadFrameError(_invalid_code(text, known_types), str(error)) from None
+        message = _quoted_value.sub("", str(error))
+        raise BadFrameError(_invalid_code(text, known_types), message) from None
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise BadFrameError("invalid_json", "the frame is not valid JSON") from None
     except RecursionError:
