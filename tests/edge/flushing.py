@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
 
 from meeting_push.model import ResumePoint
 from meeting_push.protocol.frames import new_message
+from meeting_push.websocket.opening import MAX_LOADS, MAX_READS
 from tests.support.eventually import eventually
 
 from .harness import EdgeHarness
@@ -54,6 +56,22 @@ class FlushBehaviour(EdgeHarness):
             async with world.live(1, max_size=None) as client:
                 sizes = [len(await client.read_text()) for _ in range(2)]
         assert all(size < 257 * 1024 for size in sizes)
+
+    async def test_only_a_few_of_many_who_return_read_at_the_same_time(self) -> None:
+        """读信箱、取正文与别人的投递共用一条 Redis 连接、一个事件循环：不能一拥而上。"""
+        users = range(1, 31)
+        async with self.world() as world:
+            world.mailbox.pace_s = 0.01
+            for user in users:
+                world.mailbox.put(user, user)
+            async with contextlib.AsyncExitStack() as stack:
+                clients = [await stack.enter_async_context(world.client(user)) for user in users]
+                for client in clients:
+                    assert (await client.read())["type"] == "welcome"
+                got = [numbers(await client.read_messages(1)) for client in clients]
+        assert got == [[user] for user in users]
+        assert 1 < world.mailbox.most["open"] <= MAX_READS
+        assert 1 < world.mailbox.most["load"] <= MAX_LOADS
 
     async def test_live_frames_wait_for_the_flush(self) -> None:
         async with self.world() as world:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from meeting_push.contracts import ChannelHandler
@@ -79,7 +79,10 @@ class Channels:
 
 
 class Mailbox:
-    """内存信箱；``opened`` 在每次读取开始时置位，``gate`` 可让读取停在返回之前。"""
+    """内存信箱；``opened`` 在每次读取开始时置位，``gate`` 可让读取停在返回之前。
+
+    ``pace_s``：每次读、每次取都要这么久；``most``：同时在做的最多有几个。
+    """
 
     def __init__(self) -> None:
         self.epoch = EPOCH
@@ -90,6 +93,9 @@ class Mailbox:
         self.opened = asyncio.Event()
         self.gate = asyncio.Event()
         self.gate.set()
+        self.pace_s = 0.0
+        self.most: Counter[str] = Counter()
+        self._now: Counter[str] = Counter()
 
     def put(self, user_id: int, number: int, *, priority: int = 0, content: str = "text") -> bytes:
         """存一条，返回它的帧。"""
@@ -103,6 +109,7 @@ class Mailbox:
     async def open(self, user_id: int, resume: ResumePoint | None = None) -> MailboxView:
         if not self.available:
             raise RedisUnavailableError("down")
+        await self._take_time("open")
         self.resumes.append(resume)
         entries = [entry for entry, _ in self.kept[user_id].values()]
         if resume is not None:
@@ -116,8 +123,16 @@ class Mailbox:
         return view
 
     async def load(self, entries: Sequence[MailboxEntry]) -> list[bytes]:
+        await self._take_time("load")
         everything = {entry: frame for kept in self.kept.values() for entry, frame in kept.values()}
         return [everything[entry] for entry in entries if entry in everything]
+
+    async def _take_time(self, what: str) -> None:
+        if self.pace_s:
+            self._now[what] += 1
+            self.most[what] = max(self.most[what], self._now[what])
+            await asyncio.sleep(self.pace_s)
+            self._now[what] -= 1
 
 
 class AckSink:

@@ -12,7 +12,7 @@ from .body import HEADER_LENGTH, decode_body, encode_body, priority_of
 from .keys import Keys
 from .lean import LeanConnection
 
-#: 一次 MGET 至多这么多条：正文可达 64 KB，免得一次回答占住 Redis 与内存。
+#: 一次至多问这么多条：正文可达 64 KB，免得一次回答占住 Redis 与内存；别人的命令也好插进来。
 LOAD_CHUNK: Final = 100
 
 #: (message_id, 尾, 优先级, 过期时刻)
@@ -41,11 +41,14 @@ class Bodies:
 
     async def priorities(self, message_ids: Sequence[str]) -> list[int | None]:
         """各条的优先级，次序不变；正文不在则 None。不取出正文。"""
-        key = self._keys.message_body
-        headers = await self._lean.execute_many(
-            [("GETRANGE", key(message_id), 0, HEADER_LENGTH - 1) for message_id in message_ids]
-        )
-        return [priority_of(header) for header in headers]
+        key, found = self._keys.message_body, list[int | None]()
+        for start in range(0, len(message_ids), LOAD_CHUNK):
+            chunk = message_ids[start : start + LOAD_CHUNK]
+            headers = await self._lean.execute_many(
+                [("GETRANGE", key(message_id), 0, HEADER_LENGTH - 1) for message_id in chunk]
+            )
+            found += map(priority_of, headers)
+        return found
 
     async def load(self, message_ids: Sequence[str]) -> list[bytes | None]:
         """各条的尾，次序不变；不在或已损坏则 None。"""

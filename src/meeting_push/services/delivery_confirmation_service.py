@@ -16,6 +16,7 @@ from loguru import logger
 from ..clock import Clock, now_ms
 from ..errors import InvalidInputError, MeetingPushError, NotFoundError
 from ..model import Ack, AckOutcome, DeliveryStatus, Message
+from ..redis.link import Argument
 from ..redis.scripts import Script
 from ..repeated_warning import RepeatedWarning
 from ..storage.recipients import DeliveredRow, RecipientRepository
@@ -27,8 +28,10 @@ from .receipts import Receipt, Receipts
 from .redis_service import RedisService
 
 _confirm: Final = Script("confirm")
-#: 一批至多这么多行：一条 SQL 与一段 Lua 的合适大小。
+#: 一个事务至多这么多行：四分之一的话，积压时每秒写下的少一半。
 BATCH_ROWS: Final = 2_000
+#: 一次 Lua 调用里至多这么多行：实测约 2 ms，再大就会推迟别人的命令（2,000 行 11 ms）。
+CALL_ROWS: Final = 500
 RETRY_AFTER_S: Final = 0.5
 DAY_S: Final = 86_400
 #: 状态表至少比消息多活这么久。
@@ -137,7 +140,7 @@ class DeliveryConfirmationService:
     async def _flush_batch(self) -> None:
         batch = self._rows[:BATCH_ROWS]
         try:
-            self._unsent += await self._record_in_redis(batch)
+            await self._record_in_redis(batch)
             await self._recipients.record_delivered(batch)
             await self._mailbox.remove(_by_user(batch))
         except MeetingPushError as error:
@@ -148,12 +151,12 @@ class DeliveryConfirmationService:
         unsent, self._unsent = self._unsent, []
         await self._receipts.send(_receipts(unsent), DeliveryStatus.DELIVERED)
 
-    async def _record_in_redis(self, batch: Sequence[DeliveredRow]) -> list[bytes]:
-        flat = [value for row in batch for value in row]
-        receipts = await _confirm.run(
-            self._redis.lean, [], [self._redis.keys.prefix, self._status_ttl_ms, *flat]
-        )
-        return list(receipts)
+    async def _record_in_redis(self, batch: Sequence[DeliveredRow]) -> None:
+        """要回执的记在 ``_unsent``：再来一遍，Redis 不会再说它们是第一次。"""
+        head: tuple[Argument, ...] = (self._redis.keys.prefix, self._status_ttl_ms)
+        for start in range(0, len(batch), CALL_ROWS):
+            flat = [value for row in batch[start : start + CALL_ROWS] for value in row]
+            self._unsent += await _confirm.run(self._redis.lean, [], [*head, *flat])
 
     # ── 查询 ────────────────────────────────────────────────────────────────
 

@@ -17,8 +17,11 @@ from .patience import patiently
 from .statistics import EdgeCounters
 from .subscriptions import Subscriptions
 
-#: 同时取正文的连接数：一次取 50 条可有几 MB，重连风暴时不能人人都拿着。
-MAX_LOADS: Final = 64
+#: 同时读信箱的连接数：满的一只要问一千条的优先级，而投递、确认的命令在同一条 Redis 连接上排队。
+MAX_READS: Final = 4
+#: 同时取正文的连接数：一次 50 条约半毫秒 CPU，多了，事件循环的一圈就长，别人的每一步都等一圈；
+#: 又可有几 MB，重连风暴时不能人人都拿着。
+MAX_LOADS: Final = 4
 
 Entry = MailboxEntry | BroadcastEntry
 
@@ -39,6 +42,7 @@ class Opener:
         self._broadcasts = broadcasts
         self._counters = counters
         self._clock = clock
+        self._reads = asyncio.Semaphore(MAX_READS)
         self._loads = asyncio.Semaphore(MAX_LOADS)
 
     async def first_view(self, connection: UserConnection, timeout_s: float) -> MailboxView:
@@ -115,7 +119,8 @@ class Opener:
         async def read() -> MailboxView:
             await self.subscriptions.ensure(connection.user_id)
             connection.session.missed = False  # 此前漏的都会在这次读取里
-            view = await self._mailbox.open(connection.user_id, resume)
+            async with self._reads:
+                view = await self._mailbox.open(connection.user_id, resume)
             await self._read_news(connection)
             return view
 
