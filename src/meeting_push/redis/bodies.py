@@ -11,9 +11,13 @@ from ..errors import MalformedEnvelopeError
 from .body import HEADER_LENGTH, decode_body, encode_body, priority_of
 from .keys import Keys
 from .lean import LeanConnection
+from .scripts import Script
 
-#: 一次至多问这么多条：正文可达 64 KB，免得一次回答占住 Redis 与内存；别人的命令也好插进来。
+_heads: Final = Script("body_heads")
+#: 一次 MGET 至多这么多条：正文可达 64 KB，免得一次回答占住 Redis 与内存。
 LOAD_CHUNK: Final = 100
+#: 一次至多问这么多条的头：约 1 ms，再大就推迟别人的命令；再小，一只满的信箱要往返太多次。
+HEADS_CHUNK: Final = 500
 
 #: (message_id, 尾, 优先级, 过期时刻)
 Body = tuple[str, bytes, int, int]
@@ -41,13 +45,10 @@ class Bodies:
 
     async def priorities(self, message_ids: Sequence[str]) -> list[int | None]:
         """各条的优先级，次序不变；正文不在则 None。不取出正文。"""
-        key, found = self._keys.message_body, list[int | None]()
-        for start in range(0, len(message_ids), LOAD_CHUNK):
-            chunk = message_ids[start : start + LOAD_CHUNK]
-            headers = await self._lean.execute_many(
-                [("GETRANGE", key(message_id), 0, HEADER_LENGTH - 1) for message_id in chunk]
-            )
-            found += map(priority_of, headers)
+        found: list[int | None] = []
+        for start in range(0, len(message_ids), HEADS_CHUNK):
+            keys = list(map(self._keys.message_body, message_ids[start : start + HEADS_CHUNK]))
+            found += map(priority_of, await _heads.run(self._lean, keys, [HEADER_LENGTH]))
         return found
 
     async def load(self, message_ids: Sequence[str]) -> list[bytes | None]:

@@ -18,7 +18,8 @@ from .statistics import EdgeCounters
 from .subscriptions import Subscriptions
 
 #: 同时读信箱的连接数：满的一只要问一千条的优先级，而投递、确认的命令在同一条 Redis 连接上排队。
-MAX_READS: Final = 4
+#: 多于 MAX_LOADS：先让每个人得到 welcome（等久了是 4007），再慢慢补发。
+MAX_READS: Final = 8
 #: 同时取正文的连接数：一次 50 条约半毫秒 CPU，多了，事件循环的一圈就长，别人的每一步都等一圈；
 #: 又可有几 MB，重连风暴时不能人人都拿着。
 MAX_LOADS: Final = 4
