@@ -46,7 +46,7 @@ format: $(DEV) ## Format the code and fix what ruff can fix
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: $(RUNTIME) ## Load test: 1,000 sockets (ARGS="10k", "durable --seconds 20", "--help")
+bench: $(RUNTIME) ## Load test: 1,000 sockets (ARGS="10k", "durable-batched", "queue", "flush", "retries", "--help")
 	@$(BIN)/meeting-push bench $(or $(ARGS),1k)
 
 peers: $(PEERS) ## Ours and others on the same work; installs the others (ARGS="--quick")
