@@ -6,23 +6,21 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Final
 
-from loguru import logger
-
 from ..contracts import AckSink
-from ..errors import MeetingPushError
 from ..model import Ack, AckOutcome, BroadcastEntry
 from ..redis.broadcast_log import BroadcastLog
-from ..repeated_warning import RepeatedWarning
 from ..storage.broadcasts import BroadcastRepository
+from .batch_writer import BatchWriter
 from .broadcast_feed import BroadcastFeed
 
 #: 一批至多这么多行，同 ``delivery_confirmation_service``。
 BATCH_ROWS: Final = 2_000
-RETRY_AFTER_S: Final = 0.5
+
+#: (user_id, 广播, 确认的时刻)
+_Row = tuple[int, BroadcastEntry, int]
 
 
 class BroadcastAcks:
@@ -44,12 +42,13 @@ class BroadcastAcks:
         self._feed = feed
         self._log = log
         self._record = record
-        self._flush_s = flush_ms / 1000
-        self._rows: list[tuple[int, BroadcastEntry, int]] = []
-        self._wake = asyncio.Event()
-        self._deferred = RepeatedWarning("broadcast_ack_flush_deferred")
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._writer = BatchWriter[_Row](
+            self._write,
+            rows_name="acks",
+            deferred="broadcast_ack_flush_deferred",
+            batch_rows=BATCH_ROWS,
+            flush_s=flush_ms / 1000,
+        )
 
     def record(self, user_id: int, acks: Sequence[Ack]) -> None:
         self._inner.record(user_id, acks)
@@ -57,43 +56,21 @@ class BroadcastAcks:
     async def confirm(self, user_id: int, message_ids: Sequence[str], now: int) -> AckOutcome:
         """任何人都可以确认没过期的广播：它本就是发给所有人的。"""
         found = {i: entry for i in message_ids if (entry := self._feed.find(i)) is not None}
-        self._add([(user_id, entry, now) for entry in found.values()])
+        self._writer.add((user_id, entry, now) for entry in found.values())
         rest = [message_id for message_id in message_ids if message_id not in found]
         if not rest:
             return AckOutcome(len(found))
         outcome = await self._inner.confirm(user_id, rest, now)
         return AckOutcome(len(found) + outcome.accepted, outcome.unknown)
 
-    def _add(self, rows: Sequence[tuple[int, BroadcastEntry, int]]) -> None:
-        if rows:
-            self._rows += rows
-            self._idle.clear()
-            self._wake.set()
-
     async def run(self) -> None:
-        """写入循环；失败就留着重试，取消时不丢正在写的一批。"""
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            await asyncio.sleep(self._flush_s)
-            while self._rows:
-                await self._flush_batch()
-            self._idle.set()
+        """写入循环，见 ``BatchWriter``。"""
+        await self._writer.run()
 
     async def drain(self, timeout_s: float) -> None:
         """等已登记的全部写完（关机时）；超时就放手，下次连接会再推。"""
-        try:
-            await asyncio.wait_for(self._idle.wait(), timeout_s)
-        except TimeoutError:
-            logger.bind(acks=len(self._rows)).warning("broadcast_acks_left_at_shutdown")
+        await self._writer.drain(timeout_s, "broadcast_acks_left_at_shutdown")
 
-    async def _flush_batch(self) -> None:
-        batch = self._rows[:BATCH_ROWS]
-        try:
-            await self._record.record_delivered([(e.message_id, u, at) for u, e, at in batch])
-            await self._log.advance([(u, e.broadcast_id, e.previous) for u, e, _ in batch])
-        except MeetingPushError as error:
-            self._deferred.say(code=error.code, acks=len(self._rows))
-            await asyncio.sleep(RETRY_AFTER_S)
-            return
-        del self._rows[: len(batch)]
+    async def _write(self, batch: Sequence[_Row]) -> None:
+        await self._record.record_delivered([(e.message_id, u, at) for u, e, at in batch])
+        await self._log.advance([(u, e.broadcast_id, e.previous) for u, e, _ in batch])

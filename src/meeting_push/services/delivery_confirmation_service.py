@@ -11,17 +11,15 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from loguru import logger
-
 from ..clock import Clock, now_ms
-from ..errors import InvalidInputError, MeetingPushError, NotFoundError
+from ..errors import InvalidInputError, NotFoundError
 from ..model import Ack, AckOutcome, DeliveryStatus, Message
 from ..redis.link import Argument
 from ..redis.scripts import Script
-from ..repeated_warning import RepeatedWarning
 from ..storage.recipients import DeliveredRow, RecipientRepository
 from ..storage.reports import DeliveryReports
 from ..storage.rows import DeliveryCounts, FailedDelivery, RecipientPage
+from .batch_writer import BatchWriter
 from .delivery_statistics import DeliveryStatistics, user_statistics
 from .offline_message_queue import OfflineMessageQueue
 from .receipts import Receipt, Receipts
@@ -32,7 +30,6 @@ _confirm: Final = Script("confirm")
 BATCH_ROWS: Final = 2_000
 #: 一次 Lua 调用里至多这么多行：实测约 2 ms，再大就会推迟别人的命令（2,000 行 11 ms）。
 CALL_ROWS: Final = 500
-RETRY_AFTER_S: Final = 0.5
 DAY_S: Final = 86_400
 #: 状态表至少比消息多活这么久。
 KEEP_STATUS_MS: Final = 3_600_000
@@ -58,23 +55,22 @@ class DeliveryConfirmationService:
         self._reports = reports
         self._mailbox = mailbox
         self._receipts = receipts
-        self._flush_s = flush_ms / 1000
         self._status_ttl_ms = status_ttl_s * 1000
         self._clock = clock
-        self._rows: list[DeliveredRow] = []
+        self._writer = BatchWriter[DeliveredRow](
+            self._write,
+            rows_name="acks",
+            deferred="ack_flush_deferred",
+            batch_rows=BATCH_ROWS,
+            flush_s=flush_ms / 1000,
+        )
         #: 已记进 Redis、等 SQL 也记下才发的回执（见 confirm.lua 的返回值）
         self._unsent: list[bytes] = []
-        self._deferred = RepeatedWarning("ack_flush_deferred")
-        self._wake = asyncio.Event()
-        self._idle = asyncio.Event()
-        self._idle.set()
 
     # ── 登记 ────────────────────────────────────────────────────────────────
 
     def record(self, user_id: int, acks: Sequence[Ack]) -> None:
-        self._rows += [(a.message_id, user_id, a.sent_at, a.acked_at) for a in acks]
-        self._idle.clear()
-        self._wake.set()
+        self._writer.add((a.message_id, user_id, a.sent_at, a.acked_at) for a in acks)
 
     async def confirm(
         self, user_id: int, message_ids: Sequence[str], now: int | None = None
@@ -121,33 +117,17 @@ class DeliveryConfirmationService:
     # ── 写入 ────────────────────────────────────────────────────────────────
 
     async def run(self) -> None:
-        """写入循环：攒 ``flush_ms``，成批写；失败就留着重试，取消时不丢正在写的一批。"""
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            await asyncio.sleep(self._flush_s)
-            while self._rows:
-                await self._flush_batch()
-            self._idle.set()
+        """写入循环，见 ``BatchWriter``。"""
+        await self._writer.run()
 
     async def drain(self, timeout_s: float) -> None:
         """等已登记的全部写完（关机时）；超时就放手，信箱里还有。"""
-        try:
-            await asyncio.wait_for(self._idle.wait(), timeout_s)
-        except TimeoutError:
-            logger.bind(acks=len(self._rows)).warning("acks_left_at_shutdown")
+        await self._writer.drain(timeout_s, "acks_left_at_shutdown")
 
-    async def _flush_batch(self) -> None:
-        batch = self._rows[:BATCH_ROWS]
-        try:
-            await self._record_in_redis(batch)
-            await self._recipients.record_delivered(batch)
-            await self._mailbox.remove(_by_user(batch))
-        except MeetingPushError as error:
-            self._deferred.say(code=error.code, acks=len(self._rows))
-            await asyncio.sleep(RETRY_AFTER_S)
-            return
-        del self._rows[: len(batch)]
+    async def _write(self, batch: Sequence[DeliveredRow]) -> None:
+        await self._record_in_redis(batch)
+        await self._recipients.record_delivered(batch)
+        await self._mailbox.remove(_by_user(batch))
         unsent, self._unsent = self._unsent, []
         await self._receipts.send(_receipts(unsent), DeliveryStatus.DELIVERED)
 

@@ -6,23 +6,20 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from ..clock import Clock, now_ms
 from ..contracts import RetrySettled
-from ..errors import MeetingPushError
 from ..protocol.retry import Overdue
 from ..redis.outcomes import Claimed, Outcomes, Verdict
-from ..repeated_warning import RepeatedWarning
 from ..storage.outcomes import OutcomeRepository
+from .batch_writer import BatchWriter
 from .delivery_failures import NO_ACK, DeliveryFailures
 
 BATCH: Final = 1_000
 #: 等 Redis 回来的登记至多这么多；再多就放手：连接隔一级还会再交来。
 MAX_WAITING: Final = 100_000
-RETRY_AFTER_S: Final = 0.5
 
 
 class _Claim(NamedTuple):
@@ -49,36 +46,21 @@ class RetryService:
         self._failures = failures
         self._max_attempts = max_attempts
         self._clock = clock
-        self._waiting: list[_Claim] = []
-        self._wake = asyncio.Event()
-        self._deferred = RepeatedWarning("retry_deferred")
+        self._writer = BatchWriter[_Claim](
+            self._claim_batch, rows_name="claims", deferred="retry_deferred", batch_rows=BATCH
+        )
         #: 认领到的重试数、放弃的登记数、用完次数的失败数。
         self.retried = self.dropped = self.failed = 0
 
     def claim(self, user_id: int, overdue: Sequence[Overdue], settle: RetrySettled) -> None:
-        if len(self._waiting) >= MAX_WAITING:
+        if len(self._writer) >= MAX_WAITING:
             self.dropped += len(overdue)
             return
-        self._waiting += [_Claim(o.message_id, user_id, o.attempt, settle) for o in overdue]
-        self._wake.set()
+        self._writer.add(_Claim(o.message_id, user_id, o.attempt, settle) for o in overdue)
 
     async def run(self) -> None:
-        """认领循环；Redis 或 SQL 不在时留着重试。"""
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            while self._waiting:
-                await self._step()
-
-    async def _step(self) -> None:
-        batch = self._waiting[:BATCH]
-        try:
-            await self._claim_batch(batch)
-        except MeetingPushError as error:
-            self._deferred.say(code=error.code, claims=len(self._waiting))
-            await asyncio.sleep(RETRY_AFTER_S)
-            return
-        del self._waiting[: len(batch)]
+        """认领循环；Redis 或 SQL 不在时留着重试，见 ``BatchWriter``。"""
+        await self._writer.run()
 
     async def _claim_batch(self, batch: Sequence[_Claim]) -> None:
         """整批重来无害：认领到的再登记一次会得到 ``STALE``，失败是幂等的。"""

@@ -1,0 +1,79 @@
+"""攒着、成批写的循环：确认、广播的确认、重试的登记都用它。
+
+失败就留着重试，取消时不丢正在写的一批：写成之后才从队里去掉，所以 ``write`` 须是幂等的。
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Final, Generic, TypeVar
+
+from loguru import logger
+
+from ..errors import MeetingPushError
+from ..repeated_warning import RepeatedWarning
+
+RETRY_AFTER_S: Final = 0.5
+
+Row = TypeVar("Row")
+
+
+class BatchWriter(Generic[Row]):
+    """``run`` 须由监督者一直运行。日志里 ``deferred`` 是写不成的事件，``rows_name`` 是剩下几行。"""
+
+    def __init__(
+        self,
+        write: Callable[[Sequence[Row]], Awaitable[None]],
+        *,
+        rows_name: str,
+        deferred: str,
+        batch_rows: int,
+        flush_s: float = 0,
+    ) -> None:
+        self._write = write
+        self._rows_name = rows_name
+        self._deferred = RepeatedWarning(deferred)
+        self._batch_rows = batch_rows
+        self._flush_s = flush_s
+        self._rows: list[Row] = []
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def __len__(self) -> int:
+        """还没写成的有几行。"""
+        return len(self._rows)
+
+    def add(self, rows: Iterable[Row]) -> None:
+        self._rows += rows
+        if self._rows:
+            self._idle.clear()
+            self._wake.set()
+
+    async def run(self) -> None:
+        """有了就等 ``flush_s``，一批一批写到没有。"""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            await asyncio.sleep(self._flush_s)
+            while self._rows:
+                await self._write_batch()
+            self._idle.set()
+
+    async def drain(self, timeout_s: float, left_event: str) -> None:
+        """等已登记的全部写完（关机时）；超时就放手，以 ``left_event`` 记下剩几行。"""
+        try:
+            await asyncio.wait_for(self._idle.wait(), timeout_s)
+        except TimeoutError:
+            logger.bind(**{self._rows_name: len(self._rows)}).warning(left_event)
+
+    async def _write_batch(self) -> None:
+        batch = self._rows[: self._batch_rows]
+        try:
+            await self._write(batch)
+        except MeetingPushError as error:
+            self._deferred.say(code=error.code, **{self._rows_name: len(self._rows)})
+            await asyncio.sleep(RETRY_AFTER_S)
+            return
+        del self._rows[: len(batch)]
