@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Final
 
 import msgspec
-from ulid import ULID
 
 from ..clock import Clock, now_ms
-from ..errors import IdempotencyConflictError
 from ..model import Accepted, Draft, Message, Sender
 from ..storage.broadcasts import BroadcastRepository
-from ..storage.database import Database
+from ..storage.database import Connection, Database
 from ..storage.idempotency import IdempotencyRepository
 from ..storage.rows import StoredResponse
 from .broadcast_relay import BroadcastRelay
+from .draft_message import message_from
 from .draft_rules import DraftRules
-from .message_service import check_idempotency_key
+from .idempotent_store import IdempotentStore, check_idempotency_key, stored_response
 
 _accepted: Final = msgspec.json.Decoder(Accepted)
 
@@ -38,7 +36,7 @@ class BroadcastService:
     ) -> None:
         self._database = database
         self._record = record
-        self._idempotency = idempotency
+        self._idempotent = IdempotentStore(database, idempotency)
         self._rules = rules
         self._relay = relay
         self._clock = clock
@@ -57,7 +55,9 @@ class BroadcastService:
         now = self._clock()
         self._rules.check_message(draft, now)
         key = check_idempotency_key(idempotency_key)
-        message = self._message(sender, draft, now)
+        message = message_from(
+            sender, replace(draft, receipt=False), now, default_ttl_s=self._rules.max_ttl_s
+        )
         accepted = await self._store(message, draft, key)
         self._relay.wake()
         return accepted
@@ -67,46 +67,21 @@ class BroadcastService:
         return await self._record.delivered_count(message_id)
 
     async def _store(self, message: Message, draft: Draft, key: str | None) -> Accepted:
-        accepted = Accepted(message.message_id, 0, message.timestamp)
-        mine = _response(draft, accepted)
-        while True:
-            async with self._database.transaction() as connection:
-                if key is not None:
-                    sender_id = message.sender.id
-                    earlier = await self._idempotency.find(connection, sender_id, key)
-                    if earlier is not None:
-                        return _answer(earlier, mine)
-                    if not await self._idempotency.save(
-                        connection, sender_id, key, mine, message.timestamp
-                    ):
-                        continue  # 输给并发的同键请求：再来一遍就能读到它的结果
-                await self._record.insert(connection, message)
-                return accepted
+        async def write(connection: Connection) -> None:
+            await self._record.insert(connection, message)
 
-    def _message(self, sender: Sender, draft: Draft, now: int) -> Message:
-        ttl_s = draft.expires_in_s if draft.expires_in_s is not None else self._rules.max_ttl_s
-        return Message(
-            message_id=str(ULID.from_timestamp(now / 1000)),
-            message_type=draft.message_type,
-            priority=draft.priority,
-            title=draft.title,
-            content=draft.content,
-            sender=sender,
-            timestamp=now,
-            expires_at=max(now, draft.deliver_at or 0) + ttl_s * 1000,
-            deliver_at=draft.deliver_at,
-            data=draft.data,
+        accepted = Accepted(message.message_id, 0, message.timestamp)
+        if key is None:
+            async with self._database.transaction() as connection:
+                await write(connection)
+            return accepted
+        mine = _response(draft, accepted)
+        earlier = await self._idempotent.once(
+            message.sender.id, key, mine, message.timestamp, write
         )
+        return accepted if earlier is None else _accepted.decode(earlier)
 
 
 def _response(draft: Draft, accepted: Accepted) -> StoredResponse:
     request = msgspec.json.encode(asdict(draft), order="deterministic")
-    return StoredResponse(
-        hashlib.sha256(b"broadcast" + request).digest(), msgspec.json.encode(accepted).decode()
-    )
-
-
-def _answer(earlier: StoredResponse, mine: StoredResponse) -> Accepted:
-    if earlier.request_hash != mine.request_hash:
-        raise IdempotencyConflictError("this Idempotency-Key was used with another body")
-    return _accepted.decode(earlier.response)
+    return stored_response(b"broadcast" + request, msgspec.json.encode(accepted))

@@ -6,20 +6,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Final, TypedDict, Unpack
 
 import msgspec
 from loguru import logger
-from ulid import ULID
 
 from ..clock import Clock, now_ms
 from ..contracts import UserDirectory
 from ..errors import (
-    IdempotencyConflictError,
-    InvalidInputError,
     MeetingPushError,
     NotFoundError,
     UnknownRecipientsError,
@@ -34,13 +30,15 @@ from ..storage.messages import MessageRepository
 from ..storage.rows import InboxItem, InboxPage, StoredResponse
 from .accept_batch import AcceptBatch
 from .cancellation import Cancellation
+from .draft_message import message_from
 from .draft_rules import DraftRules, check_text
+from .idempotent_store import IdempotentStore, check_idempotency_key, stored_response
 from .message_publisher import MessagePublisher
 from .message_queue import MessageQueue
 from .offline_message_queue import Delivery, OfflineMessageQueue
 from .outbox_relay import OutboxRelay, Outgoing
 
-MAX_IDEMPOTENCY_KEY_CHARS: Final = 128
+_accepted: Final = msgspec.json.Decoder(list[Accepted])
 
 
 class DraftOptions(TypedDict, total=False):
@@ -95,6 +93,7 @@ class MessageService:
         self._mailbox = mailbox
         self._publisher = publisher
         self._clock = clock
+        self._idempotent = IdempotentStore(stores.database, stores.idempotency)
         self._accepts = AcceptBatch(stores.database, stores.messages)
         self._cancellation = Cancellation(stores.database, queue, clock)
 
@@ -251,23 +250,17 @@ class MessageService:
         outgoing: Sequence[tuple[Message, Sequence[int]]],
         accepted: Sequence[Accepted],
     ) -> list[Accepted] | None:
-        """提交。幂等键已被占则什么都不写，返回当时的结果。
-
-        键与消息在同一个事务里，崩溃不会留下半个。输给并发的同键请求时，再来一遍就能读到
-        它的结果。
-        """
+        """提交。幂等键已被占则什么都不写，返回当时的结果，见 ``IdempotentStore``。"""
         if key is None:
             await self._accepts.insert(outgoing)
             return None
-        stores, mine = self._stores, _response(drafts, accepted)
-        while True:
-            async with stores.database.transaction() as connection:
-                earlier = await stores.idempotency.find(connection, sender_id, key)
-                if earlier is not None:
-                    return _answer(earlier, mine)
-                if await stores.idempotency.save(connection, sender_id, key, mine, self._clock()):
-                    await stores.messages.insert(connection, outgoing)
-                    return None
+
+        async def write(connection: Connection) -> None:
+            await self._stores.messages.insert(connection, outgoing)
+
+        mine = _response(drafts, accepted)
+        earlier = await self._idempotent.once(sender_id, key, mine, self._clock(), write)
+        return None if earlier is None else _accepted.decode(earlier)
 
     async def _check_recipients(self, drafts: Sequence[Draft]) -> None:
         wanted = {user_id for draft in drafts for user_id in draft.recipient_ids}
@@ -284,21 +277,7 @@ class MessageService:
                 raise
 
     def _message(self, sender: Sender, draft: Draft, now: int) -> Message:
-        ttl_s = draft.expires_in_s if draft.expires_in_s is not None else self._rules.max_ttl_s
-        return Message(
-            message_id=str(ULID.from_timestamp(now / 1000)),
-            message_type=draft.message_type,
-            priority=draft.priority,
-            title=draft.title,
-            content=draft.content,
-            sender=sender,
-            timestamp=now,
-            # 有效期从该送达的时刻算起：预约在明天的消息不应今晚就过期
-            expires_at=max(now, draft.deliver_at or 0) + ttl_s * 1000,
-            deliver_at=draft.deliver_at,
-            data=draft.data,
-            receipt=draft.receipt,
-        )
+        return message_from(sender, draft, now, default_ttl_s=self._rules.max_ttl_s)
 
     # ── 收件箱 ──────────────────────────────────────────────────────────────
 
@@ -368,19 +347,4 @@ class MessageService:
 
 def _response(drafts: Sequence[Draft], accepted: Sequence[Accepted]) -> StoredResponse:
     request = msgspec.json.encode([asdict(draft) for draft in drafts], order="deterministic")
-    response = msgspec.json.encode(accepted).decode()
-    return StoredResponse(hashlib.sha256(request).digest(), response)
-
-
-def _answer(earlier: StoredResponse, mine: StoredResponse) -> list[Accepted]:
-    if earlier.request_hash != mine.request_hash:
-        raise IdempotencyConflictError("this Idempotency-Key was used with another body")
-    return msgspec.json.decode(earlier.response, type=list[Accepted])
-
-
-def check_idempotency_key(key: str | None) -> str | None:
-    if key is None:
-        return None
-    if not 1 <= len(key) <= MAX_IDEMPOTENCY_KEY_CHARS or not key.isprintable():
-        raise InvalidInputError("Idempotency-Key: must be 1 to 128 printable characters")
-    return key
+    return stored_response(request, msgspec.json.encode(accepted))

@@ -1,0 +1,64 @@
+"""Idempotency-Key：带同一个键再来一遍，得到第一次的回答，什么也不写。"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from ..errors import IdempotencyConflictError, InvalidInputError
+from ..storage.database import Connection, Database
+from ..storage.idempotency import IdempotencyRepository
+from ..storage.rows import StoredResponse
+
+MAX_IDEMPOTENCY_KEY_CHARS: Final = 128
+
+
+class IdempotentStore:
+    """键与内容在同一个事务里，崩溃不会留下半个。"""
+
+    def __init__(self, database: Database, keys: IdempotencyRepository) -> None:
+        self._database = database
+        self._keys = keys
+
+    async def once(
+        self,
+        sender_id: int,
+        key: str,
+        mine: StoredResponse,
+        now: int,
+        write: Callable[[Connection], Awaitable[None]],
+    ) -> str | None:
+        """``write`` 并提交，返回 None；键已被占则什么都不写，返回当时的回答。
+
+        输给并发的同键请求时，再来一遍就能读到它的回答。
+
+        :raises IdempotencyConflictError: 同一个键曾带来不同的内容
+        """
+        while True:
+            async with self._database.transaction() as connection:
+                earlier = await self._keys.find(connection, sender_id, key)
+                if earlier is not None:
+                    return _answer(earlier, mine)
+                if await self._keys.save(connection, sender_id, key, mine, now):
+                    await write(connection)
+                    return None
+
+
+def stored_response(request: bytes, response: bytes) -> StoredResponse:
+    return StoredResponse(hashlib.sha256(request).digest(), response.decode())
+
+
+def check_idempotency_key(key: str | None) -> str | None:
+    """:raises InvalidInputError: 不是 1 到 128 个可见字符"""
+    if key is None:
+        return None
+    if not 1 <= len(key) <= MAX_IDEMPOTENCY_KEY_CHARS or not key.isprintable():
+        raise InvalidInputError("Idempotency-Key: must be 1 to 128 printable characters")
+    return key
+
+
+def _answer(earlier: StoredResponse, mine: StoredResponse) -> str:
+    if earlier.request_hash != mine.request_hash:
+        raise IdempotencyConflictError("this Idempotency-Key was used with another body")
+    return earlier.response
