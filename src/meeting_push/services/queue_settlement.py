@@ -42,8 +42,6 @@ class Settlement:
         self._homes = {
             stream: keys for keys in partitions for stream in (keys.priority, keys.delivery)
         }
-        #: 进了死信的条数。
-        self.rejected = 0
 
     async def finish(self, taken: Iterable[Taken]) -> None:
         by_queue: defaultdict[str, list[Taken]] = defaultdict(list)
@@ -70,12 +68,11 @@ class Settlement:
     ) -> None:
         """带着原因（与记下的意外）移进死信。"""
         logger.bind(queue=queue, entry_id=entry_id.decode(), reason=reason).error("entry_rejected")
-        moved = await _reject.run(
+        await _reject.run(
             self._redis.lean,
             [self._homes[queue].dead_letter, queue, known_key(queue), errors_key(queue)],
             [DELIVERY_GROUP, entry_id, digest, raw, "", reason, queue],
         )
-        self.rejected += moved
 
     async def reject(self, item: Taken, reason: str) -> None:
         """同 ``bury``，给已解析的条目；先经 ``on_dead`` 记录。"""

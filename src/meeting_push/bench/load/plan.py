@@ -47,6 +47,17 @@ class LoadPlan(msgspec.Struct, frozen=True, kw_only=True):
     p95_goal_ms: float | None = None
 
 
+_SINGLE: Final = LoadPlan(
+    scenario="send",
+    about="The same with one recipient a message, one message a request.",
+    sockets=1_000,
+    accounts=1_000,
+    seconds=30,
+    calibrate_s=8,
+    load_share=0.8,
+    recipients_per_message=1,
+)
+
 PROFILES: Final[dict[str, LoadPlan]] = {
     "smoke": LoadPlan(
         scenario="send",
@@ -112,25 +123,10 @@ PROFILES: Final[dict[str, LoadPlan]] = {
         load_share=0.8,
         recipients_per_message=100,
     ),
-    "durable-single": LoadPlan(
-        scenario="send",
-        about="The same with one recipient a message, one message a request.",
-        sockets=1_000,
-        accounts=1_000,
-        seconds=30,
-        calibrate_s=8,
-        load_share=0.8,
-        recipients_per_message=1,
-    ),
-    "durable-batched": LoadPlan(
-        scenario="send",
+    "durable-single": _SINGLE,
+    "durable-batched": msgspec.structs.replace(
+        _SINGLE,
         about="The same with one recipient a message, 100 messages a request.",
-        sockets=1_000,
-        accounts=1_000,
-        seconds=30,
-        calibrate_s=8,
-        load_share=0.8,
-        recipients_per_message=1,
         messages_per_request=100,
     ),
     "storm": LoadPlan(

@@ -1,20 +1,17 @@
-"""负载进程里面：听一个命令，做，答。父进程一死，管道断开，它就退出。"""
+"""负载进程里面。"""
 
 from __future__ import annotations
 
-import asyncio
-import signal
 from multiprocessing.connection import Connection
 from typing import Any
-
-import uvloop
 
 from ...errors import MeetingPushError
 from ...redis.address import RedisAddress
 from ...redis.lean import LeanConnection
 from ..failure import BenchError
 from ..open_files import allow_sockets
-from ..orders import Failed, Progress, Published, encode
+from ..order_loop import OrderLoop, run_alone
+from ..orders import Published
 from ..publisher import Stream, pour
 from .crowd import Crowd
 from .orders import (
@@ -37,37 +34,24 @@ from .tally import Tally
 
 def main(control: Connection[bytes, bytes], counts: Any) -> None:
     """spawn 的入口；``counts`` 是（共享的 ``RawArray('q', n)``，自己的格号）。"""
-    # 终端的 Ctrl-C 只归父进程：它断开管道，我们随之结束
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     array, place = counts
-    uvloop.run(_Worker(control, memoryview(array).cast("B").cast("q"), place).run())
+    run_alone(_Worker(control, memoryview(array).cast("B").cast("q"), place).run())
 
 
 class _Worker:
     def __init__(self, control: Connection[bytes, bytes], counts: memoryview, place: int) -> None:
-        self._control = control
+        self._loop = OrderLoop(control, decode_load_order)
         self._counts = counts
         self._crowd = Crowd(Tally(counts[place : place + 1]))
 
     async def run(self) -> None:
-        while (order := await asyncio.to_thread(self._next_order)) is not None:
-            try:
-                answer = await self._obey(order)
-            except BenchError as error:
-                answer = Failed(reason=error.message)
-            self._control.send_bytes(encode(answer))
-
-    def _next_order(self) -> LoadOrder | None:
-        try:
-            return decode_load_order(self._control.recv_bytes())
-        except EOFError:
-            return None
+        await self._loop.run(self._obey)
 
     async def _obey(self, order: LoadOrder) -> LoadAnswer:
         match order:
             case Join():
                 allow_sockets(len(order.user_ids))
-                return await self._crowd.join(order, self._on_progress)
+                return await self._crowd.join(order, self._loop.on_progress)
             case Cut():
                 return Left(sockets=await self._crowd.cut())
             case Leave():
@@ -75,14 +59,11 @@ class _Worker:
             case Look():
                 return self._crowd.look()
             case PublishSteady():
-                return await publish_steady(order, self._on_progress)
+                return await publish_steady(order, self._loop.on_progress)
             case Saturate():
                 return await _saturate(order, self._counts)
             case Post():
-                return await post(order, self._on_progress)
-
-    def _on_progress(self, done: int, total: int) -> None:
-        self._control.send_bytes(encode(Progress(done=done, total=total)))
+                return await post(order, self._loop.on_progress)
 
 
 async def _saturate(order: Saturate, counts: memoryview) -> Published:
