@@ -59,15 +59,9 @@ class Fleet:
 
     async def disconnect(self) -> int:
         """断开全部，返回其中早已被服务器断开的有几条。"""
-        if self._beating is not None:
-            self._beating.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._beating
+        beating, self._beating = self._beating, None
         devices, self._devices = self._devices, []
-        for transport, device in devices:
-            device.closing = True
-            transport.disconnect()
-        await asyncio.gather(*(transport.wait_disconnected() for transport, _ in devices))
+        await hang_up(devices, beating)
         return sum(device.lost for _, device in devices)
 
     async def _connect_each(
@@ -102,6 +96,23 @@ async def beat(devices: Sequence[tuple[WSTransport, Device]], interval_s: float)
             if not device.lost:
                 transport.send(WSMsgType.TEXT, frame)
         place = place + share if place + share < len(devices) else 0
+
+
+async def hang_up(
+    devices: Sequence[tuple[WSTransport, Device]],
+    beating: asyncio.Task[None] | None,
+    *,
+    graceful: bool = True,
+) -> None:
+    """停下心跳（``beat`` 的任务），断开全部；``graceful`` 为假就掐断。"""
+    if beating is not None:
+        beating.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await beating
+    for transport, device in devices:
+        device.closing = True
+        transport.disconnect(graceful)
+    await asyncio.gather(*(transport.wait_disconnected() for transport, _ in devices))
 
 
 async def open_device(

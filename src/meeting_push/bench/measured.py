@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -16,11 +17,11 @@ from .report import Heading, write_json
 PlanValue = int | float | str
 
 
+@dataclass(slots=True)
 class Measurements:
     """边量边记，次序就是表里的次序。"""
 
-    def __init__(self) -> None:
-        self.figures: list[Figure] = []
+    figures: list[Figure] = field(default_factory=list)
 
     def add(
         self,

@@ -20,9 +20,8 @@ from loguru import logger
 from ..errors import ConfigurationError, RedisUnavailableError
 from ..launcher import dying_with_us
 from ..supervision import SupervisedLoop
-from .address import RedisAddress
 from .file_lock import FileLock
-from .lean import LeanConnection
+from .probe import answers
 from .server_binary import ServerBinary, find_server
 
 #: sockaddr_un.sun_path 在 Linux 上是 108 字节，macOS 上 104，含结尾的 NUL。
@@ -165,7 +164,7 @@ class EmbeddedRedis:
 
     async def _wait_ready(self, process: asyncio.subprocess.Process) -> None:
         deadline = asyncio.get_running_loop().time() + READY_WAIT_S
-        while not await self._answers():
+        while not await answers(self.url, timeout_s=READY_WAIT_S, name="probe"):
             if process.returncode is not None:
                 raise ConfigurationError(
                     f"redis-server exited with {process.returncode}; see {self._dir / 'redis.log'}"
@@ -173,16 +172,6 @@ class EmbeddedRedis:
             if asyncio.get_running_loop().time() > deadline:
                 raise ConfigurationError(f"redis-server is not ready after {READY_WAIT_S:.0f} s")
             await asyncio.sleep(POLL_S)
-
-    async def _answers(self) -> bool:
-        probe = LeanConnection(RedisAddress.parse(self.url), timeout_s=READY_WAIT_S, name="probe")
-        try:
-            await probe.connect()  # 以 PING 结尾，载入 AOF 期间不算
-        except RedisUnavailableError:
-            return False
-        finally:
-            await probe.close()
-        return True
 
     async def _keep_running(self) -> None:
         """看着它；它一死就抛出，由监督者记录、退避，再回到这里重新启动。"""

@@ -12,9 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from ...errors import RedisUnavailableError
-from ...redis.address import RedisAddress
-from ...redis.lean import LeanConnection
+from ...redis.probe import answers
 from ...redis.server_binary import find_server
 from ...settings import Role
 from ..target import Target
@@ -143,20 +141,9 @@ def _redis(ground: Ground, history: HistoryWriter) -> Child:
     ]
 
     async def ready() -> bool:
-        return await _redis_answers(ground.redis_url)
+        return await answers(ground.redis_url, timeout_s=_PROBE_TIMEOUT_S, name="chaos-probe")
 
     return Child("redis", command, ground.directory, ready, history)
-
-
-async def _redis_answers(url: str) -> bool:
-    probe = LeanConnection(RedisAddress.parse(url), timeout_s=_PROBE_TIMEOUT_S, name="chaos-probe")
-    try:
-        await probe.connect()  # 以 PING 结尾，载入 AOF 期间不算
-    except RedisUnavailableError:
-        return False
-    finally:
-        await probe.close()
-    return True
 
 
 # ── 服务器 ──────────────────────────────────────────────────────────────────

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 import time
 from collections.abc import Iterable
@@ -15,7 +14,7 @@ from picows import WSError, WSMsgType, WSTransport
 from ...monitoring.histogram import LatencyHistogram
 from ..device import Device
 from ..failure import BenchError
-from ..fleet import beat, open_device
+from ..fleet import beat, hang_up, open_device
 from ..progress import OnProgress
 from .orders import Return, Returned
 
@@ -145,15 +144,9 @@ class Returners:
 
     async def go_away(self) -> int:
         """返回其中早已被服务器断开的有几条。"""
-        if self._beating is not None:
-            self._beating.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._beating
+        beating, self._beating = self._beating, None
         devices, self._devices = self._devices, []
-        for transport, device in devices:
-            device.closing = True
-            transport.disconnect()
-        await asyncio.gather(*(transport.wait_disconnected() for transport, _ in devices))
+        await hang_up(devices, beating)
         return sum(device.lost for _, device in devices)
 
 

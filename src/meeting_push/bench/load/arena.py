@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from ..failure import BenchError
+from ..measured import Measurements
 from ..progress import OnProgress, Steps
 from .orders import Join, Posted
 from .plan import LoadPlan
 from .population import Population
 from .redis_probe import RedisProbe
-from .result import Better, Curve, Figure, Latency, Row
+from .result import Curve, Latency, Row
 from .servers import Servers
 from .team import Hand, JoinOrder, Team, add_counts
 from .watch import OTHERS, Watch
@@ -30,25 +31,11 @@ _BUSY_CORES: Final = 0.2
 
 
 @dataclass(slots=True)
-class Outcome:
-    figures: list[Figure] = field(default_factory=list)
+class Outcome(Measurements):
     latencies: list[Latency] = field(default_factory=list)
     errors: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     curves: list[Curve] = field(default_factory=list)
-
-    def figure(
-        self,
-        name: str,
-        label: str,
-        value: float,
-        unit: str = "",
-        better: Better = "neither",
-        goal: float | None = None,
-    ) -> None:
-        self.figures.append(
-            Figure(name=name, label=label, value=value, unit=unit, better=better, goal=goal)
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +76,10 @@ class Arena:
             raise BenchError(f"nobody could connect: {joined.failures}")
         out = self.outcome
         share = joined.connected / len(users) * 100
-        out.figure("connected", "connected", share, "%", "higher", goal=100)
-        out.figure("connects_per_s", "connects", joined.connected / elapsed, "/s", "higher")
+        out.add("connected", "connected", share, "%", "higher", goal=100)
+        out.add("connects_per_s", "connects", joined.connected / elapsed, "/s", "higher")
         p95 = joined.latency.percentile(95) / 1000
-        out.figure("connect_p95_ms", "connect to welcome P95", p95, "ms", "lower")
+        out.add("connect_p95_ms", "connect to welcome P95", p95, "ms", "lower")
         add_counts(out.errors, {f"connect: {k}": n for k, n in joined.failures.items()})
         return before
 
@@ -104,14 +91,14 @@ class Arena:
         await asyncio.sleep(_SETTLE_S)
         after = await self.watch.memory()
         whole, grown = sum(after.values()), sum(after.values()) - sum(before.values())
-        self.outcome.figure(
+        self.outcome.add(
             "memory_per_socket", "memory per socket, everything", whole / sockets, "B", "lower"
         )
-        self.outcome.figure(
+        self.outcome.add(
             "memory_growth_per_socket", "  of it growth", grown / sockets, "B", "lower"
         )
         for role, size in after.items():
-            self.outcome.figure(f"memory.{role}", f"memory of {role}", size, "B", "lower")
+            self.outcome.add(f"memory.{role}", f"memory of {role}", size, "B", "lower")
 
     async def drain(self, sent: int, on_progress: OnProgress) -> int:
         """等到 ``sent`` 条都到达，或 ``GRACE_S`` 没有进展；返回没到的条数（重复的抵不了缺的）。"""
@@ -136,11 +123,11 @@ class Arena:
             if role == OTHERS:
                 self._strangers(cores)
             else:
-                self.outcome.figure(f"cpu.{role}", f"CPU of {role}", cores, "cores", "lower")
+                self.outcome.add(f"cpu.{role}", f"CPU of {role}", cores, "cores", "lower")
         received = sum(row.received_per_s for row in rows)
         if self.servers.census.known and received:
             used = sum(s for row in rows for role, s in row.cpu.items() if role not in _NOT_SERVED)
-            self.outcome.figure(
+            self.outcome.add(
                 "cpu_us_per_delivery",
                 f"CPU per {per}, server and Redis",
                 used / received * 1e6,
@@ -149,7 +136,7 @@ class Arena:
             )
 
     def _strangers(self, cores: float) -> None:
-        self.outcome.figure("cpu.others", "CPU of everything else here", cores, "cores", "lower")
+        self.outcome.add("cpu.others", "CPU of everything else here", cores, "cores", "lower")
         if cores > _BUSY_CORES:
             self.outcome.notes.append(
                 f"other work on this machine used {cores:.1f} cores: latencies include it"
@@ -161,13 +148,13 @@ class Arena:
         add_counts(self.outcome.errors, {f"POST: {k}": n for k, n in refused.items()})
         total = sum(posted.answers.values())
         rate = sum(refused.values()) / total * 100 if total else 0.0
-        self.outcome.figure("error_rate", "requests refused", rate, "%", "lower", goal=0)
+        self.outcome.add("error_rate", "requests refused", rate, "%", "lower", goal=0)
 
     def losses(self, lost: int, of: int) -> None:
         """有没有丢，有没有被断开；错误率。"""
         out = self.outcome
         add_counts(out.errors, {f"closed: {k}": n for k, n in self.watch.closes.items()})
-        out.figure("sent", "messages to recipients, sent", of)
-        out.figure("lost", "lost", lost, "", "lower", goal=0)
+        out.add("sent", "messages to recipients, sent", of)
+        out.add("lost", "lost", lost, "", "lower", goal=0)
         closed = sum(self.watch.closes.values())
-        out.figure("closed", "sockets closed by the server", closed, "", "lower", goal=0)
+        out.add("closed", "sockets closed by the server", closed, "", "lower", goal=0)

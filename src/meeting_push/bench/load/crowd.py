@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 import time
 from collections import Counter
@@ -14,7 +13,7 @@ from picows import WSError, WSTransport
 
 from ...monitoring.histogram import LatencyHistogram
 from ..device import AckingDevice, CountingDevice, Device
-from ..fleet import beat, open_device
+from ..fleet import beat, hang_up, open_device
 from ..progress import OnProgress
 from .orders import Join, Joined, Seen
 from .socketio_device import SocketIoDevice, socketio_url
@@ -85,20 +84,10 @@ class Crowd:
         return await self._end(graceful=True)
 
     async def _end(self, *, graceful: bool) -> int:
-        await self._stop_beating()
-        members, self._members = self._members, []
-        for transport, device in members:
-            device.closing = True
-            transport.disconnect(graceful)
-        await asyncio.gather(*(transport.wait_disconnected() for transport, _ in members))
-        return len(members)
-
-    async def _stop_beating(self) -> None:
         beating, self._beating = self._beating, None
-        if beating is not None:
-            beating.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await beating
+        members, self._members = self._members, []
+        await hang_up(members, beating, graceful=graceful)
+        return len(members)
 
 
 class _Arrival:

@@ -33,7 +33,7 @@ async def fanout(arena: Arena) -> None:
             most = await _saturate(arena, reach, broadcasts)
             rows = list(arena.watch.rows)
     rate = most.arrived / most.elapsed_s
-    out.figure("deliveries_per_s", "deliveries, full speed", rate, "/s", "higher")
+    out.add("deliveries_per_s", "deliveries, full speed", rate, "/s", "higher")
     arena.cpu(rows, "delivery")
     lost, sent = await _steady(arena, rate * plan.load_share / reach, reach)
     arena.losses(lost, sent)
@@ -90,6 +90,6 @@ async def _steady(arena: Arena, broadcasts_per_s: float, reach: int) -> tuple[in
     arena.outcome.latencies.append(delivery)
     for percent in (50, 95, 99):
         name = f"delivery P{percent} at {plan.load_share:.0%} of that"
-        arena.outcome.figure(f"p{percent}_ms", name, delivery.at(percent), "ms", "lower")
+        arena.outcome.add(f"p{percent}_ms", name, delivery.at(percent), "ms", "lower")
     late(arena, steady)
     return lost, sent

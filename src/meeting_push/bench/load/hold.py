@@ -89,11 +89,11 @@ def _report(arena: Arena, steady: Steady, posted: Posted, rows: list[Row]) -> No
     accept = latency("POST to 202", posted.latency)
     out.latencies += [delivery, accept]
     received = sum(row.received_per_s for row in rows) / max(1, len(rows))
-    out.figure("sockets", "sockets held", arena.watch.sockets)
-    out.figure("delivered_per_s", "delivered", received, "/s", "higher")
-    out.figure("p50_ms", "to socket P50", delivery.at(50), "ms", "lower")
-    out.figure("p95_ms", "to socket P95", delivery.at(95), "ms", "lower", goal=plan.p95_goal_ms)
-    out.figure("p99_ms", "to socket P99", delivery.at(99), "ms", "lower")
+    out.add("sockets", "sockets held", arena.watch.sockets)
+    out.add("delivered_per_s", "delivered", received, "/s", "higher")
+    out.add("p50_ms", "to socket P50", delivery.at(50), "ms", "lower")
+    out.add("p95_ms", "to socket P95", delivery.at(95), "ms", "lower", goal=plan.p95_goal_ms)
+    out.add("p99_ms", "to socket P99", delivery.at(99), "ms", "lower")
     late(arena, steady)
     arena.errors(posted)
 
@@ -103,4 +103,4 @@ def _growth(arena: Arena, rows: list[Row]) -> None:
     sized = [sum(row.memory.values()) for row in rows if row.memory]
     if len(sized) > 1:
         grown = sized[-1] - sized[0]
-        arena.outcome.figure("memory_growth", "memory grown while held", grown, "B", "lower")
+        arena.outcome.add("memory_growth", "memory grown while held", grown, "B", "lower")

@@ -59,9 +59,9 @@ async def _share_of_capacity(arena: Arena) -> float:
         await arena.redis.all_recorded(arena.people.account_ids, GRACE_S)
         recorded = posted.recipients / (time.monotonic() - start)
         await asyncio.sleep(_CALM_S)
-    arena.outcome.figure("capacity_per_s", "full load, recipients", capacity, "/s", "higher")
+    arena.outcome.add("capacity_per_s", "full load, recipients", capacity, "/s", "higher")
     label = "full load, recipients to recorded ack"
-    arena.outcome.figure("recorded_per_s", label, recorded, "/s", "higher")
+    arena.outcome.add("recorded_per_s", label, recorded, "/s", "higher")
     return max(1.0, capacity * plan.load_share)
 
 
@@ -93,17 +93,17 @@ async def _report(arena: Arena, posted: Posted, rows: list[Row], rate: float, lo
     delivery = latency("POST to socket", arena.watch.latency)
     accept = latency("POST to 202", posted.latency)
     out.latencies += [delivery, accept]
-    out.figure("rate_per_s", "offered, recipients", rate, "/s")
+    out.add("rate_per_s", "offered, recipients", rate, "/s")
     received = arena.watch.received / max(plan.seconds, posted.elapsed_s)
-    out.figure("delivered_per_s", "delivered, recipients", received, "/s", "higher")
+    out.add("delivered_per_s", "delivered, recipients", received, "/s", "higher")
     goal = plan.p95_goal_ms
-    out.figure("p50_ms", "POST to socket P50", delivery.at(50), "ms", "lower")
-    out.figure("p95_ms", "POST to socket P95", delivery.at(95), "ms", "lower", goal=goal)
-    out.figure("p99_ms", "POST to socket P99", delivery.at(99), "ms", "lower")
-    out.figure("accept_p95_ms", "POST to 202 P95", accept.at(95), "ms", "lower")
+    out.add("p50_ms", "POST to socket P50", delivery.at(50), "ms", "lower")
+    out.add("p95_ms", "POST to socket P95", delivery.at(95), "ms", "lower", goal=goal)
+    out.add("p99_ms", "POST to socket P99", delivery.at(99), "ms", "lower")
+    out.add("accept_p95_ms", "POST to 202 P95", accept.at(95), "ms", "lower")
     await _records(arena, posted)
     growth = backlog_growth_s(rows, rate)
-    out.figure("backlog_growth_s", "backlog growth", growth, "s", "lower", goal=_MAX_GROWTH_S)
+    out.add("backlog_growth_s", "backlog growth", growth, "s", "lower", goal=_MAX_GROWTH_S)
     arena.errors(posted)
     arena.losses(lost, posted.recipients)
     arena.cpu(rows, "recipient")
@@ -118,10 +118,10 @@ async def _records(arena: Arena, posted: Posted) -> None:
         return
     out = arena.outcome
     share = records.delivered / records.recipients * 100
-    out.figure("recorded", "acks in the record", share, "%", "higher", goal=100)
+    out.add("recorded", "acks in the record", share, "%", "higher", goal=100)
     if records.latency.count:
         p95 = records.latency.percentile(95)
-        out.figure("ack_p95_ms", "accepted to acked P95", p95, "ms", "lower")
+        out.add("ack_p95_ms", "accepted to acked P95", p95, "ms", "lower")
     if records.messages < len(posted.message_ids):
         out.notes.append(
             f"the record was asked about {records.messages} of {len(posted.message_ids)} messages"

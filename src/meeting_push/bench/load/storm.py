@@ -42,7 +42,7 @@ async def storm(arena: Arena) -> None:
     await _presence(arena)
     await _subscriptions(arena)
     closed = sum(arena.watch.closes.values())
-    arena.outcome.figure("closed", "sockets closed by the server", closed, "", "lower", goal=0)
+    arena.outcome.add("closed", "sockets closed by the server", closed, "", "lower", goal=0)
     await arena.team.leave()
 
 
@@ -93,7 +93,7 @@ async def _storm(arena: Arena, watchers: list[int]) -> tuple[Joined, float, Late
             while not back.done():
                 sent += (await _publish(arena, watchers, _SLICE_S)).sent
             lost = await arena.drain(sent, silent)
-    arena.outcome.figure("lost", "lost by bystanders", lost, "", "lower", goal=0)
+    arena.outcome.add("lost", "lost by bystanders", lost, "", "lower", goal=0)
     return *back.result(), latency("bystanders, storm", arena.watch.latency)
 
 
@@ -110,16 +110,16 @@ def _report(arena: Arena, joined: Joined, elapsed: float, quiet: Latency, noisy:
     out, users = arena.outcome, len(arena.people.user_ids)
     out.latencies += [quiet, noisy, latency("reconnect to welcome", joined.latency)]
     share = joined.connected / users * 100
-    out.figure("reconnected", "reconnected", share, "%", "higher", goal=100)
-    out.figure("reconnects_per_s", "reconnects", joined.connected / elapsed, "/s", "higher")
-    out.figure("storm_s", "until everybody was back", elapsed, "s", "lower")
+    out.add("reconnected", "reconnected", share, "%", "higher", goal=100)
+    out.add("reconnects_per_s", "reconnects", joined.connected / elapsed, "/s", "higher")
+    out.add("storm_s", "until everybody was back", elapsed, "s", "lower")
     failed = sum(joined.failures.values())
-    out.figure("refused", "attempts refused (and tried again)", failed, "", "lower")
+    out.add("refused", "attempts refused (and tried again)", failed, "", "lower")
     add_counts(out.errors, {f"reconnect: {k}": n for k, n in joined.failures.items()})
-    out.figure("quiet_p95_ms", "bystanders P95, quiet", quiet.at(95), "ms", "lower")
-    out.figure("storm_p95_ms", "bystanders P95, storm", noisy.at(95), "ms", "lower")
+    out.add("quiet_p95_ms", "bystanders P95, quiet", quiet.at(95), "ms", "lower")
+    out.add("storm_p95_ms", "bystanders P95, storm", noisy.at(95), "ms", "lower")
     ratio = noisy.at(95) / quiet.at(95) if quiet.at(95) else 0.0
-    out.figure("p95_ratio", "  storm ÷ quiet", ratio, "", "lower", goal=_MAX_RATIO)
+    out.add("p95_ratio", "  storm ÷ quiet", ratio, "", "lower", goal=_MAX_RATIO)
 
 
 async def _presence(arena: Arena) -> None:
@@ -133,7 +133,7 @@ async def _presence(arena: Arena) -> None:
                 break
             await asyncio.sleep(0.1)
     share = min(1.0, online / wanted) * 100
-    arena.outcome.figure("present", "online in presence", share, "%", "higher", goal=100)
+    arena.outcome.add("present", "online in presence", share, "%", "higher", goal=100)
 
 
 async def _subscriptions(arena: Arena) -> None:
@@ -151,4 +151,4 @@ async def _subscriptions(arena: Arena) -> None:
     with arena.steps.step("one message to everybody"):
         published = await arena.team.publisher.ask(order, Published)
     share = published.arrived / len(users) * 100
-    arena.outcome.figure("subscribed", "subscribed again", share, "%", "higher", goal=100)
+    arena.outcome.add("subscribed", "subscribed again", share, "%", "higher", goal=100)

@@ -73,13 +73,13 @@ def _report(arena: Arena, steps: list[_Step]) -> None:
     out, plan = arena.outcome, arena.plan
     best = max((step for step in steps if step.good), key=lambda s: s.rate, default=None)
     label = f"messages with P95 < {plan.p95_goal_ms:g} ms" if plan.p95_goal_ms else "messages"
-    out.figure("best_per_s", label, best.rate if best else 0.0, "/s", "higher")
-    out.figure("users", "distinct users", len(arena.people.user_ids))
+    out.add("best_per_s", label, best.rate if best else 0.0, "/s", "higher")
+    out.add("users", "distinct users", len(arena.people.user_ids))
     if best is not None:
         out.latencies.append(best.latency)
         for percent in (50, 95, 99):
             ms = best.latency.at(percent)
-            out.figure(f"p{percent}_ms", f"P{percent} at that rate", ms, "ms", "lower")
+            out.add(f"p{percent}_ms", f"P{percent} at that rate", ms, "ms", "lower")
         arena.cpu(best.rows, "message")
     ordered = sorted(steps, key=lambda step: step.rate)
     lines = {
