@@ -117,8 +117,9 @@ messages = Table(
     ),
 )
 
-# 没有任何索引提到 status、sent_at、delivered_at：记下一次送达在 PostgreSQL 上就是 HOT 更新，
-# 在 SQLite 上只改一处。加一个 status = 'pending' 的部分索引，实测两边都慢到 0.4～0.5 倍
+# 没有任何索引提到 status、sent_at、delivered_at：记下一次送达在 PostgreSQL 上是 HOT 更新（页里
+# 有空位才行：混着来的全是，一条消息的 500 人一起确认时 24 %，见 docs/tuning.md），在 SQLite 上
+# 只改一处。加一个 status = 'pending' 的部分索引，实测两边都慢到 0.4～0.5 倍
 # （PostgreSQL 65k → 25k 行/秒，SQLite 46k → 25k 行/秒）；未送达的行经收件箱索引去找，过期的
 # 经 messages 的 ix_messages_expiry 去找。失败的索引只看 failed_at，送达从不碰它。
 message_recipients = Table(
