@@ -355,7 +355,7 @@ async def test_old_keys_are_purged(database: Database) -> None:
         ),
         (
             "SELECT count(*) FROM message_recipients WHERE user_id = 1 AND read_at IS NULL",
-            "ix_recipients_unread",
+            "ix_recipients_inbox",
         ),
         (
             "SELECT message_id FROM message_recipients WHERE user_id = 1 ORDER BY message_id DESC",

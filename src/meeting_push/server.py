@@ -18,6 +18,7 @@ import uvicorn
 from loguru import logger
 
 from .app import MeetingPush, create_app
+from .collector import calm_collector
 from .errors import ConfigurationError
 from .launcher import dying_with_us
 from .logs import configure_logging
@@ -72,6 +73,7 @@ async def run_process(settings: Settings) -> None:
         await push.start()
         stack.push_async_callback(push.stop)
         await stack.enter_async_context(_front(push, settings, sock))
+        calm_collector()
         host, port = sock.getsockname()[:2]
         logger.bind(host=host, port=port, role=settings.role, node=push.node_id).info("serving")
         await stop.wait()

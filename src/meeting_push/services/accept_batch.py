@@ -13,7 +13,6 @@ from typing import Final
 
 from ..errors import InvalidInputError, MeetingPushError
 from ..model import Message
-from ..storage.database import Database
 from ..storage.messages import MessageRepository
 
 Outgoing = Sequence[tuple[Message, Sequence[int]]]
@@ -31,8 +30,7 @@ class _Waiting:
 class AcceptBatch:
     """``insert`` 返回即已提交。"""
 
-    def __init__(self, database: Database, messages: MessageRepository) -> None:
-        self._database = database
+    def __init__(self, messages: MessageRepository) -> None:
         self._messages = messages
         self._queue: list[_Waiting] = []
         self._writer: asyncio.Task[None] | None = None
@@ -72,8 +70,7 @@ class AcceptBatch:
 
     async def _commit(self, group: Sequence[_Waiting]) -> None:
         try:
-            async with self._database.transaction() as connection:
-                await self._messages.insert(connection, [one for w in group for one in w.outgoing])
+            await self._messages.store([one for w in group for one in w.outgoing])
         except InvalidInputError as error:
             # 一条存不下的值不该连累同组的：逐个再来
             if len(group) == 1:

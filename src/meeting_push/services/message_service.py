@@ -94,7 +94,7 @@ class MessageService:
         self._publisher = publisher
         self._clock = clock
         self._idempotent = IdempotentStore(stores.database, stores.idempotency)
-        self._accepts = AcceptBatch(stores.database, stores.messages)
+        self._accepts = AcceptBatch(stores.messages)
         self._cancellation = Cancellation(stores.database, queue, clock)
 
     # ── 发送 ────────────────────────────────────────────────────────────────

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -27,7 +28,14 @@ def converted_failures() -> Iterator[None]:
     """
     try:
         yield
-    except (DBAPIError, PoolTimeoutError, OSError, UnicodeEncodeError, OverflowError) as error:
+    except (
+        DBAPIError,
+        PoolTimeoutError,
+        sqlite3.Error,
+        OSError,
+        UnicodeEncodeError,
+        OverflowError,
+    ) as error:
         converted = _convert(error)
         if converted is None:
             raise
@@ -37,6 +45,8 @@ def converted_failures() -> Iterator[None]:
 def _convert(error: Exception) -> MeetingPushError | None:
     if isinstance(error, (UnicodeEncodeError, OverflowError)):
         return _bad_data()
+    if isinstance(error, sqlite3.Error):
+        return _convert_refusal(error)
     if isinstance(error, DBAPIError) and not error.connection_invalidated:
         return _convert_refusal(error.orig)
     return DatabaseUnavailableError(f"the database is unavailable: {type(error).__name__}")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from functools import cache
 from itertools import islice
 from typing import Final
 
@@ -14,14 +16,23 @@ from ..model import DeliveryStatus, Message
 from .database import Database
 from .id_list import among
 from .message_rows import MESSAGE_COLUMNS, message_of, values_of
+from .sqlite_writer import Statement
 from .tables import message_recipients, messages
 
 #: 一次给数据库多少行收件人：一批可达千万行，不能同时摊在内存里。
 _CHUNK_ROWS: Final = 20_000
+#: SQLite 的一条语句里多少条消息。``executemany`` 每行交还、再抢一次 GIL：事件循环忙时，每一行
+#: 都要排队等它（见 docs/performance.md 的“SQLite 与 GIL”）。一条语句只抢一次。
+_STATEMENT_MESSAGES: Final = 50
 
+#: ``?1`` 是 {message_id: [user_id, …]}，``?2`` 是它们共同的 deliver_at。
 _SQLITE_RECIPIENTS: Final = (
     "INSERT INTO message_recipients (message_id, user_id, deliver_at, status, attempts)"
-    " VALUES (?, ?, ?, 'pending', 0)"
+    " SELECT m.key, r.value, ?2, 'pending', 0 FROM json_each(?1) AS m, json_each(m.value) AS r"
+)
+_SQLITE_ENQUEUED: Final = (
+    "UPDATE messages SET enqueued_at = ?"
+    " WHERE message_id IN (SELECT value FROM json_each(?)) AND enqueued_at IS NULL"
 )
 _PG_RECIPIENTS: Final = text(
     "INSERT INTO message_recipients (message_id, user_id, deliver_at, status, attempts)"
@@ -42,15 +53,31 @@ class MessageRepository:
         """写下各条消息与它们的收件人（不得重复）；提交之后它们就已接受（DLV-1）。"""
         if not items:
             return
+        if self._database.is_sqlite:
+            for statement in _sqlite_inserts(items):
+                await connection.exec_driver_sql(*statement)
+            return
         values = [values_of(message, len(user_ids)) for message, user_ids in items]
         await connection.execute(insert(messages), values)
         rows = _recipient_rows(items)
         while chunk := list(islice(rows, _CHUNK_ROWS)):
             await self._insert_recipients(connection, chunk)
 
+    async def store(self, items: Sequence[tuple[Message, Sequence[int]]]) -> None:
+        """``insert``，自成一个事务。"""
+        if self._database.is_sqlite:
+            await self._database.write_sqlite(list(_sqlite_inserts(items)))
+            return
+        async with self._database.transaction() as connection:
+            await self.insert(connection, items)
+
     async def mark_enqueued(self, message_ids: Sequence[str], now: int) -> None:
         """移出 outbox：队列已收下它们。幂等。"""
         if not message_ids:
+            return
+        if self._database.is_sqlite:
+            listed = msgspec.json.encode(message_ids).decode()
+            await self._database.write_sqlite([(_SQLITE_ENQUEUED, (now, listed))])
             return
         statement = (
             update(messages)
@@ -94,9 +121,6 @@ class MessageRepository:
     async def _insert_recipients(
         self, connection: AsyncConnection, rows: list[tuple[str, int, int | None]]
     ) -> None:
-        if self._database.is_sqlite:
-            await connection.exec_driver_sql(_SQLITE_RECIPIENTS, rows)
-            return
         message_ids, user_ids, due = zip(*rows, strict=True)
         await connection.execute(
             _PG_RECIPIENTS, {"message_ids": message_ids, "user_ids": user_ids, "due": due}
@@ -130,3 +154,24 @@ def _recipient_rows(
     for message, user_ids in items:
         for user_id in user_ids:
             yield message.message_id, user_id, message.deliver_at
+
+
+def _sqlite_inserts(items: Sequence[tuple[Message, Sequence[int]]]) -> Iterator[Statement]:
+    for start in range(0, len(items), _STATEMENT_MESSAGES):
+        part = items[start : start + _STATEMENT_MESSAGES]
+        rows = [values_of(message, len(user_ids)) for message, user_ids in part]
+        yield (
+            _sqlite_messages(tuple(rows[0]), len(rows)),
+            tuple(value for row in rows for value in row.values()),
+        )
+        by_due: defaultdict[int | None, dict[str, list[int]]] = defaultdict(dict)
+        for message, user_ids in part:
+            by_due[message.deliver_at][message.message_id] = list(user_ids)
+        for due, recipients in by_due.items():
+            yield _SQLITE_RECIPIENTS, (msgspec.json.encode(recipients).decode(), due)
+
+
+@cache
+def _sqlite_messages(columns: tuple[str, ...], rows: int) -> str:
+    row = f"({', '.join('?' * len(columns))})"
+    return f"INSERT INTO messages ({', '.join(columns)}) VALUES {', '.join([row] * rows)}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+import msgspec
 from sqlalchemy import Row, exists, func, select, text
 from ulid import ULID
 
@@ -27,9 +28,12 @@ _STATES: Final = select(
 #: (message_id, user_id, sent_at, delivered_at)
 DeliveredRow = tuple[str, int, int, int]
 
+#: 一条语句、整批作一个参数，理由见 ``messages.py`` 的 ``_STATEMENT_MESSAGES``。
 _SQLITE_DELIVERED: Final = (
-    "UPDATE message_recipients SET status = 'delivered', sent_at = ?3, delivered_at = ?4"
-    " WHERE message_id = ?1 AND user_id = ?2 AND status = 'pending'"
+    "UPDATE message_recipients AS r SET status = 'delivered',"
+    " sent_at = json_extract(v.value, '$[2]'), delivered_at = json_extract(v.value, '$[3]')"
+    " FROM json_each(?) AS v WHERE r.message_id = json_extract(v.value, '$[0]')"
+    " AND r.user_id = json_extract(v.value, '$[1]') AND r.status = 'pending'"
 )
 _PG_DELIVERED: Final = text(
     "UPDATE message_recipients AS r"
@@ -52,7 +56,7 @@ class RecipientRepository:
         self._database = database
 
     async def record_delivered(self, rows: Sequence[DeliveredRow]) -> int:
-        """记为 delivered，返回改了几行；一个事务，幂等。
+        """记为 delivered，返回改了几行；幂等。
 
         failed 与 expired 的也改：确认迟到了也是确认。已送达的、不存在的行被忽略。
         每批几百到几千行最快。
@@ -61,13 +65,9 @@ class RecipientRepository:
             return 0
         # 各节点都按同一次序取行锁，免得互相死锁。
         ordered = sorted(rows)
+        if self._database.is_sqlite:
+            return await self._record_sqlite(ordered)
         async with self._database.transaction() as connection:
-            if self._database.is_sqlite:
-                changed = (await connection.exec_driver_sql(_SQLITE_DELIVERED, ordered)).rowcount
-                if changed < len(ordered):
-                    late = await connection.exec_driver_sql(_SQLITE_LATE, ordered)
-                    changed += late.rowcount
-                return changed
             message_ids, user_ids, sent, delivered = zip(*ordered, strict=True)
             columns = {
                 "message_ids": message_ids,
@@ -79,6 +79,13 @@ class RecipientRepository:
             if changed < len(ordered):
                 changed += (await connection.execute(_PG_LATE, columns)).rowcount
             return changed
+
+    async def _record_sqlite(self, rows: Sequence[DeliveredRow]) -> int:
+        listed = (msgspec.json.encode(rows).decode(),)
+        [changed] = await self._database.write_sqlite([(_SQLITE_DELIVERED, listed)])
+        if changed < len(rows):
+            changed += sum(await self._database.write_sqlite([(_SQLITE_LATE, listed)]))
+        return changed
 
     async def counts(self, message_id: str) -> DeliveryCounts:
         """一条消息的收件人按状态计数；消息不存在则全为 0。"""

@@ -136,14 +136,9 @@ message_recipients = Table(
     Column("failure_reason", String(200)),
     Column("read_at", BigInteger),
     PrimaryKeyConstraint("message_id", "user_id"),
-    Index("ix_recipients_inbox", "user_id", "message_id"),
-    Index(
-        "ix_recipients_unread",
-        "user_id",
-        "message_id",
-        sqlite_where=text("read_at IS NULL"),
-        postgresql_where=text("read_at IS NULL"),
-    ),
+    # 末尾的 read_at 让未读的只看索引就能数出来；另立一个“只有未读”的索引，在 SQLite 上每写一行
+    # 多 13 µs（34 → 21，见 docs/performance.md）。
+    Index("ix_recipients_inbox", "user_id", "message_id", "read_at"),
     Index(
         "ix_recipients_failed",
         *("failed_at", "message_id", "user_id"),
