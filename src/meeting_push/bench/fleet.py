@@ -21,7 +21,7 @@ from .progress import OnProgress
 from .target import Target
 
 #: 每个源地址至多这么多连接：超过临时端口段的一半，内核找空闲端口会慢 5 倍。
-SOCKETS_PER_ADDRESS: Final = 4_000
+SOCKETS_PER_ADDRESS: Final = 1_500
 CONNECT_TIMEOUT_S: Final = 30.0
 _BEAT_STEPS_PER_S: Final = 10
 #: 给 Logger 时 picows 会为每条连接造一个子 logger；给 LoggerAdapter 不会。

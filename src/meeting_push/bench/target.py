@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import time
 from typing import Final
@@ -34,18 +35,23 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
         return f"ws://{self.host}:{self.port}/ws/user/{user_id}/messages"
 
     def token(self, user_id: int) -> str:
-        """给任意用户 id 的访问令牌：用户连接的路径上没有 SQL，用户不必存在。"""
-        now = int(time.time())
-        claims = {
-            "sub": str(user_id),
-            "role": "user",
-            "name": f"bench-{user_id}",
-            "aud": self.jwt_audience,
-            "iat": now,
-            "exp": now + _TOKEN_TTL_S,
-            "jti": f"bench-{user_id}-{now}",
-        }
-        return jwt.encode(claims, self.jwt_secret, algorithm="HS256")
+        """给任意用户 id 的访问令牌：用户连接的路径上没有 SQL，用户不必存在。同一个用户的不变。"""
+        return _token(self, user_id)
+
+
+@functools.lru_cache(maxsize=200_000)
+def _token(target: Target, user_id: int) -> str:
+    now = int(time.time())
+    claims = {
+        "sub": str(user_id),
+        "role": "user",
+        "name": f"bench-{user_id}",
+        "aud": target.jwt_audience,
+        "iat": now,
+        "exp": now + _TOKEN_TTL_S,
+        "jti": f"bench-{user_id}-{now}",
+    }
+    return jwt.encode(claims, target.jwt_secret, algorithm="HS256")
 
 
 def loopback_address(url: str) -> tuple[str, int]:

@@ -58,6 +58,7 @@ class PatientHttp(HttpToolsProtocol):
     def handle_websocket_upgrade(self) -> None:
         self._stop_waiting()  # 此后的期限归 WebSocket 一侧
         super().handle_websocket_upgrade()
+        del self.parser  # 它回指我们：不断开，几千条连接的残骸就等着一次长的垃圾回收
 
     # ── 解析器的回调 ──────────────────────────────────────────────────────
 

@@ -48,7 +48,21 @@ _log: Final = _PicowsLog(logging.getLogger("meeting_push.picows"), {})
 
 
 class _Front(asyncio.Protocol):
-    """新连接的门厅：看清请求行，换上该用的 protocol，然后消失。"""
+    """新连接的门厅：看清请求行，换上该用的 protocol，然后放手。
+
+    picows 一直握着 ``_listen``，所以它与连接同寿：小，且不回指，断开时才不靠垃圾回收。
+    """
+
+    __slots__ = (
+        "_fallback",
+        "_feed",
+        "_head",
+        "_manager",
+        "_siblings",
+        "_successor",
+        "_timer",
+        "_transport",
+    )
 
     def __init__(
         self,
@@ -63,7 +77,7 @@ class _Front(asyncio.Protocol):
         self._feed: Callable[[bytes], None] | None = None
         self._successor: Any = None
         self._transport: asyncio.Transport
-        self._timer: asyncio.TimerHandle
+        self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport = cast(asyncio.Transport, transport)
@@ -87,13 +101,17 @@ class _Front(asyncio.Protocol):
             feed = self._feed_buffered
         else:
             # picows 要设 TCP 选项，unix socket 上不行；那里由普通的 ASGI 路由接着
-            self._timer.cancel()
+            self._stop_waiting()
             self._successor = self._fallback()
             feed = self._successor.data_received
         self._successor.connection_made(self._transport)
         # 调用者（uvicorn）在我们返回后还要把我们设为 protocol，所以晚一步
-        asyncio.get_running_loop().call_soon(self._transport.set_protocol, self._successor)
+        asyncio.get_running_loop().call_soon(self._hand_over)
         return feed
+
+    def _hand_over(self) -> None:
+        self._transport.set_protocol(self._successor)
+        self._feed = self._successor = None
 
     def _picows(self) -> Any:
         return WSProtocol(
@@ -128,7 +146,7 @@ class _Front(asyncio.Protocol):
 
     def _listen(self, request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
         """请求完整了：404、403，或者升级。"""
-        self._timer.cancel()
+        self._stop_waiting()
         handshake = _handshake(request, self._transport, self._manager.authenticator.proxies)
         if handshake is None:
             return _refusal(404)
@@ -145,8 +163,13 @@ class _Front(asyncio.Protocol):
     def eof_received(self) -> bool | None:
         return None if self._successor is None else self._successor.eof_received()
 
+    def _stop_waiting(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+
     def connection_lost(self, exc: Exception | None) -> None:
-        self._timer.cancel()
+        self._stop_waiting()
         if self._successor is not None:
             self._successor.connection_lost(exc)
 

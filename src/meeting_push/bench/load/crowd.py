@@ -59,6 +59,8 @@ class Crowd:
 
     async def join(self, order: Join, on_progress: OnProgress) -> Joined:
         """可再次调用（``cut`` 之后就是重连）；返回时都已连上或不再试。"""
+        for user_id in order.user_ids:
+            order.target.token(user_id)  # 真的客户端拨号之前就有令牌：签名不算在连接里
         arrival = _Arrival(order, self._tally, self._members, on_progress)
         if (
             self._beating is None and order.heartbeat_interval_s
