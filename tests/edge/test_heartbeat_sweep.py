@@ -11,6 +11,7 @@ from meeting_push.redis.keys import Keys
 from meeting_push.settings import Settings
 from meeting_push.websocket.authenticator import Authenticator
 from meeting_push.websocket.connection import UserConnection
+from meeting_push.websocket.frame_run import FrameRun
 from meeting_push.websocket.handshake import Handshake
 from meeting_push.websocket.manager import ConnectionManager
 from meeting_push.websocket.requests import Sinks
@@ -25,6 +26,10 @@ class Wire:
         self.written: list[bytes] = []
         self.closed: list[tuple[int, str]] = []
         self.aborted = 0
+
+    def write_run(self, run: FrameRun) -> None:
+        for frame, _ in run.frames:
+            self.write(frame)
 
     def write(self, frame: bytes) -> None:
         self.written.append(frame)

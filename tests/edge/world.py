@@ -19,6 +19,7 @@ from meeting_push.clock import now_ms
 from meeting_push.model import Principal
 from meeting_push.protocol.limits import Limits
 from meeting_push.redis.keys import Keys
+from meeting_push.router.patient_http import patient_http
 from meeting_push.settings import Settings
 from meeting_push.websocket.asgi import user_messages_endpoint
 from meeting_push.websocket.authenticator import Authenticator
@@ -147,7 +148,13 @@ async def _uvicorn(world: World, ws: Any) -> AsyncIterator[None]:
         "/ws/user/{user_id}/messages", user_messages_endpoint(world.manager)
     )
     config = uvicorn.Config(
-        app, ws=ws, loop="none", lifespan="off", log_config=None, ws_per_message_deflate=False
+        app,
+        http=patient_http(world.manager.limits.handshake_timeout_s),
+        ws=ws,
+        loop="none",
+        lifespan="off",
+        log_config=None,
+        ws_per_message_deflate=False,
     )
     config.load()
     server = uvicorn.Server(config)

@@ -13,6 +13,7 @@ from meeting_push.protocol.frames import encode
 from meeting_push.protocol.meeting_frames import Ended, SegmentFrame, decode_bus_frame
 from meeting_push.protocol.meeting_limits import MeetingLimits
 from meeting_push.settings import Settings
+from meeting_push.websocket.frame_run import FrameRun
 from meeting_push.websocket.meeting.connection import MeetingConnection
 from meeting_push.websocket.meeting.room import MAX_AHEAD, Room
 from meeting_push.websocket.meeting.statistics import MeetingCounters
@@ -26,6 +27,10 @@ class Wire:
     def __init__(self) -> None:
         self.written: list[bytes] = []
         self.code: int | None = None
+
+    def write_run(self, run: FrameRun) -> None:
+        for frame, _ in run.frames:
+            self.write(frame)
 
     def write(self, frame: bytes) -> None:
         self.written.append(frame)

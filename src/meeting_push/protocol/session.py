@@ -84,6 +84,11 @@ class Pushed(Enum):
     CLOSED = "closed"
 
 
+#: 热路径上少一次属性查找。
+_LIVE: Final = Phase.LIVE
+_SEND: Final = Pushed.SEND
+
+
 class Session:
     """状态与账目；每条连接一个，空闲时几百字节。"""
 
@@ -216,16 +221,16 @@ class Session:
 
     def push(self, frame: bytes, key: PushKey, now: int) -> Pushed:
         """一帧实时帧怎么办；``key`` 由 ``envelope.frame_key`` 对所有设备只取一次。"""
-        if self.phase is not Phase.LIVE:
+        if self.phase is not _LIVE:
             return self._hold(frame, key)
         if not isinstance(key, tuple):
-            return Pushed.SEND if self._fresh(frame, key, now) else Pushed.DUPLICATE
+            return _SEND if self._fresh(frame, key, now) else Pushed.DUPLICATE
         seq = key[0]
         sent = self._sent
         if seq == sent.floor + 1 and sent.above is None:  # 常态，不必再查重
             sent.floor = seq
             self._remember(key, now)
-            return Pushed.SEND
+            return _SEND
         if seq > sent.floor + 1 and seq not in sent:
             # 同一用户的 seq 连续分配、依次发布：断号说明漏收过（Redis 重连、未发布的离线消息）
             self.phase = Phase.FLUSHING

@@ -174,4 +174,5 @@ def _sqlite_inserts(items: Sequence[tuple[Message, Sequence[int]]]) -> Iterator[
 @cache
 def _sqlite_messages(columns: tuple[str, ...], rows: int) -> str:
     row = f"({', '.join('?' * len(columns))})"
-    return f"INSERT INTO messages ({', '.join(columns)}) VALUES {', '.join([row] * rows)}"
+    listed = ", ".join([row] * rows)
+    return f"INSERT INTO messages ({', '.join(columns)}) VALUES {listed}"  # noqa: S608 — 只有列名与问号

@@ -16,6 +16,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from ..protocol.codes import CloseCode
 from ..protocol.forwarded import TrustedProxies
+from .frame_run import FrameRun
 from .handshake import Handshake, parse_user_id
 from .manager import ConnectionManager
 
@@ -63,6 +64,10 @@ class AsgiDriver:
         if self._size > HIGH_WATER_BYTES and not self._blocked and self.connection is not None:
             self._blocked = True
             self.connection.blocked()
+
+    def write_run(self, run: FrameRun) -> None:
+        for frame, _ in run.frames:
+            self.write(frame)
 
     def close(self, code: int, reason: str) -> None:
         self._closing = (code, reason)

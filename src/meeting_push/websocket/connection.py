@@ -16,11 +16,15 @@ from ..protocol.envelope import PushKey
 from ..protocol.limits import Limits
 from ..protocol.outbox import Outbox, Verdict
 from ..protocol.session import Phase, Pushed, Session
+from .frame_run import FrameRun
 from .handshake import Device, Handshake
 from .statistics import EdgeCounters
 
 #: welcome 之前客户端就抢着发来的帧，最多留几帧；再多是捣乱。
 MAX_EARLY_FRAMES: Final = 32
+#: 热路径上少一次属性查找。
+_LIVE: Final = Phase.LIVE
+_SEND: Final = Pushed.SEND
 
 
 class Driver(Protocol):
@@ -28,6 +32,10 @@ class Driver(Protocol):
 
     def write(self, frame: bytes) -> None:
         """写一帧文本；已断开则无事发生。"""
+        ...
+
+    def write_run(self, run: FrameRun) -> None:
+        """依次写几帧。"""
         ...
 
     def close(self, code: int, reason: str) -> None:
@@ -131,13 +139,33 @@ class UserConnection:
 
     def offer(self, frame: bytes, key: PushKey, now: int) -> None:
         """一帧实时帧：写出、排队、暂存或丢弃。"""
-        pushed = self.session.push(frame, key, now)
-        if pushed is Pushed.SEND:
-            if self.outbox.clear_way:
-                self._write(frame)
+        session = self.session
+        transient = key is None and session.phase is _LIVE  # 不记账
+        pushed = _SEND if transient else session.push(frame, key, now)
+        if pushed is not _SEND:
+            self._not_now(pushed)
+        elif self.outbox.clear_way:
+            self._write(frame)
+        else:
+            self.send(frame, now)
+
+    def offer_run(self, run: FrameRun, now: int) -> None:
+        """几帧广播：都要现在写，就一次写出。"""
+        due = []
+        for frame, key in run.frames:
+            pushed = self.session.push(frame, key, now)
+            if pushed is _SEND:
+                due.append(frame)
             else:
+                self._not_now(pushed)
+        if len(due) == len(run.frames) and self.outbox.clear_way and self.closing_since is None:
+            self._write_run(run)
+        else:
+            for frame in due:
                 self.send(frame, now)
-        elif pushed is Pushed.HOLE:
+
+    def _not_now(self, pushed: Pushed) -> None:
+        if pushed is Pushed.HOLE:
             self._host.on_hole(self)
         elif pushed is not Pushed.HELD:
             self._host.counters.drops[pushed.value] += 1
@@ -165,9 +193,21 @@ class UserConnection:
         try:
             self._driver.write(frame)
         except (RuntimeError, OSError) as error:
-            # 传输正在消失而断开的回调还没轮到：分发循环不能因它停下
-            logger.bind(user_id=self.user_id, error=type(error).__name__).debug("write_failed")
-            self._driver.abort()
+            self._write_failed(error)
+
+    def _write_run(self, run: FrameRun) -> None:
+        counters = self._host.counters
+        counters.frames_pushed += len(run.frames)
+        counters.bytes_pushed += run.size
+        try:
+            self._driver.write_run(run)
+        except (RuntimeError, OSError) as error:
+            self._write_failed(error)
+
+    def _write_failed(self, error: Exception) -> None:
+        """传输正在消失而断开的回调还没轮到：分发循环不能因它停下。"""
+        logger.bind(user_id=self.user_id, error=type(error).__name__).debug("write_failed")
+        self._driver.abort()
 
     # ── 驱动的通知 ─────────────────────────────────────────────────────────
 

@@ -95,7 +95,7 @@ class ConnectionManager:
         self._broadcast_channel = keys.broadcast_channel.encode()
         self._broadcasts = broadcasts
         self._opener = Opener(channels, mailbox, self.counters, clock, broadcasts)
-        self._fanout = Fanout(clock)
+        self._fanout = Fanout(self._registry, clock)
         self.heartbeat = HeartbeatSweep(limits, clock, self.on_command)
         self._requests = ClientRequests(
             sinks, authenticator, self.counters, self._tasks, clock, self.heartbeat.schedule
@@ -242,7 +242,7 @@ class ConnectionManager:
         if self._broadcasts is not None and channel == self._broadcast_channel:
             broadcast_id = self._broadcasts.arrived(payload)
         if broadcast_id != BROADCAST_MISSED:
-            self._fanout.spread(payload, iter(self._registry), broadcast_id)
+            self._fanout.spread(payload, broadcast_id)
 
     def broadcast_to_user(self, user_id: int, message: Mapping[str, object] | ServerFrame) -> int:
         """把一帧推给该用户在本节点的所有设备，返回设备数；瞬时的，不进信箱。
@@ -258,7 +258,7 @@ class ConnectionManager:
 
     def broadcast_all(self, message: Mapping[str, object] | ServerFrame) -> int:
         """同上，给本节点的所有连接；分段写出。"""
-        self._fanout.spread(_encode(message), iter(self._registry))
+        self._fanout.spread(_encode(message))
         return len(self._registry)
 
     # ── 重读 ──────────────────────────────────────────────────────────────

@@ -9,12 +9,14 @@ from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSProtocolError,
 
 from ..protocol.codes import CloseCode
 from .connection import UserConnection
+from .frame_run import FrameRun
 from .handshake import Handshake
 from .manager import ConnectionManager
 
 #: picows 对更大的帧用 ``writelines``，头部是指向它内部缓冲的视图：传输里已有积压时，
 #: uvloop 留着这个视图而缓冲已被下一帧改写，线上就乱了。所以更大的帧自己拼好再交。
 _COPY_ABOVE_BYTES: Final = 8192
+_TEXT: Final = WSMsgType.TEXT
 _HEADER_ROOM: Final = 14  # ``send_reuse_external_bytearray`` 要求的
 
 
@@ -119,11 +121,15 @@ class NativeSocket(WSListener):
 
     def write(self, frame: bytes) -> None:
         if len(frame) <= _COPY_ABOVE_BYTES:
-            self._send(WSMsgType.TEXT, frame)
+            self._send(_TEXT, frame)
         else:
             buffer = bytearray(_HEADER_ROOM)
             buffer += frame
             self._transport.send_reuse_external_bytearray(WSMsgType.TEXT, buffer, _HEADER_ROOM)
+
+    def write_run(self, run: FrameRun) -> None:
+        # 绕过 picows：它一帧一次 send。传输里有积压时它也写到这里，次序不会乱
+        self._transport.underlying_transport.write(run.wire)
 
     def close(self, code: int, reason: str) -> None:
         # 运行时收下任何整数，存根说只能是枚举

@@ -14,8 +14,8 @@ from .hold import late
 from .orders import Join, PublishSteady, Saturate, Steady
 from .result import latency
 
-#: 每条连接在途几帧：没有积压，又不让服务器等着。
-_DEPTH: Final = 2
+#: 每条连接在途几帧：服务器不必等，忙不过来时可以合并着写。
+_DEPTH: Final = 4
 _TRIAL: Final = 20
 #: 每这么多条连接有一条记延迟：都记，先到顶的是负载。
 _MEASURE_EVERY: Final = 16

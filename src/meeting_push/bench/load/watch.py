@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Sequence
-from typing import Final
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from typing import Final, TypeVar
 
 from ...monitoring.histogram import LatencyHistogram
 from ..progress import OnProgress
@@ -23,6 +23,8 @@ MEMORY_EVERY_S: Final = 5.0
 #: 这台机器上与测量无关的：它多，延迟里就有它的一份。
 OTHERS: Final = "others"
 
+_T = TypeVar("_T")
+
 
 class Watch:
     """``sent``、``received``、``latency`` 都从上次 ``restart`` 起算。"""
@@ -34,6 +36,7 @@ class Watch:
         self._redis = redis
         self._start = time.monotonic()
         self._cpu: dict[str, float] = {}
+        self._cpu_at = 0.0
         self._memory: dict[str, int] = {}
         self._memory_at = float("-inf")
         self._last = 0.0
@@ -93,7 +96,7 @@ class Watch:
     async def _begin(self) -> None:
         seen = await self.look()
         self._received_before, self._last = seen.received, time.monotonic()
-        self._cpu = await self._cpu_seconds()
+        self._cpu, self._cpu_at = await self._timed(self._cpu_seconds())
         self._memory_at = float("-inf")
 
     async def _run(self) -> None:
@@ -104,13 +107,18 @@ class Watch:
             self.rows.append(await self.row())
 
     async def row(self) -> Row:
-        seen, redis, cpu = await asyncio.gather(self.look(), self._redis.use(), self._cpu_seconds())
-        now = time.monotonic()
+        # 负载忙的时候答得晚：各量各的时刻，否则一秒的 CPU 会除以零点几秒
+        (seen, now), (cpu, cpu_at), redis = await asyncio.gather(
+            self._timed(self.look()), self._timed(self._cpu_seconds()), self._redis.use()
+        )
         seconds, self._last = now - self._last, now
+        cpu_seconds, self._cpu_at = cpu_at - self._cpu_at, cpu_at
         if now - self._memory_at >= MEMORY_EVERY_S:
             self._memory_at = now
             self._memory = await self.memory()
-        used = {role: max(0.0, (s - self._cpu.get(role, s)) / seconds) for role, s in cpu.items()}
+        used = {
+            role: max(0.0, (s - self._cpu.get(role, s)) / cpu_seconds) for role, s in cpu.items()
+        }
         self._cpu = cpu
         more, self._received_before = seen.received - self._received_before, seen.received
         p50, p95, p99 = _percentiles(seen.latency)
@@ -127,6 +135,10 @@ class Watch:
             cpu=used,
             memory=self._memory,
         )
+
+    @staticmethod
+    async def _timed(work: Awaitable[_T]) -> tuple[_T, float]:
+        return await work, time.monotonic()
 
     async def memory(self) -> dict[str, int]:
         """角色 → 字节，含 Redis；不含负载。"""

@@ -12,7 +12,7 @@ class PeersPlan(msgspec.Struct, frozen=True, kw_only=True):
     sockets: int = 2_000
     seconds: float = 5  # 扇出、单播各量这么久
     frame_bytes: int = 160
-    fanout_depth: int = 2  # 每条连接在途几帧
+    fanout_depth: int = 4  # 每条连接在途几帧：忙不过来的服务器可以合并着写
     unicast_window: int = 1_000
     connect_concurrency: int = 64
     heartbeat_interval_s: float = 20
