@@ -29,6 +29,8 @@ from .websocket.native import native_edge, serve_native
 from .websocket.uvicorn_socket import BoundedWebSocket
 
 BACKLOG: Final = 4096
+#: 闲着的 HTTP 连接留这么久：要长于客户端与代理（多为 60 秒），否则它们恰在我们关闭时又用它。
+KEEP_ALIVE_S: Final = 65
 #: 子进程死后隔这么久重启；反复死亡时加倍，封顶。
 RESPAWN_BACKOFF_S: Final = (0.2, 10.0)
 
@@ -120,6 +122,7 @@ async def _front(push: MeetingPush, settings: Settings, sock: socket.socket) -> 
             access_log=False,
             server_header=False,
             proxy_headers=False,  # 谁的 X-Forwarded-For 可信只由 trusted_proxies 说了算
+            timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=int(settings.shutdown_grace_s),
         )
     )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Final
@@ -23,7 +23,7 @@ from .target import Target
 #: 每个源地址至多这么多连接：超过临时端口段的一半，内核找空闲端口会慢 5 倍。
 SOCKETS_PER_ADDRESS: Final = 1_500
 CONNECT_TIMEOUT_S: Final = 30.0
-_BEAT_STEPS_PER_S: Final = 10
+_BEAT_STEP_S: Final = 0.1
 #: 给 Logger 时 picows 会为每条连接造一个子 logger；给 LoggerAdapter 不会。
 _LOGGER: Final = logging.LoggerAdapter(logging.getLogger("bench.devices"), {})
 
@@ -86,16 +86,24 @@ class Fleet:
 
 
 async def beat(devices: Sequence[tuple[WSTransport, Device]], interval_s: float) -> None:
-    """一直替 ``devices``（可以在期间增减）心跳：均匀摊在间隔里，不成堆。"""
-    place = 0
+    """一直替 ``devices``（期间可以添）心跳：每一条从看见它起，每 ``interval_s`` 一次。
+
+    间隔都一样，所以先来的总是先到点。
+    """
+    due: deque[tuple[float, int]] = deque()
+    seen = 0
     while True:
-        await asyncio.sleep(1 / _BEAT_STEPS_PER_S)
-        share = math.ceil(len(devices) / max(1, interval_s * _BEAT_STEPS_PER_S))
+        await asyncio.sleep(_BEAT_STEP_S)
+        now = time.monotonic()
+        due.extend((now + interval_s, place) for place in range(seen, len(devices)))
+        seen = len(devices)
         frame = b'{"type":"heartbeat","timestamp":%d}' % (time.time_ns() // 1_000_000)
-        for transport, device in devices[place : place + share]:
+        while due and due[0][0] <= now:
+            _, place = due.popleft()
+            transport, device = devices[place]
             if not device.lost:
                 transport.send(WSMsgType.TEXT, frame)
-        place = place + share if place + share < len(devices) else 0
+                due.append((now + interval_s, place))
 
 
 async def hang_up(

@@ -1,4 +1,4 @@
-"""一串数字的报告：没有别的轮次可比的 profile 用它（flush、retries、mailbox-memory）。"""
+"""一串数字的报告：没有别的轮次可比的 profile 用它（flush、retries、mailbox-memory、rolling）。"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``meeting-push bench flush``、``retries``、``mailbox-memory``：选项相同，一次运行一份报告。"""
+"""``meeting-push bench flush``、``retries``、``mailbox-memory``、``rolling``：一次运行一份报告。"""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from .progress import Steps
 from .report import Heading
 from .retries.plan import QUICK_RETRIES, RetriesPlan
 from .retries.run import run_retries
+from .rolling.plan import QUICK_ROLLING, RollingPlan
+from .rolling.run import run_rolling
 
 Quick = Annotated[bool, typer.Option("--quick", help="Small: seconds, not minutes.")]
 Reports = Annotated[Path, typer.Option(help="Folder of the JSON report.")]
@@ -33,6 +35,7 @@ def add_measured(app: typer.Typer) -> None:
     app.command("flush")(flush)
     app.command("retries")(retries)
     app.command("mailbox-memory")(mailbox_memory)
+    app.command("rolling")(rolling)
 
 
 def flush(
@@ -64,6 +67,17 @@ def mailbox_memory(quick: Quick = False, reports: Reports = Path("reports")) -> 
         {"quick": quick},
         reports,
         lambda heading, steps: run_mailbox_memory(plan, heading, steps),
+    )
+
+
+def rolling(quick: Quick = False, reports: Reports = Path("reports")) -> None:
+    """Three nodes restart one after the other under load: what senders and applications notice."""
+    plan = QUICK_ROLLING if quick else RollingPlan()
+    _run(
+        "rolling",
+        {"quick": quick},
+        reports,
+        lambda heading, steps: run_rolling(plan, heading, steps),
     )
 
 

@@ -28,6 +28,11 @@ class PostConnection:
         except OSError as error:
             raise BenchError(f"can not reach the server: {error.strerror}") from None
 
+    @property
+    def stale(self) -> bool:
+        """服务器已关闭它（闲得太久）：该换一条新的。"""
+        return self._reader.at_eof() or self._writer.is_closing()
+
     async def post(self, head: bytes, body: bytes) -> tuple[int, bytes]:
         """返回状态码与正文。``head`` 是除 Content-Length 外的请求头（``post_head``）。
 

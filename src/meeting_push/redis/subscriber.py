@@ -43,6 +43,7 @@ class Subscriber:
         #: 想要的频道 → 何时确认。断线时已确认的一律换成 ``_restored``。
         self._wanted: dict[bytes, asyncio.Future[None]] = {}
         self._restored: asyncio.Future[None] | None = None
+        self._confirmed: asyncio.Future[None]
 
     @property
     def connected(self) -> bool:
@@ -65,6 +66,8 @@ class Subscriber:
         """
         self._handler = handler
         self._on_resubscribed = on_resubscribed
+        self._confirmed = asyncio.get_running_loop().create_future()
+        self._confirmed.set_result(None)
         await self._reconnector.start()
 
     def reset(self) -> None:
@@ -117,6 +120,8 @@ class Subscriber:
                 self._feed.queue(SUBSCRIBE, channel, future)
         if not future.done():
             await asyncio.shield(future)  # 几个调用者可能共用它
+        if self._wanted.get(channel) is future and future is not self._restored:
+            self._wanted[channel] = self._confirmed  # 十万个频道，不各留一个 future
 
     # ── 连接 ────────────────────────────────────────────────────────────────
 

@@ -15,7 +15,7 @@ from loguru import logger
 
 from ..clock import Clock, now_ms
 from ..errors import MeetingPushError
-from ..model import URGENT_PRIORITY, Message, QueueEntry
+from ..model import Message, QueueEntry
 from ..protocol import frames
 from ..repeated_warning import RepeatedWarning
 from ..storage.messages import MessageRepository
@@ -145,20 +145,21 @@ class OutboxRelay:
         self._mark_wake.set()
 
     async def _enqueue_live(self, batch: Sequence[Outgoing], now: int) -> None:
+        """一次往返：都在同一条连接上，Redis 按次序执行，所以条目入队时正文与状态已在。
+
+        前面的没有写成而后面的写成了也无害：正文可从 SQL 重做，而失败的整批会再来。
+        """
+        due = [item for item in batch if (item[0].deliver_at or 0) <= now]
+        later = [item for item in batch if (item[0].deliver_at or 0) > now]
         await asyncio.gather(
             self._mailbox.store_bodies(
                 [(m.message_id, frames.encode_tail(m), m.priority, m.expires_at) for m, _ in batch]
             ),
             self._confirmation.open_status(batch),
-        )
-        due = [item for item in batch if (item[0].deliver_at or 0) <= now]
-        later = [item for item in batch if (item[0].deliver_at or 0) > now]
-        for urgent in (True, False):
-            ready = [i for i in due if (i[0].priority >= URGENT_PRIORITY) is urgent]
-            if ready:
-                await self._queue.batch_enqueue([e for i in ready for e in self._entries(i)])
-        await self._queue.schedule(
-            [(e, i[0].deliver_at or 0) for i in later for e in self._entries(i)]
+            self._queue.batch_enqueue([e for i in due for e in self._entries(i)]),
+            self._queue.schedule(
+                [(e, i[0].deliver_at or 0) for i in later for e in self._entries(i)]
+            ),
         )
 
     def _entries(self, outgoing: Outgoing) -> Iterable[QueueEntry]:

@@ -126,14 +126,9 @@ class Arena:
                 self.outcome.add(f"cpu.{role}", f"CPU of {role}", cores, "cores", "lower")
         received = sum(row.received_per_s for row in rows)
         if self.servers.census.known and received:
-            used = sum(s for row in rows for role, s in row.cpu.items() if role not in _NOT_SERVED)
-            self.outcome.add(
-                "cpu_us_per_delivery",
-                f"CPU per {per}, server and Redis",
-                used / received * 1e6,
-                "µs",
-                "lower",
-            )
+            each = served_cores(rows) * len(rows) / received * 1e6
+            label = f"CPU per {per}, server and Redis"
+            self.outcome.add("cpu_us_per_delivery", label, each, "µs", "lower")
 
     def _strangers(self, cores: float) -> None:
         self.outcome.add("cpu.others", "CPU of everything else here", cores, "cores", "lower")
@@ -158,3 +153,9 @@ class Arena:
         out.add("lost", "lost", lost, "", "lower", goal=0)
         closed = sum(self.watch.closes.values())
         out.add("closed", "sockets closed by the server", closed, "", "lower", goal=0)
+
+
+def served_cores(rows: Sequence[Row]) -> float:
+    """服务器连同 Redis 平均占几个核。"""
+    used = sum(s for row in rows for role, s in row.cpu.items() if role not in _NOT_SERVED)
+    return used / len(rows)

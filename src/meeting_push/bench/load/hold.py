@@ -6,20 +6,25 @@ import asyncio
 from typing import Final
 
 from ...redis.keys import Keys
-from .arena import Arena
+from .arena import Arena, served_cores
 from .orders import Post, Posted, PublishSteady, Steady
 from .result import Row, latency
 
 _CONNECTIONS: Final = 16
 #: 发布者晚过这么久才值得一提。
 _LATE_MS: Final = 20.0
+#: 连上之后的杂事做完；再看只有心跳时用多少 CPU，至多这么久。
+_SETTLE_S: Final = 5.0
+_IDLE_S: Final = 10.0
 
 
 async def hold(arena: Arena) -> None:
     """:raises BenchError: 没有做成"""
     before = await arena.connect()
-    await arena.watch.restart()
     plan = arena.plan
+    idle = await _idle(arena)
+    await arena.watch.restart()
+    first = len(arena.watch.rows)
     name = f"hold for {plan.seconds:g} s, {plan.rate_per_s:,.0f} messages/s"
     with arena.steps.step(name) as on_progress:
         async with arena.watch.running():
@@ -29,15 +34,39 @@ async def hold(arena: Arena) -> None:
                 ),
                 _trickle(arena),
             )
-            rows = list(arena.watch.rows)
+            rows = arena.watch.rows[first:]
             sent = steady.sent + posted.recipients
             lost = await arena.drain(sent, on_progress)
     _report(arena, steady, posted, rows)
     arena.losses(lost, sent)
     arena.cpu(rows, "message")
+    _beyond_idle(arena, idle, rows)
     _growth(arena, rows)
     await arena.memory(before, arena.watch.sockets)
     await arena.team.leave()
+
+
+async def _idle(arena: Arena) -> list[Row]:
+    """只有心跳的一段。"""
+    seconds = min(_IDLE_S, arena.plan.seconds / 3)
+    with arena.steps.step(f"idle for {seconds:g} s"):
+        await asyncio.sleep(min(_SETTLE_S, seconds))
+        async with arena.watch.running():
+            await asyncio.sleep(seconds)
+            return list(arena.watch.rows)
+
+
+def _beyond_idle(arena: Arena, idle: list[Row], rows: list[Row]) -> None:
+    """心跳随连接数长，消息不随：各算各的。"""
+    if not (arena.servers.census.known and idle and rows):
+        return
+    resting = served_cores(idle)
+    arena.outcome.add("idle_cores", "CPU of servers and Redis, idle", resting, "cores", "lower")
+    received = sum(row.received_per_s for row in rows) / len(rows)
+    if received:
+        extra = max(0.0, served_cores(rows) - resting) / received * 1e6
+        label = "CPU per message, beyond the idle sockets"
+        arena.outcome.add("cpu_us_beyond_idle", label, extra, "µs", "lower")
 
 
 def transient(arena: Arena, users: list[int], rate_per_s: float, seconds: float) -> PublishSteady:

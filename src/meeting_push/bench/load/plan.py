@@ -85,6 +85,7 @@ PROFILES: Final[dict[str, LoadPlan]] = {
         rate_per_s=5_000,
         durable_per_s=20,
         gateways=2,
+        p95_goal_ms=50,
     ),
     "100k": LoadPlan(
         scenario="hold",
@@ -96,6 +97,7 @@ PROFILES: Final[dict[str, LoadPlan]] = {
         durable_per_s=20,
         gateways=6,
         load_processes=6,
+        p95_goal_ms=50,
     ),
     "fanout": LoadPlan(
         scenario="fanout",

@@ -62,7 +62,8 @@ class _Posting:
         self._head = post_head(target.host, target.port, path, order.token)
         self._each = min(order.recipients_per_message, len(order.recipient_ids))
         #: None：还没打开，或坏了要重开。
-        self._idle: asyncio.Queue[PostConnection | None] = asyncio.Queue()
+        #: 后还的先用：发得慢时总用那几条，其余的闲着被服务器关掉，也不碍事。
+        self._idle: asyncio.LifoQueue[PostConnection | None] = asyncio.LifoQueue()
         for _ in range(order.connections):
             self._idle.put_nowait(None)
         self.recipients = 0
@@ -94,6 +95,9 @@ class _Posting:
     async def _post(self, at_ns: int) -> None:
         connection = await self._idle.get()
         try:
+            if connection is not None and connection.stale:
+                await connection.close()
+                connection = None
             if connection is None:
                 connection = await PostConnection.open(
                     self._order.target.host, self._order.target.port

@@ -1,0 +1,105 @@
+"""SQLite 的热路：原子、不与普通的事务互锁、检查点自己会做。"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from meeting_push.errors import DatabaseUnavailableError, InvalidInputError
+from meeting_push.storage.database import Database
+from meeting_push.storage.sqlite_writer import CHECKPOINT_BYTES, Statement
+from tests.support.eventually import eventually
+
+_INSERT = "INSERT INTO t VALUES (?, ?)"
+
+
+def insert(key: int, value: object = None) -> Statement:
+    return _INSERT, (key, value)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "test.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("CREATE TABLE t (k INTEGER PRIMARY KEY, v BLOB)")
+    connection.close()
+    return path
+
+
+@pytest.fixture
+async def database(path: Path) -> AsyncIterator[Database]:
+    database = Database(f"sqlite:///{path}", timeout_s=5)
+    yield database
+    await database.dispose()
+
+
+async def count(database: Database) -> int:
+    async with database.connect() as connection:
+        return int((await connection.exec_driver_sql("SELECT count(*) FROM t")).scalar_one())
+
+
+async def test_each_statement_says_how_many_rows_it_changed(database: Database) -> None:
+    changes = [insert(1), insert(2), ("UPDATE t SET v = ?", (0,)), ("DELETE FROM t", ())]
+    assert await database.write_sqlite(changes) == [1, 1, 2, 2]
+
+
+async def test_a_failing_statement_leaves_nothing_behind(database: Database) -> None:
+    with pytest.raises(sqlite3.IntegrityError):
+        await database.write_sqlite([insert(1), insert(1)])
+    assert await count(database) == 0
+    await database.write_sqlite([insert(1)])
+    assert await count(database) == 1
+
+
+@pytest.mark.parametrize("value", [2**63, "\ud800"])
+async def test_a_value_that_can_not_be_stored_is_bad_input(
+    database: Database, value: object
+) -> None:
+    with pytest.raises(InvalidInputError):
+        await database.write_sqlite([insert(1), insert(2, value)])
+    assert await count(database) == 0
+
+
+async def test_it_takes_turns_with_ordinary_transactions(database: Database) -> None:
+    async def ordinary(key: int) -> None:
+        async with database.transaction() as connection:
+            await connection.exec_driver_sql(_INSERT, (key, None))
+
+    await asyncio.gather(
+        *(ordinary(key) for key in range(0, 40, 2)),
+        *(database.write_sqlite([insert(key)]) for key in range(1, 40, 2)),
+    )
+    assert await count(database) == 40
+
+
+async def test_a_lock_held_elsewhere_is_unavailable(path: Path) -> None:
+    database = Database(f"sqlite:///{path}", timeout_s=0.1)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(DatabaseUnavailableError):
+        await database.write_sqlite([insert(1)])
+    other.execute("ROLLBACK")
+    other.close()
+    await database.write_sqlite([insert(1)])
+    await database.dispose()
+
+
+async def test_it_opens_again_after_dispose(database: Database) -> None:
+    await database.write_sqlite([insert(1)])
+    await database.dispose()
+    await database.write_sqlite([insert(2)])
+    assert await count(database) == 2
+
+
+async def test_a_long_log_is_checkpointed_beside_the_writers(
+    database: Database, path: Path
+) -> None:
+    chunk = bytes(CHECKPOINT_BYTES // 8)
+    for key in range(10):
+        await database.write_sqlite([insert(key, chunk)])
+    await eventually(lambda: path.stat().st_size > CHECKPOINT_BYTES, 10)
