@@ -152,6 +152,7 @@ class ConnectionManager:
             connection.session.authenticated(principal)
             self.heartbeat.schedule(connection)
             await self.connect_user(connection.user_id, connection)
+            _let_go(connection)
 
     async def connect_user(self, user_id: int, websocket: UserConnection) -> None:
         """登记一条已认证的连接并把它开始起来；返回时已是实时，或已关闭。
@@ -294,9 +295,10 @@ class ConnectionManager:
                 await self._opener.catch_up(connection)
             except Exception as error:  # noqa: BLE001 — 同 connect_user
                 self._give_up(connection, error)
+            _let_go(connection)
 
-        connection.task = self._tasks.spawn(catch_up(), "ws_catch_up")
-        return connection.task
+        task = connection.task = self._tasks.spawn(catch_up(), "ws_catch_up")
+        return task
 
     # ── ConnectionHost ────────────────────────────────────────────────────
 
@@ -390,6 +392,12 @@ class ConnectionManager:
             drops=dict(counters.drops),
             closes=dict(counters.closes),
         )
+
+
+def _let_go(connection: UserConnection) -> None:
+    """此刻的任务做完了：不留着它的 300 字节。"""
+    if connection.task is asyncio.current_task():
+        connection.task = None
 
 
 def _encode(message: Mapping[str, object] | ServerFrame) -> bytes:
