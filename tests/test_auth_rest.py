@@ -58,7 +58,7 @@ def app(auth: AuthService) -> FastAPI:
     app = FastAPI()
     install_error_handlers(app)
     security = Security(auth)
-    app.include_router(auth_router(auth, security), prefix="/api/v1")
+    app.include_router(auth_router(auth, security))
 
     async def whoami(principal: Principal = Depends(security.current_principal)) -> int:  # noqa: B008
         return principal.user_id

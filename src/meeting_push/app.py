@@ -221,5 +221,5 @@ def create_app(push: MeetingPush) -> FastAPI:
     )
     app.add_middleware(BodyLimit, max_bytes=push.settings.max_request_bytes)
     install_error_handlers(app)
-    app.include_router(push.router)
+    app.router.routes.extend(push.router.routes)  # 不 include：少一层，见 ``contract_router``
     return app

@@ -31,6 +31,8 @@ from .websocket.uvicorn_socket import BoundedWebSocket
 BACKLOG: Final = 4096
 #: 闲着的 HTTP 连接留这么久：要长于客户端与代理（多为 60 秒），否则它们恰在我们关闭时又用它。
 KEEP_ALIVE_S: Final = 65
+#: SQLite 的线程每一步都要抢 GIL，默认等忙着的事件循环 5 ms 才抢得到，一个事务要抢五六次。
+SWITCH_INTERVAL_S: Final = 0.0005
 #: 子进程死后隔这么久重启；反复死亡时加倍，封顶。
 RESPAWN_BACKOFF_S: Final = (0.2, 10.0)
 
@@ -76,6 +78,7 @@ async def run_process(settings: Settings) -> None:
         stack.push_async_callback(push.stop)
         await stack.enter_async_context(_front(push, settings, sock))
         calm_collector()
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
         host, port = sock.getsockname()[:2]
         logger.bind(host=host, port=port, role=settings.role, node=push.node_id).info("serving")
         await stop.wait()

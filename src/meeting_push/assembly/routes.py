@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from fastapi import APIRouter
 
 from ..router.auth_manage import auth_router, revocation_router, ticket_router
@@ -21,32 +19,24 @@ from ..settings import Settings
 from .observation import Observation
 from .rooms import Rooms
 
-API_PREFIX: Final = "/api/v1"
-
 
 def routes(settings: Settings, rooms: Rooms, observation: Observation) -> APIRouter:
-    router = APIRouter()
-    router.include_router(ops_router(observation.health, observation.metrics))
+    """一张平的表；``POST /messages`` 在最前：路由是一条一条试的。"""
+    parts = [ops_router(observation.health, observation.metrics)]
     if settings.role.serves_api:
-        router.include_router(_api(settings, rooms, observation))
-        router.include_router(meeting_socket_router(rooms.meetings.hub))
-        router.include_router(web_router())
+        api = _api(settings, rooms, observation)
+        parts = [*api, *parts, meeting_socket_router(rooms.meetings.hub), web_router()]
     if settings.role.holds_sockets:
-        router.include_router(user_messages_router(rooms.edge.manager))
-    return router
+        parts.append(user_messages_router(rooms.edge.manager))
+    return APIRouter(routes=[route for part in parts for route in part.routes])
 
 
-def _api(settings: Settings, rooms: Rooms, observation: Observation) -> APIRouter:
+def _api(settings: Settings, rooms: Rooms, observation: Observation) -> list[APIRouter]:
     access, messages, outcomes = rooms.access, rooms.messages, rooms.outcomes
     security = Security(access.credentials, settings.trusted_proxies)
     anybody, admin = security.current_principal, security.require_admin
     broadcasts = rooms.broadcasts.service
-    stats = stats_router(observation.reports, messages.queue, rooms.bus.count_online, security)
-    api = APIRouter(prefix=API_PREFIX)
-    for part in (
-        auth_router(access.auth, security),
-        ticket_router(access.tickets, security),
-        revocation_router(access.revocations, security),
+    return [
         message_router(
             messages.messages,
             messages.confirmation,
@@ -54,12 +44,13 @@ def _api(settings: Settings, rooms: Rooms, observation: Observation) -> APIRoute
             broadcasts=broadcasts,
             max_batch_messages=settings.max_batch_messages,
         ),
+        auth_router(access.auth, security),
+        ticket_router(access.tickets, security),
+        revocation_router(access.revocations, security),
         presence_router(rooms.edge.presence, rooms.bus.control, security),
-        stats,
+        stats_router(observation.reports, messages.queue, rooms.bus.count_online, security),
         meeting_router(rooms.meetings.service, anybody),
         delivery_router(messages.confirmation, outcomes.failures, messages.mailbox, anybody, admin),
         queue_router(messages.queue, outcomes.dead_letters, admin),
         broadcast_router(broadcasts, admin),
-    ):
-        api.include_router(part)
-    return api
+    ]

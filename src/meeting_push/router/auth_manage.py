@@ -15,7 +15,7 @@ from ..services.auth_service import AuthService
 from ..services.revocations import Revocations
 from ..services.sessions import TokenPair
 from ..services.ws_tickets import WsTickets
-from .contract_route import ContractRoute
+from .contract_route import contract_router
 from .security import Security
 
 # strict=False 只为让 JSON 的字符串变成 SecretStr；数字仍会被拒绝。
@@ -56,8 +56,7 @@ class TicketOut(BaseModel):
 
 
 def auth_router(auth: AuthService, security: Security) -> APIRouter:
-    """前缀 ``/api/v1`` 由调用者加。"""
-    router = APIRouter(prefix="/auth", tags=["auth"], route_class=ContractRoute)
+    router = contract_router("/auth", tags=["auth"])
     Address = Annotated[str, Depends(security.address)]  # noqa: N806 — 类型
 
     @router.post("/register", status_code=201, summary="注册")
@@ -89,8 +88,7 @@ def auth_router(auth: AuthService, security: Security) -> APIRouter:
 
 
 def ticket_router(tickets: WsTickets, security: Security) -> APIRouter:
-    """前缀 ``/api/v1`` 由调用者加。"""
-    router = APIRouter(prefix="/auth", tags=["auth"], route_class=ContractRoute)
+    router = contract_router("/auth", tags=["auth"])
 
     @router.post("/ws-ticket", summary="WebSocket 票据")
     async def ws_ticket(
@@ -104,8 +102,7 @@ def ticket_router(tickets: WsTickets, security: Security) -> APIRouter:
 
 
 def revocation_router(revocations: Revocations, security: Security) -> APIRouter:
-    """前缀 ``/api/v1`` 由调用者加。"""
-    router = APIRouter(prefix="/users", tags=["auth"], route_class=ContractRoute)
+    router = contract_router("/users", tags=["auth"])
 
     @router.post("/{user_id}/revoke", status_code=204, summary="吊销一个用户的全部令牌（管理员）")
     async def revoke(

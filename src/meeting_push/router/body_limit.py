@@ -19,11 +19,8 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        refusal = error_response(
-            PayloadTooLargeError(f"the body is larger than {self._max_bytes} bytes")
-        )
         if _declared_length(scope) > self._max_bytes:
-            await refusal(scope, receive, send)
+            await self._refuse(scope, receive, send)
             return
         seen = 0
 
@@ -42,7 +39,11 @@ class BodyLimit:
 
         await self._app(scope, counted, answered)
         if seen > self._max_bytes:
-            await refusal(scope, receive, send)
+            await self._refuse(scope, receive, send)
+
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        error = PayloadTooLargeError(f"the body is larger than {self._max_bytes} bytes")
+        await error_response(error)(scope, receive, send)
 
 
 def _declared_length(scope: Scope) -> int:

@@ -10,13 +10,13 @@ from fastapi import APIRouter, Depends, Header, status
 
 from ..model import Principal, Sender
 from ..services.broadcast_service import BroadcastService
-from .contract_route import ContractRoute
+from .contract_route import contract_router
 from .message_models import BroadcastIn, BroadcastOut
 
 
 def broadcast_router(service: BroadcastService, require_admin: Callable[..., object]) -> APIRouter:
     """``/messages/broadcast``；前缀由调用者加。"""
-    router = APIRouter(tags=["messages"], route_class=ContractRoute)
+    router = contract_router(tags=["messages"])
     Admin = Annotated[Principal, Depends(require_admin)]  # noqa: N806 — 它是类型
 
     @router.post(

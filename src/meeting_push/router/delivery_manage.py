@@ -14,7 +14,7 @@ from ..model import Principal
 from ..services.delivery_confirmation_service import DAY_S, DeliveryConfirmationService
 from ..services.delivery_failures import DeliveryFailures
 from ..services.offline_message_queue import OfflineMessageQueue
-from .contract_route import ContractRoute
+from .contract_route import contract_router
 from .delivery_models import (
     ClearedOut,
     CountOut,
@@ -38,7 +38,7 @@ def delivery_router(
     require_admin: Callable[..., object],
 ) -> APIRouter:
     """``/deliveries…`` 与 ``/users/{id}/…``；前缀由调用者加。"""
-    router = APIRouter(tags=["deliveries"], route_class=ContractRoute)
+    router = contract_router(tags=["deliveries"])
     CurrentUser = Annotated[Principal, Depends(current_principal)]  # noqa: N806 — 它是类型
     admin_only = [Depends(require_admin)]
 

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Path, Query, status
 from ..model import Principal
 from ..services.meeting_service import MeetingService
 from ..websocket.meeting.hub import MeetingHub
-from .contract_route import ContractRoute
+from .contract_route import contract_router
 from .meeting_models import InviteIn, MeetingDetailOut, MeetingIn, MeetingsOut, TranscriptOut
 from .meeting_socket import MEETING_ID_PATTERN, meeting_endpoint
 
@@ -23,7 +23,7 @@ Limit = Annotated[int, Query(ge=1, le=200, description="一页几条")]
 
 def meeting_router(service: MeetingService, current_principal: Callable[..., object]) -> APIRouter:
     """``/meetings…``；前缀由调用者加。"""
-    router = APIRouter(tags=["meetings"], route_class=ContractRoute)
+    router = contract_router(tags=["meetings"])
     CurrentUser = Annotated[Principal, Depends(current_principal)]  # noqa: N806 — 它是类型
 
     @router.post("/meetings", status_code=status.HTTP_201_CREATED, summary="召开会议")

@@ -16,7 +16,7 @@ from ..services.delivery_confirmation_service import DeliveryConfirmationService
 from ..services.message_service import MessageService
 from ..websocket.asgi import user_messages_endpoint
 from ..websocket.manager import ConnectionManager
-from .contract_route import ContractRoute
+from .contract_route import contract_router
 from .message_models import (
     AcceptedOut,
     BatchIn,
@@ -43,7 +43,7 @@ def message_router(
     max_batch_messages: int,
 ) -> APIRouter:
     """``/messages…``；前缀由调用者加。"""
-    router = APIRouter(tags=["messages"], route_class=ContractRoute)
+    router = contract_router(tags=["messages"])
     CurrentUser = Annotated[Principal, Depends(current_principal)]  # noqa: N806 — 它是类型
 
     @router.post("/messages", status_code=status.HTTP_202_ACCEPTED, summary="发送一条消息")

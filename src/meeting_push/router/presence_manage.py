@@ -12,7 +12,7 @@ from ..model import Principal
 from ..redis.presence import overall_status
 from ..services.control_channel import ControlChannel, Kick
 from ..services.online_status_service import OnlineStatusService
-from .contract_route import ContractRoute
+from .contract_route import contract_router
 from .presence_models import OnlineUserOut, OnlineUsersOut, UserPresenceOut
 from .security import Security
 
@@ -24,7 +24,7 @@ def presence_router(
     presence: OnlineStatusService, control: ControlChannel, security: Security
 ) -> APIRouter:
     """``/presence…``；前缀由调用者加。"""
-    router = APIRouter(prefix="/presence", tags=["presence"], route_class=ContractRoute)
+    router = contract_router("/presence", tags=["presence"])
     CurrentUser = Annotated[Principal, Depends(security.current_principal)]  # noqa: N806 — 类型
 
     @router.get(

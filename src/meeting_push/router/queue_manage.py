@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Query
 
 from ..services.dead_letters import DeadLetters
 from ..services.message_queue import MessageQueue
-from .contract_route import ContractRoute
+from .contract_route import contract_router
 from .delivery_models import DeadLetterOut, DeadLettersOut, RequeuedOut, RequeueIn
 from .message_manage import Limit
 
@@ -20,9 +20,7 @@ def queue_router(
     queue: MessageQueue, dead_letters: DeadLetters, require_admin: Callable[..., object]
 ) -> APIRouter:
     """``/queues…``；前缀由调用者加。"""
-    router = APIRouter(
-        tags=["queues"], route_class=ContractRoute, dependencies=[Depends(require_admin)]
-    )
+    router = contract_router(tags=["queues"], dependencies=[Depends(require_admin)])
 
     @router.get("/queues", summary="各队列的长度、未确认数、最老条目的年龄")
     async def queues() -> dict[str, list[dict[str, Any]]]:

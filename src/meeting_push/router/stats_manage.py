@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends
 
 from ..monitoring.node_reports import NodeReports
 from ..services.message_queue import MessageQueue
-from .contract_route import ContractRoute
+from .contract_route import contract_router
 from .security import Security
 from .stats_models import StatsOut
 
@@ -21,7 +21,7 @@ def stats_router(
     security: Security,
 ) -> APIRouter:
     """``/stats``；前缀由调用者加。"""
-    router = APIRouter(tags=["stats"], route_class=ContractRoute)
+    router = contract_router(tags=["stats"])
 
     @router.get(
         "/stats",

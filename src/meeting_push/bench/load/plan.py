@@ -124,6 +124,7 @@ PROFILES: Final[dict[str, LoadPlan]] = {
         calibrate_s=8,
         load_share=0.8,
         recipients_per_message=100,
+        gateways=1,
     ),
     "durable-single": _SINGLE,
     "durable-batched": msgspec.structs.replace(

@@ -1,38 +1,54 @@
 -- 把一批确认记进各消息的状态哈希；只有第一次确认改变计数（幂等）。
+-- 常态是第一次：一行一次 HSETNX，其余的（计数、要不要回执）每条消息一次，不是每行一次。
 -- ARGV[1] 前缀  ARGV[2] 哈希的 TTL(ms)
 -- 之后每四个一组：message_id, user_id, sent_at, acked_at
 -- 返回：第一次确认、且发送者要回执的 {message_id, sender_id, user_id, acked_at, ...}
-local prefix = ARGV[1]
-local ttl = ARGV[2]
-local receipts = {}
+local call = redis.call
+local prefix, ttl = ARGV[1], ARGV[2]
+local receipts, r = {}, 0
+local counts, asked = {}, {}
+
+-- 迟到的确认胜过 failed、expired：它们的计数与死信收回。已是 delivered 的返回 false。
+local function overrule(key, field, state)
+  local before = call('HGET', key, field)
+  if string.sub(before, 1, 9) == 'delivered' then
+    return false
+  end
+  call('HINCRBY', key, string.match(before, '^%a+'), -1)
+  local letter = string.match(before, '^failed:.*:(%d+%-%d+)$')
+  if letter then
+    call('XDEL', prefix .. 'dead_letter_queue', letter)
+  end
+  call('HSET', key, field, state)
+  return true
+end
+
 for i = 3, #ARGV, 4 do
-  local key = prefix .. 'message_delivery_status:' .. ARGV[i]
-  local field = 'u:' .. ARGV[i + 1]
-  local before = redis.call('HGET', key, field)
-  if not before or string.sub(before, 1, 9) ~= 'delivered' then
-    if before then -- 迟到的确认胜过 failed、expired：它们的计数与死信收回
-      redis.call('HINCRBY', key, string.match(before, '^%a+'), -1)
-      local letter = string.match(before, '^failed:.*:(%d+%-%d+)$')
-      if letter then
-        redis.call('XDEL', prefix .. 'dead_letter_queue', letter)
-      end
+  local id, user, acked_at = ARGV[i], ARGV[i + 1], ARGV[i + 3]
+  local key = prefix .. 'message_delivery_status:' .. id
+  local field = 'u:' .. user
+  local state = 'delivered:' .. ARGV[i + 2] .. ':' .. acked_at
+  local first = call('HSETNX', key, field, state) == 1
+  if first or overrule(key, field, state) then
+    counts[key] = (counts[key] or 0) + 1
+    local about = asked[key]
+    if not about then
+      about = call('HMGET', key, 'receipt_to', 'expires_at')
+      asked[key] = about
     end
-    redis.call('HSET', key, field, 'delivered:' .. ARGV[i + 2] .. ':' .. ARGV[i + 3])
-    if redis.call('HINCRBY', key, 'delivered', 1) == 1 then
-      redis.call('PEXPIRE', key, ttl)
-    end
-    local asked = redis.call('HMGET', key, 'receipt_to', 'expires_at')
-    local sender = asked[1]
-    if before or (asked[2] and tonumber(asked[2]) <= tonumber(ARGV[i + 3])) then
+    if not first or (about[2] and tonumber(about[2]) <= tonumber(acked_at)) then
       -- 过期之后才来的：它到手了，不再是洞（墓碑见 expire.lua）
-      redis.call('ZREM', prefix .. 'expired_messages:{' .. ARGV[i + 1] .. '}', ARGV[i])
+      call('ZREM', prefix .. 'expired_messages:{' .. user .. '}', id)
     end
-    if sender then
-      receipts[#receipts + 1] = ARGV[i]
-      receipts[#receipts + 1] = sender
-      receipts[#receipts + 1] = ARGV[i + 1]
-      receipts[#receipts + 1] = ARGV[i + 3]
+    if about[1] then
+      receipts[r + 1], receipts[r + 2], receipts[r + 3], receipts[r + 4] = id, about[1], user, acked_at
+      r = r + 4
     end
+  end
+end
+for key, count in pairs(counts) do
+  if call('HINCRBY', key, 'delivered', count) == count then
+    call('PEXPIRE', key, ttl)
   end
 end
 return receipts
