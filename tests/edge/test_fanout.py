@@ -68,6 +68,19 @@ async def test_broadcasts_keep_their_order() -> None:
     assert [each.frames for each in recorders] == [[b"a", b"b"]] * len(recorders)
 
 
+async def test_a_connection_that_breaks_does_not_stop_the_lap() -> None:
+    class Broken(Recorder):
+        def offer(self, frame: bytes, key: PushKey, now: int) -> None:
+            raise AssertionError("a bug")
+
+    recorders = [Recorder(), Broken(), Recorder()]
+    fanout = fanout_to(recorders)
+    fanout.spread(b"a")
+    fanout.spread(b"b")
+    await rounds(10)
+    assert [each.frames for each in recorders] == [[b"a", b"b"], [], [b"a", b"b"]]
+
+
 async def test_broadcasts_that_had_to_wait_are_written_together() -> None:
     recorders = crowd(CHUNK + 1)
     fanout = fanout_to(recorders)

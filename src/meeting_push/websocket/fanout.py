@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Final
 
+from loguru import logger
+
 from ..protocol.envelope import PushKey
 from .connection import UserConnection
 from .frame_run import FrameRun
@@ -40,9 +42,11 @@ class Fanout:
     def _step(self) -> None:
         if self._lap is None:
             self._lap, self._run = iter(self._everyone), FrameRun.of(self._take())
-        offered = self._offer(islice(self._lap, CHUNK))
-        if offered < CHUNK:
-            self._lap = None
+        try:
+            if self._offer(islice(self._lap, CHUNK)) < CHUNK:
+                self._lap = None
+        except Exception as error:  # noqa: BLE001 — 一条坏连接不许让广播从此停下：从下一条接着走
+            logger.opt(exception=error).error("fanout_failed")
         if self._lap is not None or self._waiting:
             asyncio.get_running_loop().call_soon(self._step)
 
