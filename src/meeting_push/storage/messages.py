@@ -22,7 +22,7 @@ from .tables import message_recipients, messages
 #: 一次给数据库多少行收件人：一批可达千万行，不能同时摊在内存里。
 _CHUNK_ROWS: Final = 20_000
 #: SQLite 的一条语句里多少条消息。``executemany`` 每行交还、再抢一次 GIL：事件循环忙时，每一行
-#: 都要排队等它（见 docs/performance.md 的“SQLite 与 GIL”）。一条语句只抢一次。
+#: 都要排队等它（见 docs/tuning.md 的“SQLite”）。一条语句只抢一次。
 _STATEMENT_MESSAGES: Final = 50
 
 #: ``?1`` 是 {message_id: [user_id, …]}，``?2`` 是它们共同的 deliver_at。

@@ -137,7 +137,7 @@ message_recipients = Table(
     Column("read_at", BigInteger),
     PrimaryKeyConstraint("message_id", "user_id"),
     # 末尾的 read_at 让未读的只看索引就能数出来；另立一个“只有未读”的索引，在 SQLite 上每写一行
-    # 多 13 µs（34 → 21，见 docs/performance.md）。
+    # 多 13 µs（34 → 21，见 docs/tuning.md）。
     Index("ix_recipients_inbox", "user_id", "message_id", "read_at"),
     Index(
         "ix_recipients_failed",
