@@ -10,12 +10,11 @@ from collections.abc import Sequence
 from typing import Final
 
 import msgspec
-import uvloop
 from ulid import ULID
 
 from ..redis.mailboxes import Delivery, Mailboxes, MailboxLimits
 from ..services.redis_service import RedisService
-from .measured import MeasuredReport, Measurements
+from .measured import MeasuredReport, Measurements, measured_run
 from .progress import OnProgress, Steps
 from .redis_child import redis_child, redis_memory, redis_version
 from .report import Heading
@@ -45,10 +44,7 @@ QUICK_MAILBOX_MEMORY: Final = MailboxMemoryPlan(users=200, full=300, full_users=
 
 
 def run_mailbox_memory(plan: MailboxMemoryPlan, heading: Heading, steps: Steps) -> MeasuredReport:
-    found = Measurements()
-    with steps.showing():
-        uvloop.run(_measure(plan, found, steps))
-    return MeasuredReport.of("mailbox-memory", heading, plan, found)
+    return measured_run("mailbox-memory", plan, _measure, heading, steps)
 
 
 async def _measure(plan: MailboxMemoryPlan, found: Measurements, steps: Steps) -> None:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
+import uvloop
 from rich.console import Console
 from rich.table import Table
 
 from .load.result import Better, Figure
 from .load.table import amount, goal
 from .machine import Machine, commit, versions
+from .progress import Steps
 from .report import Heading, write_json
 
 PlanValue = int | float | str
+P = TypeVar("P", bound=msgspec.Struct)
 
 
 @dataclass(slots=True)
@@ -65,6 +70,20 @@ class MeasuredReport(msgspec.Struct, frozen=True, kw_only=True):
     def value(self, name: str) -> float:
         """:raises KeyError: 没有量它"""
         return {figure.name: figure.value for figure in self.figures}[name]
+
+
+def measured_run(
+    bench: str,
+    plan: P,
+    measure: Callable[[P, Measurements, Steps], Coroutine[object, object, None]],
+    heading: Heading,
+    steps: Steps,
+) -> MeasuredReport:
+    """跑 ``measure``，它边量边记；抛出什么就是什么，没有部分的报告。"""
+    found = Measurements()
+    with steps.showing():
+        uvloop.run(measure(plan, found, steps))
+    return MeasuredReport.of(bench, heading, plan, found)
 
 
 def measured_table(report: MeasuredReport) -> Table:

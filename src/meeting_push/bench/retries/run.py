@@ -6,11 +6,9 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Final
 
-import uvloop
-
 from ...model import QueueEntry
 from ..failure import BenchError
-from ..measured import MeasuredReport, Measurements
+from ..measured import MeasuredReport, Measurements, measured_run
 from ..progress import OnProgress, Steps
 from ..redis_child import redis_cpu_s, redis_memory
 from ..report import Heading
@@ -24,10 +22,7 @@ _PER_MESSAGE: Final = 1_000
 
 def run_retries(plan: RetriesPlan, heading: Heading, steps: Steps) -> MeasuredReport:
     """:raises BenchError: 有一条没有认领到、没有移出或没有过期"""
-    found = Measurements()
-    with steps.showing():
-        uvloop.run(_measure(plan, found, steps))
-    return MeasuredReport.of("retries", heading, plan, found)
+    return measured_run("retries", plan, _measure, heading, steps)
 
 
 async def _measure(plan: RetriesPlan, found: Measurements, steps: Steps) -> None:

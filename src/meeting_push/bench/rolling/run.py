@@ -7,12 +7,10 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-import uvloop
-
 from ...monitoring.histogram import LatencyHistogram
 from ..accounts import Accounts, make_accounts
 from ..failure import BenchError
-from ..measured import MeasuredReport, Measurements
+from ..measured import MeasuredReport, Measurements, measured_run
 from ..progress import Steps
 from ..report import Heading
 from .nodes import Nodes, nodes
@@ -27,10 +25,7 @@ _ACCEPTED_GOAL: Final = 99.9
 
 def run_rolling(plan: RollingPlan, heading: Heading, steps: Steps) -> MeasuredReport:
     """:raises BenchError: 一个节点没有起来或没有好好退出，或一条发送再三不成"""
-    found = Measurements()
-    with steps.showing():
-        uvloop.run(_measure(plan, found, steps))
-    return MeasuredReport.of("rolling", heading, plan, found)
+    return measured_run("rolling", plan, _measure, heading, steps)
 
 
 async def _measure(plan: RollingPlan, found: Measurements, steps: Steps) -> None:
