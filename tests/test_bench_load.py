@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import resource
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -86,6 +87,36 @@ def test_no_load_process_holds_more_than_its_limit_allows(
     assert max(map(len, parts)) <= hard_limit - SPARE_FILES
     assert len(parts) >= at_least
     assert [item for part in parts for item in part] == list(range(sockets))
+
+
+def test_a_limit_that_would_need_hundreds_of_processes_is_refused() -> None:
+    with pytest.raises(BenchError, match="at least 600"):
+        load_processes_for(1_000, 599)
+
+
+def test_a_single_server_that_can_not_hold_them_all_is_refused_before_it_starts(
+    tmp_path: Path,
+) -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY:
+        pytest.skip("open files are not limited here")
+    outcome = CliRunner().invoke(
+        bench_app, ["smoke", "--sockets", str(hard), "--reports", str(tmp_path)]
+    )
+    assert isinstance(outcome.exception, BenchError)
+    assert outcome.exception.message.startswith(f"{hard} sockets need")
+    assert "servers" not in outcome.output
+
+
+@pytest.mark.parametrize("profile", ["smoke", "flush", "peers", "fuzz", "queue", "slow-consumer"])
+def test_reports_that_can_not_be_written_are_refused_before_it_starts(
+    profile: str, tmp_path: Path
+) -> None:
+    taken = tmp_path / "file"
+    taken.touch()
+    outcome = CliRunner().invoke(bench_app, [profile, "--reports", str(taken)])
+    assert outcome.exit_code == 2
+    assert "--reports" in outcome.output
 
 
 @given(st.integers(1, 200_000), st.integers(1, 12))

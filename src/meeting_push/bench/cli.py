@@ -25,6 +25,7 @@ from .plan import QUICK, EdgesPlan
 from .progress import Steps
 from .queue import QUICK_QUEUE, QueuePlan, queue_table, run_queue
 from .report import Heading, make_report, table, write_json
+from .report_folder import Reports
 from .server_under_test import existing_server, own_server
 
 bench_app = typer.Typer(help="Load tests on this machine, with a report.", no_args_is_help=True)
@@ -51,7 +52,7 @@ def edges(
     url: Annotated[str | None, typer.Option(help="An existing server on this machine.")] = None,
     redis_url: Annotated[str | None, typer.Option(help="Its Redis.")] = None,
     pid: Annotated[int | None, typer.Option(help="Its process, for CPU and memory.")] = None,
-    reports: Annotated[Path, typer.Option(help="Folder of the JSON report.")] = Path("reports"),
+    reports: Reports = Path("reports"),
 ) -> None:
     """Both edges of the user WebSocket: memory, CPU and frames/s, REST sends, latency."""
     plan = _plan(QUICK if quick else EdgesPlan(), repeats, sockets)
@@ -70,7 +71,7 @@ def edges(
 def queue(
     quick: Annotated[bool, typer.Option("--quick", help="Small: about a second.")] = False,
     repeats: Annotated[int | None, typer.Option(min=1, max=20, help="Rounds; medians.")] = None,
-    reports: Annotated[Path, typer.Option(help="Folder of the JSON report.")] = Path("reports"),
+    reports: Reports = Path("reports"),
 ) -> None:
     """The delivery queue alone: entries in and out per second, CPU of both sides."""
     plan = QUICK_QUEUE if quick else QueuePlan()
@@ -93,7 +94,7 @@ def chaos(
     quick: Annotated[bool, typer.Option("--quick", help="One minute instead of five.")] = False,
     seed: Annotated[int, typer.Option(help="Same seed, same plan of actions.")] = 1,
     database_url: Annotated[str | None, typer.Option(help="Empty database; SQLite.")] = None,
-    reports: Annotated[Path, typer.Option(help="Folder of the JSON report.")] = Path("reports"),
+    reports: Reports = Path("reports"),
     keep: Annotated[Path | None, typer.Option(help="Keep the history in this file.")] = None,
     recheck: Annotated[Path | None, typer.Option(help="Only check this old history.")] = None,
 ) -> None:

@@ -16,13 +16,13 @@ from .mailbox_memory import QUICK_MAILBOX_MEMORY, MailboxMemoryPlan, run_mailbox
 from .measured import MeasuredReport, show
 from .progress import Steps
 from .report import Heading
+from .report_folder import Reports
 from .retries.plan import QUICK_RETRIES, RetriesPlan
 from .retries.run import run_retries
 from .rolling.plan import QUICK_ROLLING, RollingPlan
 from .rolling.run import run_rolling
 
 Quick = Annotated[bool, typer.Option("--quick", help="Small: seconds, not minutes.")]
-Reports = Annotated[Path, typer.Option(help="Folder of the JSON report.")]
 Users = Annotated[int | None, typer.Option(min=1, max=10_000, help="Users who return.")]
 Messages = Annotated[
     int | None, typer.Option(min=1, max=1_000, help="Messages in the mailbox of each.")

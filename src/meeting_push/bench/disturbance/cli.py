@@ -14,6 +14,7 @@ from rich.table import Table
 from ..machine import Machine, commit, versions
 from ..progress import Steps
 from ..report import Heading, write_report
+from ..report_folder import Reports
 from ..server_under_test import ServerUnderTest, own_server
 from .figures import Disturbance, median
 from .meeting_isolation import meeting_isolation
@@ -26,7 +27,6 @@ _FIGURES: Final = (("p50_ms", "P50"), ("p95_ms", "P95"), ("p99_ms", "P99"))
 
 Quick = Annotated[bool, typer.Option("--quick", help="Small: seconds, not minutes.")]
 Rounds = Annotated[int | None, typer.Option(min=1, max=20, help="Rounds; medians.")]
-Reports = Annotated[Path, typer.Option(help="Folder of the JSON report.")]
 
 
 class DisturbanceReport(msgspec.Struct, frozen=True, kw_only=True):

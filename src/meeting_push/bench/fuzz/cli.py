@@ -15,6 +15,7 @@ from ..machine import Machine, commit, versions
 from ..open_files import allow_sockets
 from ..progress import Steps
 from ..report import Heading, write_report
+from ..report_folder import Reports
 from ..server_under_test import own_server
 from .figures import EdgeFuzz
 from .plan import EDGES, QUICK, SETTINGS, FuzzPlan
@@ -37,7 +38,7 @@ def fuzz(
     case: Annotated[int | None, typer.Option(help="Only this case, once.")] = None,
     edge: Annotated[str | None, typer.Option(help="native or asgi; default both.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Small: seconds, not minutes.")] = False,
-    reports: Annotated[Path, typer.Option(help="Folder of the JSON report.")] = Path("reports"),
+    reports: Reports = Path("reports"),
 ) -> None:
     """Bad input against a real server on both edges; exit code 1 if it was hurt."""
     given = {"cases": cases, "seed": seed}

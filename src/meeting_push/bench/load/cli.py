@@ -13,6 +13,7 @@ from rich.console import Console
 
 from ..progress import Steps
 from ..report import Heading
+from ..report_folder import Reports
 from .compare import compare_table, differences
 from .page import write_result
 from .plan import PROFILES
@@ -37,7 +38,6 @@ WsUrl = Annotated[str | None, typer.Option(help="Its gateway, where it is anothe
 RedisUrl = Annotated[str | None, typer.Option(help="Its Redis; without --url: Redis for ours.")]
 DatabaseUrl = Annotated[str | None, typer.Option(help="SQL database; default SQLite.")]
 Pid = Annotated[list[int] | None, typer.Option(help="Its processes, for CPU and memory.")]
-Reports = Annotated[Path, typer.Option(help="Folder of the reports.")]
 Check = Annotated[bool, typer.Option("--check", help="Exit 1 when a goal is missed.")]
 
 

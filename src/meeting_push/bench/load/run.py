@@ -47,7 +47,9 @@ def run_profile(
 
     :raises BenchError: 没有做成；没有部分的结果
     """
-    gateways = _allow(plan)
+    gateways = _gateways(plan)
+    if options.url is None:
+        _allow(plan, gateways)
     with contextlib.ExitStack() as stack:
         stack.enter_context(steps.showing())
         with steps.step("servers"):
@@ -79,13 +81,19 @@ def run_on(
     )
 
 
-def _allow(plan: LoadPlan) -> int:
-    """提高服务器进程将继承的软上限；返回要几个网关才都在硬上限以内。"""
-    hard = _hard_limit()
+def _gateways(plan: LoadPlan) -> int:
+    """要几个网关才都在硬上限以内；0：一个进程什么都做。"""
     sockets = plan.sockets + plan.bystanders
-    gateways = gateways_for(sockets, hard, plan.gateways) if plan.gateways else 0
-    allow_sockets(min(most_per_gateway(sockets, max(1, gateways)), hard - SPARE_FILES))
-    return gateways
+    return gateways_for(sockets, _hard_limit(), plan.gateways) if plan.gateways else 0
+
+
+def _allow(plan: LoadPlan, gateways: int) -> None:
+    """提高服务器进程将继承的软上限。
+
+    :raises BenchError: 只有一个进程，而它装不下
+    """
+    most = most_per_gateway(plan.sockets + plan.bystanders, max(1, gateways))
+    allow_sockets(min(most, _hard_limit() - SPARE_FILES) if gateways else most)
 
 
 async def _run(

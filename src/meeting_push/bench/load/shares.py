@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Final, TypeVar
 
+from ..failure import BenchError
 from ..open_files import SPARE_FILES
 
 #: 内核把新连接按散列分给共用端口的进程：多的那个会比平均多几个百分点。
 _UNEVEN: Final = 1.05
+_LEAST_ROOM: Final = 100
 
 T = TypeVar("T")
 
@@ -37,4 +39,10 @@ def shares(items: Sequence[T], parts: int) -> list[Sequence[T]]:
 
 
 def _room(hard_limit: int) -> int:
-    return max(1, hard_limit - SPARE_FILES)
+    """:raises BenchError: 硬上限低到要成百的进程"""
+    if hard_limit < SPARE_FILES + _LEAST_ROOM:
+        least = SPARE_FILES + _LEAST_ROOM
+        raise BenchError(
+            f"the hard limit of open files is {hard_limit}; at least {least} are needed"
+        )
+    return hard_limit - SPARE_FILES

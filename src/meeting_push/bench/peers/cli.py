@@ -11,6 +11,7 @@ from rich.console import Console
 
 from ..progress import Steps
 from ..report import Heading
+from ..report_folder import Reports
 from .contenders import CONTENDERS
 from .plan import QUICK, PeersPlan
 from .report import make_report, peers_table, write_peers
@@ -22,7 +23,7 @@ def peers(
     rounds: Annotated[int | None, typer.Option(min=1, max=20, help="Rounds; medians.")] = None,
     sockets: Annotated[int | None, typer.Option(min=1, max=19_000)] = None,
     seconds: Annotated[float | None, typer.Option(min=0.5, help="Of each measurement.")] = None,
-    reports: Annotated[Path, typer.Option(help="Folder of the reports.")] = Path("reports"),
+    reports: Reports = Path("reports"),
 ) -> None:
     """Ours, a hand-written FastAPI manager, python-socketio, bare picows: the same work."""
     given = {"rounds": rounds, "sockets": sockets, "seconds": seconds}
