@@ -24,6 +24,7 @@ from tests.support.redis_server import RedisServer
 
 USER = 7
 HOUR_MS = 3_600_000
+WEEK_MS = 7 * 24 * HOUR_MS
 
 
 class Record:
@@ -230,11 +231,49 @@ async def test_every_key_expires(post: Post) -> None:
     keys = post.redis.keys
     names = (keys.mailbox(USER), keys.message_log(USER), keys.user_seq(USER))
     mailbox, log, seq = [await post.redis.lean.execute("PTTL", name) for name in names]
-    assert 0 < mailbox <= 7 * 24 * HOUR_MS
-    assert 0 < log <= 7 * 24 * HOUR_MS
+    assert 0 < mailbox <= WEEK_MS
+    assert 0 < log <= WEEK_MS
     assert seq > mailbox
     body = await post.redis.lean.execute("PTTL", keys.message_body(message.message_id))
     assert 0 < body <= HOUR_MS
+
+
+async def test_a_delivery_prolongs_the_mailbox_to_the_full(post: Post) -> None:
+    await post.deliver(make_message())
+    mailbox = post.redis.keys.mailbox(USER)
+    await post.redis.lean.execute("PEXPIRE", mailbox, WEEK_MS - 30_000)
+    await post.deliver(make_message())
+    assert await post.redis.lean.execute("PTTL", mailbox) > WEEK_MS - 30_000
+
+
+@pytest.mark.parametrize("age", [0.02, 0.5])
+async def test_a_delivery_prolongs_log_and_seq_once_a_hundredth_is_gone(
+    age: float, post: Post
+) -> None:
+    await post.deliver(make_message())
+    log, seq = post.redis.keys.message_log(USER), post.redis.keys.user_seq(USER)
+    whole_seq = await post.redis.lean.execute("PTTL", seq)
+    await post.redis.lean.execute("PEXPIRE", log, int(WEEK_MS * (1 - age)))
+    await post.redis.lean.execute("PEXPIRE", seq, whole_seq - int(WEEK_MS * age))
+    await post.deliver(make_message())
+    assert await post.redis.lean.execute("PTTL", log) > WEEK_MS - HOUR_MS
+    assert await post.redis.lean.execute("PTTL", seq) > whole_seq - HOUR_MS
+
+
+async def test_a_log_that_was_lost_is_made_anew_with_a_ttl(post: Post) -> None:
+    await post.deliver(make_message())
+    log = post.redis.keys.message_log(USER)
+    await post.redis.lean.execute("DEL", log)
+    await post.deliver(make_message())
+    assert await post.redis.lean.execute("PTTL", log) > WEEK_MS - HOUR_MS
+
+
+async def test_a_seq_that_was_lost_is_made_anew_with_a_ttl(post: Post) -> None:
+    await post.deliver(make_message())
+    seq = post.redis.keys.user_seq(USER)
+    await post.redis.lean.execute("DEL", seq)
+    await post.deliver(make_message())
+    assert await post.redis.lean.execute("PTTL", seq) > WEEK_MS
 
 
 # ── 连接时读取 ───────────────────────────────────────────────────────────────
