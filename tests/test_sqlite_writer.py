@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from loguru import logger
 
 from meeting_push.errors import DatabaseUnavailableError, InvalidInputError
 from meeting_push.storage.database import Database
@@ -103,3 +104,20 @@ async def test_a_long_log_is_checkpointed_beside_the_writers(
     for key in range(10):
         await database.write_sqlite([insert(key, chunk)])
     await eventually(lambda: path.stat().st_size > CHECKPOINT_BYTES, 10)
+
+
+async def test_a_checkpoint_that_fails_is_said(database: Database, path: Path) -> None:
+    warnings: list[str] = []
+    sink = logger.add(lambda m: warnings.append(m.record["message"]), level="WARNING")
+    try:
+        await database.write_sqlite([insert(0)])
+        _put_a_folder_in_place_of(path)  # 写者的连接还开着，新的连接打不开
+        await database.write_sqlite([insert(1, bytes(2 * CHECKPOINT_BYTES))])
+        await eventually(lambda: "sqlite_checkpoint_failed" in warnings)
+    finally:
+        logger.remove(sink)
+
+
+def _put_a_folder_in_place_of(path: Path) -> None:
+    path.rename(path.with_name("away.db"))
+    path.mkdir()

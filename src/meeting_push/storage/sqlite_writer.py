@@ -7,11 +7,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
+
+from ..repeated_warning import RepeatedWarning
 
 #: 一条语句与它的参数。
 Statement = tuple[str, tuple[Any, ...]]
@@ -40,6 +43,7 @@ class SqliteWriter:
         self._threads: tuple[ThreadPoolExecutor, ThreadPoolExecutor] | None = None
         self._connection: sqlite3.Connection | None = None
         self._checkpointing: Future[None] | None = None
+        self._checkpoint_failed = RepeatedWarning("sqlite_checkpoint_failed")
 
     async def write(self, statements: Sequence[Statement]) -> list[int]:
         """一个事务里依次执行，返回各改了几行；抛出即什么都没有写。
@@ -103,12 +107,12 @@ class SqliteWriter:
 
     def _checkpoint(self) -> None:
         """PASSIVE 不挡写者；第二遍补上第一遍期间写的，追平了，下一个写者就从 WAL 的头写起。"""
-        connection = self._connect()
         try:
-            for _ in range(2):
-                connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
-        finally:
-            connection.close()
+            with contextlib.closing(self._connect()) as connection:
+                for _ in range(2):
+                    connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        except sqlite3.Error as error:
+            self._checkpoint_failed.say(error=str(error))
 
 
 def _thread(name: str) -> ThreadPoolExecutor:
