@@ -28,9 +28,9 @@ class Stage:
         self.redis = redis
         self._servers: list[ServerProcess] = []
 
-    def start(self, role: str = "all") -> ServerProcess:
+    def start(self, role: str = "all", **settings: object) -> ServerProcess:
         server = ServerProcess(
-            self.directory, redis_url=self.redis.url, role=role, settings=QUICK
+            self.directory, redis_url=self.redis.url, role=role, settings={**QUICK, **settings}
         ).start()
         self._servers.append(server)
         return server
@@ -136,6 +136,18 @@ async def test_con_4_redis_down_accepts_and_delivers_on_return(stage: Stage) -> 
             return bool((await delivery(server.base_url, alice, message_id))["delivered"])
 
         await eventually(delivered)
+
+
+async def test_con_4_what_could_not_be_enqueued_does_not_wait_for_the_next_sweep(
+    stage: Stage,
+) -> None:
+    server = stage.start(relay_interval_s=600, relay_grace_s=600)
+    alice, bob = await people(server)
+    async with device(server.ws_url(bob.user_id), bob) as phone:
+        stage.redis.kill()
+        message_id = await send(server.base_url, alice, [bob])
+        stage.redis.start()
+        assert (await phone.next_message(30))["message_id"] == message_id
 
 
 async def test_dlv_1_killed_at_any_moment_nothing_accepted_is_lost(stage: Stage) -> None:

@@ -29,6 +29,8 @@ BATCH_MESSAGES: Final = 500
 #: 记下 ``enqueued_at`` 可以晚一点：没记上的只会被扫描再入队一次，无害。攒着写，省下每条
 #: 消息一个 SQL 事务。必须远小于扫描的宽限期。
 MARK_EVERY_S: Final = 0.25
+#: 扫描失败（多半是 Redis 不在）之后再试：它一回来，推迟的很快就送到。
+RETRY_S: Final = 0.5
 
 
 class OutboxRelay:
@@ -64,7 +66,7 @@ class OutboxRelay:
         self._not_swept = RepeatedWarning("outbox_sweep_failed")
 
     def hurry(self) -> None:
-        """发件箱里有不经 ``submit`` 来的（别人的事务、对账者）：立即扫一遍，不等宽限期。"""
+        """发件箱里有不经快路来的（别人的事务、对账者、没能入队的）：立即扫一遍，不等宽限期。"""
         self._hurry.set()
 
     def submit(self, outgoing: Iterable[Outgoing]) -> None:
@@ -73,7 +75,7 @@ class OutboxRelay:
         self._wake.set()
 
     async def run_fast(self) -> None:
-        """快路循环：有就取走全部，入队失败就放手（慢路会补）。"""
+        """快路循环：有就取走全部，入队失败就放手，催慢路来补。"""
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -83,6 +85,7 @@ class OutboxRelay:
                     await self._enqueue(batch)
                 except MeetingPushError as error:
                     self._pending.clear()
+                    self.hurry()
                     self._not_enqueued.say(code=error.code, messages=len(batch))
 
     async def run_mark(self) -> None:
@@ -112,11 +115,11 @@ class OutboxRelay:
         while True:
             try:
                 await self.sweep(grace_ms)
-                grace_ms = self._grace_ms
             except MeetingPushError as error:
                 self._not_swept.say(code=error.code)
-            if await self._hurried():
-                grace_ms = 0
+                await asyncio.sleep(RETRY_S)
+            else:
+                grace_ms = 0 if await self._hurried() else self._grace_ms
 
     async def _hurried(self) -> bool:
         """等一个间隔；中途被催就提前返回 True。"""
