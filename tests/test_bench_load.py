@@ -31,6 +31,7 @@ from meeting_push.bench.load.result import Figure, Result, Row, read_result
 from meeting_push.bench.load.run import run_on
 from meeting_push.bench.load.sending import backlog_growth_s
 from meeting_push.bench.load.servers import Options, Servers, servers
+from meeting_push.bench.load.setting_option import parse_settings
 from meeting_push.bench.load.shares import (
     gateways_for,
     load_processes_for,
@@ -122,6 +123,41 @@ def test_reports_that_can_not_be_written_are_refused_before_it_starts(
 @given(st.integers(1, 200_000), st.integers(1, 12))
 def test_a_gateway_is_allowed_more_than_its_average_share(sockets: int, gateways: int) -> None:
     assert sockets / gateways <= most_per_gateway(sockets, gateways) <= sockets
+
+
+# ── 被测的设置 ───────────────────────────────────────────────────────────────
+
+
+def test_a_setting_is_given_to_the_server_under_test() -> None:
+    assert parse_settings(["CONNECTS_PER_S=400", "log_level=a=b"]) == {
+        "connects_per_s": "400",
+        "log_level": "a=b",
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--set", "connects_per_s"], "expected NAME=VALUE"),
+        (["--set", "conects_per_s=1"], "is not a setting"),
+        (["--set", "jwt_secret=x"], "is set by the bench"),
+        (["--set", "connects_per_s=1", "--url", "http://127.0.0.1:1"], "not with --url"),
+    ],
+)
+def test_a_setting_that_can_not_be_given_is_refused(
+    arguments: list[str], reason: str, tmp_path: Path
+) -> None:
+    outcome = CliRunner().invoke(bench_app, ["smoke", *arguments, "--reports", str(tmp_path)])
+    assert outcome.exit_code == 2
+    assert reason in outcome.output
+
+
+def test_a_value_the_server_refuses_is_said_by_name() -> None:
+    with (
+        pytest.raises(BenchError, match="connects_per_s"),
+        servers(0, Options(settings={"connects_per_s": "often"})),
+    ):
+        pass
 
 
 # ── 开环 ────────────────────────────────────────────────────────────────────

@@ -20,6 +20,7 @@ from .plan import PROFILES
 from .result import read_result
 from .run import run_profile
 from .servers import Options
+from .setting_option import Set, parse_settings
 from .table import result_table
 
 Sockets = Annotated[int | None, typer.Option(min=1, help="Connections.")]
@@ -62,6 +63,7 @@ def _command(profile: str) -> Callable[..., None]:
         redis_url: RedisUrl = None,
         database_url: DatabaseUrl = None,
         pid: Pid = None,
+        settings: Set = None,
         reports: Reports = Path("reports"),
         check: Check = False,
     ) -> None:
@@ -74,12 +76,15 @@ def _command(profile: str) -> Callable[..., None]:
             "gateways": gateways,
             "load_processes": load_processes,
         }
+        if url is not None and settings:
+            raise typer.BadParameter("not with --url: that server has started", param_hint="--set")
         options = Options(
             url=url,
             ws_url=ws_url,
             redis_url=redis_url,
             database_url=database_url,
             pids=tuple(pid or ()),
+            settings=parse_settings(settings or ()),
         )
         _run(profile, given, options, reports, check=check)
 

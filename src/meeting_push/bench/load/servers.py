@@ -19,13 +19,14 @@ from .processes import Census
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """命令行给的；``url`` 为 None 就自己启动。"""
+    """命令行给的；``url`` 为 None 就自己启动，此外的设置照 ``settings``（名 → 值）。"""
 
     url: str | None = None
     ws_url: str | None = None
     redis_url: str | None = None
     database_url: str | None = None
     pids: tuple[int, ...] = ()
+    settings: dict[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,8 @@ class _Team:
 
     def start(self, name: str, target: Target, **settings: object) -> None:
         """:raises BenchError: 没有就绪"""
-        given = {key: value for key, value in settings.items() if value is not None}
+        own = {key: value for key, value in settings.items() if value is not None}
+        given: dict[str, object] = {**self._options.settings, **own}
         if self._options.database_url is not None:
             given["database_url"] = self._options.database_url
         if target.key_prefix:
