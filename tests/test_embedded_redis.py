@@ -172,8 +172,6 @@ async def test_it_listens_on_no_port_and_never_evicts(tmp_path: Path) -> None:
         assert (await lean.execute("CONFIG", "GET", "appendonly"))[1] == b"yes"
         limits = (await lean.execute("CONFIG", "GET", "client-output-buffer-limit"))[1]
         assert b"pubsub 67108864 16777216 60" in limits
-        aof = (await lean.execute("CONFIG", "GET", "auto-aof-rewrite-min-size"))[1]
-        assert int(aof) == 256 << 20
 
 
 async def test_data_of_a_newer_redis_is_not_taken_for_an_empty_folder(tmp_path: Path) -> None:

@@ -33,9 +33,6 @@ ORPHAN_WAIT_S: Final = 10.0
 READY_WAIT_S: Final = 60.0
 STOP_WAIT_S: Final = 10.0
 POLL_S: Final = 0.01
-#: 缺省的 64mb 满载时几秒就到一次，重写的子进程每次抢一两秒的核，人人慢几倍；更大，重启时要重放
-#: 的就更多（这么大约 7 秒）。``docs/performance.md``。
-AOF_REWRITE_MIN_SIZE: Final = "256mb"
 #: Redis 7 起 AOF 是一个目录；旧版本看不见它，会当成空库。
 MULTIPART_AOF: Final = "appendonlydir"
 
@@ -161,7 +158,6 @@ class EmbeddedRedis:
             *("--dir", str(self._dir), "--logfile", str(self._dir / "redis.log")),
             *("--daemonize", "no", "--appendonly", "yes", "--appendfsync", "everysec"),
             *("--save", "", "--maxmemory-policy", "noeviction"),
-            *("--auto-aof-rewrite-min-size", AOF_REWRITE_MIN_SIZE),
             # 慢的订阅者积压到这里就断开（然后重新订阅、重读信箱），不拖垮 Redis
             *("--client-output-buffer-limit", "pubsub", "64mb", "16mb", "60"),
         ]
