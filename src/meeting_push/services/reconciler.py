@@ -267,9 +267,10 @@ class Reconciler:
         if not message_ids:
             return 0
         reopened = await self._undelivered.reopen_messages(message_ids, now)
-        self._stragglers += reopened
-        logger.bind(messages=reopened).warning("stragglers_reopened")
-        self._relay.hurry()
+        if reopened:  # 0：别的节点先放回了
+            self._stragglers += reopened
+            logger.bind(messages=reopened).warning("stragglers_reopened")
+            self._relay.hurry()
         return reopened
 
     async def _missing(
