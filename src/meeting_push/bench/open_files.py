@@ -11,6 +11,12 @@ from .failure import BenchError
 SPARE_FILES: Final = 500
 
 
+def hard_limit() -> int:
+    """硬上限；没有上限是一个很大的数。"""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return 2**31 if hard == resource.RLIM_INFINITY else hard
+
+
 def allow_sockets(count: int) -> None:
     """让本进程及此后启动的子进程各能持有 ``count`` 条连接。
 

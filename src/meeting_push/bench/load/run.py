@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import resource
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
@@ -12,7 +11,7 @@ import uvloop
 from ...errors import MeetingPushError
 from ..failure import BenchError
 from ..machine import commit, versions
-from ..open_files import SPARE_FILES, allow_sockets
+from ..open_files import SPARE_FILES, allow_sockets, hard_limit
 from ..progress import Steps
 from ..report import Heading
 from .arena import LOAD, Arena, Outcome
@@ -84,7 +83,7 @@ def run_on(
 def _gateways(plan: LoadPlan) -> int:
     """要几个网关才都在硬上限以内；0：一个进程什么都做。"""
     sockets = plan.sockets + plan.bystanders
-    return gateways_for(sockets, _hard_limit(), plan.gateways) if plan.gateways else 0
+    return gateways_for(sockets, hard_limit(), plan.gateways) if plan.gateways else 0
 
 
 def _allow(plan: LoadPlan, gateways: int) -> None:
@@ -93,7 +92,7 @@ def _allow(plan: LoadPlan, gateways: int) -> None:
     :raises BenchError: 只有一个进程，而它装不下
     """
     most = most_per_gateway(plan.sockets + plan.bystanders, max(1, gateways))
-    allow_sockets(min(most, _hard_limit() - SPARE_FILES) if gateways else most)
+    allow_sockets(min(most, hard_limit() - SPARE_FILES) if gateways else most)
 
 
 async def _run(
@@ -115,8 +114,3 @@ async def _run(
             error = error.exceptions[0]
         reason = error.message if isinstance(error, MeetingPushError) else str(error)
         raise BenchError(reason) from None
-
-
-def _hard_limit() -> int:
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    return 2**31 if hard == resource.RLIM_INFINITY else hard

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import resource
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
@@ -13,6 +12,7 @@ import msgspec
 
 from ...monitoring.histogram import LatencyHistogram
 from ..load_process import LoadProcess, shared_count
+from ..open_files import hard_limit
 from ..progress import OnProgress, silent
 from . import worker
 from .orders import Cut, Join, Joined, Leave, Left, Look, Seen, decode_load_answer
@@ -149,8 +149,7 @@ def add_counts(total: dict[str, int], more: dict[str, int]) -> None:
 @contextlib.contextmanager
 def team(sockets: int, at_least: int, spare_holders: int = 0) -> Iterator[Team]:
     """够持有 ``sockets`` 条连接的负载进程；``spare_holders``：另外的几个（旁观者用）。"""
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    holders = load_processes_for(sockets, _finite(hard), at_least) + spare_holders
+    holders = load_processes_for(sockets, hard_limit(), at_least) + spare_holders
     counts = shared_count(holders + 2)
     with contextlib.ExitStack() as stack:
         threads = stack.enter_context(ThreadPoolExecutor(holders + 2))
@@ -159,7 +158,3 @@ def team(sockets: int, at_least: int, spare_holders: int = 0) -> Iterator[Team]:
             hands.append(Hand(counts, place, threads))
             stack.callback(hands[-1].stop)
         yield Team(hands)
-
-
-def _finite(limit: int) -> int:
-    return 2**31 if limit == resource.RLIM_INFINITY else limit
