@@ -56,6 +56,16 @@ async def arrives(server: ServerProcess, bob: Person, message_id: str) -> None:
         assert (await phone.next_message())["message_id"] == message_id
 
 
+async def sent_without_redis(
+    stage: Stage, server: ServerProcess, alice: Person, bob: Person
+) -> str:
+    """Redis 不在时发送，然后它回来。"""
+    stage.redis.kill()
+    message_id = await send(server.base_url, alice, [bob])
+    stage.redis.start()
+    return message_id
+
+
 async def test_dlv_1_killed_after_the_commit_before_the_enqueue(stage: Stage) -> None:
     first = stage.start()
     alice, bob = await people(first)
@@ -126,9 +136,7 @@ async def test_con_4_redis_down_accepts_and_delivers_on_return(stage: Stage) -> 
     server = stage.start()
     alice, bob = await people(server)
     async with device(server.ws_url(bob.user_id), bob) as phone:
-        stage.redis.kill()
-        message_id = await send(server.base_url, alice, [bob])
-        stage.redis.start()
+        message_id = await sent_without_redis(stage, server, alice, bob)
         assert (await phone.next_message(30))["message_id"] == message_id
         await phone.ack(message_id)
 
@@ -144,9 +152,7 @@ async def test_con_4_what_could_not_be_enqueued_does_not_wait_for_the_next_sweep
     server = stage.start(relay_interval_s=600, relay_grace_s=600)
     alice, bob = await people(server)
     async with device(server.ws_url(bob.user_id), bob) as phone:
-        stage.redis.kill()
-        message_id = await send(server.base_url, alice, [bob])
-        stage.redis.start()
+        message_id = await sent_without_redis(stage, server, alice, bob)
         assert (await phone.next_message(30))["message_id"] == message_id
 
 

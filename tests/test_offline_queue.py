@@ -260,20 +260,15 @@ async def test_a_delivery_prolongs_log_and_seq_once_a_hundredth_is_gone(
     assert await post.redis.lean.execute("PTTL", seq) > whole_seq - HOUR_MS
 
 
-async def test_a_log_that_was_lost_is_made_anew_with_a_ttl(post: Post) -> None:
+@pytest.mark.parametrize(
+    ("key", "least_ms"), [("message_log", WEEK_MS - HOUR_MS), ("user_seq", WEEK_MS)]
+)
+async def test_what_was_lost_is_made_anew_with_a_ttl(key: str, least_ms: int, post: Post) -> None:
     await post.deliver(make_message())
-    log = post.redis.keys.message_log(USER)
-    await post.redis.lean.execute("DEL", log)
+    name = getattr(post.redis.keys, key)(USER)
+    await post.redis.lean.execute("DEL", name)
     await post.deliver(make_message())
-    assert await post.redis.lean.execute("PTTL", log) > WEEK_MS - HOUR_MS
-
-
-async def test_a_seq_that_was_lost_is_made_anew_with_a_ttl(post: Post) -> None:
-    await post.deliver(make_message())
-    seq = post.redis.keys.user_seq(USER)
-    await post.redis.lean.execute("DEL", seq)
-    await post.deliver(make_message())
-    assert await post.redis.lean.execute("PTTL", seq) > WEEK_MS
+    assert await post.redis.lean.execute("PTTL", name) > least_ms
 
 
 # ── 连接时读取 ───────────────────────────────────────────────────────────────
