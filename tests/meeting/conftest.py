@@ -1,4 +1,4 @@
-"""两个服务器、一个 Redis、一个数据库；SQLite 配内嵌的 Redis 6.2，PostgreSQL 配 Redis 7。"""
+"""两个服务器、一个 Redis、一个数据库；SQLite 配内嵌的 Valkey，PostgreSQL 配 Redis 7。"""
 
 from __future__ import annotations
 

