@@ -13,11 +13,14 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 
 # 测试多半在等子进程与真实的时间；两个进程各领一些文件，墙上的时间减半。
 TEST_PROCESSES ?= 2
+# 整套系统的：真实的进程、代理与引擎，各要几十秒。
+SYSTEM_TESTS := tests/faults tests/conformance
+PYTEST := $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo serve test test-full-size check format bench peers lock env-example clean
+.PHONY: help demo serve test test-system test-full-size check format bench peers lock env-example clean
 
 help: ## This menu
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -28,9 +31,13 @@ demo: $(RUNTIME) ## The main job in front of you, then keeps serving (ONCE=1: st
 serve: $(RUNTIME) ## The server with its defaults: embedded Redis, SQLite (ARGS="--port 9000")
 	@$(BIN)/meeting-push serve $(ARGS)
 
-test: $(DEV) ## Set up what is missing, run every test (ARGS="-k name")
+test: $(DEV) ## Set up what is missing, run the suite (ARGS="-k name")
 	@tools/install_system_parts.sh
-	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile $(ARGS)
+	@$(PYTEST) $(addprefix --ignore=,$(SYSTEM_TESTS)) $(ARGS)
+
+test-system: $(DEV) ## Whole systems: broken dependencies, wire conformance (ARGS="-k name")
+	@tools/install_system_parts.sh
+	@$(PYTEST) $(SYSTEM_TESTS) $(ARGS)
 
 test-full-size: $(DEV) ## The slow proofs, nothing shrunken; prints what it measured
 	@tools/install_system_parts.sh
