@@ -49,7 +49,19 @@ def test_no_text_breaks_it(peer: str, forwarded: list[str]) -> None:
     rate_key(peer)
 
 
-def test_an_ipv6_site_is_one_client_for_rate_limits() -> None:
-    assert rate_key("2001:db8::1") == rate_key("2001:db8::ffff:1")
-    assert rate_key("2001:db8::1") != rate_key("2001:db8:0:1::1")
-    assert rate_key("203.0.113.9") == "203.0.113.9"
+@pytest.mark.parametrize(
+    ("address", "key"),
+    [
+        ("203.0.113.9", "203.0.113.9"),
+        ("::ffff:203.0.113.9", "203.0.113.9"),
+        ("2001:db8::1", "2001:db8::/64"),
+        ("2001:db8::ffff:1", "2001:db8::/64"),
+        ("2001:DB8:0:0:9:9:9:9%eth0", "2001:db8::/64"),
+        ("2001:db8:0:1::1", "2001:db8:0:1::/64"),
+        ("", ""),
+        ("not:an:address", "not:an:address"),
+    ],
+)
+def test_an_ipv6_site_is_one_client_for_every_limit(address: str, key: str) -> None:
+    """A12：IPv6 按 /64，双栈套接字上的 IPv4 与不经双栈的是同一个。"""
+    assert rate_key(address) == key

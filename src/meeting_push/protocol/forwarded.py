@@ -11,7 +11,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 #: 至多往回看几跳；再长的是捣乱。
 _MAX_HOPS: Final = 32
-_IPV6_SITE_BITS: Final = 64
+_IPV6_HOST_BITS: Final = 64
 
 
 class TrustedProxies:
@@ -45,13 +45,19 @@ class TrustedProxies:
 
 
 def rate_key(address: str) -> str:
-    """限速的键：IPv6 按 /64 算，一个用户就有整个 /64；其余原样。"""
+    """凡以地址为键的上限都用它：IPv4 原样，IPv6 按 /64（一个用户就有整个 /64），映射的还原。
+
+    读不懂的（unix socket 没有地址）原样：同一种说法总是同一个键。
+    """
     if ":" not in address:
         return address
     parsed = _parse(address)
-    if not isinstance(parsed, ipaddress.IPv6Address):
+    if parsed is None:
         return address
-    return str(int(parsed) >> (128 - _IPV6_SITE_BITS))
+    if isinstance(parsed, ipaddress.IPv4Address):
+        return str(parsed)
+    site = int(parsed) >> _IPV6_HOST_BITS << _IPV6_HOST_BITS
+    return f"{ipaddress.IPv6Address(site)}/64"
 
 
 def _parse(text: str) -> Address | None:

@@ -10,6 +10,7 @@ import random
 from collections import OrderedDict
 from typing import Final
 
+from ..protocol.forwarded import rate_key
 from ..protocol.limits import ArrivalLimits
 
 #: 事件循环的一圈至多放几个：认证、登记、订阅、读信箱各约 0.1 ms，放得多，这一圈就长，
@@ -102,17 +103,19 @@ class Admission:
     def enter(self, address: str) -> bool:
         """登记；节点满了或这个地址满了则 False（登记仍算数，直到 ``leave``）。"""
         self._sockets += 1
-        here = self._by_address[address] = self._by_address.get(address, 0) + 1
+        key = rate_key(address)
+        here = self._by_address[key] = self._by_address.get(key, 0) + 1
         limits = self._limits
         return self._sockets <= limits.per_node and not 0 < limits.per_address < here
 
     def leave(self, address: str) -> None:
         self._sockets -= 1
-        left = self._by_address[address] - 1
+        key = rate_key(address)
+        left = self._by_address[key] - 1
         if left:
-            self._by_address[address] = left
+            self._by_address[key] = left
         else:
-            del self._by_address[address]
+            del self._by_address[key]
 
     async def turn(self) -> bool:
         """见 ``Turnstile.turn``。"""
