@@ -22,6 +22,7 @@ from meeting_push.errors import (
     QueueFullError,
     RedisUnavailableError,
     TokenExpiredError,
+    TokenNotYetValidError,
     TokenRevokedError,
     UnknownRecipientsError,
 )
@@ -315,6 +316,7 @@ async def test_an_unexpected_error_is_logged_and_shows_nothing(
     [
         (InvalidTokenError(""), 401),
         (TokenExpiredError(""), 401),
+        (TokenNotYetValidError(""), 401),
         (TokenRevokedError(""), 401),
         (NotFoundError(""), 404),
         (IdempotencyConflictError(""), 409),

@@ -22,6 +22,7 @@ from meeting_push.errors import (
     ConfigurationError,
     InvalidTokenError,
     TokenExpiredError,
+    TokenNotYetValidError,
 )
 from meeting_push.model import Principal
 from meeting_push.services.access_tokens import AccessTokens
@@ -225,10 +226,26 @@ async def test_an_expired_token_for_somebody_else_is_invalid_not_expired() -> No
 
 @pytest.mark.parametrize("claim", ["nbf", "iat"])
 async def test_a_token_is_not_valid_before_its_time(claim: str) -> None:
+    """C5: 几分钟之内是钟差，另有其错；更早的就是无效。"""
     header = {"alg": "HS256"}
     await verifier().verify_access_token(handmade(header, CLAIMS | {claim: NOW_S + 10}))
+    for early_s in (11, 300):
+        with pytest.raises(TokenNotYetValidError):
+            await verifier().verify_access_token(
+                handmade(header, CLAIMS | {claim: NOW_S + early_s})
+            )
     with pytest.raises(InvalidTokenError):
-        await verifier().verify_access_token(handmade(header, CLAIMS | {claim: NOW_S + 11}))
+        await verifier().verify_access_token(handmade(header, CLAIMS | {claim: NOW_S + 301}))
+
+
+async def test_a_token_that_was_too_early_is_taken_when_its_time_has_come(clock: FakeClock) -> None:
+    """C5: 钟差不是令牌的错。"""
+    tokens = verifier(clock)
+    token = signed(iat=NOW_S + 11)
+    with pytest.raises(TokenNotYetValidError):
+        await tokens.verify_access_token(token)
+    clock.now = NOW + 1_000
+    assert (await tokens.verify_access_token(token)).user_id == 42
 
 
 async def test_the_issuer_must_match_when_one_is_set() -> None:

@@ -50,6 +50,7 @@ class TokenVerifier(Protocol):
 
         :raises InvalidTokenError: 畸形、签名、算法、受众、签发者不对
         :raises TokenExpiredError: 过期
+        :raises TokenNotYetValidError: 几分钟之内才有效
         :raises TokenRevokedError: 已吊销
         """
         ...

@@ -49,6 +49,13 @@ class TokenExpiredError(AuthenticationError):
     code = "token_expired"
 
 
+class TokenNotYetValidError(AuthenticationError):
+    """令牌过一会儿才有效（``iat``、``nbf``）：签发者与我们的钟差几分钟；稍后重连（4004）。"""
+
+    code = "token_not_yet_valid"
+    temporary = True
+
+
 class TokenRevokedError(AuthenticationError):
     """令牌、会话或用户已被吊销（4502）。"""
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
+from typing import Any
+
 import pytest
 
 from .conftest import House
-from .visitors import Lines, post, sign, stranger
+from .visitors import Lines, post, rest_code, sign, stranger
 
 
 async def test_a_short_token_is_warned_at_once_and_closed_when_it_expires(
@@ -47,12 +50,13 @@ async def test_after_a_refresh_it_is_the_new_token_that_can_be_revoked(
     assert await line.closed(2.5) == 4502
 
 
-@pytest.mark.parametrize("kind", ["garbage", "expired", "foreign", "revoked"])
+@pytest.mark.parametrize("kind", ["garbage", "expired", "early", "foreign", "revoked"])
 async def test_a_bad_token_closes_the_socket(house: House, lines: Lines, kind: str) -> None:
     user_id = 802_004
     token, code = {
         "garbage": ("nonsense", 4500),
         "expired": (sign(user_id, ttl_s=-60), 4004),
+        "early": (sign(user_id, iat=time.time() + 30), 4004),
         "foreign": (sign(user_id + 1), 4501),
         "revoked": (sign(user_id, jti="dead"), 4502),
     }[kind]
@@ -61,3 +65,15 @@ async def test_a_bad_token_closes_the_socket(house: House, lines: Lines, kind: s
     line = await lines.open(house.near, stranger(user_id))
     await line.socket.send(f'{{"type":"refresh_token","token":"{token}"}}')
     assert await line.closed() == code
+
+
+@pytest.mark.parametrize("claim", ["iat", "nbf"])
+async def test_c5_a_token_that_is_minutes_too_early_may_come_back(
+    house: House, lines: Lines, claim: str
+) -> None:
+    user_id = 802_005
+    claims: dict[str, Any] = {claim: time.time() + 200}
+    early = sign(user_id, **claims)
+    line = await lines.knock(house.near.ws_url(user_id), early)
+    assert await line.closed() == 4004
+    assert await rest_code(house.near, early) == "token_not_yet_valid"

@@ -14,6 +14,7 @@ from meeting_push.errors import (
     MeetingPushError,
     RedisUnavailableError,
     TokenExpiredError,
+    TokenNotYetValidError,
     TokenRevokedError,
 )
 
@@ -69,6 +70,7 @@ class AuthenticationBehaviour(EdgeHarness):
         ("failure", "code"),
         [
             (TokenExpiredError("expired"), 4004),
+            (TokenNotYetValidError("C5"), 4004),
             (TokenRevokedError("revoked"), 4502),
             (RedisUnavailableError("down"), 4007),
         ],

@@ -36,14 +36,14 @@ async def end(server: ServerProcess, ender: Person, meeting_id: str) -> Frame:
     return dict(answer.json())
 
 
-def token(user_id: int, *, role: str = "user", name: str = "", ttl_s: int = 600) -> str:
+def token(user_id: int, *, role: str = "user", name: str = "", iat: float = 1) -> str:
     """像 ``meeting-push token`` 那样签一枚。"""
     claims = {
         "sub": str(user_id),
         "role": role,
         "name": name,
         "aud": "meeting-push",
-        "iat": 1,
+        "iat": iat,
         "exp": 4_000_000_000,
     }
     return jwt.encode(claims, TEST_JWT_SECRET, algorithm="HS256")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from typing import Any
 
 import pytest
@@ -134,12 +135,20 @@ async def test_the_token_ways(house: House, alice: Person, way: str) -> None:
 
 @pytest.mark.parametrize("bearer", ["nonsense", ""])
 async def test_a_bad_token_is_4500(house: House, alice: Person, bearer: str) -> None:
-    meeting_id = await hold(house.near, alice)
-    url = meeting_url(house.near, meeting_id, token=bearer)
+    assert await code_for(house, alice, bearer) == 4500
+
+
+async def test_c5_a_token_that_is_seconds_too_early_is_4004(house: House, alice: Person) -> None:
+    early = token(alice.user_id, iat=time.time() + 30)
+    assert await code_for(house, alice, early) == 4004
+
+
+async def code_for(house: House, alice: Person, bearer: str) -> int | None:
+    url = meeting_url(house.near, await hold(house.near, alice), token=bearer)
     async with connect(url, proxy=None) as socket:
         with pytest.raises(ConnectionClosed):
             await asyncio.wait_for(socket.recv(), 10)
-    assert socket.close_code == 4500
+    return socket.close_code
 
 
 async def test_no_token_appears_in_the_log(house: House, alice: Person) -> None:

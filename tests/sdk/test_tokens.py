@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import replace
 
 import pytest
@@ -105,6 +106,21 @@ async def test_a_fixed_token_that_expired_is_final(token: str, options: ClientOp
         with pytest.raises(PushRefusedError) as caught:
             await PushClient(server.url, token, options=options).wait_connected()
         assert caught.value.close_code == 4004
+
+
+async def test_c5_a_fixed_token_that_still_lasts_is_tried_again(options: ClientOptions) -> None:
+    """4004 也是“还没到时候”：钟会走到。"""
+
+    async def too_early(peer: Peer) -> None:
+        await peer.close(4004, "token_expired")
+
+    token = unsigned_jwt(sub="1", exp=time.time() + 600)
+    async with (
+        playing(too_early, stay) as server,
+        PushClient(server.url, token, options=options) as client,
+    ):
+        await client.wait_connected()
+        assert len(server.peers) == 2
 
 
 async def test_a_token_callback_that_fails_for_now_is_asked_again(

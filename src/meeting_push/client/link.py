@@ -27,7 +27,7 @@ from .errors import HandshakeRejectedError, PushRefusedError
 from .events import EventHub
 from .intake import Intake
 from .options import ClientOptions
-from .token_source import TokenSource, obtain, user_id_in
+from .token_source import TokenSource, lasts, obtain, user_id_in
 
 #: websockets 在 DEBUG 级打印握手头，令牌就在其中（SEC-2）：不论应用怎么配置，都到不了那一级。
 _socket_logger: Final = logging.getLogger("meeting_push.client.websockets")
@@ -214,7 +214,10 @@ class Link:
         code, reason = socket.close_code, socket.close_reason or ""
         if code is None:
             return _End("silent", lasted_s, window_s)
-        expired = code == CloseCode.TOKEN_EXPIRED and isinstance(self._tokens, str)
-        if expired or not may_reconnect(code):
+        if not may_reconnect(code) or (code == CloseCode.TOKEN_EXPIRED and self._used_up()):
             raise PushRefusedError(code, reason)
         return _End(f"closed_{code}", lasted_s, window_s)
+
+    def _used_up(self) -> bool:
+        """固定的令牌到期了，不会有新的。"""
+        return isinstance(self._tokens, str) and not lasts(self._tokens)

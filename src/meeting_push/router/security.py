@@ -11,7 +11,13 @@ from loguru import logger
 
 from ..clock import now_ms
 from ..contracts import TokenVerifier
-from ..errors import AuthenticationError, ForbiddenError, InvalidTokenError, TokenRevokedError
+from ..errors import (
+    AuthenticationError,
+    ForbiddenError,
+    InvalidTokenError,
+    TokenNotYetValidError,
+    TokenRevokedError,
+)
 from ..model import Principal
 from ..protocol.forwarded import Network, TrustedProxies, rate_key
 from ..protocol.keyed_rate import KeyedBuckets
@@ -42,7 +48,8 @@ class Security:
             raise AuthenticationError("a bearer token is required")
         try:
             return await self._verifier.verify_access_token(credentials.credentials)
-        except (InvalidTokenError, TokenRevokedError) as error:  # 过期是常事，不记
+        except (InvalidTokenError, TokenNotYetValidError, TokenRevokedError) as error:
+            # 过期是常事，不记
             self._log_failure(request, error)
             raise
 

@@ -12,7 +12,12 @@ from jwt import PyJWK, PyJWT
 from jwt.exceptions import InvalidSignatureError, PyJWTError
 
 from ..clock import Clock, now_ms
-from ..errors import ConfigurationError, InvalidTokenError, TokenExpiredError
+from ..errors import (
+    ConfigurationError,
+    InvalidTokenError,
+    TokenExpiredError,
+    TokenNotYetValidError,
+)
 from ..model import USER_ROLE, Principal
 from ..settings import Settings
 from .jwt_keys import TokenKeys
@@ -24,6 +29,8 @@ _MAX_TIMESTAMP_S: Final = 2**53 // 1000
 #: 验过的令牌记多少个、记多久：验一次约 50 µs，命中约 1 µs，一次部署后的重连多半命中。
 _CACHE_ENTRIES: Final = 10_000
 _CACHE_MS: Final = 300_000
+#: 早到这么多以内是钟不准，等一等就好（4004）；再多就不是钟的事了（4500）。
+_EARLY_MS: Final = 300_000
 
 
 class AccessTokens:
@@ -124,11 +131,16 @@ class AccessTokens:
             token_id=_text(claims, "jti") or None,
             name=_text(claims, settings.jwt_claim_name) or "",
         )
-        if max(issued_at, not_before) > now + self._leeway_ms:
-            raise InvalidTokenError("the token is not valid yet")
+        self._require_begun(max(issued_at, not_before) - now)
         if expires_at + self._leeway_ms <= now:
             raise TokenExpiredError("the token has expired")
         return principal
+
+    def _require_begun(self, early_ms: int) -> None:
+        if early_ms > max(_EARLY_MS, self._leeway_ms):
+            raise InvalidTokenError("the token is not valid yet")
+        if early_ms > self._leeway_ms:
+            raise TokenNotYetValidError("the token is not valid yet: are the clocks right?")
 
     def _remember(self, digest: bytes, principal: Principal, now: int) -> None:
         self._verified.pop(digest, None)

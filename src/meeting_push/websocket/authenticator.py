@@ -12,11 +12,13 @@ from loguru import logger
 
 from ..contracts import Credentials
 from ..errors import (
+    AuthenticationError,
     ForbiddenError,
     InvalidTokenError,
     MeetingPushError,
     RateLimitedError,
     TokenExpiredError,
+    TokenNotYetValidError,
     TokenRevokedError,
 )
 from ..model import Principal
@@ -82,7 +84,7 @@ def _only(candidates: set[str]) -> str:
 def close_code_for(error: MeetingPushError) -> CloseCode:
     """认证失败的关闭码；依赖暂时不可用（如取不到公钥）是可重连的 4007。"""
     match error:
-        case TokenExpiredError():
+        case TokenExpiredError() | TokenNotYetValidError():
             return CloseCode.TOKEN_EXPIRED
         case TokenRevokedError():
             return CloseCode.REVOKED
@@ -94,6 +96,11 @@ def close_code_for(error: MeetingPushError) -> CloseCode:
             return CloseCode.NODE_UNHEALTHY
         case _:
             return CloseCode.INVALID_TOKEN
+
+
+def is_about_the_token(error: MeetingPushError) -> bool:
+    """在线换令牌失败：令牌的错才关连接；我们的错（取不到公钥 …）不关，旧令牌还有效。"""
+    return isinstance(error, AuthenticationError | ForbiddenError)
 
 
 class Authenticator:

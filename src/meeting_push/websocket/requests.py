@@ -18,7 +18,7 @@ from ..protocol.frames import (
     WatchResult,
     encode,
 )
-from .authenticator import Authenticator, close_code_for
+from .authenticator import Authenticator, close_code_for, is_about_the_token
 from .connection import UserConnection
 from .handshake import MAX_DEVICE_INFO_CHARS, clean
 from .statistics import EdgeCounters
@@ -175,7 +175,7 @@ class ClientRequests:
                 command.token, connection.user_id, connection.ip_address
             )
         except MeetingPushError as error:
-            if error.temporary:
+            if not is_about_the_token(error):
                 raise
             connection.close(close_code_for(error))
             return

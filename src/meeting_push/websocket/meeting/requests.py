@@ -15,7 +15,7 @@ from ...protocol.frames import encode
 from ...protocol.meeting_frames import SegmentFrame, SegmentIn, SegmentResult
 from ...protocol.meeting_session import Speak
 from ...redis.meeting_bus import MeetingBus
-from ..authenticator import Authenticator, close_code_for
+from ..authenticator import Authenticator, close_code_for, is_about_the_token
 from ..tasks import Tasks
 from .connection import MeetingConnection
 from .scribe import Note, Scribes
@@ -122,7 +122,7 @@ class Requests:
             if fresh.role != principal.role:
                 raise ForbiddenError("the role has changed")  # 许可是按角色给的
         except MeetingPushError as error:
-            if error.temporary:
+            if not is_about_the_token(error):
                 raise
             connection.close(close_code_for(error))
             return
