@@ -10,9 +10,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Final, TypeVar
 
 from ...settings import Role
+from ..tcp_proxy import TcpProxy
 from .child import Child
 from .history import Faulted, HistoryWriter, Recovered, now_ms
-from .link import Link
 from .schedule import Fault
 from .town import Server, Town
 
@@ -73,7 +73,7 @@ class Injector:
                 child.send(signal.SIGCONT)
                 await child.wait_ready()
 
-    async def _disturb(self, fault: Fault, link: Link) -> None:
+    async def _disturb(self, fault: Fault, link: TcpProxy) -> None:
         async with self._links[link.name]:
             self._began(fault, link.name)
             await _ACTIONS[fault.kind](link, fault)
@@ -99,15 +99,15 @@ def _pick(candidates: Sequence[T], fault: Fault) -> T:
     return candidates[fault.target % len(candidates)]
 
 
-def _behind(servers: Sequence[Server], link: Link) -> Server:
+def _behind(servers: Sequence[Server], link: TcpProxy) -> Server:
     return next(server for server in servers if link in (server.front, server.back))
 
 
-async def _cut(link: Link, fault: Fault) -> None:
+async def _cut(link: TcpProxy, fault: Fault) -> None:
     link.cut()
 
 
-async def _hang(link: Link, fault: Fault) -> None:
+async def _hang(link: TcpProxy, fault: Fault) -> None:
     link.hold(answers_only=fault.replies_only)
     await asyncio.sleep(fault.for_s)
     if fault.hard:
@@ -115,13 +115,13 @@ async def _hang(link: Link, fault: Fault) -> None:
     link.release()
 
 
-async def _refuse(link: Link, fault: Fault) -> None:
+async def _refuse(link: TcpProxy, fault: Fault) -> None:
     link.refuse()
     await asyncio.sleep(fault.for_s)
     link.release()
 
 
-_ACTIONS: Final[dict[str, Callable[[Link, Fault], Awaitable[None]]]] = {
+_ACTIONS: Final[dict[str, Callable[[TcpProxy, Fault], Awaitable[None]]]] = {
     "cut": _cut,
     "hang": _hang,
     "refuse": _refuse,

@@ -16,9 +16,9 @@ from ...redis.probe import answers
 from ...redis.server_binary import find_server
 from ...settings import Role
 from ..target import Target
+from ..tcp_proxy import TcpProxy
 from .child import Child
 from .history import HistoryWriter
-from .link import Link
 from .plan import ChaosPlan
 from .ports import free_port
 
@@ -68,8 +68,8 @@ class Server:
 
     role: Role
     child: Child
-    front: Link
-    back: Link
+    front: TcpProxy
+    back: TcpProxy
     target: Target
 
 
@@ -85,7 +85,7 @@ class Town:
         self.workers = [server for server in servers if server.role is Role.WORKER]
 
     @property
-    def links(self) -> list[Link]:
+    def links(self) -> list[TcpProxy]:
         """会出故障的链路：各服务器去 Redis 的，以及客户端去 api 与 gateway 的。"""
         fronts = [server.front for server in (*self.apis, *self.gateways)]
         return [*(server.back for server in self.servers), *fronts]
@@ -153,8 +153,8 @@ async def _server(
     name: str, role: Role, ground: Ground, history: HistoryWriter, secret: str
 ) -> Server:
     port = free_port()
-    back = await Link(f"{name}→redis", ground.redis_socket).start()
-    front = await Link(f"client→{name}", port).start()
+    back = await TcpProxy(ground.redis_socket, f"{name}→redis").start()
+    front = await TcpProxy(port, f"client→{name}").start()
     redis_url = f"redis://127.0.0.1:{back.port}/0"
     given = {"role": role.value, "host": "127.0.0.1", "port": port, "redis_url": redis_url}
     env = _environment(ground, {**_SETTINGS, **given, "jwt_secret": secret})
