@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from meeting_push.clock import now_ms
+from meeting_push.node_identity import NodeIdentity
 from meeting_push.services.online_status_service import OnlineStatusService
 from meeting_push.services.redis_service import RedisService
 from meeting_push.settings import load_settings
@@ -22,7 +23,7 @@ SETTINGS = load_settings(presence_flush_ms=0, node_lease_s=3)
 
 @asynccontextmanager
 async def node(redis: RedisService, node_id: str = "n1") -> AsyncIterator[OnlineStatusService]:
-    status, supervisor = OnlineStatusService(redis, node_id, SETTINGS), Supervisor()
+    status, supervisor = OnlineStatusService(redis, NodeIdentity(node_id), SETTINGS), Supervisor()
     await status.start(supervisor)
     yield status
     await supervisor.stop()
@@ -125,7 +126,7 @@ async def test_a_heartbeat_after_the_close_does_not_revive(status: OnlineStatusS
 async def test_connections_of_a_node_without_a_lease_do_not_count(
     status: OnlineStatusService, redis: RedisService
 ) -> None:
-    leaseless = OnlineStatusService(redis, "dead", SETTINGS)
+    leaseless = OnlineStatusService(redis, NodeIdentity("dead"), SETTINGS)
     await leaseless.set_user_online(7, info("c1"))
     await status.set_user_online(8, info("c2"))
     assert not await status.is_user_online(7)
@@ -141,7 +142,7 @@ async def test_a_connection_belongs_to_the_node_that_registers_it(
 
 async def test_the_lease_is_renewed(redis: RedisService) -> None:
     settings = load_settings(presence_flush_ms=0, node_lease_s=1)
-    status, supervisor = OnlineStatusService(redis, "n1", settings), Supervisor()
+    status, supervisor = OnlineStatusService(redis, NodeIdentity("n1"), settings), Supervisor()
     await status.start(supervisor)
     key = redis.keys.node("n1")
     first = await redis.lean.execute("GET", key)
@@ -156,7 +157,7 @@ async def test_the_lease_is_renewed(redis: RedisService) -> None:
 
 async def test_a_lost_lease_makes_the_node_write_everything_again(redis: RedisService) -> None:
     settings = load_settings(presence_flush_ms=0, node_lease_s=1)
-    status, supervisor = OnlineStatusService(redis, "n1", settings), Supervisor()
+    status, supervisor = OnlineStatusService(redis, NodeIdentity("n1"), settings), Supervisor()
     await status.start(supervisor)
     await status.set_user_online(7, info("c1"))
     keys = redis.keys

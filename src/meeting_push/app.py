@@ -24,7 +24,6 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable
 
 from fastapi import FastAPI
-from ulid import ULID
 
 from .assembly.access import Access
 from .assembly.broadcast_path import BroadcastPath
@@ -40,6 +39,7 @@ from .assembly.rooms import Rooms
 from .assembly.routes import routes
 from .contracts import TokenVerifier, UserDirectory
 from .model import QueueEntry
+from .node_identity import NodeIdentity
 from .router.body_limit import BodyLimit
 from .router.errors import install_error_handlers
 from .router.ops import ops_endpoint
@@ -68,31 +68,36 @@ class MeetingPush:
         verifier: TokenVerifier | None = None,
     ) -> None:
         self.settings = settings
-        self.node_id = str(ULID())
+        self._node = NodeIdentity()
         self._stack = contextlib.AsyncExitStack()
         self._supervisor = Supervisor()
         self._rooms = self._build(directory, verifier)
-        self._observation = Observation(settings, self.node_id, self._rooms, self._supervisor)
+        self._observation = Observation(settings, self._node, self._rooms, self._supervisor)
         self._introduce(self._rooms, self._observation)
         self.ops_endpoint = ops_endpoint(self.health, self.metrics)
         self.router = routes(settings, self._rooms, self._observation)
 
+    @property
+    def node_id(self) -> str:
+        """这个进程里的这个节点；fork 之后各是各的。"""
+        return self._node.id
+
     # ── 组装 ────────────────────────────────────────────────────────────────
 
     def _build(self, directory: UserDirectory | None, verifier: TokenVerifier | None) -> Rooms:
-        settings, node_id = self.settings, self.node_id
+        settings, node = self.settings, self._node
         record = Record(settings, directory)
         bus = Bus(settings)
         access = Access(settings, record, bus, verifier)
-        messages = MessagePath(settings, node_id, record, bus, self._record_dead)
-        outcomes = OutcomePath(settings, node_id, record, bus, messages)
+        messages = MessagePath(settings, node, record, bus, self._record_dead)
+        outcomes = OutcomePath(settings, node, record, bus, messages)
         broadcasts = BroadcastPath(settings, record, bus, messages)
         recovery = Recovery(
-            settings, node_id, record=record, bus=bus, messages=messages, broadcasts=broadcasts
+            settings, node, record=record, bus=bus, messages=messages, broadcasts=broadcasts
         )
         edge = Edge(
             settings,
-            node_id,
+            node,
             bus=bus,
             access=access,
             messages=messages,

@@ -12,6 +12,7 @@ from meeting_push.monitoring.histogram import LatencyHistogram
 from meeting_push.monitoring.latency import LATE_MS, AckLatency, PushLatency, accepted_ms
 from meeting_push.monitoring.metrics import Metrics, Sample
 from meeting_push.monitoring.report import RECENT_MS, Reporter, add_up
+from meeting_push.node_identity import NodeIdentity
 from tests.edge.stand_ins import AckSink
 
 NOW = 1_800_000_000_000
@@ -100,7 +101,7 @@ class Source:
         metrics = Metrics()
         metrics.add(self.samples)
         metrics.add_latency("push", "…", self.latency)
-        self.reporter = Reporter(metrics, "n", "all", "1", clock=lambda: self.now)
+        self.reporter = Reporter(metrics, NodeIdentity("n"), "all", "1", clock=lambda: self.now)
 
     def samples(self) -> Iterator[Sample]:
         yield Sample("acks", "counter", "…", self.count)

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from meeting_push.node_identity import NodeIdentity
 from meeting_push.services.device_seats import DeviceSeats, Replace
 from meeting_push.services.redis_service import RedisService
 from meeting_push.settings import DevicePolicy, Settings
@@ -24,7 +25,7 @@ def seats(redis: RedisService, node: str, limit: int, policy: DevicePolicy) -> D
         max_devices_per_user=limit,
         device_policy=policy,
     )
-    return DeviceSeats(redis, node, settings)
+    return DeviceSeats(redis, NodeIdentity(node), settings)
 
 
 async def lease(redis: RedisService, *nodes: str) -> None:

@@ -10,6 +10,7 @@ from ulid import ULID
 
 from meeting_push.clock import now_ms
 from meeting_push.model import Ack, Message, Sender
+from meeting_push.node_identity import NodeIdentity
 from meeting_push.protocol.frames import encode_tail
 from meeting_push.redis.outcomes import Outcomes
 from meeting_push.services.dead_letters import DeadLetters
@@ -85,7 +86,7 @@ class Parts:
             record=self.record,
             dead_letters=self.dead_letters,
             receipts=receipts,
-            node_id="n",
+            node=NodeIdentity("n"),
             interval_s=1,
             clock=self.clock,
         )

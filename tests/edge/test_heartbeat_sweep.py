@@ -6,6 +6,7 @@ from typing import Any
 
 from meeting_push.contracts import ChannelHandler
 from meeting_push.model import MailboxView, Principal
+from meeting_push.node_identity import NodeIdentity
 from meeting_push.protocol.limits import Limits
 from meeting_push.redis.keys import Keys
 from meeting_push.settings import Settings
@@ -53,7 +54,7 @@ class House:
             sinks=Sinks(AckSink(), PresenceSink(), ReadSink()),
             keys=Keys(),
             limits=Limits.of(Settings(**settings)),
-            node_id="n",
+            node=NodeIdentity("n"),
             clock=lambda: self.now,
         )
         self.on_channel_message: ChannelHandler = self.manager.on_channel_message

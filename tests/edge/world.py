@@ -17,6 +17,7 @@ from websockets.typing import Subprotocol
 
 from meeting_push.clock import now_ms
 from meeting_push.model import Principal
+from meeting_push.node_identity import NodeIdentity
 from meeting_push.protocol.limits import Limits
 from meeting_push.redis.keys import Keys
 from meeting_push.router.patient_http import patient_http
@@ -51,7 +52,7 @@ class World:
             sinks=Sinks(self.acks, self.presence, self.reads),
             keys=Keys(),
             limits=Limits.of(self.settings),
-            node_id="node-1",
+            node=NodeIdentity("node-1"),
         )
         self.bus = Bus(self.mailbox, self.channels, self.manager.on_channel_message)
         self.port = 0

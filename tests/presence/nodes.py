@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 
 from meeting_push.clock import Clock, now_ms
 from meeting_push.model import ConnectionInfo, PresenceStatus
+from meeting_push.node_identity import NodeIdentity
 from meeting_push.redis.address import RedisAddress
 from meeting_push.redis.keys import Keys
 from meeting_push.services.online_status_service import OnlineStatusService
@@ -49,14 +50,16 @@ async def node(
     redis: RedisService, *, clock: Clock = now_ms, **changes: object
 ) -> OnlineStatusService:
     """一个有租约的节点；没有循环在跑，写入、收拾、对账都由测试来推动。"""
-    one = OnlineStatusService(redis, f"n{next(_numbers)}", settings(**changes), clock=clock)
+    one = OnlineStatusService(
+        redis, NodeIdentity(f"n{next(_numbers)}"), settings(**changes), clock=clock
+    )
     await one._renew()
     return one
 
 
 async def crash(redis: RedisService, one: OnlineStatusService) -> None:
     """它死了，租约也到期了。"""
-    await redis.lean.execute("DEL", redis.keys.node(one._node_id))
+    await redis.lean.execute("DEL", redis.keys.node(one._node.id))
 
 
 async def stored(redis: RedisService, user_id: int) -> tuple[int, int | None, bool, bool]:

@@ -36,8 +36,8 @@ async def test_con_2_a_dead_nodes_entries_are_removed(redis: RedisService) -> No
     assert await stored(redis, 1) == ABSENT
     assert await stored(redis, 2) == (1, 1, True, True)
     keys = redis.keys
-    assert await redis.lean.execute("EXISTS", keys.node_connections(dead._node_id)) == 0
-    assert not await redis.lean.execute("SISMEMBER", keys.nodes, dead._node_id)
+    assert await redis.lean.execute("EXISTS", keys.node_connections(dead._node.id)) == 0
+    assert not await redis.lean.execute("SISMEMBER", keys.nodes, dead._node.id)
 
 
 async def test_two_racing_reapers_remove_each_connection_exactly_once(redis: RedisService) -> None:
@@ -58,7 +58,7 @@ async def test_a_node_that_wakes_up_is_left_alone(redis: RedisService) -> None:
     await paused.set_user_online(1, info("a"))
     await crash(redis, paused)
     assert not await paused._renew()
-    await other.reaper.reap(paused._node_id)
+    await other.reaper.reap(paused._node.id)
     assert await other.is_user_online(1)
 
 
@@ -80,7 +80,7 @@ async def test_a_connection_of_the_same_name_on_another_node_survives(redis: Red
     await crash(redis, dead)
     await other.set_user_online(1, info("phone"))
     await other.reaper.sweep()
-    assert [one.node for one in await other.get_user_connections(1)] == [other._node_id]
+    assert [one.node for one in await other.get_user_connections(1)] == [other._node.id]
     assert await stored(redis, 1) == (1, 1, True, True)
 
 
@@ -97,7 +97,7 @@ async def test_what_a_node_writes_without_a_lease_is_reaped_too(redis: RedisServ
 async def test_a_malformed_index_entry_does_not_stop_the_reaper(redis: RedisService) -> None:
     dead, other = await node(redis), await node(redis)
     await dead.set_user_online(1, info("a"))
-    await redis.lean.execute("SADD", redis.keys.node_connections(dead._node_id), "junk")
+    await redis.lean.execute("SADD", redis.keys.node_connections(dead._node.id), "junk")
     await crash(redis, dead)
     await other.reaper.sweep()
     assert await stored(redis, 1) == ABSENT
@@ -109,4 +109,4 @@ async def test_a_node_that_leaves_cleans_up_after_itself(redis: RedisService) ->
         await leaving.set_user_online(user_id, info(f"c{user_id}"))
     await leaving.close()
     assert await stored(redis, 2) == ABSENT
-    assert await redis.lean.execute("SMEMBERS", redis.keys.nodes) == [other._node_id.encode()]
+    assert await redis.lean.execute("SMEMBERS", redis.keys.nodes) == [other._node.id.encode()]

@@ -42,7 +42,7 @@ async def test_a_socket_that_redis_lost_is_written_again(redis: RedisService, lo
     names = {
         "hash": [keys.online_user(1)],
         "member": [keys.online_users_set],
-        "index": [keys.node_connections(here._node_id)],
+        "index": [keys.node_connections(here._node.id)],
     }
     doomed = names.get(lost) or [name for each in names.values() for name in each]
     await redis.lean.execute("DEL", *doomed)
@@ -95,5 +95,5 @@ async def test_removing_another_nodes_connection_clears_its_index(redis: RedisSe
     await here.set_user_online(1, info("a"))
     await there.set_user_offline(1, "a")
     assert await stored(redis, 1) == ABSENT
-    assert await redis.lean.execute("EXISTS", redis.keys.node_connections(here._node_id)) == 0
+    assert await redis.lean.execute("EXISTS", redis.keys.node_connections(here._node.id)) == 0
     assert await reconcile(here) == (1, 0)

@@ -12,6 +12,7 @@ from loguru import logger
 from ..contracts import ChannelRoute
 from ..errors import MeetingPushError
 from ..monitoring.latency import AckLatency, PushLatency
+from ..node_identity import NodeIdentity
 from ..protocol.codes import CloseCode
 from ..protocol.forwarded import TrustedProxies
 from ..protocol.limits import Limits
@@ -42,7 +43,7 @@ class Edge:
     def __init__(
         self,
         settings: Settings,
-        node_id: str,
+        node: NodeIdentity,
         *,
         bus: Bus,
         access: Access,
@@ -57,9 +58,9 @@ class Edge:
         self._broadcasts = broadcasts
         keys = bus.redis.keys
         routes: dict[bytes, ChannelRoute] = {}
-        self.presence = OnlineStatusService(bus.redis, node_id, settings)
+        self.presence = OnlineStatusService(bus.redis, node, settings)
         self.watch = PresenceWatch(bus.subscriber, routes, self.presence, keys, settings)
-        self.seats = DeviceSeats(bus.redis, node_id, settings)
+        self.seats = DeviceSeats(bus.redis, node, settings)
         self.push_latency, self.ack_latency = PushLatency(), AckLatency(broadcasts.acks)
         self.manager = ConnectionManager(
             authenticator=Authenticator(
@@ -80,7 +81,7 @@ class Edge:
             ),
             keys=keys,
             limits=Limits.of(settings),
-            node_id=node_id,
+            node=node,
             routes=routes,
             seats=self.seats,
             on_push=self.push_latency,
@@ -89,7 +90,7 @@ class Edge:
         self.hearing = NodeHearing(
             bus.redis, bus.subscriber, self.manager, settings, bus.reread.set
         )
-        routes[self.hearing.canary.channel.encode()] = self.hearing.canary.hear
+        self._routes = routes
         routes[keys.system_channel.encode()] = bus.control.take
         bus.control.on(Kick, self._kick)
         bus.control.on(Replace, self._replace)
@@ -129,7 +130,9 @@ class Edge:
         subscriber, keys = self._bus.subscriber, self._bus.redis.keys
         await subscriber.start(self.manager.on_channel_message, self._on_resubscribed)
         stack.push_async_callback(subscriber.close)
-        own = (keys.broadcast_channel, keys.system_channel, self.hearing.canary.channel)
+        canary = self.hearing.canary
+        self._routes[canary.channel.encode()] = canary.hear
+        own = (keys.broadcast_channel, keys.system_channel, canary.channel)
         for channel in own:
             await subscriber.subscribe_channel(channel)
         # 先订阅，后读日志：中间到的已在目录里

@@ -34,7 +34,7 @@ class NodeHearing:
         self._leaving = False
         self.canary = Canary(
             redis,
-            manager.node_id,
+            manager.node,
             interval_s=settings.canary_interval_s,
             deaf_s=settings.canary_deaf_s,
             ear=Ear(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from ..node_identity import NodeIdentity
 from ..repeated_warning import RepeatedWarning
 from ..services.consumer_pool import ConsumerPool
 from ..services.delivery_confirmation_service import DeliveryConfirmationService
@@ -27,9 +28,9 @@ class MessagePath:
     """``on_dead``：队列里做不了的一项交给谁记下。"""
 
     def __init__(
-        self, settings: Settings, node_id: str, record: Record, bus: Bus, on_dead: OnDead
+        self, settings: Settings, node: NodeIdentity, record: Record, bus: Bus, on_dead: OnDead
     ) -> None:
-        self._node_id = node_id
+        self._node = node
         self.publisher = MessagePublisher(bus.redis, max_bytes=settings.max_content_bytes * 2)
         self.queue = MessageQueue(
             bus.redis,
@@ -80,7 +81,7 @@ class MessagePath:
 
     def _consumer(self, settings: Settings, waits: RepeatedWarning, index: int) -> MessageConsumer:
         return MessageConsumer(
-            f"{self._node_id}-{index}",
+            f"{self._node.id}-{index}",
             self.queue,
             self.mailbox,
             batch_entries=settings.consumer_batch_entries,

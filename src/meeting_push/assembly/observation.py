@@ -6,6 +6,7 @@ from ..monitoring.health import Health
 from ..monitoring.metrics import Metrics
 from ..monitoring.node_reports import NodeReports
 from ..monitoring.report import Reporter
+from ..node_identity import NodeIdentity
 from ..settings import Settings
 from ..supervision import Supervisor
 from ..version import __version__
@@ -35,7 +36,7 @@ class Observation:
     """只看本角色在做的事：没有连接的进程不报连接。"""
 
     def __init__(
-        self, settings: Settings, node_id: str, rooms: Rooms, supervisor: Supervisor
+        self, settings: Settings, node: NodeIdentity, rooms: Rooms, supervisor: Supervisor
     ) -> None:
         bus = rooms.bus
         self.health = Health(supervisor.states)
@@ -44,7 +45,7 @@ class Observation:
         self.metrics = Metrics()
         self.metrics.add(process_samples)
         self.reports = NodeReports(
-            Reporter(self.metrics, node_id, settings.role, __version__),
+            Reporter(self.metrics, node, settings.role, __version__),
             bus.redis.lean,
             bus.redis.keys,
             settings.stats_interval_s,

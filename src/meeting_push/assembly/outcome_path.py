@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..model import QueueEntry
+from ..node_identity import NodeIdentity
 from ..redis.outcomes import Outcomes
 from ..services.dead_letters import DeadLetters
 from ..services.delivery_failures import DeliveryFailures
@@ -18,7 +19,7 @@ from .record import Record
 
 class OutcomePath:
     def __init__(
-        self, settings: Settings, node_id: str, record: Record, bus: Bus, path: MessagePath
+        self, settings: Settings, node: NodeIdentity, record: Record, bus: Bus, path: MessagePath
     ) -> None:
         redis = bus.redis
         outcomes = Outcomes(redis.lean, redis.keys, settings.message_ttl_s * 1000)
@@ -46,7 +47,7 @@ class OutcomePath:
             record=record.outcomes,
             dead_letters=self.dead_letters,
             receipts=path.receipts,
-            node_id=node_id,
+            node=node,
             interval_s=settings.expiry_interval_s,
         )
         self.evictions = EvictionRecorder(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..node_identity import NodeIdentity
 from ..redis.generation import GenerationMark
 from ..services.broadcast_recovery import BroadcastRecovery
 from ..services.reconciler import Reconciler, ReconcilerRules
@@ -17,7 +18,7 @@ class Recovery:
     def __init__(
         self,
         settings: Settings,
-        node_id: str,
+        node: NodeIdentity,
         *,
         record: Record,
         bus: Bus,
@@ -25,7 +26,7 @@ class Recovery:
         broadcasts: BroadcastPath,
     ) -> None:
         self.reconciler = Reconciler(
-            node_id,
+            node,
             mark=GenerationMark(bus.redis.lean, bus.redis.keys),
             generations=record.generations,
             undelivered=record.undelivered,

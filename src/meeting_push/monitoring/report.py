@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from ..clock import Clock, now_ms
+from ..node_identity import NodeIdentity
 from .histogram import LatencyHistogram
 from .metrics import Metrics, Sample
 
@@ -48,15 +49,25 @@ class Reporter:
     """``tick`` 每隔几秒记一次快照；``report`` 随时可叫，不改变什么。"""
 
     def __init__(
-        self, metrics: Metrics, node_id: str, role: str, version: str, *, clock: Clock = now_ms
+        self,
+        metrics: Metrics,
+        node: NodeIdentity,
+        role: str,
+        version: str,
+        *,
+        clock: Clock = now_ms,
     ) -> None:
         self._metrics = metrics
-        self.node_id = node_id
+        self._node = node
         self._role = role
         self._version = version
         self._clock = clock
         self._started_at = clock()
         self._past = deque([_Snapshot(self._started_at, {}, {})])
+
+    @property
+    def node_id(self) -> str:
+        return self._node.id
 
     def tick(self) -> NodeReport:
         """记一次快照，返回此刻的报告。"""
@@ -71,7 +82,7 @@ class Reporter:
         samples = list(self._metrics.samples())
         totals = _figures(samples, "counter")
         return NodeReport(
-            node_id=self.node_id,
+            node_id=self._node.id,
             role=self._role,
             version=self._version,
             started_at=self._started_at,

@@ -12,6 +12,7 @@ import msgspec
 from loguru import logger
 
 from ..model import ConnectionInfo, PresenceStatus
+from ..node_identity import NodeIdentity
 from .keys import Keys
 from .lean import LeanConnection
 from .link import Argument
@@ -58,10 +59,10 @@ class PresenceStore:
     ``ttl_ms``：用户的键活多久，写一次续一次。节点的键活两倍：它们必须比所索引的长命。
     """
 
-    def __init__(self, lean: LeanConnection, keys: Keys, node_id: str, ttl_ms: int) -> None:
+    def __init__(self, lean: LeanConnection, keys: Keys, node: NodeIdentity, ttl_ms: int) -> None:
         self._lean = lean
         self._keys = keys
-        self._node_id = node_id
+        self._node = node
         self._ttl_ms = ttl_ms
         self._node_ttl_ms = ttl_ms * 2
 
@@ -73,7 +74,7 @@ class PresenceStore:
         ``announce``：写入的各人没有转变也发布。
         """
         args: list[Argument] = [
-            *(self._keys.prefix, self._node_id, self._ttl_ms),
+            *(self._keys.prefix, self._node.id, self._ttl_ms),
             *(now - self._ttl_ms, self._node_ttl_ms, int(announce)),
         ]
         for user_id, connection_id, info in changes:
@@ -85,14 +86,14 @@ class PresenceStore:
 
     async def missing(self, connections: Sequence[Connection]) -> list[Connection]:
         """其中在 Redis 里不齐全的；只读。"""
-        args: list[Argument] = [self._keys.prefix, self._node_id]
+        args: list[Argument] = [self._keys.prefix, self._node.id]
         for connection in connections:
             args += connection
         return [connections[at] for at in await _missing.run(self._lean, (), args)]
 
     async def indexed(self) -> AsyncIterator[list[Connection]]:
         """Redis 里记在本节点名下的连接，一页一页；可能重复。"""
-        key, cursor = self._keys.node_connections(self._node_id), b"0"
+        key, cursor = self._keys.node_connections(self._node.id), b"0"
         while True:
             cursor, members = await self._lean.execute("SSCAN", key, cursor, "COUNT", SCAN_COUNT)
             yield [_connection(member) for member in members]
@@ -120,13 +121,13 @@ class PresenceStore:
 
     async def renew_lease(self, lease_ms: int, now: int) -> bool:
         """续租；返回此前租约是否一直在（断过则别人可能已当本节点死了）。"""
-        keys, node_id = self._keys, self._node_id
+        keys, node_id = self._keys, self._node.id
         names = (keys.node(node_id), keys.nodes, keys.node_connections(node_id))
         args = (node_id, now, lease_ms, self._node_ttl_ms)
         return bool(await _lease.run(self._lean, names, args))
 
     async def drop_lease(self) -> None:
-        await self._lean.execute("DEL", self._keys.node(self._node_id))
+        await self._lean.execute("DEL", self._keys.node(self._node.id))
 
     async def dead_nodes(self) -> list[str]:
         """登记着而没有租约的节点。"""

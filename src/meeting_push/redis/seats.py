@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
+from ..node_identity import NodeIdentity
 from ..settings import DevicePolicy
 from .keys import Keys
 from .lean import LeanConnection
@@ -31,10 +32,12 @@ class SeatRules(NamedTuple):
 class SeatStore:
     """一个节点眼里的座位表；错误同 ``LeanConnection.execute``。"""
 
-    def __init__(self, lean: LeanConnection, keys: Keys, node_id: str, rules: SeatRules) -> None:
+    def __init__(
+        self, lean: LeanConnection, keys: Keys, node: NodeIdentity, rules: SeatRules
+    ) -> None:
         self._lean = lean
         self._keys = keys
-        self._node_id = node_id
+        self._node = node
         self._rules = rules
 
     async def claim(self, user_id: int, connection_id: str, device_id: str) -> bytes | None:
@@ -53,7 +56,7 @@ class SeatStore:
             self._lean,
             (keys.user_slots(user_id),),
             (
-                *(user_id, connection_id, self._node_id, device_id),
+                *(user_id, connection_id, self._node.id, device_id),
                 *(rules.limit, rules.policy, rules.ttl_ms, keys.system_channel),
                 *asked,
             ),

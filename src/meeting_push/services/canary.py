@@ -15,6 +15,7 @@ from typing import Final
 from loguru import logger
 
 from ..errors import MeetingPushError, UnavailableError
+from ..node_identity import NodeIdentity
 from .redis_service import RedisService
 
 #: 重新订阅之后再给这么多个“聋了的时限”，仍听不到就放弃这个节点上的客户端。
@@ -60,13 +61,13 @@ class Canary:
     def __init__(
         self,
         redis: RedisService,
-        node_id: str,
+        node: NodeIdentity,
         *,
         interval_s: float,
         deaf_s: float,
         ear: Ear,
     ) -> None:
-        self.channel = redis.keys.canary_channel(node_id)
+        self._node = node
         self._redis = redis
         self._interval_s = interval_s
         self._deaf_s = deaf_s
@@ -78,6 +79,10 @@ class Canary:
         self._deaf_since = 0.0
         self._heard = self._missed = self._resets = 0
         self._last_ms = 0.0
+
+    @property
+    def channel(self) -> str:
+        return self._redis.keys.canary_channel(self._node.id)
 
     async def run(self) -> None:
         """监督者运行的循环体；永不返回。"""

@@ -10,6 +10,7 @@ from typing import Final
 from loguru import logger
 
 from ..errors import MeetingPushError, RedisUnavailableError
+from ..node_identity import NodeIdentity
 from ..redis.seats import Holder, SeatRules, SeatStore
 from ..settings import Settings
 from .control_channel import ControlCommand
@@ -35,9 +36,9 @@ class Replace(ControlCommand, frozen=True, kw_only=True, tag="replace"):
 class DeviceSeats:
     """实现 ``contracts.Seats``；``run``、``run_renewal`` 须由监督者一直运行。"""
 
-    def __init__(self, redis: RedisService, node_id: str, settings: Settings) -> None:
+    def __init__(self, redis: RedisService, node: NodeIdentity, settings: Settings) -> None:
         rules = SeatRules(settings.max_devices_per_user, settings.device_policy, TTL_S * 1000)
-        self._store = SeatStore(redis.lean, redis.keys, node_id, rules)
+        self._store = SeatStore(redis.lean, redis.keys, node, rules)
         #: 本节点占着的。
         self._held: dict[Holder, bytes] = {}
         #: 已让出、还没写进 Redis 的（有序集合）。

@@ -15,6 +15,7 @@ from loguru import logger
 from ..clock import Clock, now_ms
 from ..errors import MeetingPushError
 from ..model import DeliveryStatus
+from ..node_identity import NodeIdentity
 from ..redis.outcomes import Outcomes
 from ..repeated_warning import RepeatedWarning
 from ..storage.outcomes import Expirable, OutcomeRepository
@@ -40,7 +41,7 @@ class ExpirySweeper:
         record: OutcomeRepository,
         dead_letters: DeadLetters,
         receipts: Receipts,
-        node_id: str,
+        node: NodeIdentity,
         interval_s: float,
         clock: Clock = now_ms,
     ) -> None:
@@ -49,7 +50,7 @@ class ExpirySweeper:
         self._record = record
         self._dead_letters = dead_letters
         self._receipts = receipts
-        self._node_id = node_id
+        self._node = node
         self._interval_s = interval_s
         self._clock = clock
         self._failed = RepeatedWarning("expiry_sweep_failed")
@@ -70,7 +71,7 @@ class ExpirySweeper:
         """占住一个间隔；占着的节点死了，下一轮就是别人的。"""
         ttl_ms = max(1, int(self._interval_s * 900))
         turn = self._redis.keys.expiry_turn
-        reply = await self._redis.lean.execute("SET", turn, self._node_id, "NX", "PX", ttl_ms)
+        reply = await self._redis.lean.execute("SET", turn, self._node.id, "NX", "PX", ttl_ms)
         return reply is not None
 
     async def sweep(self) -> int:

@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from ..clock import Clock, now_ms
 from ..errors import MeetingPushError, RedisUnavailableError
 from ..model import ConnectionInfo, PresenceStatus
+from ..node_identity import NodeIdentity
 from ..redis.presence import PresenceStore, overall_status
 from ..settings import Settings
 from ..supervision import Supervisor
@@ -66,16 +67,16 @@ class OnlineStatusService:
     """
 
     def __init__(
-        self, redis: RedisService, node_id: str, settings: Settings, *, clock: Clock = now_ms
+        self, redis: RedisService, node: NodeIdentity, settings: Settings, *, clock: Clock = now_ms
     ) -> None:
         ttl_ms = (REFRESH_MS + int(settings.heartbeat_timeout_s * 1000)) * TTL_REFRESHES
-        self._store = PresenceStore(redis.lean, redis.keys, node_id, ttl_ms)
-        self._node_id = node_id
+        self._store = PresenceStore(redis.lean, redis.keys, node, ttl_ms)
+        self._node = node
         self._lease_s = settings.node_lease_s
         self._flush_s = settings.presence_flush_ms / 1000
         self._clock = clock
         self._ledger = PresenceLedger(int(settings.heartbeat_interval_s * 1000))
-        self.reaper = PresenceReaper(self._store, node_id, settings.node_lease_s)
+        self.reaper = PresenceReaper(self._store, node, settings.node_lease_s)
         self.reconciler = PresenceReconciler(self._store, self._ledger, settings.presence_sweep_s)
         self._flushing = asyncio.Lock()
         self._behind = False
@@ -87,8 +88,8 @@ class OnlineStatusService:
     # ── PresenceSink：只记账 ─────────────────────────────────────────────────
 
     def connection_opened(self, user_id: int, info: ConnectionInfo) -> None:
-        if info.node != self._node_id:  # 谁登记的归谁：死后才有人收拾
-            info = replace(info, node=self._node_id)
+        if info.node != self._node.id:  # 谁登记的归谁：死后才有人收拾
+            info = replace(info, node=self._node.id)
         self._ledger.opened(user_id, info)
 
     def connection_closed(self, user_id: int, connection_id: str) -> None:
@@ -127,7 +128,7 @@ class OnlineStatusService:
         self._ledger.abandon()
         try:
             await self._store.drop_lease()
-            await self.reaper.reap(self._node_id)
+            await self.reaper.reap(self._node.id)
         except MeetingPushError as error:
             logger.bind(code=error.code).warning("presence_left_to_lease")
 

@@ -8,6 +8,7 @@ from typing import Final
 from loguru import logger
 
 from ..errors import RedisUnavailableError
+from ..node_identity import NodeIdentity
 from ..redis.presence import PresenceStore
 
 #: 每个租期看几次。节点死后至多一个租期加一次间隔，就被收拾：30 s 的租期不到 40 s。
@@ -20,9 +21,9 @@ class PresenceReaper:
     所有进程都死了，就没有人收拾，也没有人读；键自己过期。
     """
 
-    def __init__(self, store: PresenceStore, node_id: str, lease_s: float) -> None:
+    def __init__(self, store: PresenceStore, node: NodeIdentity, lease_s: float) -> None:
         self._store = store
-        self._node_id = node_id
+        self._node = node
         self._interval_s = lease_s / SWEEPS_PER_LEASE
         self.nodes_reaped = 0
         self.connections_reaped = 0
@@ -39,7 +40,7 @@ class PresenceReaper:
     async def sweep(self) -> None:
         """:raises RedisUnavailableError: 没看完；已移走的算数"""
         for node_id in await self._store.dead_nodes():
-            if node_id != self._node_id:  # 自己的租约断了自己会续，不必收拾自己
+            if node_id != self._node.id:  # 自己的租约断了自己会续，不必收拾自己
                 await self.reap(node_id)
 
     async def reap(self, node_id: str) -> None:

@@ -24,6 +24,7 @@ from loguru import logger
 
 from ..clock import Clock, now_ms
 from ..errors import MeetingPushError
+from ..node_identity import NodeIdentity
 from ..redis.generation import GenerationMark, RedisMark
 from ..repeated_warning import RepeatedWarning
 from ..storage.generations import Generation, GenerationRepository
@@ -75,7 +76,7 @@ class Reconciler:
 
     def __init__(
         self,
-        node_id: str,
+        node: NodeIdentity,
         *,
         mark: GenerationMark,
         generations: GenerationRepository,
@@ -88,7 +89,7 @@ class Reconciler:
         on_generation: Callable[[], None],
         clock: Clock = now_ms,
     ) -> None:
-        self._me = node_id
+        self._node = node
         self._mark = mark
         self._generations = generations
         self._undelivered = undelivered
@@ -165,11 +166,11 @@ class Reconciler:
         row, now, lease_ms = await self._generations.read(), self._clock(), self._rules.lease_ms
         if row is None:
             return None
-        if row.holder == self._me and now < row.lease_until <= now + lease_ms:
+        if row.holder == self._node.id and now < row.lease_until <= now + lease_ms:
             return row
-        if row.holder != self._me and now <= row.lease_until <= now + 2 * lease_ms:
+        if row.holder != self._node.id and now <= row.lease_until <= now + 2 * lease_ms:
             return None
-        if not await self._generations.lease(self._me, now, lease_ms):
+        if not await self._generations.lease(self._node.id, now, lease_ms):
             return None
         return await self._generations.read()
 
@@ -179,14 +180,14 @@ class Reconciler:
         following = max(row.mark, mark.mark) + 1
         now = self._clock()
         if await self._mark.advance(row.generation, following, now):
-            await self._generations.advance(self._me, following, now + self._rules.lease_ms)
+            await self._generations.advance(self._node.id, following, now + self._rules.lease_ms)
 
     # ── 恢复 ────────────────────────────────────────────────────────────────
 
     async def _begin(self, row: Generation, mark: RedisMark | None, reason: str) -> Generation:
         generation = max(row.generation, mark.generation if mark else 0) + 1
         logger.bind(generation=generation, reason=reason).error("redis_lost_data")
-        if not await self._generations.begin(self._me, generation):
+        if not await self._generations.begin(self._node.id, generation):
             return row  # 租约丢了：接手的人会再来
         self._recoveries += 1
         await self._queue.clear()
@@ -195,7 +196,7 @@ class Reconciler:
             await self._remove_finished(mark.at - SNAPSHOT_MARGIN_MS)
         await self._mark.begin(generation, self._clock(), lost=True)
         self._adopt(RedisMark(generation, 0, 0))
-        return Generation(generation, 0, "", self._me, self._clock() + self._rules.lease_ms)
+        return Generation(generation, 0, "", self._node.id, self._clock() + self._rules.lease_ms)
 
     async def _remove_finished(self, since: int) -> None:
         """旧快照的信箱里有后来已送达的：移出去，免得再来一次。"""
@@ -228,7 +229,7 @@ class Reconciler:
 
     async def _keep(self, cursor: str | None) -> bool:
         until = self._clock() + self._rules.lease_ms
-        return await self._generations.move_cursor(self._me, cursor, until)
+        return await self._generations.move_cursor(self._node.id, cursor, until)
 
     # ── 慢的检查 ─────────────────────────────────────────────────────────────
 

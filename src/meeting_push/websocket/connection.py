@@ -10,6 +10,7 @@ from typing import Final, Protocol
 from loguru import logger
 
 from ..model import ConnectionInfo, MailboxView, PresenceStatus, Principal
+from ..node_identity import NodeIdentity
 from ..protocol.codes import CloseCode
 from ..protocol.commands import Command
 from ..protocol.envelope import PushKey
@@ -53,7 +54,7 @@ class ConnectionHost(Protocol):
     limits: Limits
     counters: EdgeCounters
     clock: Callable[[], int]
-    node_id: str
+    node: NodeIdentity
 
     def on_command(self, connection: UserConnection, command: Command) -> None: ...
 
@@ -127,7 +128,7 @@ class UserConnection:
             last_heartbeat=self.session.last_heartbeat,
             ip_address=self.ip_address,
             status=self.status,
-            node=self._host.node_id,
+            node=self._host.node.id,
         )
 
     def change_status(self, status: PresenceStatus, device_info: str | None) -> None:

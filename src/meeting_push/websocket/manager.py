@@ -26,6 +26,7 @@ from ..contracts import (
 )
 from ..errors import InvalidInputError, MalformedEnvelopeError, MeetingPushError
 from ..model import Revocation
+from ..node_identity import NodeIdentity
 from ..protocol.codes import CloseCode
 from ..protocol.commands import Command
 from ..protocol.envelope import frame_key
@@ -66,7 +67,7 @@ class ConnectionManager:
         sinks: Sinks,
         keys: Keys,
         limits: Limits,
-        node_id: str,
+        node: NodeIdentity,
         routes: Mapping[bytes, ChannelRoute] | None = None,
         seats: Seats | None = None,
         on_push: PushObserver | None = None,
@@ -75,7 +76,7 @@ class ConnectionManager:
     ) -> None:
         self.authenticator = authenticator
         self.limits = limits
-        self.node_id = node_id
+        self.node = node
         self.clock = clock
         self.counters = EdgeCounters()
         self._tasks = Tasks()

@@ -13,6 +13,7 @@ from ulid import ULID
 
 from ...clock import now_ms
 from ...model import Message, Sender
+from ...node_identity import NodeIdentity
 from ...protocol.frames import encode_tail
 from ...protocol.retry import Overdue
 from ...redis.outcomes import Outcomes
@@ -81,7 +82,7 @@ class Lab:
             record=record,
             dead_letters=DeadLetters(redis, failures),
             receipts=receipts,
-            node_id="bench",
+            node=NodeIdentity("bench"),
             interval_s=settings.expiry_interval_s,
             clock=lambda: self.now,
         )
