@@ -1,8 +1,8 @@
-"""``meeting-push bench flush``、``retries``、``mailbox-memory``、``rolling``：一次运行一份报告。"""
+"""``bench flush``、``retries``、``mailbox-memory``、``rolling``、``siege``：一次运行一份报告。"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -21,6 +21,8 @@ from .retries.plan import QUICK_RETRIES, RetriesPlan
 from .retries.run import run_retries
 from .rolling.plan import QUICK_ROLLING, RollingPlan
 from .rolling.run import run_rolling
+from .siege.plan import QUICK_SIEGE, SiegePlan
+from .siege.run import run_siege
 
 Quick = Annotated[bool, typer.Option("--quick", help="Small: seconds, not minutes.")]
 Users = Annotated[int | None, typer.Option(min=1, max=10_000, help="Users who return.")]
@@ -28,6 +30,8 @@ Messages = Annotated[
     int | None, typer.Option(min=1, max=1_000, help="Messages in the mailbox of each.")
 ]
 Scheduled = Annotated[int | None, typer.Option(min=1, help="Entries that are not due.")]
+Seconds = Annotated[float | None, typer.Option(min=1, max=60, help="Of each attack, each way.")]
+Only = Annotated[str | None, typer.Option(help="Only these, e.g. A1,A5.")]
 P = TypeVar("P", bound=msgspec.Struct)
 
 
@@ -36,6 +40,7 @@ def add_measured(app: typer.Typer) -> None:
     app.command("retries")(retries)
     app.command("mailbox-memory")(mailbox_memory)
     app.command("rolling")(rolling)
+    app.command("siege")(siege)
 
 
 def flush(
@@ -81,16 +86,30 @@ def rolling(quick: Quick = False, reports: Reports = Path("reports")) -> None:
     )
 
 
+def siege(
+    quick: Quick = False,
+    seconds: Seconds = None,
+    only: Only = None,
+    reports: Reports = Path("reports"),
+) -> None:
+    """One attacker, one token, a core of his own: what 20 honest people notice."""
+    plan = _changed(QUICK_SIEGE if quick else SiegePlan(), seconds=seconds, only=only)
+    given = {"quick": quick, "seconds": seconds, "only": only}
+    report = _run("siege", given, reports, lambda heading, steps: run_siege(plan, heading, steps))
+    if any(figure.met is False for figure in report.figures):
+        raise typer.Exit(1)
+
+
 def _changed(plan: P, **given: object) -> P:
     return msgspec.structs.replace(plan, **{k: v for k, v in given.items() if v is not None})
 
 
 def _run(
     bench: str,
-    given: dict[str, int | bool | None],
+    given: Mapping[str, int | float | str | None],
     reports: Path,
     run: Callable[[Heading, Steps], MeasuredReport],
-) -> None:
+) -> MeasuredReport:
     options = [
         f"--{name}" if value is True else f"--{name} {value}"
         for name, value in given.items()
@@ -98,4 +117,6 @@ def _run(
     ]
     console = Console(highlight=False)
     heading = Heading.now(" ".join(["meeting-push bench", bench, *options]))
-    show(run(heading, Steps(console)), console, reports)
+    report = run(heading, Steps(console))
+    show(report, console, reports)
+    return report

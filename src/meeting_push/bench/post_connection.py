@@ -1,4 +1,4 @@
-"""一条只会 POST 的 HTTP 长连接：比通用客户端便宜，负载侧才不会先到顶。"""
+"""一条 HTTP 长连接：比通用客户端便宜，负载侧才不会先到顶。"""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ class PostConnection:
         self._writer = writer
 
     @classmethod
-    async def open(cls, host: str, port: int) -> Self:
+    async def open(cls, host: str, port: int, local_host: str | None = None) -> Self:
         """:raises BenchError: 连不上"""
+        local = None if local_host is None else (local_host, 0)
         try:
-            return cls(*await asyncio.open_connection(host, port))
+            return cls(*await asyncio.open_connection(host, port, local_addr=local))
         except OSError as error:
             raise BenchError(f"can not reach the server: {error.strerror}") from None
 

@@ -1,0 +1,27 @@
+"""一种坏法一个函数：一直做，直到被取消。名字就是 FINDINGS 里的编号。"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from ..assault import Assault
+from . import accounts, bodies, doors, floods, heads, unread
+
+ATTACKS: Final[dict[str, Callable[[Assault], Awaitable[None]]]] = {
+    "A1": bodies.validation_bomb,
+    "A2": heads.endless_trailers,
+    "A3": bodies.nested_data,
+    "A4": floods.strangers_mailbox,
+    "A5": floods.send_flood,
+    "A6": heads.oversized_upgrades,
+    "A7": unread.unread_answers,
+    "A8": accounts.register_flood,
+    "A9": floods.large_bodies,
+    "A10": doors.watch_everybody,
+    "A11": doors.crowd_the_meeting,
+    "A12": accounts.guess_over_ipv6,
+    "A13": accounts.forged_names,
+    "A14": accounts.log_flood,
+    "A16": bodies.unauthenticated_bodies,
+}

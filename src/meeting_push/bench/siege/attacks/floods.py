@@ -1,0 +1,48 @@
+"""照规矩发，只是多：挤别人的信箱，把队列灌满，寄大件。"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+import msgspec
+
+from ..assault import Assault
+
+_BATCH: Final = "/api/v1/messages/batch"
+
+
+def _batch(recipients: list[int], messages: int, priority: int, content: str) -> bytes:
+    one = {"recipient_ids": recipients, "title": "t", "content": content, "priority": priority}
+    return msgspec.json.encode({"messages": [one] * messages})
+
+
+async def strangers_mailbox(assault: Assault) -> None:
+    """一次 1,000 条给不在线的人。"""
+    body = _batch([assault.town.absent_id], 1_000, 0, "c")
+    await assault.keep_posting(2, _BATCH, lambda: body)
+
+
+async def send_flood(assault: Assault) -> None:
+    """一批 500 条 × 400 人，最急；不让就小些、不急些，直到界限之内最多的。"""
+    crowd = assault.town.crowd_ids[:400]
+    urgent, plain, small = (
+        _batch(crowd, 500, 9, "c"),
+        _batch(crowd, 120, 0, "c"),
+        _batch(crowd, 2, 0, "c"),
+    )
+    await asyncio.gather(
+        assault.keep_posting(2, _BATCH, lambda: urgent),
+        assault.keep_posting(2, _BATCH, lambda: plain),
+        assault.keep_posting(2, _BATCH, lambda: small),
+    )
+
+
+async def large_bodies(assault: Assault) -> None:
+    """64 KB 一条，给不在线的人；内容每条不同，压不小。"""
+
+    def body() -> bytes:
+        content = assault.random.randbytes(32_000).hex()
+        return _batch([assault.town.absent_id], 100, 0, content)
+
+    await assault.keep_posting(2, _BATCH, body)

@@ -1,0 +1,171 @@
+"""先安静，再一种坏法接一种：老实人在别处，再与攻击者同一个地址。"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from dataclasses import dataclass
+from typing import Final
+
+from ..failure import BenchError
+from ..load_process import LoadProcess, shared_count
+from ..measured import MeasuredReport, Measurements, measured_run
+from ..open_files import allow_sockets
+from ..progress import Steps, silent
+from ..report import Heading
+from ..server_under_test import ServerUnderTest, own_server
+from . import attacker, honest
+from .attacks import ATTACKS
+from .besieged import Besieged, Size
+from .founding import found_town, precious_kept
+from .orders import Attack, Attacked, Live, Lived, Town, decode_answer
+from .plan import ATTACKER_ADDRESS, HONEST_ADDRESS, SiegePlan
+
+#: 猜密码的与老实人在同一个 /64 里（A12）。
+_IPV6_NEIGHBOUR: Final = "2001:db8:0:66::abcd"
+_TIMEOUT_S: Final = 120.0
+_SETTLE_S: Final = 1.0
+_SOCKETS: Final = 4_000
+_RATIO_GOAL: Final = 3.0
+_RSS_GOAL_MB: Final = 100
+_STORE_GOAL_MB: Final = 250
+_LOG_GOAL: Final = 1_000
+#: 全部坏法两遍合计：发得比这还少，围的就不是城。
+_SENT_GOAL_MB: Final = 800
+_FULL: Final = 10.0
+
+
+def run_siege(plan: SiegePlan, heading: Heading, steps: Steps) -> MeasuredReport:
+    """:raises BenchError: 起不来，或服务器死了"""
+    allow_sockets(_SOCKETS)  # 服务器进程继承它
+    os.umask(0o022)  # 也继承：文件的权限不该靠它（A15）
+    return measured_run("siege", plan, _measure, heading, steps)
+
+
+async def _measure(plan: SiegePlan, found: Measurements, steps: Steps) -> None:
+    proxies = f'["{ATTACKER_ADDRESS}/32"]'
+    with own_server("native", trusted_proxies=proxies) as server:
+        received = shared_count()
+        with (
+            LoadProcess(received, attacker.main, decode_answer) as enemy,
+            LoadProcess(received, honest.main, decode_answer) as people,
+        ):
+            with steps.step("people, a meeting, a crowd"):
+                town = await found_town(server, plan)
+            await _Siege(server, town, plan, enemy, people).run(found, steps)
+
+
+@dataclass(slots=True)
+class _Siege:
+    server: ServerUnderTest
+    town: Town
+    plan: SiegePlan
+    enemy: LoadProcess
+    people: LoadProcess
+
+    async def run(self, found: Measurements, steps: Steps) -> None:
+        besieged = Besieged(self.server)
+        async with besieged.watched():
+            with steps.step("quiet"):
+                await self._live(HONEST_ADDRESS, None, self.plan.quiet_s / 3)  # 热身
+                quiet = await self._live(HONEST_ADDRESS, None, self.plan.quiet_s)
+            _quiet(found, quiet)
+            calm, before = besieged.peak_rss, await besieged.size()
+            start, sent = time.monotonic(), 0
+            for name in self._names():
+                for where, address in (("elsewhere", HONEST_ADDRESS), ("beside", ATTACKER_ADDRESS)):
+                    with steps.step(f"{name}, honest people {where}"):
+                        sent += await self._attack(name, where, address, quiet, found)
+                    besieged.check_alive()
+            minutes = (time.monotonic() - start) / 60
+            after = await besieged.size()
+        _totals(found, self.plan, sent, besieged.peak_rss - calm)
+        _stores(found, before, after, minutes)
+        kept = await precious_kept(self.town)
+        found.add("precious", "A4: a friend's urgent message kept", kept, "", "higher", 1)
+        others = len(besieged.readable_by_others())
+        found.add("readable", "A15: files others can read", others, "", "lower", 0)
+        found.add("forged", "A13: forged log lines", besieged.forged_lines(), "", "lower", 0)
+        found.add("tracebacks", "tracebacks in the log", besieged.tracebacks(), "", "lower", 0)
+
+    def _names(self) -> list[str]:
+        """:raises BenchError: 没有那种坏法"""
+        chosen = [one.strip().upper() for one in self.plan.only.split(",") if one.strip()]
+        unknown = [one for one in chosen if one not in ATTACKS]
+        if unknown:
+            raise BenchError(
+                f"no such attack: {', '.join(unknown)}; there are {', '.join(ATTACKS)}"
+            )
+        return chosen or list(ATTACKS)
+
+    async def _attack(
+        self, name: str, where: str, address: str, quiet: Lived, found: Measurements
+    ) -> int:
+        plan = self.plan
+        seconds = plan.lead_s + plan.seconds
+        order = Attack(town=self.town, name=name, address=ATTACKER_ADDRESS, seconds=seconds)
+        attacking = asyncio.create_task(
+            asyncio.to_thread(self.enemy.ask, order, Attacked, _TIMEOUT_S, silent)
+        )
+        await asyncio.sleep(plan.lead_s)
+        forwarded = _IPV6_NEIGHBOUR if name == "A12" and where == "beside" else None
+        lived = await self._live(address, forwarded, plan.seconds)
+        attacked = await attacking
+        _phase(found, name, where, lived, quiet, attacked)
+        await asyncio.sleep(_SETTLE_S)
+        return attacked.sent_bytes
+
+    async def _live(self, address: str, forwarded: str | None, seconds: float) -> Lived:
+        order = Live(
+            town=self.town, plan=self.plan, address=address, forwarded=forwarded, seconds=seconds
+        )
+        return await asyncio.to_thread(self.people.ask, order, Lived, _TIMEOUT_S, silent)
+
+
+def _p95_ms(lived: Lived, what: str) -> float:
+    latency = lived.latencies.get(what)
+    return latency.percentile(95) / 1000 if latency is not None and latency.count else 0.0
+
+
+def _quiet(found: Measurements, quiet: Lived) -> None:
+    for what in sorted(quiet.latencies):
+        found.add(f"quiet.{what}", f"quiet: {what} P95", _p95_ms(quiet, what), "ms", "lower")
+    if quiet.refused:
+        raise BenchError(f"refused without any attack: {quiet.refused}")
+
+
+def _phase(
+    found: Measurements, name: str, where: str, lived: Lived, quiet: Lived, attacked: Attacked
+) -> None:
+    """一行：最坏的那件事是安静时的几倍；再一行：没有做成的。"""
+    ratios = {
+        what: _p95_ms(lived, what) / before
+        for what in quiet.latencies
+        if (before := _p95_ms(quiet, what))
+    }
+    worst = max(ratios, key=lambda what: ratios[what])
+    shown = ", ".join(f"{what} {_p95_ms(lived, what):.0f} ms" for what in sorted(ratios))
+    label = f"{name} {where}: {shown}; {worst} ÷ quiet"
+    found.add(f"{name}.{where}", label, ratios[worst], "×", "lower", _RATIO_GOAL)
+    reasons = "; ".join(f"{count} × {why}" for why, count in lived.refused.items())
+    count = sum(lived.refused.values())
+    found.add(f"{name}.{where}.refused", f"  honest refused {reasons}", count, "", "lower", 0)
+    answers = ", ".join(f"{count} × {what}" for what, count in sorted(attacked.answers.items()))
+    sent = attacked.sent_bytes / 1e6
+    found.add(f"{name}.{where}.sent", f"  attacker sent; answers {answers}", sent, "MB")
+
+
+def _totals(found: Measurements, plan: SiegePlan, sent: int, growth: int) -> None:
+    whole = not plan.only and plan.seconds >= _FULL
+    found.add("sent", "sent in all", sent / 1e6, "MB", "higher", _SENT_GOAL_MB if whole else None)
+    found.add("rss", "server grew (peak RSS)", growth / 1e6, "MB", "lower", _RSS_GOAL_MB)
+
+
+def _stores(found: Measurements, before: Size, after: Size, minutes: float) -> None:
+    redis, database = after.redis - before.redis, after.database - before.database
+    grown = (redis + database) / 1e6
+    label = f"Redis {redis / 1e6:.0f} MB + database {database / 1e6:.0f} MB grew"
+    found.add("stores", label, grown, "MB", "lower", _STORE_GOAL_MB)
+    lines = (after.log_lines - before.log_lines) / minutes
+    found.add("log", "log lines a minute", lines, "", "lower", _LOG_GOAL)
