@@ -23,6 +23,8 @@ class MeetingPushError(Exception):
         super().__init__(message)
         self.message = message
         self.details = details
+        #: 一个词的原因，给日志与 ``/readyz``；依赖不可用时说的是它怎么了，见 ``UnavailableError``。
+        self.cause = self.code
 
 
 class ConfigurationError(MeetingPushError):
@@ -164,10 +166,18 @@ class MessageExpiredError(MeetingPushError):
 
 
 class UnavailableError(MeetingPushError):
-    """依赖的部件暂时不可用；没有接受任何东西。"""
+    """依赖的部件暂时不可用；没有接受任何东西。
+
+    ``cause`` 说它怎么了：``oom``、``readonly``、``disk_full``、``noperm``、``timeout``、
+    ``unreachable`` …，一个词，对运维稳定。
+    """
 
     code = "unavailable"
     temporary = True
+
+    def __init__(self, message: str, *, details: object = None, cause: str = "") -> None:
+        super().__init__(message, details=details)
+        self.cause = cause or self.code
 
 
 class RedisUnavailableError(UnavailableError):

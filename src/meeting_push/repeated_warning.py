@@ -8,8 +8,8 @@ from typing import Final
 
 from loguru import logger
 
-#: 至多这么久一条。
-EVERY_S: Final = 5.0
+#: 至多这么久一条：一处依赖不在，各处加起来每分钟仍只有十来行。
+EVERY_S: Final = 60.0
 
 
 class RepeatedWarning:
@@ -24,10 +24,12 @@ class RepeatedWarning:
         event: str,
         *,
         every_s: float = EVERY_S,
+        level: str = "WARNING",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._event = event
         self._every_s = every_s
+        self._level = level
         self._clock = clock
         self._said_at = self._seen_at = float("-inf")
         self._unsaid = 0
@@ -44,4 +46,4 @@ class RepeatedWarning:
             logger.bind(**fields, repeated=self._unsaid) if self._unsaid else logger.bind(**fields)
         )
         self._said_at, self._unsaid = now, 0
-        log.warning(self._event)
+        log.log(self._level, self._event)

@@ -41,7 +41,7 @@ class Bus:
 
     async def check_subscriber(self) -> None:
         if not self.subscriber.connected:
-            raise RedisUnavailableError("not subscribed")
+            raise RedisUnavailableError("not subscribed", cause=self.subscriber.cause)
 
     async def count_online(self) -> int:
         return int(await self.redis.lean.execute("ZCARD", self.redis.keys.online_users_set))

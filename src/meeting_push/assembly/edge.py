@@ -158,7 +158,7 @@ class Edge:
         try:
             await self._broadcasts.feed.refresh()
         except MeetingPushError as error:
-            logger.bind(code=error.code).warning("broadcast_log_not_read")
+            logger.bind(code=error.code, cause=error.cause).warning("broadcast_log_not_read")
             if error.temporary:
                 loop = asyncio.get_running_loop()
                 loop.call_later(REREAD_RETRY_S, self._bus.reread.set)

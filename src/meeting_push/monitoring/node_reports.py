@@ -68,7 +68,7 @@ class NodeReports:
         try:
             await self._lean.execute("HDEL", self._key, self._reporter.node_id)
         except MeetingPushError as error:
-            logger.bind(code=error.code).debug("node_report_left")
+            logger.bind(code=error.code, cause=error.cause).debug("node_report_left")
 
 
 def _decode(raw: bytes) -> NodeReport | None:

@@ -17,9 +17,9 @@ from redis.asyncio import (
 from redis.asyncio.client import Pipeline
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import BusyLoadingError, ConnectionError, RedisError, TimeoutError
+from redis.exceptions import ConnectionError, RedisError, TimeoutError
 
-from ..errors import RedisUnavailableError
+from ..errors import MeetingPushError, RedisUnavailableError
 from .address import RedisAddress
 from .replies import error_from_reply
 
@@ -31,10 +31,20 @@ def converted_errors() -> Iterator[None]:
     """redis-py 的异常 → ``RedisUnavailableError`` · ``RedisCommandError``。"""
     try:
         yield
-    except (ConnectionError, TimeoutError, BusyLoadingError) as error:
-        raise RedisUnavailableError(f"Redis is unavailable: {type(error).__name__}") from error
+    except (ConnectionError, TimeoutError) as error:
+        if error.status_code:  # 拨号时的回答：LOADING、NOAUTH …
+            raise _from_reply(error) from error
+        cause = "timeout" if isinstance(error, TimeoutError) else "unreachable"
+        message = f"Redis is unavailable: {type(error).__name__}"
+        raise RedisUnavailableError(message, cause=cause) from error
     except RedisError as error:
-        raise error_from_reply(str(error)) from error
+        raise _from_reply(error) from error
+
+
+def _from_reply(error: RedisError) -> MeetingPushError:
+    """redis-py 把认识的代号从文字里拿走，另放在 ``status_code``。"""
+    code = getattr(error, "status_code", None)
+    return error_from_reply(f"{code} {error}" if code else str(error))
 
 
 class RedisPipeline(Pipeline):

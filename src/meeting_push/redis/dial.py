@@ -7,7 +7,7 @@ import ssl
 from collections.abc import Callable
 from typing import TypeVar
 
-from ..errors import RedisUnavailableError
+from ..errors import ConfigurationError, MeetingPushError, RedisUnavailableError
 from .address import DEFAULT_USERNAME, RedisAddress
 from .link import Argument, Link
 
@@ -23,8 +23,11 @@ async def dial(address: RedisAddress, factory: Callable[[], L], timeout_s: float
         async with asyncio.timeout(timeout_s):
             return await _open(address, factory)
     except (OSError, TimeoutError) as error:  # ssl.SSLError 也是 OSError
-        reason = type(error).__name__ if isinstance(error, TimeoutError) else error
-        raise RedisUnavailableError(f"cannot connect to Redis at {address}: {reason}") from None
+        timed_out = isinstance(error, TimeoutError)
+        raise RedisUnavailableError(
+            f"cannot connect to Redis at {address}: {'no answer in time' if timed_out else error}",
+            cause="timeout" if timed_out else "unreachable",
+        ) from None
 
 
 async def _open(address: RedisAddress, factory: Callable[[], L]) -> L:
@@ -33,6 +36,15 @@ async def _open(address: RedisAddress, factory: Callable[[], L]) -> L:
         return (await loop.create_unix_connection(factory, address.path))[1]
     context = ssl.create_default_context() if address.tls else None
     return (await loop.create_connection(factory, address.host, address.port, ssl=context))[1]
+
+
+def credentials_refused(error: MeetingPushError) -> ConfigurationError | None:
+    """握手时因用户名、密码、权限被拒；别的失败 None。``cause`` 照旧。"""
+    if error.temporary and error.cause not in ("noauth", "noperm"):
+        return None
+    refused = ConfigurationError(f"Redis refused the credentials: {error}")
+    refused.cause = error.cause
+    return refused
 
 
 def greeting(address: RedisAddress, name: str) -> list[tuple[Argument, ...]]:

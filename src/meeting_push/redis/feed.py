@@ -102,7 +102,7 @@ class Feed(Link):
                         self._take(reply)
                 return
             except hiredis.ProtocolError:
-                self.abort("protocol error")
+                self.abort("protocol_error")
                 return
             except Exception as error:  # noqa: BLE001 — 一条坏消息不许带走整个节点的订阅
                 self.handler_errors += 1
@@ -112,7 +112,7 @@ class Feed(Link):
         if isinstance(reply, MeetingPushError):
             # 一个 SUBSCRIBE 只得到一个错误，配对从此错位：只能重来
             self._error = reply
-            self.abort("refused")
+            self.abort(reply.cause)
             return
         waiter = self._waiting.popleft() if self._waiting else None
         if waiter is not None and not waiter.done():

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
-from ..errors import ConfigurationError, MeetingPushError, RedisUnavailableError
+from ..errors import MeetingPushError, RedisUnavailableError
 from .address import RedisAddress
-from .dial import dial, greeting
+from .dial import credentials_refused, dial, greeting
 from .link import Argument, Link
 from .reconnect import Reconnector
 from .wire import Wire
-
-_REFUSED: Final = ("NOAUTH", "WRONGPASS", "NOPERM")
 
 
 class LeanConnection:
@@ -62,7 +60,7 @@ class LeanConnection:
         :raises RedisCommandError: Redis 拒绝了命令
         """
         if self._wire is None:
-            raise RedisUnavailableError("not connected to Redis")
+            raise self._not_connected()
         return self._wire.send(args)
 
     def execute_many(self, commands: Sequence[Sequence[Argument]]) -> asyncio.Future[list[Any]]:
@@ -71,8 +69,11 @@ class LeanConnection:
         有回答是错误时，仍等全部到齐，然后抛出第一个错误。
         """
         if self._wire is None:
-            raise RedisUnavailableError("not connected to Redis")
+            raise self._not_connected()
         return self._wire.send_many(commands)
+
+    def _not_connected(self) -> RedisUnavailableError:
+        return RedisUnavailableError("not connected to Redis", cause=self._reconnector.cause)
 
     async def close(self) -> None:
         """关闭，不再重连；在途的命令得到 ``RedisUnavailableError``。可重复调用。"""
@@ -91,9 +92,7 @@ class LeanConnection:
                 raise RedisUnavailableError("the connection to Redis was lost")
         except MeetingPushError as error:
             wire.close()
-            if error.message.startswith(_REFUSED):
-                raise ConfigurationError(f"Redis refused the credentials: {error}") from None
-            raise
+            raise credentials_refused(error) or error from None
         except asyncio.CancelledError:
             wire.close()
             raise
@@ -102,4 +101,4 @@ class LeanConnection:
     def _on_lost(self, link: Link) -> None:
         if link is self._wire:
             self._wire = None
-            self._reconnector.lost()
+            self._reconnector.lost(link.cause)

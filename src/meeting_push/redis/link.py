@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any, Final, cast
 
 import hiredis
-from loguru import logger
 
 from ..errors import MeetingPushError, RedisUnavailableError
 from .replies import error_from_reply
@@ -40,6 +39,8 @@ class Link(asyncio.Protocol):
         self._silent = 0
         self._timer: asyncio.TimerHandle | None = None
         self.lost = False
+        #: 为什么断的，一个词；对方断的是 ``unreachable``。
+        self.cause = "unreachable"
 
     # ── 子类的部分 ───────────────────────────────────────────────────────────
 
@@ -75,7 +76,7 @@ class Link(asyncio.Protocol):
             return
         self._silent += 1
         if self._silent >= SILENT_TICKS:
-            self.abort("no reply")
+            self.abort("timeout")
             return
         self._timer = self._loop.call_later(self._tick_s, self._tick)
 
@@ -89,13 +90,13 @@ class Link(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self.fail(RedisUnavailableError("the connection to Redis was lost"))
+        self.fail(RedisUnavailableError("the connection to Redis was lost", cause=self.cause))
         self._on_lost(self)
 
-    def abort(self, reason: str) -> None:
-        """立刻断开，不等已写的发完。"""
+    def abort(self, cause: str) -> None:
+        """立刻断开，不等已写的发完；``cause`` 是一个词的原因，断开的人（``Reconnector``）会说。"""
         if self._transport is not None and not self._transport.is_closing():
-            logger.bind(reason=reason).warning("redis_connection_aborted")
+            self.cause = cause
             self._transport.abort()
 
     def close(self) -> None:

@@ -10,9 +10,17 @@ from typing import Final
 from loguru import logger
 
 from ..errors import MeetingPushError
+from ..repeated_warning import RepeatedWarning
 
 FIRST_BACKOFF_S: Final = 0.05
 MAX_BACKOFF_S: Final = 3.0
+#: 连上而没有在这么久之内又断，才算成功，退避从头计：只读的副本、满了的服务器让人连得上，
+#: 第一条命令就被赶走。
+STABLE_S: Final = 10.0
+
+# 一个进程有十来条连接，一断都断：合起来说，带着次数。
+_lost: Final = RepeatedWarning("redis_connection_lost")
+_back: Final = RepeatedWarning("redis_reconnected", level="INFO")
 
 
 class Reconnector:
@@ -26,7 +34,11 @@ class Reconnector:
         self._open_once = open_once
         self._task: asyncio.Task[None] | None = None
         self._started = False
+        self._opened_at = 0.0
+        self._backoff = FIRST_BACKOFF_S
         self.reconnects = 0
+        #: 没有连接时：最近一次为什么断、为什么连不上，一个词。
+        self.cause = "unreachable"
 
     async def start(self) -> None:
         """第一次连接。
@@ -34,12 +46,14 @@ class Reconnector:
         :raises MeetingPushError: ``open_once`` 的错误；此时不会在后台重试
         """
         await self._open_once()
+        self._opened_at = asyncio.get_running_loop().time()
         self._started = True
 
-    def lost(self) -> None:
+    def lost(self, cause: str) -> None:
         """连接断了；已在重连、没有启动时无害。"""
         if self._started and self._task is None:
-            logger.bind(connection=self._name).warning("redis_connection_lost")
+            self.cause = cause
+            _lost.say(connection=self._name, cause=cause)
             self._task = asyncio.create_task(self._reopen(), name=f"reconnect:{self._name}")
 
     async def stop(self) -> None:
@@ -51,19 +65,28 @@ class Reconnector:
             await asyncio.gather(task, return_exceptions=True)
 
     async def _reopen(self) -> None:
-        backoff = FIRST_BACKOFF_S
+        loop = asyncio.get_running_loop()
+        if loop.time() - self._opened_at >= STABLE_S:
+            self._backoff = FIRST_BACKOFF_S
+        else:
+            await self._pause()
         while not await self._opened():
-            # 从第一次起就抖动：Redis 一重启，所有进程同时断线（LESSONS 1）
-            await asyncio.sleep(random.uniform(0, backoff))  # noqa: S311 — 抖动不是密码学
-            backoff = min(backoff * 2, MAX_BACKOFF_S)
+            await self._pause()
+        self._opened_at = loop.time()
         self.reconnects += 1
         self._task = None
-        logger.bind(connection=self._name, reconnects=self.reconnects).info("redis_reconnected")
+        _back.say(connection=self._name, reconnects=self.reconnects)
+
+    async def _pause(self) -> None:
+        # 从第一次起就抖动：Redis 一重启，所有进程同时断线（LESSONS 1）
+        await asyncio.sleep(random.uniform(0, self._backoff))  # noqa: S311 — 抖动不是密码学
+        self._backoff = min(self._backoff * 2, MAX_BACKOFF_S)
 
     async def _opened(self) -> bool:
         try:
             await self._open_once()
         except MeetingPushError as error:
+            self.cause = error.cause
             logger.bind(connection=self._name, reason=error.message).debug("redis_reconnect_failed")
             return False
         except Exception as error:  # noqa: BLE001 — 重连循环一死，这个节点就永远聋了

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Final
 
 from ..contracts import ChannelHandler
-from ..errors import ConfigurationError, RedisCommandError, RedisUnavailableError
+from ..errors import MeetingPushError, RedisUnavailableError
 from .address import RedisAddress
-from .dial import dial, greeting
+from .dial import credentials_refused, dial, greeting
 from .feed import SUBSCRIBE, UNSUBSCRIBE, Feed
 from .keys import Keys
 from .link import Link
@@ -49,6 +49,11 @@ class Subscriber:
     def connected(self) -> bool:
         """已连上，且全部频道都已（重新）订阅。"""
         return self._feed is not None and (self._restored is None or self._restored.done())
+
+    @property
+    def cause(self) -> str:
+        """没有连上时：为什么，一个词。"""
+        return self._reconnector.cause
 
     @property
     def reconnects(self) -> int:
@@ -144,8 +149,8 @@ class Subscriber:
     async def _greet(self, feed: Feed) -> None:
         try:
             await feed.request(greeting(self._address, self._name))
-        except RedisCommandError as error:
-            raise ConfigurationError(f"Redis refused the connection: {error}") from None
+        except MeetingPushError as error:
+            raise credentials_refused(error) or error from None
 
     async def _restore(self, feed: Feed) -> None:
         wanted = list(self._wanted.items())
@@ -168,4 +173,4 @@ class Subscriber:
         for channel, future in self._wanted.items():
             if future.done():
                 self._wanted[channel] = self._restored
-        self._reconnector.lost()
+        self._reconnector.lost(link.cause)

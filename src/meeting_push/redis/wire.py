@@ -90,9 +90,9 @@ class Wire(Link):
                     else:
                         waiter.set_result(reply)
                 if isinstance(reply, DemotedError):
-                    self.abort("demoted")
+                    self.abort("readonly")
         except (hiredis.ProtocolError, IndexError):
-            self.abort("protocol error")
+            self.abort("protocol_error")
 
     def fail(self, error: MeetingPushError) -> None:
         pending, self._pending = self._pending, deque()

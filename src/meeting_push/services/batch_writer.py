@@ -73,7 +73,9 @@ class BatchWriter(Generic[Row]):
         try:
             await self._write(batch)
         except MeetingPushError as error:
-            self._deferred.say(code=error.code, **{self._rows_name: len(self._rows)})
+            self._deferred.say(
+                code=error.code, cause=error.cause, **{self._rows_name: len(self._rows)}
+            )
             await asyncio.sleep(RETRY_AFTER_S)
             return
         del self._rows[: len(batch)]

@@ -114,7 +114,9 @@ class BroadcastFeed:
             tails = await self._mailbox.tails([entry.message_id for entry in entries])
         except DatabaseUnavailableError as error:
             # 正文丢了又问不到记录：连接不等 SQL（LESSONS 1），下次连接再补
-            logger.bind(broadcasts=len(entries), code=error.code).warning("broadcasts_not_loaded")
+            logger.bind(broadcasts=len(entries), code=error.code, cause=error.cause).warning(
+                "broadcasts_not_loaded"
+            )
             return []
         return [
             broadcast_message(entry.broadcast_id, entry.previous, tails[entry.message_id])

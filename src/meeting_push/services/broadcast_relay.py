@@ -53,7 +53,7 @@ class BroadcastRelay:
             try:
                 await self.sweep()
             except MeetingPushError as error:
-                self._deferred.say(code=error.code)
+                self._deferred.say(code=error.code, cause=error.cause)
             await self._pause()
 
     async def _pause(self) -> None:

@@ -115,7 +115,7 @@ class ConsumerPool:
                 if turn % RETIRE_EVERY == 0:
                     await self._queue.statistics.retire_idle(RETIRE_IDLE_MS)
             except MeetingPushError as error:
-                self._not_adjusted.say(code=error.code)
+                self._not_adjusted.say(code=error.code, cause=error.cause)
             turn += 1
             await asyncio.sleep(ADJUST_EVERY_S)
 
@@ -125,5 +125,5 @@ class ConsumerPool:
                 while await self._queue.move_due():
                     pass
             except MeetingPushError as error:
-                self._not_moved.say(code=error.code)
+                self._not_moved.say(code=error.code, cause=error.cause)
             await asyncio.sleep(MOVE_EVERY_S)

@@ -98,7 +98,9 @@ class DeviceSeats:
         try:
             await self.flush()
         except MeetingPushError as error:
-            logger.bind(code=error.code, seats=len(self._released)).warning("seats_left_to_lease")
+            logger.bind(code=error.code, cause=error.cause, seats=len(self._released)).warning(
+                "seats_left_to_lease"
+            )
 
     async def run_renewal(self) -> None:
         """慢慢地续；``resync`` 之后立刻。"""

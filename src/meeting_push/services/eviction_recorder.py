@@ -39,7 +39,7 @@ class EvictionRecorder:
             try:
                 await self.sweep()
             except MeetingPushError as error:
-                self._deferred.say(code=error.code)
+                self._deferred.say(code=error.code, cause=error.cause)
             await asyncio.sleep(self._interval_s)
 
     async def sweep(self) -> None:

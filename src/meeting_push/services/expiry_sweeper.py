@@ -64,7 +64,7 @@ class ExpirySweeper:
                     await self.sweep()
                     await self._dead_letters.drop_expired()
             except MeetingPushError as error:
-                self._failed.say(code=error.code)
+                self._failed.say(code=error.code, cause=error.cause)
             await asyncio.sleep(self._interval_s)
 
     async def _my_turn(self) -> bool:

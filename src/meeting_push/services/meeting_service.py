@@ -141,7 +141,7 @@ class MeetingService:
         try:
             await self._bus.publish(meeting.meeting_id, [frame])
         except MeetingPushError as error:
-            logger.bind(code=error.code, meeting_id=meeting.meeting_id).warning(
+            logger.bind(code=error.code, cause=error.cause, meeting_id=meeting.meeting_id).warning(
                 "meeting_end_unannounced"
             )
 

@@ -174,7 +174,7 @@ class MessageConsumer:
         if not error.temporary:
             raise error
         self._failures += 1
-        self._waits.say(consumer=self.name, code=error.code)
+        self._waits.say(consumer=self.name, code=error.code, cause=error.cause)
         await asyncio.sleep(RETRY_AFTER_S)
 
     async def _handle(self, taken: Sequence[Taken]) -> None:
@@ -199,7 +199,7 @@ class MessageConsumer:
             await self._queue.hold(self.name, taken)
             self._alive_at = time.monotonic()
         except MeetingPushError as error:  # Redis 不在：也没有人能认领
-            logger.bind(consumer=self.name, code=error.code).debug("hold_failed")
+            logger.bind(consumer=self.name, code=error.code, cause=error.cause).debug("hold_failed")
 
     async def _one_by_one(self, taken: Sequence[Taken]) -> None:
         for item in taken:

@@ -223,7 +223,9 @@ class MessageService:
             )
             [delivered] = await self._mailbox.deliver([delivery])
         except MeetingPushError as error:
-            logger.bind(code=error.code, message_id=message.message_id).warning("realtime_deferred")
+            logger.bind(code=error.code, cause=error.cause, message_id=message.message_id).warning(
+                "realtime_deferred"
+            )
             return set()
         return {
             user_id for user_id, one in zip(recipients, delivered, strict=True) if one.receivers
@@ -340,7 +342,9 @@ class MessageService:
             try:
                 await self._publisher.publish_frame(user_id, frame)
             except MeetingPushError as error:
-                logger.bind(code=error.code, user_id=user_id).warning("read_sync_lost")
+                logger.bind(code=error.code, cause=error.cause, user_id=user_id).warning(
+                    "read_sync_lost"
+                )
                 break
         return unread
 

@@ -180,9 +180,9 @@ class OfflineMessageQueue:
             restored = await self._restore(missing)
         except UnavailableError as error:
             # 连接路径不依赖 SQL（LESSONS 1）：这次先不推它们，留在信箱里等下一次
-            logger.bind(user_id=user_id, bodies=len(missing), code=error.code).warning(
-                "message_bodies_not_restored"
-            )
+            logger.bind(
+                user_id=user_id, bodies=len(missing), code=error.code, cause=error.cause
+            ).warning("message_bodies_not_restored")
             return []
         known.update((message_id, priority) for message_id, _, priority, _ in restored)
         gone = [message_id for message_id in missing if known[message_id] is None]

@@ -130,7 +130,7 @@ class OnlineStatusService:
             await self._store.drop_lease()
             await self.reaper.reap(self._node.id)
         except MeetingPushError as error:
-            logger.bind(code=error.code).warning("presence_left_to_lease")
+            logger.bind(code=error.code, cause=error.cause).warning("presence_left_to_lease")
 
     # ── 写入 ────────────────────────────────────────────────────────────────
 

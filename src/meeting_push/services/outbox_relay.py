@@ -86,7 +86,7 @@ class OutboxRelay:
                 except MeetingPushError as error:
                     self._pending.clear()
                     self.hurry()
-                    self._not_enqueued.say(code=error.code, messages=len(batch))
+                    self._not_enqueued.say(code=error.code, cause=error.cause, messages=len(batch))
 
     async def run_mark(self) -> None:
         """成批记下已入队的。"""
@@ -96,7 +96,7 @@ class OutboxRelay:
             try:
                 await self.mark()
             except MeetingPushError as error:
-                self._not_marked.say(code=error.code)
+                self._not_marked.say(code=error.code, cause=error.cause)
 
     async def mark(self) -> None:
         """把已入队而未记下的都记进 SQL；失败时留着下次再记。"""
@@ -116,7 +116,7 @@ class OutboxRelay:
             try:
                 await self.sweep(grace_ms)
             except MeetingPushError as error:
-                self._not_swept.say(code=error.code)
+                self._not_swept.say(code=error.code, cause=error.cause)
                 await asyncio.sleep(RETRY_S)
             else:
                 grace_ms = 0 if await self._hurried() else self._grace_ms

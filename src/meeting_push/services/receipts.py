@@ -39,4 +39,4 @@ class Receipts:
             try:
                 await self._channel.publish_frame(receipt.to, frames.encode(frame))
             except MeetingPushError as error:
-                self._lost.say(code=error.code)
+                self._lost.say(code=error.code, cause=error.cause)

@@ -135,7 +135,7 @@ class Reconciler:
             except MeetingPushError as error:
                 if not error.temporary:
                     raise
-                self._deferred.say(code=error.code)
+                self._deferred.say(code=error.code, cause=error.cause)
             await asyncio.sleep(self._rules.interval_s)
 
     async def tick(self) -> None:

@@ -123,7 +123,9 @@ class Revocations:
         try:
             await self._publish(Revoke(revocation=revocation))
         except RedisUnavailableError as error:
-            log.bind(code=error.code).info("revocation_not_announced")  # 各节点自己会来取
+            log.bind(code=error.code, cause=error.cause).info(
+                "revocation_not_announced"
+            )  # 各节点自己会来取
 
     # ── 得知 ────────────────────────────────────────────────────────────────
 
@@ -153,7 +155,7 @@ class Revocations:
                 await self.refresh()
             except DatabaseUnavailableError as error:
                 if not stale:
-                    logger.bind(code=error.code).warning("revocations_stale")
+                    logger.bind(code=error.code, cause=error.cause).warning("revocations_stale")
                 stale = True
             else:
                 stale = False

@@ -14,7 +14,7 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from ..errors import ConfigurationError
-from .failures import converted_failures
+from .failures import LeftBehind, converted_failures
 from .migration import migrate, needs_migration
 from .sqlite_writer import PRAGMAS, SqliteWriter, Statement
 
@@ -171,7 +171,7 @@ def _postgresql_url(url: URL) -> URL:
 def _create_engine(url: URL, timeout_s: float) -> AsyncEngine:
     # hide_parameters：异常与日志里不得出现密码散列和消息正文。
     if url.get_backend_name() != "sqlite":
-        return create_async_engine(
+        engine = create_async_engine(
             url,
             hide_parameters=True,
             pool_size=_PG_CONNECTIONS,
@@ -181,6 +181,8 @@ def _create_engine(url: URL, timeout_s: float) -> AsyncEngine:
             pool_recycle=_PG_RECYCLE_S,
             connect_args={"timeout": timeout_s, "command_timeout": timeout_s},
         )
+        event.listen(engine.sync_engine, "handle_error", LeftBehind())
+        return engine
     engine = create_async_engine(
         url,
         hide_parameters=True,

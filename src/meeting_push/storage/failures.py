@@ -3,20 +3,57 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from ..errors import DatabaseUnavailableError, InvalidInputError, MeetingPushError
 
-# SQLite 主结果码：PERM BUSY LOCKED NOMEM READONLY INTERRUPT IOERR FULL CANTOPEN PROTOCOL。
-_SQLITE_UNAVAILABLE: Final = frozenset({3, 5, 6, 7, 8, 9, 10, 13, 14, 15})
-# SQLSTATE 的类：08 连接、28 登录被拒、3D 库不存在、40 死锁与串行化、53 资源不足、
-# 55 对象被占、57 管理员干预（重启、取消）、58 系统错误。
-_PG_UNAVAILABLE: Final = frozenset({"08", "28", "3D", "40", "53", "55", "57", "58"})
+#: SQLite 主结果码 → 原因。
+_SQLITE: Final = {
+    3: "noperm",  # PERM
+    5: "locked",  # BUSY
+    6: "locked",  # LOCKED
+    7: "out_of_memory",
+    8: "readonly",
+    9: "timeout",  # INTERRUPT
+    10: "io_error",
+    11: "corrupt",
+    13: "disk_full",
+    14: "cannot_open",
+    15: "locked",  # PROTOCOL：抢锁的次序出了岔子
+    23: "noperm",  # AUTH
+    26: "corrupt",  # NOTADB
+}
+#: SQLSTATE → 原因，按类（前两位）分，有更准的就按整个：类里新添的、别的版本特有的也在其中。
+_SQLSTATE: Final = {
+    "08": "unreachable",
+    "0A": "pooled",  # 缓存的计划失效：表结构刚变过，或池换了后面的连接
+    "25": "readonly",  # 25006；事务在别处被切断的也在这一类
+    "26": "pooled",  # 预备语句不见了：中间有按事务复用连接的池
+    "28": "noperm",
+    "3D": "no_database",
+    "3F": "no_schema",
+    "40": "conflict",  # 死锁、串行化
+    "42501": "noperm",
+    "42P05": "pooled",
+    "53": "out_of_resources",
+    "53100": "disk_full",
+    "53200": "out_of_memory",
+    "53300": "too_many_clients",
+    "54": "out_of_resources",
+    "55": "locked",
+    "57": "restarting",
+    "57014": "timeout",  # statement_timeout，或有人取消
+    "58": "io_error",
+    "F0": "io_error",
+    "XX": "corrupt",
+}
 _PG_BAD_DATA: Final = "22"  # 例如字符串里的 NUL，或超出 bigint 的整数
 
 
@@ -42,6 +79,25 @@ def converted_failures() -> Iterator[None]:
         raise converted from error
 
 
+class LeftBehind:
+    """引擎的 ``handle_error``：主库换了地方，旧连接还连着变成只读的那个；丢掉才找得到新的。
+
+    真是只读（没有新的主库）时重拨也没用，所以 ``AGAIN_S`` 之内只丢一次。
+    """
+
+    AGAIN_S: Final = 1.0
+
+    def __init__(self) -> None:
+        self._dropped_at = float("-inf")
+
+    def __call__(self, context: ExceptionContext) -> None:
+        sqlstate = getattr(context.original_exception, "sqlstate", None)
+        now = time.monotonic()
+        if sqlstate == "25006" and now - self._dropped_at >= self.AGAIN_S:
+            self._dropped_at = now
+            context.is_disconnect = True
+
+
 def _convert(error: Exception) -> MeetingPushError | None:
     if isinstance(error, (UnicodeEncodeError, OverflowError)):
         return _bad_data()
@@ -49,20 +105,36 @@ def _convert(error: Exception) -> MeetingPushError | None:
         return _convert_refusal(error)
     if isinstance(error, DBAPIError) and not error.connection_invalidated:
         return _convert_refusal(error.orig)
-    return DatabaseUnavailableError(f"the database is unavailable: {type(error).__name__}")
+    return DatabaseUnavailableError(
+        f"the database is unavailable: {type(error).__name__}", cause=_away(error)
+    )
+
+
+def _away(error: Exception) -> str:
+    """连接没有了，或还没有：等不到，还是连不上；连上时被拒的，有它自己的说法。"""
+    refusal = _refusal(getattr(error, "orig", None)) or _refusal(error)
+    if refusal is not None:
+        return refusal
+    return "timeout" if isinstance(error, (TimeoutError, PoolTimeoutError)) else "unreachable"
 
 
 def _convert_refusal(cause: BaseException | None) -> MeetingPushError | None:
     """连接还在，数据库（或驱动）拒绝了这一句。"""
     if _is_bad_data(cause):
         return _bad_data()
-    sqlite_code = getattr(cause, "sqlite_errorcode", 0) & 0xFF
+    refusal = _refusal(cause)
+    if refusal is None:
+        return None
+    code = getattr(cause, "sqlstate", None) or getattr(cause, "sqlite_errorname", "")
+    return DatabaseUnavailableError(f"the database refuses: {refusal} ({code})", cause=refusal)
+
+
+def _refusal(cause: object) -> str | None:
+    """数据库说的原因；不是“现在不行”的（程序错误）None。"""
     sqlstate = getattr(cause, "sqlstate", None) or ""
-    if sqlite_code in _SQLITE_UNAVAILABLE or sqlstate[:2] in _PG_UNAVAILABLE:
-        return DatabaseUnavailableError(
-            f"the database refused for now: {sqlstate or f'sqlite {sqlite_code}'}"
-        )
-    return None
+    if sqlstate:
+        return _SQLSTATE.get(sqlstate) or _SQLSTATE.get(sqlstate[:2])
+    return _SQLITE.get(getattr(cause, "sqlite_errorcode", 0) & 0xFF)
 
 
 def _is_bad_data(cause: BaseException | None) -> bool:

@@ -226,7 +226,9 @@ class MeetingHub:
             await self._bus.leave(meeting_id, member)
         except UnavailableError as error:
             # 到期会清掉它，只是晚些
-            logger.bind(code=error.code, meeting_id=meeting_id).debug("meeting_leave_deferred")
+            logger.bind(code=error.code, cause=error.cause, meeting_id=meeting_id).debug(
+                "meeting_leave_deferred"
+            )
 
     def _on_unpublished(self, meeting_id: str, seq: int) -> None:
         room = self._rooms.find(meeting_id)

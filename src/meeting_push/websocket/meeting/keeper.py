@@ -43,7 +43,7 @@ class Keeper:
             try:
                 await self._keep(restate=was_deaf)
             except MeetingPushError as error:
-                logger.bind(code=error.code).warning("meeting_keeping_failed")
+                logger.bind(code=error.code, cause=error.cause).warning("meeting_keeping_failed")
                 if was_deaf:
                     self._deaf.set()
                     await asyncio.sleep(self._refresh_s)

@@ -105,5 +105,7 @@ class Scribes:
         try:
             await self._bus.publish(meeting_id, frames)
         except MeetingPushError as error:
-            logger.bind(code=error.code, meeting_id=meeting_id).warning("segments_unpublished")
+            logger.bind(code=error.code, cause=error.cause, meeting_id=meeting_id).warning(
+                "segments_unpublished"
+            )
             self._on_unpublished(meeting_id, segments[-1].seq)
