@@ -361,6 +361,18 @@ async def test_another_epoch_or_a_seq_from_the_future_is_a_resync(
     assert [entry.seq for entry in view.entries] == [1]
 
 
+async def test_a_seq_that_went_back_is_a_new_epoch_for_every_device(post: Post) -> None:
+    """E1：推过的号 Redis 不记得了，会再用一遍；从此谁的旧位置都不算，新的不会被当成重复。"""
+    await post.deliver(make_message())
+    epoch = (await post.queue.open(USER)).epoch
+    claimed = await post.queue.open(USER, ResumePoint(epoch, 2))
+    assert (claimed.epoch, claimed.resync_reason) == (epoch, "epoch_changed")
+    proven = await post.queue.open(USER, ResumePoint(epoch, 2, proven=True))
+    assert proven.epoch != epoch
+    assert proven.resync_reason == "epoch_changed"
+    assert (await post.queue.open(USER, ResumePoint(epoch, 1))).resync_reason == "epoch_changed"
+
+
 async def test_a_log_that_does_not_reach_back_is_too_far_behind(redis: RedisService) -> None:
     post = Post(redis, message_log_max_entries=8)
     messages = [make_message() for _ in range(16)]

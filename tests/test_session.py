@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from meeting_push.model import Ack, MailboxEntry, MailboxView, Principal
+from meeting_push.model import Ack, MailboxEntry, MailboxView, Principal, ResumePoint
 from meeting_push.protocol import commands
 from meeting_push.protocol.codes import CloseCode
 from meeting_push.protocol.envelope import frame_key
@@ -195,6 +195,44 @@ def test_a_new_epoch_starts_the_books_again() -> None:
     flush(session, 1)
     session.finish(again, NOW)
     assert acked_seqs(receive(session, type="ack", upto=5)) == [1]
+
+
+def test_a_reread_starts_after_what_was_pushed() -> None:
+    """E1：从这里之后读日志。"""
+    session = live(seq=4)
+    push(session, message(5))
+    assert session.position() == ResumePoint("e", 5, proven=True)
+
+
+def test_while_the_first_flush_lasts_a_reread_starts_where_it_was_read() -> None:
+    session = flushing(view(1, 2, seq=7))
+    flush(session, 2)
+    assert session.position() == ResumePoint("e", 7, proven=True)
+
+
+def test_a_reread_that_the_log_can_not_serve_is_told_once() -> None:
+    """E1：太久远的以 ``resync`` 说出来。"""
+    session = live()
+    session.hold()
+    behind = MailboxView("e", 9, (), resync_reason="too_far_behind")
+    (resync,) = session.reread(behind)
+    assert msgspec.json.decode(resync) == {
+        "type": "resync",
+        "reason": "too_far_behind",
+        "epoch": "e",
+        "seq": 9,
+    }
+    assert session.position().last_seq == 9
+
+
+def test_what_was_held_of_an_old_epoch_is_not_pushed_in_the_new_one() -> None:
+    session = live()
+    assert push(session, message(5)) is Pushed.HOLE
+    again = view(1, epoch="e2")
+    session.reread(again)
+    assert session.missed  # 也许是新 epoch 的：再读一次
+    flush(session, 1)
+    assert session.finish(again, NOW) == []
 
 
 # ── 确认 ────────────────────────────────────────────────────────────────────

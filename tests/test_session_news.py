@@ -46,6 +46,17 @@ def test_a_live_broadcast_is_sent_once() -> None:
     ]
 
 
+def test_before_its_reread_a_live_broadcast_does_not_overtake_the_missed_ones() -> None:
+    """E1：目录已重读而这条连接还没轮到；推了新的，漏掉的就再也不会补。"""
+    session = live(upto=10)
+    session.news.fall_behind()
+    assert session.push(b"x", 13, NOW) is not Pushed.SEND
+    missed = tuple(BroadcastEntry(n, n - 1, "m" * 26, 0, NOW + 1) for n in (11, 12, 13))
+    session.news.read(BroadcastView(missed, 13))
+    assert session.news.take() == missed
+    assert session.push(b"y", 14, NOW) is Pushed.SEND
+
+
 def test_a_broadcast_leaves_the_seq_ledger_alone() -> None:
     session = live()
     session.push(b"x", 1_800_000_000_000, NOW)

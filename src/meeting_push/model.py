@@ -132,10 +132,14 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class ResumePoint:
-    """一台设备声称的位置：在 ``epoch`` 里，seq ≤ ``last_seq`` 的都已应用。"""
+    """一台设备的位置：在 ``epoch`` 里，seq ≤ ``last_seq`` 的都已应用。
+
+    ``proven``：不是它声称的，是我们自己推到了那里；seq 若比它小，就是 Redis 丢了数据。
+    """
 
     epoch: str
     last_seq: int
+    proven: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -141,10 +141,27 @@ class FlushBehaviour(EdgeHarness):
             }
             assert numbers(await client.read_messages(1)) == [2]
 
+    async def test_what_another_device_acked_meanwhile_still_comes(self) -> None:
+        """E1：漏收期间别的设备确认了的已不在信箱，重读要从自己的位置读日志。"""
+        async with self.world() as world, world.live(1) as client:
+            world.mailbox.put(1, 1)
+            world.mailbox.kept.clear()
+            await world.manager.reread_all()
+            assert numbers(await client.read_messages(1)) == [1]
+
+    async def test_a_hole_is_filled_from_the_log(self) -> None:
+        """E1：断号的那些也许已被别的设备确认。"""
+        async with self.world() as world, world.live(1) as client:
+            world.mailbox.put(1, 1)
+            world.mailbox.kept.clear()
+            world.bus.deliver(1, 2)
+            assert numbers(await client.read_messages(2)) == [1, 2]
+
     async def test_the_resume_point_is_handed_to_the_mailbox(self) -> None:
         async with self.world() as world:
             for number in (1, 2, 3):
                 world.mailbox.put(1, number)
+            world.mailbox.kept.clear()  # 别的设备都确认了
             async with world.live(1, f"?epoch={EPOCH}&last_seq=2") as client:
                 assert client.welcome["resumed"] is True
                 assert numbers(await client.read_messages(1)) == [3]

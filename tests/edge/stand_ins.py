@@ -88,6 +88,8 @@ class Mailbox:
         self.epoch = EPOCH
         self.seqs: defaultdict[int, int] = defaultdict(int)
         self.kept: defaultdict[int, dict[int, tuple[MailboxEntry, bytes]]] = defaultdict(dict)
+        #: 连同确认过的。
+        self.log: defaultdict[int, dict[int, tuple[MailboxEntry, bytes]]] = defaultdict(dict)
         self.resumes: list[ResumePoint | None] = []
         self.available = True
         self.opened = asyncio.Event()
@@ -103,7 +105,7 @@ class Mailbox:
         seq = self.seqs[user_id]
         frame = new_message(seq, 0, tail(number, content, priority))
         entry = MailboxEntry(seq, message_id(number), priority)
-        self.kept[user_id][seq] = (entry, frame)
+        self.kept[user_id][seq] = self.log[user_id][seq] = (entry, frame)
         return frame
 
     async def open(self, user_id: int, resume: ResumePoint | None = None) -> MailboxView:
@@ -111,12 +113,18 @@ class Mailbox:
             raise RedisUnavailableError("down")
         await self._take_time("open")
         self.resumes.append(resume)
-        entries = [entry for entry, _ in self.kept[user_id].values()]
-        if resume is not None:
-            entries = [entry for entry in entries if entry.seq > resume.last_seq]
+        resumed = resume is not None and resume.epoch == self.epoch
+        log = self.log[user_id] if resumed else {}
+        after = resume.last_seq if resume is not None else 0
+        seqs = {*self.kept[user_id], *(seq for seq in log if seq > after)}
+        entries = [self.log[user_id][seq][0] for seq in seqs]
         entries.sort(key=lambda entry: (-entry.priority, entry.seq))
         view = MailboxView(
-            self.epoch, self.seqs[user_id], tuple(entries), resumed=resume is not None
+            self.epoch,
+            self.seqs[user_id],
+            tuple(entries),
+            resumed=resumed,
+            resync_reason=None if resumed or resume is None else "epoch_changed",
         )
         self.opened.set()
         await self.gate.wait()
@@ -124,7 +132,7 @@ class Mailbox:
 
     async def load(self, entries: Sequence[MailboxEntry]) -> list[bytes]:
         await self._take_time("load")
-        everything = {entry: frame for kept in self.kept.values() for entry, frame in kept.values()}
+        everything = {entry: frame for log in self.log.values() for entry, frame in log.values()}
         return [everything[entry] for entry in entries if entry in everything]
 
     async def _take_time(self, what: str) -> None:

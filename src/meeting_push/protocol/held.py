@@ -25,6 +25,13 @@ class HeldFrames:
         self._size = size
         return True
 
+    def forget_seqs(self) -> bool:
+        """丢下有 seq 的；有则 True。"""
+        kept = [held for held in self._frames if not isinstance(held[2], tuple)]
+        forgot = len(kept) < len(self._frames)
+        self._frames, self._size = kept, sum(len(frame) for _, frame, _ in kept)
+        return forgot
+
     def take(self) -> list[_Held]:
         """取走全部，seq 升序；同序者保持到来的次序。"""
         frames, self._frames, self._size = self._frames, [], 0

@@ -16,7 +16,7 @@ from enum import Enum
 from typing import Final
 
 from ..errors import BadFrameError
-from ..model import Ack, MailboxEntry, MailboxView, Principal
+from ..model import Ack, MailboxEntry, MailboxView, Principal, ResumePoint
 from .codes import CloseCode
 from .commands import (
     Acked,
@@ -125,7 +125,7 @@ class Session:
         self.missed = False
         self._limits = limits
         self._sent = SentSeqs()
-        #: 到它为止的洞都宣告过了：补发途中会读几次信箱，一个洞只说一次。
+        #: 读到过哪里：到它为止的都已推、在推，或已宣告；一个洞只说一次。
         self._told = 0
         self.unacked = Unacked(limits)
         self._held: HeldFrames | None = None
@@ -160,16 +160,25 @@ class Session:
         )
         return [encode(frame), *self._resync(view.resync_reason), *self._gaps(view)]
 
+    def position(self) -> ResumePoint:
+        """重读从这里之后算起：别的设备期间确认了的，不在信箱里，这条连接也该有（DLV-5）。"""
+        return ResumePoint(self.epoch, max(self._sent.floor, self._told), proven=True)
+
     def reread(self, view: MailboxView) -> list[bytes]:
-        """补发途中又读了一次信箱；epoch 变了（Redis 丢过数据）就从头记账并告知。"""
+        """从 ``position()`` 又读了一次；日志够不着了、epoch 变了（Redis 丢过数据）就告知。"""
         self._require(Phase.FLUSHING)
-        changed = view.epoch != self.epoch
-        self.newest = view.seq if changed else max(self.newest, view.seq)
-        if not changed:
-            return self._gaps(view)
-        self.epoch = view.epoch
+        if view.epoch != self.epoch:
+            return self._start_over(view)
+        self.newest = max(self.newest, view.seq)
+        return [*self._resync(view.resync_reason), *self._gaps(view)]
+
+    def _start_over(self, view: MailboxView) -> list[bytes]:
+        """旧 epoch 的 seq 都不算了：不可再用于 upto（按 id 的确认走核实），暂存着的也是。"""
+        self.epoch, self.newest = view.epoch, view.seq
         self._sent, self._told = SentSeqs(), view.seq
-        self.unacked.clear()  # 旧 epoch 的 seq 不可再用于 upto；按 id 的确认走核实
+        self.unacked.clear()
+        if self._held is not None and self._held.forget_seqs():
+            self.missed = True  # 其中也许有新的
         return self._resync("epoch_changed")
 
     def _gaps(self, view: MailboxView) -> list[bytes]:

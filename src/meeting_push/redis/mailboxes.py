@@ -129,6 +129,7 @@ class Mailboxes:
             (
                 *(self._fresh_epoch(), self._limits.seq_ttl_ms),
                 *((resume.epoch, resume.last_seq) if resume is not None else ("", 0)),
+                int(resume is not None and resume.proven),
             ),
         )
         return OpenedMailbox(

@@ -119,6 +119,11 @@ class UserConnection:
         self._drained: asyncio.Future[None] | None = None
         self._early: list[bytes] | None = None
 
+    def let_go(self) -> None:
+        """此刻的任务做完了：不留着它的 300 字节。"""
+        if self.task is asyncio.current_task():
+            self.task = None
+
     def info(self) -> ConnectionInfo:
         return ConnectionInfo(
             connection_id=self.connection_id,

@@ -32,10 +32,10 @@ from ..protocol.commands import Command
 from ..protocol.envelope import frame_key
 from ..protocol.frames import ServerFrame, encode
 from ..protocol.limits import Limits
-from ..protocol.session import Phase
 from ..redis.keys import Keys
 from .admission import Admission
 from .authenticator import Authenticator, close_code_for
+from .catch_up import CatchUp
 from .connection import Driver, UserConnection
 from .departure import send_off
 from .fanout import Fanout
@@ -47,9 +47,6 @@ from .registry import Registry
 from .requests import ClientRequests, Sinks
 from .statistics import EdgeCounters, EdgeStatistics
 from .tasks import Tasks
-
-#: 重读信箱时同时进行的用户数：Redis 刚回来，不要一拥而上。
-REREAD_CONCURRENCY = 32
 
 
 class ConnectionManager:
@@ -96,6 +93,7 @@ class ConnectionManager:
         self._broadcast_channel = keys.broadcast_channel.encode()
         self._broadcasts = broadcasts
         self._opener = Opener(channels, mailbox, self.counters, clock, broadcasts)
+        self._catch_up = CatchUp(self._opener, self._registry, self._tasks, self._give_up)
         self._fanout = Fanout(self._registry, clock)
         self.heartbeat = HeartbeatSweep(limits, clock, self.on_command)
         self._requests = ClientRequests(
@@ -153,7 +151,7 @@ class ConnectionManager:
             connection.session.authenticated(principal)
             self.heartbeat.schedule(connection)
             await self.connect_user(connection.user_id, connection)
-            _let_go(connection)
+            connection.let_go()
 
     async def connect_user(self, user_id: int, websocket: UserConnection) -> None:
         """登记一条已认证的连接并把它开始起来；返回时已是实时，或已关闭。
@@ -266,40 +264,16 @@ class ConnectionManager:
     # ── 重读 ──────────────────────────────────────────────────────────────
 
     async def reread_all(self) -> None:
-        """频道断过又订上之后：给每条连接补上期间漏掉的（CON-3、CON-4）。限速。"""
-        connections = iter(self._registry)
+        """频道断过又订上之后：给每条连接补上期间漏掉的（CON-3、CON-4）。限速。
 
-        async def worker() -> None:
-            for connection in connections:
-                await self._reread(connection)
-
-        async with asyncio.TaskGroup() as group:
-            for _ in range(REREAD_CONCURRENCY):
-                group.create_task(worker())
+        须紧接着广播目录的 ``refresh``，中间不让出：否则新来的广播会越过漏掉的。
+        """
+        await self._catch_up.everybody()
 
     async def reread(self, user_id: int) -> None:
         """同上，一个用户。"""
         for connection in self.get_user_connections(user_id):
-            await self._reread(connection)
-
-    async def _reread(self, connection: UserConnection) -> None:
-        phase = connection.session.phase
-        if phase is Phase.LIVE:
-            connection.session.hold()
-            await asyncio.wait([self._catch_up(connection)])
-        else:
-            connection.session.missed = True  # 正在补发的那个任务会再读一次
-
-    def _catch_up(self, connection: UserConnection) -> asyncio.Task[None]:
-        async def catch_up() -> None:
-            try:
-                await self._opener.catch_up(connection)
-            except Exception as error:  # noqa: BLE001 — 同 connect_user
-                self._give_up(connection, error)
-            _let_go(connection)
-
-        task = connection.task = self._tasks.spawn(catch_up(), "ws_catch_up")
-        return task
+            await self._catch_up.one(connection)
 
     # ── ConnectionHost ────────────────────────────────────────────────────
 
@@ -307,7 +281,7 @@ class ConnectionManager:
         self._requests.handle(connection, command)
 
     def on_hole(self, connection: UserConnection) -> None:
-        self._catch_up(connection)
+        self._catch_up.start(connection)
 
     def on_blocked(self, connection: UserConnection) -> None:
         self.heartbeat.attend(connection)
@@ -393,12 +367,6 @@ class ConnectionManager:
             drops=dict(counters.drops),
             closes=dict(counters.closes),
         )
-
-
-def _let_go(connection: UserConnection) -> None:
-    """此刻的任务做完了：不留着它的 300 字节。"""
-    if connection.task is asyncio.current_task():
-        connection.task = None
 
 
 def _encode(message: Mapping[str, object] | ServerFrame) -> bytes:

@@ -55,22 +55,26 @@ class Opener:
             return await self._read(connection, connection.device.resume)
 
     async def catch_up(self, connection: UserConnection) -> None:
-        """重读信箱，补上这条连接没收到过的；会话须已在 FLUSHING。"""
+        """补上这条连接没收到过的；会话须已在 FLUSHING。"""
         self._counters.rereads += 1
-        view = await self._read(connection)
-        connection.send_all(connection.session.reread(view))
-        await self.flush(connection, view)
+        await self.flush(connection, await self._read_again(connection))
 
     async def flush(self, connection: UserConnection, view: MailboxView) -> None:
         """推完 ``view`` 里没推过的，转入 LIVE；途中漏了什么就再读一遍。"""
         session = connection.session
         await self._push_unsent(connection, view)
         while session.missed and session.phase is Phase.FLUSHING:
-            view = await self._read(connection)
-            connection.send_all(session.reread(view))
+            view = await self._read_again(connection)
             await self._push_unsent(connection, view)
         if session.phase is Phase.FLUSHING:
             connection.send_all(session.finish(view, self._clock()))
+
+    async def _read_again(self, connection: UserConnection) -> MailboxView:
+        """从它自己的位置读起，同续传：只读信箱，别的设备期间确认了的就再也不来（LESSONS 31）。"""
+        session = connection.session
+        view = await self._read(connection, session.position())
+        connection.send_all(session.reread(view))
+        return view
 
     async def _push_unsent(self, connection: UserConnection, view: MailboxView) -> None:
         entries = connection.session.unsent(view.entries)
@@ -114,9 +118,7 @@ class Opener:
         else:
             session.news.read(broadcasts.after(session.news.upto))
 
-    async def _read(
-        self, connection: UserConnection, resume: ResumePoint | None = None
-    ) -> MailboxView:
+    async def _read(self, connection: UserConnection, resume: ResumePoint | None) -> MailboxView:
         async def read() -> MailboxView:
             await self.subscriptions.ensure(connection.user_id)
             connection.session.missed = False  # 此前漏的都会在这次读取里

@@ -3,6 +3,7 @@
 -- seq 接着走，于是每台设备都得到 resync，没有人把新消息误当成应用过的。
 -- KEYS[1] user_seq   KEYS[2] offline_messages   KEYS[3] message_log   KEYS[4] expired_messages
 -- ARGV[1] 新 epoch   ARGV[2] seq 的 TTL(ms)   ARGV[3] 设备的 epoch（'' = 没有位置）   ARGV[4] last_seq
+-- ARGV[5] 1 = 那是我们自己推到的，不是设备说的
 -- 返回 {epoch, seq, 结论, 信箱 {id, seq, ...}, 日志中 last_seq 之后的 {id, seq, ...}, 挤出的, 过期的}
 -- 挤出的见 deliver.lua：{evicted_from, evicted_to, evicted, evicted_at}，没有则全是 nil
 -- 过期的见 expire.lua：{id, seq, ...}；续传的设备不看它们，日志里有
@@ -30,6 +31,11 @@ if ARGV[3] == '' then
   return without_position('')
 end
 local behind = seq - tonumber(ARGV[4])
+if ARGV[3] == epoch and behind < 0 and ARGV[5] == '1' then
+  -- 推过的号这里还没有发出：Redis 退回了旧的数据，会再用一遍。换 epoch，没有人把新的当成推过的
+  epoch = ARGV[1]
+  call('HSET', KEYS[1], 'epoch', epoch)
+end
 if ARGV[3] ~= epoch or behind < 0 then
   return without_position('epoch_changed')
 end
