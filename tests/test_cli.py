@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import jwt
@@ -15,12 +15,14 @@ import pytest
 from tests.support.server_process import TEST_JWT_SECRET, ServerProcess
 
 
-def meeting_push(*arguments: str, cwd: Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    env = {k: v for k, v in os.environ.items() if not k.startswith("MEETING_PUSH_")}
+def meeting_push(
+    *arguments: str, cwd: Path, stdin: str = "", env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("MEETING_PUSH_")}
     return subprocess.run(
         [sys.executable, "-m", "meeting_push", *arguments],
         cwd=cwd,
-        env=env | {"MEETING_PUSH_JWT_SECRET": TEST_JWT_SECRET},
+        env=inherited | {"MEETING_PUSH_JWT_SECRET": TEST_JWT_SECRET, **(env or {})},
         input=stdin,
         capture_output=True,
         text=True,

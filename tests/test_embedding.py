@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import socket
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import httpx
 import jwt
 import pytest
-import uvicorn
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from fastapi import FastAPI
 
 from meeting_push import MeetingPush, load_settings
+from tests.support.embedded import hosted
 from tests.support.eventually import eventually
 from tests.support.people import Person, api_of, delivery, device, send
 
@@ -38,12 +35,6 @@ def employee(user_id: int, name: str) -> Person:
     return Person(user_id, name, jwt.encode(claims, KEY, algorithm="ES256"))
 
 
-class _Server(uvicorn.Server):
-    @contextlib.contextmanager
-    def capture_signals(self):  # type: ignore[no-untyped-def]  # 测试进程的信号归 pytest
-        yield
-
-
 @pytest.fixture
 async def address(tmp_path: Path) -> AsyncIterator[str]:
     push = MeetingPush(
@@ -63,16 +54,8 @@ async def address(tmp_path: Path) -> AsyncIterator[str]:
     async def shop() -> str:
         return "open"
 
-    app.include_router(push.router)
-    sock = socket.create_server(("127.0.0.1", 0))
-    server = _Server(uvicorn.Config(app, log_config=None, ws="websockets-sansio"))
-    task = asyncio.create_task(server.serve(sockets=[sock]))
-    while not server.started:
-        await asyncio.sleep(0.01)
-        assert not task.done(), task
-    yield f"127.0.0.1:{sock.getsockname()[1]}"
-    server.should_exit = True
-    await task
+    async with hosted(push, app) as where:
+        yield where
 
 
 async def test_the_main_job_runs_inside_another_application(address: str) -> None:

@@ -43,7 +43,7 @@ from .node_identity import NodeIdentity
 from .router.body_limit import BodyLimit
 from .router.errors import install_error_handlers
 from .router.ops import ops_endpoint
-from .settings import Settings
+from .settings import Identity, Settings
 from .supervision import Supervisor
 from .version import __version__
 
@@ -57,17 +57,21 @@ class MeetingPush:
         app = FastAPI(lifespan=push.lifespan)
         app.include_router(push.router)
 
-    ``directory`` 是应用自己的用户表，``verifier`` 是应用自己的令牌；不给就用我们的。
+    人归应用：没有注册、登录、刷新的路由，我们不发 id 也不发令牌。``verifier`` 验证应用自己的令牌，
+    不给就按 ``jwt_*`` 的钥匙验证；``directory`` 是应用的用户表，不给则发给谁谁就存在。要用我们的
+    账号，明说 ``identity="accounts"``。
     """
 
     def __init__(
         self,
         settings: Settings,
         *,
+        identity: Identity | None = None,
         directory: UserDirectory | None = None,
         verifier: TokenVerifier | None = None,
     ) -> None:
-        self.settings = settings
+        owner = identity or settings.identity or "application"
+        settings = self.settings = settings.model_copy(update={"identity": owner})
         self._node = NodeIdentity()
         self._stack = contextlib.AsyncExitStack()
         self._supervisor = Supervisor()

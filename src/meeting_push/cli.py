@@ -151,6 +151,7 @@ def user_create(
     if role not in (USER_ROLE, ADMIN_ROLE):
         raise ConfigurationError(f"--role must be {USER_ROLE} or {ADMIN_ROLE}")
     settings = load_settings(database_url=database_url, data_dir=data_dir)
+    _require_accounts(settings)
     password = getpass.getpass() if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
 
     async def run() -> None:
@@ -166,6 +167,7 @@ def user_create(
 def user_list(database_url: DatabaseUrl = None, data_dir: DataDir = None) -> None:
     """List accounts."""
     settings = load_settings(database_url=database_url, data_dir=data_dir)
+    _require_accounts(settings)
 
     async def run() -> None:
         table = Table("id", "username", "role")
@@ -214,7 +216,15 @@ def _user_ids(text: str) -> list[int]:
         raise InvalidInputError("--to: user ids separated by commas, such as 1,2") from None
 
 
+def _require_accounts(settings: Settings) -> None:
+    if not settings.owns_accounts:
+        raise ConfigurationError(
+            "identity=application: people and tokens are the application's, none are made here"
+        )
+
+
 def _tokens(settings: Settings) -> AccessTokens:
+    _require_accounts(settings)
     return AccessTokens(settings, signing_secret(settings))
 
 

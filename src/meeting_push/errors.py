@@ -192,6 +192,18 @@ class RedisCommandError(MeetingPushError):
     code = "redis_command_failed"
 
 
+class VerifierUnavailableError(UnavailableError):
+    """应用自己的令牌验证出了别的错：令牌好坏不知道（4007）。"""
+
+    code = "verifier_unavailable"
+
+
+class DirectoryUnavailableError(UnavailableError):
+    """应用自己的名册出了错：不知道谁存在，什么都没有保存。"""
+
+    code = "directory_unavailable"
+
+
 class DatabaseUnavailableError(UnavailableError):
     """SQL 数据库断开或超时。"""
 

@@ -24,7 +24,7 @@ from .launcher import dying_with_us
 from .logs import configure_logging
 from .redis.embedded import EmbeddedRedis
 from .router.patient_http import patient_http
-from .settings import Role, Settings
+from .settings import Identity, Role, Settings
 from .websocket.native import native_edge, serve_native
 from .websocket.uvicorn_socket import BoundedWebSocket
 
@@ -70,10 +70,13 @@ def listen(settings: Settings) -> socket.socket:
 async def run_process(settings: Settings) -> None:
     """一个进程的一生；收到 SIGTERM/SIGINT 后有次序地停下，第二次立即退出。"""
     configure_logging(settings)
+    if not settings.reuse_port:  # --workers 的子进程不必再说
+        _warn_of_any_audience(settings)
     stop = _stop_event()
     async with contextlib.AsyncExitStack() as stack:
         sock = stack.enter_context(contextlib.closing(listen(settings)))
-        push = MeetingPush(settings)
+        owner: Identity = "accounts" if settings.owns_accounts else "application"
+        push = MeetingPush(settings, identity=owner)
         await push.start()
         stack.push_async_callback(push.stop)
         await stack.enter_async_context(_front(push, settings, sock))
@@ -84,6 +87,12 @@ async def run_process(settings: Settings) -> None:
         await stop.wait()
         logger.bind(node=push.node_id).info("draining")
         await push.drain()
+
+
+def _warn_of_any_audience(settings: Settings) -> None:
+    """别处签发的令牌没有限定受众：同一个签发者给别的服务的也会被接受。"""
+    if not settings.owns_accounts and settings.audience is None:
+        logger.bind(setting="MEETING_PUSH_JWT_AUDIENCE").warning("tokens_for_any_service_accepted")
 
 
 @contextlib.asynccontextmanager
@@ -158,6 +167,7 @@ def _stop_event() -> asyncio.Event:
 async def run_workers(settings: Settings) -> None:
     """父进程：带着内嵌 Redis，看着 N 个子进程；子进程死了就重启。"""
     configure_logging(settings)
+    _warn_of_any_audience(settings)
     stop = _stop_event()
     async with contextlib.AsyncExitStack() as stack:
         # 占住端口再分给子进程：端口 0 也只选一次；父进程自己不接连接

@@ -18,6 +18,10 @@ PositiveSeconds = Annotated[float, Field(gt=0)]
 #: 设备满了怎么办：拒绝新来的（4006）· 送走最早的（4505）· 拒绝，但同一个 ``device_id`` 总是新的顶掉
 #: 旧的（4505）。
 DevicePolicy = Literal["reject", "evict_oldest", "replace_same_device"]
+#: 人归谁：我们的账号，还是内嵌的应用（或签发令牌的那一方）。
+Identity = Literal["accounts", "application"]
+#: 我们自己签发的令牌是给谁的。
+ACCOUNTS_AUDIENCE: Final = "meeting-push"
 TokenSource = Literal["header", "subprotocol", "ticket", "query"]
 #: WebSocket 的令牌可以从哪里来；先找到者胜，就按这个次序。
 TOKEN_SOURCES: Final[tuple[TokenSource, ...]] = ("header", "subprotocol", "ticket", "query")
@@ -67,12 +71,13 @@ class Settings(BaseSettings):
     max_request_bytes: Annotated[int, Field(ge=1024)] = 8 * 1024 * 1024
 
     # 认证
+    identity: Identity | None = None  # None → serve：给了公钥或 JWKS 即 application，否则 accounts
     jwt_secret: SecretStr | None = None  # None → data_dir 里生成一个并说明
     jwt_previous_secrets: tuple[SecretStr, ...] = ()  # 换密钥时旧的放这里：只验证，不签发
     jwt_algorithms: tuple[str, ...] = ("HS256",)
     jwt_public_key: str | None = None  # PEM；RS/ES/EdDSA 用
     jwt_jwks_url: str | None = None
-    jwt_audience: str = "meeting-push"
+    jwt_audience: str | None = None  # None → accounts：meeting-push；application：不看
     jwt_issuer: str | None = None
     jwt_leeway_s: Annotated[int, Field(ge=0, le=300)] = 10
     jwt_claim_user_id: str = "sub"
@@ -182,6 +187,18 @@ class Settings(BaseSettings):
     # 观察
     stats_interval_s: PositiveSeconds = 5  # 每个进程隔多久把自己的统计交给大家
     consumer_stall_s: PositiveSeconds = 30  # 消费者这么久没有进展 → 不就绪
+
+    @property
+    def owns_accounts(self) -> bool:
+        """账号是不是我们的；是则发令牌的只有我们。"""
+        if self.identity is not None:
+            return self.identity == "accounts"
+        return not (self.jwt_public_key or self.jwt_jwks_url)
+
+    @property
+    def audience(self) -> str | None:
+        """令牌必须是给谁的；None = 给谁的都行。"""
+        return self.jwt_audience or (ACCOUNTS_AUDIENCE if self.owns_accounts else None)
 
     @property
     def sql_url(self) -> str:

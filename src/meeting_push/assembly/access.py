@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from ..contracts import TokenVerifier
+from ..errors import ConfigurationError
 from ..services.access_tokens import AccessTokens
 from ..services.auth_service import AuthService
 from ..services.credentials import Credentials
+from ..services.foreign_verifier import ForeignVerifier
 from ..services.revocations import Revocations, Revoke
 from ..services.secret_file import signing_secret
 from ..services.ws_tickets import WsTickets
@@ -24,11 +26,16 @@ class Access:
         self.revocations = Revocations(settings, record.database, publish=bus.control.publish)
         bus.control.on(Revoke, self.revocations.take)
         tokens = AccessTokens(settings, signing_secret(settings))
+        if settings.owns_accounts and not tokens.can_issue:
+            raise ConfigurationError("identity=accounts signs tokens: jwt_algorithms needs an HS*")
         self.auth = AuthService(
             settings, record.database, tokens, revocations=self.revocations, redis=bus.redis
         )
         self.tickets = WsTickets(bus.redis, settings.ws_ticket_ttl_s)
-        self.credentials = Credentials(verifier or tokens, self.tickets, self.revocations)
+        trusted = (
+            tokens if verifier is None else ForeignVerifier(verifier, settings.handshake_timeout_s)
+        )
+        self.credentials = Credentials(trusted, self.tickets, self.revocations)
 
     def start(self, supervisor: Supervisor) -> None:
         supervisor.start("revocations", self.revocations.run)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 
 from ..contracts import UserDirectory
-from ..services.known_users import KnownUsers
+from ..services.known_users import Everybody, ForeignDirectory, KnownUsers
 from ..services.meeting_service import MeetingStores
 from ..services.message_service import MessageStores
 from ..settings import Settings
@@ -25,7 +25,7 @@ from ..storage.users import UserRepository
 
 
 class Record:
-    """``directory`` 是应用自己的用户表；不给就用我们的，会议里的名字也才从它来。"""
+    """``directory`` 是应用自己的用户表。没有给：账号归我们时用我们的，否则谁都存在。"""
 
     def __init__(self, settings: Settings, directory: UserDirectory | None) -> None:
         database = self.database = Database(settings.sql_url, settings.database_timeout_s)
@@ -35,7 +35,7 @@ class Record:
             messages=MessageRepository(database),
             inbox=InboxRepository(database),
             idempotency=IdempotencyRepository(database),
-            directory=KnownUsers(directory or users),
+            directory=_directory(settings, directory, users),
         )
         self.recipients = RecipientRepository(database)
         self.reports = DeliveryReports(database)
@@ -48,9 +48,17 @@ class Record:
             meetings=MeetingRepository(database),
             transcripts=TranscriptRepository(database),
             directory=self.stores.directory,
-            names=users if directory is None else None,
+            names=users if settings.owns_accounts and directory is None else None,
         )
 
     async def start(self, stack: contextlib.AsyncExitStack) -> None:
         await self.database.migrate()
         stack.push_async_callback(self.database.dispose)
+
+
+def _directory(
+    settings: Settings, given: UserDirectory | None, users: UserRepository
+) -> UserDirectory:
+    if given is not None:
+        return KnownUsers(ForeignDirectory(given))
+    return KnownUsers(users) if settings.owns_accounts else Everybody()

@@ -44,7 +44,7 @@ def _api(settings: Settings, rooms: Rooms, observation: Observation) -> list[API
             broadcasts=broadcasts,
             max_batch_messages=settings.max_batch_messages,
         ),
-        auth_router(access.auth, security),
+        auth_router(access.auth, security, accounts=settings.owns_accounts),
         ticket_router(access.tickets, security),
         revocation_router(access.revocations, security),
         presence_router(rooms.edge.presence, rooms.bus.control, security),

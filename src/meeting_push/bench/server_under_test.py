@@ -19,7 +19,7 @@ from typing import Final
 
 from ..errors import ConfigurationError
 from ..launcher import dying_with_us
-from ..settings import load_settings
+from ..settings import ACCOUNTS_AUDIENCE, load_settings
 from .failure import BenchError
 from .target import Target, loopback_address
 
@@ -80,7 +80,7 @@ def existing_server(url: str, redis_url: str, pid: int | None) -> Iterator[Serve
         port=port,
         redis_url=redis_url,
         jwt_secret=settings.jwt_secret.get_secret_value(),
-        jwt_audience=settings.jwt_audience,
+        jwt_audience=settings.audience or ACCOUNTS_AUDIENCE,
         key_prefix=settings.key_prefix,
     )
     yield ServerUnderTest(target, pid)

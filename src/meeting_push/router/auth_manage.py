@@ -55,8 +55,23 @@ class TicketOut(BaseModel):
     expires_in_s: int = Field(description="有效时间，秒")
 
 
-def auth_router(auth: AuthService, security: Security) -> APIRouter:
+def auth_router(auth: AuthService, security: Security, *, accounts: bool = True) -> APIRouter:
+    """``accounts``：账号归我们；否则没有一条路发出 id 或令牌。"""
     router = contract_router("/auth", tags=["auth"])
+    if accounts:
+        _add_accounts(router, auth, security)
+
+    @router.post("/logout", status_code=204, summary="登出")
+    async def logout(
+        principal: Annotated[Principal, Depends(security.current_principal)],
+    ) -> None:
+        """吊销这个会话：它的令牌不能再用，它的 WebSocket 以 4502 关闭。"""
+        await auth.logout(principal)
+
+    return router
+
+
+def _add_accounts(router: APIRouter, auth: AuthService, security: Security) -> None:
     Address = Annotated[str, Depends(security.address)]  # noqa: N806 — 类型
 
     @router.post("/register", status_code=201, summary="注册")
@@ -76,15 +91,6 @@ def auth_router(auth: AuthService, security: Security) -> APIRouter:
         """旧的刷新令牌换一对新的；再次使用旧的会吊销整个会话（401 ``revoked``）。"""
         token = body.refresh_token.get_secret_value()
         return _tokens(await auth.refresh(token, address))
-
-    @router.post("/logout", status_code=204, summary="登出")
-    async def logout(
-        principal: Annotated[Principal, Depends(security.current_principal)],
-    ) -> None:
-        """吊销这个会话：它的令牌不能再用，它的 WebSocket 以 4502 关闭。"""
-        await auth.logout(principal)
-
-    return router
 
 
 def ticket_router(tickets: WsTickets, security: Security) -> APIRouter:

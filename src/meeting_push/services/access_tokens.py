@@ -44,10 +44,12 @@ class AccessTokens:
         self._keys = TokenKeys(settings, secret)
         self._clock = clock
         self._leeway_ms = settings.jwt_leeway_s * 1000
+        aud = ["aud"] if settings.audience is not None else []
         # 时间声明自己查：PyJWT 会把 true、"1" 当作数。用户 id 也自己查：它不许 sub 是整数。
         self._decoder = PyJWT(
             {
-                "require": ["exp", "iat", "aud", settings.jwt_claim_user_id],
+                "require": ["exp", "iat", settings.jwt_claim_user_id, *aud],
+                "verify_aud": bool(aud),
                 "verify_exp": False,
                 "verify_iat": False,
                 "verify_nbf": False,
@@ -56,6 +58,10 @@ class AccessTokens:
         )
         # 以散列为键：内存转储里没有令牌。值是 (身份, 到何时为止不必再验)。
         self._verified: dict[bytes, tuple[Principal, int]] = {}
+
+    @property
+    def can_issue(self) -> bool:
+        return self._keys.signing is not None
 
     def issue(
         self, user_id: int, role: str, name: str, ttl_s: int, session_id: str | None = None
@@ -69,12 +75,13 @@ class AccessTokens:
             settings.jwt_claim_user_id: str(user_id),
             settings.jwt_claim_role: role,
             settings.jwt_claim_name: name,
-            "aud": settings.jwt_audience,
             # 带毫秒：吊销“此刻之前签发的”时，同一秒里的先后分得清（RFC 7519 允许小数）。
             "iat": now / 1000,
             "exp": -(-now // 1000) + ttl_s,
             "jti": secrets.token_urlsafe(12),
         }
+        if settings.audience is not None:
+            claims["aud"] = settings.audience
         if settings.jwt_issuer is not None:
             claims["iss"] = settings.jwt_issuer
         if session_id is not None:
@@ -114,7 +121,7 @@ class AccessTokens:
             token,
             key,
             algorithms=[key.algorithm_name],
-            audience=self._settings.jwt_audience,
+            audience=self._settings.audience,
             issuer=self._settings.jwt_issuer,
         )
 

@@ -7,10 +7,38 @@ from typing import Final
 
 from ..clock import Clock, now_ms
 from ..contracts import UserDirectory
+from ..errors import DirectoryUnavailableError, MeetingPushError
+from ..repeated_warning import RepeatedWarning
+from .draft_rules import MAX_USER_ID
 
 #: 停用的用户至多再收到这么久的消息。
 KEEP_MS: Final = 60_000
 MAX_KNOWN: Final = 500_000
+
+
+class Everybody:
+    """人归应用而它没有给名册：令牌说是谁就是谁，发给谁谁就在。"""
+
+    async def existing_ids(self, user_ids: Sequence[int]) -> set[int]:
+        return {user_id for user_id in user_ids if 0 < user_id <= MAX_USER_ID}
+
+
+class ForeignDirectory:
+    """应用自己的名册：它抛出什么都是“此刻问不到”，只记类名。"""
+
+    def __init__(self, directory: UserDirectory) -> None:
+        self._directory = directory
+        self._failed = RepeatedWarning("directory_failed")
+
+    async def existing_ids(self, user_ids: Sequence[int]) -> set[int]:
+        """:raises DirectoryUnavailableError: 它抛出了不是我们的异常"""
+        try:
+            return set(await self._directory.existing_ids(user_ids))
+        except MeetingPushError:
+            raise
+        except Exception as error:  # noqa: BLE001 — 别人的代码，什么都可能抛出
+            self._failed.say(error=type(error).__name__)
+            raise DirectoryUnavailableError("the directory of users failed") from None
 
 
 class KnownUsers:

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from ...errors import ConfigurationError
-from ...settings import Settings, load_settings
+from ...settings import ACCOUNTS_AUDIENCE, Settings, load_settings
 from ..server_under_test import end, free_port, launch, server_environment, wait_ready
 from ..target import Target, loopback_address
 from .processes import Census
@@ -76,7 +76,7 @@ def _existing_target(url: str, redis_url: str, settings: Settings) -> Target:
         port=port,
         redis_url=redis_url,
         jwt_secret=settings.jwt_secret.get_secret_value(),
-        jwt_audience=settings.jwt_audience,
+        jwt_audience=settings.audience or ACCOUNTS_AUDIENCE,
         key_prefix=settings.key_prefix,
     )
 
