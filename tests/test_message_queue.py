@@ -153,10 +153,10 @@ async def test_a_full_queue_takes_what_it_has_already(queue: MessageQueue) -> No
     await queue.batch_enqueue([entry(str(i)) for i in range(5)])
 
 
-async def test_ensure_room_refuses_at_the_limit(queue: MessageQueue) -> None:
+async def test_there_is_no_room_at_the_limit(queue: MessageQueue) -> None:
     await queue.batch_enqueue([entry(str(i)) for i in range(5)])
     with pytest.raises(QueueFullError):
-        await queue.ensure_room()
+        queue.room.check()
 
 
 # ── 取 ──────────────────────────────────────────────────────────────────────

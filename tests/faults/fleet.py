@@ -132,9 +132,13 @@ class Fleet:
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
             self._stack = stack
-            self.api = self.add("api")
-            self.gateways = [self.add("gateway"), self.add("gateway")]
-            self.worker = self.add("worker")
+            self.api = self.add("api", start=False)
+            self.gateways = [self.add("gateway", start=False) for _ in range(2)]
+            self.worker = self.add("worker", start=False)
+            for node in self.nodes:
+                node.server.launch()
+            for node in self.nodes:
+                wait_until(node.server.is_ready, 60)
             self._stack = stack.pop_all()
         return self
 

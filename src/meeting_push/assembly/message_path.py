@@ -30,7 +30,7 @@ class MessagePath:
     def __init__(
         self, settings: Settings, node: NodeIdentity, record: Record, bus: Bus, on_dead: OnDead
     ) -> None:
-        self._node = node
+        self._node, self._role = node, settings.role
         self.publisher = MessagePublisher(bus.redis, max_bytes=settings.max_content_bytes * 2)
         self.queue = MessageQueue(
             bus.redis,
@@ -95,6 +95,8 @@ class MessagePath:
         supervisor.start("outbox-sweep", self.relay.run_sweep)
         supervisor.start("outbox-fast", self.relay.run_fast)
         supervisor.start("outbox-mark", self.relay.run_mark)
+        if self._role.serves_api:
+            supervisor.start("queue-room", self.queue.room.run)
 
     def start_workers(self, supervisor: Supervisor) -> None:
         self.consumers.start(supervisor)

@@ -30,6 +30,7 @@ from ..storage.rows import MeetingPage
 from ..storage.transcripts import TranscriptRepository
 from .draft_rules import MAX_USER_ID, check_text
 from .message_service import MessageService
+from .redis_service import courtesy
 
 ENDED_TITLE = "会议已结束"
 
@@ -139,7 +140,7 @@ class MeetingService:
         assert meeting.ended_at is not None
         frame = encode(Ended(seq=meeting.seq, ended_at=meeting.ended_at))
         try:
-            await self._bus.publish(meeting.meeting_id, [frame])
+            await courtesy(self._bus.publish(meeting.meeting_id, [frame]))
         except MeetingPushError as error:
             logger.bind(code=error.code, cause=error.cause, meeting_id=meeting.meeting_id).warning(
                 "meeting_end_unannounced"

@@ -22,6 +22,7 @@ from ..redis.queue_keys import QueueKeys, errors_key, known_key, partition_of
 from ..redis.scripts import Script
 from .queue_entries import Taken, encode_entry
 from .queue_reader import QueueReader, TakeRules
+from .queue_room import QueueRoom
 from .queue_settlement import OnDead, Settlement
 from .queue_statistics import QueueLength, QueueStatistics
 from .redis_service import RedisService
@@ -62,6 +63,8 @@ class MessageQueue:
         self._clock = clock
         self._settlement = Settlement(redis, self.partitions, on_dead)
         self._statistics = QueueStatistics(redis, self.partitions, clock)
+        #: 接受之前的关口。
+        self.room = QueueRoom(self._lengths, max_length)
         self._own_reader: QueueReader | None = None
         self._own_turn = asyncio.Lock()
 
@@ -92,23 +95,14 @@ class MessageQueue:
                 for queue, encoded in by_queue.items()
             )
         )
+        self.room.learn(dict(zip(by_queue, lengths, strict=True)))
         if -1 in lengths:
             raise QueueFullError("the delivery queue is full", retry_after_s=1)
 
-    async def ensure_room(self) -> None:
-        """接受之前的关口。
-
-        :raises QueueFullError: 任一队列已满
-        """
-        lengths = await self._redis.lean.execute_many(
-            [
-                ("XLEN", queue)
-                for keys in self.partitions
-                for queue in (keys.delivery, keys.priority)
-            ]
-        )
-        if max(lengths) >= self._max_length:
-            raise QueueFullError("the delivery queue is full", retry_after_s=1)
+    async def _lengths(self) -> dict[str, int]:
+        streams = [queue for keys in self.partitions for queue in (keys.delivery, keys.priority)]
+        lengths = await self._redis.lean.execute_many([("XLEN", queue) for queue in streams])
+        return dict(zip(streams, lengths, strict=True))
 
     # ── 延迟 ────────────────────────────────────────────────────────────────
 

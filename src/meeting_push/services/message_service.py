@@ -22,6 +22,7 @@ from ..errors import (
 )
 from ..model import Accepted, Draft, Message, MessageType, Principal, Sender
 from ..protocol import frames
+from ..repeated_warning import RepeatedWarning
 from ..storage.database import Connection, Database
 from ..storage.foreign_transaction import CallerTransaction, connection_of
 from ..storage.idempotency import IdempotencyRepository
@@ -37,6 +38,7 @@ from .message_publisher import MessagePublisher
 from .message_queue import MessageQueue
 from .offline_message_queue import Delivery, OfflineMessageQueue
 from .outbox_relay import OutboxRelay, Outgoing
+from .redis_service import courtesy
 
 _accepted: Final = msgspec.json.Decoder(list[Accepted])
 
@@ -94,6 +96,7 @@ class MessageService:
         self._publisher = publisher
         self._clock = clock
         self._idempotent = IdempotentStore(stores.database, stores.idempotency)
+        self._sync_lost = RepeatedWarning("read_sync_lost")
         self._accepts = AcceptBatch(stores.messages)
         self._cancellation = Cancellation(stores.database, queue, clock)
 
@@ -197,7 +200,7 @@ class MessageService:
         now = self._clock()
         checked = self._rules.check(draft, now)
         await self._check_recipients([checked])
-        await self._check_room()
+        self._queue.room.check()
         message = self._message(sender, checked, now)
         async with connection_of(transaction, sqlite=self._stores.database.is_sqlite) as connection:
             await self._stores.messages.insert(connection, [(message, checked.recipient_ids)])
@@ -238,7 +241,7 @@ class MessageService:
         checked = [self._rules.check(draft, now) for draft in drafts]
         key = check_idempotency_key(idempotency_key)
         await self._check_recipients(checked)
-        await self._check_room()
+        self._queue.room.check()
         outgoing = [(self._message(sender, d, now), d.recipient_ids) for d in checked]
         accepted = [Accepted(m.message_id, len(r), m.timestamp) for m, r in outgoing]
         earlier = await self._store(sender.id, key, checked, outgoing, accepted)
@@ -269,14 +272,6 @@ class MessageService:
         unknown = wanted - await self._stores.directory.existing_ids(sorted(wanted))
         if unknown:
             raise UnknownRecipientsError(sorted(unknown))
-
-    async def _check_room(self) -> None:
-        """队列满了就不接受；Redis 不在时照收（CON-4），发件箱里等着。"""
-        try:
-            await self._queue.ensure_room()
-        except MeetingPushError as error:
-            if error.code == "queue_full":
-                raise
 
     def _message(self, sender: Sender, draft: Draft, now: int) -> Message:
         return message_from(sender, draft, now, default_ttl_s=self._rules.max_ttl_s)
@@ -340,11 +335,9 @@ class MessageService:
             ids = newly[start : start + frames.MAX_ACK_IDS]
             frame = frames.encode(frames.ReadSync(message_ids=ids, unread_count=unread))
             try:
-                await self._publisher.publish_frame(user_id, frame)
+                await courtesy(self._publisher.publish_frame(user_id, frame))
             except MeetingPushError as error:
-                logger.bind(code=error.code, cause=error.cause, user_id=user_id).warning(
-                    "read_sync_lost"
-                )
+                self._sync_lost.say(code=error.code, cause=error.cause, user_id=user_id)
                 break
         return unread
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, TypeVar
 
 import msgspec
 
-from ..errors import MalformedEnvelopeError
+from ..errors import MalformedEnvelopeError, RedisUnavailableError
 from ..redis.address import RedisAddress
 from ..redis.client import PoolStatistics, RedisClient, pool_statistics
 from ..redis.keys import Keys
@@ -24,6 +26,26 @@ class RedisInfo:
     connected_clients: int
     ops_per_second: int
     uptime_s: int
+
+
+#: 顺便的事至多等 Redis 这么久。
+COURTESY_S: Final = 0.05
+
+Answer = TypeVar("Answer")
+
+
+async def courtesy(work: Awaitable[Answer]) -> Answer:
+    """REST 应答之前顺便的事（告诉别的设备、别的节点，合起来数次数）：Redis 挂着不答就不等它。
+
+    命令已经发出，多半照样会执行。
+
+    :raises RedisUnavailableError: 没有及时回答，或不可用
+    """
+    try:
+        async with asyncio.timeout(COURTESY_S):
+            return await work
+    except TimeoutError:
+        raise RedisUnavailableError("Redis did not answer in time", cause="timeout") from None
 
 
 class RedisService:

@@ -20,6 +20,7 @@ from ..storage.database import Database
 from ..storage.refresh_tokens import RefreshTokenRepository
 from ..storage.revocations import RevocationRepository
 from .control_channel import ControlCommand
+from .redis_service import courtesy
 from .revocation_list import RevocationList
 
 #: 隔多久忘一次到期的。
@@ -121,11 +122,10 @@ class Revocations:
         if self._publish is None:
             return
         try:
-            await self._publish(Revoke(revocation=revocation))
+            await courtesy(self._publish(Revoke(revocation=revocation)))
         except RedisUnavailableError as error:
-            log.bind(code=error.code, cause=error.cause).info(
-                "revocation_not_announced"
-            )  # 各节点自己会来取
+            # 各节点自己会来取
+            log.bind(code=error.code, cause=error.cause).info("revocation_not_announced")
 
     # ── 得知 ────────────────────────────────────────────────────────────────
 

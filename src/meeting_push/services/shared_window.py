@@ -10,7 +10,7 @@ from ..clock import Clock, now_ms
 from ..errors import RateLimitedError, RedisUnavailableError
 from ..redis.link import Argument
 from .attempt_window import AttemptWindow
-from .redis_service import RedisService
+from .redis_service import RedisService, courtesy
 
 
 class SharedWindow:
@@ -77,8 +77,8 @@ class SharedWindow:
         digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
         name = self._redis.keys.attempts(self._name, digest)
         try:
-            return await self._redis.lean.execute_many(
-                [(verb, name, *rest) for verb, *rest in commands]
+            return await courtesy(
+                self._redis.lean.execute_many([(verb, name, *rest) for verb, *rest in commands])
             )
         except RedisUnavailableError:
             return nothing
