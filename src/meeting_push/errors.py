@@ -118,6 +118,18 @@ class PayloadTooLargeError(InvalidInputError):
     code = "payload_too_large"
 
 
+class TooExpensiveError(PayloadTooLargeError):
+    """一次请求比一个用户的整只桶还贵：等多久都不行，要分开发。什么都没有保存。"""
+
+    code = "too_expensive"
+
+    def __init__(self, units: int, burst: float) -> None:
+        super().__init__(
+            "the request costs more than one user may send at once",
+            details={"units": units, "burst": burst},
+        )
+
+
 class WatchLimitError(InvalidInputError):
     """一条连接关注的人超过上限；这一次的一个也没有关注。"""
 
@@ -151,6 +163,18 @@ class RateLimitedError(MeetingPushError):
     def __init__(self, message: str, *, retry_after_s: int = 1) -> None:
         super().__init__(message, details={"retry_after_s": retry_after_s})
         self.retry_after_s = retry_after_s
+
+
+class SendLimitError(RateLimitedError):
+    """这个用户发得太快；``details.limit``：``sends``（全部的）或 ``priority``（优先级 5–9 的）。
+
+    ``temporary`` 为假时比整只桶还大，原样重来无用。
+    """
+
+    def __init__(self, limit: str, retry_after_s: int, *, temporary: bool) -> None:
+        super().__init__("sending too much", retry_after_s=retry_after_s)
+        self.details = {"retry_after_s": retry_after_s, "limit": limit}
+        self.temporary = temporary
 
 
 class QueueFullError(RateLimitedError):

@@ -135,6 +135,9 @@ class Settings(BaseSettings):
     max_data_bytes: Annotated[int, Field(ge=0)] = 16 * 1024
     max_recipients: Annotated[int, Field(ge=1)] = 10_000
     max_batch_messages: Annotated[int, Field(ge=1)] = 1_000
+    # 一个用户的令牌能发多少，每个进程各算；一份 = 一个收件人，或正文每满 1 KB。0 = 不限；管理员不算
+    sends_per_user_per_s: Annotated[float, Field(ge=0)] = 1_000
+    sends_per_user_burst: Annotated[int, Field(ge=1)] = 50_000  # 优先级 5–9 的各只有十分之一
     mailbox_max_entries: Annotated[int, Field(ge=1)] = 1_000
     message_log_max_entries: Annotated[int, Field(ge=1)] = 1_000
     compress_above_bytes: Annotated[int, Field(ge=0)] = 1024

@@ -1,4 +1,4 @@
-"""谁进得来：令牌、票据、吊销。"""
+"""谁进得来、能发多少：令牌、票据、吊销、配额。"""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from ..services.credentials import Credentials
 from ..services.foreign_verifier import ForeignVerifier
 from ..services.revocations import Revocations, Revoke
 from ..services.secret_file import signing_secret
+from ..services.send_quota import SendQuota
 from ..services.ws_tickets import WsTickets
 from ..settings import Settings
 from ..supervision import Supervisor
@@ -36,6 +37,7 @@ class Access:
             tokens if verifier is None else ForeignVerifier(verifier, settings.handshake_timeout_s)
         )
         self.credentials = Credentials(trusted, self.tickets, self.revocations)
+        self.quota = SendQuota(settings.sends_per_user_per_s, settings.sends_per_user_burst)
 
     def start(self, supervisor: Supervisor) -> None:
         supervisor.start("revocations", self.revocations.run)

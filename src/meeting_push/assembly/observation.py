@@ -26,6 +26,7 @@ from .samples import (
     presence_samples,
     process_samples,
     push_samples,
+    quota_samples,
     retry_samples,
     seat_samples,
     worker_samples,
@@ -55,6 +56,7 @@ class Observation:
             self.metrics.add(lambda: retry_samples(rooms.outcomes.retries))
         if settings.role.serves_api:
             self._watch_meetings(rooms.meetings)
+            self.metrics.add(lambda: quota_samples(rooms.access.quota))
         if settings.role.delivers:
             self._watch_workers(rooms.messages, rooms.outcomes)
 

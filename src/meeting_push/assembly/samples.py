@@ -16,6 +16,7 @@ from ..services.message_consumer import ConsumerStatistics
 from ..services.online_status_service import PresenceStatistics
 from ..services.presence_watch import WatchStatistics
 from ..services.retry_service import RetryService
+from ..services.send_quota import SendQuota
 from ..websocket.meeting.statistics import MeetingStatistics
 from ..websocket.statistics import EdgeStatistics
 
@@ -148,3 +149,8 @@ def expiry_samples(expiry: ExpirySweeper) -> Iterator[Sample]:
 def eviction_samples(evictions: EvictionRecorder) -> Iterator[Sample]:
     """工人：被信箱上限挤出、记为失败的。"""
     yield Sample("mailbox_evictions", "counter", "recorded as failed", evictions.evicted)
+
+
+def quota_samples(quota: SendQuota) -> Iterator[Sample]:
+    """API：因为发送者自己的上限而拒绝的请求。"""
+    yield Sample("sends_refused", "counter", "requests over a sender's limit", quota.refused)

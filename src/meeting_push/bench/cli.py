@@ -41,7 +41,10 @@ bench_app.command("meeting-isolation")(meeting_isolation_command)
 
 @bench_app.callback()
 def bench() -> None:
-    """Load tests on this machine, with a report."""
+    """Load tests on this machine, with a report.
+
+    The servers it starts do not limit senders (MEETING_PUSH_SENDS_PER_USER_PER_S=0).
+    """
 
 
 @bench_app.command()

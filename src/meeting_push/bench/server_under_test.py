@@ -27,6 +27,8 @@ READY_WAIT_S: Final = 30.0
 STOP_WAIT_S: Final = 30.0
 _POLL_S: Final = 0.02
 _LOG_LINES: Final = 5
+#: 压测要的是服务器的上限，不是一个用户的。``bench --help`` 与报告里的命令说得出这一点。
+NO_LIMITS: Final = {"SENDS_PER_USER_PER_S": "0"}
 _SERVE: Final = ("-m", "meeting_push", "serve")
 
 
@@ -89,8 +91,9 @@ def existing_server(url: str, redis_url: str, pid: int | None) -> Iterator[Serve
 def server_environment(
     target: Target, directory: Path, settings: Mapping[str, object]
 ) -> dict[str, str]:
-    """用户自己的 ``MEETING_PUSH_*`` 不算：每次测的是同样的默认设置。"""
+    """用户自己的 ``MEETING_PUSH_*`` 不算：每次测的是同样的默认设置，只多一条 ``NO_LIMITS``。"""
     given = {
+        **NO_LIMITS,
         "HOST": target.host,
         "PORT": str(target.port),
         "DATA_DIR": str(directory / "data"),

@@ -7,13 +7,16 @@ BURST_S = 2
 
 
 class TokenBucket:
-    """每秒 ``per_s``，突发至多 ``BURST_S`` 秒的量，但不小于 ``smallest``（再大的永远过不去）。"""
+    """每秒 ``per_s``，突发至多 ``BURST_S`` 秒的量，但不小于 ``smallest``（再大的永远过不去）。
+
+    ``exact``：桶恰好装得下 ``smallest``，不看 ``per_s``。
+    """
 
     __slots__ = ("_at", "_capacity", "_level", "_per_ms")
 
-    def __init__(self, per_s: float, now: int, smallest: float = 1) -> None:
+    def __init__(self, per_s: float, now: int, smallest: float = 1, *, exact: bool = False) -> None:
         self._per_ms = per_s / 1000
-        self._capacity = self._level = max(per_s * BURST_S, smallest)
+        self._capacity = self._level = smallest if exact else max(per_s * BURST_S, smallest)
         self._at = now
 
     def has(self, amount: float, now: int) -> bool:
@@ -29,6 +32,14 @@ class TokenBucket:
         if enough:
             self._level -= amount
         return enough
+
+    def wait_ms(self, amount: float, now: int) -> float:
+        """再过多久就够了；0 = 此刻就够，``inf`` = 桶装不下这么多。不取。"""
+        if self.has(amount, now):
+            return 0
+        if amount > self._capacity:
+            return float("inf")
+        return (amount - self._level) / self._per_ms
 
 
 class Strikes:

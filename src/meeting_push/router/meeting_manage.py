@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, Path, Query, status
 
 from ..model import Principal
 from ..services.meeting_service import MeetingService
+from ..services.send_quota import SendQuota
 from ..websocket.meeting.hub import MeetingHub
 from .contract_route import contract_router
 from .meeting_models import InviteIn, MeetingDetailOut, MeetingIn, MeetingsOut, TranscriptOut
@@ -21,13 +22,19 @@ SegmentCursor = Annotated[str, Query(pattern="^[0-9]{1,16}$", description="从�
 Limit = Annotated[int, Query(ge=1, le=200, description="一页几条")]
 
 
-def meeting_router(service: MeetingService, current_principal: Callable[..., object]) -> APIRouter:
-    """``/meetings…``；前缀由调用者加。"""
+def meeting_router(
+    service: MeetingService, current_principal: Callable[..., object], quota: SendQuota
+) -> APIRouter:
+    """``/meetings…``；前缀由调用者加。
+
+    进会议的人结束时各得一条通知：在请他进来时就记在账上，结束总能结束。
+    """
     router = contract_router(tags=["meetings"])
     CurrentUser = Annotated[Principal, Depends(current_principal)]  # noqa: N806 — 它是类型
 
     @router.post("/meetings", status_code=status.HTTP_201_CREATED, summary="召开会议")
     async def create(body: MeetingIn, user: CurrentUser) -> MeetingDetailOut:
+        quota.charge_recipients(user, body.participant_ids)
         view = await service.create(user, body.title, body.participant_ids)
         return MeetingDetailOut.of_view(view)
 
@@ -49,6 +56,7 @@ def meeting_router(service: MeetingService, current_principal: Callable[..., obj
         meeting_id: MeetingIdPath, body: InviteIn, user: CurrentUser
     ) -> MeetingDetailOut:
         """已在其中的不变；会议已结束 409 ``meeting_ended``。"""
+        quota.charge_recipients(user, body.participant_ids)
         view = await service.invite(meeting_id, user, body.participant_ids)
         return MeetingDetailOut.of_view(view)
 

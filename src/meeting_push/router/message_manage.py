@@ -14,6 +14,7 @@ from ..model import Principal, Sender
 from ..services.broadcast_service import BroadcastService
 from ..services.delivery_confirmation_service import DeliveryConfirmationService
 from ..services.message_service import MessageService
+from ..services.send_quota import SendQuota
 from ..websocket.asgi import user_messages_endpoint
 from ..websocket.manager import ConnectionManager
 from .contract_route import contract_router
@@ -40,6 +41,7 @@ def message_router(
     current_principal: Callable[..., object],
     *,
     broadcasts: BroadcastService,
+    quota: SendQuota,
     max_batch_messages: int,
 ) -> APIRouter:
     """``/messages…``；前缀由调用者加。"""
@@ -53,7 +55,9 @@ def message_router(
         idempotency_key: Annotated[str | None, Header()] = None,
     ) -> AcceptedOut:
         """202 即已提交到数据库：此后它不会丢。"""
-        [accepted] = await service.send_batch(_sender(user), [body.draft()], idempotency_key)
+        [accepted] = await service.send_batch(
+            _sender(user), [body.draft()], idempotency_key, charge=quota.charge(user)
+        )
         return AcceptedOut.of(accepted)
 
     @router.post("/messages/batch", status_code=status.HTTP_202_ACCEPTED, summary="批量发送")
@@ -66,7 +70,9 @@ def message_router(
         if len(body.messages) > max_batch_messages:
             raise PayloadTooLargeError(f"messages: more than {max_batch_messages} messages")
         drafts = [message.draft() for message in body.messages]
-        accepted = await service.send_batch(_sender(user), drafts, idempotency_key)
+        accepted = await service.send_batch(
+            _sender(user), drafts, idempotency_key, charge=quota.charge(user)
+        )
         return BatchOut(results=[AcceptedOut.of(one) for one in accepted])
 
     @router.get("/messages", summary="收件箱，新的在前")

@@ -39,6 +39,7 @@ from .message_queue import MessageQueue
 from .offline_message_queue import Delivery, OfflineMessageQueue
 from .outbox_relay import OutboxRelay, Outgoing
 from .redis_service import courtesy
+from .send_quota import Charge
 
 _accepted: Final = msgspec.json.Decoder(list[Accepted])
 
@@ -133,14 +134,21 @@ class MessageService:
         return (await self.send_batch(sender, [draft]))[0]
 
     async def send_batch(
-        self, sender: Sender, drafts: Sequence[Draft], idempotency_key: str | None = None
+        self,
+        sender: Sender,
+        drafts: Sequence[Draft],
+        idempotency_key: str | None = None,
+        *,
+        charge: Charge | None = None,
     ) -> list[Accepted]:
         """一个事务里接受一批，全部或全不。
+
+        ``charge``：检查过的草稿在碰数据库之前记在谁的账上（见 ``SendQuota``）；应用自己的发送不记。
 
         带 ``idempotency_key``（每个发送者各自的名字空间）重复调用时返回第一次的结果；
         同一个键配不同内容 → IdempotencyConflictError。
         """
-        outgoing, accepted = await self._accept(sender, drafts, idempotency_key)
+        outgoing, accepted = await self._accept(sender, drafts, idempotency_key, charge)
         self._relay.submit(outgoing)
         return accepted
 
@@ -235,11 +243,17 @@ class MessageService:
         }
 
     async def _accept(
-        self, sender: Sender, drafts: Sequence[Draft], idempotency_key: str | None
+        self,
+        sender: Sender,
+        drafts: Sequence[Draft],
+        idempotency_key: str | None,
+        charge: Charge | None = None,
     ) -> tuple[list[tuple[Message, Sequence[int]]], list[Accepted]]:
         now = self._clock()
         checked = [self._rules.check(draft, now) for draft in drafts]
         key = check_idempotency_key(idempotency_key)
+        if charge is not None:
+            charge(checked)
         await self._check_recipients(checked)
         self._queue.room.check()
         outgoing = [(self._message(sender, d, now), d.recipient_ids) for d in checked]

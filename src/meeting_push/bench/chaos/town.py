@@ -174,8 +174,9 @@ async def _server(
 
 
 def _environment(ground: Ground, settings: Mapping[str, object]) -> dict[str, str]:
-    """用户自己的 ``MEETING_PUSH_*`` 不算。"""
+    """用户自己的 ``MEETING_PUSH_*`` 不算；不限一个用户发多少：写手只有几个。"""
     given = {
+        "sends_per_user_per_s": 0,
         **settings,
         "data_dir": ground.directory / "data",
         "database_url": ground.sql_url,
