@@ -18,13 +18,16 @@ import uvicorn
 from loguru import logger
 
 from .app import MeetingPush, create_app
+from .assembly.samples import door_samples
 from .collector import calm_collector
 from .errors import ConfigurationError
 from .launcher import dying_with_us
 from .logs import configure_logging
+from .protocol.forwarded import TrustedProxies
 from .redis.embedded import EmbeddedRedis
-from .router.patient_http import patient_http
+from .router.patient_http import Patience, patient_http
 from .settings import Identity, Role, Settings
+from .websocket.doorway import DoorLimits, Doorway, open_descriptors
 from .websocket.native import native_edge, serve_native
 from .websocket.uvicorn_socket import BoundedWebSocket
 
@@ -113,6 +116,11 @@ async def local_parts(settings: Settings) -> AsyncIterator[Settings]:
 async def _front(push: MeetingPush, settings: Settings, sock: socket.socket) -> AsyncIterator[None]:
     """对外的一面：网关角色是裸的 picows，其余是 uvicorn（同一端口，两种速度）。"""
     native = settings.edge == "native"
+    doorway = Doorway(
+        DoorLimits.of(settings.max_http_connections_per_address, open_descriptors()),
+        TrustedProxies(settings.trusted_proxies),
+    )
+    push.metrics.add(lambda: door_samples(doorway))
     if settings.role is Role.GATEWAY and native:
         server = await serve_native(push.manager, sock=sock, ops=push.ops_endpoint)
         try:
@@ -123,7 +131,7 @@ async def _front(push: MeetingPush, settings: Settings, sock: socket.socket) -> 
     http = _Server(
         uvicorn.Config(
             create_app(push),
-            http=patient_http(settings.handshake_timeout_s),
+            http=patient_http(Patience.of(settings), doorway),
             # 类型写的是 type[Protocol]，uvicorn 只是调用它（见 docs/adr/0002）
             ws=native_edge(push.manager) if native else BoundedWebSocket,  # type: ignore[arg-type]
             ws_max_size=push.manager.limits.largest_read_bytes,  # 再大的由 uvicorn 以 1009 断开

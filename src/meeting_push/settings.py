@@ -117,6 +117,7 @@ class Settings(BaseSettings):
     max_devices_per_user: Annotated[int, Field(ge=1, le=1_000)] = 200  # 一个用户，所有节点合计
     device_policy: DevicePolicy = "reject"
     max_connections_per_address: Annotated[int, Field(ge=0)] = 10_000  # 每个节点；0 = 不限
+    max_http_connections_per_address: Annotated[int, Field(ge=0)] = 1_000  # 每个进程；0 = 不限
     max_connections_per_node: Annotated[int, Field(ge=1)] = 100_000
     connects_per_s: Annotated[float, Field(gt=0)] = 2_000  # 每个节点；再快的排队等
     connects_burst: Annotated[int, Field(ge=1)] = 5_000

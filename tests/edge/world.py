@@ -20,7 +20,7 @@ from meeting_push.model import Principal
 from meeting_push.node_identity import NodeIdentity
 from meeting_push.protocol.limits import Limits
 from meeting_push.redis.keys import Keys
-from meeting_push.router.patient_http import patient_http
+from meeting_push.router.patient_http import Patience, patient_http
 from meeting_push.settings import Settings
 from meeting_push.websocket.asgi import user_messages_endpoint
 from meeting_push.websocket.authenticator import Authenticator
@@ -150,7 +150,7 @@ async def _uvicorn(world: World, ws: Any) -> AsyncIterator[None]:
     )
     config = uvicorn.Config(
         app,
-        http=patient_http(world.manager.limits.handshake_timeout_s),
+        http=patient_http(Patience(world.manager.limits.handshake_timeout_s)),
         ws=ws,
         loop="none",
         lifespan="off",

@@ -37,6 +37,7 @@ class ServerProcess:
         role: str = "all",
         workers: int = 1,
         settings: Mapping[str, object] | None = None,
+        max_open_files: int | None = None,
     ) -> None:
         self.port = free_port()
         self.directory = directory
@@ -50,6 +51,9 @@ class ServerProcess:
             *options,
         )
         self._env = _environment(settings or {})
+        self._prefix = (
+            ("sh", "-c", f'ulimit -n {max_open_files}; exec "$0" "$@"') if max_open_files else ()
+        )
         self._child: Child | None = None
         self._ended: list[Child] = []
 
@@ -69,7 +73,7 @@ class ServerProcess:
     def launch(self) -> None:
         """启动，不等待（测“拒绝启动”时用）。"""
         assert self._child is None, "already started"
-        command = [sys.executable, "-m", "meeting_push", "serve", *self._options]
+        command = [*self._prefix, sys.executable, "-m", "meeting_push", "serve", *self._options]
         self._child = Child(command, self.log, env=self._env, cwd=self.directory)
 
     def kill(self) -> None:

@@ -17,6 +17,7 @@ from ..services.online_status_service import PresenceStatistics
 from ..services.presence_watch import WatchStatistics
 from ..services.retry_service import RetryService
 from ..services.send_quota import SendQuota
+from ..websocket.doorway import Doorway
 from ..websocket.meeting.statistics import MeetingStatistics
 from ..websocket.statistics import EdgeStatistics
 
@@ -46,6 +47,12 @@ def edge_samples(edge: EdgeStatistics) -> Iterator[Sample]:
         yield Sample("drops", "counter", "frames not pushed", count, {"reason": reason})
     for code, count in edge.closes.items():
         yield Sample("closes", "counter", "connections closed by us", count, {"code": str(code)})
+
+
+def door_samples(doorway: Doorway) -> Iterator[Sample]:
+    """还没有到路由就拒绝、掐断的。"""
+    for reason, count in doorway.turned_away.items():
+        yield Sample("turned_away", "counter", "refused at the door", count, {"reason": reason})
 
 
 def push_samples(push: PushLatency) -> Iterator[Sample]:

@@ -40,6 +40,13 @@ class TrustedProxies:
             address = before
         return str(address)
 
+    def trusts(self, address: str) -> bool:
+        """是不是我们信的代理；读不懂的不是。"""
+        if not self._networks:
+            return False
+        parsed = _parse(address)
+        return parsed is not None and self._trusts(parsed)
+
     def _trusts(self, address: Address) -> bool:
         return any(address in network for network in self._networks)
 

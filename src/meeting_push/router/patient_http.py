@@ -1,24 +1,76 @@
-"""uvicorn 的 HTTP 协议，但耐心与请求头都有限：半开的、说一半的、没完没了的连接会被断开。
+"""uvicorn 的 HTTP 协议，但每一样都有限：请求头、拖尾、分块、慢的、不读的、一个地址的连接数。
 
-uvicorn 自己没有这两个上限（它指望前面有代理）：一万个不说话的 socket 会一直占着描述符，一个
-写不完的请求头会一直占着内存。升级成 WebSocket 的连接也从这里开始。
+uvicorn 自己没有这些上限（它指望前面有代理）。越过的得到一个 HTTP 回答，然后断开；还在说的听完
+一小会儿再断，否则内核的 RST 会赶在回答前面。升级成 WebSocket 的连接也从这里开始。
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum, auto
 from functools import partial
-from typing import Final, cast
+from typing import Any, Final, cast
 
+import httptools
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from ..settings import Settings
+from ..websocket import refusals
+from ..websocket.doorway import Doorway
+from ..websocket.refusals import Refusal
+from .courteous_transport import CourteousTransport
+from .unread_answers import UnreadAnswers
+
 #: 请求行与请求头；令牌至多 8 KB，浏览器与代理的头合计很少过 16 KB。
 MAX_HEAD_BYTES: Final = 64 * 1024
-#: 请求体收完的期限：8 MB（``max_request_bytes``）在 2 Mbit/s 的线路上要半分钟。
-BODY_TIMEOUT_S: Final = 60.0
+#: 头的条数，拖尾也算；与 websockets 的上限一致，升级时不会再被它拒绝。
+MAX_HEADERS: Final = 128
+#: 没有任何进展的字节：块扩展、拖尾的名字、请求之间的空行。
+_MAX_QUIET_BYTES: Final = 16 * 1024
+#: 一条连接上排着没有回答的请求；再多的不读了，答完这些就关。
+MAX_PIPELINED: Final = 16
+#: 答完之后还听多久、多少，好让回答先到。
+LINGER_S: Final = 2.0
+_MAX_DISCARDED: Final = 16 * 1024 * 1024
+#: 描述符快用完时，请求头要在这么久里说完。
+_CROWDED_HEAD_S: Final = 1.0
+#: 请求体、应答：每半个期限至少走这么多，否则算停住了。
+_MIN_BODY_PROGRESS: Final = 1024
+_MIN_ANSWER_PROGRESS: Final = 16 * 1024
+_PROBES: Final = frozenset({b"/healthz", b"/readyz"})
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """秒。``body_s`` 是收完的期限：8 MB 在 2 Mbit/s 的线路上要半分钟。"""
+
+    head_s: float = 5.0
+    body_idle_s: float = 5.0
+    body_s: float = 60.0
+    answer_stall_s: float = 5.0
+
+    @classmethod
+    def of(cls, settings: Settings) -> Patience:
+        waiting_s = settings.handshake_timeout_s
+        return cls(waiting_s, waiting_s, answer_stall_s=settings.outbox_max_delay_s)
+
+
+class _Phase(Enum):
+    HEAD = auto()
+    BODY = auto()
+    #: 请求收完了：在回答，或等着下一个。
+    DONE = auto()
+
+
+class _RefusedError(Exception):
+    """从解析器的回调里出来：余下的不必再解析。"""
+
+    def __init__(self, refusal: Refusal) -> None:
+        self.refusal = refusal
 
 
 class PatientHttp(HttpToolsProtocol):
@@ -26,77 +78,310 @@ class PatientHttp(HttpToolsProtocol):
 
     def __init__(
         self,
-        head_timeout_s: float,
-        body_timeout_s: float,
+        patience: Patience,
+        doorway: Doorway,
+        unread: UnreadAnswers,
         config: Config,
         server_state: ServerState,
-        app_state: dict[str, object],
+        app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self._head_timeout_s = head_timeout_s
-        self._body_timeout_s = body_timeout_s
-        self._head_bytes = 0
-        self._in_head = True
+        self._patience = patience
+        self._doorway = doorway
+        self._unread = unread
+        self._line: asyncio.Transport
+        self._courtesy: CourteousTransport
+        self._phase = _Phase.HEAD
+        self._crowded = False
+        #: 离开时撤销的登记；第一个不是升级的请求才登记。
+        self._leave_address: Callable[[], None] | None = None
+        self._head_bytes = self._header_count = 0
+        self._body_bytes = self._framing_bytes = self._quiet_bytes = 0
+        self._progress = self._spoke = False
+        #: 这一个答完就关：不读后面的了。
+        self._last = False
+        self._keep_alive = False
+        self._parting = False
+        self._discarded = 0
+        self._deadline = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self._stall: asyncio.TimerHandle | None = None
+
+    # ── 连接 ──────────────────────────────────────────────────────────────
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # 同 uvicorn
-        super().connection_made(transport)
-        self._wait(self._head_timeout_s)
+        self._line = transport
+        self._courtesy = CourteousTransport(transport, self._part)
+        super().connection_made(cast(asyncio.Transport, self._courtesy))
+        self._crowded = self._doorway.crowded(transport)
+        if self._crowded and self._doorway.walled(transport):
+            transport.abort()
+            return
+        self._doorway.wait(self)
+        self._wait_head(_CROWDED_HEAD_S if self._crowded else self._patience.head_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_waiting()
+        self._let_go()
+        self._unread.forget(self)
+        self._stop_stall()
         super().connection_lost(exc)
 
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self._in_head:
-            self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD_BYTES:
-                self.transport.abort()
-
     def handle_websocket_upgrade(self) -> None:
-        self._stop_waiting()  # 此后的期限归 WebSocket 一侧
+        self._let_go()  # 此后的期限归 WebSocket 一侧
+        self.transport = self._line
         super().handle_websocket_upgrade()
-        del self.parser  # 它回指我们：不断开，几千条连接的残骸就等着一次长的垃圾回收
+        del self.parser, self.flow  # 它们回指我们：几千条连接的残骸会等着一次长的垃圾回收
+
+    def _let_go(self) -> None:
+        self._stop_waiting()
+        self._doorway.busy(self)
+        self._courtesy.release()
+        leave, self._leave_address = self._leave_address, None
+        if leave is not None:
+            leave()
+
+    def evict(self) -> None:
+        self._line.abort()
+
+    def cut_off(self) -> None:
+        self._doorway.turned_away["unread"] += 1
+        self._line.abort()
+
+    def shutdown(self) -> None:
+        self._last = True
+        super().shutdown()
+
+    # ── 收到的字节 ────────────────────────────────────────────────────────
+
+    def data_received(self, data: bytes) -> None:
+        if self._parting or self._last:
+            self._discard(len(data))
+            return
+        self._spoke, self._progress = True, False
+        phase, body_bytes = self._phase, self._body_bytes
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._on_upgrade()
+        except httptools.HttpParserError as error:
+            cause = error.__context__
+            self._refuse(
+                cause.refusal if isinstance(cause, _RefusedError) else refusals.BAD_REQUEST
+            )
+        else:
+            in_body = phase is self._phase is _Phase.BODY
+            self._measure(len(data), len(data) - self._body_bytes + body_bytes if in_body else 0)
+
+    def _measure(self, size: int, framing: int) -> None:
+        """不是内容的字节：解析器吃得下，我们就得数。"""
+        self._quiet_bytes = 0 if self._progress else self._quiet_bytes + size
+        self._framing_bytes += framing
+        in_head = self._phase is _Phase.HEAD
+        if self._quiet_bytes > (MAX_HEAD_BYTES if in_head else _MAX_QUIET_BYTES):
+            self._refuse(refusals.HEAD_TOO_LARGE)
+        elif self._framing_bytes > MAX_HEAD_BYTES + self._body_bytes:
+            self._refuse(refusals.PADDED_BODY)
+
+    def _on_upgrade(self) -> None:
+        if not self._should_upgrade():
+            return  # h2c 之类：照常回答（``_last`` 已记下），然后关
+        if any(_announces_body(name, value) for name, value in self.headers):
+            self._refuse(refusals.BODY_ON_UPGRADE)
+        else:
+            self.handle_websocket_upgrade()
 
     # ── 解析器的回调 ──────────────────────────────────────────────────────
 
     def on_message_begin(self) -> None:
-        self._in_head, self._head_bytes = True, 0
-        self._wait(self._head_timeout_s)
+        self._unset_keepalive_if_required()
+        self._progress, self._phase = True, _Phase.HEAD
+        self._head_bytes = self._header_count = 0
+        self._body_bytes = self._framing_bytes = 0
+        self._wait_head(self._patience.head_s)
         super().on_message_begin()
 
+    def on_url(self, url: bytes) -> None:
+        self._take_head(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._header_count += 1
+        self._take_head(len(name) + len(value) + 4)
+        if self._header_count > MAX_HEADERS:
+            raise _RefusedError(refusals.HEAD_TOO_LARGE)
+        if self._phase is _Phase.HEAD:  # 拖尾没有人看
+            super().on_header(name, value)
+
+    def _take_head(self, size: int) -> None:
+        self._progress = True
+        self._head_bytes += size
+        if self._head_bytes > MAX_HEAD_BYTES:
+            raise _RefusedError(refusals.HEAD_TOO_LARGE)
+
     def on_headers_complete(self) -> None:
-        self._in_head = False
-        self._wait(self._body_timeout_s)
+        self._progress = True
+        if self._crowded and self.url.partition(b"?")[0] not in _PROBES:
+            raise _RefusedError(refusals.CROWDED)
+        if not self.parser.should_upgrade():
+            self._enter()
+        elif self._should_upgrade():
+            super().on_headers_complete()
+            return
+        else:
+            self._last = True
+        self._doorway.busy(self)
+        self._phase = _Phase.BODY
         super().on_headers_complete()
+        # 没收完就回答的（401、413），答完关：余下的请求体没有人要
+        self._keep_alive, self.cycle.keep_alive = self.cycle.keep_alive, False
+        self._last = self._last or self._crowded or len(self.pipeline) >= MAX_PIPELINED
+        self._wait_body()
+
+    def _enter(self) -> None:
+        if self._leave_address is None:
+            self._leave_address = self._doorway.enter(self.client[0] if self.client else "")
+            if self._leave_address is None:
+                raise _RefusedError(refusals.TOO_MANY_HERE)
+
+    def on_body(self, body: bytes) -> None:
+        self._progress = True
+        self._body_bytes += len(body)
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._stop_waiting()
+        self._progress, self._phase = True, _Phase.DONE
+        if self.cycle is not None:
+            self.cycle.keep_alive = self._keep_alive and not self._last
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if not self._parting and self._phase is _Phase.DONE and self.cycle.response_complete:
+            self._doorway.wait(self)
 
     # ── 期限 ──────────────────────────────────────────────────────────────
 
-    def _wait(self, seconds: float) -> None:
+    def _wait_head(self, seconds: float) -> None:
         self._stop_waiting()
-        self._timer = self.loop.call_later(seconds, self._give_up, seconds)
+        self._timer = self.loop.call_later(seconds, self._on_slow_head)
+
+    def _wait_body(self) -> None:
+        self._stop_waiting()
+        self._deadline = self.loop.time() + self._patience.body_s
+        self._timer = self.loop.call_later(
+            self._patience.body_idle_s / 2, self._on_slow_body, self._body_bytes
+        )
 
     def _stop_waiting(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _give_up(self, seconds: float) -> None:
+    def _on_slow_head(self) -> None:
         if self.flow.read_paused:  # 是我们自己没有读（上一个请求还没答完）
-            self._wait(seconds)
+            self._wait_head(self._patience.head_s)
+        elif self._spoke:
+            self._refuse(refusals.TOO_SLOW)
         else:
-            self.transport.abort()
+            self._line.abort()
+
+    def _on_slow_body(self, before: int) -> None:
+        paused = self.flow.read_paused
+        if paused:
+            self._deadline += self._patience.body_idle_s / 2
+        moved = paused or self._body_bytes - before >= _MIN_BODY_PROGRESS
+        if moved and self.loop.time() < self._deadline:
+            self._timer = self.loop.call_later(
+                self._patience.body_idle_s / 2, self._on_slow_body, self._body_bytes
+            )
+        else:
+            self._refuse(refusals.TOO_SLOW)
+
+    # ── 没有人读的应答 ────────────────────────────────────────────────────
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch_answer()
+
+    def resume_writing(self) -> None:
+        self._stop_stall()
+        self._unread.forget(self)
+        super().resume_writing()
+
+    def _watch_answer(self) -> None:
+        size = self._line.get_write_buffer_size()
+        self._stop_stall()
+        self._stall = self.loop.call_later(
+            self._patience.answer_stall_s, self._on_stalled_answer, size
+        )
+        self._unread.note(self, self.client[0] if self.client else "", size)
+
+    def _on_stalled_answer(self, before: int) -> None:
+        if before - self._line.get_write_buffer_size() >= _MIN_ANSWER_PROGRESS:
+            self._watch_answer()
+        else:
+            self.cut_off()
+
+    def _stop_stall(self) -> None:
+        if self._stall is not None:
+            self._stall.cancel()
+            self._stall = None
+
+    # ── 拒绝与告别 ────────────────────────────────────────────────────────
+
+    def _refuse(self, refusal: Refusal) -> None:
+        self._doorway.turned_away[refusal.code] += 1
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            if self._phase is not _Phase.BODY or cycle.response_started or self.pipeline:
+                self._line.abort()  # 前面的还没有答完，插不进话
+                return
+            cycle.disconnected = True
+            cycle.message_event.set()
+        self._line.write(refusal.wire)
+        self._part()
+
+    def _part(self) -> None:
+        """关上，但让对方先读到回答；赖着不走、不读的，到时掐断。"""
+        if self._parting or self._line.is_closing():
+            return
+        self._parting = self._courtesy.closed = True
+        self._stop_waiting()
+        self._unset_keepalive_if_required()
+        self._doorway.busy(self)
+        if (self._phase is _Phase.DONE and not self._last) or not self._line.can_write_eof():
+            self._line.close()
+        else:
+            self._line.write_eof()
+            self.flow.resume_reading()
+        self._timer = self.loop.call_later(
+            LINGER_S, self._on_lingering, self._line.get_write_buffer_size()
+        )
+
+    def _on_lingering(self, before: int) -> None:
+        size = self._line.get_write_buffer_size()
+        if 0 < size <= before - _MIN_ANSWER_PROGRESS:
+            self._timer = self.loop.call_later(LINGER_S, self._on_lingering, size)
+        else:
+            self._line.abort()
+
+    def _discard(self, size: int) -> None:
+        self._discarded += size
+        if self._discarded > _MAX_DISCARDED:
+            self._line.abort()
+
+
+def _announces_body(name: bytes, value: bytes) -> bool:
+    return name == b"transfer-encoding" or (name == b"content-length" and value.strip() != b"0")
 
 
 def patient_http(
-    head_timeout_s: float, body_timeout_s: float = BODY_TIMEOUT_S
+    patience: Patience, doorway: Doorway | None = None, unread: UnreadAnswers | None = None
 ) -> type[asyncio.Protocol]:
     """给 uvicorn 的 ``Config(http=…)``；类型写的是类，uvicorn 只是调用它。"""
-    factory: Callable[..., PatientHttp] = partial(PatientHttp, head_timeout_s, body_timeout_s)
+    factory: Callable[..., PatientHttp] = partial(
+        PatientHttp, patience, doorway or Doorway(), unread or UnreadAnswers()
+    )
     return cast(type[asyncio.Protocol], factory)

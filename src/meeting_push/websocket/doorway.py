@@ -1,0 +1,141 @@
+"""门厅：描述符快用完时谁让位，一个地址占几条 HTTP 连接；不等内核来拒绝。
+
+描述符真用完了，uvloop 只会悄悄关掉新来的：没有回答，没有日志，探针也进不来。所以留一些不用：
+内核总是给最小的空号，新连接的号码到了 ``ceiling`` 就是快用完了，不必数，别处占的也算在内。
+"""
+
+from __future__ import annotations
+
+import resource
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from ..protocol.forwarded import TrustedProxies, rate_key
+from ..repeated_warning import RepeatedWarning
+
+#: 留给探针、SQL 与 Redis 重连的描述符：四分之一，不多于 64 个。
+_RESERVED_SHARE: Final = 4
+_RESERVED_MOST: Final = 64
+#: 还没有说完请求的、闲着的连接至少坐这么久才可能被请走：正常的客户端一连上就说。
+WARNINGS_EVERY_S: Final = 10.0
+
+
+class Guest(Protocol):
+    """一条此刻没有在办事的连接。"""
+
+    def evict(self) -> None:
+        """掐断；同步，不抛出。"""
+        ...
+
+
+class _Socket(Protocol):
+    def get_extra_info(self, name: str) -> object: ...
+
+
+@dataclass(frozen=True, slots=True)
+class DoorLimits:
+    """``ceiling``：号码到了这里就是快用完了；到了 ``wall`` 连探针也不接。0 = 不限。"""
+
+    per_address: int = 0
+    ceiling: int = 0
+    wall: int = 0
+
+    @classmethod
+    def of(cls, per_address: int, descriptors: int) -> DoorLimits:
+        """``descriptors`` 是本进程能打开多少个。"""
+        reserved = min(_RESERVED_MOST, descriptors // _RESERVED_SHARE)
+        ceiling = descriptors - reserved
+        return cls(per_address, ceiling, ceiling + reserved // 2)
+
+
+class Doorway:
+    """一个进程一个，它的每个监听者共用。``turned_away`` 按原因计数，只增。"""
+
+    def __init__(
+        self, limits: DoorLimits | None = None, proxies: TrustedProxies | None = None
+    ) -> None:
+        self._limits = limits or DoorLimits()
+        self._proxies = proxies or TrustedProxies()
+        self._by_address: dict[str, int] = {}
+        self._waiting: OrderedDict[Guest, None] = OrderedDict()
+        self._short = RepeatedWarning("descriptors_nearly_used_up", every_s=WARNINGS_EVERY_S)
+        self._full = RepeatedWarning("http_connections_by_address", every_s=WARNINGS_EVERY_S)
+        self.turned_away: Counter[str] = Counter()
+
+    # ── 描述符 ────────────────────────────────────────────────────────────
+
+    def crowded(self, transport: _Socket) -> bool:
+        """新连接一到就问；True：只回答探针。
+
+        快用完时先请走等得最久的、还没有说完请求的（或闲着的）一条：不说话的占不住门。
+        """
+        limits, number = self._limits, _descriptor(transport)
+        if not limits.ceiling or number < limits.ceiling:
+            return False
+        self._short.say(descriptor=number, ceiling=limits.ceiling)
+        if self._waiting:
+            guest, _ = self._waiting.popitem(last=False)
+            self.turned_away["evicted"] += 1
+            guest.evict()
+            return False
+        self.turned_away["descriptors"] += 1
+        return True
+
+    def walled(self, transport: _Socket) -> bool:
+        """留的也用了一半：立即掐断，不回答。"""
+        return 0 < self._limits.wall <= _descriptor(transport)
+
+    def wait(self, guest: Guest) -> None:
+        """``guest`` 此刻没有在办事。"""
+        self._waiting[guest] = None
+
+    def busy(self, guest: Guest) -> None:
+        """开始办事，或走了；幂等。"""
+        self._waiting.pop(guest, None)
+
+    # ── 地址 ──────────────────────────────────────────────────────────────
+
+    def enter(self, address: str) -> Callable[[], None] | None:
+        """这个地址的一条 HTTP 连接；满了则 None，否则是离开时要调用的。
+
+        可信的代理替别人连，不数它的。
+        """
+        limit = self._limits.per_address
+        if not limit or self._proxies.trusts(address):
+            return _nothing
+        key = rate_key(address)
+        here = self._by_address.get(key, 0)
+        if here >= limit:
+            self.turned_away["address"] += 1
+            self._full.say(address=key, limit=limit)
+            return None
+        self._by_address[key] = here + 1
+        return lambda: self._leave(key)
+
+    def _leave(self, key: str) -> None:
+        left = self._by_address[key] - 1
+        if left:
+            self._by_address[key] = left
+        else:
+            del self._by_address[key]
+
+
+def open_descriptors(most: int = 1_048_576) -> int:
+    """把软上限提到硬上限（至多 ``most``），返回它。"""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = most if hard == resource.RLIM_INFINITY else min(hard, most)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        return wanted
+    return most if soft == resource.RLIM_INFINITY else soft
+
+
+def _descriptor(transport: _Socket) -> int:
+    sock = transport.get_extra_info("socket")
+    return -1 if sock is None else int(sock.fileno())  # type: ignore[attr-defined]  # asyncio 的
+
+
+def _nothing() -> None:
+    """不限的没有什么要撤销。"""
