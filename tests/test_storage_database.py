@@ -25,6 +25,7 @@ from meeting_push.errors import (
 )
 from meeting_push.storage.database import Database, async_url
 from meeting_push.storage.migration import HEAD, MIGRATIONS, alembic_config
+from meeting_push.storage.postgres_url import asyncpg_url
 from meeting_push.storage.tables import idempotency_keys, metadata
 from tests.support.postgres_server import PostgresServer
 
@@ -63,8 +64,10 @@ def test_friendly_urls_get_an_asynchronous_driver(given: str, driver: str) -> No
     assert async_url(given).drivername == driver
 
 
-def test_sslmode_is_given_to_asyncpg_under_its_own_name() -> None:
-    assert async_url("postgresql://h/d?sslmode=require").query == {"ssl": "require"}
+def test_sslmode_reaches_asyncpg_which_reads_the_certificates_too() -> None:
+    address, arguments = asyncpg_url(async_url("postgresql://h/d?sslmode=require"))
+    assert address.query == {}
+    assert arguments == {"dsn": "postgresql://?sslmode=require"}
 
 
 @pytest.mark.parametrize("url", ["", "nonsense", "mysql://h/d", "sqlite://", "sqlite:///:memory:"])

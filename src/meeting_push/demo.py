@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import secrets
+import signal
 import socket
 import sys
 import tempfile
@@ -27,10 +28,13 @@ from .client.received import ReceivedMessage
 from .client.rest_answers import DeliveryReport, Tokens
 from .client.rest_client import RestClient
 from .errors import MeetingPushError
+from .launcher import dying_with_us
 
 START_TIMEOUT_S: Final = 60.0
 STEP_TIMEOUT_S: Final = 20.0
 POLL_S: Final = 0.02
+#: 被信号停下：同 shell 对 SIGINT 的约定。
+STOPPED: Final = 130
 PASSWORD: Final = secrets.token_urlsafe(12)
 
 
@@ -50,7 +54,11 @@ class Person:
 
 
 async def run(out: Console, *, once: bool, port: int) -> int:
-    """返回退出码；不是 ``once`` 就一直服务到 Ctrl-C。"""
+    """返回退出码；不是 ``once`` 就一直服务到 Ctrl-C、SIGTERM、SIGHUP：先停下服务器，删掉文件夹。"""
+    current = asyncio.current_task()
+    assert current is not None
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, current.cancel)
     port = port or _free_port()
     url = f"http://127.0.0.1:{port}"
     with tempfile.TemporaryDirectory(prefix="meeting-push-demo-") as folder:
@@ -60,6 +68,8 @@ async def run(out: Console, *, once: bool, port: int) -> int:
                 bob = await _job(out, url)
                 if not once:
                     await _keep_serving(out, url, bob, process)
+        except asyncio.CancelledError:
+            return STOPPED
         except (DemoFailedError, MeetingPushError, TimeoutError) as error:
             out.print(f"[bold red]✗ {error or 'a step took too long'}[/]")
             out.print(log.read_text(errors="replace") if log.exists() else "", markup=False)
@@ -77,7 +87,7 @@ async def _server(
     out.print("[bold]meeting-push demo[/]  embedded Redis, SQLite, one process\n")
     with log.open("wb") as sink:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "meeting_push", "serve"),
+            *dying_with_us(sys.executable, "-m", "meeting_push", "serve"),
             *("--port", str(port), "--data-dir", str(folder / "data")),
             stdout=sink,
             stderr=sink,
@@ -87,8 +97,8 @@ async def _server(
         )
     try:
         started = time.perf_counter()
-        await asyncio.wait_for(_until_listening(port, process), START_TIMEOUT_S)
-        _step(out, f"the server listens on http://127.0.0.1:{port}", time.perf_counter() - started)
+        await asyncio.wait_for(_until_ready(port, process), START_TIMEOUT_S)
+        _step(out, f"the server is ready on http://127.0.0.1:{port}", time.perf_counter() - started)
         yield process
     finally:
         if process.returncode is None:
@@ -96,15 +106,21 @@ async def _server(
         await process.wait()
 
 
-async def _until_listening(port: int, process: asyncio.subprocess.Process) -> None:
-    while True:
+async def _until_ready(port: int, process: asyncio.subprocess.Process) -> None:
+    while not await _is_ready(port):
         if process.returncode is not None:
             raise DemoFailedError(f"the server exited with {process.returncode}")
-        with contextlib.suppress(OSError):
-            _, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.close()
-            return
         await asyncio.sleep(POLL_S)
+
+
+async def _is_ready(port: int) -> bool:
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    with contextlib.closing(writer):
+        writer.write(b"GET /readyz HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+        return b" 200 " in await reader.readline()
 
 
 def _free_port() -> int:
@@ -125,8 +141,7 @@ async def _keep_serving(
         soft_wrap=True,
         markup=False,
     )
-    with contextlib.suppress(asyncio.CancelledError):
-        await process.wait()
+    await process.wait()
 
 
 # ── 活 ──────────────────────────────────────────────────────────────────────

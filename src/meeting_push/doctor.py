@@ -81,8 +81,7 @@ async def _lean(url: str) -> AsyncIterator[LeanConnection]:
 async def _redis(settings: Settings) -> Finding:
     if settings.redis_url is None:
         server = find_server()
-        version = ".".join(map(str, server.version))
-        return Finding("redis", True, f"embedded: {server.path.name} {version}")
+        return Finding("redis", True, f"embedded: {server.name}")
     async with _lean(settings.redis_url) as lean:
         info = _fields(await lean.execute("INFO"))
     version, policy = info["redis_version"], info.get("maxmemory_policy", "noeviction")

@@ -27,6 +27,7 @@ from .protocol.forwarded import TrustedProxies
 from .redis.embedded import EmbeddedRedis
 from .router.patient_http import Patience, patient_http
 from .settings import Identity, Role, Settings
+from .unknown_settings import unknown_variables
 from .websocket.doorway import DoorLimits, Doorway, open_descriptors
 from .websocket.native import native_edge, serve_native
 from .websocket.uvicorn_socket import BoundedWebSocket
@@ -71,10 +72,11 @@ def listen(settings: Settings) -> socket.socket:
 
 
 async def run_process(settings: Settings) -> None:
-    """一个进程的一生；收到 SIGTERM/SIGINT 后有次序地停下，第二次立即退出。"""
+    """一个进程的一生；收到 SIGTERM/SIGINT/SIGHUP 后有次序地停下，第二次立即退出。"""
     configure_logging(settings)
     if not settings.reuse_port:  # --workers 的子进程不必再说
         _warn_of_any_audience(settings)
+        _warn_unknown_variables()
     stop = _stop_event()
     async with contextlib.AsyncExitStack() as stack:
         sock = stack.enter_context(contextlib.closing(listen(settings)))
@@ -164,9 +166,16 @@ def _stop_event() -> asyncio.Event:
             os._exit(1)
         stop.set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        # nohup 与守护进程的管理者让它忽略 SIGHUP：照旧忽略
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            loop.add_signal_handler(number, on_signal)
     return stop
+
+
+def _warn_unknown_variables() -> None:
+    for name, nearest in unknown_variables():
+        logger.bind(variable=name, did_you_mean=nearest).warning("unknown_setting")
 
 
 # ── 多进程 ──────────────────────────────────────────────────────────────────
@@ -176,6 +185,7 @@ async def run_workers(settings: Settings) -> None:
     """父进程：带着内嵌 Redis，看着 N 个子进程；子进程死了就重启。"""
     configure_logging(settings)
     _warn_of_any_audience(settings)
+    _warn_unknown_variables()
     stop = _stop_event()
     async with contextlib.AsyncExitStack() as stack:
         # 占住端口再分给子进程：端口 0 也只选一次；父进程自己不接连接

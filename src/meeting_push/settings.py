@@ -5,11 +5,20 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, Self
+from urllib.parse import quote
 
-from pydantic import Field, IPvAnyNetwork, SecretStr, ValidationError
+from pydantic import (
+    Field,
+    IPvAnyNetwork,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from .errors import ConfigurationError
@@ -49,11 +58,22 @@ class Role(StrEnum):
         return self in (Role.ALL, Role.WORKER)
 
 
+#: 前者必须小于后者。
+_ORDERED: Final = (
+    ("heartbeat_interval_s", "heartbeat_timeout_s"),
+    ("access_token_ttl_s", "refresh_token_ttl_s"),
+)
+#: RFC 6454：方案、主机、端口，没有路径。浏览器对沙箱里的页面说的 ``null`` 不是谁，不能放行。
+_ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#\s@]+", re.IGNORECASE)
+PREFIX: Final = "MEETING_PUSH_"
+_FIELD_OF_ERROR: Final = re.compile(r'for field "(\w+)"')
+
+
 class Settings(BaseSettings):
     """所有字段都有能直接用的默认值；``None`` 表示“由程序准备”。"""
 
     model_config = SettingsConfigDict(
-        env_prefix="MEETING_PUSH_", env_file=".env", frozen=True, extra="ignore"
+        env_prefix=PREFIX, env_file=".env", frozen=True, extra="ignore"
     )
 
     # 进程
@@ -206,8 +226,38 @@ class Settings(BaseSettings):
 
     @property
     def sql_url(self) -> str:
-        """数据库；没有给出就是数据文件夹里的 SQLite。"""
-        return self.database_url or f"sqlite:///{self.data_dir.absolute()}/meeting-push.db"
+        """数据库；没有给出就是数据文件夹里的 SQLite（``#``、``?``、``%`` 照 URL 的规矩转义）。"""
+        file = self.data_dir.absolute() / "meeting-push.db"
+        return self.database_url or f"sqlite:///{quote(str(file))}"
+
+    @field_validator("redis_url", "database_url", "jwt_secret", "jwt_public_key", "jwt_jwks_url")
+    @classmethod
+    def _not_empty(cls, value: str | SecretStr | None) -> str | SecretStr | None:
+        text = value.get_secret_value() if isinstance(value, SecretStr) else value
+        if text is not None and not text.strip():
+            raise ValueError("is empty; leave it out for the default")
+        return value
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _whole_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"{origin!r} is not an origin: scheme://host[:port], such as "
+                    "https://app.example"
+                )
+        return origins
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        """互相矛盾的：启动时说，不让听话的客户端替它受罚。"""
+        for smaller, larger in _ORDERED:
+            if not getattr(self, smaller) < getattr(self, larger):
+                raise ValueError(f"{larger} must be more than {smaller}")
+        if self.consumer_tasks_max < self.consumer_tasks:
+            raise ValueError("consumer_tasks_max must not be less than consumer_tasks")
+        return self
 
 
 def load_settings(**overrides: object) -> Settings:
@@ -220,8 +270,13 @@ def load_settings(**overrides: object) -> Settings:
         return Settings(**given)  # type: ignore[arg-type]
     except ValidationError as error:
         problems = "; ".join(
-            f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False)
+            ": ".join([*map(str, e["loc"]), e["msg"].removeprefix("Value error, ")])
+            for e in error.errors(include_input=False)
         )
         raise ConfigurationError(f"bad configuration: {problems}") from None
     except SettingsError as error:  # 复合类型（列表）不是 JSON
-        raise ConfigurationError(f"bad configuration: {error}") from None
+        found = _FIELD_OF_ERROR.search(str(error))
+        name = found[1] if found else "a setting"
+        raise ConfigurationError(
+            f'bad configuration: {name}: not JSON, such as ["a", "b"]'
+        ) from None

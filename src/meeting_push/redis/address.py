@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qs, quote, unquote, urlsplit
 
 from ..errors import ConfigurationError
 
@@ -60,7 +60,7 @@ class RedisAddress:
 
     def __str__(self) -> str:
         if self.path is not None:
-            return f"unix://{self.path}?db={self.db}"
+            return f"unix://{quote(self.path)}?db={self.db}"
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"redis{'s' if self.tls else ''}://{host}:{self.port}/{self.db}"
 

@@ -42,7 +42,8 @@ def credentials_refused(error: MeetingPushError) -> ConfigurationError | None:
     """握手时因用户名、密码、权限被拒；别的失败 None。``cause`` 照旧。"""
     if error.temporary and error.cause not in ("noauth", "noperm"):
         return None
-    refused = ConfigurationError(f"Redis refused the credentials: {error}")
+    what = "the credentials" if error.temporary else "the connection"  # 后者：没有那个库
+    refused = ConfigurationError(f"Redis refused {what}: {error}")
     refused.cause = error.cause
     return refused
 

@@ -1,4 +1,4 @@
-"""内嵌 Redis：一个真正的 ``redis-server`` 子进程，走 unix socket，AOF 持久化。
+"""内嵌 Redis：真正的 ``valkey-server``（或 ``redis-server``）子进程，unix socket，AOF 持久化。
 
 两把锁：``lock`` 由我们持有，表示“这个数据目录有主人”；``server.lock`` 由 redis-server
 继承（它的持久化子进程也继承），表示“还有进程在写这些文件”。后者在它们真正死透时由内核
@@ -14,6 +14,7 @@ import shutil
 import tempfile
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 from loguru import logger
 
@@ -23,6 +24,7 @@ from ..supervision import SupervisedLoop
 from .file_lock import FileLock
 from .probe import answers
 from .server_binary import ServerBinary, find_server
+from .written_by import check_readable, note_writer
 
 #: sockaddr_un.sun_path 在 Linux 上是 108 字节，macOS 上 104，含结尾的 NUL。
 MAX_SOCKET_PATH: Final = 100
@@ -51,7 +53,7 @@ class EmbeddedRedis:
 
     @property
     def url(self) -> str:
-        return f"unix://{self._socket}"
+        return f"unix://{quote(str(self._socket))}"
 
     @property
     def pid(self) -> int | None:
@@ -65,16 +67,21 @@ class EmbeddedRedis:
         :raises ConfigurationError: 没有可用的 redis-server、数据目录已有主人、版本太旧、起不来
         """
         self._binary = await asyncio.to_thread(find_server)
-        for directory in (self._dir, self._socket.parent):
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._owner = await _acquire(self._dir / "lock", OWNER_WAIT_S)
+        try:
+            for directory in (self._dir, self._socket.parent):
+                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._owner = await _acquire(self._dir / "lock", OWNER_WAIT_S)
+        except OSError as error:
+            raise ConfigurationError(f"data folder {self._dir}: {error.strerror}") from None
         if self._owner is None:
             raise ConfigurationError(
                 f"the embedded Redis of {self._dir.parent} is in use by another server; "
                 "use another --data-dir, or one --redis-url for both"
             )
         try:
+            check_readable(self._dir, self._binary)
             await self._launch()
+            note_writer(self._dir, self._binary)
         except BaseException:
             await self.stop()
             raise

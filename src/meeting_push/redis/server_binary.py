@@ -15,13 +15,22 @@ from ..errors import ConfigurationError
 
 #: 多文件 AOF（``appendonlydir``）与脚本复制的规则都从 7.0 起；6.2 已不再修补安全漏洞。
 MIN_VERSION: Final = (7, 0)
-_VERSION: Final = re.compile(r"\bv=(\d+)\.(\d+)\.(\d+)")
+#: “Redis server v=7.0.15 …”、“Valkey server v=9.1.2 …”。
+_VERSION: Final = re.compile(r"^(\w+) server v=(\d+)\.(\d+)\.(\d+)")
 
 
 @dataclass(frozen=True, slots=True)
 class ServerBinary:
+    """``product``：``redis`` 或 ``valkey``。"""
+
     path: Path
+    product: str
     version: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        """``valkey-server 9.1.2``"""
+        return f"{self.product}-server {'.'.join(map(str, self.version))}"
 
 
 def find_server() -> ServerBinary:
@@ -31,9 +40,9 @@ def find_server() -> ServerBinary:
     """
     too_old = []
     for path in _candidates():
-        version = _version(path)
-        if version >= MIN_VERSION:
-            return ServerBinary(path, version)
+        binary = _examine(path)
+        if binary is not None and binary.version >= MIN_VERSION:
+            return binary
         too_old.append(str(path))
     found = f" (unusable or older than 7.0: {', '.join(too_old)})" if too_old else ""
     raise ConfigurationError(
@@ -53,13 +62,16 @@ def _candidates() -> Iterator[Path]:
             yield Path(found)
 
 
-def _version(path: Path) -> tuple[int, ...]:
-    """读不出版本（架构不符、没有执行权）时为空元组，即“太旧”。"""
+def _examine(path: Path) -> ServerBinary | None:
+    """读不出版本（架构不符、没有执行权）时为 None。"""
     try:
         printed = subprocess.run(  # noqa: S603 — 路径来自轮子或 PATH
             [path, "--version"], capture_output=True, text=True, timeout=5, check=True
         ).stdout
     except (OSError, subprocess.SubprocessError):
-        return ()
+        return None
     match = _VERSION.search(printed)
-    return tuple(map(int, match.groups())) if match else ()
+    if match is None:
+        return None
+    product, *version = match.groups()
+    return ServerBinary(path, product.lower(), tuple(map(int, version)))

@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from ..errors import ConfigurationError
 from .failures import LeftBehind, converted_failures
 from .migration import migrate, needs_migration
+from .postgres_url import asyncpg_url
 from .sqlite_writer import PRAGMAS, SqliteWriter, Statement
 
 #: 事务里传来传去的连接；别处用这个名字，不必导入 SQLAlchemy。
@@ -146,7 +147,7 @@ def async_url(url: str) -> URL:
     if backend == "sqlite":
         return _sqlite_url(parsed)
     if backend in ("postgresql", "postgres"):
-        return _postgresql_url(parsed)
+        return parsed.set(drivername="postgresql+asyncpg")
     raise ConfigurationError("database_url must begin with sqlite:/// or postgresql://")
 
 
@@ -162,24 +163,19 @@ def _sqlite_writer(url: URL, timeout_s: float) -> SqliteWriter:
     return SqliteWriter(Path(url.database), timeout_s)
 
 
-def _postgresql_url(url: URL) -> URL:
-    # libpq 的 sslmode 在 asyncpg 里叫 ssl，取值相同。
-    query = {("ssl" if key == "sslmode" else key): value for key, value in url.query.items()}
-    return url.set(drivername="postgresql+asyncpg", query=query)
-
-
 def _create_engine(url: URL, timeout_s: float) -> AsyncEngine:
     # hide_parameters：异常与日志里不得出现密码散列和消息正文。
     if url.get_backend_name() != "sqlite":
+        address, arguments = asyncpg_url(url)
         engine = create_async_engine(
-            url,
+            address,
             hide_parameters=True,
             pool_size=_PG_CONNECTIONS,
             max_overflow=0,
             pool_timeout=timeout_s,
             pool_pre_ping=True,
             pool_recycle=_PG_RECYCLE_S,
-            connect_args={"timeout": timeout_s, "command_timeout": timeout_s},
+            connect_args={"timeout": timeout_s, "command_timeout": timeout_s, **arguments},
         )
         event.listen(engine.sync_engine, "handle_error", LeftBehind())
         return engine
