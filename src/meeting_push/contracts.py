@@ -222,25 +222,32 @@ class FrameReceiver(Protocol):
         ...
 
 
+class Watcher(FrameReceiver, Protocol):
+    """关注别人的一条连接。由 ``UserConnection`` 实现。"""
+
+    user_id: int
+    ip_address: str
+
+
 class PresenceWatches(Protocol):
     """谁在关注谁的在线状态。由 ``PresenceWatch`` 实现。"""
 
-    async def watch(self, watcher: FrameReceiver, user_ids: Sequence[int]) -> int:
+    async def watch(self, watcher: Watcher, user_ids: Sequence[int]) -> int:
         """返回时各人此刻的 ``presence`` 帧已交给 ``watcher``，此后的变化会自己来。
 
         返回它共关注多少人。重复关注无害（状态再发一次）。第一次 await 之前已登记，所以
         中途 ``forget`` 有效；等待可以取消，登记仍在。
 
-        :raises WatchLimitError: 这条连接关注得太多
-        :raises UnavailableError: 节点已满，或 Redis 不可用；没有关注
+        :raises WatchLimitError: 这条连接、这个用户关注得太多
+        :raises UnavailableError: 节点、这个地址已满，或 Redis 不可用；没有关注
         """
         ...
 
-    def unwatch(self, watcher: FrameReceiver, user_ids: Sequence[int]) -> int:
+    def unwatch(self, watcher: Watcher, user_ids: Sequence[int]) -> int:
         """返回还关注多少人；没关注的被忽略。"""
         ...
 
-    def forget(self, watcher: FrameReceiver) -> None:
+    def forget(self, watcher: Watcher) -> None:
         """它走了：不再关注任何人。幂等。"""
         ...
 

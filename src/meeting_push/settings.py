@@ -201,7 +201,8 @@ class Settings(BaseSettings):
     presence_sweep_s: PositiveSeconds = 60  # 每隔这么久，内存与 Redis 对一次账
     presence_grace_s: Annotated[float, Field(ge=0)] = 5  # 离线满这么久才告诉关注者
     max_watched_per_connection: Annotated[int, Field(ge=1)] = 500  # 一条连接至多关注多少人
-    max_watched_users: Annotated[int, Field(ge=1)] = 50_000  # 一个节点上被关注的人至多这么多
+    max_watched_per_user: Annotated[int, Field(ge=1)] = 2_500  # 一个用户的全部设备，每个节点
+    max_watched_users: Annotated[int, Field(ge=1)] = 50_000  # 每个节点；一个地址占四分之一
 
     # 依赖的等待上限
     redis_timeout_s: PositiveSeconds = 5

@@ -29,7 +29,9 @@ State = tuple[int, bool, str | None]
 class Viewer:
     """记下收到的 ``presence`` 帧。"""
 
-    def __init__(self) -> None:
+    def __init__(self, user_id: int = 9, ip_address: str = "10.0.0.9") -> None:
+        self.user_id = user_id
+        self.ip_address = ip_address
         self.seen: list[State] = []
 
     def send_all(self, frames: Iterable[bytes]) -> None:
@@ -215,12 +217,56 @@ async def test_a_connection_watches_a_bounded_number(redis: RedisService) -> Non
 
 
 async def test_a_node_watches_a_bounded_number(redis: RedisService) -> None:
-    here, viewer, other = await node(redis), Viewer(), Viewer()
-    async with room(redis, here, max_watched_users=2) as one:
-        await one.watch.watch(viewer, [1, 2])
+    here, viewers = await node(redis), [Viewer(n, f"10.0.0.{n}") for n in range(5)]
+    async with room(redis, here, max_watched_users=4) as one:
+        for viewer in viewers[:4]:
+            await one.watch.watch(viewer, [100 + viewer.user_id])
         with pytest.raises(UnavailableError):
-            await one.watch.watch(other, [2, 3])
-        assert await one.watch.watch(other, [2]) == 1
+            await one.watch.watch(viewers[4], [100, 104])
+        assert await one.watch.watch(viewers[4], [100]) == 1
+
+
+async def test_a10_one_user_has_a_share_of_the_node(redis: RedisService) -> None:
+    """A10：一个用户有多少设备也用不完节点的关注；别人照样关注得了，走了的还回来。"""
+    here, mallory = await node(redis), [Viewer(6) for _ in range(4)]
+    async with room(redis, here, max_watched_users=40, max_watched_per_user=5) as one:
+        await one.watch.watch(mallory[0], [1, 2, 3])
+        await one.watch.watch(mallory[1], [4, 5])
+        with pytest.raises(WatchLimitError):
+            await one.watch.watch(mallory[2], [6])
+        assert await one.watch.watch(mallory[2], [1, 2, 3, 4, 5]) == 5  # 不多占
+        assert await one.watch.watch(Viewer(7), [6, 7]) == 2
+        for device in mallory:
+            one.watch.forget(device)
+        assert await one.watch.watch(mallory[3], [8, 9]) == 2
+
+
+@pytest.mark.parametrize(
+    "addresses", [["10.0.0.1"] * 3, ["2001:db8::1", "2001:db8::2", "2001:db8::3"]]
+)
+async def test_a10_one_address_has_a_share_of_the_node(
+    redis: RedisService, addresses: list[str]
+) -> None:
+    """A10：许多账号、一个地址（IPv6 按 /64）也只占得了四分之一。"""
+    here, accounts = await node(redis), [Viewer(n, one) for n, one in enumerate(addresses)]
+    async with room(redis, here, max_watched_users=8) as one:
+        await one.watch.watch(accounts[0], [1])
+        await one.watch.watch(accounts[1], [2])
+        with pytest.raises(UnavailableError):
+            await one.watch.watch(accounts[2], [3])
+        assert await one.watch.watch(Viewer(9, "2001:db8:0:1::1"), [3, 4]) == 2
+
+
+async def test_who_leaves_hands_his_share_to_who_still_watches(redis: RedisService) -> None:
+    """A10：先关注的走了，算在还看着的人头上；走了的不再付账。"""
+    here, first, second = await node(redis), Viewer(1), Viewer(2)
+    async with room(redis, here, max_watched_per_user=2) as one:
+        await one.watch.watch(first, [10, 11])
+        await one.watch.watch(second, [10, 11])
+        one.watch.forget(first)
+        assert await one.watch.watch(first, [12, 13]) == 2
+        with pytest.raises(WatchLimitError):
+            await one.watch.watch(second, [14])
 
 
 async def test_a_malformed_payload_is_counted_and_dropped(redis: RedisService) -> None:

@@ -14,8 +14,8 @@ from typing import Final
 
 import msgspec
 
-from ..contracts import ChannelRoute, FrameReceiver
-from ..errors import MeetingPushError, RedisUnavailableError, UnavailableError, WatchLimitError
+from ..contracts import ChannelRoute, Watcher
+from ..errors import MeetingPushError, RedisUnavailableError, WatchLimitError
 from ..model import PresenceStatus
 from ..protocol.frames import Presence, encode
 from ..redis.keys import Keys
@@ -23,6 +23,7 @@ from ..redis.subscriber import Subscriber
 from ..settings import Settings
 from .online_status_service import OnlineStatusService
 from .presence_debounce import Debounce
+from .watch_shares import Holder, WatchShares
 
 #: 一段写给多少个关注者（每个约 5 µs）：被几万人关注的人上线，不会让别人等。
 SPREAD_CHUNK: Final = 500
@@ -35,11 +36,13 @@ _decoder: Final = msgspec.json.Decoder(Presence)
 class _Watched:
     """一个被关注的人；``debounce`` 在第一次读到状态之后才有。"""
 
-    __slots__ = ("debounce", "early", "opening", "timer", "user_id", "watchers")
+    __slots__ = ("debounce", "early", "holder", "opening", "timer", "user_id", "watchers")
 
-    def __init__(self, user_id: int) -> None:
+    def __init__(self, user_id: int, holder: Holder) -> None:
         self.user_id = user_id
-        self.watchers: set[FrameReceiver] = set()
+        #: 算在谁的份额里。
+        self.holder = holder
+        self.watchers: set[Watcher] = set()
         self.debounce: Debounce | None = None
         #: 读完之前就来的转变：比读到的新。
         self.early: list[PresenceStatus | None] = []
@@ -81,16 +84,16 @@ class PresenceWatch:
         self._channel: Callable[[int], str] = keys.presence_channel
         self._grace_ms = int(settings.presence_grace_s * 1000)
         self._max_each = settings.max_watched_per_connection
-        self._max_users = settings.max_watched_users
+        self._shares = WatchShares(settings)
         self._watched: dict[int, _Watched] = {}
-        self._by_watcher: dict[FrameReceiver, set[int]] = {}
+        self._by_watcher: dict[Watcher, set[int]] = {}
         self._lost = asyncio.Event()
         self._announced = 0
         self._malformed = 0
 
     # ── PresenceWatches ─────────────────────────────────────────────────────
 
-    async def watch(self, watcher: FrameReceiver, user_ids: Sequence[int]) -> int:
+    async def watch(self, watcher: Watcher, user_ids: Sequence[int]) -> int:
         wanted = list(dict.fromkeys(user_ids))
         self._check_room(watcher, wanted)
         added = set(wanted) - self._by_watcher.get(watcher, set())
@@ -103,29 +106,31 @@ class PresenceWatch:
         watcher.send_all([one.frame() for one in entries if watcher in one.watchers])
         return len(self._by_watcher.get(watcher, ()))
 
-    def unwatch(self, watcher: FrameReceiver, user_ids: Sequence[int]) -> int:
+    def unwatch(self, watcher: Watcher, user_ids: Sequence[int]) -> int:
         mine = self._by_watcher.get(watcher, set())
         for user_id in mine.intersection(user_ids):
             self._leave(watcher, user_id)
         return len(mine)
 
-    def forget(self, watcher: FrameReceiver) -> None:
+    def forget(self, watcher: Watcher) -> None:
         for user_id in tuple(self._by_watcher.get(watcher, ())):
             self._leave(watcher, user_id)
         self._by_watcher.pop(watcher, None)
 
-    def _check_room(self, watcher: FrameReceiver, wanted: Sequence[int]) -> None:
+    def _check_room(self, watcher: Watcher, wanted: Sequence[int]) -> None:
         mine = self._by_watcher.get(watcher, set())
         if len(mine) + sum(user_id not in mine for user_id in wanted) > self._max_each:
             raise WatchLimitError(f"one connection watches at most {self._max_each} users")
-        fresh = sum(user_id not in self._watched for user_id in wanted)
-        if len(self._watched) + fresh > self._max_users:
-            raise UnavailableError("too many users are watched on this node")
+        self._shares.check(watcher, sum(user_id not in self._watched for user_id in wanted))
 
     # ── 登记 ────────────────────────────────────────────────────────────────
 
-    def _register(self, watcher: FrameReceiver, wanted: Sequence[int]) -> list[_Watched]:
-        fresh = [_Watched(user_id) for user_id in wanted if user_id not in self._watched]
+    def _register(self, watcher: Watcher, wanted: Sequence[int]) -> list[_Watched]:
+        fresh = [
+            _Watched(user_id, self._shares.take(watcher))
+            for user_id in wanted
+            if user_id not in self._watched
+        ]
         for one in fresh:
             self._watched[one.user_id] = one
             self._routes[self._channel(one.user_id).encode()] = partial(self._on_payload, one)
@@ -168,7 +173,7 @@ class PresenceWatch:
         for watcher in tuple(one.watchers):
             self._leave(watcher, one.user_id)
 
-    def _leave(self, watcher: FrameReceiver, user_id: int) -> None:
+    def _leave(self, watcher: Watcher, user_id: int) -> None:
         mine, one = self._by_watcher[watcher], self._watched[user_id]
         mine.discard(user_id)
         if not mine:
@@ -176,8 +181,12 @@ class PresenceWatch:
         one.watchers.discard(watcher)
         if not one.watchers:
             self._drop(one)
+        elif one.holder == Holder.of(watcher):
+            self._shares.give_back(one.holder)
+            one.holder = self._shares.take(next(iter(one.watchers)))
 
     def _drop(self, one: _Watched) -> None:
+        self._shares.give_back(one.holder)
         del self._watched[one.user_id]
         channel = self._channel(one.user_id)
         del self._routes[channel.encode()]
@@ -223,7 +232,7 @@ class PresenceWatch:
         self._announced += 1
         self._spread(one.frame(), list(one.watchers))
 
-    def _spread(self, frame: bytes, watchers: list[FrameReceiver]) -> None:
+    def _spread(self, frame: bytes, watchers: list[Watcher]) -> None:
         for watcher in watchers[:SPREAD_CHUNK]:
             watcher.send_all((frame,))
         if rest := watchers[SPREAD_CHUNK:]:
