@@ -44,6 +44,70 @@ async def test_dlv_2_a_handler_that_fails_gets_the_message_again(
     assert handled == [1, 2, 1]
 
 
+async def test_a_synchronous_handler_is_a_handler(token: str, options: ClientOptions) -> None:
+    """C13：不是协程函数的也照样；它抛出的同样不确认。"""
+
+    async def first(peer: Peer) -> None:
+        await peer.welcome(seq=0)
+        await peer.send(new_message(1), new_message(2))
+        await peer.receive_acks(2)
+        await peer.drop()
+
+    async def second(peer: Peer) -> None:
+        await peer.welcome(seq=2)
+        await peer.send(new_message(1), new_message(2))
+        await peer.receive_acks(1, 2)
+        await client.close()
+        await peer.stay()
+
+    handled: list[int | None] = []
+    async with playing(first, second) as server:
+        client = PushClient(server.url, token, options=options)
+
+        @client.on_message
+        def handler(message: ReceivedMessage) -> None:
+            handled.append(message.seq)
+            if len(handled) == 1:
+                raise RuntimeError("not now")
+
+        await asyncio.wait_for(client.run(), 5)
+    assert handled == [1, 2, 1]
+
+
+@pytest.mark.parametrize("by", ["message.ack()", "client.ack(message)", "client.ack(id)"])
+async def test_a_message_acked_in_its_handler_is_acked_once(
+    token: str, options: ClientOptions, by: str
+) -> None:
+    """C13：处理函数里确认过、确认已经送出，返回时不再送一次。"""
+    acked: list[str] = []
+    confirmed = asyncio.Event()
+
+    async def scene(peer: Peer) -> None:
+        await peer.welcome(seq=0)
+        await peer.send(new_message(1))
+        acked.extend((await peer.receive("ack"))["message_ids"])
+        confirmed.set()
+        await peer.send(new_message(2))
+        acked.extend((await peer.receive("ack"))["message_ids"])
+        await client.close()
+        await peer.stay()
+
+    async with playing(scene) as server:
+        client = PushClient(server.url, token, options=options)
+
+        @client.on_message
+        async def handler(message: ReceivedMessage) -> None:
+            if message.seq == 1:
+                if by == "message.ack()":
+                    message.ack()
+                else:
+                    await client.ack(message if by == "client.ack(message)" else message.message_id)
+                await confirmed.wait()
+
+        await asyncio.wait_for(client.run(), 5)
+    assert acked == [message_id(1), message_id(2)]
+
+
 async def test_handlers_run_one_at_a_time_in_order(token: str, options: ClientOptions) -> None:
     async def scene(peer: Peer) -> None:
         await peer.welcome()

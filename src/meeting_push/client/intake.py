@@ -75,7 +75,7 @@ class Intake:
             self._applied.received(frame.seq)
         message = received(frame, self._applied.epoch, self.settle)
         if frame.message_id in self._applied.ids:
-            self.settle(message)
+            self._settle(message, confirm=True)  # 上一次的确认也许没有到
         elif frame.message_id not in self._in_hand:
             self._in_hand.add(frame.message_id)
             await self._enqueue(message)
@@ -98,19 +98,28 @@ class Intake:
     # ── 应用一侧 ────────────────────────────────────────────────────────────
 
     def settle(self, message: ReceivedMessage) -> None:
-        """应用处理完了（或早已处理过）：记账、等着送确认。幂等。"""
+        """应用处理完了：记账、等着送确认。幂等：``ack()`` 之后处理函数又返回，只送一次。"""
+        self._settle(message, confirm=not self._is_settled(message.message_id))
+
+    def _settle(self, message: ReceivedMessage, *, confirm: bool) -> None:
         self._in_hand.discard(message.message_id)
         self._applied.applied(message.message_id, message.seq, message.epoch)
-        if message.seq is not None or message.broadcast_id is not None:
+        if confirm and (message.seq is not None or message.broadcast_id is not None):
             self.acks.add(message.message_id)
         self._mark()
 
     def settle_id(self, message_id: str) -> None:
-        """应用只给了 id：没有 seq，下限不动，续传时重推来再按 id 去重。"""
+        """应用只给了 id：没有 seq，下限不动，续传时重推来再按 id 去重。幂等。"""
+        if self._is_settled(message_id):
+            return
         self._in_hand.discard(message_id)
         self._applied.ids.add(message_id)
         self.acks.add(message_id)
         self._mark()
+
+    def _is_settled(self, message_id: str) -> bool:
+        """应用说过它处理完了：确认送出了，或正等着送。"""
+        return message_id not in self._in_hand and message_id in self._applied.ids
 
     def failed(self, message: ReceivedMessage) -> None:
         """应用没处理成：不确认；服务器再推来时仍会交给应用。"""

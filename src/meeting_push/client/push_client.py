@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+import inspect
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -24,7 +25,8 @@ from .standing import Standing
 from .state_file import StateFile, load_device_state
 from .token_source import TokenSource
 
-MessageHandler = Callable[[ReceivedMessage], Awaitable[None]]
+#: 同步函数、协程函数都可以；同步的不要久占，连接在它返回之前不读也不写。
+MessageHandler = Callable[[ReceivedMessage], object]
 H = TypeVar("H", bound=MessageHandler)
 
 
@@ -230,7 +232,9 @@ class PushClient:
     async def _work(self, handler: MessageHandler) -> None:
         while (message := await self._intake.inbox.get()) is not None:
             try:
-                await handler(message)
+                result = handler(message)
+                if inspect.isawaitable(result):
+                    await result
             except Exception:  # noqa: BLE001 — 应用的代码什么都可能抛；这一条不确认，别的照旧
                 self._intake.failed(message)
                 logger.opt(exception=True).bind(message_id=message.message_id).error(
