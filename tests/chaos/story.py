@@ -106,7 +106,12 @@ class Story:
     # ── 设备 ────────────────────────────────────────────────────────────────
 
     def connect(
-        self, user_id: int, *, resume_from: int | None = None, pending: int | None = None
+        self,
+        user_id: int,
+        *,
+        resume_from: int | None = None,
+        pending: int | None = None,
+        gateway: int = 0,
     ) -> int:
         """拨号并得到 welcome，返回连接；``resume_from`` 给出时续传成功。"""
         connection = len(self._users) + 1
@@ -117,7 +122,7 @@ class Story:
                 connection=connection,
                 user_id=user_id,
                 device="d",
-                gateway=0,
+                gateway=gateway,
                 epoch=EPOCH if resume_from is not None else "",
                 last_seq=resume_from,
             )

@@ -33,6 +33,8 @@ pytestmark = [
 MUTANTS = Path(__file__).parent / "mutants"
 #: 变异的服务器不必折腾一分钟；丢了的消息再等也不会来。
 SHORT = msgspec.structs.replace(QUICK, duration_s=20, pairs=2_500, patience_s=4)
+#: 只有网关被单独切断：漏掉的靠它自己补。
+ISOLATED = msgspec.structs.replace(SHORT, only_faults=("isolate",))
 
 
 def history_of(
@@ -71,7 +73,7 @@ def test_it_accounts_for_every_recipient_it_planned_to_leave_waiting(
 def test_every_kind_of_fault_really_happened(figures: Figures) -> None:
     assert set(figures.faults) == {
         *("kill_api", "kill_gateway", "kill_worker", "restart_redis"),
-        *("cut", "hang", "pause", "refuse"),
+        *("cut", "hang", "pause", "refuse", "isolate", "half_open", "kick_subscribers"),
     }
 
 
@@ -80,15 +82,27 @@ def test_the_faults_really_hurt(figures: Figures) -> None:
     assert figures.redelivered > 0
 
 
+def test_devices_were_given_what_others_had_acked_meanwhile(figures: Figures) -> None:
+    """E1：有人漏过，而且补上了。"""
+    assert figures.caught_up > 0
+
+
 def test_devices_resumed_and_were_told_to_resync(figures: Figures) -> None:
     assert figures.resumed > 0
     assert figures.resyncs > 0
 
 
 @pytest.mark.parametrize(
-    ("mutant", "rule"),
-    [("delete_before_record", "confirmation"), ("push_before_mailbox", "conservation")],
+    ("mutant", "rule", "plan"),
+    [
+        ("delete_before_record", "confirmation", SHORT),
+        ("push_before_mailbox", "conservation", SHORT),
+        ("catch_up_from_mailbox", "holes", ISOLATED),
+    ],
 )
-def test_a_server_that_breaks_a_promise_is_caught(mutant: str, rule: str, tmp_path: Path) -> None:
-    events = history_of(SHORT, tmp_path, (sys.executable, str(MUTANTS / f"{mutant}.py")))
+def test_a_server_that_breaks_a_promise_is_caught(
+    mutant: str, rule: str, plan: ChaosPlan, tmp_path: Path
+) -> None:
+    """E1 的是最后一个。"""
+    events = history_of(plan, tmp_path, (sys.executable, str(MUTANTS / f"{mutant}.py")))
     assert rule in check(events).broken_rules()

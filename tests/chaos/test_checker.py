@@ -8,8 +8,17 @@ import pytest
 from meeting_push.bench.chaos.check import check
 from meeting_push.bench.chaos.evidence import evidence
 from meeting_push.bench.chaos.final_state import MessageRow, Queued
-from meeting_push.bench.chaos.history import AnyEvent, Died, Observed, SeenState, Unrecorded
-from tests.chaos.story import Story
+from meeting_push.bench.chaos.history import (
+    AnyEvent,
+    Died,
+    Faulted,
+    Observed,
+    Recovered,
+    SeenState,
+    Unrecorded,
+)
+from meeting_push.bench.chaos.rules.arrival import GRACE_MS
+from tests.chaos.story import EPOCH, Story
 
 ALICE, BOB = 1, 2
 
@@ -363,14 +372,93 @@ def test_dlv_5_a_hole_that_was_announced_is_allowed(story: Story) -> None:
     assert broken(story.end()) == {}
 
 
-def test_dlv_5_what_another_device_acked_needs_no_announcement(story: Story) -> None:
-    phone, first, second, third = three_live(story)
+def acked_elsewhere(story: Story) -> tuple[int, int, str]:
+    """Alice 的电话连着而没有收到的一条，她的电脑收到并确认了；返回两条连接与它。"""
+    phone, laptop = story.connect(ALICE), story.connect(ALICE, gateway=1)
+    message_id = story.send(ALICE)
+    story.receive(laptop, message_id)
+    story.ack(laptop, message_id)
+    return phone, laptop, message_id
+
+
+def test_dlv_5_what_another_device_acked_is_still_owed(story: Story) -> None:
+    """E1：下一帧越过了它。"""
+    phone, laptop, _ = acked_elsewhere(story)
+    following = story.send(ALICE)
+    story.receive(phone, following)
+    story.receive(laptop, following)
+    story.ack(phone, following)
+    assert broken(story.end()) == {"holes": 1}
+
+
+def test_dlv_5_what_was_acked_before_it_came_needs_no_announcement(story: Story) -> None:
+    first = story.send(ALICE)
     laptop = story.connect(ALICE)
-    story.receive(laptop, first, second, live=False)
-    story.ack(laptop, first, second)
-    story.receive(phone, third)
-    story.ack(phone, third)
+    story.receive(laptop, first, live=False)
+    phone = story.connect(ALICE)
+    story.ack(laptop, first)
+    second = story.send(ALICE)
+    for device in (phone, laptop):
+        story.receive(device, second)
+    story.ack(phone, second)
     assert broken(story.end()) == {}
+
+
+def test_dlv_5_what_never_came_is_caught_without_a_later_frame(story: Story) -> None:
+    """E1：最后的那些没有下一帧来露馅，但连了这么久也没有来。"""
+    phone, _, message_id = acked_elsewhere(story)
+    story.now += 2 * GRACE_MS
+    [violation] = check(story.end()).violations
+    assert (violation.rule, violation.connection) == ("arrival", phone)
+    assert violation.message_id == message_id
+
+
+def test_dlv_5_a_connection_that_left_at_once_is_owed_nothing_more(story: Story) -> None:
+    phone, _, _ = acked_elsewhere(story)
+    story.close(phone)
+    story.now += 2 * GRACE_MS
+    assert broken(story.end()) == {}
+
+
+@pytest.mark.parametrize("said", ["gap", "resync"])
+def test_dlv_5_what_was_said_needs_not_come(story: Story, said: str) -> None:
+    phone, laptop, _ = acked_elsewhere(story)
+    if said == "gap":
+        story.gap(phone, 1, 1)
+    else:
+        story.resync(phone, EPOCH, 1)
+    following = story.send(ALICE)
+    for device in (phone, laptop):
+        story.receive(device, following)
+    story.ack(phone, following)
+    story.now += 2 * GRACE_MS
+    assert broken(story.end()) == {}
+
+
+@pytest.mark.parametrize(
+    ("target", "excused"),
+    [("gateway-0→redis", True), ("gateway-0", True), ("redis", True), ("gateway-1→redis", False)],
+)
+def test_dlv_5_only_what_disturbs_its_gateway_excuses_a_delay(
+    story: Story, target: str, excused: bool
+) -> None:
+    story.add(Faulted(at=story.now, kind="isolate", target=target, for_s=20))
+    acked_elsewhere(story)
+    story.now += 2 * GRACE_MS
+    story.add(Recovered(at=story.now, kind="isolate", target=target, after_ms=1))
+    assert broken(story.end()) == ({} if excused else {"arrival": 1})
+
+
+def test_dlv_5_after_a_resume_what_was_missed_is_still_owed(story: Story) -> None:
+    phone, laptop, _ = acked_elsewhere(story)
+    story.close(phone)
+    phone = story.connect(ALICE, resume_from=0)
+    following = story.send(ALICE)
+    for device in (phone, laptop):
+        story.receive(device, following)
+    story.ack(phone, following)
+    story.now += 2 * GRACE_MS
+    assert broken(story.end()) == {"holes": 1, "arrival": 1}
 
 
 def test_dlv_5_a_resumed_device_gets_even_what_others_acked(story: Story) -> None:

@@ -38,6 +38,19 @@ def test_every_kind_of_fault_has_its_turn(plan: ChaosPlan) -> None:
     kinds = {fault.kind for fault in make_schedule(plan).faults}
     assert {"kill_api", "kill_gateway", "kill_worker", "restart_redis"} <= kinds
     assert {"cut", "hang", "pause", "refuse"} <= kinds
+    assert {"isolate", "half_open", "kick_subscribers"} <= kinds
+
+
+@PLANS
+def test_every_user_has_a_device_that_stays_and_others_elsewhere(plan: ChaosPlan) -> None:
+    """E1：一台守在一个网关上，别的在别处收到、确认。"""
+    stays = make_schedule(plan).stays
+    for user in range(plan.users):
+        settled, *roaming = stays[user * plan.devices_per_user :][: plan.devices_per_user]
+        assert {stay.gateway for stay in settled} == {user % plan.gateways}
+        assert min(stay.online_s for stay in settled) >= plan.longest_stay_s / 3
+        assert all(stay.resume for stay in settled)
+        assert {stay.gateway for each in roaming for stay in each} == set(range(plan.gateways))
 
 
 @PLANS

@@ -52,7 +52,7 @@ async def test_con_3_a_deaf_node_turns_unready_and_recovers(
         assert await node.failing() == set()
         proxy.deaf = True
         await unready(node)
-        assert node.push.subscriber.connected
+        await eventually(lambda: node.push.subscriber.connected)
         proxy.deaf = False
         await ready(node)
         assert node.push.hearing.canary.statistics().resets >= 1

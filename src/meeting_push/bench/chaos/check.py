@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from .facts import Facts
 from .history import AnyEvent
+from .rules.arrival import arrival
 from .rules.confirmation import confirmation
 from .rules.conservation import conservation
 from .rules.drained import drained
@@ -31,6 +32,7 @@ RULES: Final[tuple[Rule, ...]] = (
     order,
     duplicates,
     holes,
+    arrival,
     confirmation,
     reports,
     idempotency,

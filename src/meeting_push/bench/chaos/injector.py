@@ -14,6 +14,7 @@ from ..tcp_proxy import TcpProxy
 from .child import Child
 from .history import Faulted, HistoryWriter, Recovered, now_ms
 from .schedule import Fault
+from .stored import Stored
 from .town import Server, Town
 
 T = TypeVar("T")
@@ -28,8 +29,9 @@ _VICTIMS: Final = {
 class Injector:
     """``run`` 在最后一次故障恢复之后返回。不同的目标可以同时出事，同一个目标一次一种。"""
 
-    def __init__(self, town: Town, history: HistoryWriter) -> None:
+    def __init__(self, town: Town, stored: Stored, history: HistoryWriter) -> None:
         self._town = town
+        self._stored = stored
         self._history = history
         self._links = {link.name: asyncio.Lock() for link in town.links}
 
@@ -52,6 +54,10 @@ class Injector:
                 await self._pause(fault, _pick(self._town.servers, fault).child)
             case "cut" | "hang" | "refuse":
                 await self._disturb(fault, _pick(self._town.links, fault))
+            case "isolate" | "half_open":
+                await self._disturb(fault, _pick(self._town.gateways, fault).back)
+            case "kick_subscribers":
+                await self._kick(fault)
 
     async def _kill(self, fault: Fault, child: Child) -> None:
         async with child.lock:
@@ -79,6 +85,14 @@ class Injector:
             await _ACTIONS[fault.kind](link, fault)
             async with self._recovery(fault, link.name):
                 await _behind(self._town.servers, link).child.wait_ready()
+
+    async def _kick(self, fault: Fault) -> None:
+        """订阅者的输出缓冲满了，Redis 就这样对它。"""
+        async with self._town.redis.lock:
+            self._began(fault, self._town.redis.name)
+            await self._stored.kick_subscribers()
+            async with self._recovery(fault, self._town.redis.name):
+                await self._town.wait_ready()
 
     def _began(self, fault: Fault, target: str) -> None:
         self._history.write(
@@ -121,8 +135,16 @@ async def _refuse(link: TcpProxy, fault: Fault) -> None:
     link.release()
 
 
+async def _half_open(link: TcpProxy, fault: Fault) -> None:
+    link.swallow(answers_only=fault.replies_only)
+    await asyncio.sleep(fault.for_s)
+    link.release()
+
+
 _ACTIONS: Final[dict[str, Callable[[TcpProxy, Fault], Awaitable[None]]]] = {
     "cut": _cut,
     "hang": _hang,
     "refuse": _refuse,
+    "isolate": _refuse,
+    "half_open": _half_open,
 }

@@ -3,31 +3,34 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 
 class Owed:
-    """``top``：到此为止的 seq 都已算过账；``mandatory``：续传许下的，别的设备确认了也得给。"""
+    """``top``：到此为止的 seq 都已算过账。"""
 
-    def __init__(self, top: int, mandatory: Iterable[int] = ()) -> None:
+    def __init__(self, top: int) -> None:
         self.top = top
-        self.mandatory = set(mandatory)
+        #: 别的设备确认了也得给：续传许下的，与它在线时发出的。
+        self._mandatory: set[int] = set()
         self._owed: set[int] = set()
         self._announced: set[int] = set()
         self._lanes: dict[int, list[int]] = {}
 
-    def add(self, seq: int, priority: int) -> None:
+    def add(self, seq: int, priority: int, *, mandatory: bool = False) -> None:
+        if mandatory:
+            self._mandatory.add(seq)
         if seq not in self._owed and seq not in self._announced:
             self._owed.add(seq)
             heapq.heappush(self._lanes.setdefault(priority, []), seq)
 
     def paid(self, seq: int) -> None:
         self._owed.discard(seq)
-        self.mandatory.discard(seq)
+        self._mandatory.discard(seq)
 
     def forgiven(self, seq: int) -> None:
         """别的设备确认了它。"""
-        if seq not in self.mandatory:
+        if seq not in self._mandatory:
             self._owed.discard(seq)
 
     def announced(self, from_seq: int, to_seq: int) -> None:

@@ -20,6 +20,8 @@ class ChaosPlan(msgspec.Struct, frozen=True, kw_only=True):
     #: 其中这么多个用户会故意永不确认一些消息；他们因此从不用 ``upto``。
     hoarders: int = 4
     devices_per_user: int = 3
+    #: 每个用户的头一台设备守着自己的网关，一次在线至多这么久；其余的来来去去，随便连哪个网关。
+    longest_stay_s: float = 90
     #: 长过续传日志装得下的，就会得到 ``too_far_behind``。
     longest_away_s: float = 150
 
@@ -30,6 +32,8 @@ class ChaosPlan(msgspec.Struct, frozen=True, kw_only=True):
 
     #: 两次故障平均隔多久；开头与结尾各留一段没有新故障的时间。
     fault_gap_s: float = 5
+    #: 只要这些故障；空 = 全部。
+    only_faults: tuple[str, ...] = ()
     calm_s: float = 5
     #: 终局里每这么多条消息用 REST 问一条；SQL 与 Redis 总是全读。
     report_every: int = 3
@@ -51,6 +55,7 @@ QUICK: Final = ChaosPlan(
     users=12,
     hoarders=2,
     devices_per_user=2,
+    longest_stay_s=25,
     longest_away_s=30,
     apis=1,
     writers=8,

@@ -15,7 +15,7 @@ from ..machine import Machine, commit, versions
 from ..report import Heading
 from .check import Verdict
 from .evidence import evidence
-from .facts import Facts
+from .facts import Facts, Pushed
 from .history import (
     Acked,
     Answered,
@@ -51,6 +51,8 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     gaps: int
     frames: int
     redelivered: int
+    #: 补发给连着的设备的，别的设备那时已确认过。
+    caught_up: int
     acks: int
     observations: int
     settled: int
@@ -122,6 +124,7 @@ def figures_of(facts: Facts) -> Figures:
         gaps=counts[Gapped],
         frames=len(facts.pushed),
         redelivered=_redelivered(facts),
+        caught_up=sum(1 for pushed in facts.pushed if _caught_up(facts, pushed)),
         acks=counts[Acked],
         observations=counts[Observed],
         settled=sum(len(e.message_ids) for e in events if isinstance(e, Settled)),
@@ -139,6 +142,13 @@ def _redelivered(facts: Facts) -> int:
     for pushed in facts.pushed:
         seen.add((facts.dialled[pushed.connection][1].device, pushed.push.message_id))
     return len(facts.pushed) - len(seen)
+
+
+def _caught_up(facts: Facts, pushed: Pushed) -> bool:
+    ack = facts.first_ack.get((pushed.user_id, pushed.push.message_id))
+    if pushed.live or ack is None:
+        return False
+    return facts.dialled[pushed.connection][0] < ack.at_index < pushed.at_index
 
 
 def _percentile(ordered: Sequence[int], percent: float) -> int | None:

@@ -88,7 +88,9 @@ async def _disturb(scene: _Scene) -> None:
                 group.create_task(_observer(scene).run()),
                 *(group.create_task(phone.run(each)) for phone, each in stays),
             ]
-            faults = group.create_task(Injector(scene.town, scene.history).run(schedule.faults))
+            faults = group.create_task(
+                Injector(scene.town, scene.reading.stored, scene.history).run(schedule.faults)
+            )
             writing = group.create_task(writers.run(scene.plan.writers))
             while not (writing.done() and faults.done()):
                 on_progress(writers.progress, len(schedule.posts))

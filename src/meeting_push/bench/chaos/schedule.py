@@ -9,13 +9,23 @@ from collections.abc import Iterator
 from random import Random
 from typing import Final, Literal
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from .plan import ChaosPlan
 
 AckPolicy = Literal["each", "batched", "upto", "late", "never"]
 FaultKind = Literal[
-    "kill_api", "kill_gateway", "kill_worker", "restart_redis", "pause", "cut", "hang", "refuse"
+    "kill_api",
+    "kill_gateway",
+    "kill_worker",
+    "restart_redis",
+    "pause",
+    "cut",
+    "hang",
+    "refuse",
+    "isolate",
+    "half_open",
+    "kick_subscribers",
 ]
 
 _POLICIES: Final[tuple[AckPolicy, ...]] = ("each", "batched", "upto", "late", "never")
@@ -23,8 +33,17 @@ _POLICY_WEIGHTS: Final = (35, 20, 25, 10, 10)
 #: 每副牌发完再洗：短的一次也轮得到每一种故障。
 _DECK: Final[tuple[FaultKind, ...]] = (
     *("kill_worker", "kill_gateway", "kill_api", "restart_redis"),
-    *("cut", "hang", "kill_gateway", "pause", "kill_worker", "cut", "refuse"),
+    *("cut", "hang", "kill_gateway", "pause", "kill_worker", "refuse"),
+    *("isolate", "half_open", "kick_subscribers", "isolate"),
 )
+#: 短的多半还没有被发现就好了；久的才漏得下东西。
+_SPANS_S: Final[dict[FaultKind, tuple[float, float]]] = {
+    "hang": (0.3, 4),
+    "pause": (0.3, 4),
+    "isolate": (3, 10),
+    "half_open": (3, 8),
+}
+_SHORT_S: Final = (0.1, 2.0)
 _NEVER_DUE_S: Final = 86_400.0
 #: 比它还晚到期的，终局里还在延迟队列。
 LATER_MS: Final = 3_600_000
@@ -70,7 +89,10 @@ class Stay(Struct, frozen=True, kw_only=True):
 
 
 class Fault(Struct, frozen=True, kw_only=True):
-    """``target`` 对候选者的个数取模。``for_s`` 之后恢复；``hard``：挂起的链路以掐断告终，
+    """``target`` 对候选者的个数取模；``isolate``、``half_open`` 只找网关到 Redis 的链路，
+    ``kick_subscribers`` 是 Redis 掐断全部订阅者。
+
+    ``for_s`` 之后恢复；``hard``：挂起的链路以掐断告终，
     ``replies_only``：只有回答被扣下，请求照样被执行。
     """
 
@@ -95,7 +117,7 @@ def make_schedule(plan: ChaosPlan) -> Schedule:
     return Schedule(
         posts=_posts(plan, _random(plan, "posts")),
         stays=tuple(
-            tuple(_stays(plan, number // plan.devices_per_user, _random(plan, f"phone/{number}")))
+            tuple(_stays(plan, number, _random(plan, f"phone/{number}")))
             for number in range(plan.phones)
         ),
         faults=tuple(_faults(plan, _random(plan, "faults"))),
@@ -167,8 +189,26 @@ def _delay(rng: Random) -> float:
 # ── 设备 ────────────────────────────────────────────────────────────────────
 
 
-def _stays(plan: ChaosPlan, user: int, rng: Random) -> Iterator[Stay]:
+def _stays(plan: ChaosPlan, number: int, rng: Random) -> Iterator[Stay]:
     """排到远超过 ``duration_s`` 为止：发送可能因故障而拖长。"""
+    user, device = divmod(number, plan.devices_per_user)
+    stays = _roaming(plan, user, rng)
+    yield from (_settled(plan, user, stay, rng) for stay in stays) if device == 0 else stays
+
+
+def _settled(plan: ChaosPlan, user: int, stay: Stay, rng: Random) -> Stay:
+    """守着一个网关，断了就带着位置回来：该它的一条不少，全靠服务器。"""
+    return structs.replace(
+        stay,
+        away_s=min(stay.away_s, 1.0),
+        online_s=rng.uniform(plan.longest_stay_s / 3, plan.longest_stay_s),
+        gateway=user % plan.gateways,
+        resume=True,
+        stale=False,
+    )
+
+
+def _roaming(plan: ChaosPlan, user: int, rng: Random) -> Iterator[Stay]:
     weights = list(_POLICY_WEIGHTS)
     if user < plan.hoarders:
         weights[_POLICIES.index("upto")] = 0
@@ -196,20 +236,21 @@ def _stays(plan: ChaosPlan, user: int, rng: Random) -> Iterator[Stay]:
 
 def _faults(plan: ChaosPlan, rng: Random) -> Iterator[Fault]:
     at_s = plan.calm_s
-    for kind in _deal(rng):
+    for kind in _deal(plan, rng):
         if at_s > plan.duration_s - plan.calm_s:
             return
         yield Fault(
             at_s=at_s,
             kind=kind,
             target=rng.randrange(1 << 30),
-            for_s=rng.uniform(0.3, 4) if kind in ("hang", "pause") else rng.uniform(0.1, 2),
+            for_s=rng.uniform(*_SPANS_S.get(kind, _SHORT_S)),
             hard=rng.random() < 0.5,
             replies_only=rng.random() < 0.5,
         )
         at_s += rng.uniform(0.2, 1.8) * plan.fault_gap_s
 
 
-def _deal(rng: Random) -> Iterator[FaultKind]:
+def _deal(plan: ChaosPlan, rng: Random) -> Iterator[FaultKind]:
+    deck = [kind for kind in _DECK if not plan.only_faults or kind in plan.only_faults]
     while True:
-        yield from rng.sample(_DECK, len(_DECK))
+        yield from rng.sample(deck, len(deck))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
+from ...errors import RedisUnavailableError
 from ...redis.keys import Keys
 from ...redis.lean import LeanConnection
 from .final_state import Mailbox, Queued
@@ -18,6 +20,8 @@ class _Entry(msgspec.Struct):
     message_id: str
     recipient_ids: tuple[int, ...]
 
+
+_RETRY_S: Final = 0.1
 
 _decoder = msgspec.json.Decoder(_Entry)
 
@@ -41,6 +45,16 @@ class Stored:
             ]
         )
         return Mailbox(user_id, (epoch or b"").decode(), _pairs(entries), _pairs(log))
+
+    async def kick_subscribers(self) -> None:
+        """掐断此刻全部的订阅连接；Redis 刚重启就等到连上。"""
+        while True:
+            try:
+                await self._lean.execute("CLIENT", "KILL", "TYPE", "pubsub")
+            except RedisUnavailableError:
+                await asyncio.sleep(_RETRY_S)
+            else:
+                return
 
     async def moving(self) -> int:
         """还会动的条目：在两条流里的，与快到期的。"""

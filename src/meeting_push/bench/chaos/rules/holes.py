@@ -1,13 +1,14 @@
 """DLV-5：没有悄悄的洞。
 
-一条连接收到 seq 为 s 的一帧时，比 s 小、还没有人确认过的，都该已经到了它手里：
+一条连接收到 seq 为 s 的一帧时，比 s 小的都该已经到了它手里，别的设备确认过的也一样（E1）：
 
 - 单独的 ``new_message``（实时）：一条不缺，因为补发完了才有实时；
 - ``batch``（补发，紧急者在前）：优先级不低于它的一条不缺，低的可以还在路上；
-- 续传（resumed）：``last_seq`` 之后直到 welcome 的 seq，确认过的也得给；
+- welcome 的 seq 及以前的：没有人确认过的；续传（resumed）的，``last_seq`` 之后的全部；
 - welcome 的 ``pending`` 不得少于欠它的。
 
-被 ``gap`` 说出来的不算。谁也没收到过、信箱与日志里也没有的 seq，是最彻底的洞。
+被 ``gap`` 说出来的不算；``resync`` 之后只欠没有人确认过的。谁也没收到过、信箱与日志里也没有的
+seq，是最彻底的洞。不再有下一帧的，由 ``arrival`` 去问。
 """
 
 from __future__ import annotations
@@ -109,12 +110,12 @@ class _Ledger:
         self._lines[connection] = line
         self._open[line].add(connection)
         self._assign(line, seq)
-        owed = self._owed[connection] = Owed(seq, promised)
+        owed = self._owed[connection] = Owed(seq)
         for each in self._unacked[line]:
             if each <= seq:
                 owed.add(each, self._priority(line, each))
         for each in promised:
-            owed.add(each, self._priority(line, each))
+            owed.add(each, self._priority(line, each), mandatory=True)
         return owed
 
     def _closed(self, connection: int) -> None:
@@ -123,10 +124,9 @@ class _Ledger:
             self._open[line].discard(connection)
 
     def _resynced(self, event: Resynced) -> None:
-        """换了 epoch 就从头记账；``too_far_behind`` 之后没确认的仍然要来。"""
+        """从头记账：没确认的仍然要来。"""
         line = self._lines[event.connection]
-        if line[1] != event.epoch:
-            self._start(event.connection, (line[0], event.epoch), event.seq)
+        self._start(event.connection, (line[0], event.epoch), event.seq)
 
     def _received(self, index: int, event: Received) -> Iterator[Violation]:
         connection, line = event.connection, self._lines[event.connection]
@@ -134,8 +134,7 @@ class _Ledger:
         for push in event.pushes:
             self._assign(line, push.seq)
             for seq in range(owed.top + 1, push.seq):
-                if seq in self._unacked[line]:
-                    owed.add(seq, self._priority(line, seq))
+                owed.add(seq, self._priority(line, seq), mandatory=True)
             owed.top = max(owed.top, push.seq)
             owed.paid(push.seq)
             for seq in owed.overdue(push.seq, 0 if event.live else push.priority):

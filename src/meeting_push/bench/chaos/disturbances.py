@@ -1,0 +1,44 @@
+"""各网关何时被打扰着：从故障开始到恢复，再加上补齐漏掉的所需的时间。"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+from .history import AnyEvent, Faulted, Recovered
+
+Span = tuple[int, int]
+
+
+class Disturbances:
+    """``grace_ms``：就绪之后至多这么久，该到的都到了（重连的退避、重读、忙着的机器）。"""
+
+    def __init__(self, events: Sequence[AnyEvent], gateways: int, grace_ms: int) -> None:
+        self._grace_ms = grace_ms
+        faults = list(_faults(events))
+        self._spans = [
+            sorted(span for target, span in faults if _concerns(target, number))
+            for number in range(gateways)
+        ]
+
+    def due(self, gateway: int, at: int) -> int:
+        """``at`` 那一刻发布的，最迟何时该到这个网关的设备。"""
+        due = at + self._grace_ms
+        for start, end in self._spans[gateway]:
+            if start <= due and at <= end:
+                due = max(due, end + self._grace_ms)
+        return due
+
+
+def _faults(events: Sequence[AnyEvent]) -> Iterator[tuple[str, Span]]:
+    """同一个目标一次一种故障，所以开始与恢复依次配对。"""
+    began: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
+    for event in events:
+        if isinstance(event, Faulted):
+            began[event.target, event.kind].append(event.at)
+        elif isinstance(event, Recovered):
+            yield event.target, (began[event.target, event.kind].pop(0), event.at)
+
+
+def _concerns(target: str, gateway: int) -> bool:
+    return target == "redis" or f"gateway-{gateway}" in target.replace("→", " ").split()
