@@ -24,7 +24,7 @@ from .bench.cli import bench_app
 from .client.push_client import PushClient
 from .client.rest_client import RestClient
 from .errors import ConfigurationError, InvalidInputError, MeetingPushError
-from .model import ADMIN_ROLE, USER_ROLE
+from .model import ADMIN_ROLE, MAX_USER_ID, USER_ROLE
 from .server import run_process, run_workers
 from .services.access_tokens import AccessTokens
 from .services.auth_service import AuthService
@@ -235,8 +235,8 @@ def _sign(
     ttl_s: int | None = None,
     name: str = "",
 ) -> str:
-    if not 1 <= user_id < 2**63:
-        raise InvalidInputError("--user-id: a positive integer below 2^63")
+    if not 1 <= user_id <= MAX_USER_ID:
+        raise InvalidInputError("--user-id: a positive integer below 2^53")
     lifetime = settings.access_token_ttl_s if ttl_s is None else ttl_s
     return _tokens(settings).issue(user_id, role, name, lifetime)
 

@@ -130,6 +130,18 @@ class TooExpensiveError(PayloadTooLargeError):
         )
 
 
+class UnsupportedMediaTypeError(InvalidInputError):
+    """请求体不是 JSON。"""
+
+    code = "unsupported_media_type"
+
+
+class InvalidJsonError(InvalidInputError):
+    """请求体声称是 JSON，却不是。"""
+
+    code = "invalid_json"
+
+
 class WatchLimitError(InvalidInputError):
     """一条连接关注的人超过上限；这一次的一个也没有关注。"""
 

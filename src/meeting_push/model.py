@@ -14,7 +14,13 @@ import msgspec
 
 MessageType = Literal["message", "notification", "system"]
 PresenceStatus = Literal["active", "away", "busy"]
+#: 应用自己的 JSON 对象。接受的路上是规范的原文（``protocol/app_data.py``），不再解码；
+#: 从记录读出来的是 dict，只有 0.1 存下的、现在不收的（太深）才仍是原文。
+AppData = dict[str, Any] | msgspec.Raw
 
+#: 用户 id 与 seq 的上限：JavaScript 的整数到此为止还是准的（C8）。
+MAX_SAFE_INTEGER: Final = 2**53 - 1
+MAX_USER_ID: Final = MAX_SAFE_INTEGER
 MIN_PRIORITY: Final = 0
 MAX_PRIORITY: Final = 9
 #: 不低于它的消息进 ``priority_message_queue``，补发时也排在前面。
@@ -102,7 +108,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     timestamp: int
     expires_at: int
     deliver_at: int | None = None
-    data: dict[str, Any] | None = None
+    data: AppData | None = None
     receipt: bool = False
 
 
@@ -117,7 +123,7 @@ class Draft:
     priority: int = 0
     expires_in_s: int | None = None
     deliver_at: int | None = None
-    data: dict[str, Any] | None = None
+    data: AppData | None = None
     receipt: bool = False
 
 

@@ -28,9 +28,10 @@ def test_only_canonical_positive_integers_are_user_ids(text: str) -> None:
     assert parse_user_id(text) is None
 
 
-def test_user_ids_are_63_bits() -> None:
-    assert parse_user_id(str(2**63 - 1)) == 2**63 - 1
-    assert parse_user_id(str(2**63)) is None
+def test_c8_user_ids_end_where_javascript_still_counts() -> None:
+    """C8"""
+    assert parse_user_id(str(2**53 - 1)) == 2**53 - 1
+    assert parse_user_id(str(2**53)) is None
 
 
 @pytest.mark.parametrize(

@@ -191,7 +191,7 @@ async def test_the_list_pages_newest_first(house: House, alice: Person, bob: Per
 
 @pytest.mark.parametrize(
     "query",
-    [{"cursor": "x"}, {"limit": 0}, {"limit": 201}, {"limit": "x"}, {"ended": "perhaps"}],
+    [{"limit": 0}, {"limit": 201}, {"limit": "x"}, {"ended": "perhaps"}],
     ids=str,
 )
 async def test_a_bad_query_is_422(house: House, alice: Person, query: dict[str, Any]) -> None:
@@ -214,7 +214,7 @@ async def test_the_transcript_pages_by_seq(house: House, alice: Person) -> None:
     assert second["next_cursor"] is None
 
 
-@pytest.mark.parametrize("query", [{"cursor": "-1"}, {"cursor": "9" * 17}, {"limit": 0}], ids=str)
+@pytest.mark.parametrize("query", [{"limit": 0}, {"limit": 201}], ids=str)
 async def test_a_bad_transcript_query_is_422(
     house: House, alice: Person, query: dict[str, Any]
 ) -> None:

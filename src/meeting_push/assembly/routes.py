@@ -12,9 +12,12 @@ from ..router.message_manage import message_router, user_messages_router
 from ..router.ops import ops_router
 from ..router.presence_manage import presence_router
 from ..router.queue_manage import queue_router
+from ..router.route_table import complete
 from ..router.security import Security
 from ..router.stats_manage import stats_router
 from ..router.web import web_router
+from ..services.draft_rules import DraftRules
+from ..services.meeting_service import MeetingRules
 from ..settings import Settings
 from .observation import Observation
 from .rooms import Rooms
@@ -28,14 +31,14 @@ def routes(settings: Settings, rooms: Rooms, observation: Observation) -> APIRou
         parts = [*api, *parts, meeting_socket_router(rooms.meetings.hub), web_router()]
     if settings.role.holds_sockets:
         parts.append(user_messages_router(rooms.edge.manager))
-    return APIRouter(routes=[route for part in parts for route in part.routes])
+    return APIRouter(routes=complete(route for part in parts for route in part.routes))
 
 
 def _api(settings: Settings, rooms: Rooms, observation: Observation) -> list[APIRouter]:
     access, messages, outcomes = rooms.access, rooms.messages, rooms.outcomes
     security = Security(access.credentials, settings.trusted_proxies)
     anybody, admin = security.current_principal, security.require_admin
-    broadcasts = rooms.broadcasts.service
+    broadcasts, rules = rooms.broadcasts.service, DraftRules.from_settings(settings)
     return [
         message_router(
             messages.messages,
@@ -43,6 +46,7 @@ def _api(settings: Settings, rooms: Rooms, observation: Observation) -> list[API
             anybody,
             broadcasts=broadcasts,
             quota=access.quota,
+            rules=rules,
             max_batch_messages=settings.max_batch_messages,
         ),
         auth_router(access.auth, security, accounts=settings.owns_accounts),
@@ -50,8 +54,13 @@ def _api(settings: Settings, rooms: Rooms, observation: Observation) -> list[API
         revocation_router(access.revocations, security),
         presence_router(rooms.edge.presence, rooms.bus.control, security),
         stats_router(observation.reports, messages.queue, rooms.bus.count_online, security),
-        meeting_router(rooms.meetings.service, anybody, access.quota),
+        meeting_router(
+            rooms.meetings.service,
+            anybody,
+            quota=access.quota,
+            rules=MeetingRules.of(settings),
+        ),
         delivery_router(messages.confirmation, outcomes.failures, messages.mailbox, anybody, admin),
         queue_router(messages.queue, outcomes.dead_letters, admin),
-        broadcast_router(broadcasts, admin),
+        broadcast_router(broadcasts, admin, rules),
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -14,6 +14,7 @@ class NewMessage(
 ):
     """``new_message``；没有 seq 也没有 broadcast_id 的是瞬时消息：不落信箱，也不必确认。"""
 
+    data: dict[str, Any] | None = None
     seq: int | None = None
     broadcast_id: int | None = None
     attempt: int = 0

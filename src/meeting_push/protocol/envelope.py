@@ -6,21 +6,28 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Final, TypeVar
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta, Raw, Struct, field
 
-from ..errors import MalformedEnvelopeError
-from ..model import MessageType, Sender
-from .frames import Gap, Notice, Presence, ReadSync, Receipt, Resync, peek
+from ..errors import InvalidInputError, MalformedEnvelopeError
+from ..model import MAX_SAFE_INTEGER, MessageType, Sender
+from .app_data import accepted_data
+from .frames import Gap, Notice, Presence, ReadSync, Receipt, Resync, Timestamp, peek
 
 #: 一帧 ``new_message`` 的身份：(seq, message_id)。
 FrameKey = tuple[int, str]
 #: 一帧怎么记账：有 seq 的按 seq；耐久的广播按 ``broadcast_id``；None 是瞬时的，不记。
 PushKey = FrameKey | int | None
 
-_MAX_SEQ: Final = 2**53
+#: 别人发布的一帧至多这么大；更大的不去读它。我们自己的正文上限（64 KB）转义之后也不到一半。
+MAX_FOREIGN_BYTES: Final = 1024 * 1024
+_NULL: Final = Raw(b"null")
+
+
+def _null() -> Raw:
+    return _NULL
 
 
 class ForeignMessage(Struct, frozen=True, kw_only=True, tag="new_message", tag_field="type"):
@@ -32,19 +39,30 @@ class ForeignMessage(Struct, frozen=True, kw_only=True, tag="new_message", tag_f
     message_id: Annotated[str, Meta(min_length=1, max_length=64)]
     title: str
     content: str
-    seq: Annotated[int, Meta(ge=0, le=_MAX_SEQ)] = 0
+    seq: Timestamp = 0
     attempt: Annotated[int, Meta(ge=0, le=1000)] = 0
     message_type: MessageType = "message"
     priority: Annotated[int, Meta(ge=0, le=9)] = 0
     sender: Sender | None = None
-    timestamp: Annotated[int, Meta(ge=0, le=_MAX_SEQ)] | None = None
-    expires_at: Annotated[int, Meta(ge=0, le=_MAX_SEQ)] | None = None
-    data: dict[str, Any] | None = None
+    timestamp: Timestamp | None = None
+    expires_at: Timestamp | None = None
+    data: Annotated[Raw, Meta(extra_json_schema={"type": ["object", "null"]})] = field(
+        default_factory=_null
+    )
 
 
 _decoder: Final = msgspec.json.Decoder(
     ForeignMessage | ReadSync | Receipt | Presence | Gap | Resync | Notice
 )
+
+
+class _Wellformed(Struct):
+    """一项也不取：只看是不是一个完整的 JSON 对象（实测 0.2 µs）。"""
+
+
+Frame = TypeVar("Frame")
+_BROKEN: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_wellformed: Final = msgspec.json.Decoder(_Wellformed)
 
 
 def frame_key(payload: bytes) -> FrameKey | None:
@@ -53,17 +71,41 @@ def frame_key(payload: bytes) -> FrameKey | None:
     :raises MalformedEnvelopeError: 不是一帧可以推给客户端的文本
     """
     key = peek(payload)
-    if key is None or not payload.endswith(b"}"):
+    if key is None:
         return decode_envelope(payload)
-    return key if key[0] else None
+    # 开头是我们拼的样子，也可能是别人照着写的
+    try:
+        _wellformed.decode(payload)
+    except _BROKEN as error:
+        raise _malformed(error) from None
+    return key if 0 < key[0] <= MAX_SAFE_INTEGER else decode_envelope(payload)
 
 
 def decode_envelope(payload: bytes) -> FrameKey | None:
     """慢路：整帧验证；返回值同 ``frame_key``。"""
-    try:
-        frame = _decoder.decode(payload)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise MalformedEnvelopeError(f"not a server frame: {type(error).__name__}") from None
+    frame = decode_foreign(_decoder, payload)
+    if isinstance(frame, ForeignMessage) and frame.data != _NULL:
+        try:
+            accepted_data(frame.data, MAX_FOREIGN_BYTES)
+        except InvalidInputError as error:
+            raise _malformed(error) from None
     if isinstance(frame, ForeignMessage) and frame.seq:
         return frame.seq, frame.message_id
     return None
+
+
+def decode_foreign(decoder: msgspec.json.Decoder[Frame], payload: bytes) -> Frame:
+    """频道上的一条，任何进程都可以发布：先看大小，再整帧验证。
+
+    :raises MalformedEnvelopeError: 由读频道的计数后丢弃
+    """
+    if len(payload) > MAX_FOREIGN_BYTES:
+        raise MalformedEnvelopeError(f"larger than {MAX_FOREIGN_BYTES} bytes")
+    try:
+        return decoder.decode(payload)
+    except _BROKEN as error:
+        raise _malformed(error) from None
+
+
+def _malformed(error: Exception) -> MalformedEnvelopeError:
+    return MalformedEnvelopeError(f"not a server frame: {type(error).__name__}")

@@ -19,7 +19,14 @@ import msgspec
 from msgspec import Meta, Struct
 
 from ..errors import BadFrameError
-from ..model import Message, MessageType, PresenceStatus, Sender
+from ..model import (
+    MAX_SAFE_INTEGER,
+    MAX_USER_ID,
+    Message,
+    MessageType,
+    PresenceStatus,
+    Sender,
+)
 
 SUBPROTOCOL: Final = "meeting-push.v1"
 #: 子协议里携带令牌的前缀；服务器从不回显它。
@@ -40,9 +47,14 @@ _match_head: Final = re.compile(
 ).match
 
 MessageId = Annotated[str, Meta(min_length=MESSAGE_ID_LENGTH, max_length=MESSAGE_ID_LENGTH)]
-UserId = Annotated[int, Meta(ge=1, le=2**63 - 1)]
-RequestId = Annotated[str, Meta(max_length=128)] | Annotated[int, Meta(ge=-(2**53), le=2**53)]
-Timestamp = Annotated[int, Meta(ge=0, le=2**53)]
+UserId = Annotated[int, Meta(ge=1, le=MAX_USER_ID)]
+RequestId = (
+    Annotated[str, Meta(max_length=128)]
+    | Annotated[int, Meta(ge=-MAX_SAFE_INTEGER, le=MAX_SAFE_INTEGER)]
+)
+#: 时刻、号、个数：不是负的，JavaScript 也读得准。
+Whole = Annotated[int, Meta(ge=0, le=MAX_SAFE_INTEGER)]
+Timestamp = Whole
 
 
 # ── 服务器 → 客户端 ──────────────────────────────────────────────────────────
@@ -78,7 +90,8 @@ class NewMessageTail(Struct, frozen=True, kw_only=True):
     sender: Sender
     timestamp: int
     expires_at: int
-    data: dict[str, Any] | None = None
+    #: 只编码：dict、规范的原文（``AppData``）或没有；读它的一侧自己说类型。
+    data: Annotated[Any, Meta(extra_json_schema={"type": ["object", "null"]})] = None
 
 
 class HeartbeatAck(ServerFrame, frozen=True, kw_only=True, tag="heartbeat_ack", omit_defaults=True):
@@ -113,20 +126,20 @@ class TokenExpiring(ServerFrame, frozen=True, kw_only=True, tag="token_expiring"
 
 
 class ReadSync(ServerFrame, frozen=True, kw_only=True, tag="read_sync", omit_defaults=True):
-    message_ids: Sequence[str]
-    unread_count: int
+    message_ids: Annotated[Sequence[str], Meta(max_length=MAX_ACK_IDS)]
+    unread_count: Whole
     request_id: str | int | None = None
 
 
 class Receipt(ServerFrame, frozen=True, kw_only=True, tag="receipt"):
     message_id: str
-    recipient_id: int
+    recipient_id: Whole
     status: str
-    timestamp: int
+    timestamp: Whole
 
 
 class Presence(ServerFrame, frozen=True, kw_only=True, tag="presence"):
-    user_id: int
+    user_id: Whole
     online: bool
     status: PresenceStatus | None = None
 
@@ -139,21 +152,21 @@ class WatchResult(ServerFrame, frozen=True, kw_only=True, tag="watch_result"):
 
 
 class Gap(ServerFrame, frozen=True, kw_only=True, tag="gap"):
-    from_seq: int
-    to_seq: int
-    count: int
+    from_seq: Whole
+    to_seq: Whole
+    count: Whole
     reason: str
 
 
 class Resync(ServerFrame, frozen=True, kw_only=True, tag="resync"):
     reason: str
     epoch: str
-    seq: int
+    seq: Whole
 
 
 class Notice(ServerFrame, frozen=True, kw_only=True, tag="notice"):
     code: str
-    reconnect_after_ms: int
+    reconnect_after_ms: Whole
 
 
 class Error(ServerFrame, frozen=True, kw_only=True, tag="error", omit_defaults=True):
@@ -259,7 +272,7 @@ class AckFrame(ClientFrame, frozen=True, kw_only=True, tag="ack"):
     """``message_ids`` 与 ``upto`` 至少有一个，由会话检查。"""
 
     message_ids: Annotated[list[MessageId], Meta(max_length=MAX_ACK_IDS)] = []
-    upto: Annotated[int, Meta(ge=0, le=2**53)] | None = None
+    upto: Annotated[int, Meta(ge=0, le=MAX_SAFE_INTEGER)] | None = None
 
 
 class StatusFrame(ClientFrame, frozen=True, kw_only=True, tag="status"):

@@ -11,14 +11,15 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta, Struct
 
-from ..errors import MalformedEnvelopeError
 from ..model import Segment
+from .envelope import decode_foreign
 from .frames import (
     ClientFrame,
     Heartbeat,
     RefreshTokenFrame,
     ServerFrame,
     Timestamp,
+    Whole,
     decode_known,
 )
 
@@ -57,14 +58,14 @@ class MeetingWelcome(ServerFrame, frozen=True, kw_only=True, tag="welcome"):
 class SegmentFrame(ServerFrame, frozen=True, kw_only=True, tag="segment"):
     """一段转录；临时的（``interim``）没有号，也不保存。"""
 
-    seq: int | None
+    seq: Whole | None
     interim: bool
     speaker: str
     text: str
-    start_ms: int
-    end_ms: int
-    sender_id: int
-    timestamp: int
+    start_ms: Whole
+    end_ms: Whole
+    sender_id: Whole
+    timestamp: Whole
 
     @classmethod
     def of(cls, segment: Segment) -> SegmentFrame:
@@ -90,26 +91,26 @@ class SegmentResult(ServerFrame, frozen=True, kw_only=True, tag="segment_result"
 class Join(ServerFrame, frozen=True, kw_only=True, tag="join"):
     """某人的第一条连接到场；由 Redis 里的脚本拼出（``lua/meeting_presence.lua``）。"""
 
-    user_id: int
+    user_id: Whole
     name: str
     online: bool
-    timestamp: int
+    timestamp: Whole
 
 
 class Leave(ServerFrame, frozen=True, kw_only=True, tag="leave"):
     """某人的最后一条连接离开。"""
 
-    user_id: int
+    user_id: Whole
     name: str
     online: bool
-    timestamp: int
+    timestamp: Whole
 
 
 class Ended(ServerFrame, frozen=True, kw_only=True, tag="ended"):
     """会议结束；``seq`` 之前的每一段都已推过，随后以 1000 关闭。"""
 
-    seq: int
-    ended_at: int
+    seq: Whole
+    ended_at: Whole
 
 
 BusFrame = SegmentFrame | Join | Leave | Ended
@@ -121,10 +122,7 @@ def decode_bus_frame(payload: bytes) -> BusFrame:
 
     :raises MalformedEnvelopeError: 不是一帧可以推给客户端的文本
     """
-    try:
-        return _bus_decoder.decode(payload)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise MalformedEnvelopeError(f"not a meeting frame: {type(error).__name__}") from None
+    return decode_foreign(_bus_decoder, payload)
 
 
 def history(segments: Sequence[bytes], *, complete: bool) -> bytes:

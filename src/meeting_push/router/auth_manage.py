@@ -9,8 +9,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends, Path
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from ..model import Principal
-from ..services.access_tokens import MAX_USER_ID
+from ..model import MAX_USER_ID, Principal
 from ..services.auth_service import AuthService
 from ..services.revocations import Revocations
 from ..services.sessions import TokenPair

@@ -10,11 +10,15 @@ from fastapi import APIRouter, Depends, Header, status
 
 from ..model import Principal, Sender
 from ..services.broadcast_service import BroadcastService
+from ..services.draft_rules import DraftRules
 from .contract_route import contract_router
-from .message_models import BroadcastIn, BroadcastOut
+from .json_body import JsonBody
+from .message_models import BroadcastIn, BroadcastOut, draft_limits
 
 
-def broadcast_router(service: BroadcastService, require_admin: Callable[..., object]) -> APIRouter:
+def broadcast_router(
+    service: BroadcastService, require_admin: Callable[..., object], rules: DraftRules
+) -> APIRouter:
     """``/messages/broadcast``；前缀由调用者加。"""
     router = contract_router(tags=["messages"])
     Admin = Annotated[Principal, Depends(require_admin)]  # noqa: N806 — 它是类型
@@ -25,7 +29,9 @@ def broadcast_router(service: BroadcastService, require_admin: Callable[..., obj
         summary="发给所有用户（管理员）",
     )
     async def broadcast(
-        body: BroadcastIn, admin: Admin, idempotency_key: Annotated[str | None, Header()] = None
+        admin: Admin,
+        body: Annotated[BroadcastIn, Depends(JsonBody(BroadcastIn, draft_limits(rules)))],
+        idempotency_key: Annotated[str | None, Header()] = None,
     ) -> BroadcastOut:
         """202 即已提交：在线的立即收到；不在的，有效期内连上时收到。"""
         sender = Sender(admin.user_id, admin.name)

@@ -1,37 +1,93 @@
-"""自带错误格式的路由：内嵌进别人的应用时，不必动那个应用的错误处理。"""
+"""自带错误格式的路由：内嵌进别人的应用时，不必动那个应用的错误处理，也不必改他的 OpenAPI。"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from http import HTTPStatus
 from typing import Any, Final
 
+import msgspec
 from fastapi import APIRouter, Request, Response
+from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from fastapi.security.base import SecurityBase
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from ..errors import MeetingPushError
-from .errors import on_expected, on_invalid_request
+from .errors import method_not_allowed, on_expected, on_invalid_request
+from .json_body import JsonBody, schema_of
 
 API_PREFIX: Final = "/api/v1"
+#: 令牌与私人的消息不许任何缓存留着；浏览器不许猜类型（A17）。
+PRIVATE: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
+class ErrorDetail(msgspec.Struct, kw_only=True):
+    """``temporary``：原样再来一次是否可能成功。"""
+
+    code: str
+    message: str
+    temporary: bool
+    details: Any
+
+
+class ErrorOut(msgspec.Struct):
+    """每个错误应答的样子。"""
+
+    error: ErrorDetail
+
+
+_ERROR: Final = {"application/json": {"schema": schema_of(ErrorOut, {})}}
+
+
 class ContractRoute(APIRoute):
-    """我们的错误与校验失败在路由里就变成 contract 的错误体。"""
+    """我们的错误与校验失败在路由里就变成 contract 的错误体；OpenAPI 也照实说（C10）。
+
+    ``allow``：这个路径收的全部方法，由 ``route_table`` 填上；一个路径有几条路由，405 说的是全部。
+    """
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        super().__init__(path, endpoint, **options)
+        calls = [each.call for each in _flattened(self.dependant)]
+        secured = any(isinstance(call, SecurityBase) for call in calls)
+        body = next((call for call in calls if isinstance(call, JsonBody)), None)
+        described: dict[str, Any] = {} if secured else {"security": []}
+        if body is not None:
+            content = {"application/json": {"schema": body.schema}}
+            described["requestBody"] = {"required": True, "content": content}
+        self.openapi_extra = {**described, **(self.openapi_extra or {})}
+        self.allow = frozenset(methods_of(self))
+        self.responses = {**_errors(path, self.allow, secured=secured), **self.responses}
 
     def get_route_handler(self) -> Handler:
         handle = super().get_route_handler()
 
         async def answer(request: Request) -> Response:
-            try:
-                return await handle(request)
-            except MeetingPushError as error:
-                return await on_expected(request, error)
-            except RequestValidationError as error:
-                return await on_invalid_request(request, error)
+            response = await _contract(handle, request)
+            for name, value in PRIVATE.items():
+                response.headers.setdefault(name, value)
+            return response
 
         return answer
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] in methods_of(self):
+            await super().handle(scope, receive, send)
+        else:
+            await method_not_allowed(self.allow)(scope, receive, send)
+
+
+async def _contract(handle: Handler, request: Request) -> Response:
+    try:
+        return await handle(request)
+    except MeetingPushError as error:
+        return await on_expected(request, error)
+    except RequestValidationError as error:
+        return await on_invalid_request(request, error)
 
 
 def contract_router(prefix: str = "", **options: Any) -> APIRouter:
@@ -40,3 +96,30 @@ def contract_router(prefix: str = "", **options: Any) -> APIRouter:
     前缀写在路由里，合到一起就只是一张平的表：逐层 ``include_router``，每个请求多花约 0.3 ms。
     """
     return APIRouter(prefix=API_PREFIX + prefix, route_class=ContractRoute, **options)
+
+
+def methods_of(route: Route) -> set[str]:
+    return route.methods or set()
+
+
+def _flattened(dependant: Dependant) -> Iterator[Dependant]:
+    for each in dependant.dependencies:
+        yield each
+        yield from _flattened(each)
+
+
+def _errors(
+    path: str, methods: frozenset[str], *, secured: bool
+) -> dict[int | str, dict[str, Any]]:
+    """这条路由可能回答的错误状态。"""
+    statuses = [422, 429, 500, 503]
+    if secured:
+        statuses += [401, 403]
+    if "{" in path:
+        statuses += [404, 409]
+    if "POST" in methods:
+        statuses += [400, 401, 403, 404, 409, 413, 415]
+    return {
+        status: {"description": HTTPStatus(status).phrase, "content": _ERROR}
+        for status in sorted(set(statuses))
+    }

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Path, Query, status
 
 from ..clock import now_ms
 from ..errors import ForbiddenError
-from ..model import Principal
+from ..model import MAX_USER_ID, Principal
 from ..services.delivery_confirmation_service import DAY_S, DeliveryConfirmationService
 from ..services.delivery_failures import DeliveryFailures
 from ..services.offline_message_queue import OfflineMessageQueue
@@ -26,7 +26,7 @@ from .delivery_models import (
 )
 from .message_manage import Limit, MessageIdPath
 
-UserIdPath = Annotated[int, Path(ge=1, le=2**63 - 1)]
+UserIdPath = Annotated[int, Path(ge=1, le=MAX_USER_ID)]
 Window = Annotated[int, Query(ge=1, le=366 * DAY_S, description="最近多少秒")]
 
 

@@ -18,6 +18,7 @@ from ..errors import (
     ForbiddenError,
     IdempotencyConflictError,
     InvalidInputError,
+    InvalidJsonError,
     MeetingEndedError,
     MeetingPushError,
     MessageExpiredError,
@@ -25,6 +26,7 @@ from ..errors import (
     PayloadTooLargeError,
     RateLimitedError,
     UnavailableError,
+    UnsupportedMediaTypeError,
     UsernameTakenError,
 )
 
@@ -38,7 +40,9 @@ STATUSES: Final[Mapping[type, int]] = {
     IdempotencyConflictError: 409,
     MeetingEndedError: 409,
     MessageExpiredError: 409,
+    InvalidJsonError: 400,
     PayloadTooLargeError: 413,
+    UnsupportedMediaTypeError: 415,
     InvalidInputError: 422,
     RateLimitedError: 429,
     UnavailableError: 503,
@@ -68,6 +72,12 @@ def error_response(error: MeetingPushError) -> JSONResponse:
     return JSONResponse(body, status_of(error), _headers(error))
 
 
+def method_not_allowed(allowed: Iterable[str]) -> JSONResponse:
+    """405；``allowed`` 是这个路径收的全部方法。"""
+    body = _body("method_not_allowed", "this path does not take this method")
+    return JSONResponse(body, 405, {"Allow": ", ".join(sorted(allowed))})
+
+
 async def on_expected(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, MeetingPushError)
     if status_of(error) == 500:
@@ -78,10 +88,12 @@ async def on_expected(request: Request, error: Exception) -> JSONResponse:
 async def on_invalid_request(_request: Request, error: Exception) -> JSONResponse:
     """绝不回显输入：它可能是密码。"""
     assert isinstance(error, RequestValidationError)
-    problems = error.errors()
+    problems = error.errors()[:_MAX_DETAILS]
     if any(problem["type"] == "json_invalid" for problem in problems):
         return JSONResponse(_body("invalid_json", "the body is not valid JSON"), 400)
-    details = list(_fields(problems[:_MAX_DETAILS]))
+    if any(tuple(problem["loc"]) == ("query", "cursor") for problem in problems):
+        return JSONResponse(_body("invalid_cursor", "not a cursor of this list"), 422)
+    details = list(_fields(problems))
     return JSONResponse(_body("invalid_input", "the request is invalid", details=details), 422)
 
 

@@ -9,11 +9,19 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Query, status
 
 from ..model import Principal
-from ..services.meeting_service import MeetingService
+from ..services.meeting_service import MeetingRules, MeetingService
 from ..services.send_quota import SendQuota
 from ..websocket.meeting.hub import MeetingHub
 from .contract_route import contract_router
-from .meeting_models import InviteIn, MeetingDetailOut, MeetingIn, MeetingsOut, TranscriptOut
+from .json_body import JsonBody
+from .meeting_models import (
+    InviteIn,
+    MeetingDetailOut,
+    MeetingIn,
+    MeetingsOut,
+    TranscriptOut,
+    meeting_limits,
+)
 from .meeting_socket import MEETING_ID_PATTERN, meeting_endpoint
 
 MeetingIdPath = Annotated[str, Path(pattern=f"^{MEETING_ID_PATTERN}$")]
@@ -23,17 +31,24 @@ Limit = Annotated[int, Query(ge=1, le=200, description="一页几条")]
 
 
 def meeting_router(
-    service: MeetingService, current_principal: Callable[..., object], quota: SendQuota
+    service: MeetingService,
+    current_principal: Callable[..., object],
+    *,
+    quota: SendQuota,
+    rules: MeetingRules,
 ) -> APIRouter:
     """``/meetings…``；前缀由调用者加。
 
     进会议的人结束时各得一条通知：在请他进来时就记在账上，结束总能结束。
     """
     router = contract_router(tags=["meetings"])
+    limits = meeting_limits(rules)
     CurrentUser = Annotated[Principal, Depends(current_principal)]  # noqa: N806 — 它是类型
 
     @router.post("/meetings", status_code=status.HTTP_201_CREATED, summary="召开会议")
-    async def create(body: MeetingIn, user: CurrentUser) -> MeetingDetailOut:
+    async def create(
+        user: CurrentUser, body: Annotated[MeetingIn, Depends(JsonBody(MeetingIn, limits))]
+    ) -> MeetingDetailOut:
         quota.charge_recipients(user, body.participant_ids)
         view = await service.create(user, body.title, body.participant_ids)
         return MeetingDetailOut.of_view(view)
@@ -53,7 +68,9 @@ def meeting_router(
 
     @router.post("/meetings/{meeting_id}/participants", summary="邀请（召开者、管理员）")
     async def invite(
-        meeting_id: MeetingIdPath, body: InviteIn, user: CurrentUser
+        meeting_id: MeetingIdPath,
+        user: CurrentUser,
+        body: Annotated[InviteIn, Depends(JsonBody(InviteIn, limits))],
     ) -> MeetingDetailOut:
         """已在其中的不变；会议已结束 409 ``meeting_ended``。"""
         quota.charge_recipients(user, body.participant_ids)

@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr
+from typing import Annotated, Final
+
+from msgspec import Meta, Struct
+from pydantic import BaseModel, Field
 
 from ..model import Meeting, MeetingView, Segment
+from ..protocol.frames import UserId
+from ..services.meeting_service import MeetingRules
 from ..storage.rows import MeetingPage
+from .json_body import Schema
+
+#: 重复的只算一次；列得再长就不去数了（设置里的上限至多一万）。
+MAX_LISTED: Final = 20_000
 
 
-class MeetingIn(BaseModel):
-    """要召开的会议；上下限由服务检查（413/422）。"""
+class MeetingIn(Struct, forbid_unknown_fields=True):
+    """要召开的会议；由设置定的上限由服务检查（413/422）。"""
 
-    model_config = ConfigDict(extra="forbid")
+    title: Annotated[str, Meta(min_length=1)]
+    participant_ids: Annotated[
+        list[UserId], Meta(max_length=MAX_LISTED, description="参与者；召开者自己总在其中")
+    ] = []
 
-    title: StrictStr
-    participant_ids: list[StrictInt] = Field([], description="参与者；召开者自己总在其中")
+
+class InviteIn(Struct, forbid_unknown_fields=True):
+    participant_ids: Annotated[list[UserId], Meta(min_length=1, max_length=MAX_LISTED)]
 
 
-class InviteIn(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    participant_ids: list[StrictInt] = Field(min_length=1)
+def meeting_limits(rules: MeetingRules) -> dict[str, Schema]:
+    """``rules`` 里的上限，写进 OpenAPI。"""
+    return {
+        "title": {"maxLength": rules.max_title_chars},
+        "participant_ids": {"maxItems": rules.max_participants},
+    }
 
 
 class ParticipantOut(BaseModel):

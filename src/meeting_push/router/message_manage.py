@@ -7,18 +7,22 @@
 from collections.abc import Callable
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Path, Query, status
+from fastapi import APIRouter, Depends, Header, Path, Query, Response, status
 
 from ..errors import PayloadTooLargeError
 from ..model import Principal, Sender
 from ..services.broadcast_service import BroadcastService
 from ..services.delivery_confirmation_service import DeliveryConfirmationService
+from ..services.draft_rules import DraftRules
 from ..services.message_service import MessageService
 from ..services.send_quota import SendQuota
 from ..websocket.asgi import user_messages_endpoint
 from ..websocket.manager import ConnectionManager
 from .contract_route import contract_router
+from .json_answer import answers, json_answer
+from .json_body import JsonBody
 from .message_models import (
+    MESSAGE_ID_PATTERN,
     AcceptedOut,
     BatchIn,
     BatchOut,
@@ -29,9 +33,11 @@ from .message_models import (
     ReadIn,
     RecipientOut,
     UnreadOut,
+    draft_limits,
 )
 
-MessageIdPath = Annotated[str, Path(min_length=26, max_length=26, pattern="^[0-9A-Z]{26}$")]
+MessageIdPath = Annotated[str, Path(pattern=f"^{MESSAGE_ID_PATTERN}$")]
+MessageCursor = Annotated[str | None, Query(pattern=f"^{MESSAGE_ID_PATTERN}$")]
 Limit = Annotated[int, Query(ge=1, le=200, description="一页几条")]
 
 
@@ -42,16 +48,18 @@ def message_router(
     *,
     broadcasts: BroadcastService,
     quota: SendQuota,
+    rules: DraftRules,
     max_batch_messages: int,
 ) -> APIRouter:
     """``/messages…``；前缀由调用者加。"""
     router = contract_router(tags=["messages"])
+    limits = {**draft_limits(rules), "messages": {"maxItems": max_batch_messages}}
     CurrentUser = Annotated[Principal, Depends(current_principal)]  # noqa: N806 — 它是类型
 
     @router.post("/messages", status_code=status.HTTP_202_ACCEPTED, summary="发送一条消息")
     async def send(
-        body: DraftIn,
         user: CurrentUser,
+        body: Annotated[DraftIn, Depends(JsonBody(DraftIn, limits))],
         idempotency_key: Annotated[str | None, Header()] = None,
     ) -> AcceptedOut:
         """202 即已提交到数据库：此后它不会丢。"""
@@ -62,8 +70,8 @@ def message_router(
 
     @router.post("/messages/batch", status_code=status.HTTP_202_ACCEPTED, summary="批量发送")
     async def send_batch(
-        body: BatchIn,
         user: CurrentUser,
+        body: Annotated[BatchIn, Depends(JsonBody(BatchIn, limits))],
         idempotency_key: Annotated[str | None, Header()] = None,
     ) -> BatchOut:
         """全部在一个事务里：要么都接受，要么都不。"""
@@ -75,22 +83,26 @@ def message_router(
         )
         return BatchOut(results=[AcceptedOut.of(one) for one in accepted])
 
-    @router.get("/messages", summary="收件箱，新的在前")
+    @router.get("/messages", summary="收件箱，新的在前", responses=answers(InboxOut))
     async def inbox(
         user: CurrentUser,
         unread: bool = False,
-        cursor: Annotated[str | None, Query(max_length=64)] = None,
+        cursor: MessageCursor = None,
         limit: Limit = 50,
-    ) -> InboxOut:
+    ) -> Response:
         page = await service.get_inbox(user.user_id, unread_only=unread, cursor=cursor, limit=limit)
-        return InboxOut(
-            items=[MessageOut.of(item) for item in page.items],
-            next_cursor=page.next_cursor,
-            unread_count=await service.get_unread_count(user.user_id),
+        return json_answer(
+            InboxOut(
+                items=[MessageOut.of(item) for item in page.items],
+                next_cursor=page.next_cursor,
+                unread_count=await service.get_unread_count(user.user_id),
+            )
         )
 
     @router.post("/messages/read", summary="标为已读")
-    async def read(body: ReadIn, user: CurrentUser) -> UnreadOut:
+    async def read(
+        user: CurrentUser, body: Annotated[ReadIn, Depends(JsonBody(ReadIn))]
+    ) -> UnreadOut:
         if body.message_ids is not None:
             unread = await service.mark_read(user.user_id, body.message_ids)
         else:
@@ -98,9 +110,9 @@ def message_router(
             unread = await service.mark_read_upto(user.user_id, body.upto_message_id)
         return UnreadOut(unread_count=unread)
 
-    @router.get("/messages/{message_id}", summary="一条消息")
-    async def get(message_id: MessageIdPath, user: CurrentUser) -> MessageOut:
-        return MessageOut.of(await service.get_message(message_id, user))
+    @router.get("/messages/{message_id}", summary="一条消息", responses=answers(MessageOut))
+    async def get(message_id: MessageIdPath, user: CurrentUser) -> Response:
+        return json_answer(MessageOut.of(await service.get_message(message_id, user)))
 
     @router.delete(
         "/messages/{message_id}", status_code=204, summary="撤回还没到时的（发送者、管理员）"

@@ -2,51 +2,107 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, model_validator
+from msgspec import Meta, Raw, Struct, field
+from pydantic import BaseModel
 
-from ..model import Accepted, Draft, Message, MessageType, RecipientState
+from ..model import (
+    MAX_PRIORITY,
+    MAX_SAFE_INTEGER,
+    MIN_PRIORITY,
+    Accepted,
+    Draft,
+    Message,
+    MessageType,
+    RecipientState,
+    Sender,
+)
+from ..protocol.app_data import MAX_DEPTH
+from ..protocol.frames import UserId
+from ..services.draft_rules import DraftRules
 from ..storage.rows import InboxItem
+from .json_body import Schema
 
-MessageIdField = Annotated[StrictStr, Field(min_length=26, max_length=26, pattern="^[0-9A-Z]{26}$")]
+MESSAGE_ID_PATTERN: Final = "[0-9A-Z]{26}"
+NULL: Final = Raw(b"null")
+
+MessageId = Annotated[str, Meta(pattern=f"^{MESSAGE_ID_PATTERN}$", min_length=26, max_length=26)]
 
 
-class DraftIn(BaseModel):
-    """一条要发送的消息；上下限由服务检查（413/422）。"""
+def _null() -> Raw:
+    return NULL
 
-    model_config = ConfigDict(extra="forbid")
 
-    recipient_ids: list[StrictInt] = Field(description="收件人；重复的只算一次")
-    title: StrictStr
-    content: StrictStr
+class _TextIn(Struct, forbid_unknown_fields=True, kw_only=True, gc=False):
+    """消息里与收件人无关的字段；由设置定的上限由服务检查（413/422）。"""
+
+    title: Annotated[str, Meta(min_length=1)]
+    content: str
     message_type: MessageType = "message"
-    priority: StrictInt = Field(0, description="0…9，不低于 5 为紧急")
-    expires_in_s: StrictInt | None = None
-    deliver_at: StrictInt | None = Field(None, description="预约送达的时刻，毫秒")
-    data: dict[str, Any] | None = Field(None, description="应用自己的 JSON，原样送达")
-    receipt: StrictBool = Field(False, description="送达时给发送者一帧 receipt")
+    priority: Annotated[
+        int, Meta(ge=MIN_PRIORITY, le=MAX_PRIORITY, description="不低于 5 为紧急")
+    ] = 0
+    expires_in_s: Annotated[int, Meta(ge=1)] | None = None
+    deliver_at: (
+        Annotated[int, Meta(ge=0, le=MAX_SAFE_INTEGER, description="预约送达的时刻，毫秒")] | None
+    ) = None
+    data: Annotated[
+        Raw,
+        Meta(
+            description=f"应用自己的 JSON，原样送达；至多 {MAX_DEPTH} 层",
+            extra_json_schema={"type": ["object", "null"]},
+        ),
+    ] = field(default_factory=_null)
+
+    def app_data(self) -> Raw | None:
+        return None if self.data == NULL else self.data
+
+
+class DraftIn(_TextIn, gc=False):
+    """一条要发送的消息。"""
+
+    recipient_ids: Annotated[list[UserId], Meta(min_length=1, description="收件人；重复的只算一次")]
+    receipt: Annotated[bool, Meta(description="送达时给发送者一帧 receipt")] = False
 
     def draft(self) -> Draft:
-        fields = self.model_dump(exclude={"recipient_ids"})
-        return Draft(recipient_ids=tuple(self.recipient_ids), **fields)
+        return Draft(
+            recipient_ids=tuple(self.recipient_ids),
+            title=self.title,
+            content=self.content,
+            message_type=self.message_type,
+            priority=self.priority,
+            expires_in_s=self.expires_in_s,
+            deliver_at=self.deliver_at,
+            data=self.app_data(),
+            receipt=self.receipt,
+        )
 
 
-class BroadcastIn(BaseModel):
+class BroadcastIn(_TextIn, gc=False):
     """一条发给所有人的消息；没有回执。"""
 
-    model_config = ConfigDict(extra="forbid")
-
-    title: StrictStr
-    content: StrictStr
-    message_type: MessageType = "message"
-    priority: StrictInt = Field(0, description="0…9，不低于 5 为紧急")
-    expires_in_s: StrictInt | None = None
-    deliver_at: StrictInt | None = Field(None, description="预约送达的时刻，毫秒")
-    data: dict[str, Any] | None = Field(None, description="应用自己的 JSON，原样送达")
-
     def draft(self) -> Draft:
-        return Draft(recipient_ids=(), **self.model_dump())
+        return Draft(
+            recipient_ids=(),
+            title=self.title,
+            content=self.content,
+            message_type=self.message_type,
+            priority=self.priority,
+            expires_in_s=self.expires_in_s,
+            deliver_at=self.deliver_at,
+            data=self.app_data(),
+        )
+
+
+def draft_limits(rules: DraftRules) -> dict[str, Schema]:
+    """``rules`` 里的上限，写进 OpenAPI；字节数是字符数的上界。"""
+    return {
+        "recipient_ids": {"maxItems": rules.max_recipients},
+        "title": {"maxLength": rules.max_title_chars},
+        "content": {"maxLength": rules.max_content_bytes},
+        "expires_in_s": {"minimum": 1, "maximum": rules.max_ttl_s, "type": ["integer", "null"]},
+    }
 
 
 class BroadcastOut(BaseModel):
@@ -54,10 +110,8 @@ class BroadcastOut(BaseModel):
     created_at: int
 
 
-class BatchIn(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    messages: list[DraftIn] = Field(min_length=1)
+class BatchIn(Struct, forbid_unknown_fields=True):
+    messages: Annotated[list[DraftIn], Meta(min_length=1)]
 
 
 class AcceptedOut(BaseModel):
@@ -78,12 +132,7 @@ class BatchOut(BaseModel):
     results: list[AcceptedOut]
 
 
-class SenderOut(BaseModel):
-    id: int
-    name: str
-
-
-class MessageOut(BaseModel):
+class MessageOut(Struct, kw_only=True):
     """一条消息；``read_at``、``status`` 只有收件人自己看得到。"""
 
     message_id: str
@@ -91,10 +140,10 @@ class MessageOut(BaseModel):
     priority: int
     title: str
     content: str
-    sender: SenderOut
+    sender: Sender
     timestamp: int
     expires_at: int
-    data: dict[str, Any] | None
+    data: Annotated[Any, Meta(extra_json_schema={"type": ["object", "null"]})]
     read_at: int | None = None
     status: str | None = None
 
@@ -108,7 +157,7 @@ class MessageOut(BaseModel):
             priority=message.priority,
             title=message.title,
             content=message.content,
-            sender=SenderOut(id=message.sender.id, name=message.sender.name),
+            sender=message.sender,
             timestamp=message.timestamp,
             expires_at=message.expires_at,
             data=message.data,
@@ -117,25 +166,21 @@ class MessageOut(BaseModel):
         )
 
 
-class InboxOut(BaseModel):
+class InboxOut(Struct, kw_only=True):
     items: list[MessageOut]
     next_cursor: str | None
     unread_count: int
 
 
-class ReadIn(BaseModel):
+class ReadIn(Struct, forbid_unknown_fields=True):
     """二选一。"""
 
-    model_config = ConfigDict(extra="forbid")
+    message_ids: Annotated[list[MessageId], Meta(min_length=1, max_length=1_000)] | None = None
+    upto_message_id: MessageId | None = None
 
-    message_ids: list[MessageIdField] | None = Field(None, min_length=1, max_length=1_000)
-    upto_message_id: MessageIdField | None = None
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> ReadIn:
+    def __post_init__(self) -> None:
         if (self.message_ids is None) == (self.upto_message_id is None):
             raise ValueError("give either message_ids or upto_message_id")
-        return self
 
 
 class UnreadOut(BaseModel):

@@ -9,11 +9,12 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from ..monitoring.health import Health
 from ..monitoring.metrics import Metrics
 from ..websocket.ops_http import OpsAnswer, OpsEndpoint
+from .contract_route import ContractRoute
 
 
 def ops_router(health: Health, metrics: Metrics) -> APIRouter:
     """``/healthz``、``/readyz``、``/metrics``，挂在根下。"""
-    router = APIRouter(tags=["ops"])
+    router = APIRouter(tags=["ops"], route_class=ContractRoute)
 
     @router.get("/healthz", summary="进程活着", response_class=PlainTextResponse)
     async def healthz() -> str:
@@ -24,7 +25,7 @@ def ops_router(health: Health, metrics: Metrics) -> APIRouter:
         report = await health.report()
         return JSONResponse(report.as_dict(), status_code=200 if report.ready else 503)
 
-    @router.get("/metrics", summary="Prometheus 文本")
+    @router.get("/metrics", summary="Prometheus 文本", response_class=PlainTextResponse)
     async def metrics_text() -> Response:
         return Response(metrics.render(), media_type=metrics.content_type)
 

@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Query, status
 
 from ..errors import ForbiddenError, NotFoundError
-from ..model import Principal
+from ..model import MAX_USER_ID, Principal
 from ..redis.presence import overall_status
 from ..services.control_channel import ControlChannel, Kick
 from ..services.online_status_service import OnlineStatusService
@@ -16,7 +16,7 @@ from .contract_route import contract_router
 from .presence_models import OnlineUserOut, OnlineUsersOut, UserPresenceOut
 from .security import Security
 
-UserIdPath = Annotated[int, Path(ge=1, le=2**63 - 1)]
+UserIdPath = Annotated[int, Path(ge=1, le=MAX_USER_ID)]
 ConnectionIdPath = Annotated[str, Path(min_length=1, max_length=64)]
 
 
@@ -33,7 +33,7 @@ def presence_router(
         dependencies=[Depends(security.require_admin)],
     )
     async def online(
-        cursor: Annotated[str | None, Query(pattern="^[0-9]{1,19}$")] = None,
+        cursor: Annotated[str | None, Query(pattern="^[0-9]{1,16}$")] = None,
         limit: Annotated[int, Query(ge=1, le=500, description="一页几个")] = 100,
     ) -> OnlineUsersOut:
         page = await presence.online_page(int(cursor or 0), limit + 1)

@@ -12,7 +12,14 @@ from fastapi import APIRouter, Depends, Query
 from ..services.dead_letters import DeadLetters
 from ..services.message_queue import MessageQueue
 from .contract_route import contract_router
-from .delivery_models import DeadLetterOut, DeadLettersOut, RequeuedOut, RequeueIn
+from .delivery_models import (
+    LETTER_ID_PATTERN,
+    DeadLetterOut,
+    DeadLettersOut,
+    RequeuedOut,
+    RequeueIn,
+)
+from .json_body import JsonBody
 from .message_manage import Limit
 
 
@@ -28,7 +35,7 @@ def queue_router(
 
     @router.get("/queues/dead-letter", summary="死信，新的在前")
     async def list_dead_letters(
-        cursor: Annotated[str | None, Query(pattern="^[0-9]{1,20}-[0-9]{1,20}$")] = None,
+        cursor: Annotated[str | None, Query(pattern=f"^{LETTER_ID_PATTERN}$")] = None,
         limit: Limit = 50,
     ) -> DeadLettersOut:
         letters, next_cursor = await dead_letters.page(cursor, limit)
@@ -37,7 +44,9 @@ def queue_router(
         )
 
     @router.post("/queues/dead-letter/requeue", summary="死信重新入队")
-    async def requeue(body: RequeueIn) -> RequeuedOut:
+    async def requeue(
+        body: Annotated[RequeueIn, Depends(JsonBody(RequeueIn))],
+    ) -> RequeuedOut:
         requeued = await dead_letters.requeue(body.ids)
         return RequeuedOut(
             requeued=requeued, skipped=[each for each in body.ids if each not in requeued]

@@ -47,7 +47,7 @@ def web_router() -> APIRouter:
     assets = _load_assets()
     page = assets.pop(PAGE)
 
-    @router.get("/")
+    @router.api_route("/", methods=["GET", "HEAD"])
     async def home() -> RedirectResponse:
         """相对地址：挂在前缀下也对。"""
         return RedirectResponse("inbox", status.HTTP_307_TEMPORARY_REDIRECT)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Final
 
 import msgspec
@@ -16,7 +16,7 @@ from ..storage.rows import StoredResponse
 from .broadcast_relay import BroadcastRelay
 from .draft_message import message_from
 from .draft_rules import DraftRules
-from .idempotent_store import IdempotentStore, check_idempotency_key, stored_response
+from .idempotent_store import IdempotentStore, check_idempotency_key, described, stored_response
 
 _accepted: Final = msgspec.json.Decoder(Accepted)
 
@@ -53,7 +53,7 @@ class BroadcastService:
         :raises DatabaseUnavailableError: 什么都没有保存
         """
         now = self._clock()
-        self._rules.check_message(draft, now)
+        draft = self._rules.check_message(draft, now)
         key = check_idempotency_key(idempotency_key)
         message = message_from(
             sender, replace(draft, receipt=False), now, default_ttl_s=self._rules.max_ttl_s
@@ -83,5 +83,5 @@ class BroadcastService:
 
 
 def _response(draft: Draft, accepted: Accepted) -> StoredResponse:
-    request = msgspec.json.encode(asdict(draft), order="deterministic")
+    request = msgspec.json.encode(described(draft), order="deterministic")
     return stored_response(b"broadcast" + request, msgspec.json.encode(accepted))

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final, get_args
 
-import msgspec
-
 from ..errors import InvalidInputError, PayloadTooLargeError
-from ..model import MAX_PRIORITY, MIN_PRIORITY, Draft, MessageType
+from ..model import MAX_PRIORITY, MAX_USER_ID, MIN_PRIORITY, AppData, Draft, MessageType
+from ..protocol.app_data import accepted_data
 from ..settings import Settings
 
 MESSAGE_TYPES: Final = frozenset(get_args(MessageType))
-MAX_USER_ID: Final = 2**63 - 1
+#: 重复的收件人只算一次，但列得再长就不去数了。
+_MAX_REPEATS: Final = 4
 #: 最远能排到一年后；也挡住会溢出 BIGINT 的时刻。
 MAX_DELAY_MS: Final = 366 * 86_400_000
 
@@ -43,28 +43,35 @@ class DraftRules:
         :raises PayloadTooLargeError: 正文、data 或收件人数目过大
         :raises InvalidInputError: 其它不合规之处，消息指出字段
         """
+        if len(draft.recipient_ids) > self.max_recipients * _MAX_REPEATS:
+            raise self._too_many()
         recipients = tuple(dict.fromkeys(draft.recipient_ids))
         self._check_recipients(recipients)
-        self.check_message(draft, now)
-        return replace(draft, recipient_ids=recipients)
+        return replace(self.check_message(draft, now), recipient_ids=recipients)
 
-    def check_message(self, draft: Draft, now: int) -> None:
-        """同 ``check``，不看收件人（广播没有）。"""
+    def check_message(self, draft: Draft, now: int) -> Draft:
+        """同 ``check``，不看收件人（广播没有）；``data`` 换成规范的原文。"""
         self._check_text(draft)
-        self._check_data(draft)
         self._check_times(draft, now)
         if draft.message_type not in MESSAGE_TYPES:
             raise InvalidInputError("message_type: must be message, notification or system")
         if not MIN_PRIORITY <= draft.priority <= MAX_PRIORITY:
             raise InvalidInputError("priority: must be from 0 to 9")
+        return replace(draft, data=self._accepted_data(draft.data))
+
+    def _accepted_data(self, data: AppData | None) -> AppData | None:
+        return None if data is None else accepted_data(data, self.max_data_bytes)
 
     def _check_recipients(self, recipients: tuple[int, ...]) -> None:
         if not recipients:
             raise InvalidInputError("recipient_ids: must not be empty")
         if len(recipients) > self.max_recipients:
-            raise PayloadTooLargeError(f"recipient_ids: more than {self.max_recipients} recipients")
+            raise self._too_many()
         if not all(1 <= user_id <= MAX_USER_ID for user_id in recipients):
-            raise InvalidInputError("recipient_ids: must be positive integers below 2^63")
+            raise InvalidInputError("recipient_ids: must be positive integers below 2^53")
+
+    def _too_many(self) -> PayloadTooLargeError:
+        return PayloadTooLargeError(f"recipient_ids: more than {self.max_recipients} recipients")
 
     def _check_text(self, draft: Draft) -> None:
         if not draft.title.strip():
@@ -75,18 +82,6 @@ class DraftRules:
             check_text(field, text)
         if len(draft.content.encode()) > self.max_content_bytes:
             raise PayloadTooLargeError(f"content: larger than {self.max_content_bytes} bytes")
-
-    def _check_data(self, draft: Draft) -> None:
-        if draft.data is None:
-            return
-        try:
-            encoded = msgspec.json.encode(draft.data)
-        except (TypeError, ValueError, RecursionError, msgspec.MsgspecError):
-            raise InvalidInputError("data: can not be encoded as JSON") from None
-        if len(encoded) > self.max_data_bytes:
-            raise PayloadTooLargeError(f"data: larger than {self.max_data_bytes} bytes")
-        if b"\\u0000" in encoded:
-            raise InvalidInputError("data: must not contain NUL")
 
     def _check_times(self, draft: Draft, now: int) -> None:
         if draft.expires_in_s is not None and not 1 <= draft.expires_in_s <= self.max_ttl_s:

@@ -16,9 +16,8 @@ from ..errors import (
     UnavailableError,
     VerifierUnavailableError,
 )
-from ..model import Principal
+from ..model import MAX_USER_ID, Principal
 from ..repeated_warning import RepeatedWarning
-from .access_tokens import MAX_USER_ID
 
 #: 我们自己的错误里，验证者该抛出的那些；原样放行，只换掉它的话（可能引用了令牌）。
 _OURS = (AuthenticationError, ForbiddenError, RateLimitedError, UnavailableError)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict
 from typing import Final
 
+import msgspec
+
 from ..errors import IdempotencyConflictError, InvalidInputError
+from ..model import Draft
 from ..storage.database import Connection, Database
 from ..storage.idempotency import IdempotencyRepository
 from ..storage.rows import StoredResponse
@@ -43,6 +47,14 @@ class IdempotentStore:
                 if await self._keys.save(connection, sender_id, key, mine, now):
                     await write(connection)
                     return None
+
+
+def described(draft: Draft) -> dict[str, object]:
+    """草稿里决定“是不是同一个请求”的一切；``data`` 里键的次序不算。"""
+    fields = asdict(draft)
+    if isinstance(draft.data, msgspec.Raw):
+        fields["data"] = msgspec.json.decode(draft.data)
+    return fields
 
 
 def stored_response(request: bytes, response: bytes) -> StoredResponse:

@@ -8,8 +8,8 @@ from typing import Final
 from ..clock import Clock, now_ms
 from ..contracts import UserDirectory
 from ..errors import DirectoryUnavailableError, MeetingPushError
+from ..model import MAX_USER_ID
 from ..repeated_warning import RepeatedWarning
-from .draft_rules import MAX_USER_ID
 
 #: 停用的用户至多再收到这么久的消息。
 KEEP_MS: Final = 60_000

@@ -19,7 +19,16 @@ from ..errors import (
     PayloadTooLargeError,
     UnknownParticipantsError,
 )
-from ..model import Draft, Meeting, MeetingView, Participant, Principal, Segment, Sender
+from ..model import (
+    MAX_USER_ID,
+    Draft,
+    Meeting,
+    MeetingView,
+    Participant,
+    Principal,
+    Segment,
+    Sender,
+)
 from ..protocol.frames import encode
 from ..protocol.meeting_frames import Ended
 from ..redis.meeting_bus import MeetingBus
@@ -28,7 +37,7 @@ from ..storage.database import Connection, Database
 from ..storage.meetings import MeetingRepository
 from ..storage.rows import MeetingPage
 from ..storage.transcripts import TranscriptRepository
-from .draft_rules import MAX_USER_ID, check_text
+from .draft_rules import check_text
 from .message_service import MessageService
 from .redis_service import courtesy
 
@@ -183,7 +192,7 @@ class MeetingService:
         wanted = sorted(set(user_ids))
         self._check_size(len(wanted))
         if not all(1 <= user_id <= MAX_USER_ID for user_id in wanted):
-            raise InvalidInputError("participant_ids: must be positive integers below 2^63")
+            raise InvalidInputError("participant_ids: must be positive integers below 2^53")
         known = await self._stores.directory.existing_ids(wanted)
         if len(known) < len(wanted):
             raise UnknownParticipantsError([u for u in wanted if u not in known])

@@ -22,6 +22,7 @@ from ulid import ULID
 from ..clock import Clock, now_ms
 from ..errors import InvalidInputError, RedisUnavailableError
 from ..model import MessageType, Sender
+from ..protocol.app_data import accepted_data
 from .redis_service import RedisService
 
 SYSTEM_SENDER: Final = Sender(0, "system")
@@ -40,7 +41,7 @@ class Envelope(msgspec.Struct, kw_only=True, tag="new_message", tag_field="type"
     sender: Sender = SYSTEM_SENDER
     timestamp: int = 0
     expires_at: int | None = None
-    data: dict[str, Any] | None = None
+    data: Any = None
 
 
 class MessagePublisher:
@@ -87,12 +88,19 @@ class MessagePublisher:
             "type": "new_message",
         }
         try:
-            encoded = msgspec.json.encode(msgspec.convert(complete, Envelope))
-        except (msgspec.ValidationError, TypeError) as error:
+            encoded = msgspec.json.encode(self._envelope(complete))
+        except (msgspec.ValidationError, TypeError, UnicodeEncodeError) as error:
             raise InvalidInputError(f"not a valid envelope: {error}") from None
         if len(encoded) > self._max_bytes:
             raise InvalidInputError(f"the envelope is larger than {self._max_bytes} bytes")
         return encoded
+
+    def _envelope(self, fields: Mapping[str, Any]) -> Envelope:
+        """缺的补上；``data`` 守与耐久的消息同样的规矩：收的一侧也这样看。"""
+        envelope = msgspec.convert(fields, Envelope)
+        if envelope.data is not None:
+            envelope.data = accepted_data(envelope.data, self._max_bytes)
+        return envelope
 
     async def _publish(self, items: Sequence[tuple[str, bytes]]) -> list[int]:
         backoff = FIRST_BACKOFF_S

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Final, TypedDict, Unpack
 
 import msgspec
@@ -20,7 +20,7 @@ from ..errors import (
     NotFoundError,
     UnknownRecipientsError,
 )
-from ..model import Accepted, Draft, Message, MessageType, Principal, Sender
+from ..model import Accepted, AppData, Draft, Message, MessageType, Principal, Sender
 from ..protocol import frames
 from ..repeated_warning import RepeatedWarning
 from ..storage.database import Connection, Database
@@ -33,7 +33,7 @@ from .accept_batch import AcceptBatch
 from .cancellation import Cancellation
 from .draft_message import message_from
 from .draft_rules import DraftRules, check_text
-from .idempotent_store import IdempotentStore, check_idempotency_key, stored_response
+from .idempotent_store import IdempotentStore, check_idempotency_key, described, stored_response
 from .message_publisher import MessagePublisher
 from .message_queue import MessageQueue
 from .offline_message_queue import Delivery, OfflineMessageQueue
@@ -51,7 +51,7 @@ class DraftOptions(TypedDict, total=False):
     priority: int
     expires_in_s: int | None
     deliver_at: int | None
-    data: dict[str, object] | None
+    data: AppData | None
     receipt: bool
 
 
@@ -357,5 +357,5 @@ class MessageService:
 
 
 def _response(drafts: Sequence[Draft], accepted: Sequence[Accepted]) -> StoredResponse:
-    request = msgspec.json.encode([asdict(draft) for draft in drafts], order="deterministic")
+    request = msgspec.json.encode([described(draft) for draft in drafts], order="deterministic")
     return stored_response(request, msgspec.json.encode(accepted))

@@ -26,14 +26,21 @@ __all__ = ["Delivered", "Delivery", "OfflineMessage", "OfflineMessageQueue"]
 #: seq 要比信箱多活这么久，见 ``MailboxLimits``。
 SEQ_EXTRA_TTL_MS: Final = 30 * 86_400_000
 
-_tail_decoder: Final = msgspec.json.Decoder(NewMessageTail)
+
+class StoredTail(NewMessageTail, frozen=True, kw_only=True):
+    """``data`` 不解开：这里用不着它，0.1 存下的还可能太深。"""
+
+    data: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
+
+
+_tail_decoder: Final = msgspec.json.Decoder(StoredTail)
 
 
 class OfflineMessage(NamedTuple):
     """信箱里的一条，连同正文。"""
 
     entry: MailboxEntry
-    tail: NewMessageTail
+    tail: StoredTail
 
 
 class OfflineMessageQueue:
@@ -245,7 +252,7 @@ class OfflineMessageQueue:
         return await self._mailboxes.count(user_id)
 
 
-def _decode(tail: bytes) -> NewMessageTail:
+def _decode(tail: bytes) -> StoredTail:
     return _tail_decoder.decode(b"{" + tail)
 
 

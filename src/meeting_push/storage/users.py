@@ -9,12 +9,12 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Row, select, text
 
 from ..errors import UsernameTakenError
+from ..model import MAX_USER_ID
 from .database import Database
 from .id_list import among
 from .rows import User
 from .tables import users
 
-_MAX_ID: Final = 2**63 - 1
 _SELECT: Final = select(
     users.c.id,
     users.c.username,
@@ -63,7 +63,7 @@ class UserRepository:
 
     async def existing_ids(self, user_ids: Sequence[int]) -> set[int]:
         """见 ``contracts.UserDirectory``；一次查询，一万个约 10 ms。"""
-        storable = [user_id for user_id in user_ids if 0 < user_id <= _MAX_ID]
+        storable = [user_id for user_id in user_ids if 0 < user_id <= MAX_USER_ID]
         statement = select(users.c.id).where(
             among(self._database, users.c.id, storable), users.c.disabled_at.is_(None)
         )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import parse_qsl
 
-from ..model import ResumePoint
+from ..model import MAX_USER_ID, ResumePoint
 from ..protocol.frames import SUBPROTOCOL
 
 PATH_PREFIX: Final = "/ws/user/"
@@ -20,8 +20,7 @@ MAX_DEVICE_INFO_CHARS: Final = 256
 _EPOCH: Final = re.compile(r"[!-~]{1,64}")
 _SEQ: Final = re.compile(r"[0-9]{1,16}")
 _MAX_QUERY_FIELDS: Final = 32
-_MAX_USER_ID: Final = 2**63 - 1
-_USER_ID: Final = re.compile(r"[1-9][0-9]{0,18}")
+_USER_ID: Final = re.compile(r"[1-9][0-9]{0,15}")
 _PATH: Final = re.compile(re.escape(PATH_PREFIX) + r"([^/?]+)/messages")
 
 
@@ -30,7 +29,7 @@ def parse_user_id(text: str) -> int | None:
     if _USER_ID.fullmatch(text) is None:
         return None
     user_id = int(text)
-    return user_id if user_id <= _MAX_USER_ID else None
+    return user_id if user_id <= MAX_USER_ID else None
 
 
 def user_id_in_path(path: str) -> int | None:

@@ -53,10 +53,12 @@ class OpsHttp(asyncio.Protocol):
 
     async def _serve(self) -> None:
         answer, with_body = await self._answer(self._request.partition(b"\r\n")[0])
+        allow = "Allow: GET, HEAD\r\n" if answer.status == HTTPStatus.METHOD_NOT_ALLOWED else ""
         head = (
             f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}\r\n"
             f"Content-Type: {answer.content_type}\r\n"
             f"Content-Length: {len(answer.body)}\r\n"
+            f"{allow}Cache-Control: no-store\r\n"
             "Connection: close\r\n\r\n"
         )
         self._transport.write(head.encode() + (answer.body if with_body else b""))
