@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from meeting_push.errors import DatabaseUnavailableError, UnavailableError
+from meeting_push.errors import RedisUnavailableError, UnavailableError
 from meeting_push.model import QueueEntry
 from meeting_push.redis.address import RedisAddress
 from meeting_push.redis.keys import Keys
@@ -150,7 +150,7 @@ async def test_con_4_a_dependency_that_is_away_makes_no_poison(
     queue: MessageQueue, mailbox: TouchyMailbox, make: Make, enqueue: Callable[..., Any]
 ) -> None:
     mailbox.bad = frozenset({message_id("A")})
-    mailbox.error = DatabaseUnavailableError("away")
+    mailbox.error = RedisUnavailableError("away")
     await enqueue("A")
     consumer = make(0)
     async with running(consumer):

@@ -6,8 +6,13 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Never
 
 from loguru import logger
+
+from .errors import MeetingPushError
+from .isolation import Backoff, is_temporary
+from .repeated_warning import RepeatedWarning
 
 FIRST_BACKOFF_S = 0.1
 MAX_BACKOFF_S = 10.0
@@ -77,6 +82,30 @@ class SupervisedLoop:
 
     def _settled(self) -> None:
         self._failing = False
+
+
+async def periodically(
+    step: Callable[[], Awaitable[object]],
+    pause: Callable[[], Awaitable[object]],
+    deferred: RepeatedWarning,
+) -> Never:
+    """一个长循环的骨架：一步，歇一歇，再来。
+
+    依赖暂时不在：以 ``deferred`` 说一声，退避着再来。别的错误抛给监督者：循环重启，节点不就绪。
+    坏的一项由 ``step`` 自己搁置（``Aside``），不该走到这里。
+    """
+    backoff = Backoff()
+    while True:
+        try:
+            await step()
+        except MeetingPushError as error:
+            if not is_temporary(error):
+                raise
+            deferred.say(code=error.code, cause=error.cause)
+            await backoff.wait()
+        else:
+            backoff.reset()
+            await pause()
 
 
 class Supervisor:

@@ -90,7 +90,7 @@ async def recovered(push: MeetingPush) -> None:
 
 
 @pytest.mark.parametrize(
-    "step", [(BroadcastRecovery, "reopen"), (BroadcastRelay, "sweep")], ids=["reopen", "log"]
+    "step", [(BroadcastRecovery, "reopen"), (BroadcastRelay, "_send")], ids=["reopen", "log"]
 )
 async def test_dlv_1_the_next_node_does_the_step_the_dead_one_died_before(
     start_node: StartNode, monkeypatch: pytest.MonkeyPatch, step: tuple[type, str]

@@ -19,11 +19,13 @@ async def state_of(server: ServerProcess, sender: Person, message_id: str) -> di
     return dict(state)
 
 
-async def until(server: ServerProcess, sender: Person, message_id: str, status: str) -> None:
+async def until(
+    server: ServerProcess, sender: Person, message_id: str, status: str, timeout: float = 20
+) -> None:
     async def reached() -> bool:
         return bool((await state_of(server, sender, message_id))["status"] == status)
 
-    await eventually(reached, 20)
+    await eventually(reached, timeout)
 
 
 async def get(server: ServerProcess, viewer: Person, path: str, **query: Any) -> dict[str, Any]:

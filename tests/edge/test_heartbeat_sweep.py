@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from meeting_push.contracts import ChannelHandler
 from meeting_push.model import MailboxView, Principal
 from meeting_push.node_identity import NodeIdentity
 from meeting_push.protocol.limits import Limits
+from meeting_push.protocol.session import Session
 from meeting_push.redis.keys import Keys
 from meeting_push.settings import Settings
 from meeting_push.websocket.authenticator import Authenticator
@@ -185,3 +188,23 @@ async def test_a_driver_that_fails_does_not_stop_the_fan_out() -> None:
     assert len(healthy.written) == 1
     assert wire.aborted == 1
     assert broken.closing_since is None
+
+
+async def test_b1_one_broken_connection_does_not_stop_the_sweep(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """一条连接的意外只断开它自己，别人的心跳照样有人看。"""
+    house = House()
+    (broken, wire), (_, silent) = house.connect(1), house.connect(2)
+
+    tick = Session.tick
+
+    def surprise(session: Session, *args: int) -> Any:
+        if session is broken.session:
+            raise RuntimeError("surprise")
+        return tick(session, *args)
+
+    monkeypatch.setattr(Session, "tick", surprise)
+    house.pass_time(62)
+    assert wire.aborted == 1
+    assert silent.closed == [(4003, "heartbeat_timeout")]

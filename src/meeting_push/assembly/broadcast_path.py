@@ -24,9 +24,14 @@ class BroadcastPath:
             bus.redis.keys,
             log_ttl_ms=ttl_ms,
             cursor_ttl_ms=ttl_ms + SEQ_EXTRA_TTL_MS,
+            aside=bus.asides.of("broadcast-cursors"),
         )
         self.relay = BroadcastRelay(
-            record.broadcasts, log, path.mailbox, interval_s=settings.relay_interval_s
+            record.broadcasts,
+            log,
+            path.mailbox,
+            interval_s=settings.relay_interval_s,
+            aside=bus.asides.of("broadcast-outbox"),
         )
         self.service = BroadcastService(
             database=record.database,
@@ -38,7 +43,12 @@ class BroadcastPath:
         self.feed = BroadcastFeed(log, path.mailbox, bus.reread.set)
         #: 网关收到的确认先到这里：不是广播的原样交给私信的。
         self.acks = BroadcastAcks(
-            path.confirmation, self.feed, log, record.broadcasts, flush_ms=settings.ack_flush_ms
+            path.confirmation,
+            self.feed,
+            log,
+            record.broadcasts,
+            flush_ms=settings.ack_flush_ms,
+            aside=bus.asides.of("broadcast-confirm"),
         )
 
     def start(self, supervisor: Supervisor) -> None:

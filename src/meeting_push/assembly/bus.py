@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 
 from ..errors import RedisUnavailableError
+from ..isolation import Asides
 from ..redis.address import RedisAddress
 from ..redis.embedded import EmbeddedRedis
 from ..redis.keys import Keys
@@ -27,6 +28,8 @@ class Bus:
         self.subscriber = Subscriber(address, keys, timeout_s=settings.redis_timeout_s)
         self.control = ControlChannel(self.redis)
         self.reread = asyncio.Event()
+        #: 各循环搁置坏项的地方。
+        self.asides = Asides()
 
     async def start_server(self, stack: contextlib.AsyncExitStack) -> None:
         """内嵌的 ``redis-server``；用外面的则无事。"""

@@ -58,9 +58,11 @@ class Edge:
         self._broadcasts = broadcasts
         keys = bus.redis.keys
         routes: dict[bytes, ChannelRoute] = {}
-        self.presence = OnlineStatusService(bus.redis, node, settings)
+        self.presence = OnlineStatusService(
+            bus.redis, node, settings, aside=bus.asides.of("presence")
+        )
         self.watch = PresenceWatch(bus.subscriber, routes, self.presence, keys, settings)
-        self.seats = DeviceSeats(bus.redis, node, settings)
+        self.seats = DeviceSeats(bus.redis, node, settings, aside=bus.asides.of("seats"))
         self.push_latency, self.ack_latency = PushLatency(), AckLatency(broadcasts.acks)
         self.manager = ConnectionManager(
             authenticator=Authenticator(

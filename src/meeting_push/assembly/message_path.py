@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from ..isolation import Aside
 from ..node_identity import NodeIdentity
 from ..repeated_warning import RepeatedWarning
 from ..services.consumer_pool import ConsumerPool
@@ -40,6 +41,7 @@ class MessagePath:
             max_deliveries=settings.queue_max_deliveries,
             partitions=settings.queue_partitions,
             on_dead=on_dead,
+            aside=bus.asides.of("dead-letters"),
         )
         bodies = StoredBodies(record.stores.messages)
         self.mailbox = OfflineMessageQueue(bus.redis, bodies, settings)
@@ -52,6 +54,7 @@ class MessagePath:
             receipts=self.receipts,
             flush_ms=settings.ack_flush_ms,
             status_ttl_s=settings.message_ttl_s,
+            aside=bus.asides.of("confirm"),
         )
         self.relay = OutboxRelay(
             messages=record.stores.messages,
@@ -61,6 +64,7 @@ class MessagePath:
             chunk_recipients=settings.queue_chunk_recipients,
             interval_s=settings.relay_interval_s,
             grace_s=settings.relay_grace_s,
+            aside=bus.asides.of("outbox"),
         )
         self.messages = MessageService(
             record.stores,
@@ -71,7 +75,12 @@ class MessagePath:
             publisher=self.publisher,
         )
         self.consumers = ConsumerPool(
-            partial(self._consumer, settings, RepeatedWarning("consumer_waits")),
+            partial(
+                self._consumer,
+                settings,
+                RepeatedWarning("consumer_waits"),
+                bus.asides.of("consumer"),
+            ),
             self.queue,
             least=settings.consumer_tasks,
             most=settings.consumer_tasks_max,
@@ -79,7 +88,9 @@ class MessagePath:
             stuck_after_s=settings.consumer_stall_s,
         )
 
-    def _consumer(self, settings: Settings, waits: RepeatedWarning, index: int) -> MessageConsumer:
+    def _consumer(
+        self, settings: Settings, waits: RepeatedWarning, aside: Aside, index: int
+    ) -> MessageConsumer:
         return MessageConsumer(
             f"{self._node.id}-{index}",
             self.queue,
@@ -88,6 +99,7 @@ class MessagePath:
             block_ms=settings.consumer_block_ms,
             claim_every_ms=settings.claim_idle_ms // 2,
             waits=waits,
+            aside=aside,
         )
 
     def start(self, supervisor: Supervisor) -> None:

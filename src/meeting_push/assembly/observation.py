@@ -17,6 +17,7 @@ from .message_path import MessagePath
 from .outcome_path import OutcomePath
 from .rooms import Rooms
 from .samples import (
+    aside_samples,
     canary_samples,
     control_samples,
     edge_samples,
@@ -43,8 +44,10 @@ class Observation:
         self.health = Health(supervisor.states)
         self.health.add("redis", bus.redis.ping)
         self.health.add("database", rooms.record.database.ping)
+        self.health.add("items", bus.asides.check)
         self.metrics = Metrics()
         self.metrics.add(process_samples)
+        self.metrics.add(lambda: aside_samples(bus.asides))
         self.reports = NodeReports(
             Reporter(self.metrics, node, settings.role, __version__),
             bus.redis.lean,

@@ -35,6 +35,7 @@ class OutcomePath:
             record=record.outcomes,
             failures=self.failures,
             max_attempts=len(settings.retry_delays_s),
+            aside=bus.asides.of("retry"),
         )
         self.dead_letters = DeadLetters(
             redis,
@@ -49,9 +50,13 @@ class OutcomePath:
             receipts=path.receipts,
             node=node,
             interval_s=settings.expiry_interval_s,
+            aside=bus.asides.of("expiry"),
         )
         self.evictions = EvictionRecorder(
-            redis, self.failures.fail, interval_s=settings.relay_interval_s
+            redis,
+            self.failures.fail,
+            interval_s=settings.relay_interval_s,
+            aside=bus.asides.of("evictions"),
         )
 
     async def record_dead(self, entry: QueueEntry, reason: str) -> None:

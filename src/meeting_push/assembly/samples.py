@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 
+from ..isolation import Asides
 from ..monitoring.latency import PushLatency
 from ..monitoring.metrics import Sample
 from ..services.canary import CanaryStatistics, Hearing
@@ -151,6 +152,13 @@ def retry_samples(retries: RetryService) -> Iterator[Sample]:
 def expiry_samples(expiry: ExpirySweeper) -> Iterator[Sample]:
     """工人：记为过期的收件人。"""
     yield Sample("recipients_expired", "counter", "recipients expired", expiry.expired)
+
+
+def aside_samples(asides: Asides) -> Iterator[Sample]:
+    """各循环搁置了的坏项。"""
+    for one in asides:
+        labels = {"loop": one.name}
+        yield Sample("items_set_aside", "counter", "spoiled items left out", one.count, labels)
 
 
 def eviction_samples(evictions: EvictionRecorder) -> Iterator[Sample]:

@@ -7,6 +7,7 @@ from typing import Final
 
 from loguru import logger
 
+from ..isolation import Aside
 from ..model import BroadcastEntry
 from .generation import GenerationMark
 from .keys import Keys
@@ -16,7 +17,7 @@ from .scripts import Script
 
 _append: Final = Script("broadcast")
 _cursor: Final = Script("broadcast_cursor")
-_ack: Final = Script("broadcast_ack")
+_ack: Final = Script("guard", "broadcast_ack")
 
 #: 一次读日志至多这么多条（每条约 150 字节）。
 PAGE: Final = 1_000
@@ -31,13 +32,20 @@ class BroadcastLog:
     """
 
     def __init__(
-        self, lean: LeanConnection, keys: Keys, *, log_ttl_ms: int, cursor_ttl_ms: int
+        self,
+        lean: LeanConnection,
+        keys: Keys,
+        *,
+        log_ttl_ms: int,
+        cursor_ttl_ms: int,
+        aside: Aside | None = None,
     ) -> None:
         self._lean = lean
         self._keys = keys
         self._mark = GenerationMark(lean, keys)
         self._log_ttl_ms = log_ttl_ms
         self._cursor_ttl_ms = cursor_ttl_ms
+        self._aside = aside or Aside("broadcast-cursors")
 
     async def append(
         self, message_id: str, tail: bytes, *, priority: int, expires_at: int, now: int
@@ -92,9 +100,12 @@ class BroadcastLog:
         """(user_id, broadcast_id, previous) 已确认；对每个用户原子，幂等，次序不拘。"""
         for start in range(0, len(acked), CALL_CURSORS):
             args: list[Argument] = [self._keys.prefix, self._cursor_ttl_ms]
-            for row in acked[start : start + CALL_CURSORS]:
+            rows = acked[start : start + CALL_CURSORS]
+            for row in rows:
                 args += row
-            await _ack.run(self._lean, [], args)
+            if spoiled := await _ack.run(self._lean, [], args):
+                # 游标坏了：确认在 SQL 里，他只会再收到同一个 message_id
+                self._aside.note([rows[at][0] for at in spoiled], "broadcast cursor spoiled")
 
 
 def _entry(entry_id: bytes, flat: Sequence[bytes]) -> BroadcastEntry | None:

@@ -63,14 +63,17 @@ class LeanConnection:
             raise self._not_connected()
         return self._wire.send(args)
 
-    def execute_many(self, commands: Sequence[Sequence[Argument]]) -> asyncio.Future[list[Any]]:
+    def execute_many(
+        self, commands: Sequence[Sequence[Argument]], *, tolerant: bool = False
+    ) -> asyncio.Future[list[Any]]:
         """一次写出一批命令，全部回答到齐才有结果；非原子。
 
-        有回答是错误时，仍等全部到齐，然后抛出第一个错误。
+        有回答是错误时，仍等全部到齐，然后抛出第一个错误。``tolerant``：被拒绝的那几条
+        （``RedisCommandError``：键被写坏了）留在结果里各自的位置上，不连累别的；暂时的照样抛出。
         """
         if self._wire is None:
             raise self._not_connected()
-        return self._wire.send_many(commands)
+        return self._wire.send_many(commands, tolerant=tolerant)
 
     def _not_connected(self) -> RedisUnavailableError:
         return RedisUnavailableError("not connected to Redis", cause=self._reconnector.cause)

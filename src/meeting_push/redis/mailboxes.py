@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
 import msgspec
+from loguru import logger
 
 from ..model import ResumePoint
 from .keys import Keys
@@ -152,9 +153,13 @@ class Mailboxes:
         """把各用户的这些消息移出信箱，返回移出了几条。幂等。"""
         mailbox = self._keys.mailbox
         removed = await self._lean.execute_many(
-            [("ZREM", mailbox(user_id), *ids) for user_id, ids in acks if ids]
+            [("ZREM", mailbox(user_id), *ids) for user_id, ids in acks if ids],
+            tolerant=True,  # 一个人的信箱坏了，别人的照移
         )
-        return sum(removed)
+        spoiled = [one for one in removed if isinstance(one, Exception)]
+        if spoiled:
+            logger.bind(mailboxes=len(spoiled), error=str(spoiled[0])).warning("mailbox_spoiled")
+        return sum(one for one in removed if not isinstance(one, Exception))
 
     async def bury(self, user_id: int, entries: Sequence[tuple[str, int]]) -> int:
         """把过期的 (message_id, seq) 移出信箱，留下墓碑（同 ``expire.lua``）；返回条数。幂等。"""
@@ -201,7 +206,8 @@ class Mailboxes:
             for message_id, user_id in pairs
             for of in (keys.mailbox, keys.message_log)
         ]
-        scores = await self._lean.execute_many(commands)
+        # 坏了的键不算毫无痕迹：再投递一遍也投不进去
+        scores = await self._lean.execute_many(commands, tolerant=True)
         traces = zip(scores[::2], scores[1::2], strict=True)
         return [p for p, both in zip(pairs, traces, strict=True) if both == (None, None)]
 

@@ -13,7 +13,7 @@ from .mailboxes import MAX_TOMBSTONES
 from .scripts import Script
 
 _retry: Final = Script("retry")
-_fail: Final = Script("fail")
+_fail: Final = Script("guard", "fail")
 _expire: Final = Script("expire")
 _requeue: Final = Script("requeue")
 #: 一次 Lua 调用里至多这么多条，见 ``mailboxes.CALL_RECIPIENTS``。

@@ -19,7 +19,7 @@ from .link import Argument
 from .scripts import Script
 
 _apply: Final = Script("presence_user", "presence")
-_reap: Final = Script("presence_user", "presence_reap")
+_reap: Final = Script("guard", "presence_user", "presence_reap")
 _lease: Final = Script("presence_lease")
 _missing: Final = Script("presence_missing")
 _encoder: Final = msgspec.json.Encoder()
@@ -96,7 +96,7 @@ class PresenceStore:
         key, cursor = self._keys.node_connections(self._node.id), b"0"
         while True:
             cursor, members = await self._lean.execute("SSCAN", key, cursor, "COUNT", SCAN_COUNT)
-            yield [_connection(member) for member in members]
+            yield [one for member in members if (one := _connection(member)) is not None]
             if cursor == b"0":
                 return
 
@@ -105,9 +105,13 @@ class PresenceStore:
     async def connections(self, user_ids: Sequence[int]) -> list[list[ConnectionInfo]]:
         """各用户在活着的节点上的连接，次序与 ``user_ids`` 相同。"""
         rows = await self._lean.execute_many(
-            [("HVALS", self._keys.online_user(user_id)) for user_id in user_ids]
+            [("HVALS", self._keys.online_user(user_id)) for user_id in user_ids],
+            tolerant=True,  # 一个人的表坏了，只是看不见他
         )
-        found = [[info for raw in row if (info := _decode(raw)) is not None] for row in rows]
+        found = [
+            [info for raw in row if (info := _decode(raw)) is not None]
+            for row in (() if isinstance(row, Exception) else row for row in rows)
+        ]
         alive = await self._alive({info.node for infos in found for info in infos})
         return [[info for info in infos if info.node in alive] for infos in found]
 
@@ -115,7 +119,8 @@ class PresenceStore:
         """近期有过心跳的用户，user_id 升序；可能含死节点上的，要再用 ``connections`` 核实。"""
         since = now - self._ttl_ms
         key = self._keys.online_users_set
-        return sorted(map(int, await self._lean.execute("ZRANGEBYSCORE", key, since, "+inf")))
+        members = await self._lean.execute("ZRANGEBYSCORE", key, since, "+inf")
+        return sorted(int(member) for member in members if member.isdigit())
 
     # ── 节点 ────────────────────────────────────────────────────────────────
 
@@ -131,7 +136,8 @@ class PresenceStore:
 
     async def dead_nodes(self) -> list[str]:
         """登记着而没有租约的节点。"""
-        known = {raw.decode() for raw in await self._lean.execute("SMEMBERS", self._keys.nodes)}
+        members = await self._lean.execute("SMEMBERS", self._keys.nodes)
+        known = {raw.decode(errors="replace") for raw in members}
         return sorted(known - await self._alive(known))
 
     async def reap(self, node_id: str) -> Reaped:
@@ -148,9 +154,12 @@ class PresenceStore:
         return {node for node, lease in zip(ordered, leases, strict=True) if lease is not None}
 
 
-def _connection(member: bytes) -> Connection:
+def _connection(member: bytes) -> Connection | None:
+    """索引里的一项；别人写进来、看不懂的是 None：它指不到任何连接，键自己会过期。"""
     user_id, _, connection_id = member.partition(b":")
-    return int(user_id), connection_id.decode()
+    if not user_id.isdigit():
+        return None
+    return int(user_id), connection_id.decode(errors="replace")
 
 
 def _decode(raw: bytes) -> ConnectionInfo | None:

@@ -18,16 +18,17 @@ from .replies import DemotedError
 class _Batch:
     """``send_many`` 的等待者：在队列里占 n 个位置，收齐才有结果。"""
 
-    __slots__ = ("error", "future", "missing", "replies")
+    __slots__ = ("error", "future", "missing", "replies", "tolerant")
 
-    def __init__(self, future: asyncio.Future[list[Any]], missing: int) -> None:
+    def __init__(self, future: asyncio.Future[list[Any]], missing: int, tolerant: bool) -> None:
         self.future = future
+        self.tolerant = tolerant
         self.missing = missing
         self.replies: list[Any] = []
         self.error: MeetingPushError | None = None
 
     def take(self, reply: Any) -> None:
-        if isinstance(reply, MeetingPushError):
+        if isinstance(reply, MeetingPushError) and (reply.temporary or not self.tolerant):
             self.error = self.error or reply
         self.replies.append(reply)
         self.missing -= 1
@@ -63,7 +64,9 @@ class Wire(Link):
         self.write(packed)
         return future
 
-    def send_many(self, commands: Sequence[Sequence[Argument]]) -> asyncio.Future[list[Any]]:
+    def send_many(
+        self, commands: Sequence[Sequence[Argument]], *, tolerant: bool = False
+    ) -> asyncio.Future[list[Any]]:
         future: asyncio.Future[list[Any]] = self._loop.create_future()
         if not commands:
             future.set_result([])
@@ -71,7 +74,7 @@ class Wire(Link):
         packed = b"".join([pack(*args) for args in commands])
         if not self._pending:
             self._silent = 0
-        self._pending.extend(repeat(_Batch(future, len(commands)), len(commands)))
+        self._pending.extend(repeat(_Batch(future, len(commands), tolerant), len(commands)))
         self.write(packed)
         return future
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from ..errors import InvalidInputError, MeetingPushError
+from ..isolation import is_temporary
 from ..model import Message
 from ..storage.messages import MessageRepository
 
@@ -54,8 +54,15 @@ class AcceptBatch:
         try:
             while self._queue:
                 await self._commit(self._take())
+        except BaseException as error:
+            _fail(self._take_all(), error)  # 不能让排着的永远等下去
+            raise
         finally:
             self._writer = None
+
+    def _take_all(self) -> list[_Waiting]:
+        taken, self._queue = self._queue, []
+        return taken
 
     def _take(self) -> list[_Waiting]:
         rows = count = 0
@@ -71,15 +78,14 @@ class AcceptBatch:
     async def _commit(self, group: Sequence[_Waiting]) -> None:
         try:
             await self._messages.store([one for w in group for one in w.outgoing])
-        except InvalidInputError as error:
-            # 一条存不下的值不该连累同组的：逐个再来
-            if len(group) == 1:
+        except Exception as error:  # noqa: BLE001 — 交给等着的人
+            if is_temporary(error) or len(group) == 1:
                 _fail(group, error)
                 return
-            for waiting in group:
-                await self._commit([waiting])
-        except MeetingPushError as error:
-            _fail(group, error)
+            # 一条存不下的不该连累同组的：对半再来（抛出即什么都没有写）
+            middle = len(group) // 2
+            await self._commit(group[:middle])
+            await self._commit(group[middle:])
         except BaseException as error:
             _fail(group, error)
             raise

@@ -1,20 +1,20 @@
 """攒着、成批写的循环：确认、广播的确认、重试的登记都用它。
 
-失败就留着重试，取消时不丢正在写的一批：写成之后才从队里去掉，所以 ``write`` 须是幂等的。
+依赖不在就留着，退避着重试；坏的一项搁置，别的照写。取消时不丢正在写的一批：写成之后才从队里
+去掉，所以 ``write`` 须是幂等的。
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Final, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from loguru import logger
 
 from ..errors import MeetingPushError
+from ..isolation import Aside, Backoff
 from ..repeated_warning import RepeatedWarning
-
-RETRY_AFTER_S: Final = 0.5
 
 Row = TypeVar("Row")
 
@@ -29,12 +29,15 @@ class BatchWriter(Generic[Row]):
         rows_name: str,
         deferred: str,
         batch_rows: int,
+        aside: Aside,
         flush_s: float = 0,
     ) -> None:
         self._write = write
         self._rows_name = rows_name
         self._deferred = RepeatedWarning(deferred)
-        self._batch_rows = batch_rows
+        self._batch_rows = self._size = batch_rows
+        self._aside = aside
+        self._backoff = Backoff()
         self._flush_s = flush_s
         self._rows: list[Row] = []
         self._wake = asyncio.Event()
@@ -69,13 +72,22 @@ class BatchWriter(Generic[Row]):
             logger.bind(**{self._rows_name: len(self._rows)}).warning(left_event)
 
     async def _write_batch(self) -> None:
-        batch = self._rows[: self._batch_rows]
+        batch = self._rows[: self._size]
         try:
-            await self._write(batch)
-        except MeetingPushError as error:
+            await self._aside.isolate(batch, self._write)
+        except MeetingPushError as error:  # 暂时的
             self._deferred.say(
                 code=error.code, cause=error.cause, **{self._rows_name: len(self._rows)}
             )
-            await asyncio.sleep(RETRY_AFTER_S)
+            self._step_aside(batch)
+            await self._backoff.wait()
             return
         del self._rows[: len(batch)]
+        self._backoff.reset()
+        self._size = min(self._batch_rows, self._size * 4)
+
+    def _step_aside(self, batch: Sequence[Row]) -> None:
+        """排到最后，下次少写些：一行被别人锁着，等它的只是越来越少的几行。"""
+        del self._rows[: len(batch)]
+        self._rows += batch
+        self._size = max(1, len(batch) // 4)

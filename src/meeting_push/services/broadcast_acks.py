@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from ..contracts import AckSink
+from ..isolation import Aside
 from ..model import Ack, AckOutcome, BroadcastEntry
 from ..redis.broadcast_log import BroadcastLog
 from ..storage.broadcasts import BroadcastRepository
@@ -37,6 +38,7 @@ class BroadcastAcks:
         record: BroadcastRepository,
         *,
         flush_ms: float,
+        aside: Aside | None = None,
     ) -> None:
         self._inner = inner
         self._feed = feed
@@ -47,6 +49,7 @@ class BroadcastAcks:
             rows_name="acks",
             deferred="broadcast_ack_flush_deferred",
             batch_rows=BATCH_ROWS,
+            aside=aside or Aside("broadcast-confirm"),
             flush_s=flush_ms / 1000,
         )
 

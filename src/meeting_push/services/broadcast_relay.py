@@ -13,12 +13,13 @@ from typing import Final
 from loguru import logger
 
 from ..clock import Clock, now_ms
-from ..errors import MeetingPushError
+from ..isolation import Aside
 from ..model import Message
 from ..protocol.frames import encode_tail
 from ..redis.broadcast_log import BroadcastLog
 from ..repeated_warning import RepeatedWarning
 from ..storage.broadcasts import BroadcastRepository
+from ..supervision import periodically
 from .offline_message_queue import OfflineMessageQueue
 
 BATCH_MESSAGES: Final = 100
@@ -34,12 +35,14 @@ class BroadcastRelay:
         mailbox: OfflineMessageQueue,
         *,
         interval_s: float,
+        aside: Aside | None = None,
         clock: Clock = now_ms,
     ) -> None:
         self._record = record
         self._log = log
         self._mailbox = mailbox
         self._interval_s = interval_s
+        self._aside = aside or Aside("broadcast-outbox")
         self._clock = clock
         self._wake = asyncio.Event()
         self._deferred = RepeatedWarning("broadcast_deferred")
@@ -49,12 +52,7 @@ class BroadcastRelay:
         self._wake.set()
 
     async def run(self) -> None:
-        while True:
-            try:
-                await self.sweep()
-            except MeetingPushError as error:
-                self._deferred.say(code=error.code, cause=error.cause)
-            await self._pause()
+        await periodically(self.sweep, self._pause, self._deferred)
 
     async def _pause(self) -> None:
         try:
@@ -75,7 +73,17 @@ class BroadcastRelay:
 
     async def _send(self, batch: Sequence[Message]) -> None:
         now = self._clock()
-        live = [(message, encode_tail(message)) for message in batch if message.expires_at > now]
+        live: list[tuple[Message, bytes]] = []
+
+        async def encode(items: Sequence[Message]) -> None:
+            live.extend([(message, encode_tail(message)) for message in items])
+
+        # 做不出正文的不送（随这一批移出 outbox）；Redis 的错不是哪一条的，照样抛出
+        await self._aside.isolate(
+            [message for message in batch if message.expires_at > now],
+            encode,
+            lambda message: message.message_id,
+        )
         await self._mailbox.store_bodies(
             [(m.message_id, tail, m.priority, m.expires_at) for m, tail in live]
         )

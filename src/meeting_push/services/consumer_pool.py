@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from loguru import logger
 
-from ..errors import MeetingPushError, UnavailableError
+from ..errors import UnavailableError
 from ..repeated_warning import RepeatedWarning
-from ..supervision import SupervisedLoop, Supervisor
+from ..supervision import SupervisedLoop, Supervisor, periodically
 from .message_consumer import ConsumerStatistics, MessageConsumer
 from .message_queue import MessageQueue
 
@@ -108,22 +110,18 @@ class ConsumerPool:
         self._loops.append(supervisor.start(f"consumer-{consumer.name}", consumer.run))
 
     async def _run(self, supervisor: Supervisor) -> None:
-        turn = 0
-        while True:
-            try:
-                await self.adjust(supervisor)
-                if turn % RETIRE_EVERY == 0:
-                    await self._queue.statistics.retire_idle(RETIRE_IDLE_MS)
-            except MeetingPushError as error:
-                self._not_adjusted.say(code=error.code, cause=error.cause)
-            turn += 1
-            await asyncio.sleep(ADJUST_EVERY_S)
+        turns = itertools.count()
+
+        async def step() -> None:
+            await self.adjust(supervisor)
+            if next(turns) % RETIRE_EVERY == 0:
+                await self._queue.statistics.retire_idle(RETIRE_IDLE_MS)
+
+        await periodically(step, partial(asyncio.sleep, ADJUST_EVERY_S), self._not_adjusted)
 
     async def _move_due(self) -> None:
-        while True:
-            try:
-                while await self._queue.move_due():
-                    pass
-            except MeetingPushError as error:
-                self._not_moved.say(code=error.code, cause=error.cause)
-            await asyncio.sleep(MOVE_EVERY_S)
+        async def step() -> None:
+            while await self._queue.move_due():
+                pass
+
+        await periodically(step, partial(asyncio.sleep, MOVE_EVERY_S), self._not_moved)

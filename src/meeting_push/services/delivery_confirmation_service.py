@@ -6,13 +6,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Final
 
 from ..clock import Clock, now_ms
 from ..errors import InvalidInputError, NotFoundError
+from ..isolation import Aside
 from ..model import Ack, AckOutcome, DeliveryStatus, Message
 from ..redis.link import Argument
 from ..redis.scripts import Script
@@ -25,7 +25,7 @@ from .offline_message_queue import OfflineMessageQueue
 from .receipts import Receipt, Receipts
 from .redis_service import RedisService
 
-_confirm: Final = Script("confirm")
+_confirm: Final = Script("guard", "confirm")
 #: 一个事务至多这么多行：四分之一的话，积压时每秒写下的少一半。
 BATCH_ROWS: Final = 2_000
 #: 一次 Lua 调用里至多这么多行：实测约 2 ms，再大就会推迟别人的命令（2,000 行 11 ms）。
@@ -48,6 +48,7 @@ class DeliveryConfirmationService:
         receipts: Receipts,
         flush_ms: float,
         status_ttl_s: int,
+        aside: Aside | None = None,
         clock: Clock = now_ms,
     ) -> None:
         self._redis = redis
@@ -57,11 +58,13 @@ class DeliveryConfirmationService:
         self._receipts = receipts
         self._status_ttl_ms = status_ttl_s * 1000
         self._clock = clock
+        self._aside = aside or Aside("confirm")
         self._writer = BatchWriter[DeliveredRow](
             self._write,
             rows_name="acks",
             deferred="ack_flush_deferred",
             batch_rows=BATCH_ROWS,
+            aside=self._aside,
             flush_s=flush_ms / 1000,
         )
         #: 已记进 Redis、等 SQL 也记下才发的回执（见 confirm.lua 的返回值）
@@ -89,17 +92,18 @@ class DeliveryConfirmationService:
         """
         key = self._redis.keys.delivery_status
         states = await self._redis.lean.execute_many(
-            [("HGET", key(message_id), f"u:{user_id}") for message_id in message_ids]
+            [("HGET", key(message_id), f"u:{user_id}") for message_id in message_ids],
+            tolerant=True,  # 状态坏了的再记一次：记录（SQL）自己认得
         )
         return [
             message_id
             for message_id, state in zip(message_ids, states, strict=True)
-            if state is None or not state.startswith(b"delivered")
+            if not isinstance(state, bytes) or not state.startswith(b"delivered")
         ]
 
     async def open_status(self, batch: Sequence[tuple[Message, Sequence[int]]]) -> None:
         """入队时开一张状态表：总数、发送者、要不要回执，以及重试所需的优先级与有效期。"""
-        replies = []
+        commands: list[tuple[Argument, ...]] = []
         for message, recipients in batch:
             key = self._redis.keys.delivery_status(message.message_id)
             fields: list[str | int] = [
@@ -108,11 +112,19 @@ class DeliveryConfirmationService:
             ]
             if message.receipt:
                 fields += ["receipt_to", message.sender.id]
-            replies.append(self._redis.lean.execute("HSET", key, *fields))
+            commands.append(("HSET", key, *fields))
             # 预约在很久以后的，也要活到过期清理之后
             until = max(self._clock() + self._status_ttl_ms, message.expires_at + KEEP_STATUS_MS)
-            replies.append(self._redis.lean.execute("PEXPIREAT", key, until))
-        await asyncio.gather(*replies)
+            commands.append(("PEXPIREAT", key, until))
+        replies = await self._redis.lean.execute_many(commands, tolerant=True)
+        # 状态表开不成，消息照送：结局记在 SQL 里，只是不会重试
+        spoiled = [
+            (message.message_id, reply)
+            for (message, _), reply in zip(batch, replies[::2], strict=True)
+            if isinstance(reply, Exception)
+        ]
+        if spoiled:
+            self._aside.note([message_id for message_id, _ in spoiled], spoiled[0][1])
 
     # ── 写入 ────────────────────────────────────────────────────────────────
 
@@ -132,11 +144,18 @@ class DeliveryConfirmationService:
         await self._receipts.send(_receipts(unsent), DeliveryStatus.DELIVERED)
 
     async def _record_in_redis(self, batch: Sequence[DeliveredRow]) -> None:
-        """要回执的记在 ``_unsent``：再来一遍，Redis 不会再说它们是第一次。"""
+        """要回执的记在 ``_unsent``：再来一遍，Redis 不会再说它们是第一次。
+
+        状态坏了的跳过：SQL 照记，照样移出信箱。
+        """
         head: tuple[Argument, ...] = (self._redis.keys.prefix, self._status_ttl_ms)
         for start in range(0, len(batch), CALL_ROWS):
-            flat = [value for row in batch[start : start + CALL_ROWS] for value in row]
-            self._unsent += await _confirm.run(self._redis.lean, [], [*head, *flat])
+            rows = batch[start : start + CALL_ROWS]
+            flat = [value for row in rows for value in row]
+            receipts, spoiled = await _confirm.run(self._redis.lean, [], [*head, *flat])
+            self._unsent += receipts
+            if spoiled:
+                self._aside.note([rows[at][:2] for at in spoiled], "delivery status spoiled")
 
     # ── 查询 ────────────────────────────────────────────────────────────────
 
@@ -184,7 +203,8 @@ def _receipts(flat: Sequence[bytes]) -> Iterator[Receipt]:
     """``confirm.lua`` 的回答，四个一组。"""
     for index in range(0, len(flat), 4):
         message_id, to, user_id, acked_at = flat[index : index + 4]
-        yield Receipt(message_id.decode(), int(to), int(user_id), int(acked_at))
+        if to.isdigit():  # 别人写坏的状态表：没有人要这封回执
+            yield Receipt(message_id.decode(), int(to), int(user_id), int(acked_at))
 
 
 def _by_user(rows: Sequence[DeliveredRow]) -> list[tuple[int, list[str]]]:

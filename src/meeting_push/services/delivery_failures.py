@@ -62,7 +62,8 @@ class DeliveryFailures:
             reason,
             now,
         )
-        fresh = [row for row, verdict in zip(rows, verdicts, strict=True) if verdict == 1]
+        # -1：他的键坏了，Redis 那一侧没有记成；记录里的失败照样告诉发送者
+        fresh = [row for row, verdict in zip(rows, verdicts, strict=True) if verdict in (1, -1)]
         await self._prefer_acks(rows, verdicts)
         for row in fresh:
             logger.bind(message_id=row.message_id, user_id=row.user_id, reason=reason).warning(
@@ -82,9 +83,8 @@ class DeliveryFailures:
         """确认已记进 Redis 而还没记进 SQL 的：替它做完。"""
         late: list[DeliveredRow] = []
         for row, verdict in zip(rows, verdicts, strict=True):
-            if isinstance(verdict, bytes):
-                _, sent_at, acked_at = verdict.split(b":")
-                late.append((row.message_id, row.user_id, int(sent_at), int(acked_at)))
+            if isinstance(verdict, bytes) and (times := _times(verdict)) is not None:
+                late.append((row.message_id, row.user_id, *times))
         if late:
             await self._recipients.record_delivered(late)
             await self._mailbox.remove(
@@ -136,6 +136,14 @@ class DeliveryFailures:
         await self._record.reset_failed([(row.message_id, row.user_id) for row in rows])
         logger.bind(deliveries=requeued).info("deliveries_requeued")
         return requeued
+
+
+def _times(state: bytes) -> tuple[int, int] | None:
+    """``delivered:推:确认`` 里的两个时刻；别人写坏的则 None。"""
+    match state.split(b":"):
+        case [_, sent_at, acked_at] if sent_at.isdigit() and acked_at.isdigit():
+            return int(sent_at), int(acked_at)
+    return None
 
 
 def _entry(row: Failed) -> bytes:

@@ -10,6 +10,7 @@ from typing import Final
 from loguru import logger
 
 from ..errors import MeetingPushError, RedisUnavailableError
+from ..isolation import Aside
 from ..node_identity import NodeIdentity
 from ..redis.seats import Holder, SeatRules, SeatStore
 from ..settings import Settings
@@ -36,9 +37,17 @@ class Replace(ControlCommand, frozen=True, kw_only=True, tag="replace"):
 class DeviceSeats:
     """实现 ``contracts.Seats``；``run``、``run_renewal`` 须由监督者一直运行。"""
 
-    def __init__(self, redis: RedisService, node: NodeIdentity, settings: Settings) -> None:
+    def __init__(
+        self,
+        redis: RedisService,
+        node: NodeIdentity,
+        settings: Settings,
+        *,
+        aside: Aside | None = None,
+    ) -> None:
         rules = SeatRules(settings.max_devices_per_user, settings.device_policy, TTL_S * 1000)
         self._store = SeatStore(redis.lean, redis.keys, node, rules)
+        self._aside = aside or Aside("seats")
         #: 本节点占着的。
         self._held: dict[Holder, bytes] = {}
         #: 已让出、还没写进 Redis 的（有序集合）。
@@ -89,7 +98,7 @@ class DeviceSeats:
     async def flush(self) -> None:
         """:raises RedisUnavailableError: 没有写完；剩下的还留着"""
         while chunk := list(islice(self._released, CHUNK)):
-            await self._store.release(chunk)
+            await self._aside.isolate(chunk, self._store.release)
             for holder in chunk:
                 self._released.pop(holder, None)  # 关机时与 ``run`` 可能同时在写
 
@@ -118,4 +127,8 @@ class DeviceSeats:
         holders = iter(list(self._held))
         while chunk := list(islice(holders, CHUNK)):
             held = self._held
-            await self._store.renew([(each, held[each]) for each in chunk if each in held])
+            await self._aside.isolate(
+                [(each, held[each]) for each in chunk if each in held],
+                self._store.renew,
+                lambda seat: seat[0],
+            )

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Final
 
 from loguru import logger
 
-from ..errors import MeetingPushError
+from ..isolation import Aside
 from ..repeated_warning import RepeatedWarning
+from ..supervision import periodically
 from .redis_service import RedisService
 
 EVICTED: Final = "mailbox_evicted"
@@ -25,31 +27,36 @@ RecordFailed = Callable[[Sequence[tuple[str, int]], str], Awaitable[object]]
 
 class EvictionRecorder:
     def __init__(
-        self, redis: RedisService, record_failed: RecordFailed, *, interval_s: float
+        self,
+        redis: RedisService,
+        record_failed: RecordFailed,
+        *,
+        interval_s: float,
+        aside: Aside | None = None,
     ) -> None:
         self._redis = redis
         self._record_failed = record_failed
         self._interval_s = interval_s
+        self._aside = aside or Aside("evictions")
         self._deferred = RepeatedWarning("evictions_deferred")
         #: 本进程记下的条数。
         self.evicted = 0
 
     async def run(self) -> None:
-        while True:
-            try:
-                await self.sweep()
-            except MeetingPushError as error:
-                self._deferred.say(code=error.code, cause=error.cause)
-            await asyncio.sleep(self._interval_s)
+        await periodically(self.sweep, partial(asyncio.sleep, self._interval_s), self._deferred)
 
     async def sweep(self) -> None:
         """记下全部积着的。"""
         lean, stream = self._redis.lean, self._redis.keys.mailbox_evictions
         while items := await lean.execute("XRANGE", stream, "-", "+", "COUNT", BATCH):
             pairs = [pair for _, flat in items if (pair := _pair(flat)) is not None]
-            await self._record_failed(pairs, EVICTED)
+            # 记不下的（没有这样的行、存不下的值）也从流里删：留着它，后面的永远轮不到
+            await self._aside.isolate(pairs, self._record)
             self.evicted += await lean.execute("XDEL", stream, *(item[0] for item in items))
             logger.bind(evictions=len(items)).warning("mailbox_evictions_recorded")
+
+    async def _record(self, pairs: Sequence[tuple[str, int]]) -> None:
+        await self._record_failed(pairs, EVICTED)
 
 
 def _pair(flat: Sequence[bytes]) -> tuple[str, int] | None:

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Final
 
 from loguru import logger
 
 from ..clock import Clock, now_ms
-from ..errors import MeetingPushError
+from ..isolation import Aside
 from ..model import DeliveryStatus
 from ..node_identity import NodeIdentity
 from ..redis.outcomes import Outcomes
 from ..repeated_warning import RepeatedWarning
 from ..storage.outcomes import Expirable, OutcomeRepository
+from ..supervision import periodically
 from .dead_letters import DeadLetters
 from .receipts import Receipt, Receipts
 from .redis_service import RedisService
@@ -43,6 +45,7 @@ class ExpirySweeper:
         receipts: Receipts,
         node: NodeIdentity,
         interval_s: float,
+        aside: Aside | None = None,
         clock: Clock = now_ms,
     ) -> None:
         self._redis = redis
@@ -52,20 +55,19 @@ class ExpirySweeper:
         self._receipts = receipts
         self._node = node
         self._interval_s = interval_s
+        self._aside = aside or Aside("expiry")
         self._clock = clock
         self._failed = RepeatedWarning("expiry_sweep_failed")
         #: 本进程记下的过期数。
         self.expired = 0
 
     async def run(self) -> None:
-        while True:
-            try:
-                if await self._my_turn():
-                    await self.sweep()
-                    await self._dead_letters.drop_expired()
-            except MeetingPushError as error:
-                self._failed.say(code=error.code, cause=error.cause)
-            await asyncio.sleep(self._interval_s)
+        await periodically(self._round, partial(asyncio.sleep, self._interval_s), self._failed)
+
+    async def _round(self) -> None:
+        if await self._my_turn():
+            await self.sweep()
+            await self._dead_letters.drop_expired()
 
     async def _my_turn(self) -> bool:
         """占住一个间隔；占着的节点死了，下一轮就是别人的。"""
@@ -76,20 +78,23 @@ class ExpirySweeper:
 
     async def sweep(self) -> int:
         """清理全部过期的，返回这次记下几个收件人。"""
-        total = 0
-        while page := await self._record.expirable(self._clock() - GRACE_MS, PAGE_MESSAGES):
+        before, last = self.expired, None
+        latest = self._clock() - GRACE_MS
+        # 按位置翻页：清理不了的留在原处，不挡后面的
+        while page := await self._record.expirable(latest, PAGE_MESSAGES, last):
             for batch in _batches(page):
-                total += await self._expire(batch)
-        self.expired += total
-        return total
+                await self._aside.isolate(batch, self._expire, lambda one: one.message_id)
+            last = page[-1]
+        return self.expired - before
 
-    async def _expire(self, batch: Sequence[Expirable]) -> int:
+    async def _expire(self, batch: Sequence[Expirable]) -> None:
         ids = [message.message_id for message in batch]
         by_id = {message.message_id: message for message in batch}
         fresh = await self._record.record_expired(ids)
         # 全部过期的，不只刚刚的：上一轮可能死在记录与移出之间
-        await self._outcomes.expire(
-            [(i, user, by_id[i].expires_at) for i, user in await self._record.expired_pairs(ids)]
+        await self._aside.isolate(
+            [(i, user, by_id[i].expires_at) for i, user in await self._record.expired_pairs(ids)],
+            self._outcomes.expire,
         )
         await self._record.mark_expired(ids, self._clock())
         await self._receipts.send(
@@ -101,8 +106,8 @@ class ExpirySweeper:
             DeliveryStatus.EXPIRED,
         )
         if fresh:
+            self.expired += len(fresh)
             logger.bind(messages=len(batch), recipients=len(fresh)).info("messages_expired")
-        return len(fresh)
 
 
 def _batches(page: Sequence[Expirable]) -> Iterator[list[Expirable]]:

@@ -10,13 +10,15 @@ import asyncio
 import time
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
+import msgspec
 from loguru import logger
 
 from ..clock import Clock, now_ms
-from ..errors import MeetingPushError
+from ..errors import DatabaseUnavailableError, MeetingPushError
+from ..isolation import Aside, is_temporary
 from ..repeated_warning import RepeatedWarning
 from .message_queue import MessageQueue, Taken
 from .offline_message_queue import Delivery, OfflineMessageQueue
@@ -24,6 +26,10 @@ from .queue_reader import QueueReader
 
 #: 暂时性失败（Redis、SQL 断开）之后等这么久再来。
 RETRY_AFTER_S: Final = 0.2
+#: 记录（SQL）不在而少了正文的一项，过这么久再来：不让它占着别的。
+DEFER_MS: Final = 500
+#: 一项里有的收件人投递不了（他的键坏了）时，他们失败的原因。
+MAILBOX_BROKEN: Final = "mailbox_broken"
 #: 停下时手里的一批至多再做这么久；做不完的由别人认领。
 FINISH_WITHIN_S: Final = 5.0
 
@@ -58,6 +64,7 @@ class MessageConsumer:
         block_ms: int,
         claim_every_ms: int,
         waits: RepeatedWarning | None = None,
+        aside: Aside | None = None,
         clock: Clock = now_ms,
     ) -> None:
         """:param waits: 等依赖回来时的日志；一个进程里的消费者共用一个"""
@@ -68,6 +75,7 @@ class MessageConsumer:
         self._block_s = block_ms / 1000
         self._claim_every_s = claim_every_ms / 1000
         self._waits = waits or RepeatedWarning("consumer_waits")
+        self._aside = aside or Aside("consumer")
         self._clock = clock
         self._stopping = False
         self._next_claim = 0.0
@@ -187,12 +195,33 @@ class MessageConsumer:
         try:
             await self.process(taken)
         except Exception as error:  # noqa: BLE001 — 不知道是哪一项：逐项再来，只留下坏的
+            if isinstance(error, DatabaseUnavailableError):
+                return await self._without_record(taken)
             if isinstance(error, MeetingPushError) and error.temporary:
                 await self._wait(error)
                 return False
             logger.bind(consumer=self.name, error=type(error).__name__).error("batch_failed")
             await self._one_by_one(taken)
         return True
+
+    async def _without_record(self, taken: Sequence[Taken]) -> bool:
+        """记录不在：只有要问它的（正文丢了的、要进死信的）做不成，推迟它们，别的照做。"""
+        for item in taken:
+            try:
+                await self._process_or_defer(item)
+            except Exception as error:  # noqa: BLE001 — 见 _tried
+                if is_temporary(error):
+                    return False
+                await self._set_aside(item, error)
+        return True
+
+    async def _process_or_defer(self, item: Taken) -> None:
+        try:
+            await self.process([item])
+        except DatabaseUnavailableError as error:
+            self._failures += 1
+            self._waits.say(consumer=self.name, code=error.code)
+            await self._queue.reject(item, "", requeue_after_ms=DEFER_MS)
 
     async def _hold(self, taken: Sequence[Taken]) -> None:
         try:
@@ -206,7 +235,31 @@ class MessageConsumer:
             try:
                 await self.process([item])
             except Exception as error:  # noqa: BLE001 — 见 _tried
-                await self._set_aside(item, error)
+                if not await self._without_spoiled(item):
+                    await self._set_aside(item, error)
+
+    async def _without_spoiled(self, item: Taken) -> bool:
+        """一项有许多收件人，坏的也许只是其中一个的键：他失败，别人照样收到，一项了结。
+
+        False：一个也没有成，坏的是这一项自己。
+        """
+        recipients = item.entry.recipient_ids
+
+        async def deliver(some: Sequence[int]) -> None:
+            entry = msgspec.structs.replace(item.entry, recipient_ids=tuple(some))
+            await self.process([replace(item, entry=entry)], settle=False)
+
+        try:
+            spoiled = await self._aside.isolate(recipients, deliver)
+            if len(spoiled) == len(recipients):
+                return False
+            entry = msgspec.structs.replace(item.entry, recipient_ids=tuple(spoiled))
+            if spoiled:
+                await self._queue.record_dead(entry, MAILBOX_BROKEN)
+            await self._queue.acknowledge([item])
+        except MeetingPushError:  # 依赖忽然不在：整项留着，到时再认领
+            return False
+        return True
 
     async def _set_aside(self, item: Taken, error: Exception) -> None:
         """不了结：到时被认领再试，次数满了就是毒条目，带着这里记下的回溯进死信。"""
@@ -223,8 +276,8 @@ class MessageConsumer:
 
     # ── 投递 ────────────────────────────────────────────────────────────────
 
-    async def process(self, taken: Sequence[Taken]) -> None:
-        """投递一批并了结。过期的、已撤回的不投递，也了结。"""
+    async def process(self, taken: Sequence[Taken], *, settle: bool = True) -> None:
+        """投递一批并了结（``settle``）。过期的、已撤回的不投递，也了结。"""
         live = await self._wanted(taken)
         tails = await self._mailbox.tails([item.entry.message_id for item in live])
         deliverable = [item for item in live if item.entry.message_id in tails]
@@ -235,7 +288,8 @@ class MessageConsumer:
         self._entries += len(taken)
         self._recipients += sum(map(len, delivered))
         self._reached += sum(1 for row in delivered for one in row if one.receivers)
-        await self._queue.acknowledge(taken)  # 已进死信的不受影响
+        if settle:
+            await self._queue.acknowledge(taken)  # 已进死信的不受影响
 
     async def _wanted(self, taken: Sequence[Taken]) -> list[Taken]:
         now = self._clock()

@@ -16,6 +16,7 @@ import msgspec
 
 from ..clock import Clock, now_ms
 from ..errors import QueueFullError
+from ..isolation import Aside
 from ..model import URGENT_PRIORITY, QueueEntry
 from ..redis.lean import LeanConnection
 from ..redis.queue_keys import QueueKeys, errors_key, known_key, partition_of
@@ -54,6 +55,7 @@ class MessageQueue:
         max_deliveries: int = 5,
         partitions: int = 1,
         on_dead: OnDead | None = None,
+        aside: Aside | None = None,
         clock: Clock = now_ms,
     ) -> None:
         self._redis = redis
@@ -61,7 +63,7 @@ class MessageQueue:
         self._max_length = max_length
         self._rules = TakeRules(starvation_bound, claim_idle_ms, max_deliveries)
         self._clock = clock
-        self._settlement = Settlement(redis, self.partitions, on_dead)
+        self._settlement = Settlement(redis, self.partitions, on_dead, aside)
         self._statistics = QueueStatistics(redis, self.partitions, clock)
         #: 接受之前的关口。
         self.room = QueueRoom(self._lengths, max_length)
@@ -197,6 +199,10 @@ class MessageQueue:
             await self._settlement.reject(taken, reason)
         else:
             await self._settlement.defer(taken, self._clock() + requeue_after_ms)
+
+    async def record_dead(self, entry: QueueEntry, reason: str) -> None:
+        """一项里做不成的收件人记为失败；这一项本身另行了结。"""
+        await self._settlement.record_dead(entry, reason)
 
     async def note_error(self, taken: Taken, error: str) -> None:
         """留着不了结（过 ``claim_idle_ms`` 有人再试），但记下这次意外。"""

@@ -11,6 +11,7 @@ import asyncio
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from loguru import logger
@@ -18,6 +19,7 @@ from msgspec.structs import replace
 
 from ..clock import Clock, now_ms
 from ..errors import MeetingPushError, RedisUnavailableError
+from ..isolation import Aside
 from ..model import ConnectionInfo, PresenceStatus
 from ..node_identity import NodeIdentity
 from ..redis.presence import PresenceStore, overall_status
@@ -67,7 +69,13 @@ class OnlineStatusService:
     """
 
     def __init__(
-        self, redis: RedisService, node: NodeIdentity, settings: Settings, *, clock: Clock = now_ms
+        self,
+        redis: RedisService,
+        node: NodeIdentity,
+        settings: Settings,
+        *,
+        aside: Aside | None = None,
+        clock: Clock = now_ms,
     ) -> None:
         ttl_ms = (REFRESH_MS + int(settings.heartbeat_timeout_s * 1000)) * TTL_REFRESHES
         self._store = PresenceStore(redis.lean, redis.keys, node, ttl_ms)
@@ -75,6 +83,7 @@ class OnlineStatusService:
         self._lease_s = settings.node_lease_s
         self._flush_s = settings.presence_flush_ms / 1000
         self._clock = clock
+        self._aside = aside or Aside("presence")
         self._ledger = PresenceLedger(int(settings.heartbeat_interval_s * 1000))
         self.reaper = PresenceReaper(self._store, node, settings.node_lease_s)
         self.reconciler = PresenceReconciler(self._store, self._ledger, settings.presence_sweep_s)
@@ -147,8 +156,10 @@ class OnlineStatusService:
     async def _flush_chunk(self) -> None:
         now = self._clock()
         changes = self._ledger.take(FLUSH_CHUNK, now)
+        apply = partial(self._store.apply, now=now, announce=self._returning)
         try:
-            await self._store.apply(changes, now, announce=self._returning)
+            # 写不成的（这个人的键坏了）放手：只是别人看不见他
+            await self._aside.isolate(changes, apply, lambda change: change[:2])
         except BaseException:  # 取消也一样：不知道写没写，重写无害
             self._ledger.put_back(changes)
             raise

@@ -8,17 +8,21 @@ SQL 提交是持久点；``enqueued_at IS NULL`` 的行就是发件箱。刚提�
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+import contextlib
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from loguru import logger
 
 from ..clock import Clock, now_ms
 from ..errors import MeetingPushError
+from ..isolation import Aside
 from ..model import Message, QueueEntry
 from ..protocol import frames
+from ..redis.bodies import Body
 from ..repeated_warning import RepeatedWarning
-from ..storage.messages import MessageRepository
+from ..storage.messages import UNREADABLE, MessageRepository
+from ..supervision import periodically
 from .delivery_confirmation_service import DeliveryConfirmationService
 from .message_queue import MessageQueue
 from .offline_message_queue import OfflineMessageQueue
@@ -29,8 +33,6 @@ BATCH_MESSAGES: Final = 500
 #: 记下 ``enqueued_at`` 可以晚一点：没记上的只会被扫描再入队一次，无害。攒着写，省下每条
 #: 消息一个 SQL 事务。必须远小于扫描的宽限期。
 MARK_EVERY_S: Final = 0.25
-#: 扫描失败（多半是 Redis 不在）之后再试：它一回来，推迟的很快就送到。
-RETRY_S: Final = 0.5
 
 
 class OutboxRelay:
@@ -46,6 +48,7 @@ class OutboxRelay:
         chunk_recipients: int,
         interval_s: float,
         grace_s: float,
+        aside: Aside | None = None,
         clock: Clock = now_ms,
     ) -> None:
         self._messages = messages
@@ -55,6 +58,7 @@ class OutboxRelay:
         self._chunk = chunk_recipients
         self._interval_s = interval_s
         self._grace_ms = int(grace_s * 1000)
+        self._aside = aside or Aside("outbox")
         self._clock = clock
         self._pending: list[Outgoing] = []
         self._wake = asyncio.Event()
@@ -90,13 +94,11 @@ class OutboxRelay:
 
     async def run_mark(self) -> None:
         """成批记下已入队的。"""
-        while True:
-            await self._mark_wake.wait()
-            await asyncio.sleep(MARK_EVERY_S)
-            try:
-                await self.mark()
-            except MeetingPushError as error:
-                self._not_marked.say(code=error.code, cause=error.cause)
+        await periodically(self.mark, self._until_unmarked, self._not_marked)
+
+    async def _until_unmarked(self) -> None:
+        await self._mark_wake.wait()
+        await asyncio.sleep(MARK_EVERY_S)
 
     async def mark(self) -> None:
         """把已入队而未记下的都记进 SQL；失败时留着下次再记。"""
@@ -111,24 +113,24 @@ class OutboxRelay:
 
     async def run_sweep(self) -> None:
         """慢路循环：每 ``interval_s`` 扫一遍早于宽限期仍未入队的消息。"""
-        grace_ms = 0  # 启动后的第一遍不等：前一个进程留下的不会再有人送
-        while True:
-            try:
-                await self.sweep(grace_ms)
-            except MeetingPushError as error:
-                self._not_swept.say(code=error.code, cause=error.cause)
-                await asyncio.sleep(RETRY_S)
-            else:
-                grace_ms = 0 if await self._hurried() else self._grace_ms
+        self.hurry()  # 启动后的第一遍不等：前一个进程留下的不会再有人送
 
-    async def _hurried(self) -> bool:
-        """等一个间隔；中途被催就提前返回 True。"""
-        try:
+        async def step() -> None:
+            hurried = self._hurry.is_set()
+            self._hurry.clear()
+            try:
+                await self.sweep(0 if hurried else self._grace_ms)
+            except BaseException:
+                if hurried:
+                    self._hurry.set()  # 没扫完：下一遍仍不等宽限期
+                raise
+
+        await periodically(step, self._until_hurried, self._not_swept)
+
+    async def _until_hurried(self) -> None:
+        """等一个间隔，或被催。"""
+        with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._hurry.wait(), self._interval_s)
-        except TimeoutError:
-            return False
-        self._hurry.clear()
-        return True
 
     async def sweep(self, grace_ms: int) -> int:
         """补送全部遗留的消息，返回条数。"""
@@ -143,11 +145,30 @@ class OutboxRelay:
     async def _enqueue(self, batch: Sequence[Outgoing]) -> None:
         now = self._clock()
         # 过期的不入队，只移出发件箱；它们的状态由过期清理记录
-        await self._enqueue_live([item for item in batch if item[0].expires_at > now], now)
+        live = [item for item in batch if item[0].expires_at > now]
+        bodies = await self._bodies(live, now)
+        await self._enqueue_live([i for i in live if i[0].message_id in bodies], bodies, now)
         self._unmarked += [m.message_id for m, _ in batch]
         self._mark_wake.set()
 
-    async def _enqueue_live(self, batch: Sequence[Outgoing], now: int) -> None:
+    async def _bodies(self, batch: Sequence[Outgoing], now: int) -> dict[str, Body]:
+        """各条的正文；做不出来的记为失败：它不能挡住后面的。"""
+        bodies: dict[str, Body] = {}
+
+        async def encode(items: Sequence[Outgoing]) -> None:
+            for m, _ in items:
+                bodies[m.message_id] = (
+                    *(m.message_id, frames.encode_tail(m)),
+                    *(int(m.priority), int(m.expires_at)),
+                )
+
+        spoiled = await self._aside.isolate(batch, encode, lambda item: item[0].message_id)
+        await self._messages.set_aside([m.message_id for m, _ in spoiled], UNREADABLE, now)
+        return bodies
+
+    async def _enqueue_live(
+        self, batch: Sequence[Outgoing], bodies: Mapping[str, Body], now: int
+    ) -> None:
         """一次往返：都在同一条连接上，Redis 按次序执行，所以条目入队时正文与状态已在。
 
         前面的没有写成而后面的写成了也无害：正文可从 SQL 重做，而失败的整批会再来。
@@ -155,9 +176,7 @@ class OutboxRelay:
         due = [item for item in batch if (item[0].deliver_at or 0) <= now]
         later = [item for item in batch if (item[0].deliver_at or 0) > now]
         await asyncio.gather(
-            self._mailbox.store_bodies(
-                [(m.message_id, frames.encode_tail(m), m.priority, m.expires_at) for m, _ in batch]
-            ),
+            self._mailbox.store_bodies([bodies[m.message_id] for m, _ in batch]),
             self._confirmation.open_status(batch),
             self._queue.batch_enqueue([e for i in due for e in self._entries(i)]),
             self._queue.schedule(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Final
 
 from loguru import logger
 
-from ..errors import RedisUnavailableError
 from ..node_identity import NodeIdentity
 from ..redis.presence import PresenceStore
+from ..repeated_warning import RepeatedWarning
+from ..supervision import periodically
 
 #: 每个租期看几次。节点死后至多一个租期加一次间隔，就被收拾：30 s 的租期不到 40 s。
 SWEEPS_PER_LEASE: Final = 4
@@ -25,17 +27,13 @@ class PresenceReaper:
         self._store = store
         self._node = node
         self._interval_s = lease_s / SWEEPS_PER_LEASE
+        self._deferred = RepeatedWarning("presence_reap_deferred")
         self.nodes_reaped = 0
         self.connections_reaped = 0
 
     async def run(self) -> None:
         """监督者运行的循环体；永不返回。"""
-        while True:
-            try:
-                await self.sweep()
-            except RedisUnavailableError as error:
-                logger.bind(reason=error.message).debug("presence_reap_deferred")
-            await asyncio.sleep(self._interval_s)
+        await periodically(self.sweep, partial(asyncio.sleep, self._interval_s), self._deferred)
 
     async def sweep(self) -> None:
         """:raises RedisUnavailableError: 没看完；已移走的算数"""

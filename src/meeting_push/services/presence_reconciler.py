@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Final
 
 from loguru import logger
 
-from ..errors import RedisUnavailableError
 from ..redis.presence import PresenceStore
+from ..repeated_warning import RepeatedWarning
+from ..supervision import periodically
 from .presence_ledger import PresenceLedger
 
 CHUNK: Final = 500
@@ -23,6 +25,7 @@ class PresenceReconciler:
         self._store = store
         self._ledger = ledger
         self._interval_s = interval_s
+        self._deferred = RepeatedWarning("presence_sweep_deferred")
         self.sweeps = 0
         self.checked = 0
         self.rewritten = 0
@@ -30,12 +33,9 @@ class PresenceReconciler:
 
     async def run(self) -> None:
         """监督者运行的循环体；永不返回。"""
-        while True:
-            await asyncio.sleep(self._interval_s)
-            try:
-                await self.sweep()
-            except RedisUnavailableError as error:
-                logger.bind(reason=error.message).debug("presence_sweep_deferred")
+        pause = partial(asyncio.sleep, self._interval_s)
+        await pause()
+        await periodically(self.sweep, pause, self._deferred)
 
     async def sweep(self) -> None:
         """对一遍账。

@@ -160,7 +160,7 @@ class QueueReader:
         for item, row in zip(claimed, pending, strict=True):
             if row and row[0][3] > self._rules.max_deliveries:
                 self.poisoned += 1
-                await self._settlement.reject(item, POISON)
+                await self._buried(item, self._settlement.reject(item, POISON))
             else:
                 healthy.append(item)
         return healthy
@@ -186,8 +186,17 @@ class QueueReader:
                 taken.append(parse(queue, entry_id, fields))
             except MalformedEnvelopeError as error:
                 self.malformed += 1
-                raw = fields.get(b"entry", b"")
-                await self._settlement.bury(
-                    queue, entry_id, raw, error.message, fields.get(b"d", b"")
+                raw, digest = fields.get(b"entry", b""), fields.get(b"d", b"")
+                await self._buried(
+                    entry_id, self._settlement.bury(queue, entry_id, raw, error.message, digest)
                 )
         return taken
+
+    async def _buried(self, what: object, burial: Awaitable[None]) -> None:
+        """进不了死信的（那条流坏了）留在待确认里，以后再来：不能连累取到手的别的。"""
+        try:
+            await burial
+        except MeetingPushError as error:
+            if error.temporary:
+                raise
+            logger.bind(entry=str(what)[:200], code=error.code).error("entry_not_buried")

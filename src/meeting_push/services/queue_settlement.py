@@ -9,6 +9,7 @@ from typing import Final
 
 from loguru import logger
 
+from ..isolation import Aside, is_temporary
 from ..model import QueueEntry
 from ..redis.keys import DELIVERY_GROUP
 from ..redis.queue_keys import QueueKeys, errors_key, known_key
@@ -36,9 +37,11 @@ class Settlement:
         redis: RedisService,
         partitions: Iterable[QueueKeys],
         on_dead: OnDead | None = None,
+        aside: Aside | None = None,
     ) -> None:
         self._redis = redis
         self._on_dead = on_dead
+        self._aside = aside or Aside("dead-letters")
         self._homes = {
             stream: keys for keys in partitions for stream in (keys.priority, keys.delivery)
         }
@@ -75,11 +78,24 @@ class Settlement:
         )
 
     async def reject(self, item: Taken, reason: str) -> None:
-        """同 ``bury``，给已解析的条目；先经 ``on_dead`` 记录。"""
-        if self._on_dead is not None:
-            await self._on_dead(item.entry, reason)
+        """同 ``bury``，给已解析的条目；先经 ``on_dead`` 记录，记不成的（值存不下）也进死信。"""
+        await self.record_dead(item.entry, reason)
         raw = encode_entry(item.entry)
         await self.bury(item.queue, item.entry_id, raw, reason, item.digest)
+
+    async def record_dead(self, entry: QueueEntry, reason: str) -> None:
+        """把它的收件人记为失败；记不成的计数、记下，不抛出。
+
+        :raises UnavailableError: 暂时的
+        """
+        if self._on_dead is None:
+            return
+        try:
+            await self._on_dead(entry, reason)
+        except Exception as error:
+            if is_temporary(error):
+                raise
+            self._aside.note([entry.message_id], error)
 
     async def defer(self, item: Taken, due_at: int) -> None:
         """放回延迟集合，``due_at``（毫秒）再来。"""

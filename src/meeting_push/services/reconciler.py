@@ -23,12 +23,12 @@ from typing import Final
 from loguru import logger
 
 from ..clock import Clock, now_ms
-from ..errors import MeetingPushError
 from ..node_identity import NodeIdentity
 from ..redis.generation import GenerationMark, RedisMark
 from ..repeated_warning import RepeatedWarning
 from ..storage.generations import Generation, GenerationRepository
 from ..storage.undelivered import Recipient, UndeliveredRepository, oldest_possible
+from ..supervision import periodically
 from .broadcast_recovery import BroadcastRecovery
 from .message_queue import MessageQueue
 from .offline_message_queue import OfflineMessageQueue
@@ -129,14 +129,9 @@ class Reconciler:
         self._mailbox.generation = row.generation
 
     async def run(self) -> None:
-        while True:
-            try:
-                await self.tick()
-            except MeetingPushError as error:
-                if not error.temporary:
-                    raise
-                self._deferred.say(code=error.code, cause=error.cause)
-            await asyncio.sleep(self._rules.interval_s)
+        await periodically(
+            self.tick, partial(asyncio.sleep, self._rules.interval_s), self._deferred
+        )
 
     async def tick(self) -> None:
         """看一眼；持有租约的还要推进记号、必要时恢复。"""

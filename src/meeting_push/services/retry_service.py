@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 
 from ..clock import Clock, now_ms
 from ..contracts import RetrySettled
+from ..isolation import Aside
 from ..protocol.retry import Overdue
 from ..redis.outcomes import Claimed, Outcomes, Verdict
 from ..storage.outcomes import OutcomeRepository
@@ -39,6 +40,7 @@ class RetryService:
         record: OutcomeRepository,
         failures: DeliveryFailures,
         max_attempts: int,
+        aside: Aside | None = None,
         clock: Clock = now_ms,
     ) -> None:
         self._outcomes = outcomes
@@ -47,7 +49,11 @@ class RetryService:
         self._max_attempts = max_attempts
         self._clock = clock
         self._writer = BatchWriter[_Claim](
-            self._claim_batch, rows_name="claims", deferred="retry_deferred", batch_rows=BATCH
+            self._claim_batch,
+            rows_name="claims",
+            deferred="retry_deferred",
+            batch_rows=BATCH,
+            aside=aside or Aside("retry"),
         )
         #: 认领到的重试数、放弃的登记数、用完次数的失败数。
         self.retried = self.dropped = self.failed = 0

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from ..model import Message
 from .database import Database
 from .id_list import among
-from .message_rows import MESSAGE_COLUMNS, message_of, values_of
+from .message_rows import MESSAGE_COLUMNS, readable, values_of
 from .tables import broadcast_receipts, broadcasts, messages
 
 _b: Final = broadcasts.c
@@ -41,7 +41,10 @@ class BroadcastRepository:
         await connection.execute(insert(broadcasts), {"message_id": message.message_id})
 
     async def outbox(self, now: int, limit: int) -> list[Message]:
-        """到时而还没进日志的，最早的在前。几个进程会读到同一条：记日志按 id 幂等。"""
+        """到时而还没进日志的，最早的在前。几个进程会读到同一条：记日志按 id 幂等。
+
+        读不懂的行在这里就移出，一整页都读不懂就看下一页。
+        """
         due = messages.c.deliver_at
         statement = (
             select(*MESSAGE_COLUMNS)
@@ -50,8 +53,12 @@ class BroadcastRepository:
             .order_by(messages.c.message_id)
             .limit(limit)
         )
-        async with self._database.connect() as connection:
-            return [message_of(row) for row in await connection.execute(statement)]
+        while True:
+            async with self._database.connect() as connection:
+                found, unreadable = readable(await connection.execute(statement))
+            await self.mark_logged(unreadable, now)
+            if found or not unreadable:
+                return found
 
     async def mark_logged(self, message_ids: Sequence[str], now: int) -> None:
         """移出 outbox。幂等。"""

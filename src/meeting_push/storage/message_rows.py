@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
+from loguru import logger
 from sqlalchemy import Row
 
 from ..model import AppData, Message, Sender
@@ -50,6 +52,20 @@ def _stored(data: bytes) -> AppData:
     if is_too_deep(data):
         return msgspec.Raw(data)
     return _object.decode(data)
+
+
+def readable(rows: Iterable[Row[*tuple[Any, ...]]]) -> tuple[list[Message], list[str]]:
+    """读得懂的各条，与读不懂的 id（别人改坏的行）：坏的一行不连累同页的。"""
+    found: list[Message] = []
+    unreadable: list[str] = []
+    for row in rows:
+        try:
+            found.append(message_of(row))
+        except (msgspec.MsgspecError, ValueError, TypeError, RecursionError) as error:
+            unreadable.append(row.message_id)
+            log = logger.bind(message_id=row.message_id, error=f"{type(error).__name__}: {error}")
+            log.error("message_row_unreadable")
+    return found, unreadable
 
 
 def values_of(message: Message, recipient_count: int) -> dict[str, object]:

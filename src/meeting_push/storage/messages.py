@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from ..model import DeliveryStatus, Message
 from .database import Database
 from .id_list import among
-from .message_rows import MESSAGE_COLUMNS, message_of, values_of
+from .message_rows import MESSAGE_COLUMNS, readable, values_of
 from .sqlite_writer import Statement
 from .tables import message_recipients, messages
 
@@ -24,6 +24,9 @@ _CHUNK_ROWS: Final = 20_000
 #: SQLite 的一条语句里多少条消息。``executemany`` 每行交还、再抢一次 GIL：事件循环忙时，每一行
 #: 都要排队等它（见 docs/tuning.md 的“SQLite”）。一条语句只抢一次。
 _STATEMENT_MESSAGES: Final = 50
+
+#: ``set_aside`` 的原因：行被改坏了，或做不出正文。
+UNREADABLE: Final = "unreadable"
 
 #: ``?1`` 是 {message_id: [user_id, …]}，``?2`` 是它们共同的 deliver_at。
 _SQLITE_RECIPIENTS: Final = (
@@ -94,7 +97,8 @@ class MessageRepository:
         """``before_ms`` 之前接受、还没入队的消息，最早的在前，各带仍 pending 的收件人。
 
         没有这样的收件人也会列出（空元组），好让调用者把它移出 outbox。
-        几个进程会读到同一条：入队是至少一次。
+        几个进程会读到同一条：入队是至少一次。读不懂的行在这里就移出（``set_aside``），一整页都
+        读不懂就看下一页。
         """
         statement = (
             select(*MESSAGE_COLUMNS)
@@ -102,10 +106,35 @@ class MessageRepository:
             .order_by(messages.c.message_id)
             .limit(limit)
         )
-        async with self._database.connect() as connection:
-            found = [message_of(row) for row in await connection.execute(statement)]
-            pending = await self._pending(connection, [message.message_id for message in found])
-        return [(message, pending.get(message.message_id, ())) for message in found]
+        while True:
+            async with self._database.connect() as connection:
+                found, unreadable = readable(await connection.execute(statement))
+                pending = await self._pending(connection, [one.message_id for one in found])
+            await self.set_aside(unreadable, UNREADABLE, before_ms)
+            if found or not unreadable:
+                return [(message, pending.get(message.message_id, ())) for message in found]
+
+    async def set_aside(self, message_ids: Sequence[str], reason: str, now: int) -> None:
+        """永远送不了的：收件人记为失败，移出 outbox，别的才轮得到。幂等。"""
+        if not message_ids:
+            return
+        of = message_recipients.c
+        failed = (
+            update(message_recipients)
+            .where(
+                among(self._database, of.message_id, message_ids),
+                of.status == DeliveryStatus.PENDING,
+            )
+            .values(status=DeliveryStatus.FAILED, failed_at=now, failure_reason=reason)
+        )
+        out = (
+            update(messages)
+            .where(among(self._database, messages.c.message_id, message_ids))
+            .values(enqueued_at=now)
+        )
+        async with self._database.transaction() as connection:
+            await connection.execute(failed)
+            await connection.execute(out)
 
     async def get(self, message_id: str) -> Message | None:
         return (await self.messages([message_id])).get(message_id)
@@ -116,7 +145,8 @@ class MessageRepository:
             among(self._database, messages.c.message_id, message_ids)
         )
         async with self._database.connect() as connection:
-            return {row.message_id: message_of(row) for row in await connection.execute(statement)}
+            found, _ = readable(await connection.execute(statement))
+        return {message.message_id: message for message in found}
 
     async def _insert_recipients(
         self, connection: AsyncConnection, rows: list[tuple[str, int, int | None]]

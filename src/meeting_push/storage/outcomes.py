@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Row, case, select, update
+from sqlalchemy import Row, case, select, true, tuple_, update
 
 from ..model import DeliveryStatus
 from .database import Database
@@ -111,12 +111,19 @@ class OutcomeRepository:
 
     # ── 过期 ────────────────────────────────────────────────────────────────
 
-    async def expirable(self, before_ms: int, limit: int) -> list[Expirable]:
-        """``before_ms`` 之前过期、还没清理的消息，最早的在前；包括还没入队与预约的。"""
+    async def expirable(
+        self, before_ms: int, limit: int, after: Expirable | None = None
+    ) -> list[Expirable]:
+        """``before_ms`` 之前过期、还没清理的消息，最早的在前；包括还没入队与预约的。
+
+        ``after``：上一页的最后一条，从它之后看起。
+        """
+        position = tuple_(_m.expires_at, _m.message_id)
+        later = true() if after is None else position > (after.expires_at, after.message_id)
         statement = (
             select(_m.message_id, _m.expires_at, _m.recipient_count, _RECEIPT_TO)
-            .where(_m.expired_at.is_(None), _m.expires_at < before_ms)
-            .order_by(_m.expires_at)
+            .where(_m.expired_at.is_(None), _m.expires_at < before_ms, later)
+            .order_by(_m.expires_at, _m.message_id)
             .limit(limit)
         )
         async with self._database.connect() as connection:

@@ -106,12 +106,23 @@ class HeartbeatSweep(Generic[Connection]):
         now = self._clock()
         self._notice_stall(now)
         for connection in list(self._attended):
-            self._attend_to(connection, now)
+            self._guarded(self._attend_to, connection, now)
         self._cursor = (self._cursor + 1) % len(self._wheel)
         due, self._wheel[self._cursor] = self._wheel[self._cursor], set()
         for connection in due:
             connection.slot = None
-            self._check(connection, now)
+            self._guarded(self._check, connection, now)
+
+    def _guarded(
+        self, work: Callable[[Connection, int], None], connection: Connection, now: int
+    ) -> None:
+        """一条连接的意外只断开它自己：清扫停下，别人的心跳就没有人看了。"""
+        try:
+            work(connection, now)
+        except Exception as error:  # noqa: BLE001 — 见上
+            logger.opt(exception=error).error("sweep_connection_broken")
+            self._attended.discard(connection)
+            connection.abort()
 
     def _notice_stall(self, now: int) -> None:
         last, self._swept_at = self._swept_at, now

@@ -2,6 +2,7 @@
 -- 不读日志：每条自带它前面那条的 id，所以只碰这个用户自己的键（Cluster 上按槽分开调用）。
 -- 没有游标：连上时建立过，所以是 Redis 丢了它；从 0 算起，不得越过没确认的。
 -- ARGV[1] 前缀   ARGV[2] 游标的 TTL(ms)   之后每三个一组：user_id, broadcast_id, 前面一条的 id
+-- 返回：游标坏了的各是第几行（从 0 数）。接在 guard.lua 之后。
 local call, tonumber = redis.call, tonumber
 
 -- 并进已经连上的与已被越过的；返回新的 at。零散的很少，逐遍扫就够。
@@ -23,7 +24,7 @@ local function absorb(key, at)
   return at
 end
 
-for i = 3, #ARGV, 3 do
+local function advance(i)
   local key = ARGV[1] .. 'broadcast_cursor:{' .. ARGV[i] .. '}'
   local id, previous = tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
   local at = tonumber(call('HGET', key, 'at') or '0')
@@ -38,4 +39,8 @@ for i = 3, #ARGV, 3 do
   end
   call('PEXPIRE', key, ARGV[2])
 end
-return 1
+
+for i = 3, #ARGV, 3 do
+  guard((i - 3) / 3, advance, i)
+end
+return spoiled

@@ -2,7 +2,8 @@
 -- 常态是第一次：一行一次 HSETNX，其余的（计数、要不要回执）每条消息一次，不是每行一次。
 -- ARGV[1] 前缀  ARGV[2] 哈希的 TTL(ms)
 -- 之后每四个一组：message_id, user_id, sent_at, acked_at
--- 返回：第一次确认、且发送者要回执的 {message_id, sender_id, user_id, acked_at, ...}
+-- 返回两个列表：第一次确认、且发送者要回执的 {message_id, sender_id, user_id, acked_at, ...}；
+-- 状态坏了、没有记成的各是第几行（从 0 数）。接在 guard.lua 之后。
 local call = redis.call
 local prefix, ttl = ARGV[1], ARGV[2]
 local receipts, r = {}, 0
@@ -23,7 +24,7 @@ local function overrule(key, field, state)
   return true
 end
 
-for i = 3, #ARGV, 4 do
+local function confirm(i)
   local id, user, acked_at = ARGV[i], ARGV[i + 1], ARGV[i + 3]
   local key = prefix .. 'message_delivery_status:' .. id
   local field = 'u:' .. user
@@ -46,9 +47,19 @@ for i = 3, #ARGV, 4 do
     end
   end
 end
-for key, count in pairs(counts) do
+
+local function add(key, count)
   if call('HINCRBY', key, 'delivered', count) == count then
     call('PEXPIRE', key, ttl)
   end
 end
-return receipts
+
+for i = 3, #ARGV, 4 do
+  guard((i - 3) / 4, confirm, i)
+end
+local rows = spoiled
+spoiled = {} -- 计数坏了的不是哪一行的错：状态已经记下
+for key, count in pairs(counts) do
+  guard(-1, add, key, count)
+end
+return { receipts, rows }

@@ -13,9 +13,10 @@ end
 local online = call('ZMSCORE', prefix .. 'online_users_set', unpack(users))
 local indexed = call('SMISMEMBER', prefix .. 'node_connections:' .. ARGV[2], unpack(members))
 local missing = {}
+-- 别人写坏了的键：再写也写不成，不算不齐全（redis.pcall 给出错误，而不是 0）
 for n, user in ipairs(users) do
   if not online[n] or indexed[n] == 0
-    or call('HEXISTS', prefix .. 'online_users:{' .. user .. '}', ARGV[2 * n + 2]) == 0 then
+    or redis.pcall('HEXISTS', prefix .. 'online_users:{' .. user .. '}', ARGV[2 * n + 2]) == 0 then
     missing[#missing + 1] = n - 1
   end
 end

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 
 from loguru import logger
 
 from ...clock import Clock
 from ...contracts import MeetingDesk
 from ...errors import MeetingPushError
+from ...isolation import Aside
 from ...protocol.frames import encode
 from ...protocol.meeting_frames import Join, Leave
 from ...redis.meeting_bus import MeetingBus, Online
@@ -28,6 +30,7 @@ class Keeper:
         self._bus = bus
         self._refresh_s = refresh_s
         self._clock = clock
+        self._aside = Aside("meeting-keeper")
         self._deaf = asyncio.Event()
 
     def resubscribed(self) -> None:
@@ -56,10 +59,17 @@ class Keeper:
         for room in rooms:
             if room.meeting_id in positions:
                 room.reconcile(positions[room.meeting_id])
-            if restate:
-                await self._restate(room)
-            else:
-                await self._refresh(room)
+        # 一间的键坏了，别的照续
+        work = self._restate_all if restate else self._refresh_all
+        await self._aside.isolate(rooms, work, lambda room: room.meeting_id)
+
+    async def _restate_all(self, rooms: Sequence[Room]) -> None:
+        for room in rooms:
+            await self._restate(room)
+
+    async def _refresh_all(self, rooms: Sequence[Room]) -> None:
+        for room in rooms:
+            await self._refresh(room)
 
     async def _refresh(self, room: Room) -> Online:
         members = [connection.member for connection in room.connections if connection.entered]

@@ -12,7 +12,7 @@ from loguru import logger
 from msgspec import Struct
 
 from ...contracts import MeetingDesk
-from ...errors import MeetingPushError
+from ...errors import InvalidInputError, MeetingPushError
 from ...model import Segment, Utterance
 from ...protocol.commands import RequestIdValue
 from ...protocol.frames import encode
@@ -85,6 +85,11 @@ class Scribes:
         try:
             segments = await self._desk.append(meeting_id, [note.utterance for note in batch])
         except Exception as error:  # noqa: BLE001 — 这一批没存下不能连累后面的
+            if len(batch) > 1 and _one_is_spoiled(error):
+                middle = len(batch) // 2  # 抛出即什么都没有写：对半再来，次序不变
+                await self._store(meeting_id, batch[:middle])
+                await self._store(meeting_id, batch[middle:])
+                return
             self._fail(meeting_id, batch, error)
             return
         self._counters.segments_stored += len(segments)
@@ -109,3 +114,8 @@ class Scribes:
                 "segments_unpublished"
             )
             self._on_unpublished(meeting_id, segments[-1].seq)
+
+
+def _one_is_spoiled(error: Exception) -> bool:
+    """多半只是其中一段存不下；会议结束了、数据库不在则与哪一段无关。"""
+    return isinstance(error, InvalidInputError) or not isinstance(error, MeetingPushError)
