@@ -1,5 +1,5 @@
 #!/bin/sh
-# 测试想要的系统部件：Redis ≥ 7、PostgreSQL、Chromium。
+# 测试想要的系统部件：Redis ≥ 7、PostgreSQL、Chromium、nginx。
 # Debian 上的 root：缺什么就用 apt 装什么，不启动任何系统服务（测试自己启动）。
 # 别处：只说明哪些测试会被跳过。都已具备时立即返回。
 set -eu
@@ -28,6 +28,7 @@ find_missing() {
     has_redis7 || missing="$missing redis-server"
     has_postgres || missing="$missing postgresql"
     has_chromium || missing="$missing chromium"
+    [ -x /usr/sbin/nginx ] || missing="$missing nginx-light"
 }
 
 apt_install() {
