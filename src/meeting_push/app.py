@@ -108,6 +108,7 @@ class MeetingPush:
             messages=messages,
             outcomes=outcomes,
             broadcasts=broadcasts,
+            settled=recovery.reconciler.settled,
         )
         meetings = Meetings(
             settings, record=record, bus=bus, access=access, messages=messages, edge=edge

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,3 +148,54 @@ async def test_dlv_5_a_broadcast_acked_on_another_device_meanwhile_still_comes(
         await eventually(reached)
         both.link.release()
         assert await both.received(1) == [sent.message_id]
+
+
+@pytest.mark.parametrize("data", ["empty", "old"])
+async def test_dlv_5_a_redis_that_lost_its_data_is_one_resync_a_device(
+    tmp_path: Path, private_redis_server: RedisServer, key_prefix: str, data: str
+) -> None:
+    """E12：重订阅时读一遍、换了代次再读一遍，也只说一次；此后的消息照常到。"""
+    redis = private_redis_server
+    async with (
+        running_node(tmp_path, redis.url, key_prefix, reconcile_interval_s=0.3) as node,
+        device(node.ws_url(BOB), node.person(BOB)) as phone,
+    ):
+        await node.send(BOB)
+        await phone.ack((await phone.next_message())["message_id"])
+        await eventually(lambda: node.push.reconciler.statistics.generation == 1)
+        if data == "old":
+            await snapshot_taken(redis, node)
+        redis.kill()
+        restore(redis, data)
+        redis.start()
+        await eventually(lambda: node.push.reconciler.statistics.generation == 2, 20)
+        sent = await node.send(BOB)
+        while (await phone.next_message())["message_id"] != sent.message_id:
+            pass  # 没确认过的从记录里又来了
+        await node.push.manager.reread_all()
+        await phone.round_trip()
+        assert [f["reason"] for f in phone.others if f["type"] == "resync"] == ["epoch_changed"]
+
+
+async def snapshot_taken(redis: RedisServer, node: Node) -> None:
+    """留下此刻的 AOF；此后再往前走几个记号。"""
+    shutil.copytree(redis.directory / "appendonlydir", redis.directory / "old")
+    mark = await node.push.redis.lean.execute(
+        "HGET", node.push.redis.keys.delivery_generation, "mark"
+    )
+
+    async def later() -> bool:
+        now = await node.push.redis.lean.execute(
+            "HGET", node.push.redis.keys.delivery_generation, "mark"
+        )
+        return int(now) >= int(mark) + 3
+
+    await eventually(later)
+    for _ in range(3):
+        await node.send(BOB)
+
+
+def restore(redis: RedisServer, data: str) -> None:
+    redis.wipe()
+    if data == "old":
+        (redis.directory / "old").rename(redis.directory / "appendonlydir")

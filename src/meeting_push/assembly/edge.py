@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from typing import Final
 
 from loguru import logger
@@ -37,6 +37,8 @@ from .outcome_path import OutcomePath
 
 #: 重订阅之后 Redis 又不在：过这么久再试着重读。
 REREAD_RETRY_S: Final = 0.5
+#: 等对账者换代次至多这么久：SQL 也不在，就先读再说，代价是多一帧 ``resync``。
+SETTLE_PATIENCE_S: Final = 15.0
 
 
 class Edge:
@@ -50,7 +52,10 @@ class Edge:
         messages: MessagePath,
         outcomes: OutcomePath,
         broadcasts: BroadcastPath,
+        settled: Callable[[], Awaitable[bool]],
     ) -> None:
+        """``settled``：见 ``Reconciler.settled``。"""
+        self._settled = settled
         self._settings = settings
         self._bus = bus
         self._confirmation = messages.confirmation
@@ -152,8 +157,16 @@ class Edge:
         while True:
             await self._bus.reread.wait()
             self._bus.reread.clear()
+            await self._wait_settled()
             if await self._refresh_broadcasts():
                 await self.manager.reread_all()
+
+    async def _wait_settled(self) -> None:
+        """Redis 丢了数据，等换了代次再读：每台设备一帧 ``resync``，不是先后两帧（E12）。"""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SETTLE_PATIENCE_S):
+                while not await patiently(self._settled):  # noqa: ASYNC110 — 在 Redis 里，没有事件
+                    await asyncio.sleep(REREAD_RETRY_S)
 
     async def _refresh_broadcasts(self) -> bool:
         """False：Redis 又不在了，稍后再来。"""

@@ -100,6 +100,8 @@ class Reconciler:
         self._rules = rules
         self._on_generation = on_generation
         self._clock = clock
+        #: 在 Redis 里见过的最新的（代次, 记号）。
+        self._newest = (0, 0)
         self._run_id = ""
         #: 重启过而没有证据的：要检查的入队时刻区间
         self._suspect: tuple[int, int] | None = None
@@ -128,6 +130,17 @@ class Reconciler:
         assert row is not None
         self._mailbox.generation = row.generation
 
+    async def settled(self) -> bool:
+        """Redis 里的是我们认得的：没有丢过数据，或已换了代次，这个节点也知道了。
+
+        :raises RedisUnavailableError: 问不到
+        """
+        mark = await self._mark.read()
+        if mark is None or mark.generation != self._mailbox.generation:
+            return False
+        # SQL 的记号可以落后一个：只旧这么一点的，对账者不会当作丢过
+        return (mark.generation, mark.mark + 1) >= self._newest
+
     async def run(self) -> None:
         await periodically(
             self.tick, partial(asyncio.sleep, self._rules.interval_s), self._deferred
@@ -151,7 +164,10 @@ class Reconciler:
 
     def _adopt(self, mark: RedisMark | None) -> None:
         """Redis 里换了代次：新的 epoch 从此用它，活着的连接都要重读信箱。"""
-        if mark is not None and mark.generation > self._mailbox.generation:
+        if mark is None:
+            return
+        self._newest = max(self._newest, (mark.generation, mark.mark))
+        if mark.generation > self._mailbox.generation:
             self._mailbox.generation = mark.generation
             logger.bind(generation=mark.generation).info("generation_adopted")
             self._on_generation()
