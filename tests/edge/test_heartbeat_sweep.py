@@ -73,7 +73,7 @@ class House:
         wire.written.clear()
         self.manager._registry.add(connection)
         self.manager._sockets.add(connection)
-        self.manager._admission.enter(connection.ip_address)
+        self.manager.admission.enter(connection.ip_address)
         self.manager.heartbeat.schedule(connection)
         return connection, wire
 

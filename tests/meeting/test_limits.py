@@ -8,6 +8,8 @@ import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import pytest
+
 from tests.support.people import Person, device, register, send
 from tests.support.server_process import ServerProcess
 
@@ -116,7 +118,9 @@ async def test_a_full_meeting_is_4006(tmp_path: Path) -> None:
 
 
 async def test_silence_is_4003(tmp_path: Path) -> None:
-    with ServerProcess(tmp_path, settings={"heartbeat_timeout_s": 0.3}) as server:
+    with ServerProcess(
+        tmp_path, settings={"heartbeat_interval_s": 0.1, "heartbeat_timeout_s": 0.3}
+    ) as server:
         alice = await register(server.base_url, "alice")
         async with live(server, alice, await hold(server, alice)) as a:
             assert await a.closed() == 4003
@@ -136,3 +140,61 @@ async def test_draining_is_4000_and_what_was_taken_is_kept(tmp_path: Path) -> No
         server.start()
         async with attend(server, alice, meeting_id) as again:
             assert [s["seq"] for s in await again.history()] == list(range(1, last + 1))
+
+
+async def test_a11_one_participant_can_not_keep_the_organizer_out(tmp_path: Path) -> None:
+    """A11：每个参与者有自己的一份；召开者总进得来，别人占满了他的也一样。"""
+    settings = {"meeting_max_connections": 7}
+    with ServerProcess(tmp_path, settings=settings) as server:
+        alice, bob, carol = [await register(server.base_url, n) for n in ("alice", "bob", "carol")]
+        meeting_id = await hold(server, alice, bob, carol)
+        async with contextlib.AsyncExitStack() as crowd:
+            for _ in range(2):
+                await crowd.enter_async_context(live(server, bob, meeting_id))
+            for _ in range(3):
+                async with knock(server, bob, meeting_id) as more:
+                    assert await more.closed() == 4006
+            async with live(server, carol, meeting_id), live(server, alice, meeting_id):
+                pass
+
+
+@pytest.mark.parametrize(
+    ("settings", "code"),
+    [
+        ({"max_devices_per_user": 3}, 4006),
+        ({"max_connections_per_address": 3}, 4006),
+        ({"connects_per_s": 0.001, "connects_burst": 3, "connect_wait_s": 0}, 4005),
+    ],
+)
+async def test_a11_meeting_sockets_count_with_the_others(
+    tmp_path: Path, settings: dict[str, object], code: int
+) -> None:
+    """A11：会议的连接与用户的连接合在一起算，从哪扇门进来都不多得一份。"""
+    with ServerProcess(tmp_path, settings=settings) as server:
+        alice = await register(server.base_url, "alice")
+        first, second = await hold(server, alice), await hold(server, alice)
+        async with (
+            device(server.ws_url(alice.user_id), alice),
+            live(server, alice, first),
+            live(server, alice, second),
+            knock(server, alice, second) as fourth,
+        ):
+            assert await fourth.closed() == code
+        url = server.ws_url(alice.user_id)
+        if code == 4006:  # 走了的还回来
+            async with device(url, alice), live(server, alice, first):
+                pass
+
+
+async def test_a11_a_replaced_meeting_socket_is_4505(tmp_path: Path) -> None:
+    """A11：最新的设备优先时，会议里最早的也会被请走；同一台设备的用户连接不受它影响。"""
+    settings = {"max_devices_per_user": 2, "device_policy": "evict_oldest"}
+    with ServerProcess(tmp_path, settings=settings) as server:
+        alice = await register(server.base_url, "alice")
+        meeting_id = await hold(server, alice)
+        async with (
+            live(server, alice, meeting_id) as oldest,
+            device(server.ws_url(alice.user_id, device_id="d"), alice),
+            live(server, alice, meeting_id, query={"device_id": "d"}),
+        ):
+            assert await oldest.closed() == 4505

@@ -57,6 +57,7 @@ class Edge:
         """``settled``：见 ``Reconciler.settled``。"""
         self._settled = settled
         self._settings = settings
+        self._also_replaced: list[Callable[[Collection[str]], None]] = []
         self._bus = bus
         self._confirmation = messages.confirmation
         self._retries = outcomes.retries
@@ -110,6 +111,12 @@ class Edge:
 
     def _replace(self, command: Replace) -> None:
         self._disconnect(command.user_id, command.connection_ids, CloseCode.REPLACED)
+        for replaced in self._also_replaced:
+            replaced(command.connection_ids)
+
+    def also_replaced(self, replaced: Callable[[Collection[str]], None]) -> None:
+        """座位也分给了别的连接（会议）：被顶掉的由 ``replaced`` 关闭。"""
+        self._also_replaced.append(replaced)
 
     def _disconnect(self, user_id: int, connection_ids: Collection[str], code: CloseCode) -> None:
         for connection in self.manager.get_user_connections(user_id):

@@ -35,6 +35,8 @@ class Meetings:
         edge: Edge,
     ) -> None:
         self._drain_window_s = settings.drain_window_s
+        self._holds_sockets = settings.role.holds_sockets
+        self._seats = edge.seats
         stores = record.meeting_stores
         self.bus = MeetingBus(
             bus.redis.address,
@@ -53,8 +55,11 @@ class Meetings:
             desk=MeetingDesk(stores.meetings, stores.transcripts),
             bus=self.bus,
             limits=MeetingLimits.of(settings),
+            admission=edge.manager.admission,
+            seats=edge.seats,
         )
         access.revocations.listen(self.hub.disconnect_revoked)
+        edge.also_replaced(self.hub.replaced)
 
     async def start(self, supervisor: Supervisor, stack: contextlib.AsyncExitStack) -> None:
         hub = self.hub
@@ -62,11 +67,15 @@ class Meetings:
         stack.push_async_callback(self.bus.close)
         supervisor.start("meeting-keeper", hub.keeper.run)
         supervisor.start("meeting-sweep", hub.heartbeat.run)
+        if not self._holds_sockets:  # 不然边缘已经让它们跑着
+            supervisor.start("seats", self._seats.run)
+            supervisor.start("seat-renewal", self._seats.run_renewal)
 
     async def send_off(self) -> None:
         """送走会议里的客人。"""
         spread_s = window_s(self.hub.statistics().sockets, self._drain_window_s)
         await self.hub.close_all(CloseCode.SERVER_DRAINING, spread_s)
+        await self._seats.drain()
 
     async def check(self) -> None:
         if not self.bus.connected:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from ..contracts import ChannelHandler
 from .address import RedisAddress
@@ -17,6 +17,17 @@ _presence: Final = Script("meeting_presence")
 
 #: 在场的人：user_id → 名字。
 Online = dict[int, str]
+
+
+class Space(NamedTuple):
+    """一场会议容得下几条连接，一个人几条；``always``：满了也给他第一条。0 = 不限。"""
+
+    connections: int
+    share: int
+    always: bool = False
+
+
+_UNLIMITED: Final = Space(0, 0)
 
 
 class MeetingBus:
@@ -71,23 +82,24 @@ class MeetingBus:
 
     # ── 在场 ────────────────────────────────────────────────────────────────
 
-    async def enter(self, meeting_id: str, member: str, max_connections: int) -> Online | None:
+    async def enter(self, meeting_id: str, member: str, space: Space) -> Online | None:
         """一条连接到场，返回此刻在场的人；满了则 None。幂等。"""
-        full, online = await self._run(meeting_id, max_connections, (), (member,))
+        full, online = await self._run(meeting_id, space, (), (member,))
         return None if full else online
 
     async def leave(self, meeting_id: str, member: str) -> None:
         """一条连接离开。幂等。"""
-        await self._run(meeting_id, 0, (member,), ())
+        await self._run(meeting_id, _UNLIMITED, (member,), ())
 
     async def refresh(self, meeting_id: str, members: Sequence[str]) -> Online:
         """为本节点的连接续期，清掉过期的（死节点的），返回此刻在场的人。"""
-        return (await self._run(meeting_id, 0, (), members))[1]
+        return (await self._run(meeting_id, _UNLIMITED, (), members))[1]
 
     async def _run(
-        self, meeting_id: str, limit: int, removed: Sequence[str], added: Sequence[str]
+        self, meeting_id: str, space: Space, removed: Sequence[str], added: Sequence[str]
     ) -> tuple[bool, Online]:
-        args: list[Argument] = [self._ttl_ms, self._keys.meeting_channel(meeting_id), limit]
+        args: list[Argument] = [self._ttl_ms, self._keys.meeting_channel(meeting_id)]
+        args += (space.connections, space.share, int(space.always))
         args += (len(removed), *removed, *added)
         key = self._keys.meeting_online(meeting_id)
         full, flat = await _presence.run(self._lean, (key,), args)

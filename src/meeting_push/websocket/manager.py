@@ -80,7 +80,8 @@ class ConnectionManager:
         self._presence = sinks.presence
         self._watches = sinks.watches
         self._seats = seats
-        self._admission = Admission(limits.arrivals)
+        #: 与会议的连接共用：两扇门合在一起算。
+        self.admission = Admission(limits.arrivals)
         self._on_push = on_push
         #: 最近一次量推送延迟的那一毫秒：每毫秒至多量一条，热路径上只比较一个整数。
         self._measured_at = 0
@@ -120,7 +121,7 @@ class ConnectionManager:
         self._sockets.add(connection)
         self.counters.connections_opened += 1
         self.heartbeat.schedule(connection)
-        room = self._admission.enter(connection.ip_address)
+        room = self.admission.enter(connection.ip_address)
         if self._refusing_with is not None:
             connection.close(self._refusing_with)
         elif not room:
@@ -130,7 +131,7 @@ class ConnectionManager:
         return connection
 
     async def _admit(self, connection: UserConnection, handshake: Handshake) -> None:
-        if not self.authenticator.admits(handshake) or not await self._admission.turn():
+        if not self.authenticator.admits(handshake) or not await self.admission.turn():
             connection.close(CloseCode.RATE_LIMITED)
             return
         try:
@@ -138,7 +139,7 @@ class ConnectionManager:
                 principal = await self.authenticator.authenticate(handshake)
         except MeetingPushError as error:
             self.counters.auth_failures += 1
-            await self._admission.hesitate()
+            await self.admission.hesitate()
             connection.close(close_code_for(error))
         except TimeoutError:
             connection.close(CloseCode.NODE_UNHEALTHY)
@@ -296,7 +297,7 @@ class ConnectionManager:
         self.heartbeat.forget(connection)
         if connection in self._sockets:
             self._sockets.discard(connection)
-            self._admission.leave(connection.ip_address)
+            self.admission.leave(connection.ip_address)
         if not self._sockets:
             self._empty.set()
 
@@ -353,7 +354,7 @@ class ConnectionManager:
             connections=len(self._registry),
             users=len(self.user_connections),
             sockets=len(self._sockets),
-            waiting=self._admission.waiting,
+            waiting=self.admission.waiting,
             connections_opened=counters.connections_opened,
             frames_pushed=counters.frames_pushed,
             bytes_pushed=counters.bytes_pushed,

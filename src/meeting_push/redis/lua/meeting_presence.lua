@@ -2,11 +2,13 @@
 -- 成员是 "user_id:connection_id:名字"，分数是到期时刻；时刻取自 Redis，各节点的时钟不必一致。
 -- KEYS[1] meeting_online
 -- ARGV[1] 每个成员的 TTL(ms)   ARGV[2] 会议频道   ARGV[3] 连接数上限（0 = 不限，续期用）
--- ARGV[4] 移出几个，随后是它们；其余的是要加入或续期的
+-- ARGV[4] 一个人的份额   ARGV[5] '1' = 满了也给他第一条（召开者、识别器）
+-- ARGV[6] 移出几个，随后是它们；其余的是要加入或续期的
 -- 返回 {1 = 已满（没有加入）, {user_id, 名字, ...}}
 local call = redis.call
 local key, ttl, channel = KEYS[1], tonumber(ARGV[1]), ARGV[2]
-local limit, removed = tonumber(ARGV[3]), tonumber(ARGV[4])
+local limit, share, always = tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5] == '1'
+local removed = tonumber(ARGV[6])
 local time = call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
@@ -28,13 +30,24 @@ end
 
 local before = online()
 call('ZREMRANGEBYSCORE', key, '-inf', now)
-for i = 5, 4 + removed do
+for i = 7, 6 + removed do
   call('ZREM', key, ARGV[i])
 end
-local full = limit > 0 and call('ZCARD', key) >= limit and
-  not call('ZSCORE', key, ARGV[5 + removed])
+
+local function crowded(member)
+  local user, own = string.match(member, '^(%d+:)'), 0
+  for _, other in ipairs(call('ZRANGE', key, 0, -1)) do
+    if string.sub(other, 1, #user) == user then
+      own = own + 1
+    end
+  end
+  return own >= share or (call('ZCARD', key) >= limit and not (always and own == 0))
+end
+
+local first = ARGV[7 + removed]
+local full = limit > 0 and not call('ZSCORE', key, first) and crowded(first)
 if not full then
-  for i = 5 + removed, #ARGV do
+  for i = 7 + removed, #ARGV do
     call('ZADD', key, now + ttl, ARGV[i])
   end
 end

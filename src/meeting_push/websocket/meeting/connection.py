@@ -60,6 +60,7 @@ class MeetingConnection:
         "meeting_id",
         "outbox",
         "requests",
+        "seated",
         "session",
         "slot",
         "task",
@@ -85,6 +86,8 @@ class MeetingConnection:
         self.welcomed = False
         #: 已算在场，离开时须销号。
         self.entered = False
+        #: 占着（或正要占）一个座位，离开时须让出。
+        self.seated = False
         #: 正在进行的开始与补发。
         self.task: asyncio.Task[None] | None = None
         #: 还没有回答的请求数。

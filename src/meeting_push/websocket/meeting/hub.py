@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from loguru import logger
 
 from ...clock import now_ms
-from ...contracts import MeetingDesk
-from ...errors import MeetingPushError, UnavailableError
+from ...contracts import MeetingDesk, Seats
+from ...errors import UnavailableError
 from ...model import MeetingView, Revocation
 from ...protocol.codes import CloseCode
 from ...protocol.commands import Command
@@ -23,13 +23,15 @@ from ...protocol.frames import encode
 from ...protocol.meeting_frames import Attendee, MeetingWelcome
 from ...protocol.meeting_limits import MeetingLimits
 from ...redis.meeting_bus import MeetingBus, Online
-from ..authenticator import Authenticator, close_code_for
+from ..admission import Admission
+from ..authenticator import Authenticator
 from ..connection import Driver
 from ..handshake import Handshake
 from ..heartbeat import HeartbeatSweep
 from ..patience import patiently
 from ..tasks import Tasks
 from .connection import MeetingConnection
+from .entrance import Entrance, space_for
 from .history import History
 from .keeper import Keeper
 from .requests import Requests
@@ -49,6 +51,8 @@ class MeetingHub:
         desk: MeetingDesk,
         bus: MeetingBus,
         limits: MeetingLimits,
+        admission: Admission,
+        seats: Seats | None = None,
         clock: Callable[[], int] = now_ms,
     ) -> None:
         self.limits = limits
@@ -56,7 +60,7 @@ class MeetingHub:
         self.counters = MeetingCounters()
         self._authenticator = authenticator
         self.proxies = authenticator.proxies
-        self._desk = desk
+        self._entrance = Entrance(authenticator, desk, admission, seats, limits.line, self.counters)
         self._bus = bus
         self._tasks = Tasks()
         self._rooms = Rooms(desk, bus, self._tasks, self.counters, clock)
@@ -104,8 +108,11 @@ class MeetingHub:
         self._sockets.add(connection)
         self.counters.connections_opened += 1
         self.heartbeat.schedule(connection)
+        room = self._entrance.enter(connection)
         if self._closing_with is not None:
             connection.close(self._closing_with)
+        elif not room:
+            connection.close(CloseCode.TOO_MANY_CONNECTIONS)
         else:
             connection.task = self._tasks.spawn(self._admit(connection, handshake), "meeting_join")
         return connection
@@ -131,29 +138,20 @@ class MeetingHub:
         self, connection: MeetingConnection, handshake: Handshake
     ) -> MeetingView | None:
         """认证与许可；不许则关闭并返回 None。"""
-        line, meeting_id = self.limits.line, connection.meeting_id
-        if not self._authenticator.admits(handshake):
-            connection.close(CloseCode.RATE_LIMITED)
+        principal = await self._entrance.authenticate(connection, handshake)
+        if principal is None:
             return None
-        try:
-            async with asyncio.timeout(line.handshake_timeout_s):
-                principal = await self._authenticator.identify(handshake)
-            connection.session.principal = principal
-            self.heartbeat.schedule(connection)
-            async with asyncio.timeout(line.open_timeout_s):
-                return await patiently(lambda: self._desk.admit(meeting_id, principal))
-        except MeetingPushError as error:
-            self.counters.auth_failures += 1
-            connection.close(close_code_for(error))
-            return None
+        # 从验证到登记没有 await：期间的吊销不会漏掉这条连接
+        connection.session.principal = principal
+        self.heartbeat.schedule(connection)
+        return await self._entrance.permit(connection, handshake)
 
     async def _join(self, connection: MeetingConnection, view: MeetingView) -> Room:
         """房间（先订阅，后读起点）→ 到场 → welcome；满了则关闭。"""
+        space = space_for(connection.principal, view, self.limits.max_connections)
         room = await self._rooms.enter(connection)
         connection.entered = True  # 先记下：途中断开也要销号
-        online = await patiently(
-            lambda: self._bus.enter(room.meeting_id, connection.member, self.limits.max_connections)
-        )
+        online = await patiently(lambda: self._bus.enter(room.meeting_id, connection.member, space))
         if online is None:
             connection.entered = False
             connection.close(CloseCode.TOO_MANY_CONNECTIONS)
@@ -206,7 +204,9 @@ class MeetingHub:
     def on_lost(self, connection: MeetingConnection) -> None:
         self._depart(connection)
         self.heartbeat.forget(connection)
-        self._sockets.discard(connection)
+        if connection in self._sockets:
+            self._sockets.discard(connection)
+            self._entrance.leave(connection)
         if not self._sockets:
             self._empty.set()
 
@@ -215,6 +215,7 @@ class MeetingHub:
         if task is not None and task is not asyncio.current_task():
             task.cancel()
         self._rooms.leave(connection)
+        self._entrance.stand_up(connection)
         if connection.entered:
             connection.entered = False
             self._tasks.spawn(self._sign_out(connection.meeting_id, connection.member), "leave")
@@ -234,6 +235,12 @@ class MeetingHub:
         room = self._rooms.find(meeting_id)
         if room is not None:
             room.note(seq)
+
+    def replaced(self, connection_ids: Collection[str]) -> None:
+        """座位被顶掉的（4505）。"""
+        for connection in list(self._sockets):
+            if connection.connection_id in connection_ids:
+                connection.close(CloseCode.REPLACED)
 
     # ── 结束与观察 ────────────────────────────────────────────────────────
 

@@ -1,0 +1,105 @@
+"""会议的门：地址、节点、快慢、设备数与用户连接合在一起算，然后才问他该不该进（A11）。"""
+
+from __future__ import annotations
+
+import asyncio
+
+from ...contracts import MeetingDesk, Seats
+from ...errors import MeetingPushError
+from ...model import RECORDER_ROLE, MeetingView, Principal
+from ...protocol.codes import CloseCode
+from ...protocol.limits import Limits
+from ...redis.meeting_bus import Space
+from ..admission import Admission
+from ..authenticator import Authenticator, close_code_for
+from ..handshake import Device, Handshake
+from ..patience import patiently
+from .connection import MeetingConnection
+from .statistics import MeetingCounters
+
+
+class Entrance:
+    """``admission``、``seats`` 就是用户连接的那两个：换一扇门进来不多得一份。"""
+
+    def __init__(
+        self,
+        authenticator: Authenticator,
+        desk: MeetingDesk,
+        admission: Admission,
+        seats: Seats | None,
+        limits: Limits,
+        counters: MeetingCounters,
+    ) -> None:
+        self._authenticator = authenticator
+        self._desk = desk
+        self._admission = admission
+        self._seats = seats
+        self._limits = limits
+        self._counters = counters
+
+    def enter(self, connection: MeetingConnection) -> bool:
+        """登记；节点或地址满了则 False（登记仍算数，直到 ``leave``）。"""
+        return self._admission.enter(connection.ip_address)
+
+    def leave(self, connection: MeetingConnection) -> None:
+        self._admission.leave(connection.ip_address)
+
+    async def authenticate(
+        self, connection: MeetingConnection, handshake: Handshake
+    ) -> Principal | None:
+        """等到轮到，再验证；不许则关闭并返回 None。"""
+        if not self._authenticator.admits(handshake) or not await self._admission.turn():
+            connection.close(CloseCode.RATE_LIMITED)
+            return None
+        try:
+            async with asyncio.timeout(self._limits.handshake_timeout_s):
+                return await self._authenticator.identify(handshake)
+        except MeetingPushError as error:
+            self._counters.auth_failures += 1
+            await self._admission.hesitate()
+            connection.close(close_code_for(error))
+            return None
+
+    async def permit(
+        self, connection: MeetingConnection, handshake: Handshake
+    ) -> MeetingView | None:
+        """座位与许可；不许则关闭并返回 None。"""
+        principal, meeting_id = connection.principal, connection.meeting_id
+        async with asyncio.timeout(self._limits.open_timeout_s):
+            if not await self._seated(connection, handshake):
+                connection.close(CloseCode.TOO_MANY_CONNECTIONS)
+                return None
+            try:
+                return await patiently(lambda: self._desk.admit(meeting_id, principal))
+            except MeetingPushError as error:
+                self._counters.auth_failures += 1
+                connection.close(close_code_for(error))
+                return None
+
+    async def _seated(self, connection: MeetingConnection, handshake: Handshake) -> bool:
+        """一场会议里的一台设备是它自己的座位：不顶掉同一台设备的用户连接。"""
+        if (seats := self._seats) is None:
+            return True
+        connection_id = connection.connection_id
+        device_id = Device.of(handshake, connection_id).device_id
+        connection.seated = True  # 先记下：途中断开也要让出
+        return await patiently(
+            lambda: seats.claim(
+                connection.principal.user_id,
+                connection_id,
+                f"{connection.meeting_id}/{device_id}",
+            )
+        )
+
+    def stand_up(self, connection: MeetingConnection) -> None:
+        """让出座位；没有也无害。"""
+        if connection.seated and self._seats is not None:
+            connection.seated = False
+            self._seats.release(connection.principal.user_id, connection.connection_id)
+
+
+def space_for(principal: Principal, view: MeetingView, max_connections: int) -> Space:
+    """每个参与者都有自己的一份，谁也占不完；召开者与识别器满了也进得来。"""
+    share = max(1, max_connections // max(1, len(view.participants)))
+    always = principal.user_id == view.meeting.organizer_id or principal.role == RECORDER_ROLE
+    return Space(max_connections, share, always)
