@@ -1,0 +1,129 @@
+"""E1：一个网关与 Redis 之间断了一阵，别的设备期间确认了的，守在那里的也都得到。
+
+不长，守着的连接没有被请走（久了的见 4007）；两种断法：掐断、半开。
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from meeting_push.client import PushClient, ReceivedMessage
+from tests.meeting.people import hold, live
+from tests.support.eventually import eventually
+from tests.support.people import Device, Person, api_of, delivery, device, register, send
+
+from .fleet import Fleet, Node, person
+
+MESSAGES = 20
+
+
+def cut(node: Node) -> None:
+    node.redis.refuse()
+
+
+def half_open(node: Node) -> None:
+    node.redis.swallow()
+
+
+WAYS = pytest.mark.parametrize("break_link", [cut, half_open])
+
+
+async def ack_next(desk: Device) -> str:
+    message_id = str((await desk.next_message())["message_id"])
+    await desk.ack(message_id)
+    return message_id
+
+
+async def all_delivered(fleet: Fleet, sender: Person, message_ids: list[str]) -> None:
+    async def delivered() -> bool:
+        seen = [await delivery(fleet.api.url, sender, i) for i in message_ids]
+        return all(each["delivered"] == 1 for each in seen)
+
+    await eventually(delivered, 15)
+
+
+@WAYS
+async def test_e1_what_was_acked_elsewhere_meanwhile_reaches_the_device(
+    fleet: Fleet, break_link: Callable[[Node], None]
+) -> None:
+    near, far = fleet.gateways
+    alice, bob = await register(fleet.api.url, "alice"), await register(fleet.api.url, "bob")
+    phones = device(near.server.ws_url(bob.user_id), bob)
+    desks = device(far.server.ws_url(bob.user_id), bob)
+    with fleet.mended():
+        async with phones as phone, desks as desk:
+            break_link(near)
+            sent = [await send(fleet.api.url, alice, [bob]) for _ in range(MESSAGES)]
+            assert sorted([await ack_next(desk) for _ in sent]) == sorted(sent)
+            await all_delivered(fleet, alice, sent)
+            near.redis.release()
+            got = [(await phone.next_message(20))["message_id"] for _ in sent]
+            assert sorted(got) == sorted(sent)
+            assert [frame["type"] for frame in phone.others] == []
+
+
+async def test_e1_the_sdk_misses_nothing(fleet: Fleet) -> None:
+    near, far = fleet.gateways
+    alice, carol = await register(fleet.api.url, "alice"), await register(fleet.api.url, "carol")
+    got: list[str] = []
+    client = PushClient(near.url, carol.token)
+
+    @client.on_message
+    def take(message: ReceivedMessage) -> None:
+        got.append(message.message_id)
+
+    with fleet.mended():
+        running = asyncio.create_task(client.run())
+        try:
+            await asyncio.wait_for(client.connected.wait(), 10)
+            async with device(far.server.ws_url(carol.user_id), carol) as desk:
+                cut(near)
+                sent = [await send(fleet.api.url, alice, [carol]) for _ in range(MESSAGES)]
+                for _ in sent:
+                    await ack_next(desk)
+                near.redis.release()
+                await eventually(lambda: sorted(got) == sorted(sent), 20)
+        finally:
+            await client.close()
+            await running
+
+
+async def test_e1_a_broadcast_acked_elsewhere_meanwhile_reaches_the_device(fleet: Fleet) -> None:
+    near, far = fleet.gateways
+    dave = await register(fleet.api.url, "dave")
+    root = person(900, "admin")
+    phones = device(near.server.ws_url(dave.user_id), dave)
+    desks = device(far.server.ws_url(dave.user_id), dave)
+    with fleet.mended():
+        async with phones as phone, desks as desk:
+            cut(near)
+            async with api_of(fleet.api.url, root) as api:
+                answer = await api.post("/messages/broadcast", json={"title": "t", "content": "c"})
+            message_id = answer.json()["message_id"]
+            assert await ack_next(desk) == message_id
+            await all_delivered(fleet, root, [message_id])
+            near.redis.release()
+            assert (await phone.next_message(20))["message_id"] == message_id
+
+
+async def test_e1_a_meeting_goes_on_from_its_own_position(fleet: Fleet) -> None:
+    """会议的位置是段号：一个节点与 Redis 断了，那里的人从记录里补，一段不少。"""
+    near, far = fleet.api, fleet.add("api", meeting_refresh_s=1)
+    alice, bob = await register(near.url, "alice"), await register(near.url, "bob")
+    meeting_id = await hold(near.server, alice, bob)
+    with fleet.mended():
+        async with (
+            live(near.server, alice, meeting_id) as speaking,
+            live(far.server, bob, meeting_id) as listening,
+        ):
+            far.redis.refuse()
+            for number in range(MESSAGES):
+                await speaking.say(str(number))
+            await speaking.segments(MESSAGES)
+            far.redis.release()
+            await speaking.say("last")
+            heard = await listening.segments(MESSAGES + 1)
+            assert [segment["seq"] for segment in heard] == list(range(1, MESSAGES + 2))
