@@ -202,7 +202,7 @@ class MessageExpiredError(MeetingPushError):
 
 
 class UnavailableError(MeetingPushError):
-    """依赖的部件暂时不可用；没有接受任何东西。
+    """依赖的部件暂时不可用；没有接受任何东西（``OutcomeUnknownError`` 除外）。
 
     ``cause`` 说它怎么了：``oom``、``readonly``、``disk_full``、``noperm``、``timeout``、
     ``unreachable`` …，一个词，对运维稳定。
@@ -244,6 +244,30 @@ class DatabaseUnavailableError(UnavailableError):
     """SQL 数据库断开或超时。"""
 
     code = "database_unavailable"
+
+
+class OutcomeUnknownError(DatabaseUnavailableError):
+    """提交发出去了，回答没有来：可能已存下，也可能没有。
+
+    我们自己的循环都幂等，照“暂时”重来；收下别人东西的门口，只有带着 Idempotency-Key 才能这样说
+    （``retry_safe``）：不带键再来一遍，可能存成两份。
+    """
+
+    code = "outcome_unknown"
+
+    def __init__(
+        self,
+        message: str = "the answer to the commit never came: it may or may not be stored",
+        *,
+        cause: str = "",
+        retry_safe: bool = True,
+    ) -> None:
+        super().__init__(message, cause=cause)
+        self.temporary = retry_safe
+
+    def without_key(self) -> OutcomeUnknownError:
+        """没有键的调用者听到的：原样再来不安全。"""
+        return OutcomeUnknownError(self.message, cause=self.cause, retry_safe=False)
 
 
 class BadFrameError(MeetingPushError):

@@ -67,6 +67,10 @@ class PostgresServer:
         """删掉 ``create_database`` 建的库，即使还有连接。"""
         self._client("dropdb", "--force", url.partition("?")[0].rpartition("/")[2])
 
+    def execute(self, statement: str) -> None:
+        """以超级用户执行一句，不在事务里（``ALTER SYSTEM`` …）。"""
+        self._client("psql", "-q", "-d", _SUPERUSER, "-c", statement)
+
     def _initialise(self) -> None:
         if self._user is not None:
             shutil.chown(self.directory, self._user)

@@ -35,7 +35,7 @@ from .token_source import TokenSource, obtain
 T = TypeVar("T")
 
 _PREFIX: Final = "/api/v1"
-#: 服务器说了“什么都没做，等等再来”。
+#: “等等再来”；也可能已经做了而没有回答（``outcome_unknown``），所以只有幂等的调用才重试。
 _BUSY: Final = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
 
 

@@ -23,6 +23,7 @@ from ..errors import (
     MeetingPushError,
     MessageExpiredError,
     NotFoundError,
+    OutcomeUnknownError,
     PayloadTooLargeError,
     RateLimitedError,
     UnavailableError,
@@ -82,6 +83,8 @@ async def on_expected(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, MeetingPushError)
     if status_of(error) == 500:
         return await _on_unexpected(request, error)
+    if isinstance(error, OutcomeUnknownError) and "idempotency-key" not in request.headers:
+        error = error.without_key()
     return error_response(error)
 
 
@@ -122,7 +125,7 @@ def _headers(error: MeetingPushError) -> dict[str, str]:
         return {"WWW-Authenticate": "Bearer"}
     if isinstance(error, RateLimitedError):
         return {"Retry-After": str(error.retry_after_s)}
-    if isinstance(error, UnavailableError):
+    if isinstance(error, UnavailableError) and error.temporary:
         return {"Retry-After": str(_UNAVAILABLE_RETRY_S)}
     return {}
 

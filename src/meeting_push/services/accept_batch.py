@@ -41,6 +41,7 @@ class AcceptBatch:
         被取消时结果不定（可能已提交），与单独的事务一样。
 
         :raises InvalidInputError: 有存不下的值；只影响这一次调用
+        :raises OutcomeUnknownError: 可能已提交
         :raises DatabaseUnavailableError: 没有提交
         """
         rows = sum(len(recipients) for _, recipients in outgoing)

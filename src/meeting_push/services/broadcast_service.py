@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 
 from ..clock import Clock, now_ms
+from ..errors import OutcomeUnknownError
 from ..model import Accepted, Draft, Message, Sender
 from ..storage.broadcasts import BroadcastRepository
 from ..storage.database import Connection, Database
@@ -50,6 +51,7 @@ class BroadcastService:
 
         :raises InvalidInputError: 草稿不合规；什么都没有保存
         :raises IdempotencyConflictError: 同一个键曾带来不同的内容
+        :raises OutcomeUnknownError: 可能已保存，见 ``MessageService``
         :raises DatabaseUnavailableError: 什么都没有保存
         """
         now = self._clock()
@@ -72,8 +74,11 @@ class BroadcastService:
 
         accepted = Accepted(message.message_id, 0, message.timestamp)
         if key is None:
-            async with self._database.transaction() as connection:
-                await write(connection)
+            try:
+                async with self._database.transaction() as connection:
+                    await write(connection)
+            except OutcomeUnknownError as error:
+                raise error.without_key() from error
             return accepted
         mine = _response(draft, accepted)
         earlier = await self._idempotent.once(

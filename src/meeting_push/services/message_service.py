@@ -18,6 +18,7 @@ from ..contracts import UserDirectory
 from ..errors import (
     MeetingPushError,
     NotFoundError,
+    OutcomeUnknownError,
     UnknownRecipientsError,
 )
 from ..model import Accepted, AppData, Draft, Message, MessageType, Principal, Sender
@@ -128,6 +129,7 @@ class MessageService:
 
         :raises InvalidInputError: 输入不合规（含收件人不存在）；什么都没有保存
         :raises QueueFullError: 队列已满；什么都没有保存
+        :raises OutcomeUnknownError: 可能已保存，发件箱会送；带着同一个幂等键再来才安全
         :raises DatabaseUnavailableError: 什么都没有保存
         """
         draft = Draft(recipient_ids=tuple(recipient_ids), title=title, content=content, **options)
@@ -271,7 +273,10 @@ class MessageService:
     ) -> list[Accepted] | None:
         """提交。幂等键已被占则什么都不写，返回当时的结果，见 ``IdempotentStore``。"""
         if key is None:
-            await self._accepts.insert(outgoing)
+            try:
+                await self._accepts.insert(outgoing)
+            except OutcomeUnknownError as error:
+                raise error.without_key() from error
             return None
 
         async def write(connection: Connection) -> None:

@@ -14,7 +14,7 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from ..errors import ConfigurationError
-from .failures import LeftBehind, converted_failures
+from .failures import LeftBehind, converted_failures, uncertain_commit
 from .migration import migrate, needs_migration
 from .postgres_url import asyncpg_url
 from .sqlite_writer import PRAGMAS, SqliteWriter, Statement
@@ -60,22 +60,24 @@ class Database:
 
         提交途中被取消时结果不定（可能已提交），所以写入都应当幂等。
 
+        :raises OutcomeUnknownError: 提交发出去了而没有回答：可能已提交
         :raises DatabaseUnavailableError: 连不上、超时、被锁；没有提交
         :raises InvalidInputError: 值不可存（NUL、孤立代理项、超范围）
         """
-        with converted_failures():
+        with uncertain_commit() as commit, converted_failures():
             async with self._turn(), self._engine.begin() as connection:
                 if self.is_sqlite:
                     # 一开始就取写锁：先读后写再升级会死锁，而 busy_timeout 对它无效。
                     await connection.exec_driver_sql("BEGIN IMMEDIATE")
                 yield connection
+                commit.sent = True
 
     async def write_sqlite(self, statements: Sequence[Statement]) -> list[int]:
         """SQLite 的热路：一个写事务，一次线程往返；返回各语句改了几行。错误同 ``transaction``。"""
         assert self._writer is not None, "SQLite only"
-        with converted_failures():
+        with uncertain_commit() as commit, converted_failures():
             async with self._turn():
-                return await self._writer.write(statements)
+                return await self._writer.write(statements, commit)
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[AsyncConnection]:

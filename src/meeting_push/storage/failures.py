@@ -12,7 +12,12 @@ from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from ..errors import DatabaseUnavailableError, InvalidInputError, MeetingPushError
+from ..errors import (
+    DatabaseUnavailableError,
+    InvalidInputError,
+    MeetingPushError,
+    OutcomeUnknownError,
+)
 
 #: SQLite 主结果码 → 原因。
 _SQLITE: Final = {
@@ -77,6 +82,41 @@ def converted_failures() -> Iterator[None]:
         if converted is None:
             raise
         raise converted from error
+
+
+class Commit:
+    """``sent``：COMMIT 发出去了；此后的失败，不一定是没有存下。"""
+
+    sent = False
+
+
+@contextmanager
+def uncertain_commit() -> Iterator[Commit]:
+    """套在 ``converted_failures`` 外面：COMMIT 之后的失败，除非数据库明说没有，都是不定。"""
+    commit = Commit()
+    try:
+        yield commit
+    except DatabaseUnavailableError as error:
+        if commit.sent and not _surely_refused(error.__cause__):
+            raise OutcomeUnknownError(cause=error.cause) from error
+        raise
+
+
+#: 对 COMMIT 的这些回答就是“没有提交”；57（关机、取消）等到回答时可能已经提交了。
+_REFUSED_CLASSES: Final = frozenset({"22", "23", "25", "40", "42", "53", "54"})
+_UNKNOWN_STATE: Final = "40003"
+#: SQLite 的 BUSY、READONLY、FULL；别的（IOERR …）可能已经写进 WAL。
+_REFUSED_CODES: Final = frozenset({5, 8, 13})
+
+
+def _surely_refused(error: BaseException | None) -> bool:
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return False
+    cause = getattr(error, "orig", None) or error
+    sqlstate = getattr(cause, "sqlstate", None) or ""
+    if sqlstate:
+        return sqlstate[:2] in _REFUSED_CLASSES and sqlstate != _UNKNOWN_STATE
+    return (getattr(cause, "sqlite_errorcode", 0) & 0xFF) in _REFUSED_CODES
 
 
 class LeftBehind:

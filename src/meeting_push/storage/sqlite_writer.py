@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..repeated_warning import RepeatedWarning
+from .failures import Commit
 
 #: 一条语句与它的参数。
 Statement = tuple[str, tuple[Any, ...]]
@@ -45,17 +46,21 @@ class SqliteWriter:
         self._checkpointing: Future[None] | None = None
         self._checkpoint_failed = RepeatedWarning("sqlite_checkpoint_failed")
 
-    async def write(self, statements: Sequence[Statement]) -> list[int]:
+    async def write(
+        self, statements: Sequence[Statement], commit: Commit | None = None
+    ) -> list[int]:
         """一个事务里依次执行，返回各改了几行；抛出即什么都没有写。
 
-        等待中被取消时结果不定（可能已提交）。
+        等待中被取消时结果不定（可能已提交）；``commit`` 记下走到了提交没有。
 
         :raises sqlite3.Error: 原样；``UnicodeEncodeError``、``OverflowError`` 同
         """
         if self._threads is None:
             self._threads = (_thread("sqlite-writer"), _thread("sqlite-checkpoint"))
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads[0], self._write, statements)
+        return await loop.run_in_executor(
+            self._threads[0], self._write, statements, commit or Commit()
+        )
 
     async def close(self) -> None:
         """做完手里的，关闭；此后的使用重新打开。"""
@@ -68,7 +73,7 @@ class SqliteWriter:
 
     # ── 写的线程 ─────────────────────────────────────────────────────────────
 
-    def _write(self, statements: Sequence[Statement]) -> list[int]:
+    def _write(self, statements: Sequence[Statement], commit: Commit) -> list[int]:
         if self._connection is None:
             self._connection = self._connect()
             self._connection.execute(f"PRAGMA cache_size=-{CACHE_KB}")
@@ -76,6 +81,7 @@ class SqliteWriter:
         try:
             connection.execute("BEGIN IMMEDIATE")
             changed = [connection.execute(*statement).rowcount for statement in statements]
+            commit.sent = True
             connection.execute("COMMIT")
         except BaseException:
             self._disconnect()  # 没有提交的随之回滚；连接坏没坏都不必知道

@@ -12,7 +12,7 @@ from loguru import logger
 from msgspec import Struct
 
 from ...contracts import MeetingDesk
-from ...errors import InvalidInputError, MeetingPushError
+from ...errors import InvalidInputError, MeetingPushError, OutcomeUnknownError
 from ...model import Segment, Utterance
 from ...protocol.commands import RequestIdValue
 from ...protocol.frames import encode
@@ -101,6 +101,8 @@ class Scribes:
         if not isinstance(error, MeetingPushError):
             logger.bind(meeting_id=meeting_id).opt(exception=error).error("meeting_scribe_broken")
             error = MeetingPushError("something went wrong on our side")
+        if isinstance(error, OutcomeUnknownError):
+            error = error.without_key()  # 一段没有键：原样再来会存两份
         self._counters.drops[f"not_stored_{error.code}"] += len(batch)
         for note in batch:
             note.author.not_stored(error, note.request_id)
