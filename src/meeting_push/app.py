@@ -173,6 +173,7 @@ class MeetingPush:
             stack.push_async_callback(self.presence.close)
         stack.push_async_callback(self.reports.withdraw)
         stack.push_async_callback(supervisor.stop)
+        self._observation.start(supervisor, stack)
         supervisor.start("node-report", self.reports.run)
         supervisor.start("presence-reap", self.presence.reaper.run)
         if role.serves_api or role.holds_sockets:

@@ -149,6 +149,9 @@ class Settings(BaseSettings):
     canary_interval_s: PositiveSeconds = 3  # 隔多久经 Redis 发给自己一条
     canary_deaf_s: PositiveSeconds = 8  # 发出这么久没听到就是聋了；两者之和加一个间隔 ≤ 15
 
+    # 只有这个节点够不到 Redis
+    cut_off_s: PositiveSeconds = 10  # 这么久而别的网关都好，就以 4007 把客户端交给它们
+
     # 消息
     message_ttl_s: Annotated[int, Field(ge=1)] = 7 * 86400
     max_content_bytes: Annotated[int, Field(ge=1)] = 64 * 1024

@@ -15,9 +15,11 @@ from .isolation import Backoff, is_temporary
 from .repeated_warning import RepeatedWarning
 
 FIRST_BACKOFF_S = 0.1
-MAX_BACKOFF_S = 10.0
+MAX_BACKOFF_S = 4.0
 #: 活过这么久才算恢复，退避从头计。
 STABLE_AFTER_S = 30.0
+#: 重启之后活过这么久，健康检查就不再说它；加上退避，好了 10 秒之内就绪。
+SETTLED_AFTER_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ class SupervisedLoop:
         backoff = FIRST_BACKOFF_S
         while True:
             started = loop.time()
-            settle = loop.call_later(STABLE_AFTER_S, self._settled)
+            settle = loop.call_later(SETTLED_AFTER_S, self._settled)
             try:
                 await self._body()
                 return

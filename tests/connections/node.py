@@ -41,7 +41,7 @@ class Node:
 
     async def failing(self) -> set[str]:
         """不就绪的部分。"""
-        self.push.health._cached = None
+        await self.push.health.check_now()
         return set((await self.push.health.report()).failing)
 
 

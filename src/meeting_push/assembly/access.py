@@ -8,6 +8,7 @@ from ..services.access_tokens import AccessTokens
 from ..services.auth_service import AuthService
 from ..services.credentials import Credentials
 from ..services.foreign_verifier import ForeignVerifier
+from ..services.keyring import Keyring
 from ..services.revocations import Revocations, Revoke
 from ..services.secret_file import signing_secret
 from ..services.send_quota import SendQuota
@@ -32,6 +33,8 @@ class Access:
         self.auth = AuthService(
             settings, record.database, tokens, revocations=self.revocations, redis=bus.redis
         )
+        #: 应用自己验证令牌的，没有指纹可比。
+        self.keyring = Keyring() if verifier is not None else tokens.keyring
         self.tickets = WsTickets(bus.redis, settings.ws_ticket_ttl_s)
         trusted = (
             tokens if verifier is None else ForeignVerifier(verifier, settings.handshake_timeout_s)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Final
 
 from ..protocol.codes import CloseCode
 from ..redis.subscriber import Subscriber
@@ -12,6 +13,9 @@ from ..services.redis_service import RedisService
 from ..settings import Settings
 from ..websocket.departure import window_s
 from ..websocket.manager import ConnectionManager
+
+#: 聋了，重新订阅也没用。
+DEAF: Final = "deaf"
 
 
 class NodeHearing:
@@ -32,6 +36,8 @@ class NodeHearing:
         self._window_s = settings.drain_window_s
         self._lost = asyncio.Event()
         self._leaving = False
+        #: 此刻不能接待的原因。
+        self._reasons: set[str] = set()
         self.canary = Canary(
             redis,
             manager.node,
@@ -41,8 +47,8 @@ class NodeHearing:
                 connected=lambda: subscriber.connected,
                 resubscribe=subscriber.reset,
                 reread=reread,
-                give_up=self._give_up,
-                recover=self._recover,
+                give_up=lambda: self.give_up(DEAF),
+                recover=lambda: self.recover(DEAF),
             ),
         )
 
@@ -50,12 +56,18 @@ class NodeHearing:
         """关机开始：门由关机的人把着，这里不再开关。"""
         self._leaving = True
 
-    def _give_up(self) -> None:
+    def give_up(self, why: str) -> None:
+        """以 4007 请走客户端，不再接受；``why`` 好了要 ``recover``。"""
+        self._reasons.add(why)
         if not self._leaving:
             self._manager.refuse(CloseCode.NODE_UNHEALTHY)
             self._lost.set()
 
-    def _recover(self) -> None:
+    def recover(self, why: str) -> None:
+        """``why`` 好了；没有别的原因就重新接受。"""
+        self._reasons.discard(why)
+        if self._reasons:
+            return
         self._lost.clear()
         if not self._leaving:
             self._manager.refuse(None)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+from typing import Final
+
 from ..monitoring.health import Health
 from ..monitoring.metrics import Metrics
 from ..monitoring.node_reports import NodeReports
 from ..monitoring.report import Reporter
 from ..node_identity import NodeIdentity
-from ..settings import Settings
+from ..settings import Role, Settings
 from ..supervision import Supervisor
 from ..version import __version__
 from .bus import Bus
 from .edge import Edge
+from .fleet import Fleet
 from .meetings import Meetings
 from .message_path import MessagePath
 from .outcome_path import OutcomePath
@@ -33,6 +37,16 @@ from .samples import (
     worker_samples,
 )
 
+#: 写得进、听得见 Redis 的几项。
+_HEARING: Final = ("redis", "subscriber", "canary")
+#: 每个进程都跑、谁做都一样的：在只做一件事的角色里，它死了不耽误那件事。
+_ANYBODYS_LOOPS: Final = frozenset(
+    {
+        *("outbox-sweep", "outbox-fast", "outbox-mark", "broadcast-relay"),
+        *("reconciler", "node-report", "presence-reap"),
+    }
+)
+
 
 class Observation:
     """只看本角色在做的事：没有连接的进程不报连接。"""
@@ -40,10 +54,15 @@ class Observation:
     def __init__(
         self, settings: Settings, node: NodeIdentity, rooms: Rooms, supervisor: Supervisor
     ) -> None:
-        bus = rooms.bus
-        self.health = Health(supervisor.states)
-        self.health.add("redis", bus.redis.ping)
-        self.health.add("database", rooms.record.database.ping)
+        bus, role = rooms.bus, settings.role
+        self.health = Health(
+            supervisor.states, lambda loop: role is Role.ALL or loop not in _ANYBODYS_LOOPS
+        )
+        self.fleet = Fleet(settings, node, rooms, lambda: self.health.hears(*_HEARING))
+        self.health.add("redis", self.fleet.probe.check, essential=role is not Role.API)
+        self.health.add("database", self.fleet.membership.beat, essential=role.serves_api)
+        self.health.add("fleet", self.fleet.membership.check)
+        self.health.add("agreement", self.fleet.membership.check_others, essential=False)
         self.health.add("items", bus.asides.check)
         self.metrics = Metrics()
         self.metrics.add(process_samples)
@@ -58,7 +77,7 @@ class Observation:
             self._watch_edge(bus, rooms.edge)
             self.metrics.add(lambda: retry_samples(rooms.outcomes.retries))
         if settings.role.serves_api:
-            self._watch_meetings(rooms.meetings)
+            self._watch_meetings(rooms.meetings, essential=role is Role.ALL)
             self.metrics.add(lambda: quota_samples(rooms.access.quota))
         if settings.role.delivers:
             self._watch_workers(rooms.messages, rooms.outcomes)
@@ -77,8 +96,12 @@ class Observation:
         metrics.add_latency("push", "accepted to pushed", push.histogram)
         metrics.add_latency("ack", "pushed to acknowledged", ack.histogram)
 
-    def _watch_meetings(self, meetings: Meetings) -> None:
-        self.health.add("meetings", meetings.check)
+    def start(self, supervisor: Supervisor, stack: contextlib.AsyncExitStack) -> None:
+        self.fleet.start(supervisor, stack)
+        supervisor.start("health", self.health.run)
+
+    def _watch_meetings(self, meetings: Meetings, *, essential: bool) -> None:
+        self.health.add("meetings", meetings.check, essential=essential)
         self.metrics.add(lambda: meeting_samples(meetings.hub.statistics()))
 
     def _watch_workers(self, messages: MessagePath, outcomes: OutcomePath) -> None:

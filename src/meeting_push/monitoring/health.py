@@ -1,77 +1,131 @@
-"""就绪：真的能送达才算（LESSONS 20：别人“200 却什么都没送”）。"""
+"""就绪：本角色自己做的事做得成才算（LESSONS 20、25）；别的坏了写在 ``degraded`` 里。
+
+检查在旁边的循环里一秒做一遍，``/readyz`` 只读结果：探针再密、依赖再慢，它都立刻回答，也不会
+自己变成负载。
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from ..errors import MeetingPushError
 from ..supervision import LoopState
 
-#: 检查一次的结果在这么久之内共用，探针再密也不会变成负载。
-CACHE_S: Final = 0.5
+#: 多久检查一遍；一项至多等多久。坏了到不就绪最多 1 + 2 + 1 + 2 秒，契约是 10 秒。
+EVERY_S: Final = 1.0
 CHECK_TIMEOUT_S: Final = 2.0
+#: 没有循环在检查时（内嵌的应用还没启动它），结果在这么久之内共用。
+CACHE_S: Final = 0.5
 
-#: 正常返回即好；抛出 MeetingPushError 即坏，消息就是原因。
+#: 正常返回即好；抛出 MeetingPushError 即坏，``cause`` 与消息就是原因。
 Check = Callable[[], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
 class HealthReport:
-    """``failing``：部件 → 原因；空即就绪。"""
+    """``failing``：本角色做不成的部件 → 原因，空即就绪；``degraded``：别的。"""
 
     failing: dict[str, str]
+    degraded: dict[str, str] = field(default_factory=dict)
 
     @property
     def ready(self) -> bool:
         return not self.failing
 
     def as_dict(self) -> dict[str, object]:
-        return {"ready": self.ready, "failing": self.failing}
+        return {"ready": self.ready, "failing": self.failing, "degraded": self.degraded}
+
+
+class _Part:
+    """一项检查与它最近的结果。"""
+
+    def __init__(self, check: Check, essential: bool) -> None:
+        self.essential = essential
+        self.reason: str | None = "starting: not checked yet"
+        self._check = check
+        self._timeouts = 0
+
+    async def run(self) -> None:
+        try:
+            async with asyncio.timeout(CHECK_TIMEOUT_S):
+                await self._check()
+        except MeetingPushError as error:
+            self.reason, self._timeouts = f"{error.cause}: {error.message}", 0
+        except TimeoutError:
+            # 一次没答上来可能只是忙：接连两次才算坏，否则忙的时候就绪检查自己成了故障
+            self._timeouts += 1
+            if self._timeouts > 1 or self.reason:
+                self.reason = "timeout: no answer in time"
+        else:
+            self.reason, self._timeouts = None, 0
 
 
 class Health:
-    """一组检查加上受监督循环的状态；``draining`` 之后永远不就绪。"""
+    """一组检查加上受监督循环的状态；``drain`` 之后永远不就绪。
 
-    def __init__(self, loops: Callable[[], list[LoopState]]) -> None:
+    ``essential``：这个循环死了，本角色的事就做不成；否则只算 ``degraded``。
+    """
+
+    def __init__(
+        self,
+        loops: Callable[[], list[LoopState]],
+        essential: Callable[[str], bool] = lambda _: True,
+    ) -> None:
         self._loops = loops
-        self._checks: dict[str, Check] = {}
+        self._essential_loop = essential
+        self._parts: dict[str, _Part] = {}
         self._draining = False
-        self._cached: tuple[float, HealthReport] | None = None
+        self._watched = False
+        self._checked_at = float("-inf")
+        self._checking: asyncio.Task[None] | None = None
 
-    def add(self, name: str, check: Check) -> None:
-        self._checks[name] = check
+    def add(self, name: str, check: Check, *, essential: bool = True) -> None:
+        self._parts[name] = _Part(check, essential)
 
     def drain(self) -> None:
         """从此不就绪，好让负载均衡先移走我们。"""
         self._draining = True
 
+    async def run(self) -> None:
+        """监督者运行的循环体；永不返回。"""
+        while True:
+            await self.check_now()
+            self._watched = True
+            await asyncio.sleep(EVERY_S)
+
     async def report(self) -> HealthReport:
         if self._draining:
             return HealthReport({"process": "draining"})
         now = asyncio.get_running_loop().time()
-        if self._cached is None or now - self._cached[0] > CACHE_S:
-            self._cached = (now, await self._run())
-        return self._cached[1]
+        if not self._watched and now - self._checked_at > CACHE_S:
+            await self.check_now()
+        return self.latest()
 
-    async def _run(self) -> HealthReport:
-        names = list(self._checks)
-        reasons = await asyncio.gather(*(_reason(self._checks[name]) for name in names))
-        failing = {name: why for name, why in zip(names, reasons, strict=True) if why}
+    async def check_now(self) -> None:
+        """检查一遍；正在检查就等它。"""
+        if self._checking is None or self._checking.done():
+            self._checking = asyncio.create_task(self._check(), name="health-check")
+        await asyncio.shield(self._checking)
+
+    async def _check(self) -> None:
+        await asyncio.gather(*(part.run() for part in self._parts.values()))
+        self._checked_at = asyncio.get_running_loop().time()
+
+    def latest(self) -> HealthReport:
+        """最近一遍的结果，加上各循环此刻的状态。"""
+        report = HealthReport({})
+        for name, part in self._parts.items():
+            if part.reason:
+                (report.failing if part.essential else report.degraded)[name] = part.reason
         for loop in self._loops():
             if loop.failing or not loop.running:
-                failing[f"loop:{loop.name}"] = "not running" if not loop.running else "restarting"
-        return HealthReport(failing)
+                where = report.failing if self._essential_loop(loop.name) else report.degraded
+                where[f"loop:{loop.name}"] = "restarting" if loop.running else "not running"
+        return report
 
-
-async def _reason(check: Check) -> str | None:
-    try:
-        async with asyncio.timeout(CHECK_TIMEOUT_S):
-            await check()
-    except MeetingPushError as error:
-        return error.message
-    except TimeoutError:
-        return "no answer in time"
-    return None
+    def hears(self, *names: str) -> bool:
+        """这几项最近都好。"""
+        return all(part.reason is None for name, part in self._parts.items() if name in names)

@@ -45,6 +45,13 @@ class Keys:
     def node_reports(self) -> str:
         return f"{self.prefix}node_reports"
 
+    def probe(self, node_id: str) -> str:
+        """就绪检查自己写的，见 ``probe.lua``。"""
+        return f"{self.prefix}probe:{{{node_id}}}"
+
+    def probe_queue(self, node_id: str) -> str:
+        return f"{self.prefix}probe_queue:{{{node_id}}}"
+
     # 每个用户的投递状态
     def mailbox(self, user_id: int) -> str:
         return f"{self.prefix}offline_messages:{{{user_id}}}"

@@ -18,6 +18,9 @@ MAX_BACKOFF_S: Final = 3.0
 #: 第一条命令就被赶走。
 STABLE_S: Final = 10.0
 
+#: 我们自己要重连的，不是谁的错：立即。
+OURS: Final = "reset"
+
 # 一个进程有十来条连接，一断都断：合起来说，带着次数。
 _lost: Final = RepeatedWarning("redis_connection_lost")
 _back: Final = RepeatedWarning("redis_reconnected", level="INFO")
@@ -66,7 +69,7 @@ class Reconnector:
 
     async def _reopen(self) -> None:
         loop = asyncio.get_running_loop()
-        if loop.time() - self._opened_at >= STABLE_S:
+        if self.cause == OURS or loop.time() - self._opened_at >= STABLE_S:
             self._backoff = FIRST_BACKOFF_S
         else:
             await self._pause()

@@ -13,7 +13,7 @@ from .dial import credentials_refused, dial, greeting
 from .feed import SUBSCRIBE, UNSUBSCRIBE, Feed
 from .keys import Keys
 from .link import Link
-from .reconnect import Reconnector
+from .reconnect import OURS, Reconnector
 
 #: 重新订阅时一条命令里的频道数；每块等确认，Redis 不会被一条巨大的命令占住。
 RESTORE_CHUNK: Final = 1_000
@@ -81,7 +81,7 @@ class Subscriber:
         立即返回；之后同一次断线，订完时调用 ``on_resubscribed``。正在重连时无事可做。
         """
         if self._feed is not None:
-            self._feed.abort("reset")
+            self._feed.abort(OURS)
 
     async def close(self) -> None:
         """关闭；还在等确认的订阅得到 ``RedisUnavailableError``。可重复调用。"""

@@ -21,6 +21,7 @@ from ..errors import (
 from ..model import MAX_USER_ID, USER_ROLE, Principal
 from ..settings import Settings
 from .jwt_keys import TokenKeys
+from .keyring import Keyring
 
 MAX_TOKEN_CHARS: Final = 8 * 1024
 _MAX_TEXT: Final = 256
@@ -61,6 +62,11 @@ class AccessTokens:
     @property
     def can_issue(self) -> bool:
         return self._keys.signing is not None
+
+    @property
+    def keyring(self) -> Keyring:
+        """指纹：签发用的与认得的；认不认得还看受众与签发者。"""
+        return self._keys.keyring(f"{self._settings.audience}|{self._settings.jwt_issuer}")
 
     def issue(
         self, user_id: int, role: str, name: str, ttl_s: int, session_id: str | None = None

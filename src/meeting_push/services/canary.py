@@ -75,6 +75,8 @@ class Canary:
         #: 放出而没回来的：号 → 何时放出（事件循环的秒）。
         self._out: dict[int, float] = {}
         self._number = 0
+        #: 回来过一只：在此之前不算听得见。
+        self._first = asyncio.Event()
         self._hearing = Hearing.GOOD
         self._deaf_since = 0.0
         self._heard = self._missed = self._resets = 0
@@ -94,12 +96,14 @@ class Canary:
                 self._listen()  # 否则是我们自己停顿过：它也许在套接字里还没读
 
     async def check(self) -> None:
-        """健康检查。
+        """健康检查；第一只还没回来就等它。
 
         :raises UnavailableError: 聋了
         """
         if self._hearing is not Hearing.GOOD:
-            raise UnavailableError(f"the node hears nothing from Redis ({self._hearing.value})")
+            why = f"the node hears nothing from Redis ({self._hearing.value})"
+            raise UnavailableError(why, cause="deaf")
+        await self._first.wait()
 
     async def _send(self) -> None:
         self._number += 1
@@ -122,6 +126,7 @@ class Canary:
         if sent_at is None:
             return True  # 重新订阅之前放出的，或不是我们的
         self._heard += 1
+        self._first.set()
         self._last_ms = (_now() - sent_at) * 1000
         if self._hearing is not Hearing.GOOD:
             self._recovered()

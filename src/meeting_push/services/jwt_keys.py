@@ -19,6 +19,7 @@ from loguru import logger
 from ..errors import ConfigurationError, InvalidTokenError
 from ..settings import Settings
 from .jwks import Jwks
+from .keyring import Keyring, fingerprint
 from .secret_file import MIN_SECRET_BYTES
 
 
@@ -45,6 +46,11 @@ class TokenKeys:
         self._fixed = {
             name: tuple(_secret_key(name, each) for each in secrets) for name in symmetric
         }
+        #: 每把认得的钥匙 → 它的材料；签发用的（没有则第一把认得的）在最前。
+        self._material = [f"{name}|{each}" for name in symmetric for each in secrets]
+        self._material += [
+            f"{name}|{settings.jwt_jwks_url or settings.jwt_public_key}" for name in public
+        ]
         self._jwks: Jwks | None = None
         if settings.jwt_jwks_url is not None:
             self._jwks = Jwks(settings.jwt_jwks_url, public)
@@ -52,6 +58,11 @@ class TokenKeys:
             self._fixed |= {name: (_public_key(name, settings.jwt_public_key),) for name in public}
         #: 我们自己签发时用的；没有 HS* 算法时为 None。
         self.signing: Final = self._fixed[symmetric[0]][0] if symmetric else None
+
+    def keyring(self, scope: str) -> Keyring:
+        """这些钥匙的指纹；``scope`` 是令牌还须相符的（受众、签发者）。"""
+        accepts = [fingerprint(f"{scope}|{each}".encode()) for each in self._material]
+        return Keyring(accepts[0], frozenset(accepts))
 
     async def find(self, token: str) -> tuple[PyJWK, ...]:
         """该用哪一把验证 ``token``，几把则依次试（HMAC 约 2 µs，不值得为它在头部写 kid）。

@@ -238,5 +238,21 @@ delivery_generation = Table(
     Column("cursor", _message_id),  # 重新投递做到哪条消息；NULL = 没有在做
     Column("holder", String(26), nullable=False),
     Column("lease_until", BigInteger, nullable=False),
+    Column("database_id", String(26)),  # 这个数据库是谁；Redis 里也记着
     PrimaryKeyConstraint("id"),
+)
+
+# 谁在服务：每个进程每秒写一次自己的一行（就绪检查的那一次写），时刻是数据库的钟。
+nodes = Table(
+    "nodes",
+    metadata,
+    Column("node_id", String(64), nullable=False),
+    Column("role", String(16), nullable=False),
+    Column("version", String(32), nullable=False),
+    Column("hears", Boolean, nullable=False),  # 写得进 Redis，也听得见
+    Column("joined", Boolean, nullable=False),  # 与先来的相合过
+    Column("signs", String(64), nullable=False),  # 签名钥匙的指纹；不签则空
+    Column("started_at", BigInteger, nullable=False),
+    Column("beat_at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("node_id"),
 )
