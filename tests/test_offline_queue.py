@@ -430,11 +430,26 @@ async def test_a_record_that_is_down_drops_nothing(post: Post) -> None:
     await post.deliver(lost, kept)
     await post.lose_body(lost)
     post.record.down = True
-    assert await post.seqs() == [2]
+    view = await post.queue.open(USER)
+    assert [entry.seq for entry in view.entries] == [2]
     assert await post.queue.get_offline_message_count(USER) == 2
     post.record.down = False
     post.record.known[lost.message_id] = frames.encode_tail(lost)
     assert await post.seqs() == [1, 2]
+
+
+async def test_what_can_not_be_known_now_is_a_resync_not_silence(post: Post) -> None:
+    """E1：正文没了，记录也问不到：也许还会来，所以不是 ``gap``，但也不能不说。"""
+    pushed, lost = make_message(), make_message()
+    await post.deliver(pushed, lost)
+    epoch = (await post.queue.open(USER)).epoch
+    await post.lose_body(pushed)
+    await post.lose_body(lost)
+    post.record.down = True
+    view = await post.queue.open(USER, ResumePoint(epoch, 1, proven=True))
+    assert (view.resync_reason, view.expired) == ("too_far_behind", ())
+    already = await post.queue.open(USER, ResumePoint(epoch, 2, proven=True))
+    assert already.resync_reason is None
 
 
 async def test_the_record_is_not_asked_while_nothing_is_missing(post: Post) -> None:

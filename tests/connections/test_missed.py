@@ -128,6 +128,28 @@ async def test_dlv_5_what_the_log_no_longer_holds_is_told_once(
         assert both.told() == ["resync"]
 
 
+async def test_dlv_5_what_expired_meanwhile_is_told(
+    tmp_path: Path, redis_server: RedisServer, key_prefix: str
+) -> None:
+    """E1：期间过期的不会来了，以 ``gap`` 说出来；其余的照到。"""
+    async with two(tmp_path, redis_server, key_prefix) as both:
+        await both.cut()
+        push = both.far.push
+        gone = await push.messages.send_message(Sender(1, "a"), BOB, "t", "c", expires_in_s=1)
+        assert (await both.desk.next_message())["message_id"] == gone.message_id
+        body = push.redis.keys.message_body(gone.message_id)
+
+        async def expired() -> bool:
+            return not await push.redis.lean.execute("EXISTS", body)
+
+        await eventually(expired)
+        kept = (await both.far.send(BOB)).message_id
+        both.link.release()
+        assert await both.received(1) == [kept]
+        gaps = [(f["type"], f["from_seq"], f["to_seq"], f["reason"]) for f in both.phone.others]
+        assert gaps == [("gap", 1, 1, "expired")]
+
+
 async def test_dlv_5_a_broadcast_acked_on_another_device_meanwhile_still_comes(
     tmp_path: Path, redis_server: RedisServer, key_prefix: str
 ) -> None:

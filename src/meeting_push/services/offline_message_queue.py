@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
@@ -17,7 +17,14 @@ from ..errors import UnavailableError
 from ..model import Evicted, MailboxEntry, MailboxView, Message, ResumePoint
 from ..protocol.frames import NewMessageTail, encode_tail, new_message
 from ..redis.bodies import Bodies, Body
-from ..redis.mailboxes import Delivered, Delivery, Mailboxes, MailboxLimits, OpenedMailbox
+from ..redis.mailboxes import (
+    Delivered,
+    Delivery,
+    Mailboxes,
+    MailboxLimits,
+    OpenedMailbox,
+    ResyncReason,
+)
 from ..settings import Settings
 from .redis_service import RedisService
 
@@ -132,7 +139,7 @@ class OfflineMessageQueue:
         # 日志与信箱之并：last_seq 之前的若还在信箱，说明它的确认丢了，再推一次让它再确认
         seqs = dict(opened.log)
         seqs.update(opened.mailbox)
-        entries, gone = await self._entries(user_id, seqs, dict(opened.mailbox))
+        entries, gone, unknown = await self._entries(user_id, seqs, dict(opened.mailbox))
         # 续传的设备从日志得到被挤出信箱的，所以那不是它的洞；它应用过的也不是
         applied = resume.last_seq if opened.resumed and resume is not None else 0
         return MailboxView(
@@ -140,7 +147,7 @@ class OfflineMessageQueue:
             seq=opened.seq,
             entries=tuple(entries),
             resumed=opened.resumed,
-            resync_reason=opened.resync_reason,
+            resync_reason=opened.resync_reason or _unknown_reason(unknown, applied),
             evicted=None if opened.resumed else self._evicted(opened),
             expired=tuple(sorted({*opened.expired, *(seq for seq in gone if seq > applied)})),
         )
@@ -170,8 +177,8 @@ class OfflineMessageQueue:
 
     async def _entries(
         self, user_id: int, seqs: dict[str, int], mailbox: dict[str, int]
-    ) -> tuple[list[MailboxEntry], list[int]]:
-        """补上优先级并排序，以及正文救不回来的 seq；其中在 ``mailbox`` 里的移出，留下墓碑。"""
+    ) -> tuple[list[MailboxEntry], list[int], list[int]]:
+        """排好序的；正文救不回来的 seq（在 ``mailbox`` 里的移出，留下墓碑）；还不知道的。"""
         ids = list(seqs)
         known = dict(zip(ids, await self._bodies.priorities(ids), strict=True)) if ids else {}
         missing = [message_id for message_id in ids if known[message_id] is None]
@@ -182,7 +189,8 @@ class OfflineMessageQueue:
             if priority is not None
         ]
         entries.sort(key=lambda entry: (-entry.priority, entry.seq))
-        return entries, [seqs[message_id] for message_id in gone]
+        unknown = {i for i, priority in known.items() if priority is None} - set(gone)
+        return entries, [seqs[i] for i in gone], [seqs[i] for i in unknown]
 
     async def _recover(
         self,
@@ -259,6 +267,11 @@ class OfflineMessageQueue:
     async def get_offline_message_count(self, user_id: int) -> int:
         """信箱里的条数，含正文已过期、尚未清理的。"""
         return await self._mailboxes.count(user_id)
+
+
+def _unknown_reason(unknown: Iterable[int], applied: int) -> ResyncReason | None:
+    """记录此刻问不到，不知道是过期了还是还会来：不是 ``gap``，也不能不说（DLV-5）。"""
+    return "too_far_behind" if any(seq > applied for seq in unknown) else None
 
 
 def _decode(tail: bytes) -> StoredTail:
