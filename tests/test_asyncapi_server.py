@@ -151,7 +151,9 @@ async def requests(phone: Listener, message_id: str, alice: Person, bob: Person)
 
 async def live_messages(server: ServerProcess, phone: Listener, alice: Person, bob: Person) -> None:
     """经系统接受的一条，与别的进程直接发布的一条。"""
-    await send(server.base_url, alice, [bob], content="字\u2028\U0001f600", message_type="system")
+    await send(
+        server.base_url, alice, [bob], content="字\u2028\U0001f600", message_type="notification"
+    )
     await phone.until("new_message")
     envelope = {"type": "new_message", "message_id": "x", "title": "t", "content": "c"}
     async with redis_of(server) as redis:

@@ -84,11 +84,6 @@ async def test_disabled_users_are_no_recipients(users: UserRepository, database:
     assert await users.existing_ids([created.id]) == set()
 
 
-async def test_names_of_the_known_ids(users: UserRepository) -> None:
-    created = await users.create("alice", "hash", "user", 5)
-    assert await users.names([created.id, 999]) == {created.id: "alice"}
-
-
 async def test_the_password_hash_is_not_in_the_repr(users: UserRepository) -> None:
     assert "s3cret-hash" not in repr(await users.create("alice", "s3cret-hash", "user", 5))
 

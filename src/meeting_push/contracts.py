@@ -309,10 +309,6 @@ class MeetingDesk(Protocol):
         """各会议的记录走到了哪里；不存在的略去。"""
         ...
 
-
-class UserNames(Protocol):
-    """用户的名字。默认由 ``UserRepository`` 实现；内嵌的应用可以不给。"""
-
-    async def names(self, ids: Sequence[int]) -> dict[int, str]:
-        """id → 名字；不认识的略去。"""
+    async def member_ids(self, meeting_id: str) -> set[int]:
+        """此刻的参与者。"""
         ...

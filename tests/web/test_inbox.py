@@ -83,6 +83,22 @@ async def test_a_token_in_the_fragment_signs_in_and_disappears_from_the_address(
     assert await page.evaluate("location.href") == f"{server.base_url}/inbox"
 
 
+@pytest.mark.parametrize("agreed", [False, True])
+async def test_a17_a_link_does_not_silently_replace_who_is_signed_in(
+    server: ServerProcess, browser: Browser, alice: Person, bob: Person, agreed: bool
+) -> None:
+    """A17: anybody can hand out such a link; who is in is asked first."""
+    page = await browser.page()
+    await open_link(page, server, bob.token, bob.user_id)
+    await page.wait_for(LIVE)
+    answer = str(agreed).lower()
+    await page.evaluate(f"window.confirm = text => (window.asked = text, {answer})")
+    await page.evaluate(f"location.hash = 'token={alice.token}&user={alice.user_id}'")
+    await page.wait_for("window.asked")
+    await page.wait_for_text("#you-name", alice.name if agreed else bob.name)
+    assert await page.evaluate("location.hash") == ""
+
+
 async def test_a_reload_keeps_the_person_signed_in_and_sign_out_ends_it(
     server: ServerProcess, browser: Browser, bob: Person
 ) -> None:

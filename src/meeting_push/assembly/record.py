@@ -48,7 +48,6 @@ class Record:
             meetings=MeetingRepository(database),
             transcripts=TranscriptRepository(database),
             directory=self.stores.directory,
-            names=users if settings.owns_accounts and directory is None else None,
         )
 
     async def start(self, stack: contextlib.AsyncExitStack) -> None:

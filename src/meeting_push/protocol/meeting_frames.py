@@ -106,6 +106,12 @@ class Leave(ServerFrame, frozen=True, kw_only=True, tag="leave"):
     timestamp: Whole
 
 
+class Removed(ServerFrame, frozen=True, kw_only=True, tag="removed"):
+    """某人不再是参与者：只在各节点之间，他的连接随即以 4501 关闭。"""
+
+    user_id: Whole
+
+
 class Ended(ServerFrame, frozen=True, kw_only=True, tag="ended"):
     """会议结束；``seq`` 之前的每一段都已推过，随后以 1000 关闭。"""
 
@@ -113,7 +119,7 @@ class Ended(ServerFrame, frozen=True, kw_only=True, tag="ended"):
     ended_at: Whole
 
 
-BusFrame = SegmentFrame | Join | Leave | Ended
+BusFrame = SegmentFrame | Join | Leave | Removed | Ended
 _bus_decoder: Final[msgspec.json.Decoder[BusFrame]] = msgspec.json.Decoder(BusFrame)
 
 
@@ -135,7 +141,7 @@ def history(segments: Sequence[bytes], *, complete: bool) -> bytes:
 
 
 class SegmentIn(ClientFrame, frozen=True, kw_only=True, tag="segment"):
-    """``start_ms``、``end_ms`` 从录音开始算起；没给 ``speaker`` 就是发送者的名字。"""
+    """``start_ms``、``end_ms`` 从录音开始算起；``speaker`` 只看识别器的，别人总是自己的名字。"""
 
     text: str
     start_ms: Timestamp

@@ -13,6 +13,7 @@ from ..services.meeting_service import MeetingRules, MeetingService
 from ..services.send_quota import SendQuota
 from ..websocket.meeting.hub import MeetingHub
 from .contract_route import contract_router
+from .delivery_manage import UserIdPath
 from .json_body import JsonBody
 from .meeting_models import (
     InviteIn,
@@ -76,6 +77,15 @@ def meeting_router(
         quota.charge_recipients(user, body.participant_ids)
         view = await service.invite(meeting_id, user, body.participant_ids)
         return MeetingDetailOut.of_view(view)
+
+    @router.delete(
+        "/meetings/{meeting_id}/participants/{user_id}",
+        status_code=status.HTTP_204_NO_CONTENT,
+        summary="离开（本人），请人离开（召开者、管理员）",
+    )
+    async def leave(meeting_id: MeetingIdPath, user_id: UserIdPath, user: CurrentUser) -> None:
+        """此后他看不到这场会议，他的连接以 4501 关闭。召开者自己不能离开（403）。"""
+        await service.leave(meeting_id, user, user_id)
 
     @router.post("/meetings/{meeting_id}/end", summary="结束（召开者、管理员）")
     async def end(meeting_id: MeetingIdPath, user: CurrentUser) -> MeetingDetailOut:

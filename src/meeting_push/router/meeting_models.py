@@ -40,7 +40,7 @@ def meeting_limits(rules: MeetingRules) -> dict[str, Schema]:
 
 class ParticipantOut(BaseModel):
     user_id: int
-    name: str = Field(description="可能为空：内嵌的应用里还没有连上过的人")
+    name: str = Field(description="他自己进过会议才有，之前为空")
 
 
 class MeetingOut(BaseModel):

@@ -16,6 +16,7 @@ from ..services.delivery_confirmation_service import DeliveryConfirmationService
 from ..services.draft_rules import DraftRules
 from ..services.message_service import MessageService
 from ..services.send_quota import SendQuota
+from ..services.send_rights import check_send_rights
 from ..websocket.asgi import user_messages_endpoint
 from ..websocket.manager import ConnectionManager
 from .contract_route import contract_router
@@ -62,9 +63,11 @@ def message_router(
         body: Annotated[DraftIn, Depends(JsonBody(DraftIn, limits))],
         idempotency_key: Annotated[str | None, Header()] = None,
     ) -> AcceptedOut:
-        """202 即已提交到数据库：此后它不会丢。"""
+        """202 即已提交到数据库：此后它不会丢。``system`` 只有管理员可以发（403）。"""
+        drafts = [body.draft()]
+        check_send_rights(user, drafts)
         [accepted] = await service.send_batch(
-            _sender(user), [body.draft()], idempotency_key, charge=quota.charge(user)
+            _sender(user), drafts, idempotency_key, charge=quota.charge(user)
         )
         return AcceptedOut.of(accepted)
 
@@ -78,6 +81,7 @@ def message_router(
         if len(body.messages) > max_batch_messages:
             raise PayloadTooLargeError(f"messages: more than {max_batch_messages} messages")
         drafts = [message.draft() for message in body.messages]
+        check_send_rights(user, drafts)
         accepted = await service.send_batch(
             _sender(user), drafts, idempotency_key, charge=quota.charge(user)
         )

@@ -64,6 +64,10 @@ class MeetingDesk:
         async with self._turns:
             return await self._transcripts.page(meeting_id, after_seq, limit)
 
+    async def member_ids(self, meeting_id: str) -> set[int]:
+        async with self._turns:
+            return {p.user_id for p in await self._meetings.participants(meeting_id)}
+
     async def positions(self, meeting_ids: Sequence[str]) -> dict[str, MeetingPosition]:
         async with self._turns:
             return await self._meetings.positions(meeting_ids)

@@ -9,7 +9,7 @@ from loguru import logger
 from ulid import ULID
 
 from ..clock import Clock, now_ms
-from ..contracts import UserDirectory, UserNames
+from ..contracts import UserDirectory
 from ..errors import (
     ForbiddenError,
     InvalidInputError,
@@ -30,7 +30,7 @@ from ..model import (
     Sender,
 )
 from ..protocol.frames import encode
-from ..protocol.meeting_frames import Ended
+from ..protocol.meeting_frames import Ended, Removed
 from ..redis.meeting_bus import MeetingBus
 from ..settings import Settings
 from ..storage.database import Connection, Database
@@ -40,19 +40,19 @@ from ..storage.transcripts import TranscriptRepository
 from .draft_rules import check_text
 from .message_service import MessageService
 from .redis_service import courtesy
+from .send_rights import MEETING_ENDED
 
 ENDED_TITLE = "会议已结束"
 
 
 @dataclass(frozen=True, slots=True)
 class MeetingStores:
-    """会议要用的存储；``names`` 为 None 时，名字要等本人第一次连上才知道。"""
+    """会议要用的存储。"""
 
     database: Database
     meetings: MeetingRepository
     transcripts: TranscriptRepository
     directory: UserDirectory
-    names: UserNames | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +126,25 @@ class MeetingService:
         self._check_size(len({*present, *(p.user_id for p in people)}))
         await meetings.add_participants(connection, meeting_id, people, self._clock())
 
+    async def leave(self, meeting_id: str, principal: Principal, user_id: int) -> None:
+        """自己离开；召开者与管理员可以请别人离开。不在其中也无妨；结束了的也可以离开。
+
+        此后他看不到这场会议，连接以 4501 关闭，也不再得到它的通知。
+
+        :raises NotFoundError: 没有这场会议，或不该让他知道它存在
+        :raises ForbiddenError: 请的是别人而他不是召开者；或是召开者自己（他可以结束会议）
+        """
+        view = await self.get(meeting_id, principal)
+        organizer_id = view.meeting.organizer_id
+        if principal.user_id not in (user_id, organizer_id) and not principal.is_admin:
+            raise ForbiddenError("only the organizer or an administrator may do this")
+        if user_id == organizer_id:
+            raise ForbiddenError("the organizer stays: the meeting can be ended")
+        async with self._stores.database.transaction() as connection:
+            await self._stores.meetings.lock(connection, meeting_id)
+            await self._stores.meetings.remove_participant(connection, meeting_id, user_id)
+        await self._announce(meeting_id, Removed(user_id=user_id))
+
     async def end(self, meeting_id: str, ender: Principal) -> MeetingView:
         """结束；只有召开者与管理员可以。重复调用无害，通知只有一次。
 
@@ -141,19 +160,17 @@ class MeetingService:
                 )
         if ended is not None:
             self._messages.dispatch(outgoing)
-            await self._announce(ended)
+            assert ended.ended_at is not None
+            await self._announce(meeting_id, Ended(seq=ended.seq, ended_at=ended.ended_at))
         return await self.get(meeting_id, ender)
 
-    async def _announce(self, meeting: Meeting) -> None:
-        """告诉各节点；丢了也无妨，它们会定期核对记录。"""
-        assert meeting.ended_at is not None
-        frame = encode(Ended(seq=meeting.seq, ended_at=meeting.ended_at))
+    async def _announce(self, meeting_id: str, frame: Ended | Removed) -> None:
+        """告诉各节点；丢了也无妨，它们会与记录核对。"""
         try:
-            await courtesy(self._bus.publish(meeting.meeting_id, [frame]))
+            await courtesy(self._bus.publish(meeting_id, [encode(frame)]))
         except MeetingPushError as error:
-            logger.bind(code=error.code, cause=error.cause, meeting_id=meeting.meeting_id).warning(
-                "meeting_end_unannounced"
-            )
+            log = logger.bind(code=error.code, cause=error.cause, meeting_id=meeting_id)
+            log.warning("meeting_news_unannounced")
 
     # ── 查看 ────────────────────────────────────────────────────────────────
 
@@ -188,7 +205,10 @@ class MeetingService:
             raise ForbiddenError("only the organizer or an administrator may do this")
 
     async def _known(self, user_ids: Iterable[int]) -> list[Participant]:
-        """去重，核实存在，配上名字。"""
+        """去重，核实存在。
+
+        名字要等本人进来时自己带来：谁的 id 都能列，却不该由此问出名字（A17）。
+        """
         wanted = sorted(set(user_ids))
         self._check_size(len(wanted))
         if not all(1 <= user_id <= MAX_USER_ID for user_id in wanted):
@@ -196,9 +216,7 @@ class MeetingService:
         known = await self._stores.directory.existing_ids(wanted)
         if len(known) < len(wanted):
             raise UnknownParticipantsError([u for u in wanted if u not in known])
-        source = self._stores.names
-        names = {} if source is None else await source.names(wanted)
-        return [Participant(user_id, names.get(user_id, "")) for user_id in wanted]
+        return [Participant(user_id, "") for user_id in wanted]
 
     def _check_title(self, title: str) -> None:
         if not title.strip():
@@ -225,7 +243,7 @@ def _notification(meeting: Meeting, participant_ids: Sequence[int]) -> Draft:
         content=meeting.title,
         message_type="notification",
         data={
-            "event": "meeting_ended",
+            "event": MEETING_ENDED,
             "meeting_id": meeting.meeting_id,
             "ended_at": meeting.ended_at,
             "seq": meeting.seq,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from sqlalchemy import Row, Select, func, insert, select, text, update
+from sqlalchemy import Row, Select, delete, func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ..model import Meeting, MeetingPosition, Participant
@@ -67,6 +67,15 @@ class MeetingRepository:
             for p in participants
         ]
         await connection.execute(_JOIN, rows)
+
+    async def remove_participant(
+        self, connection: AsyncConnection, meeting_id: str, user_id: int
+    ) -> None:
+        """本不在其中则无事发生。"""
+        statement = delete(meeting_participants).where(
+            _p.meeting_id == meeting_id, _p.user_id == user_id
+        )
+        await connection.execute(statement)
 
     async def participant_ids(self, connection: AsyncConnection, meeting_id: str) -> list[int]:
         statement = select(_p.user_id).where(_p.meeting_id == meeting_id).order_by(_p.user_id)

@@ -70,14 +70,6 @@ class UserRepository:
         async with self._database.connect() as connection:
             return set(await connection.scalars(statement))
 
-    async def names(self, ids: Sequence[int]) -> dict[int, str]:
-        """id → 用户名；不存在的略去。"""
-        statement = select(users.c.id, users.c.username).where(
-            among(self._database, users.c.id, ids)
-        )
-        async with self._database.connect() as connection:
-            return {row.id: row.username for row in await connection.execute(statement)}
-
     async def _one(self, condition: ColumnElement[bool]) -> User | None:
         async with self._database.connect() as connection:
             row = (await connection.execute(_SELECT.where(condition))).one_or_none()

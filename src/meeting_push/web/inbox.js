@@ -41,7 +41,8 @@ class InboxPage {
     this.#session.addEventListener("ended", () => this.#client && this.#leave(say("signin.ended")));
     this.#bindButtons();
     window.addEventListener("hashchange", () => this.#takeFragment() && this.#enter());
-    if (!this.#takeFragment()) this.#session.restore();
+    this.#session.restore();
+    this.#takeFragment();
     if (this.#session.user) this.#enter();
     else this.#leave("");
     document.documentElement.classList.remove("starting");
@@ -61,12 +62,17 @@ class InboxPage {
 
   // ── 登录 ──────────────────────────────────────────────────────────────────
 
-  /** `#token=…&user=…`：片段从不离开浏览器；读完立即从地址栏抹掉。 */
+  /**
+   * `#token=…&user=…`：片段从不离开浏览器；读完立即从地址栏抹掉。
+   * 谁都能给人一个链接：已登录的不会不声不响地变成别人。
+   */
   #takeFragment() {
     const given = new URLSearchParams(location.hash.slice(1));
     const [token, userId] = [given.get("token"), Number(given.get("user"))];
     if (!token || !userId) return false;
     history.replaceState(null, "", location.pathname + location.search);
+    const user = this.#session.user;
+    if (user && !confirm(say("signin.replace", { name: user.name || user.userId }))) return false;
     this.#session.adopt(token, userId);
     return true;
   }

@@ -15,6 +15,8 @@ export const dictionaries = {
     password: "Password",
     "username.hint": "3 to 64 letters, digits or . _ @ + -",
     "password.hint": "At least 8 characters",
+    "signin.replace":
+      "This link signs you in as someone else. Leave the session of {name} and follow it?",
     "signin.ended": "Your session has ended. Please sign in again.",
     signout: "Sign out",
     "you.id": "ID {id}",
@@ -113,6 +115,7 @@ export const dictionaries = {
     password: "密码",
     "username.hint": "3～64 个字母、数字或 . _ @ + -",
     "password.hint": "至少 8 个字符",
+    "signin.replace": "这个链接会以另一个人的身份登录。离开 {name} 的登录，换成它吗？",
     "signin.ended": "登录已失效，请重新登录。",
     signout: "退出登录",
     "you.id": "ID {id}",

@@ -76,7 +76,12 @@ class Keeper:
         return await self._bus.refresh(room.meeting_id, members)
 
     async def _restate(self, room: Room) -> None:
-        """把此刻在场的人重说一遍；读的时候又有变化就再读，免得旧的盖过新的。"""
+        """把此刻在场的人重说一遍；读的时候又有变化就再读，免得旧的盖过新的。
+
+        这期间离开会议的人，也没有听说：名单上没有的送走。
+        """
+        members = await self._desk.member_ids(room.meeting_id)
+        room.expel(lambda user_id: user_id not in members)
         while True:
             version = room.presence_version
             online = await self._refresh(room)

@@ -8,7 +8,7 @@ from typing import Final
 
 from ...clock import Clock
 from ...errors import ForbiddenError, MeetingPushError, RateLimitedError
-from ...model import Utterance
+from ...model import RECORDER_ROLE, Principal, Utterance
 from ...protocol import commands
 from ...protocol.commands import RequestIdValue
 from ...protocol.frames import encode
@@ -23,6 +23,12 @@ from .statistics import MeetingCounters
 
 #: 一条连接还没有回答的请求（待存的段、换令牌）；再多则回 ``busy``。
 MAX_REQUESTS: Final = 64
+
+
+def _speaker(principal: Principal, segment: SegmentIn) -> str:
+    """说话的人：识别器听得出几个人，由它说；别人只能是自己（A17：转录里不能冒名）。"""
+    named = segment.speaker if principal.role == RECORDER_ROLE else None
+    return named or principal.name or str(principal.user_id)
 
 
 class Requests:
@@ -73,7 +79,7 @@ class Requests:
         principal = connection.principal
         utterance = Utterance(
             sender_id=principal.user_id,
-            speaker=segment.speaker or principal.name or str(principal.user_id),
+            speaker=_speaker(principal, segment),
             text=segment.text,
             start_ms=segment.start_ms,
             end_ms=segment.end_ms,

@@ -10,9 +10,10 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-from ...model import MeetingPosition
+from ...model import RECORDER_ROLE, MeetingPosition
+from ...protocol.codes import CloseCode
 from ...protocol.frames import encode
-from ...protocol.meeting_frames import BusFrame, Ended, Join, Leave, SegmentFrame
+from ...protocol.meeting_frames import BusFrame, Ended, Join, Leave, Removed, SegmentFrame
 from .connection import MeetingConnection
 
 #: 先到而等着前面的，至多留几段；再多的反正能从记录里读。
@@ -74,6 +75,8 @@ class Room:
                 self._take_segment(seq, payload)
             case Join() | Leave():
                 self.restate(frame, payload)
+            case Removed():
+                self.expel(lambda user_id: user_id == frame.user_id)
             case Ended():
                 self.end(frame)
 
@@ -94,6 +97,13 @@ class Room:
             principal = connection.session.principal
             if principal is None or principal.user_id != frame.user_id:
                 connection.push_presence(payload, now)
+
+    def expel(self, is_gone: Callable[[int], bool]) -> None:
+        """不再是参与者的人的连接；识别器从来不是。"""
+        for connection in self.connections:
+            principal = connection.session.principal
+            if principal and principal.role != RECORDER_ROLE and is_gone(principal.user_id):
+                connection.close(CloseCode.FORBIDDEN)
 
     # ── 进度 ────────────────────────────────────────────────────────────────
 
