@@ -164,16 +164,22 @@ class Edge:
         while True:
             await self._bus.reread.wait()
             self._bus.reread.clear()
-            await self._wait_settled()
-            if await self._refresh_broadcasts():
-                await self.manager.reread_all()
+            try:
+                await self._wait_settled()
+                if await self._refresh_broadcasts():
+                    await self.manager.reread_all()
+            except Exception:
+                self._bus.reread.set()  # 监督者会重启这个循环：没轮到的连接不能就此不补
+                raise
 
     async def _wait_settled(self) -> None:
         """Redis 丢了数据，等换了代次再读：每台设备一帧 ``resync``，不是先后两帧（E12）。"""
-        with contextlib.suppress(TimeoutError):
+        try:
             async with asyncio.timeout(SETTLE_PATIENCE_S):
                 while not await patiently(self._settled):  # noqa: ASYNC110 — 在 Redis 里，没有事件
                     await asyncio.sleep(REREAD_RETRY_S)
+        except (TimeoutError, MeetingPushError) as error:
+            logger.bind(error=type(error).__name__).warning("reread_before_generation")
 
     async def _refresh_broadcasts(self) -> bool:
         """False：Redis 又不在了，稍后再来。"""
