@@ -103,6 +103,7 @@ def test_an_unreachable_redis_is_one_line_and_exit_code_1(tmp_path: Path) -> Non
     result = serve(
         *("--redis-url", "redis://127.0.0.1:1/0", "--port", "0", "--data-dir", str(tmp_path / "d")),
         cwd=tmp_path,
+        MEETING_PUSH_START_PATIENCE_S="0",
     )
     assert result.returncode == 1
     assert "Traceback" not in result.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import secrets
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -13,9 +14,11 @@ from typing import Final
 
 from rich.console import Console
 
-from .errors import MeetingPushError
+from .errors import ConfigurationError, MeetingPushError
 from .redis.address import RedisAddress
+from .redis.keys import Keys
 from .redis.lean import LeanConnection
+from .redis.rights import check_rights
 from .redis.server_binary import find_server
 from .settings import Settings
 from .storage.database import Database
@@ -82,6 +85,12 @@ async def _redis(settings: Settings) -> Finding:
     if settings.redis_url is None:
         server = find_server()
         return Finding("redis", True, f"embedded: {server.name}")
+    address, keys = RedisAddress.parse(settings.redis_url), Keys(settings.key_prefix)
+    try:
+        await check_rights(address, keys, secrets.token_hex(8), settings.redis_timeout_s)
+    except ConfigurationError as error:
+        advice = "grant what is missing" if error.cause == "noperm" else "check the password"
+        return Finding("redis", False, error.message, advice)
     async with _lean(settings.redis_url) as lean:
         info = _fields(await lean.execute("INFO"))
     version, policy = info["redis_version"], info.get("maxmemory_policy", "noeviction")

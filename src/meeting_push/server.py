@@ -20,11 +20,12 @@ from loguru import logger
 from .app import MeetingPush, create_app
 from .assembly.samples import door_samples
 from .collector import calm_collector
-from .errors import ConfigurationError
+from .errors import ConfigurationError, UnavailableError
 from .launcher import dying_with_us
 from .logs import configure_logging
 from .protocol.forwarded import TrustedProxies
 from .redis.embedded import EmbeddedRedis
+from .repeated_warning import RepeatedWarning
 from .router.patient_http import Patience, patient_http
 from .settings import Identity, Role, Settings
 from .unknown_settings import unknown_variables
@@ -39,6 +40,9 @@ KEEP_ALIVE_S: Final = 65
 SWITCH_INTERVAL_S: Final = 0.0005
 #: 子进程死后隔这么久重启；反复死亡时加倍，封顶。
 RESPAWN_BACKOFF_S: Final = (0.2, 10.0)
+#: 启动时依赖不在，隔这么久再试；这些原因等也没用。
+START_RETRY_S: Final = 0.5
+NOT_WORTH_WAITING: Final = frozenset({"noauth", "noperm", "no_database"})
 
 
 class _Server(uvicorn.Server):
@@ -50,25 +54,32 @@ class _Server(uvicorn.Server):
 
 
 def listen(settings: Settings) -> socket.socket:
-    """绑定监听端口；多进程时用 SO_REUSEPORT 由内核分配连接。
+    """占住端口，还不接：起好之前连来的应当被拒绝，而不是接了又没有人答（B4）。
+
+    多进程时用 SO_REUSEPORT 由内核分配连接。
 
     :raises ConfigurationError: 端口被占或地址不对
     """
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
+    with contextlib.ExitStack() as stack, _listening_errors(settings):
+        sock = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if settings.reuse_port:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.bind((settings.host, settings.port))
-        sock.listen(BACKLOG)
         sock.setblocking(False)
+        stack.pop_all()
+    return sock
+
+
+@contextlib.contextmanager
+def _listening_errors(settings: Settings) -> Iterator[None]:
+    try:
+        yield
     except (OSError, OverflowError) as error:
-        sock.close()
         raise ConfigurationError(
             f"can not listen on {settings.host}:{settings.port}: {error}"
         ) from None
-    return sock
 
 
 async def run_process(settings: Settings) -> None:
@@ -82,8 +93,11 @@ async def run_process(settings: Settings) -> None:
         sock = stack.enter_context(contextlib.closing(listen(settings)))
         owner: Identity = "accounts" if settings.owns_accounts else "application"
         push = MeetingPush(settings, identity=owner)
-        await push.start()
+        if not await _started(push, settings, stop):
+            return
         stack.push_async_callback(push.stop)
+        with _listening_errors(settings):
+            sock.listen(BACKLOG)
         await stack.enter_async_context(_front(push, settings, sock))
         calm_collector()
         sys.setswitchinterval(SWITCH_INTERVAL_S)
@@ -92,6 +106,38 @@ async def run_process(settings: Settings) -> None:
         await stop.wait()
         logger.bind(node=push.node_id).info("draining")
         await push.drain()
+
+
+async def _started(push: MeetingPush, settings: Settings, stop: asyncio.Event) -> bool:
+    """起好了；False：还没起好就收到了信号。错误同 ``MeetingPush.start``。"""
+    starting = asyncio.create_task(_start_patiently(push, settings.start_patience_s))
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if starting.done():
+        await starting
+        return True
+    starting.cancel()
+    await asyncio.gather(starting, return_exceptions=True)
+    logger.info("stopped_while_starting")
+    return False
+
+
+async def _start_patiently(push: MeetingPush, patience_s: float) -> None:
+    """Redis、SQL 暂时不在就等，说出原因，到时才放弃；配置不对的不等（LESSONS 26）。"""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + patience_s
+    waits = RepeatedWarning("start_waits", every_s=10)
+    while True:
+        try:
+            await push.start()
+        except UnavailableError as error:
+            if error.cause in NOT_WORTH_WAITING or loop.time() >= deadline:
+                raise
+            waits.say(code=error.code, cause=error.cause, reason=error.message)
+            await asyncio.sleep(START_RETRY_S)
+        else:
+            return
 
 
 def _warn_of_any_audience(settings: Settings) -> None:

@@ -208,6 +208,7 @@ class Settings(BaseSettings):
     max_watched_users: Annotated[int, Field(ge=1)] = 50_000  # 每个节点；一个地址占四分之一
 
     # 依赖的等待上限
+    start_patience_s: Annotated[float, Field(ge=0)] = 30  # 启动时 Redis、SQL 不在：等至多这么久
     redis_timeout_s: PositiveSeconds = 5
     database_timeout_s: PositiveSeconds = 10
     shutdown_grace_s: PositiveSeconds = 10

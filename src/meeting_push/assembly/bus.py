@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 
 from ..errors import RedisUnavailableError
 from ..isolation import Asides
 from ..redis.address import RedisAddress
 from ..redis.embedded import EmbeddedRedis
 from ..redis.keys import Keys
+from ..redis.rights import check_rights
 from ..redis.subscriber import Subscriber
 from ..services.control_channel import ControlChannel
 from ..services.redis_service import RedisService
@@ -24,6 +26,7 @@ class Bus:
         url = self._embedded.url if self._embedded else settings.redis_url
         assert url is not None
         address, keys = RedisAddress.parse(url), Keys(settings.key_prefix)
+        self._timeout_s = settings.redis_timeout_s
         self.redis = RedisService(address, keys, settings.redis_timeout_s)
         self.subscriber = Subscriber(address, keys, timeout_s=settings.redis_timeout_s)
         self.control = ControlChannel(self.redis)
@@ -38,7 +41,12 @@ class Bus:
             stack.push_async_callback(self._embedded.stop)
 
     async def start(self, stack: contextlib.AsyncExitStack) -> None:
-        """数据连接；订阅由边缘开始，它知道收到的交给谁。"""
+        """数据连接；订阅由边缘开始，它知道收到的交给谁。
+
+        :raises ConfigurationError: 这个 Redis 用户少了权限
+        """
+        address, keys = self.redis.address, self.redis.keys
+        await check_rights(address, keys, secrets.token_hex(8), self._timeout_s)
         await self.redis.start()
         stack.push_async_callback(self.redis.close)
 

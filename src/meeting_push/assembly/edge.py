@@ -10,7 +10,7 @@ from typing import Final
 from loguru import logger
 
 from ..contracts import ChannelRoute
-from ..errors import MeetingPushError
+from ..errors import MeetingPushError, RedisUnavailableError
 from ..monitoring.latency import AckLatency, PushLatency
 from ..node_identity import NodeIdentity
 from ..protocol.codes import CloseCode
@@ -147,10 +147,15 @@ class Edge:
         canary = self.hearing.canary
         self._routes[canary.channel.encode()] = canary.hear
         own = (keys.broadcast_channel, keys.system_channel, canary.channel)
-        for channel in own:
-            await subscriber.subscribe_channel(channel)
+        try:
+            async with asyncio.timeout(self._settings.redis_timeout_s):
+                for channel in own:
+                    await subscriber.subscribe_channel(channel)
+        except TimeoutError:  # 没有期限的等待会藏起原因（LESSONS 26）
+            why = "the subscriptions were not confirmed in time"
+            raise RedisUnavailableError(why, cause=subscriber.cause) from None
         # 先订阅，后读日志：中间到的已在目录里
-        await patiently(self._broadcasts.feed.refresh)
+        await self._broadcasts.feed.refresh()
 
     def _on_resubscribed(self) -> None:
         """断过又订上了：这期间的发布没有收到，要重读信箱、重写在线状态。"""
