@@ -273,7 +273,7 @@ async def test_the_list_of_bad_fields_is_bounded(client: httpx.AsyncClient) -> N
 
 @pytest.mark.parametrize(
     "raw",
-    [b"{", b"not json", b"\xff\xfe", b'{"username": "\xff"}', b"[" * 100_000, b"9" * 5000],
+    [b"{", b"not json", b"\xff\xfe", b'{"username": "\xff"}', b"[" * 60_000, b"9" * 5000],
     ids=lambda raw: repr(raw[:12]),
 )
 async def test_a_body_that_is_not_json_is_400(client: httpx.AsyncClient, raw: bytes) -> None:

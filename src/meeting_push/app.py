@@ -40,7 +40,6 @@ from .assembly.routes import routes
 from .contracts import TokenVerifier, UserDirectory
 from .model import QueueEntry
 from .node_identity import NodeIdentity
-from .router.body_limit import BodyLimit
 from .router.docs_page import add_docs_page
 from .router.errors import install_error_handlers
 from .router.ops import ops_endpoint
@@ -235,7 +234,6 @@ def create_app(push: MeetingPush) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,  # 多一条斜杠就是另一个路径：不凭 Host 头把人带走（A17）
     )
-    app.add_middleware(BodyLimit, max_bytes=push.settings.max_request_bytes)
     install_error_handlers(app)
     add_docs_page(app)
     app.router.routes.extend(push.router.routes)  # 不 include：少一层，见 ``contract_router``

@@ -5,7 +5,9 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from ..router.auth_manage import auth_router, revocation_router, ticket_router
+from ..router.body_limit import BodyRules
 from ..router.broadcast_manage import broadcast_router
+from ..router.contract_route import API_PREFIX, ContractRoute
 from ..router.delivery_manage import delivery_router
 from ..router.meeting_manage import meeting_router, meeting_socket_router
 from ..router.message_manage import message_router, user_messages_router
@@ -31,7 +33,12 @@ def routes(settings: Settings, rooms: Rooms, observation: Observation) -> APIRou
         parts = [*api, *parts, meeting_socket_router(rooms.meetings.hub), web_router()]
     if settings.role.holds_sockets:
         parts.append(user_messages_router(rooms.edge.manager))
-    return APIRouter(routes=complete(route for part in parts for route in part.routes))
+    table = complete(route for part in parts for route in part.routes)
+    rules = BodyRules(settings)
+    for route in table:
+        if isinstance(route, ContractRoute):
+            route.body_rule = rules.of(route.path.removeprefix(API_PREFIX))
+    return APIRouter(routes=table)
 
 
 def _api(settings: Settings, rooms: Rooms, observation: Observation) -> list[APIRouter]:

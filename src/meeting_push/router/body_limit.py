@@ -1,53 +1,141 @@
-"""请求体的上限：在读进内存之前就拒绝。"""
+"""请求体的上限：每条路由自己的；在读进内存之前、边读边数，读着的一共也有限（A16）。"""
 
 from __future__ import annotations
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from collections import Counter
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Final
 
-from ..errors import PayloadTooLargeError
-from .errors import error_response
+from fastapi import Request
+from starlette.types import Message
 
+from ..errors import MeetingPushError, PayloadTooLargeError, RateLimitedError, UnavailableError
+from ..model import Principal
+from ..protocol.forwarded import rate_key
+from ..settings import Settings
 
-class BodyLimit:
-    """声明的 ``Content-Length`` 过大立即 413；没有声明（分块）的边读边数。"""
-
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
-        self._app = app
-        self._max_bytes = max_bytes
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        if _declared_length(scope) > self._max_bytes:
-            await self._refuse(scope, receive, send)
-            return
-        seen = 0
-
-        async def counted() -> Message:
-            nonlocal seen
-            message = await receive()
-            seen += len(message.get("body", b""))
-            if seen > self._max_bytes:
-                # 对应用装作客户端走了：它不再读，回答由下面的 answered 换成 413
-                return {"type": "http.disconnect"}
-            return message
-
-        async def answered(message: Message) -> None:
-            if seen <= self._max_bytes:
-                await send(message)
-
-        await self._app(scope, counted, answered)
-        if seen > self._max_bytes:
-            await self._refuse(scope, receive, send)
-
-    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        error = PayloadTooLargeError(f"the body is larger than {self._max_bytes} bytes")
-        await error_response(error)(scope, receive, send)
+_AUTH_BYTES: Final = 10 * 1024
+#: 一千个消息 id 的列表是 30 KB。
+_ORDINARY_BYTES: Final = 64 * 1024
+#: JSON 里一个字节至多写成六个（``\\u0000``）；一个收件人至多这么多。
+_ESCAPED: Final = 6
+_ID_BYTES: Final = 72
+#: 这么小的不记账：反正躺在服务器的读缓冲里。
+_UNCOUNTED_BYTES: Final = 64 * 1024
+#: 同时读着的，以 ``max_request_bytes`` 计：一个人的、一共的。
+_SHARE, _TOTAL = 2, 6
 
 
-def _declared_length(scope: Scope) -> int:
-    for name, value in scope["headers"]:
-        if name == b"content-length" and value.isdigit():
-            return int(value)
-    return 0
+class BodyBudget:
+    """读着的（还没有办完的）大请求体一共占多少；一个人占不完。"""
+
+    def __init__(self, share: int, total: int) -> None:
+        self._share = share
+        self._total = total
+        self._by_key: Counter[Hashable] = Counter()
+
+    def take(self, key: Hashable, size: int) -> None:
+        """:raises RateLimitedError: 他的份额满了
+        :raises UnavailableError: 一共的满了
+        """
+        if self._by_key[key] + size > self._share:
+            raise RateLimitedError("too many large requests at once", retry_after_s=1)
+        if self._by_key.total() + size > self._total:
+            raise UnavailableError("too many large requests at once", cause="overloaded")
+        self._by_key[key] += size
+
+    def give_back(self, key: Hashable, size: int) -> None:
+        self._by_key[key] -= size
+        if not self._by_key[key]:
+            del self._by_key[key]
+
+
+@dataclass(frozen=True, slots=True)
+class BodyRule:
+    """一条路由的：至多 ``most`` 字节，从 ``budget`` 里出。"""
+
+    most: int
+    budget: BodyBudget
+
+    def check(self, request: Request) -> None:
+        """:raises PayloadTooLargeError: 声明的就太长；还没有读"""
+        declared = request.headers.get("content-length", "")
+        if declared.isdigit() and int(declared) > self.most:
+            raise self.too_large()
+
+    def too_large(self) -> PayloadTooLargeError:
+        return PayloadTooLargeError(f"the body is larger than {self.most} bytes")
+
+
+def ordinary() -> BodyRule:
+    return BodyRule(_ORDINARY_BYTES, BodyBudget(_ORDINARY_BYTES * _SHARE, _ORDINARY_BYTES * _TOTAL))
+
+
+class BodyRules:
+    """各路由的上限，由它收什么算出；都不超过 ``max_request_bytes``。"""
+
+    def __init__(self, settings: Settings) -> None:
+        self._most = settings.max_request_bytes
+        self._budget = BodyBudget(self._most * _SHARE, self._most * _TOTAL)
+        text = (
+            settings.max_content_bytes + settings.max_data_bytes + settings.max_title_chars * 4
+        ) * _ESCAPED + _ORDINARY_BYTES
+        self._by_path = {
+            "/messages": text + settings.max_recipients * _ID_BYTES,
+            "/messages/batch": self._most,
+            "/messages/broadcast": text,
+            "/meetings": _ORDINARY_BYTES + settings.meeting_max_participants * _ID_BYTES,
+        }
+
+    def of(self, path: str) -> BodyRule:
+        """``path`` 在 ``/api/v1`` 之下。"""
+        if path.startswith("/auth/"):
+            return BodyRule(min(_AUTH_BYTES, self._most), self._budget)
+        if path.startswith("/meetings/"):
+            path = "/meetings"
+        return BodyRule(min(self._by_path.get(path, _ORDINARY_BYTES), self._most), self._budget)
+
+
+class BoundedBody:
+    """代替 ``receive``：边读边数；``error`` 是越过的那一项，``close`` 还回记着的账。"""
+
+    def __init__(self, request: Request, rule: BodyRule) -> None:
+        self._request = request
+        self._rule = rule
+        self._seen = 0
+        self._taken: list[tuple[Hashable, int]] = []
+        self.error: MeetingPushError | None = None
+
+    async def __call__(self) -> Message:
+        """:raises MeetingPushError: 太长，或读着的太多；即 ``error``"""
+        message = await self._request.receive()
+        size = len(message.get("body", b""))
+        self._seen += size
+        try:
+            self._count(size)
+        except MeetingPushError as error:
+            self.error = error
+            raise
+        return message
+
+    def _count(self, size: int) -> None:
+        if self._seen > self._rule.most:
+            raise self._rule.too_large()
+        if self._seen > _UNCOUNTED_BYTES:
+            key = _who(self._request)
+            self._rule.budget.take(key, size)
+            self._taken.append((key, size))
+
+    def close(self) -> None:
+        for key, size in self._taken:
+            self._rule.budget.give_back(key, size)
+        self._taken.clear()
+
+
+def _who(request: Request) -> Hashable:
+    """认证过的是他；还没有的是他的地址。"""
+    principal: Principal | None = getattr(request.state, "principal", None)
+    if principal is not None:
+        return principal.user_id
+    return rate_key(request.client.host) if request.client is not None else ""

@@ -12,11 +12,13 @@ from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from fastapi.security.base import SecurityBase
+from starlette.exceptions import HTTPException
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from ..errors import MeetingPushError
-from .errors import method_not_allowed, on_expected, on_invalid_request
+from ..errors import MeetingPushError, PayloadTooLargeError
+from .body_limit import BodyRule, BoundedBody, ordinary
+from .errors import error_response, method_not_allowed, on_expected, on_invalid_request
 from .json_body import JsonBody, schema_of
 
 API_PREFIX: Final = "/api/v1"
@@ -47,6 +49,7 @@ _ERROR: Final = {"application/json": {"schema": schema_of(ErrorOut, {})}}
 class ContractRoute(APIRoute):
     """我们的错误与校验失败在路由里就变成 contract 的错误体；OpenAPI 也照实说（C10）。
 
+    ``body_rule``：请求体的上限，由 ``assembly.routes`` 填上；没填的用一个保守的。
     ``allow``：这个路径收的全部方法，由 ``route_table`` 填上；一个路径有几条路由，405 说的是全部。
     """
 
@@ -60,6 +63,9 @@ class ContractRoute(APIRoute):
             content = {"application/json": {"schema": body.schema}}
             described["requestBody"] = {"required": True, "content": content}
         self.openapi_extra = {**described, **(self.openapi_extra or {})}
+        self.body_rule: BodyRule = ordinary()
+        # 先认证，后读请求体：不靠各个函数里参数的次序（A16）
+        self.dependant.dependencies.sort(key=lambda each: isinstance(each.call, JsonBody))
         self.allow = frozenset(methods_of(self))
         self.responses = {**_errors(path, self.allow, secured=secured), **self.responses}
 
@@ -67,7 +73,7 @@ class ContractRoute(APIRoute):
         handle = super().get_route_handler()
 
         async def answer(request: Request) -> Response:
-            response = await _contract(handle, request)
+            response = await _bounded(handle, request, self.body_rule)
             for name, value in PRIVATE.items():
                 response.headers.setdefault(name, value)
             return response
@@ -79,6 +85,23 @@ class ContractRoute(APIRoute):
             await super().handle(scope, receive, send)
         else:
             await method_not_allowed(self.allow)(scope, receive, send)
+
+
+async def _bounded(handle: Handler, request: Request, rule: BodyRule) -> Response:
+    """请求体越过这条路由的上限，就以它回答：框架会把读时的异常换成别的。"""
+    body = BoundedBody(request, rule)
+    try:
+        rule.check(request)
+        response = await _contract(handle, Request(request.scope, body))
+    except PayloadTooLargeError as error:
+        return error_response(error)
+    except HTTPException:
+        if body.error is None:
+            raise
+        return error_response(body.error)
+    finally:
+        body.close()
+    return response if body.error is None else error_response(body.error)
 
 
 async def _contract(handle: Handler, request: Request) -> Response:

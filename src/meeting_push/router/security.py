@@ -47,11 +47,13 @@ class Security:
         if credentials is None:
             raise AuthenticationError("a bearer token is required")
         try:
-            return await self._verifier.verify_access_token(credentials.credentials)
+            principal = await self._verifier.verify_access_token(credentials.credentials)
         except (InvalidTokenError, TokenNotYetValidError, TokenRevokedError) as error:
             # 过期是常事，不记
             self._log_failure(request, error)
             raise
+        request.state.principal = principal  # 占了多少内存算在他头上
+        return principal
 
     async def require_admin(self, request: Request, credentials: _Credentials) -> Principal:
         """:raises ForbiddenError: 403；不是管理员"""
