@@ -91,7 +91,7 @@ class MeetingPush:
     def _build(self, directory: UserDirectory | None, verifier: TokenVerifier | None) -> Rooms:
         settings, node = self.settings, self._node
         record = Record(settings, directory)
-        bus = Bus(settings)
+        bus = Bus(settings, record.database)
         access = Access(settings, record, bus, verifier)
         messages = MessagePath(settings, node, record, bus, self._record_dead)
         outcomes = OutcomePath(settings, node, record, bus, messages)
@@ -132,7 +132,7 @@ class MeetingPush:
         """各房间里应用用得着的，放在门口。"""
         record, bus, access = rooms.record, rooms.bus, rooms.access
         self.database, self.stores = record.database, record.stores
-        self.redis, self.subscriber = bus.redis, bus.subscriber
+        self.redis, self.subscriber, self.clock = bus.redis, bus.subscriber, bus.clock
         self.auth, self.revocations = access.auth, access.revocations
         path = rooms.messages
         self.messages, self.relay, self.queue = path.messages, path.relay, path.queue
@@ -172,6 +172,7 @@ class MeetingPush:
             stack.push_async_callback(self.presence.close)
         stack.push_async_callback(self.reports.withdraw)
         stack.push_async_callback(supervisor.stop)
+        rooms.bus.start_clock(supervisor)
         self._observation.start(supervisor, stack)
         supervisor.start("node-report", self.reports.run)
         supervisor.start("presence-reap", self.presence.reaper.run)

@@ -79,7 +79,7 @@ class Parts:
             receipts=receipts,
             clock=self.clock,
         )
-        self.dead_letters = DeadLetters(redis, self.failures, clock=self.clock)
+        self.dead_letters = DeadLetters(redis, self.failures)
         self.expiry = ExpirySweeper(
             redis=redis,
             outcomes=self.outcomes,
@@ -88,10 +88,14 @@ class Parts:
             receipts=receipts,
             node=NodeIdentity("n"),
             interval_s=1,
-            clock=self.clock,
+            agreed=self.agreed,
         )
 
     def clock(self) -> int:
+        return self.now
+
+    async def agreed(self) -> int:
+        """大家的钟都是拨得动的这一个。"""
         return self.now
 
     async def accept(self, *user_ids: int, ttl_ms: int = 60_000, **fields: Any) -> Message:

@@ -32,7 +32,7 @@ def queue(parts: Parts, request: pytest.FixtureRequest) -> MessageQueue:
 @pytest.fixture
 def dead_letters(parts: Parts, queue: MessageQueue) -> DeadLetters:
     streams = [keys.dead_letter for keys in queue.partitions]
-    return DeadLetters(parts.redis, parts.failures, streams=streams, clock=parts.clock)
+    return DeadLetters(parts.redis, parts.failures, streams=streams)
 
 
 async def reject_one(parts: Parts, queue: MessageQueue) -> Message:
@@ -106,7 +106,7 @@ async def test_expired_letters_are_dropped_everywhere(
     for _ in range(5):
         await reject_one(parts, queue)
     parts.now += 120_000
-    assert await dead_letters.drop_expired() == 5
+    assert await dead_letters.drop_expired(parts.now) == 5
     assert await dead_letters.page() == ([], None)
 
 

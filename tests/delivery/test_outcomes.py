@@ -170,9 +170,9 @@ async def test_an_expired_failure_can_not_be_requeued(parts: Parts) -> None:
 async def test_an_expired_dead_letter_is_dropped_and_the_failure_stays(parts: Parts) -> None:
     message_id = await parts.deliver()
     await parts.failures.fail([(message_id, USER)], "no_ack")
-    assert await parts.dead_letters.drop_expired() == 0
+    assert await parts.dead_letters.drop_expired(parts.now) == 0
     parts.now += 60_000
-    assert await parts.dead_letters.drop_expired() == 1
+    assert await parts.dead_letters.drop_expired(parts.now) == 1
     assert await parts.status(message_id) == ("failed", "no_ack")
 
 

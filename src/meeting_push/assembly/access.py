@@ -25,17 +25,24 @@ class Access:
     def __init__(
         self, settings: Settings, record: Record, bus: Bus, verifier: TokenVerifier | None
     ) -> None:
-        self.revocations = Revocations(settings, record.database, publish=bus.control.publish)
+        self.revocations = Revocations(
+            settings, record.database, publish=bus.control.publish, clock=bus.clock
+        )
         bus.control.on(Revoke, self.revocations.take)
-        tokens = AccessTokens(settings, signing_secret(settings))
+        tokens = AccessTokens(settings, signing_secret(settings), bus.clock)
         if settings.owns_accounts and not tokens.can_issue:
             raise ConfigurationError("identity=accounts signs tokens: jwt_algorithms needs an HS*")
         self.auth = AuthService(
-            settings, record.database, tokens, revocations=self.revocations, redis=bus.redis
+            settings,
+            record.database,
+            tokens,
+            revocations=self.revocations,
+            redis=bus.redis,
+            clock=bus.clock,
         )
         #: 应用自己验证令牌的，没有指纹可比。
         self.keyring = Keyring() if verifier is not None else tokens.keyring
-        self.tickets = WsTickets(bus.redis, settings.ws_ticket_ttl_s)
+        self.tickets = WsTickets(bus.redis, settings.ws_ticket_ttl_s, bus.clock)
         trusted = (
             tokens if verifier is None else ForeignVerifier(verifier, settings.handshake_timeout_s)
         )

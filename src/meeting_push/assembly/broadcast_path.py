@@ -32,6 +32,7 @@ class BroadcastPath:
             path.mailbox,
             interval_s=settings.relay_interval_s,
             aside=bus.asides.of("broadcast-outbox"),
+            clock=bus.clock,
         )
         self.service = BroadcastService(
             database=record.database,
@@ -39,8 +40,9 @@ class BroadcastPath:
             idempotency=record.stores.idempotency,
             rules=DraftRules.from_settings(settings),
             relay=self.relay,
+            clock=bus.clock,
         )
-        self.feed = BroadcastFeed(log, path.mailbox, bus.reread.set)
+        self.feed = BroadcastFeed(log, path.mailbox, bus.reread.set, clock=bus.clock)
         #: 网关收到的确认先到这里：不是广播的原样交给私信的。
         self.acks = BroadcastAcks(
             path.confirmation,

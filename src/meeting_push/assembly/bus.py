@@ -6,22 +6,25 @@ import asyncio
 import contextlib
 import secrets
 
-from ..errors import RedisUnavailableError
+from ..errors import RedisUnavailableError, UnavailableError
 from ..isolation import Asides
 from ..redis.address import RedisAddress
 from ..redis.embedded import EmbeddedRedis
 from ..redis.keys import Keys
 from ..redis.rights import check_rights
 from ..redis.subscriber import Subscriber
+from ..services.agreed_clock import AgreedClock
 from ..services.control_channel import ControlChannel
 from ..services.redis_service import RedisService
 from ..settings import Settings
+from ..storage.database import Database
+from ..supervision import Supervisor
 
 
 class Bus:
     """``reread``：可能漏过发布。谁发现谁置位，边缘随后给每条连接重读信箱。"""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, database: Database) -> None:
         self._embedded = None if settings.redis_url else EmbeddedRedis(settings.data_dir)
         url = self._embedded.url if self._embedded else settings.redis_url
         assert url is not None
@@ -33,6 +36,8 @@ class Bus:
         self.reread = asyncio.Event()
         #: 各循环搁置坏项的地方。
         self.asides = Asides()
+        #: 各房间看的钟。
+        self.clock = AgreedClock(self.redis, database)
 
     async def start_server(self, stack: contextlib.AsyncExitStack) -> None:
         """内嵌的 ``redis-server``；用外面的则无事。"""
@@ -49,6 +54,11 @@ class Bus:
         await check_rights(address, keys, secrets.token_hex(8), self._timeout_s)
         await self.redis.start()
         stack.push_async_callback(self.redis.close)
+        with contextlib.suppress(UnavailableError):
+            await self.clock.check()
+
+    def start_clock(self, supervisor: Supervisor) -> None:
+        supervisor.start("clock", self.clock.run)
 
     async def check_subscriber(self) -> None:
         if not self.subscriber.connected:

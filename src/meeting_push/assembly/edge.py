@@ -65,7 +65,7 @@ class Edge:
         keys = bus.redis.keys
         routes: dict[bytes, ChannelRoute] = {}
         self.presence = OnlineStatusService(
-            bus.redis, node, settings, aside=bus.asides.of("presence")
+            bus.redis, node, settings, aside=bus.asides.of("presence"), clock=bus.clock
         )
         self.watch = PresenceWatch(bus.subscriber, routes, self.presence, keys, settings)
         self.seats = DeviceSeats(bus.redis, node, settings, aside=bus.asides.of("seats"))
@@ -94,6 +94,7 @@ class Edge:
             seats=self.seats,
             on_push=self.push_latency,
             broadcasts=broadcasts.feed,
+            clock=bus.clock,
         )
         self.hearing = NodeHearing(
             bus.redis, bus.subscriber, self.manager, settings, bus.reread.set

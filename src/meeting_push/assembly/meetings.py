@@ -49,14 +49,16 @@ class Meetings:
             rules=MeetingRules.of(settings),
             messages=messages.messages,
             bus=self.bus,
+            clock=bus.clock,
         )
         self.hub = MeetingHub(
             authenticator=edge.manager.authenticator,
-            desk=MeetingDesk(stores.meetings, stores.transcripts),
+            desk=MeetingDesk(stores.meetings, stores.transcripts, bus.clock),
             bus=self.bus,
             limits=MeetingLimits.of(settings),
             admission=edge.manager.admission,
             seats=edge.seats,
+            clock=bus.clock,
         )
         access.revocations.listen(self.hub.disconnect_revoked)
         edge.also_replaced(self.hub.replaced)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import partial
 
-from ..isolation import Aside
 from ..node_identity import NodeIdentity
 from ..repeated_warning import RepeatedWarning
 from ..services.consumer_pool import ConsumerPool
@@ -32,7 +31,9 @@ class MessagePath:
         self, settings: Settings, node: NodeIdentity, record: Record, bus: Bus, on_dead: OnDead
     ) -> None:
         self._node, self._role = node, settings.role
-        self.publisher = MessagePublisher(bus.redis, max_bytes=settings.max_content_bytes * 2)
+        self.publisher = MessagePublisher(
+            bus.redis, max_bytes=settings.max_content_bytes * 2, clock=bus.clock
+        )
         self.queue = MessageQueue(
             bus.redis,
             max_length=settings.queue_max_length,
@@ -42,9 +43,10 @@ class MessagePath:
             partitions=settings.queue_partitions,
             on_dead=on_dead,
             aside=bus.asides.of("dead-letters"),
+            clock=bus.clock,
         )
         bodies = StoredBodies(record.stores.messages)
-        self.mailbox = OfflineMessageQueue(bus.redis, bodies, settings)
+        self.mailbox = OfflineMessageQueue(bus.redis, bodies, settings, clock=bus.clock)
         self.receipts = Receipts(self.publisher)
         self.confirmation = DeliveryConfirmationService(
             redis=bus.redis,
@@ -55,6 +57,7 @@ class MessagePath:
             flush_ms=settings.ack_flush_ms,
             status_ttl_s=settings.message_ttl_s,
             aside=bus.asides.of("confirm"),
+            clock=bus.clock,
         )
         self.relay = OutboxRelay(
             messages=record.stores.messages,
@@ -65,6 +68,7 @@ class MessagePath:
             interval_s=settings.relay_interval_s,
             grace_s=settings.relay_grace_s,
             aside=bus.asides.of("outbox"),
+            clock=bus.clock,
         )
         self.messages = MessageService(
             record.stores,
@@ -73,14 +77,10 @@ class MessagePath:
             queue=self.queue,
             mailbox=self.mailbox,
             publisher=self.publisher,
+            clock=bus.clock,
         )
         self.consumers = ConsumerPool(
-            partial(
-                self._consumer,
-                settings,
-                RepeatedWarning("consumer_waits"),
-                bus.asides.of("consumer"),
-            ),
+            partial(self._consumer, settings, bus, RepeatedWarning("consumer_waits")),
             self.queue,
             least=settings.consumer_tasks,
             most=settings.consumer_tasks_max,
@@ -89,7 +89,7 @@ class MessagePath:
         )
 
     def _consumer(
-        self, settings: Settings, waits: RepeatedWarning, aside: Aside, index: int
+        self, settings: Settings, bus: Bus, waits: RepeatedWarning, index: int
     ) -> MessageConsumer:
         return MessageConsumer(
             f"{self._node.id}-{index}",
@@ -99,7 +99,8 @@ class MessagePath:
             block_ms=settings.consumer_block_ms,
             claim_every_ms=settings.claim_idle_ms // 2,
             waits=waits,
-            aside=aside,
+            aside=bus.asides.of("consumer"),
+            clock=bus.clock,
         )
 
     def start(self, supervisor: Supervisor) -> None:

@@ -23,6 +23,7 @@ from .rooms import Rooms
 from .samples import (
     aside_samples,
     canary_samples,
+    clock_samples,
     control_samples,
     edge_samples,
     eviction_samples,
@@ -67,6 +68,7 @@ class Observation:
         self.metrics = Metrics()
         self.metrics.add(process_samples)
         self.metrics.add(lambda: aside_samples(bus.asides))
+        self.metrics.add(lambda: clock_samples(bus.clock))
         self.reports = NodeReports(
             Reporter(self.metrics, node, settings.role, __version__),
             bus.redis.lean,

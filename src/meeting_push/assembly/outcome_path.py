@@ -29,6 +29,7 @@ class OutcomePath:
             recipients=record.recipients,
             mailbox=path.mailbox,
             receipts=path.receipts,
+            clock=bus.clock,
         )
         self.retries = RetryService(
             outcomes=outcomes,
@@ -36,6 +37,7 @@ class OutcomePath:
             failures=self.failures,
             max_attempts=len(settings.retry_delays_s),
             aside=bus.asides.of("retry"),
+            clock=bus.clock,
         )
         self.dead_letters = DeadLetters(
             redis,
@@ -50,6 +52,7 @@ class OutcomePath:
             receipts=path.receipts,
             node=node,
             interval_s=settings.expiry_interval_s,
+            agreed=bus.clock.agreed,
             aside=bus.asides.of("expiry"),
         )
         self.evictions = EvictionRecorder(

@@ -33,13 +33,16 @@ class Recovery:
             queue=messages.queue,
             mailbox=messages.mailbox,
             relay=messages.relay,
-            broadcasts=BroadcastRecovery(record.broadcasts, broadcasts.log, broadcasts.relay),
+            broadcasts=BroadcastRecovery(
+                record.broadcasts, broadcasts.log, broadcasts.relay, clock=bus.clock
+            ),
             rules=ReconcilerRules(
                 settings.reconcile_interval_s,
                 settings.straggler_interval_s,
                 int(settings.straggler_after_s * 1000),
             ),
             on_generation=bus.reread.set,  # 每条连接都要知道新的 epoch
+            clock=bus.clock,
         )
 
     def start(self, supervisor: Supervisor) -> None:

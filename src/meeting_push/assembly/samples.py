@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from ..isolation import Asides
 from ..monitoring.latency import PushLatency
 from ..monitoring.metrics import Sample
+from ..services.agreed_clock import AgreedClock
 from ..services.canary import CanaryStatistics, Hearing
 from ..services.control_channel import ControlStatistics
 from ..services.device_seats import DeviceSeats
@@ -152,6 +153,13 @@ def retry_samples(retries: RetryService) -> Iterator[Sample]:
 def expiry_samples(expiry: ExpirySweeper) -> Iterator[Sample]:
     """工人：记为过期的收件人。"""
     yield Sample("recipients_expired", "counter", "recipients expired", expiry.expired)
+
+
+def clock_samples(clock: AgreedClock) -> Iterator[Sample]:
+    """我们的钟比 Redis 与 SQL 的快多少。"""
+    yield Sample(
+        "clock_skew_seconds", "gauge", "our clock ahead of the others", clock.skew_ms / 1000
+    )
 
 
 def aside_samples(asides: Asides) -> Iterator[Sample]:

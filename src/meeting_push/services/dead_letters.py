@@ -13,7 +13,6 @@ from typing import Any, Final
 import msgspec
 from loguru import logger
 
-from ..clock import Clock, now_ms
 from ..model import QueueEntry
 from .delivery_failures import DeliveryFailures
 from .redis_service import RedisService
@@ -44,13 +43,11 @@ class DeadLetters:
         failures: DeliveryFailures,
         *,
         streams: Iterable[str] = (),
-        clock: Clock = now_ms,
     ) -> None:
         self._lean = redis.lean
         #: 失败的收件人一律在不分区的一条里，队列条目在各分区的。
         self._streams = list(dict.fromkeys([redis.keys.dead_letter_queue, *streams]))
         self._failures = failures
-        self._clock = clock
         self._scan_from = dict.fromkeys(self._streams, "-")
 
     async def page(
@@ -89,17 +86,16 @@ class DeadLetters:
             [(entry.message_id, user_id) for user_id in entry.recipient_ids]
         )
 
-    async def drop_expired(self) -> int:
+    async def drop_expired(self, now: int) -> int:
         """各看一段，丢掉过了有效期的：再也不能重新入队。下一次接着看，到头再从头来。"""
-        return sum([await self._drop_expired(stream) for stream in self._streams])
+        return sum([await self._drop_expired(stream, now) for stream in self._streams])
 
-    async def _drop_expired(self, stream: str) -> int:
+    async def _drop_expired(self, stream: str, now: int) -> int:
         replies = await self._lean.execute(
             "XRANGE", stream, self._scan_from[stream], "+", "COUNT", SCAN_LETTERS
         )
         letters = [_letter(*reply) for reply in replies]
         self._scan_from[stream] = f"({letters[-1].id}" if len(letters) == SCAN_LETTERS else "-"
-        now = self._clock()
         gone = [each.id for each in letters if each.entry and each.entry.expires_at <= now]
         if gone:
             await self._lean.execute("XDEL", stream, *gone)

@@ -7,13 +7,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from typing import Final
 
 from loguru import logger
 
-from ..clock import Clock, now_ms
 from ..isolation import Aside
 from ..model import DeliveryStatus
 from ..node_identity import NodeIdentity
@@ -45,8 +44,8 @@ class ExpirySweeper:
         receipts: Receipts,
         node: NodeIdentity,
         interval_s: float,
+        agreed: Callable[[], Awaitable[int]],
         aside: Aside | None = None,
-        clock: Clock = now_ms,
     ) -> None:
         self._redis = redis
         self._outcomes = outcomes
@@ -56,7 +55,7 @@ class ExpirySweeper:
         self._node = node
         self._interval_s = interval_s
         self._aside = aside or Aside("expiry")
-        self._clock = clock
+        self._agreed = agreed
         self._failed = RepeatedWarning("expiry_sweep_failed")
         #: 本进程记下的过期数。
         self.expired = 0
@@ -65,9 +64,10 @@ class ExpirySweeper:
         await periodically(self._round, partial(asyncio.sleep, self._interval_s), self._failed)
 
     async def _round(self) -> None:
+        now = await self._agreed()  # 钟不对的先让开：轮次归别人
         if await self._my_turn():
-            await self.sweep()
-            await self._dead_letters.drop_expired()
+            await self.sweep(now)
+            await self._dead_letters.drop_expired(now)
 
     async def _my_turn(self) -> bool:
         """占住一个间隔；占着的节点死了，下一轮就是别人的。"""
@@ -76,18 +76,23 @@ class ExpirySweeper:
         reply = await self._redis.lean.execute("SET", turn, self._node.id, "NX", "PX", ttl_ms)
         return reply is not None
 
-    async def sweep(self) -> int:
-        """清理全部过期的，返回这次记下几个收件人。"""
+    async def sweep(self, now: int | None = None) -> int:
+        """清理全部过期的，返回这次记下几个收件人。收不回来，所以只认各家的钟一致的时刻。
+
+        :raises ClockDisagreesError: 我们的钟与别家对不上；什么也没有做
+        """
+        now = await self._agreed() if now is None else now
         before, last = self.expired, None
-        latest = self._clock() - GRACE_MS
         # 按位置翻页：清理不了的留在原处，不挡后面的
-        while page := await self._record.expirable(latest, PAGE_MESSAGES, last):
+        while page := await self._record.expirable(now - GRACE_MS, PAGE_MESSAGES, last):
             for batch in _batches(page):
-                await self._aside.isolate(batch, self._expire, lambda one: one.message_id)
+                await self._aside.isolate(
+                    batch, partial(self._expire, now), lambda one: one.message_id
+                )
             last = page[-1]
         return self.expired - before
 
-    async def _expire(self, batch: Sequence[Expirable]) -> None:
+    async def _expire(self, now: int, batch: Sequence[Expirable]) -> None:
         ids = [message.message_id for message in batch]
         by_id = {message.message_id: message for message in batch}
         fresh = await self._record.record_expired(ids)
@@ -96,7 +101,7 @@ class ExpirySweeper:
             [(i, user, by_id[i].expires_at) for i, user in await self._record.expired_pairs(ids)],
             self._outcomes.expire,
         )
-        await self._record.mark_expired(ids, self._clock())
+        await self._record.mark_expired(ids, now)
         await self._receipts.send(
             [
                 Receipt(message_id, to, user_id, by_id[message_id].expires_at)

@@ -25,6 +25,7 @@ Connection = AsyncConnection
 _SQLITE_CONNECTIONS: Final = 5  # 每个都是一个线程；写者反正只有一个
 _PG_CONNECTIONS: Final = 10  # 乘以进程数应小于服务器的 max_connections（默认 100）
 _PG_RECYCLE_S: Final = 1800  # 防火墙常在空闲一小时后悄悄断开
+_PG_TIME: Final = text("SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint)")
 #: 等别的进程迁移完、以及迁移本身的上限。
 MIGRATION_TIMEOUT_S: Final = 600.0
 
@@ -90,6 +91,13 @@ class Database:
         """:raises DatabaseUnavailableError: 现在不能回答"""
         async with self.connect() as connection:
             await connection.execute(text("SELECT 1"))
+
+    async def time_ms(self) -> int | None:
+        """服务器的钟；SQLite 用的就是我们的，None。"""
+        if self.is_sqlite:
+            return None
+        async with self.connect() as connection:
+            return int(await connection.scalar(_PG_TIME) or 0)
 
     async def needs_migration(self) -> bool:
         """表结构是否还不是最新的；空库也算。"""

@@ -84,8 +84,11 @@ class Lab:
             receipts=receipts,
             node=NodeIdentity("bench"),
             interval_s=settings.expiry_interval_s,
-            clock=lambda: self.now,
+            agreed=self._agreed,
         )
+
+    async def _agreed(self) -> int:
+        return self.now
 
     async def accept(self) -> None:
         """接受并投递全部消息；没有人在线。"""
