@@ -6,11 +6,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
 
 import pytest
+from redis import Redis
 
 from meeting_push.client import PushClient, ReceivedMessage
+from meeting_push.redis.keys import Keys
 from tests.meeting.people import hold, live
 from tests.support.eventually import eventually
 from tests.support.people import Device, Person, api_of, delivery, device, register, send
@@ -63,6 +69,51 @@ async def test_e1_what_was_acked_elsewhere_meanwhile_reaches_the_device(
             got = [(await phone.next_message(20))["message_id"] for _ in sent]
             assert sorted(got) == sorted(sent)
             assert [frame["type"] for frame in phone.others] == []
+
+
+async def test_e1_redis_drops_a_gateway_that_lags_and_its_devices_miss_nothing(
+    fleet: Fleet,
+) -> None:
+    """网关停住不读，输出缓冲满了，Redis 断开它的订阅；它醒来后补上。"""
+    near, far = fleet.gateways
+    names = ("alice", "eve", "frank")
+    alice, eve, frank = [await register(fleet.api.url, name) for name in names]
+    with Redis.from_url(fleet.redis.url) as redis, small_output_buffers(redis), fleet.mended():
+        async with (
+            device(near.server.ws_url(eve.user_id), eve) as phone,
+            device(far.server.ws_url(eve.user_id), eve) as desk,
+            device(near.server.ws_url(frank.user_id), frank),
+        ):
+            os.kill(near.server.pid, signal.SIGSTOP)
+            try:
+                sent = [await send(fleet.api.url, alice, [eve]) for _ in range(MESSAGES)]
+                for _ in sent:
+                    await ack_next(desk)
+                flood(redis, frank)
+            finally:
+                os.kill(near.server.pid, signal.SIGCONT)
+            got = [(await phone.next_message(20))["message_id"] for _ in sent]
+            assert sorted(got) == sorted(sent)
+
+
+@contextlib.contextmanager
+def small_output_buffers(redis: Redis) -> Iterator[None]:
+    before = redis.config_get("client-output-buffer-limit")["client-output-buffer-limit"]
+    redis.config_set("client-output-buffer-limit", "pubsub 64kb 64kb 1")
+    try:
+        yield
+    finally:
+        redis.config_set("client-output-buffer-limit", str(before))
+
+
+def flood(redis: Redis, receiver: Person) -> None:
+    """瞬时消息塞满路上的缓冲，直到 Redis 断开停着的那个订阅者。"""
+    channel = Keys().user_channel(receiver.user_id)
+    frame = json.dumps({"type": "new_message", "message_id": "m", "title": "x" * 60_000})
+    for _ in range(1_000):
+        if not redis.publish(channel, frame):
+            return
+    raise AssertionError("Redis kept a subscriber that does not read")
 
 
 async def test_e1_the_sdk_misses_nothing(fleet: Fleet) -> None:

@@ -21,6 +21,7 @@ from .town import Town
 #: 一条消息反复重试这么久仍不成，这次运行就没有意义了。
 GIVE_UP_S: Final = 120.0
 _RETRY_S: Final = 0.3
+_OUTCOME_UNKNOWN: Final = b'"outcome_unknown"'
 _ACCEPTED: Final = 202
 _CLIENT_ERRORS: Final = range(400, 500)
 
@@ -134,6 +135,8 @@ class _Writer:
     ) -> tuple[int, tuple[str, ...]]:
         try:
             status, answer = await connection.post(self._head(post, planned), body)
+            if status in REFUSED and _OUTCOME_UNKNOWN in answer:
+                return 0, ()  # 也许存了：与没有得到回答一样
             return status, _ids(planned, answer) if status == _ACCEPTED else ()
         except BenchError:
             await self.close()
