@@ -17,6 +17,7 @@ from ..errors import ConfigurationError
 from .failures import LeftBehind, converted_failures, uncertain_commit
 from .migration import migrate, needs_migration
 from .postgres_url import asyncpg_url
+from .sqlite_file import SqliteFile
 from .sqlite_writer import PRAGMAS, SqliteWriter, Statement
 
 #: 事务里传来传去的连接；别处用这个名字，不必导入 SQLAlchemy。
@@ -48,6 +49,7 @@ class Database:
         # SQLite 同时只容一个写者：本进程内排队，免得在 busy_timeout 里睡着互抢。
         self._write_turn = asyncio.Lock() if self.is_sqlite else None
         self._writer = _sqlite_writer(self._url, timeout_s) if self.is_sqlite else None
+        self._file = SqliteFile(Path(self._url.database or "")) if self.is_sqlite else None
         # SQLite 的连接本就自动提交；PostgreSQL 上省去读语句前后的 BEGIN 与 ROLLBACK。
         self._autocommit = (
             self._engine
@@ -65,6 +67,7 @@ class Database:
         :raises DatabaseUnavailableError: 连不上、超时、被锁；没有提交
         :raises InvalidInputError: 值不可存（NUL、孤立代理项、超范围）
         """
+        self._check_file()
         with uncertain_commit() as commit, converted_failures():
             async with self._turn(), self._engine.begin() as connection:
                 if self.is_sqlite:
@@ -76,6 +79,7 @@ class Database:
     async def write_sqlite(self, statements: Sequence[Statement]) -> list[int]:
         """SQLite 的热路：一个写事务，一次线程往返；返回各语句改了几行。错误同 ``transaction``。"""
         assert self._writer is not None, "SQLite only"
+        self._check_file()
         with uncertain_commit() as commit, converted_failures():
             async with self._turn():
                 return await self._writer.write(statements, commit)
@@ -83,6 +87,7 @@ class Database:
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[AsyncConnection]:
         """自动提交的连接，供读取；每条语句看到各自的快照。错误同 ``transaction``。"""
+        self._check_file()
         with converted_failures():
             async with self._autocommit.connect() as connection:
                 yield connection
@@ -112,14 +117,15 @@ class Database:
         """
         with converted_failures():
             self._make_directory()
-            if not await self.needs_migration():
-                return
-            # 迁移可以很久，不受平时的语句时限约束，所以另用一个引擎。
-            engine = _create_engine(self._url, MIGRATION_TIMEOUT_S)
-            try:
-                await migrate(engine, MIGRATION_TIMEOUT_S)
-            finally:
-                await engine.dispose()
+            if await self.needs_migration():
+                # 迁移可以很久，不受平时的语句时限约束，所以另用一个引擎。
+                engine = _create_engine(self._url, MIGRATION_TIMEOUT_S)
+                try:
+                    await migrate(engine, MIGRATION_TIMEOUT_S)
+                finally:
+                    await engine.dispose()
+        if self._file is not None:
+            self._file.remember()
 
     async def dispose(self) -> None:
         """关闭所有连接；此后的使用会重新连接。"""
@@ -138,6 +144,10 @@ class Database:
             yield
         finally:
             self._write_turn.release()
+
+    def _check_file(self) -> None:
+        if self._file is not None and self._writer is not None:
+            self._file.check(wal_open=self._writer.connected)
 
     def _make_directory(self) -> None:
         if self.is_sqlite and self._url.database is not None:

@@ -46,6 +46,11 @@ class SqliteWriter:
         self._checkpointing: Future[None] | None = None
         self._checkpoint_failed = RepeatedWarning("sqlite_checkpoint_failed")
 
+    @property
+    def connected(self) -> bool:
+        """写过，连接还开着：WAL 的文件也就该在。"""
+        return self._connection is not None
+
     async def write(
         self, statements: Sequence[Statement], commit: Commit | None = None
     ) -> list[int]:
