@@ -34,7 +34,10 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ensemble]:
     """一个寻常的服务器，一个没有耐心的（心跳一秒不来就关）；同一个 Redis 与 SQLite。"""
     parts = {
         "main": ("all", {}),
-        "impatient": ("all", {"heartbeat_timeout_s": 1, "node_lease_s": 1}),
+        "impatient": (
+            "all",
+            {"heartbeat_interval_s": 0.5, "heartbeat_timeout_s": 1, "node_lease_s": 1},
+        ),
     }
     shared = {
         "presence_flush_ms": 10,

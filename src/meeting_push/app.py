@@ -46,6 +46,7 @@ from .router.ops import ops_endpoint
 from .settings import Identity, Settings
 from .supervision import Supervisor
 from .version import __version__
+from .websocket.asgi import no_websocket
 
 
 class MeetingPush:
@@ -238,4 +239,5 @@ def create_app(push: MeetingPush) -> FastAPI:
     install_error_handlers(app)
     add_docs_page(app)
     app.router.routes.extend(push.router.routes)  # 不 include：少一层，见 ``contract_router``
+    app.router.add_websocket_route("/{path:path}", no_websocket)
     return app

@@ -50,12 +50,18 @@ async def stuff(world: World, user_id: int) -> None:
 
 class TimeBehaviour(EdgeHarness):
     async def test_silence_is_4003(self) -> None:
-        async with self.world(heartbeat_timeout_s=0.2) as world, world.live(1) as client:
+        async with (
+            self.world(heartbeat_interval_s=0.1, heartbeat_timeout_s=0.2) as world,
+            world.live(1) as client,
+        ):
             assert await client.closed() == (4003, "heartbeat_timeout")
             assert world.manager.user_connections == {}
 
     async def test_heartbeats_keep_the_connection(self) -> None:
-        async with self.world(heartbeat_timeout_s=0.3) as world, world.live(1) as client:
+        async with (
+            self.world(heartbeat_interval_s=0.1, heartbeat_timeout_s=0.3) as world,
+            world.live(1) as client,
+        ):
             for _ in range(8):
                 await client.ask(type="heartbeat", timestamp=1)
                 await asyncio.sleep(0.1)  # 时间本身就是被测的东西

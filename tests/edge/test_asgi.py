@@ -9,7 +9,5 @@ from .world import World, serve_asgi
 
 
 class TestAsgi(EdgeBehaviour):
-    closes_on_invalid_utf8 = True
-
     def serve(self, world: World) -> AbstractAsyncContextManager[None]:
         return serve_asgi(world)

@@ -13,12 +13,17 @@ import pytest
 
 from meeting_push.bench.fuzz import http_requests, ws_frames
 from meeting_push.bench.target import Target
-from meeting_push.router.patient_http import MAX_HEAD_BYTES
+from meeting_push.websocket.upgrade_request import MAX_HEAD_BYTES
 from tests.support.eventually import wait_until
 from tests.support.server_process import TEST_JWT_SECRET, ServerProcess
 
 #: 期限缩短；最长的一个测试等它两次。
-LIMITS = {"handshake_timeout_s": 0.5, "heartbeat_timeout_s": 2, "outbox_max_delay_s": 0.5}
+LIMITS = {
+    "handshake_timeout_s": 0.5,
+    "heartbeat_interval_s": 1,
+    "heartbeat_timeout_s": 2,
+    "outbox_max_delay_s": 0.5,
+}
 USER = 4_000_000
 
 

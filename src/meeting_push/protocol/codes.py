@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Final
 
 
 class CloseCode(IntEnum):
     """服务器关闭用户连接时用的全部码；名字就是 close reason。
 
-    1009 例外：帧头一读到就由 WebSocket 库关闭，原因是库写的。
+    1002、1007、1009 例外：多半由 WebSocket 库一读到就关闭，原因是库写的。
     """
 
     NORMAL = 1000
+    PROTOCOL_ERROR = 1002
+    INVALID_UTF8 = 1007
     MESSAGE_TOO_BIG = 1009
     SERVER_DRAINING = 4000
     SLOW_CONSUMER = 4001
@@ -30,6 +33,15 @@ class CloseCode(IntEnum):
     @property
     def reason(self) -> str:
         return self.name.lower()
+
+
+#: RFC 6455 7.4.1 与 IANA 的登记里，可以出现在关闭帧里的；1004、1005、1006、1015 不可以。
+_REGISTERED: Final = frozenset({1000, 1001, 1002, 1003, *range(1007, 1015)})
+
+
+def may_be_received(code: int) -> bool:
+    """对方的关闭帧里可以是它；3000–3999 归登记的库，4000–4999 归应用。"""
+    return code in _REGISTERED or 3000 <= code <= 4999
 
 
 def may_reconnect(code: int) -> bool:

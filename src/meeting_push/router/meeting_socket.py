@@ -10,6 +10,7 @@ from starlette.websockets import WebSocket
 from ..websocket.asgi import Endpoint, refuse, serve, take_handshake
 from ..websocket.handshake import Handshake
 from ..websocket.meeting.hub import MeetingHub
+from ..websocket.refusals import FOREIGN_ORIGIN, NOT_FOUND
 
 MEETING_ID_PATTERN: Final = "[0-9A-Z]{26}"
 _MEETING_ID: Final = re.compile(MEETING_ID_PATTERN)
@@ -27,9 +28,9 @@ def meeting_endpoint(hub: MeetingHub) -> Endpoint:
     async def endpoint(websocket: WebSocket, meeting_id: str) -> None:
         handshake = take_handshake(websocket, 0, hub.proxies)
         if _MEETING_ID.fullmatch(meeting_id) is None:
-            await refuse(websocket, 404)
+            await refuse(websocket, NOT_FOUND)
         elif not hub.origin_allowed(handshake):
-            await refuse(websocket, 403)
+            await refuse(websocket, FOREIGN_ORIGIN)
         else:
             await websocket.accept(handshake.accepted_subprotocol)
             last_seq = _last_seq(handshake)

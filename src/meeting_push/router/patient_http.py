@@ -22,11 +22,15 @@ from ..settings import Settings
 from ..websocket import refusals
 from ..websocket.doorway import Doorway
 from ..websocket.refusals import Refusal
+from ..websocket.upgrade_request import (
+    MAX_HEAD_BYTES,
+    asks_for_websocket,
+    origin_form,
+    refusal_of,
+)
 from .courteous_transport import CourteousTransport
 from .unread_answers import UnreadAnswers
 
-#: 请求行与请求头；令牌至多 8 KB，浏览器与代理的头合计很少过 16 KB。
-MAX_HEAD_BYTES: Final = 64 * 1024
 #: 头的条数，拖尾也算；与 websockets 的上限一致，升级时不会再被它拒绝。
 MAX_HEADERS: Final = 128
 #: 没有任何进展的字节：块扩展、拖尾的名字、请求之间的空行。
@@ -130,6 +134,7 @@ class PatientHttp(HttpToolsProtocol):
     def handle_websocket_upgrade(self) -> None:
         self._let_go()  # 此后的期限归 WebSocket 一侧
         self.transport = self._line
+        self.url = origin_form(self.url.decode("latin-1")).encode("latin-1")
         super().handle_websocket_upgrade()
         del self.parser, self.flow  # 它们回指我们：几千条连接的残骸会等着一次长的垃圾回收
 
@@ -186,10 +191,17 @@ class PatientHttp(HttpToolsProtocol):
     def _on_upgrade(self) -> None:
         if not self._should_upgrade():
             return  # h2c 之类：照常回答（``_last`` 已记下），然后关
-        if any(_announces_body(name, value) for name, value in self.headers):
-            self._refuse(refusals.BODY_ON_UPGRADE)
+        refusal = refusal_of(
+            self.scope["method"], self.scope["http_version"], _as_text(self.headers)
+        )
+        if refusal is not None:
+            self._refuse(refusal)
         else:
             self.handle_websocket_upgrade()
+
+    def _get_upgrade(self) -> bytes | None:
+        """uvicorn 只看同名的最后一行。"""
+        return b"websocket" if asks_for_websocket(_as_text(self.headers)) else None
 
     # ── 解析器的回调 ──────────────────────────────────────────────────────
 
@@ -373,8 +385,8 @@ class PatientHttp(HttpToolsProtocol):
             self._line.abort()
 
 
-def _announces_body(name: bytes, value: bytes) -> bool:
-    return name == b"transfer-encoding" or (name == b"content-length" and value.strip() != b"0")
+def _as_text(headers: list[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
+    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
 
 
 def patient_http(

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
-from starlette.responses import PlainTextResponse
+from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from ..protocol.codes import CloseCode
@@ -19,6 +19,7 @@ from ..protocol.forwarded import TrustedProxies
 from .frame_run import FrameRun
 from .handshake import Handshake, parse_user_id
 from .manager import ConnectionManager
+from .refusals import FOREIGN_ORIGIN, NOT_FOUND, Refusal
 
 #: 写任务的积压：高于它算阻塞，低于它恢复；同 asyncio 传输的默认值。
 HIGH_WATER_BYTES: Final = 64 * 1024
@@ -114,9 +115,9 @@ def user_messages_endpoint(manager: ConnectionManager) -> Endpoint:
         number = parse_user_id(user_id)
         handshake = take_handshake(websocket, number or 0, manager.authenticator.proxies)
         if number is None:
-            await refuse(websocket, 404)
+            await refuse(websocket, NOT_FOUND)
         elif not manager.origin_allowed(handshake):
-            await refuse(websocket, 403)
+            await refuse(websocket, FOREIGN_ORIGIN)
         else:
             await websocket.accept(handshake.accepted_subprotocol)
             await serve(websocket, lambda driver: manager.accept(handshake, driver), largest)
@@ -140,12 +141,18 @@ def take_handshake(websocket: WebSocket, user_id: int, proxies: TrustedProxies) 
     return Handshake(user_id, query, headers, address)
 
 
-async def refuse(websocket: WebSocket, status: int) -> None:
+async def refuse(websocket: WebSocket, refusal: Refusal) -> None:
     """升级之前以 HTTP 状态码拒绝。"""
     if "websocket.http.response" in websocket.scope.get("extensions", {}):
-        await websocket.send_denial_response(PlainTextResponse("", status))
+        answer = Response(refusal.body, refusal.status, media_type="application/json")
+        await websocket.send_denial_response(answer)
     else:
         await websocket.close()  # 服务器替我们回 403
+
+
+async def no_websocket(websocket: WebSocket) -> None:
+    """别的路径；不接住它，框架就回 403。"""
+    await refuse(websocket, NOT_FOUND)
 
 
 async def serve(

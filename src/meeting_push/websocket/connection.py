@@ -269,19 +269,12 @@ class UserConnection:
             self.receive(text)
 
     def receive_binary(self) -> None:
-        self._receive_bad(self.session.receive_binary)
-
-    def receive_too_large(self) -> None:
-        """一帧超过 ``max_frame_bytes``；驱动没有保留它。"""
-        self._receive_bad(self.session.too_large)
-
-    def _receive_bad(self, refuse: Callable[[int], Command]) -> None:
         if self.closing_since is not None:
             return
         if self.session.phase is Phase.OPENING:
             self.close(CloseCode.PROTOCOL_VIOLATION)
         else:
-            self._host.on_command(self, refuse(self._host.clock()))
+            self._host.on_command(self, self.session.receive_binary(self._host.clock()))
 
     def lost(self) -> None:
         """传输已断开；幂等。"""

@@ -10,25 +10,30 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final, cast
 
-from picows import (
-    WSAutoPingStrategy,
-    WSUpgradeRequest,
-    WSUpgradeResponse,
-    WSUpgradeResponseWithListener,
-)
+from picows import WSAutoPingStrategy, WSUpgradeResponse, WSUpgradeResponseWithListener
 from picows.picows import WSProtocol  # type: ignore[attr-defined]  # 存根里没有它
 
 from ..protocol.forwarded import TrustedProxies
+from .farewell import say_farewell
 from .handshake import PATH_PREFIX, Handshake, user_id_in_path
 from .manager import ConnectionManager
 from .native_socket import NativeSocket
 from .ops_http import OpsEndpoint, OpsHttp
+from .refusals import (
+    BAD_REQUEST,
+    FOREIGN_ORIGIN,
+    HEAD_TOO_LARGE,
+    NOT_FOUND,
+    TOO_SLOW,
+    Refusal,
+)
+from .upgrade_request import END_OF_HEAD, MAX_HEAD_BYTES, UpgradeRequest
 from .uvicorn_socket import BoundedWebSocket
 
 _READ_BUFFER_BYTES: Final = 1024
-_REQUEST_START: Final = b"GET " + PATH_PREFIX.encode()
 
 
 class _PicowsLog(logging.LoggerAdapter[logging.Logger]):
@@ -48,18 +53,15 @@ _log: Final = _PicowsLog(logging.getLogger("meeting_push.picows"), {})
 
 
 class _Front(asyncio.Protocol):
-    """新连接的门厅：看清请求行，换上该用的 protocol，然后放手。
-
-    picows 一直握着 ``_listen``，所以它与连接同寿：小，且不回指，断开时才不靠垃圾回收。
-    """
+    """新连接的门厅：看完请求头，换上该用的 protocol，然后放手。"""
 
     __slots__ = (
         "_fallback",
-        "_feed",
         "_head",
         "_manager",
         "_siblings",
         "_successor",
+        "_take",
         "_timer",
         "_transport",
     )
@@ -73,92 +75,90 @@ class _Front(asyncio.Protocol):
         self._manager = manager
         self._fallback = fallback
         self._siblings = siblings
-        self._head = b""
-        self._feed: Callable[[bytes], None] | None = None
+        self._head = bytearray()
+        #: 收到的字节此刻归谁。
+        self._take: Callable[[bytes], None] = self._gather
         self._successor: Any = None
         self._transport: asyncio.Transport
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport = cast(asyncio.Transport, transport)
-        # 慢吞吞不说要什么的（slowloris）
+        self._transport = cast(asyncio.Transport, transport)
         self._timer = asyncio.get_running_loop().call_later(
-            self._manager.limits.handshake_timeout_s, self._transport.abort
+            self._manager.limits.handshake_timeout_s, self._too_slow
         )
 
     def data_received(self, data: bytes) -> None:
-        if self._feed is None:
-            self._head += data
-            if len(self._head) < len(_REQUEST_START) and _REQUEST_START.startswith(self._head):
-                return
-            data, self._head = self._head, b""
-            self._feed = self._choose(data.startswith(_REQUEST_START))
-        self._feed(data)
+        self._take(data)
 
-    def _choose(self, user_path: bool) -> Callable[[bytes], None]:
-        if user_path and self._transport.get_extra_info("socket").family != socket.AF_UNIX:
-            self._successor = self._picows()
-            feed = self._feed_buffered
+    def _gather(self, data: bytes) -> None:
+        searched = max(0, len(self._head) - len(END_OF_HEAD))
+        self._head += data
+        end = self._head.find(END_OF_HEAD, searched, MAX_HEAD_BYTES)
+        if end >= 0:
+            received, self._head = bytes(self._head), bytearray()
+            self._choose(received, end + len(END_OF_HEAD))
+        elif len(self._head) >= MAX_HEAD_BYTES:
+            self._refuse(HEAD_TOO_LARGE)
+
+    def _choose(self, received: bytes, end: int) -> None:
+        """请求头完整了：不是用户连接的交给别人，是的就 4xx 或者升级。"""
+        request = UpgradeRequest.parse(received[:end])
+        if request is None:
+            self._refuse(BAD_REQUEST)
+        elif self._is_ours(request):
+            refusal = self._refusal_of(request)
+            if refusal is not None:
+                self._refuse(refusal)
+            else:
+                self._upgrade(request, received[end:])
         else:
-            # picows 要设 TCP 选项，unix socket 上不行；那里由普通的 ASGI 路由接着
             self._stop_waiting()
-            self._successor = self._fallback()
-            feed = self._successor.data_received
-        self._successor.connection_made(self._transport)
+            self._install(self._fallback())
+            self._take = self._successor.data_received
+            self._take(received)
+
+    def _is_ours(self, request: UpgradeRequest) -> bool:
+        """picows 要设 TCP 选项，unix socket 上不行；那里由普通的 ASGI 路由接着。"""
+        sock: socket.socket = self._transport.get_extra_info("socket")
+        return request.path.startswith(PATH_PREFIX) and sock.family != socket.AF_UNIX
+
+    def _refusal_of(self, request: UpgradeRequest) -> Refusal | None:
+        if user_id_in_path(request.path) is None:
+            return NOT_FOUND
+        return request.refusal()
+
+    def _upgrade(self, request: UpgradeRequest, rest: bytes) -> None:
+        handshake = _handshake(request, self._transport, self._manager.authenticator.proxies)
+        if not self._manager.origin_allowed(handshake):
+            self._refuse(FOREIGN_ORIGIN)
+            return
+        self._stop_waiting()
+        self._install(_picows(self._manager, handshake, self._siblings))
+        self._take = partial(_feed, self._transport, self._successor)
+        self._take(request.minimal() + rest)
+
+    def _install(self, successor: Any) -> None:
+        self._successor = successor
+        successor.connection_made(self._transport)
         # 调用者（uvicorn）在我们返回后还要把我们设为 protocol，所以晚一步
         asyncio.get_running_loop().call_soon(self._hand_over)
-        return feed
 
     def _hand_over(self) -> None:
         self._transport.set_protocol(self._successor)
-        self._feed = self._successor = None
+        self._successor, self._take = None, _ignore
 
-    def _picows(self) -> Any:
-        return WSProtocol(
-            None,  # host_port
-            None,  # ws_path
-            False,  # is_client_side
-            self._listen,
-            _log,
-            True,  # disconnect_on_exception
-            None,  # websocket_handshake_timeout：由 _timer 管，它的会留下没人取的异常
-            False,  # enable_auto_ping
-            10,
-            10,
-            WSAutoPingStrategy.PING_WHEN_IDLE,
-            False,  # enable_auto_pong
-            self._manager.limits.largest_read_bytes,
-            None,  # extra_headers
-            _READ_BUFFER_BYTES,
-        )
+    def _too_slow(self) -> None:
+        """慢吞吞不说要什么的（slowloris）；一个字没说的不必回答，浏览器会这样预连。"""
+        if self._head:
+            self._refuse(TOO_SLOW)
+        else:
+            self._transport.abort()
 
-    def _feed_buffered(self, data: bytes) -> None:
-        rest = memoryview(data)
-        while rest and not self._transport.is_closing():
-            room = self._successor.get_buffer(-1)
-            part = rest[: len(room)]
-            room[: len(part)] = part
-            try:
-                self._successor.buffer_updated(len(part))
-            except UnicodeError:  # picows 要在 400 里引用头部的值，而它不是 ASCII
-                self._transport.abort()
-            rest = rest[len(part) :]
-
-    def _listen(self, request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
-        """请求完整了：404、403，或者升级。"""
+    def _refuse(self, refusal: Refusal) -> None:
         self._stop_waiting()
-        handshake = _handshake(request, self._transport, self._manager.authenticator.proxies)
-        if handshake is None:
-            return _refusal(404)
-        if not self._manager.origin_allowed(handshake):
-            return _refusal(403)
-        _normalise_connection(request)
-        subprotocol = handshake.accepted_subprotocol
-        headers = {"Sec-WebSocket-Protocol": subprotocol} if subprotocol else None
-        return WSUpgradeResponseWithListener(
-            WSUpgradeResponse.create_101_response(headers),
-            NativeSocket(self._manager, handshake, self._siblings),
-        )
+        self._take = _ignore
+        say_farewell(self._transport, refusal.wire)
 
     def eof_received(self) -> bool | None:
         return None if self._successor is None else self._successor.eof_received()
@@ -174,30 +174,54 @@ class _Front(asyncio.Protocol):
             self._successor.connection_lost(exc)
 
 
-def _handshake(
-    request: WSUpgradeRequest, transport: asyncio.Transport, proxies: TrustedProxies
-) -> Handshake | None:
-    path, _, query = request.path.decode("utf-8", "replace").partition("?")
-    user_id = user_id_in_path(path)
-    if user_id is None:
-        return None
-    headers = tuple((name.lower(), value) for name, value in request.headers.items())
-    peer: Sequence[object] = transport.get_extra_info("peername") or ("",)
-    forwarded = request.headers.getall("X-Forwarded-For", [])
-    return Handshake(
-        user_id, query, headers, proxies.client_address(str(peer[0]), map(str, forwarded))
+def _ignore(_data: bytes) -> None:
+    """拒绝了，或已交给别人。"""
+
+
+def _picows(manager: ConnectionManager, handshake: Handshake, siblings: set[Any]) -> Any:
+    subprotocol = handshake.accepted_subprotocol
+    headers = {"Sec-WebSocket-Protocol": subprotocol} if subprotocol else None
+    accepted = WSUpgradeResponseWithListener(
+        WSUpgradeResponse.create_101_response(headers),
+        NativeSocket(manager, handshake, siblings),
+    )
+    return WSProtocol(
+        None,  # host_port
+        None,  # ws_path
+        False,  # is_client_side
+        lambda _request: accepted,
+        _log,
+        True,  # disconnect_on_exception
+        None,  # websocket_handshake_timeout：门厅有自己的，它的会留下没人取的异常
+        False,  # enable_auto_ping
+        10,
+        10,
+        WSAutoPingStrategy.PING_WHEN_IDLE,
+        False,  # enable_auto_pong
+        manager.limits.largest_read_bytes,
+        None,  # extra_headers
+        _READ_BUFFER_BYTES,
     )
 
 
-def _normalise_connection(request: WSUpgradeRequest) -> None:
-    """picows 只认 ``Connection: Upgrade``；Firefox 发的是 ``keep-alive, Upgrade``。"""
-    tokens = ",".join(request.headers.getall("Connection", [])).lower().split(",")
-    if "upgrade" in (token.strip() for token in tokens):
-        request.headers["Connection"] = "Upgrade"
+def _feed(transport: asyncio.Transport, protocol: Any, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest and not transport.is_closing():
+        room = protocol.get_buffer(-1)
+        part = rest[: len(room)]
+        room[: len(part)] = part
+        protocol.buffer_updated(len(part))
+        rest = rest[len(part) :]
 
 
-def _refusal(status: int) -> WSUpgradeResponseWithListener:
-    return WSUpgradeResponseWithListener(WSUpgradeResponse.create_error_response(status), None)
+def _handshake(
+    request: UpgradeRequest, transport: asyncio.Transport, proxies: TrustedProxies
+) -> Handshake:
+    user_id = user_id_in_path(request.path)
+    assert user_id is not None, "other paths were refused"
+    peer: Sequence[object] = transport.get_extra_info("peername") or ("",)
+    address = proxies.client_address(str(peer[0]), request.values("x-forwarded-for"))
+    return Handshake(user_id, request.query, tuple(request.headers), address)
 
 
 def native_edge(manager: ConnectionManager) -> Callable[..., asyncio.Protocol]:

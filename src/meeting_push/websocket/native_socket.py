@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
-from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSProtocolError, WSTransport
+from picows import WSFrame, WSListener, WSMsgType, WSProtocolError, WSTransport
 
-from ..protocol.codes import CloseCode
+from ..protocol.codes import CloseCode, may_be_received
+from ..protocol.partial_message import PartialMessage, is_utf8
 from .connection import UserConnection
 from .frame_run import FrameRun
 from .handshake import Handshake
@@ -24,11 +25,11 @@ class NativeSocket(WSListener):
     """``siblings`` 是 uvicorn 关机时逐个调用 ``shutdown`` 的那个集合。"""
 
     __slots__ = (
-        "_binary",
         "_connection",
-        "_fragments",
+        "_echo",
         "_handshake",
         "_manager",
+        "_partial",
         "_send",
         "_siblings",
         "_transport",
@@ -42,8 +43,9 @@ class NativeSocket(WSListener):
         self._siblings = siblings
         self._connection: UserConnection | None = None
         #: 分片消息已到的部分；picows 不合并 CONTINUATION。
-        self._fragments: bytearray | None = None
-        self._binary = False
+        self._partial: PartialMessage | None = None
+        #: 对方先关：它的关闭帧的内容。
+        self._echo: bytes | None = None
         self._transport: WSTransport
         self._send: Callable[[WSMsgType, bytes], None]
 
@@ -62,41 +64,57 @@ class NativeSocket(WSListener):
         connection = self._connection
         if connection is None:
             return
-        if frame.rsv1 or frame.rsv2 or frame.rsv3:
-            raise WSProtocolError(WSCloseCode.PROTOCOL_ERROR, "no extension was negotiated")
         kind = frame.msg_type
-        if kind is WSMsgType.TEXT and frame.fin and self._fragments is None:
-            if frame.payload_size > self._manager.limits.max_frame_bytes:
-                connection.receive_too_large()
-            else:
-                connection.receive(frame.get_payload_as_bytes())
+        if connection.closing_since is not None:  # 说过再见了：只等对方的那一声（RFC 6455 7.1.7）
+            if kind is WSMsgType.CLOSE:
+                transport.disconnect()
+            return
+        if frame.rsv1 or frame.rsv2 or frame.rsv3:
+            self._fail(connection, CloseCode.PROTOCOL_ERROR)
+        if kind is WSMsgType.TEXT and frame.fin and self._partial is None:
+            text = frame.get_payload_as_bytes()
+            if not (text.isascii() or is_utf8(text)):
+                self._fail(connection, CloseCode.INVALID_UTF8)
+            connection.receive(text)
         elif kind is WSMsgType.PING:
             # 灌 ping 而不读的客户端：积压时不回，pong 不能成为无界的缓冲（CON-1）
             if connection.outbox.blocked_since is None:
                 transport.send_pong(frame.get_payload_as_bytes())
         elif kind is WSMsgType.CLOSE:
-            connection.close(CloseCode.NORMAL)  # 我们先关的则无事发生
-            transport.disconnect()
+            self._on_close(connection, frame.get_payload_as_bytes())
         elif kind is not WSMsgType.PONG:
             self._join(connection, kind, frame)
 
+    def _on_close(self, connection: UserConnection, payload: bytes) -> None:
+        """对方先走：原样回它的关闭帧。原因的 UTF-8 与一字节的内容 picows 查过了。"""
+        if payload and not may_be_received(int.from_bytes(payload[:2], "big")):
+            self._fail(connection, CloseCode.PROTOCOL_ERROR)
+        self._echo = payload
+        connection.close(CloseCode.NORMAL)
+        self._transport.disconnect()
+
     def _join(self, connection: UserConnection, kind: WSMsgType, frame: WSFrame) -> None:
         """二进制与分片消息：有界地合并，完整后照一帧处理。"""
-        if kind is not WSMsgType.CONTINUATION:
-            if self._fragments is not None:
-                raise WSProtocolError(WSCloseCode.PROTOCOL_ERROR, "a message inside a message")
-            self._fragments, self._binary = bytearray(), kind is WSMsgType.BINARY
-        elif self._fragments is None:
-            raise WSProtocolError(WSCloseCode.PROTOCOL_ERROR, "nothing to continue")
-        if len(self._fragments) + frame.payload_size > self._manager.limits.largest_read_bytes:
-            raise WSProtocolError(WSCloseCode.MESSAGE_TOO_BIG, "the message is too big")
-        self._fragments += frame.get_payload_as_memoryview()
+        if (kind is WSMsgType.CONTINUATION) is (self._partial is None):
+            self._fail(connection, CloseCode.PROTOCOL_ERROR)
+        if self._partial is None:
+            largest = self._manager.limits.largest_read_bytes
+            self._partial = PartialMessage(largest, text=kind is WSMsgType.TEXT)
+        partial = self._partial
+        failure = partial.add(frame.get_payload_as_bytes(), last=frame.fin)
+        if failure is not None:
+            self._fail(connection, failure)
         if frame.fin:
-            message, self._fragments = bytes(self._fragments), None
-            if self._binary:
-                connection.receive_binary()
+            self._partial = None
+            if partial.text:
+                connection.receive(partial.joined())
             else:
-                connection.receive(message)
+                connection.receive_binary()
+
+    def _fail(self, connection: UserConnection, code: CloseCode) -> NoReturn:
+        """RFC 6455 7.1.7：以 ``code`` 关闭，不再理会其后的；picows 接住这个异常，稍后断开。"""
+        connection.close(code)
+        raise WSProtocolError(code, code.reason)
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         self._siblings.discard(self)
@@ -132,8 +150,13 @@ class NativeSocket(WSListener):
         self._transport.underlying_transport.write(run.wire)
 
     def close(self, code: int, reason: str) -> None:
-        # 运行时收下任何整数，存根说只能是枚举
-        self._transport.send_close(code, reason)  # type: ignore[arg-type]
+        echo: str | bytes = reason
+        if self._echo is not None:
+            code, echo = int.from_bytes(self._echo[:2], "big"), self._echo[2:]
+        if code:  # 运行时收下任何整数，存根说只能是枚举
+            self._transport.send_close(code, echo)  # type: ignore[arg-type]
+        else:  # 对方没有给码：也不给
+            self._send(WSMsgType.CLOSE, b"")
 
     def abort(self) -> None:
         self._transport.disconnect(graceful=False)

@@ -18,28 +18,35 @@ class Refusal:
     code: str
     message: str
     temporary: bool = False
+    #: 小写的名字与值。
+    headers: tuple[tuple[str, str], ...] = ()
 
     @cached_property
-    def wire(self) -> bytes:
-        """完整的 HTTP/1.1 应答。"""
+    def body(self) -> bytes:
         error = {
             "code": self.code,
             "message": self.message,
             "temporary": self.temporary,
             "details": None,
         }
-        body = msgspec.json.encode({"error": error})
-        retry = f"retry-after: {_RETRY_AFTER_S}\r\n" if self.temporary else ""
+        return msgspec.json.encode({"error": error})
+
+    @cached_property
+    def wire(self) -> bytes:
+        """完整的 HTTP/1.1 应答。"""
+        retry = (("retry-after", str(_RETRY_AFTER_S)),) if self.temporary else ()
+        more = "".join(f"{name}: {value}\r\n" for name, value in (*self.headers, *retry))
         head = (
             f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}\r\n"
-            f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
-            f"{retry}connection: close\r\n\r\n"
+            f"content-type: application/json\r\ncontent-length: {len(self.body)}\r\n"
+            f"{more}connection: close\r\n\r\n"
         )
-        return head.encode() + body
+        return head.encode() + self.body
 
 
 BAD_REQUEST: Final = Refusal(400, "bad_request", "this is not an HTTP/1.1 request")
-BODY_ON_UPGRADE: Final = Refusal(400, "bad_request", "an upgrade request has no body")
+NOT_FOUND: Final = Refusal(404, "not_found", "there is no WebSocket here")
+FOREIGN_ORIGIN: Final = Refusal(403, "forbidden", "this origin is not allowed")
 TOO_SLOW: Final = Refusal(408, "request_timeout", "the request took too long", temporary=True)
 HEAD_TOO_LARGE: Final = Refusal(
     431, "header_fields_too_large", "too many or too large header fields"

@@ -1,14 +1,13 @@
-"""uvicorn 的 WebSocket 协议，补上三处有界（CON-1）；会议与 asgi edge 的连接都经过它。"""
+"""uvicorn 的 WebSocket 协议，补上几处有界（CON-1）与几处 RFC；会议与 asgi edge 的连接都经过它。"""
 
 from __future__ import annotations
 
-import contextlib
-from typing import Final
+from typing import Any, Final
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.exceptions import InvalidState
 
 from .refusals import BAD_REQUEST
+from .strict_protocol import StrictProtocol
 
 #: 应用放手之后，等对方读完最后几帧（关闭帧在其中）多久。
 LINGER_S: Final = 5.0
@@ -17,8 +16,15 @@ LINGER_S: Final = 5.0
 class BoundedWebSocket(WebSocketsSansIOProtocol):
     """说不成握手的、灌 ping 而不读的、关了却不走的，都不能一直占着内存与描述符。"""
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.conn = StrictProtocol(max_size=self.config.ws_max_size, logger=self.logger)
+
     def data_received(self, data: bytes) -> None:
-        super().data_received(data)
+        self.conn.receive_data(data)
+        self.handle_events()  # 违规之前的照办；uvicorn 会连它们一起丢掉
+        if self.conn.parser_exc is not None:
+            self.handle_parser_exception()
         # 请求头是完整地来的；库读不懂（太长、太多、不是 GET）就只记下异常，谁也不回答
         if not self.handshake_initiated and not self.transport.is_closing():
             self._refuse()
@@ -33,11 +39,6 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
         output = self.conn.data_to_send()  # 自动生成的 pong；积压时丢掉，不进无界的写缓冲
         if self.writable.is_set():
             self.transport.write(b"".join(output))
-
-    def send_receive_event_to_app(self) -> None:
-        # 无效的 UTF-8 排在对方的关闭帧之后：uvicorn 要再关一次，而已经在关了
-        with contextlib.suppress(InvalidState):
-            super().send_receive_event_to_app()
 
     async def run_asgi(self) -> None:
         try:

@@ -1,0 +1,169 @@
+"""升级请求合不合 RFC 6455 4.2.1；不论后面是哪个 WebSocket 库，门前都只问这里。
+
+库各有宽严（picows 收版本 8，websockets 的 400 不说要哪个版本），请求头也各有上限；问过这里的，
+换成一份最小的交给库。
+"""
+
+from __future__ import annotations
+
+import binascii
+import re
+from base64 import b64decode
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+from .refusals import Refusal
+
+#: 请求行与请求头；令牌至多 8 KB，浏览器与代理的头合计很少过 16 KB。
+MAX_HEAD_BYTES: Final = 64 * 1024
+END_OF_HEAD: Final = b"\r\n\r\n"
+#: 我们说的唯一一版（RFC 6455 4.4）。
+VERSION: Final = "13"
+
+#: RFC 9112：请求行，然后一行行头；折行（obs-fold）与控制字符都不合。
+_HEAD: Final = re.compile(
+    rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([!-~]+) HTTP/(\d\.\d)\r\n"
+    rb"((?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t -~\x80-\xff]*\r\n)*)\r\n"
+)
+_FIELD: Final = re.compile(rb"([^:]+):[\t ]*([^\r]*?)[\t ]*\r\n")
+
+_LOOKED_AT: Final = frozenset(
+    {
+        *("host", "upgrade", "connection", "content-length", "transfer-encoding"),
+        *("sec-websocket-key", "sec-websocket-version"),
+    }
+)
+_HOST: Final = re.compile(r"[^\s/?#@,]+")
+
+#: 名字为小写，可重复。
+Headers = Sequence[tuple[str, str]]
+
+
+_WANTED: Final = (("upgrade", "websocket"), ("sec-websocket-version", VERSION))
+_WRONG_VERSION: Final = Refusal(
+    426, "upgrade_required", f"Sec-WebSocket-Version must be {VERSION}", headers=_WANTED
+)
+_NO_UPGRADE: Final = Refusal(426, "upgrade_required", "this is a WebSocket", headers=_WANTED)
+_NOT_A_GET: Final = Refusal(
+    405, "method_not_allowed", "an upgrade is a GET", headers=(("allow", "GET"),)
+)
+_OTHER_HTTP: Final = Refusal(
+    505, "http_version_not_supported", "an upgrade is a request of HTTP/1.1"
+)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class UpgradeRequest:
+    """一份请求头；``path`` 已解码，``query`` 没有。里面有令牌，绝不写进日志。"""
+
+    method: str
+    path: str
+    query: str
+    version: str
+    headers: Headers
+
+    @classmethod
+    def parse(cls, head: bytes) -> UpgradeRequest | None:
+        """``head`` 到空行为止（含）；不是 HTTP 的为 None。"""
+        match = _HEAD.fullmatch(head)
+        if match is None:
+            return None
+        method, target, version, block = match.groups()
+        path, query = _split(target.decode())
+        headers = [
+            (name.decode().lower(), value.decode("ascii", "surrogateescape"))
+            for name, value in _FIELD.findall(block)
+        ]
+        return cls(method.decode(), path, query, version.decode(), headers)
+
+    def values(self, name: str) -> list[str]:
+        return [value for key, value in self.headers if key == name]
+
+    def refusal(self) -> Refusal | None:
+        """不合规矩的哪一条；None = 可以升级。"""
+        return refusal_of(self.method, self.version, self.headers)
+
+    def minimal(self) -> bytes:
+        """库要看的就这些：没有令牌，也没有它自己的上限会嫌大的东西。"""
+        [key] = self.values("sec-websocket-key")
+        return (
+            f"GET / HTTP/1.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"Sec-WebSocket-Version: {VERSION}\r\nSec-WebSocket-Key: {key}\r\n\r\n"
+        ).encode()
+
+
+def refusal_of(method: str, version: str, headers: Headers) -> Refusal | None:
+    """RFC 6455 4.2.1 的各条，与 HTTP 的（Host 恰一个，没有正文）。"""
+    found: dict[str, list[str]] = {}
+    for name, value in headers:
+        if name in _LOOKED_AT:
+            found.setdefault(name, []).append(value)
+    if method != "GET":
+        return _NOT_A_GET
+    if version != "1.1":
+        return _bad("an upgrade is a request of HTTP/1.1") if version == "1.0" else _OTHER_HTTP
+    hosts = found.get("host", ())
+    if len(hosts) != 1 or _HOST.fullmatch(hosts[0]) is None:
+        return _bad("exactly one Host is needed")
+    if "transfer-encoding" in found or set(found.get("content-length", ())) - {"0"}:
+        return _bad("an upgrade has no body")
+    return _upgrade_refusal(found)
+
+
+def _upgrade_refusal(found: dict[str, list[str]]) -> Refusal | None:
+    if not _asks_for_websocket(found.get("connection", []), found.get("upgrade", [])):
+        return _NO_UPGRADE
+    versions = found.get("sec-websocket-version", [])
+    if len(versions) > 1:
+        return _bad("more than one Sec-WebSocket-Version")
+    if versions != [VERSION]:
+        return _WRONG_VERSION
+    keys = found.get("sec-websocket-key", [])
+    if len(keys) != 1 or not _is_key(keys[0]):
+        return _bad("exactly one Sec-WebSocket-Key of 16 bytes in base64 is needed")
+    return None
+
+
+def _bad(message: str) -> Refusal:
+    return Refusal(400, "bad_request", message)
+
+
+def asks_for_websocket(headers: Headers) -> bool:
+    """``Connection`` 与 ``Upgrade`` 都是列表，可以写成几行（RFC 9110 5.3），不分大小写。"""
+    connection = [value for name, value in headers if name == "connection"]
+    upgrade = [value for name, value in headers if name == "upgrade"]
+    return _asks_for_websocket(connection, upgrade)
+
+
+def _asks_for_websocket(connection: Iterable[str], upgrade: Iterable[str]) -> bool:
+    return "upgrade" in _tokens(connection) and "websocket" in _tokens(upgrade)
+
+
+def _tokens(lines: Iterable[str]) -> set[str]:
+    return {token.strip(" \t").lower() for token in ",".join(lines).split(",")}
+
+
+def _is_key(value: str) -> bool:
+    try:
+        return len(b64decode(value.encode("ascii"), validate=True)) == 16
+    except (binascii.Error, UnicodeEncodeError):
+        return False
+
+
+def _split(target: str) -> tuple[str, str]:
+    """请求目标 → (解码了的路径, 查询)。"""
+    path, _, query = origin_form(target).partition("?")
+    return unquote(path), query
+
+
+def origin_form(target: str) -> str:
+    """绝对形式的请求目标（RFC 9112 3.2.2：必须收下）→ 其中的路径与查询；不是 URL 的原样。"""
+    if target.startswith("/"):
+        return target
+    try:
+        parts = urlsplit(target)
+    except ValueError:
+        return target
+    return urlunsplit(("", "", parts.path, parts.query, ""))
