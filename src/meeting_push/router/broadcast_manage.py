@@ -6,13 +6,14 @@
 from collections.abc import Callable
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, status
+from fastapi import APIRouter, Depends, status
 
 from ..model import Principal, Sender
 from ..services.broadcast_service import BroadcastService
 from ..services.draft_rules import DraftRules
 from .contract_route import contract_router
 from .json_body import JsonBody
+from .message_manage import IdempotencyKey
 from .message_models import BroadcastIn, BroadcastOut, draft_limits
 
 
@@ -31,7 +32,7 @@ def broadcast_router(
     async def broadcast(
         admin: Admin,
         body: Annotated[BroadcastIn, Depends(JsonBody(BroadcastIn, draft_limits(rules)))],
-        idempotency_key: Annotated[str | None, Header()] = None,
+        idempotency_key: IdempotencyKey = None,
     ) -> BroadcastOut:
         """202 即已提交：在线的立即收到；不在的，有效期内连上时收到。"""
         sender = Sender(admin.user_id, admin.name)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Collection, Coroutine, Iterator
 from http import HTTPStatus
 from typing import Any, Final
 
-import msgspec
 from fastapi import APIRouter, Request, Response
 from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from fastapi.security.base import SecurityBase
+from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 from ..errors import MeetingPushError, PayloadTooLargeError
 from .body_limit import BodyRule, BoundedBody, ordinary
 from .errors import error_response, method_not_allowed, on_expected, on_invalid_request
-from .json_body import JsonBody, schema_of
+from .json_body import JsonBody
 
 API_PREFIX: Final = "/api/v1"
 #: 令牌与私人的消息不许任何缓存留着；浏览器不许猜类型（A17）。
@@ -28,22 +28,17 @@ PRIVATE: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosnif
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
-class ErrorDetail(msgspec.Struct, kw_only=True):
-    """``temporary``：原样再来一次是否可能成功。"""
-
-    code: str
+class ErrorDetail(BaseModel):
+    code: str = Field(description="稳定的，小写下划线", examples=["invalid_input"])
     message: str
-    temporary: bool
+    temporary: bool = Field(description="原样再来一次是否可能成功")
     details: Any
 
 
-class ErrorOut(msgspec.Struct):
+class ErrorOut(BaseModel):
     """每个错误应答的样子。"""
 
     error: ErrorDetail
-
-
-_ERROR: Final = {"application/json": {"schema": schema_of(ErrorOut, {})}}
 
 
 class ContractRoute(APIRoute):
@@ -54,7 +49,11 @@ class ContractRoute(APIRoute):
     """
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
-        super().__init__(path, endpoint, **options)
+        declared = {
+            **_errors(path, options.get("methods") or ()),
+            **(options.pop("responses") or {}),
+        }
+        super().__init__(path, endpoint, responses=declared, **options)
         calls = [each.call for each in _flattened(self.dependant)]
         secured = any(isinstance(call, SecurityBase) for call in calls)
         body = next((call for call in calls if isinstance(call, JsonBody)), None)
@@ -67,7 +66,6 @@ class ContractRoute(APIRoute):
         # 先认证，后读请求体：不靠各个函数里参数的次序（A16）
         self.dependant.dependencies.sort(key=lambda each: isinstance(each.call, JsonBody))
         self.allow = frozenset(methods_of(self))
-        self.responses = {**_errors(path, self.allow, secured=secured), **self.responses}
 
     def get_route_handler(self) -> Handler:
         handle = super().get_route_handler()
@@ -131,18 +129,16 @@ def _flattened(dependant: Dependant) -> Iterator[Dependant]:
         yield from _flattened(each)
 
 
-def _errors(
-    path: str, methods: frozenset[str], *, secured: bool
-) -> dict[int | str, dict[str, Any]]:
-    """这条路由可能回答的错误状态。"""
-    statuses = [422, 429, 500, 503]
-    if secured:
-        statuses += [401, 403]
+def _errors(path: str, methods: Collection[str]) -> dict[int | str, dict[str, Any]]:
+    """这条路由可能回答的错误状态；运维的端点自己说。"""
+    if not path.startswith(API_PREFIX):
+        return {}
+    statuses = {401, 403, 422, 429, 500, 503}
     if "{" in path:
-        statuses += [404, 409]
+        statuses |= {404, 409}
     if "POST" in methods:
-        statuses += [400, 401, 403, 404, 409, 413, 415]
+        statuses |= {400, 404, 409, 413, 415}
     return {
-        status: {"description": HTTPStatus(status).phrase, "content": _ERROR}
-        for status in sorted(set(statuses))
+        status: {"description": HTTPStatus(status).phrase, "model": ErrorOut}
+        for status in sorted(statuses)
     }

@@ -14,6 +14,7 @@ from ..model import Principal, Sender
 from ..services.broadcast_service import BroadcastService
 from ..services.delivery_confirmation_service import DeliveryConfirmationService
 from ..services.draft_rules import DraftRules
+from ..services.idempotent_store import MAX_IDEMPOTENCY_KEY_CHARS
 from ..services.message_service import MessageService
 from ..services.send_quota import SendQuota
 from ..services.send_rights import check_send_rights
@@ -39,6 +40,7 @@ from .message_models import (
 
 MessageIdPath = Annotated[str, Path(pattern=f"^{MESSAGE_ID_PATTERN}$")]
 MessageCursor = Annotated[str | None, Query(pattern=f"^{MESSAGE_ID_PATTERN}$")]
+IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=MAX_IDEMPOTENCY_KEY_CHARS)]
 Limit = Annotated[int, Query(ge=1, le=200, description="一页几条")]
 
 
@@ -61,7 +63,7 @@ def message_router(
     async def send(
         user: CurrentUser,
         body: Annotated[DraftIn, Depends(JsonBody(DraftIn, limits))],
-        idempotency_key: Annotated[str | None, Header()] = None,
+        idempotency_key: IdempotencyKey = None,
     ) -> AcceptedOut:
         """202 即已提交到数据库：此后它不会丢。``system`` 只有管理员可以发（403）。"""
         drafts = [body.draft()]
@@ -75,7 +77,7 @@ def message_router(
     async def send_batch(
         user: CurrentUser,
         body: Annotated[BatchIn, Depends(JsonBody(BatchIn, limits))],
-        idempotency_key: Annotated[str | None, Header()] = None,
+        idempotency_key: IdempotencyKey = None,
     ) -> BatchOut:
         """全部在一个事务里：要么都接受，要么都不。"""
         if len(body.messages) > max_batch_messages:

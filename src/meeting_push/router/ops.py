@@ -5,11 +5,20 @@ from __future__ import annotations
 import msgspec
 from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
+from pydantic import BaseModel
 
 from ..monitoring.health import Health
 from ..monitoring.metrics import Metrics
 from ..websocket.ops_http import OpsAnswer, OpsEndpoint
 from .contract_route import ContractRoute
+
+
+class ReadyOut(BaseModel):
+    """两处都是部件 → 原因：``failing`` 使本角色做不成事，``degraded`` 是别的。"""
+
+    ready: bool
+    failing: dict[str, str]
+    degraded: dict[str, str]
 
 
 def ops_router(health: Health, metrics: Metrics) -> APIRouter:
@@ -20,7 +29,12 @@ def ops_router(health: Health, metrics: Metrics) -> APIRouter:
     async def healthz() -> str:
         return "ok"
 
-    @router.get("/readyz", summary="可以接活；否则 503 与不行的部分")
+    @router.get(
+        "/readyz",
+        summary="可以接活；否则 503 与不行的部分",
+        response_model=ReadyOut,
+        responses={503: {"model": ReadyOut, "description": "不就绪"}},
+    )
     async def readyz() -> JSONResponse:
         report = await health.report()
         return JSONResponse(report.as_dict(), status_code=200 if report.ready else 503)
