@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from ..node_identity import NodeIdentity
+from ..redis.turn import Turn
 from ..repeated_warning import RepeatedWarning
 from ..services.consumer_pool import ConsumerPool
 from ..services.delivery_confirmation_service import DeliveryConfirmationService
@@ -14,7 +15,7 @@ from ..services.message_publisher import MessagePublisher
 from ..services.message_queue import MessageQueue
 from ..services.message_service import MessageService
 from ..services.offline_message_queue import OfflineMessageQueue
-from ..services.outbox_relay import OutboxRelay
+from ..services.outbox_relay import TURN_MS, OutboxRelay
 from ..services.queue_settlement import OnDead
 from ..services.receipts import Receipts
 from ..services.stored_bodies import StoredBodies
@@ -68,6 +69,7 @@ class MessagePath:
             interval_s=settings.relay_interval_s,
             grace_s=settings.relay_grace_s,
             aside=bus.asides.of("outbox"),
+            turn=Turn(bus.redis.lean, bus.redis.keys.outbox_turn, TURN_MS),
             clock=bus.clock,
         )
         self.messages = MessageService(

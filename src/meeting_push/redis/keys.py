@@ -99,6 +99,11 @@ class Keys:
         return f"{self.prefix}expiry_turn"
 
     @property
+    def outbox_turn(self) -> str:
+        """谁拿到它，谁扫发件箱。"""
+        return f"{self.prefix}outbox_turn"
+
+    @property
     def cancelled_messages(self) -> str:
         return f"{self.prefix}cancelled_messages"
 

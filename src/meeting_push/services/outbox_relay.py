@@ -20,12 +20,18 @@ from ..isolation import Aside
 from ..model import Message, QueueEntry
 from ..protocol import frames
 from ..redis.bodies import Body
+from ..redis.turn import Turn
 from ..repeated_warning import RepeatedWarning
 from ..storage.messages import UNREADABLE, MessageRepository
 from ..supervision import periodically
 from .delivery_confirmation_service import DeliveryConfirmationService
 from .message_queue import MessageQueue
 from .offline_message_queue import OfflineMessageQueue
+
+#: 别的进程正扫着发件箱：过这么久再看还有没有自己的。
+TURN_AGAIN_S: Final = 0.25
+#: 扫着的进程死了，这么久之后轮到别人。
+TURN_MS: Final = 5_000
 
 Outgoing = tuple[Message, Sequence[int]]
 #: 一次入队至多这么多条消息：一条 Lua 不应占住 Redis 超过几毫秒。
@@ -49,6 +55,7 @@ class OutboxRelay:
         interval_s: float,
         grace_s: float,
         aside: Aside | None = None,
+        turn: Turn | None = None,
         clock: Clock = now_ms,
     ) -> None:
         self._messages = messages
@@ -59,6 +66,7 @@ class OutboxRelay:
         self._interval_s = interval_s
         self._grace_ms = int(grace_s * 1000)
         self._aside = aside or Aside("outbox")
+        self._turn = turn
         self._clock = clock
         self._pending: list[Outgoing] = []
         self._wake = asyncio.Event()
@@ -119,13 +127,26 @@ class OutboxRelay:
             hurried = self._hurry.is_set()
             self._hurry.clear()
             try:
-                await self.sweep(0 if hurried else self._grace_ms)
+                swept = await self._sweep_in_turn(0 if hurried else self._grace_ms)
             except BaseException:
                 if hurried:
                     self._hurry.set()  # 没扫完：下一遍仍不等宽限期
                 raise
+            if hurried and not swept:
+                asyncio.get_running_loop().call_later(TURN_AGAIN_S, self._hurry.set)
 
         await periodically(step, self._until_hurried, self._not_swept)
+
+    async def _sweep_in_turn(self, grace_ms: int) -> bool:
+        """轮到我才扫：同样的行不必几个进程都入队一遍。False = 别人正扫着。"""
+        if self._turn is None:
+            await self.sweep(grace_ms)
+            return True
+        if not await self._turn.take():
+            return False
+        await self.sweep(grace_ms)
+        await self._turn.give_back()
+        return True
 
     async def _until_hurried(self) -> None:
         """等一个间隔，或被催。"""
@@ -138,6 +159,8 @@ class OutboxRelay:
         while batch := await self._messages.outbox(self._clock() - grace_ms, BATCH_MESSAGES):
             await self._enqueue(batch)
             await self.mark()  # 否则下一页还是它们
+            if self._turn is not None:
+                await self._turn.keep()
             swept += len(batch)
             logger.bind(messages=len(batch)).info("outbox_swept")
         return swept

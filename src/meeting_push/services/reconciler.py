@@ -15,7 +15,7 @@ epoch 带着代次：旧代次的 epoch 作废，每台设备得到 ``resync``�
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -23,6 +23,7 @@ from typing import Final
 from loguru import logger
 
 from ..clock import Clock, now_ms
+from ..errors import DatabaseUnavailableError
 from ..node_identity import NodeIdentity
 from ..redis.generation import GenerationMark, RedisMark
 from ..repeated_warning import RepeatedWarning
@@ -33,18 +34,22 @@ from .broadcast_recovery import BroadcastRecovery
 from .message_queue import MessageQueue
 from .offline_message_queue import OfflineMessageQueue
 from .outbox_relay import MARK_EVERY_S, OutboxRelay
+from .page_walk import PageWalk
 
 #: 清空队列之后等这么久：别的节点刚入队、正要记下的，先让它记完，否则会盖掉我们放回的；
 #: 消费者手里的也让它做完。
 SETTLE_S: Final = 4 * MARK_EVERY_S
-#: 一页多少条消息：一条 SQL 与一次 ZREM 的合适大小。
-PAGE_MESSAGES: Final = 500
 #: 页与页之间歇这么久：对账不与正常的流量抢数据库。
 PAGE_PAUSE_S: Final = 0.02
 #: 旧快照的时刻不精确到记号，多移出一些（都已有结局，无害）。
 SNAPSHOT_MARGIN_MS: Final = 60_000
-#: 一次掉队检查看多少行收件人。
+#: 掉队检查一页至多看多少行收件人，一遍至多花多久：走不完的下一遍接着走。
 STRAGGLER_ROWS: Final = 1_000
+STRAGGLER_BUDGET_S: Final = 0.3
+#: 旧快照里有结局的移不出来（数据库太慢）：试这么多次就算了，多收一遍同一个 id 无害。
+REMOVE_TRIES: Final = 12
+#: 排在一条消息的全部收件人之后。
+_LAST_USER: Final = 2**63 - 1
 #: 预约最远一年，加上最长的有效期；更早的消息都已过期。
 HORIZON_MS: Final = 400 * 86_400_000
 
@@ -105,7 +110,9 @@ class Reconciler:
         self._run_id = ""
         #: 重启过而没有证据的：要检查的入队时刻区间
         self._suspect: tuple[int, int] | None = None
-        self._straggler_after = ""
+        self._walk = PageWalk()
+        #: 掉队检查走到哪里了；None = 从头。
+        self._straggler_at: Recipient | None = None
         self._next_straggler = 0.0
         self._deferred = RepeatedWarning("reconcile_deferred")
         self._recoveries = self._reopened = self._stragglers = 0
@@ -211,24 +218,36 @@ class Reconciler:
 
     async def _remove_finished(self, since: int) -> None:
         """旧快照的信箱里有后来已送达的：移出去，免得再来一次。"""
-        now = self._clock()
-        after = oldest_possible(now, HORIZON_MS)
-        while upto := await self._undelivered.page_end(after, PAGE_MESSAGES, now):
-            finished = await self._undelivered.finished(after, upto, since)
-            await self._mailbox.remove([(user, [message]) for message, user in finished])
+        after: str | None = oldest_possible(self._clock(), HORIZON_MS)
+        tries = 0
+        while after is not None:
+            try:
+                after = await self._walk.page(partial(self._remove_page, after, since))
+            except DatabaseUnavailableError as error:
+                tries += 1
+                if tries >= REMOVE_TRIES:
+                    logger.bind(cause=error.cause).warning("finished_not_removed")
+                    return
             if not await self._keep(""):
                 return
-            after = upto
             await asyncio.sleep(PAGE_PAUSE_S)
 
+    async def _remove_page(self, after: str, since: int, rows: int) -> str | None:
+        upto = await self._undelivered.page_end(after, rows)
+        if upto is not None:
+            finished = await self._undelivered.finished(after, upto, since)
+            await self._mailbox.remove([(user, [message]) for message, user in finished])
+        return upto
+
     async def _redrive(self, row: Generation) -> None:
-        """从 ``cursor`` 起逐页放回发件箱；入队是中继的事，它知道队列还有没有余地。"""
+        """从 ``cursor`` 起逐页放回发件箱；入队是中继的事，它知道队列还有没有余地。
+
+        每一页都记下走到哪里；超过时限的一页下一拍变小再来（``PageWalk``）。
+        """
         now = self._clock()
         after = row.cursor or oldest_possible(now, HORIZON_MS)
         await self._broadcasts.reopen()
-        while upto := await self._undelivered.page_end(after, PAGE_MESSAGES, now):
-            self._reopened += await self._undelivered.reopen(after, upto, now)
-            self._relay.hurry()
+        while upto := await self._walk.page(partial(self._reopen_page, after, now)):
             if not await self._keep(upto):
                 return
             after = upto
@@ -237,6 +256,13 @@ class Reconciler:
             return
         await self._keep(None)
         logger.bind(generation=row.generation, messages=self._reopened).info("redrive_finished")
+
+    async def _reopen_page(self, after: str, now: int, rows: int) -> str | None:
+        upto = await self._undelivered.page_end(after, rows)
+        if upto is not None and (reopened := await self._undelivered.reopen(after, upto, now)):
+            self._reopened += reopened
+            self._relay.hurry()
+        return upto
 
     async def _keep(self, cursor: str | None) -> bool:
         until = self._clock() + self._rules.lease_ms
@@ -264,34 +290,57 @@ class Reconciler:
         if await self._queue.statistics.backlog():
             return
         suspect, self._suspect = self._suspect, None
-        if await self._missing("", suspect) or await self._broadcasts.lost(suspect[0]):
+        if await self._missing_since(suspect) or await self._broadcasts.lost(suspect[0]):
             await self._redrive(await self._begin(row, mark, "tail"))
 
-    async def look_for_stragglers(self) -> int:
-        """看一页早已入队、仍 pending 的；在 Redis 里毫无痕迹的放回发件箱，返回几条消息。
+    async def _missing_since(self, enqueued: tuple[int, int]) -> list[Recipient]:
+        """这段时间里接受并入队的，毫无痕迹的那些。"""
+        start = oldest_possible(enqueued[0], 0)
+        newest = oldest_possible(self._clock() + HORIZON_MS, 0)
+        rows = await self._undelivered.waiting(
+            (start, 0), newest, enqueued, self._clock(), STRAGGLER_ROWS
+        )
+        return await self._mailbox.missing(rows)
 
-        还在队列里排着的也会放回：队列去重，信箱幂等，无害。
+    async def look_for_stragglers(self) -> int:
+        """接着上次看早已入队、仍 pending 的；毫无痕迹的放回发件箱，返回几条消息。
+
+        一遍至多 ``STRAGGLER_BUDGET_S``，走到头再从头来。还在队列里排着的也会放回：队列去重，
+        信箱幂等，无害。
         """
-        now = self._clock()
-        latest = now - self._rules.straggler_after_ms
-        missing = await self._missing(self._straggler_after, (0, latest), advance=True)
-        message_ids = sorted({message_id for message_id, _ in missing})
+        loop = asyncio.get_running_loop()
+        until, reopened = loop.time() + STRAGGLER_BUDGET_S, 0
+        while True:
+            missing = await self._walk.page(self._missing_page)
+            reopened += await self._reopen_stragglers(sorted({i for i, _ in missing}))
+            if self._straggler_at is None or loop.time() >= until:
+                return reopened
+
+    async def _reopen_stragglers(self, message_ids: Sequence[str]) -> int:
         if not message_ids:
             return 0
-        reopened = await self._undelivered.reopen_messages(message_ids, now)
+        reopened = await self._undelivered.reopen_messages(message_ids, self._clock())
         if reopened:  # 0：别的节点先放回了
             self._stragglers += reopened
             logger.bind(messages=reopened).warning("stragglers_reopened")
             self._relay.hurry()
         return reopened
 
-    async def _missing(
-        self, after: str, enqueued: tuple[int, int], *, advance: bool = False
-    ) -> list[Recipient]:
-        rows = await self._undelivered.waiting(after, enqueued, self._clock(), STRAGGLER_ROWS)
-        if advance:  # 下次接着看；到底了就从头
-            self._straggler_after = rows[-1][0] if len(rows) == STRAGGLER_ROWS else ""
-        return await self._mailbox.missing(rows)
+    async def _missing_page(self, rows: int) -> list[Recipient]:
+        """下一页消息里毫无痕迹的收件人；走到哪里记在 ``_straggler_at``。"""
+        now = self._clock()
+        after = self._straggler_at or (oldest_possible(now, HORIZON_MS), 0)
+        end = await self._undelivered.page_end(after[0], rows)
+        enqueued = (0, now - self._rules.straggler_after_ms)
+        waiting = await self._undelivered.waiting(
+            after, end or after[0], enqueued, now, STRAGGLER_ROWS
+        )
+        missing = await self._mailbox.missing(waiting)
+        if len(waiting) == STRAGGLER_ROWS:
+            self._straggler_at = waiting[-1]
+        else:
+            self._straggler_at = None if end is None else (end, _LAST_USER)
+        return missing
 
 
 def _lost(mark: RedisMark | None, row: Generation) -> str | None:

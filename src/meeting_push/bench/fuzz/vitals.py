@@ -40,7 +40,7 @@ _SETTLED: Final = {
 }
 #: 有 TTL 的，不算留下：证人的消息一直在产生正文与状态；epoch 与广播的游标每个用户一份，不随
 #: 连接增长；过期清理的轮次时有时无。
-_EXPIRING: Final = ("message_", "user_seq:", "broadcast_cursor:", "expiry_turn")
+_EXPIRING: Final = ("message_", "user_seq:", "broadcast_cursor:", "expiry_turn", "outbox_turn")
 
 
 class Vitals(msgspec.Struct, frozen=True, kw_only=True):
