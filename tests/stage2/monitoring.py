@@ -24,7 +24,7 @@ class Monitoring:
                 "frames_pushed_total bytes_pushed_total acks_total ack_latency_seconds_count",
             ),
             ("gateway", "connected_users heartbeats_total auth_failures_total bad_frames_total"),
-            ("gateway", "canary_ms canary_missed_total presence_pending seats"),
+            ("gateway", "canary_round_trip_seconds canary_missed_total presence_pending seats"),
             ("gateway", "retries_total retry_claims_dropped_total no_acks_total"),
             (
                 "worker-1",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final, TypeVar
 
 from ..isolation import Asides
 from ..monitoring.latency import PushLatency
 from ..monitoring.metrics import Sample
+from ..protocol.codes import CloseCode
 from ..services.agreed_clock import AgreedClock
 from ..services.canary import CanaryStatistics, Hearing
 from ..services.control_channel import ControlStatistics
@@ -19,9 +21,23 @@ from ..services.online_status_service import PresenceStatistics
 from ..services.presence_watch import WatchStatistics
 from ..services.retry_service import RetryService
 from ..services.send_quota import SendQuota
-from ..websocket.doorway import Doorway
-from ..websocket.meeting.statistics import MeetingStatistics
-from ..websocket.statistics import EdgeStatistics
+from ..websocket.doorway import TURNED_AWAY, Doorway
+from ..websocket.meeting.statistics import MEETING_DROP_REASONS, MeetingStatistics
+from ..websocket.statistics import DROP_REASONS, EdgeStatistics
+
+Key = TypeVar("Key", str, int)
+
+
+#: 我们关闭连接用的码；还没用过的也从 0 开始有：告警的增速要有起点（C12）。
+_CLOSES: Final = tuple(CloseCode)
+
+
+def _counted(
+    name: str, text: str, label: str, counts: Mapping[Key, int], known: Iterable[Key]
+) -> Iterator[Sample]:
+    """按标签分的计数器；``known`` 里还没发生过的是 0。"""
+    for value, count in {**dict.fromkeys(known, 0), **counts}.items():
+        yield Sample(name, "counter", text, count, {label: str(value)})
 
 
 def process_samples() -> Iterator[Sample]:
@@ -45,21 +61,21 @@ def edge_samples(edge: EdgeStatistics) -> Iterator[Sample]:
     yield Sample(
         "flushed_messages", "counter", "messages sent from a mailbox", edge.flushed_messages
     )
-    for reason, count in edge.drops.items():
-        yield Sample("drops", "counter", "frames not pushed", count, {"reason": reason})
-    for code, count in edge.closes.items():
-        yield Sample("closes", "counter", "connections closed by us", count, {"code": str(code)})
+    yield from _counted("drops", "frames not pushed", "reason", edge.drops, DROP_REASONS)
+    yield from _counted("closes", "connections closed by us", "code", edge.closes, _CLOSES)
 
 
 def door_samples(doorway: Doorway) -> Iterator[Sample]:
     """还没有到路由就拒绝、掐断的。"""
-    for reason, count in doorway.turned_away.items():
-        yield Sample("turned_away", "counter", "refused at the door", count, {"reason": reason})
+    away = doorway.turned_away
+    yield from _counted("turned_away", "refused at the door", "reason", away, TURNED_AWAY)
 
 
 def push_samples(push: PushLatency) -> Iterator[Sample]:
     """推得太晚的（预约的、积压的）；及时的见延迟直方图。"""
-    yield Sample("late_pushes", "counter", "pushed minutes after being accepted", push.late)
+    yield Sample(
+        "late_pushes", "counter", "pushed minutes after being accepted (sampled)", push.late
+    )
 
 
 def seat_samples(seats: DeviceSeats) -> Iterator[Sample]:
@@ -76,7 +92,7 @@ def canary_samples(canary: CanaryStatistics) -> Iterator[Sample]:
     yield Sample("canary_heard", "counter", "canaries heard", canary.heard)
     yield Sample("canary_missed", "counter", "canaries lost", canary.missed)
     yield Sample("canary_resets", "counter", "forced re-subscriptions", canary.resets)
-    yield Sample("canary_ms", "gauge", "last round trip through Redis", canary.last_ms)
+    yield Sample("canary_round_trip_seconds", "gauge", "last through Redis", canary.last_ms / 1000)
 
 
 def presence_samples(presence: PresenceStatistics, watch: WatchStatistics) -> Iterator[Sample]:
@@ -137,10 +153,9 @@ def meeting_samples(hub: MeetingStatistics) -> Iterator[Sample]:
     yield Sample("meeting_segments_reread", "counter", "holes filled", hub.segments_reread)
     yield Sample("meeting_refused_frames", "counter", "refused frames", hub.refused_frames)
     yield Sample("meeting_auth_failures", "counter", "refused joins", hub.auth_failures)
-    for reason, count in hub.drops.items():
-        yield Sample("meeting_drops", "counter", "frames dropped", count, {"reason": reason})
-    for code, count in hub.closes.items():
-        yield Sample("meeting_closes", "counter", "closed by us", count, {"code": str(code)})
+    drops, closes = hub.drops, hub.closes
+    yield from _counted("meeting_drops", "frames dropped", "reason", drops, MEETING_DROP_REASONS)
+    yield from _counted("meeting_closes", "closed by us", "code", closes, _CLOSES)
 
 
 def retry_samples(retries: RetryService) -> Iterator[Sample]:

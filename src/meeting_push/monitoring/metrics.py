@@ -87,6 +87,7 @@ def _family(sample: Sample) -> Metric:
 
 def _latency_family(name: str, help_text: str, histogram: LatencyHistogram) -> Metric:
     counts = histogram.at_most(BUCKETS_MS)
+    help_text += "; a sample, at most one a millisecond: _count is not how many there were"
     buckets = [(str(ms / 1000), count) for ms, count in zip(BUCKETS_MS, counts, strict=True)]
     family = HistogramMetricFamily(f"{PREFIX}{name}_latency_seconds", help_text)
     family.add_metric([], [*buckets, ("+Inf", histogram.count)], histogram.total() / 1000)

@@ -14,12 +14,20 @@ from typing import Final, Protocol
 
 from ..protocol.forwarded import TrustedProxies, rate_key
 from ..repeated_warning import RepeatedWarning
+from .refusals import REFUSALS
 
 #: 留给探针、SQL 与 Redis 重连的描述符：四分之一，不多于 64 个。
 _RESERVED_SHARE: Final = 4
 _RESERVED_MOST: Final = 64
 #: 还没有说完请求的、闲着的连接至少坐这么久才可能被请走：正常的客户端一连上就说。
 WARNINGS_EVERY_S: Final = 10.0
+
+
+#: 没有到路由就拒绝、掐断的全部原因。
+TURNED_AWAY: Final = (
+    *(refusal.code for refusal in REFUSALS),
+    *("unread", "evicted", "descriptors", "address"),
+)
 
 
 class Guest(Protocol):

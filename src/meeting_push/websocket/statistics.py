@@ -4,6 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Final
+
+from ..protocol.session import Pushed
+
+#: 一帧没有推出去的全部原因。
+DROP_REASONS: Final = (
+    *(each.value for each in (Pushed.DUPLICATE, Pushed.HELD_OVERFLOW, Pushed.CLOSED)),
+    *("outbox_overflow", "no_connection", "malformed_envelope"),
+)
 
 
 @dataclass(slots=True)

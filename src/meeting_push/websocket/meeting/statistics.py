@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Final
+
+#: 常见的原因；别的错误（``request_<code>``、``not_stored_<code>``）发生了才有。
+MEETING_DROP_REASONS: Final = (
+    *("busy", "no_connection", "malformed_envelope", "outbox_overflow"),
+    *("request_redis_unavailable", "request_database_unavailable"),
+    *("not_stored_database_unavailable", "not_stored_meeting_ended"),
+)
 
 
 @dataclass(slots=True)
