@@ -18,9 +18,11 @@ from meeting_push.bench.chaos.history import (
     AnyEvent,
     Began,
     Closed,
+    Cried,
     Dialled,
     Ended,
     Gapped,
+    Heard,
     Intended,
     Intent,
     Opened,
@@ -53,7 +55,7 @@ class Story:
         self._users: dict[int, int] = {}
         self._titles: dict[str, str] = {}
         self._priorities: dict[str, int] = {}
-        self._posts = 0
+        self._posts = self._cried = 0
 
     def add(self, event: AnyEvent) -> int:
         """追加一个事件，返回它的序号。"""
@@ -171,6 +173,16 @@ class Story:
     def record(self, user_id: int, message_id: str) -> None:
         self.statuses[user_id, message_id] = ("delivered", self.now)
         self.mailboxes[user_id].pop(message_id, None)
+
+    def cry(self) -> str:
+        """一条广播，接受了。"""
+        self._cried += 1
+        message_id = f"broadcast-{self._cried}"
+        self.add(Cried(at=self.now, message_id=message_id))
+        return message_id
+
+    def hear(self, connection: int, *message_ids: str) -> None:
+        self.add(Heard(at=self.now, connection=connection, message_ids=message_ids))
 
     def settle(self, user_id: int, *message_ids: str) -> None:
         self.add(Settled(at=self.now, user_id=user_id, message_ids=message_ids))

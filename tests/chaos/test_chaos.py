@@ -82,6 +82,10 @@ def test_the_faults_really_hurt(figures: Figures) -> None:
     assert figures.redelivered > 0
 
 
+def test_everybody_was_told_something(figures: Figures) -> None:
+    assert figures.broadcasts > 10
+
+
 def test_devices_were_given_what_others_had_acked_meanwhile(figures: Figures) -> None:
     """E1：有人漏过，而且补上了。"""
     assert figures.caught_up > 0

@@ -461,6 +461,39 @@ def test_dlv_5_after_a_resume_what_was_missed_is_still_owed(story: Story) -> Non
     assert broken(story.end()) == {"holes": 1, "arrival": 1}
 
 
+def test_dlv_5_every_connected_device_gets_a_broadcast(story: Story) -> None:
+    phone, laptop = story.connect(ALICE), story.connect(ALICE, gateway=1)
+    message_id = story.cry()
+    for device in (phone, laptop):
+        story.hear(device, message_id)
+    story.connect(ALICE)  # 此后才来的，也许已确认过
+    story.now += 2 * GRACE_MS
+    assert broken(story.end()) == {}
+
+
+def test_dlv_5_a_broadcast_that_only_another_device_got_is_caught(story: Story) -> None:
+    """E1。"""
+    phone, laptop = story.connect(ALICE), story.connect(ALICE, gateway=1)
+    message_id = story.cry()
+    story.hear(laptop, message_id)
+    story.now += 2 * GRACE_MS
+    [violation] = check(story.end()).violations
+    assert (violation.rule, violation.connection) == ("broadcasts", phone)
+
+
+def test_dlv_1_a_broadcast_nobody_got_is_caught(story: Story) -> None:
+    story.connect(ALICE)
+    story.cry()
+    assert broken(story.end()) == {"broadcasts": 1}
+
+
+def test_dlv_2_a_broadcast_twice_on_a_connection_is_caught(story: Story) -> None:
+    phone, message_id = story.connect(ALICE), story.cry()
+    story.hear(phone, message_id)
+    story.hear(phone, message_id)
+    assert broken(story.end()) == {"broadcasts": 1}
+
+
 def test_dlv_5_a_resumed_device_gets_even_what_others_acked(story: Story) -> None:
     phone, first, second, third = three_live(story)
     story.receive(phone, first)

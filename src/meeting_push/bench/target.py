@@ -34,17 +34,17 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     def messages_url(self, user_id: int) -> str:
         return f"ws://{self.host}:{self.port}/ws/user/{user_id}/messages"
 
-    def token(self, user_id: int) -> str:
+    def token(self, user_id: int, role: str = "user") -> str:
         """给任意用户 id 的访问令牌：用户连接的路径上没有 SQL，用户不必存在。同一个用户的不变。"""
-        return _token(self, user_id)
+        return _token(self, user_id, role)
 
 
 @functools.lru_cache(maxsize=200_000)
-def _token(target: Target, user_id: int) -> str:
+def _token(target: Target, user_id: int, role: str) -> str:
     now = int(time.time())
     claims = {
         "sub": str(user_id),
-        "role": "user",
+        "role": role,
         "name": f"bench-{user_id}",
         "aud": target.jwt_audience,
         "iat": now,

@@ -105,7 +105,8 @@ class _Side(asyncio.Protocol):
         assert self._peer._transport is not None, "update() looked"
         data = self._kept.popleft()[1]
         self._kept_bytes -= len(data)
-        self._peer._transport.write(data)
+        if not self._peer._transport.is_closing():  # uvloop 在关闭了的上面写会抛出
+            self._peer._transport.write(data)
 
     def pause_writing(self) -> None:
         self._writable = False

@@ -52,6 +52,11 @@ class Acker:
             case "batched" | "never":
                 pass
 
+    async def heard(self, socket: ClientConnection, message_ids: tuple[str, ...]) -> None:
+        """广播：只按 id；一台确认了，别的设备在线的照样该有，所以不记进历史。"""
+        if self._stay.policy not in ("never", "late"):
+            await socket.send(wire.ack(message_ids, None))
+
     async def tick(self, socket: ClientConnection) -> None:
         if self._stay.policy == "batched":
             await self.flush(socket)

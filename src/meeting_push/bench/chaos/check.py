@@ -10,6 +10,7 @@ from msgspec import Struct
 from .facts import Facts
 from .history import AnyEvent
 from .rules.arrival import arrival
+from .rules.broadcasts import broadcasts
 from .rules.confirmation import confirmation
 from .rules.conservation import conservation
 from .rules.drained import drained
@@ -33,6 +34,7 @@ RULES: Final[tuple[Rule, ...]] = (
     duplicates,
     holes,
     arrival,
+    broadcasts,
     confirmation,
     reports,
     idempotency,

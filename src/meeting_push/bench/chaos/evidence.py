@@ -15,6 +15,7 @@ from .history import (
     Dialled,
     Faulted,
     Gapped,
+    Heard,
     Observed,
     Opened,
     Received,
@@ -61,6 +62,9 @@ def _connections(events: Sequence[AnyEvent], violation: Violation) -> Iterator[i
 
 def _concerns(event: AnyEvent, violation: Violation, connections: set[int]) -> bool:
     match event:
+        case Heard():
+            mine = violation.message_id in event.message_ids
+            return mine and event.connection in connections
         case Observed():
             return event.message_id == violation.message_id
         case Answered():

@@ -130,6 +130,22 @@ class Closed(Event, frozen=True, kw_only=True, tag="closed"):
     ours: bool
 
 
+# ── 发给所有人的 ─────────────────────────────────────────────────────────────
+
+
+class Cried(Event, frozen=True, kw_only=True, tag="cried"):
+    """一条广播得到了 2xx。"""
+
+    message_id: str
+
+
+class Heard(Event, frozen=True, kw_only=True, tag="heard"):
+    """一帧里的广播。"""
+
+    connection: int
+    message_ids: tuple[str, ...]
+
+
 # ── 旁观 ────────────────────────────────────────────────────────────────────
 
 
@@ -203,6 +219,8 @@ AnyEvent = (
     | Resynced
     | Acked
     | Closed
+    | Cried
+    | Heard
     | Observed
     | Settled
     | Unrecorded

@@ -30,6 +30,9 @@ class ChaosPlan(msgspec.Struct, frozen=True, kw_only=True):
     workers: int = 2
     writers: int = 12
 
+    #: 发给所有人的平均隔多久一条。
+    broadcast_gap_s: float = 3
+
     #: 两次故障平均隔多久；开头与结尾各留一段没有新故障的时间。
     fault_gap_s: float = 5
     #: 只要这些故障；空 = 全部。

@@ -21,6 +21,7 @@ from .history import (
     Answered,
     AnyEvent,
     Began,
+    Cried,
     Died,
     Faulted,
     Gapped,
@@ -54,6 +55,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     #: 补发给连着的设备的，别的设备那时已确认过。
     caught_up: int
     acks: int
+    broadcasts: int
     observations: int
     settled: int
     faults: dict[str, int]
@@ -126,6 +128,7 @@ def figures_of(facts: Facts) -> Figures:
         redelivered=_redelivered(facts),
         caught_up=sum(1 for pushed in facts.pushed if _caught_up(facts, pushed)),
         acks=counts[Acked],
+        broadcasts=counts[Cried],
         observations=counts[Observed],
         settled=sum(len(e.message_ids) for e in events if isinstance(e, Settled)),
         faults=dict(Counter(event.kind for event in events if isinstance(event, Faulted))),

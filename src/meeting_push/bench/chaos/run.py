@@ -12,6 +12,7 @@ from typing import Final
 from ..accounts import make_accounts
 from ..failure import BenchError
 from ..progress import Steps
+from .crier import Crier
 from .drain import drain
 from .final_reader import read_final
 from .history import Began, Ended, HistoryWriter, now_ms
@@ -91,8 +92,9 @@ async def _disturb(scene: _Scene) -> None:
             faults = group.create_task(
                 Injector(scene.town, scene.reading.stored, scene.history).run(schedule.faults)
             )
+            crying = group.create_task(Crier(scene.town, schedule, scene.history).run())
             writing = group.create_task(writers.run(scene.plan.writers))
-            while not (writing.done() and faults.done()):
+            while not (writing.done() and faults.done() and crying.done()):
                 on_progress(writers.progress, len(schedule.posts))
                 await asyncio.sleep(_PROGRESS_S)
             _cancel(background)

@@ -105,8 +105,9 @@ class Fault(Struct, frozen=True, kw_only=True):
 
 
 class Schedule(Struct, frozen=True):
-    """``stays`` 按（用户，设备）排列，每台设备一串。"""
+    """``stays`` 按（用户，设备）排列，每台设备一串；``broadcasts`` 是何时发。"""
 
+    broadcasts: tuple[float, ...]
     posts: tuple[PlannedPost, ...]
     stays: tuple[tuple[Stay, ...], ...]
     faults: tuple[Fault, ...]
@@ -115,6 +116,7 @@ class Schedule(Struct, frozen=True):
 def make_schedule(plan: ChaosPlan) -> Schedule:
     """纯函数；各部分用各自的随机源，改动一部分不影响别的。"""
     return Schedule(
+        broadcasts=tuple(_broadcasts(plan, _random(plan, "broadcasts"))),
         posts=_posts(plan, _random(plan, "posts")),
         stays=tuple(
             tuple(_stays(plan, number, _random(plan, f"phone/{number}")))
@@ -126,6 +128,12 @@ def make_schedule(plan: ChaosPlan) -> Schedule:
 
 def _random(plan: ChaosPlan, part: str) -> Random:
     return Random(f"{plan.seed}/{part}")  # 字符串种子与 PYTHONHASHSEED 无关
+
+
+def _broadcasts(plan: ChaosPlan, rng: Random) -> Iterator[float]:
+    at_s = 0.0
+    while (at_s := at_s + rng.uniform(0.2, 1.8) * plan.broadcast_gap_s) < plan.duration_s:
+        yield at_s
 
 
 # ── 发送 ────────────────────────────────────────────────────────────────────

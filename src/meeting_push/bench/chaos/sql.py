@@ -10,9 +10,16 @@ import msgspec
 from ...storage.database import Database
 from .final_state import MessageRow, RecipientRow
 
-_MESSAGES = "SELECT message_id, sender_id, title, priority, enqueued_at IS NULL FROM messages"
+#: 广播没有收件人，另算（``rules/broadcasts.py``）。
+_MESSAGES = (
+    "SELECT message_id, sender_id, title, priority, enqueued_at IS NULL FROM messages"
+    " WHERE message_id NOT IN (SELECT message_id FROM broadcasts)"
+)
 _RECIPIENTS = "SELECT message_id, user_id, status, delivered_at FROM message_recipients"
-_OUTBOX = "SELECT count(*) FROM messages WHERE enqueued_at IS NULL"
+_OUTBOX = (
+    "SELECT count(*) FROM messages WHERE enqueued_at IS NULL"
+    " AND message_id NOT IN (SELECT message_id FROM broadcasts)"
+)
 _PENDING_SQLITE = (
     "SELECT message_id FROM message_recipients WHERE user_id = ? AND status = 'pending'"
     " AND message_id IN (SELECT value FROM json_each(?))"

@@ -21,6 +21,7 @@ from .history import (
     Closed,
     Dialled,
     Gapped,
+    Heard,
     Opened,
     Received,
     Resynced,
@@ -163,6 +164,17 @@ class Visit:
                 pass
 
     async def _received(
+        self, socket: ClientConnection, messages: Sequence[wire.Message], *, live: bool
+    ) -> None:
+        heard = tuple(message.message_id for message in messages if message.broadcast_id)
+        if heard:
+            self._history.write(Heard(at=now_ms(), connection=self._number, message_ids=heard))
+            await self._acker.heard(socket, heard)
+        messages = [message for message in messages if not message.broadcast_id]
+        if messages:
+            await self._received_own(socket, messages, live=live)
+
+    async def _received_own(
         self, socket: ClientConnection, messages: Sequence[wire.Message], *, live: bool
     ) -> None:
         pushes = tuple(message.push() for message in messages)

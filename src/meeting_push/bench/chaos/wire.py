@@ -22,6 +22,7 @@ class Message(msgspec.Struct, tag="new_message", tag_field="type"):
     title: str
     content: str
     seq: int = 0
+    broadcast_id: int = 0
     attempt: int = 0
     priority: int = 0
     data: Sent | None = None
