@@ -13,7 +13,7 @@ from ulid import ULID
 from meeting_push.model import DeliveryStatus, Message, RecipientState, Sender
 from meeting_push.storage.database import Database
 from meeting_push.storage.idempotency import IdempotencyRepository
-from meeting_push.storage.inbox import InboxRepository
+from meeting_push.storage.inbox import MAX_PAGE_CHARS, InboxRepository
 from meeting_push.storage.messages import MessageRepository
 from meeting_push.storage.recipients import RecipientRepository, first_id_at
 from meeting_push.storage.rows import DeliveryCounts, InboxItem, StoredResponse
@@ -253,6 +253,24 @@ async def test_the_inbox_shows_the_newest_first_in_pages(
     rest = await inbox.page(1, cursor=first.next_cursor, limit=3)
     assert [item.message for item in first.items + rest.items] == sent
     assert rest.next_cursor is None
+
+
+async def test_a7_a_page_is_bounded_by_size(database: Database, inbox: InboxRepository) -> None:
+    """A7：一页的正文有上限，其余在下一页，一条不少；再大的一条也总能读到。"""
+    huge, large = "字" * MAX_PAGE_CHARS, "x" * (MAX_PAGE_CHARS // 2)
+    sent = [
+        message(NOW - n, content=text) for n, text in enumerate([huge, large, large, "小", "小"])
+    ]
+    await accept(database, *((m, [1]) for m in sent))
+    sizes: list[int] = []
+    found: list[object] = []
+    cursor: str | None = None
+    while cursor or not sizes:
+        page = await inbox.page(1, cursor=cursor, limit=3)
+        found += [item.message for item in page.items]
+        sizes.append(len(page.items))
+        cursor = page.next_cursor
+    assert (found, sizes) == (sent, [1, 2, 2])
 
 
 async def test_a_page_that_just_fits_has_no_next(

@@ -149,7 +149,7 @@ def test_expect_continue_is_not_encouraged(server: ServerProcess) -> None:
 def test_a_refused_body_ends_the_connection(server: ServerProcess) -> None:
     """没有人要的请求体不会被当成下一个请求。"""
     with dial(server) as one:
-        one.sendall(head("/messages", "Content-Length: 40", bearer="junk"))
+        one.sendall(head("/messages", "Content-Length: 400", bearer="junk"))
         one.sendall(b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n      ")
         seen = b""
         while data := one.recv(4096):

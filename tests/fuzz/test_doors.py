@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable, Iterator
 from itertools import repeat
 
+import httpx
 import psutil
 import pytest
 
@@ -185,6 +186,28 @@ def test_a7_answers_nobody_reads_are_cut_off(server: ServerProcess) -> None:
     assert rss(server) - before_rss < 40 * MB
     for one in deaf:
         one.close()
+
+
+def test_a7_the_largest_pages_nobody_reads_take_bounded_memory(server: ServerProcess) -> None:
+    """A7：六十条连接各要最大的一页收件箱，一个字节也不读。"""
+    with httpx.Client(base_url=f"{server.base_url}/api/v1", trust_env=False) as api:
+        credentials = {"username": "mallory", "password": "correct horse battery"}
+        user_id = api.post("/auth/register", json=credentials).json()["user_id"]
+        mallory = api.post("/auth/login", json=credentials).json()["access_token"]
+        api.headers["authorization"] = f"Bearer {mallory}"
+        one = {"recipient_ids": [user_id], "title": "t", "content": "x" * 64_000}
+        for _ in range(4):
+            answer = api.post("/messages/batch", json={"messages": [one] * 50})
+            assert answer.status_code == 202, answer.text
+    before_rss, before = rss(server), accepted(server)
+    ask = b"GET /api/v1/messages?limit=200 HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer %s\r\n\r\n"
+    deaf = [dial(server, receive_buffer=4096, source=f"127.0.0.{n % 2 + 1}") for n in range(60)]
+    for one_socket in deaf:
+        one_socket.sendall(ask % mallory.encode())
+    wait_until(lambda: accepted(server) <= before, timeout=20)
+    assert rss(server) - before_rss < 80 * MB
+    for one_socket in deaf:
+        one_socket.close()
 
 
 def test_a7_a_short_pipeline_is_answered_in_order(server: ServerProcess) -> None:

@@ -13,7 +13,7 @@ class CourteousTransport:
     def __init__(self, transport: asyncio.Transport, part: Callable[[], None]) -> None:
         self._transport = transport
         self._part = part
-        self.write = transport.write
+        self.write: Callable[[Any], None] = transport.write
         self.closed = False
 
     def close(self) -> None:
@@ -23,8 +23,14 @@ class CourteousTransport:
         return self.closed or self._transport.is_closing()
 
     def release(self) -> None:
-        """不再回指连接：断开的不必等垃圾回收。"""
+        """连接没有了：还在回答的写到空处；不再回指它，断开的不必等垃圾回收。"""
         self._part = self._transport.close
+        self.write = _nowhere
+        self.closed = True
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
+
+
+def _nowhere(_data: object) -> None:
+    """uvicorn 只告诉最新的一个请求连接断了，管线里前面的还在写。"""

@@ -147,11 +147,15 @@ class PatientHttp(HttpToolsProtocol):
             leave()
 
     def evict(self) -> None:
+        self._abort()
+
+    def _abort(self) -> None:
+        self._courtesy.release()
         self._line.abort()
 
     def cut_off(self) -> None:
         self._doorway.turned_away["unread"] += 1
-        self._line.abort()
+        self._abort()
 
     def shutdown(self) -> None:
         self._last = True
@@ -297,7 +301,7 @@ class PatientHttp(HttpToolsProtocol):
         elif self._spoke:
             self._refuse(refusals.TOO_SLOW)
         else:
-            self._line.abort()
+            self._abort()
 
     def _on_slow_body(self, before: int) -> None:
         paused = self.flow.read_paused
@@ -348,7 +352,7 @@ class PatientHttp(HttpToolsProtocol):
         cycle = self.cycle
         if cycle is not None and not cycle.response_complete:
             if self._phase is not _Phase.BODY or cycle.response_started or self.pipeline:
-                self._line.abort()  # 前面的还没有答完，插不进话
+                self._abort()  # 前面的还没有答完，插不进话
                 return
             cycle.disconnected = True
             cycle.message_event.set()
@@ -362,7 +366,7 @@ class PatientHttp(HttpToolsProtocol):
         self._parting = self._courtesy.closed = True
         self._stop_waiting()
         self._unset_keepalive_if_required()
-        self._doorway.busy(self)
+        self._doorway.wait(self)
         if (self._phase is _Phase.DONE and not self._last) or not self._line.can_write_eof():
             self._line.close()
         else:
@@ -377,12 +381,12 @@ class PatientHttp(HttpToolsProtocol):
         if 0 < size <= before - _MIN_ANSWER_PROGRESS:
             self._timer = self.loop.call_later(LINGER_S, self._on_lingering, size)
         else:
-            self._line.abort()
+            self._abort()
 
     def _discard(self, size: int) -> None:
         self._discarded += size
         if self._discarded > _MAX_DISCARDED:
-            self._line.abort()
+            self._abort()
 
 
 def _as_text(headers: list[tuple[bytes, bytes]]) -> list[tuple[str, str]]:

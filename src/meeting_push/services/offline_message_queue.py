@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
@@ -32,6 +33,9 @@ __all__ = ["Delivered", "Delivery", "OfflineMessage", "OfflineMessageQueue"]
 
 #: seq 要比信箱多活这么久，见 ``MailboxLimits``。
 SEQ_EXTRA_TTL_MS: Final = 30 * 86_400_000
+
+#: 同时列出几个人的信箱。
+_LISTINGS_AT_ONCE: Final = 4
 
 
 class StoredTail(NewMessageTail, frozen=True, kw_only=True):
@@ -77,6 +81,7 @@ class OfflineMessageQueue:
         self._clock = clock
         #: 因正文已不可得（过期、来源不认识）而移出信箱的条数。
         self.dropped = 0
+        self._listing = asyncio.Semaphore(_LISTINGS_AT_ONCE)
         #: 从来源重新做出的正文数。
         self.restored = 0
 
@@ -244,6 +249,10 @@ class OfflineMessageQueue:
 
     async def get_offline_messages(self, user_id: int, limit: int = 100) -> list[OfflineMessage]:
         """信箱里的前 ``limit`` 条，紧急者在前，同级按 seq；只读，不取走。"""
+        async with self._listing:  # 带着正文：几十个人同时要，也不同时占着内存（A7）
+            return await self._list(user_id, limit)
+
+    async def _list(self, user_id: int, limit: int) -> list[OfflineMessage]:
         seqs = dict(await self._mailboxes.entries(user_id))
         entries = (await self._entries(user_id, seqs, seqs))[0][:limit]
         tails = await self._bodies.load([entry.message_id for entry in entries])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Row, func, or_, select, update
+from sqlalchemy import ColumnElement, Row, Select, func, or_, select, update
 
 from ..clock import Clock, now_ms
 from ..model import DeliveryStatus
@@ -15,6 +15,8 @@ from .message_rows import MESSAGE_COLUMNS, message_of
 from .rows import InboxItem, InboxPage
 from .tables import message_recipients, messages
 
+#: 一页的正文与 data 合计；再多的下一页。几十个人同时要最大的一页，也只是几十 MB。
+MAX_PAGE_CHARS: Final = 256 * 1024
 _r: Final = message_recipients.c
 _SELECT: Final = select(*MESSAGE_COLUMNS, _r.status, _r.read_at).join(
     message_recipients, _r.message_id == messages.c.message_id
@@ -31,17 +33,17 @@ class InboxRepository:
     async def page(
         self, user_id: int, unread_only: bool = False, cursor: str | None = None, limit: int = 50
     ) -> InboxPage:
-        """比 ``cursor``（上一页最后一条的 id）更早的 ``limit`` 条。"""
-        statement = _SELECT.where(_r.user_id == user_id, self._visible())
+        """比 ``cursor``（上一页最后一条的 id）更早的至多 ``limit`` 条、``MAX_PAGE_CHARS``。"""
+        wanted = [_r.user_id == user_id, self._visible()]
         if unread_only:
-            statement = statement.where(_r.read_at.is_(None))
+            wanted.append(_r.read_at.is_(None))
         if cursor is not None:
-            statement = statement.where(_r.message_id < cursor)
-        statement = statement.order_by(_r.message_id.desc()).limit(limit + 1)
+            wanted.append(_r.message_id < cursor)
         async with self._database.connect() as connection:
-            items = [_item(row) for row in await connection.execute(statement)]
-        more = len(items) > limit
-        return InboxPage(items[:limit], items[limit - 1].message.message_id if more else None)
+            rows = (await connection.execute(_page(wanted, limit))).all()
+        items = [_item(row) for row in rows[:limit]]
+        more = bool(rows) and rows[0].found > len(items)
+        return InboxPage(items, items[-1].message.message_id if more else None)
 
     async def get_for(self, user_id: int, message_id: str) -> InboxItem | None:
         """不是他的、没到时的、不存在的，都是 None。"""
@@ -79,6 +81,32 @@ class InboxRepository:
 
     def _visible(self) -> ColumnElement[bool]:
         return or_(_r.deliver_at.is_(None), _r.deliver_at <= self._clock())
+
+
+def _page(wanted: Sequence[ColumnElement[bool]], limit: int) -> Select[Any]:
+    """大的正文不读出来再丢：先在数据库里量好读到哪一条为止（A7）；第一条总在。"""
+    own = messages.c.message_id == _r.message_id
+    size = func.length(messages.c.content) + func.coalesce(func.length(messages.c.data), 0)
+    heads = (
+        select(_r.message_id, size.label("size"))
+        .join(messages, own)
+        .where(*wanted)
+        .order_by(_r.message_id.desc())
+        .limit(limit + 1)
+        .cte("heads")
+    )
+    running = func.sum(heads.c.size).over(order_by=heads.c.message_id.desc())
+    measured = select(
+        heads.c.message_id,
+        (running - heads.c.size).label("before"),
+        func.count().over().label("found"),
+    ).cte("measured")
+    return (
+        _SELECT.add_columns(measured.c.found)
+        .join(measured, measured.c.message_id == _r.message_id)
+        .where(*wanted, measured.c.before < MAX_PAGE_CHARS)
+        .order_by(_r.message_id.desc())
+    )
 
 
 def _item(row: Row[*tuple[Any, ...]]) -> InboxItem:

@@ -19,8 +19,7 @@ from .refusals import REFUSALS
 #: 留给探针、SQL 与 Redis 重连的描述符：四分之一，不多于 64 个。
 _RESERVED_SHARE: Final = 4
 _RESERVED_MOST: Final = 64
-#: 还没有说完请求的、闲着的连接至少坐这么久才可能被请走：正常的客户端一连上就说。
-WARNINGS_EVERY_S: Final = 10.0
+_EVICTED_AT_ONCE: Final = 8
 
 
 #: 没有到路由就拒绝、掐断的全部原因。
@@ -68,8 +67,8 @@ class Doorway:
         self._proxies = proxies or TrustedProxies()
         self._by_address: dict[str, int] = {}
         self._waiting: OrderedDict[Guest, None] = OrderedDict()
-        self._short = RepeatedWarning("descriptors_nearly_used_up", every_s=WARNINGS_EVERY_S)
-        self._full = RepeatedWarning("http_connections_by_address", every_s=WARNINGS_EVERY_S)
+        self._short = RepeatedWarning("descriptors_nearly_used_up")
+        self._full = RepeatedWarning("http_connections_by_address")
         self.turned_away: Counter[str] = Counter()
 
     # ── 描述符 ────────────────────────────────────────────────────────────
@@ -77,18 +76,18 @@ class Doorway:
     def crowded(self, transport: _Socket) -> bool:
         """新连接一到就问；True：只回答探针。
 
-        快用完时先请走等得最久的、还没有说完请求的（或闲着的）一条：不说话的占不住门。
+        同时请走等得最久的几条（没说完请求的、闲着的、答完了赖着的），下一个就有地方：不说话的
+        占不住门。它自己不顶上去：留着的那些只给探针，不然会一条条地占满。
         """
         limits, number = self._limits, _descriptor(transport)
         if not limits.ceiling or number < limits.ceiling:
             return False
         self._short.say(descriptor=number, ceiling=limits.ceiling)
-        if self._waiting:
+        self.turned_away["descriptors"] += 1
+        for _ in range(min(_EVICTED_AT_ONCE, len(self._waiting))):
             guest, _ = self._waiting.popitem(last=False)
             self.turned_away["evicted"] += 1
             guest.evict()
-            return False
-        self.turned_away["descriptors"] += 1
         return True
 
     def walled(self, transport: _Socket) -> bool:
