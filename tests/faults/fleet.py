@@ -155,13 +155,18 @@ class Fleet:
             role=role,
             settings={**self.settings, **settings},
         )
-        self._stack.callback(server.stop)
         node = Node(server, redis, sql)
         self.nodes.append(node)
-        self._stack.callback(self.nodes.remove, node)
+        self._stack.callback(self.remove, node)
         if start:
             server.start()
         return node
+
+    def remove(self, node: Node) -> None:
+        """停下它，不再算在内；可重复调用。"""
+        node.server.stop()
+        if node in self.nodes:
+            self.nodes.remove(node)
 
     def _proxy(self, upstream: int | str) -> ProxyThread:
         return self._stack.enter_context(proxy_thread(upstream))

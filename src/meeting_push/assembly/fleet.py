@@ -40,7 +40,7 @@ class Fleet:
             redis_skew_ms=lambda: self.probe.skew_ms,
         )
         hearing = rooms.edge.hearing
-        self._cut_off = CutOff(
+        self.cut_off = CutOff(
             hears=hears,
             well_elsewhere=self.membership.well_elsewhere,
             after_s=settings.cut_off_s,
@@ -51,7 +51,7 @@ class Fleet:
     def start(self, supervisor: Supervisor, stack: contextlib.AsyncExitStack) -> None:
         stack.push_async_callback(self._withdraw)
         if self._holds_sockets:
-            supervisor.start("cut-off", self._cut_off.run)
+            supervisor.start("cut-off", self.cut_off.run)
 
     async def _withdraw(self) -> None:
         try:

@@ -89,6 +89,7 @@ class Observation:
         push, ack = edge.push_latency, edge.ack_latency
         self.health.add("subscriber", bus.check_subscriber)
         self.health.add("canary", canary.check)
+        self.health.add("clients", self.fleet.cut_off.check)
         metrics.add(lambda: edge_samples(edge.manager.statistics()))
         metrics.add(lambda: presence_samples(edge.presence.statistics(), edge.watch.statistics()))
         metrics.add(lambda: control_samples(bus.control.statistics()))

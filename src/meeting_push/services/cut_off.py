@@ -12,6 +12,8 @@ from typing import Final
 
 from loguru import logger
 
+from ..errors import UnavailableError
+
 LOOK_EVERY_S: Final = 0.5
 #: 别人要连着好这么久才算好：Redis 刚回来时总有先连上的，差几秒的不算被切断。
 WELL_FOR_S: Final = 4.0
@@ -50,6 +52,14 @@ class CutOff:
         while True:
             self.look()
             await asyncio.sleep(LOOK_EVERY_S)
+
+    async def check(self) -> None:
+        """健康检查。
+
+        :raises UnavailableError: 客户端已交了出去，还没有重新接待
+        """
+        if self._given_up:
+            raise UnavailableError("the clients were handed over", cause="cut_off")
 
     def look(self) -> None:
         now = self._clock()
