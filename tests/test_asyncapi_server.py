@@ -117,7 +117,7 @@ async def coming_back(server: ServerProcess, alice: Person) -> list[Frame]:
     for _ in range(2):  # 信箱只装一条
         await send(server.base_url, alice, [carol])
     async with redis_of(server) as redis:
-        await eventually(lambda: redis.hget(Keys().user_seq(carol.user_id), "evicted"))
+        await eventually(lambda: redis.zcard(Keys().evicted_messages(carol.user_id)))
     async with listening(url, carol.token) as second:
         gap = await second.until("gap")
         assert (gap["from_seq"], gap["to_seq"], gap["reason"]) == (1, 1, "evicted")

@@ -218,13 +218,6 @@ async def test_a_large_seq_is_written_without_an_exponent(listening: Post) -> No
     assert await listening.seqs() == [seq + 1]
 
 
-async def test_a_full_mailbox_evicts_the_oldest_and_counts_it(redis: RedisService) -> None:
-    post = Post(redis, mailbox_max_entries=3)
-    await post.deliver(*(make_message() for _ in range(5)))
-    assert await post.seqs() == [3, 4, 5]
-    assert await redis.lean.execute("HGET", redis.keys.user_seq(USER), "evicted") == b"2"
-
-
 async def test_every_key_expires(post: Post) -> None:
     message = make_message()
     await post.deliver(message)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from meeting_push.model import BroadcastEntry, BroadcastView, Evicted, MailboxView, Principal
+from meeting_push.model import BroadcastEntry, BroadcastView, EvictedRange, MailboxView, Principal
 from meeting_push.protocol.limits import Limits
 from meeting_push.protocol.session import Pushed, Session
 from meeting_push.settings import Settings
 
 NOW = 1_000_000
-EVICTED = Evicted(3, 5, 2)
+EVICTED = EvictedRange(3, 5, 2)
 
 
 def opening(upto: int = 0) -> Session:
@@ -21,8 +21,8 @@ def opening(upto: int = 0) -> Session:
     return session
 
 
-def view(seq: int = 0, evicted: Evicted | None = None, *expired: int) -> MailboxView:
-    return MailboxView("e", seq, (), evicted=evicted, expired=expired)
+def view(seq: int = 0, evicted: EvictedRange | None = None, *expired: int) -> MailboxView:
+    return MailboxView("e", seq, (), evicted_before=evicted, expired=expired)
 
 
 def live(upto: int = 0) -> Session:

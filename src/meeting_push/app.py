@@ -180,6 +180,7 @@ class MeetingPush:
         if role.serves_api or role.holds_sockets:
             rooms.access.start(supervisor)
         rooms.messages.start(supervisor)
+        rooms.outcomes.start(supervisor)
         rooms.recovery.start(supervisor)
         rooms.broadcasts.start(supervisor)
         if role.delivers:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
@@ -92,6 +92,13 @@ class Sender(msgspec.Struct, frozen=True):
     name: str
 
 
+class Origin(NamedTuple):
+    """谁发的、多急：信箱满了由此定先挤谁。"""
+
+    sender_id: int
+    priority: int
+
+
 class Message(msgspec.Struct, frozen=True, kw_only=True):
     """一条已被接受的消息（与收件人无关的部分）。
 
@@ -158,8 +165,8 @@ class MailboxEntry:
 
 
 @dataclass(frozen=True, slots=True)
-class Evicted:
-    """被信箱上限挤出去的：这段 seq 里的 ``count`` 条；其余的早已有了别的结局。"""
+class EvictedRange:
+    """被挤出信箱、太多了不再逐条记得的：这段 seq 里的 ``count`` 条；其余的还在，或另有结局。"""
 
     from_seq: int
     to_seq: int
@@ -171,7 +178,8 @@ class MailboxView:
     """连接时读到的信箱。
 
     ``entries`` 已按（优先级高者在前，seq 升序）排好；``seq`` 是该用户最新的 seq；
-    ``evicted``、``expired``（seq，升序）是没有确认过、却不在 ``entries`` 里的（DLV-5）；
+    ``evicted``、``expired``（seq，升序）是没有确认过、却不会再来的（DLV-5），``evicted_before`` 是
+    更早的；``unreadable`` 此刻读不出正文、以后还会来；
     ``resumed`` 表示 ``ResumePoint`` 被接受；``resync_reason`` 非空时设备必须用 REST 重取。
     """
 
@@ -180,8 +188,10 @@ class MailboxView:
     entries: tuple[MailboxEntry, ...]
     resumed: bool = False
     resync_reason: Literal["epoch_changed", "too_far_behind"] | None = None
-    evicted: Evicted | None = None
+    evicted: tuple[int, ...] = ()
     expired: tuple[int, ...] = ()
+    evicted_before: EvictedRange | None = None
+    unreadable: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from typing import Any
 from ulid import ULID
 
 from meeting_push.clock import now_ms
+from meeting_push.isolation import Aside
 from meeting_push.model import Ack, Message, Sender
 from meeting_push.node_identity import NodeIdentity
 from meeting_push.protocol.frames import encode_tail
@@ -17,6 +18,7 @@ from meeting_push.services.dead_letters import DeadLetters
 from meeting_push.services.delivery_confirmation_service import DeliveryConfirmationService
 from meeting_push.services.delivery_failures import DeliveryFailures
 from meeting_push.services.expiry_sweeper import ExpirySweeper
+from meeting_push.services.mailbox_evictor import MailboxEvictor
 from meeting_push.services.message_queue import MessageQueue
 from meeting_push.services.offline_message_queue import Delivery, OfflineMessageQueue
 from meeting_push.services.receipts import Receipts
@@ -46,7 +48,7 @@ class RecordingChannel:
 class Parts:
     """``now`` 是拨得动的时钟。"""
 
-    def __init__(self, redis: RedisService, database: Database) -> None:
+    def __init__(self, redis: RedisService, database: Database, **settings: object) -> None:
         self.now = now_ms()
         self.redis = redis
         self.messages = MessageRepository(database)
@@ -57,7 +59,9 @@ class Parts:
         self.outcomes = Outcomes(redis.lean, redis.keys, 60_000)
         self.channel = RecordingChannel()
         receipts = Receipts(self.channel)
-        self.mailbox = OfflineMessageQueue(redis, StoredBodies(self.messages), load_settings())
+        self.mailbox = OfflineMessageQueue(
+            redis, StoredBodies(self.messages), load_settings(**settings)
+        )
         self.queue = MessageQueue(
             redis, max_length=1_000, starvation_bound=10, claim_idle_ms=1_000, clock=self.clock
         )
@@ -79,6 +83,8 @@ class Parts:
             receipts=receipts,
             clock=self.clock,
         )
+        self.aside = Aside("evictions")
+        self.evictor = MailboxEvictor(self.mailbox, self.record, self.failures.fail, self.aside)
         self.dead_letters = DeadLetters(redis, self.failures)
         self.expiry = ExpirySweeper(
             redis=redis,

@@ -16,7 +16,6 @@ from meeting_push.protocol.retry import Overdue
 from meeting_push.redis.broadcast_log import BroadcastLog
 from meeting_push.services.accept_batch import AcceptBatch
 from meeting_push.services.broadcast_relay import BroadcastRelay
-from meeting_push.services.eviction_recorder import EvictionRecorder
 from meeting_push.services.message_consumer import MAILBOX_BROKEN, MessageConsumer
 from meeting_push.services.message_queue import MessageQueue
 from meeting_push.services.outbox_relay import OutboxRelay
@@ -160,18 +159,6 @@ async def test_b1_a_spoiled_mailbox_or_status_stops_nobodys_expiry(parts: Parts)
     for message_id, user_id in ((one, USER), (two, OTHER), (three, THIRD)):
         assert await parts.status(message_id, user_id) == ("expired", None)
     assert await parts.held(THIRD) == []
-
-
-async def test_b1_an_eviction_that_can_not_be_recorded_stops_no_other(parts: Parts) -> None:
-    good = await parts.deliver()
-    stream = parts.redis.keys.mailbox_evictions
-    for message_id, user_id in (("a\x00b", "1"), (good, str(2**70)), (good, str(USER))):
-        await parts.redis.lean.execute(
-            "XADD", stream, "*", "user_id", user_id, "message_id", message_id
-        )
-    await EvictionRecorder(parts.redis, parts.failures.fail, interval_s=1).sweep()
-    assert (await parts.status(good))[0] == "failed"
-    assert await parts.redis.lean.execute("XLEN", stream) == 0
 
 
 # ── 发件箱 ──────────────────────────────────────────────────────────────────

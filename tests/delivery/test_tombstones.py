@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from meeting_push.model import ResumePoint
-from meeting_push.services.eviction_recorder import EVICTED, EvictionRecorder
+from meeting_push.services.mailbox_evictor import EVICTED
 
 from .parts import USER, Parts, delivery
 
@@ -92,22 +92,6 @@ async def test_a_resuming_device_hears_of_it_from_the_log_and_only_after_its_pos
     epoch = (await parts.mailbox.open(USER)).epoch
     view = await parts.mailbox.open(USER, ResumePoint(epoch, 1))
     assert (view.resumed, view.expired) == (True, (2, 3))
-
-
-async def test_what_the_mailbox_cap_evicted_fails_with_its_reason_and_a_dead_letter(
-    parts: Parts,
-) -> None:
-    message_id = await parts.deliver()
-    acked = await parts.deliver()
-    await parts.ack(acked)
-    for each in (message_id, acked):
-        fields = ("user_id", USER, "message_id", each)
-        stream = parts.redis.keys.mailbox_evictions
-        await parts.redis.lean.execute("XADD", stream, "*", *fields)
-    await EvictionRecorder(parts.redis, parts.failures.fail, interval_s=1).sweep()
-    assert await parts.status(message_id) == ("failed", EVICTED)
-    assert await parts.status(acked) == ("delivered", None)
-    assert await parts.letters() == 1
 
 
 async def test_an_ack_before_the_eviction_was_recorded_counts(parts: Parts) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from meeting_push.redis.address import RedisAddress
 from meeting_push.redis.keys import Keys
 from meeting_push.services.redis_service import RedisService
 from tests.support.eventually import eventually
-from tests.support.people import Device, Person, device, register, send
+from tests.support.people import Device, Person, api_of, device, register, send
 from tests.support.redis_server import RedisServer, find_embedded_redis, find_redis7
 from tests.support.server_process import ServerProcess
 
@@ -63,6 +63,22 @@ async def settled(server: ServerProcess, bob: Person, seq: int) -> None:
             return bool(probe.welcome["seq"] >= seq)
 
     await eventually(reached)
+
+
+async def evicted(
+    server: ServerProcess, alice: Person, message_ids: Sequence[str], bob: Person
+) -> None:
+    """等到这些都因为信箱满了而失败，也移出了信箱。"""
+
+    async def done() -> bool:
+        async with api_of(server.base_url, alice) as api:
+            answers = [await api.get(f"/messages/{i}/delivery") for i in message_ids]
+        async with api_of(server.base_url, bob) as api:
+            count = (await api.get(f"/users/{bob.user_id}/offline-messages/count")).json()["count"]
+        failed = all(answer.json()["failed"] for answer in answers)
+        return failed and count <= QUICK["mailbox_max_entries"]
+
+    await eventually(done)
 
 
 async def gaps(phone: Device) -> list[dict[str, Any]]:

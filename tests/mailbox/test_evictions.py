@@ -1,64 +1,272 @@
-"""被信箱上限挤出去的：先记录，后忘掉。"""
+"""A4、A9：满了的信箱先挤谁，以及先记录、后移出、还回内存。"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from ulid import ULID
 
+from meeting_push.clock import now_ms
 from meeting_push.errors import DatabaseUnavailableError
-from meeting_push.services.eviction_recorder import EVICTED, EvictionRecorder
+from meeting_push.model import Message, Origin, Sender
+from meeting_push.redis.keys import Keys
+from meeting_push.redis.mailboxes import Delivery, Mailboxes, MailboxLimits
+from meeting_push.services.mailbox_evictor import EVICTED, MailboxEvictor
 from meeting_push.services.redis_service import RedisService
+from meeting_push.storage.database import Database
+from tests.delivery.parts import USER, Parts
+
+CAP = 10
+DAY_MS = 86_400_000
+Post = tuple[int, int]  # (发送者, 优先级)
 
 
-class Record:
-    def __init__(self) -> None:
-        self.rows: list[tuple[str, int]] = []
-        self.down = False
-
-    async def record_failed(self, pairs: Sequence[tuple[str, int]], reason: str) -> None:
-        if self.down:
-            raise DatabaseUnavailableError("down")
-        assert reason == EVICTED
-        self.rows += pairs
+@pytest.fixture
+async def parts(redis: RedisService, tmp_path: object) -> AsyncIterator[Parts]:
+    database = Database(f"sqlite:///{tmp_path}/db")
+    await database.migrate()
+    yield Parts(redis, database, mailbox_max_entries=CAP)
+    await database.dispose()
 
 
-async def evict(redis: RedisService, user_id: object, message_id: str) -> None:
-    stream = redis.keys.mailbox_evictions
-    await redis.lean.execute(
-        *("XADD", stream, "*", "user_id", str(user_id), "message_id", message_id)
+async def post(parts: Parts, sender: int, priority: int = 0, to: Sequence[int] = (USER,)) -> str:
+    return await parts.deliver(*to, sender=Sender(sender, f"s{sender}"), priority=priority)
+
+
+def make(sender: int) -> Message:
+    now = now_ms()
+    return Message(
+        message_id=str(ULID()),
+        message_type="message",
+        priority=0,
+        title="t",
+        content="c",
+        sender=Sender(sender, "s"),
+        timestamp=now,
+        expires_at=now + DAY_MS,
     )
 
 
-async def left(redis: RedisService) -> int:
-    return int(await redis.lean.execute("XLEN", redis.keys.mailbox_evictions))
+async def bodies(redis: RedisService) -> int:
+    return len(await redis.lean.execute("KEYS", redis.keys.message_body("*")))
 
 
-async def test_what_was_recorded_is_forgotten(redis: RedisService) -> None:
-    record = Record()
-    recorder = EvictionRecorder(redis, record.record_failed, interval_s=1)
-    await evict(redis, 1, "a")
-    await evict(redis, 2, "a")
-    await recorder.sweep()
-    assert record.rows == [("a", 1), ("a", 2)]
-    assert (await left(redis), recorder.evicted) == (0, 2)
+async def test_a4_a_stranger_can_not_empty_a_mailbox(parts: Parts) -> None:
+    """A4：alice 的一条紧急消息，mallory 的一批灌满信箱：走的都是 mallory 的。"""
+    [alice, *_] = [await post(parts, 1, priority=9), *[await post(parts, 2) for _ in range(30)]]
+    await parts.evictor.sweep()
+    assert alice in await parts.held()
+    assert len(await parts.held()) == CAP
+    assert await parts.status(alice) == ("pending", None)
 
 
-async def test_dlv_1_what_could_not_be_recorded_stays(redis: RedisService) -> None:
-    record = Record()
-    recorder = EvictionRecorder(redis, record.record_failed, interval_s=1)
-    await evict(redis, 1, "a")
-    record.down = True
+async def test_a4_not_even_by_urgency_or_by_being_last(parts: Parts) -> None:
+    alice = await post(parts, 1, priority=0)
+    for _ in range(30):
+        await post(parts, 2, priority=9)
+    await parts.evictor.sweep()
+    assert alice in await parts.held()
+
+
+async def test_a4_of_one_sender_the_least_urgent_goes_then_the_oldest(parts: Parts) -> None:
+    urgent = await post(parts, 1, priority=5)
+    plain = [await post(parts, 1) for _ in range(CAP + 1)]
+    await parts.evictor.sweep()
+    assert await parts.held() == [urgent, *plain[2:]]
+
+
+async def test_a4_what_was_evicted_fails_with_its_reason_and_a_dead_letter(parts: Parts) -> None:
+    first = await post(parts, 1)
+    for _ in range(CAP):
+        await post(parts, 1)
+    await parts.evictor.sweep()
+    assert await parts.status(first) == ("failed", EVICTED)
+    assert (await parts.letters(), parts.evictor.evicted) == (1, 1)
+
+
+async def test_a_mailbox_of_0_1_is_capped_by_the_same_rule(parts: Parts) -> None:
+    """投递从来不记是谁发的：0.1 的信箱与今天的是一样的。"""
+    alice, *old = [await post(parts, 1), *[await post(parts, 2) for _ in range(CAP - 1)]]
+    parts.mailbox.take_overfull(10)
+    new = await post(parts, 3)
+    await parts.evictor.sweep()
+    assert await parts.held() == [alice, *old[1:], new]
+
+
+async def test_what_was_never_recorded_is_judged_by_its_body(parts: Parts) -> None:
+    """``add_offline_message``：没有经过 MessageService，SQL 里没有它。"""
+    alice, *theirs = [make(1), *[make(2) for _ in range(CAP)]]
+    for message in (alice, *theirs):
+        await parts.mailbox.add_offline_message(USER, message)
+    await parts.evictor.sweep()
+    assert await parts.held() == [alice.message_id, *(m.message_id for m in theirs[1:])]
+
+
+async def test_a9_what_nobody_waits_for_gives_its_body_back_at_once(parts: Parts) -> None:
+    """A9：几千条给一个不在的人：留下的正文与信箱一样多。"""
+    for _ in range(3 * CAP):
+        await post(parts, 1)
+    await parts.evictor.sweep()
+    assert await bodies(parts.redis) == CAP
+
+
+async def test_a9_the_status_of_what_was_given_back_goes_within_minutes(parts: Parts) -> None:
+    first = await post(parts, 1)
+    for _ in range(CAP):
+        await post(parts, 1)
+    await parts.evictor.sweep()
+    ttl = await parts.redis.lean.execute("PTTL", parts.redis.keys.delivery_status(first))
+    assert ttl <= 300_000
+
+
+async def test_a9_what_another_recipient_waits_for_keeps_its_body(parts: Parts) -> None:
+    first = await post(parts, 1, to=(USER, USER + 1))
+    for _ in range(CAP):
+        await post(parts, 1)
+    await parts.evictor.sweep()
+    assert await parts.status(first) == ("failed", EVICTED)
+    assert await parts.redis.lean.execute("EXISTS", parts.redis.keys.message_body(first)) == 1
+
+
+async def test_a_late_ack_of_what_was_evicted_still_counts(parts: Parts) -> None:
+    first = await post(parts, 1)
+    for _ in range(CAP):
+        await post(parts, 1)
+    await parts.evictor.sweep()
+    await parts.ack(first)
+    assert await parts.status(first) == ("delivered", None)
+    assert (await parts.letters(), (await parts.mailbox.open(USER)).evicted) == (0, ())
+
+
+async def test_dlv_1_what_could_not_be_recorded_stays_in_the_mailbox(parts: Parts) -> None:
+    async def down(pairs: object, reason: str) -> None:
+        raise DatabaseUnavailableError("down")
+
+    everything = [await post(parts, 1) for _ in range(CAP + 1)]
     with pytest.raises(DatabaseUnavailableError):
-        await recorder.sweep()
-    assert await left(redis) == 1
-    record.down = False
-    await recorder.sweep()
-    assert record.rows == [("a", 1)]
+        await MailboxEvictor(parts.mailbox, parts.record, down).sweep()
+    assert await parts.held() == everything
+    await parts.evictor.sweep()
+    assert await parts.held() == everything[1:]
 
 
-async def test_what_others_wrote_is_thrown_away(redis: RedisService) -> None:
-    record = Record()
-    await evict(redis, "nobody", "a")
-    await EvictionRecorder(redis, record.record_failed, interval_s=1).sweep()
-    assert (record.rows, await left(redis)) == ([], 0)
+async def test_dlv_1_a_crash_in_between_is_finished_by_the_next_overflow(parts: Parts) -> None:
+    """选出、立了墓碑就死了：还在信箱里的照样推，下一次溢出时再选到它，不多挤一条。"""
+    everything = [await post(parts, 1) for _ in range(CAP + 1)]
+    _, strangers = await parts.mailbox.evict(USER)
+    told = [(seq, Origin(1, 0)) for _, seq in strangers]
+    assert await parts.mailbox.evict(USER, told) == (everything[:1], [])
+    view = await parts.mailbox.open(USER)
+    assert (len(view.entries), view.evicted) == (CAP + 1, ())
+    everything.append(await post(parts, 1))
+    await parts.evictor.sweep()
+    assert await parts.held() == everything[2:]
+
+
+async def test_a_connect_waits_a_moment_for_an_overfull_mailbox_to_be_trimmed(parts: Parts) -> None:
+    """投递的人死在挤出之前：没有人再记得它溢出了，连接时看得出来。"""
+    everything = [await post(parts, 1) for _ in range(CAP + 2)]
+    parts.mailbox.take_overfull(10)
+    evictor = asyncio.create_task(parts.evictor.run())
+    view = await parts.mailbox.open(USER)
+    evictor.cancel()
+    assert [entry.message_id for entry in view.entries] == everything[2:]
+    assert view.evicted == (1, 2)
+
+
+async def test_lesson_17_a_spoiled_mailbox_does_not_stop_the_others(parts: Parts) -> None:
+    for _ in range(CAP + 1):
+        await post(parts, 1, to=(USER, USER + 1))
+    await parts.redis.lean.execute("SET", parts.redis.keys.evicted_messages(USER), "x")
+    await parts.evictor.sweep()
+    assert len(await parts.held(USER + 1)) == CAP
+    assert parts.aside.count == 1
+
+
+async def test_b1_what_others_wrote_into_a_mailbox_is_evicted_like_the_rest(parts: Parts) -> None:
+    key = parts.redis.keys.mailbox(USER)
+    mine = [await post(parts, 1) for _ in range(CAP)]
+    await parts.redis.lean.execute("ZADD", key, 0, "a\x00b")
+    parts.mailbox.note_overfull([USER])
+    await parts.evictor.sweep()
+    assert len(await parts.held()) == CAP
+    await parts.mailbox.remove([(USER, ["a\x00b"])])
+    assert set(await parts.held()) <= set(mine)
+
+
+async def test_lesson_17_a_spoiled_message_does_not_stop_the_others(parts: Parts) -> None:
+    spoiled, *_ = [await post(parts, 1) for _ in range(CAP + 2)]
+    await parts.redis.lean.execute("SET", parts.redis.keys.delivery_status(spoiled), "x")
+    await parts.evictor.sweep()
+    assert len(await parts.held()) == CAP
+
+
+async def test_tombstones_are_bounded_and_the_oldest_become_one_range(
+    redis: RedisService, monkeypatch: pytest.MonkeyPatch, parts: Parts
+) -> None:
+    monkeypatch.setattr("meeting_push.redis.mailboxes.MAX_TOMBSTONES", 3)
+    for _ in range(CAP + 8):
+        await post(parts, 1)
+        await parts.evictor.sweep()
+    view = await parts.mailbox.open(USER)
+    assert view.evicted == (6, 7, 8)
+    assert view.evicted_before is not None
+    before = view.evicted_before
+    assert (before.from_seq, before.to_seq, before.count) == (1, 5, 5)
+
+
+async def test_what_eviction_needs_is_small_and_lives_no_longer_than_the_mailbox(
+    parts: Parts,
+) -> None:
+    for _ in range(5 * CAP):
+        await post(parts, 1)
+        await parts.evictor.sweep()
+    key = parts.redis.keys.mailbox_senders(USER)
+    assert await parts.redis.lean.execute("STRLEN", key) < CAP * 16
+    assert 0 < await parts.redis.lean.execute("PTTL", key) <= 7 * DAY_MS
+
+
+def survivors(posts: Sequence[Post], cap: int) -> list[int]:
+    """模型：一条一条来，溢出了就从占得最多的人里挤最不急的、最早的；一样多的比该走的那条。"""
+    held: list[int] = []
+    for number in range(len(posts)):
+        held.append(number)
+        if len(held) > cap:
+            counts = Counter(posts[n][0] for n in held)
+            largest = [n for n in held if counts[posts[n][0]] == max(counts.values())]
+            held.remove(min(largest, key=lambda n: (posts[n][1], n)))
+    return held
+
+
+@given(posts=st.lists(st.tuples(st.integers(1, 5), st.integers(0, 9)), max_size=40))
+@settings(
+    max_examples=60,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+async def test_a4_who_is_evicted_is_the_one_the_rule_names(
+    redis: RedisService, posts: list[Post]
+) -> None:
+    keys = Keys(f"{redis.keys.prefix}{ULID()}:")
+    mailboxes = Mailboxes(redis.lean, keys, MailboxLimits(CAP, 1_000, DAY_MS, 2 * DAY_MS))
+    for number, (_, priority) in enumerate(posts):
+        one = Delivery(
+            message_id=str(number),
+            tail=b"}",
+            recipient_ids=(USER,),
+            priority=priority,
+            expires_at=1,
+        )
+        _, overfull = await mailboxes.deliver([one], publish=False)
+        for user_id in overfull:
+            _, strangers = await mailboxes.evict(user_id, 1)
+            origins = [(seq, Origin(*posts[int(i)])) for i, seq in strangers]
+            gone, _ = await mailboxes.evict(user_id, 1, origins)
+            await mailboxes.remove([(user_id, gone)])
+    held = [int(message_id) for message_id, _ in await mailboxes.entries(USER)]
+    assert held == survivors(posts, CAP)

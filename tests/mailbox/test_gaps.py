@@ -5,24 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from redis import Redis
+from hypothesis import given
+from hypothesis import strategies as st
 
-from meeting_push.model import Evicted, MailboxEntry, MailboxView
+from meeting_push.model import EvictedRange, MailboxEntry, MailboxView
 from meeting_push.protocol.frames import Gap
 from meeting_push.protocol.gaps import gaps as gaps_of
 from meeting_push.protocol.sent import SentSeqs
 from tests.support.eventually import eventually
-from tests.support.people import Person, api_of, delivery, device, send
-from tests.support.redis_server import RedisServer
+from tests.support.people import Person, api_of, delivery, device, register, send
 from tests.support.server_process import ServerProcess
 
-from .conftest import gaps, sent, settled
+from .conftest import evicted, gaps, sent, settled
 
 
 async def test_dlv_5_what_the_cap_pushed_out_is_announced_before_the_flush(
     server: ServerProcess, alice: Person, bob: Person
 ) -> None:
     ids = await sent(server, alice, bob, 5)
+    await evicted(server, alice, ids[:2], bob)
     async with device(server.ws_url(bob.user_id), bob) as phone:
         assert [(await phone.next_message())["message_id"] for _ in range(3)] == ids[2:]
         [gap] = await gaps(phone)
@@ -30,7 +31,7 @@ async def test_dlv_5_what_the_cap_pushed_out_is_announced_before_the_flush(
 
 
 async def test_dlv_5_the_sender_sees_what_the_cap_pushed_out(
-    server: ServerProcess, alice: Person, bob: Person, shared_redis: RedisServer
+    server: ServerProcess, alice: Person, bob: Person
 ) -> None:
     [first, *_] = await sent(server, alice, bob, 4)
 
@@ -40,30 +41,49 @@ async def test_dlv_5_the_sender_sees_what_the_cap_pushed_out(
     await eventually(failed)
     [row] = (await delivery(server.base_url, alice, first))["recipients"]
     assert (row["status"], row["failure_reason"]) == ("failed", "mailbox_evicted")
-    with Redis.from_url(shared_redis.url) as redis:
-        await eventually(lambda: redis.xlen("mailbox_evictions") == 0)
 
 
 async def test_every_device_without_a_position_is_told(
     server: ServerProcess, alice: Person, bob: Person
 ) -> None:
-    await sent(server, alice, bob, 4)
+    await evicted(server, alice, (await sent(server, alice, bob, 4))[:1], bob)
     for _ in range(2):
         async with device(server.ws_url(bob.user_id), bob) as phone:
             await phone.next_message()
             assert len(await gaps(phone)) == 1
 
 
-async def test_a_resuming_device_gets_them_from_the_log_so_there_is_no_gap(
+async def test_a_resuming_device_gets_what_somebody_else_still_waits_for(
     server: ServerProcess, alice: Person, bob: Person
 ) -> None:
+    """被挤出的消息还有别的收件人：正文还在，续传的从日志得到它，没有洞。"""
+    carol = await register(server.base_url, "carol-who-waits")
     async with device(server.ws_url(bob.user_id), bob) as phone:
         epoch = phone.welcome["epoch"]
-    ids = await sent(server, alice, bob, 5)
+    ids = []
+    for seq in range(1, 6):
+        ids.append(await send(server.base_url, alice, [bob, carol] if seq <= 2 else [bob]))
+        await settled(server, bob, seq)
+    await evicted(server, alice, ids[:2], bob)
     async with device(server.ws_url(bob.user_id, epoch=epoch, last_seq=0), bob) as phone:
         assert phone.welcome["resumed"]
         assert [(await phone.next_message())["message_id"] for _ in range(5)] == ids
         assert await gaps(phone) == []
+
+
+async def test_a9_a_resuming_device_is_told_of_what_nobody_waits_for(
+    server: ServerProcess, alice: Person, bob: Person
+) -> None:
+    """A9：谁也不等的，正文当场交还；续传的设备听到 gap，而不是从记录里再捞一次。"""
+    async with device(server.ws_url(bob.user_id), bob) as phone:
+        epoch = phone.welcome["epoch"]
+    ids = await sent(server, alice, bob, 5)
+    await evicted(server, alice, ids[:2], bob)
+    async with device(server.ws_url(bob.user_id, epoch=epoch, last_seq=1), bob) as phone:
+        assert phone.welcome["resumed"]
+        assert [(await phone.next_message())["message_id"] for _ in range(3)] == ids[2:]
+        told = await gaps(phone)
+    assert told == [{"type": "gap", "from_seq": 2, "to_seq": 2, "count": 1, "reason": "evicted"}]
 
 
 async def test_dlv_5_what_expired_in_the_mailbox_is_announced(
@@ -96,10 +116,21 @@ async def test_the_inbox_still_has_what_the_mailbox_lost(
 
 
 def told(
-    *expired: int, live: Sequence[int] = (), evicted: Evicted | None = None, upto: int = 0
+    *expired: int,
+    live: Sequence[int] = (),
+    evicted: Sequence[int] = (),
+    before: EvictedRange | None = None,
+    unreadable: Sequence[int] = (),
+    upto: int = 0,
 ) -> list[tuple[int, int, int, str]]:
     entries = tuple(MailboxEntry(seq, str(seq), 0) for seq in live)
-    view = MailboxView("e", 99, entries, evicted=evicted, expired=expired)
+    view = MailboxView(
+        *("e", 99, entries),
+        evicted=tuple(evicted),
+        expired=expired,
+        evicted_before=before,
+        unreadable=tuple(unreadable),
+    )
     found: list[Gap] = list(gaps_of(view, upto, SentSeqs()))
     return [(gap.from_seq, gap.to_seq, gap.count, gap.reason) for gap in found]
 
@@ -117,7 +148,7 @@ def test_an_expired_gap_spans_what_was_acked_in_between() -> None:
 
 
 def test_gaps_come_in_order_and_name_a_seq_once() -> None:
-    assert told(1, 4, 9, evicted=Evicted(3, 5, 2)) == [
+    assert told(1, 4, 9, before=EvictedRange(3, 5, 2)) == [
         (1, 1, 1, "expired"),
         (3, 5, 3, "evicted"),
         (9, 9, 1, "expired"),
@@ -125,7 +156,62 @@ def test_gaps_come_in_order_and_name_a_seq_once() -> None:
 
 
 def test_only_what_follows_the_last_announcement_is_announced() -> None:
-    assert told(1, 4, 9, evicted=Evicted(3, 6, 3), upto=4) == [
+    assert told(1, 4, 9, before=EvictedRange(3, 6, 3), upto=4) == [
         (5, 6, 2, "evicted"),
         (9, 9, 1, "expired"),
     ]
+
+
+def test_a4_several_evicted_gaps_go_around_what_is_still_to_come() -> None:
+    """A4：挤出按份额，不再是最早的一段；中间留下的还会来。"""
+    assert told(5, evicted=[1, 2, 4, 8], live=[3], upto=0) == [
+        (1, 2, 2, "evicted"),
+        (4, 4, 1, "evicted"),
+        (5, 5, 1, "expired"),
+        (8, 8, 1, "evicted"),
+    ]
+
+
+def test_a4_the_range_of_older_evictions_breaks_at_what_is_still_to_come() -> None:
+    assert told(before=EvictedRange(1, 9, 5), live=[4, 5]) == [
+        (1, 3, 3, "evicted"),
+        (6, 9, 2, "evicted"),
+    ]
+
+
+def test_dlv_5_what_can_not_be_read_just_now_is_no_gap() -> None:
+    """记录一时问不到：正文以后补，那一条还会来。"""
+    assert told(1, 3, unreadable=[2]) == [(1, 1, 1, "expired"), (3, 3, 1, "expired")]
+
+
+SEQS = st.sets(st.integers(1, 30), max_size=20)
+
+
+@given(
+    expired=SEQS,
+    evicted=SEQS,
+    live=SEQS,
+    unreadable=SEQS,
+    edges=st.tuples(*[st.integers(1, 30)] * 2),
+)
+def test_a_gap_covers_what_is_gone_and_nothing_that_may_come(
+    expired: set[int],
+    evicted: set[int],
+    live: set[int],
+    unreadable: set[int],
+    edges: tuple[int, int],
+) -> None:
+    low, high = sorted(edges)
+    before = EvictedRange(low, high, high - low + 1)
+    found = told(
+        *sorted(expired),
+        live=sorted(live),
+        evicted=sorted(evicted),
+        before=before,
+        unreadable=sorted(unreadable),
+    )
+    covered = [seq for first, last, *_ in found for seq in range(first, last + 1)]
+    assert covered == sorted(set(covered)), "a seq told twice, or out of order"
+    assert not set(covered) & (live | unreadable)
+    assert (expired | evicted | set(range(low, high + 1))) - live - unreadable <= set(covered)
+    assert all(1 <= count <= last - first + 1 for first, last, count, _ in found)

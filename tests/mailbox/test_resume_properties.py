@@ -30,7 +30,7 @@ from meeting_push.client.options import ClientOptions
 from meeting_push.client.received import ReceivedMessage
 from meeting_push.client.state_file import DeviceState
 from meeting_push.clock import now_ms
-from meeting_push.model import MailboxView, Message, Principal, Sender
+from meeting_push.model import MailboxView, Message, Origin, Principal, Sender
 from meeting_push.protocol import frames
 from meeting_push.protocol.commands import Acked
 from meeting_push.protocol.limits import Limits
@@ -182,6 +182,7 @@ class Resuming(RuleBasedStateMachine):
 
     def take(self, device: Device, message: wire.NewMessage) -> None:
         assert message.seq is not None
+        assert not any(low <= message.seq <= high for low, high in device.told), "after its gap"
         before = device.newest.get(message.priority, 0)
         assert message.seq > before, "DLV-3: out of order within one priority"
         device.newest[message.priority] = message.seq
@@ -219,15 +220,17 @@ class Resuming(RuleBasedStateMachine):
     # ── 规则 ────────────────────────────────────────────────────────────────
 
     @rule(
-        priorities=st.lists(st.sampled_from([0, 0, 5]), min_size=1, max_size=5),
+        posts=st.lists(
+            st.tuples(st.sampled_from([0, 0, 5]), st.integers(1, 3)), min_size=1, max_size=5
+        ),
         heard=st.tuples(st.booleans(), st.booleans()),
     )
-    def send(self, priorities: list[int], heard: tuple[bool, bool]) -> None:
-        """几条新消息；``heard``：各设备的网关有没有收到发布。"""
-        for priority in priorities:
-            self.send_one(priority, heard)
+    def send(self, posts: list[tuple[int, int]], heard: tuple[bool, bool]) -> None:
+        """几条新消息，各有优先级与发送者；``heard``：各设备的网关有没有收到发布。"""
+        for priority, sender in posts:
+            self.send_one(priority, sender, heard)
 
-    def send_one(self, priority: int, heard: tuple[bool, bool]) -> None:
+    def send_one(self, priority: int, sender: int, heard: tuple[bool, bool]) -> None:
         now = now_ms()
         message = Message(
             message_id=str(ULID()),
@@ -235,7 +238,7 @@ class Resuming(RuleBasedStateMachine):
             priority=priority,
             title="t",
             content="c",
-            sender=Sender(1, "ann"),
+            sender=Sender(sender, "ann"),
             timestamp=now,
             expires_at=now + 3_600_000,
         )
@@ -258,15 +261,22 @@ class Resuming(RuleBasedStateMachine):
             )
         )
         self.posts[message.message_id] = Post(delivered.seq, priority)
-        self.evicted |= self.run(self._evictions())
+        self.run(self._evict())
         frame = frames.new_message(delivered.seq, 0, tail)
         for device, got in zip(self.devices, heard, strict=True):
             if got:
                 self.push(device, frame, (delivered.seq, message.message_id))
 
-    async def _evictions(self) -> set[str]:
-        items = await self.redis.lean.execute("XRANGE", self.redis.keys.mailbox_evictions, "-", "+")
-        return {flat[3].decode() for _, flat in items}
+    async def _evict(self) -> None:
+        """同 ``MailboxEvictor``；奇数条的正文当场交还，偶数条的还有别人等着。"""
+        for user_id in self.queue.take_overfull(1):
+            _, strangers = await self.queue.evict(user_id)
+            origins = await self.queue.origins([i for i, _ in strangers])
+            told = [(seq, origins.get(i, Origin(0, 0))) for i, seq in strangers]
+            gone, _ = await self.queue.evict(user_id, told)
+            await self.queue.remove([(user_id, gone)])
+            await self.queue.give_back([i for i in gone if self.posts[i].seq % 2])
+            self.evicted.update(gone)
 
     @rule(which=st.integers(0, 1), count=st.integers(1, 3), answered=st.booleans())
     def apply_and_ack(self, which: int, count: int, answered: bool) -> None:
@@ -309,7 +319,10 @@ class Resuming(RuleBasedStateMachine):
 
     def lose_redis(self) -> None:
         keys = self.redis.keys
-        of_user = (keys.user_seq, keys.mailbox, keys.message_log, keys.expired_messages)
+        of_user = (
+            *(keys.user_seq, keys.mailbox, keys.message_log),
+            *(keys.expired_messages, keys.evicted_messages, keys.mailbox_senders),
+        )
         for key in (key_of(USER) for key_of in of_user):
             self.run(self._delete(key))
         for message_id, post in self.posts.items():

@@ -69,6 +69,7 @@ class Observation:
         self.metrics.add(process_samples)
         self.metrics.add(lambda: aside_samples(bus.asides))
         self.metrics.add(lambda: clock_samples(bus.clock))
+        self.metrics.add(lambda: eviction_samples(rooms.outcomes.evictions))
         self.reports = NodeReports(
             Reporter(self.metrics, node, settings.role, __version__),
             bus.redis.lean,
@@ -111,4 +112,3 @@ class Observation:
         self.health.add("consumers", messages.consumers.check)
         self.metrics.add(lambda: worker_samples(messages.consumers.statistics()))
         self.metrics.add(lambda: expiry_samples(outcomes.expiry))
-        self.metrics.add(lambda: eviction_samples(outcomes.evictions))

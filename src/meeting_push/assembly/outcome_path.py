@@ -7,8 +7,8 @@ from ..node_identity import NodeIdentity
 from ..redis.outcomes import Outcomes
 from ..services.dead_letters import DeadLetters
 from ..services.delivery_failures import DeliveryFailures
-from ..services.eviction_recorder import EvictionRecorder
 from ..services.expiry_sweeper import ExpirySweeper
+from ..services.mailbox_evictor import MailboxEvictor
 from ..services.retry_service import RetryService
 from ..settings import Settings
 from ..supervision import Supervisor
@@ -55,11 +55,8 @@ class OutcomePath:
             agreed=bus.clock.agreed,
             aside=bus.asides.of("expiry"),
         )
-        self.evictions = EvictionRecorder(
-            redis,
-            self.failures.fail,
-            interval_s=settings.relay_interval_s,
-            aside=bus.asides.of("evictions"),
+        self.evictions = MailboxEvictor(
+            path.mailbox, record.outcomes, self.failures.fail, bus.asides.of("evictions")
         )
 
     async def record_dead(self, entry: QueueEntry, reason: str) -> None:
@@ -67,6 +64,9 @@ class OutcomePath:
         pairs = [(entry.message_id, user_id) for user_id in entry.recipient_ids]
         await self.failures.fail(pairs, reason, letters=False)
 
+    def start(self, supervisor: Supervisor) -> None:
+        """不只工人投递：``send_realtime_message`` 就在 API 进程里。"""
+        supervisor.start("evictions", self.evictions.run)
+
     def start_workers(self, supervisor: Supervisor) -> None:
         supervisor.start("expiry-sweep", self.expiry.run)
-        supervisor.start("evictions", self.evictions.run)

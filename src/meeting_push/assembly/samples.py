@@ -14,8 +14,8 @@ from ..services.agreed_clock import AgreedClock
 from ..services.canary import CanaryStatistics, Hearing
 from ..services.control_channel import ControlStatistics
 from ..services.device_seats import DeviceSeats
-from ..services.eviction_recorder import EvictionRecorder
 from ..services.expiry_sweeper import ExpirySweeper
+from ..services.mailbox_evictor import MailboxEvictor
 from ..services.message_consumer import ConsumerStatistics
 from ..services.online_status_service import PresenceStatistics
 from ..services.presence_watch import WatchStatistics
@@ -184,8 +184,8 @@ def aside_samples(asides: Asides) -> Iterator[Sample]:
         yield Sample("items_set_aside", "counter", "spoiled items left out", one.count, labels)
 
 
-def eviction_samples(evictions: EvictionRecorder) -> Iterator[Sample]:
-    """工人：被信箱上限挤出、记为失败的。"""
+def eviction_samples(evictions: MailboxEvictor) -> Iterator[Sample]:
+    """被信箱上限挤出、记为失败的。"""
     yield Sample("mailbox_evictions", "counter", "recorded as failed", evictions.evicted)
 
 

@@ -55,7 +55,7 @@ from .frames import (
     peek_attempt,
     peek_request_id,
 )
-from .gaps import gaps
+from .gaps import Announced
 from .held import HeldFrames
 from .limits import Limits
 from .news import News
@@ -125,8 +125,8 @@ class Session:
         self.missed = False
         self._limits = limits
         self._sent = SentSeqs()
-        #: 读到过哪里：到它为止的都已推、在推，或已宣告；一个洞只说一次。
-        self._told = 0
+        #: 读到过哪里，说过哪些不来了。
+        self._told = Announced()
         self.unacked = Unacked(limits)
         self._held: HeldFrames | None = None
         self._warned = False
@@ -162,7 +162,7 @@ class Session:
 
     def position(self) -> ResumePoint:
         """重读从这里之后算起：别的设备期间确认了的，不在信箱里，这条连接也该有（DLV-5）。"""
-        return ResumePoint(self.epoch, max(self._sent.floor, self._told), proven=True)
+        return ResumePoint(self.epoch, max(self._sent.floor, self._told.upto), proven=True)
 
     def reread(self, view: MailboxView) -> list[bytes]:
         """从 ``position()`` 又读了一次；日志够不着了、epoch 变了（Redis 丢过数据）就告知。"""
@@ -175,15 +175,14 @@ class Session:
     def _start_over(self, view: MailboxView) -> list[bytes]:
         """旧 epoch 的 seq 都不算了：不可再用于 upto（按 id 的确认走核实），暂存着的也是。"""
         self.epoch, self.newest = view.epoch, view.seq
-        self._sent, self._told = SentSeqs(), view.seq
+        self._sent, self._told = SentSeqs(), Announced(view.seq)
         self.unacked.clear()
         if self._held is not None and self._held.forget_seqs():
             self.missed = True  # 其中也许有新的
         return self._resync("epoch_changed")
 
     def _gaps(self, view: MailboxView) -> list[bytes]:
-        told, self._told = self._told, view.seq
-        return [encode(gap) for gap in gaps(view, told, self._sent)]
+        return [encode(gap) for gap in self._told.take(view, self._sent)]
 
     def _resync(self, reason: str | None) -> list[bytes]:
         if reason is None:
@@ -261,9 +260,10 @@ class Session:
             self._remember(key, now)
             return True
         attempt = peek_attempt(frame)
-        if attempt:
-            self.unacked.pushed_again(key, attempt, now)
-        return attempt > 0
+        if not attempt or key[0] in self._told:  # 说过它不来了
+            return False
+        self.unacked.pushed_again(key, attempt, now)
+        return True
 
     def _remember(self, key: FrameKey, now: int) -> None:
         self.unacked.pushed(key, now)

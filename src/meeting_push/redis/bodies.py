@@ -19,6 +19,9 @@ LOAD_CHUNK: Final = 100
 #: 一次至多问这么多条的头：约 1 ms，再大就推迟别人的命令；再小，一只满的信箱要往返太多次。
 HEADS_CHUNK: Final = 500
 
+#: 状态为迟到的确认（推过的刚被挤出）多留这么久：它要据此收回死信、发出回执。
+STATUS_LINGERS_MS: Final = 300_000
+
 #: (message_id, 尾, 优先级, 过期时刻)
 Body = tuple[str, bytes, int, int]
 
@@ -40,6 +43,20 @@ class Bodies:
                     *(encode_body(tail, priority, self._compress_above), "PXAT", expires_at),
                 )
                 for message_id, tail, priority, expires_at in items
+            ]
+        )
+
+    async def forget(self, message_ids: Sequence[str]) -> None:
+        """谁也不等的：正文现在就删，状态再活 ``STATUS_LINGERS_MS``。幂等。"""
+        keys = self._keys
+        await self._lean.execute_many(
+            [
+                command
+                for message_id in message_ids
+                for command in (
+                    ("UNLINK", keys.message_body(message_id)),
+                    ("PEXPIRE", keys.delivery_status(message_id), STATUS_LINGERS_MS),
+                )
             ]
         )
 

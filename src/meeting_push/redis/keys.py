@@ -66,6 +66,14 @@ class Keys:
         """过期了还没确认的（墓碑；见 ``expire.lua``）。"""
         return f"{self.prefix}expired_messages:{{{user_id}}}"
 
+    def evicted_messages(self, user_id: int) -> str:
+        """被挤出信箱还没确认的（墓碑；见 ``evict.lua``）。"""
+        return f"{self.prefix}evicted_messages:{{{user_id}}}"
+
+    def mailbox_senders(self, user_id: int) -> str:
+        """信箱里各条是谁发的、多急：挤出时要知道（见 ``evict.lua``）。"""
+        return f"{self.prefix}mailbox_senders:{{{user_id}}}"
+
     def broadcast_cursor(self, user_id: int) -> str:
         return f"{self.prefix}broadcast_cursor:{{{user_id}}}"
 
@@ -110,11 +118,6 @@ class Keys:
     @property
     def delivery_generation(self) -> str:
         return f"{self.prefix}delivery_generation"
-
-    @property
-    def mailbox_evictions(self) -> str:
-        """被信箱上限挤出去、还没记进 SQL 的（流；见 ``deliver.lua``）。"""
-        return f"{self.prefix}mailbox_evictions"
 
     @property
     def broadcast_log(self) -> str:

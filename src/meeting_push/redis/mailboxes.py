@@ -10,7 +10,7 @@ from typing import Final, Literal, NamedTuple
 import msgspec
 from loguru import logger
 
-from ..model import ResumePoint
+from ..model import Origin, ResumePoint
 from .keys import Keys
 from .lean import LeanConnection
 from .link import Argument
@@ -18,6 +18,7 @@ from .scripts import Script
 
 _deliver: Final = Script("deliver")
 _open: Final = Script("open")
+_evict: Final = Script("evict")
 
 ResyncReason = Literal["epoch_changed", "too_far_behind"]
 _RESYNC: Final[dict[bytes, ResyncReason]] = {
@@ -29,6 +30,8 @@ _RESYNC: Final[dict[bytes, ResyncReason]] = {
 MAX_TOMBSTONES: Final = 1_000
 #: 一次 Lua 调用里至多这么多个收件人：实测约 2 ms，再大就会推迟别人的命令。
 CALL_RECIPIENTS: Final = 200
+#: 一次至多从一个信箱里选出这么多该走的：发送者再多也不过几十毫秒。
+CALL_EVICTIONS: Final = 100
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,8 +65,8 @@ class MailboxLimits:
     seq_ttl_ms: int
 
 
-class Evicted(NamedTuple):
-    """被上限挤出信箱的：seq 的范围、几条、最近一次的时刻。"""
+class EvictedBefore(NamedTuple):
+    """被挤出信箱、墓碑多得合成了一段的：seq 的范围、几条、最近一次的时刻。"""
 
     from_seq: int
     to_seq: int
@@ -74,7 +77,8 @@ class Evicted(NamedTuple):
 class OpenedMailbox(NamedTuple):
     """``mailbox``、``log`` 是 (message_id, seq)，按 seq 升序；``log`` 只在 ``resumed`` 时非空。
 
-    ``expired`` 是过期了还没确认的 seq，升序；``resumed`` 时空着：那些日志里都有。
+    ``expired`` 是过期了还没确认的 seq，升序；``resumed`` 时空着：那些日志里都有。``evicted`` 是被
+    挤出的（或正要被挤出、还在 ``mailbox`` 里的）。
     """
 
     epoch: str
@@ -83,8 +87,9 @@ class OpenedMailbox(NamedTuple):
     resync_reason: ResyncReason | None
     mailbox: list[tuple[str, int]]
     log: list[tuple[str, int]]
-    evicted: Evicted | None
+    evicted_before: EvictedBefore | None
     expired: list[int]
+    evicted: list[tuple[str, int]]
 
 
 class Mailboxes:
@@ -99,33 +104,64 @@ class Mailboxes:
 
     async def deliver(
         self, deliveries: Sequence[Delivery], *, publish: bool
-    ) -> list[list[Delivered]]:
-        """投递一批；对每个（用户, 消息）原子且幂等，整批不原子：失败后整批重来无害。"""
-        calls = list(_calls(deliveries))
-        replies = await self._run(calls, publish)
-        pairs = iter(reply for call in replies for reply in call)
-        return [
-            [_delivered(user_id, next(pairs), next(pairs)) for user_id in delivery.recipient_ids]
+    ) -> tuple[list[list[Delivered]], list[int]]:
+        """投递一批；对每个（用户, 消息）原子且幂等，整批不原子：失败后整批重来无害。
+
+        另外说出谁的信箱溢出了：此刻还没有挤，见 ``evict``。
+        """
+        pairs: list[int] = []
+        overfull: list[int] = []
+        for recipients, call in _calls(deliveries):
+            reply = await _deliver.run(self._lean, (), self._head(publish) + call)
+            pairs += reply[: 2 * recipients]
+            overfull += map(int, reply[2 * recipients :])
+        each = iter(pairs)
+        delivered = [
+            [_delivered(user_id, next(each), next(each)) for user_id in delivery.recipient_ids]
             for delivery in deliveries
         ]
+        return delivered, overfull
 
-    async def _run(self, calls: Sequence[list[Argument]], publish: bool) -> list[list[int]]:
+    def _head(self, publish: bool) -> list[Argument]:
         limits = self._limits
-        head: list[Argument] = [
+        return [
             *(self._keys.prefix, self._fresh_epoch()),
             *(limits.mailbox_max_entries, limits.log_max_entries),
             *(limits.ttl_ms, limits.seq_ttl_ms, int(publish)),
         ]
-        return [await _deliver.run(self._lean, (), head + call) for call in calls]
+
+    async def evict(
+        self, user_id: int, now: int, origins: Sequence[tuple[int, Origin]] = ()
+    ) -> tuple[list[str], list[tuple[str, int]]]:
+        """溢出的信箱里哪些该走，与还不认得的 (message_id, seq)；立下墓碑，还没有移出。
+
+        有不认得的就还没有选：带着它们的 ``origins``（seq → 谁发的、多急）再来。
+        幂等，一次不一定选够。
+        """
+        keys, limits = self._keys, self._limits
+        evicted, unknown = await _evict.run(
+            self._lean,
+            (
+                *(keys.mailbox(user_id), keys.mailbox_senders(user_id)),
+                *(keys.evicted_messages(user_id), keys.user_seq(user_id)),
+            ),
+            (
+                *(limits.mailbox_max_entries, limits.ttl_ms),
+                *(MAX_TOMBSTONES, now, CALL_EVICTIONS),
+                "".join(f"{seq}:{one.sender_id}:{one.priority};" for seq, one in origins),
+            ),
+        )
+        return [message_id.decode() for message_id in evicted], _id_seq_pairs(unknown)
 
     async def open(self, user_id: int, resume: ResumePoint | None) -> OpenedMailbox:
         """一次往返读出一切；新用户在此得到 epoch。"""
         keys = self._keys
-        epoch, seq, verdict, mailbox, log, evicted, expired = await _open.run(
+        epoch, seq, verdict, mailbox, log, before, expired, evicted = await _open.run(
             self._lean,
             (
                 *(keys.user_seq(user_id), keys.mailbox(user_id)),
                 *(keys.message_log(user_id), keys.expired_messages(user_id)),
+                keys.evicted_messages(user_id),
             ),
             (
                 *(self._fresh_epoch(), self._limits.seq_ttl_ms),
@@ -140,8 +176,9 @@ class Mailboxes:
             resync_reason=_RESYNC.get(verdict),
             mailbox=_id_seq_pairs(mailbox),
             log=_id_seq_pairs(log),
-            evicted=Evicted(*map(int, evicted)) if None not in evicted else None,
+            evicted_before=EvictedBefore(*map(int, before)) if None not in before else None,
             expired=[seq for _, seq in _id_seq_pairs(expired)],
+            evicted=_id_seq_pairs(evicted),
         )
 
     async def entries(self, user_id: int) -> list[tuple[str, int]]:
@@ -183,15 +220,12 @@ class Mailboxes:
         if not message_ids:
             return [], []
         keys = self._keys
-        held, logged, expired = await self._lean.execute_many(
-            [
-                ("ZMSCORE", keys.mailbox(user_id), *message_ids),
-                ("ZMSCORE", keys.message_log(user_id), *message_ids),
-                ("ZMSCORE", keys.expired_messages(user_id), *message_ids),
-            ]
+        of = (keys.mailbox, keys.message_log, keys.expired_messages, keys.evicted_messages)
+        held, *traces = await self._lean.execute_many(
+            [("ZMSCORE", key(user_id), *message_ids) for key in of]
         )
-        known = zip(logged, expired, strict=True)
-        return [score is not None for score in held], [pair != (None, None) for pair in known]
+        known = [any(score is not None for score in each) for each in zip(*traces, strict=True)]
+        return [score is not None for score in held], known
 
     async def clear(self, user_id: int) -> int:
         """清空信箱（日志与 seq 不动），返回清掉了几条。"""
@@ -218,8 +252,8 @@ class Mailboxes:
         return int(await self._lean.execute("ZCARD", self._keys.mailbox(user_id)))
 
 
-def _calls(deliveries: Iterable[Delivery]) -> Iterator[list[Argument]]:
-    """把一批切成若干次 Lua 调用的参数；一条收件人很多的消息会跨几次调用。"""
+def _calls(deliveries: Iterable[Delivery]) -> Iterator[tuple[int, list[Argument]]]:
+    """把一批切成若干次 Lua 调用：人数与参数；一条收件人很多的消息会跨几次调用。"""
     args: list[Argument] = []
     room = CALL_RECIPIENTS
     for delivery in deliveries:
@@ -229,10 +263,10 @@ def _calls(deliveries: Iterable[Delivery]) -> Iterator[list[Argument]]:
             args += (delivery.message_id, delivery.attempt, delivery.tail, len(now), *now)
             room -= len(now)
             if room == 0:
-                yield args
+                yield CALL_RECIPIENTS, args
                 args, room = [], CALL_RECIPIENTS
     if args:
-        yield args
+        yield CALL_RECIPIENTS - room, args
 
 
 def _delivered(user_id: int, seq: int, receivers: int) -> Delivered:

@@ -17,6 +17,7 @@ from ..clock import Clock, now_ms
 from ..errors import MessageExpiredError, NotFoundError
 from ..model import DeliveryStatus, QueueEntry
 from ..redis.outcomes import Outcomes
+from ..repeated_warning import RepeatedWarning
 from ..storage.id_pairs import Pair
 from ..storage.outcomes import Failed, OutcomeRepository
 from ..storage.recipients import DeliveredRow, RecipientRepository
@@ -52,6 +53,7 @@ class DeliveryFailures:
         self._mailbox = mailbox
         self._receipts = receipts
         self._clock = clock
+        self._warnings: dict[str, RepeatedWarning] = {}
 
     async def fail(self, pairs: Sequence[Pair], reason: str, *, letters: bool = True) -> int:
         """把还没有结局的记为 failed，返回这次记下几条；``letters``：每个收件人一封死信。"""
@@ -65,10 +67,7 @@ class DeliveryFailures:
         # -1：他的键坏了，Redis 那一侧没有记成；记录里的失败照样告诉发送者
         fresh = [row for row, verdict in zip(rows, verdicts, strict=True) if verdict in (1, -1)]
         await self._prefer_acks(rows, verdicts)
-        for row in fresh:
-            logger.bind(message_id=row.message_id, user_id=row.user_id, reason=reason).warning(
-                "delivery_failed"
-            )
+        self._say(fresh, reason)
         await self._receipts.send(
             [
                 Receipt(row.message_id, row.receipt_to, row.user_id, now)
@@ -78,6 +77,18 @@ class DeliveryFailures:
             DeliveryStatus.FAILED,
         )
         return len(fresh)
+
+    def _say(self, fresh: Sequence[Failed], reason: str) -> None:
+        """谁都能让一千条一起失败（灌满信箱、清空自己的）：每个原因轮流说，条数看指标。"""
+        if fresh:
+            warning = self._warnings.setdefault(reason, RepeatedWarning("deliveries_failed"))
+            one = fresh[0]
+            warning.say(
+                reason=reason,
+                deliveries=len(fresh),
+                message_id=one.message_id,
+                user_id=one.user_id,
+            )
 
     async def _prefer_acks(self, rows: Sequence[Failed], verdicts: Sequence[int | bytes]) -> None:
         """确认已记进 Redis 而还没记进 SQL 的：替它做完。"""

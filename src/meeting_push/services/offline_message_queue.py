@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
@@ -15,7 +16,7 @@ from loguru import logger
 from ..clock import Clock, now_ms
 from ..contracts import BodySource
 from ..errors import UnavailableError
-from ..model import Evicted, MailboxEntry, MailboxView, Message, ResumePoint
+from ..model import EvictedRange, MailboxEntry, MailboxView, Message, Origin, ResumePoint
 from ..protocol.frames import NewMessageTail, encode_tail, new_message
 from ..redis.bodies import Bodies, Body
 from ..redis.mailboxes import (
@@ -36,6 +37,8 @@ SEQ_EXTRA_TTL_MS: Final = 30 * 86_400_000
 
 #: 同时列出几个人的信箱。
 _LISTINGS_AT_ONCE: Final = 4
+#: 连接时信箱溢出着，至多等这么久让它先挤好。
+TRIM_WAIT_S: Final = 0.25
 
 
 class StoredTail(NewMessageTail, frozen=True, kw_only=True):
@@ -79,6 +82,11 @@ class OfflineMessageQueue:
         self._bodies = Bodies(redis.lean, redis.keys, settings.compress_above_bytes)
         self._body_source = body_source
         self._clock = clock
+        #: 信箱溢出了、等着挤的用户。
+        self._overfull: dict[int, None] = {}
+        self.overflowed = asyncio.Event()
+        self._trimmed: dict[int, asyncio.Event] = {}
+        self._max_entries = settings.mailbox_max_entries
         #: 因正文已不可得（过期、来源不认识）而移出信箱的条数。
         self.dropped = 0
         self._listing = asyncio.Semaphore(_LISTINGS_AT_ONCE)
@@ -97,7 +105,52 @@ class OfflineMessageQueue:
         对每个（用户, 消息）原子且幂等：还在信箱的沿用旧 seq 再推一次（重试），已确认的不动。
         整批不原子：抛出时可能已投递一部分，整批重来无害。
         """
-        return await self._mailboxes.deliver(deliveries, publish=True)
+        return await self._deliver(deliveries, publish=True)
+
+    async def _deliver(
+        self, deliveries: Sequence[Delivery], *, publish: bool
+    ) -> list[list[Delivered]]:
+        delivered, overfull = await self._mailboxes.deliver(deliveries, publish=publish)
+        self.note_overfull(overfull)
+        return delivered
+
+    # ── 挤出 ────────────────────────────────────────────────────────────────
+
+    def note_overfull(self, user_ids: Iterable[int]) -> None:
+        """这些人的信箱溢出了。"""
+        self._overfull.update(dict.fromkeys(user_ids))
+        if self._overfull:
+            self.overflowed.set()
+
+    def note_trimmed(self, user_ids: Iterable[int]) -> None:
+        """这些人的信箱挤过了。"""
+        for user_id in user_ids:
+            if (trimmed := self._trimmed.pop(user_id, None)) is not None:
+                trimmed.set()
+
+    def take_overfull(self, limit: int) -> list[int]:
+        """取走至多 ``limit`` 个信箱溢出了的用户。进程死了也无妨：下一条到了再溢出一次。"""
+        self.overflowed.clear()
+        taken = list(self._overfull)[:limit]
+        for user_id in taken:
+            del self._overfull[user_id]
+        return taken
+
+    async def evict(
+        self, user_id: int, origins: Sequence[tuple[int, Origin]] = ()
+    ) -> tuple[list[str], list[tuple[str, int]]]:
+        """见 ``Mailboxes.evict``。"""
+        return await self._mailboxes.evict(user_id, self._clock(), origins)
+
+    async def origins(self, message_ids: Sequence[str]) -> dict[str, Origin]:
+        """没有记录的（不是经 MessageService 来的）：看正文。"""
+        tails = await self._bodies.load(message_ids)
+        found = {i: _decode(t) for i, t in zip(message_ids, tails, strict=True) if t is not None}
+        return {i: Origin(tail.sender.id, tail.priority) for i, tail in found.items()}
+
+    async def give_back(self, message_ids: Sequence[str]) -> None:
+        """这些消息谁也不等了：正文现在就删，状态留给迟到的确认片刻。"""
+        await self._bodies.forget(message_ids)
 
     async def tails(self, message_ids: Sequence[str]) -> dict[str, bytes]:
         """各消息的尾；Redis 里没有的从来源重做。都没有（或已过期）的不出现。"""
@@ -141,27 +194,42 @@ class OfflineMessageQueue:
 
     async def open(self, user_id: int, resume: ResumePoint | None = None) -> MailboxView:
         opened = await self._mailboxes.open(user_id, resume)
+        if len(opened.mailbox) > self._max_entries:
+            await self._trim(user_id)
+            opened = await self._mailboxes.open(user_id, resume)
         # 日志与信箱之并：last_seq 之前的若还在信箱，说明它的确认丢了，再推一次让它再确认
-        seqs = dict(opened.log)
-        seqs.update(opened.mailbox)
-        entries, gone, unknown = await self._entries(user_id, seqs, dict(opened.mailbox))
-        # 续传的设备从日志得到被挤出信箱的，所以那不是它的洞；它应用过的也不是
+        mailbox = dict(opened.mailbox)
+        seqs = dict(opened.log) | mailbox
+        evicted = {i: seq for i, seq in opened.evicted if i not in mailbox}
+        entries, gone, unknown = await self._entries(user_id, seqs, mailbox, evicted)
+        # 续传的设备从日志得到被挤出信箱的，只要正文还在；它应用过的不是它的洞
         applied = resume.last_seq if opened.resumed and resume is not None else 0
+        readable = {entry.seq for entry in entries}
         return MailboxView(
             epoch=opened.epoch,
             seq=opened.seq,
             entries=tuple(entries),
             resumed=opened.resumed,
             resync_reason=opened.resync_reason or _unknown_reason(unknown, applied),
-            evicted=None if opened.resumed else self._evicted(opened),
+            evicted=tuple(sorted(s for s in evicted.values() if s > applied and s not in readable)),
             expired=tuple(sorted({*opened.expired, *(seq for seq in gone if seq > applied)})),
+            evicted_before=None if opened.resumed else self._evicted_before(opened),
+            unreadable=tuple(unknown),
         )
 
-    def _evicted(self, opened: OpenedMailbox) -> Evicted | None:
-        evicted = opened.evicted
-        if evicted is None or evicted.at < self._clock() - self._ttl_ms:
+    async def _trim(self, user_id: int) -> None:
+        """还没来得及挤（或挤的人死了）：等一小会儿；记录不在就算了，多补几条无妨。"""
+        trimmed = self._trimmed.setdefault(user_id, asyncio.Event())
+        self.note_overfull([user_id])
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(TRIM_WAIT_S):
+                await trimmed.wait()
+
+    def _evicted_before(self, opened: OpenedMailbox) -> EvictedRange | None:
+        before = opened.evicted_before
+        if before is None or before.at < self._clock() - self._ttl_ms:
             return None  # 太旧的墓碑与它的消息一起过期了
-        return Evicted(evicted.from_seq, evicted.to_seq, evicted.how_many)
+        return EvictedRange(before.from_seq, before.to_seq, before.how_many)
 
     async def load(self, entries: Sequence[MailboxEntry]) -> list[bytes]:
         tails = await self._loaded([entry.message_id for entry in entries])
@@ -181,12 +249,19 @@ class OfflineMessageQueue:
             return {i: tail for i, tail in zip(message_ids, found, strict=True) if tail is not None}
 
     async def _entries(
-        self, user_id: int, seqs: dict[str, int], mailbox: dict[str, int]
+        self,
+        user_id: int,
+        seqs: Mapping[str, int],
+        mailbox: Mapping[str, int],
+        evicted: Container[str] = (),
     ) -> tuple[list[MailboxEntry], list[int], list[int]]:
-        """排好序的；正文救不回来的 seq（在 ``mailbox`` 里的移出，留下墓碑）；还不知道的。"""
+        """排好序的；正文救不回来的 seq（在 ``mailbox`` 里的移出，留下墓碑）；还不知道的。
+
+        ``evicted``：挤出时交还了正文的，不去救。
+        """
         ids = list(seqs)
         known = dict(zip(ids, await self._bodies.priorities(ids), strict=True)) if ids else {}
-        missing = [message_id for message_id in ids if known[message_id] is None]
+        missing = [i for i in ids if known[i] is None and i not in evicted]
         gone = await self._recover(user_id, missing, known, mailbox) if missing else []
         entries = [
             MailboxEntry(seqs[message_id], message_id, priority)
@@ -194,7 +269,7 @@ class OfflineMessageQueue:
             if priority is not None
         ]
         entries.sort(key=lambda entry: (-entry.priority, entry.seq))
-        unknown = {i for i, priority in known.items() if priority is None} - set(gone)
+        unknown = set(missing).difference(gone, (i for i in missing if known[i] is not None))
         return entries, [seqs[i] for i in gone], [seqs[i] for i in unknown]
 
     async def _recover(
@@ -244,7 +319,7 @@ class OfflineMessageQueue:
             priority=message.priority,
             expires_at=message.expires_at,
         )
-        [[delivered]] = await self._mailboxes.deliver([delivery], publish=False)
+        [[delivered]] = await self._deliver([delivery], publish=False)
         return delivered.seq
 
     async def get_offline_messages(self, user_id: int, limit: int = 100) -> list[OfflineMessage]:

@@ -6,9 +6,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Row, case, select, true, tuple_, update
+from sqlalchemy import Row, case, exists, select, true, tuple_, update
 
-from ..model import DeliveryStatus
+from ..model import DeliveryStatus, Origin
 from .database import Database
 from .id_list import among
 from .id_pairs import Pair, among_pairs
@@ -79,6 +79,31 @@ class OutcomeRepository:
             )
             rows = await connection.execute(_FAILED.where(here, _r.status == DeliveryStatus.FAILED))
             return [Failed(*row) for row in rows]
+
+    async def unwanted(self, message_ids: Sequence[str]) -> list[str]:
+        """这些里谁也不等、谁也没收到的（全部失败、过期了）：别的设备也不会从日志里要它。"""
+        if not message_ids:
+            return []
+        wanted = exists().where(
+            _r.message_id == _m.message_id,
+            _r.status.in_([DeliveryStatus.PENDING, DeliveryStatus.DELIVERED]),
+        )
+        statement = select(_m.message_id).where(
+            among(self._database, _m.message_id, message_ids), ~wanted
+        )
+        async with self._database.connect() as connection:
+            return list(await connection.scalars(statement))
+
+    async def origins(self, message_ids: Sequence[str]) -> dict[str, Origin]:
+        """各条是谁发的、多急；没有记录的略去。"""
+        if not message_ids:
+            return {}
+        statement = select(_m.message_id, _m.sender_id, _m.priority).where(
+            among(self._database, _m.message_id, message_ids)
+        )
+        async with self._database.connect() as connection:
+            rows = await connection.execute(statement)
+            return {message_id: Origin(sender, priority) for message_id, sender, priority in rows}
 
     async def requeueable(self, pairs: Sequence[Pair]) -> list[Failed]:
         """这些里失败的与仍 pending 的，含已过期的。"""

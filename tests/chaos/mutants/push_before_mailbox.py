@@ -15,8 +15,8 @@ deliver_and_keep = Mailboxes.deliver
 
 async def deliver(
     self: Mailboxes, deliveries: Sequence[Delivery], *, publish: bool
-) -> list[list[Delivered]]:
-    results = await deliver_and_keep(self, deliveries, publish=publish)
+) -> tuple[list[list[Delivered]], list[int]]:
+    results, overfull = await deliver_and_keep(self, deliveries, publish=publish)
     await self.remove(
         [
             (one.user_id, [delivery.message_id])
@@ -25,7 +25,7 @@ async def deliver(
             if one.receivers
         ]
     )
-    return results
+    return results, overfull
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@
 -- ARGV[5] 信箱与日志的 TTL(ms)   ARGV[6] seq 的 TTL(ms)
 -- ARGV[7] 1 = 发布，0 = 只进信箱
 -- 之后每条消息一组：message_id, attempt, 尾, 人数 n, n 个 user_id
--- 返回：按次序每人两个数：seq, 收到发布的节点数（-1 = 早已确认，什么也没做）
+-- 返回：按次序每人两个数：seq, 收到发布的节点数（-1 = 早已确认，什么也没做）；
+--       末尾是信箱满得溢出了的 user_id：挤谁不在这里定，见 evict.lua
 local call, format, tonumber = redis.call, string.format, tonumber
 local prefix, epoch = ARGV[1], ARGV[2]
 local mailbox_cap, log_cap = tonumber(ARGV[3]), tonumber(ARGV[4])
@@ -18,27 +19,9 @@ local logs = prefix .. 'message_log:{'
 local seqs = prefix .. 'user_seq:{'
 local channels = prefix .. 'user:{'
 local replies, r = {}, 0
+local full = {}
 
 -- Lua 的数拼进字符串用 %.14g，1e15 以上会变成指数：一律先用 %d 变成整数文本。
-
--- 超过上限的移出，seq 小的先走（优先级不在信箱里）；它们在日志里还有，续传的设备照样得到。
--- 两处留痕：user_seq 里的墓碑（连接时变成 gap），mailbox_evictions 里的每一条（由工人记进 SQL）。
--- 剩下的 seq 都更大，所以墓碑的范围里没有还在信箱里的。
-local function evict(seq_key, mailbox, excess)
-  local user = string.match(mailbox, '{(%d+)}$')
-  local gone = call('ZPOPMIN', mailbox, excess)
-  for g = 1, #gone, 2 do
-    call('XADD', prefix .. 'mailbox_evictions', '*', 'user_id', user, 'message_id', gone[g])
-  end
-  local time = call('TIME')
-  local now = time[1] * 1000 + math.floor(time[2] / 1000)
-  local at = call('HGET', seq_key, 'evicted_at')
-  if not at or tonumber(at) < now - tonumber(ttl) then -- 旧墓碑与它的消息一起过期了
-    call('HSET', seq_key, 'evicted', 0, 'evicted_from', format('%d', gone[2]))
-  end
-  call('HINCRBY', seq_key, 'evicted', excess)
-  call('HSET', seq_key, 'evicted_to', format('%d', gone[#gone]), 'evicted_at', format('%d', now))
-end
 
 -- 新的一条：返回它的 seq 文本；已有记录则 nil，且不留下痕迹（seq 不许有洞，洞会被当成丢失）。
 local function append(seq_key, mailbox, log, id)
@@ -59,11 +42,8 @@ local function append(seq_key, mailbox, log, id)
   if n % 16 == 0 then -- 日志容许略长，裁剪的代价由 16 条分摊
     call('ZREMRANGEBYRANK', log, 0, -log_cap - 1)
   end
-  if n > mailbox_cap then
-    local excess = call('ZCARD', mailbox) - mailbox_cap
-    if excess > 0 then
-      evict(seq_key, mailbox, excess)
-    end
+  if n > mailbox_cap and call('ZCARD', mailbox) > mailbox_cap then
+    full[string.match(mailbox, '{(%d+)}$')] = true
   end
   call('PEXPIRE', mailbox, ttl)
   -- 这两个差百分之一才续：问一声不进 AOF，续要两条命令、150 字节
@@ -102,5 +82,9 @@ while i <= #ARGV do
     r = r + 2
   end
   i = last + 1
+end
+for user in pairs(full) do
+  r = r + 1
+  replies[r] = user
 end
 return replies

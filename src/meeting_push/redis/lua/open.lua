@@ -2,10 +2,11 @@
 -- epoch = “代次-随机”。代次比我们的旧，说明 Redis 丢过数据（对账者换了代次）：换新的 epoch，
 -- seq 接着走，于是每台设备都得到 resync，没有人把新消息误当成应用过的。
 -- KEYS[1] user_seq   KEYS[2] offline_messages   KEYS[3] message_log   KEYS[4] expired_messages
+-- KEYS[5] evicted_messages
 -- ARGV[1] 新 epoch   ARGV[2] seq 的 TTL(ms)   ARGV[3] 设备的 epoch（'' = 没有位置）   ARGV[4] last_seq
 -- ARGV[5] 1 = 那是我们自己推到的，不是设备说的
--- 返回 {epoch, seq, 结论, 信箱 {id, seq, ...}, 日志中 last_seq 之后的 {id, seq, ...}, 挤出的, 过期的}
--- 挤出的见 deliver.lua：{evicted_from, evicted_to, evicted, evicted_at}，没有则全是 nil
+-- 返回 {epoch, seq, 结论, 信箱 {id, seq, ...}, 日志中 last_seq 之后的 {id, seq, ...}, 更早挤出的, 过期的, 挤出的}
+-- 挤出的见 evict.lua：{id, seq, ...}；更早的只记得 {evicted_from, evicted_to, evicted, evicted_at}，没有则全是 nil
 -- 过期的见 expire.lua：{id, seq, ...}；续传的设备不看它们，日志里有
 -- 结论：'' · resumed · epoch_changed · too_far_behind
 local call = redis.call
@@ -22,10 +23,11 @@ if generation(epoch) < generation(ARGV[1]) then
   call('HSET', KEYS[1], 'epoch', epoch)
 end
 local mailbox = call('ZRANGE', KEYS[2], 0, -1, 'WITHSCORES')
-local evicted = call('HMGET', KEYS[1], 'evicted_from', 'evicted_to', 'evicted', 'evicted_at')
+local before = call('HMGET', KEYS[1], 'evicted_from', 'evicted_to', 'evicted', 'evicted_at')
+local evicted = call('ZRANGE', KEYS[5], 0, -1, 'WITHSCORES')
 local function without_position(verdict)
   local expired = call('ZRANGE', KEYS[4], 0, -1, 'WITHSCORES')
-  return { epoch, seq, verdict, mailbox, {}, evicted, expired }
+  return { epoch, seq, verdict, mailbox, {}, before, expired, evicted }
 end
 if ARGV[3] == '' then
   return without_position('')
@@ -44,4 +46,4 @@ local log = call('ZRANGEBYSCORE', KEYS[3], '(' .. ARGV[4], '+inf', 'WITHSCORES')
 if #log ~= behind * 2 then
   return without_position('too_far_behind')
 end
-return { epoch, seq, 'resumed', mailbox, log, evicted, {} }
+return { epoch, seq, 'resumed', mailbox, log, before, {}, evicted }
