@@ -355,9 +355,17 @@ async def test_sec_2_neither_password_nor_token_is_stored_logged_or_shown(
 async def test_a_failed_login_is_logged_with_name_address_and_reason(
     local: AuthService, log: list[str]
 ) -> None:
-    await fail_to_log_in(local, 1, "nobody")
+    await local.register("alice", PASSWORD)
+    await fail_to_log_in(local, 1, "alice")
     [line] = [line for line in log if line.startswith("auth_login_failed")]
-    assert all(word in line for word in ("nobody", HERE, "unknown_user"))
+    assert all(word in line for word in ("alice", HERE, "wrong_password"))
+
+
+async def test_a17_a_name_nobody_has_is_not_logged(local: AuthService, log: list[str]) -> None:
+    """A17: 误把密码填进了用户名。"""
+    await fail_to_log_in(local, 5, PASSWORD)
+    assert [line for line in log if "unknown_user" in line]
+    assert PASSWORD not in "".join(log)
 
 
 async def test_hashing_does_not_block_the_loop() -> None:

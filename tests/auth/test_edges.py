@@ -119,10 +119,9 @@ async def address_of(server: ServerProcess, lines: Lines, user_id: int, forwarde
         url = f"{server.base_url}/api/v1/presence/users/{user_id}"
         while not (found := (await api.get(url)).json()["connections"]):
             pass
-    name = f"nobody-{user_id}"
-    body = {"username": name, "password": "wrong password"}
+    body = {"username": f"nobody-{user_id}", "password": "wrong password"}
     await post(server, "/auth/login", body=body, headers=headers)
-    (failure,) = [row for row in server.output.splitlines() if f"username={name} " in row]
+    failure = [row for row in server.output.splitlines() if "auth_login_failed" in row][-1]
     seen = str(found[0]["ip_address"])
     assert f"address={seen} " in failure
     return seen

@@ -7,7 +7,6 @@ from typing import Annotated, Final
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from loguru import logger
 
 from ..clock import now_ms
 from ..contracts import TokenVerifier
@@ -21,6 +20,7 @@ from ..errors import (
 from ..model import Principal
 from ..protocol.forwarded import Network, TrustedProxies, rate_key
 from ..protocol.keyed_rate import KeyedBuckets
+from ..repeated_warning import MANY, RepeatedWarning
 
 _bearer: Final = HTTPBearer(auto_error=False, bearerFormat="JWT", description="访问令牌")
 _Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
@@ -36,6 +36,7 @@ class Security:
         self._verifier = verifier
         self._proxies = TrustedProxies(trusted_proxies)
         self._log_turns = KeyedBuckets(_LOGS_PER_S, _LOGS_BURST)
+        self._failed = RepeatedWarning("rest_auth_failed", lines=MANY)
 
     def address(self, request: Request) -> str:
         """客户端的地址，用于限速与安全日志。"""
@@ -65,5 +66,4 @@ class Security:
     def _log_failure(self, request: Request, error: AuthenticationError) -> None:
         address = self.address(request)
         if self._log_turns.take(rate_key(address), now_ms()):
-            log = logger.bind(address=address, reason=error.code, path=request.url.path)
-            log.warning("rest_auth_failed")
+            self._failed.say(address=address, reason=error.code, path=request.url.path)

@@ -6,10 +6,9 @@ import re
 import unicodedata
 from typing import Final
 
-from loguru import logger
-
 from ..clock import Clock, now_ms
 from ..errors import BadCredentialsError, InvalidInputError, RateLimitedError
+from ..repeated_warning import MANY, RepeatedWarning
 from ..storage.rows import User
 from ..storage.users import UserRepository, username_key
 from .passwords import Passwords
@@ -18,7 +17,7 @@ from .shared_window import SharedWindow
 
 #: 任何文字的字母与数字，加 . _ @ + -；没有空白、控制符与零宽字符。
 _USERNAME: Final = re.compile(r"[\w.@+-]{3,64}")
-_MAX_TYPED: Final = 256  # 登录时输入的只看这么长：它进日志和计数的键
+_MAX_TYPED: Final = 256  # 登录时输入的只看这么长：它进计数的键
 _WINDOW_MS: Final = 300_000
 _FAILURES_PER_NAME: Final = 5  # 同一用户名与地址
 _FAILURES_PER_ADDRESS: Final = 100  # 同一地址、任何用户名；大局域网共用一个地址，所以宽
@@ -38,6 +37,7 @@ class Accounts:
         self._passwords = passwords
         self._clock = clock
         self._by_name = SharedWindow("login", _FAILURES_PER_NAME, _WINDOW_MS, redis, clock)
+        self._failed = RepeatedWarning("auth_login_failed", lines=MANY)
         self._by_address = SharedWindow(
             "login_address", _FAILURES_PER_ADDRESS, _WINDOW_MS, redis, clock
         )
@@ -60,23 +60,28 @@ class Accounts:
         """
         username = username[:_MAX_TYPED]
         attempt = f"{username_key(username)}|{address}"
-        await self._admit(attempt, username, address)
+        await self._admit(attempt, address)
         user = await self._find(username)
         right = await self._passwords.verify(user.password_hash if user else None, password)
         if user is None or not right or user.disabled_at is not None:
             await self._by_address.count(address)
-            _log_failure(username, address, _reason(user, right=right))
+            self._log_failure(address, _reason(user, right=right), user)
             raise BadCredentialsError("wrong username or password")
         await self._by_name.forget(attempt)
         return user
 
-    async def _admit(self, attempt: str, username: str, address: str) -> None:
+    async def _admit(self, attempt: str, address: str) -> None:
         try:
             await self._by_address.check(address)
             await self._by_name.reserve(attempt)  # 先记后验：并发的猜测也逃不过上限
         except RateLimitedError:
-            _log_failure(username, address, "rate_limited")
+            self._log_failure(address, "rate_limited")
             raise
+
+    def _log_failure(self, address: str, reason: str, user: User | None = None) -> None:
+        """输入的名字不进日志，它可能是误填的密码；只写认得的人。"""
+        username = None if user is None else user.username
+        self._failed.say(address=address, reason=reason, username=username)
 
     async def _find(self, username: str) -> User | None:
         if not _USERNAME.fullmatch(unicodedata.normalize("NFKC", username)):
@@ -88,7 +93,3 @@ def _reason(user: User | None, *, right: bool) -> str:
     if user is None:
         return "unknown_user"
     return "disabled" if right else "wrong_password"
-
-
-def _log_failure(username: str, address: str, reason: str) -> None:
-    logger.bind(username=username, address=address, reason=reason).warning("auth_login_failed")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from loguru import logger
-
 from ..clock import Clock, now_ms
 from ..errors import AuthenticationError, ForbiddenError
 from ..model import USER_ROLE, Principal
+from ..repeated_warning import MANY, RepeatedWarning
 from ..settings import Settings
 from ..storage.database import Database
 from ..storage.rows import User
@@ -42,6 +41,11 @@ class AuthService:
         self._revocations = revocations or Revocations(settings, database, clock=clock)
         users = UserRepository(database)
         self._accounts = Accounts(users, passwords or Passwords(), clock, redis)
+        self._created = RepeatedWarning("auth_user_created", lines=MANY, level="INFO")
+        self._logged_in = RepeatedWarning("auth_login", lines=MANY, level="INFO")
+        self._logged_out = RepeatedWarning("auth_logout", lines=MANY, level="INFO")
+        self._without_id = RepeatedWarning("auth_logout_without_id", lines=MANY)
+        self._not_refreshed = RepeatedWarning("auth_refresh_failed", lines=MANY)
         self._sessions = Sessions(settings, database, access_tokens, self._revocations, clock)
 
     async def register(self, username: str, password: str) -> User:
@@ -58,7 +62,7 @@ class AuthService:
         :raises UsernameTakenError: 同名，不分大小写与全半角
         """
         user = await self._accounts.create(username, password, role)
-        logger.bind(user_id=user.id, role=role).info("auth_user_created")
+        self._created.say(user_id=user.id, role=role)
         return user
 
     async def login(self, username: str, password: str, address: str) -> TokenPair:
@@ -69,7 +73,7 @@ class AuthService:
         """
         user = await self._accounts.authenticate(username, password, address)
         pair = await self._sessions.open(user)
-        logger.bind(user_id=user.id, address=address).info("auth_login")
+        self._logged_in.say(user_id=user.id, address=address)
         return pair
 
     async def refresh(self, refresh_token: str, address: str) -> TokenPair:
@@ -82,7 +86,7 @@ class AuthService:
         try:
             return await self._sessions.renew(refresh_token, address)
         except AuthenticationError as error:
-            logger.bind(address=address, reason=error.code).warning("auth_refresh_failed")
+            self._not_refreshed.say(address=address, reason=error.code)
             raise
 
     async def logout(self, principal: Principal) -> None:
@@ -90,7 +94,6 @@ class AuthService:
 
         没有会话的（外来）令牌只吊销这一枚；连 ``jti`` 也没有的无从指认，等它过期。
         """
-        log = logger.bind(user_id=principal.user_id, session_id=principal.session_id)
         if principal.session_id is not None:
             await self._revocations.revoke_session(
                 principal.user_id,
@@ -101,8 +104,8 @@ class AuthService:
         elif principal.token_id is not None:
             await self._revocations.revoke_token(principal, reason="logout")
         else:
-            log.warning("auth_logout_without_id")
-        log.info("auth_logout")
+            self._without_id.say(user_id=principal.user_id)
+        self._logged_out.say(user_id=principal.user_id, session_id=principal.session_id)
 
     def issue_access_token(
         self,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from loguru import logger
 
@@ -76,9 +76,8 @@ class BatchWriter(Generic[Row]):
         try:
             await self._aside.isolate(batch, self._write)
         except MeetingPushError as error:  # 暂时的
-            self._deferred.say(
-                code=error.code, cause=error.cause, **{self._rows_name: len(self._rows)}
-            )
+            left: dict[str, Any] = {self._rows_name: len(self._rows)}
+            self._deferred.say(code=error.code, cause=error.cause, **left)
             self._step_aside(batch)
             await self._backoff.wait()
             return

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeVar
 
 import msgspec
-from loguru import logger
 
+from ..repeated_warning import MANY, RepeatedWarning
 from .redis_service import RedisService
 
 _TYPE: Final = "control"
@@ -62,6 +62,8 @@ class ControlChannel:
         self._handled = 0
         self._malformed = 0
         self._unknown = 0
+        self._not_known = RepeatedWarning("control_command_unknown", lines=MANY)
+        self._not_read = RepeatedWarning("control_command_malformed", lines=MANY)
 
     def on(self, kind: type[C], handler: Handler[C]) -> None:
         """登记一种命令的办法；每种至多一个。"""
@@ -96,14 +98,14 @@ class ControlChannel:
         known = self._handlers.get(name)
         if known is None:
             self._unknown += 1
-            logger.bind(command=name[:64]).warning("control_command_unknown")
+            self._not_known.say(command=name[:64])
             return
         decoder, handler = known
         try:
             command = decoder.decode(payload)
         except msgspec.DecodeError:
             self._malformed += 1
-            logger.bind(command=name).warning("control_command_malformed")
+            self._not_read.say(command=name)
             return
         handler(command)
         self._handled += 1

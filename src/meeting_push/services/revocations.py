@@ -15,6 +15,7 @@ from loguru import logger
 from ..clock import Clock, now_ms
 from ..errors import DatabaseUnavailableError, RedisUnavailableError, TokenRevokedError
 from ..model import Principal, Revocation
+from ..repeated_warning import MANY, RepeatedWarning
 from ..settings import Settings
 from ..storage.database import Database
 from ..storage.refresh_tokens import RefreshTokenRepository
@@ -56,6 +57,8 @@ class Revocations:
         self._refresh_tokens = RefreshTokenRepository()
         self._publish = publish
         self._clock = clock
+        self._revoked = RepeatedWarning("token_revoked", lines=MANY)
+        self._not_announced = RepeatedWarning("revocation_not_announced", level="INFO")
         self._period_s = settings.revocation_refresh_s
         self._leeway_ms = settings.jwt_leeway_s * 1000
         self._access_ms = settings.access_token_ttl_s * 1000
@@ -116,8 +119,8 @@ class Revocations:
         await self._announce(revocation, "token", reason)
 
     async def _announce(self, revocation: Revocation, scope: str, reason: str) -> None:
-        log = logger.bind(user_id=revocation.user_id, scope=scope, reason=reason)
-        log.bind(session_id=revocation.session_id).warning("token_revoked")
+        user_id, session_id = revocation.user_id, revocation.session_id
+        self._revoked.say(user_id=user_id, scope=scope, reason=reason, session_id=session_id)
         self._apply(revocation)
         if self._publish is None:
             return
@@ -125,7 +128,7 @@ class Revocations:
             await courtesy(self._publish(Revoke(revocation=revocation)))
         except RedisUnavailableError as error:
             # 各节点自己会来取
-            log.bind(code=error.code, cause=error.cause).info("revocation_not_announced")
+            self._not_announced.say(code=error.code, cause=error.cause)
 
     # ── 得知 ────────────────────────────────────────────────────────────────
 

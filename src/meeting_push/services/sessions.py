@@ -7,11 +7,11 @@ import secrets
 from dataclasses import dataclass, field
 from typing import NoReturn
 
-from loguru import logger
 from ulid import ULID
 
 from ..clock import Clock, now_ms
 from ..errors import InvalidTokenError, TokenExpiredError, TokenRevokedError
+from ..repeated_warning import MANY, RepeatedWarning
 from ..settings import Settings
 from ..storage.database import Database
 from ..storage.refresh_tokens import RefreshTokenRepository
@@ -51,6 +51,7 @@ class Sessions:
         self._tokens = RefreshTokenRepository()
         self._users = UserRepository(database)
         self._clock = clock
+        self._reused = RepeatedWarning("auth_refresh_reused", lines=MANY)
 
     async def open(self, user: User) -> TokenPair:
         """开始一族；顺手删掉该用户过期的令牌。"""
@@ -107,8 +108,7 @@ class Sessions:
         return user
 
     async def _refuse_reuse(self, token: RefreshToken, address: str) -> NoReturn:
-        log = logger.bind(user_id=token.user_id, session_id=token.family_id, address=address)
-        log.warning("auth_refresh_reused")
+        self._reused.say(user_id=token.user_id, session_id=token.family_id, address=address)
         await self._revocations.revoke_session(
             token.user_id, token.family_id, reason="refresh_reused"
         )

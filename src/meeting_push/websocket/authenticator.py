@@ -8,8 +8,6 @@ from functools import partial
 from typing import Final
 from urllib.parse import urlsplit
 
-from loguru import logger
-
 from ..contracts import Credentials
 from ..errors import (
     AuthenticationError,
@@ -25,6 +23,7 @@ from ..model import Principal
 from ..protocol.codes import CloseCode
 from ..protocol.forwarded import TrustedProxies
 from ..protocol.frames import BEARER_SUBPROTOCOL_PREFIX
+from ..repeated_warning import MANY, RepeatedWarning
 from ..settings import TOKEN_SOURCES, TokenSource
 from .handshake import Handshake, clean
 from .handshake_limits import HandshakeLimits
@@ -123,6 +122,8 @@ class Authenticator:
         self._sources = frozenset(sources)
         self._limits = limits
         self.proxies = proxies or TrustedProxies()
+        self._failed = RepeatedWarning("ws_auth_failed", lines=MANY)
+        self._foreign_origin = RepeatedWarning("ws_origin_forbidden", lines=MANY)
 
     def origin_allowed(self, handshake: Handshake) -> bool:
         """升级之前的检查（防跨站劫持，LESSONS 10）；不通过则 HTTP 403。
@@ -133,11 +134,11 @@ class Authenticator:
         host = handshake.header("host")
         forbidden = [origin for origin in origins if not self._allowed(origin, host)]
         if forbidden:
-            logger.bind(
+            self._foreign_origin.say(
                 user_id=handshake.user_id,
                 ip_address=handshake.ip_address,
                 origin=clean(forbidden[0], MAX_ORIGIN_CHARS),
-            ).warning("ws_origin_forbidden")
+            )
         return not forbidden
 
     def _allowed(self, origin: str, host: str | None) -> bool:
@@ -190,9 +191,7 @@ class Authenticator:
             if self._limits is not None:
                 self._limits.failed(ip_address, error)
             if not isinstance(error, RateLimitedError):  # 限速自己记，有节制
-                logger.bind(user_id=user_id, ip_address=ip_address, reason=error.code).warning(
-                    "ws_auth_failed"
-                )
+                self._failed.say(user_id=user_id, ip_address=ip_address, reason=error.code)
             raise
 
 

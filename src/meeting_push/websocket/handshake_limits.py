@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from typing import Final
 
-from loguru import logger
-
 from ..clock import now_ms
 from ..errors import ForbiddenError, InvalidTokenError, MeetingPushError, RateLimitedError
 from ..protocol.forwarded import rate_key
 from ..protocol.keyed_rate import KeyedBuckets
+from ..repeated_warning import MANY, RepeatedWarning
 from ..settings import Settings
 
 #: 同一个地址被限速，十秒至多记一行：日志不能成为放大器。
@@ -34,6 +33,7 @@ class HandshakeLimits:
             settings.auth_failures_per_address_per_s, settings.auth_failures_per_address_burst
         )
         self._log_turns = KeyedBuckets(_LOGS_PER_S, 1)
+        self._limited = RepeatedWarning("rate_limited", lines=MANY)
 
     def admits(self, address: str) -> bool:
         """验证令牌之前问；这个地址连得太快或失败太多则 False。"""
@@ -63,4 +63,4 @@ class HandshakeLimits:
 
     def _log(self, limit: str, address: str, key: Hashable, now: int) -> None:
         if self._log_turns.take((limit, key), now):
-            logger.bind(limit=limit, key=key, ip_address=address).warning("rate_limited")
+            self._limited.say(limit=limit, key=key, ip_address=address)
