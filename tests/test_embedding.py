@@ -11,6 +11,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from fastapi import FastAPI
+from openapi_spec_validator import validate
 
 from meeting_push import MeetingPush, load_settings
 from tests.support.embedded import hosted
@@ -101,3 +102,33 @@ async def test_the_host_application_is_left_alone(address: str) -> None:
     async with httpx.AsyncClient(trust_env=False) as api:
         assert (await api.get(f"http://{address}/shop")).json() == "open"
         assert (await api.get(f"http://{address}/nowhere")).json() == {"detail": "Not Found"}
+
+
+async def test_c4_methods_are_the_contracts_there_too(address: str) -> None:
+    """C4: HEAD, a literal path, and all methods of a path."""
+    async with api_of(f"http://{address}", employee(7, "ann")) as api:
+        head = await api.head("/messages")
+        literal = await api.get("/messages/batch")
+        other = await api.put("/messages")
+    assert (head.status_code, head.content) == (200, b"")
+    assert (literal.status_code, literal.headers["allow"]) == (405, "POST")
+    assert (other.status_code, other.headers["allow"]) == (405, "GET, HEAD, POST")
+    assert other.json()["error"]["code"] == "method_not_allowed"
+
+
+async def test_c10_the_hosts_own_openapi_tells_the_truth_about_us(address: str) -> None:
+    """C10: nobody has to include anything but the router."""
+    async with httpx.AsyncClient(trust_env=False) as api:
+        document = (await api.get(f"http://{address}/openapi.json")).json()
+    validate(document)
+    send_one = document["paths"]["/api/v1/messages"]["post"]
+    assert send_one["requestBody"]["content"]["application/json"]["schema"]["properties"]
+    assert "HTTPValidationError" not in document["components"]["schemas"]
+    assert set(document["paths"]["/api/v1/messages"]) == {"get", "post"}
+
+
+async def test_a17_private_json_is_not_stored_there_either(address: str) -> None:
+    """A17"""
+    async with api_of(f"http://{address}", employee(7, "ann")) as api:
+        answer = await api.get("/messages")
+    assert answer.headers["cache-control"] == "no-store"

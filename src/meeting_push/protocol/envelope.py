@@ -23,6 +23,7 @@ PushKey = FrameKey | int | None
 
 #: 别人发布的一帧至多这么大；更大的不去读它。我们自己的正文上限（64 KB）转义之后也不到一半。
 MAX_FOREIGN_BYTES: Final = 1024 * 1024
+MAX_FOREIGN_DATA_BYTES: Final = 256 * 1024
 _NULL: Final = Raw(b"null")
 
 
@@ -86,7 +87,7 @@ def decode_envelope(payload: bytes) -> FrameKey | None:
     frame = decode_foreign(_decoder, payload)
     if isinstance(frame, ForeignMessage) and frame.data != _NULL:
         try:
-            accepted_data(frame.data, MAX_FOREIGN_BYTES)
+            accepted_data(frame.data, MAX_FOREIGN_DATA_BYTES)
         except InvalidInputError as error:
             raise _malformed(error) from None
     if isinstance(frame, ForeignMessage) and frame.seq:

@@ -377,5 +377,5 @@ def _encode(message: Mapping[str, object] | ServerFrame) -> bytes:
         raise InvalidInputError("a frame needs a type")
     try:
         return msgspec.json.encode(message)
-    except (TypeError, ValueError, msgspec.MsgspecError) as error:
+    except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
         raise InvalidInputError(f"the frame can not be encoded: {error}") from None
