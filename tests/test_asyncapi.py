@@ -151,7 +151,7 @@ def texts(*lengths: int) -> st.SearchStrategy[str]:
 
 
 NUMBERS = edges(0, 2**53, -(2**53), 2**63)
-ITEMS = st.one_of(texts(26), NUMBERS, st.none())
+ITEMS = st.one_of(texts(26), NUMBERS, st.none(), st.sampled_from([7.0, 0.5]))
 LISTS = st.builds(
     lambda item, length: [item] * length,
     ITEMS,
@@ -159,6 +159,7 @@ LISTS = st.builds(
 )
 VALUES = st.one_of(
     st.none(),
+    st.sampled_from([0.0, 3.0, -1.0, 0.5, 1e300]),
     st.booleans(),
     NUMBERS,
     texts(1, 26, 64, 128, 256, 8192),

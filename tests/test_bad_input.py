@@ -60,7 +60,8 @@ async def bob(server: ServerProcess) -> Person:
         ({"priority": 10}, 422, "invalid_input"),
         ({"priority": -1}, 422, "invalid_input"),
         ({"priority": "9"}, 422, "invalid_input"),
-        ({"priority": 1.0}, 422, "invalid_input"),
+        ({"priority": 1.5}, 422, "invalid_input"),
+        ({"priority": 10.0}, 422, "invalid_input"),
         ({"expires_in_s": 0}, 422, "invalid_input"),
         ({"expires_in_s": 10**12}, 422, "invalid_input"),
         ({"deliver_at": -1}, 422, "invalid_input"),
@@ -310,3 +311,45 @@ def test_garbage_on_the_port_does_not_hurt_the_others(server: ServerProcess) -> 
         with socket.create_connection(("127.0.0.1", server.port), timeout=5) as raw:
             raw.sendall(garbage)
     assert server.is_ready()
+
+
+@pytest.mark.parametrize(
+    "position",
+    [
+        {"epoch": "e", "last_seq": "1e3"},
+        {"epoch": "e", "last_seq": "-1"},
+        {"epoch": "e", "last_seq": "1.0"},
+        {"epoch": "e"},
+        {"last_seq": "7"},
+        {"epoch": "\x00", "last_seq": "7"},
+        {"epoch": "e" * 65, "last_seq": "7"},
+        {"epoch": "e", "last_seq": "9" * 17},
+    ],
+    ids=str,
+)
+async def test_c7_a_malformed_position_gets_the_promised_resync(
+    server: ServerProcess, bob: Person, position: dict[str, str]
+) -> None:
+    async with device(server.ws_url(bob.user_id, **position), bob) as phone:
+        await phone.round_trip()
+        [resync] = [frame for frame in phone.others if frame["type"] == "resync"]
+    assert phone.welcome["resumed"] is False
+    assert (resync["reason"], resync["epoch"]) == ("epoch_changed", phone.welcome["epoch"])
+
+
+async def test_without_a_position_there_is_no_resync(server: ServerProcess, bob: Person) -> None:
+    async with device(server.ws_url(bob.user_id, epoch="", last_seq=""), bob) as phone:
+        await phone.round_trip()
+        assert phone.others == []
+
+
+async def test_c6_a_body_may_write_whole_numbers_as_floats(
+    server: ServerProcess, alice: Person, bob: Person
+) -> None:
+    message = {**GOOD, "recipient_ids": [float(bob.user_id)], "priority": 1.0, "expires_in_s": 60.0}
+    async with api_of(server.base_url, alice) as api:
+        assert (await api.post("/messages", json=message)).status_code == 202
+        batch = await api.post("/messages/batch", json={"messages": [message]})
+        meeting = {"title": "t", "participant_ids": [float(bob.user_id)]}
+        opened = await api.post("/meetings", json=meeting)
+    assert (batch.status_code, opened.status_code) == (202, 201)

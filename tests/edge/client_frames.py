@@ -162,6 +162,22 @@ class RequestBehaviour(EdgeHarness):
                 assert info.connection_id == client.welcome["connection_id"]
             await eventually(lambda: world.presence.online == {})
 
+    async def test_c6_a_whole_number_may_be_written_as_a_float(self) -> None:
+        async with self.world() as world, world.live(1) as client:
+            for number in (1, 2, 3):
+                world.bus.deliver(1, number)
+            await client.read_messages(3)
+            await client.websocket.send('{"type":"ack","upto":2.0,"request_id":1e1}')
+            answer = await client.read()
+            assert (answer["accepted"], answer["request_id"]) == (2, 10)
+            await client.websocket.send('{"type":"heartbeat","timestamp":1.7955E12}')
+            assert (await client.read())["timestamp"] == 1_795_500_000_000
+
+    async def test_c6_a_fraction_is_no_whole_number(self) -> None:
+        async with self.world() as world, world.live(1) as client:
+            await client.websocket.send('{"type":"ack","upto":2.5}')
+            assert (await client.read())["code"] == "invalid_frame"
+
 
 BAD_FRAMES = [
     ("nonsense", "invalid_json"),

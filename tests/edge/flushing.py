@@ -8,6 +8,7 @@ from typing import Any
 
 from meeting_push.model import ResumePoint
 from meeting_push.protocol.frames import new_message
+from meeting_push.websocket.handshake import UNREADABLE_POSITION
 from meeting_push.websocket.opening import MAX_LOADS, MAX_READS
 from tests.support.eventually import eventually
 
@@ -167,12 +168,12 @@ class FlushBehaviour(EdgeHarness):
                 assert numbers(await client.read_messages(1)) == [3]
             assert world.mailbox.resumes == [ResumePoint(EPOCH, 2)]
 
-    async def test_a_malformed_resume_point_is_none(self) -> None:
+    async def test_c7_a_malformed_resume_point_is_told_so(self) -> None:
         async with self.world() as world:
             for query in ("?epoch=e&last_seq=-1", "?epoch=&last_seq=1", "?last_seq=2", "?epoch=e"):
-                async with world.live(1, query):
-                    pass
-            assert world.mailbox.resumes == [None] * 4
+                async with world.live(1, query) as client:
+                    assert (await client.read())["type"] == "resync"
+            assert world.mailbox.resumes == [UNREADABLE_POSITION] * 4
 
     async def test_two_devices_subscribe_once_and_get_the_same_bytes(self) -> None:
         async with self.world() as world, world.live(1) as phone, world.live(1) as laptop:

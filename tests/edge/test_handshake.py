@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 from meeting_push.errors import InvalidTokenError
 from meeting_push.model import ResumePoint
 from meeting_push.websocket.authenticator import Authenticator, extract_credential
-from meeting_push.websocket.handshake import Device, Handshake, parse_user_id, user_id_in_path
+from meeting_push.websocket.handshake import (
+    UNREADABLE_POSITION,
+    Device,
+    Handshake,
+    parse_user_id,
+    user_id_in_path,
+)
 
 from .stand_ins import Verifier
 
@@ -75,9 +81,15 @@ def test_too_many_fields_are_none() -> None:
 @pytest.mark.parametrize(
     "query",
     ["epoch=e", "last_seq=1", "epoch=e&last_seq=", "epoch=e&last_seq=-1", "epoch=e&last_seq=1.5",
+     "epoch=e&last_seq=1e3", "epoch=e&last_seq=+7", "epoch=e&last_seq=0x7", "epoch=e&last_seq=null",
      "epoch=e&last_seq=99999999999999999", "epoch=%00&last_seq=1", "epoch=e&last_seq=%EF%BC%91"],
 )  # fmt: skip
-def test_a_malformed_resume_point_is_none(query: str) -> None:
+def test_c7_a_malformed_resume_point_is_void_not_absent(query: str) -> None:
+    assert device(query).resume == UNREADABLE_POSITION
+
+
+@pytest.mark.parametrize("query", ["", "epoch=&last_seq=", "epoch=", "device_id=phone"])
+def test_no_resume_point_is_none(query: str) -> None:
     assert device(query).resume is None
 
 

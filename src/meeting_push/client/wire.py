@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
-from ..protocol import frames
+from ..protocol import frames, whole_numbers
 
 
 class NewMessage(
@@ -49,7 +49,7 @@ _encoder: Final = msgspec.json.Encoder()
 def decode(text: bytes) -> AnyServerFrame | None:
     """一帧；看不懂的（将来的类型、坏掉的）为 None：其中的消息没被确认，不会丢。"""
     try:
-        frame: AnyServerFrame = _decoder.decode(text)
+        frame: AnyServerFrame = whole_numbers.decode(_decoder, text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return frame

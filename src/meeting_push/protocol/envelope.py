@@ -13,6 +13,7 @@ from msgspec import Meta, Raw, Struct, field
 
 from ..errors import InvalidInputError, MalformedEnvelopeError
 from ..model import MAX_SAFE_INTEGER, MessageType, Sender
+from . import whole_numbers
 from .app_data import accepted_data
 from .frames import Gap, Notice, Presence, ReadSync, Receipt, Resync, Timestamp, peek
 
@@ -103,7 +104,7 @@ def decode_foreign(decoder: msgspec.json.Decoder[Frame], payload: bytes) -> Fram
     if len(payload) > MAX_FOREIGN_BYTES:
         raise MalformedEnvelopeError(f"larger than {MAX_FOREIGN_BYTES} bytes")
     try:
-        return decoder.decode(payload)
+        return whole_numbers.decode(decoder, payload)
     except _BROKEN as error:
         raise _malformed(error) from None
 

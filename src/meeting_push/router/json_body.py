@@ -14,6 +14,7 @@ import msgspec
 from fastapi import Request
 
 from ..errors import InvalidInputError, InvalidJsonError, UnsupportedMediaTypeError
+from ..protocol import whole_numbers
 
 T = TypeVar("T")
 Schema = dict[str, Any]
@@ -45,7 +46,7 @@ class JsonBody(Generic[T]):
 
     def decode(self, body: bytes) -> T:
         try:
-            return self._decoder.decode(body)
+            return whole_numbers.decode(self._decoder, body)
         except msgspec.ValidationError as error:
             raise _invalid(str(error)) from None
         except RecursionError:

@@ -19,6 +19,8 @@ MAX_DEVICE_ID_CHARS: Final = 64
 MAX_DEVICE_INFO_CHARS: Final = 256
 _EPOCH: Final = re.compile(r"[!-~]{1,64}")
 _SEQ: Final = re.compile(r"[0-9]{1,16}")
+#: 设备声称有位置，可我们看不懂；这个 epoch 谁也不会发。
+UNREADABLE_POSITION: Final = ResumePoint("?", 0)
 _MAX_QUERY_FIELDS: Final = 32
 _USER_ID: Final = re.compile(r"[1-9][0-9]{0,15}")
 _PATH: Final = re.compile(re.escape(PATH_PREFIX) + r"([^/?]+)/messages")
@@ -100,7 +102,9 @@ def clean(text: str, max_chars: int) -> str:
 
 
 def _resume_point(epoch: str, last_seq: str) -> ResumePoint | None:
-    """畸形的一律当作没有：大不了整个信箱重推一遍。"""
-    if _EPOCH.fullmatch(epoch) is None or _SEQ.fullmatch(last_seq) is None:
+    """都没给是没有位置；给了而看不懂的（C7）是作废的位置：它得到信箱，和一帧 ``resync``。"""
+    if not epoch and not last_seq:
         return None
+    if _EPOCH.fullmatch(epoch) is None or _SEQ.fullmatch(last_seq) is None:
+        return UNREADABLE_POSITION
     return ResumePoint(epoch, int(last_seq))
