@@ -193,4 +193,5 @@ TestSessionMachine = SessionMachine.TestCase
 
 def test_the_head_of_our_own_frames_is_recognised() -> None:
     assert frame_key(message(42)) == (42, message_id(42))
-    assert frame_key(new_message(0, 0, b'"message_id":"01J00000000000000000000000"}')) is None
+    transient = b'"message_id":"01J00000000000000000000000","title":"t","content":"c"}'
+    assert frame_key(new_message(0, 0, transient)) is None

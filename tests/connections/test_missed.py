@@ -150,6 +150,20 @@ async def test_dlv_5_what_expired_meanwhile_is_told(
         assert gaps == [("gap", 1, 1, "expired")]
 
 
+async def test_dlv_5_what_was_evicted_meanwhile_still_comes(
+    tmp_path: Path, redis_server: RedisServer, key_prefix: str
+) -> None:
+    """E1：被挤出信箱的，日志里还有。"""
+    async with two(tmp_path, redis_server, key_prefix, mailbox_max_entries=2) as both:
+        await both.cut()
+        sent = [(await both.far.send(BOB)).message_id for _ in range(6)]
+        for _ in sent:
+            await both.desk.next_message()
+        both.link.release()
+        assert await both.received(6) == sent
+        assert both.told() == []
+
+
 async def test_dlv_5_a_broadcast_acked_on_another_device_meanwhile_still_comes(
     tmp_path: Path, redis_server: RedisServer, key_prefix: str
 ) -> None:
