@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, Final
 
 import msgspec
@@ -42,7 +43,15 @@ AnyServerFrame = (
     | frames.Error
 )
 
+
+class _Parts(msgspec.Struct, tag_field="type", tag="batch"):
+    messages: list[msgspec.Raw]
+
+
+_UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _decoder: Final = msgspec.json.Decoder(AnyServerFrame)
+_parts: Final = msgspec.json.Decoder(_Parts)
+_message: Final = msgspec.json.Decoder(NewMessage)
 _encoder: Final = msgspec.json.Encoder()
 
 
@@ -50,9 +59,22 @@ def decode(text: bytes) -> AnyServerFrame | None:
     """一帧；看不懂的（将来的类型、坏掉的）为 None：其中的消息没被确认，不会丢。"""
     try:
         frame: AnyServerFrame = whole_numbers.decode(_decoder, text)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
+    except _UNREADABLE:
+        return _salvaged(text)
     return frame
+
+
+def _salvaged(text: bytes) -> Batch | None:
+    """一批里有一条看不懂，别的照收：它自己没被确认，由服务器去重试、放弃。"""
+    try:
+        parts = _parts.decode(text).messages
+    except _UNREADABLE:
+        return None
+    messages = []
+    for part in parts:
+        with contextlib.suppress(*_UNREADABLE):
+            messages.append(whole_numbers.decode(_message, bytes(part)))
+    return Batch(messages=messages)
 
 
 def encode(frame: frames.ClientFrame) -> bytes:

@@ -1,0 +1,56 @@
+"""A3：SDK 这一侧：收下的读得懂；一批里有一条读不懂，别的照收。"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from meeting_push.client import wire
+from meeting_push.protocol.app_data import MAX_DEPTH
+
+
+def message(seq: int, data: str = "null", **fields: Any) -> str:
+    head = {
+        "type": "new_message",
+        "seq": seq,
+        "message_id": f"{seq:026}",
+        "attempt": 0,
+        "message_type": "message",
+        "priority": 0,
+        "title": "t",
+        "content": "c",
+        "sender": {"id": 1, "name": "a"},
+        "timestamp": 1,
+        "expires_at": 2,
+        **fields,
+    }
+    return json.dumps(head)[:-1] + f',"data":{data}}}'
+
+
+def batch(*messages: str) -> bytes:
+    return f'{{"type":"batch","messages":[{",".join(messages)}]}}'.encode()
+
+
+def nested(depth: int) -> str:
+    return '{"d":' + "[" * (depth - 1) + "]" * (depth - 1) + "}"
+
+
+def test_a3_the_deepest_that_is_accepted_is_read() -> None:
+    """A3: one set of limits: door, socket, SDK."""
+    frame = wire.decode(batch(message(1, nested(MAX_DEPTH))))
+    assert isinstance(frame, wire.Batch)
+    assert frame.messages[0].data == json.loads(nested(MAX_DEPTH))
+
+
+def test_a3_one_unreadable_message_does_not_take_the_batch_with_it() -> None:
+    """A3: what 0.1 let in (too deep), what a later server may say (another type)."""
+    unreadable = [message(2, nested(5_000)), message(3, message_type="later"), message(5, "[1]")]
+    frame = wire.decode(batch(message(1), unreadable[1], message(4), unreadable[2], message(6)))
+    assert isinstance(frame, wire.Batch)
+    assert [one.seq for one in frame.messages] == [1, 4, 6]
+
+
+def test_a3_a_frame_that_is_no_batch_stays_unread() -> None:
+    """A3"""
+    assert wire.decode(message(1, nested(5_000)).encode()) is None
+    assert wire.decode(batch(message(1), "garbage")) is None
