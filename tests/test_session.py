@@ -225,6 +225,21 @@ def test_a_reread_that_the_log_can_not_serve_is_told_once() -> None:
     assert session.position().last_seq == 9
 
 
+def test_a_hole_among_the_held_means_another_reading() -> None:
+    """断过又订上时正在补发：先放行后面的，漏掉的就落到它之后了。"""
+    session = flushing(view(seq=5))
+    push(session, message(6))
+    assert not session.missed
+    push(session, message(8))
+    assert session.missed
+
+
+def test_a_hole_between_what_was_read_and_the_held_means_another_reading() -> None:
+    session = flushing(view(seq=5))
+    push(session, message(7))
+    assert session.missed
+
+
 def test_what_was_held_of_an_old_epoch_is_not_pushed_in_the_new_one() -> None:
     session = live()
     assert push(session, message(5)) is Pushed.HOLE

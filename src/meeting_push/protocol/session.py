@@ -275,10 +275,16 @@ class Session:
             return Pushed.CLOSED
         if self._held is None:
             self._held = HeldFrames()
+        if self.phase is Phase.FLUSHING and isinstance(key, tuple) and self._skips(key[0]):
+            self.missed = True  # 补发途中又漏了：放行之前还要再读，否则次序就乱了
         if self._held.add(frame, key, self._limits.held_max_bytes):
             return Pushed.HELD
         self.missed = True
         return Pushed.HELD_OVERFLOW
+
+    def _skips(self, seq: int) -> bool:
+        held = self._held.newest if self._held is not None else 0
+        return seq > max(held, self._told.upto, self._sent.floor) + 1
 
     # ── 收 ────────────────────────────────────────────────────────────────
 
