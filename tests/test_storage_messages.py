@@ -11,6 +11,7 @@ from sqlalchemy import text
 from ulid import ULID
 
 from meeting_push.model import DeliveryStatus, Message, RecipientState, Sender
+from meeting_push.services.idempotency_purge import KEPT_MS, IdempotencyPurge
 from meeting_push.storage.database import Database
 from meeting_push.storage.idempotency import IdempotencyRepository
 from meeting_push.storage.inbox import MAX_PAGE_CHARS, InboxRepository
@@ -360,8 +361,21 @@ async def test_of_concurrent_requests_with_one_key_one_saves_it(database: Databa
 async def test_old_keys_are_purged(database: Database) -> None:
     await save_key(database, "k")
     keys = IdempotencyRepository(database)
-    assert await keys.purge(NOW) == 0
-    assert await keys.purge(NOW + 1) == 1
+    assert await keys.purge(NOW, 10) == 0
+    assert await keys.purge(NOW + 1, 10) == 1
+
+
+async def test_a17_idempotency_keys_live_a_day_and_go_in_bounded_steps(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A17: 0.1 里没有人清理它们。"""
+    monkeypatch.setattr("meeting_push.services.idempotency_purge.STEP", 3)
+    for number in range(8):
+        await save_key(database, f"k{number}")
+    keys = IdempotencyRepository(database)
+    assert await keys.purge(NOW + 1, 3) == 3
+    assert await IdempotencyPurge(keys, lambda: NOW + KEPT_MS).purge() == 0
+    assert await IdempotencyPurge(keys, lambda: NOW + KEPT_MS + 1).purge() == 5
 
 
 @pytest.mark.parametrize(

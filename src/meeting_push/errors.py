@@ -148,6 +148,12 @@ class WatchLimitError(InvalidInputError):
     code = "watch_limit"
 
 
+class WeakPasswordError(InvalidInputError):
+    """密码太容易猜；没有建立账号。"""
+
+    code = "weak_password"
+
+
 class UsernameTakenError(MeetingPushError):
     """用户名已被占用。"""
 

@@ -107,6 +107,8 @@ class Settings(BaseSettings):
     access_token_ttl_s: Annotated[int, Field(ge=1)] = 900
     refresh_token_ttl_s: Annotated[int, Field(ge=1)] = 30 * 86400
     registration_enabled: bool = True
+    registrations_per_address_per_s: Annotated[float, Field(ge=0)] = 1  # 每个节点；0 = 不限
+    registrations_per_address_burst: Annotated[int, Field(ge=1)] = 100
     revocation_refresh_s: Annotated[float, Field(gt=0, le=2)] = 1  # 错过控制消息时多久补上
     trusted_proxies: tuple[IPvAnyNetwork, ...] = ()  # 只信这些网段（CIDR）给的 X-Forwarded-For
     allowed_origins: tuple[str, ...] = ()  # 空 → 只许同源（Origin 与 Host 一致）或没有 Origin

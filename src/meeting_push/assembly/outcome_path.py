@@ -8,6 +8,7 @@ from ..redis.outcomes import Outcomes
 from ..services.dead_letters import DeadLetters
 from ..services.delivery_failures import DeliveryFailures
 from ..services.expiry_sweeper import ExpirySweeper
+from ..services.idempotency_purge import IdempotencyPurge
 from ..services.mailbox_evictor import MailboxEvictor
 from ..services.retry_service import RetryService
 from ..settings import Settings
@@ -55,6 +56,7 @@ class OutcomePath:
             agreed=bus.clock.agreed,
             aside=bus.asides.of("expiry"),
         )
+        self.idempotency = IdempotencyPurge(record.stores.idempotency)
         self.evictions = MailboxEvictor(
             path.mailbox, record.outcomes, self.failures.fail, bus.asides.of("evictions")
         )
@@ -70,3 +72,4 @@ class OutcomePath:
 
     def start_workers(self, supervisor: Supervisor) -> None:
         supervisor.start("expiry-sweep", self.expiry.run)
+        supervisor.start("idempotency-purge", self.idempotency.run)

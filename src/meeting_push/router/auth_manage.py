@@ -29,7 +29,7 @@ class CredentialsBody(_Body):
     username: str = Field(
         max_length=256, description="3～64 个字母、数字或 . _ @ + -；不分大小写", examples=["alice"]
     )
-    password: _Secret = Field(description="8～1024 字节")
+    password: _Secret = Field(description="8 个字符以上，不全是数字，不是常见的；至多 1024 字节")
 
 
 class RefreshBody(_Body):
@@ -74,9 +74,10 @@ def _add_accounts(router: APIRouter, auth: AuthService, security: Security) -> N
     Address = Annotated[str, Depends(security.address)]  # noqa: N806 — 类型
 
     @router.post("/register", status_code=201, summary="注册")
-    async def register(body: CredentialsBody) -> RegisteredUser:
-        """建立一个普通账号。注册可以被关闭（403）；同名 409 ``username_taken``。"""
-        user = await auth.register(body.username, body.password.get_secret_value())
+    async def register(body: CredentialsBody, address: Address) -> RegisteredUser:
+        """建立一个普通账号。注册可以被关闭（403）；同名 409 ``username_taken``；密码太容易猜 422
+        ``weak_password``；一个地址注册得太快 429。"""
+        user = await auth.register(body.username, body.password.get_secret_value(), address)
         return RegisteredUser(user_id=user.id, username=user.username)
 
     @router.post("/login", summary="登录")

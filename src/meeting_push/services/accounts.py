@@ -8,6 +8,7 @@ from typing import Final
 
 from ..clock import Clock, now_ms
 from ..errors import BadCredentialsError, InvalidInputError, RateLimitedError
+from ..protocol.forwarded import rate_key
 from ..repeated_warning import MANY, RepeatedWarning
 from ..storage.rows import User
 from ..storage.users import UserRepository, username_key
@@ -19,8 +20,10 @@ from .shared_window import SharedWindow
 _USERNAME: Final = re.compile(r"[\w.@+-]{3,64}")
 _MAX_TYPED: Final = 256  # 登录时输入的只看这么长：它进计数的键
 _WINDOW_MS: Final = 300_000
+#: 在这个地址登录成功过的人，记这么久。
+_KNOWN_MS: Final = 30 * 86_400_000
 _FAILURES_PER_NAME: Final = 5  # 同一用户名与地址
-_FAILURES_PER_ADDRESS: Final = 100  # 同一地址、任何用户名；大局域网共用一个地址，所以宽
+_FAILURES_PER_ADDRESS: Final = 100  # 同一地址（IPv6：/64）、任何用户名；大局域网共用一个，所以宽
 
 
 class Accounts:
@@ -37,12 +40,13 @@ class Accounts:
         self._passwords = passwords
         self._clock = clock
         self._by_name = SharedWindow("login", _FAILURES_PER_NAME, _WINDOW_MS, redis, clock)
+        self._known = SharedWindow("login_known", 1, _KNOWN_MS, redis, clock)
         self._failed = RepeatedWarning("auth_login_failed", lines=MANY)
         self._by_address = SharedWindow(
             "login_address", _FAILURES_PER_ADDRESS, _WINDOW_MS, redis, clock
         )
 
-    async def create(self, username: str, password: str, role: str) -> User:
+    async def create(self, username: str, password: str, role: str, address: str = "") -> User:
         """:raises InvalidInputError: 用户名或密码不合规
         :raises UsernameTakenError: 同名（不分大小写、全半角）
         """
@@ -51,7 +55,7 @@ class Accounts:
             raise InvalidInputError(
                 "the username must have 3 to 64 letters, digits or any of . _ @ + -"
             )
-        password_hash = await self._passwords.hash(password)
+        password_hash = await self._passwords.hash(password, rate_key(address))
         return await self._users.create(name, password_hash, role, self._clock())
 
     async def authenticate(self, username: str, password: str, address: str) -> User:
@@ -59,24 +63,34 @@ class Accounts:
         :raises RateLimitedError: 5 分钟内失败太多
         """
         username = username[:_MAX_TYPED]
-        attempt = f"{username_key(username)}|{address}"
-        await self._admit(attempt, address)
+        place = rate_key(address)
+        attempt = f"{username_key(username)}|{place}"
+        await self._admit(attempt, place, address)
         user = await self._find(username)
-        right = await self._passwords.verify(user.password_hash if user else None, password)
+        right = await self._passwords.verify(user.password_hash if user else None, password, place)
         if user is None or not right or user.disabled_at is not None:
-            await self._by_address.count(address)
+            await self._by_address.count(place)
             self._log_failure(address, _reason(user, right=right), user)
             raise BadCredentialsError("wrong username or password")
         await self._by_name.forget(attempt)
+        await self._known.count(attempt)
         return user
 
-    async def _admit(self, attempt: str, address: str) -> None:
+    async def _admit(self, attempt: str, place: str, address: str) -> None:
         try:
-            await self._by_address.check(address)
+            await self._admit_place(place, attempt)
             await self._by_name.reserve(attempt)  # 先记后验：并发的猜测也逃不过上限
         except RateLimitedError:
             self._log_failure(address, "rate_limited")
             raise
+
+    async def _admit_place(self, place: str, attempt: str) -> None:
+        """失败太多的地址上，只有在那里登录成功过的人还能试：猜密码的人锁不住同一地址的别人。"""
+        try:
+            await self._by_address.check(place)
+        except RateLimitedError:
+            if not await self._known.is_full(attempt):
+                raise
 
     def _log_failure(self, address: str, reason: str, user: User | None = None) -> None:
         """输入的名字不进日志，它可能是误填的密码；只写认得的人。"""

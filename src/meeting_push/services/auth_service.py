@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from ..clock import Clock, now_ms
-from ..errors import AuthenticationError, ForbiddenError
+from ..errors import AuthenticationError, ForbiddenError, RateLimitedError
 from ..model import USER_ROLE, Principal
+from ..protocol.forwarded import rate_key
+from ..protocol.keyed_rate import KeyedBuckets
 from ..repeated_warning import MANY, RepeatedWarning
 from ..settings import Settings
 from ..storage.database import Database
@@ -37,6 +39,10 @@ class AuthService:
         clock: Clock = now_ms,
     ) -> None:
         self._settings = settings
+        self._clock = clock
+        self._registrations = KeyedBuckets(
+            settings.registrations_per_address_per_s, settings.registrations_per_address_burst
+        )
         self._access_tokens = access_tokens
         self._revocations = revocations or Revocations(settings, database, clock=clock)
         users = UserRepository(database)
@@ -48,20 +54,37 @@ class AuthService:
         self._not_refreshed = RepeatedWarning("auth_refresh_failed", lines=MANY)
         self._sessions = Sessions(settings, database, access_tokens, self._revocations, clock)
 
-    async def register(self, username: str, password: str) -> User:
-        """:raises ForbiddenError: 注册已关闭；其余同 ``create_user``"""
+    async def register(self, username: str, password: str, address: str = "") -> User:
+        """``address`` 是客户端地址，用于限速；没有就不限。
+
+        :raises ForbiddenError: 注册已关闭；其余同 ``create_user``
+        :raises RateLimitedError: 这个地址注册得太快，或排队的太多
+        """
         if not self._settings.registration_enabled:
             raise ForbiddenError("registration is turned off")
-        return await self.create_user(username, password)
+        self._require_turn(address)
+        return await self._create(username, password, USER_ROLE, address)
+
+    def _require_turn(self, address: str) -> None:
+        place, now = rate_key(address), self._clock()
+        if not place or self._settings.registrations_per_address_per_s == 0:
+            return
+        if not self._registrations.take(place, now):
+            wait_s = -(-self._registrations.wait_ms(place, 1, now) // 1000)
+            raise RateLimitedError("too many registrations", retry_after_s=max(1, int(wait_s)))
 
     async def create_user(self, username: str, password: str, role: str = USER_ROLE) -> User:
         """建立账号，不问注册是否开放（命令行用）。
 
         :raises InvalidInputError: 用户名（3～64 个字母、数字或 ``. _ @ + -``）或
-            密码（8～1024 字节）不合规
+            密码（至多 1024 字节）不合规
+        :raises WeakPasswordError: 密码太容易猜
         :raises UsernameTakenError: 同名，不分大小写与全半角
         """
-        user = await self._accounts.create(username, password, role)
+        return await self._create(username, password, role)
+
+    async def _create(self, username: str, password: str, role: str, address: str = "") -> User:
+        user = await self._accounts.create(username, password, role, address)
         self._created.say(user_id=user.id, role=role)
         return user
 
@@ -82,6 +105,7 @@ class AuthService:
         :raises InvalidTokenError: 没有这枚
         :raises TokenExpiredError: 过期
         :raises TokenRevokedError: 已吊销、用过，或账号已停用
+        :raises RateLimitedError: 这个会话换得太勤；旧的还能用
         """
         try:
             return await self._sessions.renew(refresh_token, address)

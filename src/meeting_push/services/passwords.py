@@ -1,28 +1,60 @@
-"""密码散列：argon2id，在线程里算，同时进行的有上限。"""
+"""密码散列：argon2id，在自己的线程里算；注册与登录各排各的队，谁的洪水只淹自己（A8）。"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import threading
+from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
 from argon2 import PasswordHasher
 from argon2.exceptions import VerifyMismatchError
 
 from ..errors import InvalidInputError, RateLimitedError
+from .weak_passwords import require_strong
 
-MIN_PASSWORD_BYTES: Final = 8
 MAX_PASSWORD_BYTES: Final = 1024
-_CONCURRENT: Final = 2
+#: 登录两个同时也只占 38 MiB；注册一个，而且让着别人。
+_LOGIN_THREADS: Final = 2
+_REGISTER_NICENESS: Final = 10
+#: 一个地址至多占一条队的这么一份：别的地址总还排得进。
+_SHARE: Final = 4
 
 T = TypeVar("T")
 
 
-class Passwords:
-    """默认参数是 OWASP 的 argon2id 建议（19 MiB，t=2，p=1）：约 20 ms，两个同时也只占 38 MiB。
+class _Lane:
+    """一条队与它的线程。
 
-    在算与在等的合计至多 ``max_waiting`` 个，再多就拒绝：洪水里等上几秒的登录没有意义。
+    在算与在等的合计至多 ``max_waiting`` 个，再多就拒绝：洪水里等上几秒没有意义。
     """
+
+    def __init__(self, name: str, threads: int, max_waiting: int, niceness: int = 0) -> None:
+        self._threads = ThreadPoolExecutor(threads, name, initializer=lambda: _be_nice(niceness))
+        self._max_waiting = max_waiting
+        self._per_key = max(1, max_waiting // _SHARE)
+        self._waiting: Counter[str] = Counter()
+
+    async def run(self, work: Callable[[], T], key: str) -> T:
+        """:raises RateLimitedError: 排队的太多，或 ``key``（地址）的太多"""
+        full = self._waiting.total() >= self._max_waiting
+        if full or (key and self._waiting[key] >= self._per_key):
+            raise RateLimitedError("too many password checks are waiting")
+        self._waiting[key] += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        finally:
+            self._waiting[key] -= 1
+            if not self._waiting[key]:
+                del self._waiting[key]
+
+
+class Passwords:
+    """默认参数是 OWASP 的 argon2id 建议（19 MiB，t=2，p=1）：约 20 ms。"""
 
     def __init__(
         self, time_cost: int = 2, memory_cost_kib: int = 19 * 1024, *, max_waiting: int = 100
@@ -32,30 +64,30 @@ class Passwords:
         )
         # 查无此人时也照样算一遍，免得用时泄露账号是否存在。
         self._nobody = self._hasher.hash("nobody")
-        self._slots = asyncio.Semaphore(_CONCURRENT)
-        self._waiting = 0
-        self._max_waiting = max_waiting
+        self._logins = _Lane("login", _LOGIN_THREADS, max_waiting)
+        self._registrations = _Lane("register", 1, max_waiting, _REGISTER_NICENESS)
 
-    async def hash(self, password: str) -> str:
-        """:raises InvalidInputError: 不是 8～1024 字节的 UTF-8 文本
+    async def hash(self, password: str, key: str = "") -> str:
+        """``key``：谁在排队（地址），空的不分。
+
+        :raises WeakPasswordError: 太容易猜
+        :raises InvalidInputError: 不是至多 1024 字节的 UTF-8 文本
         :raises RateLimitedError: 排队的太多
         """
-        size = _utf8_size(password)
-        if not MIN_PASSWORD_BYTES <= size <= MAX_PASSWORD_BYTES:
-            raise InvalidInputError(
-                f"the password must have {MIN_PASSWORD_BYTES} to {MAX_PASSWORD_BYTES} bytes"
-            )
-        return await self._in_thread(lambda: self._hasher.hash(password))
+        if not 0 <= _utf8_size(password) <= MAX_PASSWORD_BYTES:
+            raise InvalidInputError(f"the password: at most {MAX_PASSWORD_BYTES} bytes of text")
+        require_strong(password)
+        return await self._registrations.run(lambda: self._hasher.hash(password), key)
 
-    async def verify(self, password_hash: str | None, password: str) -> bool:
+    async def verify(self, password_hash: str | None, password: str, key: str = "") -> bool:
         """``password_hash`` 为 None（查无此人）时用时相同，结果为假。
 
         :raises RateLimitedError: 排队的太多
         """
         if not 0 <= _utf8_size(password) <= MAX_PASSWORD_BYTES:
             return False
-        matches = await self._in_thread(
-            lambda: self._matches(password_hash or self._nobody, password)
+        matches = await self._logins.run(
+            lambda: self._matches(password_hash or self._nobody, password), key
         )
         return matches and password_hash is not None
 
@@ -65,15 +97,12 @@ class Passwords:
         except VerifyMismatchError:
             return False
 
-    async def _in_thread(self, work: Callable[[], T]) -> T:
-        if self._waiting >= self._max_waiting:
-            raise RateLimitedError("too many password checks are waiting")
-        self._waiting += 1
-        try:
-            async with self._slots:
-                return await asyncio.to_thread(work)
-        finally:
-            self._waiting -= 1
+
+def _be_nice(niceness: int) -> None:
+    """只让这个线程（Linux 上它有自己的优先级）；别的系统上算了。"""
+    if niceness and os.name == "posix":
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
 
 
 def _utf8_size(password: str) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Final
 
 from loguru import logger
@@ -26,6 +27,9 @@ from .revocation_list import RevocationList
 
 #: 隔多久忘一次到期的。
 _FORGET_MS: Final = 60_000
+
+#: 别人签发的令牌至多当作能活这么久。
+_FOREIGN_LIFE_MS: Final = 365 * 86_400_000
 
 #: 有一次吊销刚在本节点生效：同步，不得抛出。
 Listener = Callable[[Revocation], None]
@@ -63,6 +67,8 @@ class Revocations:
         self._leeway_ms = settings.jwt_leeway_s * 1000
         self._access_ms = settings.access_token_ttl_s * 1000
         self._foreign_ms = settings.refresh_token_ttl_s * 1000
+        #: 没有哪枚令牌还能活得更久：再往后不必记。
+        self._longest_ms = max(self._foreign_ms, self._access_ms, _FOREIGN_LIFE_MS)
         self._list = RevocationList()
         self._listeners: list[Listener] = []
         self._version = 0
@@ -133,7 +139,7 @@ class Revocations:
     # ── 得知 ────────────────────────────────────────────────────────────────
 
     def take(self, command: Revoke) -> None:
-        """控制频道上的一次吊销。"""
+        """控制频道上的一次吊销；谁都可能发来，记录里没有的不会再来一次。"""
         self._apply(command.revocation)
 
     async def refresh(self) -> None:
@@ -164,6 +170,17 @@ class Revocations:
                 stale = False
 
     def _apply(self, revocation: Revocation) -> None:
+        """“以前”不会比此刻更晚（容差之内的令牌才收）：写在将来的会把人锁在外面（A17）。"""
+        now = self._clock()
+        revocation = replace(
+            revocation,
+            before=min(revocation.before, now + self._leeway_ms),
+            expires_at=_soon(revocation.expires_at, now + self._longest_ms),
+        )
         if self._list.add(revocation):
             for listener in self._listeners:
                 listener(revocation)
+
+
+def _soon(until: int | None, latest: int) -> int | None:
+    return None if until is None else min(until, latest)

@@ -5,12 +5,18 @@ from __future__ import annotations
 import hashlib
 import secrets
 from dataclasses import dataclass, field
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from ulid import ULID
 
 from ..clock import Clock, now_ms
-from ..errors import InvalidTokenError, TokenExpiredError, TokenRevokedError
+from ..errors import (
+    InvalidTokenError,
+    RateLimitedError,
+    TokenExpiredError,
+    TokenRevokedError,
+)
+from ..protocol.keyed_rate import KeyedBuckets
 from ..repeated_warning import MANY, RepeatedWarning
 from ..settings import Settings
 from ..storage.database import Database
@@ -29,6 +35,14 @@ class TokenPair:
     access_token: str = field(repr=False)
     refresh_token: str = field(repr=False)
     expires_in_s: int
+
+
+#: 一个会话多久换一次、攒下几次：令牌十几分钟才到期，再快的是在灌表（A17）。
+_RENEWALS_PER_S: Final = 1 / 60
+_RENEWALS_BURST: Final = 30
+#: 一个会话用过的留这么多，重放才认得出；一个用户至多这么多行，最早的会话先忘。
+_KEPT_USED: Final = 1_000
+_KEPT_PER_USER: Final = 2_000
 
 
 class _UsedMeanwhileError(Exception):
@@ -51,6 +65,7 @@ class Sessions:
         self._tokens = RefreshTokenRepository()
         self._users = UserRepository(database)
         self._clock = clock
+        self._renewals = KeyedBuckets(_RENEWALS_PER_S, _RENEWALS_BURST)
         self._reused = RepeatedWarning("auth_refresh_reused", lines=MANY)
 
     async def open(self, user: User) -> TokenPair:
@@ -60,6 +75,7 @@ class Sessions:
         async with self._database.transaction() as connection:
             await self._tokens.purge(connection, user.id, self._clock())
             await self._tokens.add(connection, record)
+            await self._tokens.keep_newest(connection, user.id, _KEPT_PER_USER)
         return pair
 
     async def renew(self, refresh_token: str, address: str) -> TokenPair:
@@ -68,8 +84,11 @@ class Sessions:
         :raises InvalidTokenError: 没有这枚
         :raises TokenExpiredError: 过期
         :raises TokenRevokedError: 已吊销、用过，或账号已停用
+        :raises RateLimitedError: 这个会话换得太勤；令牌还能用
         """
         old = await self._usable(_hash(refresh_token), address)
+        if not self._renewals.take(old.family_id, self._clock()):
+            raise RateLimitedError("the session is refreshed too often", retry_after_s=60)
         user = await self._active_user(old)
         refresh, record = self._new(old.user_id, old.family_id)
         # 签发在提交之前：被同时的吊销算作“之前签发的”，而不是漏过去
@@ -86,6 +105,7 @@ class Sessions:
             await self._tokens.add(connection, new)
             if not await self._tokens.use(connection, old.token_hash, self._clock()):
                 raise _UsedMeanwhileError
+            await self._tokens.forget_used(connection, old.family_id, _KEPT_USED)
 
     async def _usable(self, token_hash: bytes, address: str) -> RefreshToken:
         async with self._database.connect() as connection:

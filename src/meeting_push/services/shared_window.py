@@ -40,6 +40,13 @@ class SharedWindow:
         count, ttl_ms = await self._ask(key, ("GET",), ("PTTL",))
         self._refuse_from(int(count or 0), ttl_ms)
 
+    async def is_full(self, key: str) -> bool:
+        try:
+            await self.check(key)
+        except RateLimitedError:
+            return True
+        return False
+
     async def reserve(self, key: str) -> None:
         """先记一次再说；满了则拒绝。并发的调用至多有 ``limit`` 个通过。
 

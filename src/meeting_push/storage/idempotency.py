@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import delete, select, text
+from sqlalchemy import delete, select, text, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from .database import Database
@@ -54,8 +54,10 @@ class IdempotencyRepository:
         }
         return (await connection.execute(_SAVE, values)).rowcount == 1
 
-    async def purge(self, before_ms: int) -> int:
-        """删掉 ``before_ms`` 之前的键，返回几个。"""
-        statement = delete(idempotency_keys).where(_k.created_at < before_ms)
+    async def purge(self, before_ms: int, limit: int) -> int:
+        """删掉 ``before_ms`` 之前的键中最早的，至多 ``limit`` 个；返回几个。"""
+        old = select(_k.sender_id, _k.key).where(_k.created_at < before_ms)
+        step = old.order_by(_k.created_at).limit(limit)
+        statement = delete(idempotency_keys).where(tuple_(_k.sender_id, _k.key).in_(step))
         async with self._database.transaction() as connection:
             return (await connection.execute(statement)).rowcount

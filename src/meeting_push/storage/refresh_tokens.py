@@ -59,6 +59,24 @@ class RefreshTokenRepository:
             )
         )
 
+    async def forget_used(self, connection: AsyncConnection, family_id: str, keep: int) -> None:
+        """一族里用过的只留最近 ``keep`` 枚。"""
+        t = refresh_tokens.c
+        used = select(t.used_at).where(t.family_id == family_id, t.used_at.is_not(None))
+        oldest = used.order_by(t.used_at.desc()).offset(keep - 1).limit(1).scalar_subquery()
+        await connection.execute(
+            delete(refresh_tokens).where(t.family_id == family_id, t.used_at < oldest)
+        )
+
+    async def keep_newest(self, connection: AsyncConnection, user_id: int, keep: int) -> None:
+        """一个用户的只留到期最晚的 ``keep`` 枚。"""
+        t = refresh_tokens.c
+        his = select(t.expires_at).where(t.user_id == user_id)
+        oldest = his.order_by(t.expires_at.desc()).offset(keep - 1).limit(1).scalar_subquery()
+        await connection.execute(
+            delete(refresh_tokens).where(t.user_id == user_id, t.expires_at < oldest)
+        )
+
     async def lock(self, connection: AsyncConnection, user_id: int) -> None:
         """等正在为该用户加令牌的事务提交，并挡住后来的，直到本事务结束。
 

@@ -1,0 +1,39 @@
+"""幂等键只留一天：表不随请求无休止地长（A17）。"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import Final
+
+from ..clock import Clock, now_ms
+from ..repeated_warning import RepeatedWarning
+from ..storage.idempotency import IdempotencyRepository
+from ..supervision import periodically
+
+#: 客户端一天之内的重试得到第一次的回答。
+KEPT_MS: Final = 86_400_000
+EVERY_S: Final = 60.0
+#: 一步删这么多，步与步之间让别的写者先走。
+STEP: Final = 1_000
+_PAUSE_S: Final = 0.05
+
+
+class IdempotencyPurge:
+    """``run`` 须由监督者一直运行；几个进程都在做也无害。"""
+
+    def __init__(self, keys: IdempotencyRepository, clock: Clock = now_ms) -> None:
+        self._keys = keys
+        self._clock = clock
+        self._deferred = RepeatedWarning("idempotency_purge_deferred")
+
+    async def run(self) -> None:
+        await periodically(self.purge, partial(asyncio.sleep, EVERY_S), self._deferred)
+
+    async def purge(self) -> int:
+        """删掉此刻该删的全部，返回几个。"""
+        before, total = self._clock() - KEPT_MS, 0
+        while deleted := await self._keys.purge(before, STEP):
+            total += deleted
+            await asyncio.sleep(_PAUSE_S)
+        return total
