@@ -313,7 +313,7 @@ async def test_a_failed_migration_leaves_an_empty_database(database_url: str) ->
 async def test_a_database_from_a_newer_program_is_refused(database: Database) -> None:
     async with database.transaction() as connection:
         await connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
-    with pytest.raises(ConfigurationError):
+    with pytest.raises(ConfigurationError, match="newer"):
         await database.migrate()
 
 

@@ -42,6 +42,8 @@ app = typer.Typer(
 )
 user_app = typer.Typer(help="Accounts.", no_args_is_help=True)
 app.add_typer(user_app, name="user")
+db_app = typer.Typer(help="The database.", no_args_is_help=True)
+app.add_typer(db_app, name="db")
 app.add_typer(bench_app, name="bench")
 
 out = Console(highlight=False)
@@ -179,6 +181,25 @@ def user_list(database_url: DatabaseUrl = None, data_dir: DataDir = None) -> Non
                     table.add_row(str(user.id), user.username, user.role)
                 last = page[-1].id
         out.print(table)
+
+    asyncio.run(run())
+
+
+@db_app.command("downgrade")
+def db_downgrade(
+    revision: Annotated[str, typer.Argument(help="Schema to go back to, such as 0007.")],
+    database_url: DatabaseUrl = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Take the schema back for an older program; what was added since is lost."""
+    settings = load_settings(database_url=database_url, data_dir=data_dir)
+
+    async def run() -> None:
+        database = Database(settings.sql_url, settings.database_timeout_s)
+        try:
+            await database.downgrade(revision)
+        finally:
+            await database.dispose()
 
     asyncio.run(run())
 

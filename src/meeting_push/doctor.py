@@ -119,9 +119,12 @@ async def _database(settings: Settings) -> Finding:
         if database.is_sqlite and not _exists(settings.data_dir):
             return Finding("database", True, "SQLite: will be made on the first start")
         await database.ping()
+        await database.check_schema()
         pending = await database.needs_migration()
         text = f"{kind}, schema {'is older: migrated on start' if pending else 'up to date'}"
         return Finding("database", True, text)
+    except ConfigurationError as error:
+        return Finding("database", False, error.message, "run the program it belongs to")
     finally:
         await database.dispose()
 

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from ..errors import ConfigurationError
 from .failures import LeftBehind, converted_failures, uncertain_commit
-from .migration import migrate, needs_migration
+from .migration import check_known, downgrade, migrate, needs_migration
 from .postgres_url import asyncpg_url
 from .sqlite_file import SqliteFile
 from .sqlite_writer import PRAGMAS, SqliteWriter, Statement
@@ -109,6 +109,11 @@ class Database:
         async with self.connect() as connection:
             return await needs_migration(connection)
 
+    async def check_schema(self) -> None:
+        """:raises ConfigurationError: 库的版本不是我们能用、能升级的"""
+        async with self.connect() as connection:
+            await check_known(connection)
+
     async def migrate(self) -> None:
         """把表结构带到最新；几个进程同时调用是安全的，无事可做时只有一次查询。
 
@@ -126,6 +131,18 @@ class Database:
                     await engine.dispose()
         if self._file is not None:
             self._file.remember()
+
+    async def downgrade(self, revision: str) -> None:
+        """把表结构退回 ``revision``，给更旧的程序；多出来的列与表连同数据都没有了。
+
+        :raises ConfigurationError: 没有这个版本
+        """
+        with converted_failures():
+            engine = _create_engine(self._url, MIGRATION_TIMEOUT_S)
+            try:
+                await downgrade(engine, revision, MIGRATION_TIMEOUT_S)
+            finally:
+                await engine.dispose()
 
     async def dispose(self) -> None:
         """关闭所有连接；此后的使用会重新连接。"""

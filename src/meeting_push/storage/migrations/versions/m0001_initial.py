@@ -123,3 +123,14 @@ def _create_idempotency_keys() -> None:
         sa.PrimaryKeyConstraint("sender_id", "key"),
     )
     op.create_index("ix_idempotency_keys_created", "idempotency_keys", ["created_at"])
+
+
+def downgrade() -> None:
+    for table in (
+        "idempotency_keys",
+        "message_recipients",
+        "messages",
+        "refresh_tokens",
+        "users",
+    ):
+        op.drop_table(table)

@@ -61,3 +61,8 @@ def _create_segments() -> None:
         sa.Column("created_at", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("meeting_id", "seq"),
     )
+
+
+def downgrade() -> None:
+    for table in ("transcript_segments", "meeting_participants", "meetings"):
+        op.drop_table(table)

@@ -30,3 +30,8 @@ def upgrade() -> None:
         sa.Column("version", sa.BigInteger, nullable=False),
     )
     op.bulk_insert(version, [{"id": 1, "version": 0}])
+
+
+def downgrade() -> None:
+    op.drop_table("revocation_version")
+    op.drop_table("revocations")

@@ -25,3 +25,9 @@ def upgrade() -> None:
 def _partial_index(name: str, table: str, columns: list[str], where: str) -> None:
     condition = sa.text(where)
     op.create_index(name, table, columns, sqlite_where=condition, postgresql_where=condition)
+
+
+def downgrade() -> None:
+    op.drop_index("ix_recipients_failed", "message_recipients")
+    op.drop_index("ix_messages_expiry", "messages")
+    op.drop_column("messages", "expired_at")

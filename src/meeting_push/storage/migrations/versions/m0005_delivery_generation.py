@@ -23,3 +23,7 @@ def upgrade() -> None:
         sa.Column("lease_until", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("id"),
     )
+
+
+def downgrade() -> None:
+    op.drop_table("delivery_generation")

@@ -36,3 +36,8 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("message_id", "user_id"),
         sqlite_with_rowid=False,
     )
+
+
+def downgrade() -> None:
+    op.drop_table("broadcast_receipts")
+    op.drop_table("broadcasts")

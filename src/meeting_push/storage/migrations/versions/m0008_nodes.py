@@ -25,3 +25,8 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("node_id"),
     )
     op.add_column("delivery_generation", sa.Column("database_id", sa.String(26)))
+
+
+def downgrade() -> None:
+    op.drop_column("delivery_generation", "database_id")
+    op.drop_table("nodes")
