@@ -54,7 +54,7 @@ def test_sec_2_neither_messages_nor_fields_nor_exceptions_leak(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     logger.bind(url=f"/x?token={TOKEN}").info("event")
-    logging.getLogger("uvicorn.error").info("WebSocket /ws?token=%s [accepted]", TOKEN)
+    logging.getLogger("uvicorn.error").warning("WebSocket /ws?token=%s [accepted]", TOKEN)
     try:
         raise ValueError(f"bad header: bearer {TOKEN}")
     except ValueError:

@@ -156,5 +156,5 @@ def configure_logging(settings: Settings) -> None:
     )
     # 数字：标准库不认识 TRACE
     logging.basicConfig(handlers=[_ToLoguru()], level=logger.level(level).no, force=True)
-    for name in ("picows", "aiosqlite", "asyncio", "alembic"):
+    for name in ("picows", "aiosqlite", "asyncio", "alembic", "uvicorn"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -170,7 +170,7 @@ async def _front(push: MeetingPush, settings: Settings, sock: socket.socket) -> 
     )
     push.metrics.add(lambda: door_samples(doorway))
     if settings.role is Role.GATEWAY and native:
-        server = await serve_native(push.manager, sock=sock, ops=push.ops_endpoint)
+        server = await serve_native(push.manager, sock=sock, ops=push.ops_endpoint, doorway=doorway)
         try:
             yield
         finally:

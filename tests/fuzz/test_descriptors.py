@@ -19,7 +19,7 @@ USER = 4_000_000
 OPEN_FILES = 96
 
 
-@pytest.fixture(scope="module", params=["all"])
+@pytest.fixture(scope="module", params=["all", "gateway"])
 def server(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,

@@ -17,6 +17,7 @@ from picows import WSAutoPingStrategy, WSUpgradeResponse, WSUpgradeResponseWithL
 from picows.picows import WSProtocol  # type: ignore[attr-defined]  # 存根里没有它
 
 from ..protocol.forwarded import TrustedProxies
+from .doorway import Doorway
 from .farewell import say_farewell
 from .handshake import PATH_PREFIX, Handshake, user_id_in_path
 from .manager import ConnectionManager
@@ -24,6 +25,7 @@ from .native_socket import NativeSocket
 from .ops_http import OpsEndpoint, OpsHttp
 from .refusals import (
     BAD_REQUEST,
+    CROWDED,
     FOREIGN_ORIGIN,
     HEAD_TOO_LARGE,
     NOT_FOUND,
@@ -34,6 +36,7 @@ from .upgrade_request import END_OF_HEAD, MAX_HEAD_BYTES, UpgradeRequest
 from .uvicorn_socket import BoundedWebSocket
 
 _READ_BUFFER_BYTES: Final = 1024
+_PROBES: Final = (b"GET /healthz ", b"GET /readyz ", b"HEAD /healthz ", b"HEAD /readyz ")
 
 
 class _PicowsLog(logging.LoggerAdapter[logging.Logger]):
@@ -174,6 +177,55 @@ class _Front(asyncio.Protocol):
             self._successor.connection_lost(exc)
 
 
+class _BareFront(_Front):
+    """没有 uvicorn 在前：描述符与一个地址的 HTTP 连接也由门厅看着。"""
+
+    __slots__ = ("_crowded", "_doorway")
+
+    def __init__(
+        self,
+        manager: ConnectionManager,
+        ops: Callable[[], asyncio.Protocol],
+        siblings: set[Any],
+        doorway: Doorway,
+    ) -> None:
+        super().__init__(manager, ops, siblings)
+        self._doorway = doorway
+        self._crowded = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._crowded = self._doorway.crowded(transport)
+        if self._crowded and self._doorway.walled(transport):
+            self._transport.abort()
+        else:
+            self._doorway.wait(self)
+
+    def _choose(self, received: bytes, end: int) -> None:
+        self._doorway.busy(self)
+        if self._crowded and not received.startswith(_PROBES):
+            self._refuse(CROWDED)
+        else:
+            super()._choose(received, end)
+
+    def _refuse(self, refusal: Refusal) -> None:
+        self._doorway.busy(self)
+        self._doorway.turned_away[refusal.code] += 1
+        if refusal is CROWDED:  # 请求读完了，不必等它先走：它占着的正是缺的
+            self._stop_waiting()
+            self._transport.write(refusal.wire)
+            self._transport.close()
+        else:
+            super()._refuse(refusal)
+
+    def evict(self) -> None:
+        self._transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._doorway.busy(self)
+        super().connection_lost(exc)
+
+
 def _ignore(_data: bytes) -> None:
     """拒绝了，或已交给别人。"""
 
@@ -237,13 +289,19 @@ def native_edge(manager: ConnectionManager) -> Callable[..., asyncio.Protocol]:
 
 
 async def serve_native(
-    manager: ConnectionManager, *, sock: socket.socket, ops: OpsEndpoint, ssl: Any = None
+    manager: ConnectionManager,
+    *,
+    sock: socket.socket,
+    ops: OpsEndpoint,
+    doorway: Doorway | None = None,
+    ssl: Any = None,
 ) -> asyncio.Server:
     """在已绑定的 ``sock`` 上直接服务用户连接；其余的 GET（探针、指标）由 ``ops`` 回答。"""
     timeout_s = manager.limits.handshake_timeout_s
     siblings: set[Any] = set()
+    door = doorway or Doorway()
     return await asyncio.get_running_loop().create_server(
-        lambda: _Front(manager, lambda: OpsHttp(ops, timeout_s), siblings),
+        lambda: _BareFront(manager, lambda: OpsHttp(ops, timeout_s, door), siblings, door),
         sock=sock,
         backlog=4096,
         ssl=ssl,

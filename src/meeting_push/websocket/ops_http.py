@@ -9,6 +9,10 @@ from typing import Final, NamedTuple, cast
 
 from loguru import logger
 
+from .doorway import Doorway
+from .farewell import say_farewell
+from .refusals import HEAD_TOO_LARGE, TOO_MANY_HERE, TOO_SLOW, Refusal
+
 MAX_REQUEST_BYTES: Final = 8192
 
 
@@ -25,8 +29,13 @@ OpsEndpoint = Callable[[str], Awaitable[OpsAnswer]]
 class OpsHttp(asyncio.Protocol):
     """读完请求头（≤ 8 KB，``timeout_s`` 之内），回答，关闭。"""
 
-    def __init__(self, endpoint: OpsEndpoint, timeout_s: float) -> None:
+    def __init__(
+        self, endpoint: OpsEndpoint, timeout_s: float, doorway: Doorway | None = None
+    ) -> None:
         self._endpoint = endpoint
+        self._doorway = doorway or Doorway()
+        self._leave: Callable[[], None] | None = None
+        self._said = False
         self._timeout_s = timeout_s
         self._request = b""
         self._task: asyncio.Task[None] | None = None
@@ -35,21 +44,48 @@ class OpsHttp(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport = cast(asyncio.Transport, transport)
-        self._timer = asyncio.get_running_loop().call_later(self._timeout_s, self._transport.abort)
+        self._timer = asyncio.get_running_loop().call_later(self._timeout_s, self._give_up)
+        peer = transport.get_extra_info("peername") or ("",)
+        self._leave = self._doorway.enter(str(peer[0]))
+        if self._leave is None:
+            self._refuse(TOO_MANY_HERE)
 
     def data_received(self, data: bytes) -> None:
-        if self._task is not None:
+        if self._task is not None or self._said:
             return
         self._request += data
         if b"\r\n\r\n" in self._request:
             self._task = asyncio.get_running_loop().create_task(self._serve())
         elif len(self._request) > MAX_REQUEST_BYTES:
-            self._transport.abort()
+            self._refuse(HEAD_TOO_LARGE)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._timer.cancel()
+        self._part()
         if self._task is not None:
             self._task.cancel()
+
+    def _give_up(self) -> None:
+        if self._task is None:
+            self._refuse(TOO_SLOW)
+        else:
+            self._transport.abort()
+
+    def _refuse(self, refusal: Refusal) -> None:
+        self._doorway.turned_away[refusal.code] += 1
+        self._say(refusal.wire)
+
+    def _say(self, answer: bytes) -> None:
+        """最后一句；请求体还没有读完的也听得到。"""
+        self._part()
+        self._said = True
+        if not self._transport.is_closing():
+            say_farewell(self._transport, answer)
+
+    def _part(self) -> None:
+        self._timer.cancel()
+        leave, self._leave = self._leave, None
+        if leave is not None:
+            leave()
 
     async def _serve(self) -> None:
         answer, with_body = await self._answer(self._request.partition(b"\r\n")[0])
@@ -61,8 +97,7 @@ class OpsHttp(asyncio.Protocol):
             f"{allow}Cache-Control: no-store\r\n"
             "Connection: close\r\n\r\n"
         )
-        self._transport.write(head.encode() + (answer.body if with_body else b""))
-        self._transport.close()
+        self._say(head.encode() + (answer.body if with_body else b""))
 
     async def _answer(self, request_line: bytes) -> tuple[OpsAnswer, bool]:
         parts = request_line.decode("ascii", "replace").split(" ")
