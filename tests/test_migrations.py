@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -156,9 +157,9 @@ async def test_e10_the_command_line_goes_back(database: Database, database_url: 
 
 
 async def test_e10_doctor_does_not_call_a_newer_database_older(
-    database: Database, database_url: str
+    database: Database, database_url: str, tmp_path: Path
 ) -> None:
     await stamp(database, f"{int(HEAD) + 2:04d}")
-    finding = await doctor._database(Settings(database_url=database_url))
+    finding = await doctor._database(Settings(database_url=database_url, data_dir=tmp_path))
     assert not finding.ok
     assert "newer" in finding.text
