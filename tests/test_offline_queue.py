@@ -366,6 +366,20 @@ async def test_a_seq_that_went_back_is_a_new_epoch_for_every_device(post: Post) 
     assert (await post.queue.open(USER, ResumePoint(epoch, 1))).resync_reason == "epoch_changed"
 
 
+async def test_who_connects_to_an_emptied_redis_keeps_his_epoch_when_the_generation_changes(
+    post: Post,
+) -> None:
+    """E12：在换代次之前连上的，也只得一帧 ``resync``。"""
+    post.queue.generation = 4
+    await post.deliver(make_message())
+    post.queue.presume_emptied(True)
+    before = await post.queue.open(USER, ResumePoint("4-1234", 1))
+    assert before.resync_reason == "epoch_changed"
+    post.queue.generation = 5
+    after = await post.queue.open(USER, ResumePoint(before.epoch, before.seq))
+    assert (after.epoch, after.resync_reason) == (before.epoch, None)
+
+
 async def test_a_log_that_does_not_reach_back_is_too_far_behind(redis: RedisService) -> None:
     post = Post(redis, message_log_max_entries=8)
     messages = [make_message() for _ in range(16)]

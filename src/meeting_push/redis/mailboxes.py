@@ -101,6 +101,8 @@ class Mailboxes:
         self._limits = limits
         #: 当前代次，写进新的 epoch；对账者发现 Redis 丢过数据时加大。
         self.generation = 0
+        #: Redis 是空的，代次还没有换：新的 epoch 已用下一代，换的时候就不必再作废一次。
+        self.emptied = False
 
     async def deliver(
         self, deliveries: Sequence[Delivery], *, publish: bool
@@ -246,7 +248,7 @@ class Mailboxes:
         return [p for p, both in zip(pairs, traces, strict=True) if both == (None, None)]
 
     def _fresh_epoch(self) -> str:
-        return f"{self.generation}-{secrets.token_hex(8)}"
+        return f"{self.generation + self.emptied}-{secrets.token_hex(8)}"
 
     async def count(self, user_id: int) -> int:
         return int(await self._lean.execute("ZCARD", self._keys.mailbox(user_id)))

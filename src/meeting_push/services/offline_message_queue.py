@@ -189,6 +189,11 @@ class OfflineMessageQueue:
     @generation.setter
     def generation(self, value: int) -> None:
         self._mailboxes.generation = value
+        self._mailboxes.emptied = False
+
+    def presume_emptied(self, emptied: bool) -> None:
+        """Redis 被清空了，对账者就要换代次：此后连上的只得一帧 ``resync``。"""
+        self._mailboxes.emptied = emptied
 
     # ── 连接时读取 ───────────────────────────────────────────────────────────
 

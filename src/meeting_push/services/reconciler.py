@@ -136,6 +136,7 @@ class Reconciler:
         row = await self._generations.read()
         assert row is not None
         self._mailbox.generation = row.generation
+        self._mailbox.presume_emptied(await self._mark.read() is None)
 
     async def settled(self) -> bool:
         """Redis 里的是我们认得的：没有丢过数据，或已换了代次，这个节点也知道了。
@@ -143,6 +144,7 @@ class Reconciler:
         :raises RedisUnavailableError: 问不到
         """
         mark = await self._mark.read()
+        self._mailbox.presume_emptied(mark is None)
         if mark is None or mark.generation != self._mailbox.generation:
             return False
         # SQL 的记号可以落后一个：只旧这么一点的，对账者不会当作丢过
@@ -171,6 +173,7 @@ class Reconciler:
 
     def _adopt(self, mark: RedisMark | None) -> None:
         """Redis 里换了代次：新的 epoch 从此用它，活着的连接都要重读信箱。"""
+        self._mailbox.presume_emptied(mark is None)
         if mark is None:
             return
         self._newest = max(self._newest, (mark.generation, mark.mark))
