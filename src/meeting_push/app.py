@@ -141,6 +141,8 @@ class MeetingPush:
         self.confirmation, self.publisher = path.confirmation, path.publisher
         self.failures, self.dead_letters = rooms.outcomes.failures, rooms.outcomes.dead_letters
         self.reconciler = rooms.recovery.reconciler
+        #: Redis 被另一个数据库接手了：这个节点不该再留着。
+        self.displaced = rooms.recovery.claim.lost
         self.broadcasts = rooms.broadcasts.service
         self.manager, self.presence = rooms.edge.manager, rooms.edge.presence
         self.hearing = rooms.edge.hearing
@@ -163,7 +165,7 @@ class MeetingPush:
             await rooms.bus.start(stack)
             await self.revocations.refresh()
             stack.push_async_callback(self.queue.close)
-            await self.reconciler.prepare()
+            await rooms.recovery.claim_redis(stack)
             await self._start_loops(stack)
             self._stack = stack.pop_all()
 

@@ -103,9 +103,19 @@ async def run_process(settings: Settings) -> None:
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         host, port = sock.getsockname()[:2]
         logger.bind(host=host, port=port, role=settings.role, node=push.node_id).info("serving")
-        await stop.wait()
+        await _first(stop, push.displaced)
         logger.bind(node=push.node_id).info("draining")
         await push.drain()
+        if push.displaced.is_set():
+            raise UnavailableError("this Redis serves another database now", cause="displaced")
+
+
+async def _first(*events: asyncio.Event) -> None:
+    """有一个置位就返回。"""
+    waits = [asyncio.create_task(event.wait()) for event in events]
+    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for wait in waits:
+        wait.cancel()
 
 
 async def _started(push: MeetingPush, settings: Settings, stop: asyncio.Event) -> bool:

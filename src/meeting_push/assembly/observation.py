@@ -62,6 +62,7 @@ class Observation:
         self.fleet = Fleet(settings, node, rooms, lambda: self.health.hears(*_HEARING))
         self.health.add("redis", self.fleet.probe.check, essential=role is not Role.API)
         self.health.add("database", self.fleet.membership.beat, essential=role.serves_api)
+        self.health.add("claim", rooms.recovery.claim.check)
         self.health.add("fleet", self.fleet.membership.check)
         self.health.add("agreement", self.fleet.membership.check_others, essential=False)
         self.health.add("items", bus.asides.check)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from ..node_identity import NodeIdentity
+from ..redis.database_claim import RedisClaim
 from ..redis.generation import GenerationMark
 from ..services.broadcast_recovery import BroadcastRecovery
+from ..services.database_claim import DatabaseClaim
 from ..services.reconciler import Reconciler, ReconcilerRules
 from ..settings import Settings
 from ..supervision import Supervisor
@@ -25,9 +29,13 @@ class Recovery:
         messages: MessagePath,
         broadcasts: BroadcastPath,
     ) -> None:
+        lean, keys = bus.redis.lean, bus.redis.keys
+        self.claim = DatabaseClaim(
+            node, RedisClaim(lean, keys), record.generations, settings.node_lease_s
+        )
         self.reconciler = Reconciler(
             node,
-            mark=GenerationMark(bus.redis.lean, bus.redis.keys),
+            mark=GenerationMark(lean, keys),
             generations=record.generations,
             undelivered=record.undelivered,
             queue=messages.queue,
@@ -41,10 +49,21 @@ class Recovery:
                 settings.straggler_interval_s,
                 int(settings.straggler_after_s * 1000),
             ),
+            ours=lambda: not self.claim.lost.is_set(),
             on_generation=bus.reread.set,  # 每条连接都要知道新的 epoch
             clock=bus.clock,
         )
 
+    async def claim_redis(self, stack: contextlib.AsyncExitStack) -> None:
+        """占住 Redis，再知道代次：在任何东西碰它之前。
+
+        :raises UnavailableError: 它服务着另一个数据库；或 Redis、数据库不在
+        """
+        stack.push_async_callback(self.claim.stop)
+        await self.claim.start()
+        await self.reconciler.prepare(self.claim.database_id)
+
     def start(self, supervisor: Supervisor) -> None:
         """每个进程都可能轮到：租约在谁手里，谁做。"""
+        supervisor.start("database-claim", self.claim.run)
         supervisor.start("reconciler", self.reconciler.run)

@@ -120,6 +120,16 @@ class Keys:
         return f"{self.prefix}delivery_generation"
 
     @property
+    def database_claim(self) -> str:
+        """服务着哪个数据库，它的哪些节点活着（``claim.lua``）。"""
+        return f"{self.prefix}database_claim"
+
+    @property
+    def takeover_turn(self) -> str:
+        """谁拿到它，谁清掉先前那个数据库留下的。"""
+        return f"{self.prefix}takeover_turn"
+
+    @property
     def broadcast_log(self) -> str:
         return f"{self.prefix}broadcast_log"
 

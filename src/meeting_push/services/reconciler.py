@@ -92,6 +92,7 @@ class Reconciler:
         broadcasts: BroadcastRecovery,
         rules: ReconcilerRules,
         on_generation: Callable[[], None],
+        ours: Callable[[], bool] = lambda: True,
         clock: Clock = now_ms,
     ) -> None:
         self._node = node
@@ -104,6 +105,7 @@ class Reconciler:
         self._broadcasts = broadcasts
         self._rules = rules
         self._on_generation = on_generation
+        self._ours = ours
         self._clock = clock
         #: 在 Redis 里见过的最新的（代次, 记号）。
         self._newest = (0, 0)
@@ -123,15 +125,15 @@ class Reconciler:
             self._mailbox.generation, self._recoveries, self._reopened, self._stragglers
         )
 
-    async def prepare(self) -> None:
-        """投递之前先知道代次；第一次使用时建立它。
+    async def prepare(self, database_id: str | None = None) -> None:
+        """投递之前先知道代次；第一次使用时建立它（与这个数据库的 id）。
 
         :raises UnavailableError: Redis 或数据库不在
         """
         if await self._generations.read() is None:
             mark = await self._mark.read()  # Redis 还留着前一个数据库的：它的 epoch 都要作废
             generation = mark.generation + 1 if mark else 1
-            if await self._generations.create(generation):
+            if await self._generations.create(generation, database_id):
                 await self._mark.begin(generation, self._clock(), lost=False)
         row = await self._generations.read()
         assert row is not None
@@ -156,7 +158,9 @@ class Reconciler:
         )
 
     async def tick(self) -> None:
-        """看一眼；持有租约的还要推进记号、必要时恢复。"""
+        """看一眼；持有租约的还要推进记号、必要时恢复。Redis 归了别的数据库就不再碰它。"""
+        if not self._ours():
+            return
         mark = await self._mark.read()
         self._adopt(mark)
         row = await self._leased()

@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import or_, select, text, update
+from ulid import ULID
 
 from .database import Database
 from .tables import delivery_generation
 
 _g: Final = delivery_generation.c
 _CREATE: Final = text(
-    "INSERT INTO delivery_generation (id, generation, mark, holder, lease_until)"
-    " VALUES (1, :generation, 0, '', 0) ON CONFLICT (id) DO NOTHING"
+    "INSERT INTO delivery_generation (id, generation, mark, holder, lease_until, database_id)"
+    " VALUES (1, :generation, 0, '', 0, :database_id) ON CONFLICT (id) DO NOTHING"
 )
 
 
@@ -34,10 +35,18 @@ class GenerationRepository:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def create(self, generation: int) -> bool:
+    async def create(self, generation: int, database_id: str | None = None) -> bool:
         """第一次使用：建立这一行。返回是否刚建立。"""
+        values = {"generation": generation, "database_id": database_id}
         async with self._database.transaction() as connection:
-            return (await connection.execute(_CREATE, {"generation": generation})).rowcount == 1
+            return (await connection.execute(_CREATE, values)).rowcount == 1
+
+    async def identity(self) -> str | None:
+        """这个数据库的 id；还没有这一行则 None。0.1 建的没有 id：现在起一个。"""
+        unnamed = update(delivery_generation).where(_g.id == 1, _g.database_id.is_(None))
+        async with self._database.transaction() as connection:
+            await connection.execute(unnamed.values(database_id=str(ULID())))
+            return (await connection.execute(select(_g.database_id))).scalar_one_or_none()
 
     async def read(self) -> Generation | None:
         columns = (_g.generation, _g.mark, _g.cursor, _g.holder, _g.lease_until)

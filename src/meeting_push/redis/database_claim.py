@@ -1,0 +1,93 @@
+"""Redis 里记着它服务的是哪个数据库；换了数据库，先前那个留下的都要清掉。"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from .keys import Keys
+from .lean import LeanConnection
+from .scripts import Script
+
+_claim: Final = Script("claim")
+#: 清理时一次看多少个键；清理的人这么久没有动静，别人可以接着清。
+_SCAN: Final = 1_000
+_TURN_MS: Final = 60_000
+#: 一个数据库的人与消息：用户的编号在另一个数据库里是别人。
+_ITS_DATA: Final = (
+    *("offline_messages:*", "message_log:*", "user_seq:*", "expired_messages:*"),
+    *("message_body:*", "message_delivery_status:*", "broadcast_cursor:*", "broadcast_log*"),
+    *("message_delivery_queue*", "priority_message_queue*", "delayed_message_queue*"),
+    *(
+        "dead_letter_queue*",
+        "cancelled_messages",
+        "evicted_messages:*",
+        "mailbox_senders:*",
+        "ws_ticket:*",
+    ),
+)
+
+
+class RedisClaim:
+    """错误是 ``RedisUnavailableError``。"""
+
+    def __init__(self, lean: LeanConnection, keys: Keys) -> None:
+        self._lean = lean
+        self._keys = keys
+
+    async def hold(self, database_id: str, node_id: str, lease_ms: int) -> str:
+        """占住或续租；返回此刻服务着的数据库，不是我们的就没有占到。"""
+        key = self._keys.database_claim
+        owner: bytes = await _claim.run(self._lean, [key], [database_id, node_id, lease_ms])
+        return owner.decode()
+
+    async def release(self, node_id: str) -> None:
+        """从容离开：不等租约到期。"""
+        await self._lean.execute("HDEL", self._keys.database_claim, node_id)
+
+    async def served(self) -> str:
+        """Redis 里的数据是哪个数据库的；没有记过（空的，或 0.1 留下的）则空串。"""
+        raw = await self._lean.execute("HGET", self._keys.delivery_generation, "database")
+        return (raw or b"").decode()
+
+    async def mark(self, database_id: str) -> None:
+        """从前没有记过的，记下是我们的。"""
+        await self._lean.execute("HSETNX", self._keys.delivery_generation, "database", database_id)
+
+    async def take_over(self, database_id: str, node_id: str, generation: int) -> bool:
+        """清掉先前那个数据库的，换成我们的、比 ``generation`` 新的一代；False：别人正在清。"""
+        turn = self._keys.takeover_turn
+        if not await self._lean.execute("SET", turn, node_id, "NX", "PX", _TURN_MS):
+            return False
+        try:
+            if await self.served() != database_id:
+                await self._wipe(turn)
+                await self._renew_generation(database_id, generation)
+        finally:
+            await self._lean.execute("DEL", turn)
+        return True
+
+    async def _wipe(self, turn: str) -> None:
+        prefix = re.sub(r"([*?\[\]\\^])", r"\\\1", self._keys.prefix)
+        for pattern in _ITS_DATA:
+            # 日志的附属键把整个键名放在 hash tag 里
+            for match in (f"{prefix}{pattern}", f"{{{prefix}{pattern}}}*"):
+                await self._unlink(match, turn)
+
+    async def _unlink(self, match: str, turn: str) -> None:
+        cursor = b"0"
+        while True:
+            cursor, found = await self._lean.execute("SCAN", cursor, "MATCH", match, "COUNT", _SCAN)
+            if found:
+                await self._lean.execute("UNLINK", *found)
+            await self._lean.execute("PEXPIRE", turn, _TURN_MS)
+            if cursor == b"0":
+                return
+
+    async def _renew_generation(self, database_id: str, generation: int) -> None:
+        key = self._keys.delivery_generation
+        theirs = int(await self._lean.execute("HGET", key, "generation") or 0)
+        newer = max(theirs, generation) + 1
+        await self._lean.execute(
+            "HSET", key, "generation", newer, "mark", 0, "database", database_id
+        )
