@@ -146,9 +146,9 @@ class Authenticator:
             return True
         return host is not None and _same_host(origin, host)
 
-    def admits(self, handshake: Handshake) -> bool:
-        """验证之前，也不必排队：这个地址连得太快或失败太多则 False（4005），已记入安全日志。"""
-        return self._limits is None or self._limits.admits(handshake.ip_address)
+    def suspects(self, handshake: Handshake) -> bool:
+        """见 ``HandshakeLimits.suspects``。"""
+        return self._limits is not None and self._limits.suspects(handshake.ip_address)
 
     async def authenticate(self, handshake: Handshake) -> Principal:
         """路径上的用户必须就是令牌的用户，管理员也不例外。
@@ -187,11 +187,13 @@ class Authenticator:
         """失败：记入安全日志，算在地址头上，照样抛出。"""
         try:
             yield
+        except RateLimitedError:  # 限速自己记，有节制
+            raise
         except MeetingPushError as error:
             if self._limits is not None:
+                self._limits.check_stranger(ip_address)
                 self._limits.failed(ip_address, error)
-            if not isinstance(error, RateLimitedError):  # 限速自己记，有节制
-                self._failed.say(user_id=user_id, ip_address=ip_address, reason=error.code)
+            self._failed.say(user_id=user_id, ip_address=ip_address, reason=error.code)
             raise
 
 

