@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
@@ -9,8 +11,11 @@ from pydantic import BaseModel
 
 from ..monitoring.health import Health
 from ..monitoring.metrics import Metrics
-from ..websocket.ops_http import OpsAnswer, OpsEndpoint
+from ..websocket.ops_http import OpsAnswer, OpsEndpoint, refused
+from ..websocket.refusals import Refusal
 from .contract_route import ContractRoute
+
+_NOT_FOUND: Final = Refusal(404, "not_found", "there is no such path here")
 
 
 class ReadyOut(BaseModel):
@@ -58,6 +63,6 @@ def ops_endpoint(health: Health, metrics: Metrics) -> OpsEndpoint:
             return OpsAnswer(200 if report.ready else 503, "application/json", body)
         if path == "/metrics":
             return OpsAnswer(200, metrics.content_type, metrics.render())
-        return OpsAnswer(404, "text/plain", b"not found")
+        return refused(_NOT_FOUND)
 
     return answer

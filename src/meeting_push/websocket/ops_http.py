@@ -11,7 +11,7 @@ from loguru import logger
 
 from .doorway import Doorway
 from .farewell import say_farewell
-from .refusals import HEAD_TOO_LARGE, TOO_MANY_HERE, TOO_SLOW, Refusal
+from .refusals import BAD_REQUEST, HEAD_TOO_LARGE, TOO_MANY_HERE, TOO_SLOW, Refusal
 
 MAX_REQUEST_BYTES: Final = 8192
 
@@ -20,6 +20,15 @@ class OpsAnswer(NamedTuple):
     status: int
     content_type: str
     body: bytes
+
+
+_ONLY_GET: Final = Refusal(405, "method_not_allowed", "this path does not take this method")
+_INTERNAL_ERROR: Final = Refusal(500, "internal_error", "something went wrong on our side")
+
+
+def refused(refusal: Refusal) -> OpsAnswer:
+    """错误体与 REST 的一样。"""
+    return OpsAnswer(refusal.status, "application/json", refusal.body)
 
 
 #: 路径 → 回答；不认识的路径给 404。
@@ -102,13 +111,13 @@ class OpsHttp(asyncio.Protocol):
     async def _answer(self, request_line: bytes) -> tuple[OpsAnswer, bool]:
         parts = request_line.decode("ascii", "replace").split(" ")
         if len(parts) != 3:
-            return OpsAnswer(400, "text/plain", b"bad request\n"), True
+            return refused(BAD_REQUEST), True
         method, target, _ = parts
         if method not in ("GET", "HEAD"):
-            return OpsAnswer(405, "text/plain", b"only GET\n"), True
+            return refused(_ONLY_GET), True
         try:
             answer = await self._endpoint(target.partition("?")[0])
         except Exception as error:  # noqa: BLE001 — 探针的错不该变成没有回答
             logger.opt(exception=error).error("ops_endpoint_failed")
-            answer = OpsAnswer(500, "text/plain", b"internal error\n")
+            answer = refused(_INTERNAL_ERROR)
         return answer, method == "GET"
