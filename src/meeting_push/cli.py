@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import getpass
+import os
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -24,6 +25,7 @@ from .bench.cli import bench_app
 from .client.push_client import PushClient
 from .client.rest_client import RestClient
 from .errors import ConfigurationError, InvalidInputError, MeetingPushError
+from .hidden_options import hide_secrets
 from .model import ADMIN_ROLE, MAX_USER_ID, USER_ROLE
 from .server import run_process, run_workers
 from .services.access_tokens import AccessTokens
@@ -274,6 +276,8 @@ async def _database(settings: Settings) -> AsyncIterator[Database]:
 
 def main() -> NoReturn:
     """入口：可预期的错误只有一行。"""
+    hide_secrets()
+    os.umask(0o077)  # 报告、日志、历史也只归主人（A15）
     # 服务器自己设置日志；其余命令只报警告，不打扰输出
     logger.remove()
     logger.add(sys.stderr, level="WARNING", format="{message}")

@@ -11,6 +11,8 @@ from threading import Lock
 import msgspec
 from loguru import logger
 
+from ..private_files import private_folder
+
 
 class DeviceState(msgspec.Struct, frozen=True, kw_only=True):
     """重启之后接着用的一切。``floor`` 为 None 表示还没有位置可以声称。
@@ -54,7 +56,7 @@ class StateFile:
         :raises OSError: 写不了
         """
         with self._writing:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            private_folder(self._path.parent)
             self._replace(msgspec.json.encode(state))
 
     def _replace(self, content: bytes) -> None:

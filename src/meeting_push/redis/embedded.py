@@ -20,6 +20,7 @@ from loguru import logger
 
 from ..errors import ConfigurationError, RedisUnavailableError
 from ..launcher import dying_with_us
+from ..private_files import keep_private, private_folder
 from ..supervision import SupervisedLoop
 from .file_lock import FileLock
 from .probe import answers
@@ -69,7 +70,8 @@ class EmbeddedRedis:
         self._binary = await asyncio.to_thread(find_server)
         try:
             for directory in (self._dir, self._socket.parent):
-                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+                private_folder(directory)
+            keep_private(self._dir)
             self._owner = await _acquire(self._dir / "lock", OWNER_WAIT_S)
         except OSError as error:
             raise ConfigurationError(f"data folder {self._dir}: {error.strerror}") from None

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from ..errors import ConfigurationError
+from ..private_files import private_file
 from .server_binary import ServerBinary
 
 FILE_NAME: Final = "written-by"
@@ -36,6 +37,7 @@ def note_writer(directory: Path, binary: ServerBinary) -> None:
     version = ".".join(map(str, binary.version))
     path = directory / FILE_NAME
     path.touch(mode=0o600)
+    private_file(path)
     path.write_text(f"{binary.product} {version}\n", "ascii")
 
 

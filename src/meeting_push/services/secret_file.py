@@ -11,6 +11,7 @@ from typing import Final
 from loguru import logger
 
 from ..errors import ConfigurationError
+from ..private_files import keep_private, private_folder
 from ..settings import Settings
 
 FILE_NAME: Final = "jwt_secret"
@@ -37,6 +38,7 @@ def load_or_create_secret(data_dir: Path) -> str:
     try:
         if not path.exists():
             _publish(path)
+        keep_private(path)
         secret = path.read_text("ascii").strip()
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"{path}: {error}") from error
@@ -46,7 +48,7 @@ def load_or_create_secret(data_dir: Path) -> str:
 
 
 def _publish(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    private_folder(path.parent)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent)  # 权限就是 0600
     try:
         with os.fdopen(descriptor, "w", encoding="ascii") as file:

@@ -14,6 +14,7 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from ..errors import ConfigurationError
+from ..private_files import keep_private, private_file, private_folder
 from .failures import LeftBehind, converted_failures, uncertain_commit
 from .migration import check_known, downgrade, migrate, needs_migration
 from .postgres_url import asyncpg_url
@@ -168,7 +169,11 @@ class Database:
 
     def _make_directory(self) -> None:
         if self.is_sqlite and self._url.database is not None:
-            Path(self._url.database).parent.mkdir(parents=True, exist_ok=True)
+            path = Path(self._url.database)
+            private_folder(path.parent)
+            private_file(path)  # SQLite 造的 -wal、-shm 权限与它相同
+            for beside in ("-wal", "-shm"):
+                keep_private(path.with_name(path.name + beside))
 
 
 def async_url(url: str) -> URL:
