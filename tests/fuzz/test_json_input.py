@@ -40,7 +40,7 @@ def answers(command: Command) -> list[bytes]:
 def test_any_text_becomes_one_command(random: Random) -> None:
     command = live_session().receive(json_text(random), 0)
     for answer in answers(command):
-        asyncapi.check_server_frame(json.loads(answer))
+        asyncapi.USER.check_server_frame(json.loads(answer))
 
 
 @given(st.binary(max_size=300))

@@ -14,6 +14,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
+from tests.support import asyncapi
 from tests.support.people import Frame, Person, api_of
 from tests.support.server_process import TEST_JWT_SECRET, ServerProcess
 
@@ -65,6 +66,7 @@ class Attendee:
         text = await asyncio.wait_for(self.socket.recv(), timeout)
         frame = json.loads(text)
         assert isinstance(frame, dict)
+        asyncapi.MEETING.check_server_frame(frame)
         return frame
 
     async def read_type(self, *kinds: str) -> Frame:

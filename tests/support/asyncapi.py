@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -17,13 +17,7 @@ Json = Any
 
 @cache
 def document() -> dict[str, Json]:
-    """键都是文本（YAML 里的关闭码是整数）。"""
-    loaded = yaml.safe_load(PATH.read_text())
-    return dict(json.loads(json.dumps(loaded)))
-
-
-def channel() -> dict[str, Json]:
-    return dict(document()["channels"]["userMessages"])
+    return dict(yaml.safe_load(PATH.read_text()))
 
 
 def resolve(reference: str) -> Json:
@@ -46,27 +40,8 @@ def references(node: Json) -> Iterator[str]:
             yield from references(value)
 
 
-def message_types(action: str) -> set[str]:
-    """``send``：服务器发出的各类型（含回答）；``receive``：服务器收下的。"""
-    operations = document()["operations"].values()
-    sent = [o for o in operations if o["action"] == action]
-    replies = [o["reply"] for o in operations if "reply" in o and action == "send"]
-    return {ref.rpartition("/")[2] for o in sent + replies for ref in references(o["messages"])}
-
-
-@cache
-def validator(message: str) -> Draft7Validator:
-    """一种 ``type`` 的帧的校验者。"""
-    payload = resolve(f"#/components/messages/{message}")["payload"]
-    return Draft7Validator({**payload, "components": document()["components"]})
-
-
-def schema_of(message: str) -> dict[str, Json]:
-    """一种帧的 schema，全部引用已展开。"""
-    return dict(expanded(resolve(f"#/components/messages/{message}")["payload"]))
-
-
 def expanded(node: Json) -> Json:
+    """全部引用都展开。"""
     if isinstance(node, dict):
         if "$ref" in node:
             return expanded(resolve(node["$ref"]))
@@ -76,16 +51,67 @@ def expanded(node: Json) -> Json:
     return node
 
 
-def check_server_frame(frame: dict[str, Json]) -> None:
-    """:raises AssertionError: 文档里没有这种帧、没有这个字段，或值不合"""
-    kind = frame["type"]
-    assert kind in message_types("send"), f"undocumented frame {kind!r}"
-    errors = [error.message for error in validator(kind).iter_errors(frame)]
-    assert not errors, f"{frame} does not fit the document: {errors}"
-    unknown = frame.keys() - _fields(schema_of(kind))
-    assert not unknown, f"undocumented fields of {kind}: {unknown}"
+def schema(name: str) -> dict[str, Json]:
+    return dict(expanded(resolve(f"#/components/schemas/{name}")))
 
 
-def _fields(schema: dict[str, Json]) -> set[str]:
-    choices = schema.get("anyOf", [])
-    return set(schema.get("properties", {})).union(*(_fields(choice) for choice in choices))
+@dataclass(frozen=True)
+class Channel:
+    """一种 WebSocket。"""
+
+    name: str
+
+    @property
+    def itself(self) -> dict[str, Json]:
+        return dict(document()["channels"][self.name])
+
+    def messages(self, action: str) -> dict[str, str]:
+        """``type`` → 消息的名字。``send``：服务器发出的（含回答）；``receive``：服务器收下的。"""
+        own = {"$ref": f"#/channels/{self.name}"}
+        operations = [o for o in document()["operations"].values() if o["channel"] == own]
+        used = [o for o in operations if o["action"] == action]
+        used += [o["reply"] for o in operations if "reply" in o and action == "send"]
+        names = {ref.rpartition("/")[2] for o in used for ref in references(o["messages"])}
+        return {_type_of(schema_of(name)): name for name in names}
+
+    def schema_of(self, action: str, kind: str) -> dict[str, Json]:
+        """一种帧的 schema，全部引用已展开。"""
+        return schema_of(self.messages(action)[kind])
+
+    def validator(self, action: str, kind: str) -> Draft7Validator:
+        return validator(self.messages(action)[kind])
+
+    def check_server_frame(self, frame: dict[str, Json]) -> None:
+        """:raises AssertionError: 文档里没有这种帧、没有这个字段，或值不合"""
+        kind = frame["type"]
+        assert kind in self.messages("send"), f"undocumented frame {kind!r}"
+        errors = [error.message for error in self.validator("send", kind).iter_errors(frame)]
+        assert not errors, f"{frame} does not fit the document: {errors}"
+        unknown = frame.keys() - _fields(self.schema_of("send", kind))
+        assert not unknown, f"undocumented fields of {kind}: {unknown}"
+
+
+USER: Final = Channel("userMessages")
+MEETING: Final = Channel("meeting")
+CHANNELS: Final = (USER, MEETING)
+
+
+@cache
+def schema_of(message: str) -> dict[str, Json]:
+    return dict(expanded(resolve(f"#/components/messages/{message}")["payload"]))
+
+
+@cache
+def validator(message: str) -> Draft7Validator:
+    return Draft7Validator(schema_of(message))
+
+
+def _type_of(one: dict[str, Json]) -> str:
+    while "anyOf" in one and "properties" not in one:
+        one = one["anyOf"][0]
+    return str(one["properties"]["type"]["const"])
+
+
+def _fields(one: dict[str, Json]) -> set[str]:
+    choices = one.get("anyOf", [])
+    return set(one.get("properties", {})).union(*(_fields(choice) for choice in choices))
