@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
@@ -365,6 +365,13 @@ async def test_old_keys_are_purged(database: Database) -> None:
     assert await keys.purge(NOW + 1, 10) == 1
 
 
+def at(now: int) -> Callable[[], Awaitable[int]]:
+    async def agreed() -> int:
+        return now
+
+    return agreed
+
+
 async def test_a17_idempotency_keys_live_a_day_and_go_in_bounded_steps(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -374,8 +381,8 @@ async def test_a17_idempotency_keys_live_a_day_and_go_in_bounded_steps(
         await save_key(database, f"k{number}")
     keys = IdempotencyRepository(database)
     assert await keys.purge(NOW + 1, 3) == 3
-    assert await IdempotencyPurge(keys, lambda: NOW + KEPT_MS).purge() == 0
-    assert await IdempotencyPurge(keys, lambda: NOW + KEPT_MS + 1).purge() == 5
+    assert await IdempotencyPurge(keys, at(NOW + KEPT_MS)).purge() == 0
+    assert await IdempotencyPurge(keys, at(NOW + KEPT_MS + 1)).purge() == 5
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,10 @@ from meeting_push.clock import now_ms
 from meeting_push.errors import UnavailableError
 from meeting_push.model import Sender
 from meeting_push.services.agreed_clock import CLOSE_MS, AgreedClock, ClockDisagreesError
+from meeting_push.services.idempotency_purge import IdempotencyPurge
 from meeting_push.services.redis_service import RedisService
 from meeting_push.storage.database import Database
+from meeting_push.storage.idempotency import IdempotencyRepository
 from tests.support.eventually import eventually
 from tests.support.node import node
 from tests.support.redis_server import RedisServer
@@ -165,3 +167,12 @@ async def test_nobody_to_ask_changes_nothing(parts: Parts, wall: Wall) -> None:
     else:
         await clock.check()
     assert near(clock(), now_ms())
+
+
+async def test_e4_an_hour_ahead_forgets_no_idempotency_key(
+    parts: Parts, clock: AgreedClock
+) -> None:
+    clock._wall = lambda: now_ms() + HOUR_MS
+    purge = IdempotencyPurge(IdempotencyRepository(parts.database), clock.agreed)
+    with pytest.raises(ClockDisagreesError):
+        await purge.purge()

@@ -11,7 +11,7 @@ from sqlalchemy import update
 
 from meeting_push.errors import DatabaseUnavailableError
 from meeting_push.isolation import Aside
-from meeting_push.model import Ack, Message, QueueEntry
+from meeting_push.model import Ack, Message, Principal, QueueEntry
 from meeting_push.protocol.retry import Overdue
 from meeting_push.redis.broadcast_log import BroadcastLog
 from meeting_push.services.accept_batch import AcceptBatch
@@ -20,6 +20,8 @@ from meeting_push.services.message_consumer import MAILBOX_BROKEN, MessageConsum
 from meeting_push.services.message_queue import MessageQueue
 from meeting_push.services.outbox_relay import OutboxRelay
 from meeting_push.services.retry_service import RetryService
+from meeting_push.services.revocations import Revocations
+from meeting_push.settings import load_settings
 from meeting_push.storage.broadcasts import BroadcastRepository
 from meeting_push.storage.messages import UNREADABLE
 from meeting_push.storage.tables import messages
@@ -370,6 +372,23 @@ async def example(parts: Parts) -> Message:
         timestamp=parts.now,
         expires_at=parts.now + 60_000,
     )
+
+
+# ── 吊销 ────────────────────────────────────────────────────────────────────
+
+
+async def test_b1_an_unreadable_revocation_does_not_hide_the_others(parts: Parts) -> None:
+    if not parts.database.is_sqlite:
+        pytest.skip("PostgreSQL stores no text in a bigint")
+    settings = load_settings()
+    record = Revocations(settings, parts.database)
+    await record.revoke_user(1, reason="test")
+    async with parts.database.transaction() as connection:
+        await connection.exec_driver_sql("UPDATE revocations SET revoked_before = 'x'")
+    await record.revoke_user(2, reason="test")
+    reader = Revocations(settings, parts.database)
+    await reader.refresh()
+    assert reader.is_revoked(Principal(2, "user", parts.now - 60_000, parts.now + 60_000))
 
 
 # ── 从外面看 ─────────────────────────────────────────────────────────────────

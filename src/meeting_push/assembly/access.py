@@ -26,7 +26,11 @@ class Access:
         self, settings: Settings, record: Record, bus: Bus, verifier: TokenVerifier | None
     ) -> None:
         self.revocations = Revocations(
-            settings, record.database, publish=bus.control.publish, clock=bus.clock
+            settings,
+            record.database,
+            publish=bus.control.publish,
+            aside=bus.asides.of("revocations"),
+            clock=bus.clock,
         )
         bus.control.on(Revoke, self.revocations.take)
         tokens = AccessTokens(settings, signing_secret(settings), bus.clock)

@@ -56,7 +56,7 @@ class OutcomePath:
             agreed=bus.clock.agreed,
             aside=bus.asides.of("expiry"),
         )
-        self.idempotency = IdempotencyPurge(record.stores.idempotency)
+        self.idempotency = IdempotencyPurge(record.stores.idempotency, bus.clock.agreed)
         self.evictions = MailboxEvictor(
             path.mailbox, record.outcomes, self.failures.fail, bus.asides.of("evictions")
         )

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
 
-from ..clock import Clock, now_ms
 from ..repeated_warning import RepeatedWarning
 from ..storage.idempotency import IdempotencyRepository
 from ..supervision import periodically
@@ -20,19 +20,25 @@ _PAUSE_S: Final = 0.05
 
 
 class IdempotencyPurge:
-    """``run`` 须由监督者一直运行；几个进程都在做也无害。"""
+    """``run`` 须由监督者一直运行；几个进程都在做也无害。
 
-    def __init__(self, keys: IdempotencyRepository, clock: Clock = now_ms) -> None:
+    ``agreed``：各家的钟一致的此刻。早删一小时，那一小时的重试就成了两份（E4）。
+    """
+
+    def __init__(self, keys: IdempotencyRepository, agreed: Callable[[], Awaitable[int]]) -> None:
         self._keys = keys
-        self._clock = clock
+        self._agreed = agreed
         self._deferred = RepeatedWarning("idempotency_purge_deferred")
 
     async def run(self) -> None:
         await periodically(self.purge, partial(asyncio.sleep, EVERY_S), self._deferred)
 
     async def purge(self) -> int:
-        """删掉此刻该删的全部，返回几个。"""
-        before, total = self._clock() - KEPT_MS, 0
+        """删掉此刻该删的全部，返回几个。
+
+        :raises ClockDisagreesError: 我们的钟与别家对不上；什么也没有删
+        """
+        before, total = await self._agreed() - KEPT_MS, 0
         while deleted := await self._keys.purge(before, STEP):
             total += deleted
             await asyncio.sleep(_PAUSE_S)

@@ -7,7 +7,7 @@ SQL 是记录：先提交，后生效。随后经控制频道告诉各节点（�
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -15,6 +15,7 @@ from loguru import logger
 
 from ..clock import Clock, now_ms
 from ..errors import DatabaseUnavailableError, RedisUnavailableError, TokenRevokedError
+from ..isolation import Aside
 from ..model import Principal, Revocation
 from ..repeated_warning import MANY, RepeatedWarning
 from ..settings import Settings
@@ -54,6 +55,7 @@ class Revocations:
         database: Database,
         *,
         publish: Callable[[ControlCommand], Awaitable[int]] | None = None,
+        aside: Aside | None = None,
         clock: Clock = now_ms,
     ) -> None:
         self._database = database
@@ -72,6 +74,7 @@ class Revocations:
         self._list = RevocationList()
         self._listeners: list[Listener] = []
         self._version = 0
+        self._aside = aside or Aside("revocations")
         self._forgot_at = 0
 
     def listen(self, listener: Listener) -> None:
@@ -148,12 +151,17 @@ class Revocations:
         :raises DatabaseUnavailableError: 名单保持原样
         """
         now = self._clock()
-        self._version, found = await self._records.since(self._version, now)
-        for revocation in found:
-            self._apply(revocation)
+        version, found = await self._records.since(self._version, now)
+        # 一条坏了不连累别的：名单少一条，就有一枚作废的令牌还能用
+        await self._aside.isolate(found, self._apply_all, lambda one: one.user_id)
+        self._version = version
         if now - self._forgot_at >= _FORGET_MS:
             self._forgot_at = now
             self._list.forget(now)
+
+    async def _apply_all(self, found: Sequence[Revocation]) -> None:
+        for revocation in found:
+            self._apply(revocation)
 
     async def run(self) -> None:
         """监督者运行的循环体；永不返回。数据库断着时用已知的名单，控制频道照样收。"""

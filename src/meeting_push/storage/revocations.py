@@ -35,6 +35,10 @@ _SELECT: Final = select(
 )
 
 
+#: 不必再记的再留一天：删早了，作废的令牌又能用；我们的钟快一点也不要紧（E4）。
+KEPT_MS: Final = 86_400_000
+
+
 class RevocationRepository:
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -42,7 +46,8 @@ class RevocationRepository:
     async def add(self, connection: AsyncConnection, revocation: Revocation, now: int) -> None:
         """记下一次吊销；顺手删掉不必再记的。同时的吊销在版本那一行上排队，直到提交。"""
         version = await connection.scalar(_NEXT_VERSION)
-        await connection.execute(delete(revocations).where(revocations.c.expires_at <= now))
+        over = revocations.c.expires_at <= now - KEPT_MS
+        await connection.execute(delete(revocations).where(over))
         values = {
             "user_id": revocation.user_id,
             "session_id": revocation.session_id or "",
