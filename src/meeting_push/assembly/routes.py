@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
+from ..protocol.forwarded import TrustedProxies
 from ..router.auth_manage import auth_router, revocation_router, ticket_router
 from ..router.body_limit import BodyRules
 from ..router.broadcast_manage import broadcast_router
@@ -17,6 +18,7 @@ from ..router.queue_manage import queue_router
 from ..router.route_table import complete
 from ..router.security import Security
 from ..router.stats_manage import stats_router
+from ..router.turns import Turns
 from ..router.web import web_router
 from ..services.draft_rules import DraftRules
 from ..services.meeting_service import MeetingRules
@@ -34,9 +36,10 @@ def routes(settings: Settings, rooms: Rooms, observation: Observation) -> APIRou
     if settings.role.holds_sockets:
         parts.append(user_messages_router(rooms.edge.manager))
     table = complete(route for part in parts for route in part.routes)
-    rules = BodyRules(settings)
+    rules, turns = BodyRules(settings), Turns(TrustedProxies(settings.trusted_proxies))
     for route in table:
-        if isinstance(route, ContractRoute):
+        if isinstance(route, ContractRoute) and route.path.startswith(API_PREFIX):
+            route.turns = turns
             route.body_rule = rules.of(route.path.removeprefix(API_PREFIX))
     return APIRouter(routes=table)
 

@@ -19,7 +19,8 @@ from starlette.types import Receive, Scope, Send
 from ..errors import MeetingPushError, PayloadTooLargeError
 from .body_limit import BodyRule, BoundedBody, ordinary
 from .errors import error_response, method_not_allowed, on_expected, on_invalid_request
-from .json_body import JsonBody
+from .json_body import TURN, JsonBody
+from .turns import Turn, Turns
 
 API_PREFIX: Final = "/api/v1"
 #: 令牌与私人的消息不许任何缓存留着；浏览器不许猜类型（A17）。
@@ -44,7 +45,8 @@ class ErrorOut(BaseModel):
 class ContractRoute(APIRoute):
     """我们的错误与校验失败在路由里就变成 contract 的错误体；OpenAPI 也照实说（C10）。
 
-    ``body_rule``：请求体的上限，由 ``assembly.routes`` 填上；没填的用一个保守的。
+    ``body_rule``：请求体的上限，没填的用一个保守的；``turns``：轮流办事，没填的不轮流。都由
+    ``assembly.routes`` 填上。
     ``allow``：这个路径收的全部方法，由 ``route_table`` 填上；一个路径有几条路由，405 说的是全部。
     """
 
@@ -63,6 +65,8 @@ class ContractRoute(APIRoute):
             described["requestBody"] = {"required": True, "content": content}
         self.openapi_extra = {**described, **(self.openapi_extra or {})}
         self.body_rule: BodyRule = ordinary()
+        self.turns: Turns | None = None
+        self._has_body = body is not None
         # 先认证，后读请求体：不靠各个函数里参数的次序（A16）
         self.dependant.dependencies.sort(key=lambda each: isinstance(each.call, JsonBody))
         self.allow = frozenset(methods_of(self))
@@ -71,12 +75,27 @@ class ContractRoute(APIRoute):
         handle = super().get_route_handler()
 
         async def answer(request: Request) -> Response:
-            response = await _bounded(handle, request, self.body_rule)
+            response = await self._in_turn(handle, request)
             for name, value in PRIVATE.items():
                 response.headers.setdefault(name, value)
             return response
 
         return answer
+
+    async def _in_turn(self, handle: Handler, request: Request) -> Response:
+        """有请求体的，收完才领号（``JsonBody``）：慢慢发的占不住位子。"""
+        if self.turns is None:
+            return await _bounded(handle, request, self.body_rule)
+        turn = request.scope[TURN] = Turn(self.turns, request)
+        try:
+            if not self._has_body:
+                await turn.take()
+            response = await _bounded(handle, request, self.body_rule)
+        finally:
+            turn.give_back()
+        if getattr(request.state, "principal", None) is not None:
+            self.turns.trust(request)
+        return response
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] in methods_of(self):

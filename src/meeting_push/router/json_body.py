@@ -15,10 +15,13 @@ from fastapi import Request
 
 from ..errors import InvalidInputError, InvalidJsonError, UnsupportedMediaTypeError
 from ..protocol import whole_numbers
+from .turns import Turn
 
 T = TypeVar("T")
 Schema = dict[str, Any]
 
+#: ASGI scope 里这个请求的号。
+TURN: Final = "meeting_push.turn"
 #: JSON 没有的数，许多写法却会写出来：说清楚是哪一样（422），而不是“不是 JSON”。
 _NOT_FINITE: Final = (b"NaN", b"Infinity", b"-Infinity")
 _AT_BYTE: Final = re.compile(r"\(byte (\d+)\)")
@@ -42,7 +45,11 @@ class JsonBody(Generic[T]):
         """:raises InvalidInputError: 415、400、422；说出第一处错，绝不回显输入（可能是密码）"""
         if not _is_json(request.headers.get("content-type", "")):
             raise UnsupportedMediaTypeError("content-type must be application/json")
-        return self.decode(await request.body())
+        body = await request.body()
+        turn: Turn | None = request.scope.get(TURN)
+        if turn is not None:
+            await turn.take()
+        return self.decode(body)
 
     def decode(self, body: bytes) -> T:
         try:

@@ -1,0 +1,145 @@
+"""轮流办事：一个人一下子问很多，别人的一个请求不排在他的全部后面。
+
+同时在办的请求有限；一个人能占几个随此刻有多少人在问而变：独自一人全归他（同一圈里的发送共用一个提交，
+不能因此变少），人多了各占一份，在等的按人轮流。请求体收完才领号：发得慢的占不住位子。
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Hashable
+from typing import Final
+
+from fastapi import Request
+
+from ..protocol.forwarded import TrustedProxies, rate_key
+
+AT_ONCE: Final = 32
+#: 人再多，每人也有这么多。
+LEAST: Final = 2
+YIELD_S: Final = 0.1
+#: 这么久（秒）没有问过的不算在问。
+_WINDOW_S: Final = 1.0
+#: 记得多少个通过了认证的令牌；记不得的与陌生人同列，不影响对错。
+_KNOWN: Final = 10_000
+
+
+class Turns:
+    """一个应用一个。``take`` 可以取消；每次 ``take`` 成功恰好对应一次 ``give_back``。"""
+
+    def __init__(
+        self,
+        proxies: TrustedProxies | None = None,
+        at_once: int = AT_ONCE,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._proxies = proxies or TrustedProxies()
+        self._at_once = at_once
+        self._clock = clock
+        self._known: OrderedDict[Hashable, None] = OrderedDict()
+        self._running: Counter[Hashable] = Counter()
+        #: 轮到谁：最前的先；办了一个就排到最后。
+        self._waiting: OrderedDict[Hashable, deque[asyncio.Future[None]]] = OrderedDict()
+        self._seen: set[Hashable] = set()
+        self._seen_before: set[Hashable] = set()
+        self._since = clock()
+
+    @property
+    def waiting(self) -> int:
+        return sum(map(len, self._waiting.values()))
+
+    def key(self, request: Request) -> Hashable:
+        """通过过认证的令牌是一个人；其余的，同一个地址的合成一个。"""
+        token = request.headers.get("authorization", "")
+        if token and (found := hash(token)) in self._known:
+            return found
+        peer = request.client.host if request.client is not None else ""
+        forwarded = request.headers.getlist("x-forwarded-for")
+        return rate_key(self._proxies.client_address(peer, forwarded))
+
+    def trust(self, request: Request) -> None:
+        """这个请求的令牌通过了认证。"""
+        found = hash(request.headers.get("authorization", ""))
+        self._known[found] = None
+        self._known.move_to_end(found)
+        if len(self._known) > _KNOWN:
+            self._known.popitem(last=False)
+
+    async def take(self, key: Hashable) -> None:
+        self._note(key)
+        if not self._waiting and self._has_room(key):
+            self._running[key] += 1
+            return
+        mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(key, deque()).append(mine)
+        self._serve()
+        try:
+            await mine
+        except asyncio.CancelledError:
+            if mine.done() and not mine.cancelled():
+                self.give_back(key)  # 轮到了，可是他走了
+            raise
+
+    def give_back(self, key: Hashable) -> None:
+        self._running[key] -= 1
+        if not self._running[key]:
+            del self._running[key]
+        self._serve()
+
+    def _serve(self) -> None:
+        """从头问一遍：有份额的各办一个，办了的排到最后；没有空位就停。"""
+        for key in list(self._waiting):
+            if self._running.total() >= self._at_once:
+                return
+            queue = self._waiting[key]
+            while queue and queue[0].done():
+                queue.popleft()
+            if queue and self._has_room(key):
+                self._running[key] += 1
+                queue.popleft().set_result(None)
+                self._waiting.move_to_end(key)
+            if not queue:
+                del self._waiting[key]
+
+    def _has_room(self, key: Hashable) -> bool:
+        if self._running.total() >= self._at_once:
+            return False
+        people = max(len(self._seen), len(self._seen_before), 1)
+        return self._running[key] < max(LEAST, self._at_once // people)
+
+    def _note(self, key: Hashable) -> None:
+        now = self._clock()
+        if now - self._since >= _WINDOW_S:
+            self._seen_before = self._seen if now - self._since < 2 * _WINDOW_S else set()
+            self._seen, self._since = set(), now
+        self._seen.add(key)
+
+
+class Turn:
+    """一个请求的号：领一次，办完还；没有领的还也无害。
+
+    ``YIELD_S`` 还没有办完的是在等谁（Redis 挂着、提交排着队），不是在算：位子先让出来，一个依赖停住
+    就停不住全部。
+    """
+
+    def __init__(self, turns: Turns, request: Request) -> None:
+        self._turns = turns
+        self._request = request
+        self._key: Hashable | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def take(self) -> None:
+        if self._timer is None:
+            key = self._turns.key(self._request)
+            await self._turns.take(key)
+            self._key = key
+            self._timer = asyncio.get_running_loop().call_later(YIELD_S, self.give_back)
+
+    def give_back(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._key is not None:
+            self._turns.give_back(self._key)
+            self._key = None

@@ -1,0 +1,97 @@
+"""A1、A14：一个人一下子问很多，别人的一个请求不排在他的全部后面。"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Hashable
+
+import pytest
+
+from meeting_push.router.turns import AT_ONCE, LEAST, Turns
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Office:
+    """办事的：``asking`` 起一个请求，轮到了记进 ``served``，``finish`` 办完最早的一个。"""
+
+    def __init__(self, turns: Turns) -> None:
+        self._turns = turns
+        self.served: list[Hashable] = []
+        self._running: list[Hashable] = []
+
+    async def asking(self, key: Hashable, times: int = 1) -> list[asyncio.Task[None]]:
+        tasks = [asyncio.ensure_future(self._one(key)) for _ in range(times)]
+        await asyncio.sleep(0)
+        return tasks
+
+    async def finish(self, times: int = 1) -> None:
+        for _ in range(times):
+            self._turns.give_back(self._running.pop(0))
+            await asyncio.sleep(0)
+
+    async def _one(self, key: Hashable) -> None:
+        await self._turns.take(key)
+        self.served.append(key)
+        self._running.append(key)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def office(clock: Clock) -> Office:
+    return Office(Turns(clock=clock))
+
+
+async def test_one_alone_has_all_the_places(office: Office) -> None:
+    await office.asking("flood", AT_ONCE + 10)
+    assert office.served == ["flood"] * AT_ONCE
+
+
+async def test_who_comes_later_is_next_however_many_wait(office: Office) -> None:
+    await office.asking("flood", AT_ONCE + 1_000)
+    await office.asking("bob")
+    await office.finish()
+    assert office.served[AT_ONCE:] == ["bob"]
+
+
+async def test_the_more_people_ask_the_fewer_places_has_each(office: Office) -> None:
+    for person in range(AT_ONCE):
+        await office.asking(person)
+    await office.finish(AT_ONCE)
+    await office.asking("flood", AT_ONCE)
+    assert office.served[AT_ONCE:] == ["flood"] * LEAST
+
+
+async def test_who_has_not_asked_for_a_while_does_not_count(office: Office, clock: Clock) -> None:
+    for person in range(AT_ONCE):
+        await office.asking(person)
+    await office.finish(AT_ONCE)
+    clock.now += 3
+    await office.asking("flood", AT_ONCE)
+    assert office.served[AT_ONCE:] == ["flood"] * AT_ONCE
+
+
+async def test_who_left_while_waiting_takes_no_place(office: Office) -> None:
+    tasks = await office.asking("flood", AT_ONCE + 1)
+    tasks[-1].cancel()
+    await asyncio.sleep(0)
+    await office.asking("bob")
+    await office.finish(AT_ONCE + 1)
+    assert office.served == ["flood"] * AT_ONCE + ["bob"]
+
+
+async def test_every_request_is_served_at_last(office: Office) -> None:
+    for person in range(5):
+        await office.asking(person, 100)
+    await office.finish(500)
+    assert sorted(office.served) == sorted(list(range(5)) * 100)  # type: ignore[type-var]
