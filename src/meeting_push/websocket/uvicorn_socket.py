@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import Frame
 
 from .refusals import BAD_REQUEST
 from .strict_protocol import StrictProtocol
@@ -18,6 +19,7 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
+        self._joined = bytearray()
         self.conn = StrictProtocol(max_size=self.config.ws_max_size, logger=self.logger)
 
     def data_received(self, data: bytes) -> None:
@@ -34,6 +36,14 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
         self.transport.write(b"".join(self.conn.data_to_send()) or BAD_REQUEST.wire)
         self.transport.close()
         self.loop.call_later(LINGER_S, self.transport.abort)
+
+    def handle_cont(self, event: Frame) -> None:
+        """一片一片地接上：uvicorn 记下每一片，空的也记，一个字节的片要占几十个字节。"""
+        self._joined += event.data
+        if event.fin:
+            self.frames.append(bytes(self._joined))
+            self._joined.clear()
+            self.send_receive_event_to_app()
 
     def handle_ping(self) -> None:
         output = self.conn.data_to_send()  # 自动生成的 pong；积压时丢掉，不进无界的写缓冲
