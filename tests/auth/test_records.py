@@ -19,7 +19,7 @@ from meeting_push.services.revocations import Revocations
 from meeting_push.settings import load_settings
 from meeting_push.storage.database import Database
 from meeting_push.storage.refresh_tokens import RefreshTokenRepository
-from meeting_push.storage.revocations import RevocationRepository
+from meeting_push.storage.revocations import KEPT_MS, RevocationRepository
 from meeting_push.storage.rows import RefreshToken
 from meeting_push.storage.tables import revocation_version, users
 from meeting_push.storage.tables import revocations as table
@@ -155,13 +155,17 @@ async def test_a_database_that_went_back_in_time_is_read_anew(
     assert node.is_revoked(principal(3, issued_at=0))
 
 
-async def test_expired_records_are_cleared_away(database: Database) -> None:
+@pytest.mark.parametrize(("late_ms", "left"), [(KEPT_MS, 2), (KEPT_MS + 1, 1)])
+async def test_e4_expired_records_are_cleared_away_a_day_later(
+    database: Database, late_ms: int, left: int
+) -> None:
+    """E4：快一小时的钟删得早，作废的令牌就又能用。"""
     records = RevocationRepository(database)
     async with database.transaction() as connection:
         await records.add(connection, Revocation(1, NOW, NOW + 1, session_id="s"), NOW)
-        await records.add(connection, Revocation(2, NOW), NOW + 1)
+        await records.add(connection, Revocation(2, NOW), NOW + late_ms)
     async with database.connect() as connection:
-        assert await connection.scalar(select(func.count()).select_from(table)) == 1
+        assert await connection.scalar(select(func.count()).select_from(table)) == left
 
 
 async def test_a_revocation_is_not_moved_back_by_a_slow_clock(database: Database) -> None:
