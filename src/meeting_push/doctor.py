@@ -118,6 +118,7 @@ async def _database(settings: Settings) -> Finding:
     try:
         if database.is_sqlite and not _exists(settings.data_dir):
             return Finding("database", True, "SQLite: will be made on the first start")
+        await database.meet_pooler()
         await database.ping()
         await database.check_schema()
         pending = await database.needs_migration()

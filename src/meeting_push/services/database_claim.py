@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Final
 
 from loguru import logger
 from ulid import ULID
@@ -17,6 +18,10 @@ from ..node_identity import NodeIdentity
 from ..redis.database_claim import RedisClaim
 from ..repeated_warning import RepeatedWarning
 from ..storage.generations import GenerationRepository
+
+#: 新的库还没有名字时，等兄弟进程把它写下。
+SIBLING_S: Final = 0.1
+SIBLING_TRIES: Final = 20
 
 
 class DatabaseClaim:
@@ -44,8 +49,15 @@ class DatabaseClaim:
 
         :raises UnavailableError: Redis 正服务着另一个数据库（``another_database``）
         """
-        self.database_id = await self._generations.identity() or str(self._new_id())
-        if not await self._held():
+        for _ in range(SIBLING_TRIES):
+            known = await self._generations.identity()
+            self.database_id = known or self.database_id or str(self._new_id())
+            if await self._held():
+                break
+            if known is not None:
+                raise _stranger()
+            await asyncio.sleep(SIBLING_S)  # 新的库：也许是兄弟进程正在给它起名
+        else:
             raise _stranger()
         served = await self._claim.served()
         if not served:

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from loguru import logger
 from sqlalchemy import event, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
@@ -17,6 +18,7 @@ from ..errors import ConfigurationError
 from ..private_files import keep_private, private_file, private_folder
 from .failures import LeftBehind, converted_failures, uncertain_commit
 from .migration import check_known, downgrade, migrate, needs_migration
+from .pooler import POOLED, asks_for_it, is_behind_one
 from .postgres_url import asyncpg_url
 from .sqlite_file import SqliteFile
 from .sqlite_writer import PRAGMAS, SqliteWriter, Statement
@@ -46,17 +48,42 @@ class Database:
         self._url = async_url(url)
         self._timeout_s = timeout_s
         self.is_sqlite: Final = self._url.get_backend_name() == "sqlite"
-        self._engine = _create_engine(self._url, timeout_s)
+        #: 中间有按事务复用连接的池；``meet_pooler`` 问过才知道，URL 也可以说。
+        self.behind_a_pooler = not self.is_sqlite and asks_for_it(asyncpg_url(self._url)[1])
+        self._engine = _create_engine(self._url, timeout_s, pooled=self.behind_a_pooler)
         # SQLite 同时只容一个写者：本进程内排队，免得在 busy_timeout 里睡着互抢。
         self._write_turn = asyncio.Lock() if self.is_sqlite else None
         self._writer = _sqlite_writer(self._url, timeout_s) if self.is_sqlite else None
         self._file = SqliteFile(Path(self._url.database or "")) if self.is_sqlite else None
-        # SQLite 的连接本就自动提交；PostgreSQL 上省去读语句前后的 BEGIN 与 ROLLBACK。
-        self._autocommit = (
-            self._engine
-            if self.is_sqlite
-            else self._engine.execution_options(isolation_level="AUTOCOMMIT")
-        )
+        self._autocommit = self._reading_engine()
+
+    def _reading_engine(self) -> AsyncEngine:
+        # SQLite 的连接本就自动提交；PostgreSQL 上省去读语句前后的 BEGIN 与 ROLLBACK。有池则不能省。
+        if self.is_sqlite or self.behind_a_pooler:
+            return self._engine
+        return self._engine.execution_options(isolation_level="AUTOCOMMIT")
+
+    async def meet_pooler(self) -> None:
+        """看看中间有没有按事务复用连接的池，有就换一种说法；在别的使用之前。
+
+        :raises DatabaseUnavailableError: 连不上
+        """
+        if self.is_sqlite or self.behind_a_pooler:
+            return
+        engine = _create_engine(self._url, self._timeout_s, pooled=True)
+        try:
+            with converted_failures():
+                self.behind_a_pooler = await is_behind_one(engine)
+        except BaseException:
+            await engine.dispose()
+            raise
+        if not self.behind_a_pooler:
+            await engine.dispose()
+            return
+        logger.info("database_behind_a_pooler")
+        await self._engine.dispose()
+        self._engine = engine
+        self._autocommit = self._reading_engine()
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
@@ -121,11 +148,12 @@ class Database:
         :raises DatabaseUnavailableError: 连不上，或等别的进程迁移超过 10 分钟
         :raises ConfigurationError: 库的版本比程序新
         """
+        await self.meet_pooler()
         with converted_failures():
             self._make_directory()
             if await self.needs_migration():
                 # 迁移可以很久，不受平时的语句时限约束，所以另用一个引擎。
-                engine = _create_engine(self._url, MIGRATION_TIMEOUT_S)
+                engine = _create_engine(self._url, MIGRATION_TIMEOUT_S, pooled=self.behind_a_pooler)
                 try:
                     await migrate(engine, MIGRATION_TIMEOUT_S)
                 finally:
@@ -139,7 +167,7 @@ class Database:
         :raises ConfigurationError: 没有这个版本
         """
         with converted_failures():
-            engine = _create_engine(self._url, MIGRATION_TIMEOUT_S)
+            engine = _create_engine(self._url, MIGRATION_TIMEOUT_S, pooled=self.behind_a_pooler)
             try:
                 await downgrade(engine, revision, MIGRATION_TIMEOUT_S)
             finally:
@@ -205,7 +233,7 @@ def _sqlite_writer(url: URL, timeout_s: float) -> SqliteWriter:
     return SqliteWriter(Path(url.database), timeout_s)
 
 
-def _create_engine(url: URL, timeout_s: float) -> AsyncEngine:
+def _create_engine(url: URL, timeout_s: float, *, pooled: bool = False) -> AsyncEngine:
     # hide_parameters：异常与日志里不得出现密码散列和消息正文。
     if url.get_backend_name() != "sqlite":
         address, arguments = asyncpg_url(url)
@@ -217,7 +245,12 @@ def _create_engine(url: URL, timeout_s: float) -> AsyncEngine:
             pool_timeout=timeout_s,
             pool_pre_ping=True,
             pool_recycle=_PG_RECYCLE_S,
-            connect_args={"timeout": timeout_s, "command_timeout": timeout_s, **arguments},
+            connect_args={
+                "timeout": timeout_s,
+                "command_timeout": timeout_s,
+                **arguments,
+                **(POOLED if pooled else {}),
+            },
         )
         event.listen(engine.sync_engine, "handle_error", LeftBehind())
         return engine
