@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from loguru import logger
@@ -84,7 +84,7 @@ class RepeatedWarning:
     头 ``lines`` 次立即记下；此后直到 ``every_s`` 满了才再记。其间没有记下的次数是下一行的
     ``repeated``；没有下一次，就由窗口的末尾补一行。
 
-    字段在这里就去掉控制符：内嵌时写日志的是应用自己的格式。
+    ``context``：每一行都有的字段，补的那一行也有。字段在这里就去掉控制符：内嵌时写日志的是应用自己的格式。
     """
 
     def __init__(
@@ -94,10 +94,12 @@ class RepeatedWarning:
         every_s: float = EVERY_S,
         lines: int = 1,
         level: str = "WARNING",
+        context: Mapping[str, Any] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._event = event
         self._level = level
+        self._context = dict(context or {})
         self._turns = Turns(every_s, lines, lambda: self._write(None, {}), clock)
 
     def say(self, exception: BaseException | None = None, **fields: Any) -> None:
@@ -106,7 +108,8 @@ class RepeatedWarning:
             self._write(exception, fields)
 
     def _write(self, exception: BaseException | None, fields: dict[str, Any]) -> None:
-        said = {name: _field(value) for name, value in fields.items() if value is not None}
+        given = {**self._context, **fields}
+        said = {name: _field(value) for name, value in given.items() if value is not None}
         if repeated := self._turns.unsaid():
             said["repeated"] = repeated
         log = logger.bind(**said)

@@ -8,6 +8,7 @@ from typing import Final
 from ..monitoring.health import Health
 from ..monitoring.metrics import Metrics
 from ..monitoring.node_reports import NodeReports
+from ..monitoring.refused_requests import RefusedRequests
 from ..monitoring.report import Reporter
 from ..node_identity import NodeIdentity
 from ..settings import Role, Settings
@@ -33,6 +34,7 @@ from .samples import (
     process_samples,
     push_samples,
     quota_samples,
+    refused_samples,
     retry_samples,
     seat_samples,
     worker_samples,
@@ -67,6 +69,7 @@ class Observation:
         self.health.add("agreement", self.fleet.membership.check_others, essential=False)
         self.health.add("items", bus.asides.check)
         self.metrics = Metrics()
+        self.refused = RefusedRequests()
         self.metrics.add(process_samples)
         self.metrics.add(lambda: aside_samples(bus.asides))
         self.metrics.add(lambda: clock_samples(bus.clock))
@@ -83,6 +86,7 @@ class Observation:
         if settings.role.serves_api:
             self._watch_meetings(rooms.meetings, essential=role is Role.ALL)
             self.metrics.add(lambda: quota_samples(rooms.access.quota))
+            self.metrics.add(lambda: refused_samples(self.refused))
         if settings.role.delivers:
             self._watch_workers(rooms.messages, rooms.outcomes)
 

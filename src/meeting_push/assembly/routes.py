@@ -40,6 +40,7 @@ def routes(settings: Settings, rooms: Rooms, observation: Observation) -> APIRou
     for route in table:
         if isinstance(route, ContractRoute) and route.path.startswith(API_PREFIX):
             route.turns = turns
+            route.refused = observation.refused
             route.body_rule = rules.of(route.path.removeprefix(API_PREFIX))
     return APIRouter(routes=table)
 

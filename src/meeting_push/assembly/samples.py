@@ -9,6 +9,7 @@ from typing import Final, TypeVar
 from ..isolation import Asides
 from ..monitoring.latency import PushLatency
 from ..monitoring.metrics import Sample
+from ..monitoring.refused_requests import CODES, RefusedRequests
 from ..protocol.codes import CloseCode
 from ..services.agreed_clock import AgreedClock
 from ..services.canary import CanaryStatistics, Hearing
@@ -69,6 +70,12 @@ def door_samples(doorway: Doorway) -> Iterator[Sample]:
     """还没有到路由就拒绝、掐断的。"""
     away = doorway.turned_away
     yield from _counted("turned_away", "refused at the door", "reason", away, TURNED_AWAY)
+
+
+def refused_samples(refused: RefusedRequests) -> Iterator[Sample]:
+    """REST 回答了错误的请求。"""
+    text = "REST requests answered with an error"
+    yield from _counted("requests_refused", text, "code", refused.counts, CODES)
 
 
 def push_samples(push: PushLatency) -> Iterator[Sample]:

@@ -17,8 +17,9 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from ..errors import MeetingPushError, PayloadTooLargeError
+from ..monitoring.refused_requests import RefusedRequests
 from .body_limit import BodyRule, BoundedBody, ordinary
-from .errors import error_response, method_not_allowed, on_expected, on_invalid_request
+from .errors import ErrorAnswer, error_response, method_not_allowed, on_expected, on_invalid_request
 from .json_body import TURN, JsonBody
 from .turns import Turn, Turns
 
@@ -45,7 +46,7 @@ class ErrorOut(BaseModel):
 class ContractRoute(APIRoute):
     """我们的错误与校验失败在路由里就变成 contract 的错误体；OpenAPI 也照实说（C10）。
 
-    ``body_rule``：请求体的上限，没填的用一个保守的；``turns``：轮流办事，没填的不轮流。都由
+    ``refused``：拒绝了的在那里计数；``body_rule``：请求体的上限，没填的用一个保守的；``turns``：轮流办事，没填的不轮流。都由
     ``assembly.routes`` 填上。
     ``allow``：这个路径收的全部方法，由 ``route_table`` 填上；一个路径有几条路由，405 说的是全部。
     """
@@ -67,6 +68,7 @@ class ContractRoute(APIRoute):
         self.body_rule: BodyRule = ordinary()
         self.turns: Turns | None = None
         self._has_body = body is not None
+        self.refused: RefusedRequests | None = None
         # 先认证，后读请求体：不靠各个函数里参数的次序（A16）
         self.dependant.dependencies.sort(key=lambda each: isinstance(each.call, JsonBody))
         self.allow = frozenset(methods_of(self))
@@ -76,6 +78,7 @@ class ContractRoute(APIRoute):
 
         async def answer(request: Request) -> Response:
             response = await self._in_turn(handle, request)
+            self._note(response)
             for name, value in PRIVATE.items():
                 response.headers.setdefault(name, value)
             return response
@@ -101,7 +104,13 @@ class ContractRoute(APIRoute):
         if scope["method"] in methods_of(self):
             await super().handle(scope, receive, send)
         else:
-            await method_not_allowed(self.allow)(scope, receive, send)
+            answer = method_not_allowed(self.allow)
+            self._note(answer)
+            await answer(scope, receive, send)
+
+    def _note(self, response: Response) -> None:
+        if self.refused is not None and isinstance(response, ErrorAnswer):
+            self.refused.note(response.status_code, response.code)
 
 
 async def _bounded(handle: Handler, request: Request, rule: BodyRule) -> Response:

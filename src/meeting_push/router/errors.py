@@ -62,24 +62,34 @@ def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _on_unexpected)
 
 
+class ErrorAnswer(JSONResponse):
+    """一个错误应答；``code`` 供人计数。"""
+
+    def __init__(
+        self, body: dict[str, Any], status: int, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(body, status, headers)
+        self.code: str = body["error"]["code"]
+
+
 def status_of(error: MeetingPushError) -> int:
     found = (STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
     return next(found, 500)
 
 
-def error_response(error: MeetingPushError) -> JSONResponse:
+def error_response(error: MeetingPushError) -> ErrorAnswer:
     """``error`` 的状态码、错误体与头。"""
     body = _body(error.code, error.message, temporary=error.temporary, details=error.details)
-    return JSONResponse(body, status_of(error), _headers(error))
+    return ErrorAnswer(body, status_of(error), _headers(error))
 
 
-def method_not_allowed(allowed: Iterable[str]) -> JSONResponse:
+def method_not_allowed(allowed: Iterable[str]) -> ErrorAnswer:
     """405；``allowed`` 是这个路径收的全部方法。"""
     body = _body("method_not_allowed", "this path does not take this method")
-    return JSONResponse(body, 405, {"Allow": ", ".join(sorted(allowed))})
+    return ErrorAnswer(body, 405, {"Allow": ", ".join(sorted(allowed))})
 
 
-async def on_expected(request: Request, error: Exception) -> JSONResponse:
+async def on_expected(request: Request, error: Exception) -> ErrorAnswer:
     assert isinstance(error, MeetingPushError)
     if status_of(error) == 500:
         return await _on_unexpected(request, error)
@@ -88,31 +98,31 @@ async def on_expected(request: Request, error: Exception) -> JSONResponse:
     return error_response(error)
 
 
-async def on_invalid_request(_request: Request, error: Exception) -> JSONResponse:
+async def on_invalid_request(_request: Request, error: Exception) -> ErrorAnswer:
     """绝不回显输入：它可能是密码。"""
     assert isinstance(error, RequestValidationError)
     problems = error.errors()[:_MAX_DETAILS]
     if any(problem["type"] == "json_invalid" for problem in problems):
-        return JSONResponse(_body("invalid_json", "the body is not valid JSON"), 400)
+        return ErrorAnswer(_body("invalid_json", "the body is not valid JSON"), 400)
     if any(tuple(problem["loc"]) == ("query", "cursor") for problem in problems):
-        return JSONResponse(_body("invalid_cursor", "not a cursor of this list"), 422)
+        return ErrorAnswer(_body("invalid_cursor", "not a cursor of this list"), 422)
     details = list(_fields(problems))
-    return JSONResponse(_body("invalid_input", "the request is invalid", details=details), 422)
+    return ErrorAnswer(_body("invalid_input", "the request is invalid", details=details), 422)
 
 
-async def _on_http(_request: Request, error: Exception) -> JSONResponse:
+async def _on_http(_request: Request, error: Exception) -> ErrorAnswer:
     assert isinstance(error, HTTPException)
     phrase = HTTPStatus(error.status_code).phrase
     code = _HTTP_CODES.get(error.status_code, phrase.lower().replace(" ", "_").replace("-", "_"))
     body = _body(code, str(error.detail), temporary=error.status_code >= 502)
-    return JSONResponse(body, error.status_code, error.headers)
+    return ErrorAnswer(body, error.status_code, error.headers)
 
 
-async def _on_unexpected(request: Request, error: Exception) -> JSONResponse:
+async def _on_unexpected(request: Request, error: Exception) -> ErrorAnswer:
     logger.bind(method=request.method, path=request.url.path).opt(exception=error).error(
         "request_failed"
     )
-    return JSONResponse(_body("internal_error", "something went wrong on our side"), 500)
+    return ErrorAnswer(_body("internal_error", "something went wrong on our side"), 500)
 
 
 def _fields(problems: Iterable[Mapping[str, Any]]) -> Iterable[dict[str, str]]:
@@ -132,6 +142,6 @@ def _headers(error: MeetingPushError) -> dict[str, str]:
 
 def _body(
     code: str, message: str, *, temporary: bool = False, details: object = None
-) -> dict[str, object]:
+) -> dict[str, Any]:
     error = {"code": code, "message": message, "temporary": temporary, "details": details}
     return {"error": error}

@@ -1,0 +1,65 @@
+"""拒绝了的请求看得见（E12）：每个码一个计数器、一行日志，不论有多少。"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from loguru import logger
+
+from meeting_push import MeetingPush, load_settings
+from tests.support.embedded import hosted
+from tests.support.redis_server import RedisServer
+
+
+@pytest.fixture
+def log() -> Iterator[list[str]]:
+    lines: list[str] = []
+    sink = logger.add(lambda m: lines.append(f"{m.record['message']} {m.record['extra']}"))
+    yield lines
+    logger.remove(sink)
+
+
+@pytest.fixture
+async def api(
+    tmp_path: Path, redis7_server: RedisServer, key_prefix: str
+) -> AsyncIterator[httpx.AsyncClient]:
+    settings = load_settings(data_dir=tmp_path, redis_url=redis7_server.url, key_prefix=key_prefix)
+    async with (
+        hosted(MeetingPush(settings, identity="accounts")) as address,
+        httpx.AsyncClient(base_url=f"http://{address}", trust_env=False) as client,
+    ):
+        yield client
+
+
+async def counted(api: httpx.AsyncClient, code: str) -> float:
+    text = (await api.get("/metrics")).text
+    name = f'meeting_push_requests_refused_total{{code="{code}"}} '
+    return float(next(line for line in text.splitlines() if line.startswith(name)).split()[1])
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "code"),
+    [
+        ("/auth/login", {"username": "nobody"}, "invalid_input"),
+        ("/auth/register", {"username": "alice", "password": "12345678"}, "weak_password"),
+        ("/auth/refresh", {"refresh_token": "x"}, "invalid_token"),
+        ("/messages", {}, "unauthenticated"),
+    ],
+)
+async def test_e12_refused_requests_are_counted_and_said_once(
+    path: str, body: object, code: str, api: httpx.AsyncClient, log: list[str]
+) -> None:
+    """E12: 0.1 里 754 个拒绝在日志与指标里什么也没有。"""
+    for _ in range(30):
+        await api.post(f"/api/v1{path}", json=body)
+    assert await counted(api, code) == 30
+    lines = [line for line in log if line.startswith("requests_refused")]
+    assert len(lines) == 1
+    assert f"'code': '{code}'" in lines[0]
+
+
+async def test_e12_the_counters_are_there_from_the_start(api: httpx.AsyncClient) -> None:
+    assert await counted(api, "database_unavailable") == 0
