@@ -20,7 +20,7 @@ from meeting_push.errors import (
     WeakPasswordError,
 )
 from meeting_push.model import Principal, Revocation
-from meeting_push.services import sessions
+from meeting_push.services import accounts, sessions
 from meeting_push.services.access_tokens import AccessTokens
 from meeting_push.services.auth_service import AuthService
 from meeting_push.services.passwords import Passwords
@@ -166,16 +166,32 @@ async def test_a12_guessing_does_not_lock_the_owner_out(auth: AuthService) -> No
     assert await auth.login("alice", PASSWORD, HOME)
 
 
-async def test_a12_who_logged_in_there_before_still_can_beside_a_guesser(
-    auth: AuthService,
-) -> None:
-    """A12: 攻击者与他同一个地址，用一百个名字把地址的次数耗尽。"""
-    await auth.register("alice", PASSWORD)
-    await auth.login("alice", PASSWORD, HOME)
+async def test_a12_who_knows_his_password_logs_in_beside_a_guesser(auth: AuthService) -> None:
+    """A12: 攻击者与他同一个地址，用一百个名字把地址的次数耗尽；看不出哪个名字有人。"""
+    for name in ("alice", "bob"):
+        await auth.register(name, PASSWORD)
     for number in range(100):
         await guess(auth, f"nobody{number}", HOME)
-    assert await guess(auth, "somebody", HOME) == "rate_limited"
+    for name in ("somebody", "bob"):
+        assert await guess(auth, name, HOME) == "rate_limited"
     assert await auth.login("alice", PASSWORD, HOME)
+
+
+async def test_a12_one_password_can_not_be_tried_on_everybody(
+    database: Database, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A12: 有人的名字也不能没完没了地试：到头了，对的密码也不再核对。"""
+    monkeypatch.setattr(accounts, "_FAILURES_PER_ADDRESS", 1)
+    monkeypatch.setattr(accounts, "_WRONG_PASSWORDS_PER_ADDRESS", 3)
+    auth = service(database, clock)
+    for number in range(4):
+        await auth.register(f"user{number}", PASSWORD)
+    await guess(auth, "nobody", HOME)
+    for number in range(3):
+        await guess(auth, f"user{number}", HOME)
+    with pytest.raises(RateLimitedError):
+        await auth.login("user3", PASSWORD, HOME)
+    assert await auth.login("user3", PASSWORD, ELSEWHERE)
 
 
 # ── A17：密码 ────────────────────────────────────────────────────────────────

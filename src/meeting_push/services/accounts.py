@@ -20,10 +20,11 @@ from .shared_window import SharedWindow
 _USERNAME: Final = re.compile(r"[\w.@+-]{3,64}")
 _MAX_TYPED: Final = 256  # 登录时输入的只看这么长：它进计数的键
 _WINDOW_MS: Final = 300_000
-#: 在这个地址登录成功过的人，记这么久。
-_KNOWN_MS: Final = 30 * 86_400_000
 _FAILURES_PER_NAME: Final = 5  # 同一用户名与地址
-_FAILURES_PER_ADDRESS: Final = 100  # 同一地址（IPv6：/64）、任何用户名；大局域网共用一个，所以宽
+#: 同一地址（IPv6：/64）、任何名字；大局域网共用一个，所以宽。满了以后没有的名字不再核对，有的照旧：
+#: 猜的人锁不住同一地址的别人。到了后一个数才一概不理（同一个密码挨个试别人的账号）。
+_FAILURES_PER_ADDRESS: Final = 100
+_WRONG_PASSWORDS_PER_ADDRESS: Final = 1_000
 
 
 class Accounts:
@@ -40,10 +41,12 @@ class Accounts:
         self._passwords = passwords
         self._clock = clock
         self._by_name = SharedWindow("login", _FAILURES_PER_NAME, _WINDOW_MS, redis, clock)
-        self._known = SharedWindow("login_known", 1, _KNOWN_MS, redis, clock)
         self._failed = RepeatedWarning("auth_login_failed", lines=MANY)
         self._by_address = SharedWindow(
             "login_address", _FAILURES_PER_ADDRESS, _WINDOW_MS, redis, clock
+        )
+        self._wrong_by_address = SharedWindow(
+            "login_wrong", _WRONG_PASSWORDS_PER_ADDRESS, _WINDOW_MS, redis, clock
         )
 
     async def create(self, username: str, password: str, role: str, address: str = "") -> User:
@@ -65,32 +68,35 @@ class Accounts:
         username = username[:_MAX_TYPED]
         place = rate_key(address)
         attempt = f"{username_key(username)}|{place}"
-        await self._admit(attempt, place, address)
-        user = await self._find(username)
-        right = await self._passwords.verify(user.password_hash if user else None, password, place)
-        if user is None or not right or user.disabled_at is not None:
-            await self._by_address.count(place)
-            self._log_failure(address, _reason(user, right=right), user)
-            raise BadCredentialsError("wrong username or password")
-        await self._by_name.forget(attempt)
-        await self._known.count(attempt)
-        return user
-
-    async def _admit(self, attempt: str, place: str, address: str) -> None:
         try:
-            await self._admit_place(place, attempt)
+            await self._wrong_by_address.check(place)
             await self._by_name.reserve(attempt)  # 先记后验：并发的猜测也逃不过上限
+            user = await self._verified(username, password, place, address)
         except RateLimitedError:
             self._log_failure(address, "rate_limited")
             raise
+        await self._by_name.forget(attempt)
+        return user
 
-    async def _admit_place(self, place: str, attempt: str) -> None:
-        """失败太多的地址上，只有在那里登录成功过的人还能试：猜密码的人锁不住同一地址的别人。"""
-        try:
+    async def _verified(self, username: str, password: str, place: str, address: str) -> User:
+        """地址满了以后，密码不对与没有这个人都是 429，用时相近：看不出是哪一样。"""
+        suspected = await self._by_address.is_full(place)
+        user = await self._find(username)
+        if user is None and suspected:
+            await self._passwords.pretend()
+            right = False
+        else:
+            stored = user.password_hash if user else None
+            right = await self._passwords.verify(stored, password, place)
+        if user is not None and right and user.disabled_at is None:
+            return user
+        if suspected:
+            if user is not None:
+                await self._wrong_by_address.count(place)
             await self._by_address.check(place)
-        except RateLimitedError:
-            if not await self._known.is_full(attempt):
-                raise
+        await self._by_address.count(place)
+        self._log_failure(address, _reason(user, right=right), user)
+        raise BadCredentialsError("wrong username or password")
 
     def _log_failure(self, address: str, reason: str, user: User | None = None) -> None:
         """输入的名字不进日志，它可能是误填的密码；只写认得的人。"""
