@@ -20,6 +20,8 @@ from .refusals import REFUSALS
 _RESERVED_SHARE: Final = 4
 _RESERVED_MOST: Final = 64
 _EVICTED_AT_ONCE: Final = 8
+#: 正常的客户端一连上就说话。
+_SILENT_S: Final = 1.0
 
 
 #: 没有到路由就拒绝、掐断的全部原因。
@@ -66,7 +68,9 @@ class Doorway:
         self._limits = limits or DoorLimits()
         self._proxies = proxies or TrustedProxies()
         self._by_address: dict[str, int] = {}
-        self._waiting: OrderedDict[Guest, None] = OrderedDict()
+        #: 值是还没说话的人的地址；说过话的（闲着、赖着）是 None。
+        self._waiting: OrderedDict[Guest, str | None] = OrderedDict()
+        self._silent: dict[str, OrderedDict[Guest, float]] = {}
         self._short = RepeatedWarning("descriptors_nearly_used_up")
         self._full = RepeatedWarning("http_connections_by_address")
         self.turned_away: Counter[str] = Counter()
@@ -85,22 +89,45 @@ class Doorway:
         self._short.say(descriptor=number, ceiling=limits.ceiling)
         self.turned_away["descriptors"] += 1
         for _ in range(min(_EVICTED_AT_ONCE, len(self._waiting))):
-            guest, _ = self._waiting.popitem(last=False)
-            self.turned_away["evicted"] += 1
-            guest.evict()
+            self._evict(next(iter(self._waiting)))
         return True
 
     def walled(self, transport: _Socket) -> bool:
         """留的也用了一半：立即掐断，不回答。"""
         return 0 < self._limits.wall <= _descriptor(transport)
 
+    def arrive(self, guest: Guest, address: str, now: float) -> None:
+        """刚连上，还没说要什么。一个地址的太多，就请走其中等得最久的。
+
+        ``now`` 是单调的秒。一整个公司同时重连时，一圈里来几千条而还没轮到读：才来的不算。
+        """
+        key = rate_key(address)
+        here = self._silent.setdefault(key, OrderedDict())
+        here[guest] = now
+        self._waiting[guest] = key
+        if 0 < self._limits.per_address < len(here) and not self._proxies.trusts(address):
+            oldest, since = next(iter(here.items()))
+            if now - since >= _SILENT_S:
+                self._evict(oldest)
+
     def wait(self, guest: Guest) -> None:
-        """``guest`` 此刻没有在办事。"""
+        """``guest`` 此刻没有在办事：答完了，闲着。"""
+        self.busy(guest)
         self._waiting[guest] = None
 
     def busy(self, guest: Guest) -> None:
         """开始办事，或走了；幂等。"""
-        self._waiting.pop(guest, None)
+        key = self._waiting.pop(guest, None)
+        if key is not None:
+            here = self._silent[key]
+            del here[guest]
+            if not here:
+                del self._silent[key]
+
+    def _evict(self, guest: Guest) -> None:
+        self.busy(guest)
+        self.turned_away["evicted"] += 1
+        guest.evict()
 
     # ── 地址 ──────────────────────────────────────────────────────────────
 

@@ -199,7 +199,9 @@ class _BareFront(_Front):
         if self._crowded and self._doorway.walled(transport):
             self._transport.abort()
         else:
-            self._doorway.wait(self)
+            peer: Sequence[object] = transport.get_extra_info("peername") or ("",)
+            now = asyncio.get_running_loop().time()
+            self._doorway.arrive(self, str(peer[0]), now)
 
     def _choose(self, received: bytes, end: int) -> None:
         self._doorway.busy(self)

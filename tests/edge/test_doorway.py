@@ -1,0 +1,84 @@
+"""门厅：一个地址占几条，谁先让位。"""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+
+import pytest
+
+from meeting_push.protocol.forwarded import TrustedProxies
+from meeting_push.websocket.doorway import DoorLimits, Doorway
+
+
+class Guest:
+    """``socket`` 是它的描述符号码。"""
+
+    def __init__(self, number: int = 9) -> None:
+        self.number = number
+        self.evicted = False
+
+    def evict(self) -> None:
+        self.evicted = True
+
+    def get_extra_info(self, _name: str) -> Guest:
+        return self
+
+    def fileno(self) -> int:
+        return self.number
+
+
+def test_a6_the_silent_of_one_address_are_bounded() -> None:
+    """A6 的同类：一个地址的、一声不响的连接有限；请走的是等得最久的，别的地址不受影响。"""
+    doorway = Doorway(DoorLimits(per_address=2))
+    silent, other = [Guest() for _ in range(5)], Guest()
+    doorway.arrive(other, "10.0.0.2", 0)
+    for at, guest in enumerate(silent):
+        doorway.arrive(guest, "10.0.0.1", at * 10)
+    assert [guest.evicted for guest in silent] == [True, True, True, False, False]
+    assert not other.evicted
+    assert doorway.turned_away["evicted"] == 3
+
+
+def test_a_whole_company_may_arrive_at_once() -> None:
+    """同一刻来的还没有轮到读，不算一声不响；说了话的也不算。"""
+    doorway = Doorway(DoorLimits(per_address=2))
+    crowd = [Guest() for _ in range(100)]
+    for guest in crowd:
+        doorway.arrive(guest, "2001:db8::1", 5)
+    for guest in crowd:
+        doorway.busy(guest)
+    doorway.arrive(Guest(), "2001:db8::2", 60)
+    assert not any(guest.evicted for guest in crowd)
+
+
+@pytest.mark.parametrize("address", ["10.0.0.1", "::ffff:10.0.0.1"])
+def test_an_address_has_so_many_connections(address: str) -> None:
+    """A6、A7：满了的拒绝，走一条来一条；IPv4 写成哪样都是同一个地址。"""
+    doorway = Doorway(DoorLimits(per_address=2))
+    leave = doorway.enter("10.0.0.1")
+    assert leave is not None
+    assert doorway.enter(address) is not None
+    assert doorway.enter(address) is None
+    leave()
+    assert doorway.enter(address) is not None
+
+
+def test_a_trusted_proxy_connects_for_others() -> None:
+    proxies = TrustedProxies([ip_network("10.0.0.0/8")])
+    doorway = Doorway(DoorLimits(per_address=1), proxies)
+    assert all(doorway.enter("10.0.0.1") for _ in range(9))
+
+
+def test_b6_who_waits_longest_gives_way_when_descriptors_run_short() -> None:
+    """B6：号码到了上限，闲得最久的先走；新来的只得探针，留着的不被占满。"""
+    doorway = Doorway(DoorLimits.of(0, 100))
+    idle, speaking = [Guest() for _ in range(10)], Guest()
+    for guest in (*idle, speaking):
+        doorway.wait(guest)
+    doorway.busy(speaking)
+    assert not doorway.crowded(Guest(74))
+    assert doorway.crowded(Guest(75))
+    assert [guest.evicted for guest in idle] == [True] * 8 + [False] * 2
+    assert not speaking.evicted
+    assert not doorway.walled(Guest(86))
+    assert doorway.walled(Guest(87))
