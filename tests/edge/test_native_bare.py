@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 from contextlib import AbstractAsyncContextManager
 
+from tests.support.eventually import eventually
+
 from .behaviour import EdgeBehaviour
 from .world import World, serve_bare
 
@@ -20,6 +22,13 @@ class TestNativeBare(EdgeBehaviour):
         async with self.world() as world:
             assert await get(world.port, "/healthz") == (200, b"ok\n")
             assert await get(world.port, "/nothing") == (404, b"not found\n")
+
+    async def test_a_violation_that_picows_finds_is_counted(self) -> None:
+        async with self.world(max_frame_bytes=1024) as world:
+            async with world.live(1) as client:
+                await client.websocket.send("x" * 3000)
+                assert (await client.closed())[0] == 1009
+            await eventually(lambda: world.manager.statistics().closes == {1009: 1})
 
     async def test_a_request_that_does_not_come_is_dropped(self) -> None:
         async with self.world(handshake_timeout_s=0.1) as world:

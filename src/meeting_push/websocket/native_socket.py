@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, cast
 
 from picows import WSFrame, WSListener, WSMsgType, WSProtocolError, WSTransport
 
@@ -87,6 +87,9 @@ class NativeSocket(WSListener):
 
     def _on_close(self, connection: UserConnection, payload: bytes) -> None:
         """对方先走：原样回它的关闭帧。原因的 UTF-8 与一字节的内容 picows 查过了。"""
+        if self._transport.is_close_frame_sent:  # picows 已为帧头的违规关闭，这是回声
+            self._transport.disconnect()
+            return
         if payload and not may_be_received(int.from_bytes(payload[:2], "big")):
             self._fail(connection, CloseCode.PROTOCOL_ERROR)
         self._echo = payload
@@ -117,10 +120,15 @@ class NativeSocket(WSListener):
         raise WSProtocolError(code, code.reason)
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
+        """帧头的违规（1002、1009）由 picows 自己关闭，那时没有告诉我们。"""
         self._siblings.discard(self)
         connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.lost()
+        if connection is None:
+            return
+        sent = transport.close_handshake.sent if transport.close_handshake else None
+        if connection.closing_since is None and sent is not None:
+            self._manager.counters.closes[cast(int, sent.code)] += 1
+        connection.lost()
 
     def pause_writing(self) -> None:
         if self._connection is not None:

@@ -22,13 +22,12 @@ END_OF_HEAD: Final = b"\r\n\r\n"
 #: 我们说的唯一一版（RFC 6455 4.4）。
 VERSION: Final = "13"
 
-#: RFC 9112：请求行，然后一行行头；折行（obs-fold）与控制字符都不合。
-_HEAD: Final = re.compile(
-    rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([!-~]+) HTTP/(\d\.\d)\r\n"
-    rb"((?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t -~\x80-\xff]*\r\n)*)\r\n"
-)
-_FIELD: Final = re.compile(rb"([^:]+):[\t ]*([^\r]*?)[\t ]*\r\n")
-
+#: RFC 9112：``token`` 的字符；``HTTP/1.1`` 那一行。
+_NAMES: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]*")
+_FIELD: Final = re.compile(r"([^:\r\n]+):[\t ]*([^\r]*)\r\n")
+_REQUEST_LINE: Final = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([!-~]+) HTTP/(\d\.\d)")
+#: 头里可以有的字节：可见的、空白、obs-text；别的控制字符都不行。
+_ALLOWED: Final = bytes((9, 10, 13, *range(32, 127), *range(128, 256)))
 _LOOKED_AT: Final = frozenset(
     {
         *("host", "upgrade", "connection", "content-length", "transfer-encoding"),
@@ -54,7 +53,7 @@ _OTHER_HTTP: Final = Refusal(
 )
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(slots=True, repr=False)
 class UpgradeRequest:
     """一份请求头；``path`` 已解码，``query`` 没有。里面有令牌，绝不写进日志。"""
 
@@ -67,16 +66,18 @@ class UpgradeRequest:
     @classmethod
     def parse(cls, head: bytes) -> UpgradeRequest | None:
         """``head`` 到空行为止（含）；不是 HTTP 的为 None。"""
-        match = _HEAD.fullmatch(head)
-        if match is None:
+        first, _, block = head.decode("ascii", "surrogateescape").partition("\r\n")
+        match = _REQUEST_LINE.fullmatch(first)
+        lines = head.count(b"\r\n")
+        # 每个 CR、LF 都在行尾；逐字节的都在 C 里，一份头约 10 µs
+        if match is None or not head.count(b"\r") == head.count(b"\n") == lines:
             return None
-        method, target, version, block = match.groups()
-        path, query = _split(target.decode())
-        headers = [
-            (name.decode().lower(), value.decode("ascii", "surrogateescape"))
-            for name, value in _FIELD.findall(block)
-        ]
-        return cls(method.decode(), path, query, version.decode(), headers)
+        headers = _headers(block, lines - 2)
+        if headers is None or head.translate(None, _ALLOWED):
+            return None
+        method, target, version = match.groups()
+        path, query = _split(target)
+        return cls(method, path, query, version, headers)
 
     def values(self, name: str) -> list[str]:
         return [value for key, value in self.headers if key == name]
@@ -92,6 +93,13 @@ class UpgradeRequest:
             f"GET / HTTP/1.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             f"Sec-WebSocket-Version: {VERSION}\r\nSec-WebSocket-Key: {key}\r\n\r\n"
         ).encode()
+
+
+def _headers(block: str, lines: int) -> Headers | None:
+    fields = _FIELD.findall(block)
+    if len(fields) != lines or not _NAMES.fullmatch("".join([name for name, _ in fields])):
+        return None
+    return [(name.lower(), value.rstrip(" \t")) for name, value in fields]
 
 
 def refusal_of(method: str, version: str, headers: Headers) -> Refusal | None:
