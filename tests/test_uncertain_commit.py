@@ -14,12 +14,16 @@ import pytest
 from sqlalchemy import text
 
 from meeting_push.bench.tcp_proxy import TcpProxy
+from meeting_push.clock import now_ms
 from meeting_push.errors import DatabaseUnavailableError, InvalidInputError, OutcomeUnknownError
 from meeting_push.model import Message, Sender
 from meeting_push.services.accept_batch import AcceptBatch
-from meeting_push.storage.database import Database
+from meeting_push.services.idempotent_store import IdempotentStore, stored_response
+from meeting_push.storage.database import Connection, Database
+from meeting_push.storage.idempotency import IdempotencyRepository
 from meeting_push.storage.messages import MessageRepository
 from meeting_push.storage.sqlite_writer import SqliteWriter
+from tests.support.eventually import eventually
 from tests.support.postgres_server import PostgresServer
 
 INSERT = text("INSERT INTO revocation_version (id, version) VALUES (7, 1)")
@@ -212,3 +216,29 @@ async def test_a_value_that_can_not_be_stored_is_not_unknown(tmp_path: Path) -> 
             [("INSERT INTO revocation_version (id, version) VALUES (?, 1)", (2**70,))]
         )
     await database.dispose()
+
+
+async def test_e7_a_caller_who_gave_up_during_the_commit_may_try_again_with_his_key(
+    postgres_url: str, postgres_server: PostgresServer
+) -> None:
+    async with behind_a_proxy(postgres_url, postgres_server) as (database, proxy):
+        store = IdempotentStore(database, IdempotencyRepository(database))
+        written: list[str] = []
+
+        async def send(answer: str, *, lose_the_answer: bool) -> str | None:
+            async def accept(connection: Connection) -> None:
+                await connection.execute(INSERT)
+                written.append(answer)
+                if lose_the_answer:
+                    proxy.swallow(answers_only=True)
+
+            mine = stored_response(b"body", answer.encode())
+            return await store.once(1, "key", mine, now_ms(), accept)
+
+        first = asyncio.create_task(send("first", lose_the_answer=True))
+        await eventually(lambda: proxy.swallowed)  # 提交的回答来了，被吞了
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        proxy.release()
+        assert await send("second", lose_the_answer=False) == "first"
+        assert written == ["first"]

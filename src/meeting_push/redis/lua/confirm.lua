@@ -24,39 +24,38 @@ local function overrule(key, field, state)
   return true
 end
 
-local function confirm(i)
-  local id, user, acked_at = ARGV[i], ARGV[i + 1], ARGV[i + 3]
-  local key = prefix .. 'message_delivery_status:' .. id
-  local field = 'u:' .. user
-  local state = 'delivered:' .. ARGV[i + 2] .. ':' .. acked_at
-  local first = call('HSETNX', key, field, state) == 1
-  if first or overrule(key, field, state) then
-    counts[key] = (counts[key] or 0) + 1
-    local about = asked[key]
-    if not about then
-      about = call('HMGET', key, 'receipt_to', 'expires_at')
-      asked[key] = about
-    end
-    if not first or (about[2] and tonumber(about[2]) <= tonumber(acked_at)) then
-      -- 过期、挤出之后才来的：它到手了，不再是洞（墓碑见 expire.lua、evict.lua）
-      call('ZREM', prefix .. 'expired_messages:{' .. user .. '}', id)
-      call('ZREM', prefix .. 'evicted_messages:{' .. user .. '}', id)
-    end
-    if about[1] then
-      receipts[r + 1], receipts[r + 2], receipts[r + 3], receipts[r + 4] = id, about[1], user, acked_at
-      r = r + 4
-    end
-  end
-end
-
 local function add(key, count)
   if call('HINCRBY', key, 'delivered', count) == count then
     call('PEXPIRE', key, ttl)
   end
 end
 
+-- 热路上没有闭包：先写的 HSETNX 用 redis.pcall，它成了，同一个键就不会是别的类型
 for i = 3, #ARGV, 4 do
-  guard((i - 3) / 4, confirm, i)
+  local id, user, acked_at = ARGV[i], ARGV[i + 1], ARGV[i + 3]
+  local key = prefix .. 'message_delivery_status:' .. id
+  local field, row = 'u:' .. user, (i - 3) / 4
+  local state = 'delivered:' .. ARGV[i + 2] .. ':' .. acked_at
+  local written = redis.pcall('HSETNX', key, field, state)
+  local first = written == 1
+  if type(written) == 'table' then
+    spoil(row, written)
+  elseif first or guard(row, overrule, key, field, state) then
+    counts[key] = (counts[key] or 0) + 1
+    local about = asked[key]
+    if not about then
+      about = call('HMGET', key, 'receipt_to', 'expires_at')
+      asked[key] = about
+    end
+    if not first or (about[2] and (tonumber(about[2]) or 0) <= tonumber(acked_at)) then
+      -- 过期之后才来的：它到手了，不再是洞（墓碑见 expire.lua）
+      guard(row, call, 'ZREM', prefix .. 'expired_messages:{' .. user .. '}', id)
+    end
+    if about[1] then
+      receipts[r + 1], receipts[r + 2], receipts[r + 3], receipts[r + 4] = id, about[1], user, acked_at
+      r = r + 4
+    end
+  end
 end
 local rows = spoiled
 spoiled = {} -- 计数坏了的不是哪一行的错：状态已经记下
