@@ -31,6 +31,10 @@ def meeting_push(
     )
 
 
+#: ESC、C1、双向控制符、换行。
+HOSTILE = "there\n\x1b[31m\x9b2J\u202e"
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     with ServerProcess(tmp_path_factory.mktemp("cli")) as process:
@@ -79,12 +83,21 @@ def test_listen_prints_what_send_sends(server: ServerProcess) -> None:
     ).stdout.strip()
     where = ("--url", server.base_url)
     sent = meeting_push(
-        "send", "--to", user, "--title", "hi", "--content", "there", *where, cwd=server.directory
+        "send", "--to", user, "--title", "hi", "--content", HOSTILE, *where, cwd=server.directory
     )
     heard = meeting_push("listen", "--user-id", user, "--count", "1", *where, cwd=server.directory)
     assert sent.returncode == 0, sent.stderr
     message = json.loads(heard.stdout)
     assert (message["message_id"], message["title"]) == (sent.stdout.strip(), "hi")
+    assert message["content"] == HOSTILE
+    assert heard.stdout.rstrip("\n").isprintable()  # A13：别人写的碰不到终端
+
+
+def test_a13_an_error_is_one_printable_line(tmp_path: Path) -> None:
+    """A13: 服务器的话、环境变量的值，都可能是别人写的。"""
+    result = meeting_push("send", "--to", "1", "--title", "t", "--url", HOSTILE, cwd=tmp_path)
+    assert result.returncode != 0
+    assert result.stderr.rstrip("\n").isprintable()
 
 
 def test_doctor_names_each_part(tmp_path: Path, server: ServerProcess) -> None:

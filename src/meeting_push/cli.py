@@ -27,6 +27,7 @@ from .client.rest_client import RestClient
 from .errors import ConfigurationError, InvalidInputError, MeetingPushError
 from .hidden_options import hide_secrets
 from .model import ADMIN_ROLE, MAX_USER_ID, USER_ROLE
+from .plain_text import plain, plain_json
 from .server import run_process, run_workers
 from .services.access_tokens import AccessTokens
 from .services.auth_service import AuthService
@@ -134,7 +135,7 @@ def listen(
         received = 0
         async with PushClient(url, fresh_token, user_id=user_id, device_info="cli") as client:
             async for message in client:
-                sys.stdout.write(message.to_json() + "\n")
+                sys.stdout.write(plain_json(message.to_json()) + "\n")  # 正文是别人写的
                 sys.stdout.flush()
                 message.ack()
                 received += 1
@@ -293,5 +294,5 @@ def main() -> NoReturn:
 
 
 def _say(error: MeetingPushError, code: int) -> int:
-    sys.stderr.write(f"meeting-push: {error.message}\n")
+    sys.stderr.write(f"meeting-push: {plain(error.message)}\n")
     return code

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Final
 
 from rich.console import Console
+from rich.markup import escape
 
 from .errors import ConfigurationError, MeetingPushError
+from .plain_text import plain
 from .redis.address import RedisAddress
 from .redis.keys import Keys
 from .redis.lean import LeanConnection
@@ -47,7 +49,7 @@ async def run(out: Console, settings: Settings) -> int:
     bad = 0
     async for finding in examine(settings):
         mark = "[green]ok  [/]" if finding.ok else "[red]FAIL[/]"
-        out.print(f"{mark} {finding.name:<12} {finding.text}", soft_wrap=True)
+        out.print(f"{mark} {finding.name:<12} {escape(plain(finding.text))}", soft_wrap=True)
         if not finding.ok:
             bad += 1
             out.print(f"     {'':<12} → {finding.advice}", soft_wrap=True)
