@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -23,9 +24,11 @@ from meeting_push.errors import (
     InvalidTokenError,
     MeetingPushError,
     TokenExpiredError,
+    TokenNotYetValidError,
     TokenRevokedError,
 )
 from meeting_push.model import Principal
+from meeting_push.services.foreign_verifier import ForeignVerifier
 from tests.support.embedded import hosted
 from tests.support.redis_server import RedisServer
 
@@ -193,3 +196,17 @@ async def test_f4_a_verifier_that_never_answers_is_given_up(door: Door) -> None:
     door.theirs.verify_access_token = never  # type: ignore[method-assign]
     status, error, _ = await door.rest()
     assert (status, error["code"]) == (503, "verifier_unavailable")
+
+
+@pytest.mark.parametrize(
+    ("early_s", "expected"), [(60, TokenNotYetValidError), (3_600, InvalidTokenError)]
+)
+@pytest.mark.parametrize("claim", ["iat", "nbf"])
+async def test_c5_a_token_of_theirs_that_is_minutes_too_early(
+    claim: str, early_s: int, expected: type[MeetingPushError]
+) -> None:
+    theirs, key = Theirs(), "a secret of the application, 32 b"
+    theirs.failure = lambda token: jwt.decode(token, key, algorithms=["HS256"])
+    early = jwt.encode({"sub": "5", claim: time.time() + early_s}, key)
+    with pytest.raises(expected):
+        await ForeignVerifier(theirs, timeout_s=5).verify_access_token(early)

@@ -24,6 +24,7 @@ from ..websocket.doorway import Doorway
 from ..websocket.refusals import Refusal
 from ..websocket.upgrade_request import (
     MAX_HEAD_BYTES,
+    MAX_HEADERS,
     asks_for_websocket,
     origin_form,
     refusal_of,
@@ -31,8 +32,6 @@ from ..websocket.upgrade_request import (
 from .courteous_transport import CourteousTransport
 from .unread_answers import UnreadAnswers
 
-#: 头的条数，拖尾也算；与 websockets 的上限一致，升级时不会再被它拒绝。
-MAX_HEADERS: Final = 128
 #: 没有任何进展的字节：块扩展、拖尾的名字、请求之间的空行。
 _MAX_QUIET_BYTES: Final = 16 * 1024
 #: 一条连接上排着没有回答的请求；再多的不读了，答完这些就关。

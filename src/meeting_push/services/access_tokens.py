@@ -30,7 +30,7 @@ _MAX_TIMESTAMP_S: Final = 2**53 // 1000
 _CACHE_ENTRIES: Final = 10_000
 _CACHE_MS: Final = 300_000
 #: 早到这么多以内是钟不准，等一等就好（4004）；再多就不是钟的事了（4500）。
-_EARLY_MS: Final = 300_000
+MAX_EARLY_MS: Final = 300_000
 
 
 class AccessTokens:
@@ -149,7 +149,7 @@ class AccessTokens:
         return principal
 
     def _require_begun(self, early_ms: int) -> None:
-        if early_ms > max(_EARLY_MS, self._leeway_ms):
+        if early_ms > max(MAX_EARLY_MS, self._leeway_ms):
             raise InvalidTokenError("the token is not valid yet")
         if early_ms > self._leeway_ms:
             raise TokenNotYetValidError("the token is not valid yet: are the clocks right?")

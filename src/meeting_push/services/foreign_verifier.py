@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
 
 import jwt
 
+from ..clock import now_ms
 from ..contracts import TokenVerifier
 from ..errors import (
     AuthenticationError,
@@ -13,11 +15,13 @@ from ..errors import (
     InvalidTokenError,
     RateLimitedError,
     TokenExpiredError,
+    TokenNotYetValidError,
     UnavailableError,
     VerifierUnavailableError,
 )
 from ..model import MAX_USER_ID, Principal
 from ..repeated_warning import RepeatedWarning
+from .access_tokens import MAX_EARLY_MS
 
 #: 我们自己的错误里，验证者该抛出的那些；原样放行，只换掉它的话（可能引用了令牌）。
 _OURS = (AuthenticationError, ForbiddenError, RateLimitedError, UnavailableError)
@@ -36,6 +40,7 @@ class ForeignVerifier:
     async def verify_access_token(self, token: str) -> Principal:
         """:raises InvalidTokenError: 它说令牌不对（我们的、PyJWT 的、ValueError、KeyError）
         :raises TokenExpiredError: 它说过期了
+        :raises TokenNotYetValidError: 它说还没到时候，而令牌上写的就在几分钟之内
         :raises VerifierUnavailableError: 它抛出了别的，超时，或给的不是 ``Principal``
         """
         try:
@@ -47,11 +52,25 @@ class ForeignVerifier:
             raise error.with_traceback(None) from None
         except jwt.ExpiredSignatureError:
             raise TokenExpiredError("the token has expired") from None
+        except jwt.ImmatureSignatureError:
+            raise _too_early(token) from None
         except _BAD_TOKEN as error:
             raise InvalidTokenError(f"the token is invalid: {type(error).__name__}") from None
         except Exception as error:  # noqa: BLE001 — 别人的代码，什么都可能抛出
             self._failed.say(error=type(error).__name__)
             raise VerifierUnavailableError("tokens can not be verified now") from None
+
+
+def _too_early(token: str) -> AuthenticationError:
+    """PyJWT 先验签名，后看时间：签名是对的，只差没有到时候；早多少看令牌自己怎么写。"""
+    try:
+        claims = jwt.decode(token, options={"verify_signature": False})
+        begins_s = max(float(claims.get(name, 0)) for name in ("iat", "nbf"))
+    except _BAD_TOKEN:
+        begins_s = math.inf
+    if begins_s * 1000 - now_ms() <= MAX_EARLY_MS:
+        return TokenNotYetValidError("the token is not valid yet")
+    return InvalidTokenError("the token is invalid: ImmatureSignatureError")
 
 
 def _checked(principal: object) -> Principal:

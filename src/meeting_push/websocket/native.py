@@ -32,7 +32,7 @@ from .refusals import (
     TOO_SLOW,
     Refusal,
 )
-from .upgrade_request import END_OF_HEAD, MAX_HEAD_BYTES, UpgradeRequest
+from .upgrade_request import END_OF_HEAD, MAX_HEAD_BYTES, MAX_HEADERS, UpgradeRequest
 from .uvicorn_socket import BoundedWebSocket
 
 _READ_BUFFER_BYTES: Final = 1024
@@ -107,7 +107,9 @@ class _Front(asyncio.Protocol):
     def _choose(self, received: bytes, end: int) -> None:
         """请求头完整了：不是用户连接的交给别人，是的就 4xx 或者升级。"""
         request = UpgradeRequest.parse(received[:end])
-        if request is None:
+        if received.count(b"\r\n", 0, end) > MAX_HEADERS + 2:
+            self._refuse(HEAD_TOO_LARGE)
+        elif request is None:
             self._refuse(BAD_REQUEST)
         elif self._is_ours(request):
             refusal = self._refusal_of(request)

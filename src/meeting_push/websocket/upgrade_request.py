@@ -18,6 +18,8 @@ from .refusals import Refusal
 
 #: 请求行与请求头；令牌至多 8 KB，浏览器与代理的头合计很少过 16 KB。
 MAX_HEAD_BYTES: Final = 64 * 1024
+#: 头的条数；与 websockets 的上限一致，升级时不会再被它拒绝。
+MAX_HEADERS: Final = 128
 END_OF_HEAD: Final = b"\r\n\r\n"
 #: 我们说的唯一一版（RFC 6455 4.4）。
 VERSION: Final = "13"

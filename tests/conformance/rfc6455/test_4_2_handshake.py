@@ -145,6 +145,12 @@ def test_c9_a_head_over_the_limit_is_answered(door: Door) -> None:
     assert door.ask(door.request(*lines)).status == 431
 
 
+@pytest.mark.parametrize(("headers", "status"), [(120, 101), (200, 431)])
+def test_c9_the_number_of_headers_is_limited(door: Door, headers: int, status: int) -> None:
+    lines = [f"X-{number}: x" for number in range(headers)]
+    assert door.ask(door.request(*lines)).status == status
+
+
 @pytest.mark.parametrize("path", ["/ws/nowhere", "/ws/user/0/messages", "/ws/meeting/short"])
 def test_c9_a_wrong_path_is_404(door: Door, path: str) -> None:
     assert door.ask(door.request(path=path)).status == 404
