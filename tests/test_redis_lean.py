@@ -228,3 +228,22 @@ async def test_commands_of_one_tick_are_one_write(lean: LeanConnection) -> None:
     before = await reads()
     await asyncio.gather(*(lean.execute("PING") for _ in range(100)))
     assert await reads() - before < 50  # 其它测试的连接也可能在读
+
+
+async def test_a_replica_is_not_dialled_a_thousand_times_a_minute(
+    private_redis_server: RedisServer,
+) -> None:
+    """B2：连得上而写不进（READONLY）：成功以写得进为准，退避不因连上而从头。"""
+    lean = await connected(private_redis_server)
+    await lean.execute("REPLICAOF", "127.0.0.1", "1")
+    causes = set()
+    until = asyncio.get_running_loop().time() + 3
+    while asyncio.get_running_loop().time() < until:
+        try:
+            await lean.execute("SET", "x", 1)
+        except RedisUnavailableError as error:
+            causes.add(error.cause)
+        await asyncio.sleep(0.01)
+    assert lean.reconnects <= 15  # 0.1 在这里有上百次
+    assert causes == {"readonly"}
+    await lean.close()

@@ -74,6 +74,20 @@ def forbidden(fleet: Fleet) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def disk_full(fleet: Fleet) -> Iterator[None]:
+    """存不了快照（这里挡着一个同名的目录），Redis 就拒绝一切写入（MISCONF）。"""
+    in_the_way = fleet.redis.directory / "dump.rdb"
+    in_the_way.mkdir()
+    with redis_admin(fleet) as admin:
+        admin.config_set("save", "3600 1")
+        admin.bgsave()
+        wait_until(lambda: admin.info("persistence")["rdb_last_bgsave_status"] == "err", 10)
+        yield
+        admin.config_set("save", "")
+    in_the_way.rmdir()
+
+
+@contextlib.contextmanager
 def redis_hung(fleet: Fleet) -> Iterator[None]:
     fleet.redis.pause()
     yield
@@ -114,6 +128,11 @@ def sql_readonly(fleet: Fleet) -> contextlib.AbstractContextManager[None]:
     return _postgres_setting(fleet, "default_transaction_read_only", "on")
 
 
+def sql_too_slow(fleet: Fleet) -> contextlib.AbstractContextManager[None]:
+    """时限短到什么也做不完。"""
+    return _postgres_setting(fleet, "statement_timeout", "'1ms'")
+
+
 @contextlib.contextmanager
 def sql_hung(fleet: Fleet) -> Iterator[None]:
     for node in fleet.nodes:
@@ -144,6 +163,7 @@ class Fault:
 REDIS_FAULTS: Final = (
     Fault("oom", oom, "oom"),
     Fault("replica", replica, "readonly"),
+    Fault("disk_full", disk_full, "disk_full"),
     Fault("forbidden", forbidden, "noperm"),
     Fault("hung", redis_hung, "timeout"),
     Fault("gone", redis_gone, "unreachable"),
@@ -151,6 +171,7 @@ REDIS_FAULTS: Final = (
 SQL_FAULTS: Final = (
     Fault("locked", sql_locked, "timeout"),
     Fault("readonly", sql_readonly, "readonly"),
+    Fault("statement_timeout", sql_too_slow, "timeout"),
     Fault("hung", sql_hung, "timeout"),
     Fault("gone", sql_gone, "unreachable"),
 )

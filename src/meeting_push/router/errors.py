@@ -30,6 +30,7 @@ from ..errors import (
     UnsupportedMediaTypeError,
     UsernameTakenError,
 )
+from ..repeated_warning import RepeatedWarning
 
 #: 沿 MRO 找最近的一个；找不到的（配置、信封……）是我们自己的错，500。
 STATUSES: Final[Mapping[type, int]] = {
@@ -52,6 +53,10 @@ _UNAVAILABLE_RETRY_S: Final = 1
 _MAX_DETAILS: Final = 20  # 一万个收件人个个不对时，列出头几个就够了
 # 框架自己抛出的，按状态码取名；其余用标准短语。
 _HTTP_CODES: Final = {400: "invalid_json", 401: "unauthenticated", 413: "payload_too_large"}
+
+
+#: 依赖不在时拒绝了的请求：几百个也只说一次，带着次数（E12）。
+_refused: Final = RepeatedWarning("requests_refused")
 
 
 def install_error_handlers(app: FastAPI) -> None:
@@ -93,6 +98,8 @@ async def on_expected(request: Request, error: Exception) -> ErrorAnswer:
     assert isinstance(error, MeetingPushError)
     if status_of(error) == 500:
         return await _on_unexpected(request, error)
+    if status_of(error) == 503:
+        _refused.say(code=error.code, cause=error.cause)
     if isinstance(error, OutcomeUnknownError) and "idempotency-key" not in request.headers:
         error = error.without_key()
     return error_response(error)

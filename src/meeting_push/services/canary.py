@@ -22,6 +22,10 @@ from .redis_service import RedisService
 PATIENCE: Final = 2
 
 
+#: 还没听到过、正聋着的时候，隔这么久放一只。
+IMPATIENT_S: Final = 1.0
+
+
 class Hearing(Enum):
     GOOD = "good"
     DEAF = "deaf"  # 正在重新订阅
@@ -91,9 +95,15 @@ class Canary:
         while True:
             await self._send()
             slept_at = _now()
-            await asyncio.sleep(self._interval_s)
-            if _now() - slept_at < self._interval_s + self._deaf_s / 2:
+            pause_s = self._pause_s()
+            await asyncio.sleep(pause_s)
+            if _now() - slept_at < pause_s + self._deaf_s / 2:
                 self._listen()  # 否则是我们自己停顿过：它也许在套接字里还没读
+
+    def _pause_s(self) -> float:
+        """还没听到过、正聋着：不等平时的间隔，一好就知道。"""
+        well = self._heard and self._hearing is Hearing.GOOD
+        return self._interval_s if well else min(self._interval_s, IMPATIENT_S)
 
     async def check(self) -> None:
         """健康检查；第一只还没回来就等它。
