@@ -33,6 +33,7 @@ from ..protocol.envelope import frame_key
 from ..protocol.frames import ServerFrame, encode
 from ..protocol.limits import Limits
 from ..redis.keys import Keys
+from ..repeated_warning import RepeatedWarning
 from .admission import Admission
 from .authenticator import Authenticator, close_code_for
 from .catch_up import CatchUp
@@ -102,6 +103,7 @@ class ConnectionManager:
         )
         #: 传输还在的全部连接，包括尚未认证的与正在关闭的。
         self._sockets: set[UserConnection] = set()
+        self._broken = RepeatedWarning("ws_session_broken")
         self._empty = asyncio.Event()
         #: 新来的一律以它关闭；None = 照常。
         self._refusing_with: CloseCode | None = None
@@ -192,9 +194,13 @@ class ConnectionManager:
             self._presence.connection_opened(connection.user_id, connection.info())
 
     def _give_up(self, connection: UserConnection, error: Exception) -> None:
-        if connection.closing_since is None:
+        if connection.closing_since is not None:
+            return
+        if isinstance(error, MeetingPushError):  # 他的键被写坏了（B1）：只是他，不必回溯
+            self._broken.say(user_id=connection.user_id, code=error.code, reason=error.message)
+        else:
             logger.bind(user_id=connection.user_id).opt(exception=error).error("ws_session_broken")
-            connection.close(CloseCode.NODE_UNHEALTHY)
+        connection.close(CloseCode.NODE_UNHEALTHY)
 
     def disconnect_user(
         self, user_id: int, websocket: UserConnection, code: CloseCode = CloseCode.NORMAL
