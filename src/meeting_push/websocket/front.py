@@ -1,0 +1,232 @@
+"""门厅：每条新连接先到这里，看完请求头，才知道该交给谁。
+
+用户连接升级之后交给 picows；别的 WebSocket 交给 uvicorn 的协议，网关角色的探针交给 ``ops_http``。
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Final, cast
+
+from ..protocol.forwarded import TrustedProxies
+from .doorway import Doorway
+from .farewell import say_farewell
+from .handshake import PATH_PREFIX, Handshake, user_id_in_path
+from .manager import ConnectionManager
+from .refusals import (
+    BAD_REQUEST,
+    CROWDED,
+    FOREIGN_ORIGIN,
+    HEAD_TOO_LARGE,
+    NOT_FOUND,
+    TOO_SLOW,
+    Refusal,
+)
+from .upgrade_request import END_OF_HEAD, MAX_HEAD_BYTES, MAX_HEADERS, UpgradeRequest
+
+_PROBES: Final = (b"GET /healthz ", b"GET /readyz ", b"HEAD /healthz ", b"HEAD /readyz ")
+#: 一次合格的握手 → 升级之后的 protocol（``asyncio.BufferedProtocol`` 的样子）。
+Upgraded = Callable[[Handshake], Any]
+
+
+class Front(asyncio.Protocol):
+    """新连接的门厅：看完请求头，换上该用的 protocol，然后放手。"""
+
+    __slots__ = (
+        "_fallback",
+        "_head",
+        "_manager",
+        "_successor",
+        "_take",
+        "_timer",
+        "_transport",
+        "_upgraded",
+    )
+
+    def __init__(
+        self,
+        manager: ConnectionManager,
+        fallback: Callable[[], asyncio.Protocol],
+        upgraded: Upgraded,
+    ) -> None:
+        self._manager = manager
+        self._fallback = fallback
+        self._upgraded = upgraded
+        self._head = bytearray()
+        #: 收到的字节此刻归谁。
+        self._take: Callable[[bytes], None] = self._gather
+        self._successor: Any = None
+        self._transport: asyncio.Transport
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._timer = asyncio.get_running_loop().call_later(
+            self._manager.limits.handshake_timeout_s, self._too_slow
+        )
+
+    def data_received(self, data: bytes) -> None:
+        self._take(data)
+
+    def _gather(self, data: bytes) -> None:
+        searched = max(0, len(self._head) - len(END_OF_HEAD))
+        self._head += data
+        end = self._head.find(END_OF_HEAD, searched, MAX_HEAD_BYTES)
+        if end >= 0:
+            received, self._head = bytes(self._head), bytearray()
+            self._choose(received, end + len(END_OF_HEAD))
+        elif len(self._head) >= MAX_HEAD_BYTES:
+            self._refuse(HEAD_TOO_LARGE)
+
+    def _choose(self, received: bytes, end: int) -> None:
+        """请求头完整了：不是用户连接的交给别人，是的就 4xx 或者升级。"""
+        request = UpgradeRequest.parse(received[:end])
+        if received.count(b"\r\n", 0, end) > MAX_HEADERS + 2:
+            self._refuse(HEAD_TOO_LARGE)
+        elif request is None:
+            self._refuse(BAD_REQUEST)
+        elif self._is_ours(request):
+            refusal = self._refusal_of(request)
+            if refusal is not None:
+                self._refuse(refusal)
+            else:
+                self._upgrade(request, received[end:])
+        else:
+            self._stop_waiting()
+            self._install(self._fallback())
+            self._take = self._successor.data_received
+            self._take(received)
+
+    def _is_ours(self, request: UpgradeRequest) -> bool:
+        """picows 要设 TCP 选项，unix socket 上不行；那里由普通的 ASGI 路由接着。"""
+        sock: socket.socket = self._transport.get_extra_info("socket")
+        return request.path.startswith(PATH_PREFIX) and sock.family != socket.AF_UNIX
+
+    def _refusal_of(self, request: UpgradeRequest) -> Refusal | None:
+        if user_id_in_path(request.path) is None:
+            return NOT_FOUND
+        return request.refusal()
+
+    def _upgrade(self, request: UpgradeRequest, rest: bytes) -> None:
+        handshake = _handshake(request, self._transport, self._manager.authenticator.proxies)
+        if not self._manager.origin_allowed(handshake):
+            self._refuse(FOREIGN_ORIGIN)
+            return
+        self._stop_waiting()
+        self._install(self._upgraded(handshake))
+        self._take = partial(_feed, self._transport, self._successor)
+        self._take(request.minimal() + rest)
+
+    def _install(self, successor: Any) -> None:
+        self._successor = successor
+        successor.connection_made(self._transport)
+        # 调用者（uvicorn）在我们返回后还要把我们设为 protocol，所以晚一步
+        asyncio.get_running_loop().call_soon(self._hand_over)
+
+    def _hand_over(self) -> None:
+        self._transport.set_protocol(self._successor)
+        self._successor, self._take = None, _ignore
+
+    def _too_slow(self) -> None:
+        """慢吞吞不说要什么的（slowloris）；一个字没说的不必回答，浏览器会这样预连。"""
+        if self._head:
+            self._refuse(TOO_SLOW)
+        else:
+            self._transport.abort()
+
+    def _refuse(self, refusal: Refusal) -> None:
+        self._stop_waiting()
+        self._take = _ignore
+        say_farewell(self._transport, refusal.wire)
+
+    def eof_received(self) -> bool | None:
+        return None if self._successor is None else self._successor.eof_received()
+
+    def _stop_waiting(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_waiting()
+        self._take = _ignore  # 不再指着自己
+        if self._successor is not None:
+            self._successor.connection_lost(exc)
+
+
+class BareFront(Front):
+    """没有 uvicorn 在前：描述符与一个地址的 HTTP 连接也由门厅看着。"""
+
+    __slots__ = ("_crowded", "_doorway")
+
+    def __init__(
+        self,
+        manager: ConnectionManager,
+        ops: Callable[[], asyncio.Protocol],
+        upgraded: Upgraded,
+        doorway: Doorway,
+    ) -> None:
+        super().__init__(manager, ops, upgraded)
+        self._doorway = doorway
+        self._crowded = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._crowded = self._doorway.crowded(transport)
+        if self._crowded and self._doorway.walled(transport):
+            self._transport.abort()
+        else:
+            peer: Sequence[object] = transport.get_extra_info("peername") or ("",)
+            now = asyncio.get_running_loop().time()
+            self._doorway.arrive(self, str(peer[0]), now)
+
+    def _choose(self, received: bytes, end: int) -> None:
+        self._doorway.busy(self)
+        if self._crowded and not received.startswith(_PROBES):
+            self._refuse(CROWDED)
+        else:
+            super()._choose(received, end)
+
+    def _refuse(self, refusal: Refusal) -> None:
+        self._doorway.busy(self)
+        self._doorway.turned_away[refusal.code] += 1
+        if refusal is CROWDED:  # 请求读完了，不必等它先走：它占着的正是缺的
+            self._stop_waiting()
+            self._transport.write(refusal.wire)
+            self._transport.close()
+        else:
+            super()._refuse(refusal)
+
+    def evict(self) -> None:
+        self._transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._doorway.busy(self)
+        super().connection_lost(exc)
+
+
+def _ignore(_data: bytes) -> None:
+    """拒绝了，或已交给别人。"""
+
+
+def _feed(transport: asyncio.Transport, protocol: Any, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest and not transport.is_closing():
+        room = protocol.get_buffer(-1)
+        part = rest[: len(room)]
+        room[: len(part)] = part
+        protocol.buffer_updated(len(part))
+        rest = rest[len(part) :]
+
+
+def _handshake(
+    request: UpgradeRequest, transport: asyncio.Transport, proxies: TrustedProxies
+) -> Handshake:
+    user_id = user_id_in_path(request.path)
+    assert user_id is not None, "other paths were refused"
+    peer: Sequence[object] = transport.get_extra_info("peername") or ("",)
+    address = proxies.client_address(str(peer[0]), request.values("x-forwarded-for"))
+    return Handshake(user_id, request.query, tuple(request.headers), address)
