@@ -26,7 +26,8 @@ from .logs import configure_logging
 from .protocol.forwarded import TrustedProxies
 from .redis.embedded import EmbeddedRedis
 from .repeated_warning import RepeatedWarning
-from .router.patient_http import Patience, patient_http
+from .router.http_limits import Patience
+from .router.patient_http import patient_http
 from .settings import Identity, Role, Settings
 from .unknown_settings import unknown_variables
 from .websocket.doorway import DoorLimits, Doorway, open_descriptors

@@ -20,7 +20,8 @@ from meeting_push.model import Principal
 from meeting_push.node_identity import NodeIdentity
 from meeting_push.protocol.limits import Limits
 from meeting_push.redis.keys import Keys
-from meeting_push.router.patient_http import Patience, patient_http
+from meeting_push.router.http_limits import Patience
+from meeting_push.router.patient_http import patient_http
 from meeting_push.settings import Settings
 from meeting_push.websocket.asgi import user_messages_endpoint
 from meeting_push.websocket.authenticator import Authenticator

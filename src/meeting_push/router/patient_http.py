@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum, auto
 from functools import partial
-from typing import Any, Final, cast
+from typing import Any, cast
 
 import httptools
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from ..settings import Settings
 from ..websocket import refusals
 from ..websocket.doorway import Doorway
 from ..websocket.refusals import Refusal
@@ -30,36 +28,20 @@ from ..websocket.upgrade_request import (
     refusal_of,
 )
 from .courteous_transport import CourteousTransport
+from .http_limits import (
+    CROWDED_HEAD_S,
+    DISCARD_PAUSE_S,
+    DISCARDED_AT_ONCE,
+    LINGER_S,
+    MAX_DISCARDED,
+    MAX_PIPELINED,
+    MAX_QUIET_BYTES,
+    MIN_ANSWER_PROGRESS,
+    MIN_BODY_PROGRESS,
+    PROBES,
+    Patience,
+)
 from .unread_answers import UnreadAnswers
-
-#: 没有任何进展的字节：块扩展、拖尾的名字、请求之间的空行。
-_MAX_QUIET_BYTES: Final = 16 * 1024
-#: 一条连接上排着没有回答的请求；再多的不读了，答完这些就关。
-MAX_PIPELINED: Final = 16
-#: 答完之后还听多久、多少，好让回答先到。
-LINGER_S: Final = 2.0
-_MAX_DISCARDED: Final = 16 * 1024 * 1024
-#: 描述符快用完时，请求头要在这么久里说完。
-_CROWDED_HEAD_S: Final = 1.0
-#: 请求体、应答：每半个期限至少走这么多，否则算停住了。
-_MIN_BODY_PROGRESS: Final = 1024
-_MIN_ANSWER_PROGRESS: Final = 16 * 1024
-_PROBES: Final = frozenset({b"/healthz", b"/readyz"})
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """秒。``body_s`` 是收完的期限：8 MB 在 2 Mbit/s 的线路上要半分钟。"""
-
-    head_s: float = 5.0
-    body_idle_s: float = 5.0
-    body_s: float = 60.0
-    answer_stall_s: float = 5.0
-
-    @classmethod
-    def of(cls, settings: Settings) -> Patience:
-        waiting_s = settings.handshake_timeout_s
-        return cls(waiting_s, waiting_s, answer_stall_s=settings.outbox_max_delay_s)
 
 
 class _Phase(Enum):
@@ -122,7 +104,7 @@ class PatientHttp(HttpToolsProtocol):
             transport.abort()
             return
         self._doorway.arrive(self, self.client[0] if self.client else "", self.loop.time())
-        self._wait_head(_CROWDED_HEAD_S if self._crowded else self._patience.head_s)
+        self._wait_head(CROWDED_HEAD_S if self._crowded else self._patience.head_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._let_go()
@@ -186,7 +168,7 @@ class PatientHttp(HttpToolsProtocol):
         self._quiet_bytes = 0 if self._progress else self._quiet_bytes + size
         self._framing_bytes += framing
         in_head = self._phase is _Phase.HEAD
-        if self._quiet_bytes > (MAX_HEAD_BYTES if in_head else _MAX_QUIET_BYTES):
+        if self._quiet_bytes > (MAX_HEAD_BYTES if in_head else MAX_QUIET_BYTES):
             self._refuse(refusals.HEAD_TOO_LARGE)
         elif self._framing_bytes > MAX_HEAD_BYTES + self._body_bytes:
             self._refuse(refusals.PADDED_BODY)
@@ -236,7 +218,7 @@ class PatientHttp(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._progress = True
-        if self._crowded and self.url.partition(b"?")[0] not in _PROBES:
+        if self._crowded and self.url.partition(b"?")[0] not in PROBES:
             raise _RefusedError(refusals.CROWDED)
         if not self.parser.should_upgrade():
             self._enter()
@@ -306,7 +288,7 @@ class PatientHttp(HttpToolsProtocol):
         paused = self.flow.read_paused
         if paused:
             self._deadline += self._patience.body_idle_s / 2
-        moved = paused or self._body_bytes - before >= _MIN_BODY_PROGRESS
+        moved = paused or self._body_bytes - before >= MIN_BODY_PROGRESS
         if moved and self.loop.time() < self._deadline:
             self._timer = self.loop.call_later(
                 self._patience.body_idle_s / 2, self._on_slow_body, self._body_bytes
@@ -334,7 +316,7 @@ class PatientHttp(HttpToolsProtocol):
         self._unread.note(self, self.client[0] if self.client else "", size)
 
     def _on_stalled_answer(self, before: int) -> None:
-        if before - self._line.get_write_buffer_size() >= _MIN_ANSWER_PROGRESS:
+        if before - self._line.get_write_buffer_size() >= MIN_ANSWER_PROGRESS:
             self._watch_answer()
         else:
             self.cut_off()
@@ -377,15 +359,22 @@ class PatientHttp(HttpToolsProtocol):
 
     def _on_lingering(self, before: int) -> None:
         size = self._line.get_write_buffer_size()
-        if 0 < size <= before - _MIN_ANSWER_PROGRESS:
+        if 0 < size <= before - MIN_ANSWER_PROGRESS:
             self._timer = self.loop.call_later(LINGER_S, self._on_lingering, size)
         else:
             self._abort()
 
     def _discard(self, size: int) -> None:
         self._discarded += size
-        if self._discarded > _MAX_DISCARDED:
+        if self._discarded > MAX_DISCARDED:
             self._abort()
+        elif size > DISCARDED_AT_ONCE and not self._line.is_closing():
+            self._line.pause_reading()  # 读了丢掉也花 CPU：一秒几 MB，不让洪水占住循环
+            self.loop.call_later(DISCARD_PAUSE_S, self._listen_on)
+
+    def _listen_on(self) -> None:
+        if not self._line.is_closing():
+            self._line.resume_reading()
 
 
 def _as_text(headers: list[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
