@@ -30,6 +30,8 @@ class LoopState:
     running: bool
     failing: bool
     restarts: int
+    #: 上次为什么死的；没死过则空。
+    why: str = ""
 
 
 class SupervisedLoop:
@@ -41,11 +43,12 @@ class SupervisedLoop:
         self._task: asyncio.Task[None] | None = None
         self._failing = False
         self._restarts = 0
+        self._why = ""
 
     @property
     def state(self) -> LoopState:
         running = self._task is not None and not self._task.done()
-        return LoopState(self.name, running, self._failing, self._restarts)
+        return LoopState(self.name, running, self._failing, self._restarts, self._why)
 
     def start(self) -> None:
         if self._task is not None:
@@ -72,15 +75,23 @@ class SupervisedLoop:
             except Exception as error:  # noqa: BLE001 — 监督者的职责就是接住一切
                 self._failing = True
                 self._restarts += 1
-                logger.bind(loop=self.name, restarts=self._restarts).opt(exception=error).error(
-                    "loop_died"
-                )
+                self._note(error)
             finally:
                 settle.cancel()
             if loop.time() - started > STABLE_AFTER_S:
                 backoff = FIRST_BACKOFF_S
             await asyncio.sleep(random.uniform(0, backoff))  # noqa: S311 — 抖动不需要密码学随机
             backoff = min(backoff * 2, MAX_BACKOFF_S)
+
+    def _note(self, error: Exception) -> None:
+        """预料之中的错误（键的类型不对、配置不对）自己说得清楚，不必带回溯。"""
+        log = logger.bind(loop=self.name, restarts=self._restarts)
+        if isinstance(error, MeetingPushError):
+            self._why = f"{error.cause}: {error.message}"
+            log.bind(code=error.code, cause=error.cause, reason=error.message).error("loop_died")
+        else:
+            self._why = type(error).__name__
+            log.opt(exception=error).error("loop_died")
 
     def _settled(self) -> None:
         self._failing = False

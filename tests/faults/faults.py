@@ -95,6 +95,15 @@ def redis_hung(fleet: Fleet) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def writes_paused(fleet: Fleet) -> Iterator[None]:
+    """CLIENT PAUSE WRITE：读有回答，写没有。"""
+    with redis_admin(fleet) as admin:
+        do(admin, "CLIENT", "PAUSE", "600000", "WRITE")
+        yield
+        do(admin, "CLIENT", "UNPAUSE")
+
+
+@contextlib.contextmanager
 def redis_gone(fleet: Fleet) -> Iterator[None]:
     for node in fleet.nodes:
         node.redis.refuse()
@@ -104,13 +113,16 @@ def redis_gone(fleet: Fleet) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def sql_locked(fleet: Fleet) -> Iterator[None]:
-    """有人锁着表不放（一次没完的迁移、备份）。"""
+def sql_locked(fleet: Fleet, table: str = "message_recipients") -> Iterator[None]:
+    """有人锁着表不放（一次没完的迁移、备份）；读得到，写不进。"""
     holder = subprocess.Popen(_psql(fleet), stdin=subprocess.PIPE, text=True)
     assert holder.stdin is not None
-    holder.stdin.write("BEGIN; LOCK TABLE message_recipients IN ACCESS EXCLUSIVE MODE;\n")
+    holder.stdin.write(f"BEGIN; LOCK TABLE {table} IN EXCLUSIVE MODE;\n")
     holder.stdin.flush()
-    held = "SELECT count(*) FROM pg_locks WHERE granted AND mode = 'AccessExclusiveLock'"
+    held = (
+        "SELECT count(*) FROM pg_locks"
+        " WHERE granted AND mode = 'ExclusiveLock' AND relation IS NOT NULL"
+    )
     wait_until(lambda: int(sql(fleet, held)) > 0, 10)
     yield
     holder.stdin.close()
@@ -166,10 +178,12 @@ REDIS_FAULTS: Final = (
     Fault("disk_full", disk_full, "disk_full"),
     Fault("forbidden", forbidden, "noperm"),
     Fault("hung", redis_hung, "timeout"),
+    Fault("writes_paused", writes_paused, "timeout"),
     Fault("gone", redis_gone, "unreachable"),
 )
 SQL_FAULTS: Final = (
     Fault("locked", sql_locked, "timeout"),
+    Fault("users_locked", lambda fleet: sql_locked(fleet, "users"), "timeout"),
     Fault("readonly", sql_readonly, "readonly"),
     Fault("statement_timeout", sql_too_slow, "timeout"),
     Fault("hung", sql_hung, "timeout"),

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.people import Person, api_of, device, register
 
-from .faults import REDIS_FAULTS, SQL_FAULTS, Fault
+from .faults import REDIS_FAULTS, SQL_FAULTS, Fault, redis_admin
 from .fleet import Fleet, Log, becomes
 
 #: 每个进程每分钟至多这么多行；坏着的这十几秒里已经说了一分钟里要说的。
@@ -78,3 +78,25 @@ async def test_sql_refuses_writes(fleet: Fleet, bob: Person, fault: Fault) -> No
         for node in (*fleet.gateways, fleet.worker):
             await asyncio.to_thread(becomes, node.server, 200, fault.cause)
     assert statuses <= {202, 503}
+
+
+@pytest.mark.full_size
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("fault", [*REDIS_FAULTS, *SQL_FAULTS], ids=lambda fault: fault.name)
+async def test_a_minute_of_it_is_twenty_lines(fleet: Fleet, bob: Person, fault: Fault) -> None:
+    """B2、B3：坏一分钟，每个进程至多 20 行，没有回溯。"""
+    async with drill(fleet, bob, fault):
+        await asyncio.sleep(60)
+
+
+async def test_a_queue_that_is_no_queue(fleet: Fleet, bob: Person) -> None:
+    """B1、B2 的同类：有人把队列的键写成了别的类型：工人不就绪，说得出是什么，没有回溯。"""
+    log = Log.of(fleet.worker.server)
+    with redis_admin(fleet) as admin:
+        admin.delete("priority_message_queue")
+        admin.set("priority_message_queue", "x")
+        await asyncio.to_thread(becomes, fleet.worker.server, 503, "WRONGTYPE")
+        admin.delete("priority_message_queue")
+    await asyncio.to_thread(becomes, fleet.worker.server, 200)
+    assert "Traceback" not in log.text
+    assert len(log.lines) <= MOST_LINES, log.text

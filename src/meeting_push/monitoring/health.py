@@ -123,7 +123,8 @@ class Health:
         for loop in self._loops():
             if loop.failing or not loop.running:
                 where = report.failing if self._essential_loop(loop.name) else report.degraded
-                where[f"loop:{loop.name}"] = "restarting" if loop.running else "not running"
+                state = "restarting" if loop.running else "not running"
+                where[f"loop:{loop.name}"] = f"{state}: {loop.why}" if loop.why else state
         return report
 
     def hears(self, *names: str) -> bool:

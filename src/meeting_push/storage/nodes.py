@@ -9,12 +9,17 @@ from typing import Final, NamedTuple
 from sqlalchemy import text
 
 from .database import Connection, Database
+from .tables import metadata
 
-#: 接受要写的表：插零行，也要有权限、等得到锁、库不是只读，而什么也没有留下。
-_NOTHING: Final = (
-    "INSERT INTO messages SELECT * FROM messages WHERE 1 = 0",
-    "INSERT INTO message_recipients SELECT * FROM message_recipients WHERE 1 = 0",
-    "INSERT INTO idempotency_keys SELECT * FROM idempotency_keys WHERE 1 = 0",
+#: 每张表插零行：要有权限、等得到锁、库不是只读，而什么也没有留下；一句话，一次往返。
+#: SQLite 的锁是整个文件的，写自己的一行就够了。
+_NOTHING: Final = "WITH {} SELECT 1".format(
+    ", ".join(
+        "<table>_ AS (INSERT INTO <table> SELECT * FROM <table> WHERE 1 = 0)".replace(
+            "<table>", name
+        )
+        for name in sorted(metadata.tables)
+    )
 )
 _UPSERT: Final = (
     "INSERT INTO nodes"
@@ -65,14 +70,14 @@ class NodeRepository:
 
         :raises DatabaseUnavailableError: 现在收不下写入；``cause`` 说为什么
         """
-        writes = (*_NOTHING, self._at_now(_FORGET))
+        forget = self._at_now(_FORGET)
         if self._database.is_sqlite:
             upsert = re.sub(r":\w+", "?", self._at_now(_UPSERT))
-            await self._database.write_sqlite([*((one, ()) for one in writes), (upsert, me)])
+            await self._database.write_sqlite([(forget, ()), (upsert, me)])
             async with self._database.connect() as connection:
                 return await self._roster(connection, me.node_id)
         async with self._database.transaction() as connection:
-            for statement in writes:
+            for statement in (_NOTHING, forget):
                 await connection.execute(text(statement))
             await connection.execute(text(self._at_now(_UPSERT)), me._asdict())
             return await self._roster(connection, me.node_id)
