@@ -126,7 +126,8 @@ async def test_the_memory_of_what_is_queued_ends_with_the_queue(
     await queue.batch_enqueue([entry(str(i)) for i in range(5)])
     await queue.acknowledge(await reader.take(10, 0))
     left = {key.decode() for key in await redis.lean.execute("KEYS", f"{key_prefix}*")}
-    assert left == {redis.keys.delivery_queue, redis.keys.priority_queue}
+    keys = redis.keys
+    assert left == {keys.delivery_queue, keys.priority_queue, keys.bulk_queue}
 
 
 async def test_the_same_message_to_others_is_another_entry(
@@ -404,7 +405,11 @@ async def test_lengths_tell_pending_from_lag(
 
 async def test_the_delayed_queue_tells_how_late_it_is(queue: MessageQueue, clock: Clock) -> None:
     await queue.schedule([(entry("A"), clock.now - 250)])
-    assert [one.oldest_age_ms for one in await queue.lengths() if "delayed" in one.name] == [250]
+    assert [
+        one.oldest_age_ms
+        for one in await queue.lengths()
+        if one.name.endswith("delayed_message_queue")
+    ] == [250]
 
 
 async def test_the_dead_name_goes_only_after_its_entries_were_claimed(

@@ -199,9 +199,10 @@ class QueueMachine(RuleBasedStateMachine):
         found: Counter[str] = Counter()
         dead: Counter[str] = Counter()
         for keys in self.queue.partitions:
-            for stream in (keys.delivery, keys.priority):
+            for stream in keys.streams:
                 found.update(await self.ids_of(stream))
-            found.update(await self.members_of(keys.delayed))
+            for delayed in (keys.delayed, keys.delayed_bulk):
+                found.update(await self.members_of(delayed))
             dead.update(await self.ids_of(keys.dead_letter))
         assert dead == self.dead
         return found

@@ -191,6 +191,9 @@ class Settings(BaseSettings):
     consumer_block_ms: Annotated[int, Field(ge=1)] = 1_000
     claim_idle_ms: Annotated[int, Field(ge=1)] = 30_000
     starvation_bound: Annotated[int, Field(ge=1)] = 10  # 每这么多批，普通队列至少先取一批
+    # 入队时一个发送者的一份（收件人）：超出的走慢的那条，别人不等它
+    fair_share_per_s: Annotated[float, Field(gt=0)] = 1_000
+    fair_share_burst: Annotated[int, Field(ge=1)] = 2_000
     relay_interval_s: PositiveSeconds = 1
     relay_grace_s: Annotated[float, Field(ge=0)] = 5
     reconcile_interval_s: PositiveSeconds = 2  # 多久对照一次 Redis 与 SQL 的记号

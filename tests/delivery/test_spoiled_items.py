@@ -13,6 +13,7 @@ from websockets.exceptions import ConnectionClosed
 from meeting_push.errors import DatabaseUnavailableError
 from meeting_push.isolation import Aside
 from meeting_push.model import Ack, Message, Principal, QueueEntry
+from meeting_push.protocol.fair_share import FairShares
 from meeting_push.protocol.retry import Overdue
 from meeting_push.redis.broadcast_log import BroadcastLog
 from meeting_push.services.accept_batch import AcceptBatch
@@ -173,6 +174,7 @@ def relay_of(parts: Parts) -> OutboxRelay:
         queue=parts.queue,
         mailbox=parts.mailbox,
         confirmation=parts.confirmation,
+        shares=FairShares(1_000, 1_000),
         chunk_recipients=100,
         interval_s=1,
         grace_s=0,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
+from typing import Final
 
 from ..node_identity import NodeIdentity
+from ..protocol.fair_share import FairShares
 from ..redis.turn import Turn
 from ..repeated_warning import RepeatedWarning
 from ..services.consumer_pool import ConsumerPool
@@ -23,6 +26,9 @@ from ..settings import Settings
 from ..supervision import Supervisor
 from .bus import Bus
 from .record import Record
+
+#: 一个进程里同时做慢的那条的消费者：几个就把 Redis 占满了，此刻的消息每一步都要排在它们后面。
+BULK_TASKS: Final = 2
 
 
 class MessagePath:
@@ -66,6 +72,7 @@ class MessagePath:
             mailbox=self.mailbox,
             confirmation=self.confirmation,
             chunk_recipients=settings.queue_chunk_recipients,
+            shares=FairShares(settings.fair_share_per_s, settings.fair_share_burst),
             interval_s=settings.relay_interval_s,
             grace_s=settings.relay_grace_s,
             aside=bus.asides.of("outbox"),
@@ -81,6 +88,7 @@ class MessagePath:
             publisher=self.publisher,
             clock=bus.clock,
         )
+        self._bulk_slots = asyncio.Semaphore(BULK_TASKS)
         self.consumers = ConsumerPool(
             partial(self._consumer, settings, bus, RepeatedWarning("consumer_waits")),
             self.queue,
@@ -102,6 +110,7 @@ class MessagePath:
             claim_every_ms=settings.claim_idle_ms // 2,
             waits=waits,
             aside=bus.asides.of("consumer"),
+            bulk_slots=self._bulk_slots,
             clock=bus.clock,
         )
 

@@ -94,6 +94,16 @@ class Keys:
         return f"{self.prefix}priority_message_queue"
 
     @property
+    def bulk_queue(self) -> str:
+        """超出发送者一份的、一起到期的：前两条空着才轮到它。"""
+        return f"{self.prefix}bulk_message_queue"
+
+    @property
+    def delayed_bulk_queue(self) -> str:
+        """预约的里超出发送者一份的。"""
+        return f"{self.prefix}delayed_bulk_queue"
+
+    @property
     def delayed_queue(self) -> str:
         return f"{self.prefix}delayed_message_queue"
 

@@ -14,8 +14,15 @@ class QueueKeys:
 
     delivery: str
     priority: str
+    bulk: str
     delayed: str
+    delayed_bulk: str
     dead_letter: str
+
+    @property
+    def streams(self) -> tuple[str, str, str]:
+        """消费者读的几条，先读的在前。"""
+        return self.priority, self.delivery, self.bulk
 
     @classmethod
     def of(cls, keys: Keys, partitions: int) -> tuple[QueueKeys, ...]:
@@ -24,7 +31,9 @@ class QueueKeys:
             cls(
                 delivery=keys.delivery_queue + tag,
                 priority=keys.priority_queue + tag,
+                bulk=keys.bulk_queue + tag,
                 delayed=keys.delayed_queue + tag,
+                delayed_bulk=keys.delayed_bulk_queue + tag,
                 dead_letter=keys.dead_letter_queue + tag,
             )
             for tag in tags

@@ -20,7 +20,7 @@ Outgoing = Sequence[tuple[Message, Sequence[int]]]
 MAX_ROWS: Final = 5_000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Waiting:
     outgoing: Outgoing
     rows: int
@@ -34,6 +34,7 @@ class AcceptBatch:
         self._messages = messages
         self._queue: list[_Waiting] = []
         self._writer: asyncio.Task[None] | None = None
+        self._gave_way = False
 
     async def insert(self, outgoing: Outgoing) -> None:
         """原子：``outgoing`` 全部写下，或一条都不。
@@ -66,6 +67,8 @@ class AcceptBatch:
         return taken
 
     def _take(self) -> list[_Waiting]:
+        if small := self._small():
+            return small
         rows = count = 0
         for waiting in self._queue:
             if count and rows + waiting.rows > MAX_ROWS:
@@ -75,6 +78,21 @@ class AcceptBatch:
         taken = self._queue[:count]
         del self._queue[:count]
         return taken
+
+    def _small(self) -> list[_Waiting]:
+        """轮到一个很大的，先让别的：两个大的之间，小的总有一次（LESSONS 34）。"""
+        if self._gave_way or not self._queue or self._queue[0].rows <= MAX_ROWS:
+            self._gave_way = False
+            return []
+        self._gave_way = True
+        small: list[_Waiting] = []
+        rows = 0
+        for waiting in self._queue:
+            if waiting.rows <= MAX_ROWS - rows:
+                small.append(waiting)
+                rows += waiting.rows
+        self._queue = [waiting for waiting in self._queue if waiting not in small]
+        return small
 
     async def _commit(self, group: Sequence[_Waiting]) -> None:
         try:

@@ -121,7 +121,8 @@ class ConsumerPool:
 
     async def _move_due(self) -> None:
         async def step() -> None:
-            while await self._queue.move_due():
-                pass
+            moved = await self._queue.move_due()
+            while moved:
+                moved = await self._queue.move_due(live=0)
 
         await periodically(step, partial(asyncio.sleep, MOVE_EVERY_S), self._not_moved)

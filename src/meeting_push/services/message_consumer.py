@@ -65,9 +65,12 @@ class MessageConsumer:
         claim_every_ms: int,
         waits: RepeatedWarning | None = None,
         aside: Aside | None = None,
+        bulk_slots: asyncio.Semaphore | None = None,
         clock: Clock = now_ms,
     ) -> None:
-        """:param waits: 等依赖回来时的日志；一个进程里的消费者共用一个"""
+        """:param waits: 等依赖回来时的日志；一个进程里的消费者共用一个
+        :param bulk_slots: 同时做慢的那条的至多几个；一个进程里的消费者共用一个
+        """
         self.name = name
         self._queue = queue
         self._mailbox = mailbox
@@ -76,6 +79,8 @@ class MessageConsumer:
         self._claim_every_s = claim_every_ms / 1000
         self._waits = waits or RepeatedWarning("consumer_waits")
         self._aside = aside or Aside("consumer")
+        self._bulk_slots = bulk_slots or asyncio.Semaphore(1)
+        self._may_bulk = False
         self._clock = clock
         self._stopping = False
         self._next_claim = 0.0
@@ -148,8 +153,26 @@ class MessageConsumer:
             await asyncio.gather(work, return_exceptions=True)
 
     async def _work(self, reader: QueueReader) -> None:
-        while not self._stopping:
-            await self._step(reader)
+        try:
+            while not self._stopping:
+                await self._step(reader)
+                self._let_others_bulk(reader)
+            while rest := reader.bulk_slice():
+                await self._handle(rest)
+        finally:
+            self._let_others_bulk()
+
+    async def _claim_bulk_slot(self) -> bool:
+        """慢的那条不能占住所有人：总有消费者留给此刻的消息。"""
+        if not self._may_bulk and not self._bulk_slots.locked():
+            await self._bulk_slots.acquire()  # 有空位，不等
+            self._may_bulk = True
+        return self._may_bulk
+
+    def _let_others_bulk(self, reader: QueueReader | None = None) -> None:
+        if self._may_bulk and not (reader is not None and reader.has_bulk):
+            self._may_bulk = False
+            self._bulk_slots.release()
 
     async def _step(self, reader: QueueReader) -> None:
         try:
@@ -169,11 +192,13 @@ class MessageConsumer:
 
     async def _take(self, reader: QueueReader) -> list[Taken]:
         taken: list[Taken] = []
+        bulk = await self._claim_bulk_slot()
         if time.monotonic() >= self._next_claim:
             self._next_claim = time.monotonic() + self._claim_every_s
-            taken = await reader.claim(self._batch_entries)
+            taken = await reader.claim(self._batch_entries, bulk=bulk)
             self._claimed += len(taken)
-        taken += await reader.take(self._batch_entries, 0 if taken else self._block_s)
+        wait_s = 0 if taken else self._block_s
+        taken += await reader.take(self._batch_entries, wait_s, bulk=bulk)
         taken += reader.surplus()
         self._poisoned, self._malformed = reader.poisoned, reader.malformed
         return taken

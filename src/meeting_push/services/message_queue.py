@@ -31,6 +31,10 @@ from .redis_service import RedisService
 __all__ = ["MessageQueue", "QueueLength", "Taken"]
 
 MOVE_BATCH: Final = 500
+#: 一起到期的里走快的两条的：每一轮（``consumer_pool.MOVE_EVERY_S``）至多这么多。
+DUE_LIVE: Final = 200
+#: 慢的那条里有这么多条，到期的就先等着：够消费者忙一阵，又不占满它。
+DUE_BULK_ROOM: Final = 2_000
 #: 撤回的记号比预约的时刻多留这么久：那时还在路上的条目都已看过它。
 CANCEL_MARK_MS: Final = 3_600_000
 
@@ -81,14 +85,16 @@ class MessageQueue:
         entry = message if priority is None else msgspec.structs.replace(message, priority=priority)
         await self.batch_enqueue([entry])
 
-    async def batch_enqueue(self, entries: Iterable[QueueEntry]) -> None:
+    async def batch_enqueue(self, entries: Iterable[QueueEntry], *, bulk: bool = False) -> None:
         """入队一批；每条队列各自原子。满了的那条队列的部分全部被拒绝。
+
+        ``bulk``：超出了发送者的一份，走慢的那条；它满了只是发送者自己的事。
 
         :raises QueueFullError: 至少一条队列满了
         """
         by_queue: defaultdict[str, list[bytes]] = defaultdict(list)
         for entry in entries:
-            by_queue[self._queue_for(entry)].append(encode_entry(entry))
+            by_queue[self._queue_for(entry, bulk)].append(encode_entry(entry))
         lengths = await asyncio.gather(
             *(
                 _enqueue.run(
@@ -97,7 +103,8 @@ class MessageQueue:
                 for queue, encoded in by_queue.items()
             )
         )
-        self.room.learn(dict(zip(by_queue, lengths, strict=True)))
+        if not bulk:
+            self.room.learn(dict(zip(by_queue, lengths, strict=True)))
         if -1 in lengths:
             raise QueueFullError("the delivery queue is full", retry_after_s=1)
 
@@ -108,25 +115,33 @@ class MessageQueue:
 
     # ── 延迟 ────────────────────────────────────────────────────────────────
 
-    async def schedule(self, entries: Sequence[tuple[QueueEntry, int]]) -> None:
+    async def schedule(
+        self, entries: Sequence[tuple[QueueEntry, int]], *, bulk: bool = False
+    ) -> None:
         """放进延迟队列，``due_at`` 毫秒时由 ``move_due`` 移出；同一条目重复放入只留一份。"""
         by_queue: defaultdict[str, list[bytes | int]] = defaultdict(list)
         for entry, due_at in entries:
             member = b"%d%b" % (entry.priority, encode_entry(entry))
-            by_queue[self._home(entry.message_id).delayed] += [due_at, member]
+            home = self._home(entry.message_id)
+            by_queue[home.delayed_bulk if bulk else home.delayed] += [due_at, member]
         if by_queue:
             await self._redis.lean.execute_many(
                 [("ZADD", queue, *args) for queue, args in by_queue.items()]
             )
 
-    async def move_due(self) -> int:
+    async def move_due(self, live: int = DUE_LIVE) -> int:
         """把到期的延迟条目移进队列，返回移了几条（每个分区至多 ``MOVE_BATCH``）。
 
-        钟往回跳，未到期的再等等；往前跳，早到的就早送：两样都不丢。
+        至多 ``live`` 条走快的两条，其余的走慢的那条，它有余地才移。钟往回跳，未到期的再等等；
+        往前跳，早到的就早送：两样都不丢。
         """
         args = [self._clock(), MOVE_BATCH, URGENT_PRIORITY, self._max_length]
+        room = min(DUE_BULK_ROOM, self._max_length)
         moved = await asyncio.gather(
-            *(_due.run(self._redis.lean, keys, args) for keys in self._due_sources())
+            *(
+                _due.run(self._redis.lean, keys, [*args, live if fast else 0, room])
+                for keys, fast in self._due_sources()
+            )
         )
         return sum(moved)
 
@@ -136,17 +151,21 @@ class MessageQueue:
         先留下记号：此刻正要放进来的（发件箱里的）到期时由消费者凭记号丢弃。
         """
         lean, key = self._redis.lean, self._redis.keys.cancelled_messages
-        delayed = self._home(message_id).delayed
-        _, _, members = await lean.execute_many(
+        home = self._home(message_id)
+        sets = (home.delayed, home.delayed_bulk)
+        _, _, *found = await lean.execute_many(
             [
                 ("ZREMRANGEBYSCORE", key, "-inf", self._clock()),
                 ("ZADD", key, due_at + CANCEL_MARK_MS, message_id),
-                ("ZRANGEBYSCORE", delayed, due_at, due_at),
+                *(("ZRANGEBYSCORE", delayed, due_at, due_at) for delayed in sets),
             ]
         )
         mark = b'"message_id":"%b"' % message_id.encode()
-        mine = [member for member in members if mark in member]
-        return int(await lean.execute("ZREM", delayed, *mine)) if mine else 0
+        removed = 0
+        for delayed, members in zip(sets, found, strict=True):
+            if mine := [member for member in members if mark in member]:
+                removed += int(await lean.execute("ZREM", delayed, *mine))
+        return removed
 
     async def cancelled(self, message_ids: Sequence[str]) -> set[str]:
         """其中已被撤回的。"""
@@ -215,9 +234,9 @@ class MessageQueue:
     async def clear(self) -> None:
         """丢掉全部条目，死信除外。只有对账者在 Redis 丢过数据之后用：它随后从记录重新放入。"""
         for keys in self.partitions:
-            streams = (keys.delivery, keys.priority)
-            extra = [of(stream) for stream in streams for of in (known_key, errors_key)]
-            await self._redis.lean.execute("UNLINK", *streams, keys.delayed, *extra)
+            extra = [of(stream) for stream in keys.streams for of in (known_key, errors_key)]
+            gone = (*keys.streams, keys.delayed, keys.delayed_bulk, *extra)
+            await self._redis.lean.execute("UNLINK", *gone)
 
     # ── 观察 ────────────────────────────────────────────────────────────────
 
@@ -233,22 +252,28 @@ class MessageQueue:
     def lean(self) -> LeanConnection:
         return self._redis.lean
 
-    def _due_sources(self) -> list[list[str]]:
-        """各分区的延迟集合；重试与重新入队不分区（``retry.lua``），归第一个分区移出。"""
-        sources = [_due_keys(keys.delayed, keys) for keys in self.partitions]
+    def _due_sources(self) -> list[tuple[list[str], bool]]:
+        """各分区的延迟集合；重试与重新入队不分区（``retry.lua``），归第一个分区移出。
+
+        假的只走慢的那条。
+        """
+        first = self.partitions[0]
+        sources = [(_due_keys(keys.delayed, keys), True) for keys in self.partitions]
         unpartitioned = self._redis.keys.delayed_queue
-        if self.partitions[0].delayed != unpartitioned:
-            sources.append(_due_keys(unpartitioned, self.partitions[0]))
-        return sources
+        if first.delayed != unpartitioned:
+            sources.append((_due_keys(unpartitioned, first), True))
+        return [*sources, *((_due_keys(k.delayed_bulk, k), False) for k in self.partitions)]
 
     def _home(self, message_id: str) -> QueueKeys:
         return self.partitions[partition_of(message_id, len(self.partitions))]
 
-    def _queue_for(self, entry: QueueEntry) -> str:
+    def _queue_for(self, entry: QueueEntry, bulk: bool = False) -> str:
         home = self._home(entry.message_id)
+        if bulk:
+            return home.bulk
         return home.priority if entry.priority >= URGENT_PRIORITY else home.delivery
 
 
 def _due_keys(delayed: str, keys: QueueKeys) -> list[str]:
-    streams = [keys.delivery, keys.priority]
+    streams = [keys.delivery, keys.priority, keys.bulk]
     return [delayed, *streams, *map(known_key, streams)]

@@ -23,6 +23,7 @@ from ..errors import (
 )
 from ..model import Accepted, AppData, Draft, Message, MessageType, Principal, Sender
 from ..protocol import frames
+from ..protocol.fair_share import Outgoing
 from ..repeated_warning import RepeatedWarning
 from ..storage.database import Connection, Database
 from ..storage.foreign_transaction import CallerTransaction, connection_of
@@ -38,7 +39,7 @@ from .idempotent_store import IdempotentStore, check_idempotency_key, described,
 from .message_publisher import MessagePublisher
 from .message_queue import MessageQueue
 from .offline_message_queue import Delivery, OfflineMessageQueue
-from .outbox_relay import OutboxRelay, Outgoing
+from .outbox_relay import OutboxRelay
 from .redis_service import courtesy
 from .send_quota import Charge
 
@@ -258,6 +259,7 @@ class MessageService:
             charge(checked)
         await self._check_recipients(checked)
         self._queue.room.check()
+        self._relay.check_share(sender.id)
         outgoing = [(self._message(sender, d, now), d.recipient_ids) for d in checked]
         accepted = [Accepted(m.message_id, len(r), m.timestamp) for m, r in outgoing]
         earlier = await self._store(sender.id, key, checked, outgoing, accepted)

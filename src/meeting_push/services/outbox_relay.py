@@ -15,10 +15,11 @@ from typing import Final
 from loguru import logger
 
 from ..clock import Clock, now_ms
-from ..errors import MeetingPushError
+from ..errors import MeetingPushError, QueueFullError
 from ..isolation import Aside
-from ..model import Message, QueueEntry
+from ..model import QueueEntry
 from ..protocol import frames
+from ..protocol.fair_share import FairLine, FairShares, Outgoing
 from ..redis.bodies import Body
 from ..redis.turn import Turn
 from ..repeated_warning import RepeatedWarning
@@ -33,12 +34,14 @@ TURN_AGAIN_S: Final = 0.25
 #: 扫着的进程死了，这么久之后轮到别人。
 TURN_MS: Final = 5_000
 
-Outgoing = tuple[Message, Sequence[int]]
-#: 一次入队至多这么多条消息：一条 Lua 不应占住 Redis 超过几毫秒。
+#: 一次入队至多这么多条消息、大约这么多份：一条 Lua 不应占住 Redis、编码不应占住事件循环超过几毫秒。
 BATCH_MESSAGES: Final = 500
+BATCH_RECIPIENTS: Final = 5_000
 #: 记下 ``enqueued_at`` 可以晚一点：没记上的只会被扫描再入队一次，无害。攒着写，省下每条
 #: 消息一个 SQL 事务。必须远小于扫描的宽限期。
 MARK_EVERY_S: Final = 0.25
+#: 慢的那条满过，这么久之内还当它满着。
+BULK_FULL_MS: Final = 1_000
 
 
 class OutboxRelay:
@@ -52,6 +55,7 @@ class OutboxRelay:
         mailbox: OfflineMessageQueue,
         confirmation: DeliveryConfirmationService,
         chunk_recipients: int,
+        shares: FairShares,
         interval_s: float,
         grace_s: float,
         aside: Aside | None = None,
@@ -63,12 +67,15 @@ class OutboxRelay:
         self._mailbox = mailbox
         self._confirmation = confirmation
         self._chunk = chunk_recipients
+        self._shares = shares
+        #: 慢的那条最近一次满是何时。
+        self._bulk_full_at = -BULK_FULL_MS
         self._interval_s = interval_s
         self._grace_ms = int(grace_s * 1000)
         self._aside = aside or Aside("outbox")
         self._turn = turn
         self._clock = clock
-        self._pending: list[Outgoing] = []
+        self._pending = FairLine()
         self._wake = asyncio.Event()
         self._unmarked: list[str] = []
         self._mark_wake = asyncio.Event()
@@ -91,14 +98,18 @@ class OutboxRelay:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while batch := self._pending[:BATCH_MESSAGES]:
-                del self._pending[:BATCH_MESSAGES]
-                try:
-                    await self._enqueue(batch)
-                except MeetingPushError as error:
-                    self._pending.clear()
+            await self.drain()
+
+    async def drain(self) -> None:
+        """把交来的都送进队列。"""
+        while batch := self._pending.take(BATCH_MESSAGES, BATCH_RECIPIENTS):
+            try:
+                if await self._enqueue(batch):
                     self.hurry()
-                    self._not_enqueued.say(code=error.code, cause=error.cause, messages=len(batch))
+            except MeetingPushError as error:
+                self._pending.clear()
+                self.hurry()
+                self._not_enqueued.say(code=error.code, cause=error.cause, messages=len(batch))
 
     async def run_mark(self) -> None:
         """成批记下已入队的。"""
@@ -156,23 +167,54 @@ class OutboxRelay:
     async def sweep(self, grace_ms: int) -> int:
         """补送全部遗留的消息，返回条数。"""
         swept = 0
-        while batch := await self._messages.outbox(self._clock() - grace_ms, BATCH_MESSAGES):
-            await self._enqueue(batch)
+        full: set[int] = set()
+        before = self._clock() - grace_ms
+        while batch := await self._messages.outbox(before, BATCH_MESSAGES, sorted(full)):
+            full |= await self._enqueue(batch)
             await self.mark()  # 否则下一页还是它们
             if self._turn is not None:
                 await self._turn.keep()
             swept += len(batch)
             logger.bind(messages=len(batch)).info("outbox_swept")
+        if full:
+            raise QueueFullError("the bulk queue is full", retry_after_s=1)
         return swept
 
-    async def _enqueue(self, batch: Sequence[Outgoing]) -> None:
+    async def _enqueue(self, batch: Sequence[Outgoing]) -> set[int]:
+        """返回慢的那条满了、只好留在发件箱里的发送者。"""
         now = self._clock()
         # 过期的不入队，只移出发件箱；它们的状态由过期清理记录
         live = [item for item in batch if item[0].expires_at > now]
         bodies = await self._bodies(live, now)
-        await self._enqueue_live([i for i in live if i[0].message_id in bodies], bodies, now)
-        self._unmarked += [m.message_id for m, _ in batch]
+        whole = [i for i in live if i[0].message_id in bodies]
+        bulk = [i for i in whole if not self._shares.spend(i[0].sender.id, len(i[1]), now)]
+        slow = {m.message_id for m, _ in bulk}
+        await self._enqueue_live([i for i in whole if i[0].message_id not in slow], bodies, now)
+        left = await self._enqueue_bulk(bulk, bodies, now)
+        self._unmarked += [m.message_id for m, _ in batch if not (left and m.message_id in slow)]
         self._mark_wake.set()
+        return left
+
+    async def _enqueue_bulk(
+        self, batch: Sequence[Outgoing], bodies: Mapping[str, Body], now: int
+    ) -> set[int]:
+        if not batch:
+            return set()
+        try:
+            await self._enqueue_live(batch, bodies, now, bulk=True)
+        except QueueFullError:  # 只是发得太多的人自己的事
+            self._bulk_full_at = now
+            return {m.sender.id for m, _ in batch}
+        return set()
+
+    def check_share(self, sender_id: int) -> None:
+        """接受之前的关口：慢的那条满着，超出了自己一份的人等一等；别人照收。
+
+        :raises QueueFullError: 他得等
+        """
+        now = self._clock()
+        if now - self._bulk_full_at < BULK_FULL_MS and self._shares.exceeded(sender_id, now):
+            raise QueueFullError("too much of this sender is waiting already", retry_after_s=1)
 
     async def _bodies(self, batch: Sequence[Outgoing], now: int) -> dict[str, Body]:
         """各条的正文；做不出来的记为失败：它不能挡住后面的。"""
@@ -190,7 +232,12 @@ class OutboxRelay:
         return bodies
 
     async def _enqueue_live(
-        self, batch: Sequence[Outgoing], bodies: Mapping[str, Body], now: int
+        self,
+        batch: Sequence[Outgoing],
+        bodies: Mapping[str, Body],
+        now: int,
+        *,
+        bulk: bool = False,
     ) -> None:
         """一次往返：都在同一条连接上，Redis 按次序执行，所以条目入队时正文与状态已在。
 
@@ -201,9 +248,9 @@ class OutboxRelay:
         await asyncio.gather(
             self._mailbox.store_bodies([bodies[m.message_id] for m, _ in batch]),
             self._confirmation.open_status(batch),
-            self._queue.batch_enqueue([e for i in due for e in self._entries(i)]),
+            self._queue.batch_enqueue([e for i in due for e in self._entries(i)], bulk=bulk),
             self._queue.schedule(
-                [(e, i[0].deliver_at or 0) for i in later for e in self._entries(i)]
+                [(e, i[0].deliver_at or 0) for i in later for e in self._entries(i)], bulk=bulk
             ),
         )
 

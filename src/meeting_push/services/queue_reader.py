@@ -16,6 +16,11 @@ from .queue_entries import Taken, parse
 from .queue_settlement import Settlement
 
 POISON: Final = "delivered_too_often"
+#: 慢的那条一次取大约这么多份（一两秒做得完，没有人来认领），一次交出大约这么多份（约 10 ms）。
+BULK_READ: Final = 5_000
+BULK_RECIPIENTS: Final = 500
+#: 一次取的项数的界；在其间按上次每项有几份来定。
+BULK_ENTRIES: Final = (10, 500)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +50,11 @@ class QueueReader:
         self._settlement = settlement
         self._rules = rules
         self._turn = 0
+        self._bulk = [keys.bulk for keys in partitions]
         self._surplus: list[Taken] = []
+        #: 从慢的那条取来、还没有交出的。
+        self._bulk_rest: list[Taken] = []
+        self._bulk_entries = BULK_ENTRIES[0]
         self._claim_from: dict[str, bytes] = {}
         self.malformed = 0
         self.poisoned = 0
@@ -54,10 +63,13 @@ class QueueReader:
         """关闭连接。手里没有了结的会被别人认领。"""
         await self._connection.close()
 
-    async def take(self, count: int, timeout: float = 30) -> list[Taken]:
-        """取至多 ``count`` 项，优先队列在前；都空才阻塞，至多 ``timeout`` 秒。"""
+    async def take(self, count: int, timeout: float = 30, *, bulk: bool = True) -> list[Taken]:
+        """取至多 ``count`` 项，优先队列在前；都空才阻塞，至多 ``timeout`` 秒。
+
+        慢的那条（``bulk``：这次可以取）在最后，一次只交出一小段：此刻的消息至多等一段。
+        """
         if not self._surplus:
-            self._surplus = await self._in_group(self._read_all(count, int(timeout * 1000)))
+            self._surplus = await self._in_group(self._read_all(count, int(timeout * 1000), bulk))
         taken, self._surplus = self._surplus[:count], self._surplus[count:]
         return taken
 
@@ -66,9 +78,25 @@ class QueueReader:
         rest, self._surplus = self._surplus, []
         return rest
 
+    @property
+    def has_bulk(self) -> bool:
+        """手里还有从慢的那条取来的。"""
+        return bool(self._bulk_rest)
+
+    def bulk_slice(self) -> list[Taken]:
+        """其中的一段；取走它。"""
+        size = count = 0
+        for item in self._bulk_rest:
+            size += len(item.entry.recipient_ids)
+            count += 1
+            if size >= BULK_RECIPIENTS:
+                break
+        taken, self._bulk_rest = self._bulk_rest[:count], self._bulk_rest[count:]
+        return taken
+
     async def create_groups(self) -> None:
         """建立消费组（已有则无害）；从头读，免得漏掉建组之前入队的。"""
-        for queue in (*self._priority, *self._delivery):
+        for queue in (*self._priority, *self._delivery, *self._bulk):
             try:
                 await self._connection.execute(
                     "XGROUP", "CREATE", queue, DELIVERY_GROUP, "0", "MKSTREAM"
@@ -89,18 +117,38 @@ class QueueReader:
 
     # ── 取 ──────────────────────────────────────────────────────────────────
 
-    async def _read_all(self, count: int, block_ms: int) -> list[Taken]:
+    async def _read_all(self, count: int, block_ms: int, bulk: bool) -> list[Taken]:
         self._turn += 1
         groups = [self._priority, self._delivery]
         if self._turn % self._rules.starvation_bound == 0:
             groups.reverse()
+            if bulk and (part := await self._bulk_part()):
+                return part
         taken: list[Taken] = []
         for streams in groups:
             if len(taken) < count:
                 taken += await self._read(count - len(taken), streams)
+        if not taken and bulk:
+            taken = await self._bulk_part()
         if taken or block_ms <= 0:
             return taken
-        return await self._read(count, [*groups[0], *groups[1]], ("BLOCK", block_ms))
+        return await self._wait(count, [*groups[0], *groups[1]], block_ms, bulk)
+
+    async def _bulk_part(self) -> list[Taken]:
+        if not self._bulk_rest:
+            self._bulk_rest = await self._read(self._bulk_entries, self._bulk)
+            self._bulk_entries = _entries_of(self._bulk_rest)
+        return self.bulk_slice()
+
+    async def _wait(
+        self, count: int, streams: Sequence[str], block_ms: int, bulk: bool
+    ) -> list[Taken]:
+        if bulk:
+            streams = [*streams, *self._bulk]
+        taken = await self._read(count, streams, ("BLOCK", block_ms))
+        self._bulk_rest += [item for item in taken if item.queue in self._bulk]
+        live = [item for item in taken if item.queue not in self._bulk]
+        return live or self.bulk_slice()
 
     async def _read(
         self, count: int, streams: Sequence[str], block: tuple[str, int] | tuple[()] = ()
@@ -125,14 +173,20 @@ class QueueReader:
 
     # ── 认领 ────────────────────────────────────────────────────────────────
 
-    async def claim(self, count: int) -> list[Taken]:
-        """认领别人（或先前的自己）取走后超过 ``claim_idle_ms`` 没有了结的；毒条目直接进死信。"""
-        return await self._in_group(self._claim_all(count))
+    async def claim(self, count: int, *, bulk: bool = True) -> list[Taken]:
+        """认领别人（或先前的自己）取走后超过 ``claim_idle_ms`` 没有了结的；毒条目直接进死信。
 
-    async def _claim_all(self, count: int) -> list[Taken]:
+        慢的那条的留在手里，一段一段地交出。
+        """
+        return await self._in_group(self._claim_all(count, bulk))
+
+    async def _claim_all(self, count: int, bulk: bool) -> list[Taken]:
         taken: list[Taken] = []
         for queue in (*self._priority, *self._delivery):
             taken += await self._claim(queue, count)
+        if bulk and not self._bulk_rest:
+            for queue in self._bulk:
+                self._bulk_rest += await self._claim(queue, count)
         return taken
 
     async def _claim(self, queue: str, count: int) -> list[Taken]:
@@ -200,3 +254,10 @@ class QueueReader:
             if error.temporary:
                 raise
             logger.bind(entry=str(what)[:200], code=error.code).error("entry_not_buried")
+
+
+def _entries_of(last: Sequence[Taken]) -> int:
+    """下次取几项：条目有大有小（一个收件人到 ``queue_chunk_recipients`` 个），份数才是工夫。"""
+    least, most = BULK_ENTRIES
+    recipients = sum(len(item.entry.recipient_ids) for item in last)
+    return max(least, min(most, BULK_READ * len(last) // max(1, recipients)))

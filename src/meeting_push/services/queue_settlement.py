@@ -42,9 +42,7 @@ class Settlement:
         self._redis = redis
         self._on_dead = on_dead
         self._aside = aside or Aside("dead-letters")
-        self._homes = {
-            stream: keys for keys in partitions for stream in (keys.priority, keys.delivery)
-        }
+        self._homes = {stream: keys for keys in partitions for stream in keys.streams}
 
     async def finish(self, taken: Iterable[Taken]) -> None:
         by_queue: defaultdict[str, list[Taken]] = defaultdict(list)

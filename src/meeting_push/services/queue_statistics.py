@@ -46,13 +46,14 @@ class QueueStatistics:
     def __init__(self, redis: RedisService, partitions: Sequence[QueueKeys], clock: Clock) -> None:
         self._redis = redis
         self._partitions = partitions
-        self._streams = [stream for keys in partitions for stream in (keys.priority, keys.delivery)]
+        self._streams = [stream for keys in partitions for stream in keys.streams]
         self._clock = clock
 
     async def lengths(self) -> list[QueueLength]:
         rows = [await self._stream(name) for name in self._streams]
         for keys in self._partitions:
-            rows += [await self._dead_letters(keys.dead_letter), await self._delayed(keys.delayed)]
+            rows.append(await self._dead_letters(keys.dead_letter))
+            rows += [await self._delayed(name) for name in (keys.delayed, keys.delayed_bulk)]
         return rows
 
     async def backlog(self) -> int:

@@ -93,8 +93,12 @@ class MessageRepository:
         async with self._database.transaction() as connection:
             await connection.execute(statement)
 
-    async def outbox(self, before_ms: int, limit: int) -> list[tuple[Message, tuple[int, ...]]]:
+    async def outbox(
+        self, before_ms: int, limit: int, skip: Sequence[int] = ()
+    ) -> list[tuple[Message, tuple[int, ...]]]:
         """``before_ms`` 之前接受、还没入队的消息，最早的在前，各带仍 pending 的收件人。
+
+        ``skip``：不看这些发送者的。
 
         没有这样的收件人也会列出（空元组），好让调用者把它移出 outbox。
         几个进程会读到同一条：入队是至少一次。读不懂的行在这里就移出（``set_aside``），一整页都
@@ -106,6 +110,8 @@ class MessageRepository:
             .order_by(messages.c.message_id)
             .limit(limit)
         )
+        if skip:
+            statement = statement.where(messages.c.sender_id.not_in(skip))
         while True:
             async with self._database.connect() as connection:
                 found, unreadable = readable(await connection.execute(statement))

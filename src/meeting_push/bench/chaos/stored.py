@@ -57,13 +57,15 @@ class Stored:
                 return
 
     async def moving(self) -> int:
-        """还会动的条目：在两条流里的，与快到期的。"""
+        """还会动的条目：在三条流里的，与快到期的。"""
         keys, soon = self._keys, now_ms() + LATER_MS
         counts = await self._lean.execute_many(
             [
                 ("XLEN", keys.priority_queue),
                 ("XLEN", keys.delivery_queue),
+                ("XLEN", keys.bulk_queue),
                 ("ZCOUNT", keys.delayed_queue, "-inf", soon),
+                ("ZCOUNT", keys.delayed_bulk_queue, "-inf", soon),
             ]
         )
         return sum(counts)
@@ -73,7 +75,7 @@ class Stored:
         keys = self._keys
         streams = [
             entry
-            for queue in (keys.priority_queue, keys.delivery_queue)
+            for queue in (keys.priority_queue, keys.delivery_queue, keys.bulk_queue)
             for entry in await self._stream(queue)
         ]
         return (*streams, *await self._delayed())
@@ -87,10 +89,12 @@ class Stored:
         return tuple(await self._stream(self._keys.dead_letter_queue))
 
     async def _delayed(self) -> list[Queued]:
-        key = self._keys.delayed_queue
-        members = await self._lean.execute("ZRANGE", key, 0, -1)
-        # 成员 = 一个优先级数字 + 条目的 JSON
-        return [_queued(key, member[1:]) for member in members]
+        found = []
+        for key in (self._keys.delayed_queue, self._keys.delayed_bulk_queue):
+            members = await self._lean.execute("ZRANGE", key, 0, -1)
+            # 成员 = 一个优先级数字 + 条目的 JSON
+            found += [_queued(key, member[1:]) for member in members]
+        return found
 
     async def _stream(self, queue: str) -> list[Queued]:
         return list(_stream(queue, await self._lean.execute("XRANGE", queue, "-", "+")))

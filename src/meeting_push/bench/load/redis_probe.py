@@ -38,16 +38,17 @@ class RedisProbe:
         """:raises BenchError: Redis 不回答"""
         keys = self._keys
         try:
-            info, normal, urgent = await asyncio.gather(
+            info, *lengths = await asyncio.gather(
                 self._redis.execute("INFO"),
                 self._redis.execute("XLEN", keys.delivery_queue),
                 self._redis.execute("XLEN", keys.priority_queue),
+                self._redis.execute("XLEN", keys.bulk_queue),
             )
         except MeetingPushError as error:
             raise BenchError(f"Redis does not answer: {error.message}") from None
         fields = dict(line.split(":", 1) for line in info.decode().splitlines() if ":" in line)
         cpu = float(fields["used_cpu_sys"]) + float(fields["used_cpu_user"])
-        return RedisUse(cpu, int(fields["used_memory_rss"]), int(normal) + int(urgent))
+        return RedisUse(cpu, int(fields["used_memory_rss"]), sum(map(int, lengths)))
 
     async def online_users(self) -> int:
         """:raises BenchError: Redis 不回答"""

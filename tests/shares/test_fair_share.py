@@ -1,0 +1,80 @@
+"""A5：发送者之间怎样分，纯的部分。"""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meeting_push.model import Message, Sender
+from meeting_push.protocol.fair_share import MAX_DEBT_S, QUANTUM, FairLine, FairShares, Outgoing
+
+PER_S, BURST = 100, 200
+
+
+def outgoing(sender: int, recipients: int = 1, name: str = "") -> Outgoing:
+    message = Message(
+        message_id=name or f"{sender}",
+        message_type="message",
+        priority=0,
+        title="t",
+        content="c",
+        sender=Sender(sender, "s"),
+        timestamp=0,
+        expires_at=1,
+    )
+    return message, range(recipients)
+
+
+def test_a5_within_his_share_a_sender_goes_the_quick_way() -> None:
+    shares = FairShares(PER_S, BURST)
+    assert [shares.spend(1, 50, now=0) for _ in range(5)] == [True] * 4 + [False]
+    assert shares.spend(2, 50, now=0)
+
+
+def test_a5_whoever_keeps_sending_too_much_does_not_overtake_himself() -> None:
+    """快一倍的人一直在慢的那条上，而不是一条快一条慢。"""
+    shares = FairShares(PER_S, BURST)
+    ways = [shares.spend(1, 2 * PER_S // 10, now=100 * tenth) for tenth in range(100)]
+    assert ways == sorted(ways, reverse=True)
+
+
+def test_a5_after_the_flood_a_sender_is_like_the_others_again() -> None:
+    shares = FairShares(PER_S, BURST)
+    for _ in range(1_000):
+        shares.spend(1, 1_000, now=0)
+    assert shares.exceeded(1, now=MAX_DEBT_S * 1_000)
+    assert shares.spend(1, BURST, now=(MAX_DEBT_S + BURST // PER_S) * 1_000)
+
+
+def test_a5_one_huge_message_goes_the_slow_way() -> None:
+    assert not FairShares(PER_S, BURST).spend(1, BURST + 1, now=0)
+
+
+def test_a5_a_flood_before_him_is_one_turn_before_him() -> None:
+    line = FairLine()
+    line.extend(outgoing(1, 400) for _ in range(500))
+    line.extend([outgoing(2)])
+    taken = line.take(500, 5_000)
+    senders = [message.sender.id for message, _ in taken]
+    assert senders.index(2) <= -(-QUANTUM // 400)
+
+
+@given(
+    sent=st.lists(st.tuples(st.integers(1, 4), st.integers(1, 900)), max_size=60),
+    messages=st.integers(1, 10),
+    recipients=st.integers(1, 3_000),
+)
+def test_a5_nothing_is_lost_and_each_senders_own_order_is_kept(
+    sent: list[tuple[int, int]], messages: int, recipients: int
+) -> None:
+    line = FairLine()
+    posts = [outgoing(sender, size, f"{n}") for n, (sender, size) in enumerate(sent)]
+    line.extend(posts)
+    taken: list[Outgoing] = []
+    while len(line):
+        batch = line.take(messages, recipients)
+        assert 1 <= len(batch) <= messages
+        taken += batch
+    for sender in range(1, 5):
+        mine = [m.message_id for m, _ in taken if m.sender.id == sender]
+        assert mine == [m.message_id for m, _ in posts if m.sender.id == sender]
