@@ -6,8 +6,16 @@ import asyncio
 from collections.abc import Hashable
 
 import pytest
+from fastapi import Request
 
-from meeting_push.router.turns import AT_ONCE, LEAST, Turns
+from meeting_push.errors import RateLimitedError
+from meeting_push.router.turns import (
+    AT_ONCE,
+    LEAST,
+    MOST_READS,
+    MOST_READS_OF_STRANGERS,
+    Turns,
+)
 
 
 class Clock:
@@ -95,3 +103,31 @@ async def test_every_request_is_served_at_last(office: Office) -> None:
         await office.asking(person, 100)
     await office.finish(500)
     assert sorted(office.served) == sorted(list(range(5)) * 100)  # type: ignore[type-var]
+
+
+# ── 一个人至多问这么多 ─────────────────────────────────────────────────────────
+
+
+def test_a14_one_persons_reads_at_once_are_bounded(clock: Clock) -> None:
+    """A14: 排了队就走的请求还在办；几百个一起等数据库的连接，别人都等到超时。"""
+    turns = Turns(clock=clock)
+    for _ in range(MOST_READS_OF_STRANGERS):
+        turns.begin_reading("address")
+    with pytest.raises(RateLimitedError):
+        turns.begin_reading("address")
+    turns.begin_reading("another")
+    turns.end_reading("address")
+    turns.begin_reading("address")
+
+
+def test_a14_who_is_known_has_a_bound_of_his_own(clock: Clock) -> None:
+    turns = Turns(clock=clock)
+    scope = {"type": "http", "headers": [(b"authorization", b"Bearer x")], "client": ("a", 1)}
+    request = Request(scope)
+    assert turns.key(request) == "a"
+    turns.trust(request)
+    for _ in range(MOST_READS):
+        turns.begin_reading(turns.key(request))
+    with pytest.raises(RateLimitedError):
+        turns.begin_reading(turns.key(request))
+    turns.begin_reading("a")

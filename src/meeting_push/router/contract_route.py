@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from ..errors import MeetingPushError, PayloadTooLargeError
+from ..errors import MeetingPushError, PayloadTooLargeError, RateLimitedError
 from ..monitoring.refused_requests import RefusedRequests
 from .body_limit import BodyRule, BoundedBody, ordinary
 from .errors import ErrorAnswer, error_response, method_not_allowed, on_expected, on_invalid_request
@@ -92,10 +92,13 @@ class ContractRoute(APIRoute):
         turn = request.scope[TURN] = Turn(self.turns, request)
         try:
             if not self._has_body:
+                turn.begin_reading()
                 await turn.take()
             response = await _bounded(handle, request, self.body_rule)
+        except RateLimitedError as error:
+            return error_response(error)
         finally:
-            turn.give_back()
+            turn.end()
         if getattr(request.state, "principal", None) is not None:
             self.turns.trust(request)
         return response

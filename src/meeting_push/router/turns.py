@@ -14,12 +14,17 @@ from typing import Final
 
 from fastapi import Request
 
+from ..errors import RateLimitedError
 from ..protocol.forwarded import TrustedProxies, rate_key
 
 AT_ONCE: Final = 32
 #: 人再多，每人也有这么多。
 LEAST: Final = 2
 YIELD_S: Final = 0.1
+#: 一个人至多有这么多个读的请求在办、在等（让出了位子的也算）：再多的会排满数据库的连接池，别人都
+#: 等到超时。还不认识的合成一个地址，宽些。
+MOST_READS: Final = 32
+MOST_READS_OF_STRANGERS: Final = 128
 #: 这么久（秒）没有问过的不算在问。
 _WINDOW_S: Final = 1.0
 #: 记得多少个通过了认证的令牌；记不得的与陌生人同列，不影响对错。
@@ -40,6 +45,7 @@ class Turns:
         self._clock = clock
         self._known: OrderedDict[Hashable, None] = OrderedDict()
         self._running: Counter[Hashable] = Counter()
+        self._reading: Counter[Hashable] = Counter()
         #: 轮到谁：最前的先；办了一个就排到最后。
         self._waiting: OrderedDict[Hashable, deque[asyncio.Future[None]]] = OrderedDict()
         self._seen: set[Hashable] = set()
@@ -66,6 +72,18 @@ class Turns:
         self._known.move_to_end(found)
         if len(self._known) > _KNOWN:
             self._known.popitem(last=False)
+
+    def begin_reading(self, key: Hashable) -> None:
+        """:raises RateLimitedError: 他同时在问的太多；成功则要 ``end_reading``"""
+        known = key in self._known
+        if self._reading[key] >= (MOST_READS if known else MOST_READS_OF_STRANGERS):
+            raise RateLimitedError("too many requests at once")
+        self._reading[key] += 1
+
+    def end_reading(self, key: Hashable) -> None:
+        self._reading[key] -= 1
+        if not self._reading[key]:
+            del self._reading[key]
 
     async def take(self, key: Hashable) -> None:
         self._note(key)
@@ -129,6 +147,19 @@ class Turn:
         self._request = request
         self._key: Hashable | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._reader: Hashable | None = None
+
+    def begin_reading(self) -> None:
+        """没有请求体的，领号之前；错误同 ``Turns.begin_reading``。"""
+        key = self._turns.key(self._request)
+        self._turns.begin_reading(key)
+        self._reader = key
+
+    def end(self) -> None:
+        self.give_back()
+        if self._reader is not None:
+            self._turns.end_reading(self._reader)
+            self._reader = None
 
     async def take(self) -> None:
         if self._timer is None:
