@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from ipaddress import ip_network
 
 import pytest
 
 from meeting_push.protocol.forwarded import TrustedProxies
 from meeting_push.websocket.doorway import DoorLimits, Doorway
+
+
+class Loop:
+    """``turn`` 圈之后、``now`` 时刻的事件循环。"""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self._soon: list[Callable[[], None]] = []
+
+    def time(self) -> float:
+        return self.now
+
+    def call_soon(self, callback: Callable[[], None], /) -> None:
+        self._soon.append(callback)
+
+    def turn(self) -> None:
+        soon, self._soon = self._soon, []
+        for callback in soon:
+            callback()
 
 
 class Guest:
@@ -27,27 +47,43 @@ class Guest:
         return self.number
 
 
+def pass_turns(doorway: Doorway, loop: Loop) -> None:
+    """过几圈；有新来的才数。"""
+    for _ in range(4):
+        passing = Guest()
+        doorway.arrive(passing, "10.9.9.9", loop)
+        doorway.busy(passing)
+        loop.turn()
+
+
 def test_a6_the_silent_of_one_address_are_bounded() -> None:
     """A6 的同类：一个地址的、一声不响的连接有限；请走的是等得最久的，别的地址不受影响。"""
     doorway = Doorway(DoorLimits(per_address=2))
     silent, other = [Guest() for _ in range(5)], Guest()
-    doorway.arrive(other, "10.0.0.2", 0)
-    for at, guest in enumerate(silent):
-        doorway.arrive(guest, "10.0.0.1", at * 10)
+    loop = Loop()
+    doorway.arrive(other, "10.0.0.2", loop)
+    for guest in silent:
+        doorway.arrive(guest, "10.0.0.1", loop)
+        loop.now += 10
+        pass_turns(doorway, loop)
     assert [guest.evicted for guest in silent] == [True, True, True, False, False]
     assert not other.evicted
     assert doorway.turned_away["evicted"] == 3
 
 
 def test_a_whole_company_may_arrive_at_once() -> None:
-    """同一刻来的还没有轮到读，不算一声不响；说了话的也不算。"""
+    """同一圈来的还没有轮到读，多久也不算一声不响；说了话的也不算。"""
     doorway = Doorway(DoorLimits(per_address=2))
-    crowd = [Guest() for _ in range(100)]
+    loop, crowd = Loop(), [Guest() for _ in range(100)]
     for guest in crowd:
-        doorway.arrive(guest, "2001:db8::1", 5)
+        doorway.arrive(guest, "2001:db8::1", loop)
+    loop.now = 5
+    loop.turn()
+    doorway.arrive(Guest(), "2001:db8::2", loop)
     for guest in crowd:
         doorway.busy(guest)
-    doorway.arrive(Guest(), "2001:db8::2", 60)
+    pass_turns(doorway, loop)
+    doorway.arrive(Guest(), "2001:db8::2", loop)
     assert not any(guest.evicted for guest in crowd)
 
 

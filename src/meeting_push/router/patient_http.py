@@ -103,7 +103,7 @@ class PatientHttp(HttpToolsProtocol):
         if self._crowded and self._doorway.walled(transport):
             transport.abort()
             return
-        self._doorway.arrive(self, self.client[0] if self.client else "", self.loop.time())
+        self._doorway.arrive(self, self.client[0] if self.client else "", self.loop)
         self._wait_head(CROWDED_HEAD_S if self._crowded else self._patience.head_s)
 
     def connection_lost(self, exc: Exception | None) -> None:

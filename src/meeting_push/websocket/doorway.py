@@ -22,6 +22,7 @@ _RESERVED_MOST: Final = 64
 _EVICTED_AT_ONCE: Final = 8
 #: 正常的客户端一连上就说话。
 _SILENT_S: Final = 1.0
+_SILENT_TURNS: Final = 3
 
 
 #: 没有到路由就拒绝、掐断的全部原因。
@@ -37,6 +38,14 @@ class Guest(Protocol):
     def evict(self) -> None:
         """掐断；同步，不抛出。"""
         ...
+
+
+class Loop(Protocol):
+    """事件循环里用得着的。"""
+
+    def time(self) -> float: ...
+
+    def call_soon(self, callback: Callable[[], None], /) -> object: ...
 
 
 class _Socket(Protocol):
@@ -70,7 +79,10 @@ class Doorway:
         self._by_address: dict[str, int] = {}
         #: 值是还没说话的人的地址；说过话的（闲着、赖着）是 None。
         self._waiting: OrderedDict[Guest, str | None] = OrderedDict()
-        self._silent: dict[str, OrderedDict[Guest, float]] = {}
+        self._silent: dict[str, OrderedDict[Guest, tuple[float, int]]] = {}
+        #: 事件循环的第几圈；没有新来的就不必数。
+        self._turn = 0
+        self._turning = False
         self._short = RepeatedWarning("descriptors_nearly_used_up")
         self._full = RepeatedWarning("http_connections_by_address")
         self.turned_away: Counter[str] = Counter()
@@ -96,19 +108,27 @@ class Doorway:
         """留的也用了一半：立即掐断，不回答。"""
         return 0 < self._limits.wall <= _descriptor(transport)
 
-    def arrive(self, guest: Guest, address: str, now: float) -> None:
+    def arrive(self, guest: Guest, address: str, loop: Loop) -> None:
         """刚连上，还没说要什么。一个地址的太多，就请走其中等得最久的。
 
-        ``now`` 是单调的秒。一整个公司同时重连时，一圈里来几千条而还没轮到读：才来的不算。
+        一整个公司同时重连时，一圈里来几千条，读到最后一条要几秒：说了而没有轮到读的不是一声
+        不响，所以不只看钟，还要过了几圈。
         """
-        key = rate_key(address)
+        key, now = rate_key(address), loop.time()
         here = self._silent.setdefault(key, OrderedDict())
-        here[guest] = now
+        here[guest] = (now, self._turn)
         self._waiting[guest] = key
+        if not self._turning:
+            self._turning = True
+            loop.call_soon(self._next_turn)
         if 0 < self._limits.per_address < len(here) and not self._proxies.trusts(address):
-            oldest, since = next(iter(here.items()))
-            if now - since >= _SILENT_S:
+            oldest, (since, turn) = next(iter(here.items()))
+            if now - since >= _SILENT_S and self._turn - turn >= _SILENT_TURNS:
                 self._evict(oldest)
+
+    def _next_turn(self) -> None:
+        self._turning = False
+        self._turn += 1
 
     def wait(self, guest: Guest) -> None:
         """``guest`` 此刻没有在办事：答完了，闲着。"""

@@ -180,8 +180,7 @@ class BareFront(Front):
             self._transport.abort()
         else:
             peer: Sequence[object] = transport.get_extra_info("peername") or ("",)
-            now = asyncio.get_running_loop().time()
-            self._doorway.arrive(self, str(peer[0]), now)
+            self._doorway.arrive(self, str(peer[0]), asyncio.get_running_loop())
 
     def _choose(self, received: bytes, end: int) -> None:
         self._doorway.busy(self)
