@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from loguru import logger
 from redis import Redis
 
 from meeting_push.app import MeetingPush
@@ -189,6 +190,57 @@ async def test_dlv_1_a_straggler_is_found_and_driven_again(start_node: StartNode
 
         await eventually(found)
         await holds(push, lost)
+
+
+async def test_b8_what_was_in_a_mailbox_that_is_gone_is_driven_again(start_node: StartNode) -> None:
+    """B8：信箱的键没了（被淘汰、被删掉），日志还在：以新的 seq 重新投递，续传的听到 resync。"""
+    async with start_node(straggler_after_s=0.001, relay_grace_s=3600) as push:
+        lost = await send(push)
+        await holds(push, lost)
+        await push.relay.mark()
+        old = await push.mailbox.open(BOB)
+        await push.redis.delete(push.redis.keys.mailbox(BOB))
+
+        async def found() -> bool:
+            await push.reconciler.look_for_stragglers()
+            return lost in await push.mailbox.message_ids(BOB)
+
+        await eventually(found)
+        new = await push.mailbox.open(BOB)
+        assert [(e.message_id, e.seq) for e in new.entries] == [(lost, old.seq + 1)]
+        resumed = await push.mailbox.open(BOB, ResumePoint(old.epoch, old.seq - 1))
+        assert resumed.resync_reason == "too_far_behind"
+
+
+async def test_b8_only_what_was_lost_is_driven_again(start_node: StartNode) -> None:
+    async with start_node(straggler_after_s=0.001, relay_grace_s=3600) as push:
+        kept = await send(push)
+        await holds(push, kept)
+        await push.relay.mark()
+        before = await push.mailbox.open(BOB)
+        assert await push.reconciler.look_for_stragglers() == 0
+        assert await push.mailbox.open(BOB) == before
+
+
+async def test_b8_a_redis_that_evicts_is_warned_of_at_start(
+    start_node: StartNode, private_redis_server: RedisServer
+) -> None:
+    """B8：``allkeys-lru`` 会悄悄拿走信箱。"""
+    lines: list[str] = []
+    sink = logger.add(lambda message: lines.append(str(message)), format="{message} {extra}")
+    try:
+        for policy, warned in (
+            ("noeviction", False),
+            ("allkeys-lru", True),
+            ("volatile-ttl", True),
+        ):
+            lines.clear()
+            with Redis.from_url(private_redis_server.url) as admin:
+                admin.config_set("maxmemory-policy", policy)
+            async with start_node():
+                assert any("redis_may_evict" in line for line in lines) is warned
+    finally:
+        logger.remove(sink)
 
 
 async def test_a_delivered_message_is_no_straggler(start_node: StartNode) -> None:

@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import secrets
 
-from ..errors import RedisUnavailableError, UnavailableError
+from loguru import logger
+
+from ..errors import MeetingPushError, RedisUnavailableError, UnavailableError
 from ..isolation import Asides
 from ..redis.address import RedisAddress
 from ..redis.embedded import EmbeddedRedis
@@ -15,7 +17,7 @@ from ..redis.rights import check_rights
 from ..redis.subscriber import Subscriber
 from ..services.agreed_clock import AgreedClock
 from ..services.control_channel import ControlChannel
-from ..services.redis_service import RedisService
+from ..services.redis_service import NO_EVICTION, RedisService
 from ..settings import Settings
 from ..storage.database import Database
 from ..supervision import Supervisor
@@ -54,8 +56,18 @@ class Bus:
         await check_rights(address, keys, secrets.token_hex(8), self._timeout_s)
         await self.redis.start()
         stack.push_async_callback(self.redis.close)
+        await self._warn_of_eviction()
         with contextlib.suppress(UnavailableError):
             await self.clock.check()
+
+    async def _warn_of_eviction(self) -> None:
+        """会淘汰键的 Redis 悄悄拿走信箱；对账者找得回来，但要过很久。"""
+        try:
+            policy = await self.redis.eviction_policy()
+        except MeetingPushError:  # 问不到（不在、不许问）另有人说
+            return
+        if policy != NO_EVICTION:
+            logger.bind(policy=policy, wanted=NO_EVICTION).warning("redis_may_evict_mailboxes")
 
     def start_clock(self, supervisor: Supervisor) -> None:
         supervisor.start("clock", self.clock.run)

@@ -236,16 +236,31 @@ class Mailboxes:
 
     async def missing(self, pairs: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
         """这些 (message_id, user_id) 里没有一点痕迹的：不在信箱，也没有投递过（日志）。"""
+        traces = await self._traces(pairs)
+        return [p for p, both in zip(pairs, traces, strict=True) if both == (None, None)]
+
+    async def _traces(self, pairs: Sequence[tuple[str, int]]) -> list[tuple[object, object]]:
+        """各在信箱、在日志的分数；坏了的键不算毫无痕迹：再投递一遍也投不进去。"""
         keys = self._keys
         commands = [
             ("ZSCORE", of(user_id), message_id)
             for message_id, user_id in pairs
             for of in (keys.mailbox, keys.message_log)
         ]
-        # 坏了的键不算毫无痕迹：再投递一遍也投不进去
         scores = await self._lean.execute_many(commands, tolerant=True)
-        traces = zip(scores[::2], scores[1::2], strict=True)
-        return [p for p, both in zip(pairs, traces, strict=True) if both == (None, None)]
+        return list(zip(scores[::2], scores[1::2], strict=True))
+
+    async def lost(self, pairs: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
+        """这些 (message_id, user_id) 里不在信箱的；也移出续传日志，再投递才得到新的 seq。
+
+        只在日志里的，是信箱的键没了（被淘汰、被人删掉）：旧 seq 的洞由 ``resync`` 明说。
+        """
+        traces = list(zip(pairs, await self._traces(pairs), strict=True))
+        logged = [pair for pair, (held, log) in traces if held is None and log is not None]
+        await self._lean.execute_many(
+            [("ZREM", self._keys.message_log(user_id), i) for i, user_id in logged], tolerant=True
+        )
+        return [pair for pair, (held, _) in traces if held is None]
 
     def _fresh_epoch(self) -> str:
         return f"{self.generation + self.emptied}-{secrets.token_hex(8)}"

@@ -181,6 +181,10 @@ class OfflineMessageQueue:
         """(message_id, user_id) 里 Redis 毫无痕迹的：不在信箱，也没有投递过。"""
         return await self._mailboxes.missing(pairs) if pairs else []
 
+    async def lost(self, pairs: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
+        """见 ``Mailboxes.lost``。"""
+        return await self._mailboxes.lost(pairs) if pairs else []
+
     @property
     def generation(self) -> int:
         """当前代次（见 ``services/reconciler.py``）；更旧的 epoch 在下次 ``open`` 时换掉。"""

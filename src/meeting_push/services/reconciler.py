@@ -310,7 +310,7 @@ class Reconciler:
         return await self._mailbox.missing(rows)
 
     async def look_for_stragglers(self) -> int:
-        """接着上次看早已入队、仍 pending 的；毫无痕迹的放回发件箱，返回几条消息。
+        """接着上次看早已入队、仍 pending 的；不在信箱里的（B8）放回发件箱，返回几条消息。
 
         一遍至多 ``STRAGGLER_BUDGET_S``，走到头再从头来。还在队列里排着的也会放回：队列去重，
         信箱幂等，无害。
@@ -334,7 +334,7 @@ class Reconciler:
         return reopened
 
     async def _missing_page(self, rows: int) -> list[Recipient]:
-        """下一页消息里毫无痕迹的收件人；走到哪里记在 ``_straggler_at``。"""
+        """下一页消息里不在信箱的收件人；走到哪里记在 ``_straggler_at``。"""
         now = self._clock()
         after = self._straggler_at or (oldest_possible(now, HORIZON_MS), 0)
         end = await self._undelivered.page_end(after[0], rows)
@@ -342,7 +342,7 @@ class Reconciler:
         waiting = await self._undelivered.waiting(
             after, end or after[0], enqueued, now, STRAGGLER_ROWS
         )
-        missing = await self._mailbox.missing(waiting)
+        missing = await self._mailbox.lost(waiting)
         if len(waiting) == STRAGGLER_ROWS:
             self._straggler_at = waiting[-1]
         else:

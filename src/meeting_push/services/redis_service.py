@@ -31,6 +31,8 @@ class RedisInfo:
 #: 顺便的事至多等 Redis 这么久。
 COURTESY_S: Final = 0.05
 
+NO_EVICTION: Final = "noeviction"
+
 Answer = TypeVar("Answer")
 
 
@@ -120,6 +122,11 @@ class RedisService:
             ops_per_second=int(info["instantaneous_ops_per_sec"]),
             uptime_s=int(info["uptime_in_seconds"]),
         )
+
+    async def eviction_policy(self) -> str:
+        """内存满了淘汰谁；必须是 ``noeviction``：别的会悄悄拿走信箱。"""
+        info = await self.client.info("memory")
+        return str(info.get("maxmemory_policy", NO_EVICTION))
 
     def pool_statistics(self) -> PoolStatistics:
         return pool_statistics(self.client)
