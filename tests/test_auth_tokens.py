@@ -135,6 +135,7 @@ async def test_without_role_and_name_it_is_a_nameless_user() -> None:
         {"sub": 1.0},
         {"sub": 0},
         {"sub": -1},
+        {"sub": 2**53},  # C8：JavaScript 读不准的 id
         {"sub": 2**63},
         {"sub": "0"},
         {"sub": "01"},
