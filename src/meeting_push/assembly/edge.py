@@ -16,6 +16,7 @@ from ..node_identity import NodeIdentity
 from ..protocol.codes import CloseCode
 from ..protocol.forwarded import TrustedProxies
 from ..protocol.limits import Limits
+from ..repeated_warning import RepeatedWarning
 from ..services.control_channel import Kick
 from ..services.device_seats import DeviceSeats, Replace
 from ..services.online_status_service import OnlineStatusService
@@ -62,6 +63,7 @@ class Edge:
         self._confirmation = messages.confirmation
         self._retries = outcomes.retries
         self._broadcasts = broadcasts
+        self._log_not_read = RepeatedWarning("broadcast_log_not_read")
         keys = bus.redis.keys
         routes: dict[bytes, ChannelRoute] = {}
         self.presence = OnlineStatusService(
@@ -192,7 +194,7 @@ class Edge:
         try:
             await self._broadcasts.feed.refresh()
         except MeetingPushError as error:
-            logger.bind(code=error.code, cause=error.cause).warning("broadcast_log_not_read")
+            self._log_not_read.say(code=error.code, cause=error.cause)
             if error.temporary:
                 loop = asyncio.get_running_loop()
                 loop.call_later(REREAD_RETRY_S, self._bus.reread.set)

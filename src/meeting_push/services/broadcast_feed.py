@@ -16,6 +16,7 @@ from ..errors import DatabaseUnavailableError
 from ..model import BroadcastEntry, BroadcastView
 from ..protocol.frames import broadcast_message
 from ..redis.broadcast_log import BroadcastLog
+from ..repeated_warning import RepeatedWarning
 from .offline_message_queue import OfflineMessageQueue
 
 #: 比我们的钟快这么多的号不可信：任何进程都能往频道上发布，不能让它把账目带到将来。
@@ -59,6 +60,7 @@ class BroadcastFeed:
         #: 各条在这里最早的号，连接按它记账：Redis 丢了数据会换个号再记一遍，推过的不再推。
         self._first: dict[str, int] = {}
         self._newest = 0
+        self._not_loaded = RepeatedWarning("broadcasts_not_loaded")
 
     async def refresh(self) -> None:
         """从 Redis 重读整个目录。
@@ -114,9 +116,7 @@ class BroadcastFeed:
             tails = await self._mailbox.tails([entry.message_id for entry in entries])
         except DatabaseUnavailableError as error:
             # 正文丢了又问不到记录：连接不等 SQL（LESSONS 1），下次连接再补
-            logger.bind(broadcasts=len(entries), code=error.code, cause=error.cause).warning(
-                "broadcasts_not_loaded"
-            )
+            self._not_loaded.say(broadcasts=len(entries), code=error.code, cause=error.cause)
             return []
         return [
             broadcast_message(entry.broadcast_id, entry.previous, tails[entry.message_id])

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Final, TypedDict, Unpack
 
 import msgspec
-from loguru import logger
 
 from ..clock import Clock, now_ms
 from ..contracts import UserDirectory
@@ -99,6 +98,7 @@ class MessageService:
         self._publisher = publisher
         self._clock = clock
         self._idempotent = IdempotentStore(stores.database, stores.idempotency)
+        self._deferred = RepeatedWarning("realtime_deferred")
         self._sync_lost = RepeatedWarning("read_sync_lost")
         self._accepts = AcceptBatch(stores.messages)
         self._cancellation = Cancellation(stores.database, queue, clock)
@@ -237,9 +237,7 @@ class MessageService:
             )
             [delivered] = await self._mailbox.deliver([delivery])
         except MeetingPushError as error:
-            logger.bind(code=error.code, cause=error.cause, message_id=message.message_id).warning(
-                "realtime_deferred"
-            )
+            self._deferred.say(code=error.code, cause=error.cause)
             return set()
         return {
             user_id for user_id, one in zip(recipients, delivered, strict=True) if one.receivers

@@ -27,6 +27,7 @@ from ..redis.mailboxes import (
     OpenedMailbox,
     ResyncReason,
 )
+from ..repeated_warning import RepeatedWarning
 from ..settings import Settings
 from .redis_service import RedisService
 
@@ -85,6 +86,7 @@ class OfflineMessageQueue:
         #: 信箱溢出了、等着挤的用户。
         self._overfull: dict[int, None] = {}
         self.overflowed = asyncio.Event()
+        self._not_restored = RepeatedWarning("bodies_not_restored")
         self._trimmed: dict[int, asyncio.Event] = {}
         self._max_entries = settings.mailbox_max_entries
         #: 因正文已不可得（过期、来源不认识）而移出信箱的条数。
@@ -253,7 +255,7 @@ class OfflineMessageQueue:
         try:
             return await self.tails(message_ids)
         except UnavailableError as error:
-            logger.bind(bodies=len(message_ids), code=error.code).warning("bodies_not_restored")
+            self._not_restored.say(bodies=len(message_ids), code=error.code, cause=error.cause)
             found = await self._bodies.load(message_ids)
             return {i: tail for i, tail in zip(message_ids, found, strict=True) if tail is not None}
 
@@ -293,9 +295,7 @@ class OfflineMessageQueue:
             restored = await self._restore(missing)
         except UnavailableError as error:
             # 连接路径不依赖 SQL（LESSONS 1）：这次先不推它们，留在信箱里等下一次
-            logger.bind(
-                user_id=user_id, bodies=len(missing), code=error.code, cause=error.cause
-            ).warning("message_bodies_not_restored")
+            self._not_restored.say(bodies=len(missing), code=error.code, cause=error.cause)
             return []
         known.update((message_id, priority) for message_id, _, priority, _ in restored)
         gone = [message_id for message_id in missing if known[message_id] is None]

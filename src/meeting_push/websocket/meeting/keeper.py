@@ -6,8 +6,6 @@ import asyncio
 import contextlib
 from collections.abc import Sequence
 
-from loguru import logger
-
 from ...clock import Clock
 from ...contracts import MeetingDesk
 from ...errors import MeetingPushError
@@ -15,6 +13,7 @@ from ...isolation import Aside
 from ...protocol.frames import encode
 from ...protocol.meeting_frames import Join, Leave
 from ...redis.meeting_bus import MeetingBus, Online
+from ...repeated_warning import RepeatedWarning
 from .room import Room
 from .rooms import Rooms
 
@@ -32,6 +31,7 @@ class Keeper:
         self._clock = clock
         self._aside = Aside("meeting-keeper")
         self._deaf = asyncio.Event()
+        self._failed = RepeatedWarning("meeting_keeping_failed")
 
     def resubscribed(self) -> None:
         """频道断过又订上了：这期间的段、到场与离开都没有收到。"""
@@ -46,7 +46,7 @@ class Keeper:
             try:
                 await self._keep(restate=was_deaf)
             except MeetingPushError as error:
-                logger.bind(code=error.code, cause=error.cause).warning("meeting_keeping_failed")
+                self._failed.say(code=error.code, cause=error.cause)
                 if was_deaf:
                     self._deaf.set()
                     await asyncio.sleep(self._refresh_s)

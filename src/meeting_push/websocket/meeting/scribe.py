@@ -18,6 +18,7 @@ from ...protocol.commands import RequestIdValue
 from ...protocol.frames import encode
 from ...protocol.meeting_frames import SegmentFrame
 from ...redis.meeting_bus import MeetingBus
+from ...repeated_warning import RepeatedWarning
 from ..tasks import Tasks
 from .statistics import MeetingCounters
 
@@ -56,6 +57,7 @@ class Scribes:
         self._bus = bus
         self._counters = counters
         self._on_unpublished = on_unpublished
+        self._unpublished = RepeatedWarning("segments_unpublished")
         self._tasks = Tasks()
         self._waiting: dict[str, list[Note]] = {}
 
@@ -112,9 +114,7 @@ class Scribes:
         try:
             await self._bus.publish(meeting_id, frames)
         except MeetingPushError as error:
-            logger.bind(code=error.code, cause=error.cause, meeting_id=meeting_id).warning(
-                "segments_unpublished"
-            )
+            self._unpublished.say(code=error.code, cause=error.cause, meeting_id=meeting_id)
             self._on_unpublished(meeting_id, segments[-1].seq)
 
 
