@@ -1,4 +1,7 @@
-"""websockets 的服务器协议，补上它不查的：最短的长度写法，边收边验的 UTF-8。"""
+"""websockets 的服务器协议，补上它不查的：最短的长度写法，边收边验的 UTF-8。
+
+握手不归它读：它一行至多 8 KB，读不懂的也不回答；调用者自己读好，交给 ``accept``。
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import Any, Final
 
 from websockets.exceptions import ProtocolError
 from websockets.frames import Frame, Opcode
+from websockets.protocol import Protocol
 from websockets.server import ServerProtocol
 from websockets.streams import StreamReader
 
@@ -25,6 +29,10 @@ class StrictProtocol(ServerProtocol):
         # 解析的协程起步时握着旧的 reader
         self.parser = self.parse()
         next(self.parser)
+
+    def parse(self) -> Generator[None]:
+        """从第一帧读起。"""
+        yield from Protocol.parse(self)
 
     def recv_frame(self, frame: Frame) -> None:
         """:raises UnicodeDecodeError: 文本不是 UTF-8；半个字符可以等下一片"""

@@ -18,7 +18,7 @@ from .refusals import Refusal
 
 #: 请求行与请求头；令牌至多 8 KB，浏览器与代理的头合计很少过 16 KB。
 MAX_HEAD_BYTES: Final = 64 * 1024
-#: 头的条数；与 websockets 的上限一致，升级时不会再被它拒绝。
+#: 头的条数。
 MAX_HEADERS: Final = 128
 END_OF_HEAD: Final = b"\r\n\r\n"
 #: 我们说的唯一一版（RFC 6455 4.4）。
@@ -57,11 +57,10 @@ _OTHER_HTTP: Final = Refusal(
 
 @dataclass(slots=True, repr=False)
 class UpgradeRequest:
-    """一份请求头；``path`` 已解码，``query`` 没有。里面有令牌，绝不写进日志。"""
+    """一份请求头；``target`` 是路径与查询，原样。里面有令牌，绝不写进日志。"""
 
     method: str
-    path: str
-    query: str
+    target: str
     version: str
     headers: Headers
 
@@ -78,8 +77,17 @@ class UpgradeRequest:
         if headers is None or head.translate(None, _ALLOWED):
             return None
         method, target, version = match.groups()
-        path, query = _split(target)
-        return cls(method, path, query, version, headers)
+        return cls(method, origin_form(target), version, headers)
+
+    @property
+    def path(self) -> str:
+        """已解码的。"""
+        return unquote(self.target.partition("?")[0])
+
+    @property
+    def query(self) -> str:
+        """没有解码的。"""
+        return self.target.partition("?")[2]
 
     def values(self, name: str) -> list[str]:
         return [value for key, value in self.headers if key == name]
@@ -160,12 +168,6 @@ def _is_key(value: str) -> bool:
         return len(b64decode(value.encode("ascii"), validate=True)) == 16
     except (binascii.Error, UnicodeEncodeError):
         return False
-
-
-def _split(target: str) -> tuple[str, str]:
-    """请求目标 → (解码了的路径, 查询)。"""
-    path, _, query = origin_form(target).partition("?")
-    return unquote(path), query
 
 
 def origin_form(target: str) -> str:

@@ -5,17 +5,20 @@ from __future__ import annotations
 from typing import Any, Final
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.datastructures import Headers
 from websockets.frames import Frame
+from websockets.http11 import Request
 
 from .refusals import BAD_REQUEST
 from .strict_protocol import StrictProtocol
+from .upgrade_request import UpgradeRequest
 
 #: 应用放手之后，等对方读完最后几帧（关闭帧在其中）多久。
 LINGER_S: Final = 5.0
 
 
 class BoundedWebSocket(WebSocketsSansIOProtocol):
-    """说不成握手的、灌 ping 而不读的、关了却不走的，都不能一直占着内存与描述符。"""
+    """灌 ping 而不读的、关了却不走的，都不能一直占着内存与描述符。"""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -23,19 +26,24 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
         self.conn = StrictProtocol(max_size=self.config.ws_max_size, logger=self.logger)
 
     def data_received(self, data: bytes) -> None:
+        if not self.handshake_initiated:
+            self._shake_hands(data)
+            return
         self.conn.receive_data(data)
         self.handle_events()  # 违规之前的照办；uvicorn 会连它们一起丢掉
         if self.conn.parser_exc is not None:
             self.handle_parser_exception()
-        # 请求头是完整地来的；库读不懂（太长、太多、不是 GET）就只记下异常，谁也不回答
-        if not self.handshake_initiated and not self.transport.is_closing():
-            self._refuse()
 
-    def _refuse(self) -> None:
-        """库想好了的回答（414、431），没有就 400；然后断开。"""
-        self.transport.write(b"".join(self.conn.data_to_send()) or BAD_REQUEST.wire)
-        self.transport.close()
-        self.loop.call_later(LINGER_S, self.transport.abort)
+    def _shake_hands(self, head: bytes) -> None:
+        """请求头是完整地来的，HTTP 一侧已经问过它合不合规矩。"""
+        request = UpgradeRequest.parse(head)
+        if request is None:
+            self.transport.write(BAD_REQUEST.wire)
+            self.transport.close()
+            self.loop.call_later(LINGER_S, self.transport.abort)
+        else:
+            headers = Headers([(name, _latin(value)) for name, value in request.headers])
+            self.handle_connect(Request(request.target, headers))
 
     def handle_cont(self, event: Frame) -> None:
         """一片一片地接上：uvicorn 记下每一片，空的也记，一个字节的片要占几十个字节。"""
@@ -56,3 +64,8 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
         finally:
             # uvicorn 只是 close()：对方不读，缓冲就排不空，socket 会永远留着
             self.loop.call_later(LINGER_S, self.transport.abort)
+
+
+def _latin(value: str) -> str:
+    """websockets 的头是 ISO-8859-1 的。"""
+    return value.encode("ascii", "surrogateescape").decode("latin-1")
