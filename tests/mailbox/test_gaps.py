@@ -43,6 +43,34 @@ async def test_dlv_5_the_sender_sees_what_the_cap_pushed_out(
     assert (row["status"], row["failure_reason"]) == ("failed", "mailbox_evicted")
 
 
+async def test_a4_a_stranger_fills_a_mailbox_and_what_others_sent_stays(
+    server: ServerProcess, alice: Person, bob: Person
+) -> None:
+    """A4：alice 的一条紧急消息之后，mallory 一批灌满：bob 得到 alice 的，mallory 的有洞。"""
+    mallory = await register(server.base_url, "mallory")
+    first = await send(server.base_url, alice, [bob], priority=9)
+    await settled(server, bob, 1)
+    batch = [{"recipient_ids": [bob.user_id], "title": "t", "content": "c"}] * 6
+    async with api_of(server.base_url, mallory) as api:
+        answer = await api.post("/messages/batch", json={"messages": batch})
+    junk = [one["message_id"] for one in answer.json()["results"]]
+    await settled(server, bob, 7)
+    await eventually(lambda: kept_only(server, bob))
+    async with device(server.ws_url(bob.user_id), bob) as phone:
+        got = [(await phone.next_message())["message_id"] for _ in range(3)]
+        told = await gaps(phone)
+    assert got[0] == first
+    assert set(got[1:]) < set(junk)
+    assert [(gap["count"], gap["reason"]) for gap in told] == [(4, "evicted")]
+    assert (await delivery(server.base_url, alice, first))["pending"] == 1
+
+
+async def kept_only(server: ServerProcess, bob: Person) -> bool:
+    async with api_of(server.base_url, bob) as api:
+        answer = await api.get(f"/users/{bob.user_id}/offline-messages/count")
+    return bool(answer.json()["count"] == 3)
+
+
 async def test_every_device_without_a_position_is_told(
     server: ServerProcess, alice: Person, bob: Person
 ) -> None:

@@ -124,6 +124,8 @@ class QueueReader:
             groups.reverse()
             if bulk and (part := await self._bulk_part()):
                 return part
+        if bulk and self._bulk_rest:  # 段与段之间只看一眼
+            return await self._read(count, [*groups[0], *groups[1]]) or self.bulk_slice()
         taken: list[Taken] = []
         for streams in groups:
             if len(taken) < count:
