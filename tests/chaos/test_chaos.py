@@ -34,7 +34,9 @@ MUTANTS = Path(__file__).parent / "mutants"
 #: 变异的服务器不必折腾一分钟；丢了的消息再等也不会来。
 SHORT = msgspec.structs.replace(QUICK, duration_s=20, pairs=2_500, patience_s=4)
 #: 只有网关被单独切断：漏掉的靠它自己补。
-ISOLATED = msgspec.structs.replace(SHORT, only_faults=("isolate",))
+ISOLATED = msgspec.structs.replace(
+    SHORT, duration_s=12, pairs=1_500, fault_gap_s=2, only_faults=("isolate",)
+)
 
 
 def history_of(
