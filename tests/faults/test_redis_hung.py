@@ -54,10 +54,14 @@ async def test_reading_and_broadcasting_do_not_wait(hung: Fleet, alice: Person) 
     """E9：同一类的别的门：广播只要 SQL，已读顺便告诉别的设备。"""
     notice = {"title": "t", "content": "c"}
     async with api_of(hung.api.url, person(alice.user_id, "admin")) as api:
-        assert await p95(lambda: api.post("/messages/broadcast", json=notice), 20, 202) <= P95_S
+        assert (
+            await p95(lambda: api.post("/messages/broadcast", json=notice), 20, 202) < 1
+        )  # 只看等不等
         inbox = (await api.get("/messages")).json()["items"]
         read = {"message_ids": [inbox[0]["message_id"]]}
-        assert await p95(lambda: api.post("/messages/read", json=read), 2, 200) <= P95_S
+        start = time.monotonic()
+        assert (await api.post("/messages/read", json=read)).status_code == 200
+        assert time.monotonic() - start < 1  # 从前是 Redis 的超时，5 秒以上
 
 
 async def test_signing_in_does_not_wait(hung: Fleet) -> None:
