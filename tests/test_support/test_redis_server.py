@@ -24,8 +24,8 @@ def test_redis7_is_at_least_7(redis7_server: RedisServer) -> None:
     assert redis7_server.version >= (7,)
 
 
-def test_the_embedded_one_is_62(embedded_redis_server: RedisServer) -> None:
-    assert embedded_redis_server.version[:2] == (6, 2)
+def test_the_embedded_one_is_the_newest_valkey(embedded_redis_server: RedisServer) -> None:
+    assert embedded_redis_server.version[:2] >= (9, 1)
 
 
 def test_an_answered_write_survives_kill_9(private_redis_server: RedisServer) -> None:

@@ -115,7 +115,8 @@ class RedisService:
     async def info(self) -> RedisInfo:
         info = await self.client.info()
         return RedisInfo(
-            version=str(info["redis_version"]),
+            # Valkey 以 redis_version 说它与哪一版 Redis 相容
+            version=str(info.get("valkey_version", info["redis_version"])),
             used_memory_bytes=int(info["used_memory"]),
             max_memory_bytes=int(info["maxmemory"]),
             connected_clients=int(info["connected_clients"]),
