@@ -161,6 +161,15 @@ async def test_a5_a_live_entry_waits_for_one_slice_of_the_slow_lane(
     assert names(await reader.take(100, 0)) == [f"b{n}" for n in range(len(first), 2 * len(first))]
 
 
+async def test_a5_while_nothing_live_comes_the_slices_are_larger(
+    parts: Parts, reader: QueueReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await parts.queue.batch_enqueue([entry(f"b{n}", 150) for n in range(60)], bulk=True)
+    first = await reader.take(100, 0)
+    monkeypatch.setattr("meeting_push.services.queue_reader.CALM_S", -1.0)
+    assert len(await reader.take(100, 0)) > len(first)
+
+
 async def test_a5_the_slow_lane_moves_even_when_there_is_always_something_live(
     redis: RedisService,
 ) -> None:

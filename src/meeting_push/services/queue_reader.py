@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -19,6 +20,9 @@ POISON: Final = "delivered_too_often"
 #: 慢的那条一次取大约这么多份（一两秒做得完，没有人来认领），一次交出大约这么多份（约 10 ms）。
 BULK_READ: Final = 5_000
 BULK_RECIPIENTS: Final = 500
+#: 这么久没有见到此刻的消息，一段就大一些：没有人在等，往返才是代价。
+CALM_S: Final = 1.0
+CALM_RECIPIENTS: Final = 4_000
 #: 一次取的项数的界；在其间按上次每项有几份来定。
 BULK_ENTRIES: Final = (10, 500)
 
@@ -55,6 +59,7 @@ class QueueReader:
         #: 从慢的那条取来、还没有交出的。
         self._bulk_rest: list[Taken] = []
         self._bulk_entries = BULK_ENTRIES[0]
+        self._live_at = time.monotonic()
         self._claim_from: dict[str, bytes] = {}
         self.malformed = 0
         self.poisoned = 0
@@ -70,6 +75,8 @@ class QueueReader:
         """
         if not self._surplus:
             self._surplus = await self._in_group(self._read_all(count, int(timeout * 1000), bulk))
+            if any(item.queue not in self._bulk for item in self._surplus):
+                self._live_at = time.monotonic()
         taken, self._surplus = self._surplus[:count], self._surplus[count:]
         return taken
 
@@ -85,11 +92,13 @@ class QueueReader:
 
     def bulk_slice(self) -> list[Taken]:
         """其中的一段；取走它。"""
+        calm = time.monotonic() - self._live_at > CALM_S
+        most = CALM_RECIPIENTS if calm else BULK_RECIPIENTS
         size = count = 0
         for item in self._bulk_rest:
             size += len(item.entry.recipient_ids)
             count += 1
-            if size >= BULK_RECIPIENTS:
+            if size >= most:
                 break
         taken, self._bulk_rest = self._bulk_rest[:count], self._bulk_rest[count:]
         return taken
