@@ -11,7 +11,7 @@ from ..clock import Clock, now_ms
 from ..model import DeliveryStatus
 from .database import Database
 from .id_list import among
-from .message_rows import MESSAGE_COLUMNS, message_of
+from .message_rows import MESSAGE_COLUMNS, shown
 from .rows import InboxItem, InboxPage
 from .tables import message_recipients, messages
 
@@ -110,4 +110,4 @@ def _page(wanted: Sequence[ColumnElement[bool]], limit: int) -> Select[Any]:
 
 
 def _item(row: Row[*tuple[Any, ...]]) -> InboxItem:
-    return InboxItem(message_of(row), DeliveryStatus(row.status), row.read_at)
+    return InboxItem(shown(row), DeliveryStatus(row.status), row.read_at)

@@ -32,6 +32,10 @@ MESSAGE_COLUMNS: Final = (
 
 
 def message_of(row: Row[*tuple[Any, ...]]) -> Message:
+    return _message(row, None if row.data is None else _stored(row.data.encode()))
+
+
+def _message(row: Row[*tuple[Any, ...]], data: AppData | None) -> Message:
     return Message(
         message_id=row.message_id,
         message_type=row.message_type,
@@ -42,7 +46,7 @@ def message_of(row: Row[*tuple[Any, ...]]) -> Message:
         timestamp=row.created_at,
         expires_at=row.expires_at,
         deliver_at=row.deliver_at,
-        data=None if row.data is None else _stored(row.data.encode()),
+        data=data,
         receipt=row.receipt,
     )
 
@@ -52,6 +56,16 @@ def _stored(data: bytes) -> AppData:
     if is_too_deep(data):
         return msgspec.Raw(data)
     return _object.decode(data)
+
+
+def shown(row: Row[*tuple[Any, ...]]) -> Message:
+    """给人看的：``data`` 被改坏的，别的照样看得到；一行不毁掉一整页收件箱。"""
+    try:
+        return message_of(row)
+    except (msgspec.MsgspecError, ValueError) as error:
+        log = logger.bind(message_id=row.message_id, error=f"{type(error).__name__}: {error}")
+        log.error("message_data_unreadable")
+        return _message(row, None)
 
 
 def readable(rows: Iterable[Row[*tuple[Any, ...]]]) -> tuple[list[Message], list[str]]:
