@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Iterator
 
 import pytest
+from _pytest.logging import LogCaptureHandler
 from loguru import logger
 
 from meeting_push.logs import configure_logging, redact
@@ -116,12 +117,21 @@ SOURCES = [
 ]
 
 
+def _stop_capturing() -> None:
+    """pytest 把标准库的日志放进报告，孤立代理项过不了几个测试进程之间的管道。"""
+    root = logging.getLogger()
+    for handler in list(root.handlers):
+        if isinstance(handler, LogCaptureHandler):
+            root.removeHandler(handler)
+
+
 @pytest.mark.usefixtures("configured")
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.__name__)
 def test_a13_nobody_forges_a_line_or_reaches_the_terminal(
     source: Callable[[], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A13: 一条记录一行（回溯缩进），没有一个控制符。"""
+    _stop_capturing()
     source()
     written = capsys.readouterr().err
     lines = written.split("\n")
