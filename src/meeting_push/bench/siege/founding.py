@@ -40,7 +40,7 @@ async def found_town(server: ServerUnderTest, plan: SiegePlan) -> Town:
         target=target,
         honest=people,
         attacker_id=attacker.user_id,
-        absent_id=absent.user_id,
+        absent=absent,
         crowd_ids=await _crowd(server, batch),
         meeting_id="",
     )
@@ -52,9 +52,9 @@ async def found_town(server: ServerUnderTest, plan: SiegePlan) -> Town:
 async def precious_kept(town: Town) -> bool:
     """A4：老实人的急信还在不在线的人的信箱里。"""
     calls = HttpCalls(town.target, HONEST_ADDRESS, {})
-    path = f"/api/v1/users/{town.absent_id}/offline-messages?limit=200"
+    path = f"/api/v1/users/{town.absent.user_id}/offline-messages?limit=200"
     try:
-        return PRECIOUS.encode() in await calls.get(path, town.target.token(town.absent_id))
+        return PRECIOUS.encode() in await calls.get(path, town.target.token(town.absent.user_id))
     finally:
         await calls.close()
 
@@ -94,4 +94,4 @@ async def _meeting(town: Town) -> str:
 
 async def _precious(town: Town) -> None:
     api = RestClient(town.target.base_url, town.target.token(town.honest[0].user_id))
-    await api.send([town.absent_id], PRECIOUS, "from a friend", priority=9)
+    await api.send([town.absent.user_id], PRECIOUS, "from a friend", priority=9)

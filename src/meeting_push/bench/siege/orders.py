@@ -17,12 +17,12 @@ class Person(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Town(msgspec.Struct, frozen=True, kw_only=True):
-    """攻击者是会议的参与者之一；``absent_id`` 从不上线，信箱里有一条老实人的急信。"""
+    """攻击者是会议的参与者之一；``absent`` 从不上线、不登录，信箱里有一条老实人的急信。"""
 
     target: Target
     honest: list[Person]
     attacker_id: int
-    absent_id: int
+    absent: Person
     crowd_ids: list[int]
     meeting_id: str
 

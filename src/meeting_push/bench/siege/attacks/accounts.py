@@ -26,11 +26,11 @@ async def register_flood(assault: Assault) -> None:
 
 
 async def guess_over_ipv6(assault: Assault) -> None:
-    """同一个 /64 里的地址换着用，猜老实人的密码。"""
-    names = [person.name for person in assault.town.honest]
+    """同一个 /64 里的地址换着用，猜一个人的密码。"""
+    victim = assault.town.absent.name
 
     def body() -> bytes:
-        return _credentials(assault.random.choice(names), assault.random.randbytes(9).hex())
+        return _credentials(victim, assault.random.randbytes(9).hex())
 
     def lines() -> tuple[str, ...]:
         return (f"X-Forwarded-For: 2001:db8:0:66::{assault.random.randrange(1, 2**16):x}",)

@@ -19,7 +19,7 @@ def _batch(recipients: list[int], messages: int, priority: int, content: str) ->
 
 async def strangers_mailbox(assault: Assault) -> None:
     """一次 1,000 条给不在线的人。"""
-    body = _batch([assault.town.absent_id], 1_000, 0, "c")
+    body = _batch([assault.town.absent.user_id], 1_000, 0, "c")
     await assault.keep_posting(2, _BATCH, lambda: body)
 
 
@@ -43,6 +43,6 @@ async def large_bodies(assault: Assault) -> None:
 
     def body() -> bytes:
         content = assault.random.randbytes(32_000).hex()
-        return _batch([assault.town.absent_id], 100, 0, content)
+        return _batch([assault.town.absent.user_id], 100, 0, content)
 
     await assault.keep_posting(2, _BATCH, body)
