@@ -45,7 +45,9 @@ def run_siege(plan: SiegePlan, heading: Heading, steps: Steps) -> MeasuredReport
 
 async def _measure(plan: SiegePlan, found: Measurements, steps: Steps) -> None:
     proxies = f'["{ATTACKER_ADDRESS}/32"]'
-    with own_server("native", trusted_proxies=proxies) as server:
+    # 别的压测不限发送；这里量的正是默认的上限
+    limits = {"sends_per_user_per_s": 1_000}
+    with own_server("native", trusted_proxies=proxies, **limits) as server:
         received = shared_count()
         with (
             LoadProcess(received, attacker.main, decode_answer) as enemy,
