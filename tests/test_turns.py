@@ -98,6 +98,16 @@ async def test_who_left_while_waiting_takes_no_place(office: Office) -> None:
     assert office.served == ["flood"] * AT_ONCE + ["bob"]
 
 
+async def test_who_keeps_being_refused_hears_it_later_and_later_than_others(clock: Clock) -> None:
+    """A8、A14：撞门的一刻不停，回答却不；别人的照样立即。"""
+    turns = Turns(clock=clock)
+    delays = [turns.refusal_delay_s("flood") for _ in range(1_000)]
+    assert (delays[0], delays[-1]) == (0, 1)
+    assert turns.refusal_delay_s("bob") == 0
+    clock.now += 60
+    assert turns.refusal_delay_s("flood") == 0
+
+
 async def test_every_request_is_served_at_last(office: Office) -> None:
     for person in range(5):
         await office.asking(person, 100)

@@ -67,6 +67,15 @@ class SendLimits:
         self._urgent.take(user_id, now, cost.urgent)
         self._all.take(user_id, now, cost.units)
 
+    def look(self, user_id: int, units: int, now: int) -> None:
+        """至少要 ``units`` 份，此刻够不够；不取。装不下的留给 ``take`` 说。
+
+        :raises SendLimitError: 此刻不够
+        """
+        wait_ms = 0 if self.unlimited else self._all.wait_ms(user_id, units, now)
+        if 0 < wait_ms < math.inf:
+            raise _refusal("sends", wait_ms)
+
 
 def _refusal(limit: str, wait_ms: float) -> SendLimitError:
     """``inf``：比紧急的那只桶还大。照样是 429（契约），但说明重来无用：要分开发。"""

@@ -10,9 +10,11 @@ from typing import Final
 from fastapi import Request
 from starlette.types import Message
 
+from ..clock import now_ms
 from ..errors import MeetingPushError, PayloadTooLargeError, RateLimitedError, UnavailableError
 from ..model import Principal
 from ..protocol.forwarded import rate_key
+from ..protocol.keyed_rate import KeyedBuckets
 from ..settings import Settings
 
 _AUTH_BYTES: Final = 10 * 1024
@@ -23,6 +25,8 @@ _ESCAPED: Final = 6
 _ID_BYTES: Final = 72
 #: 这么小的不记账：反正躺在服务器的读缓冲里。
 _UNCOUNTED_BYTES: Final = 64 * 1024
+#: 一份（一个收件人，或 1 KB）在 JSON 里至多约这么多字节；攒着的少算些，界限以上的先读后拒也要钱。
+_BYTES_PER_UNIT, _BURST_BYTES_PER_UNIT = 8 * 1024, 1024
 #: 同时读着的，以 ``max_request_bytes`` 计：一个人的、一共的。
 _SHARE, _TOTAL = 2, 6
 
@@ -30,15 +34,18 @@ _SHARE, _TOTAL = 2, 6
 class BodyBudget:
     """读着的（还没有办完的）大请求体一共占多少；一个人占不完。"""
 
-    def __init__(self, share: int, total: int) -> None:
+    def __init__(self, share: int, total: int, flow: KeyedBuckets | None = None) -> None:
         self._share = share
         self._total = total
+        self._flow = flow
         self._by_key: Counter[Hashable] = Counter()
 
     def take(self, key: Hashable, size: int) -> None:
-        """:raises RateLimitedError: 他的份额满了
+        """:raises RateLimitedError: 他的份额满了，或一阵里来得太多：拒绝之前，读与解码也花 CPU
         :raises UnavailableError: 一共的满了
         """
+        if self._flow is not None and not self._flow.take(key, now_ms(), size):
+            raise RateLimitedError("too many bytes in a short time", retry_after_s=1)
         if self._by_key[key] + size > self._share:
             raise RateLimitedError("too many large requests at once", retry_after_s=1)
         if self._by_key.total() + size > self._total:
@@ -77,7 +84,7 @@ class BodyRules:
 
     def __init__(self, settings: Settings) -> None:
         self._most = settings.max_request_bytes
-        self._budget = BodyBudget(self._most * _SHARE, self._most * _TOTAL)
+        self._budget = BodyBudget(self._most * _SHARE, self._most * _TOTAL, _flow(settings))
         text = (
             settings.max_content_bytes + settings.max_data_bytes + settings.max_title_chars * 4
         ) * _ESCAPED + _ORDINARY_BYTES
@@ -131,6 +138,12 @@ class BoundedBody:
         for key, size in self._taken:
             self._rule.budget.give_back(key, size)
         self._taken.clear()
+
+
+def _flow(settings: Settings) -> KeyedBuckets | None:
+    """一个人的大请求体每秒多少字节：与他能发多少相称；不限发送的也不限它。"""
+    per_s, burst = settings.sends_per_user_per_s, settings.sends_per_user_burst
+    return KeyedBuckets(per_s * _BYTES_PER_UNIT, burst * _BURST_BYTES_PER_UNIT) if per_s else None
 
 
 def _who(request: Request) -> Hashable:

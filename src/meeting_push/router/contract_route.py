@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Collection, Coroutine, Iterator
 from http import HTTPStatus
 from typing import Any, Final
@@ -96,9 +97,11 @@ class ContractRoute(APIRoute):
                 await turn.take()
             response = await _bounded(handle, request, self.body_rule)
         except RateLimitedError as error:
-            return error_response(error)
+            response = error_response(error)
         finally:
             turn.end()
+        if HTTPStatus.BAD_REQUEST <= response.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
+            await asyncio.sleep(self.turns.refusal_delay_s(self.turns.key(request)))
         if getattr(request.state, "principal", None) is not None:
             self.turns.trust(request)
         return response

@@ -82,6 +82,7 @@ def message_router(
         """全部在一个事务里：要么都接受，要么都不。"""
         if len(body.messages) > max_batch_messages:
             raise PayloadTooLargeError(f"messages: more than {max_batch_messages} messages")
+        quota.glance(user, len(body.messages))
         drafts = [message.draft() for message in body.messages]
         check_send_rights(user, drafts)
         accepted = await service.send_batch(

@@ -368,6 +368,8 @@ class PatientHttp(HttpToolsProtocol):
         self._discarded += size
         if self._discarded > MAX_DISCARDED:
             self._abort()
+        elif not self._doorway.may_discard(size, self.loop.time()):
+            self._line.pause_reading()
         elif size > DISCARDED_AT_ONCE and not self._line.is_closing():
             self._line.pause_reading()  # 读了丢掉也花 CPU：一秒几 MB，不让洪水占住循环
             self.loop.call_later(DISCARD_PAUSE_S, self._listen_on)

@@ -16,6 +16,7 @@ from fastapi import Request
 
 from ..errors import RateLimitedError
 from ..protocol.forwarded import TrustedProxies, rate_key
+from ..protocol.keyed_rate import KeyedBuckets
 
 AT_ONCE: Final = 32
 #: 人再多，每人也有这么多。
@@ -25,6 +26,9 @@ YIELD_S: Final = 0.1
 #: 等到超时。还不认识的合成一个地址，宽些。
 MOST_READS: Final = 32
 MOST_READS_OF_STRANGERS: Final = 128
+#: 被拒绝的回答，一个人每秒这么多份之内立即给；再多的等一等才给：一刻不停撞门的，一条连接一秒一次。
+_REFUSALS_PER_S, _REFUSALS_BURST = 100, 500
+_REFUSAL_DELAY_S: Final = 1.0
 #: 这么久（秒）没有问过的不算在问。
 _WINDOW_S: Final = 1.0
 #: 记得多少个通过了认证的令牌；记不得的与陌生人同列，不影响对错。
@@ -44,6 +48,7 @@ class Turns:
         self._at_once = at_once
         self._clock = clock
         self._known: OrderedDict[Hashable, None] = OrderedDict()
+        self._refused = KeyedBuckets(_REFUSALS_PER_S, _REFUSALS_BURST)
         self._running: Counter[Hashable] = Counter()
         self._reading: Counter[Hashable] = Counter()
         #: 轮到谁：最前的先；办了一个就排到最后。
@@ -72,6 +77,11 @@ class Turns:
         self._known.move_to_end(found)
         if len(self._known) > _KNOWN:
             self._known.popitem(last=False)
+
+    def refusal_delay_s(self, key: Hashable) -> float:
+        """又拒绝了他一次：这个回答该等多久再给。"""
+        free = self._refused.take(key, int(self._clock() * 1000))
+        return 0.0 if free else _REFUSAL_DELAY_S
 
     def begin_reading(self, key: Hashable) -> None:
         """:raises RateLimitedError: 他同时在问的太多；成功则要 ``end_reading``"""

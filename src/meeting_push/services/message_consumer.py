@@ -26,6 +26,8 @@ from .queue_reader import QueueReader
 
 #: 暂时性失败（Redis、SQL 断开）之后等这么久再来。
 RETRY_AFTER_S: Final = 0.2
+#: 慢的那条的两段之间至多歇这么久。
+BULK_REST_S: Final = 0.1
 #: 记录（SQL）不在而少了正文的一项，过这么久再来：不让它占着别的。
 DEFER_MS: Final = 500
 #: 一项里有的收件人投递不了（他的键坏了）时，他们失败的原因。
@@ -183,8 +185,12 @@ class MessageConsumer:
         self._progress()
         if taken:
             self._in_hand = len(taken)
+            started = time.monotonic()
             await self._handle(taken)
             self._in_hand = 0
+            if reader.has_bulk and not reader.calm:
+                # 做多久歇多久：洪水至多用掉一半的处理器，此刻的消息每一跳都不必等它
+                await asyncio.sleep(min(time.monotonic() - started, BULK_REST_S))
 
     def _progress(self) -> None:
         self._last_progress = self._clock()

@@ -17,9 +17,9 @@ from .queue_entries import Taken, parse
 from .queue_settlement import Settlement
 
 POISON: Final = "delivered_too_often"
-#: 慢的那条一次取大约这么多份（一两秒做得完，没有人来认领），一次交出大约这么多份（约 10 ms）。
+#: 慢的那条一次取大约这么多份（几秒做得完，没有人来认领），一次交出大约这么多份（几毫秒）。
 BULK_READ: Final = 5_000
-BULK_RECIPIENTS: Final = 500
+BULK_RECIPIENTS: Final = 100
 #: 这么久没有见到此刻的消息，一段就大一些：没有人在等，往返才是代价。
 CALM_S: Final = 1.0
 CALM_RECIPIENTS: Final = 4_000
@@ -86,14 +86,18 @@ class QueueReader:
         return rest
 
     @property
+    def calm(self) -> bool:
+        """有一阵没有见到此刻的消息了。"""
+        return time.monotonic() - self._live_at > CALM_S
+
+    @property
     def has_bulk(self) -> bool:
         """手里还有从慢的那条取来的。"""
         return bool(self._bulk_rest)
 
     def bulk_slice(self) -> list[Taken]:
         """其中的一段；取走它。"""
-        calm = time.monotonic() - self._live_at > CALM_S
-        most = CALM_RECIPIENTS if calm else BULK_RECIPIENTS
+        most = CALM_RECIPIENTS if self.calm else BULK_RECIPIENTS
         size = count = 0
         for item in self._bulk_rest:
             size += len(item.entry.recipient_ids)

@@ -26,6 +26,15 @@ class SendQuota:
             return None
         return lambda drafts: self._take(user, cost_of(drafts))
 
+    def glance(self, user: Principal, messages: int) -> None:
+        """还没有逐条检查就知道的：一条至少一份。付不起的不必再看。"""
+        if not (user.is_admin or self._limits.unlimited):
+            try:
+                self._limits.look(user.user_id, messages, self._clock())
+            except SendLimitError:
+                self.refused += 1
+                raise
+
     def charge_recipients(self, user: Principal, user_ids: Iterable[int]) -> None:
         """他让这些人各得一条通知。"""
         if not (user.is_admin or self._limits.unlimited):

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from ..protocol.forwarded import TrustedProxies, rate_key
+from ..protocol.rate import TokenBucket
 from ..repeated_warning import RepeatedWarning
 from .refusals import REFUSALS
 
@@ -23,7 +24,7 @@ _EVICTED_AT_ONCE: Final = 8
 #: 正常的客户端一连上就说话。
 _SILENT_S: Final = 1.0
 _SILENT_TURNS: Final = 3
-
+_DISCARDED_PER_S: Final = 16 * 1024 * 1024
 
 #: 没有到路由就拒绝、掐断的全部原因。
 TURNED_AWAY: Final = (
@@ -83,6 +84,7 @@ class Doorway:
         #: 事件循环的第几圈；没有新来的就不必数。
         self._turn = 0
         self._turning = False
+        self._discarding = TokenBucket(_DISCARDED_PER_S, 0)
         self._short = RepeatedWarning("descriptors_nearly_used_up")
         self._full = RepeatedWarning("http_connections_by_address")
         self.turned_away: Counter[str] = Counter()
@@ -148,6 +150,10 @@ class Doorway:
         self.busy(guest)
         self.turned_away["evicted"] += 1
         guest.evict()
+
+    def may_discard(self, size: int, now: float) -> bool:
+        """拒绝了还在灌的：读了丢掉也花 CPU，全进程合起来有限；False = 别再读它，到时掐断。"""
+        return self._discarding.take(size, int(now * 1000))
 
     # ── 地址 ──────────────────────────────────────────────────────────────
 
