@@ -137,11 +137,8 @@ def test_a7_the_largest_pages_nobody_reads_take_bounded_memory(server: ServerPro
 def test_a7_a_short_pipeline_is_answered_in_order(server: ServerProcess) -> None:
     """A7：守规矩的管线不受影响。"""
     paths = [b"/healthz", b"/nowhere", b"/healthz"]
-    answer = answer_to(
-        server,
-        *(b"GET %s HTTP/1.1\r\nHost: h\r\n\r\n" % path for path in paths),
-        b"GET /healthz HTTP/1.0\r\n\r\n",
-    )
+    requests = [b"GET %s HTTP/1.1\r\nHost: h\r\n\r\n" % path for path in paths]
+    answer = answer_to(server, b"".join([*requests, b"GET /healthz HTTP/1.0\r\n\r\n"]))
     assert [part[:3] for part in answer.split(b"HTTP/1.1 ")[1:]] == [b"200", b"404", b"200", b"200"]
 
 

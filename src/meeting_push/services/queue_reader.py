@@ -17,12 +17,14 @@ from .queue_entries import Taken, parse
 from .queue_settlement import Settlement
 
 POISON: Final = "delivered_too_often"
-#: 慢的那条一次取大约这么多份（几秒做得完，没有人来认领），一次交出大约这么多份（几毫秒）。
+#: 慢的那条一次取大约这么多份（几秒做得完，没有人来认领），一次交出大约这么多份（几毫秒）；每条消息
+#: 自己的正文与状态另值几份。
 BULK_READ: Final = 5_000
 BULK_RECIPIENTS: Final = 100
 #: 这么久没有见到此刻的消息，一段就大一些：没有人在等，往返才是代价。
 CALM_S: Final = 1.0
 CALM_RECIPIENTS: Final = 4_000
+BULK_ENTRY_COST: Final = 4
 #: 一次取的项数的界；在其间按上次每项有几份来定。
 BULK_ENTRIES: Final = (10, 500)
 
@@ -100,7 +102,7 @@ class QueueReader:
         most = CALM_RECIPIENTS if self.calm else BULK_RECIPIENTS
         size = count = 0
         for item in self._bulk_rest:
-            size += len(item.entry.recipient_ids)
+            size += len(item.entry.recipient_ids) + BULK_ENTRY_COST
             count += 1
             if size >= most:
                 break
