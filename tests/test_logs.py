@@ -43,6 +43,16 @@ def test_what_is_not_secret_stays() -> None:
     )
 
 
+@pytest.fixture(autouse=True)
+def our_logging_ends_with_the_test() -> Iterator[None]:
+    """别的测试的标准库日志（测试里的服务器打印请求头）不再流进 loguru。"""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
 @pytest.fixture(params=[False, True], ids=["text", "json"])
 def configured(request: pytest.FixtureRequest) -> Iterator[None]:
     configure_logging(load_settings(log_json=request.param, log_level="DEBUG"))

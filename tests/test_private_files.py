@@ -6,6 +6,7 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,11 +39,17 @@ def open_to_others(folder: Path) -> list[str]:
     ]
 
 
-async def test_a15_what_a_server_writes_is_its_owners(tmp_path: Path) -> None:
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """``tmp_path`` 可能太长，那样套接字就不在数据文件夹里。"""
+    with tempfile.TemporaryDirectory(prefix="mp-") as name:
+        yield Path(name)
+
+
+async def test_a15_what_a_server_writes_is_its_owners(short_path: Path) -> None:
     """A15: SQLite 与它的 WAL、密钥、内嵌的 Redis、套接字；0.1 里数据库 0644。"""
-    data = tmp_path / "server" / "data"
-    data.parent.mkdir()
-    with ServerProcess(data.parent) as server:
+    data = short_path / "data"
+    with ServerProcess(short_path) as server:
         alice, bob = [await register(server.base_url, name) for name in ("alice", "bob")]
         await send(server.base_url, alice, [bob])
         names = {path.name for path in data.rglob("*")}

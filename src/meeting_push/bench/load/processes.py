@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 from ..failure import BenchError
 from ..sampler import cpu_seconds, memory_use, peak_memory, reset_peak_memory
 
+#: 内嵌的 Redis 是这两个程序之一（``redis/server_binary.py``）。
+_REDIS: Final = ("redis-server", "valkey-server")
+
 
 class Census:
-    """``roots``：角色 → 它最上面的进程。redis-server 不算在角色里：它的数字问它自己。"""
+    """``roots``：角色 → 它最上面的进程。Redis 不算在角色里：它的数字问它自己。"""
 
     def __init__(self, roots: Mapping[str, Sequence[int]]) -> None:
         self._roots = roots
@@ -80,7 +84,7 @@ def _parent(pid: int) -> int | None:
 
 def _is_redis(pid: int) -> bool:
     try:
-        return Path(f"/proc/{pid}/comm").read_text().startswith("redis-server")
+        return Path(f"/proc/{pid}/comm").read_text().startswith(_REDIS)
     except OSError:
         return False
 
