@@ -252,8 +252,8 @@ async def test_2_1_the_queues_are_watched(house: Ensemble) -> None:
     async with api_of(house["api"].base_url, await house.admin()) as api:
         rows = (await api.get("/queues")).json()["items"]
     assert {row["name"] for row in rows} == {
-        *("message_delivery_queue", "priority_message_queue"),
-        *("delayed_message_queue", "dead_letter_queue"),
+        *("message_delivery_queue", "priority_message_queue", "bulk_message_queue"),
+        *("delayed_message_queue", "delayed_bulk_queue", "dead_letter_queue"),
     }
     assert all(row.keys() >= {"length", "pending", "oldest_age_ms"} for row in rows)
 

@@ -48,8 +48,9 @@ for i = 3, #ARGV, 4 do
       asked[key] = about
     end
     if not first or (about[2] and (tonumber(about[2]) or 0) <= tonumber(acked_at)) then
-      -- 过期之后才来的：它到手了，不再是洞（墓碑见 expire.lua）
+      -- 过期、挤出之后才来的：它到手了，不再是洞（墓碑见 expire.lua、evict.lua）
       guard(row, call, 'ZREM', prefix .. 'expired_messages:{' .. user .. '}', id)
+      guard(row, call, 'ZREM', prefix .. 'evicted_messages:{' .. user .. '}', id)
     end
     if about[1] then
       receipts[r + 1], receipts[r + 2], receipts[r + 3], receipts[r + 4] = id, about[1], user, acked_at
