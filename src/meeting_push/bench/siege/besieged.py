@@ -10,13 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from ..failure import BenchError
 from ..load.redis_probe import redis_probe
 from ..sampler import memory_use
 from ..server_under_test import ServerUnderTest
 
 _SAMPLE_S: Final = 0.25
-_SCRATCH: Final = frozenset({"log"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +74,3 @@ class Besieged:
         """A13：出现在行首的伪造的行，与原样的转义字符。"""
         text = self._log.read_bytes()
         return text.count(b"\n2026-01-01 00:00:00.000") + text.count(b"\x1b")
-
-
-def require_own(server: ServerUnderTest) -> None:
-    """:raises BenchError: 不是自己启动的"""
-    if server.pid is None or server.log is None:
-        raise BenchError("a siege needs a server of its own")
