@@ -40,7 +40,7 @@ from .assembly.routes import routes
 from .contracts import TokenVerifier, UserDirectory
 from .model import QueueEntry
 from .node_identity import NodeIdentity
-from .router.docs_page import add_docs_page
+from .router.docs_page import add_docs
 from .router.errors import install_error_handlers
 from .router.ops import ops_endpoint
 from .settings import Identity, Settings
@@ -235,12 +235,13 @@ def create_app(push: MeetingPush) -> FastAPI:
         description="用户级实时推送：接受、投递、确认。",
         version=__version__,
         servers=[{"url": "/"}],
-        docs_url=None,  # 自己的，见 add_docs_page
+        openapi_url=None,  # 两个都是自己的，见 add_docs
+        docs_url=None,
         redoc_url=None,
         redirect_slashes=False,  # 多一条斜杠就是另一个路径：不凭 Host 头把人带走（A17）
     )
     install_error_handlers(app)
-    add_docs_page(app)
+    add_docs(app)
     app.router.routes.extend(push.router.routes)  # 不 include：少一层，见 ``contract_router``
     app.router.add_websocket_route("/{path:path}", no_websocket)
     return app

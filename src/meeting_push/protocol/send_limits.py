@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from typing import Final, NamedTuple
+from collections.abc import Collection, Iterable
+from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
@@ -24,10 +24,41 @@ class Cost(NamedTuple):
     urgent: int
 
 
+class Priced(Protocol):
+    """检查之前就看得出价钱的。"""
+
+    @property
+    def recipient_ids(self) -> Collection[int]: ...
+    @property
+    def title(self) -> str: ...
+    @property
+    def content(self) -> str: ...
+    @property
+    def priority(self) -> int: ...
+
+
 def cost_of(drafts: Iterable[Draft]) -> Cost:
     """收件人每人一份，正文（标题、内容、``data``）每满 1 KB 再一份。"""
-    priced = [(_units(draft), draft.priority >= URGENT_PRIORITY) for draft in drafts]
-    return Cost(sum(units for units, _ in priced), sum(units for units, urgent in priced if urgent))
+    return _sum((_units(draft), draft.priority) for draft in drafts)
+
+
+def least_cost_of(drafts: Iterable[Priced]) -> Cost:
+    """``cost_of`` 不会更少：``data`` 不算，一个字符至少一个字节；重复的收件人只算一次。"""
+    return _sum(
+        (
+            len(set(draft.recipient_ids)) + (len(draft.title) + len(draft.content)) // UNIT_BYTES,
+            draft.priority,
+        )
+        for draft in drafts
+    )
+
+
+def _sum(priced: Iterable[tuple[int, int]]) -> Cost:
+    units = urgent = 0
+    for price, priority in priced:
+        units += price
+        urgent += price if priority >= URGENT_PRIORITY else 0
+    return Cost(units, urgent)
 
 
 def _units(draft: Draft) -> int:
@@ -48,7 +79,15 @@ class SendLimits:
         self._urgent = KeyedBuckets(per_s / URGENT_SHARE, urgent_burst, exact=True)
 
     def take(self, user_id: int, cost: Cost, now: int) -> None:
-        """两只桶都够才取。
+        """两只桶都够才取；错误同 ``look``。"""
+        if self.unlimited:
+            return
+        self.look(user_id, cost, now)
+        self._urgent.take(user_id, now, cost.urgent)
+        self._all.take(user_id, now, cost.units)
+
+    def look(self, user_id: int, cost: Cost, now: int) -> None:
+        """两只桶此刻够不够；不取。
 
         :raises TooExpensiveError: 比桶还大，等多久都不行
         :raises SendLimitError: 此刻不够；``limit`` 说是哪一只桶
@@ -64,17 +103,6 @@ class SendLimits:
             wait_ms = buckets.wait_ms(user_id, amount, now)
             if wait_ms > 0:
                 raise _refusal(limit, wait_ms)
-        self._urgent.take(user_id, now, cost.urgent)
-        self._all.take(user_id, now, cost.units)
-
-    def look(self, user_id: int, units: int, now: int) -> None:
-        """至少要 ``units`` 份，此刻够不够；不取。装不下的留给 ``take`` 说。
-
-        :raises SendLimitError: 此刻不够
-        """
-        wait_ms = 0 if self.unlimited else self._all.wait_ms(user_id, units, now)
-        if 0 < wait_ms < math.inf:
-            raise _refusal("sends", wait_ms)
 
 
 def _refusal(limit: str, wait_ms: float) -> SendLimitError:

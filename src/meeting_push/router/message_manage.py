@@ -66,6 +66,7 @@ def message_router(
         idempotency_key: IdempotencyKey = None,
     ) -> AcceptedOut:
         """202 即已提交到数据库：此后它不会丢。``system`` 只有管理员可以发（403）。"""
+        quota.glance(user, [body])
         drafts = [body.draft()]
         check_send_rights(user, drafts)
         [accepted] = await service.send_batch(
@@ -82,7 +83,7 @@ def message_router(
         """全部在一个事务里：要么都接受，要么都不。"""
         if len(body.messages) > max_batch_messages:
             raise PayloadTooLargeError(f"messages: more than {max_batch_messages} messages")
-        quota.glance(user, len(body.messages))
+        quota.glance(user, body.messages)
         drafts = [message.draft() for message in body.messages]
         check_send_rights(user, drafts)
         accepted = await service.send_batch(

@@ -67,7 +67,7 @@ class DraftRules:
             raise InvalidInputError("recipient_ids: must not be empty")
         if len(recipients) > self.max_recipients:
             raise self._too_many()
-        if not all(1 <= user_id <= MAX_USER_ID for user_id in recipients):
+        if min(recipients) < 1 or max(recipients) > MAX_USER_ID:
             raise InvalidInputError("recipient_ids: must be positive integers below 2^53")
 
     def _too_many(self) -> PayloadTooLargeError:

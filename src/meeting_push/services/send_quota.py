@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from ..clock import Clock, now_ms
 from ..errors import SendLimitError, TooExpensiveError
 from ..model import Draft, Principal
-from ..protocol.send_limits import Cost, SendLimits, cost_of
+from ..protocol.send_limits import Cost, Priced, SendLimits, cost_of, least_cost_of
 
 #: 把检查过的草稿记在账上；不够则抛出 ``SendLimitError``、``TooExpensiveError``。
 Charge = Callable[[Sequence[Draft]], None]
@@ -26,14 +26,11 @@ class SendQuota:
             return None
         return lambda drafts: self._take(user, cost_of(drafts))
 
-    def glance(self, user: Principal, messages: int) -> None:
-        """还没有逐条检查就知道的：一条至少一份。付不起的不必再看。"""
+    def glance(self, user: Principal, drafts: Iterable[Priced]) -> None:
+        """还没有逐条检查就知道的最低价。付不起的不必再看：检查几万个收件人也花工夫（A5）。"""
         if not (user.is_admin or self._limits.unlimited):
-            try:
-                self._limits.look(user.user_id, messages, self._clock())
-            except SendLimitError:
-                self.refused += 1
-                raise
+            cost = least_cost_of(drafts)
+            self._counted(lambda: self._limits.look(user.user_id, cost, self._clock()))
 
     def charge_recipients(self, user: Principal, user_ids: Iterable[int]) -> None:
         """他让这些人各得一条通知。"""
@@ -41,8 +38,11 @@ class SendQuota:
             self._take(user, Cost(len(set(user_ids)), 0))
 
     def _take(self, user: Principal, cost: Cost) -> None:
+        self._counted(lambda: self._limits.take(user.user_id, cost, self._clock()))
+
+    def _counted(self, ask: Callable[[], None]) -> None:
         try:
-            self._limits.take(user.user_id, cost, self._clock())
+            ask()
         except (SendLimitError, TooExpensiveError):
             self.refused += 1
             raise

@@ -78,7 +78,10 @@ class _Siege:
             for name in self._names():
                 for where, address in (("elsewhere", HONEST_ADDRESS), ("beside", ATTACKER_ADDRESS)):
                     with steps.step(f"{name}, honest people {where}"):
+                        peak = besieged.peak_rss
                         sent += await self._attack(name, where, address, quiet, found)
+                    grown = (besieged.peak_rss - peak) / 1e6
+                    found.add(f"{name}.{where}.rss", "  server grew (peak RSS)", grown, "MB")
                     besieged.check_alive()
             minutes = (time.monotonic() - start) / 60
             after = await besieged.size()
