@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from ulid import ULID
 
 from meeting_push.clock import now_ms
 from meeting_push.errors import DatabaseUnavailableError
-from meeting_push.model import Message, Origin, Sender
-from meeting_push.redis.keys import Keys
-from meeting_push.redis.mailboxes import Delivery, Mailboxes, MailboxLimits
+from meeting_push.model import Message, Sender
 from meeting_push.services.mailbox_evictor import EVICTED, MailboxEvictor
 from meeting_push.services.redis_service import RedisService
 from meeting_push.storage.database import Database
+from meeting_push.storage.id_pairs import Pair
 from tests.delivery.parts import USER, Parts
 
 CAP = 10
 DAY_MS = 86_400_000
-Post = tuple[int, int]  # (发送者, 优先级)
 
 
 @pytest.fixture
@@ -92,7 +87,7 @@ async def test_a4_what_was_evicted_fails_with_its_reason_and_a_dead_letter(parts
 async def test_a_mailbox_of_0_1_is_capped_by_the_same_rule(parts: Parts) -> None:
     """投递从来不记是谁发的：0.1 的信箱与今天的是一样的。"""
     alice, *old = [await post(parts, 1), *[await post(parts, 2) for _ in range(CAP - 1)]]
-    parts.mailbox.take_overfull(10)
+    parts.mailbox.overflow.take(10)
     new = await post(parts, 3)
     await parts.evictor.sweep()
     assert await parts.held() == [alice, *old[1:], new]
@@ -158,9 +153,7 @@ async def test_dlv_1_what_could_not_be_recorded_stays_in_the_mailbox(parts: Part
 async def test_dlv_1_a_crash_in_between_is_finished_by_the_next_overflow(parts: Parts) -> None:
     """选出、立了墓碑就死了：还在信箱里的照样推，下一次溢出时再选到它，不多挤一条。"""
     everything = [await post(parts, 1) for _ in range(CAP + 1)]
-    _, strangers = await parts.mailbox.evict(USER)
-    told = [(seq, Origin(1, 0)) for _, seq in strangers]
-    assert await parts.mailbox.evict(USER, told) == (everything[:1], [])
+    assert await parts.mailbox.mark_evicted(USER, everything[:3]) == everything[:1]
     view = await parts.mailbox.open(USER)
     assert (len(view.entries), view.evicted) == (CAP + 1, ())
     everything.append(await post(parts, 1))
@@ -171,7 +164,7 @@ async def test_dlv_1_a_crash_in_between_is_finished_by_the_next_overflow(parts: 
 async def test_a_connect_waits_a_moment_for_an_overfull_mailbox_to_be_trimmed(parts: Parts) -> None:
     """投递的人死在挤出之前：没有人再记得它溢出了，连接时看得出来。"""
     everything = [await post(parts, 1) for _ in range(CAP + 2)]
-    parts.mailbox.take_overfull(10)
+    parts.mailbox.overflow.take(10)
     evictor = asyncio.create_task(parts.evictor.run())
     view = await parts.mailbox.open(USER)
     evictor.cancel()
@@ -192,7 +185,7 @@ async def test_b1_what_others_wrote_into_a_mailbox_is_evicted_like_the_rest(part
     key = parts.redis.keys.mailbox(USER)
     mine = [await post(parts, 1) for _ in range(CAP)]
     await parts.redis.lean.execute("ZADD", key, 0, "a\x00b")
-    parts.mailbox.note_overfull([USER])
+    parts.mailbox.overflow.note([USER])
     await parts.evictor.sweep()
     assert len(await parts.held()) == CAP
     await parts.mailbox.remove([(USER, ["a\x00b"])])
@@ -231,42 +224,49 @@ async def test_what_eviction_needs_is_small_and_lives_no_longer_than_the_mailbox
     assert 0 < await parts.redis.lean.execute("PTTL", key) <= 7 * DAY_MS
 
 
-def survivors(posts: Sequence[Post], cap: int) -> list[int]:
-    """模型：一条一条来，溢出了就从占得最多的人里挤最不急的、最早的；一样多的比该走的那条。"""
-    held: list[int] = []
-    for number in range(len(posts)):
-        held.append(number)
-        if len(held) > cap:
-            counts = Counter(posts[n][0] for n in held)
-            largest = [n for n in held if counts[posts[n][0]] == max(counts.values())]
-            held.remove(min(largest, key=lambda n: (posts[n][1], n)))
-    return held
+async def test_two_who_evict_at_once_leave_no_fewer_than_the_cap(parts: Parts) -> None:
+    """都看过了才动手：后一个选的已有碑，一条也不多挤；墓碑满了也不合掉还没有移出的。"""
+    everything = [await post(parts, 1) for _ in range(CAP + 3)]
+    assert await parts.mailbox.mark_evicted(USER, everything[:3]) == everything[:3]
+    assert await parts.mailbox.mark_evicted(USER, everything[:3]) == []
+    assert await parts.mailbox.mark_evicted(USER, everything[3:6]) == []
+    assert (await parts.mailbox.overfull(USER)).leaving == everything[:3]
+    await parts.evictor.sweep()
+    assert await parts.held() == everything[3:]
 
 
-@given(posts=st.lists(st.tuples(st.integers(1, 5), st.integers(0, 9)), max_size=40))
-@settings(
-    max_examples=60,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
-async def test_a4_who_is_evicted_is_the_one_the_rule_names(
-    redis: RedisService, posts: list[Post]
+async def test_what_is_not_yet_removed_keeps_its_tombstone(
+    monkeypatch: pytest.MonkeyPatch, parts: Parts
 ) -> None:
-    keys = Keys(f"{redis.keys.prefix}{ULID()}:")
-    mailboxes = Mailboxes(redis.lean, keys, MailboxLimits(CAP, 1_000, DAY_MS, 2 * DAY_MS))
-    for number, (_, priority) in enumerate(posts):
-        one = Delivery(
-            message_id=str(number),
-            tail=b"}",
-            recipient_ids=(USER,),
-            priority=priority,
-            expires_at=1,
-        )
-        _, overfull = await mailboxes.deliver([one], publish=False)
-        for user_id in overfull:
-            _, strangers = await mailboxes.evict(user_id, 1)
-            origins = [(seq, Origin(*posts[int(i)])) for i, seq in strangers]
-            gone, _ = await mailboxes.evict(user_id, 1, origins)
-            await mailboxes.remove([(user_id, gone)])
-    held = [int(message_id) for message_id, _ in await mailboxes.entries(USER)]
-    assert held == survivors(posts, CAP)
+    monkeypatch.setattr("meeting_push.redis.mailboxes.MAX_TOMBSTONES", 2)
+    everything = [await post(parts, 1) for _ in range(CAP + 3)]
+    await parts.mailbox.mark_evicted(USER, everything[:3])
+    assert (await parts.mailbox.overfull(USER)).leaving == everything[:3]
+
+
+async def test_a_flood_is_evicted_in_rounds_of_a_bounded_size(
+    monkeypatch: pytest.MonkeyPatch, parts: Parts
+) -> None:
+    monkeypatch.setattr("meeting_push.services.mailbox_evictor.EVICTIONS", 4)
+    rounds: list[int] = []
+
+    async def fail(pairs: Sequence[Pair], reason: str) -> None:
+        rounds.append(len(pairs))
+        await parts.failures.fail(pairs, reason)
+
+    everything = [await post(parts, 1) for _ in range(CAP + 10)]
+    await MailboxEvictor(parts.mailbox, parts.record, fail).sweep()
+    assert (rounds, await parts.held()) == ([4, 4, 2], everything[10:])
+
+
+async def test_a_mailbox_that_needs_another_round_is_not_trimmed_yet(
+    monkeypatch: pytest.MonkeyPatch, parts: Parts
+) -> None:
+    monkeypatch.setattr("meeting_push.services.mailbox_evictor.EVICTIONS", 1)
+    everything = [await post(parts, 1) for _ in range(CAP + 3)]
+    trimmed = asyncio.create_task(parts.mailbox.overflow.wait([USER], 10))
+    await asyncio.sleep(0)
+    sweeping = asyncio.create_task(parts.evictor.sweep())
+    await trimmed
+    assert await parts.held() == everything[3:]
+    await sweeping

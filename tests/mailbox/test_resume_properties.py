@@ -33,6 +33,7 @@ from meeting_push.clock import now_ms
 from meeting_push.model import MailboxView, Message, Origin, Principal, Sender
 from meeting_push.protocol import frames
 from meeting_push.protocol.commands import Acked
+from meeting_push.protocol.eviction import choose
 from meeting_push.protocol.limits import Limits
 from meeting_push.protocol.session import Phase, Pushed, Session
 from meeting_push.redis.address import RedisAddress
@@ -269,11 +270,12 @@ class Resuming(RuleBasedStateMachine):
 
     async def _evict(self) -> None:
         """同 ``MailboxEvictor``；奇数条的正文当场交还，偶数条的还有别人等着。"""
-        for user_id in self.queue.take_overfull(1):
-            _, strangers = await self.queue.evict(user_id)
-            origins = await self.queue.origins([i for i, _ in strangers])
-            told = [(seq, origins.get(i, Origin(0, 0))) for i, seq in strangers]
-            gone, _ = await self.queue.evict(user_id, told)
+        for user_id in self.queue.overflow.take(1):
+            seen = await self.queue.overfull(user_id)
+            found = await self.queue.origins([i for i, _ in seen.held])
+            origins = {seq: found.get(i, Origin(0, 0)) for i, seq in seen.held}
+            chosen = choose(seen.held, origins, len(seen.held) - self.queue.max_entries)
+            gone = await self.queue.mark_evicted(user_id, chosen)
             await self.queue.remove([(user_id, gone)])
             await self.queue.give_back([i for i in gone if self.posts[i].seq % 2])
             self.evicted.update(gone)

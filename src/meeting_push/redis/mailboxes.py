@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -30,8 +31,8 @@ _RESYNC: Final[dict[bytes, ResyncReason]] = {
 MAX_TOMBSTONES: Final = 1_000
 #: 一次 Lua 调用里至多这么多个收件人：实测约 2 ms，再大就会推迟别人的命令。
 CALL_RECIPIENTS: Final = 200
-#: 一次至多从一个信箱里选出这么多该走的：发送者再多也不过几十毫秒。
-CALL_EVICTIONS: Final = 100
+#: ``mailbox_senders`` 里的一条；别人写坏的当作不认得，再问一次。
+_ORIGIN: Final = re.compile(rb"(\d+):(-?\d+):(\d);")
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,6 +75,15 @@ class EvictedBefore(NamedTuple):
     at: int
 
 
+class OverfullMailbox(NamedTuple):
+    """``held`` 是 (message_id, seq)，按 seq 升序；``leaving`` 立了碑还没有移出，不在其中。"""
+
+    held: list[tuple[str, int]]
+    leaving: list[str]
+    #: 记着的：seq → 谁发的、多急。不在其中的要问 SQL。
+    origins: dict[int, Origin]
+
+
 class OpenedMailbox(NamedTuple):
     """``mailbox``、``log`` 是 (message_id, seq)，按 seq 升序；``log`` 只在 ``resumed`` 时非空。
 
@@ -109,7 +119,7 @@ class Mailboxes:
     ) -> tuple[list[list[Delivered]], list[int]]:
         """投递一批；对每个（用户, 消息）原子且幂等，整批不原子：失败后整批重来无害。
 
-        另外说出谁的信箱溢出了：此刻还没有挤，见 ``evict``。
+        另外说出谁的信箱溢出了：此刻还没有挤，见 ``overfull``。
         """
         pairs: list[int] = []
         overfull: list[int] = []
@@ -132,28 +142,46 @@ class Mailboxes:
             *(limits.ttl_ms, limits.seq_ttl_ms, int(publish)),
         ]
 
-    async def evict(
-        self, user_id: int, now: int, origins: Sequence[tuple[int, Origin]] = ()
-    ) -> tuple[list[str], list[tuple[str, int]]]:
-        """溢出的信箱里哪些该走，与还不认得的 (message_id, seq)；立下墓碑，还没有移出。
+    async def overfull(self, user_id: int) -> OverfullMailbox:
+        """挤之前要知道的一切，一次往返；三条命令之间信箱会变，``mark_evicted`` 再看一遍。"""
+        keys = self._keys
+        mailbox, graves = keys.mailbox(user_id), keys.evicted_messages(user_id)
+        entries, marked, text = await self._lean.execute_many(
+            [
+                ("ZRANGE", mailbox, 0, -1, "WITHSCORES"),
+                ("ZINTER", 2, mailbox, graves),
+                ("GET", keys.mailbox_senders(user_id)),
+            ]
+        )
+        leaving = {message_id.decode(): None for message_id in marked}
+        held = [entry for entry in _id_seq_pairs(entries) if entry[0] not in leaving]
+        return OverfullMailbox(held, list(leaving), _origins(text or b""))
 
-        有不认得的就还没有选：带着它们的 ``origins``（seq → 谁发的、多急）再来。
-        幂等，一次不一定选够。
+    async def mark_evicted(
+        self,
+        user_id: int,
+        chosen: Sequence[str],
+        now: int,
+        kept: Sequence[tuple[int, Origin]] = (),
+    ) -> list[str]:
+        """给选好的立下墓碑，还没有移出；返回这一次立了碑的。原子、幂等，绝不挤到上限以下。
+
+        :param kept: 留下的各条（seq → 谁发的、多急），换掉记着的；空则记着的照旧
         """
         keys, limits = self._keys, self._limits
-        evicted, unknown = await _evict.run(
+        marked = await _evict.run(
             self._lean,
             (
                 *(keys.mailbox(user_id), keys.mailbox_senders(user_id)),
                 *(keys.evicted_messages(user_id), keys.user_seq(user_id)),
             ),
             (
-                *(limits.mailbox_max_entries, limits.ttl_ms),
-                *(MAX_TOMBSTONES, now, CALL_EVICTIONS),
-                "".join(f"{seq}:{one.sender_id}:{one.priority};" for seq, one in origins),
+                *(limits.mailbox_max_entries, limits.ttl_ms, MAX_TOMBSTONES, now),
+                "".join(f"{seq}:{one.sender_id}:{one.priority};" for seq, one in kept),
+                *chosen,
             ),
         )
-        return [message_id.decode() for message_id in evicted], _id_seq_pairs(unknown)
+        return [message_id.decode() for message_id in marked]
 
     async def open(self, user_id: int, resume: ResumePoint | None) -> OpenedMailbox:
         """一次往返读出一切；新用户在此得到 epoch。"""
@@ -296,3 +324,10 @@ def _id_seq_pairs(flat: Sequence[bytes]) -> list[tuple[str, int]]:
         (member.decode(), int(float(score)))
         for member, score in zip(flat[::2], flat[1::2], strict=True)
     ]
+
+
+def _origins(text: bytes) -> dict[int, Origin]:
+    return {
+        int(seq): Origin(int(sender), int(priority))
+        for seq, sender, priority in _ORIGIN.findall(text)
+    }

@@ -1,7 +1,8 @@
 """信箱溢出了：挤出该走的，记为 failed，让发送者看得见；没有人再等的，还回它占的内存。
 
-谁该走由 ``evict.lua`` 选（占得最多的发送者的，里面最不急的、最早的），同时立下墓碑；然后与别的失败
-同一个次序：先 SQL，后 Redis（状态、死信、移出信箱）。死在哪里都不丢：下一次溢出再选到它。
+谁该走由 ``protocol/eviction.py`` 选（占得最多的发送者的，里面最不急的、最早的），``evict.lua``
+立下墓碑；然后与别的失败同一个次序：先 SQL，后 Redis（状态、死信、移出信箱）。死在哪里都不丢：
+立了碑而还在信箱里的，下一次先做完。
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from typing import Final
 from ..errors import MeetingPushError
 from ..isolation import Aside
 from ..model import Origin
-from ..redis.mailboxes import CALL_EVICTIONS
+from ..protocol.eviction import choose
+from ..redis.mailboxes import OverfullMailbox
 from ..repeated_warning import RepeatedWarning
 from ..storage.id_pairs import Pair
 from ..storage.outcomes import OutcomeRepository
@@ -20,8 +22,9 @@ from ..supervision import periodically
 from .offline_message_queue import OfflineMessageQueue
 
 EVICTED: Final = "mailbox_evicted"
-#: 一轮看多少个用户的信箱：他们的失败一个 SQL 事务记下。
-USERS: Final = 50
+#: 一轮看多少个用户的信箱，一共挤出多少条：一个 SQL 事务记下，几毫秒，别人的发送等得起。
+USERS: Final = 20
+EVICTIONS: Final = 500
 #: 别人写进信箱的，数据库未必读得懂。
 ULID_LENGTH: Final = 26
 #: 记录与正文都没有了的。
@@ -50,49 +53,75 @@ class MailboxEvictor:
         self.evicted = 0
 
     async def run(self) -> None:
-        await periodically(self.sweep, self._mailbox.overflowed.wait, self._deferred)
+        await periodically(self.sweep, self._mailbox.overflow.noted.wait, self._deferred)
 
     async def sweep(self) -> None:
         """挤到没有信箱溢出为止；数据坏了的信箱放过，它不该挡住别人的。
 
         :raises MeetingPushError: 依赖暂时不在；没挤完的还记着
         """
-        while users := self._mailbox.take_overfull(USERS):
+        while users := self._mailbox.overflow.take(USERS):
             try:
                 await self._aside.isolate(users, self._evict)
             except MeetingPushError:
-                self._mailbox.note_overfull(users)
+                self._mailbox.overflow.note(users)
                 raise
 
     async def _evict(self, users: Sequence[int]) -> None:
-        chosen = await self._choose(users)
+        chosen, more = await self._choose(users)
         pairs = [(message_id, user_id) for user_id, ids in chosen.items() for message_id in ids]
         await self._aside.isolate(pairs, self._fail)
         # 余下的早有结局，或不是经 MessageService 来的（没有记录），或记不下
         await self._mailbox.remove(list(chosen.items()))
         await self._mailbox.give_back(await self._record.unwanted(sorted({i for i, _ in pairs})))
-        self._mailbox.note_overfull([u for u, ids in chosen.items() if len(ids) >= CALL_EVICTIONS])
-        self._mailbox.note_trimmed(users)
+        # 没挤够的先记上：等着他们的人等到下一轮
+        self._mailbox.overflow.note(more)
+        self._mailbox.overflow.note_trimmed(users)
         self.evicted += len(pairs)
 
     async def _fail(self, pairs: Sequence[Pair]) -> None:
         await self._record_failed(pairs, EVICTED)
 
-    async def _choose(self, users: Sequence[int]) -> dict[int, list[str]]:
-        """各人的信箱里该走的。先认清各条是谁发的、多急：记录里有，一次问齐。"""
-        asked = {user_id: await self._mailbox.evict(user_id) for user_id in users}
-        unknown = {i for _, strangers in asked.values() for i, _ in strangers}
-        origins = await self._origins(sorted(unknown))
-        chosen = {}
-        for user_id, (gone, strangers) in asked.items():
-            if strangers:
-                told = [(seq, origins.get(i, UNKNOWN)) for i, seq in strangers]
-                gone, _ = await self._mailbox.evict(user_id, told)
-            chosen[user_id] = gone
-        return chosen
+    async def _choose(self, users: Sequence[int]) -> tuple[dict[int, list[str]], list[int]]:
+        """各人的信箱里该走的；以及这一轮没挤够的人。"""
+        room = EVICTIONS // len(users)
+        seen = {user_id: await self._mailbox.overfull(user_id) for user_id in users}
+        # 上次立了碑没做完的先做完
+        missing = {u: min(self._excess(one), room - len(one.leaving)) for u, one in seen.items()}
+        strangers = {u: _strangers(one) for u, one in seen.items() if missing[u] > 0}
+        found = await self._origins(sorted({i for each in strangers.values() for i, _ in each}))
+        chosen, more = {}, []
+        for user_id, one in seen.items():
+            new = {seq: found.get(i, UNKNOWN) for i, seq in strangers.get(user_id, ())}
+            marked = await self._mark(user_id, one, new, missing[user_id])
+            chosen[user_id] = one.leaving + marked
+            if chosen[user_id] and self._excess(one) > len(marked):
+                more.append(user_id)
+        return chosen, more
+
+    def _excess(self, one: OverfullMailbox) -> int:
+        return len(one.held) - self._mailbox.max_entries
+
+    async def _mark(
+        self, user_id: int, one: OverfullMailbox, new: dict[int, Origin], how_many: int
+    ) -> list[str]:
+        if how_many <= 0:
+            return []
+        origins = one.origins | new
+        gone = choose(one.held, origins, how_many)
+        kept: list[tuple[int, Origin]] = []
+        if new:
+            going = set(gone)
+            kept = [(seq, origins[seq]) for i, seq in one.held if i not in going]
+        return await self._mailbox.mark_evicted(user_id, gone, kept)
 
     async def _origins(self, message_ids: Sequence[str]) -> dict[str, Origin]:
         ours = [i for i in message_ids if len(i) == ULID_LENGTH and i.isalnum()]
         known = await self._record.origins(ours)
         missing = [message_id for message_id in message_ids if message_id not in known]
         return known | await self._mailbox.origins(missing)
+
+
+def _strangers(one: OverfullMailbox) -> list[tuple[str, int]]:
+    """还不知道是谁发的那几条。"""
+    return [(message_id, seq) for message_id, seq in one.held if seq not in one.origins]

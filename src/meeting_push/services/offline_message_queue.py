@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
@@ -25,10 +24,12 @@ from ..redis.mailboxes import (
     Mailboxes,
     MailboxLimits,
     OpenedMailbox,
+    OverfullMailbox,
     ResyncReason,
 )
 from ..repeated_warning import RepeatedWarning
 from ..settings import Settings
+from .overflow import Overflow
 from .redis_service import RedisService
 
 __all__ = ["Delivered", "Delivery", "OfflineMessage", "OfflineMessageQueue"]
@@ -83,12 +84,10 @@ class OfflineMessageQueue:
         self._bodies = Bodies(redis.lean, redis.keys, settings.compress_above_bytes)
         self._body_source = body_source
         self._clock = clock
-        #: 信箱溢出了、等着挤的用户。
-        self._overfull: dict[int, None] = {}
-        self.overflowed = asyncio.Event()
+        self.overflow = Overflow()
         self._not_restored = RepeatedWarning("bodies_not_restored")
-        self._trimmed: dict[int, asyncio.Event] = {}
-        self._max_entries = settings.mailbox_max_entries
+        #: 一只信箱的上限。
+        self.max_entries = settings.mailbox_max_entries
         #: 因正文已不可得（过期、来源不认识）而移出信箱的条数。
         self.dropped = 0
         self._listing = asyncio.Semaphore(_LISTINGS_AT_ONCE)
@@ -113,36 +112,20 @@ class OfflineMessageQueue:
         self, deliveries: Sequence[Delivery], *, publish: bool
     ) -> list[list[Delivered]]:
         delivered, overfull = await self._mailboxes.deliver(deliveries, publish=publish)
-        self.note_overfull(overfull)
+        self.overflow.note(overfull)
         return delivered
 
     # ── 挤出 ────────────────────────────────────────────────────────────────
 
-    def note_overfull(self, user_ids: Iterable[int]) -> None:
-        """这些人的信箱溢出了。"""
-        self._overfull.update(dict.fromkeys(user_ids))
-        if self._overfull:
-            self.overflowed.set()
+    async def overfull(self, user_id: int) -> OverfullMailbox:
+        """见 ``Mailboxes.overfull``。"""
+        return await self._mailboxes.overfull(user_id)
 
-    def note_trimmed(self, user_ids: Iterable[int]) -> None:
-        """这些人的信箱挤过了。"""
-        for user_id in user_ids:
-            if (trimmed := self._trimmed.pop(user_id, None)) is not None:
-                trimmed.set()
-
-    def take_overfull(self, limit: int) -> list[int]:
-        """取走至多 ``limit`` 个信箱溢出了的用户。进程死了也无妨：下一条到了再溢出一次。"""
-        self.overflowed.clear()
-        taken = list(self._overfull)[:limit]
-        for user_id in taken:
-            del self._overfull[user_id]
-        return taken
-
-    async def evict(
-        self, user_id: int, origins: Sequence[tuple[int, Origin]] = ()
-    ) -> tuple[list[str], list[tuple[str, int]]]:
-        """见 ``Mailboxes.evict``。"""
-        return await self._mailboxes.evict(user_id, self._clock(), origins)
+    async def mark_evicted(
+        self, user_id: int, chosen: Sequence[str], kept: Sequence[tuple[int, Origin]] = ()
+    ) -> list[str]:
+        """见 ``Mailboxes.mark_evicted``。"""
+        return await self._mailboxes.mark_evicted(user_id, chosen, self._clock(), kept)
 
     async def origins(self, message_ids: Sequence[str]) -> dict[str, Origin]:
         """没有记录的（不是经 MessageService 来的）：看正文。"""
@@ -205,8 +188,10 @@ class OfflineMessageQueue:
 
     async def open(self, user_id: int, resume: ResumePoint | None = None) -> MailboxView:
         opened = await self._mailboxes.open(user_id, resume)
-        if len(opened.mailbox) > self._max_entries:
-            await self._trim(user_id)
+        if len(opened.mailbox) > self.max_entries:
+            # 还没来得及挤（或挤的人死了）：等一小会儿；记录不在就算了，多补几条无妨
+            self.overflow.note([user_id])
+            await self.overflow.wait([user_id], TRIM_WAIT_S)
             opened = await self._mailboxes.open(user_id, resume)
         # 日志与信箱之并：last_seq 之前的若还在信箱，说明它的确认丢了，再推一次让它再确认
         mailbox = dict(opened.mailbox)
@@ -227,14 +212,6 @@ class OfflineMessageQueue:
             evicted_before=None if opened.resumed else self._evicted_before(opened),
             unreadable=tuple(unknown),
         )
-
-    async def _trim(self, user_id: int) -> None:
-        """还没来得及挤（或挤的人死了）：等一小会儿；记录不在就算了，多补几条无妨。"""
-        trimmed = self._trimmed.setdefault(user_id, asyncio.Event())
-        self.note_overfull([user_id])
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(TRIM_WAIT_S):
-                await trimmed.wait()
 
     def _evicted_before(self, opened: OpenedMailbox) -> EvictedRange | None:
         before = opened.evicted_before

@@ -1,115 +1,58 @@
--- 一个用户的信箱溢出了：选出谁该走，立下墓碑。此时还不移出：SQL 先记下失败，fail.lua 才移
--- （次序见 MailboxEvictor）。幂等：立过碑而还在信箱里的再给一次，已选出的不重选。
--- 先从占得最多的发送者挤：他的里面先最不急的，再最早的。一样多的，比各自该走的那一条。
--- 各条是谁发的、多急，记在 mailbox_senders 里：一段文本 'seq:发送者:优先级;…'，一条约 15 字节。投递时
--- 不记（那是热路），这里不认得的先交还给调用者去问，他带着答案再来。
+-- 一个用户的信箱溢出了，该走的已经选好（protocol/eviction.py）：给它们立下墓碑。此时还不移出：SQL 先
+-- 记下失败，fail.lua 才移（次序见 MailboxEvictor）。选的时候与现在之间，信箱会变：还超出几条在这里
+-- 重算，已不在的、别人立过碑的跳过。所以幂等，几个进程同时挤一个信箱，也不会挤到上限以下。
 -- KEYS 都在用户自己的 tag 里：[1] offline_messages [2] mailbox_senders [3] evicted_messages [4] user_seq
--- ARGV[1] 上限  ARGV[2] 墓碑的 TTL(ms)  ARGV[3] 至多几块墓碑  ARGV[4] 现在(ms)  ARGV[5] 一次至多几条
--- ARGV[6] 上次不认得的：同样的文本，或空
--- 返回：{要走的 message_id, 不认得的 {id, seq, …}}；没有带着答案来而有不认得的，就还没有选
+-- ARGV[1] 上限  ARGV[2] 墓碑的 TTL(ms)  ARGV[3] 至多几块墓碑  ARGV[4] 现在(ms)
+-- ARGV[5] 留下的各条是谁发的、多急：'seq:发送者:优先级;…'，空 = 记着的照旧
+-- 之后：选好的 message_id，按该走的次序
+-- 返回：这一次立了碑的 message_id
 local call, format, tonumber = redis.call, string.format, tonumber
 local mailbox, graves = KEYS[1], KEYS[3]
-local marked, leaving, held = {}, {}, {}
-for _, id in ipairs(call('ZRANGE', graves, 0, -1)) do
-  marked[id] = true
-end
-local entries = call('ZRANGE', mailbox, 0, -1, 'WITHSCORES')
-for i = 1, #entries, 2 do
-  if marked[entries[i]] then
-    leaving[#leaving + 1] = entries[i]
-  else
-    held[#held + 1] = { entries[i], format('%d', entries[i + 1]) }
-  end
-end
-local excess = math.min(#held - tonumber(ARGV[1]), tonumber(ARGV[5]))
-if excess <= 0 then
-  return { leaving, {} }
+if ARGV[5] ~= '' then
+  call('SET', KEYS[2], ARGV[5], 'PX', ARGV[2])
 end
 
-local text = (call('GET', KEYS[2]) or '') .. ARGV[6]
-local of = {}
-for seq, sender, priority in string.gmatch(text, '(%d+):([^:;]*):(%d);') do
-  of[seq] = { sender, tonumber(priority) }
-end
-local known, unknown = {}, {}
-for _, entry in ipairs(held) do
-  if of[entry[2]] then
-    known[#known + 1] = entry
-  else
-    unknown[#unknown + 1], unknown[#unknown + 2] = entry[1], entry[2]
+-- 立了碑而还没有移出的，已经不占上限
+local held = call('ZCARD', mailbox) - call('ZINTERCARD', 2, mailbox, graves)
+local excess = held - tonumber(ARGV[1])
+local marked, stones = {}, {}
+for i = 6, #ARGV do
+  if excess <= 0 then
+    break
+  end
+  local id = ARGV[i]
+  local seq = call('ZSCORE', mailbox, id)
+  if seq and not call('ZSCORE', graves, id) then
+    marked[#marked + 1] = id
+    stones[#stones + 1], stones[#stones + 2] = format('%d', seq), id
+    excess = excess - 1
   end
 end
--- 去问的时候又来了的，这一次不算：否则洪水里永远问不完
-if #unknown > 0 and ARGV[6] == '' then
-  return { leaving, unknown }
-end
-if ARGV[6] ~= '' then -- 只留还在信箱里的
-  local kept = {}
-  for i, entry in ipairs(known) do
-    kept[i] = format('%s:%s:%d;', entry[2], unpack(of[entry[2]]))
-  end
-  call('SET', KEYS[2], table.concat(kept), 'PX', ARGV[2])
-end
-
--- 各发送者：几条，以及各优先级里按 seq 排着的。
-local shares = {}
-for _, entry in ipairs(known) do
-  local sender, priority = unpack(of[entry[2]])
-  local share = shares[sender]
-  if not share then
-    share = { count = 0, lanes = {}, from = {} }
-    shares[sender] = share
-  end
-  local lane = share.lanes[priority] or {}
-  share.lanes[priority] = lane
-  lane[#lane + 1] = entry
-  share.count = share.count + 1
-end
-
--- 他最不急的里最早的：优先级，与那一条。
-local function next_of(share)
-  for priority = 0, 9 do
-    local lane, at = share.lanes[priority], share.from[priority] or 1
-    if lane and lane[at] then
-      return priority, lane[at]
-    end
-  end
-end
-
-local function before(share, other)
-  if share.count ~= other.count then
-    return share.count > other.count
-  end
-  local priority, entry = next_of(share)
-  local rival, theirs = next_of(other)
-  return priority < rival or (priority == rival and tonumber(entry[2]) < tonumber(theirs[2]))
-end
-
-local stones = {}
-for _ = 1, math.min(excess, #known) do
-  local largest
-  for _, share in pairs(shares) do
-    if share.count > 0 and (not largest or before(share, largest)) then
-      largest = share
-    end
-  end
-  local priority, entry = next_of(largest)
-  largest.from[priority] = (largest.from[priority] or 1) + 1
-  largest.count = largest.count - 1
-  leaving[#leaving + 1] = entry[1]
-  stones[#stones + 1], stones[#stones + 2] = entry[2], entry[1]
-end
-if #stones == 0 then
-  return { leaving, {} }
+if #marked == 0 then
+  return marked
 end
 call('ZADD', graves, unpack(stones))
 call('PEXPIRE', graves, ARGV[2])
 
 -- 墓碑太多：最早的合成一段范围与条数（user_seq 里，0.1 只有它）；更旧的一段与它的消息一起过期了。
+-- 还在信箱里的不合：没了碑，别人会以为它还占着，另挤一条。
 local surplus = call('ZCARD', graves) - tonumber(ARGV[3])
+local from, to, merged = nil, nil, {}
 if surplus > 0 then
-  local oldest = call('ZPOPMIN', graves, surplus)
-  local from, to = tonumber(oldest[2]), tonumber(oldest[#oldest])
+  local oldest = call('ZRANGE', graves, 0, surplus + #marked, 'WITHSCORES')
+  for i = 1, #oldest, 2 do
+    if #merged == surplus then
+      break
+    end
+    if not call('ZSCORE', mailbox, oldest[i]) then
+      merged[#merged + 1] = oldest[i]
+      to = tonumber(oldest[i + 1])
+      from = from or to
+    end
+  end
+end
+if #merged > 0 then
+  call('ZREM', graves, unpack(merged))
   local known = call('HMGET', KEYS[4], 'evicted_at', 'evicted_from', 'evicted_to')
   if known[1] and tonumber(known[1]) >= tonumber(ARGV[4]) - tonumber(ARGV[2]) then
     from = math.min(from, tonumber(known[2]))
@@ -117,8 +60,8 @@ if surplus > 0 then
   else
     call('HSET', KEYS[4], 'evicted', 0)
   end
-  call('HINCRBY', KEYS[4], 'evicted', surplus)
+  call('HINCRBY', KEYS[4], 'evicted', #merged)
   call('HSET', KEYS[4], 'evicted_from', format('%d', from), 'evicted_to', format('%d', to),
     'evicted_at', ARGV[4])
 end
-return { leaving, {} }
+return marked

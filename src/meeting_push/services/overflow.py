@@ -1,0 +1,49 @@
+"""谁的信箱溢出了，以及谁在等它被挤好。"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterable
+
+
+class Overflow:
+    """一个进程里投递的、挤出的、连接的，在此相遇；只在内存里：忘了也无害，下一条到了再溢出一次。"""
+
+    def __init__(self) -> None:
+        self._users: dict[int, None] = {}
+        self._trimmed: dict[int, asyncio.Event] = {}
+        #: 有人溢出了。
+        self.noted = asyncio.Event()
+
+    def note(self, user_ids: Iterable[int]) -> None:
+        """这些人的信箱溢出了。"""
+        self._users.update(dict.fromkeys(user_ids))
+        if self._users:
+            self.noted.set()
+
+    def take(self, limit: int) -> list[int]:
+        """取走至多 ``limit`` 个溢出了的用户。"""
+        self.noted.clear()
+        taken = list(self._users)[:limit]
+        for user_id in taken:
+            del self._users[user_id]
+        return taken
+
+    def note_trimmed(self, user_ids: Iterable[int]) -> None:
+        """这些人的信箱挤过了；其间又溢出的不算，等着他的人等下一轮。"""
+        for user_id in user_ids:
+            if user_id not in self._users and (trimmed := self._trimmed.pop(user_id, None)):
+                trimmed.set()
+
+    async def wait(self, user_ids: Iterable[int], most_s: float) -> None:
+        """等到这些人里溢出了的都挤好，至多 ``most_s`` 秒。"""
+        events = [
+            self._trimmed.setdefault(user_id, asyncio.Event())
+            for user_id in user_ids
+            if user_id in self._users
+        ]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(most_s):
+                for trimmed in events:
+                    await trimmed.wait()
