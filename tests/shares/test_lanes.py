@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 from sqlalchemy import func, select
 
@@ -17,7 +18,7 @@ from meeting_push.services.accept_batch import MAX_ROWS, AcceptBatch
 from meeting_push.services.message_consumer import MessageConsumer
 from meeting_push.services.message_queue import DUE_BULK_ROOM, DUE_LIVE, MessageQueue
 from meeting_push.services.outbox_relay import OutboxRelay
-from meeting_push.services.queue_reader import BULK_RECIPIENTS, QueueReader
+from meeting_push.services.queue_reader import BULK_ENTRY_COST, BULK_RECIPIENTS, QueueReader
 from meeting_push.services.redis_service import RedisService
 from meeting_push.storage.database import Database
 from meeting_push.storage.tables import messages as message_table
@@ -225,6 +226,38 @@ async def test_a5_one_consumer_at_least_is_left_for_what_is_live(parts: Parts) -
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     assert slots._value == 1
+
+
+async def test_a4_the_slow_lane_waits_for_the_mailbox_it_overfilled(
+    redis: RedisService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """一段灌满了信箱，就等它挤好再做下一段：洪水再大，信箱也只多出一段。"""
+    monkeypatch.setattr("meeting_push.services.message_consumer.TRIM_WAIT_S", 60)
+    database = Database(f"sqlite:///{tmp_path}/small")
+    await database.migrate()
+    parts = Parts(redis, database, mailbox_max_entries=10)
+    many = [await parts.accept(7, sender=Sender(MALLORY, "m")) for _ in range(60)]
+    await parts.mailbox.store_bodies([(m.message_id, b"}", 0, m.expires_at) for m in many])
+    await parts.queue.batch_enqueue(
+        [msgspec.structs.replace(entry(m.message_id), recipient_ids=(7,)) for m in many], bulk=True
+    )
+    consumer = MessageConsumer(
+        *("c", parts.queue, parts.mailbox),
+        batch_entries=10,
+        block_ms=50,
+        claim_every_ms=60_000,
+        clock=parts.clock,
+    )
+    running = asyncio.create_task(consumer.run())
+    for _ in range(3):
+        await asyncio.wait_for(parts.mailbox.overflow.noted.wait(), 10)
+        assert len(await parts.held(7)) <= 10 + BULK_RECIPIENTS // (1 + BULK_ENTRY_COST)
+        await parts.evictor.sweep()
+    await emptied(parts.redis, parts.redis.keys.bulk_queue)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert len(await parts.held(7)) == 10
+    await database.dispose()
 
 
 async def test_a5_what_a_dead_consumer_had_of_the_slow_lane_is_claimed(

@@ -28,6 +28,8 @@ from .queue_reader import QueueReader
 RETRY_AFTER_S: Final = 0.2
 #: 慢的那条的两段之间至多歇这么久。
 BULK_REST_S: Final = 0.1
+#: 慢的那条的一段灌满了谁的信箱，至多等这么久让它先挤好：洪水再大，信箱也只比上限多出几段。
+TRIM_WAIT_S: Final = 0.25
 #: 记录（SQL）不在而少了正文的一项，过这么久再来：不让它占着别的。
 DEFER_MS: Final = 500
 #: 一项里有的收件人投递不了（他的键坏了）时，他们失败的原因。
@@ -188,9 +190,14 @@ class MessageConsumer:
             started = time.monotonic()
             await self._handle(taken)
             self._in_hand = 0
+            await self._let_trim(reader.bulk_among(taken))
             if reader.has_bulk and not reader.calm:
                 # 做多久歇多久：洪水至多用掉一半的处理器，此刻的消息每一跳都不必等它
                 await asyncio.sleep(min(time.monotonic() - started, BULK_REST_S))
+
+    async def _let_trim(self, bulk: Sequence[Taken]) -> None:
+        users = (user_id for item in bulk for user_id in item.entry.recipient_ids)
+        await self._mailbox.overflow.wait(users, TRIM_WAIT_S)
 
     def _progress(self) -> None:
         self._last_progress = self._clock()

@@ -97,6 +97,10 @@ class QueueReader:
         """手里还有从慢的那条取来的。"""
         return bool(self._bulk_rest)
 
+    def bulk_among(self, taken: Sequence[Taken]) -> list[Taken]:
+        """``taken`` 里从慢的那条取来的。"""
+        return [item for item in taken if item.queue in self._bulk]
+
     def bulk_slice(self) -> list[Taken]:
         """其中的一段；取走它。"""
         most = CALM_RECIPIENTS if self.calm else BULK_RECIPIENTS
