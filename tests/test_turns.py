@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Hashable
 
+import httpx
 import pytest
-from fastapi import Request
+from fastapi import FastAPI, Request
 
 from meeting_push.errors import RateLimitedError
+from meeting_push.router.contract_route import ContractRoute, contract_router
 from meeting_push.router.turns import (
     AT_ONCE,
     LEAST,
@@ -98,14 +100,30 @@ async def test_who_left_while_waiting_takes_no_place(office: Office) -> None:
     assert office.served == ["flood"] * AT_ONCE + ["bob"]
 
 
-async def test_who_keeps_being_refused_hears_it_later_and_later_than_others(clock: Clock) -> None:
-    """A8、A14：撞门的一刻不停，回答却不；别人的照样立即。"""
-    turns = Turns(clock=clock)
-    delays = [turns.refusal_delay_s("flood") for _ in range(1_000)]
-    assert (delays[0], delays[-1]) == (0, 1)
-    assert turns.refusal_delay_s("bob") == 0
-    clock.now += 60
-    assert turns.refusal_delay_s("flood") == 0
+async def test_only_refusals_keep_their_pace() -> None:
+    """A8、A14：拒绝的回答等到该给了才给，做成了的不问；键是地址，通过过认证的是他自己。"""
+    refused: list[Hashable] = []
+
+    async def note(key: Hashable) -> None:
+        refused.append(key)
+
+    router = contract_router()
+
+    @router.get("/thing")
+    async def thing(number: int) -> int:
+        return number
+
+    [route] = router.routes
+    assert isinstance(route, ContractRoute)
+    route.turns = Turns(refused=note)
+    app = FastAPI()
+    app.router.routes.append(route)
+    transport = httpx.ASGITransport(app, client=("10.0.0.1", 1))
+    async with httpx.AsyncClient(transport=transport, base_url="http://h") as client:
+        assert (await client.get("/api/v1/thing?number=1")).status_code == 200
+        assert refused == []
+        assert (await client.get("/api/v1/thing?number=x")).status_code == 422
+    assert refused == ["10.0.0.1"]
 
 
 async def test_every_request_is_served_at_last(office: Office) -> None:

@@ -243,5 +243,5 @@ def create_app(push: MeetingPush) -> FastAPI:
     install_error_handlers(app)
     add_docs(app)
     app.router.routes.extend(push.router.routes)  # 不 include：少一层，见 ``contract_router``
-    app.router.add_websocket_route("/{path:path}", no_websocket)
+    app.router.add_websocket_route("/{path:path}", no_websocket(push.manager))
     return app

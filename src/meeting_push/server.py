@@ -178,6 +178,7 @@ async def _front(push: MeetingPush, settings: Settings, sock: socket.socket) -> 
     doorway = Doorway(
         DoorLimits.of(settings.max_http_connections_per_address, open_descriptors()),
         TrustedProxies(settings.trusted_proxies),
+        push.manager.admission.pace,
     )
     push.metrics.add(lambda: door_samples(doorway))
     if settings.role is Role.GATEWAY and native:

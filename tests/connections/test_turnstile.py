@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from meeting_push.websocket.admission import Turnstile
+from meeting_push.protocol.limits import ArrivalLimits
+from meeting_push.protocol.refusal_pace import RefusalPace
+from meeting_push.websocket.admission import Admission, Turnstile
 
 STEP_S = 0.005
 
@@ -53,3 +55,28 @@ async def test_those_who_leave_give_up_their_place() -> None:
     await asyncio.wait([leaver])
     assert turnstile.waiting == 1
     assert await patient
+
+
+def admission(pace: RefusalPace) -> Admission:
+    return Admission(ArrivalLimits(100, 0, 100, 100, 0, failure_delay_s=0), pace)
+
+
+async def test_a_refusal_waits_for_its_time_and_only_for_it() -> None:
+    """A8、A14：一再被拒绝的等够才听到，别人的立即。"""
+    door = admission(RefusalPace(per_s=0.001, burst=1, delay_s=STEP_S))
+    loop = asyncio.get_running_loop()
+    await door.keep_waiting("flood")
+    started = loop.time()
+    await door.keep_waiting("flood")
+    assert loop.time() - started >= STEP_S * 0.9
+    assert door.failure_delay_s("bob") == 0
+    assert door.failure_delay_s("bob") == STEP_S
+
+
+async def test_nobody_keeps_waiting_while_it_shuts_down() -> None:
+    door = admission(RefusalPace(per_s=0.001, burst=1, delay_s=1_000))
+    await door.keep_waiting("flood")
+    waiting = asyncio.create_task(door.keep_waiting("flood"))
+    await asyncio.sleep(0)
+    door.stop_waiting()
+    await waiting

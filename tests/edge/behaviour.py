@@ -5,6 +5,7 @@ from __future__ import annotations
 from .authentication import AuthenticationBehaviour
 from .client_frames import AckBehaviour, BadFrameBehaviour, RequestBehaviour
 from .flushing import FlushBehaviour
+from .refusing import RefusingBehaviour
 from .slowness import SlownessBehaviour, TimeBehaviour
 
 
@@ -16,5 +17,6 @@ class EdgeBehaviour(
     BadFrameBehaviour,
     TimeBehaviour,
     SlownessBehaviour,
+    RefusingBehaviour,
 ):
     pass

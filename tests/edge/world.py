@@ -19,12 +19,14 @@ from meeting_push.clock import now_ms
 from meeting_push.model import Principal
 from meeting_push.node_identity import NodeIdentity
 from meeting_push.protocol.limits import Limits
+from meeting_push.protocol.refusal_pace import RefusalPace
 from meeting_push.redis.keys import Keys
 from meeting_push.router.http_limits import Patience
 from meeting_push.router.patient_http import patient_http
 from meeting_push.settings import Settings
 from meeting_push.websocket.asgi import user_messages_endpoint
 from meeting_push.websocket.authenticator import Authenticator
+from meeting_push.websocket.doorway import Doorway
 from meeting_push.websocket.manager import ConnectionManager
 from meeting_push.websocket.native import native_edge, serve_native
 from meeting_push.websocket.ops_http import OpsAnswer
@@ -56,7 +58,13 @@ class World:
             node=NodeIdentity("node-1"),
         )
         self.bus = Bus(self.mailbox, self.channels, self.manager.on_channel_message)
+        self.doorway = Doorway(pace=self.manager.admission.pace)
         self.port = 0
+
+    def tire(self, delay_s: float) -> None:
+        """从此每个地址、每个人只有头一次拒绝是立即的；再来的等 ``delay_s``。"""
+        pace = RefusalPace(per_s=0.001, burst=1, delay_s=delay_s)
+        self.manager.admission.pace = self.doorway.pace = pace
 
     def token(self, user_id: int, ttl_ms: int = TOKEN_TTL_MS, name: str = "") -> str:
         """一枚新的有效令牌。"""
@@ -151,7 +159,7 @@ async def _uvicorn(world: World, ws: Any) -> AsyncIterator[None]:
     )
     config = uvicorn.Config(
         app,
-        http=patient_http(Patience(world.manager.limits.handshake_timeout_s)),
+        http=patient_http(Patience(world.manager.limits.handshake_timeout_s), world.doorway),
         ws=ws,
         loop="none",
         lifespan="off",
@@ -195,7 +203,7 @@ async def serve_bare(world: World) -> AsyncIterator[None]:
 
     sock = listening_socket()
     world.port = sock.getsockname()[1]
-    server = await serve_native(world.manager, sock=sock, ops=ops)
+    server = await serve_native(world.manager, sock=sock, ops=ops, doorway=world.doorway)
     try:
         yield
     finally:

@@ -159,6 +159,7 @@ def test_what_was_turned_away_is_counted(server: ServerProcess) -> None:
 def test_one_address_has_its_share_of_http_connections(server: ServerProcess) -> None:
     """A6、A7：一个地址至多这么多条 HTTP 连接，再来的 429；别的地址照样进得来。"""
     ask = b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n"
+    wait_until(lambda: accepted(server) == 0, timeout=10)  # 前面的测试的，告别要一会儿
     with ExitStack() as stack:
         for _ in range(LIMITS["max_http_connections_per_address"]):
             mine = stack.enter_context(dial(server))

@@ -36,7 +36,8 @@ def routes(settings: Settings, rooms: Rooms, observation: Observation) -> APIRou
     if settings.role.holds_sockets:
         parts.append(user_messages_router(rooms.edge.manager))
     table = complete(route for part in parts for route in part.routes)
-    rules, turns = BodyRules(settings), Turns(TrustedProxies(settings.trusted_proxies))
+    rules, proxies = BodyRules(settings), TrustedProxies(settings.trusted_proxies)
+    turns = Turns(proxies, rooms.edge.manager.admission.keep_waiting)
     for route in table:
         if isinstance(route, ContractRoute) and route.path.startswith(API_PREFIX):
             route.turns = turns

@@ -28,8 +28,10 @@ def meeting_endpoint(hub: MeetingHub) -> Endpoint:
     async def endpoint(websocket: WebSocket, meeting_id: str) -> None:
         handshake = take_handshake(websocket, 0, hub.proxies)
         if _MEETING_ID.fullmatch(meeting_id) is None:
+            await hub.keep_waiting(handshake)
             await refuse(websocket, NOT_FOUND)
         elif not hub.origin_allowed(handshake):
+            await hub.keep_waiting(handshake)
             await refuse(websocket, FOREIGN_ORIGIN)
         else:
             await websocket.accept(handshake.accepted_subprotocol)

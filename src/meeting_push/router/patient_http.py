@@ -87,6 +87,8 @@ class PatientHttp(HttpToolsProtocol):
         #: 这一个答完就关：不读后面的了。
         self._last = False
         self._keep_alive = False
+        #: 还没有说的拒绝。
+        self._held: Refusal | None = None
         self._parting = False
         self._discarded = 0
         self._deadline = 0.0
@@ -140,7 +142,10 @@ class PatientHttp(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         self._last = True
-        super().shutdown()
+        if self._held is not None:
+            self._say(self._held)
+        else:
+            super().shutdown()
 
     # ── 收到的字节 ────────────────────────────────────────────────────────
 
@@ -337,6 +342,31 @@ class PatientHttp(HttpToolsProtocol):
                 return
             cycle.disconnected = True
             cycle.message_event.set()
+        delay_s = 0.0 if refusal in refusals.AT_ONCE else self._refusal_delay_s()
+        if delay_s:
+            self._hold(refusal, delay_s)
+        else:
+            self._say(refusal)
+
+    def _refusal_delay_s(self) -> float:
+        lines = self.headers or ()  # 请求行就不对的：还没有头
+        forwarded = [value.decode("latin-1") for name, value in lines if name == b"x-forwarded-for"]
+        address = self.client[0] if self.client else ""
+        return self._doorway.refusal_delay_s(address, forwarded, self.loop.time())
+
+    def _hold(self, refusal: Refusal, delay_s: float) -> None:
+        """一再撞门的：不读它，晚些再说；描述符缺了它先让位。"""
+        self._stop_waiting()
+        self._unset_keepalive_if_required()
+        if self._phase is _Phase.HEAD and self.headers:
+            self.headers.clear()  # 至多 64 KB，没有人要了
+        self._last, self._held = True, refusal
+        self.flow.pause_reading()
+        self._doorway.wait(self)
+        self._timer = self.loop.call_later(delay_s, self._say, refusal)
+
+    def _say(self, refusal: Refusal) -> None:
+        self._held = None
         self._line.write(refusal.wire)
         self._part()
 

@@ -9,14 +9,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable
 from typing import Final
 
 from fastapi import Request
 
 from ..errors import RateLimitedError
 from ..protocol.forwarded import TrustedProxies, rate_key
-from ..protocol.keyed_rate import KeyedBuckets
 
 AT_ONCE: Final = 32
 #: 人再多，每人也有这么多。
@@ -26,9 +25,6 @@ YIELD_S: Final = 0.1
 #: 等到超时。还不认识的合成一个地址，宽些。
 MOST_READS: Final = 32
 MOST_READS_OF_STRANGERS: Final = 128
-#: 被拒绝的回答，一个人每秒这么多份之内立即给；再多的等一等才给：一刻不停撞门的，一条连接一秒一次。
-_REFUSALS_PER_S, _REFUSALS_BURST = 100, 500
-_REFUSAL_DELAY_S: Final = 1.0
 #: 这么久（秒）没有问过的不算在问。
 _WINDOW_S: Final = 1.0
 #: 记得多少个通过了认证的令牌；记不得的与陌生人同列，不影响对错。
@@ -41,14 +37,16 @@ class Turns:
     def __init__(
         self,
         proxies: TrustedProxies | None = None,
+        refused: Callable[[Hashable], Awaitable[None]] | None = None,
         at_once: int = AT_ONCE,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._proxies = proxies or TrustedProxies()
+        #: 又拒绝了他一次：等到该回答了为止。
+        self.refused = refused or _at_once
         self._at_once = at_once
         self._clock = clock
         self._known: OrderedDict[Hashable, None] = OrderedDict()
-        self._refused = KeyedBuckets(_REFUSALS_PER_S, _REFUSALS_BURST)
         self._running: Counter[Hashable] = Counter()
         self._reading: Counter[Hashable] = Counter()
         #: 轮到谁：最前的先；办了一个就排到最后。
@@ -77,11 +75,6 @@ class Turns:
         self._known.move_to_end(found)
         if len(self._known) > _KNOWN:
             self._known.popitem(last=False)
-
-    def refusal_delay_s(self, key: Hashable) -> float:
-        """又拒绝了他一次：这个回答该等多久再给。"""
-        free = self._refused.take(key, int(self._clock() * 1000))
-        return 0.0 if free else _REFUSAL_DELAY_S
 
     def begin_reading(self, key: Hashable) -> None:
         """:raises RateLimitedError: 他同时在问的太多；成功则要 ``end_reading``"""
@@ -143,6 +136,10 @@ class Turns:
             self._seen_before = self._seen if now - self._since < 2 * _WINDOW_S else set()
             self._seen, self._since = set(), now
         self._seen.add(key)
+
+
+async def _at_once(_key: Hashable) -> None:
+    """没有人管步调的，立即回答。"""
 
 
 class Turn:

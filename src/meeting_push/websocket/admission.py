@@ -6,12 +6,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections import OrderedDict
+from collections.abc import Hashable
 from typing import Final
 
 from ..protocol.forwarded import rate_key
 from ..protocol.limits import ArrivalLimits
+from ..protocol.refusal_pace import RefusalPace
 
 #: 事件循环的一圈至多放几个：认证、登记、订阅、读信箱各约 0.1 ms，放得多，这一圈就长，
 #: 已经连着的人的每一帧都要等它。
@@ -89,8 +92,11 @@ class Turnstile:
 class Admission:
     """每条 socket ``enter`` 一次、``leave`` 一次；``turn`` 在认证之前等。"""
 
-    def __init__(self, limits: ArrivalLimits) -> None:
+    def __init__(self, limits: ArrivalLimits, pace: RefusalPace | None = None) -> None:
         self._limits = limits
+        #: 每扇门共用：换一扇门撞不多得一份。
+        self.pace = pace or RefusalPace()
+        self._leaving = asyncio.Event()
         self._turnstile = Turnstile(limits.per_s, limits.burst, limits.max_waiting)
         self._sockets = 0
         self._by_address: dict[str, int] = {}
@@ -121,7 +127,23 @@ class Admission:
         """见 ``Turnstile.turn``。"""
         return await self._turnstile.turn()
 
-    async def hesitate(self) -> None:
-        """回答失败的认证之前的停顿：立刻又来的坏客户端转不快，也不会步调一致。"""
-        delay_s = self._limits.failure_delay_s
-        await asyncio.sleep(random.uniform(0.5, 1.5) * delay_s)  # noqa: S311 — 抖动不是密码学
+    def refusal_delay_s(self, key: Hashable) -> float:
+        """又拒绝了一次：过多久再说。``key``：认证过的用户，否则 ``rate_key(地址)``。"""
+        return self.pace.delay_s(key, asyncio.get_running_loop().time())
+
+    async def keep_waiting(self, key: Hashable) -> None:
+        """同上，等到该说了为止；关机就不等了。"""
+        delay_s = self.refusal_delay_s(key)
+        if delay_s:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(delay_s):
+                    await self._leaving.wait()
+
+    def stop_waiting(self) -> None:
+        """关机：谁也不必再等。"""
+        self._leaving.set()
+
+    def failure_delay_s(self, key: Hashable) -> float:
+        """同上，认证没有通过的：总要停一停，也不会步调一致。"""
+        jitter = random.uniform(0.5, 1.5)  # noqa: S311 — 抖动不是密码学
+        return max(jitter * self._limits.failure_delay_s, self.refusal_delay_s(key))

@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from ..protocol.codes import CloseCode
-from ..protocol.forwarded import TrustedProxies
+from ..protocol.forwarded import TrustedProxies, rate_key
 from .frame_run import FrameRun
 from .handshake import Handshake, parse_user_id
 from .manager import ConnectionManager
@@ -112,12 +112,16 @@ def user_messages_endpoint(manager: ConnectionManager) -> Endpoint:
     largest = manager.limits.largest_read_bytes
 
     async def endpoint(websocket: WebSocket, user_id: str) -> None:
+        async def turn_away(refusal: Refusal) -> None:
+            await manager.admission.keep_waiting(rate_key(handshake.ip_address))
+            await refuse(websocket, refusal)
+
         number = parse_user_id(user_id)
         handshake = take_handshake(websocket, number or 0, manager.authenticator.proxies)
         if number is None:
-            await refuse(websocket, NOT_FOUND)
+            await turn_away(NOT_FOUND)
         elif not manager.origin_allowed(handshake):
-            await refuse(websocket, FOREIGN_ORIGIN)
+            await turn_away(FOREIGN_ORIGIN)
         else:
             await websocket.accept(handshake.accepted_subprotocol)
             await serve(websocket, lambda driver: manager.accept(handshake, driver), largest)
@@ -150,9 +154,15 @@ async def refuse(websocket: WebSocket, refusal: Refusal) -> None:
         await websocket.close()  # 服务器替我们回 403
 
 
-async def no_websocket(websocket: WebSocket) -> None:
-    """别的路径；不接住它，框架就回 403。"""
-    await refuse(websocket, NOT_FOUND)
+def no_websocket(manager: ConnectionManager) -> Callable[[WebSocket], Awaitable[None]]:
+    """产出别的路径的端点；不接住它，框架就回 403。"""
+
+    async def endpoint(websocket: WebSocket) -> None:
+        handshake = take_handshake(websocket, 0, manager.authenticator.proxies)
+        await manager.admission.keep_waiting(rate_key(handshake.ip_address))
+        await refuse(websocket, NOT_FOUND)
+
+    return endpoint
 
 
 async def serve(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Final
 from urllib.parse import urlsplit
@@ -21,12 +21,12 @@ from ..errors import (
 )
 from ..model import Principal
 from ..protocol.codes import CloseCode
-from ..protocol.forwarded import TrustedProxies
+from ..protocol.forwarded import TrustedProxies, rate_key
 from ..protocol.frames import BEARER_SUBPROTOCOL_PREFIX
 from ..repeated_warning import MANY, RepeatedWarning
 from ..settings import TOKEN_SOURCES, TokenSource
 from .handshake import Handshake, clean
-from .handshake_limits import HandshakeLimits
+from .handshake_limits import HandshakeLimits, HastyUserError
 
 MAX_TOKEN_CHARS: Final = 8192
 MAX_ORIGIN_CHARS: Final = 128  # 写进日志的
@@ -95,6 +95,11 @@ def close_code_for(error: MeetingPushError) -> CloseCode:
             return CloseCode.NODE_UNHEALTHY
         case _:
             return CloseCode.INVALID_TOKEN
+
+
+def who_failed(error: MeetingPushError, ip_address: str) -> Hashable:
+    """这次失败算在谁头上：认得出的是他，否则是他的地址。"""
+    return error.user_id if isinstance(error, HastyUserError) else rate_key(ip_address)
 
 
 def is_about_the_token(error: MeetingPushError) -> bool:

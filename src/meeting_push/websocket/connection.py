@@ -75,6 +75,7 @@ class UserConnection:
         "_driver",
         "_early",
         "_host",
+        "_parting",
         "announced",
         "closing_since",
         "connect_time",
@@ -118,6 +119,8 @@ class UserConnection:
         self._driver = driver
         self._drained: asyncio.Future[None] | None = None
         self._early: list[bytes] | None = None
+        #: 拒绝了，关闭帧还没有说。
+        self._parting: asyncio.TimerHandle | None = None
 
     def let_go(self) -> None:
         """此刻的任务做完了：不留着它的 300 字节。"""
@@ -280,18 +283,35 @@ class UserConnection:
         """传输已断开；幂等。"""
         self._host.on_lost(self)
         self._end()
+        if self._parting is not None:
+            self._parting.cancel()
+            self._parting = None
 
     # ── 结束 ──────────────────────────────────────────────────────────────
 
-    def close(self, code: CloseCode) -> None:
-        """以 ``code`` 关闭；只有第一次生效。排队的帧丢弃：耐久的消息还在信箱里。"""
+    def close(self, code: CloseCode, after_s: float = 0) -> None:
+        """以 ``code`` 关闭；只有第一次生效。排队的帧丢弃：耐久的消息还在信箱里。
+
+        ``after_s``：此刻起就不再理会它，关闭帧过这么久才说（见 ``RefusalPace``）。
+        """
         if self.closing_since is not None:
             return
-        self.closing_since = self._host.clock()
+        self.closing_since = self._host.clock() + int(after_s * 1000)
         self._host.counters.closes[code] += 1
         self._end()
-        self._driver.close(code, code.reason)
+        if after_s:
+            loop = asyncio.get_running_loop()
+            self._parting = loop.call_later(after_s, self.part, code)
+        else:
+            self._driver.close(code, code.reason)
         self._host.on_closing(self)
+
+    def part(self, code: CloseCode) -> None:
+        """还欠着关闭帧的，现在就说；不欠则无事发生。"""
+        parting, self._parting = self._parting, None
+        if parting is not None:
+            parting.cancel()
+            self._driver.close(code, code.reason)
 
     def abort(self) -> None:
         self._driver.abort()

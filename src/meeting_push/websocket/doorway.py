@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import resource
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from ..protocol.forwarded import TrustedProxies, rate_key
 from ..protocol.rate import TokenBucket
+from ..protocol.refusal_pace import RefusalPace
 from ..repeated_warning import RepeatedWarning
 from .refusals import REFUSALS
 
@@ -73,10 +74,14 @@ class Doorway:
     """一个进程一个，它的每个监听者共用。``turned_away`` 按原因计数，只增。"""
 
     def __init__(
-        self, limits: DoorLimits | None = None, proxies: TrustedProxies | None = None
+        self,
+        limits: DoorLimits | None = None,
+        proxies: TrustedProxies | None = None,
+        pace: RefusalPace | None = None,
     ) -> None:
         self._limits = limits or DoorLimits()
         self._proxies = proxies or TrustedProxies()
+        self.pace = pace or RefusalPace()
         self._by_address: dict[str, int] = {}
         #: 值是还没说话的人的地址；说过话的（闲着、赖着）是 None。
         self._waiting: OrderedDict[Guest, str | None] = OrderedDict()
@@ -154,6 +159,10 @@ class Doorway:
     def may_discard(self, size: int, now: float) -> bool:
         """拒绝了还在灌的：读了丢掉也花 CPU，全进程合起来有限；False = 别再读它，到时掐断。"""
         return self._discarding.take(size, int(now * 1000))
+
+    def refusal_delay_s(self, address: str, forwarded: Sequence[str], now: float) -> float:
+        """又拒绝了这个地址（``forwarded``：它的 X-Forwarded-For）一次：过多久再说。"""
+        return self.pace.delay_s(rate_key(self._proxies.client_address(address, forwarded)), now)
 
     # ── 地址 ──────────────────────────────────────────────────────────────
 

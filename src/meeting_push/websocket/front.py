@@ -11,12 +11,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final, cast
 
-from ..protocol.forwarded import TrustedProxies
+from ..protocol.forwarded import TrustedProxies, rate_key
 from .doorway import Doorway
 from .farewell import say_farewell
 from .handshake import PATH_PREFIX, Handshake, user_id_in_path
 from .manager import ConnectionManager
 from .refusals import (
+    AT_ONCE,
     BAD_REQUEST,
     CROWDED,
     FOREIGN_ORIGIN,
@@ -37,6 +38,7 @@ class Front(asyncio.Protocol):
 
     __slots__ = (
         "_fallback",
+        "_forwarded",
         "_head",
         "_manager",
         "_successor",
@@ -56,6 +58,8 @@ class Front(asyncio.Protocol):
         self._fallback = fallback
         self._upgraded = upgraded
         self._head = bytearray()
+        #: 请求里的 X-Forwarded-For。
+        self._forwarded: Sequence[str] = ()
         #: 收到的字节此刻归谁。
         self._take: Callable[[bytes], None] = self._gather
         self._successor: Any = None
@@ -84,6 +88,7 @@ class Front(asyncio.Protocol):
     def _choose(self, received: bytes, end: int) -> None:
         """请求头完整了：不是用户连接的交给别人，是的就 4xx 或者升级。"""
         request = UpgradeRequest.parse(received[:end])
+        self._forwarded = () if request is None else request.values("x-forwarded-for")
         if received.count(b"\r\n", 0, end) > MAX_HEADERS + 2:
             self._refuse(HEAD_TOO_LARGE)
         elif request is None:
@@ -139,8 +144,27 @@ class Front(asyncio.Protocol):
 
     def _refuse(self, refusal: Refusal) -> None:
         self._stop_waiting()
-        self._take = _ignore
-        say_farewell(self._transport, refusal.wire)
+        self._take, self._head = _ignore, bytearray()
+        delay_s = 0.0 if refusal in AT_ONCE else self._refusal_delay_s()
+        if delay_s:
+            self._transport.pause_reading()
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(delay_s, self._say, refusal)
+        else:
+            self._say(refusal)
+
+    def _refusal_delay_s(self) -> float:
+        manager = self._manager
+        peer: Sequence[object] = self._transport.get_extra_info("peername") or ("",)
+        address = manager.authenticator.proxies.client_address(str(peer[0]), self._forwarded)
+        return manager.admission.refusal_delay_s(rate_key(address))
+
+    def _say(self, refusal: Refusal) -> None:
+        self._timer = None
+        if not self._transport.is_closing():
+            if not self._transport.is_reading():
+                self._transport.resume_reading()
+            say_farewell(self._transport, refusal.wire)
 
     def eof_received(self) -> bool | None:
         return None if self._successor is None else self._successor.eof_received()
@@ -190,7 +214,7 @@ class BareFront(Front):
             super()._choose(received, end)
 
     def _refuse(self, refusal: Refusal) -> None:
-        self._doorway.busy(self)
+        self._doorway.wait(self)  # 缺描述符时它先让位
         self._doorway.turned_away[refusal.code] += 1
         if refusal is CROWDED:  # 请求读完了，不必等它先走：它占着的正是缺的
             self._stop_waiting()

@@ -22,6 +22,14 @@ _LOGS_PER_S: Final = 0.1
 _GUESSES: Final = (InvalidTokenError, ForbiddenError)
 
 
+class HastyUserError(RateLimitedError):
+    """令牌是真的，只是这个人连得太快：算在他头上，不算在他的地址头上。"""
+
+    def __init__(self, user_id: int) -> None:
+        super().__init__("too many connections in a short time")
+        self.user_id = user_id
+
+
 class HandshakeLimits:
     """由 ``Authenticator`` 使用。"""
 
@@ -62,12 +70,12 @@ class HandshakeLimits:
     def check_user(self, user_id: int, address: str) -> None:
         """验证令牌之后：没有令牌的人用不完别人的额度。
 
-        :raises RateLimitedError: 这个用户连得太快
+        :raises HastyUserError: 这个用户连得太快
         """
         now = self._clock()
         if not self._users.take(user_id, now):
             self._log("handshakes_by_user", address, user_id, now)
-            raise RateLimitedError("too many connections in a short time")
+            raise HastyUserError(user_id)
 
     def failed(self, address: str, error: MeetingPushError) -> None:
         """认证没有通过。"""

@@ -30,12 +30,13 @@ from ..node_identity import NodeIdentity
 from ..protocol.codes import CloseCode
 from ..protocol.commands import Command
 from ..protocol.envelope import frame_key
+from ..protocol.forwarded import rate_key
 from ..protocol.frames import ServerFrame, encode
 from ..protocol.limits import Limits
 from ..redis.keys import Keys
 from ..repeated_warning import RepeatedWarning
 from .admission import Admission
-from .authenticator import Authenticator, close_code_for
+from .authenticator import Authenticator, close_code_for, who_failed
 from .catch_up import CatchUp
 from .connection import Driver, UserConnection
 from .departure import send_off
@@ -127,22 +128,22 @@ class ConnectionManager:
         if self._refusing_with is not None:
             connection.close(self._refusing_with)
         elif not room:
-            connection.close(CloseCode.TOO_MANY_CONNECTIONS)
+            self._turn_away(connection, CloseCode.TOO_MANY_CONNECTIONS)
         else:
             connection.task = self._tasks.spawn(self._admit(connection, handshake), "ws_open")
         return connection
 
     async def _admit(self, connection: UserConnection, handshake: Handshake) -> None:
         if not self.authenticator.suspects(handshake) and not await self.admission.turn():
-            connection.close(CloseCode.RATE_LIMITED)
+            self._turn_away(connection, CloseCode.RATE_LIMITED)
             return
         try:
             async with asyncio.timeout(self.limits.handshake_timeout_s):
                 principal = await self.authenticator.authenticate(handshake)
         except MeetingPushError as error:
             self.counters.auth_failures += 1
-            await self.admission.hesitate()
-            connection.close(close_code_for(error))
+            delay_s = self.admission.failure_delay_s(who_failed(error, connection.ip_address))
+            connection.close(close_code_for(error), delay_s)
         except TimeoutError:
             connection.close(CloseCode.NODE_UNHEALTHY)
         except Exception as error:  # noqa: BLE001 — 认证器出错也不能让未认证的连接留着
@@ -166,7 +167,7 @@ class ConnectionManager:
         self._registry.add(websocket)
         try:
             if not await self._seated(websocket):
-                websocket.close(CloseCode.TOO_MANY_CONNECTIONS)
+                self._turn_away(websocket, CloseCode.TOO_MANY_CONNECTIONS)
                 return
             view = await self._opener.first_view(websocket, self.limits.open_timeout_s)
             websocket.welcome(view)
@@ -178,6 +179,12 @@ class ConnectionManager:
             websocket.close(CloseCode.NODE_UNHEALTHY)
         except Exception as error:  # noqa: BLE001 — 任何错都不能留下一条半开的连接
             self._give_up(websocket, error)
+
+    def _turn_away(self, connection: UserConnection, code: CloseCode) -> None:
+        """在门口拒绝；一再来的，晚些才说。"""
+        known = connection.principal is not None
+        key = connection.user_id if known else rate_key(connection.ip_address)
+        connection.close(code, self.admission.refusal_delay_s(key))
 
     async def _seated(self, connection: UserConnection) -> bool:
         """占一个座位；先占后订阅，被拒绝的不再花别的。"""
@@ -340,7 +347,10 @@ class ConnectionManager:
         返回时所有 socket 都已断开，赖着不走的已掐断。
         """
         self.refuse(code)
+        self.admission.stop_waiting()
         await self.evacuate(code, spread_s)
+        for connection in list(self._sockets):
+            connection.part(code)
         await self._wait_empty()
         await self._tasks.close()
 

@@ -58,6 +58,8 @@ TOO_MANY_HERE: Final = Refusal(
     429, "rate_limited", "too many connections from this address", temporary=True
 )
 CROWDED: Final = Refusal(503, "overloaded", "this server is full", temporary=True)
+#: 再等没有好处：它已经等过了，或占着的正是缺的。
+AT_ONCE: Final = (TOO_SLOW, CROWDED)
 #: 每个进程在门口都可能说的；指标从 0 开始就有它们。
 REFUSALS: Final = (
     *(BAD_REQUEST, NOT_FOUND, FOREIGN_ORIGIN, TOO_SLOW),

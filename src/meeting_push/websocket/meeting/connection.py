@@ -52,6 +52,7 @@ class MeetingConnection:
         "_held",
         "_host",
         "_last_frame",
+        "_parting",
         "closing_since",
         "connection_id",
         "entered",
@@ -100,6 +101,8 @@ class MeetingConnection:
         self._early: list[bytes] = []
         self._held = HeldFrames()
         self._last_frame: bytes | None = None
+        #: 拒绝了，关闭帧还没有说。
+        self._parting: asyncio.TimerHandle | None = None
 
     @property
     def principal(self) -> Principal:
@@ -245,17 +248,35 @@ class MeetingConnection:
         """传输已断开；幂等。"""
         self._host.on_lost(self)
         self._end()
+        if self._parting is not None:
+            self._parting.cancel()
+            self._parting = None
 
     # ── 结束 ──────────────────────────────────────────────────────────────
 
-    def close(self, code: CloseCode) -> None:
-        """以 ``code`` 关闭；只有第一次生效。排队的帧丢弃：转录还在记录里。"""
+    def close(self, code: CloseCode, after_s: float = 0) -> None:
+        """以 ``code`` 关闭；只有第一次生效。排队的帧丢弃：转录还在记录里。
+
+        ``after_s`` 同 ``UserConnection.close``。
+        """
         if self.closing_since is not None:
             return
+        self.closing_since = self._host.clock() + int(after_s * 1000)
         self._host.counters.closes[code] += 1
         self._end()
-        self._driver.close(code, code.reason)
+        if after_s:
+            loop = asyncio.get_running_loop()
+            self._parting = loop.call_later(after_s, self.part, code)
+        else:
+            self._driver.close(code, code.reason)
         self._host.on_closing(self)
+
+    def part(self, code: CloseCode) -> None:
+        """还欠着关闭帧的，现在就说；不欠则无事发生。"""
+        parting, self._parting = self._parting, None
+        if parting is not None:
+            parting.cancel()
+            self._driver.close(code, code.reason)
 
     def abort(self) -> None:
         self._driver.abort()

@@ -8,10 +8,11 @@ from ...contracts import MeetingDesk, Seats
 from ...errors import MeetingPushError
 from ...model import RECORDER_ROLE, MeetingView, Principal
 from ...protocol.codes import CloseCode
+from ...protocol.forwarded import rate_key
 from ...protocol.limits import Limits
 from ...redis.meeting_bus import Space
 from ..admission import Admission
-from ..authenticator import Authenticator, close_code_for
+from ..authenticator import Authenticator, close_code_for, who_failed
 from ..handshake import Device, Handshake
 from ..patience import patiently
 from .connection import MeetingConnection
@@ -41,6 +42,16 @@ class Entrance:
         """登记；节点或地址满了则 False（登记仍算数，直到 ``leave``）。"""
         return self._admission.enter(connection.ip_address)
 
+    def turn_away(self, connection: MeetingConnection, code: CloseCode) -> None:
+        """在门口拒绝；一再来的，晚些才说。"""
+        principal = connection.session.principal
+        key = rate_key(connection.ip_address) if principal is None else principal.user_id
+        connection.close(code, self._admission.refusal_delay_s(key))
+
+    async def keep_waiting(self, ip_address: str) -> None:
+        """升级之前的拒绝：等到该说了为止。"""
+        await self._admission.keep_waiting(rate_key(ip_address))
+
     def leave(self, connection: MeetingConnection) -> None:
         self._admission.leave(connection.ip_address)
 
@@ -49,15 +60,15 @@ class Entrance:
     ) -> Principal | None:
         """等到轮到，再验证；不许则关闭并返回 None。"""
         if not self._authenticator.suspects(handshake) and not await self._admission.turn():
-            connection.close(CloseCode.RATE_LIMITED)
+            self.turn_away(connection, CloseCode.RATE_LIMITED)
             return None
         try:
             async with asyncio.timeout(self._limits.handshake_timeout_s):
                 return await self._authenticator.identify(handshake)
         except MeetingPushError as error:
             self._counters.auth_failures += 1
-            await self._admission.hesitate()
-            connection.close(close_code_for(error))
+            delay_s = self._admission.failure_delay_s(who_failed(error, connection.ip_address))
+            connection.close(close_code_for(error), delay_s)
             return None
 
     async def permit(
@@ -67,13 +78,13 @@ class Entrance:
         principal, meeting_id = connection.principal, connection.meeting_id
         async with asyncio.timeout(self._limits.open_timeout_s):
             if not await self._seated(connection, handshake):
-                connection.close(CloseCode.TOO_MANY_CONNECTIONS)
+                self.turn_away(connection, CloseCode.TOO_MANY_CONNECTIONS)
                 return None
             try:
                 return await patiently(lambda: self._desk.admit(meeting_id, principal))
             except MeetingPushError as error:
                 self._counters.auth_failures += 1
-                connection.close(close_code_for(error))
+                self.turn_away(connection, close_code_for(error))
                 return None
 
     async def _seated(self, connection: MeetingConnection, handshake: Handshake) -> bool:

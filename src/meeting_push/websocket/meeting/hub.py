@@ -94,6 +94,10 @@ class MeetingHub:
             self.counters.origins_refused += 1
         return allowed
 
+    async def keep_waiting(self, handshake: Handshake) -> None:
+        """升级之前的拒绝：等到该说了为止。"""
+        await self._entrance.keep_waiting(handshake.ip_address)
+
     def accept(
         self, handshake: Handshake, meeting_id: str, last_seq: int, driver: Driver
     ) -> MeetingConnection:
@@ -112,7 +116,7 @@ class MeetingHub:
         if self._closing_with is not None:
             connection.close(self._closing_with)
         elif not room:
-            connection.close(CloseCode.TOO_MANY_CONNECTIONS)
+            self._entrance.turn_away(connection, CloseCode.TOO_MANY_CONNECTIONS)
         else:
             connection.task = self._tasks.spawn(self._admit(connection, handshake), "meeting_join")
         return connection
@@ -154,7 +158,7 @@ class MeetingHub:
         online = await patiently(lambda: self._bus.enter(room.meeting_id, connection.member, space))
         if online is None:
             connection.entered = False
-            connection.close(CloseCode.TOO_MANY_CONNECTIONS)
+            self._entrance.turn_away(connection, CloseCode.TOO_MANY_CONNECTIONS)
             return room
         room.online.update(online)
         # 许可之后房间也许又走了几步；房间也可能还没收到记录里已有的
@@ -265,6 +269,7 @@ class MeetingHub:
         random.shuffle(leaving)
         for connection in leaving:
             connection.close(code)
+            connection.part(code)
             await asyncio.sleep(spread_s / len(leaving))
         await self._wait_empty()
         await self._scribes.close(self.limits.line.open_timeout_s)

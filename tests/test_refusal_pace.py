@@ -1,0 +1,36 @@
+"""拒绝的步调：头几百次立即，再撞就等；别人不受影响，等着的有限。"""
+
+from __future__ import annotations
+
+from meeting_push.protocol.refusal_pace import BURST, DELAY_S, MOST_WAITING, PER_S, RefusalPace
+
+
+def test_who_keeps_knocking_waits_and_nobody_else_does() -> None:
+    """A6、A11、A13：一再被拒绝的晚些才听到；别的键照样立即。"""
+    pace = RefusalPace()
+    delays = [pace.delay_s("flood", 0) for _ in range(BURST + 1)]
+    assert set(delays[:BURST]) == {0}
+    assert delays[BURST] == DELAY_S
+    assert pace.delay_s("bob", 0) == 0
+
+
+def test_who_rests_is_forgiven() -> None:
+    pace = RefusalPace()
+    for _ in range(BURST + 1):
+        pace.delay_s("flood", 0)
+    later = BURST / PER_S
+    assert [pace.delay_s("flood", later) for _ in range(BURST)] == [0] * BURST
+
+
+def test_those_who_wait_are_bounded() -> None:
+    """CON-1：等着的占着描述符：太多了就不再让人等。"""
+    pace = RefusalPace(burst=1)
+    delays = [pace.delay_s("flood", 0) for _ in range(2 * MOST_WAITING)]
+    assert sum(delay > 0 for delay in delays) == MOST_WAITING
+    assert pace.delay_s("flood", DELAY_S) == 0
+    assert pace.delay_s("flood", DELAY_S) == DELAY_S
+
+
+def test_an_answer_and_the_close_stay_within_five_seconds() -> None:
+    """contract：等的，加上让对方先读完再走的两秒。"""
+    assert DELAY_S + 2 <= 5
