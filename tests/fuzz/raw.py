@@ -11,8 +11,8 @@ import pytest
 
 from tests.support.server_process import ServerProcess
 
-#: 等一个回答；比服务器的期限宽。
-PATIENCE_S = 5.0
+#: 等一个回答；比服务器最长的期限（WebSocket 关了不走的，5 秒）宽。
+PATIENCE_S = 8.0
 MB = 2**20
 
 

@@ -10,8 +10,10 @@ from .rate import TokenBucket
 
 PER_S: Final = 50
 BURST: Final = 300
-#: 加上对方读完再走的两秒，仍在 contract 的 5 秒之内。
-DELAY_S: Final = 3.0
+#: 至多等这么久（contract：5 秒之内回答并关上），至少一半。
+DELAY_S: Final = 4.0
+#: 黄金分割：相继的几个等得各不相同，一起来的几百个不会一起再来。
+_GOLDEN: Final = 0.618
 #: 一个 ``DELAY_S`` 里至多让这么多个开始等：等着的每个占着一个描述符与几 KB。
 MOST_WAITING: Final = 1_000
 
@@ -28,6 +30,7 @@ class RefusalPace:
     ) -> None:
         self._free = KeyedBuckets(per_s, burst, exact=True)
         self._delay_s = delay_s
+        self._turn = 0.0
         self._places = TokenBucket(most_waiting / delay_s, 0, most_waiting, exact=True)
 
     def delay_s(self, key: Hashable, now_s: float) -> float:
@@ -35,4 +38,5 @@ class RefusalPace:
         now = int(now_s * 1000)
         if self._free.take(key, now) or not self._places.take(1, now):
             return 0.0
-        return self._delay_s
+        self._turn = (self._turn + _GOLDEN) % 1
+        return self._delay_s * (1 - self._turn / 2)

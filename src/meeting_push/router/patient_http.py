@@ -58,6 +58,10 @@ class _RefusedError(Exception):
         self.refusal = refusal
 
 
+class _EnoughError(Exception):
+    """同上：前面的答完就关，余下的没有人要。"""
+
+
 class PatientHttp(HttpToolsProtocol):
     """请求头的期限从连上、或从下一个请求的第一个字节算起；请求体的从请求头说完算起。"""
 
@@ -157,13 +161,16 @@ class PatientHttp(HttpToolsProtocol):
         phase, body_bytes = self._phase, self._body_bytes
         try:
             self.parser.feed_data(data)
+        except httptools.HttpParserCallbackError as error:
+            cause = error.__context__
+            if isinstance(cause, _RefusedError):
+                self._refuse(cause.refusal)
+            elif not isinstance(cause, _EnoughError):
+                self._refuse(refusals.BAD_REQUEST)
         except httptools.HttpParserUpgrade:
             self._on_upgrade()
-        except httptools.HttpParserError as error:
-            cause = error.__context__
-            self._refuse(
-                cause.refusal if isinstance(cause, _RefusedError) else refusals.BAD_REQUEST
-            )
+        except httptools.HttpParserError:
+            self._refuse(refusals.BAD_REQUEST)
         else:
             in_body = phase is self._phase is _Phase.BODY
             self._measure(len(data), len(data) - self._body_bytes + body_bytes if in_body else 0)
@@ -196,6 +203,8 @@ class PatientHttp(HttpToolsProtocol):
     # ── 解析器的回调 ──────────────────────────────────────────────────────
 
     def on_message_begin(self) -> None:
+        if self._last:
+            raise _EnoughError
         self._unset_keepalive_if_required()
         self._progress, self._phase = True, _Phase.HEAD
         self._head_bytes = self._header_count = 0
