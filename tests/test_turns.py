@@ -104,8 +104,9 @@ async def test_only_refusals_keep_their_pace() -> None:
     """A8、A14：拒绝的回答等到该给了才给，做成了的不问；键是地址，通过过认证的是他自己。"""
     refused: list[Hashable] = []
 
-    async def note(key: Hashable) -> None:
+    def note(key: Hashable) -> float:
         refused.append(key)
+        return 0
 
     router = contract_router()
 
@@ -115,7 +116,7 @@ async def test_only_refusals_keep_their_pace() -> None:
 
     [route] = router.routes
     assert isinstance(route, ContractRoute)
-    route.turns = Turns(refused=note)
+    route.turns = Turns(refusal_delay_s=note)
     app = FastAPI()
     app.router.routes.append(route)
     transport = httpx.ASGITransport(app, client=("10.0.0.1", 1))

@@ -37,7 +37,7 @@ def routes(settings: Settings, rooms: Rooms, observation: Observation) -> APIRou
         parts.append(user_messages_router(rooms.edge.manager))
     table = complete(route for part in parts for route in part.routes)
     rules, proxies = BodyRules(settings), TrustedProxies(settings.trusted_proxies)
-    turns = Turns(proxies, rooms.edge.manager.admission.keep_waiting)
+    turns = Turns(proxies, rooms.edge.manager.admission.refusal_delay_s)
     for route in table:
         if isinstance(route, ContractRoute) and route.path.startswith(API_PREFIX):
             route.turns = turns

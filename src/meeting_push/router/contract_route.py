@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Collection, Coroutine, Iterator
 from http import HTTPStatus
 from typing import Any, Final
@@ -100,7 +101,7 @@ class ContractRoute(APIRoute):
         finally:
             turn.end()
         if HTTPStatus.BAD_REQUEST <= response.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
-            await self.turns.refused(self.turns.key(request))
+            await asyncio.sleep(self.turns.refusal_delay_s(self.turns.key(request)))
         if getattr(request.state, "principal", None) is not None:
             self.turns.trust(request)
         return response

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Callable, Hashable
 from typing import Final
 
 from fastapi import Request
@@ -37,13 +37,13 @@ class Turns:
     def __init__(
         self,
         proxies: TrustedProxies | None = None,
-        refused: Callable[[Hashable], Awaitable[None]] | None = None,
+        refusal_delay_s: Callable[[Hashable], float] | None = None,
         at_once: int = AT_ONCE,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._proxies = proxies or TrustedProxies()
-        #: 又拒绝了他一次：等到该回答了为止。
-        self.refused = refused or _at_once
+        #: 又拒绝了他一次：这个回答该等多久再给。
+        self.refusal_delay_s = refusal_delay_s or _at_once
         self._at_once = at_once
         self._clock = clock
         self._known: OrderedDict[Hashable, None] = OrderedDict()
@@ -138,8 +138,9 @@ class Turns:
         self._seen.add(key)
 
 
-async def _at_once(_key: Hashable) -> None:
+def _at_once(_key: Hashable) -> float:
     """没有人管步调的，立即回答。"""
+    return 0
 
 
 class Turn:
