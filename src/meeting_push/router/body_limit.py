@@ -105,24 +105,24 @@ class BodyRules:
 
 
 class BoundedBody:
-    """代替 ``receive``：边读边数；``error`` 是越过的那一项，``close`` 还回记着的账。"""
+    """代替 ``receive``：边读边数；用完要 ``close``。"""
 
     def __init__(self, request: Request, rule: BodyRule) -> None:
         self._request = request
         self._rule = rule
         self._seen = 0
         self._taken: list[tuple[Hashable, int]] = []
-        self.error: MeetingPushError | None = None
+        self._error: MeetingPushError | None = None
 
     async def __call__(self) -> Message:
-        """:raises MeetingPushError: 太长，或读着的太多；即 ``error``"""
+        """:raises MeetingPushError: 太长，或读着的太多；``close`` 还会说一次"""
         message = await self._request.receive()
         size = len(message.get("body", b""))
         self._seen += size
         try:
             self._count(size)
         except MeetingPushError as error:
-            self.error = error
+            self._error = error
             raise
         return message
 
@@ -134,10 +134,16 @@ class BoundedBody:
             self._rule.budget.take(key, size)
             self._taken.append((key, size))
 
-    def close(self) -> None:
+    def close(self) -> MeetingPushError | None:
+        """还回记着的账；返回越过的那一项。
+
+        它的回溯指着读到一半的正文，正文的读者又指着它：不拆开，几百 KB 要等一次长的垃圾回收。
+        """
         for key, size in self._taken:
             self._rule.budget.give_back(key, size)
         self._taken.clear()
+        error, self._error = self._error, None
+        return None if error is None else error.with_traceback(None)
 
 
 def _flow(settings: Settings) -> KeyedBuckets | None:
