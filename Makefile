@@ -75,24 +75,24 @@ env-example: $(DEV) ## Write .env.example from settings.py
 clean: ## Remove the environment, caches and build results (never data/)
 	rm -rf $(VENV) build dist reports .mypy_cache .ruff_cache .pytest_cache .hypothesis \
 		.import_linter_cache
-	find src tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src bench tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.created:
 	@tools/create_venv.sh "$(PYTHON)" "$(VENV)"
 	@touch $@
 
-# 项目自身的安装不联网：构建后端 hatchling 已在锁里。
+# 项目自身与它的 bench（另一个发行包）的安装不联网：构建后端 hatchling 已在锁里。
 define install
 @echo "installing $(1)"
 @$(PIP) install --require-hashes -r $(1)
-@$(PIP) install --no-build-isolation --no-deps --no-index -e .
+@$(PIP) install --no-build-isolation --no-deps --no-index -e . -e bench
 @touch $@
 endef
 
-$(RUNTIME): requirements/runtime.txt pyproject.toml $(VENV)/.created
+$(RUNTIME): requirements/runtime.txt pyproject.toml bench/pyproject.toml $(VENV)/.created
 	$(call install,$<)
 
-$(DEV): requirements/dev.txt pyproject.toml $(VENV)/.created
+$(DEV): requirements/dev.txt pyproject.toml bench/pyproject.toml $(VENV)/.created
 	$(call install,$<)
 
 # 不装项目自身：它由 RUNTIME 或 DEV 装好。

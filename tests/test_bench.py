@@ -14,22 +14,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from meeting_push.bench.edges import EDGES, run_edges
-from meeting_push.bench.failure import BenchError
-from meeting_push.bench.figures import EdgeFigures, flat
-from meeting_push.bench.load_process import LoadProcess, shared_count
-from meeting_push.bench.orders import Connect, Connected, Disconnect, Disconnected
-from meeting_push.bench.plan import QUICK
-from meeting_push.bench.progress import Steps, silent
-from meeting_push.bench.publisher import transient_frame
-from meeting_push.bench.report import EdgesReport, Heading, make_report, table, write_json
-from meeting_push.bench.sampler import cpu_seconds, memory_use
-from meeting_push.bench.server_under_test import own_server
-from meeting_push.bench.target import Target, loopback_address
 from meeting_push.errors import ConfigurationError
 from meeting_push.monitoring.histogram import LatencyHistogram
 from meeting_push.protocol.envelope import frame_key
 from meeting_push.protocol.frames import peek
+from meeting_push_bench.edges import EDGES, run_edges
+from meeting_push_bench.failure import BenchError
+from meeting_push_bench.figures import EdgeFigures, flat
+from meeting_push_bench.load_process import LoadProcess, shared_count
+from meeting_push_bench.orders import Connect, Connected, Disconnect, Disconnected
+from meeting_push_bench.plan import QUICK
+from meeting_push_bench.progress import Steps, silent
+from meeting_push_bench.publisher import transient_frame
+from meeting_push_bench.report import EdgesReport, Heading, make_report, table, write_json
+from meeting_push_bench.sampler import cpu_seconds, memory_use
+from meeting_push_bench.server_under_test import own_server
+from meeting_push_bench.target import Target, loopback_address
 
 #: 小测量启动两个服务器；机器忙时光导入就要十秒。
 pytestmark = pytest.mark.timeout(180)

@@ -8,14 +8,14 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from meeting_push.bench.disturbance.cli import Profile, make_report, table
-from meeting_push.bench.disturbance.figures import Disturbance
-from meeting_push.bench.disturbance.meeting_isolation import meeting_isolation
-from meeting_push.bench.disturbance.plan import QUICK
-from meeting_push.bench.disturbance.slow_consumer import slow_consumer
-from meeting_push.bench.progress import Steps
-from meeting_push.bench.report import Heading
-from meeting_push.bench.server_under_test import own_server
+from meeting_push_bench.disturbance.cli import Profile, make_report, table
+from meeting_push_bench.disturbance.figures import Disturbance
+from meeting_push_bench.disturbance.meeting_isolation import meeting_isolation
+from meeting_push_bench.disturbance.plan import QUICK
+from meeting_push_bench.disturbance.slow_consumer import slow_consumer
+from meeting_push_bench.progress import Steps
+from meeting_push_bench.report import Heading
+from meeting_push_bench.server_under_test import own_server
 
 pytestmark = pytest.mark.timeout(180)
 PLAN = msgspec.structs.replace(QUICK, phase_s=2)

@@ -19,32 +19,32 @@ from hypothesis import strategies as st
 from rich.console import Console
 from typer.testing import CliRunner
 
-from meeting_push.bench.cli import bench_app
-from meeting_push.bench.failure import BenchError
-from meeting_push.bench.load.cli import typed_command
-from meeting_push.bench.load.compare import changes, differences
-from meeting_push.bench.load.orders import Post, Posted
-from meeting_push.bench.load.page import write_result
-from meeting_push.bench.load.plan import PROFILES, LoadPlan
-from meeting_push.bench.load.poster import post
-from meeting_push.bench.load.result import Figure, Result, Row, read_result
-from meeting_push.bench.load.run import run_on
-from meeting_push.bench.load.sending import backlog_growth_s
-from meeting_push.bench.load.servers import Options, Servers, servers
-from meeting_push.bench.load.setting_option import parse_settings
-from meeting_push.bench.load.shares import (
+from meeting_push.protocol.frames import peek
+from meeting_push_bench.cli import bench_app
+from meeting_push_bench.failure import BenchError
+from meeting_push_bench.load.cli import typed_command
+from meeting_push_bench.load.compare import changes, differences
+from meeting_push_bench.load.orders import Post, Posted
+from meeting_push_bench.load.page import write_result
+from meeting_push_bench.load.plan import PROFILES, LoadPlan
+from meeting_push_bench.load.poster import post
+from meeting_push_bench.load.result import Figure, Result, Row, read_result
+from meeting_push_bench.load.run import run_on
+from meeting_push_bench.load.sending import backlog_growth_s
+from meeting_push_bench.load.servers import Options, Servers, servers
+from meeting_push_bench.load.setting_option import parse_settings
+from meeting_push_bench.load.shares import (
     gateways_for,
     load_processes_for,
     most_per_gateway,
     shares,
 )
-from meeting_push.bench.load.steady_publisher import keep_pace, stamped_frame
-from meeting_push.bench.load.svg_chart import line_chart
-from meeting_push.bench.open_files import SPARE_FILES
-from meeting_push.bench.progress import Steps, silent
-from meeting_push.bench.report import Heading
-from meeting_push.bench.target import Target
-from meeting_push.protocol.frames import peek
+from meeting_push_bench.load.steady_publisher import keep_pace, stamped_frame
+from meeting_push_bench.load.svg_chart import line_chart
+from meeting_push_bench.open_files import SPARE_FILES
+from meeting_push_bench.progress import Steps, silent
+from meeting_push_bench.report import Heading
+from meeting_push_bench.target import Target
 
 #: 小测量启动真的服务器；机器忙时光导入就要十秒。
 pytestmark = pytest.mark.timeout(180)

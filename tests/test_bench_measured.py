@@ -8,8 +8,8 @@ import msgspec
 import pytest
 from typer.testing import CliRunner
 
-from meeting_push.bench.cli import bench_app
-from meeting_push.bench.measured import MeasuredReport
+from meeting_push_bench.cli import bench_app
+from meeting_push_bench.measured import MeasuredReport
 
 pytestmark = pytest.mark.timeout(180)
 

@@ -10,13 +10,13 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from meeting_push.bench.failure import BenchError
-from meeting_push.bench.peers.contenders import CONTENDERS, Contender, check_installed
-from meeting_push.bench.peers.plan import QUICK
-from meeting_push.bench.peers.report import PeersReport, make_report, peers_table, write_peers
-from meeting_push.bench.peers.run import run_peers
-from meeting_push.bench.progress import Steps
-from meeting_push.bench.report import Heading
+from meeting_push_bench.failure import BenchError
+from meeting_push_bench.peers.contenders import CONTENDERS, Contender, check_installed
+from meeting_push_bench.peers.plan import QUICK
+from meeting_push_bench.peers.report import PeersReport, make_report, peers_table, write_peers
+from meeting_push_bench.peers.run import run_peers
+from meeting_push_bench.progress import Steps
+from meeting_push_bench.report import Heading
 
 pytestmark = pytest.mark.timeout(180)
 PLAN = msgspec.structs.replace(QUICK, sockets=10, seconds=0.2, settle_s=0)

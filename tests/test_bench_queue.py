@@ -8,9 +8,9 @@ from pathlib import Path
 import msgspec
 from rich.console import Console
 
-from meeting_push.bench.progress import Steps
-from meeting_push.bench.queue import QueuePlan, QueueReport, queue_table, run_queue
-from meeting_push.bench.report import Heading, write_json
+from meeting_push_bench.progress import Steps
+from meeting_push_bench.queue import QueuePlan, QueueReport, queue_table, run_queue
+from meeting_push_bench.report import Heading, write_json
 
 TINY = QueuePlan(repeats=2, entries=50, enqueue_batch=7, take_batch=9, singles=3)
 

@@ -134,3 +134,35 @@ def test_a_wrong_use_is_told_without_a_traceback(
     assert result.returncode == code
     assert "Traceback" not in result.stderr
     assert result.stderr.strip()
+
+
+def test_the_command_line_loads_no_bench(tmp_path: Path) -> None:
+    look = (
+        "import sys; import meeting_push.cli;"
+        "sys.exit(any(name.startswith('meeting_push_bench') for name in sys.modules))"
+    )
+    ran = subprocess.run([sys.executable, "-c", look], cwd=tmp_path, timeout=50, check=False)
+    assert ran.returncode == 0
+
+
+def test_without_its_distribution_bench_says_how_to_get_it(tmp_path: Path) -> None:
+    bare = (
+        "import sys; from unittest.mock import patch; from meeting_push.cli import main;"
+        "sys.argv[1:] = ['bench', 'edges', '--quick'];"
+        "patch('meeting_push.cli.entry_points', lambda **_: ()).start(); main()"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", bare],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert ran.returncode == 2
+    assert ran.stderr.count("\n") == 1
+    assert "pip install meeting-push-bench" in ran.stderr
+
+
+def test_bench_is_in_the_help(tmp_path: Path) -> None:
+    assert "bench" in meeting_push("--help", cwd=tmp_path).stdout

@@ -28,6 +28,7 @@ from meeting_push import (
     load_settings,
 )
 from meeting_push.cli import app as command_line
+from meeting_push.cli import join_commands
 from meeting_push.model import ConnectionInfo, DeliveryStatus, MessageType
 from meeting_push.redis.keys import Keys
 from meeting_push.settings import Settings
@@ -84,6 +85,7 @@ def _command_exists(command: str) -> bool:
     program, *words = command.split()
     if program == "make":
         return re.search(rf"^{words[0]}:", (ROOT / "Makefile").read_text(), re.M) is not None
+    join_commands()
     found: Any = typer.main.get_command(command_line)
     for word in words:
         if word.startswith("-"):

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from meeting_push.bench.tcp_proxy import MAX_KEPT_BYTES, TcpProxy
+from meeting_push_bench.tcp_proxy import MAX_KEPT_BYTES, TcpProxy
 from tests.support.eventually import eventually
 from tests.support.proxy_thread import proxy_thread
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import jwt
 import pytest
 
-from meeting_push.bench.open_files import allow_sockets
 from meeting_push.clock import now_ms
 from meeting_push.redis.address import RedisAddress
 from meeting_push.redis.keys import Keys
 from meeting_push.redis.lean import LeanConnection
+from meeting_push_bench.open_files import allow_sockets
 from tests.support.crowd import crowd
 from tests.support.eventually import eventually
 from tests.support.people import Device, Frame, Person, api_of, delivery

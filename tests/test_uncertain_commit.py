@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from meeting_push.bench.tcp_proxy import TcpProxy
 from meeting_push.clock import now_ms
 from meeting_push.errors import DatabaseUnavailableError, InvalidInputError, OutcomeUnknownError
 from meeting_push.model import Message, Sender
@@ -23,6 +22,7 @@ from meeting_push.storage.database import Connection, Database
 from meeting_push.storage.idempotency import IdempotencyRepository
 from meeting_push.storage.messages import MessageRepository
 from meeting_push.storage.sqlite_writer import SqliteWriter
+from meeting_push_bench.tcp_proxy import TcpProxy
 from tests.support.eventually import eventually
 from tests.support.postgres_server import PostgresServer
 

@@ -1,4 +1,4 @@
-"""命令行：serve · demo · send · listen · token · user · bench · doctor。
+"""命令行：serve · demo · send · listen · token · user · doctor；别的发行包的（bench）从入口点来。
 
 可预期的错误是一行字：配置不对退出码 2，其余 1；从不给出回溯。
 """
@@ -11,8 +11,9 @@ import getpass
 import os
 import sys
 from collections.abc import AsyncIterator
+from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Final, NoReturn
 
 import typer
 import uvloop
@@ -21,7 +22,6 @@ from rich.console import Console
 from rich.table import Table
 
 from . import demo, doctor
-from .bench.cli import bench_app
 from .client.push_client import PushClient
 from .client.rest_client import RestClient
 from .errors import ConfigurationError, InvalidInputError, MeetingPushError
@@ -47,7 +47,9 @@ user_app = typer.Typer(help="Accounts.", no_args_is_help=True)
 app.add_typer(user_app, name="user")
 db_app = typer.Typer(help="The database.", no_args_is_help=True)
 app.add_typer(db_app, name="db")
-app.add_typer(bench_app, name="bench")
+
+#: 别的发行包把 ``typer.Typer`` 挂在这一组入口点上，名字就是命令。
+COMMANDS: Final = "meeting_push.commands"
 
 out = Console(highlight=False)
 
@@ -275,6 +277,22 @@ async def _database(settings: Settings) -> AsyncIterator[Database]:
         await database.dispose()
 
 
+def join_commands(wanted: str | None = None) -> None:
+    """挂上别的发行包的命令；只导入 ``wanted`` 这一个，None 是全部（``--help`` 要列出）。
+
+    :raises ConfigurationError: 要的是 bench，而它没有安装
+    """
+    found = [each for each in entry_points(group=COMMANDS) if wanted in (None, each.name)]
+    if wanted == "bench" and not found:
+        raise ConfigurationError(
+            "bench is a distribution of its own: pip install meeting-push-bench"
+            " (from a checkout: pip install ./bench)"
+        )
+    for each in found:
+        if each.name not in {group.name for group in app.registered_groups}:
+            app.add_typer(each.load(), name=each.name)
+
+
 def main() -> NoReturn:
     """入口：可预期的错误只有一行。"""
     hide_secrets()
@@ -282,7 +300,9 @@ def main() -> NoReturn:
     # 服务器自己设置日志；其余命令只报警告，不打扰输出
     logger.remove()
     logger.add(sys.stderr, level="WARNING", format="{message}")
+    first = next(iter(sys.argv[1:]), "-")
     try:
+        join_commands(None if first.startswith("-") else first)
         app()
     except ConfigurationError as error:
         sys.exit(_say(error, 2))

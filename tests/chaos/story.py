@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from meeting_push.bench.chaos.final_state import (
+from meeting_push_bench.chaos.final_state import (
     FinalState,
     Mailbox,
     MessageRow,
@@ -12,7 +12,7 @@ from meeting_push.bench.chaos.final_state import (
     RecipientRow,
     Report,
 )
-from meeting_push.bench.chaos.history import (
+from meeting_push_bench.chaos.history import (
     Acked,
     Answered,
     AnyEvent,
@@ -32,7 +32,7 @@ from meeting_push.bench.chaos.history import (
     Settled,
     title,
 )
-from meeting_push.bench.chaos.plan import QUICK
+from meeting_push_bench.chaos.plan import QUICK
 
 SENDER = 100
 EPOCH = "e1"

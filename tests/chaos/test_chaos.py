@@ -11,15 +11,15 @@ import pytest
 import uvloop
 from rich.console import Console
 
-from meeting_push.bench.chaos.check import check
-from meeting_push.bench.chaos.evidence import evidence
-from meeting_push.bench.chaos.facts import Facts
-from meeting_push.bench.chaos.history import AnyEvent, read_history
-from meeting_push.bench.chaos.plan import QUICK, ChaosPlan
-from meeting_push.bench.chaos.report import Figures, figures_of
-from meeting_push.bench.chaos.run import run_chaos
-from meeting_push.bench.chaos.town import PRODUCT, Ground
-from meeting_push.bench.progress import Steps
+from meeting_push_bench.chaos.check import check
+from meeting_push_bench.chaos.evidence import evidence
+from meeting_push_bench.chaos.facts import Facts
+from meeting_push_bench.chaos.history import AnyEvent, read_history
+from meeting_push_bench.chaos.plan import QUICK, ChaosPlan
+from meeting_push_bench.chaos.report import Figures, figures_of
+from meeting_push_bench.chaos.run import run_chaos
+from meeting_push_bench.chaos.town import PRODUCT, Ground
+from meeting_push_bench.progress import Steps
 from tests.support.redis_server import find_embedded_redis, find_redis7
 
 pytestmark = [

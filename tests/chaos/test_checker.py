@@ -5,10 +5,10 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from meeting_push.bench.chaos.check import check
-from meeting_push.bench.chaos.evidence import evidence
-from meeting_push.bench.chaos.final_state import MessageRow, Queued
-from meeting_push.bench.chaos.history import (
+from meeting_push_bench.chaos.check import check
+from meeting_push_bench.chaos.evidence import evidence
+from meeting_push_bench.chaos.final_state import MessageRow, Queued
+from meeting_push_bench.chaos.history import (
     AnyEvent,
     Died,
     Faulted,
@@ -17,7 +17,7 @@ from meeting_push.bench.chaos.history import (
     SeenState,
     Unrecorded,
 )
-from meeting_push.bench.chaos.rules.arrival import GRACE_MS
+from meeting_push_bench.chaos.rules.arrival import GRACE_MS
 from tests.chaos.story import EPOCH, Story
 
 ALICE, BOB = 1, 2

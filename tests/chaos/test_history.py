@@ -10,13 +10,13 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from meeting_push.bench.chaos.command import ChaosOrder, chaos
-from meeting_push.bench.chaos.history import AnyEvent, HistoryWriter, read_history
-from meeting_push.bench.chaos.plan import QUICK
-from meeting_push.bench.chaos.report import ChaosReport
-from meeting_push.bench.cli import bench_app
-from meeting_push.bench.failure import BenchError
-from meeting_push.bench.report import Heading
+from meeting_push_bench.chaos.command import ChaosOrder, chaos
+from meeting_push_bench.chaos.history import AnyEvent, HistoryWriter, read_history
+from meeting_push_bench.chaos.plan import QUICK
+from meeting_push_bench.chaos.report import ChaosReport
+from meeting_push_bench.cli import bench_app
+from meeting_push_bench.failure import BenchError
+from meeting_push_bench.report import Heading
 from tests.chaos.story import Story
 
 

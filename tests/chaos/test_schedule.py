@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from meeting_push.bench.chaos.plan import FULL, QUICK, ChaosPlan
-from meeting_push.bench.chaos.schedule import Schedule, make_schedule
+from meeting_push_bench.chaos.plan import FULL, QUICK, ChaosPlan
+from meeting_push_bench.chaos.schedule import Schedule, make_schedule
 
 PLANS = pytest.mark.parametrize("plan", [QUICK, FULL], ids=["quick", "full"])
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from meeting_push.bench.tcp_proxy import TcpProxy
 from meeting_push.model import Draft, Sender
+from meeting_push_bench.tcp_proxy import TcpProxy
 from tests.support.eventually import eventually
 from tests.support.people import Device, device
 from tests.support.redis_server import RedisServer

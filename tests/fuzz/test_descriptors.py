@@ -9,7 +9,7 @@ from contextlib import ExitStack
 import httpx
 import pytest
 
-from meeting_push.bench.fuzz import http_requests
+from meeting_push_bench.fuzz import http_requests
 from tests.meeting.people import token
 from tests.support.eventually import wait_until
 from tests.support.redis_server import RedisServer

@@ -8,7 +8,6 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meeting_push.bench.fuzz.json_frames import json_text
 from meeting_push.errors import MalformedEnvelopeError
 from meeting_push.model import MailboxView, Principal
 from meeting_push.protocol.commands import Close, Command, Refused
@@ -16,6 +15,7 @@ from meeting_push.protocol.envelope import frame_key
 from meeting_push.protocol.limits import Limits
 from meeting_push.protocol.session import Session
 from meeting_push.settings import Settings
+from meeting_push_bench.fuzz.json_frames import json_text
 from tests.support import asyncapi
 
 LIMITS = Limits.of(Settings())

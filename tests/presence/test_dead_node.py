@@ -17,7 +17,7 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
-from meeting_push.bench.open_files import allow_sockets
+from meeting_push_bench.open_files import allow_sockets
 from tests.support.crowd import crowd
 from tests.support.eventually import eventually
 from tests.support.people import Device, api_of

@@ -15,7 +15,7 @@ from typing import Final
 import psutil
 from websockets.exceptions import WebSocketException
 
-from meeting_push.bench.open_files import allow_sockets
+from meeting_push_bench.open_files import allow_sockets
 from tests.support.ensemble import Ensemble
 from tests.support.people import Device, Person, api_of, device, send
 from tests.support.server_process import ServerProcess

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit, urlunsplit
 
-from meeting_push.bench.tcp_proxy import TcpProxy, Upstream
+from meeting_push_bench.tcp_proxy import TcpProxy, Upstream
 
 
 class ProxyThread:

@@ -1,0 +1,157 @@
+"""一个负载进程手里的连接：一起来、被掐断、再来、离开。"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import Final
+
+from picows import WSError, WSTransport
+
+from meeting_push.monitoring.histogram import LatencyHistogram
+
+from ..device import AckingDevice, CountingDevice, Device
+from ..fleet import beat, hang_up, open_device
+from ..progress import OnProgress
+from .orders import Join, Joined, Seen
+from .socketio_device import SocketIoDevice, socketio_url
+from .tally import Tally
+
+#: 重试之前等多久（秒），随机：同真的客户端一样，不一起再撞门。
+RETRY_WAIT_S: Final = (0.2, 1.5)
+_PROGRESS_EVERY: Final = 50
+
+
+class _Measuring(AckingDevice):
+    def __init__(self, welcomed: asyncio.Future[None], tally: Tally) -> None:
+        super().__init__(welcomed, tally)
+        self._tally = tally
+
+    def on_ws_disconnected(self, transport: WSTransport) -> None:
+        super().on_ws_disconnected(transport)
+        _report_loss(self, transport, self._tally)
+
+
+class _Counting(CountingDevice):
+    def __init__(self, welcomed: asyncio.Future[None], tally: Tally, frame_bytes: int) -> None:
+        super().__init__(welcomed, tally.slot, frame_bytes)
+        self._tally = tally
+
+    def on_ws_disconnected(self, transport: WSTransport) -> None:
+        super().on_ws_disconnected(transport)
+        _report_loss(self, transport, self._tally)
+
+
+def _report_loss(device: Device, transport: WSTransport, tally: Tally) -> None:
+    # welcome 之前断开的由连接的那一方计数
+    if device.lost and device.welcomed.done() and device.welcomed.exception() is None:
+        received = transport.close_handshake.recv if transport.close_handshake else None
+        tally.lost(str(received.code) if received else "connection lost")
+
+
+class Crowd:
+    def __init__(self, tally: Tally) -> None:
+        self._tally = tally
+        self._members: list[tuple[WSTransport, Device]] = []
+        self._beating: asyncio.Task[None] | None = None
+
+    async def join(self, order: Join, on_progress: OnProgress) -> Joined:
+        """可再次调用（``cut`` 之后就是重连）；返回时都已连上或不再试。"""
+        for user_id in order.user_ids:
+            order.target.token(user_id)  # 真的客户端拨号之前就有令牌：签名不算在连接里
+        arrival = _Arrival(order, self._tally, self._members, on_progress)
+        if (
+            self._beating is None and order.heartbeat_interval_s
+        ):  # 连接要好一会儿：先来的不能等到大家都来了才心跳
+            self._beating = asyncio.create_task(beat(self._members, order.heartbeat_interval_s))
+        places = enumerate(order.user_ids, order.first_index)
+        async with asyncio.TaskGroup() as group:
+            for _ in range(order.concurrency):
+                group.create_task(arrival.connect_each(places))
+        return Joined(
+            connected=arrival.connected,
+            failures=dict(arrival.failures),
+            latency=arrival.latency,
+        )
+
+    def look(self) -> Seen:
+        return self._tally.seen(sum(not device.lost for _, device in self._members))
+
+    async def cut(self) -> int:
+        return await self._end(graceful=False)
+
+    async def leave(self) -> int:
+        return await self._end(graceful=True)
+
+    async def _end(self, *, graceful: bool) -> int:
+        beating, self._beating = self._beating, None
+        members, self._members = self._members, []
+        await hang_up(members, beating, graceful=graceful)
+        return len(members)
+
+
+class _Arrival:
+    """一次 ``Join`` 的进行。"""
+
+    def __init__(
+        self,
+        order: Join,
+        tally: Tally,
+        members: list[tuple[WSTransport, Device]],
+        on_progress: OnProgress,
+    ) -> None:
+        self._order = order
+        self._tally = tally
+        self._members = members
+        self._on_progress = on_progress
+        self.connected = 0
+        self.failures: Counter[str] = Counter()
+        self.latency = LatencyHistogram()
+
+    async def connect_each(self, places: Iterator[tuple[int, int]]) -> None:
+        for index, user_id in places:
+            await self._connect(index, user_id)
+
+    async def _connect(self, index: int, user_id: int) -> None:
+        for attempt in range(self._order.retries + 1):
+            if attempt:
+                await asyncio.sleep(random.uniform(*RETRY_WAIT_S))
+            if await self._attempt(index, user_id):
+                return
+
+    async def _attempt(self, index: int, user_id: int) -> bool:
+        device, start = self._device(index, user_id), time.monotonic_ns()
+        target = self._order.target
+        url = socketio_url(target) if self._order.dialect == "socketio" else None
+        try:
+            transport = await open_device(target, user_id, index, device, url)
+        except (OSError, WSError, TimeoutError) as error:
+            self.failures[_reason(error)] += 1
+            return False
+        self.latency.record((time.monotonic_ns() - start) // 1000)
+        self._members.append((transport, device))
+        self.connected += 1
+        if self.connected % _PROGRESS_EVERY == 0:
+            self._on_progress(self.connected, len(self._order.user_ids))
+        return True
+
+    def _device(self, index: int, user_id: int) -> Device:
+        order, tally = self._order, self._tally
+        welcomed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if order.dialect == "socketio":
+            return SocketIoDevice(welcomed, tally.slot, order.target.token(user_id))
+        if order.measure_every and index % order.measure_every == 0:
+            return _Measuring(welcomed, tally)
+        return _Counting(welcomed, tally, order.frame_bytes)
+
+
+def _reason(error: BaseException) -> str:
+    """短，且同因同名：它是计数的键。"""
+    if type(error) is ConnectionError:  # 我们自己给的：closed with 4005 …
+        return str(error)
+    if isinstance(error, OSError) and error.strerror and not isinstance(error, TimeoutError):
+        return error.strerror
+    return type(error).__name__

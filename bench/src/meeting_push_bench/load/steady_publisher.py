@@ -1,0 +1,124 @@
+"""开环的发布者：按节拍把瞬时帧发布给随机的用户，服务器慢了也不等它。
+
+每一条带着自己*预定*的发送时刻，发布者醒晚了的那一点也算进它的延迟（没有 coordinated omission）。
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from ulid import ULID
+
+from meeting_push.protocol.frames import new_message
+
+from ..failure import BenchError
+from ..progress import OnProgress
+from .orders import PublishSteady, Steady
+from .publish_pipe import PublishPipe
+
+#: 落后时一轮至多补这么多，免得一次写几十兆。
+MAX_BURST: Final = 5_000
+_TICK_S: Final = 0.001
+_NUMBER_DIGITS: Final = 10
+_PROGRESS_NS: Final = 250_000_000
+
+
+async def publish_steady(order: PublishSteady, on_progress: OnProgress) -> Steady:
+    """发完并等到 Redis 都回答了。
+
+    :raises BenchError: Redis 不可用
+    """
+    pipe = await PublishPipe.open(order.target.redis_url, "bench-steady")
+    try:
+        frames = _Frames(order.channels, order.frame_bytes)
+        total = max(1, int(order.rate_per_s * order.duration_s))
+        late_ns = await keep_pace(order.rate_per_s, total, _sender(pipe, frames), on_progress)
+        await pipe.drained()
+    finally:
+        pipe.close()
+    return Steady(sent=total, unheard=pipe.unheard, late_ms=late_ns / 1e6)
+
+
+def _sender(pipe: PublishPipe, frames: _Frames) -> Callable[[Sequence[int]], None]:
+    def send(stamps: Sequence[int]) -> None:
+        pipe.check()
+        pipe.put(frames.packed(stamps), len(stamps))
+
+    return send
+
+
+async def keep_pace(
+    rate_per_s: float,
+    total: int,
+    send: Callable[[Sequence[int]], None],
+    on_progress: OnProgress,
+) -> int:
+    """到点的一批一批交给 ``send``（各自预定的时刻，纳秒）；返回最晚的一条晚了多少纳秒。"""
+    start = shown = time.monotonic_ns()
+    gap_ns, sent, late = 1e9 / rate_per_s, 0, 0
+    while sent < total:
+        now = time.monotonic_ns()
+        due = min(total, int((now - start) / gap_ns) + 1, sent + MAX_BURST)
+        if due > sent:
+            stamps = [start + int(index * gap_ns) for index in range(sent, due)]
+            late = max(late, now - stamps[0])
+            send(stamps)
+            sent = due
+        if now - shown > _PROGRESS_NS:
+            shown = now
+            on_progress(sent, total)
+        next_ns = start + int(sent * gap_ns) - time.monotonic_ns()
+        await asyncio.sleep(max(_TICK_S if next_ns > 0 else 0, next_ns / 1e9))
+    on_progress(total, total)
+    return late
+
+
+def stamped_frame(size: int) -> bytes:
+    """一帧，时刻是现在：同一帧反复发时，要的不是延迟，只是认得出它是我们的。
+
+    :raises BenchError: ``size`` 容不下必有的字段
+    """
+    return _template(str(ULID()), size) % (0, time.monotonic_ns())
+
+
+class _Frames:
+    """打包好的 ``PUBLISH``：每条只填时刻与编号，长度不变。"""
+
+    def __init__(self, channels: Sequence[str], frame_bytes: int) -> None:
+        self._number = 0
+        frame = _template(str(ULID()), frame_bytes)
+        heads = [_command(channel, frame_bytes) for channel in channels]
+        # 一次格式化一条：频道的前缀连着帧的模板
+        self._templates = [head.replace(b"%", b"%%") + frame + b"\r\n" for head in heads]
+
+    def packed(self, stamps: Sequence[int]) -> bytes:
+        number, self._number = self._number, self._number + len(stamps)
+        chosen = random.choices(self._templates, k=len(stamps))
+        return b"".join(
+            [
+                template % (number + place, stamp)
+                for place, (template, stamp) in enumerate(zip(chosen, stamps, strict=True))
+            ]
+        )
+
+
+def _template(message_id: str, size: int) -> bytes:
+    """恰好 ``size`` 字节：编号在消息 id 的末尾，时刻是标题。
+
+    :raises BenchError: ``size`` 容不下必有的字段
+    """
+    prefix = message_id[: len(message_id) - _NUMBER_DIGITS].encode()
+    head = b'"message_id":"%b%%010d","title":"%%020d","content":"' % prefix
+    whole = len(new_message(0, 0, head + b'"}') % (0, 0))
+    if size < whole:
+        raise BenchError(f"a frame needs at least {whole} bytes")
+    return new_message(0, 0, head + b"x" * (size - whole) + b'"}')
+
+
+def _command(channel: str, frame_bytes: int) -> bytes:
+    name = channel.encode()
+    return b"*3\r\n$7\r\nPUBLISH\r\n$%d\r\n%b\r\n$%d\r\n" % (len(name), name, frame_bytes)
