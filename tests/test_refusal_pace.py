@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from meeting_push.protocol.refusal_pace import BURST, DELAY_S, MOST_WAITING, PER_S, RefusalPace
+from meeting_push.limits.refusal_pace import BURST, DELAY_S, MOST_WAITING, PER_S, RefusalPace
 
 
 def test_who_keeps_knocking_waits_and_nobody_else_does() -> None:

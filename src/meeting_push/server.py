@@ -22,8 +22,8 @@ from .assembly.samples import door_samples
 from .collector import calm_collector
 from .errors import ConfigurationError, UnavailableError
 from .launcher import dying_with_us
+from .limits.forwarded import TrustedProxies
 from .logs import configure_logging
-from .protocol.forwarded import TrustedProxies
 from .redis.embedded import EmbeddedRedis
 from .repeated_warning import RepeatedWarning
 from .router.http_limits import Patience

@@ -7,7 +7,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from meeting_push.protocol.forwarded import TrustedProxies
+from meeting_push.limits.forwarded import TrustedProxies
 from meeting_push.websocket.doorway import DoorLimits, Doorway
 
 

@@ -16,10 +16,10 @@ from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
 from meeting_push.clock import now_ms
+from meeting_push.limits.refusal_pace import RefusalPace
 from meeting_push.model import Principal
 from meeting_push.node_identity import NodeIdentity
 from meeting_push.protocol.limits import Limits
-from meeting_push.protocol.refusal_pace import RefusalPace
 from meeting_push.redis.keys import Keys
 from meeting_push.router.http_limits import Patience
 from meeting_push.router.patient_http import patient_http

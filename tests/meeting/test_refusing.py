@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 import pytest
 
+from meeting_push.limits.refusal_pace import RefusalPace
 from meeting_push.model import Principal
 from meeting_push.protocol.codes import CloseCode
 from meeting_push.protocol.commands import Command
 from meeting_push.protocol.meeting_limits import MeetingLimits
-from meeting_push.protocol.refusal_pace import RefusalPace
 from meeting_push.settings import Settings
 from meeting_push.websocket.admission import Admission
 from meeting_push.websocket.authenticator import Authenticator

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from meeting_push.clock import now_ms
 from meeting_push.errors import SendLimitError, TooExpensiveError
+from meeting_push.limits.send_limits import Cost, SendLimits, cost_of
 from meeting_push.model import Draft
-from meeting_push.protocol.send_limits import Cost, SendLimits, cost_of
 from tests.support.accounts import sign
 from tests.support.people import Person, api_of, register
 from tests.support.server_process import ServerProcess

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..contracts import TokenVerifier
 from ..errors import ConfigurationError
+from ..limits.send_quota import SendQuota
 from ..services.access_tokens import AccessTokens
 from ..services.auth_service import AuthService
 from ..services.credentials import Credentials
@@ -11,7 +12,6 @@ from ..services.foreign_verifier import ForeignVerifier
 from ..services.keyring import Keyring
 from ..services.revocations import Revocations, Revoke
 from ..services.secret_file import signing_secret
-from ..services.send_quota import SendQuota
 from ..services.ws_tickets import WsTickets
 from ..settings import Settings
 from ..supervision import Supervisor

@@ -11,10 +11,10 @@ from loguru import logger
 
 from ..contracts import ChannelRoute
 from ..errors import MeetingPushError, RedisUnavailableError
+from ..limits.forwarded import TrustedProxies
 from ..monitoring.latency import AckLatency, PushLatency
 from ..node_identity import NodeIdentity
 from ..protocol.codes import CloseCode
-from ..protocol.forwarded import TrustedProxies
 from ..protocol.limits import Limits
 from ..repeated_warning import RepeatedWarning
 from ..services.control_channel import Kick

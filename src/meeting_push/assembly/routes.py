@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from ..protocol.forwarded import TrustedProxies
+from ..limits.forwarded import TrustedProxies
 from ..router.auth_manage import auth_router, revocation_router, ticket_router
 from ..router.body_limit import BodyRules
 from ..router.broadcast_manage import broadcast_router

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, TypeVar
 
 from ..isolation import Asides
+from ..limits.send_quota import SendQuota
 from ..monitoring.latency import PushLatency
 from ..monitoring.metrics import Sample
 from ..monitoring.refused_requests import CODES, RefusedRequests
@@ -21,7 +22,6 @@ from ..services.message_consumer import ConsumerStatistics
 from ..services.online_status_service import PresenceStatistics
 from ..services.presence_watch import WatchStatistics
 from ..services.retry_service import RetryService
-from ..services.send_quota import SendQuota
 from ..websocket.doorway import TURNED_AWAY, Doorway
 from ..websocket.meeting.statistics import MEETING_DROP_REASONS, MeetingStatistics
 from ..websocket.statistics import DROP_REASONS, EdgeStatistics

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from ..errors import BadFrameError
+from ..limits.rate import Strikes, TokenBucket
 from ..model import Principal
 from .codes import CloseCode
 from .commands import Beat, Close, Command, RefreshToken, Refused, Reply, RequestIdValue
@@ -23,7 +24,6 @@ from .frames import (
 )
 from .meeting_frames import SegmentIn, decode_meeting_frame
 from .meeting_limits import MeetingLimits
-from .rate import Strikes, TokenBucket
 from .session import EXPIRY_NOTICE_MS
 
 _UNSTORABLE: Final = "\x00"  # PostgreSQL 存不下

@@ -12,9 +12,9 @@ from starlette.types import Message
 
 from ..clock import now_ms
 from ..errors import MeetingPushError, PayloadTooLargeError, RateLimitedError, UnavailableError
+from ..limits.forwarded import rate_key
+from ..limits.keyed_rate import KeyedBuckets
 from ..model import Principal
-from ..protocol.forwarded import rate_key
-from ..protocol.keyed_rate import KeyedBuckets
 from ..settings import Settings
 
 _AUTH_BYTES: Final = 10 * 1024

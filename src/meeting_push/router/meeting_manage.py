@@ -8,9 +8,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, status
 
+from ..limits.send_quota import SendQuota
 from ..model import Principal
 from ..services.meeting_service import MeetingRules, MeetingService
-from ..services.send_quota import SendQuota
 from ..websocket.meeting.hub import MeetingHub
 from .contract_route import contract_router
 from .delivery_manage import UserIdPath

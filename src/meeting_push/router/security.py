@@ -17,9 +17,9 @@ from ..errors import (
     TokenNotYetValidError,
     TokenRevokedError,
 )
+from ..limits.forwarded import Network, TrustedProxies, rate_key
+from ..limits.keyed_rate import KeyedBuckets
 from ..model import Principal
-from ..protocol.forwarded import Network, TrustedProxies, rate_key
-from ..protocol.keyed_rate import KeyedBuckets
 from ..repeated_warning import MANY, RepeatedWarning
 
 _bearer: Final = HTTPBearer(auto_error=False, bearerFormat="JWT", description="访问令牌")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from typing import Final, Protocol
 
-from ..protocol.forwarded import rate_key
+from ..limits.forwarded import rate_key
 
 MOST_BYTES: Final = 64 * 1024 * 1024
 MOST_BYTES_PER_ADDRESS: Final = 16 * 1024 * 1024

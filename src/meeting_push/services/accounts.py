@@ -8,7 +8,7 @@ from typing import Final
 
 from ..clock import Clock, now_ms
 from ..errors import BadCredentialsError, InvalidInputError, RateLimitedError
-from ..protocol.forwarded import rate_key
+from ..limits.forwarded import rate_key
 from ..repeated_warning import MANY, RepeatedWarning
 from ..storage.rows import User
 from ..storage.users import UserRepository, username_key

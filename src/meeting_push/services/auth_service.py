@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from ..clock import Clock, now_ms
 from ..errors import AuthenticationError, ForbiddenError, RateLimitedError
+from ..limits.forwarded import rate_key
+from ..limits.keyed_rate import KeyedBuckets
 from ..model import USER_ROLE, Principal
-from ..protocol.forwarded import rate_key
-from ..protocol.keyed_rate import KeyedBuckets
 from ..repeated_warning import MANY, RepeatedWarning
 from ..settings import Settings
 from ..storage.database import Database

@@ -21,6 +21,7 @@ from ..errors import (
     OutcomeUnknownError,
     UnknownRecipientsError,
 )
+from ..limits.send_quota import Charge
 from ..model import Accepted, AppData, Draft, Message, MessageType, Principal, Sender
 from ..protocol import frames
 from ..protocol.fair_share import Outgoing
@@ -41,7 +42,6 @@ from .message_queue import MessageQueue
 from .offline_message_queue import Delivery, OfflineMessageQueue
 from .outbox_relay import OutboxRelay
 from .redis_service import courtesy
-from .send_quota import Charge
 
 #: 一段几条；检查或成形约一两毫秒。
 SLICE_DRAFTS: Final = 50

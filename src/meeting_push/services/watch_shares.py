@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from ..contracts import Watcher
 from ..errors import UnavailableError, WatchLimitError
-from ..protocol.forwarded import rate_key
+from ..limits.forwarded import rate_key
 from ..settings import Settings
 
 #: 一个地址（后面可能是整个公司，也可能是一个人的许多账号）至多占节点的几分之一。

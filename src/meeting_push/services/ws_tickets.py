@@ -11,8 +11,8 @@ import msgspec
 
 from ..clock import Clock, now_ms
 from ..errors import InvalidTokenError, RateLimitedError
+from ..limits.keyed_rate import KeyedBuckets
 from ..model import Principal
-from ..protocol.keyed_rate import KeyedBuckets
 from .redis_service import RedisService
 
 #: 每个用户每秒几张、攒几张：够二十台设备一起重连，又填不满 Redis。

@@ -12,9 +12,9 @@ from collections import OrderedDict
 from collections.abc import Hashable
 from typing import Final
 
-from ..protocol.forwarded import rate_key
+from ..limits.forwarded import rate_key
+from ..limits.refusal_pace import RefusalPace
 from ..protocol.limits import ArrivalLimits
-from ..protocol.refusal_pace import RefusalPace
 
 #: 事件循环的一圈至多放几个：认证、登记、订阅、读信箱各约 0.1 ms，放得多，这一圈就长，
 #: 已经连着的人的每一帧都要等它。

@@ -14,8 +14,8 @@ from typing import Final, Protocol
 from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
+from ..limits.forwarded import TrustedProxies, rate_key
 from ..protocol.codes import CloseCode
-from ..protocol.forwarded import TrustedProxies, rate_key
 from .frame_run import FrameRun
 from .handshake import Handshake, parse_user_id
 from .manager import ConnectionManager

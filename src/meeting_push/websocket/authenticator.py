@@ -19,9 +19,9 @@ from ..errors import (
     TokenNotYetValidError,
     TokenRevokedError,
 )
+from ..limits.forwarded import TrustedProxies, rate_key
 from ..model import Principal
 from ..protocol.codes import CloseCode
-from ..protocol.forwarded import TrustedProxies, rate_key
 from ..protocol.frames import BEARER_SUBPROTOCOL_PREFIX
 from ..repeated_warning import MANY, RepeatedWarning
 from ..settings import TOKEN_SOURCES, TokenSource

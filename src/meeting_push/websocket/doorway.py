@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from ..protocol.forwarded import TrustedProxies, rate_key
-from ..protocol.rate import TokenBucket
-from ..protocol.refusal_pace import RefusalPace
+from ..limits.forwarded import TrustedProxies, rate_key
+from ..limits.rate import TokenBucket
+from ..limits.refusal_pace import RefusalPace
 from ..repeated_warning import RepeatedWarning
 from .refusals import REFUSALS
 

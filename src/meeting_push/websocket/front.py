@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final, cast
 
-from ..protocol.forwarded import TrustedProxies, rate_key
+from ..limits.forwarded import TrustedProxies, rate_key
 from .doorway import Doorway
 from .farewell import say_farewell
 from .handshake import PATH_PREFIX, Handshake, user_id_in_path

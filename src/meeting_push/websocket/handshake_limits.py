@@ -11,8 +11,8 @@ from typing import Final
 
 from ..clock import now_ms
 from ..errors import ForbiddenError, InvalidTokenError, MeetingPushError, RateLimitedError
-from ..protocol.forwarded import rate_key
-from ..protocol.keyed_rate import KeyedBuckets
+from ..limits.forwarded import rate_key
+from ..limits.keyed_rate import KeyedBuckets
 from ..repeated_warning import MANY, RepeatedWarning
 from ..settings import Settings
 

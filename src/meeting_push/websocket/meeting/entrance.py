@@ -6,9 +6,9 @@ import asyncio
 
 from ...contracts import MeetingDesk, Seats
 from ...errors import MeetingPushError
+from ...limits.forwarded import rate_key
 from ...model import RECORDER_ROLE, MeetingView, Principal
 from ...protocol.codes import CloseCode
-from ...protocol.forwarded import rate_key
 from ...protocol.limits import Limits
 from ...redis.meeting_bus import Space
 from ..admission import Admission

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from ..clock import Clock, now_ms
 from ..errors import SendLimitError, TooExpensiveError
 from ..model import Draft, Principal
-from ..protocol.send_limits import Cost, Priced, SendLimits, cost_of, least_cost_of
+from .send_limits import Cost, Priced, SendLimits, cost_of, least_cost_of
 
 #: 把检查过的草稿记在账上；不够则抛出 ``SendLimitError``、``TooExpensiveError``。
 Charge = Callable[[Sequence[Draft]], None]
