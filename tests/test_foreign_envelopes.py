@@ -16,10 +16,10 @@ from meeting_push.protocol import frames
 from meeting_push.protocol.app_data import MAX_DEPTH
 from meeting_push.protocol.envelope import MAX_FOREIGN_BYTES, frame_key
 from meeting_push.protocol.meeting_frames import decode_bus_frame
-from meeting_push.redis.address import RedisAddress
+from meeting_push.redis.connection.address import RedisAddress
 from meeting_push.redis.keys import Keys
+from meeting_push.redis.redis_service import RedisService
 from meeting_push.services.message_publisher import MessagePublisher
-from meeting_push.services.redis_service import RedisService
 from tests.support.eventually import eventually
 from tests.support.people import Person, device, register
 from tests.support.redis_server import RedisServer

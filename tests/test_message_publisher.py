@@ -13,10 +13,10 @@ import pytest
 
 from meeting_push.errors import InvalidInputError, RedisUnavailableError
 from meeting_push.protocol.envelope import frame_key
-from meeting_push.redis.address import RedisAddress
+from meeting_push.redis.connection.address import RedisAddress
 from meeting_push.redis.keys import Keys
+from meeting_push.redis.redis_service import RedisService
 from meeting_push.services.message_publisher import MessagePublisher
-from meeting_push.services.redis_service import RedisService
 from tests.support.eventually import eventually
 from tests.support.people import Device, Person, device, register
 from tests.support.redis_server import RedisServer, find_embedded_redis

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from meeting_push.errors import RedisCommandError
-from meeting_push.redis.address import RedisAddress
+from meeting_push.redis.connection.address import RedisAddress
+from meeting_push.redis.connection.lean import LeanConnection
 from meeting_push.redis.keys import Keys
-from meeting_push.redis.lean import LeanConnection
 from meeting_push.redis.queue_keys import known_key
 from meeting_push.redis.scripts import Script
 from tests.support.redis_server import RedisServer

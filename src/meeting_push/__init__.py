@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .app import MeetingPush
     from .client.push_client import PushClient
     from .client.rest_client import RestClient
+    from .redis.redis_service import RedisService
     from .services.auth_service import AuthService
     from .services.consumer_pool import ConsumerPool
     from .services.delivery_confirmation_service import DeliveryConfirmationService
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from .services.message_service import MessageService
     from .services.offline_message_queue import OfflineMessageQueue
     from .services.online_status_service import OnlineStatusService
-    from .services.redis_service import RedisService
     from .settings import Settings, load_settings
     from .websocket.manager import ConnectionManager
 
@@ -41,7 +41,7 @@ _HOMES = {
     "OfflineMessageQueue": ".services.offline_message_queue",
     "OnlineStatusService": ".services.online_status_service",
     "PushClient": ".client.push_client",
-    "RedisService": ".services.redis_service",
+    "RedisService": ".redis.redis_service",
     "RestClient": ".client.rest_client",
     "Settings": ".settings",
     "load_settings": ".settings",

@@ -24,7 +24,7 @@ from .errors import ConfigurationError, UnavailableError
 from .launcher import dying_with_us
 from .limits.forwarded import TrustedProxies
 from .logs import configure_logging
-from .redis.embedded import EmbeddedRedis
+from .redis.server.embedded import EmbeddedRedis
 from .repeated_warning import RepeatedWarning
 from .router.http_limits import Patience
 from .router.patient_http import patient_http

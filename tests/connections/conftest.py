@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 import pytest
 import uvloop
 
-from meeting_push.services.redis_service import RedisService
+from meeting_push.redis.redis_service import RedisService
 from tests.presence.nodes import redis_of
 from tests.support.redis_server import RedisServer
 

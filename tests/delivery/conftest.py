@@ -11,9 +11,9 @@ import jwt
 import pytest
 
 from meeting_push.clock import now_ms
-from meeting_push.redis.address import RedisAddress
+from meeting_push.redis.connection.address import RedisAddress
 from meeting_push.redis.keys import Keys
-from meeting_push.services.redis_service import RedisService
+from meeting_push.redis.redis_service import RedisService
 from meeting_push.storage.database import Database
 from tests.support.people import Person, register
 from tests.support.redis_server import RedisServer, find_embedded_redis, find_redis7

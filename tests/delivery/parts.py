@@ -14,6 +14,7 @@ from meeting_push.model import Ack, Message, Sender
 from meeting_push.node_identity import NodeIdentity
 from meeting_push.protocol.frames import encode_tail
 from meeting_push.redis.outcomes import Outcomes
+from meeting_push.redis.redis_service import RedisService
 from meeting_push.services.dead_letters import DeadLetters
 from meeting_push.services.delivery_confirmation_service import DeliveryConfirmationService
 from meeting_push.services.delivery_failures import DeliveryFailures
@@ -22,7 +23,6 @@ from meeting_push.services.mailbox_evictor import MailboxEvictor
 from meeting_push.services.message_queue import MessageQueue
 from meeting_push.services.offline_message_queue import Delivery, OfflineMessageQueue
 from meeting_push.services.receipts import Receipts
-from meeting_push.services.redis_service import RedisService
 from meeting_push.services.stored_bodies import StoredBodies
 from meeting_push.settings import load_settings
 from meeting_push.storage.database import Database

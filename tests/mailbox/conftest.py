@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from meeting_push.redis.address import RedisAddress
+from meeting_push.redis.connection.address import RedisAddress
 from meeting_push.redis.keys import Keys
-from meeting_push.services.redis_service import RedisService
+from meeting_push.redis.redis_service import RedisService
 from tests.support.eventually import eventually
 from tests.support.people import Device, Person, api_of, device, register, send
 from tests.support.redis_server import RedisServer, find_embedded_redis, find_redis7

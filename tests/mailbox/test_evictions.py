@@ -11,8 +11,8 @@ from ulid import ULID
 from meeting_push.clock import now_ms
 from meeting_push.errors import DatabaseUnavailableError
 from meeting_push.model import Message, Sender
+from meeting_push.redis.redis_service import RedisService
 from meeting_push.services.mailbox_evictor import EVICTED, MailboxEvictor
-from meeting_push.services.redis_service import RedisService
 from meeting_push.storage.database import Database
 from meeting_push.storage.id_pairs import Pair
 from tests.delivery.parts import USER, Parts

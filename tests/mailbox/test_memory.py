@@ -9,7 +9,7 @@ from ulid import ULID
 from meeting_push.clock import now_ms
 from meeting_push.redis.keys import Keys
 from meeting_push.redis.mailboxes import Delivery, Mailboxes, MailboxLimits
-from meeting_push.services.redis_service import RedisService
+from meeting_push.redis.redis_service import RedisService
 
 USERS = 100
 #: 信箱里已有这么多条时，再加一条。

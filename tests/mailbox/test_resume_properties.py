@@ -36,11 +36,11 @@ from meeting_push.protocol.commands import Acked
 from meeting_push.protocol.eviction import choose
 from meeting_push.protocol.limits import Limits
 from meeting_push.protocol.session import Phase, Pushed, Session
-from meeting_push.redis.address import RedisAddress
+from meeting_push.redis.connection.address import RedisAddress
 from meeting_push.redis.keys import Keys
 from meeting_push.redis.outcomes import Outcomes
+from meeting_push.redis.redis_service import RedisService
 from meeting_push.services.offline_message_queue import Delivery, OfflineMessageQueue
-from meeting_push.services.redis_service import RedisService
 from meeting_push.settings import load_settings
 from tests.support.redis_server import RedisServer
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from meeting_push.services.redis_service import RedisService
+from meeting_push.redis.redis_service import RedisService
 from tests.support.redis_server import RedisServer
 
 from .nodes import redis_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from meeting_push.services.redis_service import RedisService
+from meeting_push.redis.redis_service import RedisService
 from meeting_push.supervision import Supervisor
 from tests.support.eventually import eventually
 

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from meeting_push.redis.redis_service import RedisService
 from meeting_push.redis.subscriber import Subscriber
-from meeting_push.services.redis_service import RedisService
 from meeting_push.supervision import Supervisor
 from tests.support.eventually import eventually
 

@@ -14,12 +14,12 @@ from meeting_push.clock import now_ms
 from meeting_push.errors import QueueFullError
 from meeting_push.model import Message, QueueEntry, Sender
 from meeting_push.protocol.fair_share import FairShares
+from meeting_push.redis.redis_service import RedisService
 from meeting_push.services.accept_batch import MAX_ROWS, AcceptBatch
 from meeting_push.services.message_consumer import MessageConsumer
 from meeting_push.services.message_queue import DUE_BULK_ROOM, DUE_LIVE, MessageQueue
 from meeting_push.services.outbox_relay import OutboxRelay
 from meeting_push.services.queue_reader import BULK_ENTRY_COST, BULK_RECIPIENTS, QueueReader
-from meeting_push.services.redis_service import RedisService
 from meeting_push.storage.database import Database
 from meeting_push.storage.tables import messages as message_table
 from tests.delivery.parts import Parts

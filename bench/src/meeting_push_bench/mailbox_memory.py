@@ -13,7 +13,7 @@ import msgspec
 from ulid import ULID
 
 from meeting_push.redis.mailboxes import Delivery, Mailboxes, MailboxLimits
-from meeting_push.services.redis_service import RedisService
+from meeting_push.redis.redis_service import RedisService
 
 from .measured import MeasuredReport, Measurements, measured_run
 from .progress import OnProgress, Steps

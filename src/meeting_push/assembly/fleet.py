@@ -9,9 +9,9 @@ from loguru import logger
 
 from ..errors import MeetingPushError
 from ..node_identity import NodeIdentity
+from ..redis.write_probe import RedisProbe
 from ..services.cut_off import CutOff
 from ..services.fleet_membership import FleetMembership
-from ..services.redis_probe import RedisProbe
 from ..settings import Settings
 from ..storage.nodes import NodeRepository
 from ..supervision import Supervisor

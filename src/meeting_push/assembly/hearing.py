@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Final
 
 from ..protocol.codes import CloseCode
+from ..redis.redis_service import RedisService
 from ..redis.subscriber import Subscriber
 from ..services.canary import Canary, Ear
-from ..services.redis_service import RedisService
 from ..settings import Settings
 from ..websocket.departure import window_s
 from ..websocket.manager import ConnectionManager

@@ -9,8 +9,8 @@ from loguru import logger
 
 from ..errors import MalformedEnvelopeError
 from .body import HEADER_LENGTH, decode_body, encode_body, priority_of
+from .connection.lean import LeanConnection
 from .keys import Keys
-from .lean import LeanConnection
 from .scripts import Script
 
 _heads: Final = Script("body_heads")

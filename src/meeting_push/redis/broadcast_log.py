@@ -9,10 +9,10 @@ from loguru import logger
 
 from ..isolation import Aside
 from ..model import BroadcastEntry
+from .connection.lean import LeanConnection
+from .connection.link import Argument
 from .generation import GenerationMark
 from .keys import Keys
-from .lean import LeanConnection
-from .link import Argument
 from .scripts import Script
 
 _append: Final = Script("broadcast")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from .connection.lean import LeanConnection
 from .keys import Keys
-from .lean import LeanConnection
 from .scripts import Script
 
 _claim: Final = Script("claim")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from .connection.lean import LeanConnection
 from .keys import Keys
-from .lean import LeanConnection
 from .scripts import Script
 
 _mark: Final = Script("mark")

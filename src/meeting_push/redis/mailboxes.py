@@ -12,9 +12,9 @@ import msgspec
 from loguru import logger
 
 from ..model import Origin, ResumePoint
+from .connection.lean import LeanConnection
+from .connection.link import Argument
 from .keys import Keys
-from .lean import LeanConnection
-from .link import Argument
 from .scripts import Script
 
 _deliver: Final = Script("deliver")

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from ..contracts import ChannelHandler
-from .address import RedisAddress
+from .connection.address import RedisAddress
+from .connection.lean import LeanConnection
+from .connection.link import Argument
 from .keys import Keys
-from .lean import LeanConnection
-from .link import Argument
 from .scripts import Script
 from .subscriber import Subscriber
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from typing import Any, Final, NamedTuple, TypeVar
 
+from .connection.lean import LeanConnection
+from .connection.link import Argument
 from .keys import Keys
-from .lean import LeanConnection
-from .link import Argument
 from .mailboxes import MAX_TOMBSTONES
 from .scripts import Script
 

@@ -13,9 +13,9 @@ from loguru import logger
 
 from ..model import ConnectionInfo, PresenceStatus
 from ..node_identity import NodeIdentity
+from .connection.lean import LeanConnection
+from .connection.link import Argument
 from .keys import Keys
-from .lean import LeanConnection
-from .link import Argument
 from .scripts import Script
 
 _apply: Final = Script("presence_user", "presence")

@@ -6,10 +6,10 @@ Redis 7 的新用户没有任何频道的权限；不先试，就是永远订阅
 from __future__ import annotations
 
 from ..errors import ConfigurationError, MeetingPushError
-from .address import DEFAULT_USERNAME, RedisAddress
+from .connection.address import DEFAULT_USERNAME, RedisAddress
+from .connection.lean import LeanConnection
+from .connection.replies import ForbiddenByAclError
 from .keys import DELIVERY_GROUP, Keys
-from .lean import LeanConnection
-from .replies import ForbiddenByAclError
 
 _TTL_MS = 60_000
 

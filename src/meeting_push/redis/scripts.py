@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
-from .lean import LeanConnection
-from .link import Argument
-from .replies import ScriptMissingError
+from .connection.lean import LeanConnection
+from .connection.link import Argument
+from .connection.replies import ScriptMissingError
 
 
 class Script:

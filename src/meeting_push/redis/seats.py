@@ -10,9 +10,9 @@ from typing import Final, NamedTuple
 
 from ..node_identity import NodeIdentity
 from ..settings import DevicePolicy
+from .connection.lean import LeanConnection
+from .connection.link import Argument
 from .keys import Keys
-from .lean import LeanConnection
-from .link import Argument
 from .scripts import Script
 
 _claim: Final = Script("seat_claim")

@@ -8,12 +8,12 @@ from typing import Final
 
 from ..contracts import ChannelHandler
 from ..errors import MeetingPushError, RedisUnavailableError
-from .address import RedisAddress
-from .dial import credentials_refused, dial, greeting
-from .feed import SUBSCRIBE, UNSUBSCRIBE, Feed
+from .connection.address import RedisAddress
+from .connection.dial import credentials_refused, dial, greeting
+from .connection.feed import SUBSCRIBE, UNSUBSCRIBE, Feed
+from .connection.link import Link
+from .connection.reconnect import OURS, Reconnector
 from .keys import Keys
-from .link import Link
-from .reconnect import OURS, Reconnector
 
 #: 重新订阅时一条命令里的频道数；每块等确认，Redis 不会被一条巨大的命令占住。
 RESTORE_CHUNK: Final = 1_000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 
-from .lean import LeanConnection
+from .connection.lean import LeanConnection
 
 
 class Turn:

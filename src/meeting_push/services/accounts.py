@@ -9,11 +9,11 @@ from typing import Final
 from ..clock import Clock, now_ms
 from ..errors import BadCredentialsError, InvalidInputError, RateLimitedError
 from ..limits.forwarded import rate_key
+from ..redis.redis_service import RedisService
 from ..repeated_warning import MANY, RepeatedWarning
 from ..storage.rows import User
 from ..storage.users import UserRepository, username_key
 from .passwords import Passwords
-from .redis_service import RedisService
 from .shared_window import SharedWindow
 
 #: 任何文字的字母与数字，加 . _ @ + -；没有空白、控制符与零宽字符。

@@ -13,10 +13,10 @@ from typing import Final
 
 from ..clock import Clock, now_ms
 from ..errors import UnavailableError
+from ..redis.redis_service import RedisService
 from ..repeated_warning import RepeatedWarning
 from ..storage.database import Database
 from ..supervision import periodically
-from .redis_service import RedisService
 
 CHECK_EVERY_S: Final = 5.0
 #: 差这么多以内就用我们自己的：读一次别人的钟，误差是半个往返。

@@ -7,6 +7,7 @@ from ..errors import AuthenticationError, ForbiddenError, RateLimitedError
 from ..limits.forwarded import rate_key
 from ..limits.keyed_rate import KeyedBuckets
 from ..model import USER_ROLE, Principal
+from ..redis.redis_service import RedisService
 from ..repeated_warning import MANY, RepeatedWarning
 from ..settings import Settings
 from ..storage.database import Database
@@ -15,7 +16,6 @@ from ..storage.users import UserRepository
 from .access_tokens import AccessTokens
 from .accounts import Accounts
 from .passwords import Passwords
-from .redis_service import RedisService
 from .revocations import Revocations
 from .sessions import Sessions, TokenPair
 

@@ -16,7 +16,7 @@ from loguru import logger
 
 from ..errors import MeetingPushError, UnavailableError
 from ..node_identity import NodeIdentity
-from .redis_service import RedisService
+from ..redis.redis_service import RedisService
 
 #: 重新订阅之后再给这么多个“聋了的时限”，仍听不到就放弃这个节点上的客户端。
 PATIENCE: Final = 2

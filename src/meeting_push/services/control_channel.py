@@ -12,8 +12,8 @@ from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 
+from ..redis.redis_service import RedisService
 from ..repeated_warning import MANY, RepeatedWarning
-from .redis_service import RedisService
 
 _TYPE: Final = "control"
 

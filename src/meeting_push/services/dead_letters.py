@@ -14,8 +14,8 @@ import msgspec
 from loguru import logger
 
 from ..model import QueueEntry
+from ..redis.redis_service import RedisService
 from .delivery_failures import DeliveryFailures
-from .redis_service import RedisService
 
 #: 一轮过期清理看这么多封。
 SCAN_LETTERS: Final = 200

@@ -14,7 +14,8 @@ from ..clock import Clock, now_ms
 from ..errors import InvalidInputError, NotFoundError
 from ..isolation import Aside
 from ..model import Ack, AckOutcome, DeliveryStatus, Message
-from ..redis.link import Argument
+from ..redis.connection.link import Argument
+from ..redis.redis_service import RedisService
 from ..redis.scripts import Script
 from ..storage.recipients import DeliveredRow, RecipientRepository
 from ..storage.reports import DeliveryReports
@@ -23,7 +24,6 @@ from .batch_writer import BatchWriter
 from .delivery_statistics import DeliveryStatistics, user_statistics
 from .offline_message_queue import OfflineMessageQueue
 from .receipts import Receipt, Receipts
-from .redis_service import RedisService
 
 _confirm: Final = Script("guard", "confirm")
 #: 一个事务至多这么多行：四分之一的话，积压时每秒写下的少一半。

@@ -17,12 +17,12 @@ from ..isolation import Aside
 from ..model import DeliveryStatus
 from ..node_identity import NodeIdentity
 from ..redis.outcomes import Outcomes
+from ..redis.redis_service import RedisService
 from ..repeated_warning import RepeatedWarning
 from ..storage.outcomes import Expirable, OutcomeRepository
 from ..supervision import periodically
 from .dead_letters import DeadLetters
 from .receipts import Receipt, Receipts
-from .redis_service import RedisService
 
 #: 过期之后再等一下：已通过检查、正在途中的投递先落进信箱，好一并移出。
 GRACE_MS: Final = 1_000

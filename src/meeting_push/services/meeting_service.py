@@ -32,6 +32,7 @@ from ..model import (
 from ..protocol.frames import encode
 from ..protocol.meeting_frames import Ended, Removed
 from ..redis.meeting_bus import MeetingBus
+from ..redis.redis_service import courtesy
 from ..settings import Settings
 from ..storage.database import Connection, Database
 from ..storage.meetings import MeetingRepository
@@ -39,7 +40,6 @@ from ..storage.rows import MeetingPage
 from ..storage.transcripts import TranscriptRepository
 from .draft_rules import check_text
 from .message_service import MessageService
-from .redis_service import courtesy
 from .send_rights import MEETING_ENDED
 
 ENDED_TITLE = "会议已结束"

@@ -23,7 +23,7 @@ from ..clock import Clock, now_ms
 from ..errors import InvalidInputError, RedisUnavailableError
 from ..model import MessageType, Sender
 from ..protocol.app_data import accepted_data
-from .redis_service import RedisService
+from ..redis.redis_service import RedisService
 
 SYSTEM_SENDER: Final = Sender(0, "system")
 MAX_ATTEMPTS: Final = 3

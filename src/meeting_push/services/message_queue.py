@@ -18,15 +18,15 @@ from ..clock import Clock, now_ms
 from ..errors import QueueFullError
 from ..isolation import Aside
 from ..model import URGENT_PRIORITY, QueueEntry
-from ..redis.lean import LeanConnection
+from ..redis.connection.lean import LeanConnection
 from ..redis.queue_keys import QueueKeys, errors_key, known_key, partition_of
+from ..redis.redis_service import RedisService
 from ..redis.scripts import Script
 from .queue_entries import Taken, encode_entry
 from .queue_reader import QueueReader, TakeRules
 from .queue_room import QueueRoom
 from .queue_settlement import OnDead, Settlement
 from .queue_statistics import QueueLength, QueueStatistics
-from .redis_service import RedisService
 
 __all__ = ["MessageQueue", "QueueLength", "Taken"]
 

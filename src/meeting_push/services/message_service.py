@@ -25,6 +25,7 @@ from ..limits.send_quota import Charge
 from ..model import Accepted, AppData, Draft, Message, MessageType, Principal, Sender
 from ..protocol import frames
 from ..protocol.fair_share import Outgoing
+from ..redis.redis_service import courtesy
 from ..repeated_warning import RepeatedWarning
 from ..storage.database import Connection, Database
 from ..storage.foreign_transaction import CallerTransaction, connection_of
@@ -41,7 +42,6 @@ from .message_publisher import MessagePublisher
 from .message_queue import MessageQueue
 from .offline_message_queue import Delivery, OfflineMessageQueue
 from .outbox_relay import OutboxRelay
-from .redis_service import courtesy
 
 #: 一段几条；检查或成形约一两毫秒。
 SLICE_DRAFTS: Final = 50

@@ -27,10 +27,10 @@ from ..redis.mailboxes import (
     OverfullMailbox,
     ResyncReason,
 )
+from ..redis.redis_service import RedisService
 from ..repeated_warning import RepeatedWarning
 from ..settings import Settings
 from .overflow import Overflow
-from .redis_service import RedisService
 
 __all__ = ["Delivered", "Delivery", "OfflineMessage", "OfflineMessageQueue"]
 

@@ -10,8 +10,8 @@ from typing import Any, Final
 from loguru import logger
 
 from ..errors import MalformedEnvelopeError, MeetingPushError
+from ..redis.connection.lean import LeanConnection
 from ..redis.keys import DELIVERY_GROUP
-from ..redis.lean import LeanConnection
 from ..redis.queue_keys import QueueKeys
 from .queue_entries import Taken, parse
 from .queue_settlement import Settlement

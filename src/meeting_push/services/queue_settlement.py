@@ -13,9 +13,9 @@ from ..isolation import Aside, is_temporary
 from ..model import QueueEntry
 from ..redis.keys import DELIVERY_GROUP
 from ..redis.queue_keys import QueueKeys, errors_key, known_key
+from ..redis.redis_service import RedisService
 from ..redis.scripts import Script
 from .queue_entries import Taken, encode_entry
-from .redis_service import RedisService
 
 #: 意外的全文（含回溯）留这么多字符，最后的最要紧。
 MAX_ERROR_CHARS: Final = 4_000

@@ -10,8 +10,8 @@ from ..clock import Clock
 from ..errors import MeetingPushError
 from ..redis.keys import DELIVERY_GROUP
 from ..redis.queue_keys import QueueKeys
+from ..redis.redis_service import RedisService
 from ..redis.scripts import Script
-from .redis_service import RedisService
 
 _retire: Final = Script("retire")
 

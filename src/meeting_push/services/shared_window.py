@@ -8,9 +8,9 @@ from typing import Any
 
 from ..clock import Clock, now_ms
 from ..errors import RateLimitedError, RedisUnavailableError
-from ..redis.link import Argument
+from ..redis.connection.link import Argument
+from ..redis.redis_service import RedisService, courtesy
 from .attempt_window import AttemptWindow
-from .redis_service import RedisService, courtesy
 
 
 class SharedWindow:

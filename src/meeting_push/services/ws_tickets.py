@@ -13,7 +13,7 @@ from ..clock import Clock, now_ms
 from ..errors import InvalidTokenError, RateLimitedError
 from ..limits.keyed_rate import KeyedBuckets
 from ..model import Principal
-from .redis_service import RedisService
+from ..redis.redis_service import RedisService
 
 #: 每个用户每秒几张、攒几张：够二十台设备一起重连，又填不满 Redis。
 _PER_S: Final = 10

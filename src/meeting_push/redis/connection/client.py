@@ -19,7 +19,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError, RedisError, TimeoutError
 
-from ..errors import MeetingPushError, RedisUnavailableError
+from ...errors import MeetingPushError, RedisUnavailableError
 from .address import RedisAddress
 from .replies import error_from_reply
 

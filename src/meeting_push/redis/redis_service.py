@@ -10,10 +10,10 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from ..errors import MalformedEnvelopeError, RedisUnavailableError
-from ..redis.address import RedisAddress
-from ..redis.client import PoolStatistics, RedisClient, pool_statistics
-from ..redis.keys import Keys
-from ..redis.lean import LeanConnection
+from .connection.address import RedisAddress
+from .connection.client import PoolStatistics, RedisClient, pool_statistics
+from .connection.lean import LeanConnection
+from .keys import Keys
 
 
 @dataclass(frozen=True, slots=True)

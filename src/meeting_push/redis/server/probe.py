@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ..errors import RedisUnavailableError
-from .address import RedisAddress
-from .lean import LeanConnection
+from ...errors import RedisUnavailableError
+from ..connection.address import RedisAddress
+from ..connection.lean import LeanConnection
 
 
 async def answers(url: str, *, timeout_s: float, name: str) -> bool:

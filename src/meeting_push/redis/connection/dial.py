@@ -7,7 +7,7 @@ import ssl
 from collections.abc import Callable
 from typing import TypeVar
 
-from ..errors import ConfigurationError, MeetingPushError, RedisUnavailableError
+from ...errors import ConfigurationError, MeetingPushError, RedisUnavailableError
 from .address import DEFAULT_USERNAME, RedisAddress
 from .link import Argument, Link
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import hiredis
 
-from ..errors import MeetingPushError
+from ...errors import MeetingPushError
 from .link import Argument, Link, pack
 from .replies import DemotedError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from urllib.parse import SplitResult, parse_qs, quote, unquote, urlsplit
 
-from ..errors import ConfigurationError
+from ...errors import ConfigurationError
 
 DEFAULT_PORT = 6379
 DEFAULT_USERNAME = "default"

@@ -18,13 +18,13 @@ from urllib.parse import quote
 
 from loguru import logger
 
-from ..errors import ConfigurationError, RedisUnavailableError
-from ..launcher import dying_with_us
-from ..private_files import keep_private, private_folder
-from ..supervision import SupervisedLoop
+from ...errors import ConfigurationError, RedisUnavailableError
+from ...launcher import dying_with_us
+from ...private_files import keep_private, private_folder
+from ...supervision import SupervisedLoop
+from .binary import ServerBinary, find_server
 from .file_lock import FileLock
 from .probe import answers
-from .server_binary import ServerBinary, find_server
 from .written_by import check_readable, note_writer
 
 #: sockaddr_un.sun_path 在 Linux 上是 108 字节，macOS 上 104，含结尾的 NUL。

@@ -12,8 +12,8 @@ from typing import Any, Final
 import hiredis
 from loguru import logger
 
-from ..contracts import ChannelHandler
-from ..errors import MeetingPushError
+from ...contracts import ChannelHandler
+from ...errors import MeetingPushError
 from .link import Argument, Link, pack
 
 SUBSCRIBE: Final = b"SUBSCRIBE"

@@ -6,9 +6,9 @@ from typing import Final
 
 from ..clock import Clock, now_ms
 from ..node_identity import NodeIdentity
-from ..redis.keys import DELIVERY_GROUP
-from ..redis.scripts import Script
+from .keys import DELIVERY_GROUP
 from .redis_service import RedisService
+from .scripts import Script
 
 #: 键活这么久：进程死了，什么也不留下。
 TTL_MS: Final = 60_000

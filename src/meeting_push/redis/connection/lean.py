@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from ..errors import MeetingPushError, RedisUnavailableError
+from ...errors import MeetingPushError, RedisUnavailableError
 from .address import RedisAddress
 from .dial import credentials_refused, dial, greeting
 from .link import Argument, Link

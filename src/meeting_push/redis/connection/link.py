@@ -8,7 +8,7 @@ from typing import Any, Final, cast
 
 import hiredis
 
-from ..errors import MeetingPushError, RedisUnavailableError
+from ...errors import MeetingPushError, RedisUnavailableError
 from .replies import error_from_reply
 
 Argument = bytes | str | int | float

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from ..errors import MeetingPushError, RedisCommandError, RedisUnavailableError
+from ...errors import MeetingPushError, RedisCommandError, RedisUnavailableError
 
 
 class ScriptMissingError(RedisCommandError):

@@ -9,8 +9,8 @@ from typing import Final
 
 from loguru import logger
 
-from ..errors import MeetingPushError
-from ..repeated_warning import RepeatedWarning
+from ...errors import MeetingPushError
+from ...repeated_warning import RepeatedWarning
 
 FIRST_BACKOFF_S: Final = 0.05
 MAX_BACKOFF_S: Final = 3.0

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from ..errors import ConfigurationError
-from ..private_files import private_file
-from .server_binary import ServerBinary
+from ...errors import ConfigurationError
+from ...private_files import private_file
+from .binary import ServerBinary
 
 FILE_NAME: Final = "written-by"
 #: Valkey 由 Redis 7.2 分出，读得懂到那时为止的；此后两家的格式各走各的。
