@@ -21,16 +21,16 @@ from .app import MeetingPush, create_app
 from .assembly.samples import door_samples
 from .collector import calm_collector
 from .errors import ConfigurationError, UnavailableError
+from .http.doorway import DoorLimits, Doorway, open_descriptors
+from .http.http_limits import Patience
+from .http.patient_http import patient_http
 from .launcher import dying_with_us
 from .limits.forwarded import TrustedProxies
 from .logs import configure_logging
 from .redis.server.embedded import EmbeddedRedis
 from .repeated_warning import RepeatedWarning
-from .router.http_limits import Patience
-from .router.patient_http import patient_http
 from .settings import Identity, Role, Settings
 from .unknown_settings import unknown_variables
-from .websocket.doorway import DoorLimits, Doorway, open_descriptors
 from .websocket.native import native_edge, serve_native
 from .websocket.uvicorn_socket import BoundedWebSocket
 

@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager
 import pytest
 from picows.picows import WSProtocol  # type: ignore[attr-defined]  # 存根里没有它
 
-from meeting_push.router.patient_http import PatientHttp
+from meeting_push.http.patient_http import PatientHttp
 from meeting_push.websocket.connection import UserConnection
 from meeting_push.websocket.front import Front
 from meeting_push.websocket.native_socket import NativeSocket

@@ -7,8 +7,8 @@ from ipaddress import ip_network
 
 import pytest
 
+from meeting_push.http.doorway import DoorLimits, Doorway
 from meeting_push.limits.forwarded import TrustedProxies
-from meeting_push.websocket.doorway import DoorLimits, Doorway
 
 
 class Loop:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meeting_push.websocket.upgrade_request import (
+from meeting_push.http.upgrade_request import (
     UpgradeRequest,
     asks_for_websocket,
     origin_form,

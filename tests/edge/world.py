@@ -16,20 +16,20 @@ from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
 from meeting_push.clock import now_ms
+from meeting_push.http.doorway import Doorway
+from meeting_push.http.http_limits import Patience
+from meeting_push.http.ops_http import OpsAnswer
+from meeting_push.http.patient_http import patient_http
 from meeting_push.limits.refusal_pace import RefusalPace
 from meeting_push.model import Principal
 from meeting_push.node_identity import NodeIdentity
 from meeting_push.protocol.limits import Limits
 from meeting_push.redis.keys import Keys
-from meeting_push.router.http_limits import Patience
-from meeting_push.router.patient_http import patient_http
 from meeting_push.settings import Settings
 from meeting_push.websocket.asgi import user_messages_endpoint
 from meeting_push.websocket.authenticator import Authenticator
-from meeting_push.websocket.doorway import Doorway
 from meeting_push.websocket.manager import ConnectionManager
 from meeting_push.websocket.native import native_edge, serve_native
-from meeting_push.websocket.ops_http import OpsAnswer
 from meeting_push.websocket.requests import Sinks
 
 from .stand_ins import AckSink, Bus, Channels, Mailbox, PresenceSink, ReadSink, Verifier

@@ -11,7 +11,7 @@ import httpx
 import psutil
 import pytest
 
-from meeting_push.websocket.upgrade_request import MAX_HEAD_BYTES
+from meeting_push.http.upgrade_request import MAX_HEAD_BYTES
 from meeting_push_bench.fuzz import http_requests, ws_frames
 from meeting_push_bench.target import Target
 from tests.support.eventually import wait_until

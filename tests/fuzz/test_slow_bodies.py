@@ -11,8 +11,8 @@ import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from meeting_push.router.http_limits import Patience
-from meeting_push.router.patient_http import patient_http
+from meeting_push.http.http_limits import Patience
+from meeting_push.http.patient_http import patient_http
 from tests.support.eventually import eventually
 
 POST = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\n"

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, TypeVar
 
+from ..http.doorway import TURNED_AWAY, Doorway
 from ..isolation import Asides
 from ..limits.send_quota import SendQuota
 from ..monitoring.latency import PushLatency
@@ -22,7 +23,6 @@ from ..services.message_consumer import ConsumerStatistics
 from ..services.online_status_service import PresenceStatistics
 from ..services.presence_watch import WatchStatistics
 from ..services.retry_service import RetryService
-from ..websocket.doorway import TURNED_AWAY, Doorway
 from ..websocket.meeting.statistics import MEETING_DROP_REASONS, MeetingStatistics
 from ..websocket.statistics import DROP_REASONS, EdgeStatistics
 

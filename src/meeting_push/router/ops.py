@@ -9,10 +9,10 @@ from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 from pydantic import BaseModel
 
+from ..http.ops_http import OpsAnswer, OpsEndpoint, refused
+from ..http.refusals import Refusal
 from ..monitoring.health import Health
 from ..monitoring.metrics import Metrics
-from ..websocket.ops_http import OpsAnswer, OpsEndpoint, refused
-from ..websocket.refusals import Refusal
 from .contract_route import ContractRoute
 
 _NOT_FOUND: Final = Refusal(404, "not_found", "there is no such path here")

@@ -14,12 +14,12 @@ from typing import Final, Protocol
 from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
+from ..http.refusals import FOREIGN_ORIGIN, NOT_FOUND, Refusal
 from ..limits.forwarded import TrustedProxies, rate_key
 from ..protocol.codes import CloseCode
 from .frame_run import FrameRun
 from .handshake import Handshake, parse_user_id
 from .manager import ConnectionManager
-from .refusals import FOREIGN_ORIGIN, NOT_FOUND, Refusal
 
 #: 写任务的积压：高于它算阻塞，低于它恢复；同 asyncio 传输的默认值。
 HIGH_WATER_BYTES: Final = 64 * 1024

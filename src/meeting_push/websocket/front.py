@@ -11,12 +11,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final, cast
 
-from ..limits.forwarded import TrustedProxies, rate_key
-from .doorway import Doorway
-from .farewell import say_farewell
-from .handshake import PATH_PREFIX, Handshake, user_id_in_path
-from .manager import ConnectionManager
-from .refusals import (
+from ..http.doorway import Doorway
+from ..http.farewell import say_farewell
+from ..http.refusals import (
     AT_ONCE,
     BAD_REQUEST,
     CROWDED,
@@ -26,7 +23,10 @@ from .refusals import (
     TOO_SLOW,
     Refusal,
 )
-from .upgrade_request import END_OF_HEAD, MAX_HEAD_BYTES, MAX_HEADERS, UpgradeRequest
+from ..http.upgrade_request import END_OF_HEAD, MAX_HEAD_BYTES, MAX_HEADERS, UpgradeRequest
+from ..limits.forwarded import TrustedProxies, rate_key
+from .handshake import PATH_PREFIX, Handshake, user_id_in_path
+from .manager import ConnectionManager
 
 _PROBES: Final = (b"GET /healthz ", b"GET /readyz ", b"HEAD /healthz ", b"HEAD /readyz ")
 #: 一次合格的握手 → 升级之后的 protocol（``asyncio.BufferedProtocol`` 的样子）。

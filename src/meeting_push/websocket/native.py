@@ -17,12 +17,12 @@ from typing import Any, Final
 from picows import WSAutoPingStrategy, WSUpgradeResponse, WSUpgradeResponseWithListener
 from picows.picows import WSProtocol  # type: ignore[attr-defined]  # 存根里没有它
 
-from .doorway import Doorway
+from ..http.doorway import Doorway
+from ..http.ops_http import OpsEndpoint, OpsHttp
 from .front import BareFront, Front
 from .handshake import Handshake
 from .manager import ConnectionManager
 from .native_socket import NativeSocket
-from .ops_http import OpsEndpoint, OpsHttp
 from .uvicorn_socket import BoundedWebSocket
 
 _READ_BUFFER_BYTES: Final = 1024

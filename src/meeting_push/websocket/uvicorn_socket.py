@@ -9,9 +9,9 @@ from websockets.datastructures import Headers
 from websockets.frames import Frame
 from websockets.http11 import Request
 
-from .refusals import BAD_REQUEST
+from ..http.refusals import BAD_REQUEST
+from ..http.upgrade_request import UpgradeRequest
 from .strict_protocol import StrictProtocol
-from .upgrade_request import UpgradeRequest
 
 #: 应用放手之后，等对方读完最后几帧（关闭帧在其中）多久。
 LINGER_S: Final = 5.0

@@ -17,17 +17,9 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from ..websocket import refusals
-from ..websocket.doorway import Doorway
-from ..websocket.refusals import Refusal
-from ..websocket.upgrade_request import (
-    MAX_HEAD_BYTES,
-    MAX_HEADERS,
-    asks_for_websocket,
-    origin_form,
-    refusal_of,
-)
+from . import refusals
 from .courteous_transport import CourteousTransport
+from .doorway import Doorway
 from .http_limits import (
     CROWDED_HEAD_S,
     DISCARD_PAUSE_S,
@@ -41,7 +33,15 @@ from .http_limits import (
     PROBES,
     Patience,
 )
+from .refusals import Refusal
 from .unread_answers import UnreadAnswers
+from .upgrade_request import (
+    MAX_HEAD_BYTES,
+    MAX_HEADERS,
+    asks_for_websocket,
+    origin_form,
+    refusal_of,
+)
 
 
 class _Phase(Enum):
