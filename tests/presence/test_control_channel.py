@@ -7,9 +7,9 @@ import json
 import pytest
 
 from meeting_push.contracts import ChannelHandler
+from meeting_push.node.control_channel import ControlChannel, ControlCommand, Kick
 from meeting_push.redis.redis_service import RedisService
 from meeting_push.redis.subscriber import Subscriber
-from meeting_push.services.control_channel import ControlChannel, ControlCommand, Kick
 from tests.support.eventually import eventually
 
 KICK = Kick(user_id=7, connection_id="c1")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from ..contracts import TokenVerifier
 from ..errors import ConfigurationError
 from ..limits.send_quota import SendQuota
+from ..node.keyring import Keyring
 from ..services.access_tokens import AccessTokens
 from ..services.auth_service import AuthService
 from ..services.credentials import Credentials
 from ..services.foreign_verifier import ForeignVerifier
-from ..services.keyring import Keyring
 from ..services.revocations import Revocations, Revoke
 from ..services.secret_file import signing_secret
 from ..services.ws_tickets import WsTickets

@@ -10,14 +10,14 @@ from loguru import logger
 
 from ..errors import MeetingPushError, RedisUnavailableError, UnavailableError
 from ..isolation import Asides
+from ..node.agreed_clock import AgreedClock
+from ..node.control_channel import ControlChannel
 from ..redis.connection.address import RedisAddress
 from ..redis.keys import Keys
 from ..redis.redis_service import NO_EVICTION, RedisService
 from ..redis.rights import check_rights
 from ..redis.server.embedded import EmbeddedRedis
 from ..redis.subscriber import Subscriber
-from ..services.agreed_clock import AgreedClock
-from ..services.control_channel import ControlChannel
 from ..settings import Settings
 from ..storage.database import Database
 from ..supervision import Supervisor

@@ -13,11 +13,11 @@ from ..contracts import ChannelRoute
 from ..errors import MeetingPushError, RedisUnavailableError
 from ..limits.forwarded import TrustedProxies
 from ..monitoring.latency import AckLatency, PushLatency
+from ..node.control_channel import Kick
 from ..node_identity import NodeIdentity
 from ..protocol.codes import CloseCode
 from ..protocol.limits import Limits
 from ..repeated_warning import RepeatedWarning
-from ..services.control_channel import Kick
 from ..services.device_seats import DeviceSeats, Replace
 from ..services.online_status_service import OnlineStatusService
 from ..services.presence_watch import PresenceWatch

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from loguru import logger
 
 from ..errors import MeetingPushError
+from ..node.cut_off import CutOff
+from ..node.fleet_membership import FleetMembership
 from ..node_identity import NodeIdentity
 from ..redis.write_probe import RedisProbe
-from ..services.cut_off import CutOff
-from ..services.fleet_membership import FleetMembership
 from ..settings import Settings
 from ..storage.nodes import NodeRepository
 from ..supervision import Supervisor

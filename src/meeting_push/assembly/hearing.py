@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
+from ..node.canary import Canary, Ear
 from ..protocol.codes import CloseCode
 from ..redis.redis_service import RedisService
 from ..redis.subscriber import Subscriber
-from ..services.canary import Canary, Ear
 from ..settings import Settings
 from ..websocket.departure import window_s
 from ..websocket.manager import ConnectionManager

@@ -12,10 +12,10 @@ from ..limits.send_quota import SendQuota
 from ..monitoring.latency import PushLatency
 from ..monitoring.metrics import Sample
 from ..monitoring.refused_requests import CODES, RefusedRequests
+from ..node.agreed_clock import AgreedClock
+from ..node.canary import CanaryStatistics, Hearing
+from ..node.control_channel import ControlStatistics
 from ..protocol.codes import CloseCode
-from ..services.agreed_clock import AgreedClock
-from ..services.canary import CanaryStatistics, Hearing
-from ..services.control_channel import ControlStatistics
 from ..services.device_seats import DeviceSeats
 from ..services.expiry_sweeper import ExpirySweeper
 from ..services.mailbox_evictor import MailboxEvictor

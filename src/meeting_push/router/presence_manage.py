@@ -9,8 +9,8 @@ from fastapi import APIRouter, Depends, Path, Query, status
 
 from ..errors import ForbiddenError, NotFoundError
 from ..model import MAX_USER_ID, Principal
+from ..node.control_channel import ControlChannel, Kick
 from ..redis.presence import overall_status
-from ..services.control_channel import ControlChannel, Kick
 from ..services.online_status_service import OnlineStatusService
 from .contract_route import contract_router
 from .presence_models import OnlineUserOut, OnlineUsersOut, UserPresenceOut

@@ -19,9 +19,9 @@ from ..errors import (
     TokenNotYetValidError,
 )
 from ..model import MAX_USER_ID, USER_ROLE, Principal
+from ..node.keyring import Keyring
 from ..settings import Settings
 from .jwt_keys import TokenKeys
-from .keyring import Keyring
 
 MAX_TOKEN_CHARS: Final = 8 * 1024
 _MAX_TEXT: Final = 256

@@ -17,9 +17,9 @@ from jwt.exceptions import PyJWTError
 from loguru import logger
 
 from ..errors import ConfigurationError, InvalidTokenError
+from ..node.keyring import Keyring, fingerprint
 from ..settings import Settings
 from .jwks import Jwks
-from .keyring import Keyring, fingerprint
 from .secret_file import MIN_SECRET_BYTES
 
 

@@ -17,13 +17,13 @@ from ..clock import Clock, now_ms
 from ..errors import DatabaseUnavailableError, RedisUnavailableError, TokenRevokedError
 from ..isolation import Aside
 from ..model import Principal, Revocation
+from ..node.control_channel import ControlCommand
 from ..redis.redis_service import courtesy
 from ..repeated_warning import MANY, RepeatedWarning
 from ..settings import Settings
 from ..storage.database import Database
 from ..storage.refresh_tokens import RefreshTokenRepository
 from ..storage.revocations import RevocationRepository
-from .control_channel import ControlCommand
 from .revocation_list import RevocationList
 
 #: 隔多久忘一次到期的。
