@@ -11,6 +11,9 @@ from fastapi import Depends, FastAPI
 from loguru import logger
 from pydantic import BaseModel
 
+from meeting_push.auth.access_tokens import AccessTokens
+from meeting_push.auth.auth_service import AuthService
+from meeting_push.auth.passwords import Passwords
 from meeting_push.errors import (
     ConfigurationError,
     DatabaseUnavailableError,
@@ -30,9 +33,6 @@ from meeting_push.model import Principal
 from meeting_push.router.auth_manage import auth_router
 from meeting_push.router.errors import install_error_handlers, status_of
 from meeting_push.router.security import Security
-from meeting_push.services.access_tokens import AccessTokens
-from meeting_push.services.auth_service import AuthService
-from meeting_push.services.passwords import Passwords
 from meeting_push.settings import load_settings
 from meeting_push.storage.database import Database
 

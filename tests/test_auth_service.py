@@ -14,6 +14,11 @@ import pytest
 from loguru import logger
 from sqlalchemy import delete, select, update
 
+from meeting_push.auth.access_tokens import AccessTokens
+from meeting_push.auth.attempt_window import AttemptWindow
+from meeting_push.auth.auth_service import AuthService
+from meeting_push.auth.passwords import Passwords
+from meeting_push.auth.secret_file import FILE_NAME, load_or_create_secret
 from meeting_push.errors import (
     BadCredentialsError,
     ConfigurationError,
@@ -26,11 +31,6 @@ from meeting_push.errors import (
     UsernameTakenError,
 )
 from meeting_push.model import ADMIN_ROLE
-from meeting_push.services.access_tokens import AccessTokens
-from meeting_push.services.attempt_window import AttemptWindow
-from meeting_push.services.auth_service import AuthService
-from meeting_push.services.passwords import Passwords
-from meeting_push.services.secret_file import FILE_NAME, load_or_create_secret
 from meeting_push.settings import load_settings
 from meeting_push.storage.database import Database
 from meeting_push.storage.tables import refresh_tokens, users
@@ -420,7 +420,7 @@ def test_the_secret_is_made_once_and_only_its_owner_can_read_it(tmp_path: Path) 
 
 def test_processes_that_start_together_get_the_same_secret(tmp_path: Path) -> None:
     code = (
-        "import sys, pathlib; from meeting_push.services.secret_file import *;"
+        "import sys, pathlib; from meeting_push.auth.secret_file import *;"
         "print(load_or_create_secret(pathlib.Path(sys.argv[1])))"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]

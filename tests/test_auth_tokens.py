@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
+from meeting_push.auth.access_tokens import AccessTokens
 from meeting_push.errors import (
     AuthenticationError,
     ConfigurationError,
@@ -25,7 +26,6 @@ from meeting_push.errors import (
     TokenNotYetValidError,
 )
 from meeting_push.model import Principal
-from meeting_push.services.access_tokens import AccessTokens
 from meeting_push.settings import load_settings
 
 SECRET = "0123456789abcdef0123456789abcdef"

@@ -18,6 +18,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from meeting_push import MeetingPush, load_settings
+from meeting_push.auth.foreign_verifier import ForeignVerifier
 from meeting_push.errors import (
     DatabaseUnavailableError,
     ForbiddenError,
@@ -28,7 +29,6 @@ from meeting_push.errors import (
     TokenRevokedError,
 )
 from meeting_push.model import Principal
-from meeting_push.services.foreign_verifier import ForeignVerifier
 from tests.support.embedded import hosted
 from tests.support.redis_server import RedisServer
 

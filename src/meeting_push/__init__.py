@@ -12,10 +12,10 @@ from .version import __version__
 
 if TYPE_CHECKING:
     from .app import MeetingPush
+    from .auth.auth_service import AuthService
     from .client.push_client import PushClient
     from .client.rest_client import RestClient
     from .redis.redis_service import RedisService
-    from .services.auth_service import AuthService
     from .services.consumer_pool import ConsumerPool
     from .services.delivery_confirmation_service import DeliveryConfirmationService
     from .services.message_consumer import MessageConsumer
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 #: 名字 → 它所在的模块；与上面的导入一一对应（有测试）。
 _HOMES = {
-    "AuthService": ".services.auth_service",
+    "AuthService": ".auth.auth_service",
     "ConnectionManager": ".websocket.manager",
     "ConsumerPool": ".services.consumer_pool",
     "DeliveryConfirmationService": ".services.delivery_confirmation_service",

@@ -22,6 +22,9 @@ from rich.console import Console
 from rich.table import Table
 
 from . import demo, doctor
+from .auth.access_tokens import AccessTokens
+from .auth.auth_service import AuthService
+from .auth.secret_file import signing_secret
 from .client.push_client import PushClient
 from .client.rest_client import RestClient
 from .errors import ConfigurationError, InvalidInputError, MeetingPushError
@@ -29,9 +32,6 @@ from .hidden_options import hide_secrets
 from .model import ADMIN_ROLE, MAX_USER_ID, USER_ROLE
 from .plain_text import plain, plain_json
 from .server import run_process, run_workers
-from .services.access_tokens import AccessTokens
-from .services.auth_service import AuthService
-from .services.secret_file import signing_secret
 from .settings import Role, Settings, load_settings
 from .storage.database import Database
 from .storage.users import UserRepository

@@ -12,6 +12,11 @@ import pytest
 from argon2 import PasswordHasher
 from sqlalchemy import func, select
 
+from meeting_push.auth import accounts, sessions
+from meeting_push.auth.access_tokens import AccessTokens
+from meeting_push.auth.auth_service import AuthService
+from meeting_push.auth.passwords import Passwords
+from meeting_push.auth.revocations import Revocations, Revoke
 from meeting_push.errors import (
     AuthenticationError,
     BadCredentialsError,
@@ -20,11 +25,6 @@ from meeting_push.errors import (
     WeakPasswordError,
 )
 from meeting_push.model import Principal, Revocation
-from meeting_push.services import accounts, sessions
-from meeting_push.services.access_tokens import AccessTokens
-from meeting_push.services.auth_service import AuthService
-from meeting_push.services.passwords import Passwords
-from meeting_push.services.revocations import Revocations, Revoke
 from meeting_push.settings import load_settings
 from meeting_push.storage.database import Database
 from meeting_push.storage.tables import refresh_tokens

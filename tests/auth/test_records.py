@@ -8,14 +8,14 @@ from collections.abc import AsyncIterator
 import pytest
 from sqlalchemy import delete, func, select, update
 
+from meeting_push.auth.access_tokens import AccessTokens
+from meeting_push.auth.auth_service import AuthService
+from meeting_push.auth.passwords import Passwords
+from meeting_push.auth.revocation_list import RevocationList
+from meeting_push.auth.revocations import Revocations
 from meeting_push.clock import now_ms
 from meeting_push.errors import DatabaseUnavailableError, MeetingPushError, TokenRevokedError
 from meeting_push.model import Principal, Revocation
-from meeting_push.services.access_tokens import AccessTokens
-from meeting_push.services.auth_service import AuthService
-from meeting_push.services.passwords import Passwords
-from meeting_push.services.revocation_list import RevocationList
-from meeting_push.services.revocations import Revocations
 from meeting_push.settings import load_settings
 from meeting_push.storage.database import Database
 from meeting_push.storage.refresh_tokens import RefreshTokenRepository

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from uuid import uuid4
 
-from meeting_push.services.revocations import Revocations
+from meeting_push.auth.revocations import Revocations
 from meeting_push.storage.database import Database
 from tests.meeting.people import hold, meeting_url
 from tests.support.eventually import eventually

@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from meeting_push.auth.shared_window import SharedWindow
 from meeting_push.errors import RateLimitedError
 from meeting_push.redis.connection.address import RedisAddress
 from meeting_push.redis.keys import Keys
 from meeting_push.redis.redis_service import RedisService
-from meeting_push.services.shared_window import SharedWindow
 from tests.support.redis_server import RedisServer
 
 WINDOW_MS = 300_000

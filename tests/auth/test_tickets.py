@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from meeting_push.auth.tickets import WsTickets
 from meeting_push.errors import InvalidTokenError, RateLimitedError
 from meeting_push.model import Principal
 from meeting_push.redis.connection.address import RedisAddress
 from meeting_push.redis.keys import Keys
 from meeting_push.redis.redis_service import RedisService
-from meeting_push.services.ws_tickets import WsTickets
 from tests.support.people import Person
 from tests.support.redis_server import RedisServer
 from tests.support.server_process import ServerProcess

@@ -8,10 +8,10 @@ from uuid import uuid4
 
 import pytest
 
+from meeting_push.auth.access_tokens import AccessTokens
 from meeting_push.redis.connection.address import RedisAddress
 from meeting_push.redis.keys import Keys
 from meeting_push.redis.redis_service import RedisService
-from meeting_push.services.access_tokens import AccessTokens
 from meeting_push.settings import load_settings
 from tests.support.people import Frame, Person, api_of, device, register
 from tests.support.redis_server import RedisServer, find_embedded_redis, find_redis7

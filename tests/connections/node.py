@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 from meeting_push import MeetingPush, load_settings
+from meeting_push.auth.access_tokens import AccessTokens
 from meeting_push.model import Accepted, Sender
-from meeting_push.services.access_tokens import AccessTokens
 from meeting_push.websocket.native import serve_native
 from tests.edge.world import listening_socket
 from tests.support.people import Person

@@ -11,7 +11,7 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from meeting_push.app import create_app
-from meeting_push.services.access_tokens import AccessTokens
+from meeting_push.auth.access_tokens import AccessTokens
 from tests.support.eventually import eventually
 from tests.support.people import device
 from tests.support.redis_server import RedisServer

@@ -10,6 +10,7 @@ from redis import Redis
 from sqlalchemy import update
 from websockets.exceptions import ConnectionClosed
 
+from meeting_push.auth.revocations import Revocations
 from meeting_push.errors import DatabaseUnavailableError
 from meeting_push.isolation import Aside
 from meeting_push.model import Ack, Message, Principal, QueueEntry
@@ -22,7 +23,6 @@ from meeting_push.services.message_consumer import MAILBOX_BROKEN, MessageConsum
 from meeting_push.services.message_queue import MessageQueue
 from meeting_push.services.outbox_relay import OutboxRelay
 from meeting_push.services.retry_service import RetryService
-from meeting_push.services.revocations import Revocations
 from meeting_push.settings import load_settings
 from meeting_push.storage.broadcasts import BroadcastRepository
 from meeting_push.storage.messages import UNREADABLE

@@ -16,7 +16,7 @@ from typing import Any, Final, Self
 import httpx
 from pydantic import SecretStr
 
-from meeting_push.services.access_tokens import AccessTokens
+from meeting_push.auth.access_tokens import AccessTokens
 from meeting_push.settings import Settings
 from tests.support.eventually import wait_until
 from tests.support.people import Person

@@ -15,7 +15,7 @@ import httpx
 from pydantic import SecretStr
 from websockets.exceptions import ConnectionClosed
 
-from meeting_push.services.access_tokens import AccessTokens
+from meeting_push.auth.access_tokens import AccessTokens
 from meeting_push.settings import Settings
 from tests.support.eventually import eventually
 from tests.support.people import Device, Person, api_of, device

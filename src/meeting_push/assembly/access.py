@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from ..auth.access_tokens import AccessTokens
+from ..auth.auth_service import AuthService
+from ..auth.credentials import Credentials
+from ..auth.foreign_verifier import ForeignVerifier
+from ..auth.revocations import Revocations, Revoke
+from ..auth.secret_file import signing_secret
+from ..auth.tickets import WsTickets
 from ..contracts import TokenVerifier
 from ..errors import ConfigurationError
 from ..limits.send_quota import SendQuota
 from ..node.keyring import Keyring
-from ..services.access_tokens import AccessTokens
-from ..services.auth_service import AuthService
-from ..services.credentials import Credentials
-from ..services.foreign_verifier import ForeignVerifier
-from ..services.revocations import Revocations, Revoke
-from ..services.secret_file import signing_secret
-from ..services.ws_tickets import WsTickets
 from ..settings import Settings
 from ..supervision import Supervisor
 from .bus import Bus

@@ -9,11 +9,11 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends, Path
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
+from ..auth.auth_service import AuthService
+from ..auth.revocations import Revocations
+from ..auth.sessions import TokenPair
+from ..auth.tickets import WsTickets
 from ..model import MAX_USER_ID, Principal
-from ..services.auth_service import AuthService
-from ..services.revocations import Revocations
-from ..services.sessions import TokenPair
-from ..services.ws_tickets import WsTickets
 from .contract_route import contract_router
 from .security import Security
 

@@ -30,5 +30,5 @@ def require_strong(password: str) -> None:
 @cache
 def _common() -> frozenset[str]:
     """第一次注册时才读，几毫秒。"""
-    packed = (files("meeting_push") / "services" / "common_passwords.txt.gz").read_bytes()
+    packed = (files("meeting_push") / "auth" / "common_passwords.txt.gz").read_bytes()
     return frozenset(gzip.decompress(packed).decode().split("\n"))

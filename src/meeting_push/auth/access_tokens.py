@@ -21,7 +21,7 @@ from ..errors import (
 from ..model import MAX_USER_ID, USER_ROLE, Principal
 from ..node.keyring import Keyring
 from ..settings import Settings
-from .jwt_keys import TokenKeys
+from .keys import TokenKeys
 
 MAX_TOKEN_CHARS: Final = 8 * 1024
 _MAX_TEXT: Final = 256

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..contracts import TokenVerifier
 from ..model import Principal
 from .revocations import Revocations
-from .ws_tickets import WsTickets
+from .tickets import WsTickets
 
 
 class Credentials:
