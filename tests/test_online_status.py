@@ -10,8 +10,8 @@ import pytest
 
 from meeting_push.clock import now_ms
 from meeting_push.node_identity import NodeIdentity
+from meeting_push.presence.online_status_service import OnlineStatusService
 from meeting_push.redis.redis_service import RedisService
-from meeting_push.services.online_status_service import OnlineStatusService
 from meeting_push.settings import load_settings
 from meeting_push.supervision import Supervisor
 from tests.presence.nodes import info, redis_of

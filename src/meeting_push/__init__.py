@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .auth.auth_service import AuthService
     from .client.push_client import PushClient
     from .client.rest_client import RestClient
+    from .presence.online_status_service import OnlineStatusService
     from .redis.redis_service import RedisService
     from .services.consumer_pool import ConsumerPool
     from .services.delivery_confirmation_service import DeliveryConfirmationService
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from .services.message_queue import MessageQueue
     from .services.message_service import MessageService
     from .services.offline_message_queue import OfflineMessageQueue
-    from .services.online_status_service import OnlineStatusService
     from .settings import Settings, load_settings
     from .websocket.manager import ConnectionManager
 
@@ -39,7 +39,7 @@ _HOMES = {
     "MessageQueue": ".services.message_queue",
     "MessageService": ".services.message_service",
     "OfflineMessageQueue": ".services.offline_message_queue",
-    "OnlineStatusService": ".services.online_status_service",
+    "OnlineStatusService": ".presence.online_status_service",
     "PushClient": ".client.push_client",
     "RedisService": ".redis.redis_service",
     "RestClient": ".client.rest_client",

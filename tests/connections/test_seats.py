@@ -11,8 +11,8 @@ import msgspec
 import pytest
 
 from meeting_push.node_identity import NodeIdentity
+from meeting_push.presence.seats import DeviceSeats, Replace
 from meeting_push.redis.redis_service import RedisService
-from meeting_push.services.device_seats import DeviceSeats, Replace
 from meeting_push.settings import DevicePolicy, Settings
 from tests.support.eventually import eventually
 

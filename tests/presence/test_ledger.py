@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from meeting_push.services.presence_ledger import BEATS_PER_S, REFRESH_MS, PresenceLedger
+from meeting_push.presence.ledger import BEATS_PER_S, REFRESH_MS, PresenceLedger
 
 from .nodes import info
 

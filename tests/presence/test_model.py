@@ -18,11 +18,11 @@ from hypothesis.stateful import (
 )
 
 from meeting_push.model import PresenceStatus
+from meeting_push.presence.online_status_service import OnlineStatusService
 from meeting_push.redis.connection.address import RedisAddress
 from meeting_push.redis.keys import Keys
 from meeting_push.redis.presence import overall_status
 from meeting_push.redis.redis_service import RedisService
-from meeting_push.services.online_status_service import OnlineStatusService
 from tests.support.redis_server import RedisServer
 
 from .nodes import ABSENT, crash, info, node, stored

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from meeting_push.presence.online_status_service import OnlineStatusService
 from meeting_push.redis.redis_service import RedisService
-from meeting_push.services.online_status_service import OnlineStatusService
 from meeting_push.supervision import Supervisor
 from tests.support.eventually import eventually
 

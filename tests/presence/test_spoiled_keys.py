@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from meeting_push.presence.seats import DeviceSeats
 from meeting_push.redis.redis_service import RedisService
-from meeting_push.services.device_seats import DeviceSeats
 
 from .nodes import crash, info, node, settings
 

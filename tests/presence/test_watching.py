@@ -12,11 +12,11 @@ import pytest
 
 from meeting_push.contracts import ChannelRoute
 from meeting_push.errors import RedisUnavailableError, UnavailableError, WatchLimitError
+from meeting_push.presence import debounce as presence_debounce
+from meeting_push.presence.online_status_service import OnlineStatusService
+from meeting_push.presence.watch import PresenceWatch
 from meeting_push.redis.redis_service import RedisService
 from meeting_push.redis.subscriber import Subscriber
-from meeting_push.services import presence_debounce
-from meeting_push.services.online_status_service import OnlineStatusService
-from meeting_push.services.presence_watch import PresenceWatch
 from meeting_push.supervision import Supervisor
 from tests.support.eventually import eventually
 from tests.support.redis_server import RedisServer

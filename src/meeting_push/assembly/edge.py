@@ -15,12 +15,12 @@ from ..limits.forwarded import TrustedProxies
 from ..monitoring.latency import AckLatency, PushLatency
 from ..node.control_channel import Kick
 from ..node_identity import NodeIdentity
+from ..presence.online_status_service import OnlineStatusService
+from ..presence.seats import DeviceSeats, Replace
+from ..presence.watch import PresenceWatch
 from ..protocol.codes import CloseCode
 from ..protocol.limits import Limits
 from ..repeated_warning import RepeatedWarning
-from ..services.device_seats import DeviceSeats, Replace
-from ..services.online_status_service import OnlineStatusService
-from ..services.presence_watch import PresenceWatch
 from ..settings import Settings
 from ..supervision import Supervisor
 from ..websocket.authenticator import Authenticator

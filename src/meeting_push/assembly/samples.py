@@ -15,13 +15,13 @@ from ..monitoring.refused_requests import CODES, RefusedRequests
 from ..node.agreed_clock import AgreedClock
 from ..node.canary import CanaryStatistics, Hearing
 from ..node.control_channel import ControlStatistics
+from ..presence.online_status_service import PresenceStatistics
+from ..presence.seats import DeviceSeats
+from ..presence.watch import WatchStatistics
 from ..protocol.codes import CloseCode
-from ..services.device_seats import DeviceSeats
 from ..services.expiry_sweeper import ExpirySweeper
 from ..services.mailbox_evictor import MailboxEvictor
 from ..services.message_consumer import ConsumerStatistics
-from ..services.online_status_service import PresenceStatistics
-from ..services.presence_watch import WatchStatistics
 from ..services.retry_service import RetryService
 from ..websocket.meeting.statistics import MEETING_DROP_REASONS, MeetingStatistics
 from ..websocket.statistics import DROP_REASONS, EdgeStatistics

@@ -10,8 +10,8 @@ from fastapi import APIRouter, Depends, Path, Query, status
 from ..errors import ForbiddenError, NotFoundError
 from ..model import MAX_USER_ID, Principal
 from ..node.control_channel import ControlChannel, Kick
+from ..presence.online_status_service import OnlineStatusService
 from ..redis.presence import overall_status
-from ..services.online_status_service import OnlineStatusService
 from .contract_route import contract_router
 from .presence_models import OnlineUserOut, OnlineUsersOut, UserPresenceOut
 from .security import Security

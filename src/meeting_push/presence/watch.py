@@ -21,8 +21,8 @@ from ..protocol.frames import Presence, encode
 from ..redis.keys import Keys
 from ..redis.subscriber import Subscriber
 from ..settings import Settings
+from .debounce import Debounce
 from .online_status_service import OnlineStatusService
-from .presence_debounce import Debounce
 from .watch_shares import Holder, WatchShares
 
 #: 一段写给多少个关注者（每个约 5 µs）：被几万人关注的人上线，不会让别人等。

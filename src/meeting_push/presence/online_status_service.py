@@ -26,9 +26,9 @@ from ..redis.presence import PresenceStore, overall_status
 from ..redis.redis_service import RedisService
 from ..settings import Settings
 from ..supervision import Supervisor
-from .presence_ledger import REFRESH_MS, PresenceLedger
-from .presence_reaper import PresenceReaper
-from .presence_reconciler import PresenceReconciler
+from .ledger import REFRESH_MS, PresenceLedger
+from .reaper import PresenceReaper
+from .reconciler import PresenceReconciler
 
 #: 一次 Lua 写入至多这么多条连接（约 2 ms 的 Redis），再大就会推迟别人的命令。
 FLUSH_CHUNK: Final = 100

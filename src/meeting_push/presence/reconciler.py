@@ -11,7 +11,7 @@ from loguru import logger
 from ..redis.presence import PresenceStore
 from ..repeated_warning import RepeatedWarning
 from ..supervision import periodically
-from .presence_ledger import PresenceLedger
+from .ledger import PresenceLedger
 
 CHUNK: Final = 500
 #: 两块之间歇一歇：十万条连接约 200 块，摊在十秒里，Redis 与事件循环都无感。
