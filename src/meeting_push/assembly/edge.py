@@ -26,13 +26,13 @@ from ..supervision import Supervisor
 from ..websocket.authenticator import Authenticator
 from ..websocket.departure import window_s
 from ..websocket.handshake_limits import HandshakeLimits
+from ..websocket.hearing import NodeHearing
 from ..websocket.manager import ConnectionManager
 from ..websocket.patience import patiently
 from ..websocket.requests import Sinks
 from .access import Access
 from .broadcast_path import BroadcastPath
 from .bus import Bus
-from .hearing import NodeHearing
 from .message_path import MessagePath
 from .outcome_path import OutcomePath
 

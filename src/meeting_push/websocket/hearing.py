@@ -11,8 +11,8 @@ from ..protocol.codes import CloseCode
 from ..redis.redis_service import RedisService
 from ..redis.subscriber import Subscriber
 from ..settings import Settings
-from ..websocket.departure import window_s
-from ..websocket.manager import ConnectionManager
+from .departure import window_s
+from .manager import ConnectionManager
 
 #: 聋了，重新订阅也没用。
 DEAF: Final = "deaf"
