@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from meeting_push.deliver.message_publisher import MessagePublisher
 from meeting_push.errors import InvalidInputError, MalformedEnvelopeError
 from meeting_push.model import Message, Sender
 from meeting_push.protocol import frames
@@ -19,7 +20,6 @@ from meeting_push.protocol.meeting_frames import decode_bus_frame
 from meeting_push.redis.connection.address import RedisAddress
 from meeting_push.redis.keys import Keys
 from meeting_push.redis.redis_service import RedisService
-from meeting_push.services.message_publisher import MessagePublisher
 from tests.support.eventually import eventually
 from tests.support.people import Person, device, register
 from tests.support.redis_server import RedisServer

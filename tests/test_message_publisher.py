@@ -11,12 +11,12 @@ from typing import Any
 import httpx
 import pytest
 
+from meeting_push.deliver.message_publisher import MessagePublisher
 from meeting_push.errors import InvalidInputError, RedisUnavailableError
 from meeting_push.protocol.envelope import frame_key
 from meeting_push.redis.connection.address import RedisAddress
 from meeting_push.redis.keys import Keys
 from meeting_push.redis.redis_service import RedisService
-from meeting_push.services.message_publisher import MessagePublisher
 from tests.support.eventually import eventually
 from tests.support.people import Device, Person, device, register
 from tests.support.redis_server import RedisServer, find_embedded_redis
@@ -174,7 +174,7 @@ async def test_a_publication_survives_a_short_outage(
     redis: RedisService, publisher: MessagePublisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """第一次在断线上失败，退避之后在新的连接上成功。"""
-    monkeypatch.setattr("meeting_push.services.message_publisher.MAX_ATTEMPTS", 20)
+    monkeypatch.setattr("meeting_push.deliver.message_publisher.MAX_ATTEMPTS", 20)
     own_id = await redis.lean.execute("CLIENT", "ID")
     await redis.client.client_kill_filter(_id=own_id)
     assert await publisher.publish_to_user(1, {"title": "t", "content": "c"}) == 0

@@ -9,6 +9,7 @@ import pytest
 from ulid import ULID
 
 from meeting_push.clock import now_ms
+from meeting_push.deliver.offline_message_queue import Delivered, Delivery, OfflineMessageQueue
 from meeting_push.errors import DatabaseUnavailableError
 from meeting_push.model import MailboxEntry, Message, ResumePoint, Sender
 from meeting_push.protocol import frames
@@ -17,7 +18,6 @@ from meeting_push.redis.keys import Keys
 from meeting_push.redis.mailboxes import CALL_RECIPIENTS
 from meeting_push.redis.redis_service import RedisService
 from meeting_push.redis.subscriber import Subscriber
-from meeting_push.services.offline_message_queue import Delivered, Delivery, OfflineMessageQueue
 from meeting_push.settings import load_settings
 from tests.support.eventually import eventually
 from tests.support.redis_server import RedisServer

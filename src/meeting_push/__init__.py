@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from .auth.auth_service import AuthService
     from .client.push_client import PushClient
     from .client.rest_client import RestClient
+    from .deliver.message_publisher import MessagePublisher
+    from .deliver.offline_message_queue import OfflineMessageQueue
     from .presence.online_status_service import OnlineStatusService
     from .redis.redis_service import RedisService
     from .services.consumer_pool import ConsumerPool
     from .services.delivery_confirmation_service import DeliveryConfirmationService
     from .services.message_consumer import MessageConsumer
-    from .services.message_publisher import MessagePublisher
     from .services.message_queue import MessageQueue
     from .services.message_service import MessageService
-    from .services.offline_message_queue import OfflineMessageQueue
     from .settings import Settings, load_settings
     from .websocket.manager import ConnectionManager
 
@@ -35,10 +35,10 @@ _HOMES = {
     "DeliveryConfirmationService": ".services.delivery_confirmation_service",
     "MeetingPush": ".app",
     "MessageConsumer": ".services.message_consumer",
-    "MessagePublisher": ".services.message_publisher",
+    "MessagePublisher": ".deliver.message_publisher",
     "MessageQueue": ".services.message_queue",
     "MessageService": ".services.message_service",
-    "OfflineMessageQueue": ".services.offline_message_queue",
+    "OfflineMessageQueue": ".deliver.offline_message_queue",
     "OnlineStatusService": ".presence.online_status_service",
     "PushClient": ".client.push_client",
     "RedisService": ".redis.redis_service",

@@ -9,6 +9,8 @@ from typing import Any
 from ulid import ULID
 
 from meeting_push.clock import now_ms
+from meeting_push.deliver.offline_message_queue import Delivery, OfflineMessageQueue
+from meeting_push.deliver.stored_bodies import StoredBodies
 from meeting_push.isolation import Aside
 from meeting_push.model import Ack, Message, Sender
 from meeting_push.node_identity import NodeIdentity
@@ -21,9 +23,7 @@ from meeting_push.services.delivery_failures import DeliveryFailures
 from meeting_push.services.expiry_sweeper import ExpirySweeper
 from meeting_push.services.mailbox_evictor import MailboxEvictor
 from meeting_push.services.message_queue import MessageQueue
-from meeting_push.services.offline_message_queue import Delivery, OfflineMessageQueue
 from meeting_push.services.receipts import Receipts
-from meeting_push.services.stored_bodies import StoredBodies
 from meeting_push.settings import load_settings
 from meeting_push.storage.database import Database
 from meeting_push.storage.messages import MessageRepository

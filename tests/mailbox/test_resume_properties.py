@@ -30,6 +30,7 @@ from meeting_push.client.options import ClientOptions
 from meeting_push.client.received import ReceivedMessage
 from meeting_push.client.state_file import DeviceState
 from meeting_push.clock import now_ms
+from meeting_push.deliver.offline_message_queue import Delivery, OfflineMessageQueue
 from meeting_push.model import MailboxView, Message, Origin, Principal, Sender
 from meeting_push.protocol import frames
 from meeting_push.protocol.commands import Acked
@@ -40,7 +41,6 @@ from meeting_push.redis.connection.address import RedisAddress
 from meeting_push.redis.keys import Keys
 from meeting_push.redis.outcomes import Outcomes
 from meeting_push.redis.redis_service import RedisService
-from meeting_push.services.offline_message_queue import Delivery, OfflineMessageQueue
 from meeting_push.settings import load_settings
 from tests.support.redis_server import RedisServer
 

@@ -6,6 +6,9 @@ import asyncio
 from functools import partial
 from typing import Final
 
+from ..deliver.message_publisher import MessagePublisher
+from ..deliver.offline_message_queue import OfflineMessageQueue
+from ..deliver.stored_bodies import StoredBodies
 from ..node_identity import NodeIdentity
 from ..protocol.fair_share import FairShares
 from ..redis.turn import Turn
@@ -14,14 +17,11 @@ from ..services.consumer_pool import ConsumerPool
 from ..services.delivery_confirmation_service import DeliveryConfirmationService
 from ..services.draft_rules import DraftRules
 from ..services.message_consumer import MessageConsumer
-from ..services.message_publisher import MessagePublisher
 from ..services.message_queue import MessageQueue
 from ..services.message_service import MessageService
-from ..services.offline_message_queue import OfflineMessageQueue
 from ..services.outbox_relay import TURN_MS, OutboxRelay
 from ..services.queue_settlement import OnDead
 from ..services.receipts import Receipts
-from ..services.stored_bodies import StoredBodies
 from ..settings import Settings
 from ..supervision import Supervisor
 from .bus import Bus

@@ -7,9 +7,9 @@ from typing import Annotated, Final
 from msgspec import Meta, Struct
 from pydantic import BaseModel, Field
 
+from ..deliver.offline_message_queue import OfflineMessage
 from ..services.dead_letters import DeadLetter
 from ..services.delivery_statistics import DeliveryStatistics, Tally
-from ..services.offline_message_queue import OfflineMessage
 from ..storage.rows import FailedDelivery
 
 

@@ -13,6 +13,7 @@ from typing import Final
 from loguru import logger
 
 from ..clock import Clock, now_ms
+from ..deliver.offline_message_queue import OfflineMessageQueue
 from ..isolation import Aside
 from ..model import Message
 from ..protocol.frames import encode_tail
@@ -20,7 +21,6 @@ from ..redis.broadcast_log import BroadcastLog
 from ..repeated_warning import RepeatedWarning
 from ..storage.broadcasts import BroadcastRepository
 from ..supervision import periodically
-from .offline_message_queue import OfflineMessageQueue
 
 BATCH_MESSAGES: Final = 100
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from ..clock import Clock, now_ms
+from ..deliver.offline_message_queue import OfflineMessageQueue
 from ..errors import InvalidInputError, NotFoundError
 from ..isolation import Aside
 from ..model import Ack, AckOutcome, DeliveryStatus, Message
@@ -22,7 +23,6 @@ from ..storage.reports import DeliveryReports
 from ..storage.rows import DeliveryCounts, FailedDelivery, RecipientPage
 from .batch_writer import BatchWriter
 from .delivery_statistics import DeliveryStatistics, user_statistics
-from .offline_message_queue import OfflineMessageQueue
 from .receipts import Receipt, Receipts
 
 _confirm: Final = Script("guard", "confirm")

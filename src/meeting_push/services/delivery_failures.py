@@ -14,6 +14,7 @@ import msgspec
 from loguru import logger
 
 from ..clock import Clock, now_ms
+from ..deliver.offline_message_queue import OfflineMessageQueue
 from ..errors import MessageExpiredError, NotFoundError
 from ..model import DeliveryStatus, QueueEntry
 from ..redis.outcomes import Outcomes
@@ -21,7 +22,6 @@ from ..repeated_warning import RepeatedWarning
 from ..storage.id_pairs import Pair
 from ..storage.outcomes import Failed, OutcomeRepository
 from ..storage.recipients import DeliveredRow, RecipientRepository
-from .offline_message_queue import OfflineMessageQueue
 from .receipts import Receipt, Receipts
 
 #: 用完了重试次数，始终没有确认。

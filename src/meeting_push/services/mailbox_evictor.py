@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
+from ..deliver.offline_message_queue import OfflineMessageQueue
 from ..errors import MeetingPushError
 from ..isolation import Aside
 from ..model import Origin
@@ -19,7 +20,6 @@ from ..repeated_warning import RepeatedWarning
 from ..storage.id_pairs import Pair
 from ..storage.outcomes import OutcomeRepository
 from ..supervision import periodically
-from .offline_message_queue import OfflineMessageQueue
 
 EVICTED: Final = "mailbox_evicted"
 #: 一轮看多少个用户的信箱，一共挤出多少条：一个 SQL 事务记下，几毫秒，别人的发送等得起。

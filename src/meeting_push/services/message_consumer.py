@@ -17,11 +17,11 @@ import msgspec
 from loguru import logger
 
 from ..clock import Clock, now_ms
+from ..deliver.offline_message_queue import Delivery, OfflineMessageQueue
 from ..errors import DatabaseUnavailableError, MeetingPushError
 from ..isolation import Aside, is_temporary
 from ..repeated_warning import RepeatedWarning
 from .message_queue import MessageQueue, Taken
-from .offline_message_queue import Delivery, OfflineMessageQueue
 from .queue_reader import QueueReader
 
 #: 暂时性失败（Redis、SQL 断开）之后等这么久再来。

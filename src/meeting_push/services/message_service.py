@@ -15,6 +15,8 @@ import msgspec
 
 from ..clock import Clock, now_ms
 from ..contracts import UserDirectory
+from ..deliver.message_publisher import MessagePublisher
+from ..deliver.offline_message_queue import Delivery, OfflineMessageQueue
 from ..errors import (
     MeetingPushError,
     NotFoundError,
@@ -38,9 +40,7 @@ from .cancellation import Cancellation
 from .draft_message import message_from
 from .draft_rules import DraftRules, check_text
 from .idempotent_store import IdempotentStore, check_idempotency_key, described, stored_response
-from .message_publisher import MessagePublisher
 from .message_queue import MessageQueue
-from .offline_message_queue import Delivery, OfflineMessageQueue
 from .outbox_relay import OutboxRelay
 
 #: 一段几条；检查或成形约一两毫秒。

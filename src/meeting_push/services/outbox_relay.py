@@ -15,6 +15,7 @@ from typing import Final
 from loguru import logger
 
 from ..clock import Clock, now_ms
+from ..deliver.offline_message_queue import OfflineMessageQueue
 from ..errors import MeetingPushError, QueueFullError
 from ..isolation import Aside
 from ..model import QueueEntry
@@ -27,7 +28,6 @@ from ..storage.messages import UNREADABLE, MessageRepository
 from ..supervision import periodically
 from .delivery_confirmation_service import DeliveryConfirmationService
 from .message_queue import MessageQueue
-from .offline_message_queue import OfflineMessageQueue
 
 #: 别的进程正扫着发件箱：过这么久再看还有没有自己的。
 TURN_AGAIN_S: Final = 0.25

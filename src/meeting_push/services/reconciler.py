@@ -23,6 +23,7 @@ from typing import Final
 from loguru import logger
 
 from ..clock import Clock, now_ms
+from ..deliver.offline_message_queue import OfflineMessageQueue
 from ..errors import DatabaseUnavailableError
 from ..node_identity import NodeIdentity
 from ..redis.generation import GenerationMark, RedisMark
@@ -32,7 +33,6 @@ from ..storage.undelivered import Recipient, UndeliveredRepository, oldest_possi
 from ..supervision import periodically
 from .broadcast_recovery import BroadcastRecovery
 from .message_queue import MessageQueue
-from .offline_message_queue import OfflineMessageQueue
 from .outbox_relay import MARK_EVERY_S, OutboxRelay
 from .page_walk import PageWalk
 

@@ -12,6 +12,9 @@ from typing import Final
 from ulid import ULID
 
 from meeting_push.clock import now_ms
+from meeting_push.deliver.message_publisher import MessagePublisher
+from meeting_push.deliver.offline_message_queue import Delivery, OfflineMessageQueue
+from meeting_push.deliver.stored_bodies import StoredBodies
 from meeting_push.model import Message, Sender
 from meeting_push.node_identity import NodeIdentity
 from meeting_push.protocol.frames import encode_tail
@@ -21,12 +24,9 @@ from meeting_push.redis.redis_service import RedisService
 from meeting_push.services.dead_letters import DeadLetters
 from meeting_push.services.delivery_failures import DeliveryFailures
 from meeting_push.services.expiry_sweeper import ExpirySweeper
-from meeting_push.services.message_publisher import MessagePublisher
 from meeting_push.services.message_queue import MessageQueue
-from meeting_push.services.offline_message_queue import Delivery, OfflineMessageQueue
 from meeting_push.services.receipts import Receipts
 from meeting_push.services.retry_service import RetryService
-from meeting_push.services.stored_bodies import StoredBodies
 from meeting_push.settings import Settings
 from meeting_push.storage.database import Database
 from meeting_push.storage.messages import MessageRepository
