@@ -12,13 +12,13 @@ import pytest
 from meeting_push.deliver.offline_message_queue import Delivered, Delivery, OfflineMessageQueue
 from meeting_push.errors import RedisUnavailableError, UnavailableError
 from meeting_push.model import QueueEntry
+from meeting_push.queue import consumer_pool
+from meeting_push.queue.consumer_pool import ConsumerPool
+from meeting_push.queue.message_consumer import MessageConsumer
+from meeting_push.queue.message_queue import MessageQueue
 from meeting_push.redis.connection.address import RedisAddress
 from meeting_push.redis.keys import Keys
 from meeting_push.redis.redis_service import RedisService
-from meeting_push.services import consumer_pool
-from meeting_push.services.consumer_pool import ConsumerPool
-from meeting_push.services.message_consumer import MessageConsumer
-from meeting_push.services.message_queue import MessageQueue
 from meeting_push.settings import Settings
 from meeting_push.supervision import Supervisor
 from tests.support.eventually import eventually

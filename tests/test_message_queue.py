@@ -9,12 +9,12 @@ import pytest
 
 from meeting_push.errors import QueueFullError
 from meeting_push.model import QueueEntry
+from meeting_push.queue.entries import Taken
+from meeting_push.queue.message_queue import MessageQueue
+from meeting_push.queue.queue_reader import QueueReader
 from meeting_push.redis.connection.address import RedisAddress
 from meeting_push.redis.keys import DELIVERY_GROUP, Keys
 from meeting_push.redis.redis_service import RedisService
-from meeting_push.services.message_queue import MessageQueue
-from meeting_push.services.queue_entries import Taken
-from meeting_push.services.queue_reader import QueueReader
 from tests.support.redis_server import RedisServer
 
 

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from meeting_push.model import QueueEntry
+from meeting_push.queue.entries import Taken
+from meeting_push.queue.message_queue import MessageQueue
+from meeting_push.queue.queue_reader import QueueReader
 from meeting_push.redis.connection.address import RedisAddress
 from meeting_push.redis.keys import Keys
 from meeting_push.redis.redis_service import RedisService
-from meeting_push.services.message_queue import MessageQueue
-from meeting_push.services.queue_entries import Taken
-from meeting_push.services.queue_reader import QueueReader
 from tests.support.redis_server import RedisServer
 
 NAMES = st.sampled_from([f"{n}".rjust(26, "0") for n in range(8)])

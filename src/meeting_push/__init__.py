@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from .deliver.message_publisher import MessagePublisher
     from .deliver.offline_message_queue import OfflineMessageQueue
     from .presence.online_status_service import OnlineStatusService
+    from .queue.consumer_pool import ConsumerPool
+    from .queue.message_consumer import MessageConsumer
+    from .queue.message_queue import MessageQueue
     from .redis.redis_service import RedisService
-    from .services.consumer_pool import ConsumerPool
     from .services.delivery_confirmation_service import DeliveryConfirmationService
-    from .services.message_consumer import MessageConsumer
-    from .services.message_queue import MessageQueue
     from .services.message_service import MessageService
     from .settings import Settings, load_settings
     from .websocket.manager import ConnectionManager
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 _HOMES = {
     "AuthService": ".auth.auth_service",
     "ConnectionManager": ".websocket.manager",
-    "ConsumerPool": ".services.consumer_pool",
+    "ConsumerPool": ".queue.consumer_pool",
     "DeliveryConfirmationService": ".services.delivery_confirmation_service",
     "MeetingPush": ".app",
-    "MessageConsumer": ".services.message_consumer",
+    "MessageConsumer": ".queue.message_consumer",
     "MessagePublisher": ".deliver.message_publisher",
-    "MessageQueue": ".services.message_queue",
+    "MessageQueue": ".queue.message_queue",
     "MessageService": ".services.message_service",
     "OfflineMessageQueue": ".deliver.offline_message_queue",
     "OnlineStatusService": ".presence.online_status_service",

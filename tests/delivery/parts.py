@@ -15,6 +15,7 @@ from meeting_push.isolation import Aside
 from meeting_push.model import Ack, Message, Sender
 from meeting_push.node_identity import NodeIdentity
 from meeting_push.protocol.frames import encode_tail
+from meeting_push.queue.message_queue import MessageQueue
 from meeting_push.redis.outcomes import Outcomes
 from meeting_push.redis.redis_service import RedisService
 from meeting_push.services.dead_letters import DeadLetters
@@ -22,7 +23,6 @@ from meeting_push.services.delivery_confirmation_service import DeliveryConfirma
 from meeting_push.services.delivery_failures import DeliveryFailures
 from meeting_push.services.expiry_sweeper import ExpirySweeper
 from meeting_push.services.mailbox_evictor import MailboxEvictor
-from meeting_push.services.message_queue import MessageQueue
 from meeting_push.services.receipts import Receipts
 from meeting_push.settings import load_settings
 from meeting_push.storage.database import Database

@@ -16,11 +16,11 @@ from meeting_push.isolation import Aside
 from meeting_push.model import Ack, Message, Principal, QueueEntry
 from meeting_push.protocol.fair_share import FairShares
 from meeting_push.protocol.retry import Overdue
+from meeting_push.queue.message_consumer import MAILBOX_BROKEN, MessageConsumer
+from meeting_push.queue.message_queue import MessageQueue
 from meeting_push.redis.broadcast_log import BroadcastLog
 from meeting_push.services.accept_batch import AcceptBatch
 from meeting_push.services.broadcast_relay import BroadcastRelay
-from meeting_push.services.message_consumer import MAILBOX_BROKEN, MessageConsumer
-from meeting_push.services.message_queue import MessageQueue
 from meeting_push.services.outbox_relay import OutboxRelay
 from meeting_push.services.retry_service import RetryService
 from meeting_push.settings import load_settings

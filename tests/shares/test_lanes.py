@@ -14,12 +14,12 @@ from meeting_push.clock import now_ms
 from meeting_push.errors import QueueFullError
 from meeting_push.model import Message, QueueEntry, Sender
 from meeting_push.protocol.fair_share import FairShares
+from meeting_push.queue.message_consumer import MessageConsumer
+from meeting_push.queue.message_queue import DUE_BULK_ROOM, DUE_LIVE, MessageQueue
+from meeting_push.queue.queue_reader import BULK_ENTRY_COST, BULK_RECIPIENTS, QueueReader
 from meeting_push.redis.redis_service import RedisService
 from meeting_push.services.accept_batch import MAX_ROWS, AcceptBatch
-from meeting_push.services.message_consumer import MessageConsumer
-from meeting_push.services.message_queue import DUE_BULK_ROOM, DUE_LIVE, MessageQueue
 from meeting_push.services.outbox_relay import OutboxRelay
-from meeting_push.services.queue_reader import BULK_ENTRY_COST, BULK_RECIPIENTS, QueueReader
 from meeting_push.storage.database import Database
 from meeting_push.storage.tables import messages as message_table
 from tests.delivery.parts import Parts
@@ -167,7 +167,7 @@ async def test_a5_while_nothing_live_comes_the_slices_are_larger(
 ) -> None:
     await parts.queue.batch_enqueue([entry(f"b{n}", 150) for n in range(60)], bulk=True)
     first = await reader.take(100, 0)
-    monkeypatch.setattr("meeting_push.services.queue_reader.CALM_S", -1.0)
+    monkeypatch.setattr("meeting_push.queue.queue_reader.CALM_S", -1.0)
     assert len(await reader.take(100, 0)) > len(first)
 
 
@@ -232,7 +232,7 @@ async def test_a4_the_slow_lane_waits_for_the_mailbox_it_overfilled(
     redis: RedisService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """一段灌满了信箱，就等它挤好再做下一段：洪水再大，信箱也只多出一段。"""
-    monkeypatch.setattr("meeting_push.services.message_consumer.TRIM_WAIT_S", 60)
+    monkeypatch.setattr("meeting_push.queue.message_consumer.TRIM_WAIT_S", 60)
     database = Database(f"sqlite:///{tmp_path}/small")
     await database.migrate()
     parts = Parts(redis, database, mailbox_max_entries=10)

@@ -15,8 +15,8 @@ import uvloop
 from rich.table import Table
 
 from meeting_push.model import QueueEntry
+from meeting_push.queue.message_queue import MessageQueue
 from meeting_push.redis.redis_service import RedisService
-from meeting_push.services.message_queue import MessageQueue
 
 from .machine import Machine, commit, versions
 from .progress import Steps

@@ -11,16 +11,16 @@ from ..deliver.offline_message_queue import OfflineMessageQueue
 from ..deliver.stored_bodies import StoredBodies
 from ..node_identity import NodeIdentity
 from ..protocol.fair_share import FairShares
+from ..queue.consumer_pool import ConsumerPool
+from ..queue.message_consumer import MessageConsumer
+from ..queue.message_queue import MessageQueue
+from ..queue.settlement import OnDead
 from ..redis.turn import Turn
 from ..repeated_warning import RepeatedWarning
-from ..services.consumer_pool import ConsumerPool
 from ..services.delivery_confirmation_service import DeliveryConfirmationService
 from ..services.draft_rules import DraftRules
-from ..services.message_consumer import MessageConsumer
-from ..services.message_queue import MessageQueue
 from ..services.message_service import MessageService
 from ..services.outbox_relay import TURN_MS, OutboxRelay
-from ..services.queue_settlement import OnDead
 from ..services.receipts import Receipts
 from ..settings import Settings
 from ..supervision import Supervisor

@@ -19,9 +19,9 @@ from ..presence.online_status_service import PresenceStatistics
 from ..presence.seats import DeviceSeats
 from ..presence.watch import WatchStatistics
 from ..protocol.codes import CloseCode
+from ..queue.message_consumer import ConsumerStatistics
 from ..services.expiry_sweeper import ExpirySweeper
 from ..services.mailbox_evictor import MailboxEvictor
-from ..services.message_consumer import ConsumerStatistics
 from ..services.retry_service import RetryService
 from ..websocket.meeting.statistics import MEETING_DROP_REASONS, MeetingStatistics
 from ..websocket.statistics import DROP_REASONS, EdgeStatistics

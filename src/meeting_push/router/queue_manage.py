@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
 
+from ..queue.message_queue import MessageQueue
 from ..services.dead_letters import DeadLetters
-from ..services.message_queue import MessageQueue
 from .contract_route import contract_router
 from .delivery_models import (
     LETTER_ID_PATTERN,

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from fastapi import APIRouter, Depends
 
 from ..monitoring.node_reports import NodeReports
-from ..services.message_queue import MessageQueue
+from ..queue.message_queue import MessageQueue
 from .contract_route import contract_router
 from .security import Security
 from .stats_models import StatsOut

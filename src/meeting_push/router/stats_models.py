@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from ..monitoring.histogram import LatencyHistogram
 from ..monitoring.report import Figures, NodeReport, add_up
-from ..services.message_queue import QueueLength
+from ..queue.message_queue import QueueLength
 
 #: 一个数；有标签（按原因、按关闭码…）的是标签值 → 数。
 FigureOut = float | dict[str, float]

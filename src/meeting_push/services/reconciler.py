@@ -26,13 +26,13 @@ from ..clock import Clock, now_ms
 from ..deliver.offline_message_queue import OfflineMessageQueue
 from ..errors import DatabaseUnavailableError
 from ..node_identity import NodeIdentity
+from ..queue.message_queue import MessageQueue
 from ..redis.generation import GenerationMark, RedisMark
 from ..repeated_warning import RepeatedWarning
 from ..storage.generations import Generation, GenerationRepository
 from ..storage.undelivered import Recipient, UndeliveredRepository, oldest_possible
 from ..supervision import periodically
 from .broadcast_recovery import BroadcastRecovery
-from .message_queue import MessageQueue
 from .outbox_relay import MARK_EVERY_S, OutboxRelay
 from .page_walk import PageWalk
 

@@ -13,8 +13,8 @@ from ..errors import MalformedEnvelopeError, MeetingPushError
 from ..redis.connection.lean import LeanConnection
 from ..redis.keys import DELIVERY_GROUP
 from ..redis.queue_keys import QueueKeys
-from .queue_entries import Taken, parse
-from .queue_settlement import Settlement
+from .entries import Taken, parse
+from .settlement import Settlement
 
 POISON: Final = "delivered_too_often"
 #: 慢的那条一次取大约这么多份（几秒做得完，没有人来认领），一次交出大约这么多份（几毫秒）；每条消息

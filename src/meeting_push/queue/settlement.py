@@ -15,7 +15,7 @@ from ..redis.keys import DELIVERY_GROUP
 from ..redis.queue_keys import QueueKeys, errors_key, known_key
 from ..redis.redis_service import RedisService
 from ..redis.scripts import Script
-from .queue_entries import Taken, encode_entry
+from .entries import Taken, encode_entry
 
 #: 意外的全文（含回溯）留这么多字符，最后的最要紧。
 MAX_ERROR_CHARS: Final = 4_000

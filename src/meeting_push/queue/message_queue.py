@@ -22,11 +22,11 @@ from ..redis.connection.lean import LeanConnection
 from ..redis.queue_keys import QueueKeys, errors_key, known_key, partition_of
 from ..redis.redis_service import RedisService
 from ..redis.scripts import Script
-from .queue_entries import Taken, encode_entry
+from .entries import Taken, encode_entry
 from .queue_reader import QueueReader, TakeRules
-from .queue_room import QueueRoom
-from .queue_settlement import OnDead, Settlement
-from .queue_statistics import QueueLength, QueueStatistics
+from .room import QueueRoom
+from .settlement import OnDead, Settlement
+from .statistics import QueueLength, QueueStatistics
 
 __all__ = ["MessageQueue", "QueueLength", "Taken"]
 
