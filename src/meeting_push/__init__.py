@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from .client.rest_client import RestClient
     from .deliver.message_publisher import MessagePublisher
     from .deliver.offline_message_queue import OfflineMessageQueue
+    from .outcome.delivery_confirmation_service import DeliveryConfirmationService
     from .presence.online_status_service import OnlineStatusService
     from .queue.consumer_pool import ConsumerPool
     from .queue.message_consumer import MessageConsumer
     from .queue.message_queue import MessageQueue
     from .redis.redis_service import RedisService
-    from .services.delivery_confirmation_service import DeliveryConfirmationService
     from .services.message_service import MessageService
     from .settings import Settings, load_settings
     from .websocket.manager import ConnectionManager
@@ -32,7 +32,7 @@ _HOMES = {
     "AuthService": ".auth.auth_service",
     "ConnectionManager": ".websocket.manager",
     "ConsumerPool": ".queue.consumer_pool",
-    "DeliveryConfirmationService": ".services.delivery_confirmation_service",
+    "DeliveryConfirmationService": ".outcome.delivery_confirmation_service",
     "MeetingPush": ".app",
     "MessageConsumer": ".queue.message_consumer",
     "MessagePublisher": ".deliver.message_publisher",

@@ -14,16 +14,16 @@ from meeting_push.deliver.stored_bodies import StoredBodies
 from meeting_push.isolation import Aside
 from meeting_push.model import Ack, Message, Sender
 from meeting_push.node_identity import NodeIdentity
+from meeting_push.outcome.dead_letters import DeadLetters
+from meeting_push.outcome.delivery_confirmation_service import DeliveryConfirmationService
+from meeting_push.outcome.expiry_sweeper import ExpirySweeper
+from meeting_push.outcome.failures import DeliveryFailures
+from meeting_push.outcome.mailbox_evictor import MailboxEvictor
+from meeting_push.outcome.receipts import Receipts
 from meeting_push.protocol.frames import encode_tail
 from meeting_push.queue.message_queue import MessageQueue
 from meeting_push.redis.outcomes import Outcomes
 from meeting_push.redis.redis_service import RedisService
-from meeting_push.services.dead_letters import DeadLetters
-from meeting_push.services.delivery_confirmation_service import DeliveryConfirmationService
-from meeting_push.services.delivery_failures import DeliveryFailures
-from meeting_push.services.expiry_sweeper import ExpirySweeper
-from meeting_push.services.mailbox_evictor import MailboxEvictor
-from meeting_push.services.receipts import Receipts
 from meeting_push.settings import load_settings
 from meeting_push.storage.database import Database
 from meeting_push.storage.messages import MessageRepository

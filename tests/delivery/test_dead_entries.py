@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from meeting_push.model import Message, QueueEntry
+from meeting_push.outcome.dead_letters import DeadLetters
 from meeting_push.queue.message_queue import MessageQueue
-from meeting_push.services.dead_letters import DeadLetters
 
 from .parts import USER, Parts
 

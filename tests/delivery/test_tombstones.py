@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from meeting_push.model import ResumePoint
-from meeting_push.services.mailbox_evictor import EVICTED
+from meeting_push.outcome.mailbox_evictor import EVICTED
 
 from .parts import USER, Parts, delivery
 

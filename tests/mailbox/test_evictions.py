@@ -11,8 +11,8 @@ from ulid import ULID
 from meeting_push.clock import now_ms
 from meeting_push.errors import DatabaseUnavailableError
 from meeting_push.model import Message, Sender
+from meeting_push.outcome.mailbox_evictor import EVICTED, MailboxEvictor
 from meeting_push.redis.redis_service import RedisService
-from meeting_push.services.mailbox_evictor import EVICTED, MailboxEvictor
 from meeting_push.storage.database import Database
 from meeting_push.storage.id_pairs import Pair
 from tests.delivery.parts import USER, Parts
@@ -247,7 +247,7 @@ async def test_what_is_not_yet_removed_keeps_its_tombstone(
 async def test_a_flood_is_evicted_in_rounds_of_a_bounded_size(
     monkeypatch: pytest.MonkeyPatch, parts: Parts
 ) -> None:
-    monkeypatch.setattr("meeting_push.services.mailbox_evictor.EVICTIONS", 4)
+    monkeypatch.setattr("meeting_push.outcome.mailbox_evictor.EVICTIONS", 4)
     rounds: list[int] = []
 
     async def fail(pairs: Sequence[Pair], reason: str) -> None:
@@ -262,7 +262,7 @@ async def test_a_flood_is_evicted_in_rounds_of_a_bounded_size(
 async def test_a_mailbox_that_needs_another_round_is_not_trimmed_yet(
     monkeypatch: pytest.MonkeyPatch, parts: Parts
 ) -> None:
-    monkeypatch.setattr("meeting_push.services.mailbox_evictor.EVICTIONS", 1)
+    monkeypatch.setattr("meeting_push.outcome.mailbox_evictor.EVICTIONS", 1)
     everything = [await post(parts, 1) for _ in range(CAP + 3)]
     trimmed = asyncio.create_task(parts.mailbox.overflow.wait([USER], 10))
     await asyncio.sleep(0)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from ..model import QueueEntry
 from ..node_identity import NodeIdentity
+from ..outcome.dead_letters import DeadLetters
+from ..outcome.expiry_sweeper import ExpirySweeper
+from ..outcome.failures import DeliveryFailures
+from ..outcome.mailbox_evictor import MailboxEvictor
+from ..outcome.retry_service import RetryService
 from ..redis.outcomes import Outcomes
-from ..services.dead_letters import DeadLetters
-from ..services.delivery_failures import DeliveryFailures
-from ..services.expiry_sweeper import ExpirySweeper
 from ..services.idempotency_purge import IdempotencyPurge
-from ..services.mailbox_evictor import MailboxEvictor
-from ..services.retry_service import RetryService
 from ..settings import Settings
 from ..supervision import Supervisor
 from .bus import Bus

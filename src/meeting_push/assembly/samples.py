@@ -15,14 +15,14 @@ from ..monitoring.refused_requests import CODES, RefusedRequests
 from ..node.agreed_clock import AgreedClock
 from ..node.canary import CanaryStatistics, Hearing
 from ..node.control_channel import ControlStatistics
+from ..outcome.expiry_sweeper import ExpirySweeper
+from ..outcome.mailbox_evictor import MailboxEvictor
+from ..outcome.retry_service import RetryService
 from ..presence.online_status_service import PresenceStatistics
 from ..presence.seats import DeviceSeats
 from ..presence.watch import WatchStatistics
 from ..protocol.codes import CloseCode
 from ..queue.message_consumer import ConsumerStatistics
-from ..services.expiry_sweeper import ExpirySweeper
-from ..services.mailbox_evictor import MailboxEvictor
-from ..services.retry_service import RetryService
 from ..websocket.meeting.statistics import MEETING_DROP_REASONS, MeetingStatistics
 from ..websocket.statistics import DROP_REASONS, EdgeStatistics
 

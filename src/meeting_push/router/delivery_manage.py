@@ -12,8 +12,8 @@ from ..clock import now_ms
 from ..deliver.offline_message_queue import OfflineMessageQueue
 from ..errors import ForbiddenError
 from ..model import MAX_USER_ID, Principal
-from ..services.delivery_confirmation_service import DAY_S, DeliveryConfirmationService
-from ..services.delivery_failures import DeliveryFailures
+from ..outcome.delivery_confirmation_service import DAY_S, DeliveryConfirmationService
+from ..outcome.failures import DeliveryFailures
 from .contract_route import contract_router
 from .delivery_models import (
     ClearedOut,

@@ -8,8 +8,8 @@ from msgspec import Meta, Struct
 from pydantic import BaseModel, Field
 
 from ..deliver.offline_message_queue import OfflineMessage
-from ..services.dead_letters import DeadLetter
-from ..services.delivery_statistics import DeliveryStatistics, Tally
+from ..outcome.dead_letters import DeadLetter
+from ..outcome.statistics import DeliveryStatistics, Tally
 from ..storage.rows import FailedDelivery
 
 

@@ -12,8 +12,8 @@ from fastapi import APIRouter, Depends, Header, Path, Query, Response, status
 from ..errors import PayloadTooLargeError
 from ..limits.send_quota import SendQuota
 from ..model import Principal, Sender
+from ..outcome.delivery_confirmation_service import DeliveryConfirmationService
 from ..services.broadcast_service import BroadcastService
-from ..services.delivery_confirmation_service import DeliveryConfirmationService
 from ..services.draft_rules import DraftRules
 from ..services.idempotent_store import MAX_IDEMPOTENCY_KEY_CHARS
 from ..services.message_service import MessageService

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
 
+from ..outcome.dead_letters import DeadLetters
 from ..queue.message_queue import MessageQueue
-from ..services.dead_letters import DeadLetters
 from .contract_route import contract_router
 from .delivery_models import (
     LETTER_ID_PATTERN,

@@ -12,9 +12,9 @@ from typing import Final
 from ..contracts import AckSink
 from ..isolation import Aside
 from ..model import Ack, AckOutcome, BroadcastEntry
+from ..outcome.batch_writer import BatchWriter
 from ..redis.broadcast_log import BroadcastLog
 from ..storage.broadcasts import BroadcastRepository
-from .batch_writer import BatchWriter
 from .broadcast_feed import BroadcastFeed
 
 #: 一批至多这么多行，同 ``delivery_confirmation_service``。

@@ -19,6 +19,7 @@ from ..deliver.offline_message_queue import OfflineMessageQueue
 from ..errors import MeetingPushError, QueueFullError
 from ..isolation import Aside
 from ..model import QueueEntry
+from ..outcome.delivery_confirmation_service import DeliveryConfirmationService
 from ..protocol import frames
 from ..protocol.fair_share import FairLine, FairShares, Outgoing
 from ..queue.message_queue import MessageQueue
@@ -27,7 +28,6 @@ from ..redis.turn import Turn
 from ..repeated_warning import RepeatedWarning
 from ..storage.messages import UNREADABLE, MessageRepository
 from ..supervision import periodically
-from .delivery_confirmation_service import DeliveryConfirmationService
 
 #: 别的进程正扫着发件箱：过这么久再看还有没有自己的。
 TURN_AGAIN_S: Final = 0.25

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Sequence
 
 from meeting_push.cli import main
-from meeting_push.services.delivery_confirmation_service import (
+from meeting_push.outcome.delivery_confirmation_service import (
     DeliveryConfirmationService,
     _by_user,
 )

@@ -15,7 +15,7 @@ from loguru import logger
 
 from ..model import QueueEntry
 from ..redis.redis_service import RedisService
-from .delivery_failures import DeliveryFailures
+from .failures import DeliveryFailures
 
 #: 一轮过期清理看这么多封。
 SCAN_LETTERS: Final = 200

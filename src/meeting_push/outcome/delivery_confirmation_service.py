@@ -22,8 +22,8 @@ from ..storage.recipients import DeliveredRow, RecipientRepository
 from ..storage.reports import DeliveryReports
 from ..storage.rows import DeliveryCounts, FailedDelivery, RecipientPage
 from .batch_writer import BatchWriter
-from .delivery_statistics import DeliveryStatistics, user_statistics
 from .receipts import Receipt, Receipts
+from .statistics import DeliveryStatistics, user_statistics
 
 _confirm: Final = Script("guard", "confirm")
 #: 一个事务至多这么多行：四分之一的话，积压时每秒写下的少一半。

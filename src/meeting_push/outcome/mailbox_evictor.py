@@ -1,6 +1,6 @@
 """信箱溢出了：挤出该走的，记为 failed，让发送者看得见；没有人再等的，还回它占的内存。
 
-谁该走由 ``protocol/eviction.py`` 选（占得最多的发送者的，里面最不急的、最早的），``evict.lua``
+谁该走由 ``outcome/eviction.py`` 选（占得最多的发送者的，里面最不急的、最早的），``evict.lua``
 立下墓碑；然后与别的失败同一个次序：先 SQL，后 Redis（状态、死信、移出信箱）。死在哪里都不丢：
 立了碑而还在信箱里的，下一次先做完。
 """
@@ -14,12 +14,12 @@ from ..deliver.offline_message_queue import OfflineMessageQueue
 from ..errors import MeetingPushError
 from ..isolation import Aside
 from ..model import Origin
-from ..protocol.eviction import choose
 from ..redis.mailboxes import OverfullMailbox
 from ..repeated_warning import RepeatedWarning
 from ..storage.id_pairs import Pair
 from ..storage.outcomes import OutcomeRepository
 from ..supervision import periodically
+from .eviction import choose
 
 EVICTED: Final = "mailbox_evicted"
 #: 一轮看多少个用户的信箱，一共挤出多少条：一个 SQL 事务记下，几毫秒，别人的发送等得起。
