@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from meeting_push.accept.accept_batch import AcceptBatch
+from meeting_push.accept.idempotency import IdempotentStore, stored_response
 from meeting_push.clock import now_ms
 from meeting_push.errors import DatabaseUnavailableError, InvalidInputError, OutcomeUnknownError
 from meeting_push.model import Message, Sender
-from meeting_push.services.accept_batch import AcceptBatch
-from meeting_push.services.idempotent_store import IdempotentStore, stored_response
 from meeting_push.storage.database import Connection, Database
 from meeting_push.storage.idempotency import IdempotencyRepository
 from meeting_push.storage.messages import MessageRepository

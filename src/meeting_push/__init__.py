@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from .version import __version__
 
 if TYPE_CHECKING:
+    from .accept.message_service import MessageService
     from .app import MeetingPush
     from .auth.auth_service import AuthService
     from .client.push_client import PushClient
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from .queue.message_consumer import MessageConsumer
     from .queue.message_queue import MessageQueue
     from .redis.redis_service import RedisService
-    from .services.message_service import MessageService
     from .settings import Settings, load_settings
     from .websocket.manager import ConnectionManager
 
@@ -37,7 +37,7 @@ _HOMES = {
     "MessageConsumer": ".queue.message_consumer",
     "MessagePublisher": ".deliver.message_publisher",
     "MessageQueue": ".queue.message_queue",
-    "MessageService": ".services.message_service",
+    "MessageService": ".accept.message_service",
     "OfflineMessageQueue": ".deliver.offline_message_queue",
     "OnlineStatusService": ".presence.online_status_service",
     "PushClient": ".client.push_client",

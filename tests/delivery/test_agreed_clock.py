@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from meeting_push.accept.idempotency_purge import IdempotencyPurge
 from meeting_push.app import MeetingPush
 from meeting_push.clock import now_ms
 from meeting_push.errors import UnavailableError
 from meeting_push.model import Sender
 from meeting_push.node.agreed_clock import CLOSE_MS, AgreedClock, ClockDisagreesError
 from meeting_push.redis.redis_service import RedisService
-from meeting_push.services.idempotency_purge import IdempotencyPurge
 from meeting_push.storage.database import Database
 from meeting_push.storage.idempotency import IdempotencyRepository
 from tests.support.eventually import eventually

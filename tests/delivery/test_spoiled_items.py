@@ -10,19 +10,19 @@ from redis import Redis
 from sqlalchemy import update
 from websockets.exceptions import ConnectionClosed
 
+from meeting_push.accept.accept_batch import AcceptBatch
+from meeting_push.accept.fair_share import FairShares
+from meeting_push.accept.outbox_relay import OutboxRelay
 from meeting_push.auth.revocations import Revocations
 from meeting_push.errors import DatabaseUnavailableError
 from meeting_push.isolation import Aside
 from meeting_push.model import Ack, Message, Principal, QueueEntry
 from meeting_push.outcome.retry_service import RetryService
-from meeting_push.protocol.fair_share import FairShares
 from meeting_push.protocol.retry import Overdue
 from meeting_push.queue.message_consumer import MAILBOX_BROKEN, MessageConsumer
 from meeting_push.queue.message_queue import MessageQueue
 from meeting_push.redis.broadcast_log import BroadcastLog
-from meeting_push.services.accept_batch import AcceptBatch
 from meeting_push.services.broadcast_relay import BroadcastRelay
-from meeting_push.services.outbox_relay import OutboxRelay
 from meeting_push.settings import load_settings
 from meeting_push.storage.broadcasts import BroadcastRepository
 from meeting_push.storage.messages import UNREADABLE

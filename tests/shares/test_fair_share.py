@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meeting_push.accept.fair_share import MAX_DEBT_S, QUANTUM, FairLine, FairShares, Outgoing
 from meeting_push.model import Message, Sender
-from meeting_push.protocol.fair_share import MAX_DEBT_S, QUANTUM, FairLine, FairShares, Outgoing
 
 PER_S, BURST = 100, 200
 

@@ -10,16 +10,16 @@ import msgspec
 import pytest
 from sqlalchemy import func, select
 
+from meeting_push.accept.accept_batch import MAX_ROWS, AcceptBatch
+from meeting_push.accept.fair_share import FairShares
+from meeting_push.accept.outbox_relay import OutboxRelay
 from meeting_push.clock import now_ms
 from meeting_push.errors import QueueFullError
 from meeting_push.model import Message, QueueEntry, Sender
-from meeting_push.protocol.fair_share import FairShares
 from meeting_push.queue.message_consumer import MessageConsumer
 from meeting_push.queue.message_queue import DUE_BULK_ROOM, DUE_LIVE, MessageQueue
 from meeting_push.queue.queue_reader import BULK_ENTRY_COST, BULK_RECIPIENTS, QueueReader
 from meeting_push.redis.redis_service import RedisService
-from meeting_push.services.accept_batch import MAX_ROWS, AcceptBatch
-from meeting_push.services.outbox_relay import OutboxRelay
 from meeting_push.storage.database import Database
 from meeting_push.storage.tables import messages as message_table
 from tests.delivery.parts import Parts
@@ -128,7 +128,7 @@ async def test_a5_a_full_slow_lane_is_its_senders_affair(
     parts: Parts, redis: RedisService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """慢的那条满了：mallory 的留在发件箱、再发就 429，别人照收、照送。"""
-    monkeypatch.setattr("meeting_push.services.outbox_relay.BATCH_MESSAGES", 5)
+    monkeypatch.setattr("meeting_push.accept.outbox_relay.BATCH_MESSAGES", 5)
     queue = MessageQueue(redis, max_length=5, clock=parts.clock)
     relay = relay_of(parts, queue)
     await flood(parts, 12)

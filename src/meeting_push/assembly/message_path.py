@@ -6,22 +6,22 @@ import asyncio
 from functools import partial
 from typing import Final
 
+from ..accept.draft_rules import DraftRules
+from ..accept.fair_share import FairShares
+from ..accept.message_service import MessageService
+from ..accept.outbox_relay import TURN_MS, OutboxRelay
 from ..deliver.message_publisher import MessagePublisher
 from ..deliver.offline_message_queue import OfflineMessageQueue
 from ..deliver.stored_bodies import StoredBodies
 from ..node_identity import NodeIdentity
 from ..outcome.delivery_confirmation_service import DeliveryConfirmationService
 from ..outcome.receipts import Receipts
-from ..protocol.fair_share import FairShares
 from ..queue.consumer_pool import ConsumerPool
 from ..queue.message_consumer import MessageConsumer
 from ..queue.message_queue import MessageQueue
 from ..queue.settlement import OnDead
 from ..redis.turn import Turn
 from ..repeated_warning import RepeatedWarning
-from ..services.draft_rules import DraftRules
-from ..services.message_service import MessageService
-from ..services.outbox_relay import TURN_MS, OutboxRelay
 from ..settings import Settings
 from ..supervision import Supervisor
 from .bus import Bus

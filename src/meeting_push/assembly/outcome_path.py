@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..accept.idempotency_purge import IdempotencyPurge
 from ..model import QueueEntry
 from ..node_identity import NodeIdentity
 from ..outcome.dead_letters import DeadLetters
@@ -10,7 +11,6 @@ from ..outcome.failures import DeliveryFailures
 from ..outcome.mailbox_evictor import MailboxEvictor
 from ..outcome.retry_service import RetryService
 from ..redis.outcomes import Outcomes
-from ..services.idempotency_purge import IdempotencyPurge
 from ..settings import Settings
 from ..supervision import Supervisor
 from .bus import Bus

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 
+from ..accept.known_users import Everybody, ForeignDirectory, KnownUsers
+from ..accept.message_service import MessageStores
 from ..contracts import UserDirectory
-from ..services.known_users import Everybody, ForeignDirectory, KnownUsers
 from ..services.meeting_service import MeetingStores
-from ..services.message_service import MessageStores
 from ..settings import Settings
 from ..storage.broadcasts import BroadcastRepository
 from ..storage.database import Database

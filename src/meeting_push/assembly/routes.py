@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
+from ..accept.draft_rules import DraftRules
 from ..limits.forwarded import TrustedProxies
 from ..router.auth_manage import auth_router, revocation_router, ticket_router
 from ..router.body_limit import BodyRules
@@ -20,7 +21,6 @@ from ..router.security import Security
 from ..router.stats_manage import stats_router
 from ..router.turns import Turns
 from ..router.web import web_router
-from ..services.draft_rules import DraftRules
 from ..services.meeting_service import MeetingRules
 from ..settings import Settings
 from .observation import Observation

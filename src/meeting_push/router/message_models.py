@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final
 from msgspec import Meta, Raw, Struct, field
 from pydantic import BaseModel
 
+from ..accept.draft_rules import DraftRules
 from ..model import (
     MAX_PRIORITY,
     MAX_SAFE_INTEGER,
@@ -20,7 +21,6 @@ from ..model import (
 )
 from ..protocol.app_data import MAX_DEPTH
 from ..protocol.frames import UserId
-from ..services.draft_rules import DraftRules
 from ..storage.rows import InboxItem
 from .json_body import Schema
 

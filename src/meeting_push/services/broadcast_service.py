@@ -7,6 +7,9 @@ from typing import Final
 
 import msgspec
 
+from ..accept.draft_message import message_from
+from ..accept.draft_rules import DraftRules
+from ..accept.idempotency import IdempotentStore, check_idempotency_key, described, stored_response
 from ..clock import Clock, now_ms
 from ..errors import OutcomeUnknownError
 from ..model import Accepted, Draft, Message, Sender
@@ -15,9 +18,6 @@ from ..storage.database import Connection, Database
 from ..storage.idempotency import IdempotencyRepository
 from ..storage.rows import StoredResponse
 from .broadcast_relay import BroadcastRelay
-from .draft_message import message_from
-from .draft_rules import DraftRules
-from .idempotent_store import IdempotentStore, check_idempotency_key, described, stored_response
 
 _accepted: Final = msgspec.json.Decoder(Accepted)
 

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from loguru import logger
 from ulid import ULID
 
+from ..accept.draft_rules import check_text
+from ..accept.message_service import MessageService
+from ..accept.send_rights import MEETING_ENDED
 from ..clock import Clock, now_ms
 from ..contracts import UserDirectory
 from ..errors import (
@@ -38,9 +41,6 @@ from ..storage.database import Connection, Database
 from ..storage.meetings import MeetingRepository
 from ..storage.rows import MeetingPage
 from ..storage.transcripts import TranscriptRepository
-from .draft_rules import check_text
-from .message_service import MessageService
-from .send_rights import MEETING_ENDED
 
 ENDED_TITLE = "会议已结束"
 

@@ -22,6 +22,7 @@ from typing import Final
 
 from loguru import logger
 
+from ..accept.outbox_relay import MARK_EVERY_S, OutboxRelay
 from ..clock import Clock, now_ms
 from ..deliver.offline_message_queue import OfflineMessageQueue
 from ..errors import DatabaseUnavailableError
@@ -33,7 +34,6 @@ from ..storage.generations import Generation, GenerationRepository
 from ..storage.undelivered import Recipient, UndeliveredRepository, oldest_possible
 from ..supervision import periodically
 from .broadcast_recovery import BroadcastRecovery
-from .outbox_relay import MARK_EVERY_S, OutboxRelay
 from .page_walk import PageWalk
 
 #: 清空队列之后等这么久：别的节点刚入队、正要记下的，先让它记完，否则会盖掉我们放回的；

@@ -21,13 +21,13 @@ from ..isolation import Aside
 from ..model import QueueEntry
 from ..outcome.delivery_confirmation_service import DeliveryConfirmationService
 from ..protocol import frames
-from ..protocol.fair_share import FairLine, FairShares, Outgoing
 from ..queue.message_queue import MessageQueue
 from ..redis.bodies import Body
 from ..redis.turn import Turn
 from ..repeated_warning import RepeatedWarning
 from ..storage.messages import UNREADABLE, MessageRepository
 from ..supervision import periodically
+from .fair_share import FairLine, FairShares, Outgoing
 
 #: 别的进程正扫着发件箱：过这么久再看还有没有自己的。
 TURN_AGAIN_S: Final = 0.25

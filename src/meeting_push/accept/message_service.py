@@ -26,7 +26,6 @@ from ..errors import (
 from ..limits.send_quota import Charge
 from ..model import Accepted, AppData, Draft, Message, MessageType, Principal, Sender
 from ..protocol import frames
-from ..protocol.fair_share import Outgoing
 from ..queue.message_queue import MessageQueue
 from ..redis.redis_service import courtesy
 from ..repeated_warning import RepeatedWarning
@@ -40,7 +39,8 @@ from .accept_batch import AcceptBatch
 from .cancellation import Cancellation
 from .draft_message import message_from
 from .draft_rules import DraftRules, check_text
-from .idempotent_store import IdempotentStore, check_idempotency_key, described, stored_response
+from .fair_share import Outgoing
+from .idempotency import IdempotentStore, check_idempotency_key, described, stored_response
 from .outbox_relay import OutboxRelay
 
 #: 一段几条；检查或成形约一两毫秒。
