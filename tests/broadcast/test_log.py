@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from meeting_push.broadcast.feed import BroadcastFeed
 from meeting_push.contracts import BROADCAST_MISSED
 from meeting_push.deliver.offline_message_queue import OfflineMessageQueue
 from meeting_push.model import BroadcastEntry, Message, Sender
@@ -14,7 +15,6 @@ from meeting_push.redis.broadcast_log import BroadcastLog
 from meeting_push.redis.generation import GenerationMark
 from meeting_push.redis.redis_service import RedisService
 from meeting_push.redis.subscriber import Subscriber
-from meeting_push.services.broadcast_feed import BroadcastFeed
 from meeting_push.settings import load_settings
 from tests.support.eventually import eventually
 

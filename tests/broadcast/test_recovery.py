@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from meeting_push.app import MeetingPush
+from meeting_push.broadcast.relay import BroadcastRelay
 from meeting_push.errors import UnavailableError
 from meeting_push.model import Draft, Sender
 from meeting_push.services.broadcast_recovery import BroadcastRecovery
-from meeting_push.services.broadcast_relay import BroadcastRelay
 from meeting_push.storage.broadcasts import BroadcastRepository
 from tests.support.eventually import eventually
 from tests.support.node import node

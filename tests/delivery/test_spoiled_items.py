@@ -14,6 +14,7 @@ from meeting_push.accept.accept_batch import AcceptBatch
 from meeting_push.accept.fair_share import FairShares
 from meeting_push.accept.outbox_relay import OutboxRelay
 from meeting_push.auth.revocations import Revocations
+from meeting_push.broadcast.relay import BroadcastRelay
 from meeting_push.errors import DatabaseUnavailableError
 from meeting_push.isolation import Aside
 from meeting_push.model import Ack, Message, Principal, QueueEntry
@@ -22,7 +23,6 @@ from meeting_push.protocol.retry import Overdue
 from meeting_push.queue.message_consumer import MAILBOX_BROKEN, MessageConsumer
 from meeting_push.queue.message_queue import MessageQueue
 from meeting_push.redis.broadcast_log import BroadcastLog
-from meeting_push.services.broadcast_relay import BroadcastRelay
 from meeting_push.settings import load_settings
 from meeting_push.storage.broadcasts import BroadcastRepository
 from meeting_push.storage.messages import UNREADABLE

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from ..accept.draft_rules import DraftRules
+from ..broadcast.acks import BroadcastAcks
+from ..broadcast.feed import BroadcastFeed
+from ..broadcast.relay import BroadcastRelay
+from ..broadcast.service import BroadcastService
 from ..deliver.offline_message_queue import SEQ_EXTRA_TTL_MS
 from ..redis.broadcast_log import BroadcastLog
-from ..services.broadcast_acks import BroadcastAcks
-from ..services.broadcast_feed import BroadcastFeed
-from ..services.broadcast_relay import BroadcastRelay
-from ..services.broadcast_service import BroadcastService
 from ..settings import Settings
 from ..supervision import Supervisor
 from .bus import Bus

@@ -9,8 +9,8 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, status
 
 from ..accept.draft_rules import DraftRules
+from ..broadcast.service import BroadcastService
 from ..model import Principal, Sender
-from ..services.broadcast_service import BroadcastService
 from .contract_route import contract_router
 from .json_body import JsonBody
 from .message_manage import IdempotencyKey

@@ -13,11 +13,11 @@ from ..accept.draft_rules import DraftRules
 from ..accept.idempotency import MAX_IDEMPOTENCY_KEY_CHARS
 from ..accept.message_service import MessageService
 from ..accept.send_rights import check_send_rights
+from ..broadcast.service import BroadcastService
 from ..errors import PayloadTooLargeError
 from ..limits.send_quota import SendQuota
 from ..model import Principal, Sender
 from ..outcome.delivery_confirmation_service import DeliveryConfirmationService
-from ..services.broadcast_service import BroadcastService
 from ..websocket.asgi import user_messages_endpoint
 from ..websocket.manager import ConnectionManager
 from .contract_route import contract_router

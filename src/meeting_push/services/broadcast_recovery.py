@@ -12,11 +12,11 @@ from typing import Final
 
 from loguru import logger
 
+from ..broadcast.relay import BroadcastRelay
 from ..clock import Clock, now_ms
 from ..model import BroadcastEntry
 from ..redis.broadcast_log import BroadcastLog
 from ..storage.broadcasts import BroadcastRepository
-from .broadcast_relay import BroadcastRelay
 
 #: 一次补这么多人的游标，之间歇一歇，同 ``reconciler`` 的一页。
 PAGE_USERS: Final = 2_000

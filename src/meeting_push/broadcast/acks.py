@@ -15,7 +15,7 @@ from ..model import Ack, AckOutcome, BroadcastEntry
 from ..outcome.batch_writer import BatchWriter
 from ..redis.broadcast_log import BroadcastLog
 from ..storage.broadcasts import BroadcastRepository
-from .broadcast_feed import BroadcastFeed
+from .feed import BroadcastFeed
 
 #: 一批至多这么多行，同 ``delivery_confirmation_service``。
 BATCH_ROWS: Final = 2_000

@@ -17,7 +17,7 @@ from ..storage.broadcasts import BroadcastRepository
 from ..storage.database import Connection, Database
 from ..storage.idempotency import IdempotencyRepository
 from ..storage.rows import StoredResponse
-from .broadcast_relay import BroadcastRelay
+from .relay import BroadcastRelay
 
 _accepted: Final = msgspec.json.Decoder(Accepted)
 
