@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from meeting_push.errors import BadFrameError
+from meeting_push.meeting.frames import decode_meeting_frame
 from meeting_push.protocol.frames import decode_client_frame, peek_request_id
-from meeting_push.protocol.meeting_frames import decode_meeting_frame
 
 ID = b'"' + b"0" * 26 + b'"'
 #: 比默认的帧上限（64 KB）大得多：代价由第一处错决定，不由大小。

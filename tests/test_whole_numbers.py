@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from meeting_push.errors import BadFrameError, InvalidInputError
+from meeting_push.meeting.frames import decode_meeting_frame
 from meeting_push.protocol.envelope import decode_envelope
 from meeting_push.protocol.frames import decode_client_frame, peek_request_id
-from meeting_push.protocol.meeting_frames import decode_meeting_frame
 from meeting_push.router.json_body import JsonBody
 from meeting_push.router.message_models import BatchIn, DraftIn
 

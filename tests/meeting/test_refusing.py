@@ -8,17 +8,17 @@ from collections.abc import Callable
 import pytest
 
 from meeting_push.limits.refusal_pace import RefusalPace
+from meeting_push.meeting.connection import MeetingConnection
+from meeting_push.meeting.entrance import Entrance
+from meeting_push.meeting.limits import MeetingLimits
+from meeting_push.meeting.statistics import MeetingCounters
 from meeting_push.model import Principal
 from meeting_push.protocol.codes import CloseCode
 from meeting_push.protocol.commands import Command
-from meeting_push.protocol.meeting_limits import MeetingLimits
 from meeting_push.settings import Settings
 from meeting_push.websocket.admission import Admission
 from meeting_push.websocket.authenticator import Authenticator
 from meeting_push.websocket.frame_run import FrameRun
-from meeting_push.websocket.meeting.connection import MeetingConnection
-from meeting_push.websocket.meeting.entrance import Entrance
-from meeting_push.websocket.meeting.statistics import MeetingCounters
 from tests.edge.stand_ins import Verifier
 
 LIMITS = MeetingLimits.of(Settings(_env_file=None))  # type: ignore[call-arg]

@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meeting_push.meeting.connection import MeetingConnection
+from meeting_push.meeting.frames import Ended, SegmentFrame, decode_bus_frame
+from meeting_push.meeting.limits import MeetingLimits
+from meeting_push.meeting.room import MAX_AHEAD, Room
+from meeting_push.meeting.statistics import MeetingCounters
 from meeting_push.model import MeetingPosition, Segment
 from meeting_push.protocol.frames import encode
-from meeting_push.protocol.meeting_frames import Ended, SegmentFrame, decode_bus_frame
-from meeting_push.protocol.meeting_limits import MeetingLimits
 from meeting_push.settings import Settings
 from meeting_push.websocket.frame_run import FrameRun
-from meeting_push.websocket.meeting.connection import MeetingConnection
-from meeting_push.websocket.meeting.room import MAX_AHEAD, Room
-from meeting_push.websocket.meeting.statistics import MeetingCounters
 
 LIMITS = MeetingLimits.of(Settings(_env_file=None))  # type: ignore[call-arg]
 

@@ -6,11 +6,11 @@ import json
 from typing import Any
 
 from meeting_push.limits.rate import TokenBucket
+from meeting_push.meeting.limits import MeetingLimits
+from meeting_push.meeting.session import MeetingSession, Speak
 from meeting_push.model import Principal
 from meeting_push.protocol.codes import CloseCode
 from meeting_push.protocol.commands import Beat, Close, Refused, Reply
-from meeting_push.protocol.meeting_limits import MeetingLimits
-from meeting_push.protocol.meeting_session import MeetingSession, Speak
 from meeting_push.settings import Settings
 
 GOOD = json.dumps({"type": "segment", "text": "t", "start_ms": 0, "end_ms": 1}).encode()

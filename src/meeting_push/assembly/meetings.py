@@ -5,15 +5,15 @@ from __future__ import annotations
 import contextlib
 
 from ..errors import RedisUnavailableError
+from ..meeting.desk import MeetingDesk
+from ..meeting.hub import MeetingHub
+from ..meeting.limits import MeetingLimits
+from ..meeting.service import MeetingRules, MeetingService
 from ..protocol.codes import CloseCode
-from ..protocol.meeting_limits import MeetingLimits
 from ..redis.meeting_bus import MeetingBus
-from ..services.meeting_desk import MeetingDesk
-from ..services.meeting_service import MeetingRules, MeetingService
 from ..settings import Settings
 from ..supervision import Supervisor
 from ..websocket.departure import window_s
-from ..websocket.meeting.hub import MeetingHub
 from .access import Access
 from .bus import Bus
 from .edge import Edge

@@ -7,7 +7,7 @@ import contextlib
 from ..accept.known_users import Everybody, ForeignDirectory, KnownUsers
 from ..accept.message_service import MessageStores
 from ..contracts import UserDirectory
-from ..services.meeting_service import MeetingStores
+from ..meeting.service import MeetingStores
 from ..settings import Settings
 from ..storage.broadcasts import BroadcastRepository
 from ..storage.database import Database

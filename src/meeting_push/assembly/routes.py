@@ -6,6 +6,7 @@ from fastapi import APIRouter
 
 from ..accept.draft_rules import DraftRules
 from ..limits.forwarded import TrustedProxies
+from ..meeting.service import MeetingRules
 from ..router.auth_manage import auth_router, revocation_router, ticket_router
 from ..router.body_limit import BodyRules
 from ..router.broadcast_manage import broadcast_router
@@ -21,7 +22,6 @@ from ..router.security import Security
 from ..router.stats_manage import stats_router
 from ..router.turns import Turns
 from ..router.web import web_router
-from ..services.meeting_service import MeetingRules
 from ..settings import Settings
 from .observation import Observation
 from .rooms import Rooms

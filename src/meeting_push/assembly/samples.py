@@ -9,6 +9,7 @@ from typing import Final, TypeVar
 from ..http.doorway import TURNED_AWAY, Doorway
 from ..isolation import Asides
 from ..limits.send_quota import SendQuota
+from ..meeting.statistics import MEETING_DROP_REASONS, MeetingStatistics
 from ..monitoring.latency import PushLatency
 from ..monitoring.metrics import Sample
 from ..monitoring.refused_requests import CODES, RefusedRequests
@@ -23,7 +24,6 @@ from ..presence.seats import DeviceSeats
 from ..presence.watch import WatchStatistics
 from ..protocol.codes import CloseCode
 from ..queue.message_consumer import ConsumerStatistics
-from ..websocket.meeting.statistics import MEETING_DROP_REASONS, MeetingStatistics
 from ..websocket.statistics import DROP_REASONS, EdgeStatistics
 
 Key = TypeVar("Key", str, int)

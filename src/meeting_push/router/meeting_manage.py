@@ -9,9 +9,9 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Query, status
 
 from ..limits.send_quota import SendQuota
+from ..meeting.hub import MeetingHub
+from ..meeting.service import MeetingRules, MeetingService
 from ..model import Principal
-from ..services.meeting_service import MeetingRules, MeetingService
-from ..websocket.meeting.hub import MeetingHub
 from .contract_route import contract_router
 from .delivery_manage import UserIdPath
 from .json_body import JsonBody

@@ -7,9 +7,9 @@ from typing import Annotated, Final
 from msgspec import Meta, Struct
 from pydantic import BaseModel, Field
 
+from ..meeting.service import MeetingRules
 from ..model import Meeting, MeetingView, Segment
 from ..protocol.frames import UserId
-from ..services.meeting_service import MeetingRules
 from ..storage.rows import MeetingPage
 from .json_body import Schema
 

@@ -8,9 +8,9 @@ from typing import Final
 from starlette.websockets import WebSocket
 
 from ..http.refusals import FOREIGN_ORIGIN, NOT_FOUND
+from ..meeting.hub import MeetingHub
 from ..websocket.asgi import Endpoint, refuse, serve, take_handshake
 from ..websocket.handshake import Handshake
-from ..websocket.meeting.hub import MeetingHub
 
 MEETING_ID_PATTERN: Final = "[0-9A-Z]{26}"
 _MEETING_ID: Final = re.compile(MEETING_ID_PATTERN)

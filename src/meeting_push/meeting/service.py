@@ -33,7 +33,6 @@ from ..model import (
     Sender,
 )
 from ..protocol.frames import encode
-from ..protocol.meeting_frames import Ended, Removed
 from ..redis.meeting_bus import MeetingBus
 from ..redis.redis_service import courtesy
 from ..settings import Settings
@@ -41,6 +40,7 @@ from ..storage.database import Connection, Database
 from ..storage.meetings import MeetingRepository
 from ..storage.rows import MeetingPage
 from ..storage.transcripts import TranscriptRepository
+from .frames import Ended, Removed
 
 ENDED_TITLE = "会议已结束"
 

@@ -1,6 +1,6 @@
 """一条会议连接的协议核心：纯的，没有 I/O，没有自己的时钟（``now`` 是毫秒）。
 
-转录的次序与补发不在这里：那是整场会议的事（``websocket/meeting/room.py``）。
+转录的次序与补发不在这里：那是整场会议的事（``meeting/room.py``）。
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from typing import Final
 from ..errors import BadFrameError
 from ..limits.rate import Strikes, TokenBucket
 from ..model import Principal
-from .codes import CloseCode
-from .commands import Beat, Close, Command, RefreshToken, Refused, Reply, RequestIdValue
-from .frames import (
+from ..protocol.codes import CloseCode
+from ..protocol.commands import Beat, Close, Command, RefreshToken, Refused, Reply, RequestIdValue
+from ..protocol.frames import (
     Error,
     Heartbeat,
     HeartbeatAck,
@@ -22,9 +22,9 @@ from .frames import (
     encode,
     peek_request_id,
 )
-from .meeting_frames import SegmentIn, decode_meeting_frame
-from .meeting_limits import MeetingLimits
-from .session import EXPIRY_NOTICE_MS
+from ..protocol.session import EXPIRY_NOTICE_MS
+from .frames import SegmentIn, decode_meeting_frame
+from .limits import MeetingLimits
 
 _UNSTORABLE: Final = "\x00"  # PostgreSQL 存不下
 

@@ -6,19 +6,19 @@ from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Final
 
-from ...clock import Clock
-from ...errors import ForbiddenError, MeetingPushError, RateLimitedError
-from ...model import RECORDER_ROLE, Principal, Utterance
-from ...protocol import commands
-from ...protocol.commands import RequestIdValue
-from ...protocol.frames import encode
-from ...protocol.meeting_frames import SegmentFrame, SegmentIn, SegmentResult
-from ...protocol.meeting_session import Speak
-from ...redis.meeting_bus import MeetingBus
-from ..authenticator import Authenticator, close_code_for, is_about_the_token
-from ..tasks import Tasks
+from ..clock import Clock
+from ..errors import ForbiddenError, MeetingPushError, RateLimitedError
+from ..model import RECORDER_ROLE, Principal, Utterance
+from ..protocol import commands
+from ..protocol.commands import RequestIdValue
+from ..protocol.frames import encode
+from ..redis.meeting_bus import MeetingBus
+from ..websocket.authenticator import Authenticator, close_code_for, is_about_the_token
+from ..websocket.tasks import Tasks
 from .connection import MeetingConnection
+from .frames import SegmentFrame, SegmentIn, SegmentResult
 from .scribe import Note, Scribes
+from .session import Speak
 from .statistics import MeetingCounters
 
 #: 一条连接还没有回答的请求（待存的段、换令牌）；再多则回 ``busy``。

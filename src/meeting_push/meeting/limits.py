@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from ..protocol.limits import Limits
 from ..settings import Settings
-from .limits import Limits
 
 
 @dataclass(frozen=True, slots=True)

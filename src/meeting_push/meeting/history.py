@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from ...contracts import MeetingDesk
-from ...model import Segment
-from ...protocol.frames import batch_parts, encode
-from ...protocol.meeting_frames import SegmentFrame, history
-from ..patience import patiently
+from ..contracts import MeetingDesk
+from ..model import Segment
+from ..protocol.frames import batch_parts, encode
+from ..websocket.patience import patiently
 from .connection import MeetingConnection
+from .frames import SegmentFrame, history
 from .room import Room
 
 #: 一次从记录里读几段。

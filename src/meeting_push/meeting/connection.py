@@ -8,18 +8,18 @@ from typing import Final, Protocol
 
 from loguru import logger
 
-from ...errors import MeetingPushError
-from ...model import Principal
-from ...protocol.codes import CloseCode
-from ...protocol.commands import Command, RequestIdValue
-from ...protocol.frames import Error, ServerFrame, encode
-from ...protocol.held import HeldFrames
-from ...protocol.meeting_frames import SegmentResult
-from ...protocol.meeting_limits import MeetingLimits
-from ...protocol.meeting_session import MeetingSession
-from ...protocol.outbox import Outbox, Verdict
-from ...redis.meeting_bus import member_of
-from ..connection import Driver
+from ..errors import MeetingPushError
+from ..model import Principal
+from ..protocol.codes import CloseCode
+from ..protocol.commands import Command, RequestIdValue
+from ..protocol.frames import Error, ServerFrame, encode
+from ..protocol.held import HeldFrames
+from ..protocol.outbox import Outbox, Verdict
+from ..redis.meeting_bus import member_of
+from ..websocket.connection import Driver
+from .frames import SegmentResult
+from .limits import MeetingLimits
+from .session import MeetingSession
 from .statistics import MeetingCounters
 
 #: welcome 之前客户端就抢着发来的帧，最多留几帧；再多是捣乱。

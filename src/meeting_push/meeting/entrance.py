@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 
-from ...contracts import MeetingDesk, Seats
-from ...errors import MeetingPushError
-from ...limits.forwarded import rate_key
-from ...model import RECORDER_ROLE, MeetingView, Principal
-from ...protocol.codes import CloseCode
-from ...protocol.limits import Limits
-from ...redis.meeting_bus import Space
-from ..admission import Admission
-from ..authenticator import Authenticator, close_code_for, who_failed
-from ..handshake import Device, Handshake
-from ..patience import patiently
+from ..contracts import MeetingDesk, Seats
+from ..errors import MeetingPushError
+from ..limits.forwarded import rate_key
+from ..model import RECORDER_ROLE, MeetingView, Principal
+from ..protocol.codes import CloseCode
+from ..protocol.limits import Limits
+from ..redis.meeting_bus import Space
+from ..websocket.admission import Admission
+from ..websocket.authenticator import Authenticator, close_code_for, who_failed
+from ..websocket.handshake import Device, Handshake
+from ..websocket.patience import patiently
 from .connection import MeetingConnection
 from .statistics import MeetingCounters
 

@@ -8,15 +8,15 @@ from typing import Final
 
 from loguru import logger
 
-from ...contracts import MeetingDesk
-from ...errors import MalformedEnvelopeError
-from ...model import MeetingPosition, Segment
-from ...protocol.frames import encode
-from ...protocol.meeting_frames import SegmentFrame, decode_bus_frame
-from ...redis.meeting_bus import MeetingBus
-from ..patience import patiently
-from ..tasks import Tasks
+from ..contracts import MeetingDesk
+from ..errors import MalformedEnvelopeError
+from ..model import MeetingPosition, Segment
+from ..protocol.frames import encode
+from ..redis.meeting_bus import MeetingBus
+from ..websocket.patience import patiently
+from ..websocket.tasks import Tasks
 from .connection import MeetingConnection
+from .frames import SegmentFrame, decode_bus_frame
 from .history import PAGE
 from .room import Room
 from .statistics import MeetingCounters

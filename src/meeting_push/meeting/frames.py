@@ -12,8 +12,8 @@ import msgspec
 from msgspec import Meta, Struct
 
 from ..model import Segment
-from .envelope import decode_foreign
-from .frames import (
+from ..protocol.envelope import decode_foreign
+from ..protocol.frames import (
     ClientFrame,
     Heartbeat,
     RefreshTokenFrame,

@@ -10,11 +10,11 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-from ...model import RECORDER_ROLE, MeetingPosition
-from ...protocol.codes import CloseCode
-from ...protocol.frames import encode
-from ...protocol.meeting_frames import BusFrame, Ended, Join, Leave, Removed, SegmentFrame
+from ..model import RECORDER_ROLE, MeetingPosition
+from ..protocol.codes import CloseCode
+from ..protocol.frames import encode
 from .connection import MeetingConnection
+from .frames import BusFrame, Ended, Join, Leave, Removed, SegmentFrame
 
 #: 先到而等着前面的，至多留几段；再多的反正能从记录里读。
 MAX_AHEAD: Final = 256

@@ -6,14 +6,14 @@ import asyncio
 import contextlib
 from collections.abc import Sequence
 
-from ...clock import Clock
-from ...contracts import MeetingDesk
-from ...errors import MeetingPushError
-from ...isolation import Aside
-from ...protocol.frames import encode
-from ...protocol.meeting_frames import Join, Leave
-from ...redis.meeting_bus import MeetingBus, Online
-from ...repeated_warning import RepeatedWarning
+from ..clock import Clock
+from ..contracts import MeetingDesk
+from ..errors import MeetingPushError
+from ..isolation import Aside
+from ..protocol.frames import encode
+from ..redis.meeting_bus import MeetingBus, Online
+from ..repeated_warning import RepeatedWarning
+from .frames import Join, Leave
 from .room import Room
 from .rooms import Rooms
 

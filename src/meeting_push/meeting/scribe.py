@@ -11,15 +11,15 @@ from typing import Final, Protocol
 from loguru import logger
 from msgspec import Struct
 
-from ...contracts import MeetingDesk
-from ...errors import InvalidInputError, MeetingPushError, OutcomeUnknownError
-from ...model import Segment, Utterance
-from ...protocol.commands import RequestIdValue
-from ...protocol.frames import encode
-from ...protocol.meeting_frames import SegmentFrame
-from ...redis.meeting_bus import MeetingBus
-from ...repeated_warning import RepeatedWarning
-from ..tasks import Tasks
+from ..contracts import MeetingDesk
+from ..errors import InvalidInputError, MeetingPushError, OutcomeUnknownError
+from ..model import Segment, Utterance
+from ..protocol.commands import RequestIdValue
+from ..protocol.frames import encode
+from ..redis.meeting_bus import MeetingBus
+from ..repeated_warning import RepeatedWarning
+from ..websocket.tasks import Tasks
+from .frames import SegmentFrame
 from .statistics import MeetingCounters
 
 MAX_BATCH: Final = 64

@@ -13,27 +13,27 @@ from collections.abc import Callable, Collection
 
 from loguru import logger
 
-from ...clock import now_ms
-from ...contracts import MeetingDesk, Seats
-from ...errors import UnavailableError
-from ...model import MeetingView, Revocation
-from ...protocol.codes import CloseCode
-from ...protocol.commands import Command
-from ...protocol.frames import encode
-from ...protocol.meeting_frames import Attendee, MeetingWelcome
-from ...protocol.meeting_limits import MeetingLimits
-from ...redis.meeting_bus import MeetingBus, Online
-from ..admission import Admission
-from ..authenticator import Authenticator
-from ..connection import Driver
-from ..handshake import Handshake
-from ..heartbeat import HeartbeatSweep
-from ..patience import patiently
-from ..tasks import Tasks
+from ..clock import now_ms
+from ..contracts import MeetingDesk, Seats
+from ..errors import UnavailableError
+from ..model import MeetingView, Revocation
+from ..protocol.codes import CloseCode
+from ..protocol.commands import Command
+from ..protocol.frames import encode
+from ..redis.meeting_bus import MeetingBus, Online
+from ..websocket.admission import Admission
+from ..websocket.authenticator import Authenticator
+from ..websocket.connection import Driver
+from ..websocket.handshake import Handshake
+from ..websocket.heartbeat import HeartbeatSweep
+from ..websocket.patience import patiently
+from ..websocket.tasks import Tasks
 from .connection import MeetingConnection
 from .entrance import Entrance, space_for
+from .frames import Attendee, MeetingWelcome
 from .history import History
 from .keeper import Keeper
+from .limits import MeetingLimits
 from .requests import Requests
 from .room import Room
 from .rooms import Rooms
