@@ -17,7 +17,7 @@ from redis import Redis
 from meeting_push.app import MeetingPush
 from meeting_push.errors import UnavailableError
 from meeting_push.model import ResumePoint, Sender
-from meeting_push.services.reconciler import Reconciler
+from meeting_push.recovery.reconciler import Reconciler
 from tests.support.eventually import eventually
 from tests.support.node import node
 from tests.support.people import delivery, device, register

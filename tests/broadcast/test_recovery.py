@@ -16,7 +16,7 @@ from meeting_push.app import MeetingPush
 from meeting_push.broadcast.relay import BroadcastRelay
 from meeting_push.errors import UnavailableError
 from meeting_push.model import Draft, Sender
-from meeting_push.services.broadcast_recovery import BroadcastRecovery
+from meeting_push.recovery.broadcasts import BroadcastRecovery
 from meeting_push.storage.broadcasts import BroadcastRepository
 from tests.support.eventually import eventually
 from tests.support.node import node
@@ -185,7 +185,7 @@ async def test_a_restart_with_everything_logs_nothing_again(
 async def test_what_each_user_acked_is_left_out_page_by_page(
     start_node: StartNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("meeting_push.services.broadcast_recovery.PAGE_USERS", 2)
+    monkeypatch.setattr("meeting_push.recovery.broadcasts.PAGE_USERS", 2)
     users = range(10, 15)
     async with start_node() as push:
         one = await send(push)

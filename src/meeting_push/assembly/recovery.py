@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 
 from ..node_identity import NodeIdentity
+from ..recovery.broadcasts import BroadcastRecovery
+from ..recovery.database_claim import DatabaseClaim
+from ..recovery.reconciler import Reconciler, ReconcilerRules
 from ..redis.database_claim import RedisClaim
 from ..redis.generation import GenerationMark
-from ..services.broadcast_recovery import BroadcastRecovery
-from ..services.database_claim import DatabaseClaim
-from ..services.reconciler import Reconciler, ReconcilerRules
 from ..settings import Settings
 from ..supervision import Supervisor
 from .broadcast_path import BroadcastPath

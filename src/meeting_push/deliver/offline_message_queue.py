@@ -172,7 +172,7 @@ class OfflineMessageQueue:
 
     @property
     def generation(self) -> int:
-        """当前代次（见 ``services/reconciler.py``）；更旧的 epoch 在下次 ``open`` 时换掉。"""
+        """当前代次（见 ``recovery/reconciler.py``）；更旧的 epoch 在下次 ``open`` 时换掉。"""
         return self._mailboxes.generation
 
     @generation.setter

@@ -228,7 +228,7 @@ transcript_segments = Table(
     PrimaryKeyConstraint("meeting_id", "seq"),
 )
 
-# 只有一行（id = 1），见 ``services/reconciler.py``。
+# 只有一行（id = 1），见 ``recovery/reconciler.py``。
 delivery_generation = Table(
     "delivery_generation",
     metadata,

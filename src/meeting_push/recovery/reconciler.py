@@ -33,7 +33,7 @@ from ..repeated_warning import RepeatedWarning
 from ..storage.generations import Generation, GenerationRepository
 from ..storage.undelivered import Recipient, UndeliveredRepository, oldest_possible
 from ..supervision import periodically
-from .broadcast_recovery import BroadcastRecovery
+from .broadcasts import BroadcastRecovery
 from .page_walk import PageWalk
 
 #: 清空队列之后等这么久：别的节点刚入队、正要记下的，先让它记完，否则会盖掉我们放回的；
