@@ -18,7 +18,6 @@ import uvicorn
 from loguru import logger
 
 from .app import MeetingPush, create_app
-from .assembly.samples import door_samples
 from .collector import calm_collector
 from .errors import ConfigurationError, UnavailableError
 from .http.doorway import DoorLimits, Doorway, open_descriptors
@@ -27,6 +26,7 @@ from .http.patient_http import patient_http
 from .launcher import dying_with_us
 from .limits.forwarded import TrustedProxies
 from .logs import configure_logging
+from .monitoring.samples import door_samples
 from .redis.server.embedded import EmbeddedRedis
 from .repeated_warning import RepeatedWarning
 from .settings import Identity, Role, Settings

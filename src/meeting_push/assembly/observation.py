@@ -10,18 +10,7 @@ from ..monitoring.metrics import Metrics
 from ..monitoring.node_reports import NodeReports
 from ..monitoring.refused_requests import RefusedRequests
 from ..monitoring.report import Reporter
-from ..node_identity import NodeIdentity
-from ..settings import Role, Settings
-from ..supervision import Supervisor
-from ..version import __version__
-from .bus import Bus
-from .edge import Edge
-from .fleet import Fleet
-from .meetings import Meetings
-from .message_path import MessagePath
-from .outcome_path import OutcomePath
-from .rooms import Rooms
-from .samples import (
+from ..monitoring.samples import (
     aside_samples,
     canary_samples,
     clock_samples,
@@ -39,6 +28,17 @@ from .samples import (
     seat_samples,
     worker_samples,
 )
+from ..node_identity import NodeIdentity
+from ..settings import Role, Settings
+from ..supervision import Supervisor
+from ..version import __version__
+from .bus import Bus
+from .edge import Edge
+from .fleet import Fleet
+from .meetings import Meetings
+from .message_path import MessagePath
+from .outcome_path import OutcomePath
+from .rooms import Rooms
 
 #: 写得进、听得见 Redis 的几项。
 _HEARING: Final = ("redis", "subscriber", "canary")

@@ -10,9 +10,6 @@ from ..http.doorway import TURNED_AWAY, Doorway
 from ..isolation import Asides
 from ..limits.send_quota import SendQuota
 from ..meeting.statistics import MEETING_DROP_REASONS, MeetingStatistics
-from ..monitoring.latency import PushLatency
-from ..monitoring.metrics import Sample
-from ..monitoring.refused_requests import CODES, RefusedRequests
 from ..node.agreed_clock import AgreedClock
 from ..node.canary import CanaryStatistics, Hearing
 from ..node.control_channel import ControlStatistics
@@ -25,6 +22,9 @@ from ..presence.watch import WatchStatistics
 from ..protocol.codes import CloseCode
 from ..queue.message_consumer import ConsumerStatistics
 from ..websocket.statistics import DROP_REASONS, EdgeStatistics
+from .latency import PushLatency
+from .metrics import Sample
+from .refused_requests import CODES, RefusedRequests
 
 Key = TypeVar("Key", str, int)
 
