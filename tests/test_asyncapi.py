@@ -18,16 +18,16 @@ from meeting_push.protocol import frames
 from meeting_push.protocol.codes import CloseCode, may_reconnect
 from meeting_push.protocol.commands import Refused
 from meeting_push.protocol.envelope import ForeignMessage
-from meeting_push.protocol.limits import Limits
 from meeting_push.protocol.session import Session
 from meeting_push.settings import Settings
 from meeting_push.version import __version__
 from meeting_push.websocket.authenticator import MAX_TOKEN_CHARS
 from meeting_push.websocket.handshake import MAX_DEVICE_ID_CHARS, MAX_DEVICE_INFO_CHARS
+from meeting_push.websocket.limits import limits_of
 from tests.support import asyncapi
 
 Schema = dict[str, Any]
-LARGE = Limits.of(Settings(max_frame_bytes=2**20))
+LARGE = limits_of(Settings(max_frame_bytes=2**20))
 LIMITS = ("minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems")
 
 

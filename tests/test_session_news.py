@@ -6,16 +6,16 @@ import msgspec
 import pytest
 
 from meeting_push.model import BroadcastEntry, BroadcastView, EvictedRange, MailboxView, Principal
-from meeting_push.protocol.limits import Limits
 from meeting_push.protocol.session import Pushed, Session
 from meeting_push.settings import Settings
+from meeting_push.websocket.limits import limits_of
 
 NOW = 1_000_000
 EVICTED = EvictedRange(3, 5, 2)
 
 
 def opening(upto: int = 0) -> Session:
-    session = Session(1, "connection", Limits.of(Settings()), NOW)
+    session = Session(1, "connection", limits_of(Settings()), NOW)
     session.authenticated(Principal(1, "user", NOW, NOW + 1_000))
     session.news.read(BroadcastView((), upto))
     return session

@@ -23,11 +23,11 @@ from meeting_push.http.patient_http import patient_http
 from meeting_push.limits.refusal_pace import RefusalPace
 from meeting_push.model import Principal
 from meeting_push.node_identity import NodeIdentity
-from meeting_push.protocol.limits import Limits
 from meeting_push.redis.keys import Keys
 from meeting_push.settings import Settings
 from meeting_push.websocket.asgi import user_messages_endpoint
 from meeting_push.websocket.authenticator import Authenticator
+from meeting_push.websocket.limits import limits_of
 from meeting_push.websocket.manager import ConnectionManager
 from meeting_push.websocket.native import native_edge, serve_native
 from meeting_push.websocket.requests import Sinks
@@ -54,7 +54,7 @@ class World:
             mailbox=self.mailbox,
             sinks=Sinks(self.acks, self.presence, self.reads),
             keys=Keys(),
-            limits=Limits.of(self.settings),
+            limits=limits_of(self.settings),
             node=NodeIdentity("node-1"),
         )
         self.bus = Bus(self.mailbox, self.channels, self.manager.on_channel_message)

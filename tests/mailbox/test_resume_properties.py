@@ -35,13 +35,13 @@ from meeting_push.model import MailboxView, Message, Origin, Principal, Sender
 from meeting_push.outcome.eviction import choose
 from meeting_push.protocol import frames
 from meeting_push.protocol.commands import Acked
-from meeting_push.protocol.limits import Limits
 from meeting_push.protocol.session import Phase, Pushed, Session
 from meeting_push.redis.connection.address import RedisAddress
 from meeting_push.redis.keys import Keys
 from meeting_push.redis.outcomes import Outcomes
 from meeting_push.redis.redis_service import RedisService
 from meeting_push.settings import load_settings
+from meeting_push.websocket.limits import limits_of
 from tests.support.redis_server import RedisServer
 
 USER = 7
@@ -123,7 +123,7 @@ class Resuming(RuleBasedStateMachine):
 
     def connect(self, device: Device, cut_after: int | None = None) -> None:
         """连上并补发；``cut_after``：补发了几帧就断。"""
-        session = Session(USER, "c", Limits.of(SETTINGS), now_ms())
+        session = Session(USER, "c", limits_of(SETTINGS), now_ms())
         session.authenticated(Principal(USER, "user", now_ms(), now_ms() + 3_600_000))
         view = self.run(self.queue.open(USER, device.intake.resume_point))
         device.session = session

@@ -19,7 +19,6 @@ from ..presence.online_status_service import OnlineStatusService
 from ..presence.seats import DeviceSeats, Replace
 from ..presence.watch import PresenceWatch
 from ..protocol.codes import CloseCode
-from ..protocol.limits import Limits
 from ..repeated_warning import RepeatedWarning
 from ..settings import Settings
 from ..supervision import Supervisor
@@ -27,6 +26,7 @@ from ..websocket.authenticator import Authenticator
 from ..websocket.departure import window_s
 from ..websocket.handshake_limits import HandshakeLimits
 from ..websocket.hearing import NodeHearing
+from ..websocket.limits import limits_of
 from ..websocket.manager import ConnectionManager
 from ..websocket.patience import patiently
 from ..websocket.requests import Sinks
@@ -90,7 +90,7 @@ class Edge:
                 retries=outcomes.retries,
             ),
             keys=keys,
-            limits=Limits.of(settings),
+            limits=limits_of(settings),
             node=node,
             routes=routes,
             seats=self.seats,

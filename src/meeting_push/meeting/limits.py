@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from ..protocol.limits import Limits
 from ..settings import Settings
+from ..websocket.limits import limits_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,7 @@ class MeetingLimits:
     @classmethod
     def of(cls, settings: Settings) -> MeetingLimits:
         line = replace(
-            Limits.of(settings),
+            limits_of(settings),
             max_frame_bytes=settings.meeting_max_frame_bytes,
             outbox_max_bytes=settings.meeting_outbox_max_bytes,
         )

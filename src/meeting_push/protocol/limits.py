@@ -1,10 +1,8 @@
-"""边缘的全部上限：由设置算出一次，此后只读；毫秒与字节，热路径上不再换算。"""
+"""边缘的全部上限：算出一次（``websocket.limits``），此后只读；毫秒与字节，热路径上不再换算。"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-from ..settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,17 +15,6 @@ class ArrivalLimits:
     burst: int
     max_waiting: int
     failure_delay_s: float
-
-    @classmethod
-    def of(cls, settings: Settings) -> ArrivalLimits:
-        return cls(
-            per_node=settings.max_connections_per_node,
-            per_address=settings.max_connections_per_address,
-            per_s=settings.connects_per_s,
-            burst=settings.connects_burst,
-            max_waiting=int(settings.connects_per_s * settings.connect_wait_s),
-            failure_delay_s=settings.auth_failure_delay_s,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,22 +48,3 @@ class Limits:
     def largest_read_bytes(self) -> int:
         """读到这么多为止还回答 ``frame_too_large``；再大就以 1009 断开，不为它开缓冲。"""
         return self.max_frame_bytes * 2
-
-    @classmethod
-    def of(cls, settings: Settings) -> Limits:
-        return cls(
-            heartbeat_interval_s=settings.heartbeat_interval_s,
-            heartbeat_timeout_s=settings.heartbeat_timeout_s,
-            heartbeat_timeout_ms=int(settings.heartbeat_timeout_s * 1000),
-            max_frame_bytes=settings.max_frame_bytes,
-            max_unacked=settings.max_unacked,
-            bad_frame_limit=settings.bad_frame_limit,
-            bad_frame_window_ms=int(settings.bad_frame_window_s * 1000),
-            outbox_max_bytes=settings.outbox_max_bytes,
-            outbox_max_delay_ms=int(settings.outbox_max_delay_s * 1000),
-            handshake_timeout_s=settings.handshake_timeout_s,
-            close_linger_ms=int(settings.handshake_timeout_s * 1000),
-            open_timeout_s=settings.redis_timeout_s * 2,
-            arrivals=ArrivalLimits.of(settings),
-            retry_delays_ms=tuple(int(delay * 1000) for delay in settings.retry_delays_s),
-        )
