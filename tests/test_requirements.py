@@ -163,7 +163,7 @@ METHODS: Final[dict[type, dict[str, tuple[str, ...]]]] = {
         "get_delivery_failure_messages": (),
     },
 }
-#: 类 → 需求里说它在哪个文件。
+#: 类 → 需求里说它从哪个文件来。
 HOMES: Final[dict[type, str]] = {
     ConnectionManager: "websocket/manager.py",
     AuthService: "services/auth_service.py",
@@ -172,6 +172,9 @@ HOMES: Final[dict[type, str]] = {
     MessagePublisher: "services/message_publisher.py",
     MessageConsumer: "services/message_consumer.py",
     MessageQueue: "services/message_queue.py",
+    OfflineMessageQueue: "services/offline_message_queue.py",
+    DeliveryConfirmationService: "services/delivery_confirmation_service.py",
+    OnlineStatusService: "services/online_status_service.py",
 }
 
 
@@ -195,7 +198,8 @@ def test_a_method_has_the_name_and_arguments_of_the_requirements(owner: type, na
 
 @pytest.mark.parametrize(("owner", "home"), HOMES.items(), ids=lambda each: str(each))
 def test_a_class_lives_where_the_requirements_say(owner: type, home: str) -> None:
-    assert inspect.getfile(owner).endswith(f"meeting_push/{home}")
+    module = importlib.import_module(f"meeting_push.{home.removesuffix('.py').replace('/', '.')}")
+    assert getattr(module, owner.__name__) is owner
 
 
 @pytest.mark.parametrize("path", ["router/message_manage.py", "router/meeting_manage.py"])
