@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Collection
-from typing import Final
-
-from loguru import logger
+from collections.abc import Awaitable, Callable
 
 from ..contracts import ChannelRoute
-from ..errors import MeetingPushError, RedisUnavailableError
+from ..errors import RedisUnavailableError
 from ..limits.forwarded import TrustedProxies
 from ..monitoring.latency import AckLatency, PushLatency
 from ..node.control_channel import Kick
@@ -19,27 +16,22 @@ from ..presence.online_status_service import OnlineStatusService
 from ..presence.seats import DeviceSeats, Replace
 from ..presence.watch import PresenceWatch
 from ..protocol.codes import CloseCode
-from ..repeated_warning import RepeatedWarning
 from ..settings import Settings
 from ..supervision import Supervisor
 from ..websocket.authenticator import Authenticator
 from ..websocket.departure import window_s
+from ..websocket.dismissals import Dismissals
 from ..websocket.handshake_limits import HandshakeLimits
 from ..websocket.hearing import NodeHearing
 from ..websocket.limits import limits_of
 from ..websocket.manager import ConnectionManager
-from ..websocket.patience import patiently
 from ..websocket.requests import Sinks
+from ..websocket.rereading import Rereading
 from .access import Access
 from .broadcast_path import BroadcastPath
 from .bus import Bus
 from .message_path import MessagePath
 from .outcome_path import OutcomePath
-
-#: 重订阅之后 Redis 又不在：过这么久再试着重读。
-REREAD_RETRY_S: Final = 0.5
-#: 等对账者换代次至多这么久：SQL 也不在，就先读再说，代价是多一帧 ``resync``。
-SETTLE_PATIENCE_S: Final = 15.0
 
 
 class Edge:
@@ -56,14 +48,11 @@ class Edge:
         settled: Callable[[], Awaitable[bool]],
     ) -> None:
         """``settled``：见 ``Reconciler.settled``。"""
-        self._settled = settled
         self._settings = settings
-        self._also_replaced: list[Callable[[Collection[str]], None]] = []
         self._bus = bus
         self._confirmation = messages.confirmation
         self._retries = outcomes.retries
         self._broadcasts = broadcasts
-        self._log_not_read = RepeatedWarning("broadcast_log_not_read")
         keys = bus.redis.keys
         routes: dict[bytes, ChannelRoute] = {}
         self.presence = OnlineStatusService(
@@ -103,28 +92,14 @@ class Edge:
         )
         self._routes = routes
         routes[keys.system_channel.encode()] = bus.control.take
-        bus.control.on(Kick, self._kick)
+        self._rereading = Rereading(bus.reread, self.manager, broadcasts.feed.refresh, settled)
+        self.dismissals = Dismissals(self.manager)
+        bus.control.on(Kick, self.dismissals.kick)
         bus.control.on(Replace, self._replace)
         access.revocations.listen(self.manager.disconnect_revoked)
 
-    # ── 别处说该走的 ──────────────────────────────────────────────────────────
-
-    def _kick(self, command: Kick) -> None:
-        self._disconnect(command.user_id, (command.connection_id,), CloseCode.KICKED)
-
     def _replace(self, command: Replace) -> None:
-        self._disconnect(command.user_id, command.connection_ids, CloseCode.REPLACED)
-        for replaced in self._also_replaced:
-            replaced(command.connection_ids)
-
-    def also_replaced(self, replaced: Callable[[Collection[str]], None]) -> None:
-        """座位也分给了别的连接（会议）：被顶掉的由 ``replaced`` 关闭。"""
-        self._also_replaced.append(replaced)
-
-    def _disconnect(self, user_id: int, connection_ids: Collection[str], code: CloseCode) -> None:
-        for connection in self.manager.get_user_connections(user_id):
-            if connection.connection_id in connection_ids:
-                self.manager.disconnect_user(user_id, connection, code)
+        self.dismissals.replace(command.user_id, command.connection_ids)
 
     # ── 生 ──────────────────────────────────────────────────────────────────
 
@@ -139,7 +114,7 @@ class Edge:
         supervisor.start("seat-renewal", self.seats.run_renewal)
         supervisor.start("canary", self.hearing.canary.run)
         supervisor.start("evacuation", self.hearing.run)
-        supervisor.start("reread", self._reread_loop)
+        supervisor.start("reread", self._rereading.run)
         supervisor.start("presence-watch", self.watch.run)
         await self.presence.start(supervisor)
 
@@ -167,39 +142,6 @@ class Edge:
         self.seats.resync()
         self.watch.resync()
         self.hearing.canary.resubscribed()
-
-    async def _reread_loop(self) -> None:
-        while True:
-            await self._bus.reread.wait()
-            self._bus.reread.clear()
-            try:
-                await self._wait_settled()
-                if await self._refresh_broadcasts():
-                    await self.manager.reread_all()
-            except Exception:
-                self._bus.reread.set()  # 监督者会重启这个循环：没轮到的连接不能就此不补
-                raise
-
-    async def _wait_settled(self) -> None:
-        """Redis 丢了数据，等换了代次再读：每台设备一帧 ``resync``，不是先后两帧（E12）。"""
-        try:
-            async with asyncio.timeout(SETTLE_PATIENCE_S):
-                while not await patiently(self._settled):  # noqa: ASYNC110 — 在 Redis 里，没有事件
-                    await asyncio.sleep(REREAD_RETRY_S)
-        except (TimeoutError, MeetingPushError) as error:
-            logger.bind(error=type(error).__name__).warning("reread_before_generation")
-
-    async def _refresh_broadcasts(self) -> bool:
-        """False：Redis 又不在了，稍后再来。"""
-        try:
-            await self._broadcasts.feed.refresh()
-        except MeetingPushError as error:
-            self._log_not_read.say(code=error.code, cause=error.cause)
-            if error.temporary:
-                loop = asyncio.get_running_loop()
-                loop.call_later(REREAD_RETRY_S, self._bus.reread.set)
-                return False
-        return True
 
     # ── 死（次序见 ``MeetingPush.drain``） ──────────────────────────────────────
 

@@ -61,7 +61,7 @@ class Meetings:
             clock=bus.clock,
         )
         access.revocations.listen(self.hub.disconnect_revoked)
-        edge.also_replaced(self.hub.replaced)
+        edge.dismissals.also_replaced(self.hub.replaced)
 
     async def start(self, supervisor: Supervisor, stack: contextlib.AsyncExitStack) -> None:
         hub = self.hub
