@@ -233,6 +233,7 @@ async def test_a4_the_slow_lane_waits_for_the_mailbox_it_overfilled(
 ) -> None:
     """一段灌满了信箱，就等它挤好再做下一段：洪水再大，信箱也只多出一段。"""
     monkeypatch.setattr("meeting_push.queue.message_consumer.TRIM_WAIT_S", 60)
+    monkeypatch.setattr("meeting_push.queue.message_consumer.OVERFLOWS", 1)
     database = Database(f"sqlite:///{tmp_path}/small")
     await database.migrate()
     parts = Parts(redis, database, mailbox_max_entries=10)

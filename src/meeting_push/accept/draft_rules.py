@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Final, get_args
 
 from ..errors import InvalidInputError, PayloadTooLargeError
-from ..model import MAX_PRIORITY, MAX_USER_ID, MIN_PRIORITY, AppData, Draft, MessageType
+from ..model import MAX_PRIORITY, MAX_USER_ID, MIN_PRIORITY, Draft, MessageType
 from ..protocol.app_data import accepted_data
 from ..settings import Settings
 
@@ -47,7 +47,10 @@ class DraftRules:
             raise self._too_many()
         recipients = tuple(dict.fromkeys(draft.recipient_ids))
         self._check_recipients(recipients)
-        return replace(self.check_message(draft, now), recipient_ids=recipients)
+        checked = self.check_message(draft, now)
+        if len(recipients) == len(draft.recipient_ids):
+            return checked
+        return replace(checked, recipient_ids=recipients)
 
     def check_message(self, draft: Draft, now: int) -> Draft:
         """同 ``check``，不看收件人（广播没有）；``data`` 换成规范的原文。"""
@@ -57,10 +60,9 @@ class DraftRules:
             raise InvalidInputError("message_type: must be message, notification or system")
         if not MIN_PRIORITY <= draft.priority <= MAX_PRIORITY:
             raise InvalidInputError("priority: must be from 0 to 9")
-        return replace(draft, data=self._accepted_data(draft.data))
-
-    def _accepted_data(self, data: AppData | None) -> AppData | None:
-        return None if data is None else accepted_data(data, self.max_data_bytes)
+        if draft.data is None:
+            return draft
+        return replace(draft, data=accepted_data(draft.data, self.max_data_bytes))
 
     def _check_recipients(self, recipients: tuple[int, ...]) -> None:
         if not recipients:

@@ -9,8 +9,10 @@ from typing import Final
 from ..model import Message
 
 Outgoing = tuple[Message, Sequence[int]]
-#: 轮到一个发送者，他至少得到这么多份（收件人）。
+#: 轮到一个发送者，他至少得到这么多份（收件人，正文每 ``BYTES_PER_UNIT``）。
 QUANTUM: Final = 500
+#: 一批 5,000 份的正文至多约 1 MB：编码、压缩、发出时都另有一份。
+BYTES_PER_UNIT: Final = 200
 #: 欠下的至多是这么多秒的份额：洪水停了，这么久之后他又和别人一样。
 MAX_DEBT_S: Final = 10
 #: 至多记得这么多个发送者；忘掉最久没有动静的。
@@ -64,16 +66,16 @@ class FairLine:
             self._lines.setdefault(item[0].sender.id, deque()).append(item)
             self._count += 1
 
-    def take(self, messages: int, recipients: int) -> list[Outgoing]:
-        """至多 ``messages`` 条，到 ``recipients`` 份为止；每人轮到一次给 ``QUANTUM`` 份。"""
+    def take(self, messages: int, units: int) -> list[Outgoing]:
+        """至多 ``messages`` 条，到 ``units`` 份为止；每人轮到一次给 ``QUANTUM`` 份。"""
         taken: list[Outgoing] = []
         size = 0
-        while self._lines and len(taken) < messages and size < recipients:
+        while self._lines and len(taken) < messages and size < units:
             sender_id, line = self._lines.popitem(last=False)
             share = 0
-            while line and share < QUANTUM and len(taken) < messages:
+            while line and share < min(QUANTUM, units - size) and len(taken) < messages:
                 taken.append(line.popleft())
-                share += len(taken[-1][1])
+                share += _units(*taken[-1])
             size += share
             if line:
                 self._lines[sender_id] = line
@@ -83,3 +85,7 @@ class FairLine:
     def clear(self) -> None:
         self._lines.clear()
         self._count = 0
+
+
+def _units(message: Message, recipients: Sequence[int]) -> int:
+    return len(recipients) + len(message.content) // BYTES_PER_UNIT

@@ -34,9 +34,10 @@ TURN_AGAIN_S: Final = 0.25
 #: 扫着的进程死了，这么久之后轮到别人。
 TURN_MS: Final = 5_000
 
-#: 一次入队至多这么多条消息、大约这么多份：一条 Lua 不应占住 Redis、编码不应占住事件循环超过几毫秒。
+#: 一次入队至多这么多条消息、大约这么多份（见 ``FairLine.take``）：一条 Lua 不应占住 Redis、
+#: 编码不应占住事件循环超过几毫秒。
 BATCH_MESSAGES: Final = 100
-BATCH_RECIPIENTS: Final = 5_000
+BATCH_UNITS: Final = 5_000
 #: 记下 ``enqueued_at`` 可以晚一点：没记上的只会被扫描再入队一次，无害。攒着写，省下每条
 #: 消息一个 SQL 事务。必须远小于扫描的宽限期。
 MARK_EVERY_S: Final = 0.25
@@ -102,7 +103,7 @@ class OutboxRelay:
 
     async def drain(self) -> None:
         """把交来的都送进队列。"""
-        while batch := self._pending.take(BATCH_MESSAGES, BATCH_RECIPIENTS):
+        while batch := self._pending.take(BATCH_MESSAGES, BATCH_UNITS):
             try:
                 if await self._enqueue(batch):
                     self.hurry()

@@ -10,7 +10,7 @@ from ..settings import Settings
 #: 没有任何进展的字节：块扩展、拖尾的名字、请求之间的空行。
 MAX_QUIET_BYTES: Final = 16 * 1024
 #: 一条连接上排着没有回答的请求；再多的不解析（问了就走的也要花解析的 CPU），答完这些就关。
-MAX_PIPELINED: Final = 8
+MAX_PIPELINED: Final = 4
 #: 答完之后还听多久、多少，好让回答先到。
 LINGER_S: Final = 2.0
 MAX_DISCARDED: Final = 16 * 1024 * 1024

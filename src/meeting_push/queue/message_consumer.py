@@ -30,6 +30,8 @@ RETRY_AFTER_S: Final = 0.2
 BULK_REST_S: Final = 0.1
 #: 慢的那条的一段灌满了谁的信箱，至多等这么久让它先挤好：洪水再大，信箱也只比上限多出几段。
 TRIM_WAIT_S: Final = 0.25
+#: 还没有挤，又溢出了这么多次（一次至多一段）才等：一条一条地等，挤一次只挤几条。
+OVERFLOWS: Final = 10
 #: 记录（SQL）不在而少了正文的一项，过这么久再来：不让它占着别的。
 DEFER_MS: Final = 500
 #: 一项里有的收件人投递不了（他的键坏了）时，他们失败的原因。
@@ -197,7 +199,7 @@ class MessageConsumer:
 
     async def _let_trim(self, bulk: Sequence[Taken]) -> None:
         users = (user_id for item in bulk for user_id in item.entry.recipient_ids)
-        await self._mailbox.overflow.wait(users, TRIM_WAIT_S)
+        await self._mailbox.overflow.wait(users, TRIM_WAIT_S, times=OVERFLOWS)
 
     def _progress(self) -> None:
         self._last_progress = self._clock()

@@ -28,13 +28,13 @@ _UNCOUNTED_BYTES: Final = 64 * 1024
 #: 一份（一个收件人，或 1 KB）在 JSON 里至多约这么多字节；攒着的少算些，界限以上的先读后拒也要钱。
 _BYTES_PER_UNIT, _BURST_BYTES_PER_UNIT = 8 * 1024, 1024
 #: 同时读着的，以 ``max_request_bytes`` 计：一个人的、一共的。
-_SHARE, _TOTAL = 2, 6
+_SHARE, _TOTAL = 1.5, 6
 
 
 class BodyBudget:
     """读着的（还没有办完的）大请求体一共占多少；一个人占不完。"""
 
-    def __init__(self, share: int, total: int, flow: KeyedBuckets | None = None) -> None:
+    def __init__(self, share: float, total: float, flow: KeyedBuckets | None = None) -> None:
         self._share = share
         self._total = total
         self._flow = flow
