@@ -1,4 +1,4 @@
-"""启动与停下（FINDINGS D）：平常的错误是一行话；奇怪的路径照样用；停下总是有次序的。"""
+"""启动与停下（docs/findings.md 的 D）：平常的错误是一行话；奇怪的路径照样用；停下总是有次序的。"""
 
 from __future__ import annotations
 

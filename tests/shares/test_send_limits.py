@@ -1,4 +1,4 @@
-"""A5：一个用户的令牌能发多少（CONTRACT“Settings that checks rely on”）。"""
+"""A5：一个用户的令牌能发多少（docs/contract.md“上限”）。"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""一种坏法一个函数：一直做，直到被取消。名字就是 FINDINGS 里的编号。"""
+"""一种坏法一个函数：一直做，直到被取消。名字就是 docs/findings.md 里的编号。"""
 
 from __future__ import annotations
 
