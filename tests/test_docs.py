@@ -1,4 +1,4 @@
-"""文档不说谎：它点名的文件都在它说的地方，它给的命令都存在。"""
+"""文档不说谎：它点名的都在它说的地方；谁写下的编号、页、文件都有去处。"""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 
 import meeting_push
 from meeting_push.redis.keys import Keys
+from tests.support.citations import ROOT, dangling, dead_links, rows, searched
 
-ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src" / "meeting_push"
 #: 键名里的变量在 docs/redis-data.md 里怎么写。
 PLACEHOLDERS = {
@@ -22,36 +22,133 @@ PLACEHOLDERS = {
     "digest": "<sha256>",
     "name": "<name>",
 }
+#: 页上的路径从哪里算起。
+HOMES = (PACKAGE, PACKAGE / "redis" / "lua", ROOT / "bench" / "src" / "meeting_push_bench")
+PAGES = [*sorted(ROOT.glob("docs/**/*.md")), *sorted(ROOT.glob("*.md")), ROOT / "bench/README.md"]
 KEYS = [name for name in vars(Keys) if not name.startswith("_") and name != "prefix"]
 
 
+# ── 引用 ────────────────────────────────────────────────────────────────────
+
+
+def test_every_id_and_page_anybody_names_exists() -> None:
+    wrong = {
+        f"{path.relative_to(ROOT)}: {each}"
+        for path in searched()
+        for each in dangling(path.read_text())
+    }
+    assert sorted(wrong) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"LESSONS {99}",
+        f"LESSONS 1、{99}",
+        f"def test_lesson_{99}_something()",
+        f"见 DLV-{9}",
+        f"def test_dlv_{9}_something()",
+        f"又坏了（A{18}）",
+        f"def test_f{9}_something()",
+        f"ADR {9999}",
+        f"[决定 {9999}](adr/0001-mailbox-first.md)",
+        f"第 {99} 站",
+        f"见 docs/{'nowhere'}.md",
+        f"见 `docs/adr/{'0001-nowhere'}.md`",
+        f"{'NOWHERE'}.md",
+        f"{'NOWHERE'} §3",
+    ],
+)
+def test_a_citation_that_leads_nowhere_is_found(text: str) -> None:
+    assert list(dangling(text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "LESSONS 20、25",
+        "def test_lesson_1_the_first_retry()",
+        "DLV-1 … DLV-5，CON-4",
+        "def test_e10_there_is_a_way_back()",
+        "（A5、A14）",
+        "ADR 0010，见 docs/adr/0010-mailbox-shares.md 与 docs/contract.md",
+        "第 4 站",
+        "验收标准 1-4.2-A5，颜色 #F9，%E4%BD%A0，README.md 与 ISO-8859-1",
+    ],
+)
+def test_a_citation_that_leads_somewhere_is_left_alone(text: str) -> None:
+    assert list(dangling(text)) == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    assert list(dead_links(page)) == []
+
+
+def test_a_dead_link_is_found(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# 标题 一\n[a](page.md#标题-一) [b](#标题) [c](nowhere.md) [d](https://e.f)")
+    assert list(dead_links(page)) == ["#标题", "nowhere.md"]
+
+
 def named_files(page: Path) -> set[str]:
-    """反引号里的 ``某房间/某文件.py`` 与 ``.lua``。"""
-    return set(re.findall(r"`((?:[\w-]+/)+[\w.-]+\.(?:py|lua))`", page.read_text()))
+    """反引号里的 ``某房间/某文件.py``、``某文件.py`` 与 ``.lua``，以及 ``某房间/``。"""
+    text = page.read_text()
+    return set(re.findall(r"`((?:[\w-]+/)*[\w-]+\.(?:py|lua)|(?:[\w-]+/)+)`", text))
 
 
-@pytest.mark.parametrize("page", sorted(ROOT.glob("docs/**/*.md")), ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_file_a_page_names_is_where_it_says(page: Path) -> None:
+    homes = (ROOT, *HOMES, page.parent)
     missing = [
-        name
-        for name in named_files(page)
-        if not (PACKAGE / name).exists() and not (ROOT / name).exists()
+        name for name in named_files(page) if not any((home / name).exists() for home in homes)
     ]
     assert missing == []
 
 
 def test_every_test_a_page_names_exists() -> None:
-    pages = {page.name: page.read_text() for page in ROOT.glob("docs/**/*.md")}
-    named = {name for text in pages.values() for name in re.findall(r"`(test_\w+)`", text)}
+    named = {name for page in PAGES for name in re.findall(r"`(test_\w+)`", page.read_text())}
     tests = "\n".join(path.read_text() for path in ROOT.glob("tests/**/*.py"))
     assert named
     assert named - set(re.findall(r"def (test_\w+)\(", tests)) == set()
 
 
-@pytest.mark.parametrize("verb", ["accept", "enqueue", "take", "deliver", "push", "ack", "confirm"])
+@pytest.mark.parametrize("page", ["lessons.md", "findings.md"])
+def test_every_row_names_a_test_or_says_what_is_missing(page: str) -> None:
+    lines = re.findall(r"^\| [A-F]?\d+ \|.*$", (ROOT / "docs" / page).read_text(), re.MULTILINE)
+    assert lines
+    assert [line for line in lines if "`test_" not in line and "缺口" not in line] == []
+
+
+def test_every_promise_has_its_mechanism_and_a_test_of_its_name() -> None:
+    text = (ROOT / "docs" / "promises.md").read_text()
+    for promise in rows("promises.md", r"[A-Z]{3}-\d"):
+        _said, proved = re.findall(rf"^\| {promise} \|.*$", text, re.MULTILINE)
+        assert f"`test_{promise.lower().replace('-', '_')}_" in proved
+
+
+# ── 一条消息的一生、Redis ────────────────────────────────────────────────────
+
+
+VERBS = ["accept", "enqueue", "take", "deliver", "push", "ack", "confirm", "retry", "expire"]
+
+
+@pytest.mark.parametrize("verb", VERBS)
 def test_the_life_of_a_message_has_a_station_for_each_verb(verb: str) -> None:
     text = (ROOT / "docs" / "life-of-a-message.md").read_text()
     assert re.search(rf"^## \d\. .*\b{verb}\b", text, re.MULTILINE)
+
+
+def test_the_life_of_a_message_reads_from_top_to_bottom() -> None:
+    """动词按消息的次序出现，一站一号，没有一句话把人支到别的站去。"""
+    text = (ROOT / "docs" / "life-of-a-message.md").read_text()
+    stations = re.findall(r"^## (\d+)\. (.+)$", text, re.MULTILINE)
+    assert [int(number) for number, _ in stations] == list(range(1, len(stations) + 1))
+    headings = " ".join(title for _, title in stations)
+    places = [re.search(rf"\b{verb}\b", headings) for verb in VERBS]
+    starts = [place.start() for place in places if place]
+    assert starts == sorted(starts)
+    assert re.findall(r"第 ?\d+ ?站|见下|见上", text) == []
 
 
 @pytest.mark.parametrize("name", KEYS)
@@ -63,12 +160,7 @@ def test_every_key_and_channel_has_a_row(name: str) -> None:
     assert f"`{member}`" in " · ".join(rows).split(" · ")
 
 
-@pytest.mark.parametrize("page", ["README.md", "README.zh-CN.md"])
-def test_every_link_of_the_readme_leads_somewhere(page: str) -> None:
-    text = (ROOT / page).read_text()
-    targets = re.findall(r"\]\(([^)#]+)\)", text)
-    assert targets
-    assert [target for target in targets if not (ROOT / target).exists()] == []
+# ── README ─────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("page", ["README.md", "README.zh-CN.md"])
