@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgspec
 import pytest
 import typer
+from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 
 from meeting_push import errors
@@ -47,13 +48,20 @@ def test_every_rest_call_has_a_row_and_every_row_is_a_call(tmp_path: Path) -> No
     settings = load_settings(data_dir=tmp_path, redis_url="redis://127.0.0.1:1")
     push = MeetingPush(settings, identity="accounts")
     real = {
-        f"{method} {route.path.removeprefix(API)}"
+        (f"{method} {route.path.removeprefix(API)}", frozenset(_query(route.dependant)))
         for route in push.router.routes
         if isinstance(route, APIRoute) and route.include_in_schema
         for method in (route.methods or set()) - {"HEAD"}
     }
-    pages = re.findall(r"`((?:GET|POST|DELETE) /[\w/{}.-]*)", section("REST"))
-    assert set(pages) == real
+    calls = re.findall(r"`((?:GET|POST|DELETE) /[\w/{}.-]*)(?:\?([\w=&]+))?", section("REST"))
+    assert {(call, frozenset(re.findall(r"(\w+)=", query))) for call, query in calls} == real
+
+
+def _query(dependant: Dependant) -> Iterator[str]:
+    """一个调用的查询参数，连同它的依赖要的。"""
+    yield from (field.alias for field in dependant.query_params)
+    for each in dependant.dependencies:
+        yield from _query(each)
 
 
 def _codes() -> Iterator[tuple[str, int]]:
