@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from meeting_push.limits.refusal_pace import RefusalPace
+from meeting_push.limits.rate import RefusalPace
 from meeting_push.protocol.limits import ArrivalLimits
 from meeting_push.websocket.admission import Admission, Turnstile
 

@@ -20,7 +20,7 @@ from meeting_push.http.doorway import Doorway
 from meeting_push.http.http_limits import Patience
 from meeting_push.http.ops_http import OpsAnswer
 from meeting_push.http.patient_http import patient_http
-from meeting_push.limits.refusal_pace import RefusalPace
+from meeting_push.limits.rate import RefusalPace
 from meeting_push.model import Principal
 from meeting_push.node_identity import NodeIdentity
 from meeting_push.redis.keys import Keys

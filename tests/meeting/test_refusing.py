@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from meeting_push.limits.refusal_pace import RefusalPace
+from meeting_push.limits.rate import RefusalPace
 from meeting_push.meeting.connection import MeetingConnection
 from meeting_push.meeting.entrance import Entrance
 from meeting_push.meeting.limits import MeetingLimits

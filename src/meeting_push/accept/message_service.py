@@ -23,7 +23,7 @@ from ..errors import (
     OutcomeUnknownError,
     UnknownRecipientsError,
 )
-from ..limits.send_quota import Charge
+from ..limits.send_limits import Charge
 from ..model import Accepted, AppData, Draft, Message, MessageType, Principal, Sender
 from ..protocol import frames
 from ..queue.message_queue import MessageQueue

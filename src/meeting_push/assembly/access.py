@@ -9,9 +9,10 @@ from ..auth.foreign_verifier import ForeignVerifier
 from ..auth.revocations import Revocations, Revoke
 from ..auth.secret_file import signing_secret
 from ..auth.tickets import WsTickets
+from ..clock import now_ms
 from ..contracts import TokenVerifier
 from ..errors import ConfigurationError
-from ..limits.send_quota import SendQuota
+from ..limits.send_limits import SendQuota
 from ..node.keyring import Keyring
 from ..settings import Settings
 from ..supervision import Supervisor
@@ -51,7 +52,9 @@ class Access:
             tokens if verifier is None else ForeignVerifier(verifier, settings.handshake_timeout_s)
         )
         self.credentials = Credentials(trusted, self.tickets, self.revocations)
-        self.quota = SendQuota(settings.sends_per_user_per_s, settings.sends_per_user_burst)
+        self.quota = SendQuota(
+            settings.sends_per_user_per_s, settings.sends_per_user_burst, clock=now_ms
+        )
 
     def start(self, supervisor: Supervisor) -> None:
         supervisor.start("revocations", self.revocations.run)

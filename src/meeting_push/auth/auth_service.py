@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..clock import Clock, now_ms
 from ..errors import AuthenticationError, ForbiddenError, RateLimitedError
 from ..limits.forwarded import rate_key
-from ..limits.keyed_rate import KeyedBuckets
+from ..limits.rate import KeyedBuckets
 from ..model import USER_ROLE, Principal
 from ..redis.redis_service import RedisService
 from ..repeated_warning import MANY, RepeatedWarning

@@ -16,7 +16,7 @@ from ..errors import (
     TokenExpiredError,
     TokenRevokedError,
 )
-from ..limits.keyed_rate import KeyedBuckets
+from ..limits.rate import KeyedBuckets
 from ..repeated_warning import MANY, RepeatedWarning
 from ..settings import Settings
 from ..storage.database import Database

@@ -11,7 +11,7 @@ import msgspec
 
 from ..clock import Clock, now_ms
 from ..errors import InvalidTokenError, RateLimitedError
-from ..limits.keyed_rate import KeyedBuckets
+from ..limits.rate import KeyedBuckets
 from ..model import Principal
 from ..redis.redis_service import RedisService
 

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from ..limits.forwarded import TrustedProxies, rate_key
-from ..limits.rate import TokenBucket
-from ..limits.refusal_pace import RefusalPace
+from ..limits.rate import RefusalPace, TokenBucket
 from ..repeated_warning import RepeatedWarning
 from .refusals import REFUSALS
 

@@ -1,6 +1,10 @@
-"""速率：令牌桶，和“窗口里攒够几次”。都不看时钟，``now`` 是毫秒。"""
+"""速率：令牌桶（一个，或每个键一个）、“窗口里攒够几次”、拒绝的步调。都不看时钟，``now`` 是毫秒。"""
 
 from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Hashable
+from typing import Final
 
 #: 桶能攒下几秒的量：识别器会把几句话一起送来。
 BURST_S = 2
@@ -58,3 +62,78 @@ class Strikes:
         self._times = [at for at in self._times if at > since]
         self._times.append(now)
         return len(self._times) >= self._limit
+
+
+class KeyedBuckets:
+    """每秒 ``per_s``，至多攒下 ``burst``（不少于两秒的量；``exact`` 则恰好这么多）。
+
+    键多于 ``max_keys`` 时忘掉最久没有动静的：宁可少限，也不让攻击者用不断变化的键耗尽内存。
+    """
+
+    def __init__(
+        self, per_s: float, burst: float, *, max_keys: int = 10_000, exact: bool = False
+    ) -> None:
+        self._per_s = per_s
+        self._burst = burst
+        self._exact = exact
+        self._max_keys = max_keys
+        self._buckets: OrderedDict[Hashable, TokenBucket] = OrderedDict()
+
+    def take(self, key: Hashable, now: int, amount: float = 1) -> bool:
+        """取 ``amount``；不够则 False，一点也不取。"""
+        return self._bucket(key, now).take(amount, now)
+
+    def wait_ms(self, key: Hashable, amount: float, now: int) -> float:
+        """同 ``TokenBucket.wait_ms``。"""
+        return self._bucket(key, now).wait_ms(amount, now)
+
+    def empty(self, key: Hashable, now: int) -> bool:
+        """此刻一个也取不出；不改变什么，没见过的键不留下痕迹。"""
+        bucket = self._buckets.get(key)
+        return bucket is not None and not bucket.has(1, now)
+
+    def _bucket(self, key: Hashable, now: int) -> TokenBucket:
+        bucket = self._buckets.get(key)
+        if bucket is None:
+            bucket = self._buckets[key] = TokenBucket(
+                self._per_s, now, self._burst, exact=self._exact
+            )
+            if len(self._buckets) > self._max_keys:
+                self._buckets.popitem(last=False)
+        else:
+            self._buckets.move_to_end(key)
+        return bucket
+
+
+REFUSALS_PER_S: Final = 50
+REFUSALS_BURST: Final = 300
+#: 至多等这么久（contract：5 秒之内回答并关上），至少一半。
+REFUSAL_DELAY_S: Final = 4.0
+#: 黄金分割：相继的几个等得各不相同，一起来的几百个不会一起再来。
+_GOLDEN: Final = 0.618
+#: 一个 ``REFUSAL_DELAY_S`` 里至多让这么多个开始等：等着的每个占着一个描述符与几 KB。
+MOST_REFUSALS_WAITING: Final = 1_000
+
+
+class RefusalPace:
+    """每扇门问同一个：键是证明了自己的人，还不知道是谁就是地址；只有拒绝才问。"""
+
+    def __init__(
+        self,
+        per_s: float = REFUSALS_PER_S,
+        burst: int = REFUSALS_BURST,
+        delay_s: float = REFUSAL_DELAY_S,
+        most_waiting: int = MOST_REFUSALS_WAITING,
+    ) -> None:
+        self._free = KeyedBuckets(per_s, burst, exact=True)
+        self._delay_s = delay_s
+        self._turn = 0.0
+        self._places = TokenBucket(most_waiting / delay_s, 0, most_waiting, exact=True)
+
+    def delay_s(self, key: Hashable, now_s: float) -> float:
+        """又拒绝了他一次：这个回答该等多久再给。等着的已经太多，就不等。"""
+        now = int(now_s * 1000)
+        if self._free.take(key, now) or not self._places.take(1, now):
+            return 0.0
+        self._turn = (self._turn + _GOLDEN) % 1
+        return self._delay_s * (1 - self._turn / 2)

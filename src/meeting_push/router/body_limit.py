@@ -13,7 +13,7 @@ from starlette.types import Message
 from ..clock import now_ms
 from ..errors import MeetingPushError, PayloadTooLargeError, RateLimitedError, UnavailableError
 from ..limits.forwarded import rate_key
-from ..limits.keyed_rate import KeyedBuckets
+from ..limits.rate import KeyedBuckets
 from ..model import Principal
 from ..settings import Settings
 

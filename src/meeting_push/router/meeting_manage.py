@@ -8,7 +8,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, status
 
-from ..limits.send_quota import SendQuota
+from ..limits.send_limits import SendQuota
 from ..meeting.hub import MeetingHub
 from ..meeting.service import MeetingRules, MeetingService
 from ..model import Principal

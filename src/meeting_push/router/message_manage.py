@@ -15,7 +15,7 @@ from ..accept.message_service import MessageService
 from ..accept.send_rights import check_send_rights
 from ..broadcast.service import BroadcastService
 from ..errors import PayloadTooLargeError
-from ..limits.send_quota import SendQuota
+from ..limits.send_limits import SendQuota
 from ..model import Principal, Sender
 from ..outcome.delivery_confirmation_service import DeliveryConfirmationService
 from ..websocket.asgi import user_messages_endpoint

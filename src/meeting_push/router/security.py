@@ -18,7 +18,7 @@ from ..errors import (
     TokenRevokedError,
 )
 from ..limits.forwarded import Network, TrustedProxies, rate_key
-from ..limits.keyed_rate import KeyedBuckets
+from ..limits.rate import KeyedBuckets
 from ..model import Principal
 from ..repeated_warning import MANY, RepeatedWarning
 

@@ -13,7 +13,7 @@ from collections.abc import Hashable
 from typing import Final
 
 from ..limits.forwarded import rate_key
-from ..limits.refusal_pace import RefusalPace
+from ..limits.rate import RefusalPace
 from ..protocol.limits import ArrivalLimits
 
 #: 事件循环的一圈至多放几个：认证、登记、订阅、读信箱各约 0.1 ms，放得多，这一圈就长，

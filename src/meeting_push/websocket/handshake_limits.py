@@ -12,7 +12,7 @@ from typing import Final
 from ..clock import now_ms
 from ..errors import ForbiddenError, InvalidTokenError, MeetingPushError, RateLimitedError
 from ..limits.forwarded import rate_key
-from ..limits.keyed_rate import KeyedBuckets
+from ..limits.rate import KeyedBuckets
 from ..repeated_warning import MANY, RepeatedWarning
 from ..settings import Settings
 
