@@ -107,7 +107,7 @@ class Broadcasts(Protocol):
     """耐久的广播：一份共用的日志，每个用户一个游标。由 ``BroadcastFeed`` 实现。
 
     游标只随确认前进，所以没确认的，他的下一条连接再推（DLV-4）；同一条连接上不推两次由
-    会话负责（``protocol/news.py``）。
+    会话负责（``protocol/sent.py``）。
     """
 
     def arrived(self, payload: bytes) -> int | None:

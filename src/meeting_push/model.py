@@ -14,7 +14,7 @@ import msgspec
 
 MessageType = Literal["message", "notification", "system"]
 PresenceStatus = Literal["active", "away", "busy"]
-#: 应用自己的 JSON 对象。接受的路上是规范的原文（``protocol/app_data.py``），不再解码；
+#: 应用自己的 JSON 对象。接受的路上是规范的原文（``protocol/json_text.py``），不再解码；
 #: 从记录读出来的是 dict，只有 0.1 存下的、现在不收的（太深）才仍是原文。
 AppData = dict[str, Any] | msgspec.Raw
 

@@ -10,10 +10,9 @@ from websockets.frames import Frame
 from websockets.protocol import State
 from websockets.uri import parse_uri
 
-from meeting_push.protocol.envelope import PushKey
+from meeting_push.protocol.envelope import FrameRun, PushKey
 from meeting_push.websocket.connection import UserConnection
 from meeting_push.websocket.fanout import CHUNK, LAP_BYTES, Fanout
-from meeting_push.websocket.frame_run import FrameRun
 
 
 class Recorder:

@@ -9,12 +9,12 @@ import pytest
 from meeting_push.contracts import ChannelHandler
 from meeting_push.model import MailboxView, Principal
 from meeting_push.node_identity import NodeIdentity
+from meeting_push.protocol.envelope import FrameRun
 from meeting_push.protocol.session import Session
 from meeting_push.redis.keys import Keys
 from meeting_push.settings import Settings
 from meeting_push.websocket.authenticator import Authenticator
 from meeting_push.websocket.connection import UserConnection
-from meeting_push.websocket.frame_run import FrameRun
 from meeting_push.websocket.handshake import Handshake
 from meeting_push.websocket.limits import limits_of
 from meeting_push.websocket.manager import ConnectionManager

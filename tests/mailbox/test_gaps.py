@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from meeting_push.model import EvictedRange, MailboxEntry, MailboxView
 from meeting_push.protocol.frames import Gap
-from meeting_push.protocol.gaps import gaps as gaps_of
 from meeting_push.protocol.sent import SentSeqs
+from meeting_push.protocol.sent import gaps as gaps_of
 from tests.support.eventually import eventually
 from tests.support.people import Person, api_of, delivery, device, register, send
 from tests.support.server_process import ServerProcess

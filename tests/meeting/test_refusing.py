@@ -15,10 +15,10 @@ from meeting_push.meeting.statistics import MeetingCounters
 from meeting_push.model import Principal
 from meeting_push.protocol.codes import CloseCode
 from meeting_push.protocol.commands import Command
+from meeting_push.protocol.envelope import FrameRun
 from meeting_push.settings import Settings
 from meeting_push.websocket.admission import Admission
 from meeting_push.websocket.authenticator import Authenticator
-from meeting_push.websocket.frame_run import FrameRun
 from tests.edge.stand_ins import Verifier
 
 LIMITS = MeetingLimits.of(Settings(_env_file=None))  # type: ignore[call-arg]

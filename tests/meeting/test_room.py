@@ -14,9 +14,9 @@ from meeting_push.meeting.limits import MeetingLimits
 from meeting_push.meeting.room import MAX_AHEAD, Room
 from meeting_push.meeting.statistics import MeetingCounters
 from meeting_push.model import MeetingPosition, Segment
+from meeting_push.protocol.envelope import FrameRun
 from meeting_push.protocol.frames import encode
 from meeting_push.settings import Settings
-from meeting_push.websocket.frame_run import FrameRun
 
 LIMITS = MeetingLimits.of(Settings(_env_file=None))  # type: ignore[call-arg]
 

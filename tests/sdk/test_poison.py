@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from meeting_push.client import wire
-from meeting_push.protocol.app_data import MAX_DEPTH
+from meeting_push.protocol.json_text import MAX_DEPTH
 
 
 def message(seq: int, data: str = "null", **fields: Any) -> str:

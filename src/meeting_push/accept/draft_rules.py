@@ -7,7 +7,7 @@ from typing import Final, get_args
 
 from ..errors import InvalidInputError, PayloadTooLargeError
 from ..model import MAX_PRIORITY, MAX_USER_ID, MIN_PRIORITY, Draft, MessageType
-from ..protocol.app_data import accepted_data
+from ..protocol.json_text import accepted_data
 from ..settings import Settings
 
 MESSAGE_TYPES: Final = frozenset(get_args(MessageType))

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from ..protocol import frames, whole_numbers
+from ..protocol import frames, json_text
 
 
 class NewMessage(
@@ -58,7 +58,7 @@ _encoder: Final = msgspec.json.Encoder()
 def decode(text: bytes) -> AnyServerFrame | None:
     """一帧；看不懂的（将来的类型、坏掉的）为 None：其中的消息没被确认，不会丢。"""
     try:
-        frame: AnyServerFrame = whole_numbers.decode(_decoder, text)
+        frame: AnyServerFrame = json_text.decode(_decoder, text)
     except _UNREADABLE:
         return _salvaged(text)
     return frame
@@ -73,7 +73,7 @@ def _salvaged(text: bytes) -> Batch | None:
     messages = []
     for part in parts:
         with contextlib.suppress(*_UNREADABLE):
-            messages.append(whole_numbers.decode(_message, bytes(part)))
+            messages.append(json_text.decode(_message, bytes(part)))
     return Batch(messages=messages)
 
 

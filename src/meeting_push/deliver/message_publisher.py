@@ -22,7 +22,7 @@ from ulid import ULID
 from ..clock import Clock, now_ms
 from ..errors import InvalidInputError, RedisUnavailableError
 from ..model import MessageType, Sender
-from ..protocol.app_data import accepted_data
+from ..protocol.json_text import accepted_data
 from ..redis.redis_service import RedisService
 
 SYSTEM_SENDER: Final = Sender(0, "system")

@@ -13,8 +13,7 @@ from ..model import Principal
 from ..protocol.codes import CloseCode
 from ..protocol.commands import Command, RequestIdValue
 from ..protocol.frames import Error, ServerFrame, encode
-from ..protocol.held import HeldFrames
-from ..protocol.outbox import Outbox, Verdict
+from ..protocol.outbox import HeldFrames, Outbox, Verdict
 from ..redis.meeting_bus import member_of
 from ..websocket.connection import Driver
 from .frames import SegmentResult

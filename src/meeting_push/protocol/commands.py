@@ -6,6 +6,7 @@ from msgspec import Struct
 
 from ..model import Ack, PresenceStatus
 from .codes import CloseCode
+from .frames import ReadFrame, RefreshTokenFrame, StatusFrame, UnwatchFrame, WatchFrame
 from .retry import Overdue
 
 RequestIdValue = str | int | None
@@ -84,3 +85,20 @@ class Close(Command, frozen=True):
 
     code: CloseCode
     frame: bytes | None = None
+
+
+def request_of(
+    frame: StatusFrame | ReadFrame | RefreshTokenFrame | WatchFrame | UnwatchFrame,
+) -> Command:
+    """会话自己办不了的一帧：驱动去办，再回答。"""
+    match frame:
+        case StatusFrame():
+            return ChangeStatus(frame.status, frame.device_info, frame.request_id)
+        case ReadFrame():
+            return MarkRead(frame.message_ids, frame.request_id)
+        case RefreshTokenFrame():
+            return RefreshToken(frame.token, frame.request_id)
+        case WatchFrame():
+            return Watch(frame.user_ids, frame.request_id)
+        case UnwatchFrame():
+            return Unwatch(frame.user_ids, frame.request_id)

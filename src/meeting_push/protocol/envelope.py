@@ -1,4 +1,4 @@
-"""频道上的信封：任何进程都可以发布，所以先验，再推。
+"""频道上的信封：任何进程都可以发布，所以先验，再推；推给所有人的几帧只拼一次。
 
 自己人拼的 ``new_message`` 由 ``frames.peek`` 认出（热路径）；其余的在这里整帧验证一次，
 不论有多少条连接。合格的原样转发，不重新编码。
@@ -6,16 +6,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Final, TypeVar
 
 import msgspec
 from msgspec import Meta, Raw, Struct, field
+from websockets.frames import Frame, Opcode
 
 from ..errors import InvalidInputError, MalformedEnvelopeError
 from ..model import MAX_SAFE_INTEGER, MessageType, Sender
-from . import whole_numbers
-from .app_data import accepted_data
+from . import json_text
 from .frames import Gap, Notice, Presence, ReadSync, Receipt, Resync, Timestamp, peek
+from .json_text import accepted_data
 
 #: 一帧 ``new_message`` 的身份：(seq, message_id)。
 FrameKey = tuple[int, str]
@@ -62,7 +65,7 @@ class _Wellformed(Struct):
     """一项也不取：只看是不是一个完整的 JSON 对象（实测 0.2 µs）。"""
 
 
-Frame = TypeVar("Frame")
+Decoded = TypeVar("Decoded")
 _BROKEN: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _wellformed: Final = msgspec.json.Decoder(_Wellformed)
 
@@ -96,7 +99,7 @@ def decode_envelope(payload: bytes) -> FrameKey | None:
     return None
 
 
-def decode_foreign(decoder: msgspec.json.Decoder[Frame], payload: bytes) -> Frame:
+def decode_foreign(decoder: msgspec.json.Decoder[Decoded], payload: bytes) -> Decoded:
     """频道上的一条，任何进程都可以发布：先看大小，再整帧验证。
 
     :raises MalformedEnvelopeError: 由读频道的计数后丢弃
@@ -104,10 +107,24 @@ def decode_foreign(decoder: msgspec.json.Decoder[Frame], payload: bytes) -> Fram
     if len(payload) > MAX_FOREIGN_BYTES:
         raise MalformedEnvelopeError(f"larger than {MAX_FOREIGN_BYTES} bytes")
     try:
-        return whole_numbers.decode(decoder, payload)
+        return json_text.decode(decoder, payload)
     except _BROKEN as error:
         raise _malformed(error) from None
 
 
 def _malformed(error: Exception) -> MalformedEnvelopeError:
     return MalformedEnvelopeError(f"not a server frame: {type(error).__name__}")
+
+
+@dataclass(frozen=True, slots=True)
+class FrameRun:
+    """``wire`` 是这几帧在线上的字节（服务器发的没有掩码）；``size`` 是各帧内容之和。"""
+
+    frames: tuple[tuple[bytes, PushKey], ...]
+    wire: bytes
+    size: int
+
+    @classmethod
+    def of(cls, frames: Sequence[tuple[bytes, PushKey]]) -> FrameRun:
+        wire = b"".join(Frame(Opcode.TEXT, frame).serialize(mask=False) for frame, _ in frames)
+        return cls(tuple(frames), wire, sum(len(frame) for frame, _ in frames))

@@ -27,7 +27,7 @@ from ..model import (
     PresenceStatus,
     Sender,
 )
-from . import whole_numbers
+from . import json_text
 
 SUBPROTOCOL: Final = "meeting-push.v1"
 #: 子协议里携带令牌的前缀；服务器从不回显它。
@@ -233,7 +233,7 @@ def peek_attempt(frame: bytes) -> int:
     if start >= len(_ATTEMPT) and digits.isdigit():
         return int(digits)
     try:
-        return whole_numbers.decode(_attempt_decoder, frame).attempt
+        return json_text.decode(_attempt_decoder, frame).attempt
     except msgspec.DecodeError:
         return 0
 
@@ -338,7 +338,7 @@ def decode_known(
     :raises BadFrameError: ``invalid_json`` · ``unknown_type`` · ``invalid_frame``
     """
     try:
-        return whole_numbers.decode(decoder, text)
+        return json_text.decode(decoder, text)
     except msgspec.ValidationError as error:
         message = _quoted_value.sub("", str(error))
         raise BadFrameError(_invalid_code(text, known_types), message) from None
@@ -351,7 +351,7 @@ def decode_known(
 def peek_request_id(text: bytes) -> str | int | None:
     """坏帧里还能认出的 request_id：回答它的 ``error`` 要带上。"""
     try:
-        return whole_numbers.decode(_request_id_decoder, text).request_id
+        return json_text.decode(_request_id_decoder, text).request_id
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 

@@ -1,4 +1,4 @@
-"""重试：一条连接上哪些推送早该有确认了。纯的；时间都是毫秒。
+"""一条连接上推过而还没有确认的，与其中早该有确认了的。纯的；时间都是毫秒。
 
 第 n 次推送（0 是首推）之后等 ``delays[n]``，最后一次重试之后再等一次 ``delays[-1]``。
 一级一个按时间先后的 dict：同一级等的时间相同，只看最老的一个就知道有没有到点的。首推的
@@ -8,7 +8,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Final, NamedTuple
+
+from .envelope import FrameKey
+from .limits import Limits
 
 #: 一次清扫里一条连接至多交出这么多，余下的下一格再来。
 MAX_OVERDUE: Final = 256
@@ -114,3 +118,57 @@ def _until(rung: Mapping[str, tuple[int, ...]], before: int, field: int) -> Iter
         if row[field] > before:
             return
         yield message_id
+
+
+class Unacked:
+    """推过一次的在 ``fresh``；等得太久、或已重推过的在 ``late``。"""
+
+    __slots__ = ("_limit", "fresh", "late")
+
+    def __init__(self, limits: Limits) -> None:
+        self._limit = limits.max_unacked
+        self.fresh: Fresh = {}
+        self.late = RetryLadder(limits.retry_delays_ms, limits.max_unacked)
+
+    def pushed(self, key: FrameKey, now: int) -> None:
+        """首推（热路径）。"""
+        fresh = self.fresh
+        fresh[key[1]] = (key[0], now)
+        if len(fresh) > self._limit:
+            self._forget_oldest()
+
+    def pushed_again(self, key: FrameKey, attempt: int, now: int) -> None:
+        seq, message_id = key
+        self.fresh.pop(message_id, None)
+        self.late.put(message_id, attempt, (seq, now), now)
+
+    def take(self, message_id: str) -> tuple[int, int] | None:
+        """确认了：取走，返回 (seq, 最近一次推的时刻)；不在则 None。"""
+        return self.fresh.pop(message_id, None) or self.late.pop(message_id)
+
+    def take_upto(self, upto: int) -> Iterator[tuple[str, int, int]]:
+        """取走 seq 不超过 ``upto`` 的：(message_id, seq, 最近一次推的时刻)。
+
+        紧急的可能先到，所以逐个看。
+        """
+        covered = [each for each, (seq, _) in self.fresh.items() if seq <= upto]
+        for message_id in covered:
+            yield message_id, *self.fresh.pop(message_id)
+        yield from self.late.pop_upto(upto)
+
+    def overdue(self, now: int) -> list[Overdue]:
+        """推了太久还没有确认的，各升一级。"""
+        return self.late.overdue(self.fresh, now)
+
+    def next_overdue(self, now: int) -> int:
+        """最早何时要再问 ``overdue``。"""
+        return self.late.next_overdue(self.fresh, now)
+
+    def clear(self) -> None:
+        self.fresh = {}
+        self.late.clear()
+
+    def _forget_oldest(self) -> None:
+        """一次忘掉十六分之一：从 dict 头上逐个删要反复跨过空槽。"""
+        for message_id in tuple(islice(self.fresh, self._limit // 16 + 1)):
+            del self.fresh[message_id]

@@ -21,17 +21,13 @@ from .codes import CloseCode
 from .commands import (
     Acked,
     Beat,
-    ChangeStatus,
     Close,
     Command,
-    MarkRead,
-    RefreshToken,
     Refused,
     Reply,
     RequestIdValue,
     Unanswered,
-    Unwatch,
-    Watch,
+    request_of,
 )
 from .envelope import FrameKey, PushKey
 from .frames import (
@@ -39,14 +35,9 @@ from .frames import (
     Error,
     Heartbeat,
     HeartbeatAck,
-    ReadFrame,
-    RefreshTokenFrame,
     Resync,
-    StatusFrame,
     TokenExpiring,
     TokenRefreshed,
-    UnwatchFrame,
-    WatchFrame,
     Welcome,
     batch,
     decode_client_frame,
@@ -55,12 +46,10 @@ from .frames import (
     peek_attempt,
     peek_request_id,
 )
-from .gaps import Announced
-from .held import HeldFrames
 from .limits import Limits
-from .news import News
-from .sent import SentSeqs
-from .unacked import Unacked
+from .outbox import HeldFrames
+from .retry import Unacked
+from .sent import Announced, News, SentSeqs
 
 #: 令牌到期前多久提醒。
 EXPIRY_NOTICE_MS: Final = 60_000
@@ -302,7 +291,7 @@ class Session:
             return self._ack(frame, now)
         if isinstance(frame, Heartbeat):
             return self._heartbeat(frame, now)
-        return self._request(frame)
+        return request_of(frame)
 
     def receive_binary(self, now: int) -> Command:
         return self.refuse("binary_not_supported", "every frame is a JSON text", now)
@@ -342,21 +331,6 @@ class Session:
         if frame.upto is not None:
             acks += [Ack(*each, now) for each in self.unacked.take_upto(frame.upto)]
         return Acked(acks, unverified, frame.request_id)
-
-    def _request(
-        self, frame: StatusFrame | ReadFrame | RefreshTokenFrame | WatchFrame | UnwatchFrame
-    ) -> Command:
-        match frame:
-            case StatusFrame():
-                return ChangeStatus(frame.status, frame.device_info, frame.request_id)
-            case ReadFrame():
-                return MarkRead(frame.message_ids, frame.request_id)
-            case RefreshTokenFrame():
-                return RefreshToken(frame.token, frame.request_id)
-            case WatchFrame():
-                return Watch(frame.user_ids, frame.request_id)
-            case UnwatchFrame():
-                return Unwatch(frame.user_ids, frame.request_id)
 
     def refuse(
         self, code: str, message: str, now: int, request_id: RequestIdValue = None

@@ -14,7 +14,7 @@ import msgspec
 from fastapi import Request
 
 from ..errors import InvalidInputError, InvalidJsonError, UnsupportedMediaTypeError
-from ..protocol import whole_numbers
+from ..protocol import json_text
 from .turns import Turn
 
 T = TypeVar("T")
@@ -54,7 +54,7 @@ class JsonBody(Generic[T]):
 
     def decode(self, body: bytes) -> T:
         try:
-            return whole_numbers.decode(self._decoder, body)
+            return json_text.decode(self._decoder, body)
         except msgspec.ValidationError as error:
             raise _invalid(str(error)) from None
         except RecursionError:

@@ -19,8 +19,8 @@ from ..model import (
     RecipientState,
     Sender,
 )
-from ..protocol.app_data import MAX_DEPTH
 from ..protocol.frames import UserId
+from ..protocol.json_text import MAX_DEPTH
 from ..storage.rows import InboxItem
 from .json_body import Schema
 

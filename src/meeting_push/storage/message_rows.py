@@ -10,7 +10,7 @@ from loguru import logger
 from sqlalchemy import Row
 
 from ..model import AppData, Message, Sender
-from ..protocol.app_data import is_too_deep
+from ..protocol.json_text import is_too_deep
 from .tables import messages
 
 _object: Final = msgspec.json.Decoder(dict[str, Any])

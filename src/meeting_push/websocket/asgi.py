@@ -17,7 +17,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from ..http.refusals import FOREIGN_ORIGIN, NOT_FOUND, Refusal
 from ..limits.forwarded import TrustedProxies, rate_key
 from ..protocol.codes import CloseCode
-from .frame_run import FrameRun
+from ..protocol.envelope import FrameRun
 from .handshake import Handshake, parse_user_id
 from .manager import ConnectionManager
 

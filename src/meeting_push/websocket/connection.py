@@ -13,11 +13,10 @@ from ..model import ConnectionInfo, MailboxView, PresenceStatus, Principal
 from ..node_identity import NodeIdentity
 from ..protocol.codes import CloseCode
 from ..protocol.commands import Command
-from ..protocol.envelope import PushKey
+from ..protocol.envelope import FrameRun, PushKey
 from ..protocol.limits import Limits
 from ..protocol.outbox import Outbox, Verdict
 from ..protocol.session import Phase, Pushed, Session
-from .frame_run import FrameRun
 from .handshake import Device, Handshake
 from .statistics import EdgeCounters
 

@@ -13,9 +13,8 @@ from typing import Final
 
 from loguru import logger
 
-from ..protocol.envelope import PushKey
+from ..protocol.envelope import FrameRun, PushKey
 from .connection import UserConnection
-from .frame_run import FrameRun
 
 #: 一段写多少条连接；每条约 5 µs，一段 2.5 ms。
 CHUNK: Final = 500

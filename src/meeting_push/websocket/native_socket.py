@@ -8,9 +8,9 @@ from typing import Any, Final, NoReturn, cast
 from picows import WSFrame, WSListener, WSMsgType, WSProtocolError, WSTransport
 
 from ..protocol.codes import CloseCode, may_be_received
+from ..protocol.envelope import FrameRun
 from ..protocol.partial_message import PartialMessage, is_utf8
 from .connection import UserConnection
-from .frame_run import FrameRun
 from .handshake import Handshake
 from .manager import ConnectionManager
 
