@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from meeting_push.node.cut_off import BLIND_S, WELL_FOR_S, CutOff
+from meeting_push.node.fleet_membership import BLIND_S, WELL_FOR_S, CutOff
 
 AFTER_S = 10.0
 

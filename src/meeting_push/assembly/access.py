@@ -13,7 +13,7 @@ from ..clock import now_ms
 from ..contracts import TokenVerifier
 from ..errors import ConfigurationError
 from ..limits.send_limits import SendQuota
-from ..node.keyring import Keyring
+from ..node.fleet_membership import Keyring
 from ..settings import Settings
 from ..supervision import Supervisor
 from .bus import Bus

@@ -8,8 +8,7 @@ from collections.abc import Callable
 from loguru import logger
 
 from ..errors import MeetingPushError
-from ..node.cut_off import CutOff
-from ..node.fleet_membership import FleetMembership
+from ..node.fleet_membership import CutOff, FleetMembership
 from ..node_identity import NodeIdentity
 from ..redis.write_probe import RedisProbe
 from ..settings import Settings

@@ -19,7 +19,7 @@ from ..errors import (
     TokenNotYetValidError,
 )
 from ..model import MAX_USER_ID, USER_ROLE, Principal
-from ..node.keyring import Keyring
+from ..node.fleet_membership import Keyring
 from ..settings import Settings
 from .keys import TokenKeys
 

@@ -17,7 +17,7 @@ from jwt.exceptions import PyJWTError
 from loguru import logger
 
 from ..errors import ConfigurationError, InvalidTokenError
-from ..node.keyring import Keyring, fingerprint
+from ..node.fleet_membership import Keyring, fingerprint
 from ..settings import Settings
 from .jwks import Jwks
 from .secret_file import MIN_SECRET_BYTES
