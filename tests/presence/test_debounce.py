@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meeting_push.model import PresenceStatus
-from meeting_push.presence.debounce import ANNOUNCE_GAP_MS, Debounce
+from meeting_push.presence.watch import ANNOUNCE_GAP_MS, Debounce
 
 GRACE_MS = 5_000
 STATES: st.SearchStrategy[PresenceStatus | None] = st.sampled_from([None, "active", "busy"])

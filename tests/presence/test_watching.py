@@ -12,7 +12,7 @@ import pytest
 
 from meeting_push.contracts import ChannelRoute
 from meeting_push.errors import RedisUnavailableError, UnavailableError, WatchLimitError
-from meeting_push.presence import debounce as presence_debounce
+from meeting_push.presence import watch as presence_watch
 from meeting_push.presence.online_status_service import OnlineStatusService
 from meeting_push.presence.watch import PresenceWatch
 from meeting_push.redis.redis_service import RedisService
@@ -99,7 +99,7 @@ async def test_the_state_of_each_watched_user_comes_at_once(redis: RedisService)
 async def test_changes_on_any_node_are_told(
     redis: RedisService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(presence_debounce, "ANNOUNCE_GAP_MS", 10)
+    monkeypatch.setattr(presence_watch, "ANNOUNCE_GAP_MS", 10)
     here, there, viewer = await node(redis), await node(redis), Viewer()
     async with room(redis, here, presence_grace_s=0) as one:
         await one.watch.watch(viewer, [1])

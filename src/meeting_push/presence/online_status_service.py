@@ -1,8 +1,8 @@
 """在线状态：谁在哪个节点上有几条连接。
 
-边缘只往内存里记账（``presence_ledger``）；一个循环每 ``presence_flush_ms`` 成批写入 Redis，
-同一条连接在一批里的多次变化合成一次。死节点由 ``presence_reaper`` 收拾，两边的账由
-``presence_reconciler`` 核对。Redis 断开时照常记账，恢复后把本节点的全部重写一遍。
+边缘只往内存里记账（``ledger``）；一个循环每 ``presence_flush_ms`` 成批写入 Redis，
+同一条连接在一批里的多次变化合成一次。死节点的收拾、两边的账的核对在 ``upkeep``。
+Redis 断开时照常记账，恢复后把本节点的全部重写一遍。
 """
 
 from __future__ import annotations
@@ -27,8 +27,7 @@ from ..redis.redis_service import RedisService
 from ..settings import Settings
 from ..supervision import Supervisor
 from .ledger import REFRESH_MS, PresenceLedger
-from .reaper import PresenceReaper
-from .reconciler import PresenceReconciler
+from .upkeep import PresenceReaper, PresenceReconciler
 
 #: 一次 Lua 写入至多这么多条连接（约 2 ms 的 Redis），再大就会推迟别人的命令。
 FLUSH_CHUNK: Final = 100
