@@ -280,7 +280,7 @@ class UserChannel(Protocol):
 
 
 class MeetingDesk(Protocol):
-    """会议的记录（SQL）。由 ``meeting.desk.MeetingDesk`` 实现。
+    """会议的记录（SQL）。由 ``meeting.service.MeetingDesk`` 实现。
 
     都可能抛出 ``DatabaseUnavailableError``；读取可以放心重来。
     """

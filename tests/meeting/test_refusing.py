@@ -8,10 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from meeting_push.limits.rate import RefusalPace
-from meeting_push.meeting.connection import MeetingConnection
-from meeting_push.meeting.entrance import Entrance
-from meeting_push.meeting.limits import MeetingLimits
-from meeting_push.meeting.statistics import MeetingCounters
+from meeting_push.meeting.connection import MeetingConnection, MeetingCounters
+from meeting_push.meeting.entrance import Entrance, limits_of_meetings
 from meeting_push.model import Principal
 from meeting_push.protocol.codes import CloseCode
 from meeting_push.protocol.commands import Command
@@ -21,7 +19,7 @@ from meeting_push.websocket.admission import Admission
 from meeting_push.websocket.authenticator import Authenticator
 from tests.edge.stand_ins import Verifier
 
-LIMITS = MeetingLimits.of(Settings(_env_file=None))  # type: ignore[call-arg]
+LIMITS = limits_of_meetings(Settings(_env_file=None))  # type: ignore[call-arg]
 
 
 class Line:

@@ -8,17 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meeting_push.meeting.connection import MeetingConnection
+from meeting_push.meeting.connection import MeetingConnection, MeetingCounters
+from meeting_push.meeting.entrance import limits_of_meetings
 from meeting_push.meeting.frames import Ended, SegmentFrame, decode_bus_frame
-from meeting_push.meeting.limits import MeetingLimits
 from meeting_push.meeting.room import MAX_AHEAD, Room
-from meeting_push.meeting.statistics import MeetingCounters
 from meeting_push.model import MeetingPosition, Segment
 from meeting_push.protocol.envelope import FrameRun
 from meeting_push.protocol.frames import encode
 from meeting_push.settings import Settings
 
-LIMITS = MeetingLimits.of(Settings(_env_file=None))  # type: ignore[call-arg]
+LIMITS = limits_of_meetings(Settings(_env_file=None))  # type: ignore[call-arg]
 
 
 class Wire:

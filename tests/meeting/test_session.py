@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from meeting_push.limits.rate import TokenBucket
-from meeting_push.meeting.limits import MeetingLimits
+from meeting_push.meeting.entrance import limits_of_meetings
 from meeting_push.meeting.session import MeetingSession, Speak
 from meeting_push.model import Principal
 from meeting_push.protocol.codes import CloseCode
@@ -18,7 +18,7 @@ GOOD = json.dumps({"type": "segment", "text": "t", "start_ms": 0, "end_ms": 1}).
 
 def session(**settings: Any) -> MeetingSession:
     made = Settings(_env_file=None, **settings)  # type: ignore[call-arg]
-    return MeetingSession("c", MeetingLimits.of(made), 0)
+    return MeetingSession("c", limits_of_meetings(made), 0)
 
 
 def test_a_bucket_allows_two_seconds_of_burst_then_the_rate() -> None:

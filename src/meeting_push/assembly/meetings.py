@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextlib
 
 from ..errors import RedisUnavailableError
-from ..meeting.desk import MeetingDesk
+from ..meeting.entrance import limits_of_meetings
 from ..meeting.hub import MeetingHub
-from ..meeting.limits import MeetingLimits
-from ..meeting.service import MeetingRules, MeetingService
+from ..meeting.service import MeetingDesk, MeetingRules, MeetingService
 from ..protocol.codes import CloseCode
 from ..redis.meeting_bus import MeetingBus
 from ..settings import Settings
@@ -55,7 +54,7 @@ class Meetings:
             authenticator=edge.manager.authenticator,
             desk=MeetingDesk(stores.meetings, stores.transcripts, bus.clock),
             bus=self.bus,
-            limits=MeetingLimits.of(settings),
+            limits=limits_of_meetings(settings),
             admission=edge.manager.admission,
             seats=edge.seats,
             clock=bus.clock,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 from ..contracts import MeetingDesk, Seats
 from ..errors import MeetingPushError
@@ -11,12 +12,14 @@ from ..model import RECORDER_ROLE, MeetingView, Principal
 from ..protocol.codes import CloseCode
 from ..protocol.limits import Limits
 from ..redis.meeting_bus import Space
+from ..settings import Settings
 from ..websocket.admission import Admission
 from ..websocket.authenticator import Authenticator, close_code_for, who_failed
 from ..websocket.handshake import Device, Handshake
+from ..websocket.limits import limits_of
 from ..websocket.patience import patiently
-from .connection import MeetingConnection
-from .statistics import MeetingCounters
+from .connection import MeetingConnection, MeetingCounters
+from .session import MeetingLimits
 
 
 class Entrance:
@@ -114,3 +117,20 @@ def space_for(principal: Principal, view: MeetingView, max_connections: int) -> 
     share = max(1, max_connections // max(1, len(view.participants)))
     always = principal.user_id == view.meeting.organizer_id or principal.role == RECORDER_ROLE
     return Space(max_connections, share, always)
+
+
+def limits_of_meetings(settings: Settings) -> MeetingLimits:
+    line = replace(
+        limits_of(settings),
+        max_frame_bytes=settings.meeting_max_frame_bytes,
+        outbox_max_bytes=settings.meeting_outbox_max_bytes,
+    )
+    return MeetingLimits(
+        line=line,
+        max_text_chars=settings.meeting_max_text_chars,
+        frames_per_s=settings.meeting_frames_per_s,
+        bytes_per_s=settings.meeting_bytes_per_s,
+        max_connections=settings.meeting_max_connections,
+        refresh_s=settings.meeting_refresh_s,
+        leave_grace_s=settings.meeting_leave_grace_s,
+    )

@@ -28,17 +28,13 @@ from ..websocket.handshake import Handshake
 from ..websocket.heartbeat import HeartbeatSweep
 from ..websocket.patience import patiently
 from ..websocket.tasks import Tasks
-from .connection import MeetingConnection
+from .connection import MeetingConnection, MeetingCounters, MeetingStatistics
 from .entrance import Entrance, space_for
 from .frames import Attendee, MeetingWelcome
-from .history import History
 from .keeper import Keeper
-from .limits import MeetingLimits
-from .requests import Requests
-from .room import Room
-from .rooms import Rooms
-from .scribe import Scribes
-from .statistics import MeetingCounters, MeetingStatistics
+from .requests import Requests, Scribes
+from .room import History, Room, Rooms
+from .session import MeetingLimits
 
 
 class MeetingHub:

@@ -14,8 +14,7 @@ from ..protocol.frames import encode
 from ..redis.meeting_bus import MeetingBus, Online
 from ..repeated_warning import RepeatedWarning
 from .frames import Join, Leave
-from .room import Room
-from .rooms import Rooms
+from .room import Room, Rooms
 
 
 class Keeper:

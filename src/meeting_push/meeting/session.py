@@ -1,10 +1,11 @@
-"""一条会议连接的协议核心：纯的，没有 I/O，没有自己的时钟（``now`` 是毫秒）。
+"""一条会议连接的协议核心与上限：纯的，没有 I/O，没有自己的时钟（``now`` 是毫秒）。
 
 转录的次序与补发不在这里：那是整场会议的事（``meeting/room.py``）。
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 from ..errors import BadFrameError
@@ -22,9 +23,24 @@ from ..protocol.frames import (
     encode,
     peek_request_id,
 )
+from ..protocol.limits import Limits
 from ..protocol.session import EXPIRY_NOTICE_MS
 from .frames import SegmentIn, decode_meeting_frame
-from .limits import MeetingLimits
+
+
+@dataclass(frozen=True, slots=True)
+class MeetingLimits:
+    """与用户连接的互不相干（ISO-1）。``line`` 是每条连接的：帧、发件箱、心跳、握手。"""
+
+    line: Limits
+    max_text_chars: int
+    frames_per_s: float
+    bytes_per_s: float
+    #: 每场会议，所有节点合计。
+    max_connections: int
+    refresh_s: float
+    leave_grace_s: float
+
 
 _UNSTORABLE: Final = "\x00"  # PostgreSQL 存不下
 

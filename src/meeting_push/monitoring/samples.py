@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 from ..http.doorway import TURNED_AWAY, Doorway
 from ..isolation import Asides
 from ..limits.send_limits import SendQuota
-from ..meeting.statistics import MEETING_DROP_REASONS, MeetingStatistics
+from ..meeting.connection import MEETING_DROP_REASONS, MeetingStatistics
 from ..node.agreed_clock import AgreedClock
 from ..node.canary import CanaryStatistics, Hearing
 from ..node.control_channel import ControlStatistics
