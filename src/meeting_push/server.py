@@ -20,8 +20,7 @@ from loguru import logger
 from .app import MeetingPush, create_app
 from .collector import calm_collector
 from .errors import ConfigurationError, UnavailableError
-from .http.doorway import DoorLimits, Doorway, open_descriptors
-from .http.http_limits import Patience
+from .http.doorway import DoorLimits, Doorway, Patience, open_descriptors
 from .http.patient_http import patient_http
 from .launcher import dying_with_us
 from .limits.forwarded import TrustedProxies

@@ -16,8 +16,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
 from meeting_push.clock import now_ms
-from meeting_push.http.doorway import Doorway
-from meeting_push.http.http_limits import Patience
+from meeting_push.http.doorway import Doorway, Patience
 from meeting_push.http.ops_http import OpsAnswer
 from meeting_push.http.patient_http import patient_http
 from meeting_push.limits.rate import RefusalPace

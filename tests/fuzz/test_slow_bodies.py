@@ -11,7 +11,7 @@ import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from meeting_push.http.http_limits import Patience
+from meeting_push.http.doorway import Patience
 from meeting_push.http.patient_http import patient_http
 from tests.support.eventually import eventually
 

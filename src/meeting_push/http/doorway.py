@@ -1,7 +1,8 @@
-"""门厅：描述符快用完时谁让位，一个地址占几条 HTTP 连接；不等内核来拒绝。
+"""门厅：描述符快用完时谁让位，一个地址占几条 HTTP 连接，没有人读的应答占多少内存，等陌生人多久。
 
 描述符真用完了，uvloop 只会悄悄关掉新来的：没有回答，没有日志，探针也进不来。所以留一些不用：
 内核总是给最小的空号，新连接的号码到了 ``ceiling`` 就是快用完了，不必数，别处占的也算在内。
+各样期限的说明见 ``docs/security.md``。
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Final, Protocol
 from ..limits.forwarded import TrustedProxies, rate_key
 from ..limits.rate import RefusalPace, TokenBucket
 from ..repeated_warning import RepeatedWarning
+from ..settings import Settings
 from .refusals import REFUSALS
 
 #: 留给探针、SQL 与 Redis 重连的描述符：四分之一，不多于 64 个。
@@ -207,3 +209,91 @@ def _descriptor(transport: _Socket) -> int:
 
 def _nothing() -> None:
     """不限的没有什么要撤销。"""
+
+
+MOST_UNREAD_BYTES: Final = 64 * 1024 * 1024
+MOST_UNREAD_PER_ADDRESS: Final = 16 * 1024 * 1024
+
+
+class SlowReader(Protocol):
+    """一条写缓冲在高水位之上的连接。"""
+
+    def cut_off(self) -> None:
+        """掐断；同步，不抛出。"""
+        ...
+
+
+class UnreadAnswers:
+    """超出时掐断占得最多的地址里积压得最久的：读得动的几毫秒就读完了，轮不到它。"""
+
+    def __init__(
+        self, most: int = MOST_UNREAD_BYTES, most_per_address: int = MOST_UNREAD_PER_ADDRESS
+    ) -> None:
+        self._most = most
+        self._most_per_address = most_per_address
+        self._readers: OrderedDict[SlowReader, tuple[str, int]] = OrderedDict()
+        self._by_address: Counter[str] = Counter()
+        self._total = 0
+
+    @property
+    def total(self) -> int:
+        return self._total
+
+    def note(self, reader: SlowReader, address: str, size: int) -> None:
+        """``reader`` 此刻积压 ``size`` 字节；再次登记不改变它等了多久。"""
+        key = rate_key(address)
+        self._account(key, size - self._readers.get(reader, (key, 0))[1])
+        self._readers[reader] = (key, size)
+        while self._by_address[key] > self._most_per_address and self._cut_oldest(key):
+            pass
+        while self._total > self._most:
+            if not self._cut_oldest(max(self._by_address, key=self._by_address.__getitem__)):
+                return
+
+    def forget(self, reader: SlowReader) -> None:
+        """读走了，或断开了；幂等。"""
+        found = self._readers.pop(reader, None)
+        if found is not None:
+            key, size = found
+            self._account(key, -size)
+
+    def _account(self, key: str, size: int) -> None:
+        self._total += size
+        self._by_address[key] += size
+        if not self._by_address[key]:
+            del self._by_address[key]
+
+    def _cut_oldest(self, key: str) -> bool:
+        """只有一条的不掐：它多大由应答的上限管。"""
+        mine = [reader for reader, (whose, _) in self._readers.items() if whose == key]
+        if len(mine) < 2:
+            return False
+        self.forget(mine[0])
+        mine[0].cut_off()
+        return True
+
+
+#: 没有任何进展的字节：块扩展、拖尾的名字、请求之间的空行。
+MAX_QUIET_BYTES: Final = 16 * 1024
+#: 一条连接上排着没有回答的请求；再多的不解析（问了就走的也要花解析的 CPU），答完这些就关。
+MAX_PIPELINED: Final = 4
+#: 描述符快用完时，请求头要在这么久里说完。
+CROWDED_HEAD_S: Final = 1.0
+#: 请求体每半个期限至少走这么多，否则算停住了。
+MIN_BODY_PROGRESS: Final = 1024
+PROBES: Final = frozenset({b"/healthz", b"/readyz"})
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """秒。``body_s`` 是收完的期限：8 MB 在 2 Mbit/s 的线路上要半分钟。"""
+
+    head_s: float = 5.0
+    body_idle_s: float = 5.0
+    body_s: float = 60.0
+    answer_stall_s: float = 5.0
+
+    @classmethod
+    def of(cls, settings: Settings) -> Patience:
+        waiting_s = settings.handshake_timeout_s
+        return cls(waiting_s, waiting_s, answer_stall_s=settings.outbox_max_delay_s)

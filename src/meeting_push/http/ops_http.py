@@ -10,8 +10,7 @@ from typing import Final, NamedTuple, cast
 from loguru import logger
 
 from .doorway import Doorway
-from .farewell import say_farewell
-from .refusals import BAD_REQUEST, HEAD_TOO_LARGE, TOO_MANY_HERE, TOO_SLOW, Refusal
+from .refusals import BAD_REQUEST, HEAD_TOO_LARGE, TOO_MANY_HERE, TOO_SLOW, Refusal, say_farewell
 
 MAX_REQUEST_BYTES: Final = 8192
 

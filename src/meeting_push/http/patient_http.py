@@ -18,23 +18,17 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from . import refusals
-from .courteous_transport import CourteousTransport
-from .doorway import Doorway
-from .http_limits import (
+from .doorway import (
     CROWDED_HEAD_S,
-    DISCARD_PAUSE_S,
-    DISCARDED_AT_ONCE,
-    LINGER_S,
-    MAX_DISCARDED,
     MAX_PIPELINED,
     MAX_QUIET_BYTES,
-    MIN_ANSWER_PROGRESS,
     MIN_BODY_PROGRESS,
     PROBES,
+    Doorway,
     Patience,
+    UnreadAnswers,
 )
-from .refusals import Refusal
-from .unread_answers import UnreadAnswers
+from .refusals import MIN_ANSWER_PROGRESS, CourteousTransport, Refusal
 from .upgrade_request import (
     MAX_HEAD_BYTES,
     MAX_HEADERS,
@@ -94,7 +88,6 @@ class PatientHttp(HttpToolsProtocol):
         #: 还没有说的拒绝。
         self._held: Refusal | None = None
         self._parting = False
-        self._discarded = 0
         self._deadline = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._stall: asyncio.TimerHandle | None = None
@@ -103,7 +96,7 @@ class PatientHttp(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # 同 uvicorn
         self._line = transport
-        self._courtesy = CourteousTransport(transport, self._part)
+        self._courtesy = CourteousTransport(transport, self._part, self._doorway.may_discard)
         super().connection_made(cast(asyncio.Transport, self._courtesy))
         self._crowded = self._doorway.crowded(transport)
         if self._crowded and self._doorway.walled(transport):
@@ -134,15 +127,11 @@ class PatientHttp(HttpToolsProtocol):
             leave()
 
     def evict(self) -> None:
-        self._abort()
-
-    def _abort(self) -> None:
-        self._courtesy.release()
-        self._line.abort()
+        self._courtesy.abort()
 
     def cut_off(self) -> None:
         self._doorway.turned_away["unread"] += 1
-        self._abort()
+        self._courtesy.abort()
 
     def shutdown(self) -> None:
         self._last = True
@@ -155,7 +144,7 @@ class PatientHttp(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         if self._parting or self._last:
-            self._discard(len(data))
+            self._courtesy.discard(len(data))
             return
         self._spoke, self._progress = True, False
         phase, body_bytes = self._phase, self._body_bytes
@@ -296,7 +285,7 @@ class PatientHttp(HttpToolsProtocol):
         elif self._spoke:
             self._refuse(refusals.TOO_SLOW)
         else:
-            self._abort()
+            self._courtesy.abort()
 
     def _on_slow_body(self, before: int) -> None:
         paused = self.flow.read_paused
@@ -347,7 +336,7 @@ class PatientHttp(HttpToolsProtocol):
         cycle = self.cycle
         if cycle is not None and not cycle.response_complete:
             if self._phase is not _Phase.BODY or cycle.response_started or self.pipeline:
-                self._abort()  # 前面的还没有答完，插不进话
+                self._courtesy.abort()  # 前面的还没有答完，插不进话
                 return
             cycle.disconnected = True
             cycle.message_event.set()
@@ -380,42 +369,14 @@ class PatientHttp(HttpToolsProtocol):
         self._part()
 
     def _part(self) -> None:
-        """关上，但让对方先读到回答；赖着不走、不读的，到时掐断。"""
         if self._parting or self._line.is_closing():
             return
-        self._parting = self._courtesy.closed = True
+        self._parting = True
         self._stop_waiting()
         self._unset_keepalive_if_required()
         self._doorway.wait(self)
-        if (self._phase is _Phase.DONE and not self._last) or not self._line.can_write_eof():
-            self._line.close()
-        else:
-            self._line.write_eof()
+        if self._courtesy.leave(heard=self._phase is _Phase.DONE and not self._last):
             self.flow.resume_reading()
-        self._timer = self.loop.call_later(
-            LINGER_S, self._on_lingering, self._line.get_write_buffer_size()
-        )
-
-    def _on_lingering(self, before: int) -> None:
-        size = self._line.get_write_buffer_size()
-        if 0 < size <= before - MIN_ANSWER_PROGRESS:
-            self._timer = self.loop.call_later(LINGER_S, self._on_lingering, size)
-        else:
-            self._abort()
-
-    def _discard(self, size: int) -> None:
-        self._discarded += size
-        if self._discarded > MAX_DISCARDED:
-            self._abort()
-        elif not self._doorway.may_discard(size, self.loop.time()):
-            self._line.pause_reading()
-        elif size > DISCARDED_AT_ONCE and not self._line.is_closing():
-            self._line.pause_reading()  # 读了丢掉也花 CPU：一秒几 MB，不让洪水占住循环
-            self.loop.call_later(DISCARD_PAUSE_S, self._listen_on)
-
-    def _listen_on(self) -> None:
-        if not self._line.is_closing():
-            self._line.resume_reading()
 
 
 def _as_text(headers: list[tuple[bytes, bytes]]) -> list[tuple[str, str]]:

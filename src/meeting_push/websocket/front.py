@@ -12,7 +12,6 @@ from functools import partial
 from typing import Any, Final, cast
 
 from ..http.doorway import Doorway
-from ..http.farewell import say_farewell
 from ..http.refusals import (
     AT_ONCE,
     BAD_REQUEST,
@@ -22,6 +21,7 @@ from ..http.refusals import (
     NOT_FOUND,
     TOO_SLOW,
     Refusal,
+    say_farewell,
 )
 from ..http.upgrade_request import END_OF_HEAD, MAX_HEAD_BYTES, MAX_HEADERS, UpgradeRequest
 from ..limits.forwarded import TrustedProxies, rate_key
