@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from meeting_push.protocol.outbox import Outbox, Verdict
 from meeting_push.settings import Settings
-from meeting_push.websocket.limits import limits_of
+from meeting_push.websocket.admission import limits_of
 
 LIMITS = limits_of(Settings(outbox_max_bytes=1024, outbox_max_delay_s=5))
 FRAME = b"x" * 400

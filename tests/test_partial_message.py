@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meeting_push.protocol.codes import CloseCode, may_be_received
-from meeting_push.protocol.partial_message import PartialMessage, is_utf8
+from meeting_push.websocket.native import PartialMessage, is_utf8
 
 
 @given(st.text(), st.lists(st.integers(0, 40)))

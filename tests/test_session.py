@@ -15,7 +15,7 @@ from meeting_push.protocol.frames import batch_parts, new_message
 from meeting_push.protocol.limits import Limits
 from meeting_push.protocol.session import Phase, Pushed, Session
 from meeting_push.settings import Settings
-from meeting_push.websocket.limits import limits_of
+from meeting_push.websocket.admission import limits_of
 
 NOW = 1_000_000
 EXPIRES = NOW + 3_600_000

@@ -8,7 +8,7 @@ import pytest
 from meeting_push.model import BroadcastEntry, BroadcastView, EvictedRange, MailboxView, Principal
 from meeting_push.protocol.session import Pushed, Session
 from meeting_push.settings import Settings
-from meeting_push.websocket.limits import limits_of
+from meeting_push.websocket.admission import limits_of
 
 NOW = 1_000_000
 EVICTED = EvictedRange(3, 5, 2)

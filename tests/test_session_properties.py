@@ -18,7 +18,7 @@ from meeting_push.protocol.limits import Limits
 from meeting_push.protocol.sent import SentSeqs
 from meeting_push.protocol.session import Phase, Pushed, Session
 from meeting_push.settings import Settings
-from meeting_push.websocket.limits import limits_of
+from meeting_push.websocket.admission import limits_of
 
 from .test_session import live, message, message_id
 

@@ -127,3 +127,16 @@ class Asides:
         """:raises UnavailableError: 见 ``Aside.check``"""
         for one in self:
             await one.check()
+
+
+Result = TypeVar("Result")
+
+
+async def patiently(attempt: Callable[[], Awaitable[Result]]) -> Result:
+    """依赖不可用就退避重试；上限由调用者的 timeout 或连接的寿命给出。"""
+    backoff = Backoff()
+    while True:
+        try:
+            return await attempt()
+        except UnavailableError:
+            await backoff.wait()

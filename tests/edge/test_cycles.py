@@ -13,7 +13,7 @@ from picows.picows import WSProtocol  # type: ignore[attr-defined]  # 存根里�
 from meeting_push.http.patient_http import PatientHttp
 from meeting_push.websocket.connection import UserConnection
 from meeting_push.websocket.front import Front
-from meeting_push.websocket.native_socket import NativeSocket
+from meeting_push.websocket.native import NativeSocket
 from tests.support.eventually import eventually
 
 from .world import World, serve_bare, serve_native_behind_uvicorn

@@ -12,7 +12,7 @@ from websockets.uri import parse_uri
 
 from meeting_push.protocol.envelope import FrameRun, PushKey
 from meeting_push.websocket.connection import UserConnection
-from meeting_push.websocket.fanout import CHUNK, LAP_BYTES, Fanout
+from meeting_push.websocket.registry import FANOUT_CHUNK, LAP_BYTES, Fanout
 
 
 class Recorder:
@@ -50,16 +50,16 @@ async def test_a_small_house_is_served_at_once() -> None:
 
 
 async def test_others_get_their_turn_between_the_chunks() -> None:
-    recorders = crowd(CHUNK + 1)
+    recorders = crowd(FANOUT_CHUNK + 1)
     fanout_to(recorders).spread(b"a")
-    assert recorders[CHUNK - 1].frames == [b"a"]
-    assert recorders[CHUNK].frames == []
+    assert recorders[FANOUT_CHUNK - 1].frames == [b"a"]
+    assert recorders[FANOUT_CHUNK].frames == []
     await rounds(1)
-    assert recorders[CHUNK].frames == [b"a"]
+    assert recorders[FANOUT_CHUNK].frames == [b"a"]
 
 
 async def test_broadcasts_keep_their_order() -> None:
-    recorders = crowd(CHUNK * 2 + 1)
+    recorders = crowd(FANOUT_CHUNK * 2 + 1)
     fanout = fanout_to(recorders)
     fanout.spread(b"a")
     fanout.spread(b"b")
@@ -81,7 +81,7 @@ async def test_a_connection_that_breaks_does_not_stop_the_lap() -> None:
 
 
 async def test_broadcasts_that_had_to_wait_are_written_together() -> None:
-    recorders = crowd(CHUNK + 1)
+    recorders = crowd(FANOUT_CHUNK + 1)
     fanout = fanout_to(recorders)
     for frame in (b"a", b"b", b"c", b"d"):
         fanout.spread(frame)
@@ -92,14 +92,14 @@ async def test_broadcasts_that_had_to_wait_are_written_together() -> None:
 
 
 async def test_one_lap_carries_a_bounded_number_of_bytes() -> None:
-    recorders = crowd(CHUNK + 1)
+    recorders = crowd(FANOUT_CHUNK + 1)
     fanout = fanout_to(recorders)
     big = bytes(LAP_BYTES)
     for frame in (b"a", big, big, b"b"):
         fanout.spread(frame)
     await rounds(20)
     assert [(each.frames, each.writes) for each in recorders] == [([b"a", big, big, b"b"], 4)] * (
-        CHUNK + 1
+        FANOUT_CHUNK + 1
     )
 
 

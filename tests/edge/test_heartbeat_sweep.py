@@ -13,10 +13,10 @@ from meeting_push.protocol.envelope import FrameRun
 from meeting_push.protocol.session import Session
 from meeting_push.redis.keys import Keys
 from meeting_push.settings import Settings
+from meeting_push.websocket.admission import limits_of
 from meeting_push.websocket.authenticator import Authenticator
 from meeting_push.websocket.connection import UserConnection
 from meeting_push.websocket.handshake import Handshake
-from meeting_push.websocket.limits import limits_of
 from meeting_push.websocket.manager import ConnectionManager
 from meeting_push.websocket.requests import Sinks
 

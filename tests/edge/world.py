@@ -24,9 +24,9 @@ from meeting_push.model import Principal
 from meeting_push.node_identity import NodeIdentity
 from meeting_push.redis.keys import Keys
 from meeting_push.settings import Settings
+from meeting_push.websocket.admission import limits_of
 from meeting_push.websocket.asgi import user_messages_endpoint
 from meeting_push.websocket.authenticator import Authenticator
-from meeting_push.websocket.limits import limits_of
 from meeting_push.websocket.manager import ConnectionManager
 from meeting_push.websocket.native import native_edge, serve_native
 from meeting_push.websocket.requests import Sinks

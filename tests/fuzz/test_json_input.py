@@ -14,7 +14,7 @@ from meeting_push.protocol.commands import Close, Command, Refused
 from meeting_push.protocol.envelope import frame_key
 from meeting_push.protocol.session import Session
 from meeting_push.settings import Settings
-from meeting_push.websocket.limits import limits_of
+from meeting_push.websocket.admission import limits_of
 from meeting_push_bench.fuzz.json_frames import json_text
 from tests.support import asyncapi
 

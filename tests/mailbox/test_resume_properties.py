@@ -41,7 +41,7 @@ from meeting_push.redis.keys import Keys
 from meeting_push.redis.outcomes import Outcomes
 from meeting_push.redis.redis_service import RedisService
 from meeting_push.settings import load_settings
-from meeting_push.websocket.limits import limits_of
+from meeting_push.websocket.admission import limits_of
 from tests.support.redis_server import RedisServer
 
 USER = 7

@@ -18,15 +18,13 @@ from ..presence.watch import PresenceWatch
 from ..protocol.codes import CloseCode
 from ..settings import Settings
 from ..supervision import Supervisor
+from ..websocket.admission import limits_of
 from ..websocket.authenticator import Authenticator
-from ..websocket.departure import window_s
-from ..websocket.dismissals import Dismissals
-from ..websocket.handshake_limits import HandshakeLimits
-from ..websocket.hearing import NodeHearing
-from ..websocket.limits import limits_of
+from ..websocket.handshake import HandshakeLimits
+from ..websocket.hearing import Dismissals, NodeHearing, Rereading
 from ..websocket.manager import ConnectionManager
+from ..websocket.registry import window_s
 from ..websocket.requests import Sinks
-from ..websocket.rereading import Rereading
 from .access import Access
 from .broadcast_path import BroadcastPath
 from .bus import Bus

@@ -12,7 +12,7 @@ from ..protocol.codes import CloseCode
 from ..redis.meeting_bus import MeetingBus
 from ..settings import Settings
 from ..supervision import Supervisor
-from ..websocket.departure import window_s
+from ..websocket.registry import window_s
 from .access import Access
 from .bus import Bus
 from .edge import Edge

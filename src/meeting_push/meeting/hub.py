@@ -16,18 +16,18 @@ from loguru import logger
 from ..clock import now_ms
 from ..contracts import MeetingDesk, Seats
 from ..errors import UnavailableError
+from ..isolation import patiently
 from ..model import MeetingView, Revocation
 from ..protocol.codes import CloseCode
 from ..protocol.commands import Command
 from ..protocol.frames import encode
 from ..redis.meeting_bus import MeetingBus, Online
+from ..supervision import Tasks
 from ..websocket.admission import Admission
 from ..websocket.authenticator import Authenticator
 from ..websocket.connection import Driver
 from ..websocket.handshake import Handshake
 from ..websocket.heartbeat import HeartbeatSweep
-from ..websocket.patience import patiently
-from ..websocket.tasks import Tasks
 from .connection import MeetingConnection, MeetingCounters, MeetingStatistics
 from .entrance import Entrance, space_for
 from .frames import Attendee, MeetingWelcome

@@ -27,8 +27,8 @@ from ..protocol.commands import RequestIdValue
 from ..protocol.frames import encode
 from ..redis.meeting_bus import MeetingBus
 from ..repeated_warning import RepeatedWarning
+from ..supervision import Tasks
 from ..websocket.authenticator import Authenticator, close_code_for, is_about_the_token
-from ..websocket.tasks import Tasks
 from .connection import MeetingConnection, MeetingCounters
 from .frames import SegmentFrame, SegmentIn, SegmentResult
 from .session import Speak

@@ -14,12 +14,12 @@ from loguru import logger
 
 from ..contracts import MeetingDesk
 from ..errors import MalformedEnvelopeError
+from ..isolation import patiently
 from ..model import RECORDER_ROLE, MeetingPosition, Segment
 from ..protocol.codes import CloseCode
 from ..protocol.frames import batch_parts, encode
 from ..redis.meeting_bus import MeetingBus
-from ..websocket.patience import patiently
-from ..websocket.tasks import Tasks
+from ..supervision import Tasks
 from .connection import MeetingConnection, MeetingCounters
 from .frames import BusFrame, Ended, Join, Leave, Removed, SegmentFrame, decode_bus_frame, history
 

@@ -21,7 +21,7 @@ from ..presence.seats import DeviceSeats
 from ..presence.watch import WatchStatistics
 from ..protocol.codes import CloseCode
 from ..queue.message_consumer import ConsumerStatistics
-from ..websocket.statistics import DROP_REASONS, EdgeStatistics
+from ..websocket.connection import DROP_REASONS, EdgeStatistics
 from .latency import PushLatency
 from .metrics import Sample
 from .refused_requests import CODES, RefusedRequests

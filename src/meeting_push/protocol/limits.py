@@ -1,4 +1,4 @@
-"""边缘的全部上限：算出一次（``websocket.limits``），此后只读；毫秒与字节，热路径上不再换算。"""
+"""边缘的全部上限：算出一次（``websocket.admission``），此后只读；毫秒与字节，热路径上不再换算。"""
 
 from __future__ import annotations
 

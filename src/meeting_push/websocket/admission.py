@@ -1,4 +1,4 @@
-"""放行：节点上有多少连接、每个地址有多少，以及新来的以多快的速度进门。
+"""放行：节点上有多少连接、每个地址有多少，以及新来的以多快的速度进门；由设置算出的上限。
 
 太快的不拒绝，先等着：重启之后所有客户端一起回来，匀速放进来比让它们反复撞门快（LESSONS 1）。
 """
@@ -14,7 +14,8 @@ from typing import Final
 
 from ..limits.forwarded import rate_key
 from ..limits.rate import RefusalPace
-from ..protocol.limits import ArrivalLimits
+from ..protocol.limits import ArrivalLimits, Limits
+from ..settings import Settings
 
 #: 事件循环的一圈至多放几个：认证、登记、订阅、读信箱各约 0.1 ms，放得多，这一圈就长，
 #: 已经连着的人的每一帧都要等它。
@@ -147,3 +148,33 @@ class Admission:
         """同上，认证没有通过的：总要停一停，也不会步调一致。"""
         jitter = random.uniform(0.5, 1.5)  # noqa: S311 — 抖动不是密码学
         return max(jitter * self._limits.failure_delay_s, self.refusal_delay_s(key))
+
+
+def limits_of(settings: Settings) -> Limits:
+    return Limits(
+        heartbeat_interval_s=settings.heartbeat_interval_s,
+        heartbeat_timeout_s=settings.heartbeat_timeout_s,
+        heartbeat_timeout_ms=int(settings.heartbeat_timeout_s * 1000),
+        max_frame_bytes=settings.max_frame_bytes,
+        max_unacked=settings.max_unacked,
+        bad_frame_limit=settings.bad_frame_limit,
+        bad_frame_window_ms=int(settings.bad_frame_window_s * 1000),
+        outbox_max_bytes=settings.outbox_max_bytes,
+        outbox_max_delay_ms=int(settings.outbox_max_delay_s * 1000),
+        handshake_timeout_s=settings.handshake_timeout_s,
+        close_linger_ms=int(settings.handshake_timeout_s * 1000),
+        open_timeout_s=settings.redis_timeout_s * 2,
+        arrivals=_arrivals(settings),
+        retry_delays_ms=tuple(int(delay * 1000) for delay in settings.retry_delays_s),
+    )
+
+
+def _arrivals(settings: Settings) -> ArrivalLimits:
+    return ArrivalLimits(
+        per_node=settings.max_connections_per_node,
+        per_address=settings.max_connections_per_address,
+        per_s=settings.connects_per_s,
+        burst=settings.connects_burst,
+        max_waiting=int(settings.connects_per_s * settings.connect_wait_s),
+        failure_delay_s=settings.auth_failure_delay_s,
+    )

@@ -25,8 +25,7 @@ from ..protocol.codes import CloseCode
 from ..protocol.frames import BEARER_SUBPROTOCOL_PREFIX
 from ..repeated_warning import MANY, RepeatedWarning
 from ..settings import TOKEN_SOURCES, TokenSource
-from .handshake import Handshake, clean
-from .handshake_limits import HandshakeLimits, HastyUserError
+from .handshake import Handshake, HandshakeLimits, HastyUserError, clean
 
 MAX_TOKEN_CHARS: Final = 8192
 MAX_ORIGIN_CHARS: Final = 128  # 写进日志的

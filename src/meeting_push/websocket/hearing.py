@@ -1,18 +1,24 @@
-"""节点的听力：金丝雀听不到时怎么补救。边缘与服务互不认识，在这里相接。"""
+"""别处传来的：听不到了怎么补救，也许漏过了就重读，谁该走。边缘与服务互不认识，在这里相接。"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Final
 
+from loguru import logger
+
+from ..errors import MeetingPushError
+from ..isolation import patiently
 from ..node.canary import Canary, Ear
+from ..node.control_channel import Kick
 from ..protocol.codes import CloseCode
 from ..redis.redis_service import RedisService
 from ..redis.subscriber import Subscriber
+from ..repeated_warning import RepeatedWarning
 from ..settings import Settings
-from .departure import window_s
 from .manager import ConnectionManager
+from .registry import window_s
 
 #: 聋了，重新订阅也没用。
 DEAF: Final = "deaf"
@@ -81,3 +87,85 @@ class NodeHearing:
             await self._manager.evacuate(
                 CloseCode.NODE_UNHEALTHY, window_s(sockets, self._window_s)
             )
+
+
+#: 重订阅之后 Redis 又不在：过这么久再试着重读。
+REREAD_RETRY_S: Final = 0.5
+#: 等对账者换代次至多这么久：SQL 也不在，就先读再说，代价是多一帧 ``resync``。
+SETTLE_PATIENCE_S: Final = 15.0
+
+
+class Rereading:
+    """``wanted`` 一置位就重读：先广播的日志。``settled``：见 ``Reconciler.settled``。"""
+
+    def __init__(
+        self,
+        wanted: asyncio.Event,
+        manager: ConnectionManager,
+        refresh_broadcasts: Callable[[], Awaitable[None]],
+        settled: Callable[[], Awaitable[bool]],
+    ) -> None:
+        self._wanted = wanted
+        self._manager = manager
+        self._refresh = refresh_broadcasts
+        self._settled = settled
+        self._log_not_read = RepeatedWarning("broadcast_log_not_read")
+
+    async def run(self) -> None:
+        """监督者运行的循环体；永不返回。"""
+        while True:
+            await self._wanted.wait()
+            self._wanted.clear()
+            try:
+                await self._wait_settled()
+                if await self._refresh_broadcasts():
+                    await self._manager.reread_all()
+            except Exception:
+                self._wanted.set()  # 监督者会重启这个循环：没轮到的连接不能就此不补
+                raise
+
+    async def _wait_settled(self) -> None:
+        """Redis 丢了数据，等换了代次再读：每台设备一帧 ``resync``，不是先后两帧（E12）。"""
+        try:
+            async with asyncio.timeout(SETTLE_PATIENCE_S):
+                while not await patiently(self._settled):  # noqa: ASYNC110 — 在 Redis 里，没有事件
+                    await asyncio.sleep(REREAD_RETRY_S)
+        except (TimeoutError, MeetingPushError) as error:
+            logger.bind(error=type(error).__name__).warning("reread_before_generation")
+
+    async def _refresh_broadcasts(self) -> bool:
+        """False：Redis 又不在了，稍后再来。"""
+        try:
+            await self._refresh()
+        except MeetingPushError as error:
+            self._log_not_read.say(code=error.code, cause=error.cause)
+            if error.temporary:
+                loop = asyncio.get_running_loop()
+                loop.call_later(REREAD_RETRY_S, self._wanted.set)
+                return False
+        return True
+
+
+class Dismissals:
+    """别处说该走的：被踢掉的，座位让给了别人的。"""
+
+    def __init__(self, manager: ConnectionManager) -> None:
+        self._manager = manager
+        self._also_replaced: list[Callable[[Collection[str]], None]] = []
+
+    def kick(self, command: Kick) -> None:
+        self._disconnect(command.user_id, (command.connection_id,), CloseCode.KICKED)
+
+    def replace(self, user_id: int, connection_ids: Collection[str]) -> None:
+        self._disconnect(user_id, connection_ids, CloseCode.REPLACED)
+        for replaced in self._also_replaced:
+            replaced(connection_ids)
+
+    def also_replaced(self, replaced: Callable[[Collection[str]], None]) -> None:
+        """座位也分给了别的连接（会议）：被顶掉的由 ``replaced`` 关闭。"""
+        self._also_replaced.append(replaced)
+
+    def _disconnect(self, user_id: int, connection_ids: Collection[str], code: CloseCode) -> None:
+        for connection in self._manager.get_user_connections(user_id):
+            if connection.connection_id in connection_ids:
+                self._manager.disconnect_user(user_id, connection, code)

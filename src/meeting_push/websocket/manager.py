@@ -25,6 +25,7 @@ from ..contracts import (
     Seats,
 )
 from ..errors import InvalidInputError, MalformedEnvelopeError, MeetingPushError
+from ..isolation import patiently
 from ..limits.forwarded import rate_key
 from ..model import Revocation
 from ..node_identity import NodeIdentity
@@ -35,20 +36,15 @@ from ..protocol.frames import ServerFrame, encode
 from ..protocol.limits import Limits
 from ..redis.keys import Keys
 from ..repeated_warning import RepeatedWarning
+from ..supervision import Tasks
 from .admission import Admission
 from .authenticator import Authenticator, close_code_for, who_failed
-from .catch_up import CatchUp
-from .connection import Driver, UserConnection
-from .departure import send_off
-from .fanout import Fanout
+from .connection import Driver, EdgeCounters, EdgeStatistics, UserConnection
 from .handshake import Handshake
 from .heartbeat import HeartbeatSweep
-from .opening import Opener
-from .patience import patiently
-from .registry import Registry
+from .opening import CatchUp, Opener
+from .registry import Fanout, Registry, send_off
 from .requests import ClientRequests, Sinks
-from .statistics import EdgeCounters, EdgeStatistics
-from .tasks import Tasks
 
 
 class ConnectionManager:

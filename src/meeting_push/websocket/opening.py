@@ -1,4 +1,7 @@
-"""一条连接的开始与补发：先订阅，后读信箱；暂存实时帧，推完信箱再按 seq 放行。"""
+"""一条连接的开始与补发：先订阅，后读信箱；暂存实时帧，推完信箱再按 seq 放行。
+
+也许漏过的，以后再补上：每条连接从自己的位置读起（DLV-5，LESSONS 31）。
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,49 @@ from itertools import groupby
 from typing import Final
 
 from ..contracts import Broadcasts, Channels, Mailbox
+from ..isolation import patiently
 from ..model import BroadcastEntry, MailboxEntry, MailboxView, ResumePoint
 from ..protocol.frames import BATCH_MAX_MESSAGES, Gap, batch, batch_parts, encode, peek
 from ..protocol.session import Phase
-from .connection import UserConnection
-from .patience import patiently
-from .statistics import EdgeCounters
-from .subscriptions import Subscriptions
+from ..supervision import Tasks
+from .connection import EdgeCounters, UserConnection
+from .registry import Registry
+
+
+class Subscriptions:
+    """同一用户的几台设备同时连上时共等一次确认；退订后的重连重新等。"""
+
+    def __init__(self, channels: Channels) -> None:
+        self._channels = channels
+        #: 正在订阅的有任务；已确认的为 None。
+        self._active: dict[int, asyncio.Task[None] | None] = {}
+
+    async def ensure(self, user_id: int) -> None:
+        """返回时已确认：此后发布的都会到达。一台设备中途离开不影响另一台的等待。"""
+        if user_id not in self._active:
+            self._active[user_id] = asyncio.create_task(self._subscribe(user_id))
+        task = self._active[user_id]
+        if task is not None:
+            await asyncio.shield(task)
+
+    async def _subscribe(self, user_id: int) -> None:
+        task = asyncio.current_task()
+        try:
+            await self._channels.subscribe(user_id)
+        except BaseException:
+            if self._active.get(user_id) is task:
+                del self._active[user_id]
+            raise
+        if self._active.get(user_id) is task:
+            self._active[user_id] = None
+
+    def release(self, user_id: int) -> None:
+        """最后一台设备走了。"""
+        task = self._active.pop(user_id, None)
+        if task is not None:
+            task.cancel()
+        self._channels.unsubscribe(user_id)
+
 
 #: 同时读信箱的连接数：满的一只要问一千条的优先级，而投递、确认的命令在同一条 Redis 连接上排队。
 #: 多于 MAX_LOADS：先让每个人得到 welcome（等久了是 4007），再慢慢补发。
@@ -152,3 +191,59 @@ def _runs(entries: Sequence[MailboxEntry], news: Sequence[BroadcastEntry]) -> It
     merged: Iterator[Entry] = merge(entries, ordered, key=_urgency)
     for _, run in groupby(merged, type):
         yield list(run)
+
+
+#: 同时重读的连接数：Redis 刚回来，不要一拥而上。
+CONCURRENCY: Final = 32
+
+
+class CatchUp:
+    """``give_up``：补不成的，关闭它；同步，不得抛出。"""
+
+    def __init__(
+        self,
+        opener: Opener,
+        registry: Registry,
+        tasks: Tasks,
+        give_up: Callable[[UserConnection, Exception], None],
+    ) -> None:
+        self._opener = opener
+        self._registry = registry
+        self._tasks = tasks
+        self._give_up = give_up
+
+    async def everybody(self) -> None:
+        """见 ``ConnectionManager.reread_all``。"""
+        everybody = list(self._registry)
+        for each in everybody:
+            each.session.news.fall_behind()
+        connections = iter(everybody)
+
+        async def worker() -> None:
+            for connection in connections:
+                await self.one(connection)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(CONCURRENCY):
+                group.create_task(worker())
+
+    async def one(self, connection: UserConnection) -> None:
+        phase = connection.session.phase
+        if phase is Phase.LIVE:
+            connection.session.hold()
+            await asyncio.wait([self.start(connection)])
+        else:
+            connection.session.missed = True  # 正在补发的那个任务会再读一次
+
+    def start(self, connection: UserConnection) -> asyncio.Task[None]:
+        """立即返回；会话须已在 FLUSHING。"""
+
+        async def catch_up() -> None:
+            try:
+                await self._opener.catch_up(connection)
+            except Exception as error:  # noqa: BLE001 — 任何错都不能留下一条半开的连接
+                self._give_up(connection, error)
+            connection.let_go()
+
+        task = connection.task = self._tasks.spawn(catch_up(), "ws_catch_up")
+        return task

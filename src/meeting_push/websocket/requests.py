@@ -18,11 +18,10 @@ from ..protocol.frames import (
     WatchResult,
     encode,
 )
+from ..supervision import Tasks
 from .authenticator import Authenticator, close_code_for, is_about_the_token
-from .connection import UserConnection
+from .connection import EdgeCounters, UserConnection
 from .handshake import MAX_DEVICE_INFO_CHARS, clean
-from .statistics import EdgeCounters
-from .tasks import Tasks
 
 #: 一条连接同时进行的异步请求（核实确认、已读、换令牌）；再多则回 ``busy``。
 MAX_REQUESTS = 8
