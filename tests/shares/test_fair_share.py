@@ -11,13 +11,13 @@ from meeting_push.model import Message, Sender
 PER_S, BURST = 100, 200
 
 
-def outgoing(sender: int, recipients: int = 1, name: str = "") -> Outgoing:
+def outgoing(sender: int, recipients: int = 1, name: str = "", content: str = "c") -> Outgoing:
     message = Message(
         message_id=name or f"{sender}",
         message_type="message",
         priority=0,
         title="t",
-        content="c",
+        content=content,
         sender=Sender(sender, "s"),
         timestamp=0,
         expires_at=1,
@@ -57,6 +57,16 @@ def test_a5_a_flood_before_him_is_one_turn_before_him() -> None:
     taken = line.take(500, 5_000)
     senders = [message.sender.id for message, _ in taken]
     assert senders.index(2) <= -(-QUANTUM // 400)
+
+
+def test_a9_large_bodies_are_taken_a_few_at_a_time() -> None:
+    """一批的正文至多约 1 MB，每人轮到一次也有限。"""
+    line = FairLine()
+    line.extend(outgoing(1, content="x" * 64 * 1024) for _ in range(100))
+    line.extend([outgoing(2)])
+    taken = line.take(100, 5_000)
+    assert sum(len(message.content) for message, _ in taken) <= 1_100_000
+    assert 2 in [message.sender.id for message, _ in taken[:4]]
 
 
 @given(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from meeting_push.clock import now_ms
 from meeting_push.errors import SendLimitError, TooExpensiveError
-from meeting_push.limits.send_limits import Cost, SendLimits, cost_of
+from meeting_push.limits.send_limits import Cost, SendLimits, cost_of, least_cost_of
 from meeting_push.model import Draft
 from tests.support.accounts import sign
 from tests.support.people import Person, api_of, register
@@ -162,6 +162,32 @@ def test_a5_title_content_and_data_are_one_size(size: int, units: int) -> None:
 def test_a5_data_counts_as_its_json() -> None:
     one = Draft(recipient_ids=(1,), title="t", content="", data={"k": "x" * 1015})
     assert cost_of([one]) == Cost(2, 0)  # 1 + len('{"k":"…"}') = 1024
+
+
+@given(
+    recipients=st.lists(st.integers(1, 9), min_size=1, max_size=20),
+    title=st.text(min_size=1, max_size=2_000),
+    priority=st.integers(0, 9),
+)
+def test_a5_what_is_known_at_a_glance_is_never_dearer(
+    recipients: list[int], title: str, priority: int
+) -> None:
+    """检查之前凭它拒绝：比真的价钱贵，就会拒绝付得起的人。"""
+    given_ids = Draft(recipient_ids=tuple(recipients), title=title, content="c", priority=priority)
+    checked = Draft(
+        recipient_ids=tuple(dict.fromkeys(recipients)), title=title, content="c", priority=priority
+    )
+    least, true = least_cost_of([given_ids]), cost_of([checked])
+    assert least.units <= true.units
+    assert least.urgent <= true.urgent
+
+
+async def test_a5_what_can_not_be_paid_is_not_checked(
+    api: httpx.AsyncClient, alice: Person
+) -> None:
+    """先问价，再逐条检查：洪水里的一批有几十万个收件人。"""
+    wrong = batch(alice, BURST + 1, title=" ")
+    assert (await api.post("/messages/batch", json=wrong)).status_code == 413
 
 
 @given(
