@@ -38,7 +38,7 @@ CHANGES: Final = {
         "一个关闭码",
         ["protocol/codes.py", "docs/asyncapi.yaml", "tests/connections/test_close_codes.py"],
     ),
-    "一步移出几条信箱的脚本": ("一段 Lua", ["redis/lua/", "redis/scripts.py"]),
+    "一步移出几条信箱的脚本": ("一段 Lua", ["redis/lua/", "redis/lean.py"]),
     "给消息加上归档的时刻": (
         "一张表、一列",
         ["storage/tables.py", "storage/migrations/versions/", "storage/migration.py"],

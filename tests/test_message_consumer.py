@@ -16,7 +16,7 @@ from meeting_push.queue import consumer_pool
 from meeting_push.queue.consumer_pool import ConsumerPool
 from meeting_push.queue.message_consumer import MessageConsumer
 from meeting_push.queue.message_queue import MessageQueue
-from meeting_push.redis.connection.address import RedisAddress
+from meeting_push.redis.dial import RedisAddress
 from meeting_push.redis.keys import Keys
 from meeting_push.redis.redis_service import RedisService
 from meeting_push.settings import Settings

@@ -14,7 +14,7 @@ import pytest
 from meeting_push.deliver.message_publisher import MessagePublisher
 from meeting_push.errors import InvalidInputError, RedisUnavailableError
 from meeting_push.protocol.envelope import frame_key
-from meeting_push.redis.connection.address import RedisAddress
+from meeting_push.redis.dial import RedisAddress
 from meeting_push.redis.keys import Keys
 from meeting_push.redis.redis_service import RedisService
 from tests.support.eventually import eventually

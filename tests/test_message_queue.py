@@ -12,7 +12,7 @@ from meeting_push.model import QueueEntry
 from meeting_push.queue.entries import Taken
 from meeting_push.queue.message_queue import MessageQueue
 from meeting_push.queue.queue_reader import QueueReader
-from meeting_push.redis.connection.address import RedisAddress
+from meeting_push.redis.dial import RedisAddress
 from meeting_push.redis.keys import DELIVERY_GROUP, Keys
 from meeting_push.redis.redis_service import RedisService
 from tests.support.redis_server import RedisServer

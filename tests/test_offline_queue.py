@@ -13,7 +13,7 @@ from meeting_push.deliver.offline_message_queue import Delivered, Delivery, Offl
 from meeting_push.errors import DatabaseUnavailableError
 from meeting_push.model import MailboxEntry, Message, ResumePoint, Sender
 from meeting_push.protocol import frames
-from meeting_push.redis.connection.address import RedisAddress
+from meeting_push.redis.dial import RedisAddress
 from meeting_push.redis.keys import Keys
 from meeting_push.redis.mailboxes import CALL_RECIPIENTS
 from meeting_push.redis.redis_service import RedisService

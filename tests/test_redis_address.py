@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from meeting_push.errors import ConfigurationError
-from meeting_push.redis.connection.address import RedisAddress
+from meeting_push.redis.dial import RedisAddress
 
 
 @pytest.mark.parametrize(

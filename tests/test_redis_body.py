@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meeting_push.errors import MalformedEnvelopeError
-from meeting_push.redis.body import decode_body, encode_body, priority_of
+from meeting_push.redis.bodies import decode_body, encode_body, priority_of
 
 
 @given(tail=st.binary(max_size=4096), priority=st.integers(0, 9), above=st.integers(0, 4096))

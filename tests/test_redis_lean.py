@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from meeting_push.errors import ConfigurationError, RedisCommandError, RedisUnavailableError
-from meeting_push.redis.connection.address import RedisAddress
-from meeting_push.redis.connection.lean import LeanConnection
+from meeting_push.redis.dial import RedisAddress
+from meeting_push.redis.lean import LeanConnection
 from tests.support.eventually import eventually
 from tests.support.ports import free_port
 from tests.support.redis_server import RedisServer, find_embedded_redis, find_redis7

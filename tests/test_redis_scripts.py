@@ -7,11 +7,9 @@ from pathlib import Path
 import pytest
 
 from meeting_push.errors import RedisCommandError
-from meeting_push.redis.connection.address import RedisAddress
-from meeting_push.redis.connection.lean import LeanConnection
-from meeting_push.redis.keys import Keys
-from meeting_push.redis.queue_keys import known_key
-from meeting_push.redis.scripts import Script
+from meeting_push.redis.dial import RedisAddress
+from meeting_push.redis.keys import Keys, known_key
+from meeting_push.redis.lean import LeanConnection, Script
 from tests.support.redis_server import RedisServer
 
 LUA = Path(__file__).parents[1] / "src" / "meeting_push" / "redis" / "lua"

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from meeting_push.errors import MalformedEnvelopeError, RedisCommandError, RedisUnavailableError
-from meeting_push.redis.connection.address import RedisAddress
+from meeting_push.redis.dial import RedisAddress
 from meeting_push.redis.keys import Keys
 from meeting_push.redis.redis_service import RedisService
 from tests.support.ports import free_port

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from meeting_push.errors import RedisUnavailableError
-from meeting_push.redis.connection.address import RedisAddress
-from meeting_push.redis.connection.lean import LeanConnection
+from meeting_push.redis.dial import RedisAddress
 from meeting_push.redis.keys import Keys
+from meeting_push.redis.lean import LeanConnection
 from meeting_push.redis.subscriber import Subscriber
 from tests.support.eventually import eventually
 from tests.support.ports import free_port

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from meeting_push import MessagePublisher, RedisService
-from meeting_push.redis.connection.address import RedisAddress
+from meeting_push.redis.dial import RedisAddress
 from meeting_push.redis.keys import Keys
 from tests.stage2.goals import Goals
 from tests.stage2.losses import Losses

@@ -15,9 +15,8 @@ import psutil
 import pytest
 
 from meeting_push.errors import ConfigurationError
-from meeting_push.redis.server.binary import find_server
-from meeting_push.redis.server.embedded import EmbeddedRedis
-from meeting_push.redis.server.written_by import FILE_NAME
+from meeting_push.redis.embedded import EmbeddedRedis
+from meeting_push.redis.server_binary import FILE_NAME, find_server
 from meeting_push.settings import load_settings
 from meeting_push.storage.database import Database
 from meeting_push.unknown_settings import unknown_variables

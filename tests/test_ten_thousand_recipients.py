@@ -12,9 +12,9 @@ import jwt
 import pytest
 
 from meeting_push.clock import now_ms
-from meeting_push.redis.connection.address import RedisAddress
-from meeting_push.redis.connection.lean import LeanConnection
+from meeting_push.redis.dial import RedisAddress
 from meeting_push.redis.keys import Keys
+from meeting_push.redis.lean import LeanConnection
 from meeting_push_bench.open_files import allow_sockets
 from tests.support.crowd import crowd
 from tests.support.eventually import eventually

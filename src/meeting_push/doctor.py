@@ -17,11 +17,11 @@ from rich.markup import escape
 
 from .errors import ConfigurationError, MeetingPushError
 from .plain_text import plain
-from .redis.connection.address import RedisAddress
-from .redis.connection.lean import LeanConnection
+from .redis.dial import RedisAddress
 from .redis.keys import Keys
-from .redis.rights import check_rights
-from .redis.server.binary import find_server
+from .redis.lean import LeanConnection
+from .redis.probe import check_rights
+from .redis.server_binary import find_server
 from .settings import Settings
 from .storage.database import Database
 

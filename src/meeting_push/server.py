@@ -26,7 +26,7 @@ from .launcher import dying_with_us
 from .limits.forwarded import TrustedProxies
 from .logs import configure_logging
 from .monitoring.samples import door_samples
-from .redis.server.embedded import EmbeddedRedis
+from .redis.embedded import EmbeddedRedis
 from .repeated_warning import RepeatedWarning
 from .settings import Identity, Role, Settings
 from .unknown_settings import unknown_variables

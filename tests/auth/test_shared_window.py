@@ -9,7 +9,7 @@ import pytest
 
 from meeting_push.auth.shared_window import SharedWindow
 from meeting_push.errors import RateLimitedError
-from meeting_push.redis.connection.address import RedisAddress
+from meeting_push.redis.dial import RedisAddress
 from meeting_push.redis.keys import Keys
 from meeting_push.redis.redis_service import RedisService
 from tests.support.redis_server import RedisServer

@@ -11,7 +11,7 @@ import pytest
 from meeting_push.auth.tickets import WsTickets
 from meeting_push.errors import InvalidTokenError, RateLimitedError
 from meeting_push.model import Principal
-from meeting_push.redis.connection.address import RedisAddress
+from meeting_push.redis.dial import RedisAddress
 from meeting_push.redis.keys import Keys
 from meeting_push.redis.redis_service import RedisService
 from tests.support.people import Person

@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 
 from meeting_push.auth.access_tokens import AccessTokens
-from meeting_push.redis.connection.address import RedisAddress
+from meeting_push.redis.dial import RedisAddress
 from meeting_push.redis.keys import Keys
 from meeting_push.redis.redis_service import RedisService
 from meeting_push.settings import load_settings

@@ -12,7 +12,7 @@ from meeting_push.deliver.offline_message_queue import OfflineMessageQueue
 from meeting_push.model import BroadcastEntry, Message, Sender
 from meeting_push.protocol.frames import broadcast_message, encode_tail
 from meeting_push.redis.broadcast_log import BroadcastLog
-from meeting_push.redis.generation import GenerationMark
+from meeting_push.redis.claims import GenerationMark
 from meeting_push.redis.redis_service import RedisService
 from meeting_push.redis.subscriber import Subscriber
 from meeting_push.settings import load_settings

@@ -11,7 +11,7 @@ import jwt
 import pytest
 
 from meeting_push.clock import now_ms
-from meeting_push.redis.connection.address import RedisAddress
+from meeting_push.redis.dial import RedisAddress
 from meeting_push.redis.keys import Keys
 from meeting_push.redis.redis_service import RedisService
 from meeting_push.storage.database import Database

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from meeting_push.redis.connection.address import RedisAddress
+from meeting_push.redis.dial import RedisAddress
 from meeting_push.redis.keys import Keys
 from meeting_push.redis.redis_service import RedisService
 from tests.support.eventually import eventually

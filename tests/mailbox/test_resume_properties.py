@@ -36,7 +36,7 @@ from meeting_push.outcome.eviction import choose
 from meeting_push.protocol import frames
 from meeting_push.protocol.commands import Acked
 from meeting_push.protocol.session import Phase, Pushed, Session
-from meeting_push.redis.connection.address import RedisAddress
+from meeting_push.redis.dial import RedisAddress
 from meeting_push.redis.keys import Keys
 from meeting_push.redis.outcomes import Outcomes
 from meeting_push.redis.redis_service import RedisService

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from meeting_push.meeting.frames import Join, Leave, decode_bus_frame
-from meeting_push.redis.connection.address import RedisAddress
+from meeting_push.redis.dial import RedisAddress
 from meeting_push.redis.keys import Keys
 from meeting_push.redis.meeting_bus import MeetingBus, Space, member_of
 from tests.support.redis_server import RedisServer

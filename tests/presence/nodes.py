@@ -10,7 +10,7 @@ from meeting_push.clock import Clock, now_ms
 from meeting_push.model import ConnectionInfo, PresenceStatus
 from meeting_push.node_identity import NodeIdentity
 from meeting_push.presence.online_status_service import OnlineStatusService
-from meeting_push.redis.connection.address import RedisAddress
+from meeting_push.redis.dial import RedisAddress
 from meeting_push.redis.keys import Keys
 from meeting_push.redis.redis_service import RedisService
 from meeting_push.settings import Settings

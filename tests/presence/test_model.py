@@ -19,7 +19,7 @@ from hypothesis.stateful import (
 
 from meeting_push.model import PresenceStatus
 from meeting_push.presence.online_status_service import OnlineStatusService
-from meeting_push.redis.connection.address import RedisAddress
+from meeting_push.redis.dial import RedisAddress
 from meeting_push.redis.keys import Keys
 from meeting_push.redis.presence import overall_status
 from meeting_push.redis.redis_service import RedisService

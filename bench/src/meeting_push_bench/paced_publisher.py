@@ -8,9 +8,9 @@ from ulid import ULID
 
 from meeting_push.errors import MeetingPushError
 from meeting_push.protocol.frames import new_message
-from meeting_push.redis.connection.address import RedisAddress
-from meeting_push.redis.connection.lean import LeanConnection
+from meeting_push.redis.dial import RedisAddress
 from meeting_push.redis.keys import Keys
+from meeting_push.redis.lean import LeanConnection
 
 from .arrivals import Arrivals
 from .failure import BenchError

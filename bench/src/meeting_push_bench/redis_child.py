@@ -7,10 +7,10 @@ import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from meeting_push.redis.connection.address import RedisAddress
+from meeting_push.redis.dial import RedisAddress
+from meeting_push.redis.embedded import EmbeddedRedis
 from meeting_push.redis.keys import Keys
 from meeting_push.redis.redis_service import RedisService
-from meeting_push.redis.server.embedded import EmbeddedRedis
 
 
 @contextlib.asynccontextmanager

@@ -23,7 +23,7 @@ from ..outcome.delivery_confirmation_service import DeliveryConfirmationService
 from ..protocol import frames
 from ..queue.message_queue import MessageQueue
 from ..redis.bodies import Body
-from ..redis.turn import Turn
+from ..redis.claims import Turn
 from ..repeated_warning import RepeatedWarning
 from ..storage.messages import UNREADABLE, MessageRepository
 from ..supervision import periodically

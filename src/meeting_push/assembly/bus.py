@@ -12,11 +12,11 @@ from ..errors import MeetingPushError, RedisUnavailableError, UnavailableError
 from ..isolation import Asides
 from ..node.agreed_clock import AgreedClock
 from ..node.control_channel import ControlChannel
-from ..redis.connection.address import RedisAddress
+from ..redis.dial import RedisAddress
+from ..redis.embedded import EmbeddedRedis
 from ..redis.keys import Keys
+from ..redis.probe import check_rights
 from ..redis.redis_service import NO_EVICTION, RedisService
-from ..redis.rights import check_rights
-from ..redis.server.embedded import EmbeddedRedis
 from ..redis.subscriber import Subscriber
 from ..settings import Settings
 from ..storage.database import Database

@@ -10,7 +10,7 @@ from loguru import logger
 from ..errors import MeetingPushError
 from ..node.fleet_membership import CutOff, FleetMembership
 from ..node_identity import NodeIdentity
-from ..redis.write_probe import RedisProbe
+from ..redis.probe import RedisProbe
 from ..settings import Settings
 from ..storage.nodes import NodeRepository
 from ..supervision import Supervisor

@@ -20,7 +20,7 @@ from ..queue.consumer_pool import ConsumerPool
 from ..queue.message_consumer import MessageConsumer
 from ..queue.message_queue import MessageQueue
 from ..queue.settlement import OnDead
-from ..redis.turn import Turn
+from ..redis.claims import Turn
 from ..repeated_warning import RepeatedWarning
 from ..settings import Settings
 from ..supervision import Supervisor

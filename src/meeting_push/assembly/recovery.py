@@ -8,8 +8,7 @@ from ..node_identity import NodeIdentity
 from ..recovery.broadcasts import BroadcastRecovery
 from ..recovery.database_claim import DatabaseClaim
 from ..recovery.reconciler import Reconciler, ReconcilerRules
-from ..redis.database_claim import RedisClaim
-from ..redis.generation import GenerationMark
+from ..redis.claims import GenerationMark, RedisClaim
 from ..settings import Settings
 from ..supervision import Supervisor
 from .broadcast_path import BroadcastPath

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..clock import Clock, now_ms
 from ..errors import RateLimitedError, RedisUnavailableError
-from ..redis.connection.link import Argument
+from ..redis.link import Argument
 from ..redis.redis_service import RedisService, courtesy
 from .attempt_window import AttemptWindow
 

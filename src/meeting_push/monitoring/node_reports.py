@@ -9,8 +9,8 @@ import msgspec
 from loguru import logger
 
 from ..errors import MeetingPushError, RedisUnavailableError
-from ..redis.connection.lean import LeanConnection
 from ..redis.keys import Keys
+from ..redis.lean import LeanConnection
 from .report import NodeReport, Reporter
 
 #: 这么多个周期没有新报告，就当那个进程不在了。

@@ -15,9 +15,9 @@ from ..deliver.offline_message_queue import OfflineMessageQueue
 from ..errors import InvalidInputError, NotFoundError
 from ..isolation import Aside
 from ..model import Ack, AckOutcome, DeliveryStatus, Message
-from ..redis.connection.link import Argument
+from ..redis.lean import Script
+from ..redis.link import Argument
 from ..redis.redis_service import RedisService
-from ..redis.scripts import Script
 from ..storage.recipients import DeliveredRow, RecipientRepository
 from ..storage.reports import DeliveryReports
 from ..storage.rows import DeliveryCounts, FailedDelivery, RecipientPage

@@ -18,10 +18,9 @@ from ..clock import Clock, now_ms
 from ..errors import QueueFullError
 from ..isolation import Aside
 from ..model import URGENT_PRIORITY, QueueEntry
-from ..redis.connection.lean import LeanConnection
-from ..redis.queue_keys import QueueKeys, errors_key, known_key, partition_of
+from ..redis.keys import QueueKeys, errors_key, known_key, partition_of
+from ..redis.lean import LeanConnection, Script
 from ..redis.redis_service import RedisService
-from ..redis.scripts import Script
 from .entries import Taken, encode_entry
 from .queue_reader import QueueReader, TakeRules
 from .room import QueueRoom

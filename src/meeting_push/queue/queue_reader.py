@@ -10,9 +10,8 @@ from typing import Any, Final
 from loguru import logger
 
 from ..errors import MalformedEnvelopeError, MeetingPushError
-from ..redis.connection.lean import LeanConnection
-from ..redis.keys import DELIVERY_GROUP
-from ..redis.queue_keys import QueueKeys
+from ..redis.keys import DELIVERY_GROUP, QueueKeys
+from ..redis.lean import LeanConnection
 from .entries import Taken, parse
 from .settlement import Settlement
 

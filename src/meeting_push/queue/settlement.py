@@ -11,10 +11,9 @@ from loguru import logger
 
 from ..isolation import Aside, is_temporary
 from ..model import QueueEntry
-from ..redis.keys import DELIVERY_GROUP
-from ..redis.queue_keys import QueueKeys, errors_key, known_key
+from ..redis.keys import DELIVERY_GROUP, QueueKeys, errors_key, known_key
+from ..redis.lean import Script
 from ..redis.redis_service import RedisService
-from ..redis.scripts import Script
 from .entries import Taken, encode_entry
 
 #: 意外的全文（含回溯）留这么多字符，最后的最要紧。

@@ -8,10 +8,9 @@ from typing import Any, Final
 
 from ..clock import Clock
 from ..errors import MeetingPushError
-from ..redis.keys import DELIVERY_GROUP
-from ..redis.queue_keys import QueueKeys
+from ..redis.keys import DELIVERY_GROUP, QueueKeys
+from ..redis.lean import Script
 from ..redis.redis_service import RedisService
-from ..redis.scripts import Script
 
 _retire: Final = Script("retire")
 

@@ -15,7 +15,7 @@ from ulid import ULID
 
 from ..errors import MeetingPushError, UnavailableError
 from ..node_identity import NodeIdentity
-from ..redis.database_claim import RedisClaim
+from ..redis.claims import RedisClaim
 from ..repeated_warning import RepeatedWarning
 from ..storage.generations import GenerationRepository
 

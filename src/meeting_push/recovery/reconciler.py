@@ -28,7 +28,7 @@ from ..deliver.offline_message_queue import OfflineMessageQueue
 from ..errors import DatabaseUnavailableError
 from ..node_identity import NodeIdentity
 from ..queue.message_queue import MessageQueue
-from ..redis.generation import GenerationMark, RedisMark
+from ..redis.claims import GenerationMark, RedisMark
 from ..repeated_warning import RepeatedWarning
 from ..storage.generations import Generation, GenerationRepository
 from ..storage.undelivered import Recipient, UndeliveredRepository, oldest_possible

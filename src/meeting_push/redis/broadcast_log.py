@@ -9,11 +9,10 @@ from loguru import logger
 
 from ..isolation import Aside
 from ..model import BroadcastEntry
-from .connection.lean import LeanConnection
-from .connection.link import Argument
-from .generation import GenerationMark
+from .claims import GenerationMark
 from .keys import Keys
-from .scripts import Script
+from .lean import LeanConnection, Script
+from .link import Argument
 
 _append: Final = Script("broadcast")
 _cursor: Final = Script("broadcast_cursor")

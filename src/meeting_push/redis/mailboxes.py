@@ -12,10 +12,9 @@ import msgspec
 from loguru import logger
 
 from ..model import Origin, ResumePoint
-from .connection.lean import LeanConnection
-from .connection.link import Argument
 from .keys import Keys
-from .scripts import Script
+from .lean import LeanConnection, Script
+from .link import Argument
 
 _deliver: Final = Script("deliver")
 _open: Final = Script("open")

@@ -6,11 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from ..contracts import ChannelHandler
-from .connection.address import RedisAddress
-from .connection.lean import LeanConnection
-from .connection.link import Argument
+from .dial import RedisAddress
 from .keys import Keys
-from .scripts import Script
+from .lean import LeanConnection, Script
+from .link import Argument
 from .subscriber import Subscriber
 
 _presence: Final = Script("meeting_presence")

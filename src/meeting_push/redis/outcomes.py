@@ -6,11 +6,10 @@ from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from typing import Any, Final, NamedTuple, TypeVar
 
-from .connection.lean import LeanConnection
-from .connection.link import Argument
 from .keys import Keys
+from .lean import LeanConnection, Script
+from .link import Argument
 from .mailboxes import MAX_TOMBSTONES
-from .scripts import Script
 
 _retry: Final = Script("retry")
 _fail: Final = Script("guard", "fail")

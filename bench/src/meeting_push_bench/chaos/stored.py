@@ -9,8 +9,8 @@ from typing import Any, Final
 import msgspec
 
 from meeting_push.errors import RedisUnavailableError
-from meeting_push.redis.connection.lean import LeanConnection
 from meeting_push.redis.keys import Keys
+from meeting_push.redis.lean import LeanConnection
 
 from .final_state import Mailbox, Queued
 from .history import now_ms

@@ -16,8 +16,8 @@ from typing import Final
 import msgspec
 
 from meeting_push.errors import MeetingPushError
-from meeting_push.redis.connection.address import RedisAddress
-from meeting_push.redis.connection.lean import LeanConnection
+from meeting_push.redis.dial import RedisAddress
+from meeting_push.redis.lean import LeanConnection
 
 from ..failure import BenchError
 from ..sampler import memory_use

@@ -7,9 +7,8 @@ from collections.abc import Callable
 from typing import Self
 
 from meeting_push.errors import MeetingPushError
-from meeting_push.redis.connection.address import RedisAddress
-from meeting_push.redis.connection.dial import dial, greeting
-from meeting_push.redis.connection.link import Link, pack
+from meeting_push.redis.dial import RedisAddress, dial, greeting
+from meeting_push.redis.link import Link, pack
 
 from ..failure import BenchError
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from meeting_push.errors import MeetingPushError
-from meeting_push.redis.connection.address import RedisAddress
-from meeting_push.redis.connection.lean import LeanConnection
+from meeting_push.redis.dial import RedisAddress
 from meeting_push.redis.keys import Keys
+from meeting_push.redis.lean import LeanConnection
 
 from ..failure import BenchError
 from ..target import Target

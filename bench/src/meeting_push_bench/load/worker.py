@@ -6,8 +6,8 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from meeting_push.errors import MeetingPushError
-from meeting_push.redis.connection.address import RedisAddress
-from meeting_push.redis.connection.lean import LeanConnection
+from meeting_push.redis.dial import RedisAddress
+from meeting_push.redis.lean import LeanConnection
 
 from ..failure import BenchError
 from ..open_files import allow_sockets

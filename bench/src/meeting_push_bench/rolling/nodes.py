@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
 
-from meeting_push.redis.server.embedded import EmbeddedRedis
+from meeting_push.redis.embedded import EmbeddedRedis
 
 from ..failure import BenchError
 from ..server_under_test import READY_WAIT_S, end, free_port, launch, server_environment

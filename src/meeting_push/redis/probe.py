@@ -1,17 +1,24 @@
-"""这个 Redis 用户有没有我们要的权限：一样一样地试，好在启动时就说出少了哪一项（B4，LESSONS 26）。
+"""这个 Redis 好不好用：启动时试权限，运行时试写入。
 
-Redis 7 的新用户没有任何频道的权限；不先试，就是永远订阅不上，而没有人说为什么。
+权限一样一样地试，好在启动时就说出少了哪一项（B4，LESSONS 26）；写入用自己的键真的写一遍，
+PING 有回答不算（B2，LESSONS 25）。
 """
 
 from __future__ import annotations
 
-from ..errors import ConfigurationError, MeetingPushError
-from .connection.address import DEFAULT_USERNAME, RedisAddress
-from .connection.lean import LeanConnection
-from .connection.replies import ForbiddenByAclError
-from .keys import DELIVERY_GROUP, Keys
+from typing import Final
 
-_TTL_MS = 60_000
+from ..clock import Clock, now_ms
+from ..errors import ConfigurationError, MeetingPushError
+from ..node_identity import NodeIdentity
+from .dial import DEFAULT_USERNAME, RedisAddress
+from .keys import DELIVERY_GROUP, Keys
+from .lean import LeanConnection, Script
+from .link import ForbiddenByAclError
+from .redis_service import RedisService
+
+#: 键活这么久：进程死了，什么也不留下。
+_TTL_MS: Final = 60_000
 
 
 async def check_rights(address: RedisAddress, keys: Keys, probe_id: str, timeout_s: float) -> None:
@@ -89,3 +96,37 @@ def _lacking(user: str, keys: Keys, missing: list[str]) -> ConfigurationError:
     )
     error.cause = "noperm"
     return error
+
+
+# ── 收得下写入吗 ─────────────────────────────────────────────────────────────
+
+_probe: Final = Script("probe")
+
+
+class RedisProbe:
+    """``delivers``：连取出、了结的命令也试（工人用得着的）。"""
+
+    def __init__(
+        self,
+        redis: RedisService,
+        node: NodeIdentity,
+        *,
+        delivers: bool,
+        clock: Clock = now_ms,
+    ) -> None:
+        self._redis = redis
+        self._node = node
+        self._group = DELIVERY_GROUP if delivers else ""
+        self._clock = clock
+        #: Redis 的钟比我们的快多少毫秒；还没问到则 None。
+        self.skew_ms: int | None = None
+
+    async def check(self) -> None:
+        """:raises RedisUnavailableError: 写不进；``cause`` 说为什么"""
+        names, me = self._redis.keys, self._node.id
+        keys = [names.probe(me), names.probe_queue(me)]
+        asked_at = self._clock()
+        seconds, micros = await _probe.run(self._redis.lean, keys, [_TTL_MS, self._group])
+        await self._redis.client.ping()
+        halfway = (asked_at + self._clock()) // 2
+        self.skew_ms = int(seconds) * 1000 + int(micros) // 1000 - halfway

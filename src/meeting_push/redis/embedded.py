@@ -9,23 +9,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 from urllib.parse import quote
 
 from loguru import logger
 
-from ...errors import ConfigurationError, RedisUnavailableError
-from ...launcher import dying_with_us
-from ...private_files import keep_private, private_folder
-from ...supervision import SupervisedLoop
-from .binary import ServerBinary, find_server
-from .file_lock import FileLock
-from .probe import answers
-from .written_by import check_readable, note_writer
+from ..errors import ConfigurationError, RedisUnavailableError
+from ..launcher import dying_with_us
+from ..private_files import keep_private, private_folder
+from ..supervision import SupervisedLoop
+from .dial import RedisAddress
+from .lean import LeanConnection
+from .server_binary import ServerBinary, check_readable, find_server, note_writer
 
 #: sockaddr_un.sun_path 在 Linux 上是 108 字节，macOS 上 104，含结尾的 NUL。
 MAX_SOCKET_PATH: Final = 100
@@ -202,3 +202,46 @@ async def _acquire(path: Path, wait_s: float) -> FileLock | None:
             return None
         await asyncio.sleep(POLL_S)
     return lock
+
+
+async def answers(url: str, *, timeout_s: float, name: str) -> bool:
+    probe = LeanConnection(RedisAddress.parse(url), timeout_s=timeout_s, name=name)
+    try:
+        await probe.connect()  # 以 PING 结尾，载入 AOF 期间不算
+    except RedisUnavailableError:
+        return False
+    finally:
+        await probe.close()
+    return True
+
+
+class FileLock:
+    """一把独占锁；可以把描述符传给子进程，由它继承，直到它也死了才释放。"""
+
+    def __init__(self, fd: int) -> None:
+        self._fd: int | None = fd
+
+    @classmethod
+    def try_acquire(cls, path: Path) -> Self | None:
+        """不等待；被别人持有则 None。"""
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            return None
+        except BaseException:
+            os.close(fd)
+            raise
+        return cls(fd)
+
+    @property
+    def fd(self) -> int:
+        assert self._fd is not None, "released"
+        return self._fd
+
+    def close(self) -> None:
+        """放手；若子进程继承了描述符，锁仍由它持有。"""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None

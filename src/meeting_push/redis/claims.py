@@ -1,13 +1,61 @@
-"""Redis 里记着它服务的是哪个数据库；换了数据库，先前那个留下的都要清掉。"""
+"""这份 Redis 归谁：哪个数据库、第几代（与 SQL 里的对照，就知道丢过数据没有）、轮到谁做。"""
 
 from __future__ import annotations
 
 import re
-from typing import Final
+import secrets
+from typing import Final, NamedTuple
 
-from .connection.lean import LeanConnection
 from .keys import Keys
-from .scripts import Script
+from .lean import LeanConnection, Script
+
+_mark: Final = Script("mark")
+
+
+class RedisMark(NamedTuple):
+    """``at``：写下记号的时刻（毫秒），即这份数据至少有多新。"""
+
+    generation: int
+    mark: int
+    at: int
+
+
+class GenerationMark:
+    def __init__(self, lean: LeanConnection, keys: Keys) -> None:
+        self._lean = lean
+        self._key = keys.delivery_generation
+
+    async def read(self) -> RedisMark | None:
+        """没有（空的 Redis）或读不懂则 None。"""
+        values = await self._lean.execute("HMGET", self._key, "generation", "mark", "at")
+        try:
+            return RedisMark(*map(int, values))
+        except (TypeError, ValueError):
+            return None
+
+    async def advance(self, generation: int, mark: int, now: int) -> bool:
+        """推进到 ``mark``；False = Redis 已不是这一代。"""
+        return bool(await _mark.run(self._lean, [self._key], [generation, mark, now]))
+
+    async def begin(self, generation: int, now: int, *, lost: bool) -> None:
+        """开始新的一代；``lost``：因为丢了数据，记下时刻。"""
+        began = ("began", now) if lost else ()
+        await self._lean.execute(
+            "HSET", self._key, "generation", generation, "mark", 0, "at", now, *began
+        )
+
+    async def lost_after(self, since: int) -> bool:
+        """``since`` 之后丢过数据。没有代次：刚丢，还没有人对过账。"""
+        generation, began = await self._lean.execute("HMGET", self._key, "generation", "began")
+        return generation is None or int(began or 0) > since
+
+    async def run_id(self) -> str:
+        """Redis 进程的身份：变了就是重启或切换过。"""
+        info: bytes = await self._lean.execute("INFO", "server")
+        return info.partition(b"run_id:")[2][:40].decode()
+
+
+# ── 数据库 ───────────────────────────────────────────────────────────────────
 
 _claim: Final = Script("claim")
 #: 清理时一次看多少个键；清理的人这么久没有动静，别人可以接着清。
@@ -91,3 +139,31 @@ class RedisClaim:
         await self._lean.execute(
             "HSET", key, "generation", newer, "mark", 0, "database", database_id
         )
+
+
+# ── 轮次 ─────────────────────────────────────────────────────────────────────
+
+
+class Turn:
+    """错误同 ``LeanConnection.execute``；``ttl_ms`` 之内没有续的，轮到别人。"""
+
+    def __init__(self, lean: LeanConnection, key: str, ttl_ms: int) -> None:
+        self._lean = lean
+        self._key = key
+        self._ttl_ms = ttl_ms
+        self._me = secrets.token_hex(8)
+
+    async def take(self) -> bool:
+        """轮到我，则占住；已在我手里也算。"""
+        taken = await self._lean.execute("SET", self._key, self._me, "NX", "PX", self._ttl_ms)
+        return taken is not None or await self._is_mine()
+
+    async def keep(self) -> None:
+        await self._lean.execute("PEXPIRE", self._key, self._ttl_ms)
+
+    async def give_back(self) -> None:
+        if await self._is_mine():
+            await self._lean.execute("DEL", self._key)
+
+    async def _is_mine(self) -> bool:
+        return bool(await self._lean.execute("GET", self._key) == self._me.encode())

