@@ -22,10 +22,10 @@ from meeting_push.model import Message, Sender
 from meeting_push.recovery import reconciler
 from meeting_push.recovery.page_walk import MOST_ROWS, PageWalk
 from meeting_push.storage.database import Database
-from meeting_push.storage.generations import Generation
+from meeting_push.storage.fleet import Generation
 from meeting_push.storage.messages import MessageRepository
+from meeting_push.storage.outcomes import UndeliveredRepository
 from meeting_push.storage.tables import messages
-from meeting_push.storage.undelivered import UndeliveredRepository
 from tests.support.eventually import eventually
 from tests.support.node import node
 from tests.support.redis_server import RedisServer

@@ -25,7 +25,7 @@ from meeting_push.errors import (
 )
 from meeting_push.storage.database import Database, async_url
 from meeting_push.storage.migration import HEAD, MIGRATIONS, alembic_config
-from meeting_push.storage.postgres_url import asyncpg_url
+from meeting_push.storage.postgres import asyncpg_url
 from meeting_push.storage.tables import idempotency_keys, metadata
 from tests.support.postgres_server import PostgresServer
 

@@ -13,9 +13,8 @@ from ulid import ULID
 from meeting_push.accept.idempotency_purge import KEPT_MS, IdempotencyPurge
 from meeting_push.model import DeliveryStatus, Message, RecipientState, Sender
 from meeting_push.storage.database import Database
-from meeting_push.storage.idempotency import IdempotencyRepository
 from meeting_push.storage.inbox import MAX_PAGE_CHARS, InboxRepository
-from meeting_push.storage.messages import MessageRepository
+from meeting_push.storage.messages import IdempotencyRepository, MessageRepository
 from meeting_push.storage.recipients import RecipientRepository, first_id_at
 from meeting_push.storage.rows import DeliveryCounts, InboxItem, StoredResponse
 

@@ -9,11 +9,10 @@ import pytest
 from sqlalchemy import insert, update
 
 from meeting_push.errors import UsernameTakenError
+from meeting_push.storage.accounts import RefreshTokenRepository, UserRepository
 from meeting_push.storage.database import Database
-from meeting_push.storage.refresh_tokens import RefreshTokenRepository
 from meeting_push.storage.rows import RefreshToken
 from meeting_push.storage.tables import users as users_table
-from meeting_push.storage.users import UserRepository
 
 
 @pytest.fixture

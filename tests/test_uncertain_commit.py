@@ -19,9 +19,8 @@ from meeting_push.clock import now_ms
 from meeting_push.errors import DatabaseUnavailableError, InvalidInputError, OutcomeUnknownError
 from meeting_push.model import Message, Sender
 from meeting_push.storage.database import Connection, Database
-from meeting_push.storage.idempotency import IdempotencyRepository
-from meeting_push.storage.messages import MessageRepository
-from meeting_push.storage.sqlite_writer import SqliteWriter
+from meeting_push.storage.messages import IdempotencyRepository, MessageRepository
+from meeting_push.storage.sqlite import SqliteWriter
 from meeting_push_bench.tcp_proxy import TcpProxy
 from tests.support.eventually import eventually
 from tests.support.postgres_server import PostgresServer

@@ -33,8 +33,8 @@ from .model import ADMIN_ROLE, MAX_USER_ID, USER_ROLE
 from .plain_text import plain, plain_json
 from .server import run_process, run_workers
 from .settings import Role, Settings, load_settings
+from .storage.accounts import UserRepository
 from .storage.database import Database
-from .storage.users import UserRepository
 from .version import __version__
 
 app = typer.Typer(

@@ -17,9 +17,8 @@ from meeting_push.clock import now_ms
 from meeting_push.errors import DatabaseUnavailableError, MeetingPushError, TokenRevokedError
 from meeting_push.model import Principal, Revocation
 from meeting_push.settings import load_settings
+from meeting_push.storage.accounts import KEPT_MS, RefreshTokenRepository, RevocationRepository
 from meeting_push.storage.database import Database
-from meeting_push.storage.refresh_tokens import RefreshTokenRepository
-from meeting_push.storage.revocations import KEPT_MS, RevocationRepository
 from meeting_push.storage.rows import RefreshToken
 from meeting_push.storage.tables import revocation_version, users
 from meeting_push.storage.tables import revocations as table

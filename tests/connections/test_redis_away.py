@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from meeting_push.storage.accounts import UserRepository
 from meeting_push.storage.database import Database
-from meeting_push.storage.users import UserRepository
 from meeting_push_bench.open_files import allow_sockets
 from tests.presence.servers import ADMIN, online, person, states, watch
 from tests.support.crowd import crowd

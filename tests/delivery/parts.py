@@ -10,7 +10,6 @@ from ulid import ULID
 
 from meeting_push.clock import now_ms
 from meeting_push.deliver.offline_message_queue import Delivery, OfflineMessageQueue
-from meeting_push.deliver.stored_bodies import StoredBodies
 from meeting_push.isolation import Aside
 from meeting_push.model import Ack, Message, Sender
 from meeting_push.node_identity import NodeIdentity
@@ -26,10 +25,9 @@ from meeting_push.redis.outcomes import Outcomes
 from meeting_push.redis.redis_service import RedisService
 from meeting_push.settings import load_settings
 from meeting_push.storage.database import Database
-from meeting_push.storage.messages import MessageRepository
+from meeting_push.storage.messages import MessageRepository, StoredBodies
 from meeting_push.storage.outcomes import OutcomeRepository
-from meeting_push.storage.recipients import RecipientRepository
-from meeting_push.storage.reports import DeliveryReports
+from meeting_push.storage.recipients import DeliveryReports, RecipientRepository
 
 USER = 7
 

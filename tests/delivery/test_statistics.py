@@ -12,8 +12,7 @@ from meeting_push.outcome.statistics import DeliveryStatistics, user_statistics
 from meeting_push.storage.database import Database
 from meeting_push.storage.messages import MessageRepository
 from meeting_push.storage.outcomes import OutcomeRepository
-from meeting_push.storage.recipients import RecipientRepository
-from meeting_push.storage.reports import DeliveryReports
+from meeting_push.storage.recipients import DeliveryReports, RecipientRepository
 
 NOW = 1_800_000_000_000
 HOUR_MS = 3_600_000

@@ -14,7 +14,7 @@ from meeting_push.model import Message, Sender
 from meeting_push.outcome.mailbox_evictor import EVICTED, MailboxEvictor
 from meeting_push.redis.redis_service import RedisService
 from meeting_push.storage.database import Database
-from meeting_push.storage.id_pairs import Pair
+from meeting_push.storage.id_list import Pair
 from tests.delivery.parts import USER, Parts
 
 CAP = 10

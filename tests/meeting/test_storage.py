@@ -10,8 +10,7 @@ import pytest
 from meeting_push.errors import MeetingEndedError
 from meeting_push.model import Meeting, MeetingPosition, Participant, Utterance
 from meeting_push.storage.database import Database
-from meeting_push.storage.meetings import MeetingRepository
-from meeting_push.storage.transcripts import TranscriptRepository
+from meeting_push.storage.meetings import MeetingRepository, TranscriptRepository
 
 MEETING = "0" * 25 + "A"
 

@@ -8,8 +8,8 @@ from ..clock import Clock, now_ms
 from ..errors import AlreadyDueError
 from ..model import Message
 from ..queue.message_queue import MessageQueue
-from ..storage.cancellation import cancel
 from ..storage.database import Database
+from ..storage.messages import cancel
 
 #: 离到时不足这么久就算到了：撤回的记号要抢在到期的那一刻之前落下。
 GUARD_MS: Final = 1_000

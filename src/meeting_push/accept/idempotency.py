@@ -12,7 +12,7 @@ import msgspec
 from ..errors import IdempotencyConflictError, InvalidInputError
 from ..model import Draft
 from ..storage.database import Connection, Database
-from ..storage.idempotency import IdempotencyRepository
+from ..storage.messages import IdempotencyRepository
 from ..storage.rows import StoredResponse
 
 MAX_IDEMPOTENCY_KEY_CHARS: Final = 128

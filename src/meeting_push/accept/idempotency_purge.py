@@ -8,7 +8,7 @@ from functools import partial
 from typing import Final
 
 from ..repeated_warning import RepeatedWarning
-from ..storage.idempotency import IdempotencyRepository
+from ..storage.messages import IdempotencyRepository
 from ..supervision import periodically
 
 #: 客户端一天之内的重试得到第一次的回答。

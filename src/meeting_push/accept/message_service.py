@@ -29,11 +29,9 @@ from ..protocol import frames
 from ..queue.message_queue import MessageQueue
 from ..redis.redis_service import courtesy
 from ..repeated_warning import RepeatedWarning
-from ..storage.database import Connection, Database
-from ..storage.foreign_transaction import CallerTransaction, connection_of
-from ..storage.idempotency import IdempotencyRepository
+from ..storage.database import CallerTransaction, Connection, Database, connection_of
 from ..storage.inbox import InboxRepository
-from ..storage.messages import MessageRepository
+from ..storage.messages import IdempotencyRepository, MessageRepository
 from ..storage.rows import InboxItem, InboxPage, StoredResponse
 from .accept_batch import AcceptBatch
 from .cancellation import Cancellation

@@ -12,7 +12,7 @@ from ..node.fleet_membership import CutOff, FleetMembership
 from ..node_identity import NodeIdentity
 from ..redis.probe import RedisProbe
 from ..settings import Settings
-from ..storage.nodes import NodeRepository
+from ..storage.fleet import NodeRepository
 from ..supervision import Supervisor
 from ..version import __version__
 from .rooms import Rooms

@@ -12,7 +12,6 @@ from ..accept.message_service import MessageService
 from ..accept.outbox_relay import TURN_MS, OutboxRelay
 from ..deliver.message_publisher import MessagePublisher
 from ..deliver.offline_message_queue import OfflineMessageQueue
-from ..deliver.stored_bodies import StoredBodies
 from ..node_identity import NodeIdentity
 from ..outcome.delivery_confirmation_service import DeliveryConfirmationService
 from ..outcome.receipts import Receipts
@@ -23,6 +22,7 @@ from ..queue.settlement import OnDead
 from ..redis.claims import Turn
 from ..repeated_warning import RepeatedWarning
 from ..settings import Settings
+from ..storage.messages import StoredBodies
 from ..supervision import Supervisor
 from .bus import Bus
 from .record import Record

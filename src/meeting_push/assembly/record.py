@@ -9,19 +9,15 @@ from ..accept.message_service import MessageStores
 from ..contracts import UserDirectory
 from ..meeting.service import MeetingStores
 from ..settings import Settings
+from ..storage.accounts import UserRepository
 from ..storage.broadcasts import BroadcastRepository
 from ..storage.database import Database
-from ..storage.generations import GenerationRepository
-from ..storage.idempotency import IdempotencyRepository
+from ..storage.fleet import GenerationRepository
 from ..storage.inbox import InboxRepository
-from ..storage.meetings import MeetingRepository
-from ..storage.messages import MessageRepository
-from ..storage.outcomes import OutcomeRepository
-from ..storage.recipients import RecipientRepository
-from ..storage.reports import DeliveryReports
-from ..storage.transcripts import TranscriptRepository
-from ..storage.undelivered import UndeliveredRepository
-from ..storage.users import UserRepository
+from ..storage.meetings import MeetingRepository, TranscriptRepository
+from ..storage.messages import IdempotencyRepository, MessageRepository
+from ..storage.outcomes import OutcomeRepository, UndeliveredRepository
+from ..storage.recipients import DeliveryReports, RecipientRepository
 
 
 class Record:

@@ -11,8 +11,8 @@ from ..errors import BadCredentialsError, InvalidInputError, RateLimitedError
 from ..limits.forwarded import rate_key
 from ..redis.redis_service import RedisService
 from ..repeated_warning import MANY, RepeatedWarning
+from ..storage.accounts import UserRepository, username_key
 from ..storage.rows import User
-from ..storage.users import UserRepository, username_key
 from .passwords import Passwords
 from .shared_window import SharedWindow
 

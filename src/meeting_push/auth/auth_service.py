@@ -10,9 +10,9 @@ from ..model import USER_ROLE, Principal
 from ..redis.redis_service import RedisService
 from ..repeated_warning import MANY, RepeatedWarning
 from ..settings import Settings
+from ..storage.accounts import UserRepository
 from ..storage.database import Database
 from ..storage.rows import User
-from ..storage.users import UserRepository
 from .access_tokens import AccessTokens
 from .accounts import Accounts
 from .passwords import Passwords

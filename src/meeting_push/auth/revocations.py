@@ -21,9 +21,8 @@ from ..node.control_channel import ControlCommand
 from ..redis.redis_service import courtesy
 from ..repeated_warning import MANY, RepeatedWarning
 from ..settings import Settings
+from ..storage.accounts import RefreshTokenRepository, RevocationRepository
 from ..storage.database import Database
-from ..storage.refresh_tokens import RefreshTokenRepository
-from ..storage.revocations import RevocationRepository
 from .revocation_list import RevocationList
 
 #: 隔多久忘一次到期的。

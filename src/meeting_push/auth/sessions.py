@@ -19,10 +19,9 @@ from ..errors import (
 from ..limits.rate import KeyedBuckets
 from ..repeated_warning import MANY, RepeatedWarning
 from ..settings import Settings
+from ..storage.accounts import RefreshTokenRepository, UserRepository
 from ..storage.database import Database
-from ..storage.refresh_tokens import RefreshTokenRepository
 from ..storage.rows import RefreshToken, User
-from ..storage.users import UserRepository
 from .access_tokens import AccessTokens
 from .revocations import Revocations
 

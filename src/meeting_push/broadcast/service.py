@@ -15,7 +15,7 @@ from ..errors import OutcomeUnknownError
 from ..model import Accepted, Draft, Message, Sender
 from ..storage.broadcasts import BroadcastRepository
 from ..storage.database import Connection, Database
-from ..storage.idempotency import IdempotencyRepository
+from ..storage.messages import IdempotencyRepository
 from ..storage.rows import StoredResponse
 from .relay import BroadcastRelay
 

@@ -42,9 +42,8 @@ from ..redis.meeting_bus import MeetingBus
 from ..redis.redis_service import courtesy
 from ..settings import Settings
 from ..storage.database import Connection, Database
-from ..storage.meetings import MeetingRepository
+from ..storage.meetings import MeetingRepository, TranscriptRepository
 from ..storage.rows import MeetingPage
-from ..storage.transcripts import TranscriptRepository
 from .frames import Ended, Removed
 
 ENDED_TITLE = "会议已结束"

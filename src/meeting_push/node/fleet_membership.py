@@ -21,7 +21,7 @@ from ..clock import Clock, now_ms
 from ..errors import UnavailableError
 from ..node_identity import NodeIdentity
 from ..repeated_warning import RepeatedWarning
-from ..storage.nodes import NodeRepository, NodeRow, Roster
+from ..storage.fleet import NodeRepository, NodeRow, Roster
 
 #: 值得猜的只有短的密钥；一次 30 ms，启动时算一回。
 _COST: Final = 2**13

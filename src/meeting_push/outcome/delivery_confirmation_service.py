@@ -18,8 +18,7 @@ from ..model import Ack, AckOutcome, DeliveryStatus, Message
 from ..redis.lean import Script
 from ..redis.link import Argument
 from ..redis.redis_service import RedisService
-from ..storage.recipients import DeliveredRow, RecipientRepository
-from ..storage.reports import DeliveryReports
+from ..storage.recipients import DeliveredRow, DeliveryReports, RecipientRepository
 from ..storage.rows import DeliveryCounts, FailedDelivery, RecipientPage
 from .batch_writer import BatchWriter
 from .receipts import Receipt, Receipts

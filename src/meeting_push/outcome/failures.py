@@ -19,7 +19,7 @@ from ..errors import MessageExpiredError, NotFoundError
 from ..model import DeliveryStatus, QueueEntry
 from ..redis.outcomes import Outcomes
 from ..repeated_warning import RepeatedWarning
-from ..storage.id_pairs import Pair
+from ..storage.id_list import Pair
 from ..storage.outcomes import Failed, OutcomeRepository
 from ..storage.recipients import DeliveredRow, RecipientRepository
 from .receipts import Receipt, Receipts

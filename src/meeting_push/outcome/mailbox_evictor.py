@@ -17,7 +17,7 @@ from ..isolation import Aside
 from ..model import Origin
 from ..redis.mailboxes import OverfullMailbox
 from ..repeated_warning import RepeatedWarning
-from ..storage.id_pairs import Pair
+from ..storage.id_list import Pair
 from ..storage.outcomes import OutcomeRepository
 from ..supervision import periodically
 from .eviction import choose

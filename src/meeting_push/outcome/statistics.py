@@ -8,7 +8,7 @@ from math import ceil
 from typing import Final, TypeVar
 
 from ..model import DeliveryStatus
-from ..storage.reports import DeliveryReports
+from ..storage.recipients import DeliveryReports
 from ..storage.rows import OutcomeRow
 
 #: 一个窗口分成这么多个时段。

@@ -17,7 +17,7 @@ from ..errors import MeetingPushError, UnavailableError
 from ..node_identity import NodeIdentity
 from ..redis.claims import RedisClaim
 from ..repeated_warning import RepeatedWarning
-from ..storage.generations import GenerationRepository
+from ..storage.fleet import GenerationRepository
 
 #: 新的库还没有名字时，等兄弟进程把它写下。
 SIBLING_S: Final = 0.1

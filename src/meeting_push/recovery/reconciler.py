@@ -30,8 +30,8 @@ from ..node_identity import NodeIdentity
 from ..queue.message_queue import MessageQueue
 from ..redis.claims import GenerationMark, RedisMark
 from ..repeated_warning import RepeatedWarning
-from ..storage.generations import Generation, GenerationRepository
-from ..storage.undelivered import Recipient, UndeliveredRepository, oldest_possible
+from ..storage.fleet import Generation, GenerationRepository
+from ..storage.outcomes import Recipient, UndeliveredRepository, oldest_possible
 from ..supervision import periodically
 from .broadcasts import BroadcastRecovery
 from .page_walk import PageWalk

@@ -1,4 +1,4 @@
-"""数据库连接：SQLite（aiosqlite）或 PostgreSQL（asyncpg）。"""
+"""数据库连接：SQLite（aiosqlite）或 PostgreSQL（asyncpg）；以及应用交来的事务。"""
 
 from __future__ import annotations
 
@@ -12,16 +12,14 @@ from loguru import logger
 from sqlalchemy import event, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, InvalidInputError
 from ..private_files import keep_private, private_file, private_folder
 from .failures import LeftBehind, converted_failures, uncertain_commit
 from .migration import check_known, downgrade, migrate, needs_migration
-from .pooler import POOLED, asks_for_it, is_behind_one
-from .postgres_url import asyncpg_url
-from .sqlite_file import SqliteFile
-from .sqlite_writer import PRAGMAS, SqliteWriter, Statement
+from .postgres import POOLED, asks_for_it, asyncpg_url, is_behind_one
+from .sqlite import PRAGMAS, SqliteFile, SqliteWriter, Statement
 
 #: 事务里传来传去的连接；别处用这个名字，不必导入 SQLAlchemy。
 Connection = AsyncConnection
@@ -34,7 +32,7 @@ _PG_TIME: Final = text("SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000
 MIGRATION_TIMEOUT_S: Final = 600.0
 
 # WAL 下 NORMAL 提交时不落盘：进程被杀不丢，断电会丢最近的提交。“已接受就不丢”（DLV-1）
-# 以提交为准，所以取 FULL（``sqlite_writer.PRAGMAS``）；实测每次提交 0.2 ms，NORMAL 为 0.02 ms
+# 以提交为准，所以取 FULL（``sqlite.PRAGMAS``）；实测每次提交 0.2 ms，NORMAL 为 0.02 ms
 # （SSD，ext4）。
 
 
@@ -274,3 +272,25 @@ def _prepare_sqlite(dbapi_connection: Any, _record: object) -> None:
     for pragma in PRAGMAS:
         cursor.execute(pragma)
     cursor.close()
+
+
+# ── 调用者自己的事务 ─────────────────────────────────────────────────────────
+
+#: 应用交来的；提交、回滚、关闭都是应用的事。
+CallerTransaction = AsyncConnection | AsyncSession
+
+
+@asynccontextmanager
+async def connection_of(
+    caller: CallerTransaction, *, sqlite: bool
+) -> AsyncIterator[AsyncConnection]:
+    """在调用者的事务里执行我们的语句；我们从不提交它。
+
+    :raises InvalidInputError: 它连的不是同一种数据库
+    :raises DatabaseUnavailableError: 语句没有执行；调用者的事务多半只能回滚
+    """
+    with converted_failures():
+        connection = await caller.connection() if isinstance(caller, AsyncSession) else caller
+        if (connection.dialect.name == "sqlite") is not sqlite:
+            raise InvalidInputError("the transaction is on another kind of database")
+        yield connection

@@ -11,8 +11,7 @@ from ..clock import Clock, now_ms
 from ..model import DeliveryStatus
 from .database import Database
 from .id_list import among
-from .message_rows import MESSAGE_COLUMNS, shown
-from .rows import InboxItem, InboxPage
+from .rows import MESSAGE_COLUMNS, InboxItem, InboxPage, shown
 from .tables import message_recipients, messages
 
 #: 一页的正文与 data 合计；再多的下一页。几十个人同时要最大的一页，也只是几十 MB。

@@ -1,4 +1,4 @@
-"""消息与它的 outbox。"""
+"""消息与它的 outbox；撤回；与消息写在同一个事务里的 Idempotency-Key。"""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from itertools import islice
 from typing import Final
 
 import msgspec
-from sqlalchemy import func, insert, select, text, update
+from sqlalchemy import delete, func, insert, select, text, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ..model import DeliveryStatus, Message
+from ..protocol.frames import encode_tail
 from .database import Database
 from .id_list import among
-from .message_rows import MESSAGE_COLUMNS, readable, values_of
-from .sqlite_writer import Statement
-from .tables import message_recipients, messages
+from .rows import MESSAGE_COLUMNS, StoredResponse, readable, values_of
+from .sqlite import Statement
+from .tables import idempotency_keys, message_recipients, messages
 
 #: 一次给数据库多少行收件人：一批可达千万行，不能同时摊在内存里。
 _CHUNK_ROWS: Final = 20_000
@@ -212,3 +213,111 @@ def _sqlite_messages(columns: tuple[str, ...], rows: int) -> str:
     row = f"({', '.join('?' * len(columns))})"
     listed = ", ".join([row] * rows)
     return f"INSERT INTO messages ({', '.join(columns)}) VALUES {listed}"  # noqa: S608 — 只有列名与问号
+
+
+# ── 正文：从记录重新做出来 ───────────────────────────────────────────────────
+
+
+class StoredBodies:
+    """实现 ``contracts.BodySource``。"""
+
+    def __init__(self, messages: MessageRepository) -> None:
+        self._messages = messages
+
+    async def tails(self, message_ids: Sequence[str]) -> dict[str, bytes]:
+        found = await self._messages.messages(message_ids)
+        return {message_id: encode_tail(message) for message_id, message in found.items()}
+
+
+# ── 撤回 ─────────────────────────────────────────────────────────────────────
+
+CANCELLED: Final = "cancelled"
+#: 收件人那里“永不到时”：收件箱与未读数本就按 ``deliver_at`` 取舍，撤回的从此看不见。
+NEVER: Final = 2**62
+
+_m: Final = messages.c
+_r: Final = message_recipients.c
+
+
+async def cancel(connection: AsyncConnection, message_id: str, now: int, due_after: int) -> bool:
+    """在 ``connection`` 的事务里撤回；False = 不是预约的，或不晚于 ``due_after`` 就到时了。
+
+    收件人变成 failed、原因 cancelled；消息当即过期，此后哪一站都不会再投递它。重复撤回无害。
+    """
+    row = (
+        await connection.execute(
+            select(_m.deliver_at).where(_m.message_id == message_id).with_for_update()
+        )
+    ).one_or_none()
+    if row is None or row.deliver_at is None or row.deliver_at <= due_after:
+        return False
+    await connection.execute(
+        update(messages)
+        .where(_m.message_id == message_id, _m.expires_at > now)
+        .values(expires_at=now, enqueued_at=now)
+    )
+    await connection.execute(
+        update(message_recipients)
+        .where(_r.message_id == message_id, _r.status == DeliveryStatus.PENDING)
+        .values(
+            status=DeliveryStatus.FAILED,
+            failed_at=now,
+            failure_reason=CANCELLED,
+            deliver_at=NEVER,
+        )
+    )
+    return True
+
+
+# ── Idempotency-Key 与第一次的回答 ───────────────────────────────────────────
+
+_k: Final = idempotency_keys.c
+_SAVE: Final = text(
+    "INSERT INTO idempotency_keys (sender_id, key, request_hash, response, created_at)"
+    " VALUES (:sender_id, :key, :request_hash, :response, :created_at)"
+    " ON CONFLICT (sender_id, key) DO NOTHING"
+)
+
+
+class IdempotencyRepository:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def find(
+        self, connection: AsyncConnection, sender_id: int, key: str
+    ) -> StoredResponse | None:
+        statement = select(_k.request_hash, _k.response).where(
+            _k.sender_id == sender_id, _k.key == key
+        )
+        row = (await connection.execute(statement)).one_or_none()
+        return None if row is None else StoredResponse(*row)
+
+    async def save(
+        self,
+        connection: AsyncConnection,
+        sender_id: int,
+        key: str,
+        stored: StoredResponse,
+        now: int,
+    ) -> bool:
+        """False：同一个键的另一个请求抢先提交了；什么也没写，再用 ``find`` 取它的回答。
+
+        同一个键的两个并发事务里，后来的在这里等先来的提交或回滚，所以宜在写消息之前调用：
+        那时还没有什么要撤销。
+        """
+        values = {
+            "sender_id": sender_id,
+            "key": key,
+            "request_hash": stored.request_hash,
+            "response": stored.response,
+            "created_at": now,
+        }
+        return (await connection.execute(_SAVE, values)).rowcount == 1
+
+    async def purge(self, before_ms: int, limit: int) -> int:
+        """删掉 ``before_ms`` 之前的键中最早的，至多 ``limit`` 个；返回几个。"""
+        old = select(_k.sender_id, _k.key).where(_k.created_at < before_ms)
+        step = old.order_by(_k.created_at).limit(limit)
+        statement = delete(idempotency_keys).where(tuple_(_k.sender_id, _k.key).in_(step))
+        async with self._database.transaction() as connection:
+            return (await connection.execute(statement)).rowcount

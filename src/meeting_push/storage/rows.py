@@ -1,10 +1,18 @@
-"""仓库交出的名词（``model.py`` 里没有的那些）。"""
+"""仓库交出的名词（``model.py`` 里没有的那些），以及 ``Message`` 与 ``messages`` 表的一行互换。"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any, Final
 
-from ..model import DeliveryStatus, Meeting, Message, RecipientState
+import msgspec
+from loguru import logger
+from sqlalchemy import Row
+
+from ..model import AppData, DeliveryStatus, Meeting, Message, RecipientState, Sender
+from ..protocol.json_text import is_too_deep
+from .tables import messages
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,3 +132,93 @@ class FailurePage:
 
     items: list[FailedDelivery]
     next_cursor: tuple[int, str, int] | None
+
+
+# ── ``messages`` 的一行 ──────────────────────────────────────────────────────
+
+_object: Final = msgspec.json.Decoder(dict[str, Any])
+#: 组成一个 ``Message`` 的列；``message_of`` 按名字取。
+MESSAGE_COLUMNS: Final = (
+    messages.c.message_id,
+    messages.c.message_type,
+    messages.c.priority,
+    messages.c.title,
+    messages.c.content,
+    messages.c.sender_id,
+    messages.c.sender_name,
+    messages.c.created_at,
+    messages.c.expires_at,
+    messages.c.deliver_at,
+    messages.c.data,
+    messages.c.receipt,
+)
+
+
+def message_of(row: Row[*tuple[Any, ...]]) -> Message:
+    return _message(row, None if row.data is None else _stored(row.data.encode()))
+
+
+def _message(row: Row[*tuple[Any, ...]], data: AppData | None) -> Message:
+    return Message(
+        message_id=row.message_id,
+        message_type=row.message_type,
+        priority=row.priority,
+        title=row.title,
+        content=row.content,
+        sender=Sender(id=row.sender_id, name=row.sender_name),
+        timestamp=row.created_at,
+        expires_at=row.expires_at,
+        deliver_at=row.deliver_at,
+        data=data,
+        receipt=row.receipt,
+    )
+
+
+def _stored(data: bytes) -> AppData:
+    """0.1 收过的、现在不收的（太深）不解码：原文还送得出去，解开却过不了别的编码器（A3）。"""
+    if is_too_deep(data):
+        return msgspec.Raw(data)
+    return _object.decode(data)
+
+
+def shown(row: Row[*tuple[Any, ...]]) -> Message:
+    """给人看的：``data`` 被改坏的，别的照样看得到；一行不毁掉一整页收件箱。"""
+    try:
+        return message_of(row)
+    except (msgspec.MsgspecError, ValueError) as error:
+        log = logger.bind(message_id=row.message_id, error=f"{type(error).__name__}: {error}")
+        log.error("message_data_unreadable")
+        return _message(row, None)
+
+
+def readable(rows: Iterable[Row[*tuple[Any, ...]]]) -> tuple[list[Message], list[str]]:
+    """读得懂的各条，与读不懂的 id（别人改坏的行）：坏的一行不连累同页的。"""
+    found: list[Message] = []
+    unreadable: list[str] = []
+    for row in rows:
+        try:
+            found.append(message_of(row))
+        except (msgspec.MsgspecError, ValueError, TypeError, RecursionError) as error:
+            unreadable.append(row.message_id)
+            log = logger.bind(message_id=row.message_id, error=f"{type(error).__name__}: {error}")
+            log.error("message_row_unreadable")
+    return found, unreadable
+
+
+def values_of(message: Message, recipient_count: int) -> dict[str, object]:
+    data = message.data
+    return {
+        "message_id": message.message_id,
+        "message_type": message.message_type,
+        "priority": message.priority,
+        "title": message.title,
+        "content": message.content,
+        "sender_id": message.sender.id,
+        "sender_name": message.sender.name,
+        "created_at": message.timestamp,
+        "expires_at": message.expires_at,
+        "deliver_at": message.deliver_at,
+        "data": None if data is None else msgspec.json.encode(data).decode(),
+        "receipt": message.receipt,
+        "recipient_count": recipient_count,
+    }

@@ -14,7 +14,6 @@ from ulid import ULID
 from meeting_push.clock import now_ms
 from meeting_push.deliver.message_publisher import MessagePublisher
 from meeting_push.deliver.offline_message_queue import Delivery, OfflineMessageQueue
-from meeting_push.deliver.stored_bodies import StoredBodies
 from meeting_push.model import Message, Sender
 from meeting_push.node_identity import NodeIdentity
 from meeting_push.outcome.dead_letters import DeadLetters
@@ -29,7 +28,7 @@ from meeting_push.redis.outcomes import Outcomes
 from meeting_push.redis.redis_service import RedisService
 from meeting_push.settings import Settings
 from meeting_push.storage.database import Database
-from meeting_push.storage.messages import MessageRepository
+from meeting_push.storage.messages import MessageRepository, StoredBodies
 from meeting_push.storage.outcomes import OutcomeRepository
 from meeting_push.storage.recipients import RecipientRepository
 

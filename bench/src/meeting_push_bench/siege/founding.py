@@ -10,8 +10,8 @@ import msgspec
 from meeting_push.client.rest_client import RestClient
 from meeting_push.clock import now_ms
 from meeting_push.errors import MeetingPushError
+from meeting_push.storage.accounts import UserRepository
 from meeting_push.storage.database import Database
-from meeting_push.storage.users import UserRepository
 
 from ..failure import BenchError
 from ..server_under_test import ServerUnderTest

@@ -1,6 +1,7 @@
-"""PostgreSQL 的 URL：libpq 的参数（人们手里的 URL 都这样写）→ asyncpg 的参数。
+"""怎样与 PostgreSQL 说话：URL 里的参数，中间有没有按事务复用连接的池。
 
-来源：PostgreSQL 手册 34.1.2「Parameter Key Words」；asyncpg ``connect()``。
+libpq 的参数（人们手里的 URL 都这样写）→ asyncpg 的参数；来源：PostgreSQL 手册 34.1.2「Parameter Key
+Words」，asyncpg ``connect()``。
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import urlencode
 
+from sqlalchemy import text
 from sqlalchemy.engine import URL
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ..errors import ConfigurationError
 
@@ -85,3 +88,34 @@ def _number(name: str, value: str) -> int:
     if not (value.isascii() and value.isdigit()):
         raise ConfigurationError(f"database_url: {name} must be a whole number")
     return int(value)
+
+
+# ── 池（B7） ─────────────────────────────────────────────────────────────────
+# 中间是 PgBouncer ``pool_mode=transaction`` 时，每个事务可能在另一条后台连接上：有名的预备语句
+# 找不到（26000）或撞名（42P05），事务之外的一问一答也可能分在两条上。所以：不留预备语句，只用
+# 无名的；读也在事务里。代价是每条语句多解析一次，所以没有池的时候不这样。
+
+#: 交给 ``asyncpg.connect()``（后两个 SQLAlchemy 自己拿走）。
+POOLED: Final[dict[str, Any]] = {
+    "statement_cache_size": 0,
+    "prepared_statement_cache_size": 0,
+    "prepared_statement_name_func": str,  # str() 是空串：无名
+}
+_PID: Final = text("SELECT pg_backend_pid()")
+
+
+def asks_for_it(arguments: dict[str, Any]) -> bool:
+    """URL 里写了 ``statement_cache_size=0``：照大家对 PgBouncer 的写法，就是说有池。"""
+    return 0 in (
+        arguments.get("statement_cache_size"),
+        arguments.get("prepared_statement_cache_size"),
+    )
+
+
+async def is_behind_one(engine: AsyncEngine) -> bool:
+    """握手时说的后台进程号与真的不同：中间有池。``engine`` 须是 ``POOLED`` 的，问的这句才稳当。"""
+    async with engine.connect() as connection:
+        actual = await connection.scalar(_PID)
+        raw = (await connection.get_raw_connection()).driver_connection
+        assert raw is not None, "connected above"
+        return bool(raw.get_server_pid() != actual)

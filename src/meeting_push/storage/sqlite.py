@@ -1,4 +1,4 @@
-"""SQLite 的热路：一个写事务是一次线程往返，检查点不占写者的时间。
+"""SQLite 的热路：一个写事务是一次线程往返，检查点不占写者的时间；文件还是不是我们的那一个。
 
 经 aiosqlite，一个事务是十来次往返（游标、BEGIN、每条语句、COMMIT），每一次都要排事件循环的队；
 自动的检查点又在谁的 COMMIT 里，谁就停几十毫秒。这里一个线程做完整个事务，另一个线程做检查点。
@@ -14,6 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
+from ..errors import DatabaseUnavailableError
 from ..repeated_warning import RepeatedWarning
 from .failures import Commit
 
@@ -135,3 +136,44 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return 0
+
+
+# ── 文件（E8） ───────────────────────────────────────────────────────────────
+# 文件被删掉或换掉之后，打开着的连接照样写得成：写进一个谁也找不到的文件，重启就没有了。所以每次
+# 使用之前看一眼（一次 stat，约 1 µs）。
+
+
+class SqliteFile:
+    """``remember`` 之后才查：在那之前文件可能还没有。"""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._wal = path.with_name(path.name + "-wal")
+        self._ours: tuple[int, int] | None = None
+
+    def remember(self) -> None:
+        """此刻在那里的就是我们的。"""
+        self._ours = self._identity()
+
+    def check(self, *, wal_open: bool) -> None:
+        """``wal_open``：我们开着它的预写日志，所以那个文件也该在。
+
+        :raises DatabaseUnavailableError: 不是了；放回去就好，放不回去就得恢复备份、重启
+        """
+        if self._ours is None:
+            return
+        now = self._identity()
+        if now == self._ours and not (wal_open and not self._wal.exists()):
+            return
+        replaced = now is not None and now != self._ours
+        raise DatabaseUnavailableError(
+            "the database file was replaced; restart" if replaced else "the database file is gone",
+            cause="file_replaced" if replaced else "file_gone",
+        )
+
+    def _identity(self) -> tuple[int, int] | None:
+        try:
+            found = self._path.stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino

@@ -1,15 +1,16 @@
-"""谁在服务：每个进程一行，按数据库的钟；写这一行也就是“SQL 收得下写入”的证明。"""
+"""各进程共同的约定：谁在服务，数据的代次与谁在对账。"""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from sqlalchemy import text
+from sqlalchemy import or_, select, text, update
+from ulid import ULID
 
 from .database import Connection, Database
-from .tables import metadata
+from .tables import delivery_generation, metadata
 
 #: 每张表插零行：要有权限、等得到锁、库不是只读，而什么也没有留下；一句话，一次往返。
 #: SQLite 的锁是整个文件的，写自己的一行就够了。
@@ -94,3 +95,69 @@ class NodeRepository:
         """从容离开：不再算在服务的里面。"""
         async with self._database.transaction() as connection:
             await connection.execute(text("DELETE FROM nodes WHERE node_id = :me"), {"me": node_id})
+
+
+# ── 代次 ─────────────────────────────────────────────────────────────────────
+
+_g: Final = delivery_generation.c
+_CREATE: Final = text(
+    "INSERT INTO delivery_generation (id, generation, mark, holder, lease_until, database_id)"
+    " VALUES (1, :generation, 0, '', 0, :database_id) ON CONFLICT (id) DO NOTHING"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """``cursor`` 为 None 表示没有重新投递在做；否则做到了那条消息（'' = 还没开始）。"""
+
+    generation: int
+    mark: int
+    cursor: str | None
+    holder: str
+    lease_until: int
+
+
+class GenerationRepository:
+    """所有改动都以“我仍持有租约”为条件：租约丢了的节点什么也改不了。"""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def create(self, generation: int, database_id: str | None = None) -> bool:
+        """第一次使用：建立这一行。返回是否刚建立。"""
+        values = {"generation": generation, "database_id": database_id}
+        async with self._database.transaction() as connection:
+            return (await connection.execute(_CREATE, values)).rowcount == 1
+
+    async def identity(self) -> str | None:
+        """这个数据库的 id；还没有这一行则 None。0.1 建的没有 id：现在起一个。"""
+        unnamed = update(delivery_generation).where(_g.id == 1, _g.database_id.is_(None))
+        async with self._database.transaction() as connection:
+            await connection.execute(unnamed.values(database_id=str(ULID())))
+            return (await connection.execute(select(_g.database_id))).scalar_one_or_none()
+
+    async def read(self) -> Generation | None:
+        columns = (_g.generation, _g.mark, _g.cursor, _g.holder, _g.lease_until)
+        async with self._database.connect() as connection:
+            row = (await connection.execute(select(*columns))).one_or_none()
+        return None if row is None else Generation(*row)
+
+    async def lease(self, holder: str, now: int, lease_ms: int) -> bool:
+        """取得或续租。到期时刻离现在远得不合理的（钟跳过）不算数。"""
+        free = or_(_g.holder == holder, _g.lease_until < now, _g.lease_until > now + 2 * lease_ms)
+        return await self._update(free, holder=holder, lease_until=now + lease_ms)
+
+    async def advance(self, holder: str, mark: int, lease_until: int) -> bool:
+        return await self._update(_g.holder == holder, mark=mark, lease_until=lease_until)
+
+    async def begin(self, holder: str, generation: int) -> bool:
+        """新的一代，从头重新投递。"""
+        return await self._update(_g.holder == holder, generation=generation, mark=0, cursor="")
+
+    async def move_cursor(self, holder: str, cursor: str | None, lease_until: int) -> bool:
+        return await self._update(_g.holder == holder, cursor=cursor, lease_until=lease_until)
+
+    async def _update(self, condition: Any, **values: object) -> bool:
+        statement = update(delivery_generation).where(_g.id == 1, condition).values(**values)
+        async with self._database.transaction() as connection:
+            return (await connection.execute(statement)).rowcount == 1
