@@ -16,9 +16,9 @@ from ..node_identity import NodeIdentity
 from ..outcome.delivery_confirmation_service import DeliveryConfirmationService
 from ..outcome.receipts import Receipts
 from ..queue.consumer_pool import ConsumerPool
+from ..queue.entries import OnDead
 from ..queue.message_consumer import MessageConsumer
 from ..queue.message_queue import MessageQueue
-from ..queue.settlement import OnDead
 from ..redis.claims import Turn
 from ..repeated_warning import RepeatedWarning
 from ..settings import Settings

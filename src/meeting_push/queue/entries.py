@@ -1,14 +1,22 @@
-"""队列条目的编码，与取到手里的样子。"""
+"""队列的条目：编码、取到手里的样子、了结（确认、进死信、推迟；以及在了结之前保住它）。"""
 
 from __future__ import annotations
 
+import asyncio
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import msgspec
+from loguru import logger
 
 from ..errors import MalformedEnvelopeError
+from ..isolation import Aside, is_temporary
 from ..model import QueueEntry
+from ..redis.keys import DELIVERY_GROUP, QueueKeys, errors_key, known_key
+from ..redis.lean import Script
+from ..redis.redis_service import RedisService
 
 ENTRY_VERSION: Final = b"1"
 
@@ -39,3 +47,112 @@ def parse(queue: str, entry_id: bytes, fields: dict[bytes, bytes]) -> Taken:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedEnvelopeError(f"malformed entry: {error}") from None
     return Taken(entry_id, queue, entry, fields.get(b"d", b""), b"s" in fields)
+
+
+# ── 了结 ─────────────────────────────────────────────────────────────────────
+
+#: 意外的全文（含回溯）留这么多字符，最后的最要紧。
+MAX_ERROR_CHARS: Final = 4_000
+#: Lua 的 unpack 有上限；再大也不会更快。
+MAX_FINISH: Final = 500
+
+#: 一项要进死信之前：把它的收件人记为失败。先记录，后移出；抛出则留着再来。
+OnDead = Callable[[QueueEntry, str], Awaitable[None]]
+
+_finish: Final = Script("finish")
+_reject: Final = Script("reject")
+
+
+class Settlement:
+    """每个动作在一个流上是原子的、幂等的；已被别人了结的条目不受影响。"""
+
+    def __init__(
+        self,
+        redis: RedisService,
+        partitions: Iterable[QueueKeys],
+        on_dead: OnDead | None = None,
+        aside: Aside | None = None,
+    ) -> None:
+        self._redis = redis
+        self._on_dead = on_dead
+        self._aside = aside or Aside("dead-letters")
+        self._homes = {stream: keys for keys in partitions for stream in keys.streams}
+
+    async def finish(self, taken: Iterable[Taken]) -> None:
+        by_queue: defaultdict[str, list[Taken]] = defaultdict(list)
+        for item in taken:
+            by_queue[item.queue].append(item)
+        await asyncio.gather(
+            *(
+                self._finish(queue, items[start : start + MAX_FINISH])
+                for queue, items in by_queue.items()
+                for start in range(0, len(items), MAX_FINISH)
+            )
+        )
+
+    async def _finish(self, queue: str, items: Sequence[Taken]) -> None:
+        ids, digests = [i.entry_id for i in items], [i.digest for i in items]
+        await _finish.run(
+            self._redis.lean,
+            [queue, known_key(queue), errors_key(queue)],
+            [DELIVERY_GROUP, len(items), *ids, *digests],
+        )
+
+    async def bury(
+        self, queue: str, entry_id: bytes, raw: bytes, reason: str, digest: bytes = b""
+    ) -> None:
+        """带着原因（与记下的意外）移进死信。"""
+        logger.bind(queue=queue, entry_id=entry_id.decode(), reason=reason).error("entry_rejected")
+        await _reject.run(
+            self._redis.lean,
+            [self._homes[queue].dead_letter, queue, known_key(queue), errors_key(queue)],
+            [DELIVERY_GROUP, entry_id, digest, raw, "", reason, queue],
+        )
+
+    async def reject(self, item: Taken, reason: str) -> None:
+        """同 ``bury``，给已解析的条目；先经 ``on_dead`` 记录，记不成的（值存不下）也进死信。"""
+        await self.record_dead(item.entry, reason)
+        raw = encode_entry(item.entry)
+        await self.bury(item.queue, item.entry_id, raw, reason, item.digest)
+
+    async def record_dead(self, entry: QueueEntry, reason: str) -> None:
+        """把它的收件人记为失败；记不成的计数、记下，不抛出。
+
+        :raises UnavailableError: 暂时的
+        """
+        if self._on_dead is None:
+            return
+        try:
+            await self._on_dead(entry, reason)
+        except Exception as error:
+            if is_temporary(error):
+                raise
+            self._aside.note([entry.message_id], error)
+
+    async def defer(self, item: Taken, due_at: int) -> None:
+        """放回延迟集合，``due_at``（毫秒）再来。"""
+        queue = item.queue
+        member = b"%d%b" % (item.entry.priority, encode_entry(item.entry))
+        await _reject.run(
+            self._redis.lean,
+            [self._homes[queue].delayed, queue, known_key(queue), errors_key(queue)],
+            [DELIVERY_GROUP, item.entry_id, item.digest, member, due_at],
+        )
+
+    async def note_error(self, item: Taken, error: str) -> None:
+        """记下处理它时的意外；它成了毒条目时随它进死信。"""
+        await self._redis.lean.execute(
+            "HSET", errors_key(item.queue), item.entry_id, error[-MAX_ERROR_CHARS:]
+        )
+
+    async def hold(self, consumer: str, taken: Iterable[Taken]) -> None:
+        """暂时做不成（依赖不在）的留在手里：不让别人认领，也不算进取出的次数。"""
+        by_queue: defaultdict[str, list[bytes]] = defaultdict(list)
+        for item in taken:
+            by_queue[item.queue].append(item.entry_id)
+        await self._redis.lean.execute_many(
+            [
+                ("XCLAIM", queue, DELIVERY_GROUP, consumer, 0, *ids, "RETRYCOUNT", 1, "JUSTID")
+                for queue, ids in by_queue.items()
+            ]
+        )

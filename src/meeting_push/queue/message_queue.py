@@ -21,11 +21,9 @@ from ..model import URGENT_PRIORITY, QueueEntry
 from ..redis.keys import QueueKeys, errors_key, known_key, partition_of
 from ..redis.lean import LeanConnection, Script
 from ..redis.redis_service import RedisService
-from .entries import Taken, encode_entry
+from .entries import OnDead, Settlement, Taken, encode_entry
 from .queue_reader import QueueReader, TakeRules
-from .room import QueueRoom
-from .settlement import OnDead, Settlement
-from .statistics import QueueLength, QueueStatistics
+from .statistics import QueueLength, QueueRoom, QueueStatistics
 
 __all__ = ["MessageQueue", "QueueLength", "Taken"]
 

@@ -12,8 +12,7 @@ from loguru import logger
 from ..errors import MalformedEnvelopeError, MeetingPushError
 from ..redis.keys import DELIVERY_GROUP, QueueKeys
 from ..redis.lean import LeanConnection
-from .entries import Taken, parse
-from .settlement import Settlement
+from .entries import Settlement, Taken, parse
 
 POISON: Final = "delivered_too_often"
 #: 慢的那条一次取大约这么多份（几秒做得完，没有人来认领），一次交出大约这么多份（几毫秒）；每条消息

@@ -1,13 +1,15 @@
-"""队列此刻的样子：长度、积压、年龄、消费者；以及把死了的消费者除名。"""
+"""队列此刻的样子：长度、积压、年龄、消费者、余地；以及把死了的消费者除名。"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from ..clock import Clock
-from ..errors import MeetingPushError
+from ..errors import MeetingPushError, QueueFullError
 from ..redis.keys import DELIVERY_GROUP, QueueKeys
 from ..redis.lean import Script
 from ..redis.redis_service import RedisService
@@ -123,3 +125,49 @@ class QueueStatistics:
 def _no_group(error: MeetingPushError) -> bool:
     """流或消费组还不存在（XINFO 说 no such key）。"""
     return "NOGROUP" in error.message or "no such key" in error.message
+
+
+# ── 余地（E9） ───────────────────────────────────────────────────────────────
+# 接受只需要 SQL；Redis 挂着不答时，去问一声长度就是让每个 POST 等它的超时。所以长度由旁边的循环
+# 去看，入队的回答顺便告诉它；太旧了就是不知道，不知道就接受：多收的在发件箱里等着。
+
+#: 多久看一次；这么久以内的还算知道。
+LOOK_EVERY_S: Final = 0.25
+FRESH_S: Final = 1.0
+
+
+class QueueRoom:
+    """``run`` 由监督者一直运行；``look`` 给出每条队列此刻的长度。"""
+
+    def __init__(
+        self,
+        look: Callable[[], Awaitable[Mapping[str, int]]],
+        max_length: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._look = look
+        self._max_length = max_length
+        self._clock = clock
+        #: 队列 → （何时知道的，长度）。
+        self._known: dict[str, tuple[float, int]] = {}
+
+    def check(self) -> None:
+        """:raises QueueFullError: 知道有一条满了"""
+        since = self._clock() - FRESH_S
+        if any(at >= since and length >= self._max_length for at, length in self._known.values()):
+            raise QueueFullError("the delivery queue is full", retry_after_s=1)
+
+    def learn(self, lengths: Mapping[str, int]) -> None:
+        """刚知道的长度；-1 是入队时得知的“满了”。"""
+        now = self._clock()
+        for queue, length in lengths.items():
+            self._known[queue] = (now, self._max_length if length < 0 else length)
+
+    async def run(self) -> None:
+        """监督者运行的循环体；永不返回。"""
+        while True:
+            try:
+                self.learn(await self._look())
+            except MeetingPushError:
+                self._known.clear()  # 不知道；Redis 不在自有别人说
+            await asyncio.sleep(LOOK_EVERY_S)
