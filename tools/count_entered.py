@@ -1,7 +1,7 @@
 """一条消息、一次确认、一次连接各进入我们的多少个函数、多少个文件；减去闲着也会进的。
 
 ``python tools/count_entered.py``：自己起一个服务器（内嵌 Redis、SQLite，临时目录），用 httpx 与
-websockets 当客户端，在同一个进程里以 ``sys.setprofile`` 记下进入过的函数；只看 ``src/meeting_push``。
+websockets 当客户端，在同一个进程里以 ``sys.setprofile`` 记下进入过的函数；只看我们的包。
 """
 
 from __future__ import annotations
