@@ -32,7 +32,7 @@ CHANGES: Final = {
     ),
     "数一数压缩了多少正文": ("一个指标", ["monitoring/samples.py", "assembly/observation.py"]),
     "信箱多久没人来就提醒": ("一个设置", ["settings.py"]),
-    "每天清掉很久以前的消息": ("一个循环", ["isolation.py", "assembly/"]),
+    "每天清掉很久以前的消息": ("一个循环", ["supervision.py", "assembly/"]),
     "命令行上列出死信": ("一条命令", ["cli.py", "docs/contract.md"]),
     "节点满了时的关闭码": (
         "一个关闭码",

@@ -11,10 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meeting_push.errors import RedisCommandError, RedisUnavailableError, UnavailableError
-from meeting_push.isolation import BROKEN_AFTER, Aside, Backoff
+from meeting_push.logs import RepeatedWarning
 from meeting_push.outcome.batch_writer import BatchWriter
-from meeting_push.repeated_warning import RepeatedWarning
-from meeting_push.supervision import SupervisedLoop, periodically
+from meeting_push.supervision import BROKEN_AFTER, Aside, Backoff, SupervisedLoop, periodically
 from tests.support.eventually import eventually
 
 

@@ -10,8 +10,7 @@ import pytest
 from _pytest.logging import LogCaptureHandler
 from loguru import logger
 
-from meeting_push.logs import configure_logging, redact
-from meeting_push.repeated_warning import RepeatedWarning
+from meeting_push.logs import RepeatedWarning, configure_logging, redact
 from meeting_push.settings import load_settings
 from tests.support.eventually import eventually
 

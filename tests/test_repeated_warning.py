@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from loguru import logger
 
-from meeting_push.repeated_warning import RepeatedWarning
+from meeting_push.logs import RepeatedWarning
 from tests.support.eventually import wait_until
 from tests.support.redis_server import RedisServer
 from tests.support.server_process import ServerProcess

@@ -17,9 +17,9 @@ import pytest
 from meeting_push.errors import ConfigurationError
 from meeting_push.redis.embedded import EmbeddedRedis
 from meeting_push.redis.server_binary import FILE_NAME, find_server
+from meeting_push.server import unknown_variables
 from meeting_push.settings import load_settings
 from meeting_push.storage.database import Database
-from meeting_push.unknown_settings import unknown_variables
 from tests.support.eventually import wait_until
 from tests.support.postgres_server import PostgresServer
 from tests.support.redis_server import RedisServer

@@ -1,6 +1,10 @@
 """命令行：serve · demo · send · listen · token · user · doctor；别的发行包的（bench）从入口点来。
 
 可预期的错误是一行字：配置不对退出码 2，其余 1；从不给出回溯。
+
+命令行里的密码谁都能用 ``ps`` 看到：挪进环境变量（只有主人读得到），再以没有它们的参数重新执行。
+
+看得到的只剩进程最初的几十毫秒；完全不想给人看的，一开始就用环境变量或 ``.env``。
 """
 
 from __future__ import annotations
@@ -10,10 +14,11 @@ import contextlib
 import getpass
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Final, NoReturn
+from urllib.parse import urlsplit
 
 import typer
 import uvloop
@@ -28,9 +33,8 @@ from .auth.secret_file import signing_secret
 from .client.push_client import PushClient
 from .client.rest_client import RestClient
 from .errors import ConfigurationError, InvalidInputError, MeetingPushError
-from .hidden_options import hide_secrets
+from .logs import plain, plain_json
 from .model import ADMIN_ROLE, MAX_USER_ID, USER_ROLE
-from .plain_text import plain, plain_json
 from .server import run_process, run_workers
 from .settings import Role, Settings, load_settings
 from .storage.accounts import UserRepository
@@ -316,3 +320,49 @@ def main() -> NoReturn:
 def _say(error: MeetingPushError, code: int) -> int:
     sys.stderr.write(f"meeting-push: {plain(error.message)}\n")
     return code
+
+
+_VARIABLES: Final = {
+    "--database-url": "MEETING_PUSH_DATABASE_URL",
+    "--redis-url": "MEETING_PUSH_REDIS_URL",
+    "--token": "MEETING_PUSH_TOKEN",
+}
+#: 别的命令（bench）的同名选项与环境变量无关。
+_COMMANDS: Final = frozenset({"serve", "doctor", "user", "send", "listen"})
+
+
+def hide_secrets() -> None:
+    """有要藏的就不返回：同一个进程重新执行。"""
+    if len(sys.argv) < 2 or sys.argv[1] not in _COMMANDS:
+        return
+    given = sys.argv[2:]
+    kept, moved = without_secrets(given)
+    if moved:
+        os.environ.update(moved)
+        before = sys.orig_argv[: len(sys.orig_argv) - len(given)]
+        os.execv(sys.executable, [sys.executable, *before[1:], *kept])  # noqa: S606 — 不经 shell
+
+
+def without_secrets(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """（留下的参数，挪走的环境变量）。"""
+    kept: list[str] = []
+    moved: dict[str, str] = {}
+    rest = iter(arguments)
+    for argument in rest:
+        name, equals, value = argument.partition("=")
+        words = [argument]
+        if name in _VARIABLES and not equals:
+            value = next(rest, "")
+            words.append(value)
+        if name in _VARIABLES and (name == "--token" or _has_password(value)):
+            moved[_VARIABLES[name]] = value
+        else:
+            kept += words
+    return kept, moved
+
+
+def _has_password(url: str) -> bool:
+    try:
+        return urlsplit(url).password is not None or "password=" in url
+    except ValueError:
+        return False

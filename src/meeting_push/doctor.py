@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from .errors import ConfigurationError, MeetingPushError
-from .plain_text import plain
+from .logs import plain
 from .redis.dial import RedisAddress
 from .redis.keys import Keys
 from .redis.lean import LeanConnection

@@ -1,35 +1,43 @@
 """把一个角色跑成进程：信号、端口、多进程、内嵌 Redis、有次序的关机。
 
 信号归我们：uvicorn 自己的处理会先用 1012 关掉所有 WebSocket（LESSONS 19）。
+
+写错了名字的设置：pydantic 不认识的环境变量它一声不吭。
+
+循环垃圾回收：启动时就有的从此不看，整堆的回收很少做。
+
+一条连接是几十个活很久的对象。按缺省的设置，一万条连接涌来时六分之一的 CPU 花在回收上；收一次整堆
+要停几百毫秒，人人都感觉得到。连接断开时自己拆掉互指（``tests/edge/test_cycles.py``），所以循环垃圾
+几乎没有；留着回收，是防我们不知道的。
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
+from difflib import get_close_matches
 from typing import Final
 
 import uvicorn
+from dotenv import dotenv_values
 from loguru import logger
 
 from .app import MeetingPush, create_app
-from .collector import calm_collector
 from .errors import ConfigurationError, UnavailableError
 from .http.doorway import DoorLimits, Doorway, Patience, open_descriptors
 from .http.patient_http import patient_http
 from .launcher import dying_with_us
 from .limits.forwarded import TrustedProxies
-from .logs import configure_logging
+from .logs import RepeatedWarning, configure_logging
 from .monitoring.samples import door_samples
 from .redis.embedded import EmbeddedRedis
-from .repeated_warning import RepeatedWarning
-from .settings import Identity, Role, Settings
-from .unknown_settings import unknown_variables
+from .settings import PREFIX, Identity, Role, Settings
 from .websocket.native import native_edge, serve_native
 from .websocket.uvicorn_socket import BoundedWebSocket
 
@@ -308,3 +316,26 @@ async def _end_child(child: asyncio.subprocess.Process, patience_s: float) -> No
     except TimeoutError:
         child.kill()
         await child.wait()
+
+
+#: 不是设置、却也叫这个前缀的：命令行自己读。
+_NOT_SETTINGS: Final = frozenset({f"{PREFIX}TOKEN"})
+
+
+def unknown_variables() -> Iterator[tuple[str, str | None]]:
+    """环境与 ``.env`` 里不认识的 ``MEETING_PUSH_…``，各与最像的名字（没有像的为 None）。"""
+    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} | _NOT_SETTINGS
+    given = {name.upper() for name in (*os.environ, *dotenv_values(".env"))}
+    for name in sorted(one for one in given if one.startswith(PREFIX) and one not in known):
+        yield name, next(iter(get_close_matches(name, known, n=1)), None)
+
+
+#: 净增这么多对象收一次年轻一代（约 1 ms）；十次收一次中年（约 10 ms）；净增一百万才收整堆。
+THRESHOLDS: Final = (2_000, 10, 50)
+
+
+def calm_collector() -> None:
+    """服务开始后调用一次。"""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*THRESHOLDS)

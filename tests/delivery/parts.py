@@ -10,7 +10,6 @@ from ulid import ULID
 
 from meeting_push.clock import now_ms
 from meeting_push.deliver.offline_message_queue import Delivery, OfflineMessageQueue
-from meeting_push.isolation import Aside
 from meeting_push.model import Ack, Message, Sender
 from meeting_push.node_identity import NodeIdentity
 from meeting_push.outcome.dead_letters import DeadLetters
@@ -28,6 +27,7 @@ from meeting_push.storage.database import Database
 from meeting_push.storage.messages import MessageRepository, StoredBodies
 from meeting_push.storage.outcomes import OutcomeRepository
 from meeting_push.storage.recipients import DeliveryReports, RecipientRepository
+from meeting_push.supervision import Aside
 
 USER = 7
 

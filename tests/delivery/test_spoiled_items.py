@@ -16,7 +16,6 @@ from meeting_push.accept.outbox_relay import OutboxRelay
 from meeting_push.auth.revocations import Revocations
 from meeting_push.broadcast.relay import BroadcastRelay
 from meeting_push.errors import DatabaseUnavailableError
-from meeting_push.isolation import Aside
 from meeting_push.model import Ack, Message, Principal, QueueEntry
 from meeting_push.outcome.retry_service import RetryService
 from meeting_push.protocol.retry import Overdue
@@ -27,6 +26,7 @@ from meeting_push.settings import load_settings
 from meeting_push.storage.broadcasts import BroadcastRepository
 from meeting_push.storage.messages import UNREADABLE
 from meeting_push.storage.tables import messages
+from meeting_push.supervision import Aside
 from tests.support.eventually import eventually
 from tests.support.people import Person, device, send
 from tests.support.server_process import ServerProcess

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from ..isolation import is_temporary
 from ..model import Message
 from ..storage.messages import MessageRepository
+from ..supervision import is_temporary
 
 Outgoing = Sequence[tuple[Message, Sequence[int]]]
 #: 一组至多这么多行收件人：事务太长会让别的写者久等。

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
 
-from ..repeated_warning import RepeatedWarning
+from ..logs import RepeatedWarning
 from ..storage.messages import IdempotencyRepository
 from ..supervision import periodically
 

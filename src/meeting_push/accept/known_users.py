@@ -8,8 +8,8 @@ from typing import Final
 from ..clock import Clock, now_ms
 from ..contracts import UserDirectory
 from ..errors import DirectoryUnavailableError, MeetingPushError
+from ..logs import RepeatedWarning
 from ..model import MAX_USER_ID
-from ..repeated_warning import RepeatedWarning
 
 #: 停用的用户至多再收到这么久的消息。
 KEEP_MS: Final = 60_000

@@ -24,11 +24,11 @@ from ..errors import (
     UnknownRecipientsError,
 )
 from ..limits.send_limits import Charge
+from ..logs import RepeatedWarning
 from ..model import Accepted, AppData, Draft, Message, MessageType, Principal, Sender
 from ..protocol import frames
 from ..queue.message_queue import MessageQueue
 from ..redis.redis_service import courtesy
-from ..repeated_warning import RepeatedWarning
 from ..storage.database import CallerTransaction, Connection, Database, connection_of
 from ..storage.inbox import InboxRepository
 from ..storage.messages import IdempotencyRepository, MessageRepository

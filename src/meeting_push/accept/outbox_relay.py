@@ -17,16 +17,15 @@ from loguru import logger
 from ..clock import Clock, now_ms
 from ..deliver.offline_message_queue import OfflineMessageQueue
 from ..errors import MeetingPushError, QueueFullError
-from ..isolation import Aside
+from ..logs import RepeatedWarning
 from ..model import QueueEntry
 from ..outcome.delivery_confirmation_service import DeliveryConfirmationService
 from ..protocol import frames
 from ..queue.message_queue import MessageQueue
 from ..redis.bodies import Body
 from ..redis.claims import Turn
-from ..repeated_warning import RepeatedWarning
 from ..storage.messages import UNREADABLE, MessageRepository
-from ..supervision import periodically
+from ..supervision import Aside, periodically
 from .fair_share import FairLine, FairShares, Outgoing
 
 #: 别的进程正扫着发件箱：过这么久再看还有没有自己的。

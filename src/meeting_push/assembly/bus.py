@@ -9,7 +9,6 @@ import secrets
 from loguru import logger
 
 from ..errors import MeetingPushError, RedisUnavailableError, UnavailableError
-from ..isolation import Asides
 from ..node.agreed_clock import AgreedClock
 from ..node.control_channel import ControlChannel
 from ..redis.dial import RedisAddress
@@ -20,7 +19,7 @@ from ..redis.redis_service import NO_EVICTION, RedisService
 from ..redis.subscriber import Subscriber
 from ..settings import Settings
 from ..storage.database import Database
-from ..supervision import Supervisor
+from ..supervision import Asides, Supervisor
 
 
 class Bus:

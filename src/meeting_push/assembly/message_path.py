@@ -12,6 +12,7 @@ from ..accept.message_service import MessageService
 from ..accept.outbox_relay import TURN_MS, OutboxRelay
 from ..deliver.message_publisher import MessagePublisher
 from ..deliver.offline_message_queue import OfflineMessageQueue
+from ..logs import RepeatedWarning
 from ..node_identity import NodeIdentity
 from ..outcome.delivery_confirmation_service import DeliveryConfirmationService
 from ..outcome.receipts import Receipts
@@ -20,7 +21,6 @@ from ..queue.entries import OnDead
 from ..queue.message_consumer import MessageConsumer
 from ..queue.message_queue import MessageQueue
 from ..redis.claims import Turn
-from ..repeated_warning import RepeatedWarning
 from ..settings import Settings
 from ..storage.messages import StoredBodies
 from ..supervision import Supervisor

@@ -9,8 +9,8 @@ from typing import Final
 from ..clock import Clock, now_ms
 from ..errors import BadCredentialsError, InvalidInputError, RateLimitedError
 from ..limits.forwarded import rate_key
+from ..logs import MANY, RepeatedWarning
 from ..redis.redis_service import RedisService
-from ..repeated_warning import MANY, RepeatedWarning
 from ..storage.accounts import UserRepository, username_key
 from ..storage.rows import User
 from .passwords import Passwords

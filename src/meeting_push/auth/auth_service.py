@@ -6,9 +6,9 @@ from ..clock import Clock, now_ms
 from ..errors import AuthenticationError, ForbiddenError, RateLimitedError
 from ..limits.forwarded import rate_key
 from ..limits.rate import KeyedBuckets
+from ..logs import MANY, RepeatedWarning
 from ..model import USER_ROLE, Principal
 from ..redis.redis_service import RedisService
-from ..repeated_warning import MANY, RepeatedWarning
 from ..settings import Settings
 from ..storage.accounts import UserRepository
 from ..storage.database import Database

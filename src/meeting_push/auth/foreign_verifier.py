@@ -19,8 +19,8 @@ from ..errors import (
     UnavailableError,
     VerifierUnavailableError,
 )
+from ..logs import RepeatedWarning
 from ..model import MAX_USER_ID, Principal
-from ..repeated_warning import RepeatedWarning
 from .access_tokens import MAX_EARLY_MS
 
 #: 我们自己的错误里，验证者该抛出的那些；原样放行，只换掉它的话（可能引用了令牌）。

@@ -15,14 +15,14 @@ from loguru import logger
 
 from ..clock import Clock, now_ms
 from ..errors import DatabaseUnavailableError, RedisUnavailableError, TokenRevokedError
-from ..isolation import Aside
+from ..logs import MANY, RepeatedWarning
 from ..model import Principal, Revocation
 from ..node.control_channel import ControlCommand
 from ..redis.redis_service import courtesy
-from ..repeated_warning import MANY, RepeatedWarning
 from ..settings import Settings
 from ..storage.accounts import RefreshTokenRepository, RevocationRepository
 from ..storage.database import Database
+from ..supervision import Aside
 from .revocation_list import RevocationList
 
 #: 隔多久忘一次到期的。

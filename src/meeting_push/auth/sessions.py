@@ -17,7 +17,7 @@ from ..errors import (
     TokenRevokedError,
 )
 from ..limits.rate import KeyedBuckets
-from ..repeated_warning import MANY, RepeatedWarning
+from ..logs import MANY, RepeatedWarning
 from ..settings import Settings
 from ..storage.accounts import RefreshTokenRepository, UserRepository
 from ..storage.database import Database

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from typing import Final
 
 from ..contracts import AckSink
-from ..isolation import Aside
 from ..model import Ack, AckOutcome, BroadcastEntry
 from ..outcome.batch_writer import BatchWriter
 from ..redis.broadcast_log import BroadcastLog
 from ..storage.broadcasts import BroadcastRepository
+from ..supervision import Aside
 from .feed import BroadcastFeed
 
 #: 一批至多这么多行，同 ``delivery_confirmation_service``。

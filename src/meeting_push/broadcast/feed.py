@@ -14,10 +14,10 @@ from ..clock import Clock, now_ms
 from ..contracts import BROADCAST_MISSED
 from ..deliver.offline_message_queue import OfflineMessageQueue
 from ..errors import DatabaseUnavailableError
+from ..logs import RepeatedWarning
 from ..model import BroadcastEntry, BroadcastView
 from ..protocol.frames import broadcast_message
 from ..redis.broadcast_log import BroadcastLog
-from ..repeated_warning import RepeatedWarning
 
 #: 比我们的钟快这么多的号不可信：任何进程都能往频道上发布，不能让它把账目带到将来。
 MAX_AHEAD_MS: Final = 300_000

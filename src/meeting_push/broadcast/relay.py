@@ -14,13 +14,12 @@ from loguru import logger
 
 from ..clock import Clock, now_ms
 from ..deliver.offline_message_queue import OfflineMessageQueue
-from ..isolation import Aside
+from ..logs import RepeatedWarning
 from ..model import Message
 from ..protocol.frames import encode_tail
 from ..redis.broadcast_log import BroadcastLog
-from ..repeated_warning import RepeatedWarning
 from ..storage.broadcasts import BroadcastRepository
-from ..supervision import periodically
+from ..supervision import Aside, periodically
 
 BATCH_MESSAGES: Final = 100
 

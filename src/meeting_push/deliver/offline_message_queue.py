@@ -16,6 +16,7 @@ from loguru import logger
 from ..clock import Clock, now_ms
 from ..contracts import BodySource
 from ..errors import UnavailableError
+from ..logs import RepeatedWarning
 from ..model import EvictedRange, MailboxEntry, MailboxView, Message, Origin, ResumePoint
 from ..protocol.frames import NewMessageTail, encode_tail, new_message
 from ..redis.bodies import Bodies, Body
@@ -29,7 +30,6 @@ from ..redis.mailboxes import (
     ResyncReason,
 )
 from ..redis.redis_service import RedisService
-from ..repeated_warning import RepeatedWarning
 from ..settings import Settings
 
 __all__ = ["Delivered", "Delivery", "OfflineMessage", "OfflineMessageQueue"]

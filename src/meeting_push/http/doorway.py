@@ -15,7 +15,7 @@ from typing import Final, Protocol
 
 from ..limits.forwarded import TrustedProxies, rate_key
 from ..limits.rate import RefusalPace, TokenBucket
-from ..repeated_warning import RepeatedWarning
+from ..logs import RepeatedWarning
 from ..settings import Settings
 from .refusals import REFUSALS
 

@@ -7,13 +7,13 @@ from dataclasses import replace
 
 from ..contracts import MeetingDesk, Seats
 from ..errors import MeetingPushError
-from ..isolation import patiently
 from ..limits.forwarded import rate_key
 from ..model import RECORDER_ROLE, MeetingView, Principal
 from ..protocol.codes import CloseCode
 from ..protocol.limits import Limits
 from ..redis.meeting_bus import Space
 from ..settings import Settings
+from ..supervision import patiently
 from ..websocket.admission import Admission, limits_of
 from ..websocket.authenticator import Authenticator, close_code_for, who_failed
 from ..websocket.handshake import Device, Handshake

@@ -16,13 +16,12 @@ from loguru import logger
 from ..clock import now_ms
 from ..contracts import MeetingDesk, Seats
 from ..errors import UnavailableError
-from ..isolation import patiently
 from ..model import MeetingView, Revocation
 from ..protocol.codes import CloseCode
 from ..protocol.commands import Command
 from ..protocol.frames import encode
 from ..redis.meeting_bus import MeetingBus, Online
-from ..supervision import Tasks
+from ..supervision import Tasks, patiently
 from ..websocket.admission import Admission
 from ..websocket.authenticator import Authenticator
 from ..websocket.connection import Driver

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from ..clock import Clock
 from ..contracts import MeetingDesk
 from ..errors import MeetingPushError
-from ..isolation import Aside
+from ..logs import RepeatedWarning
 from ..protocol.frames import encode
 from ..redis.meeting_bus import MeetingBus, Online
-from ..repeated_warning import RepeatedWarning
+from ..supervision import Aside
 from .frames import Join, Leave
 from .room import Room, Rooms
 

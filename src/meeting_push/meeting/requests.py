@@ -21,12 +21,12 @@ from ..errors import (
     OutcomeUnknownError,
     RateLimitedError,
 )
+from ..logs import RepeatedWarning
 from ..model import RECORDER_ROLE, Principal, Segment, Utterance
 from ..protocol import commands
 from ..protocol.commands import RequestIdValue
 from ..protocol.frames import encode
 from ..redis.meeting_bus import MeetingBus
-from ..repeated_warning import RepeatedWarning
 from ..supervision import Tasks
 from ..websocket.authenticator import Authenticator, close_code_for, is_about_the_token
 from .connection import MeetingConnection, MeetingCounters

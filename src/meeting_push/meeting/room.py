@@ -14,12 +14,11 @@ from loguru import logger
 
 from ..contracts import MeetingDesk
 from ..errors import MalformedEnvelopeError
-from ..isolation import patiently
 from ..model import RECORDER_ROLE, MeetingPosition, Segment
 from ..protocol.codes import CloseCode
 from ..protocol.frames import batch_parts, encode
 from ..redis.meeting_bus import MeetingBus
-from ..supervision import Tasks
+from ..supervision import Tasks, patiently
 from .connection import MeetingConnection, MeetingCounters
 from .frames import BusFrame, Ended, Join, Leave, Removed, SegmentFrame, decode_bus_frame, history
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Final
 
-from ..repeated_warning import RepeatedWarning
+from ..logs import RepeatedWarning
 
 #: 从启动起就有 0 的。
 CODES: Final = (

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, TypeVar
 
 from ..http.doorway import TURNED_AWAY, Doorway
-from ..isolation import Asides
 from ..limits.send_limits import SendQuota
 from ..meeting.connection import MEETING_DROP_REASONS, MeetingStatistics
 from ..node.agreed_clock import AgreedClock
@@ -21,6 +20,7 @@ from ..presence.seats import DeviceSeats
 from ..presence.watch import WatchStatistics
 from ..protocol.codes import CloseCode
 from ..queue.message_consumer import ConsumerStatistics
+from ..supervision import Asides
 from ..websocket.connection import DROP_REASONS, EdgeStatistics
 from .latency import PushLatency
 from .metrics import Sample

@@ -13,8 +13,8 @@ from typing import Final
 
 from ..clock import Clock, now_ms
 from ..errors import UnavailableError
+from ..logs import RepeatedWarning
 from ..redis.redis_service import RedisService
-from ..repeated_warning import RepeatedWarning
 from ..storage.database import Database
 from ..supervision import periodically
 

@@ -12,8 +12,8 @@ from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 
+from ..logs import MANY, RepeatedWarning
 from ..redis.redis_service import RedisService
-from ..repeated_warning import MANY, RepeatedWarning
 
 _TYPE: Final = "control"
 

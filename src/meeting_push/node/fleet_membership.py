@@ -19,8 +19,8 @@ from loguru import logger
 
 from ..clock import Clock, now_ms
 from ..errors import UnavailableError
+from ..logs import RepeatedWarning
 from ..node_identity import NodeIdentity
-from ..repeated_warning import RepeatedWarning
 from ..storage.fleet import NodeRepository, NodeRow, Roster
 
 #: 值得猜的只有短的密钥；一次 30 ms，启动时算一回。

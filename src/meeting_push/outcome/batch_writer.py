@@ -13,8 +13,8 @@ from typing import Any, Generic, TypeVar
 from loguru import logger
 
 from ..errors import MeetingPushError
-from ..isolation import Aside, Backoff
-from ..repeated_warning import RepeatedWarning
+from ..logs import RepeatedWarning
+from ..supervision import Aside, Backoff
 
 Row = TypeVar("Row")
 

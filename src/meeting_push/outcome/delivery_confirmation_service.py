@@ -13,13 +13,13 @@ from typing import Final
 from ..clock import Clock, now_ms
 from ..deliver.offline_message_queue import OfflineMessageQueue
 from ..errors import InvalidInputError, NotFoundError
-from ..isolation import Aside
 from ..model import Ack, AckOutcome, DeliveryStatus, Message
 from ..redis.lean import Script
 from ..redis.link import Argument
 from ..redis.redis_service import RedisService
 from ..storage.recipients import DeliveredRow, DeliveryReports, RecipientRepository
 from ..storage.rows import DeliveryCounts, FailedDelivery, RecipientPage
+from ..supervision import Aside
 from .batch_writer import BatchWriter
 from .receipts import Receipt, Receipts
 from .statistics import DeliveryStatistics, user_statistics

@@ -13,14 +13,13 @@ from typing import Final
 
 from loguru import logger
 
-from ..isolation import Aside
+from ..logs import RepeatedWarning
 from ..model import DeliveryStatus
 from ..node_identity import NodeIdentity
 from ..redis.outcomes import Outcomes
 from ..redis.redis_service import RedisService
-from ..repeated_warning import RepeatedWarning
 from ..storage.outcomes import Expirable, OutcomeRepository
-from ..supervision import periodically
+from ..supervision import Aside, periodically
 from .dead_letters import DeadLetters
 from .receipts import Receipt, Receipts
 

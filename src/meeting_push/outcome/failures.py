@@ -16,9 +16,9 @@ from loguru import logger
 from ..clock import Clock, now_ms
 from ..deliver.offline_message_queue import OfflineMessageQueue
 from ..errors import MessageExpiredError, NotFoundError
+from ..logs import RepeatedWarning
 from ..model import DeliveryStatus, QueueEntry
 from ..redis.outcomes import Outcomes
-from ..repeated_warning import RepeatedWarning
 from ..storage.id_list import Pair
 from ..storage.outcomes import Failed, OutcomeRepository
 from ..storage.recipients import DeliveredRow, RecipientRepository

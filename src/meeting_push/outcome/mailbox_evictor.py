@@ -13,13 +13,12 @@ from typing import Final
 
 from ..deliver.offline_message_queue import OfflineMessageQueue
 from ..errors import MeetingPushError
-from ..isolation import Aside
+from ..logs import RepeatedWarning
 from ..model import Origin
 from ..redis.mailboxes import OverfullMailbox
-from ..repeated_warning import RepeatedWarning
 from ..storage.id_list import Pair
 from ..storage.outcomes import OutcomeRepository
-from ..supervision import periodically
+from ..supervision import Aside, periodically
 from .eviction import choose
 
 EVICTED: Final = "mailbox_evicted"

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from ..contracts import UserChannel
 from ..errors import MeetingPushError
+from ..logs import RepeatedWarning
 from ..model import DeliveryStatus
 from ..protocol import frames
-from ..repeated_warning import RepeatedWarning
 
 
 class Receipt(NamedTuple):

@@ -11,10 +11,10 @@ from typing import Final, NamedTuple
 
 from ..clock import Clock, now_ms
 from ..contracts import RetrySettled
-from ..isolation import Aside
 from ..protocol.retry import Overdue
 from ..redis.outcomes import Claimed, Outcomes, Verdict
 from ..storage.outcomes import OutcomeRepository
+from ..supervision import Aside
 from .batch_writer import BatchWriter
 from .failures import NO_ACK, DeliveryFailures
 

@@ -19,13 +19,12 @@ from msgspec.structs import replace
 
 from ..clock import Clock, now_ms
 from ..errors import MeetingPushError, RedisUnavailableError
-from ..isolation import Aside
 from ..model import ConnectionInfo, PresenceStatus
 from ..node_identity import NodeIdentity
 from ..redis.presence import PresenceStore, overall_status
 from ..redis.redis_service import RedisService
 from ..settings import Settings
-from ..supervision import Supervisor
+from ..supervision import Aside, Supervisor
 from .ledger import REFRESH_MS, PresenceLedger
 from .upkeep import PresenceReaper, PresenceReconciler
 

@@ -10,12 +10,12 @@ from typing import Final
 from loguru import logger
 
 from ..errors import MeetingPushError, RedisUnavailableError
-from ..isolation import Aside
 from ..node.control_channel import ControlCommand
 from ..node_identity import NodeIdentity
 from ..redis.presence import Holder, SeatRules, SeatStore
 from ..redis.redis_service import RedisService
 from ..settings import Settings
+from ..supervision import Aside
 
 #: 座位表活多久；本节点的座位每三分之一个周期续一次。只为补上 Redis 丢的，所以可以很慢：
 #: 节点死了看租约，不看它。

@@ -10,9 +10,9 @@ from typing import Final
 
 from loguru import logger
 
+from ..logs import RepeatedWarning
 from ..node_identity import NodeIdentity
 from ..redis.presence import PresenceStore
-from ..repeated_warning import RepeatedWarning
 from ..supervision import periodically
 from .ledger import PresenceLedger
 

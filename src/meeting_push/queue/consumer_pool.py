@@ -11,7 +11,7 @@ from typing import Final
 from loguru import logger
 
 from ..errors import UnavailableError
-from ..repeated_warning import RepeatedWarning
+from ..logs import RepeatedWarning
 from ..supervision import SupervisedLoop, Supervisor, periodically
 from .message_consumer import ConsumerStatistics, MessageConsumer
 from .message_queue import MessageQueue

@@ -12,11 +12,11 @@ import msgspec
 from loguru import logger
 
 from ..errors import MalformedEnvelopeError
-from ..isolation import Aside, is_temporary
 from ..model import QueueEntry
 from ..redis.keys import DELIVERY_GROUP, QueueKeys, errors_key, known_key
 from ..redis.lean import Script
 from ..redis.redis_service import RedisService
+from ..supervision import Aside, is_temporary
 
 ENTRY_VERSION: Final = b"1"
 

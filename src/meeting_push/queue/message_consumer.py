@@ -19,8 +19,8 @@ from loguru import logger
 from ..clock import Clock, now_ms
 from ..deliver.offline_message_queue import Delivery, OfflineMessageQueue
 from ..errors import DatabaseUnavailableError, MeetingPushError
-from ..isolation import Aside, is_temporary
-from ..repeated_warning import RepeatedWarning
+from ..logs import RepeatedWarning
+from ..supervision import Aside, is_temporary
 from .message_queue import MessageQueue, Taken
 from .queue_reader import QueueReader
 

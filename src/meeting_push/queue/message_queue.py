@@ -16,11 +16,11 @@ import msgspec
 
 from ..clock import Clock, now_ms
 from ..errors import QueueFullError
-from ..isolation import Aside
 from ..model import URGENT_PRIORITY, QueueEntry
 from ..redis.keys import QueueKeys, errors_key, known_key, partition_of
 from ..redis.lean import LeanConnection, Script
 from ..redis.redis_service import RedisService
+from ..supervision import Aside
 from .entries import OnDead, Settlement, Taken, encode_entry
 from .queue_reader import QueueReader, TakeRules
 from .statistics import QueueLength, QueueRoom, QueueStatistics

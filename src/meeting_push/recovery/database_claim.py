@@ -14,9 +14,9 @@ from loguru import logger
 from ulid import ULID
 
 from ..errors import MeetingPushError, UnavailableError
+from ..logs import RepeatedWarning
 from ..node_identity import NodeIdentity
 from ..redis.claims import RedisClaim
-from ..repeated_warning import RepeatedWarning
 from ..storage.fleet import GenerationRepository
 
 #: 新的库还没有名字时，等兄弟进程把它写下。

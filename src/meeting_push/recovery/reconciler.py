@@ -26,10 +26,10 @@ from ..accept.outbox_relay import MARK_EVERY_S, OutboxRelay
 from ..clock import Clock, now_ms
 from ..deliver.offline_message_queue import OfflineMessageQueue
 from ..errors import DatabaseUnavailableError
+from ..logs import RepeatedWarning
 from ..node_identity import NodeIdentity
 from ..queue.message_queue import MessageQueue
 from ..redis.claims import GenerationMark, RedisMark
-from ..repeated_warning import RepeatedWarning
 from ..storage.fleet import Generation, GenerationRepository
 from ..storage.outcomes import Recipient, UndeliveredRepository, oldest_possible
 from ..supervision import periodically

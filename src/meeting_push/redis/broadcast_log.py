@@ -7,8 +7,8 @@ from typing import Final
 
 from loguru import logger
 
-from ..isolation import Aside
 from ..model import BroadcastEntry
+from ..supervision import Aside
 from .claims import GenerationMark
 from .keys import Keys
 from .lean import LeanConnection, Script

@@ -13,7 +13,7 @@ from urllib.parse import SplitResult, parse_qs, quote, unquote, urlsplit
 from loguru import logger
 
 from ..errors import ConfigurationError, MeetingPushError, RedisUnavailableError
-from ..repeated_warning import RepeatedWarning
+from ..logs import RepeatedWarning
 from .link import Argument, Link
 
 DEFAULT_PORT = 6379

@@ -30,7 +30,7 @@ from ..errors import (
     UnsupportedMediaTypeError,
     UsernameTakenError,
 )
-from ..repeated_warning import RepeatedWarning
+from ..logs import RepeatedWarning
 
 #: 沿 MRO 找最近的一个；找不到的（配置、信封……）是我们自己的错，500。
 STATUSES: Final[Mapping[type, int]] = {

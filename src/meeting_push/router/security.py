@@ -19,8 +19,8 @@ from ..errors import (
 )
 from ..limits.forwarded import Network, TrustedProxies, rate_key
 from ..limits.rate import KeyedBuckets
+from ..logs import MANY, RepeatedWarning
 from ..model import Principal
-from ..repeated_warning import MANY, RepeatedWarning
 
 _bearer: Final = HTTPBearer(auto_error=False, bearerFormat="JWT", description="访问令牌")
 _Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..errors import DatabaseUnavailableError
-from ..repeated_warning import RepeatedWarning
+from ..logs import RepeatedWarning
 from .failures import Commit
 
 #: 一条语句与它的参数。

@@ -20,10 +20,10 @@ from ..errors import (
     TokenRevokedError,
 )
 from ..limits.forwarded import TrustedProxies, rate_key
+from ..logs import MANY, RepeatedWarning
 from ..model import Principal
 from ..protocol.codes import CloseCode
 from ..protocol.frames import BEARER_SUBPROTOCOL_PREFIX
-from ..repeated_warning import MANY, RepeatedWarning
 from ..settings import TOKEN_SOURCES, TokenSource
 from .handshake import Handshake, HandshakeLimits, HastyUserError, clean
 

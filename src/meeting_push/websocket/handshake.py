@@ -18,9 +18,9 @@ from ..clock import now_ms
 from ..errors import ForbiddenError, InvalidTokenError, MeetingPushError, RateLimitedError
 from ..limits.forwarded import rate_key
 from ..limits.rate import KeyedBuckets
+from ..logs import MANY, RepeatedWarning
 from ..model import MAX_USER_ID, ResumePoint
 from ..protocol.frames import SUBPROTOCOL
-from ..repeated_warning import MANY, RepeatedWarning
 from ..settings import Settings
 
 PATH_PREFIX: Final = "/ws/user/"

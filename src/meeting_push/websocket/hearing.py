@@ -9,14 +9,14 @@ from typing import Final
 from loguru import logger
 
 from ..errors import MeetingPushError
-from ..isolation import patiently
+from ..logs import RepeatedWarning
 from ..node.canary import Canary, Ear
 from ..node.control_channel import Kick
 from ..protocol.codes import CloseCode
 from ..redis.redis_service import RedisService
 from ..redis.subscriber import Subscriber
-from ..repeated_warning import RepeatedWarning
 from ..settings import Settings
+from ..supervision import patiently
 from .manager import ConnectionManager
 from .registry import window_s
 

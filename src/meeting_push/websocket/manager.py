@@ -25,8 +25,8 @@ from ..contracts import (
     Seats,
 )
 from ..errors import InvalidInputError, MalformedEnvelopeError, MeetingPushError
-from ..isolation import patiently
 from ..limits.forwarded import rate_key
+from ..logs import RepeatedWarning
 from ..model import Revocation
 from ..node_identity import NodeIdentity
 from ..protocol.codes import CloseCode
@@ -35,8 +35,7 @@ from ..protocol.envelope import frame_key
 from ..protocol.frames import ServerFrame, encode
 from ..protocol.limits import Limits
 from ..redis.keys import Keys
-from ..repeated_warning import RepeatedWarning
-from ..supervision import Tasks
+from ..supervision import Tasks, patiently
 from .admission import Admission
 from .authenticator import Authenticator, close_code_for, who_failed
 from .connection import Driver, EdgeCounters, EdgeStatistics, UserConnection

@@ -12,11 +12,10 @@ from itertools import groupby
 from typing import Final
 
 from ..contracts import Broadcasts, Channels, Mailbox
-from ..isolation import patiently
 from ..model import BroadcastEntry, MailboxEntry, MailboxView, ResumePoint
 from ..protocol.frames import BATCH_MAX_MESSAGES, Gap, batch, batch_parts, encode, peek
 from ..protocol.session import Phase
-from ..supervision import Tasks
+from ..supervision import Tasks, patiently
 from .connection import EdgeCounters, UserConnection
 from .registry import Registry
 
