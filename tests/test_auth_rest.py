@@ -30,9 +30,8 @@ from meeting_push.errors import (
     UnknownRecipientsError,
 )
 from meeting_push.model import Principal
-from meeting_push.router.auth_manage import auth_router
-from meeting_push.router.errors import install_error_handlers, status_of
-from meeting_push.router.security import Security
+from meeting_push.router.auth_manage import Security, auth_router
+from meeting_push.router.contract_route import install_error_handlers, status_of
 from meeting_push.settings import load_settings
 from meeting_push.storage.database import Database
 

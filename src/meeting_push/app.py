@@ -40,9 +40,9 @@ from .assembly.routes import routes
 from .contracts import TokenVerifier, UserDirectory
 from .model import QueueEntry
 from .node_identity import NodeIdentity
-from .router.docs_page import add_docs
-from .router.errors import install_error_handlers
+from .router.contract_route import install_error_handlers
 from .router.ops import ops_endpoint
+from .router.web import add_docs
 from .settings import Identity, Settings
 from .supervision import Supervisor
 from .version import __version__

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from meeting_push.errors import RateLimitedError, UnavailableError
-from meeting_push.router.body_limit import BodyBudget
+from meeting_push.router.json_body import BodyBudget
 from tests.meeting.people import token
 from tests.support.server_process import ServerProcess
 

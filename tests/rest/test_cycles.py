@@ -13,7 +13,7 @@ from fastapi import Request
 
 from meeting_push.app import create_app
 from meeting_push.auth.access_tokens import AccessTokens
-from meeting_push.router.body_limit import BoundedBody
+from meeting_push.router.json_body import BoundedBody
 from meeting_push.router.turns import Turn
 from tests.connections.node import running_node
 from tests.support.redis_server import RedisServer

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from meeting_push.router.errors import install_error_handlers
+from meeting_push.router.contract_route import install_error_handlers
 from meeting_push.router.web import web_router
 
 

@@ -7,19 +7,14 @@ from fastapi import APIRouter
 from ..accept.draft_rules import DraftRules
 from ..limits.forwarded import TrustedProxies
 from ..meeting.service import MeetingRules
-from ..router.auth_manage import auth_router, revocation_router, ticket_router
-from ..router.body_limit import BodyRules
-from ..router.broadcast_manage import broadcast_router
-from ..router.contract_route import API_PREFIX, ContractRoute
-from ..router.delivery_manage import delivery_router
+from ..router.auth_manage import Security, auth_router, revocation_router, ticket_router
+from ..router.contract_route import API_PREFIX, ContractRoute, complete
+from ..router.delivery_manage import delivery_router, queue_router
+from ..router.json_body import BodyRules
 from ..router.meeting_manage import meeting_router, meeting_socket_router
-from ..router.message_manage import message_router, user_messages_router
-from ..router.ops import ops_router
+from ..router.message_manage import broadcast_router, message_router, user_messages_router
+from ..router.ops import ops_router, stats_router
 from ..router.presence_manage import presence_router
-from ..router.queue_manage import queue_router
-from ..router.route_table import complete
-from ..router.security import Security
-from ..router.stats_manage import stats_router
 from ..router.turns import Turns
 from ..router.web import web_router
 from ..settings import Settings

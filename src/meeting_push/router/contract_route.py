@@ -1,27 +1,52 @@
-"""自带错误格式的路由：内嵌进别人的应用时，不必动那个应用的错误处理，也不必改他的 OpenAPI。"""
+"""自带错误格式的路由：内嵌进别人的应用时，不必动那个应用的错误处理，也不必改他的 OpenAPI。
+
+一张平的路由表：字面的路径在前，HEAD 与 GET 同样回答，405 说出这个路径收的全部方法（C4）。
+
+异常 → contract 规定的错误体 ``{"error": {code, message, temporary, details}}``。
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from http import HTTPStatus
 from typing import Any, Final
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from fastapi.security.base import SecurityBase
+from loguru import logger
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
-from ..errors import MeetingPushError, PayloadTooLargeError, RateLimitedError
+from ..errors import (
+    AlreadyDueError,
+    AuthenticationError,
+    ForbiddenError,
+    IdempotencyConflictError,
+    InvalidInputError,
+    InvalidJsonError,
+    MeetingEndedError,
+    MeetingPushError,
+    MessageExpiredError,
+    NotFoundError,
+    OutcomeUnknownError,
+    PayloadTooLargeError,
+    RateLimitedError,
+    UnavailableError,
+    UnsupportedMediaTypeError,
+    UsernameTakenError,
+)
+from ..logs import RepeatedWarning
 from ..monitoring.refused_requests import RefusedRequests
-from .body_limit import BodyRule, BoundedBody, ordinary
-from .errors import ErrorAnswer, error_response, method_not_allowed, on_expected, on_invalid_request
-from .json_body import TURN, JsonBody
+from .json_body import TURN, BodyRule, BoundedBody, JsonBody, ordinary
 from .turns import Turn, Turns
 
 API_PREFIX: Final = "/api/v1"
@@ -177,3 +202,164 @@ def _errors(path: str, methods: Collection[str]) -> dict[int | str, dict[str, An
         status: {"description": HTTPStatus(status).phrase, "model": ErrorOut}
         for status in sorted(statuses)
     }
+
+
+def complete(routes: Iterable[BaseRoute]) -> list[BaseRoute]:
+    """``routes`` 里各路径的次序不变，只是带参数的排到字面的后面。"""
+    table = sorted(_with_head(routes), key=_has_parameter)
+    allowed = defaultdict[str, set[str]](set)
+    for route in table:
+        if isinstance(route, APIRoute):
+            allowed[route.path] |= methods_of(route)
+    for route in table:
+        if isinstance(route, ContractRoute):
+            route.allow = frozenset(allowed[route.path])
+    return sorted([*table, *_closed(table, allowed)], key=_has_parameter)
+
+
+def _with_head(routes: Iterable[BaseRoute]) -> Iterator[BaseRoute]:
+    """服务器不写 HEAD 的正文，所以同一个函数就能回答；OpenAPI 里不必再说一遍。"""
+    for route in routes:
+        yield route
+        if not isinstance(route, APIRoute):
+            continue
+        methods = methods_of(route)
+        if "GET" in methods and "HEAD" not in methods:
+            head = copy(route)
+            head.methods = {"HEAD"}
+            head.include_in_schema = False
+            yield head
+
+
+def _closed(table: Sequence[BaseRoute], allowed: dict[str, set[str]]) -> Iterator[Route]:
+    """``GET /messages/batch`` 不是 id 为 batch 的消息：字面的路径不落到带参数的路由里。"""
+    parametrised = [each for each in table if isinstance(each, Route) and _has_parameter(each)]
+    for path, methods in allowed.items():
+        if any(each.path_regex.match(path) and each.path != path for each in parametrised):
+            yield Route(path, method_not_allowed(methods), include_in_schema=False)
+
+
+def _has_parameter(route: BaseRoute) -> bool:
+    return "{" in getattr(route, "path", "")
+
+
+#: 沿 MRO 找最近的一个；找不到的（配置、信封……）是我们自己的错，500。
+STATUSES: Final[Mapping[type, int]] = {
+    AuthenticationError: 401,
+    ForbiddenError: 403,
+    NotFoundError: 404,
+    UsernameTakenError: 409,
+    AlreadyDueError: 409,
+    IdempotencyConflictError: 409,
+    MeetingEndedError: 409,
+    MessageExpiredError: 409,
+    InvalidJsonError: 400,
+    PayloadTooLargeError: 413,
+    UnsupportedMediaTypeError: 415,
+    InvalidInputError: 422,
+    RateLimitedError: 429,
+    UnavailableError: 503,
+}
+_UNAVAILABLE_RETRY_S: Final = 1
+_MAX_DETAILS: Final = 20  # 一万个收件人个个不对时，列出头几个就够了
+# 框架自己抛出的，按状态码取名；其余用标准短语。
+_HTTP_CODES: Final = {400: "invalid_json", 401: "unauthenticated", 413: "payload_too_large"}
+
+
+#: 依赖不在时拒绝了的请求：几百个也只说一次，带着次数（E12）。
+_refused: Final = RepeatedWarning("requests_refused")
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """让 ``app`` 的一切错误都是 contract 的样子，包括 404、405 与意外的异常。"""
+    app.add_exception_handler(MeetingPushError, on_expected)
+    app.add_exception_handler(RequestValidationError, on_invalid_request)
+    app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(Exception, _on_unexpected)
+
+
+class ErrorAnswer(JSONResponse):
+    """一个错误应答；``code`` 供人计数。"""
+
+    def __init__(
+        self, body: dict[str, Any], status: int, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(body, status, headers)
+        self.code: str = body["error"]["code"]
+
+
+def status_of(error: MeetingPushError) -> int:
+    found = (STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
+    return next(found, 500)
+
+
+def error_response(error: MeetingPushError) -> ErrorAnswer:
+    """``error`` 的状态码、错误体与头。"""
+    body = _body(error.code, error.message, temporary=error.temporary, details=error.details)
+    return ErrorAnswer(body, status_of(error), _headers(error))
+
+
+def method_not_allowed(allowed: Iterable[str]) -> ErrorAnswer:
+    """405；``allowed`` 是这个路径收的全部方法。"""
+    body = _body("method_not_allowed", "this path does not take this method")
+    return ErrorAnswer(body, 405, {"Allow": ", ".join(sorted(allowed))})
+
+
+async def on_expected(request: Request, error: Exception) -> ErrorAnswer:
+    assert isinstance(error, MeetingPushError)
+    if status_of(error) == 500:
+        return await _on_unexpected(request, error)
+    if status_of(error) == 503:
+        _refused.say(code=error.code, cause=error.cause)
+    if isinstance(error, OutcomeUnknownError) and "idempotency-key" not in request.headers:
+        error = error.without_key()
+    return error_response(error)
+
+
+async def on_invalid_request(_request: Request, error: Exception) -> ErrorAnswer:
+    """绝不回显输入：它可能是密码。"""
+    assert isinstance(error, RequestValidationError)
+    problems = error.errors()[:_MAX_DETAILS]
+    if any(problem["type"] == "json_invalid" for problem in problems):
+        return ErrorAnswer(_body("invalid_json", "the body is not valid JSON"), 400)
+    if any(tuple(problem["loc"]) == ("query", "cursor") for problem in problems):
+        return ErrorAnswer(_body("invalid_cursor", "not a cursor of this list"), 422)
+    details = list(_fields(problems))
+    return ErrorAnswer(_body("invalid_input", "the request is invalid", details=details), 422)
+
+
+async def _on_http(_request: Request, error: Exception) -> ErrorAnswer:
+    assert isinstance(error, HTTPException)
+    phrase = HTTPStatus(error.status_code).phrase
+    code = _HTTP_CODES.get(error.status_code, phrase.lower().replace(" ", "_").replace("-", "_"))
+    body = _body(code, str(error.detail), temporary=error.status_code >= 502)
+    return ErrorAnswer(body, error.status_code, error.headers)
+
+
+async def _on_unexpected(request: Request, error: Exception) -> ErrorAnswer:
+    logger.bind(method=request.method, path=request.url.path).opt(exception=error).error(
+        "request_failed"
+    )
+    return ErrorAnswer(_body("internal_error", "something went wrong on our side"), 500)
+
+
+def _fields(problems: Iterable[Mapping[str, Any]]) -> Iterable[dict[str, str]]:
+    for problem in problems:
+        yield {"field": ".".join(map(str, problem["loc"])), "message": problem["msg"]}
+
+
+def _headers(error: MeetingPushError) -> dict[str, str]:
+    if isinstance(error, AuthenticationError):
+        return {"WWW-Authenticate": "Bearer"}
+    if isinstance(error, RateLimitedError):
+        return {"Retry-After": str(error.retry_after_s)}
+    if isinstance(error, UnavailableError) and error.temporary:
+        return {"Retry-After": str(_UNAVAILABLE_RETRY_S)}
+    return {}
+
+
+def _body(
+    code: str, message: str, *, temporary: bool = False, details: object = None
+) -> dict[str, Any]:
+    error = {"code": code, "message": message, "temporary": temporary, "details": details}
+    return {"error": error}

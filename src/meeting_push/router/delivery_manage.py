@@ -1,30 +1,212 @@
-"""投递状态的 REST：统计、失败与重新入队、信箱。
+"""投递与队列的 REST：统计、失败与重新入队、信箱；给管理员的队列长度与死信。
 
 不用 ``from __future__ import annotations``：见 ``message_manage.py``。
 """
 
 from collections.abc import Callable
-from typing import Annotated
+from dataclasses import asdict
+from typing import Annotated, Any, Final, Self
 
 from fastapi import APIRouter, Depends, Path, Query, status
+from msgspec import Meta, Struct
+from pydantic import BaseModel, Field
 
 from ..clock import now_ms
-from ..deliver.offline_message_queue import OfflineMessageQueue
+from ..deliver.offline_message_queue import OfflineMessage, OfflineMessageQueue
 from ..errors import ForbiddenError
 from ..model import MAX_USER_ID, Principal
+from ..outcome.dead_letters import DeadLetter, DeadLetters
 from ..outcome.delivery_confirmation_service import DAY_S, DeliveryConfirmationService
 from ..outcome.failures import DeliveryFailures
+from ..outcome.statistics import DeliveryStatistics, Tally
+from ..queue.message_queue import MessageQueue
+from ..storage.rows import FailedDelivery
 from .contract_route import contract_router
-from .delivery_models import (
-    ClearedOut,
-    CountOut,
-    FailureOut,
-    FailuresOut,
-    OfflineMessageOut,
-    OfflineMessagesOut,
-    StatisticsOut,
-)
+from .json_body import JsonBody
 from .message_manage import Limit, MessageIdPath
+
+
+class TallyOut(BaseModel):
+    sent: int
+    delivered: int
+    failed: int
+    expired: int
+    pending: int
+    rate: float | None = Field(description="有结局的里面送达的比例；还没有结局则 null")
+
+    @classmethod
+    def of(cls, tally: Tally) -> Self:
+        return cls(
+            sent=tally.sent,
+            delivered=tally.delivered,
+            failed=tally.failed,
+            expired=tally.expired,
+            pending=tally.pending,
+            rate=tally.rate,
+        )
+
+
+class BucketOut(TallyOut):
+    start: int = Field(description="时段开始的时刻，毫秒")
+
+
+class StatisticsOut(TallyOut):
+    """发给这个用户的消息；毫秒数是从推到确认。"""
+
+    user_id: int
+    window_s: int
+    since: int
+    retry_rate: float
+    mean_ack_ms: float | None
+    p95_ack_ms: int | None
+    failure_reasons: dict[str, int]
+    by_type: dict[str, TallyOut]
+    by_time: list[BucketOut]
+
+    @classmethod
+    def of_user(cls, found: DeliveryStatistics) -> Self:
+        return cls(
+            **TallyOut.of(found.total).model_dump(),
+            user_id=found.user_id,
+            window_s=found.window_s,
+            since=found.since,
+            retry_rate=found.retry_rate,
+            mean_ack_ms=found.mean_ack_ms,
+            p95_ack_ms=found.p95_ack_ms,
+            failure_reasons=found.reasons,
+            by_type={kind: TallyOut.of(tally) for kind, tally in found.by_type.items()},
+            by_time=[
+                BucketOut(start=start, **TallyOut.of(tally).model_dump())
+                for start, tally in found.by_time.items()
+            ],
+        )
+
+
+class FailureOut(BaseModel):
+    message_id: str
+    user_id: int
+    sender_id: int
+    message_type: str
+    priority: int
+    title: str
+    attempts: int
+    failed_at: int
+    failure_reason: str
+    expires_at: int
+
+    @classmethod
+    def of(cls, failure: FailedDelivery) -> Self:
+        return cls(
+            message_id=failure.message_id,
+            user_id=failure.user_id,
+            sender_id=failure.sender_id,
+            message_type=failure.message_type,
+            priority=failure.priority,
+            title=failure.title,
+            attempts=failure.attempts,
+            failed_at=failure.failed_at,
+            failure_reason=failure.reason,
+            expires_at=failure.expires_at,
+        )
+
+
+class FailuresOut(BaseModel):
+    items: list[FailureOut]
+    next_cursor: str | None
+
+
+class OfflineMessageOut(BaseModel):
+    message_id: str
+    seq: int
+    message_type: str
+    priority: int
+    title: str
+    sender_id: int
+    timestamp: int
+    expires_at: int
+    age_s: float
+
+    @classmethod
+    def of(cls, message: OfflineMessage, now: int) -> Self:
+        tail = message.tail
+        return cls(
+            message_id=tail.message_id,
+            seq=message.entry.seq,
+            message_type=tail.message_type,
+            priority=tail.priority,
+            title=tail.title,
+            sender_id=tail.sender.id,
+            timestamp=tail.timestamp,
+            expires_at=tail.expires_at,
+            age_s=max(0, now - tail.timestamp) / 1000,
+        )
+
+
+class OfflineMessagesOut(BaseModel):
+    """紧急者在前，同级按 seq；``count`` 是信箱里的总数。"""
+
+    items: list[OfflineMessageOut]
+    count: int
+
+
+class CountOut(BaseModel):
+    count: int
+
+
+class ClearedOut(BaseModel):
+    cleared: int
+
+
+class DeadLetterOut(BaseModel):
+    """``message_id`` 为 null 的读不懂，不能重新入队。"""
+
+    id: str
+    died_at: int
+    reason: str
+    queue: str
+    message_id: str | None
+    recipient_ids: list[int]
+    priority: int | None
+    attempt: int | None
+    expires_at: int | None
+
+    @classmethod
+    def of(cls, letter: DeadLetter) -> Self:
+        entry = letter.entry
+        return cls(
+            id=letter.id,
+            died_at=letter.died_at,
+            reason=letter.reason,
+            queue=letter.queue,
+            message_id=entry.message_id if entry else None,
+            recipient_ids=list(entry.recipient_ids) if entry else [],
+            priority=entry.priority if entry else None,
+            attempt=entry.attempt if entry else None,
+            expires_at=entry.expires_at if entry else None,
+        )
+
+
+class DeadLettersOut(BaseModel):
+    items: list[DeadLetterOut]
+    next_cursor: str | None
+
+
+#: Redis 流的 id，不是 0-0；19 位数总小于 2^64，真的 id 是毫秒，离它还远（C2）。
+LETTER_ID_PATTERN: Final = "(?:[1-9][0-9]{0,18}-[0-9]{1,19}|0-[1-9][0-9]{0,18})"
+#: Python 的 ``$`` 也认末尾换行之前。
+LetterId = Annotated[str, Meta(pattern=f"^{LETTER_ID_PATTERN}$(?!\\n)")]
+
+
+class RequeueIn(Struct, forbid_unknown_fields=True):
+    ids: Annotated[list[LetterId], Meta(min_length=1, max_length=1_000)]
+
+
+class RequeuedOut(BaseModel):
+    """``skipped``：不存在、读不懂、已过期或已有结局的。"""
+
+    requeued: list[str]
+    skipped: list[str]
+
 
 UserIdPath = Annotated[int, Path(ge=1, le=MAX_USER_ID)]
 Window = Annotated[int, Query(ge=1, le=366 * DAY_S, description="最近多少秒")]
@@ -99,3 +281,35 @@ def delivery_router(
 def _self_or_admin(viewer: Principal, user_id: int) -> None:
     if viewer.user_id != user_id and not viewer.is_admin:
         raise ForbiddenError("only the user and administrators")
+
+
+def queue_router(
+    queue: MessageQueue, dead_letters: DeadLetters, require_admin: Callable[..., object]
+) -> APIRouter:
+    """``/queues…``；前缀由调用者加。"""
+    router = contract_router(tags=["queues"], dependencies=[Depends(require_admin)])
+
+    @router.get("/queues", summary="各队列的长度、未确认数、最老条目的年龄")
+    async def queues() -> dict[str, list[dict[str, Any]]]:
+        return {"items": [asdict(length) for length in await queue.lengths()]}
+
+    @router.get("/queues/dead-letter", summary="死信，新的在前")
+    async def list_dead_letters(
+        cursor: Annotated[str | None, Query(pattern=f"^{LETTER_ID_PATTERN}$")] = None,
+        limit: Limit = 50,
+    ) -> DeadLettersOut:
+        letters, next_cursor = await dead_letters.page(cursor, limit)
+        return DeadLettersOut(
+            items=[DeadLetterOut.of(letter) for letter in letters], next_cursor=next_cursor
+        )
+
+    @router.post("/queues/dead-letter/requeue", summary="死信重新入队")
+    async def requeue(
+        body: Annotated[RequeueIn, Depends(JsonBody(RequeueIn))],
+    ) -> RequeuedOut:
+        requeued = await dead_letters.requeue(body.ids)
+        return RequeuedOut(
+            requeued=requeued, skipped=[each for each in body.ids if each not in requeued]
+        )
+
+    return router

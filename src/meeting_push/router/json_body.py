@@ -2,19 +2,39 @@
 
 解码器认得每个字段的类型与上限，所以一个全是错的 1 MB 请求体只花几微秒，也不为每处错造一个对象；
 先认证、后读请求体，因为它是排在令牌后面的一个依赖，不是 FastAPI 的 ``body``。
+
+由 msgspec 编码的应答：里面有应用自己的 JSON，原文照抄，别的编码器不再过问（A3）。
+
+请求体的上限：每条路由自己的；在读进内存之前、边读边数，读着的一共也有限（A16）。
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
-from fastapi import Request
+from fastapi import Request, Response
+from starlette.types import Message
 
-from ..errors import InvalidInputError, InvalidJsonError, UnsupportedMediaTypeError
+from ..clock import now_ms
+from ..errors import (
+    InvalidInputError,
+    InvalidJsonError,
+    MeetingPushError,
+    PayloadTooLargeError,
+    RateLimitedError,
+    UnavailableError,
+    UnsupportedMediaTypeError,
+)
+from ..limits.forwarded import rate_key
+from ..limits.rate import KeyedBuckets
+from ..model import Principal
 from ..protocol import json_text
+from ..settings import Settings
 from .turns import Turn
 
 T = TypeVar("T")
@@ -115,3 +135,158 @@ def _invalid(message: str) -> InvalidInputError:
 def _first(field: str, text: str) -> InvalidInputError:
     details = [{"field": field[:_MAX_TEXT], "message": text[:_MAX_TEXT]}]
     return InvalidInputError("the request is invalid", details=details)
+
+
+_JSON = "application/json"
+
+
+def json_answer(value: msgspec.Struct) -> Response:
+    return Response(msgspec.json.encode(value), media_type=_JSON)
+
+
+def answers(kind: type[msgspec.Struct]) -> dict[int | str, dict[str, Any]]:
+    """路由的 ``responses``：200 是一个 ``kind``。"""
+    return {200: {"content": {_JSON: {"schema": schema_of(kind, {})}}}}
+
+
+_AUTH_BYTES: Final = 10 * 1024
+#: 一千个消息 id 的列表是 30 KB。
+_ORDINARY_BYTES: Final = 64 * 1024
+#: JSON 里一个字节至多写成六个（``\\u0000``）；一个收件人至多这么多。
+_ESCAPED: Final = 6
+_ID_BYTES: Final = 72
+#: 这么小的不记账：反正躺在服务器的读缓冲里。
+_UNCOUNTED_BYTES: Final = 64 * 1024
+#: 一份（一个收件人，或 1 KB）在 JSON 里至多约这么多字节；攒着的少算些，界限以上的先读后拒也要钱。
+_BYTES_PER_UNIT, _BURST_BYTES_PER_UNIT = 8 * 1024, 1024
+#: 同时读着的，以 ``max_request_bytes`` 计：一个人的、一共的。
+_SHARE, _TOTAL = 1.5, 6
+
+
+class BodyBudget:
+    """读着的（还没有办完的）大请求体一共占多少；一个人占不完。"""
+
+    def __init__(self, share: float, total: float, flow: KeyedBuckets | None = None) -> None:
+        self._share = share
+        self._total = total
+        self._flow = flow
+        self._by_key: Counter[Hashable] = Counter()
+
+    def take(self, key: Hashable, size: int) -> None:
+        """:raises RateLimitedError: 他的份额满了，或一阵里来得太多：拒绝之前，读与解码也花 CPU
+        :raises UnavailableError: 一共的满了
+        """
+        if self._flow is not None and not self._flow.take(key, now_ms(), size):
+            raise RateLimitedError("too many bytes in a short time", retry_after_s=1)
+        if self._by_key[key] + size > self._share:
+            raise RateLimitedError("too many large requests at once", retry_after_s=1)
+        if self._by_key.total() + size > self._total:
+            raise UnavailableError("too many large requests at once", cause="overloaded")
+        self._by_key[key] += size
+
+    def give_back(self, key: Hashable, size: int) -> None:
+        self._by_key[key] -= size
+        if not self._by_key[key]:
+            del self._by_key[key]
+
+
+@dataclass(frozen=True, slots=True)
+class BodyRule:
+    """一条路由的：至多 ``most`` 字节，从 ``budget`` 里出。"""
+
+    most: int
+    budget: BodyBudget
+
+    def check(self, request: Request) -> None:
+        """:raises PayloadTooLargeError: 声明的就太长；还没有读"""
+        declared = request.headers.get("content-length", "")
+        if declared.isdigit() and int(declared) > self.most:
+            raise self.too_large()
+
+    def too_large(self) -> PayloadTooLargeError:
+        return PayloadTooLargeError(f"the body is larger than {self.most} bytes")
+
+
+def ordinary() -> BodyRule:
+    return BodyRule(_ORDINARY_BYTES, BodyBudget(_ORDINARY_BYTES * _SHARE, _ORDINARY_BYTES * _TOTAL))
+
+
+class BodyRules:
+    """各路由的上限，由它收什么算出；都不超过 ``max_request_bytes``。"""
+
+    def __init__(self, settings: Settings) -> None:
+        self._most = settings.max_request_bytes
+        self._budget = BodyBudget(self._most * _SHARE, self._most * _TOTAL, _flow(settings))
+        text = (
+            settings.max_content_bytes + settings.max_data_bytes + settings.max_title_chars * 4
+        ) * _ESCAPED + _ORDINARY_BYTES
+        self._by_path = {
+            "/messages": text + settings.max_recipients * _ID_BYTES,
+            "/messages/batch": self._most,
+            "/messages/broadcast": text,
+            "/meetings": _ORDINARY_BYTES + settings.meeting_max_participants * _ID_BYTES,
+        }
+
+    def of(self, path: str) -> BodyRule:
+        """``path`` 在 ``/api/v1`` 之下。"""
+        if path.startswith("/auth/"):
+            return BodyRule(min(_AUTH_BYTES, self._most), self._budget)
+        if path.startswith("/meetings/"):
+            path = "/meetings"
+        return BodyRule(min(self._by_path.get(path, _ORDINARY_BYTES), self._most), self._budget)
+
+
+class BoundedBody:
+    """代替 ``receive``：边读边数；用完要 ``close``。"""
+
+    def __init__(self, request: Request, rule: BodyRule) -> None:
+        self._request = request
+        self._rule = rule
+        self._seen = 0
+        self._taken: list[tuple[Hashable, int]] = []
+        self._error: MeetingPushError | None = None
+
+    async def __call__(self) -> Message:
+        """:raises MeetingPushError: 太长，或读着的太多；``close`` 还会说一次"""
+        message = await self._request.receive()
+        size = len(message.get("body", b""))
+        self._seen += size
+        try:
+            self._count(size)
+        except MeetingPushError as error:
+            self._error = error
+            raise
+        return message
+
+    def _count(self, size: int) -> None:
+        if self._seen > self._rule.most:
+            raise self._rule.too_large()
+        if self._seen > _UNCOUNTED_BYTES:
+            key = _who(self._request)
+            self._rule.budget.take(key, size)
+            self._taken.append((key, size))
+
+    def close(self) -> MeetingPushError | None:
+        """还回记着的账；返回越过的那一项。
+
+        它的回溯指着读到一半的正文，正文的读者又指着它：不拆开，几百 KB 要等一次长的垃圾回收。
+        """
+        for key, size in self._taken:
+            self._rule.budget.give_back(key, size)
+        self._taken.clear()
+        error, self._error = self._error, None
+        return None if error is None else error.with_traceback(None)
+
+
+def _flow(settings: Settings) -> KeyedBuckets | None:
+    """一个人的大请求体每秒多少字节：与他能发多少相称；不限发送的也不限它。"""
+    per_s, burst = settings.sends_per_user_per_s, settings.sends_per_user_burst
+    return KeyedBuckets(per_s * _BYTES_PER_UNIT, burst * _BURST_BYTES_PER_UNIT) if per_s else None
+
+
+def _who(request: Request) -> Hashable:
+    """认证过的是他；还没有的是他的地址。"""
+    principal: Principal | None = getattr(request.state, "principal", None)
+    if principal is not None:
+        return principal.user_id
+    return rate_key(request.client.host) if request.client is not None else ""

@@ -3,27 +3,172 @@
 不用 ``from __future__ import annotations``：理由同 ``message_manage``。
 """
 
+import re
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Final, Self
 
 from fastapi import APIRouter, Depends, Path, Query, status
+from msgspec import Meta, Struct
+from pydantic import BaseModel, Field
+from starlette.websockets import WebSocket
 
+from ..http.refusals import FOREIGN_ORIGIN, NOT_FOUND
 from ..limits.send_limits import SendQuota
 from ..meeting.hub import MeetingHub
 from ..meeting.service import MeetingRules, MeetingService
-from ..model import Principal
+from ..model import Meeting, MeetingView, Principal, Segment
+from ..protocol.frames import UserId
+from ..storage.rows import MeetingPage
+from ..websocket.asgi import Endpoint, refuse, serve, take_handshake
+from ..websocket.handshake import Handshake
 from .contract_route import contract_router
 from .delivery_manage import UserIdPath
-from .json_body import JsonBody
-from .meeting_models import (
-    InviteIn,
-    MeetingDetailOut,
-    MeetingIn,
-    MeetingsOut,
-    TranscriptOut,
-    meeting_limits,
-)
-from .meeting_socket import MEETING_ID_PATTERN, meeting_endpoint
+from .json_body import JsonBody, Schema
+
+#: 重复的只算一次；列得再长就不去数了（设置里的上限至多一万）。
+MAX_LISTED: Final = 20_000
+
+
+class MeetingIn(Struct, forbid_unknown_fields=True):
+    """要召开的会议；由设置定的上限由服务检查（413/422）。"""
+
+    title: Annotated[str, Meta(min_length=1)]
+    participant_ids: Annotated[
+        list[UserId], Meta(max_length=MAX_LISTED, description="参与者；召开者自己总在其中")
+    ] = []
+
+
+class InviteIn(Struct, forbid_unknown_fields=True):
+    participant_ids: Annotated[list[UserId], Meta(min_length=1, max_length=MAX_LISTED)]
+
+
+def meeting_limits(rules: MeetingRules) -> dict[str, Schema]:
+    """``rules`` 里的上限，写进 OpenAPI。"""
+    return {
+        "title": {"maxLength": rules.max_title_chars},
+        "participant_ids": {"maxItems": rules.max_participants},
+    }
+
+
+class ParticipantOut(BaseModel):
+    user_id: int
+    name: str = Field(description="他自己进过会议才有，之前为空")
+
+
+class MeetingOut(BaseModel):
+    meeting_id: str
+    title: str
+    organizer_id: int
+    created_at: int
+    ended_at: int | None
+    seq: int = Field(description="最新一段转录的号")
+
+    @classmethod
+    def of(cls, meeting: Meeting) -> Self:
+        return cls(
+            meeting_id=meeting.meeting_id,
+            title=meeting.title,
+            organizer_id=meeting.organizer_id,
+            created_at=meeting.created_at,
+            ended_at=meeting.ended_at,
+            seq=meeting.seq,
+        )
+
+
+class MeetingDetailOut(MeetingOut):
+    participants: list[ParticipantOut]
+
+    @classmethod
+    def of_view(cls, view: MeetingView) -> Self:
+        people = [ParticipantOut(user_id=p.user_id, name=p.name) for p in view.participants]
+        return cls(**MeetingOut.of(view.meeting).model_dump(), participants=people)
+
+
+class MeetingsOut(BaseModel):
+    items: list[MeetingOut]
+    next_cursor: str | None
+
+    @classmethod
+    def of(cls, page: MeetingPage) -> Self:
+        return cls(
+            items=[MeetingOut.of(meeting) for meeting in page.items],
+            next_cursor=page.next_cursor,
+        )
+
+
+class SegmentOut(BaseModel):
+    seq: int
+    sender_id: int
+    speaker: str
+    text: str
+    start_ms: int
+    end_ms: int
+    timestamp: int
+
+
+class TranscriptOut(BaseModel):
+    items: list[SegmentOut]
+    next_cursor: str | None
+
+    @classmethod
+    def of(cls, segments: list[Segment], limit: int) -> Self:
+        """``segments`` 比 ``limit`` 多一段即还有下一页。"""
+        page = segments[:limit]
+        return cls(
+            items=[
+                SegmentOut(
+                    seq=s.seq,
+                    sender_id=s.sender_id,
+                    speaker=s.speaker,
+                    text=s.text,
+                    start_ms=s.start_ms,
+                    end_ms=s.end_ms,
+                    timestamp=s.timestamp,
+                )
+                for s in page
+            ],
+            next_cursor=str(page[-1].seq) if len(segments) > limit else None,
+        )
+
+
+MEETING_ID_PATTERN: Final = "[0-9A-Z]{26}"
+_MEETING_ID: Final = re.compile(MEETING_ID_PATTERN)
+_SEQ: Final = re.compile(r"[0-9]{1,16}")
+
+
+def meeting_endpoint(hub: MeetingHub) -> Endpoint:
+    """畸形的 id 与不许的 Origin 在升级之前拒绝（404、403）；其余都升级后以关闭码说明。
+
+    没有的会议与不该进的会议都是 4501：升级之前还不知道他是谁，不为陌生人查数据库，
+    也不告诉他会议是否存在。
+    """
+    largest = hub.limits.line.largest_read_bytes
+
+    async def endpoint(websocket: WebSocket, meeting_id: str) -> None:
+        handshake = take_handshake(websocket, 0, hub.proxies)
+        if _MEETING_ID.fullmatch(meeting_id) is None:
+            await hub.keep_waiting(handshake)
+            await refuse(websocket, NOT_FOUND)
+        elif not hub.origin_allowed(handshake):
+            await hub.keep_waiting(handshake)
+            await refuse(websocket, FOREIGN_ORIGIN)
+        else:
+            await websocket.accept(handshake.accepted_subprotocol)
+            last_seq = _last_seq(handshake)
+            await serve(
+                websocket,
+                lambda driver: hub.accept(handshake, meeting_id, last_seq, driver),
+                largest,
+            )
+
+    return endpoint
+
+
+def _last_seq(handshake: Handshake) -> int:
+    """没给或畸形的当作 0：大不了从头推一遍。"""
+    given = next((value for name, value in handshake.fields() if name == "last_seq"), "")
+    return int(given) if _SEQ.fullmatch(given) else 0
+
 
 MeetingIdPath = Annotated[str, Path(pattern=f"^{MEETING_ID_PATTERN}$")]
 MeetingCursor = Annotated[str | None, Query(pattern=f"^{MEETING_ID_PATTERN}$")]

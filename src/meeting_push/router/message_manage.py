@@ -1,4 +1,4 @@
-"""消息的 REST：发送、收件箱、已读、投递状态；以及用户 WebSocket 的路由。
+"""消息的 REST：发送、收件箱、已读、投递状态；管理员发给所有人的广播；以及用户 WebSocket 的路由。
 
 不用 ``from __future__ import annotations``：FastAPI 在模块的全局名字里求值注解，找不到工厂
 函数里的依赖。
@@ -21,13 +21,14 @@ from ..outcome.delivery_confirmation_service import DeliveryConfirmationService
 from ..websocket.asgi import user_messages_endpoint
 from ..websocket.manager import ConnectionManager
 from .contract_route import contract_router
-from .json_answer import answers, json_answer
-from .json_body import JsonBody
+from .json_body import JsonBody, answers, json_answer
 from .message_models import (
     MESSAGE_ID_PATTERN,
     AcceptedOut,
     BatchIn,
     BatchOut,
+    BroadcastIn,
+    BroadcastOut,
     DeliveryOut,
     DraftIn,
     InboxOut,
@@ -166,3 +167,28 @@ def user_messages_router(manager: ConnectionManager) -> APIRouter:
 
 def _sender(user: Principal) -> Sender:
     return Sender(user.user_id, user.name)
+
+
+def broadcast_router(
+    service: BroadcastService, require_admin: Callable[..., object], rules: DraftRules
+) -> APIRouter:
+    """``/messages/broadcast``；前缀由调用者加。"""
+    router = contract_router(tags=["messages"])
+    Admin = Annotated[Principal, Depends(require_admin)]  # noqa: N806 — 它是类型
+
+    @router.post(
+        "/messages/broadcast",
+        status_code=status.HTTP_202_ACCEPTED,
+        summary="发给所有用户（管理员）",
+    )
+    async def broadcast(
+        admin: Admin,
+        body: Annotated[BroadcastIn, Depends(JsonBody(BroadcastIn, draft_limits(rules)))],
+        idempotency_key: IdempotencyKey = None,
+    ) -> BroadcastOut:
+        """202 即已提交：在线的立即收到；不在的，有效期内连上时收到。"""
+        sender = Sender(admin.user_id, admin.name)
+        accepted = await service.send_broadcast(sender, body.draft(), idempotency_key)
+        return BroadcastOut(message_id=accepted.message_id, created_at=accepted.created_at)
+
+    return router

@@ -3,18 +3,80 @@
 不用 ``from __future__ import annotations``：见 ``message_manage``。
 """
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Self
 
 from fastapi import APIRouter, Depends, Path, Query, status
+from pydantic import BaseModel, Field
 
 from ..errors import ForbiddenError, NotFoundError
-from ..model import MAX_USER_ID, Principal
+from ..model import MAX_USER_ID, ConnectionInfo, PresenceStatus, Principal
 from ..node.control_channel import ControlChannel, Kick
 from ..presence.online_status_service import OnlineStatusService
 from ..redis.presence import overall_status
+from .auth_manage import Security
 from .contract_route import contract_router
-from .presence_models import OnlineUserOut, OnlineUsersOut, UserPresenceOut
-from .security import Security
+
+
+class OnlineUserOut(BaseModel):
+    user_id: int
+    connection_count: int
+    status: PresenceStatus | None
+
+
+class OnlineUsersOut(BaseModel):
+    items: list[OnlineUserOut]
+    next_cursor: str | None
+
+
+class ConnectionOut(BaseModel):
+    """一台设备；时刻为毫秒。``last_heartbeat`` 在很大的节点上可以旧几分钟，不影响在不在线。"""
+
+    connection_id: str
+    device_id: str
+    device_info: str
+    connect_time: int
+    last_heartbeat: int
+    ip_address: str
+    status: PresenceStatus
+
+    @classmethod
+    def of(cls, info: ConnectionInfo) -> Self:
+        return cls(
+            connection_id=info.connection_id,
+            device_id=info.device_id,
+            device_info=info.device_info,
+            connect_time=info.connect_time,
+            last_heartbeat=info.last_heartbeat,
+            ip_address=info.ip_address,
+            status=info.status,
+        )
+
+
+class UserPresenceOut(BaseModel):
+    user_id: int
+    online: bool
+    status: PresenceStatus | None = Field(description="几台设备合起来的；离线为 null")
+    connection_count: int
+    connections: list[ConnectionOut] = Field(description="只给本人与管理员；别人看到空表")
+
+    @classmethod
+    def of(
+        cls,
+        user_id: int,
+        status: PresenceStatus | None,
+        connections: Sequence[ConnectionInfo],
+        *,
+        details: bool,
+    ) -> Self:
+        return cls(
+            user_id=user_id,
+            online=status is not None,
+            status=status,
+            connection_count=len(connections),
+            connections=[ConnectionOut.of(info) for info in connections] if details else [],
+        )
+
 
 UserIdPath = Annotated[int, Path(ge=1, le=MAX_USER_ID)]
 ConnectionIdPath = Annotated[str, Path(min_length=1, max_length=64)]
