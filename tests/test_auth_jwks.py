@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from jwt.algorithms import HMACAlgorithm, RSAAlgorithm
 
 from meeting_push.auth.access_tokens import AccessTokens
-from meeting_push.auth.jwks import COOLDOWN_S, LIFESPAN_S, RETRY_S, Jwks
+from meeting_push.auth.keys import COOLDOWN_S, LIFESPAN_S, RETRY_S, Jwks
 from meeting_push.errors import InvalidTokenError, UnavailableError
 from meeting_push.settings import load_settings
 

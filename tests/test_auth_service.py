@@ -15,10 +15,10 @@ from loguru import logger
 from sqlalchemy import delete, select, update
 
 from meeting_push.auth.access_tokens import AccessTokens
-from meeting_push.auth.attempt_window import AttemptWindow
+from meeting_push.auth.accounts import AttemptWindow
 from meeting_push.auth.auth_service import AuthService
+from meeting_push.auth.keys import FILE_NAME, load_or_create_secret
 from meeting_push.auth.passwords import Passwords
-from meeting_push.auth.secret_file import FILE_NAME, load_or_create_secret
 from meeting_push.errors import (
     BadCredentialsError,
     ConfigurationError,
@@ -420,7 +420,7 @@ def test_the_secret_is_made_once_and_only_its_owner_can_read_it(tmp_path: Path) 
 
 def test_processes_that_start_together_get_the_same_secret(tmp_path: Path) -> None:
     code = (
-        "import sys, pathlib; from meeting_push.auth.secret_file import *;"
+        "import sys, pathlib; from meeting_push.auth.keys import *;"
         "print(load_or_create_secret(pathlib.Path(sys.argv[1])))"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]

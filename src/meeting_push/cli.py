@@ -29,7 +29,7 @@ from rich.table import Table
 from . import demo, doctor
 from .auth.access_tokens import AccessTokens
 from .auth.auth_service import AuthService
-from .auth.secret_file import signing_secret
+from .auth.keys import signing_secret
 from .client.push_client import PushClient
 from .client.rest_client import RestClient
 from .errors import ConfigurationError, InvalidInputError, MeetingPushError

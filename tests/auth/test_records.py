@@ -11,8 +11,7 @@ from sqlalchemy import delete, func, select, update
 from meeting_push.auth.access_tokens import AccessTokens
 from meeting_push.auth.auth_service import AuthService
 from meeting_push.auth.passwords import Passwords
-from meeting_push.auth.revocation_list import RevocationList
-from meeting_push.auth.revocations import Revocations
+from meeting_push.auth.revocations import RevocationList, Revocations
 from meeting_push.clock import now_ms
 from meeting_push.errors import DatabaseUnavailableError, MeetingPushError, TokenRevokedError
 from meeting_push.model import Principal, Revocation

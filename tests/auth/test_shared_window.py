@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from meeting_push.auth.shared_window import SharedWindow
+from meeting_push.auth.accounts import SharedWindow
 from meeting_push.errors import RateLimitedError
 from meeting_push.redis.dial import RedisAddress
 from meeting_push.redis.keys import Keys

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from ..auth.access_tokens import AccessTokens
+from ..auth.access_tokens import AccessTokens, ForeignVerifier
 from ..auth.auth_service import AuthService
-from ..auth.credentials import Credentials
-from ..auth.foreign_verifier import ForeignVerifier
+from ..auth.keys import signing_secret
 from ..auth.revocations import Revocations, Revoke
-from ..auth.secret_file import signing_secret
-from ..auth.tickets import WsTickets
+from ..auth.tickets import Credentials, WsTickets
 from ..clock import now_ms
 from ..contracts import TokenVerifier
 from ..errors import ConfigurationError

@@ -1,20 +1,28 @@
-"""账号：建立，以及用户名与密码的核对。"""
+"""账号：建立，以及用户名与密码的核对。
+
+所有进程合计的次数：在 Redis 里数；Redis 不在就只数自己的。
+
+滑动窗口里的次数，按键计；内存有上限。
+"""
 
 from __future__ import annotations
 
+import hashlib
 import re
 import unicodedata
-from typing import Final
+from collections import OrderedDict, deque
+from collections.abc import Sequence
+from typing import Any, Final
 
 from ..clock import Clock, now_ms
-from ..errors import BadCredentialsError, InvalidInputError, RateLimitedError
+from ..errors import BadCredentialsError, InvalidInputError, RateLimitedError, RedisUnavailableError
 from ..limits.forwarded import rate_key
 from ..logs import MANY, RepeatedWarning
-from ..redis.redis_service import RedisService
+from ..redis.link import Argument
+from ..redis.redis_service import RedisService, courtesy
 from ..storage.accounts import UserRepository, username_key
 from ..storage.rows import User
 from .passwords import Passwords
-from .shared_window import SharedWindow
 
 #: 任何文字的字母与数字，加 . _ @ + -；没有空白、控制符与零宽字符。
 _USERNAME: Final = re.compile(r"[\w.@+-]{3,64}")
@@ -113,3 +121,120 @@ def _reason(user: User | None, *, right: bool) -> str:
     if user is None:
         return "unknown_user"
     return "disabled" if right else "wrong_password"
+
+
+class SharedWindow:
+    """每个键在 ``window_ms`` 之内最多 ``limit`` 次。
+
+    本进程的是滑动窗口；Redis 里的从第一次算起，到期一起忘掉（两条命令，不必脚本）。
+    ``redis`` 为 None：只数本进程。
+    """
+
+    def __init__(
+        self,
+        name: str,
+        limit: int,
+        window_ms: int,
+        redis: RedisService | None = None,
+        clock: Clock = now_ms,
+    ) -> None:
+        self._name = name
+        self._limit = limit
+        self._window_ms = window_ms
+        self._redis = redis
+        self._local = AttemptWindow(limit, window_ms, clock=clock)
+
+    async def check(self, key: str) -> None:
+        """:raises RateLimitedError: 已满；``retry_after_s`` 秒后再来"""
+        self._local.check(key)
+        count, ttl_ms = await self._ask(key, ("GET",), ("PTTL",))
+        self._refuse_from(int(count or 0), ttl_ms)
+
+    async def is_full(self, key: str) -> bool:
+        try:
+            await self.check(key)
+        except RateLimitedError:
+            return True
+        return False
+
+    async def reserve(self, key: str) -> None:
+        """先记一次再说；满了则拒绝。并发的调用至多有 ``limit`` 个通过。
+
+        :raises RateLimitedError: 已满
+        """
+        self._local.check(key)
+        count, ttl_ms = await self._count(key)
+        self._refuse_from(count - 1, ttl_ms)
+
+    async def count(self, key: str) -> None:
+        await self._count(key)
+
+    async def forget(self, key: str) -> None:
+        self._local.forget(key)
+        await self._ask(key, ("DEL",))
+
+    async def _count(self, key: str) -> tuple[int, int]:
+        self._local.count(key)
+        count, ttl_ms = await self._ask(key, ("INCR",), ("PTTL",))
+        if ttl_ms < 0:  # 新的；或上次死在两步之间
+            await self._ask(key, ("PEXPIRE", self._window_ms))
+            ttl_ms = self._window_ms
+        return count or 0, ttl_ms
+
+    def _refuse_from(self, count: int, ttl_ms: int) -> None:
+        if count >= self._limit:
+            raise RateLimitedError("too many attempts", retry_after_s=max(1, -(-ttl_ms // 1000)))
+
+    async def _ask(self, key: str, *commands: Sequence[Argument]) -> Sequence[Any]:
+        """对这个键的几条命令；Redis 不在则当作没有数过。"""
+        nothing = (None, 0)
+        if self._redis is None:
+            return nothing
+        # 键里有用户名与地址：只留散列
+        digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
+        name = self._redis.keys.attempts(self._name, digest)
+        try:
+            return await courtesy(
+                self._redis.lean.execute_many([(verb, name, *rest) for verb, *rest in commands])
+            )
+        except RedisUnavailableError:
+            return nothing
+
+
+class AttemptWindow:
+    """任何 ``window_ms`` 之内，每个键最多 ``limit`` 次。
+
+    只在本进程内计数。键多于 ``max_keys`` 时忘掉最久没有动静的：宁可少限，也不让攻击者
+    用不断变化的键耗尽内存。
+    """
+
+    def __init__(
+        self, limit: int, window_ms: int, *, max_keys: int = 10_000, clock: Clock = now_ms
+    ) -> None:
+        self._limit = limit
+        self._window_ms = window_ms
+        self._max_keys = max_keys
+        self._clock = clock
+        self._times: OrderedDict[str, deque[int]] = OrderedDict()
+
+    def check(self, key: str) -> None:
+        """:raises RateLimitedError: 已满；``retry_after_s`` 秒后最早的一次离开窗口"""
+        times = self._times.get(key)
+        if times is None:
+            return
+        now = self._clock()
+        while times and times[0] <= now - self._window_ms:
+            times.popleft()
+        if len(times) >= self._limit:
+            wait_ms = times[0] + self._window_ms - now
+            raise RateLimitedError("too many attempts", retry_after_s=-(-wait_ms // 1000))
+
+    def count(self, key: str) -> None:
+        times = self._times.setdefault(key, deque(maxlen=self._limit))
+        times.append(self._clock())
+        self._times.move_to_end(key)
+        if len(self._times) > self._max_keys:
+            self._times.popitem(last=False)
+
+    def forget(self, key: str) -> None:
+        self._times.pop(key, None)

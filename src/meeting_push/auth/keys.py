@@ -2,25 +2,35 @@
 
 每个算法绑死自己的：HS* 只用我们的密钥（现在的，然后是轮换下来的），其余只用公钥（PEM 或
 JWKS）。令牌自称的 ``alg`` 只用来挑选，所以“拿 RSA 公钥当 HS256 密钥”之类的混淆无从发生。
+
+公布在 JWKS 地址上的公钥：取来，缓存，跟随轮换。
+
+签名密钥的文件：没有配置 ``jwt_secret`` 时，由第一个进程生成，大家共用。
 """
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
+import os
+import secrets
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Final
 
 import msgspec
-from jwt import PyJWK
+from jwt import PyJWK, PyJWKClient
 from jwt.algorithms import get_default_algorithms
 from jwt.exceptions import PyJWTError
 from loguru import logger
 
-from ..errors import ConfigurationError, InvalidTokenError
+from ..errors import ConfigurationError, InvalidTokenError, UnavailableError
 from ..node.fleet_membership import Keyring, fingerprint
+from ..private_files import keep_private, private_folder
 from ..settings import Settings
-from .jwks import Jwks
-from .secret_file import MIN_SECRET_BYTES
 
 
 class _Header(msgspec.Struct):
@@ -120,3 +130,128 @@ def _read_header(token: str) -> _Header:
         return _header.decode(base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)))
     except (binascii.Error, msgspec.DecodeError, ValueError, RecursionError):
         raise InvalidTokenError("the token is malformed") from None
+
+
+FETCH_TIMEOUT_S: Final = 5.0
+#: 缓存多久算新鲜；也是一把被撤下的钥匙至多还能用多久。
+LIFESPAN_S: Final = 300.0
+#: 两次取之间至少隔这么久：编造的 kid 不能让我们不停地去敲那个地址。
+COOLDOWN_S: Final = 30.0
+#: 上次没取到，而这把钥匙又不认识：隔这么久再取。
+RETRY_S: Final = 5.0
+
+
+class Jwks:
+    """``kid`` → 公钥。取不到时继续用旧的。
+
+    :raises ConfigurationError: 地址不是 http(s)
+    """
+
+    def __init__(
+        self, url: str, algorithms: Sequence[str], *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        try:
+            self._client = PyJWKClient(url, cache_jwk_set=False, timeout=FETCH_TIMEOUT_S)
+        except PyJWTError as error:
+            raise ConfigurationError(f"jwt_jwks_url: {error}") from error
+        # 绝不接受对称钥匙（kty=oct）：公布出来的“密钥”谁都能拿去签名。
+        self._algorithms = frozenset(name for name in algorithms if not name.startswith("HS"))
+        self._clock = clock
+        self._keys: dict[str, PyJWK] = {}
+        self._asked_at = float("-inf")
+        self._reachable = True
+        self._fetching = asyncio.Lock()
+
+    async def find(self, kid: str) -> PyJWK:
+        """:raises InvalidTokenError: 没有这把钥匙
+        :raises UnavailableError: 不知道有没有：地址取不到，又没有缓存
+        """
+        if self._must_ask(kid):
+            async with self._fetching:
+                if self._must_ask(kid):  # 排队时别人可能已经取过了
+                    await self._fetch()
+        elif self._is_stale() and not self._fetching.locked():
+            # 旧钥匙还能用：只有这一个等，别的不等它。
+            async with self._fetching:
+                await self._fetch()
+        return self._known(kid)
+
+    def _must_ask(self, kid: str) -> bool:
+        pause = COOLDOWN_S if self._reachable else RETRY_S
+        return kid not in self._keys and self._clock() - self._asked_at >= pause
+
+    def _is_stale(self) -> bool:
+        return self._clock() - self._asked_at >= LIFESPAN_S
+
+    def _known(self, kid: str) -> PyJWK:
+        key = self._keys.get(kid)
+        if key is not None:
+            return key
+        if self._reachable:
+            raise InvalidTokenError("the token is signed with an unknown key")
+        raise UnavailableError("the signing keys can not be fetched now")
+
+    async def _fetch(self) -> None:
+        self._asked_at = self._clock()
+        try:
+            keys = await asyncio.to_thread(self._client.get_signing_keys)
+        except (PyJWTError, OSError, ValueError) as error:
+            self._reachable = False
+            logger.bind(error=type(error).__name__).warning("jwks_fetch_failed")
+            return
+        self._reachable = True
+        self._keys = {
+            key.key_id: key
+            for key in keys
+            if key.key_id is not None and key.algorithm_name in self._algorithms
+        }
+        logger.bind(keys=len(self._keys)).info("jwks_fetched")
+
+
+FILE_NAME: Final = "jwt_secret"
+MIN_SECRET_BYTES: Final = 32  # RFC 7518 §3.2：HS256 的密钥不短于散列
+
+
+def signing_secret(settings: Settings) -> str | None:
+    """配置的密钥；没有就用数据文件夹里的。只用公钥验证的应用不需要，为 None。"""
+    if settings.jwt_secret is not None:
+        return settings.jwt_secret.get_secret_value()
+    if any(name.startswith("HS") for name in settings.jwt_algorithms):
+        return load_or_create_secret(settings.data_dir)
+    return None
+
+
+def load_or_create_secret(data_dir: Path) -> str:
+    """``data_dir/jwt_secret`` 的内容；没有则生成（权限 0600）。
+
+    几个进程同时调用得到同一个：先写好临时文件，再用 ``link`` 发布，已存在的绝不覆盖。
+
+    :raises ConfigurationError: 目录不可写，或文件不可读、内容太短
+    """
+    path = data_dir / FILE_NAME
+    try:
+        if not path.exists():
+            _publish(path)
+        keep_private(path)
+        secret = path.read_text("ascii").strip()
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{path}: {error}") from error
+    if len(secret) < MIN_SECRET_BYTES:
+        raise ConfigurationError(f"{path}: shorter than {MIN_SECRET_BYTES} bytes")
+    return secret
+
+
+def _publish(path: Path) -> None:
+    private_folder(path.parent)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent)  # 权限就是 0600
+    try:
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(secrets.token_urlsafe(48))
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(temporary, path)
+        logger.bind(path=str(path)).info("jwt_secret_created")
+    except FileExistsError:
+        logger.bind(path=str(path)).debug("jwt_secret_found")  # 别的进程快了一步
+    finally:
+        os.unlink(temporary)
