@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 from ulid import ULID
 
-from meeting_push.accept.idempotency_purge import KEPT_MS, IdempotencyPurge
+from meeting_push.accept.idempotency import KEPT_MS, IdempotencyPurge
 from meeting_push.model import DeliveryStatus, Message, RecipientState, Sender
 from meeting_push.storage.database import Database
 from meeting_push.storage.inbox import MAX_PAGE_CHARS, InboxRepository
@@ -375,7 +375,7 @@ async def test_a17_idempotency_keys_live_a_day_and_go_in_bounded_steps(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A17: 0.1 里没有人清理它们。"""
-    monkeypatch.setattr("meeting_push.accept.idempotency_purge.STEP", 3)
+    monkeypatch.setattr("meeting_push.accept.idempotency.STEP", 3)
     for number in range(8):
         await save_key(database, f"k{number}")
     keys = IdempotencyRepository(database)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from meeting_push.accept.idempotency_purge import IdempotencyPurge
+from meeting_push.accept.idempotency import IdempotencyPurge
 from meeting_push.app import MeetingPush
 from meeting_push.clock import now_ms
 from meeting_push.errors import UnavailableError

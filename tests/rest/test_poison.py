@@ -144,7 +144,7 @@ async def test_a3_poison_in_the_record_does_not_close_the_inbox(
 
 def test_a3_a_draft_of_the_application_obeys_the_same_limits() -> None:
     """A3, C1: Python values (``send_message``, ``send_in_transaction``) meet the same codec."""
-    from meeting_push.accept.draft_rules import DraftRules
+    from meeting_push.accept.drafts import DraftRules
     from meeting_push.errors import InvalidInputError
     from meeting_push.settings import Settings
 

@@ -33,10 +33,8 @@ from ..storage.database import CallerTransaction, Connection, Database, connecti
 from ..storage.inbox import InboxRepository
 from ..storage.messages import IdempotencyRepository, MessageRepository
 from ..storage.rows import InboxItem, InboxPage, StoredResponse
-from .accept_batch import AcceptBatch
-from .cancellation import Cancellation
-from .draft_message import message_from
-from .draft_rules import DraftRules, check_text
+from .accept_batch import AcceptBatch, Cancellation
+from .drafts import DraftRules, check_text, message_from
 from .fair_share import Outgoing
 from .idempotency import IdempotentStore, check_idempotency_key, described, stored_response
 from .outbox_relay import OutboxRelay

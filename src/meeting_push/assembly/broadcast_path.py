@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..accept.draft_rules import DraftRules
+from ..accept.drafts import DraftRules
 from ..broadcast.acks import BroadcastAcks
 from ..broadcast.feed import BroadcastFeed
 from ..broadcast.relay import BroadcastRelay

@@ -6,7 +6,7 @@ import asyncio
 from functools import partial
 from typing import Final
 
-from ..accept.draft_rules import DraftRules
+from ..accept.drafts import DraftRules
 from ..accept.fair_share import FairShares
 from ..accept.message_service import MessageService
 from ..accept.outbox_relay import TURN_MS, OutboxRelay

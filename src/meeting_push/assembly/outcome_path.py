@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..accept.idempotency_purge import IdempotencyPurge
+from ..accept.idempotency import IdempotencyPurge
 from ..model import QueueEntry
 from ..node_identity import NodeIdentity
 from ..outcome.dead_letters import DeadLetters

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 
-from ..accept.known_users import Everybody, ForeignDirectory, KnownUsers
+from ..accept.drafts import Everybody, ForeignDirectory, KnownUsers
 from ..accept.message_service import MessageStores
 from ..contracts import UserDirectory
 from ..meeting.service import MeetingStores

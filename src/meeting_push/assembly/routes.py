@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from ..accept.draft_rules import DraftRules
+from ..accept.drafts import DraftRules
 from ..limits.forwarded import TrustedProxies
 from ..meeting.service import MeetingRules
 from ..router.auth_manage import Security, auth_router, revocation_router, ticket_router

@@ -7,8 +7,7 @@ from typing import Final
 
 import msgspec
 
-from ..accept.draft_message import message_from
-from ..accept.draft_rules import DraftRules
+from ..accept.drafts import DraftRules, message_from
 from ..accept.idempotency import IdempotentStore, check_idempotency_key, described, stored_response
 from ..clock import Clock, now_ms
 from ..errors import OutcomeUnknownError

@@ -10,9 +10,8 @@ from typing import Final
 from loguru import logger
 from ulid import ULID
 
-from ..accept.draft_rules import check_text
+from ..accept.drafts import MEETING_ENDED, check_text
 from ..accept.message_service import MessageService
-from ..accept.send_rights import MEETING_ENDED
 from ..clock import Clock, now_ms
 from ..contracts import UserDirectory
 from ..errors import (

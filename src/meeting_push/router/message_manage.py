@@ -9,10 +9,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Response, status
 
-from ..accept.draft_rules import DraftRules
+from ..accept.drafts import DraftRules, check_send_rights
 from ..accept.idempotency import MAX_IDEMPOTENCY_KEY_CHARS
 from ..accept.message_service import MessageService
-from ..accept.send_rights import check_send_rights
 from ..broadcast.service import BroadcastService
 from ..errors import PayloadTooLargeError
 from ..limits.send_limits import SendQuota

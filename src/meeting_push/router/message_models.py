@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 from msgspec import Meta, Raw, Struct, field
 from pydantic import BaseModel
 
-from ..accept.draft_rules import DraftRules
+from ..accept.drafts import DraftRules
 from ..model import (
     MAX_PRIORITY,
     MAX_SAFE_INTEGER,

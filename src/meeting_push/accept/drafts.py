@@ -1,0 +1,236 @@
+"""草稿：什么样的可以被接受，谁可以发，发给谁，然后成为消息。
+
+草稿的规矩：什么样的消息可以被接受。纯函数，出错即拒绝整条。
+
+谁可以发什么：REST 上的人与管理员；应用自己在进程里发的不问。
+
+认识的用户：记住最近确认过存在的 id，热的收件人不必每次问 SQL。
+
+通过了检查的草稿 → 消息：得到号、时刻与有效期。
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, get_args
+
+import msgspec
+from ulid import ULID
+
+from ..clock import Clock, now_ms
+from ..contracts import UserDirectory
+from ..errors import (
+    DirectoryUnavailableError,
+    ForbiddenError,
+    InvalidInputError,
+    MeetingPushError,
+    PayloadTooLargeError,
+)
+from ..logs import RepeatedWarning
+from ..model import (
+    MAX_PRIORITY,
+    MAX_USER_ID,
+    MIN_PRIORITY,
+    AppData,
+    Draft,
+    Message,
+    MessageType,
+    Principal,
+    Sender,
+)
+from ..protocol.json_text import accepted_data
+from ..settings import Settings
+
+MESSAGE_TYPES: Final = frozenset(get_args(MessageType))
+#: 重复的收件人只算一次，但列得再长就不去数了。
+_MAX_REPEATS: Final = 4
+#: 最远能排到一年后；也挡住会溢出 BIGINT 的时刻。
+MAX_DELAY_MS: Final = 366 * 86_400_000
+
+
+@dataclass(frozen=True, slots=True)
+class DraftRules:
+    """各项上限；``*_bytes`` 按 UTF-8 计。"""
+
+    max_title_chars: int
+    max_content_bytes: int
+    max_data_bytes: int
+    max_recipients: int
+    max_ttl_s: int
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> DraftRules:
+        return cls(
+            settings.max_title_chars,
+            settings.max_content_bytes,
+            settings.max_data_bytes,
+            settings.max_recipients,
+            settings.message_ttl_s,
+        )
+
+    def check(self, draft: Draft, now: int) -> Draft:
+        """返回收件人已去重（保持次序）的草稿。
+
+        :raises PayloadTooLargeError: 正文、data 或收件人数目过大
+        :raises InvalidInputError: 其它不合规之处，消息指出字段
+        """
+        if len(draft.recipient_ids) > self.max_recipients * _MAX_REPEATS:
+            raise self._too_many()
+        recipients = tuple(dict.fromkeys(draft.recipient_ids))
+        self._check_recipients(recipients)
+        checked = self.check_message(draft, now)
+        if len(recipients) == len(draft.recipient_ids):
+            return checked
+        return replace(checked, recipient_ids=recipients)
+
+    def check_message(self, draft: Draft, now: int) -> Draft:
+        """同 ``check``，不看收件人（广播没有）；``data`` 换成规范的原文。"""
+        self._check_text(draft)
+        self._check_times(draft, now)
+        if draft.message_type not in MESSAGE_TYPES:
+            raise InvalidInputError("message_type: must be message, notification or system")
+        if not MIN_PRIORITY <= draft.priority <= MAX_PRIORITY:
+            raise InvalidInputError("priority: must be from 0 to 9")
+        if draft.data is None:
+            return draft
+        return replace(draft, data=accepted_data(draft.data, self.max_data_bytes))
+
+    def _check_recipients(self, recipients: tuple[int, ...]) -> None:
+        if not recipients:
+            raise InvalidInputError("recipient_ids: must not be empty")
+        if len(recipients) > self.max_recipients:
+            raise self._too_many()
+        if min(recipients) < 1 or max(recipients) > MAX_USER_ID:
+            raise InvalidInputError("recipient_ids: must be positive integers below 2^53")
+
+    def _too_many(self) -> PayloadTooLargeError:
+        return PayloadTooLargeError(f"recipient_ids: more than {self.max_recipients} recipients")
+
+    def _check_text(self, draft: Draft) -> None:
+        if not draft.title.strip():
+            raise InvalidInputError("title: must not be empty")
+        if len(draft.title) > self.max_title_chars:
+            raise InvalidInputError(f"title: longer than {self.max_title_chars} characters")
+        for field, text in (("title", draft.title), ("content", draft.content)):
+            check_text(field, text)
+        if len(draft.content.encode()) > self.max_content_bytes:
+            raise PayloadTooLargeError(f"content: larger than {self.max_content_bytes} bytes")
+
+    def _check_times(self, draft: Draft, now: int) -> None:
+        if draft.expires_in_s is not None and not 1 <= draft.expires_in_s <= self.max_ttl_s:
+            raise InvalidInputError(f"expires_in_s: must be from 1 to {self.max_ttl_s}")
+        if draft.deliver_at is not None and not 0 <= draft.deliver_at <= now + MAX_DELAY_MS:
+            raise InvalidInputError("deliver_at: must be milliseconds at most one year ahead")
+
+
+def check_text(field: str, text: str) -> None:
+    """孤立代理项编不成 UTF-8，NUL 存不进 PostgreSQL。"""
+    if "\x00" in text:
+        raise InvalidInputError(f"{field}: must not contain NUL")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidInputError(f"{field}: is not valid Unicode") from None
+
+
+#: 我们自己的通知在 ``data.event`` 里说的；别人发的不许是它的样子（A17）。
+MEETING_ENDED: Final = "meeting_ended"
+_OURS: Final = frozenset({MEETING_ENDED})
+
+
+class _Event(msgspec.Struct):
+    event: Any = None
+
+
+_event: Final = msgspec.json.Decoder(_Event)
+
+
+def check_send_rights(sender: Principal, drafts: Sequence[Draft]) -> None:
+    """:raises ForbiddenError: 普通用户发 ``system``，或冒充我们自己的通知"""
+    if sender.is_admin:
+        return
+    if any(draft.message_type == "system" for draft in drafts):
+        raise ForbiddenError("message_type system: administrators only")
+    if any(draft.data is not None and _event_of(draft.data) in _OURS for draft in drafts):
+        raise ForbiddenError("data.event: this event is the system's own")
+
+
+def _event_of(data: AppData) -> str | None:
+    """畸形的由 ``DraftRules`` 说。"""
+    if isinstance(data, msgspec.Raw):
+        try:
+            found = _event.decode(data).event
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return None
+    else:
+        found = data.get("event")
+    return found if isinstance(found, str) else None
+
+
+#: 停用的用户至多再收到这么久的消息。
+KEEP_MS: Final = 60_000
+MAX_KNOWN: Final = 500_000
+
+
+class Everybody:
+    """人归应用而它没有给名册：令牌说是谁就是谁，发给谁谁就在。"""
+
+    async def existing_ids(self, user_ids: Sequence[int]) -> set[int]:
+        return {user_id for user_id in user_ids if 0 < user_id <= MAX_USER_ID}
+
+
+class ForeignDirectory:
+    """应用自己的名册：它抛出什么都是“此刻问不到”，只记类名。"""
+
+    def __init__(self, directory: UserDirectory) -> None:
+        self._directory = directory
+        self._failed = RepeatedWarning("directory_failed")
+
+    async def existing_ids(self, user_ids: Sequence[int]) -> set[int]:
+        """:raises DirectoryUnavailableError: 它抛出了不是我们的异常"""
+        try:
+            return set(await self._directory.existing_ids(user_ids))
+        except MeetingPushError:
+            raise
+        except Exception as error:  # noqa: BLE001 — 别人的代码，什么都可能抛出
+            self._failed.say(error=type(error).__name__)
+            raise DirectoryUnavailableError("the directory of users failed") from None
+
+
+class KnownUsers:
+    """包在任何 ``UserDirectory`` 外面；只记“存在”，不记“不存在”：新用户立即可收。"""
+
+    def __init__(self, directory: UserDirectory, clock: Clock = now_ms) -> None:
+        self._directory = directory
+        self._clock = clock
+        self._until: dict[int, int] = {}
+
+    async def existing_ids(self, user_ids: Sequence[int]) -> set[int]:
+        now, until = self._clock(), self._until
+        known = {user_id for user_id in user_ids if until.get(user_id, 0) > now}
+        if len(known) == len(user_ids):
+            return known
+        found = await self._directory.existing_ids([u for u in user_ids if u not in known])
+        if len(until) + len(found) > MAX_KNOWN:
+            until.clear()
+        until.update(dict.fromkeys(found, now + KEEP_MS))
+        return known | found
+
+
+def message_from(sender: Sender, draft: Draft, now: int, *, default_ttl_s: int) -> Message:
+    ttl_s = draft.expires_in_s if draft.expires_in_s is not None else default_ttl_s
+    return Message(
+        message_id=str(ULID.from_timestamp(now / 1000)),
+        message_type=draft.message_type,
+        priority=draft.priority,
+        title=draft.title,
+        content=draft.content,
+        sender=sender,
+        timestamp=now,
+        # 有效期从该送达的时刻算起：预约在明天的消息不应今晚就过期
+        expires_at=max(now, draft.deliver_at or 0) + ttl_s * 1000,
+        deliver_at=draft.deliver_at,
+        data=draft.data,
+        receipt=draft.receipt,
+    )
