@@ -12,12 +12,10 @@ from meeting_push.clock import now_ms
 from meeting_push.deliver.offline_message_queue import Delivery, OfflineMessageQueue
 from meeting_push.model import Ack, Message, Sender
 from meeting_push.node_identity import NodeIdentity
-from meeting_push.outcome.dead_letters import DeadLetters
-from meeting_push.outcome.delivery_confirmation_service import DeliveryConfirmationService
+from meeting_push.outcome.dead_letters import DeadLetters, DeliveryFailures
+from meeting_push.outcome.delivery_confirmation_service import DeliveryConfirmationService, Receipts
 from meeting_push.outcome.expiry_sweeper import ExpirySweeper
-from meeting_push.outcome.failures import DeliveryFailures
 from meeting_push.outcome.mailbox_evictor import MailboxEvictor
-from meeting_push.outcome.receipts import Receipts
 from meeting_push.protocol.frames import encode_tail
 from meeting_push.queue.message_queue import MessageQueue
 from meeting_push.redis.outcomes import Outcomes

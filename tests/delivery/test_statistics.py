@@ -8,7 +8,7 @@ import pytest
 from ulid import ULID
 
 from meeting_push.model import Message, Sender
-from meeting_push.outcome.statistics import DeliveryStatistics, user_statistics
+from meeting_push.outcome.delivery_confirmation_service import DeliveryStatistics, user_statistics
 from meeting_push.storage.database import Database
 from meeting_push.storage.messages import MessageRepository
 from meeting_push.storage.outcomes import OutcomeRepository

@@ -32,7 +32,7 @@ from meeting_push.client.state_file import DeviceState
 from meeting_push.clock import now_ms
 from meeting_push.deliver.offline_message_queue import Delivery, OfflineMessageQueue
 from meeting_push.model import MailboxView, Message, Origin, Principal, Sender
-from meeting_push.outcome.eviction import choose
+from meeting_push.outcome.mailbox_evictor import choose
 from meeting_push.protocol import frames
 from meeting_push.protocol.commands import Acked
 from meeting_push.protocol.session import Phase, Pushed, Session

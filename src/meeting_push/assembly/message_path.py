@@ -14,8 +14,7 @@ from ..deliver.message_publisher import MessagePublisher
 from ..deliver.offline_message_queue import OfflineMessageQueue
 from ..logs import RepeatedWarning
 from ..node_identity import NodeIdentity
-from ..outcome.delivery_confirmation_service import DeliveryConfirmationService
-from ..outcome.receipts import Receipts
+from ..outcome.delivery_confirmation_service import DeliveryConfirmationService, Receipts
 from ..queue.consumer_pool import ConsumerPool
 from ..queue.entries import OnDead
 from ..queue.message_consumer import MessageConsumer

@@ -5,9 +5,8 @@ from __future__ import annotations
 from ..accept.idempotency import IdempotencyPurge
 from ..model import QueueEntry
 from ..node_identity import NodeIdentity
-from ..outcome.dead_letters import DeadLetters
+from ..outcome.dead_letters import DeadLetters, DeliveryFailures
 from ..outcome.expiry_sweeper import ExpirySweeper
-from ..outcome.failures import DeliveryFailures
 from ..outcome.mailbox_evictor import MailboxEvictor
 from ..outcome.retry_service import RetryService
 from ..redis.outcomes import Outcomes

@@ -2,6 +2,12 @@
 
 一封死信要么是队列里处理不了的条目（``reject.lua``），要么是一个失败的收件人（``fail.lua``）；
 字段相同：``v``、``entry``（``QueueEntry`` 的 JSON，畸形的则是原文）、``reason``、``queue``。
+
+失败：记下、进死信、移出信箱；以及操作者的重新入队与用户的清空。
+
+次序是承诺的一部分（DLV-1）。失败：先 SQL，后 Redis（状态、死信、移出信箱是一步），死在两者
+之间则信箱里还有，下一次登记或确认接着做完。重新入队：先进队列，后改 SQL，死在两者之间则
+SQL 仍是 failed 而消息在路上，确认到了照样是 delivered。
 """
 
 from __future__ import annotations
@@ -13,9 +19,161 @@ from typing import Any, Final
 import msgspec
 from loguru import logger
 
-from ..model import QueueEntry
+from ..clock import Clock, now_ms
+from ..deliver.offline_message_queue import OfflineMessageQueue
+from ..errors import MessageExpiredError, NotFoundError
+from ..logs import RepeatedWarning
+from ..model import DeliveryStatus, QueueEntry
+from ..redis.outcomes import Outcomes
 from ..redis.redis_service import RedisService
-from .failures import DeliveryFailures
+from ..storage.id_list import Pair
+from ..storage.outcomes import Failed, OutcomeRepository
+from ..storage.recipients import DeliveredRow, RecipientRepository
+from .delivery_confirmation_service import Receipt, Receipts
+
+#: 用完了重试次数，始终没有确认。
+NO_ACK: Final = "no_ack"
+#: 用户（或管理员）清空了信箱。
+CLEARED: Final = "cleared"
+#: 清空时一次处理这么多条。
+CLEAR_BATCH: Final = 500
+
+_encoder: Final = msgspec.json.Encoder()
+
+
+class DeliveryFailures:
+    """方法都幂等；错误是 ``UnavailableError`` 的子类，重来无害。"""
+
+    def __init__(
+        self,
+        *,
+        outcomes: Outcomes,
+        record: OutcomeRepository,
+        recipients: RecipientRepository,
+        mailbox: OfflineMessageQueue,
+        receipts: Receipts,
+        clock: Clock = now_ms,
+    ) -> None:
+        self._outcomes = outcomes
+        self._record = record
+        self._recipients = recipients
+        self._mailbox = mailbox
+        self._receipts = receipts
+        self._clock = clock
+        self._warnings: dict[str, RepeatedWarning] = {}
+
+    async def fail(self, pairs: Sequence[Pair], reason: str, *, letters: bool = True) -> int:
+        """把还没有结局的记为 failed，返回这次记下几条；``letters``：每个收件人一封死信。"""
+        now = self._clock()
+        rows = await self._record.record_failed(pairs, reason, now)
+        verdicts = await self._outcomes.fail(
+            [(row.message_id, row.user_id, _entry(row) if letters else b"") for row in rows],
+            reason,
+            now,
+        )
+        # -1：他的键坏了，Redis 那一侧没有记成；记录里的失败照样告诉发送者
+        fresh = [row for row, verdict in zip(rows, verdicts, strict=True) if verdict in (1, -1)]
+        await self._prefer_acks(rows, verdicts)
+        self._say(fresh, reason)
+        await self._receipts.send(
+            [
+                Receipt(row.message_id, row.receipt_to, row.user_id, now)
+                for row in fresh
+                if row.receipt_to is not None
+            ],
+            DeliveryStatus.FAILED,
+        )
+        return len(fresh)
+
+    def _say(self, fresh: Sequence[Failed], reason: str) -> None:
+        """谁都能让一千条一起失败（灌满信箱、清空自己的）：每个原因轮流说，条数看指标。"""
+        if fresh:
+            warning = self._warnings.setdefault(reason, RepeatedWarning("deliveries_failed"))
+            one = fresh[0]
+            warning.say(
+                reason=reason,
+                deliveries=len(fresh),
+                message_id=one.message_id,
+                user_id=one.user_id,
+            )
+
+    async def _prefer_acks(self, rows: Sequence[Failed], verdicts: Sequence[int | bytes]) -> None:
+        """确认已记进 Redis 而还没记进 SQL 的：替它做完。"""
+        late: list[DeliveredRow] = []
+        for row, verdict in zip(rows, verdicts, strict=True):
+            if isinstance(verdict, bytes) and (times := _times(verdict)) is not None:
+                late.append((row.message_id, row.user_id, *times))
+        if late:
+            await self._recipients.record_delivered(late)
+            await self._mailbox.remove(
+                [(user_id, [message_id]) for message_id, user_id, *_ in late]
+            )
+
+    async def clear(self, user_id: int) -> int:
+        """清空信箱，返回清掉几条：还没有结局的记为 failed（``cleared``），先记录，后移出。
+
+        此后才到的消息不受影响。
+        """
+        message_ids = await self._mailbox.message_ids(user_id)
+        for start in range(0, len(message_ids), CLEAR_BATCH):
+            chunk = message_ids[start : start + CLEAR_BATCH]
+            await self.fail([(message_id, user_id) for message_id in chunk], CLEARED)
+            # 余下的早有结局，或不是经 MessageService 来的（没有记录）
+            await self._mailbox.remove([(user_id, chunk)])
+        return len(message_ids)
+
+    async def requeue(self, message_id: str, user_id: int) -> None:
+        """一个失败的收件人从头再来：pending，次数归零。
+
+        :raises NotFoundError: 没有这样一条失败
+        :raises MessageExpiredError: 已过有效期，再投递也没有意义
+        """
+        row = await self._record.find_failed(message_id, user_id)
+        if row is None:
+            raise NotFoundError("no such failed delivery")
+        if row.expires_at <= self._clock():
+            raise MessageExpiredError("the message has expired")
+        await self._again([row])
+
+    async def requeue_all(self, pairs: Sequence[Pair]) -> int:
+        """其中失败的与仍 pending 的、没有过期的从头再来，返回几条。"""
+        now = self._clock()
+        rows = await self._record.requeueable(pairs)
+        return await self._again([row for row in rows if row.expires_at > now])
+
+    async def _again(self, rows: Sequence[Failed]) -> int:
+        if not rows:
+            return 0
+        requeued = await self._outcomes.requeue(
+            [
+                (row.message_id, row.user_id, row.priority, row.expires_at, _entry(row))
+                for row in rows
+            ],
+            self._clock(),
+        )
+        await self._record.reset_failed([(row.message_id, row.user_id) for row in rows])
+        logger.bind(deliveries=requeued).info("deliveries_requeued")
+        return requeued
+
+
+def _times(state: bytes) -> tuple[int, int] | None:
+    """``delivered:推:确认`` 里的两个时刻；别人写坏的则 None。"""
+    match state.split(b":"):
+        case [_, sent_at, acked_at] if sent_at.isdigit() and acked_at.isdigit():
+            return int(sent_at), int(acked_at)
+    return None
+
+
+def _entry(row: Failed) -> bytes:
+    return _encoder.encode(
+        QueueEntry(
+            message_id=row.message_id,
+            recipient_ids=(row.user_id,),
+            priority=row.priority,
+            expires_at=row.expires_at,
+        )
+    )
+
 
 #: 一轮过期清理看这么多封。
 SCAN_LETTERS: Final = 200

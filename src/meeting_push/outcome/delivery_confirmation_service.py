@@ -2,27 +2,34 @@
 
 次序是承诺的一部分（DLV-1）：① Redis 状态 ② SQL 记录 ③ 移出信箱。死在任何两步之间，
 消息仍在信箱里，重连时以同一个 ``message_id`` 再来一次；绝不会“移出了却没有记录”。
+
+投递统计：把按组汇总的行算成率。
+
+回执：把一个收件人的结局告诉要求回执的发送者。瞬时的：状态已记录，丢了还可以查询。
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from math import ceil
+from typing import Final, NamedTuple, TypeVar
 
 from ..clock import Clock, now_ms
+from ..contracts import UserChannel
 from ..deliver.offline_message_queue import OfflineMessageQueue
-from ..errors import InvalidInputError, NotFoundError
+from ..errors import InvalidInputError, MeetingPushError, NotFoundError
+from ..logs import RepeatedWarning
 from ..model import Ack, AckOutcome, DeliveryStatus, Message
+from ..protocol import frames
 from ..redis.lean import Script
 from ..redis.link import Argument
 from ..redis.redis_service import RedisService
 from ..storage.recipients import DeliveredRow, DeliveryReports, RecipientRepository
-from ..storage.rows import DeliveryCounts, FailedDelivery, RecipientPage
+from ..storage.rows import DeliveryCounts, FailedDelivery, OutcomeRow, RecipientPage
 from ..supervision import Aside
 from .batch_writer import BatchWriter
-from .receipts import Receipt, Receipts
-from .statistics import DeliveryStatistics, user_statistics
 
 _confirm: Final = Script("guard", "confirm")
 #: 一个事务至多这么多行：四分之一的话，积压时每秒写下的少一半。
@@ -211,3 +218,123 @@ def _by_user(rows: Sequence[DeliveredRow]) -> list[tuple[int, list[str]]]:
     for message_id, user_id, _, _ in rows:
         by_user[user_id].append(message_id)
     return list(by_user.items())
+
+
+#: 一个窗口分成这么多个时段。
+BUCKETS: Final = 24
+
+Key = TypeVar("Key", int, str)
+
+
+@dataclass(slots=True)
+class Tally:
+    """一组收件人的各状态人数。"""
+
+    sent: int = 0
+    delivered: int = 0
+    failed: int = 0
+    expired: int = 0
+    pending: int = 0
+
+    def add(self, status: DeliveryStatus, count: int) -> None:
+        self.sent += count
+        setattr(self, status.value, getattr(self, status.value) + count)
+
+    @property
+    def rate(self) -> float | None:
+        """有了结局的里面送达的比例；还没有任何结局则 None。"""
+        settled = self.delivered + self.failed + self.expired
+        return self.delivered / settled if settled else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryStatistics:
+    """发给一个用户的消息的统计；``*_ms`` 是从（最后一次）推到确认的毫秒数，没有送达则 None。
+
+    ``retry_rate`` 是重试过的比例；``by_time`` 的键是时段开始的毫秒，空的时段不出现。
+    """
+
+    user_id: int
+    since: int
+    window_s: int
+    total: Tally
+    retry_rate: float
+    mean_ack_ms: float | None
+    p95_ack_ms: int | None
+    reasons: dict[str, int] = field(default_factory=dict)
+    by_type: dict[str, Tally] = field(default_factory=dict)
+    by_time: dict[int, Tally] = field(default_factory=dict)
+
+
+async def user_statistics(
+    reports: DeliveryReports, user_id: int, window_s: int, now: int
+) -> DeliveryStatistics:
+    """``now`` 之前 ``window_s`` 秒里接受的、发给该用户的消息。"""
+    since = max(0, now - window_s * 1000)
+    width = max(1, ceil(window_s * 1000 / BUCKETS))
+    rows = await reports.outcomes(user_id, since, width)
+    total = Tally()
+    for row in rows:
+        total.add(row.status, row.count)
+    p95 = None
+    if total.delivered:
+        p95 = await reports.ack_time_at(user_id, since, ceil(total.delivered * 0.95) - 1)
+    return DeliveryStatistics(
+        user_id=user_id,
+        since=since,
+        window_s=window_s,
+        total=total,
+        retry_rate=sum(row.retried for row in rows) / total.sent if total.sent else 0.0,
+        mean_ack_ms=(
+            sum(row.to_ack_ms for row in rows) / total.delivered if total.delivered else None
+        ),
+        p95_ack_ms=p95,
+        reasons=_reasons(rows),
+        by_type=_tallies(rows, lambda row: row.message_type),
+        by_time=_tallies(rows, lambda row: since + row.bucket * width),
+    )
+
+
+def _reasons(rows: Iterable[OutcomeRow]) -> dict[str, int]:
+    reasons: dict[str, int] = {}
+    for row in rows:
+        if row.status is DeliveryStatus.FAILED and row.reason is not None:
+            reasons[row.reason] = reasons.get(row.reason, 0) + row.count
+    return reasons
+
+
+def _tallies(rows: Iterable[OutcomeRow], key: Callable[[OutcomeRow], Key]) -> dict[Key, Tally]:
+    tallies: dict[Key, Tally] = {}
+    for row in sorted(rows, key=key):
+        tallies.setdefault(key(row), Tally()).add(row.status, row.count)
+    return tallies
+
+
+class Receipt(NamedTuple):
+    """``to`` 是发送者；``at`` 是结局的时刻。"""
+
+    message_id: str
+    to: int
+    user_id: int
+    at: int
+
+
+class Receipts:
+    """必须在结局记进 SQL 之后才发。"""
+
+    def __init__(self, channel: UserChannel) -> None:
+        self._channel = channel
+        self._lost = RepeatedWarning("receipt_lost")
+
+    async def send(self, receipts: Iterable[Receipt], status: DeliveryStatus) -> None:
+        for receipt in receipts:
+            frame = frames.Receipt(
+                message_id=receipt.message_id,
+                recipient_id=receipt.user_id,
+                status=status,
+                timestamp=receipt.at,
+            )
+            try:
+                await self._channel.publish_frame(receipt.to, frames.encode(frame))
+            except MeetingPushError as error:
+                self._lost.say(code=error.code, cause=error.cause)

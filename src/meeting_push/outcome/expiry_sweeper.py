@@ -21,7 +21,7 @@ from ..redis.redis_service import RedisService
 from ..storage.outcomes import Expirable, OutcomeRepository
 from ..supervision import Aside, periodically
 from .dead_letters import DeadLetters
-from .receipts import Receipt, Receipts
+from .delivery_confirmation_service import Receipt, Receipts
 
 #: 过期之后再等一下：已通过检查、正在途中的投递先落进信箱，好一并移出。
 GRACE_MS: Final = 1_000

@@ -1,14 +1,17 @@
 """信箱溢出了：挤出该走的，记为 failed，让发送者看得见；没有人再等的，还回它占的内存。
 
-谁该走由 ``outcome/eviction.py`` 选（占得最多的发送者的，里面最不急的、最早的），``evict.lua``
-立下墓碑；然后与别的失败同一个次序：先 SQL，后 Redis（状态、死信、移出信箱）。死在哪里都不丢：
-立了碑而还在信箱里的，下一次先做完。
+选出该走的，``evict.lua`` 立下墓碑；然后与别的失败同一个次序：先 SQL，后 Redis（状态、死信、移出
+信箱）。死在哪里都不丢：立了碑而还在信箱里的，下一次先做完。
+
+满了的信箱先挤谁（ADR 0010）：占得最多的发送者的；他的里面最不急的，再最早的。
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import heapq
+from collections import defaultdict, deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
 from ..deliver.offline_message_queue import OfflineMessageQueue
@@ -19,7 +22,6 @@ from ..redis.mailboxes import OverfullMailbox
 from ..storage.id_list import Pair
 from ..storage.outcomes import OutcomeRepository
 from ..supervision import Aside, periodically
-from .eviction import choose
 
 EVICTED: Final = "mailbox_evicted"
 #: 一轮看多少个用户的信箱，一共挤出多少条：一个 SQL 事务记下，几毫秒，别人的发送等得起。
@@ -139,3 +141,35 @@ class MailboxEvictor:
 def _strangers(one: OverfullMailbox) -> list[tuple[str, int]]:
     """还不知道是谁发的那几条。"""
     return [(message_id, seq) for message_id, seq in one.held if seq not in one.origins]
+
+
+#: 信箱里的一条：(message_id, seq)。
+Held = tuple[str, int]
+
+
+def choose(held: Sequence[Held], origins: Mapping[int, Origin], excess: int) -> list[str]:
+    """该走的至多 ``excess`` 条的 message_id，按走的次序；O(n log n)。
+
+    占得一样多的发送者，比各自该走的那一条。
+
+    :param origins: seq → 谁发的、多急；没有的那几条不选，也不算在谁的份里
+    """
+    if excess <= 0:
+        return []
+    shares: defaultdict[int, deque[tuple[int, int, str]]] = defaultdict(deque)
+    known = ((*origins[seq], seq, i) for i, seq in held if seq in origins)
+    for sender, priority, seq, message_id in sorted(known):
+        shares[sender].append((priority, seq, message_id))
+    # 堆顶：占得最多的；一样多则他该走的那一条最不急、最早（seq 各不相同，比不到后面）
+    largest = [(-len(share), *share[0][:2], sender) for sender, share in shares.items()]
+    heapq.heapify(largest)
+    chosen: list[str] = []
+    while largest and len(chosen) < excess:
+        sender = largest[0][-1]
+        share = shares[sender]
+        chosen.append(share.popleft()[-1])
+        if share:
+            heapq.heapreplace(largest, (-len(share), *share[0][:2], sender))
+        else:
+            heapq.heappop(largest)
+    return chosen

@@ -16,7 +16,7 @@ from ..redis.outcomes import Claimed, Outcomes, Verdict
 from ..storage.outcomes import OutcomeRepository
 from ..supervision import Aside
 from .batch_writer import BatchWriter
-from .failures import NO_ACK, DeliveryFailures
+from .dead_letters import NO_ACK, DeliveryFailures
 
 BATCH: Final = 1_000
 #: 等 Redis 回来的登记至多这么多；再多就放手：连接隔一级还会再交来。

@@ -15,10 +15,13 @@ from ..clock import now_ms
 from ..deliver.offline_message_queue import OfflineMessage, OfflineMessageQueue
 from ..errors import ForbiddenError
 from ..model import MAX_USER_ID, Principal
-from ..outcome.dead_letters import DeadLetter, DeadLetters
-from ..outcome.delivery_confirmation_service import DAY_S, DeliveryConfirmationService
-from ..outcome.failures import DeliveryFailures
-from ..outcome.statistics import DeliveryStatistics, Tally
+from ..outcome.dead_letters import DeadLetter, DeadLetters, DeliveryFailures
+from ..outcome.delivery_confirmation_service import (
+    DAY_S,
+    DeliveryConfirmationService,
+    DeliveryStatistics,
+    Tally,
+)
 from ..queue.message_queue import MessageQueue
 from ..storage.rows import FailedDelivery
 from .contract_route import contract_router

@@ -16,10 +16,9 @@ from meeting_push.deliver.message_publisher import MessagePublisher
 from meeting_push.deliver.offline_message_queue import Delivery, OfflineMessageQueue
 from meeting_push.model import Message, Sender
 from meeting_push.node_identity import NodeIdentity
-from meeting_push.outcome.dead_letters import DeadLetters
+from meeting_push.outcome.dead_letters import DeadLetters, DeliveryFailures
+from meeting_push.outcome.delivery_confirmation_service import Receipts
 from meeting_push.outcome.expiry_sweeper import ExpirySweeper
-from meeting_push.outcome.failures import DeliveryFailures
-from meeting_push.outcome.receipts import Receipts
 from meeting_push.outcome.retry_service import RetryService
 from meeting_push.protocol.frames import encode_tail
 from meeting_push.protocol.retry import Overdue

@@ -1,4 +1,4 @@
--- 一个用户的信箱溢出了，该走的已经选好（outcome/eviction.py）：给它们立下墓碑。此时还不移出：SQL 先
+-- 一个用户的信箱溢出了，该走的已经选好（outcome/mailbox_evictor.py）：给它们立下墓碑。此时还不移出：SQL 先
 -- 记下失败，fail.lua 才移（次序见 MailboxEvictor）。选的时候与现在之间，信箱会变：还超出几条在这里
 -- 重算，已不在的、别人立过碑的跳过。所以幂等，几个进程同时挤一个信箱，也不会挤到上限以下。
 -- KEYS 都在用户自己的 tag 里：[1] offline_messages [2] mailbox_senders [3] evicted_messages [4] user_seq
