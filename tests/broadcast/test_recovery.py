@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from meeting_push.app import MeetingPush
-from meeting_push.broadcast.relay import BroadcastRelay
+from meeting_push.broadcast.service import BroadcastRelay
 from meeting_push.errors import UnavailableError
 from meeting_push.model import Draft, Sender
 from meeting_push.recovery.broadcasts import BroadcastRecovery

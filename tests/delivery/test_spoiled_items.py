@@ -14,7 +14,7 @@ from meeting_push.accept.accept_batch import AcceptBatch
 from meeting_push.accept.fair_share import FairShares
 from meeting_push.accept.outbox_relay import OutboxRelay
 from meeting_push.auth.revocations import Revocations
-from meeting_push.broadcast.relay import BroadcastRelay
+from meeting_push.broadcast.service import BroadcastRelay
 from meeting_push.errors import DatabaseUnavailableError
 from meeting_push.model import Ack, Message, Principal, QueueEntry
 from meeting_push.outcome.retry_service import RetryService

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from ..accept.drafts import DraftRules
-from ..broadcast.acks import BroadcastAcks
-from ..broadcast.feed import BroadcastFeed
-from ..broadcast.relay import BroadcastRelay
-from ..broadcast.service import BroadcastService
+from ..broadcast.feed import BroadcastAcks, BroadcastFeed
+from ..broadcast.service import BroadcastRelay, BroadcastService
 from ..deliver.offline_message_queue import SEQ_EXTRA_TTL_MS
 from ..redis.broadcast_log import BroadcastLog
 from ..settings import Settings

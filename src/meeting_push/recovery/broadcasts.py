@@ -12,7 +12,7 @@ from typing import Final
 
 from loguru import logger
 
-from ..broadcast.relay import BroadcastRelay
+from ..broadcast.service import BroadcastRelay
 from ..clock import Clock, now_ms
 from ..model import BroadcastEntry
 from ..redis.broadcast_log import BroadcastLog
