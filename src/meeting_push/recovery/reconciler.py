@@ -10,15 +10,17 @@ epoch 带着代次：旧代次的 epoch 作废，每台设备得到 ``resync``�
 到期后别的节点从 ``cursor`` 接着做。
 
 同时只有一个节点做：租约在 SQL 里，因为此时不可信的正是 Redis。
+
+一页一页走过一张大表：一页多大由数据库的快慢定，所以再大的表、再慢的库也走得完。
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 from loguru import logger
 
@@ -34,7 +36,6 @@ from ..storage.fleet import Generation, GenerationRepository
 from ..storage.outcomes import Recipient, UndeliveredRepository, oldest_possible
 from ..supervision import periodically
 from .broadcasts import BroadcastRecovery
-from .page_walk import PageWalk
 
 #: 清空队列之后等这么久：别的节点刚入队、正要记下的，先让它记完，否则会盖掉我们放回的；
 #: 消费者手里的也让它做完。
@@ -357,3 +358,40 @@ def _lost(mark: RedisMark | None, row: Generation) -> str | None:
     if mark.generation != row.generation:
         return "foreign"
     return "behind" if mark.mark < row.mark else None
+
+
+FIRST_ROWS: Final = 500
+MOST_ROWS: Final = 20_000
+#: 一页快过它就加倍，慢过 ``SLOW_S`` 就减半：远小于语句的时限，也不久占数据库。
+QUICK_S: Final = 0.1
+SLOW_S: Final = 0.5
+
+Result = TypeVar("Result")
+
+
+class PageWalk:
+    """``rows`` 是下一页的大小；走到哪里由调用者记着。"""
+
+    def __init__(self) -> None:
+        self.rows = FIRST_ROWS
+
+    async def page(self, work: Callable[[int], Awaitable[Result]]) -> Result:
+        """做一页。
+
+        :raises DatabaseUnavailableError: 多半是超过了时限：同一页下次只做四分之一
+        """
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        try:
+            result = await work(self.rows)
+        except DatabaseUnavailableError:
+            self.rows = max(1, self.rows // 4)
+            raise
+        self._adapt(loop.time() - started)
+        return result
+
+    def _adapt(self, took_s: float) -> None:
+        if took_s < QUICK_S:
+            self.rows = min(self.rows * 2, MOST_ROWS)
+        elif took_s > SLOW_S:
+            self.rows = max(1, self.rows // 2)
