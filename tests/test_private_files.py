@@ -15,7 +15,7 @@ from redis import Redis
 
 from meeting_push import MeetingPush, load_settings
 from meeting_push.cli import without_secrets
-from meeting_push.client.state_file import DeviceState, StateFile
+from meeting_push.client.ledger import DeviceState, StateFile
 from meeting_push.storage.database import Database
 from tests.support.eventually import wait_until
 from tests.support.people import register, send

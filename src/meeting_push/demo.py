@@ -23,9 +23,9 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
+from .client.intake import ReceivedMessage
 from .client.push_client import PushClient
-from .client.received import ReceivedMessage
-from .client.rest_answers import DeliveryReport, Tokens
+from .client.rest_call import DeliveryReport, Tokens
 from .client.rest_client import RestClient
 from .errors import MeetingPushError
 from .launcher import dying_with_us

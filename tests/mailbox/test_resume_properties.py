@@ -25,10 +25,9 @@ from hypothesis.stateful import (
 from ulid import ULID
 
 from meeting_push.client import wire
-from meeting_push.client.intake import Intake
-from meeting_push.client.options import ClientOptions
-from meeting_push.client.received import ReceivedMessage
-from meeting_push.client.state_file import DeviceState
+from meeting_push.client.endpoint import ClientOptions
+from meeting_push.client.intake import Intake, ReceivedMessage
+from meeting_push.client.ledger import DeviceState
 from meeting_push.clock import now_ms
 from meeting_push.deliver.offline_message_queue import Delivery, OfflineMessageQueue
 from meeting_push.model import MailboxView, Message, Origin, Principal, Sender

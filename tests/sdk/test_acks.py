@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from meeting_push.client.acks import AckQueue
+from meeting_push.client.ledger import AckQueue
 
 
 def taken(queue: AckQueue) -> tuple[int, list[str]]:

@@ -18,7 +18,7 @@ from meeting_push.client import (
     RestClient,
     TokenKeeper,
 )
-from meeting_push.client.rest_answers import DeliveryReport
+from meeting_push.client.rest_call import DeliveryReport
 from meeting_push.model import Draft
 from meeting_push.protocol.frames import ReadSync, Receipt
 from tests.support.eventually import eventually

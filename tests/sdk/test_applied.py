@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meeting_push.client.applied import Applied, RecentIds, SettledSeqs
+from meeting_push.client.ledger import Applied, RecentIds, SettledSeqs
 from meeting_push.model import ResumePoint
 
 small = st.integers(1, 40)

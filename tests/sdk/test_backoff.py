@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meeting_push.client.backoff import Backoff
+from meeting_push.client.endpoint import Backoff
 
 fractions = st.floats(0, 1, exclude_max=True)
 

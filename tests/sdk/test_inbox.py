@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from meeting_push.client.inbox import Inbox
+from meeting_push.client.intake import Inbox
 
 
 async def test_put_waits_while_full() -> None:

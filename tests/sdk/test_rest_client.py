@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from meeting_push.client import ApiError, RestClient, RestOptions, ServerUnreachableError
-from meeting_push.client.rest_answers import Registered
+from meeting_push.client.rest_call import Registered
 from meeting_push.model import Accepted, DeliveryStatus, Draft
 
 from .scripted_api import Reply, answering, error

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from meeting_push.client import ClientOptions, PushClient
-from meeting_push.client.state_file import DeviceState, StateFile
+from meeting_push.client.ledger import DeviceState, StateFile
 
 from .conftest import unsigned_jwt
 from .scripted_server import Peer, Signal, message_id, new_message, next_of, playing

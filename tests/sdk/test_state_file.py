@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from meeting_push.client.state_file import DeviceState, StateFile, load_device_state
+from meeting_push.client.ledger import DeviceState, StateFile, load_device_state
 
 
 def test_what_is_saved_is_loaded(tmp_path: Path) -> None:

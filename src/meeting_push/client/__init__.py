@@ -1,5 +1,6 @@
 """Python SDK：``PushClient`` 收，``RestClient`` 发与查，``TokenKeeper`` 管令牌。"""
 
+from .endpoint import ClientOptions, RestOptions
 from .errors import (
     ApiError,
     HandshakeRejectedError,
@@ -8,12 +9,10 @@ from .errors import (
     ServerUnreachableError,
     TokenUnreadableError,
 )
+from .intake import ReceivedMessage
 from .link import ClientState
-from .options import ClientOptions, RestOptions
 from .push_client import PushClient
-from .received import ReceivedMessage
-from .rest_client import RestClient
-from .token_keeper import TokenKeeper
+from .rest_client import RestClient, TokenKeeper
 
 __all__ = [
     "ApiError",

@@ -1,13 +1,73 @@
-"""服务器的地址：一个 base_url，WebSocket 与 REST 两种用法。"""
+"""往哪里连、怎样连：可调项、地址、令牌、退避。
+
+服务器的地址：一个 base_url，WebSocket 与 REST 两种用法。
+
+SDK 的可调项：不可变，名字带单位。
+
+令牌从哪来：一个固定的字符串，或每次连接都问一遍的回调。
+
+重连的退避：全抖动、指数、封顶。纯计算，随机数由外面给。
+"""
 
 from __future__ import annotations
 
+import base64
+import inspect
+import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from math import ldexp
+from ssl import SSLContext
 from typing import Final
 from urllib.parse import urlencode, urlsplit
 
+import msgspec
+
 from ..errors import ConfigurationError
 from ..model import ResumePoint
+from .errors import TokenUnreadableError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientOptions:
+    """``PushClient`` 的可调项；默认值可直接用于生产。
+
+    :param dead_after_s: 发出心跳后这么久没有任何帧到达，就当服务器已死
+    :param stable_after_s: 连接活过这么久才算稳定，此后退避从头算起
+    :param inbox_limit: 最多替应用存着几条没来得及处理的消息；满了就不再读套接字
+    :param applied_capacity: 去重记住多少个已应用的消息 id
+    :param concurrency: ``run()`` 里同时有几个处理函数；大于 1 时不再保证次序
+    """
+
+    open_timeout_s: float = 10
+    close_timeout_s: float = 2
+    dead_after_s: float = 10
+    backoff_base_s: float = 1
+    backoff_cap_s: float = 60
+    stable_after_s: float = 10
+    ack_delay_s: float = 0.005
+    concurrency: int = 1
+    inbox_limit: int = 1_000
+    applied_capacity: int = 10_000
+    max_frame_bytes: int = 4 * 1024 * 1024
+    user_id_claim: str = "sub"
+    ssl: SSLContext | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestOptions:
+    """``RestClient`` 的可调项。
+
+    :param retries: 幂等调用最多重试几次（429、503、连不上）
+    :param max_retry_wait_s: ``Retry-After`` 比它还长就不等了，把错误交给调用者
+    """
+
+    timeout_s: float = 10
+    retries: int = 3
+    backoff_base_s: float = 0.5
+    max_retry_wait_s: float = 30
+    ssl: SSLContext | None = None
+
 
 _SECURE: Final = {"http": False, "ws": False, "https": True, "wss": True}
 
@@ -51,3 +111,78 @@ def parse_endpoint(base_url: str) -> Endpoint:
     if not host or parts.query or parts.fragment or parts.username:
         raise ConfigurationError("base_url: expected http(s)://host[:port]")
     return Endpoint(secure, host, port, parts.path.rstrip("/"))
+
+
+#: 固定的字符串过期后没有替换；回调可以是同步的，也可以是协程函数。
+TokenSource = str | Callable[[], str | Awaitable[str]]
+
+
+async def obtain(source: TokenSource) -> str:
+    """此刻该用的令牌；回调的异常原样传出。"""
+    if isinstance(source, str):
+        return source
+    token = source()
+    return await token if inspect.isawaitable(token) else token
+
+
+def user_id_in(token: str, claim: str) -> int:
+    """JWT 里说的用户 id，不验证签名：验证是服务器的事，这里只为拼出 URL。
+
+    :raises TokenUnreadableError: 不是 JWT，或没有这个整数声明；消息里不含令牌
+    """
+    try:
+        return int(str(_claims(token)[claim]))
+    except (ValueError, KeyError):
+        raise TokenUnreadableError(
+            f"no integer claim {claim!r} in the token; pass user_id"
+        ) from None
+
+
+def lasts(token: str) -> bool:
+    """它自己说的到期时刻还没到：被拒（4004）就是钟不准，等一等会好。看不懂的算到期了。"""
+    expires_at = _claims(token).get("exp")
+    return isinstance(expires_at, int | float) and expires_at > time.time()
+
+
+def _claims(token: str) -> dict[str, object]:
+    """JWT 的声明，不验证；不是 JWT 就是空的。"""
+    try:
+        payload = token.split(".")[1]
+        return msgspec.json.decode(
+            base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)),
+            type=dict[str, object],
+        )
+    except (IndexError, ValueError, msgspec.DecodeError):
+        return {}
+
+
+#: 2**32 个底数早已超过任何封顶值；再往上只会让浮点溢出。
+_MAX_DOUBLINGS: Final = 32
+
+
+class Backoff:
+    """第 n 次（从 0 数）的等待在 [0, min(cap, base·2ⁿ)) 里均匀取。
+
+    从第一次起就抖动：发布之后所有客户端同时断开，差别只能来自这里（phoenix#4045）。
+    """
+
+    def __init__(self, base_s: float, cap_s: float, random: Callable[[], float]) -> None:
+        """``random`` 返回 [0, 1) 的均匀随机数。"""
+        self._base_s = base_s
+        self._cap_s = cap_s
+        self._random = random
+        self._attempt = 0
+
+    def next_delay(self) -> float:
+        """下一次尝试前要等的秒数。"""
+        ceiling = min(self._cap_s, ldexp(self._base_s, min(self._attempt, _MAX_DOUBLINGS)))
+        self._attempt += 1
+        return self._random() * ceiling
+
+    def within(self, window_s: float) -> float:
+        """服务器指定的窗口（draining）里的一点；不计作一次失败。"""
+        return self._random() * window_s
+
+    def reset(self) -> None:
+        """连接稳定之后：退避从头算起。"""
+        self._attempt = 0

@@ -1,20 +1,136 @@
-"""收：连接与应用之间的一站。去重、排队、记账、落盘都在这里，没有网络。"""
+"""收：连接与应用之间的一站。去重、排队、记账、落盘都在这里，没有网络。
+
+有界的先进先出队列，会结束：读套接字的一侧放，应用的一侧取。
+
+交到应用手里的消息。
+"""
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Generic, TypeVar
 
+import msgspec
 from loguru import logger
 
 from ..model import ResumePoint
 from ..protocol import frames
-from .acks import AckQueue
-from .applied import Applied
-from .inbox import Inbox
-from .options import ClientOptions
-from .received import ReceivedMessage, received
-from .state_file import DeviceState, StateFile
+from ..protocol.frames import NewMessageTail
+from .endpoint import ClientOptions
+from .ledger import AckQueue, Applied, DeviceState, StateFile
 from .wire import NewMessage
+
+T = TypeVar("T")
+
+
+class Inbox(Generic[T]):
+    """满了就让放的一侧等（背压一直传到 TCP）；结束之后取的一侧得到 None。
+
+    asyncio.Queue 到 3.13 才能结束，故自备。
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._items: deque[T] = deque()
+        self._readable = asyncio.Event()
+        self._writable = asyncio.Event()
+        self._ended = False
+        self._bounded = True
+
+    @property
+    def full(self) -> bool:
+        return len(self._items) >= self._limit
+
+    async def put(self, item: T) -> None:
+        """可以取消：取消了就没有放进去。"""
+        while self.full and self._bounded and not self._ended:
+            self._writable.clear()
+            await self._writable.wait()
+        if not self._ended:
+            self._items.append(item)
+            self._readable.set()
+
+    async def get(self) -> T | None:
+        """可以取消：取消了就没有取走。None 表示已结束。"""
+        while not self._items:
+            if self._ended:
+                return None
+            self._readable.clear()
+            await self._readable.wait()
+        self._writable.set()
+        return self._items.popleft()
+
+    def unbound(self) -> None:
+        """从此放的一侧不等，直到 ``clear``。"""
+        self._bounded = False
+        self._writable.set()
+
+    def clear(self) -> list[T]:
+        """拿走全部还没取的；重新有界。"""
+        self._bounded = True
+        items = list(self._items)
+        self._items.clear()
+        self._writable.set()
+        return items
+
+    def end(self) -> None:
+        """不再收新的，也丢掉没取走的；重复调用无害。"""
+        self._ended = True
+        self.clear()
+        self._readable.set()
+
+
+class ReceivedMessage(NewMessageTail, frozen=True, kw_only=True, eq=False):
+    """contract 里 ``new_message`` 的全部字段，不可变。
+
+    ``attempt`` 大于 0 表示服务器重推；广播没有 ``seq``，有 ``broadcast_id``；两者都是 None 的
+    是瞬时消息。
+    ``epoch`` 是收到时的代，与 ``seq`` 一起才有意义。
+    """
+
+    seq: int | None
+    broadcast_id: int | None
+    attempt: int
+    epoch: str | None
+    settle: Callable[[ReceivedMessage], None]
+
+    def ack(self) -> None:
+        """现在就算已应用，不等处理函数返回；重复调用无害。确认在几毫秒内成批送出。"""
+        self.settle(self)
+
+    def to_json(self) -> str:
+        """一行 JSON，字段同 contract 的 ``new_message``；``broadcast_id`` 只有广播才有。"""
+        fields = {name: getattr(self, name) for name in NewMessage.__struct_fields__}
+        if self.broadcast_id is None:
+            del fields["broadcast_id"]
+        return msgspec.json.encode(fields).decode()
+
+    def __repr__(self) -> str:
+        # 不含标题与正文：repr 常常进日志。
+        return f"ReceivedMessage({self.message_id}, seq={self.seq}, attempt={self.attempt})"
+
+
+def received(
+    frame: NewMessage, epoch: str | None, settle: Callable[[ReceivedMessage], None]
+) -> ReceivedMessage:
+    return ReceivedMessage(
+        message_id=frame.message_id,
+        message_type=frame.message_type,
+        priority=frame.priority,
+        title=frame.title,
+        content=frame.content,
+        sender=frame.sender,
+        timestamp=frame.timestamp,
+        expires_at=frame.expires_at,
+        data=frame.data,
+        seq=frame.seq,
+        broadcast_id=frame.broadcast_id,
+        attempt=frame.attempt,
+        epoch=epoch,
+        settle=settle,
+    )
 
 
 class Intake:

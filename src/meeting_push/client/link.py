@@ -20,14 +20,10 @@ from ..errors import MeetingPushError
 from ..protocol import frames
 from ..protocol.codes import CloseCode, may_reconnect
 from . import wire
-from .backoff import Backoff
-from .connection import Connection
-from .endpoint import Endpoint
+from .connection import Connection, EventHub
+from .endpoint import Backoff, ClientOptions, Endpoint, TokenSource, lasts, obtain, user_id_in
 from .errors import HandshakeRejectedError, PushRefusedError
-from .events import EventHub
 from .intake import Intake
-from .options import ClientOptions
-from .token_source import TokenSource, lasts, obtain, user_id_in
 
 #: websockets 在 DEBUG 级打印握手头，令牌就在其中（SEC-2）：不论应用怎么配置，都到不了那一级。
 _socket_logger: Final = logging.getLogger("meeting_push.client.websockets")

@@ -1,4 +1,7 @@
-"""``PushClient``：一台设备与服务器之间的连接，至少一次变成对应用的恰好一次（DLV-2）。"""
+"""``PushClient``：一台设备与服务器之间的连接，至少一次变成对应用的恰好一次（DLV-2）。
+
+每条新连接都要重说一遍的话：状态与关注名单。
+"""
 
 from __future__ import annotations
 
@@ -14,16 +17,12 @@ from loguru import logger
 
 from ..model import PresenceStatus
 from ..protocol import frames
-from .endpoint import parse_endpoint
+from .connection import EventHandler, EventHub
+from .endpoint import ClientOptions, TokenSource, parse_endpoint
 from .errors import NotConnectedError
-from .events import EventHandler, EventHub
-from .intake import Intake
+from .intake import Intake, ReceivedMessage
+from .ledger import StateFile, load_device_state
 from .link import ClientState, Link
-from .options import ClientOptions
-from .received import ReceivedMessage
-from .standing import Standing
-from .state_file import StateFile, load_device_state
-from .token_source import TokenSource
 
 #: 同步函数、协程函数都可以；同步的不要久占，连接在它返回之前不读也不写。
 MessageHandler = Callable[[ReceivedMessage], object]
@@ -301,3 +300,41 @@ class PushClient:
             for frame in sentences:
                 if self._link.connection is not None:
                     await self._link.connection.send(frame)
+
+
+class Standing:
+    """应用最后一次说的算数；连接断了也记着。"""
+
+    def __init__(self) -> None:
+        self._status: frames.StatusFrame | None = None
+        self._watched: set[int] = set()
+
+    def set_status(
+        self, status: PresenceStatus, device_info: str | None
+    ) -> list[frames.ClientFrame]:
+        self._status = frames.StatusFrame(status=status, device_info=device_info)
+        return [self._status]
+
+    def watch(self, user_ids: Iterable[int]) -> list[frames.ClientFrame]:
+        added = set(user_ids) - self._watched
+        self._watched |= added
+        return _watch_frames(added)
+
+    def unwatch(self, user_ids: Iterable[int]) -> list[frames.ClientFrame]:
+        removed = set(user_ids) & self._watched
+        self._watched -= removed
+        return [frames.UnwatchFrame(user_ids=ids) for ids in _chunks(removed)]
+
+    def greeting(self) -> list[frames.ClientFrame]:
+        """新连接上要送的。"""
+        status: list[frames.ClientFrame] = [self._status] if self._status else []
+        return status + _watch_frames(self._watched)
+
+
+def _watch_frames(user_ids: set[int]) -> list[frames.ClientFrame]:
+    return [frames.WatchFrame(user_ids=ids) for ids in _chunks(user_ids)]
+
+
+def _chunks(user_ids: set[int]) -> list[list[int]]:
+    ordered, size = sorted(user_ids), frames.MAX_WATCH_IDS
+    return [ordered[start : start + size] for start in range(0, len(ordered), size)]

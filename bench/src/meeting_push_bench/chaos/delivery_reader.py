@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from meeting_push.client.rest_answers import DeliveryReport
+from meeting_push.client.rest_call import DeliveryReport
 
 from ..failure import BenchError
 from ..post_connection import PostConnection

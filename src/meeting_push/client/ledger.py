@@ -1,18 +1,35 @@
-"""这台设备应用过什么：seq 的连续下限，与最近的消息 id。纯计算。
+"""一台设备的账：应用过什么，还欠哪些确认，存在哪个文件里。
+
+这台设备应用过什么：seq 的连续下限，与最近的消息 id。纯计算。
 
 服务器先推完连接时的积压（*flush*，seq ≤ ``welcome.seq``），再推之后的（live）。
 积压按优先级在前，所以 seq 不按次序来；积压推完时仍没出现的 seq 不会再来
 （别的设备已确认，或已过期），可以算已了结。live 的 seq 逐一相连。
+
+等着送出、等着服务器认下的确认。纯数据，没有 I/O。
+
+设备状态的 JSON 文件：整份重写，原子替换。
 """
 
 from __future__ import annotations
 
+import os
+import uuid
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from threading import Lock
 from typing import Final
 
+import msgspec
+from loguru import logger
+
 from ..model import ResumePoint
+from ..private_files import private_folder
+from ..protocol.frames import MAX_ACK_IDS
 
 #: 下限之上最多记多少段；超出的丢掉最高的，代价只是重连时多收几条重复的。
 MAX_RANGES: Final = 1_024
@@ -171,3 +188,117 @@ class Applied:
             self._seqs.add(low, seq - 1)
             low = seq + 1
         self._seqs.add(low, high)
+
+
+#: 服务器一直不回答时，最多记住多少批已送出的。
+_MAX_BATCHES_IN_FLIGHT: Final = 256
+
+
+class AckQueue:
+    """确认要等到 ``ack_result`` 才算数：断线时在途的，下一条连接上重送。
+
+    续传从下限之后开始，下限以下的不会再推来；若不重送，丢掉的确认永远补不上。
+    """
+
+    def __init__(self, unconfirmed: Iterable[str] = ()) -> None:
+        self._waiting: dict[str, None] = dict.fromkeys(unconfirmed)
+        self._in_flight: dict[int, list[str]] = {}
+        self._next_request_id = 1
+
+    def add(self, message_id: str) -> None:
+        self._waiting[message_id] = None
+
+    def take(self, limit: int = MAX_ACK_IDS) -> tuple[int, list[str]] | None:
+        """取出一批去送：(request_id, 至多 ``limit`` 个 id)；没有则 None。"""
+        if not self._waiting:
+            return None
+        ids = list(islice(self._waiting, limit))
+        for message_id in ids:
+            del self._waiting[message_id]
+        request_id, self._next_request_id = self._next_request_id, self._next_request_id + 1
+        self._in_flight[request_id] = ids
+        if len(self._in_flight) > _MAX_BATCHES_IN_FLIGHT:
+            del self._in_flight[next(iter(self._in_flight))]
+        return request_id, ids
+
+    def confirmed(self, request_id: str | int | None) -> None:
+        """服务器回答了这一批（认下或永久拒绝）；不认识的 id 无害。"""
+        if isinstance(request_id, int):
+            self._in_flight.pop(request_id, None)
+
+    def reopen(self) -> None:
+        """新连接：没得到回答的排回最前面。"""
+        self._waiting = dict.fromkeys(self.unconfirmed())
+        self._in_flight.clear()
+
+    def unconfirmed(self) -> list[str]:
+        """全部尚未被认下的 id，先送者在前。"""
+        sent = [message_id for ids in self._in_flight.values() for message_id in ids]
+        return [*sent, *self._waiting]
+
+
+class DeviceState(msgspec.Struct, frozen=True, kw_only=True):
+    """重启之后接着用的一切。``floor`` 为 None 表示还没有位置可以声称。
+
+    不含令牌。``user_id`` 防止换了用户还用旧位置；下限之上的零散 seq 不存：
+    续传会重推它们，按 id 去重。
+    """
+
+    device_id: str
+    user_id: int | None = None
+    epoch: str | None = None
+    floor: int | None = None
+    applied_ids: list[str] = []
+    unconfirmed: list[str] = []
+
+
+class StateFile:
+    """一份文件只给一个客户端用；两个进程同用一份会互相覆盖。"""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        #: 取消了的保存仍在它的线程里写；后一次要排在它之后。
+        self._writing = Lock()
+
+    def load(self) -> DeviceState | None:
+        """没有文件或读不懂时为 None：代价只是服务器把信箱重推一遍。阻塞。
+
+        :raises OSError: 文件在，却读不了（权限等）
+        """
+        try:
+            return msgspec.json.decode(self._path.read_bytes(), type=DeviceState)
+        except FileNotFoundError:
+            return None
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            logger.bind(path=str(self._path)).warning("client_state_unreadable")
+            return None
+
+    def save(self, state: DeviceState) -> None:
+        """写临时文件、落盘、改名：任何时刻断电都留下一份完整的。阻塞。
+
+        :raises OSError: 写不了
+        """
+        with self._writing:
+            private_folder(self._path.parent)
+            self._replace(msgspec.json.encode(state))
+
+    def _replace(self, content: bytes) -> None:
+        with NamedTemporaryFile(
+            dir=self._path.parent, prefix=self._path.name, suffix=".tmp", delete=False
+        ) as file:
+            try:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+                Path(file.name).replace(self._path)
+            except OSError:
+                Path(file.name).unlink(missing_ok=True)
+                raise
+
+
+def load_device_state(file: StateFile | None, device_id: str | None) -> DeviceState:
+    """文件里的，没有就新开一份；指定了别的 ``device_id`` 就是另一台设备，旧账不算。"""
+    state = file.load() if file else None
+    if state is not None and device_id in (None, state.device_id):
+        return state
+    return DeviceState(device_id=device_id or uuid.uuid4().hex)
