@@ -30,7 +30,7 @@ CHANGES: Final = {
         "一个 REST 调用",
         ["assembly/routes.py", "docs/contract.md", "client/rest_client.py"],
     ),
-    "数一数压缩了多少正文": ("一个指标", ["monitoring/samples.py", "assembly/observation.py"]),
+    "数一数压缩了多少正文": ("一个指标", ["monitoring/metrics.py", "assembly/observation.py"]),
     "信箱多久没人来就提醒": ("一个设置", ["settings.py"]),
     "每天清掉很久以前的消息": ("一个循环", ["supervision.py", "assembly/"]),
     "命令行上列出死信": ("一条命令", ["cli.py", "docs/contract.md"]),

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from meeting_push.errors import ConfigurationError
-from meeting_push.monitoring.histogram import LatencyHistogram
+from meeting_push.monitoring.latency import LatencyHistogram
 from meeting_push.protocol.envelope import frame_key
 from meeting_push.protocol.frames import peek
 from meeting_push_bench.edges import EDGES, run_edges

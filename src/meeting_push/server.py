@@ -35,7 +35,7 @@ from .http.patient_http import patient_http
 from .launcher import dying_with_us
 from .limits.forwarded import TrustedProxies
 from .logs import RepeatedWarning, configure_logging
-from .monitoring.samples import door_samples
+from .monitoring.metrics import door_samples
 from .redis.embedded import EmbeddedRedis
 from .settings import PREFIX, Identity, Role, Settings
 from .websocket.native import native_edge, serve_native

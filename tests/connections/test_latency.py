@@ -8,8 +8,13 @@ import pytest
 from ulid import ULID
 
 from meeting_push.model import Ack
-from meeting_push.monitoring.histogram import LatencyHistogram
-from meeting_push.monitoring.latency import LATE_MS, AckLatency, PushLatency, accepted_ms
+from meeting_push.monitoring.latency import (
+    LATE_MS,
+    AckLatency,
+    LatencyHistogram,
+    PushLatency,
+    accepted_ms,
+)
 from meeting_push.monitoring.metrics import Metrics, Sample
 from meeting_push.monitoring.report import RECENT_MS, Reporter, add_up
 from meeting_push.node_identity import NodeIdentity

@@ -6,7 +6,7 @@ import asyncio
 import time
 from typing import Final
 
-from meeting_push.monitoring.histogram import LatencyHistogram
+from meeting_push.monitoring.latency import LatencyHistogram
 
 from .failure import BenchError
 

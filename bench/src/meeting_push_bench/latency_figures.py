@@ -6,7 +6,7 @@ from typing import Self
 
 import msgspec
 
-from meeting_push.monitoring.histogram import LatencyHistogram
+from meeting_push.monitoring.latency import LatencyHistogram
 
 
 class LatencyFigures(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from meeting_push.monitoring.histogram import LatencyHistogram
+from meeting_push.monitoring.latency import LatencyHistogram
 
 from .target import Target
 

@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from meeting_push.monitoring.histogram import LatencyHistogram
+from meeting_push.monitoring.latency import LatencyHistogram
 
 from .arrivals import Arrivals
 from .failure import BenchError

@@ -6,11 +6,9 @@ import contextlib
 from typing import Final
 
 from ..monitoring.health import Health
-from ..monitoring.metrics import Metrics
-from ..monitoring.node_reports import NodeReports
-from ..monitoring.refused_requests import RefusedRequests
-from ..monitoring.report import Reporter
-from ..monitoring.samples import (
+from ..monitoring.metrics import (
+    Metrics,
+    RefusedRequests,
     aside_samples,
     canary_samples,
     clock_samples,
@@ -28,6 +26,7 @@ from ..monitoring.samples import (
     seat_samples,
     worker_samples,
 )
+from ..monitoring.report import NodeReports, Reporter
 from ..node_identity import NodeIdentity
 from ..settings import Role, Settings
 from ..supervision import Supervisor

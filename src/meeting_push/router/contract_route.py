@@ -45,7 +45,7 @@ from ..errors import (
     UsernameTakenError,
 )
 from ..logs import RepeatedWarning
-from ..monitoring.refused_requests import RefusedRequests
+from ..monitoring.metrics import RefusedRequests
 from .json_body import TURN, BodyRule, BoundedBody, JsonBody, ordinary
 from .turns import Turn, Turns
 

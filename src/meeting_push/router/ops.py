@@ -14,10 +14,9 @@ from pydantic import BaseModel, Field
 from ..http.ops_http import OpsAnswer, OpsEndpoint, refused
 from ..http.refusals import Refusal
 from ..monitoring.health import Health
-from ..monitoring.histogram import LatencyHistogram
+from ..monitoring.latency import LatencyHistogram
 from ..monitoring.metrics import Metrics
-from ..monitoring.node_reports import NodeReports
-from ..monitoring.report import Figures, NodeReport, add_up
+from ..monitoring.report import Figures, NodeReport, NodeReports, add_up
 from ..queue.message_queue import MessageQueue, QueueLength
 from .auth_manage import Security
 from .contract_route import ContractRoute, contract_router

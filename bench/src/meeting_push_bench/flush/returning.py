@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 from picows import WSError, WSMsgType, WSTransport
 
-from meeting_push.monitoring.histogram import LatencyHistogram
+from meeting_push.monitoring.latency import LatencyHistogram
 
 from ..device import Device
 from ..failure import BenchError

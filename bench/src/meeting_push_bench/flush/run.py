@@ -11,7 +11,7 @@ from typing import Final
 import uvloop
 
 from meeting_push.errors import MeetingPushError
-from meeting_push.monitoring.histogram import LatencyHistogram
+from meeting_push.monitoring.latency import LatencyHistogram
 
 from ..accounts import Accounts
 from ..disturbance.neighbours import Neighbours, neighbours

@@ -11,7 +11,7 @@ from typing import Final
 
 from picows import WSError, WSTransport
 
-from meeting_push.monitoring.histogram import LatencyHistogram
+from meeting_push.monitoring.latency import LatencyHistogram
 
 from ..device import AckingDevice, CountingDevice, Device
 from ..fleet import beat, hang_up, open_device

@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from meeting_push.monitoring.histogram import LatencyHistogram
+from meeting_push.monitoring.latency import LatencyHistogram
 
 from ..failure import BenchError
 from ..post_connection import PostConnection, post_head

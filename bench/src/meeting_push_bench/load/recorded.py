@@ -12,7 +12,7 @@ from ulid import ULID
 
 from meeting_push.client.rest_client import RestClient
 from meeting_push.errors import MeetingPushError
-from meeting_push.monitoring.histogram import LatencyHistogram
+from meeting_push.monitoring.latency import LatencyHistogram
 
 from ..failure import BenchError
 from ..progress import OnProgress

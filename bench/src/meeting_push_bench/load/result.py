@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from meeting_push.monitoring.histogram import LatencyHistogram
+from meeting_push.monitoring.latency import LatencyHistogram
 
 from ..failure import BenchError
 from ..machine import Machine

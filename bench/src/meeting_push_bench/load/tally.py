@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from meeting_push.monitoring.histogram import LatencyHistogram
+from meeting_push.monitoring.latency import LatencyHistogram
 
 from .orders import Seen
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from typing import Final, TypeVar
 
-from meeting_push.monitoring.histogram import LatencyHistogram
+from meeting_push.monitoring.latency import LatencyHistogram
 
 from ..progress import OnProgress
 from ..sampler import machine_cpu_seconds

@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from meeting_push.client.push_client import PushClient
-from meeting_push.monitoring.histogram import LatencyHistogram
+from meeting_push.monitoring.latency import LatencyHistogram
 
 from ..accounts import Accounts
 from ..failure import BenchError

@@ -20,7 +20,7 @@ from picows import WSError, WSTransport, ws_connect
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
-from meeting_push.monitoring.histogram import LatencyHistogram
+from meeting_push.monitoring.latency import LatencyHistogram
 
 from ..device import AckingDevice
 from ..failure import BenchError

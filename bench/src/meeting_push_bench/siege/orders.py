@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from meeting_push.monitoring.histogram import LatencyHistogram
+from meeting_push.monitoring.latency import LatencyHistogram
 
 from ..orders import Failed, Progress, Wire
 from ..target import Target
