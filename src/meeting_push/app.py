@@ -2,17 +2,12 @@
 
 跟着一条消息，一间房一间房地走（``assembly/``，次序就是这里构造的次序）：
 
-1. ``record``：SQL，消息在这里被接受，此后不会丢。
-2. ``bus``：Redis，数据与订阅各一条连接。
-3. ``access``：谁进得来。
-4. ``message_path``：接受（MessageService）→ 入队（OutboxRelay、MessageQueue）→ 取出
+1. ``ground``：SQL，消息在这里被接受，此后不会丢；Redis，数据与订阅各一条连接；谁进得来。
+2. ``message_path``：接受（MessageService）→ 入队（OutboxRelay、MessageQueue）→ 取出
    （ConsumerPool）→ 投递（OfflineMessageQueue）→ 确认（DeliveryConfirmationService）。
-5. ``outcome_path``：没有等到确认的，做不了的。
-6. ``broadcast_path``：发给所有人的。
-7. ``recovery``：Redis 丢了数据之后的对账。
-8. ``edge``：推送（ConnectionManager），谁在线，听不听得见。
-9. ``meetings``：会议。
-10. ``observation``、``routes``：看着前面各间的，与对外的门。
+   没有等到确认的，做不了的；发给所有人的；Redis 丢了数据之后的对账。
+3. ``edge``：推送（ConnectionManager），谁在线，听不听得见；会议。
+4. ``observation``、``routes``：看着前面各间的，与对外的门。
 
 每间房只认识排在它前面的；里面的各站只通过构造函数相识，构造时不连 Redis 与数据库。
 """
@@ -25,17 +20,10 @@ from collections.abc import AsyncIterator, Awaitable
 
 from fastapi import FastAPI
 
-from .assembly.access import Access
-from .assembly.broadcast_path import BroadcastPath
-from .assembly.bus import Bus
-from .assembly.edge import Edge
-from .assembly.meetings import Meetings
-from .assembly.message_path import MessagePath
-from .assembly.observation import Observation
-from .assembly.outcome_path import OutcomePath
-from .assembly.record import Record
-from .assembly.recovery import Recovery
-from .assembly.rooms import Rooms
+from .assembly.edge import Edge, Meetings
+from .assembly.ground import Access, Bus, Record
+from .assembly.message_path import BroadcastPath, MessagePath, OutcomePath, Recovery
+from .assembly.observation import Observation, Rooms
 from .assembly.routes import routes
 from .contracts import TokenVerifier, UserDirectory
 from .model import QueueEntry

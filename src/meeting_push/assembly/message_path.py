@@ -1,30 +1,50 @@
-"""一条消息顺利时走过的各站：接受 → 入队 → 取出 → 投递 → 确认（推送见 ``edge``）。"""
+"""一条消息顺利时走过的各站：接受 → 入队 → 取出 → 投递 → 确认（推送见 ``edge``）。
+
+没有那么顺利的：重试、失败、死信、过期、被挤出信箱。
+
+一条广播走过的各站：接受 → 记日志并发布 → 各节点的目录 → 确认。
+
+Redis 丢了数据之后：对账，从记录重新投递。
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from functools import partial
 from typing import Final
 
 from ..accept.drafts import DraftRules
 from ..accept.fair_share import FairShares
+from ..accept.idempotency import IdempotencyPurge
 from ..accept.message_service import MessageService
 from ..accept.outbox_relay import TURN_MS, OutboxRelay
+from ..broadcast.feed import BroadcastAcks, BroadcastFeed
+from ..broadcast.service import BroadcastRelay, BroadcastService
 from ..deliver.message_publisher import MessagePublisher
-from ..deliver.offline_message_queue import OfflineMessageQueue
+from ..deliver.offline_message_queue import SEQ_EXTRA_TTL_MS, OfflineMessageQueue
 from ..logs import RepeatedWarning
+from ..model import QueueEntry
 from ..node_identity import NodeIdentity
+from ..outcome.dead_letters import DeadLetters, DeliveryFailures
 from ..outcome.delivery_confirmation_service import DeliveryConfirmationService, Receipts
+from ..outcome.expiry_sweeper import ExpirySweeper
+from ..outcome.mailbox_evictor import MailboxEvictor
+from ..outcome.retry_service import RetryService
 from ..queue.consumer_pool import ConsumerPool
 from ..queue.entries import OnDead
 from ..queue.message_consumer import MessageConsumer
 from ..queue.message_queue import MessageQueue
-from ..redis.claims import Turn
+from ..recovery.broadcasts import BroadcastRecovery
+from ..recovery.database_claim import DatabaseClaim
+from ..recovery.reconciler import Reconciler, ReconcilerRules
+from ..redis.broadcast_log import BroadcastLog
+from ..redis.claims import GenerationMark, RedisClaim, Turn
+from ..redis.outcomes import Outcomes
 from ..settings import Settings
 from ..storage.messages import StoredBodies
 from ..supervision import Supervisor
-from .bus import Bus
-from .record import Record
+from .ground import Bus, Record
 
 #: 一个进程里同时做慢的那条的消费者：几个就把 Redis 占满了，此刻的消息每一步都要排在它们后面。
 BULK_TASKS: Final = 2
@@ -123,3 +143,152 @@ class MessagePath:
 
     def start_workers(self, supervisor: Supervisor) -> None:
         self.consumers.start(supervisor)
+
+
+class OutcomePath:
+    def __init__(
+        self, settings: Settings, node: NodeIdentity, record: Record, bus: Bus, path: MessagePath
+    ) -> None:
+        redis = bus.redis
+        outcomes = Outcomes(redis.lean, redis.keys, settings.message_ttl_s * 1000)
+        self.failures = DeliveryFailures(
+            outcomes=outcomes,
+            record=record.outcomes,
+            recipients=record.recipients,
+            mailbox=path.mailbox,
+            receipts=path.receipts,
+            clock=bus.clock,
+        )
+        self.retries = RetryService(
+            outcomes=outcomes,
+            record=record.outcomes,
+            failures=self.failures,
+            max_attempts=len(settings.retry_delays_s),
+            aside=bus.asides.of("retry"),
+            clock=bus.clock,
+        )
+        self.dead_letters = DeadLetters(
+            redis,
+            self.failures,
+            streams=[keys.dead_letter for keys in path.queue.partitions],
+        )
+        self.expiry = ExpirySweeper(
+            redis=redis,
+            outcomes=outcomes,
+            record=record.outcomes,
+            dead_letters=self.dead_letters,
+            receipts=path.receipts,
+            node=node,
+            interval_s=settings.expiry_interval_s,
+            agreed=bus.clock.agreed,
+            aside=bus.asides.of("expiry"),
+        )
+        self.idempotency = IdempotencyPurge(record.stores.idempotency, bus.clock.agreed)
+        self.evictions = MailboxEvictor(
+            path.mailbox, record.outcomes, self.failures.fail, bus.asides.of("evictions")
+        )
+
+    async def record_dead(self, entry: QueueEntry, reason: str) -> None:
+        """队列里做不了的一项：收件人记为失败；死信由队列自己写，整项一封。"""
+        pairs = [(entry.message_id, user_id) for user_id in entry.recipient_ids]
+        await self.failures.fail(pairs, reason, letters=False)
+
+    def start(self, supervisor: Supervisor) -> None:
+        """不只工人投递：``send_realtime_message`` 就在 API 进程里。"""
+        supervisor.start("evictions", self.evictions.run)
+
+    def start_workers(self, supervisor: Supervisor) -> None:
+        supervisor.start("expiry-sweep", self.expiry.run)
+        supervisor.start("idempotency-purge", self.idempotency.run)
+
+
+class BroadcastPath:
+    def __init__(self, settings: Settings, record: Record, bus: Bus, path: MessagePath) -> None:
+        ttl_ms = settings.message_ttl_s * 1000
+        log = self.log = BroadcastLog(
+            bus.redis.lean,
+            bus.redis.keys,
+            log_ttl_ms=ttl_ms,
+            cursor_ttl_ms=ttl_ms + SEQ_EXTRA_TTL_MS,
+            aside=bus.asides.of("broadcast-cursors"),
+        )
+        self.relay = BroadcastRelay(
+            record.broadcasts,
+            log,
+            path.mailbox,
+            interval_s=settings.relay_interval_s,
+            aside=bus.asides.of("broadcast-outbox"),
+            clock=bus.clock,
+        )
+        self.service = BroadcastService(
+            database=record.database,
+            record=record.broadcasts,
+            idempotency=record.stores.idempotency,
+            rules=DraftRules.from_settings(settings),
+            relay=self.relay,
+            clock=bus.clock,
+        )
+        self.feed = BroadcastFeed(log, path.mailbox, bus.reread.set, clock=bus.clock)
+        #: 网关收到的确认先到这里：不是广播的原样交给私信的。
+        self.acks = BroadcastAcks(
+            path.confirmation,
+            self.feed,
+            log,
+            record.broadcasts,
+            flush_ms=settings.ack_flush_ms,
+            aside=bus.asides.of("broadcast-confirm"),
+        )
+
+    def start(self, supervisor: Supervisor) -> None:
+        supervisor.start("broadcast-relay", self.relay.run)
+
+
+class Recovery:
+    def __init__(
+        self,
+        settings: Settings,
+        node: NodeIdentity,
+        *,
+        record: Record,
+        bus: Bus,
+        messages: MessagePath,
+        broadcasts: BroadcastPath,
+    ) -> None:
+        lean, keys = bus.redis.lean, bus.redis.keys
+        self.claim = DatabaseClaim(
+            node, RedisClaim(lean, keys), record.generations, settings.node_lease_s
+        )
+        self.reconciler = Reconciler(
+            node,
+            mark=GenerationMark(lean, keys),
+            generations=record.generations,
+            undelivered=record.undelivered,
+            queue=messages.queue,
+            mailbox=messages.mailbox,
+            relay=messages.relay,
+            broadcasts=BroadcastRecovery(
+                record.broadcasts, broadcasts.log, broadcasts.relay, clock=bus.clock
+            ),
+            rules=ReconcilerRules(
+                settings.reconcile_interval_s,
+                settings.straggler_interval_s,
+                int(settings.straggler_after_s * 1000),
+            ),
+            ours=lambda: not self.claim.lost.is_set(),
+            on_generation=bus.reread.set,  # 每条连接都要知道新的 epoch
+            clock=bus.clock,
+        )
+
+    async def claim_redis(self, stack: contextlib.AsyncExitStack) -> None:
+        """占住 Redis，再知道代次：在任何东西碰它之前。
+
+        :raises UnavailableError: 它服务着另一个数据库；或 Redis、数据库不在
+        """
+        stack.push_async_callback(self.claim.stop)
+        await self.claim.start()
+        await self.reconciler.prepare(self.claim.database_id)
+
+    def start(self, supervisor: Supervisor) -> None:
+        """每个进程都可能轮到：租约在谁手里，谁做。"""
+        supervisor.start("database-claim", self.claim.run)
+        supervisor.start("reconciler", self.reconciler.run)

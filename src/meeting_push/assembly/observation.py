@@ -1,10 +1,20 @@
-"""看得见：就绪、指标、各进程的报告。都是被拉取的快照。"""
+"""看得见：就绪、指标、各进程的报告。都是被拉取的快照。
+
+所有的房间，给看着它们的人：观察与路由。
+
+舰队：这个节点与别的节点合不合，只有它自己够不到 Redis 时怎么办。
+"""
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
+from loguru import logger
+
+from ..errors import MeetingPushError
 from ..monitoring.health import Health
 from ..monitoring.metrics import (
     Metrics,
@@ -27,17 +37,74 @@ from ..monitoring.metrics import (
     worker_samples,
 )
 from ..monitoring.report import NodeReports, Reporter
+from ..node.fleet_membership import CutOff, FleetMembership
 from ..node_identity import NodeIdentity
+from ..redis.probe import RedisProbe
 from ..settings import Role, Settings
+from ..storage.fleet import NodeRepository
 from ..supervision import Supervisor
 from ..version import __version__
-from .bus import Bus
-from .edge import Edge
-from .fleet import Fleet
-from .meetings import Meetings
-from .message_path import MessagePath
-from .outcome_path import OutcomePath
-from .rooms import Rooms
+from .edge import Edge, Meetings
+from .ground import Access, Bus, Record
+from .message_path import BroadcastPath, MessagePath, OutcomePath, Recovery
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rooms:
+    """次序即消息的次序。"""
+
+    record: Record
+    bus: Bus
+    access: Access
+    messages: MessagePath
+    outcomes: OutcomePath
+    broadcasts: BroadcastPath
+    recovery: Recovery
+    edge: Edge
+    meetings: Meetings
+
+
+#: 被切断的原因，见 ``NodeHearing.give_up``。
+CUT_OFF = "cut_off"
+
+
+class Fleet:
+    """``hears``：最近一遍检查里，写得进、（有连接的）也听得见 Redis。"""
+
+    def __init__(
+        self, settings: Settings, node: NodeIdentity, rooms: Rooms, hears: Callable[[], bool]
+    ) -> None:
+        self._holds_sockets = settings.role.holds_sockets
+        self.probe = RedisProbe(rooms.bus.redis, node, delivers=settings.role.delivers)
+        self.membership = FleetMembership(
+            node,
+            NodeRepository(rooms.record.database),
+            rooms.access.keyring,
+            role=settings.role,
+            version=__version__,
+            hears=hears,
+            redis_skew_ms=lambda: self.probe.skew_ms,
+        )
+        hearing = rooms.edge.hearing
+        self.cut_off = CutOff(
+            hears=hears,
+            well_elsewhere=self.membership.well_elsewhere,
+            after_s=settings.cut_off_s,
+            give_up=lambda: hearing.give_up(CUT_OFF),
+            recover=lambda: hearing.recover(CUT_OFF),
+        )
+
+    def start(self, supervisor: Supervisor, stack: contextlib.AsyncExitStack) -> None:
+        stack.push_async_callback(self._withdraw)
+        if self._holds_sockets:
+            supervisor.start("cut-off", self.cut_off.run)
+
+    async def _withdraw(self) -> None:
+        try:
+            await self.membership.withdraw()
+        except MeetingPushError as error:  # 几秒之后别人自会不再算它
+            logger.bind(code=error.code, cause=error.cause).debug("node_not_withdrawn")
+
 
 #: 写得进、听得见 Redis 的几项。
 _HEARING: Final = ("redis", "subscriber", "canary")

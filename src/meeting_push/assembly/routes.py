@@ -18,8 +18,7 @@ from ..router.presence_manage import presence_router
 from ..router.turns import Turns
 from ..router.web import web_router
 from ..settings import Settings
-from .observation import Observation
-from .rooms import Rooms
+from .observation import Observation, Rooms
 
 
 def routes(settings: Settings, rooms: Rooms, observation: Observation) -> APIRouter:

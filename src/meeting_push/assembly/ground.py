@@ -1,0 +1,185 @@
+"""脚下的：SQL、Redis、谁进得来。
+
+记录（SQL）：消息在这里被接受，Redis 里的都能从这里重建。
+
+总线（Redis）：数据连接、订阅连接、控制命令；没有给出地址就用内嵌的。
+
+谁进得来、能发多少：令牌、票据、吊销、配额。
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+
+from loguru import logger
+
+from ..accept.drafts import Everybody, ForeignDirectory, KnownUsers
+from ..accept.message_service import MessageStores
+from ..auth.access_tokens import AccessTokens, ForeignVerifier
+from ..auth.auth_service import AuthService
+from ..auth.keys import signing_secret
+from ..auth.revocations import Revocations, Revoke
+from ..auth.tickets import Credentials, WsTickets
+from ..clock import now_ms
+from ..contracts import TokenVerifier, UserDirectory
+from ..errors import ConfigurationError, MeetingPushError, RedisUnavailableError, UnavailableError
+from ..limits.send_limits import SendQuota
+from ..meeting.service import MeetingStores
+from ..node.agreed_clock import AgreedClock
+from ..node.control_channel import ControlChannel
+from ..node.fleet_membership import Keyring
+from ..redis.dial import RedisAddress
+from ..redis.embedded import EmbeddedRedis
+from ..redis.keys import Keys
+from ..redis.probe import check_rights
+from ..redis.redis_service import NO_EVICTION, RedisService
+from ..redis.subscriber import Subscriber
+from ..settings import Settings
+from ..storage.accounts import UserRepository
+from ..storage.broadcasts import BroadcastRepository
+from ..storage.database import Database
+from ..storage.fleet import GenerationRepository
+from ..storage.inbox import InboxRepository
+from ..storage.meetings import MeetingRepository, TranscriptRepository
+from ..storage.messages import IdempotencyRepository, MessageRepository
+from ..storage.outcomes import OutcomeRepository, UndeliveredRepository
+from ..storage.recipients import DeliveryReports, RecipientRepository
+from ..supervision import Asides, Supervisor
+
+
+class Record:
+    """``directory`` 是应用自己的用户表。没有给：账号归我们时用我们的，否则谁都存在。"""
+
+    def __init__(self, settings: Settings, directory: UserDirectory | None) -> None:
+        database = self.database = Database(settings.sql_url, settings.database_timeout_s)
+        users = UserRepository(database)
+        self.stores = MessageStores(
+            database=database,
+            messages=MessageRepository(database),
+            inbox=InboxRepository(database),
+            idempotency=IdempotencyRepository(database),
+            directory=_directory(settings, directory, users),
+        )
+        self.recipients = RecipientRepository(database)
+        self.reports = DeliveryReports(database)
+        self.outcomes = OutcomeRepository(database)
+        self.undelivered = UndeliveredRepository(database)
+        self.generations = GenerationRepository(database)
+        self.broadcasts = BroadcastRepository(database)
+        self.meeting_stores = MeetingStores(
+            database=database,
+            meetings=MeetingRepository(database),
+            transcripts=TranscriptRepository(database),
+            directory=self.stores.directory,
+        )
+
+    async def start(self, stack: contextlib.AsyncExitStack) -> None:
+        await self.database.migrate()
+        stack.push_async_callback(self.database.dispose)
+
+
+def _directory(
+    settings: Settings, given: UserDirectory | None, users: UserRepository
+) -> UserDirectory:
+    if given is not None:
+        return KnownUsers(ForeignDirectory(given))
+    return KnownUsers(users) if settings.owns_accounts else Everybody()
+
+
+class Bus:
+    """``reread``：可能漏过发布。谁发现谁置位，边缘随后给每条连接重读信箱。"""
+
+    def __init__(self, settings: Settings, database: Database) -> None:
+        self._embedded = None if settings.redis_url else EmbeddedRedis(settings.data_dir)
+        url = self._embedded.url if self._embedded else settings.redis_url
+        assert url is not None
+        address, keys = RedisAddress.parse(url), Keys(settings.key_prefix)
+        self._timeout_s = settings.redis_timeout_s
+        self.redis = RedisService(address, keys, settings.redis_timeout_s)
+        self.subscriber = Subscriber(address, keys, timeout_s=settings.redis_timeout_s)
+        self.control = ControlChannel(self.redis)
+        self.reread = asyncio.Event()
+        #: 各循环搁置坏项的地方。
+        self.asides = Asides()
+        #: 各房间看的钟。
+        self.clock = AgreedClock(self.redis, database)
+
+    async def start_server(self, stack: contextlib.AsyncExitStack) -> None:
+        """内嵌的 ``redis-server``；用外面的则无事。"""
+        if self._embedded is not None:
+            await self._embedded.start()
+            stack.push_async_callback(self._embedded.stop)
+
+    async def start(self, stack: contextlib.AsyncExitStack) -> None:
+        """数据连接；订阅由边缘开始，它知道收到的交给谁。
+
+        :raises ConfigurationError: 这个 Redis 用户少了权限
+        """
+        address, keys = self.redis.address, self.redis.keys
+        await check_rights(address, keys, secrets.token_hex(8), self._timeout_s)
+        await self.redis.start()
+        stack.push_async_callback(self.redis.close)
+        await self._warn_of_eviction()
+        with contextlib.suppress(UnavailableError):
+            await self.clock.check()
+
+    async def _warn_of_eviction(self) -> None:
+        """会淘汰键的 Redis 悄悄拿走信箱；对账者找得回来，但要过很久。"""
+        try:
+            policy = await self.redis.eviction_policy()
+        except MeetingPushError:  # 问不到（不在、不许问）另有人说
+            return
+        if policy != NO_EVICTION:
+            logger.bind(policy=policy, wanted=NO_EVICTION).warning("redis_may_evict_mailboxes")
+
+    def start_clock(self, supervisor: Supervisor) -> None:
+        supervisor.start("clock", self.clock.run)
+
+    async def check_subscriber(self) -> None:
+        if not self.subscriber.connected:
+            raise RedisUnavailableError("not subscribed", cause=self.subscriber.cause)
+
+    async def count_online(self) -> int:
+        return int(await self.redis.lean.execute("ZCARD", self.redis.keys.online_users_set))
+
+
+class Access:
+    """``verifier`` 验证应用自己的令牌；不给就用我们的。"""
+
+    def __init__(
+        self, settings: Settings, record: Record, bus: Bus, verifier: TokenVerifier | None
+    ) -> None:
+        self.revocations = Revocations(
+            settings,
+            record.database,
+            publish=bus.control.publish,
+            aside=bus.asides.of("revocations"),
+            clock=bus.clock,
+        )
+        bus.control.on(Revoke, self.revocations.take)
+        tokens = AccessTokens(settings, signing_secret(settings), bus.clock)
+        if settings.owns_accounts and not tokens.can_issue:
+            raise ConfigurationError("identity=accounts signs tokens: jwt_algorithms needs an HS*")
+        self.auth = AuthService(
+            settings,
+            record.database,
+            tokens,
+            revocations=self.revocations,
+            redis=bus.redis,
+            clock=bus.clock,
+        )
+        #: 应用自己验证令牌的，没有指纹可比。
+        self.keyring = Keyring() if verifier is not None else tokens.keyring
+        self.tickets = WsTickets(bus.redis, settings.ws_ticket_ttl_s, bus.clock)
+        trusted = (
+            tokens if verifier is None else ForeignVerifier(verifier, settings.handshake_timeout_s)
+        )
+        self.credentials = Credentials(trusted, self.tickets, self.revocations)
+        self.quota = SendQuota(
+            settings.sends_per_user_per_s, settings.sends_per_user_burst, clock=now_ms
+        )
+
+    def start(self, supervisor: Supervisor) -> None:
+        supervisor.start("revocations", self.revocations.run)
