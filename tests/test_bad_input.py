@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -24,9 +25,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
         yield process
 
 
-@pytest.fixture
-async def alice(server: ServerProcess) -> Person:
-    return await register(server.base_url, "alice")
+@pytest.fixture(scope="module")
+def alice(server: ServerProcess) -> Person:
+    return asyncio.run(register(server.base_url, "alice"))  # 一次：注册有它的上限
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from meeting_push.errors import MalformedEnvelopeError, RedisCommandError, RedisUnavailableError
 from meeting_push.redis.dial import RedisAddress
 from meeting_push.redis.keys import Keys
-from meeting_push.redis.redis_service import RedisService
+from meeting_push.redis.redis_service import RedisService, courtesy
 from tests.support.ports import free_port
 from tests.support.redis_server import RedisServer
 
@@ -101,3 +102,9 @@ async def test_a_dedicated_connection_may_block_longer_than_the_timeout(
     assert blocking.reconnects == 0
     await blocking.close()
     await service.close()
+
+
+async def test_b5_a_courtesy_does_not_wait_for_a_hung_redis() -> None:
+    """没有回答就当 Redis 不在：调用者只认得这一种错。"""
+    with pytest.raises(RedisUnavailableError):
+        await courtesy(asyncio.sleep(60))

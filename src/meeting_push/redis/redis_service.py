@@ -22,7 +22,9 @@ from redis.asyncio import (
 from redis.asyncio.client import Pipeline
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError, RedisError, TimeoutError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from ..errors import MalformedEnvelopeError, MeetingPushError, RedisUnavailableError
 from .dial import RedisAddress
@@ -158,10 +160,10 @@ def converted_errors() -> Iterator[None]:
     """redis-py 的异常 → ``RedisUnavailableError`` · ``RedisCommandError``。"""
     try:
         yield
-    except (ConnectionError, TimeoutError) as error:
+    except (RedisConnectionError, RedisTimeoutError) as error:
         if error.status_code:  # 拨号时的回答：LOADING、NOAUTH …
             raise _from_reply(error) from error
-        cause = "timeout" if isinstance(error, TimeoutError) else "unreachable"
+        cause = "timeout" if isinstance(error, RedisTimeoutError) else "unreachable"
         message = f"Redis is unavailable: {type(error).__name__}"
         raise RedisUnavailableError(message, cause=cause) from error
     except RedisError as error:
@@ -236,5 +238,5 @@ def _pool(address: RedisAddress, timeout_s: float, max_connections: int) -> Bloc
         socket_connect_timeout=timeout_s,
         protocol=2,
         # 池里的连接在 Redis 重启后是死的：断线再试一次；超时不试，免得等两倍的时间
-        retry=Retry(NoBackoff(), 1, supported_errors=(ConnectionError,)),
+        retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
     )
