@@ -8,10 +8,10 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from meeting_push_bench.disturbance.cli import Profile, make_report, table
 from meeting_push_bench.disturbance.figures import Disturbance
 from meeting_push_bench.disturbance.meeting_isolation import meeting_isolation
 from meeting_push_bench.disturbance.plan import QUICK
+from meeting_push_bench.disturbance.report import Profile, disturbance_table, make_report
 from meeting_push_bench.disturbance.slow_consumer import slow_consumer
 from meeting_push_bench.progress import Steps
 from meeting_push_bench.report import Heading
@@ -28,8 +28,8 @@ def run(profile: Profile) -> Disturbance:
 
 def shown(profile: str, run: Disturbance) -> str:
     out = io.StringIO()
-    report = make_report(profile, Heading.now(""), PLAN, [run])
-    Console(file=out, width=120).print(table(report))
+    report = make_report(Heading.now(profile, ""), PLAN, [run])
+    Console(file=out, width=120).print(disturbance_table(report))
     return out.getvalue()
 
 

@@ -26,7 +26,7 @@ HERE = tuple(c for c in CONTENDERS if not c.needs or importlib.util.find_spec(c.
 @pytest.fixture(scope="module")
 def report() -> PeersReport:
     runs = run_peers(HERE, PLAN, Steps(Console(file=io.StringIO())))
-    return make_report(Heading.now(""), PLAN, HERE, runs)
+    return make_report(Heading.now("peers", ""), PLAN, HERE, runs)
 
 
 def test_everybody_delivers_every_frame(report: PeersReport) -> None:

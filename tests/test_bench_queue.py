@@ -17,7 +17,7 @@ TINY = QueuePlan(repeats=2, entries=50, enqueue_batch=7, take_batch=9, singles=3
 
 def test_a_small_run_gives_a_whole_report(tmp_path: Path) -> None:
     console = Console(file=io.StringIO(), width=120)
-    report = run_queue(TINY, Heading.now("meeting-push bench queue"), Steps(console))
+    report = run_queue(TINY, Heading.now("queue", "meeting-push bench queue"), Steps(console))
     written = write_json(report, tmp_path)
     assert written.name.startswith("bench-queue-")
     assert msgspec.json.decode(written.read_bytes(), type=QueueReport) == report

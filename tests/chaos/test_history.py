@@ -48,7 +48,7 @@ def broken_promises() -> list[AnyEvent]:
 def recheck(history: Path, directory: Path) -> tuple[bool, str]:
     order = ChaosOrder(QUICK, None, directory / "reports", None, history)
     out = io.StringIO()
-    held = chaos(order, Heading.now("test"), Console(file=out, width=120))
+    held = chaos(order, Heading.now("chaos", "test"), Console(file=out, width=120))
     return held, out.getvalue()
 
 

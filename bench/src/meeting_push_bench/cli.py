@@ -1,43 +1,62 @@
-"""``meeting-push bench …``：每个 profile 一个命令。"""
+"""``meeting-push bench …``：每个 profile 一个命令（负载测试的在 ``load/cli.py``）。"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
-import msgspec
 import typer
 from rich.console import Console
+from rich.table import Table
 
 from meeting_push.errors import ConfigurationError
 
+from . import edges_report
 from .chaos.command import ChaosOrder
 from .chaos.command import chaos as run_chaos_order
 from .chaos.plan import FULL
-from .chaos.plan import QUICK as CHAOS_QUICK
-from .disturbance.cli import meeting_isolation_command, slow_consumer_command
+from .chaos.plan import QUICK as QUICK_CHAOS
+from .command_line import Quick, Reports, changed, heading_of
+from .disturbance.meeting_isolation import meeting_isolation as meeting_isolation_profile
+from .disturbance.plan import QUICK as QUICK_DISTURBANCE
+from .disturbance.plan import DisturbancePlan
+from .disturbance.report import Profile, disturbance_table, run_disturbance
+from .disturbance.slow_consumer import slow_consumer as slow_consumer_profile
 from .edges import EDGES, ServerSource, run_edges
-from .fuzz.cli import fuzz
+from .flush.plan import QUICK_FLUSH, FlushPlan
+from .flush.run import run_flush
+from .fuzz.plan import EDGES as FUZZED_EDGES
+from .fuzz.plan import QUICK as QUICK_FUZZ
+from .fuzz.plan import FuzzPlan
+from .fuzz.report import fuzz_table, run_case_alone, run_fuzz
 from .load.cli import add_profiles
-from .measured_cli import add_measured
-from .peers.cli import peers
+from .mailbox_memory import QUICK_MAILBOX_MEMORY, MailboxMemoryPlan, run_mailbox_memory
+from .measured import measured_table
+from .peers.contenders import CONTENDERS
+from .peers.plan import QUICK as QUICK_PEERS
+from .peers.plan import PeersPlan
+from .peers.report import make_report, peers_table, write_peers
+from .peers.run import run_peers
 from .plan import QUICK, EdgesPlan
 from .progress import Steps
 from .queue import QUICK_QUEUE, QueuePlan, queue_table, run_queue
-from .report import Heading, make_report, table, write_json
-from .report_folder import Reports
-from .server_under_test import existing_server, own_server
+from .report import Heading, show, write_json
+from .retries.plan import QUICK_RETRIES, RetriesPlan
+from .retries.run import run_retries
+from .rolling.plan import QUICK_ROLLING, RollingPlan
+from .rolling.run import run_rolling
+from .server_under_test import ExistingServer, own_server
+from .siege.plan import QUICK_SIEGE, SiegePlan
+from .siege.run import run_siege
+
+Rounds = Annotated[int | None, typer.Option(min=1, max=20, help="Rounds; medians.")]
+REPORTS = Path("reports")
+R = TypeVar("R", bound=Heading)
 
 bench_app = typer.Typer(help="Load tests on this machine, with a report.", no_args_is_help=True)
-
-
 add_profiles(bench_app)
-bench_app.command()(peers)
-bench_app.command()(fuzz)
-add_measured(bench_app)
-bench_app.command("slow-consumer")(slow_consumer_command)
-bench_app.command("meeting-isolation")(meeting_isolation_command)
 
 
 @bench_app.callback()
@@ -48,72 +67,208 @@ def bench() -> None:
     """
 
 
+# ── 一种东西的几个数字 ──────────────────────────────────────────────────────
+
+
 @bench_app.command()
 def edges(
-    quick: Annotated[bool, typer.Option("--quick", help="Small: seconds, not minutes.")] = False,
-    repeats: Annotated[int | None, typer.Option(min=1, max=20, help="Rounds; medians.")] = None,
+    context: typer.Context,
+    quick: Quick = False,
+    repeats: Rounds = None,
     sockets: Annotated[int | None, typer.Option(min=1, max=19_000, help="Idle sockets.")] = None,
     url: Annotated[str | None, typer.Option(help="An existing server on this machine.")] = None,
     redis_url: Annotated[str | None, typer.Option(help="Its Redis.")] = None,
     pid: Annotated[int | None, typer.Option(help="Its process, for CPU and memory.")] = None,
-    reports: Reports = Path("reports"),
+    reports: Reports = REPORTS,
 ) -> None:
     """Both edges of the user WebSocket: memory, CPU and frames/s, REST sends, latency."""
-    plan = _plan(QUICK if quick else EdgesPlan(), repeats, sockets)
+    plan = changed(QUICK if quick else EdgesPlan(), repeats=repeats, idle_sockets=sockets)
     names, source = _servers(url, redis_url, pid)
-    console = Console(highlight=False)
-    heading = Heading.now(_command(quick, repeats, sockets, url))
-    steps = Steps(console)
-    with steps.showing():
-        runs = run_edges(names, plan, source, steps)
-    report = make_report(heading, plan, runs)
-    console.print(table(report))
-    console.print(f"report: {write_json(report, reports)}", soft_wrap=True)
+    _report(
+        context,
+        reports,
+        lambda heading, steps: edges_report.make_report(
+            heading, plan, run_edges(names, plan, source, steps)
+        ),
+        edges_report.table,
+    )
 
 
 @bench_app.command()
 def queue(
-    quick: Annotated[bool, typer.Option("--quick", help="Small: about a second.")] = False,
-    repeats: Annotated[int | None, typer.Option(min=1, max=20, help="Rounds; medians.")] = None,
-    reports: Reports = Path("reports"),
+    context: typer.Context,
+    quick: Quick = False,
+    repeats: Rounds = None,
+    reports: Reports = REPORTS,
 ) -> None:
     """The delivery queue alone: entries in and out per second, CPU of both sides."""
-    plan = QUICK_QUEUE if quick else QueuePlan()
-    plan = plan if repeats is None else msgspec.structs.replace(plan, repeats=repeats)
-    options = [
-        *(["--quick"] if quick else []),
-        *(["--repeats", str(repeats)] if repeats is not None else []),
-    ]
+    plan = changed(QUICK_QUEUE if quick else QueuePlan(), repeats=repeats)
+    _report(context, reports, partial(run_queue, plan), queue_table)
+
+
+@bench_app.command()
+def retries(
+    context: typer.Context,
+    quick: Quick = False,
+    scheduled: Annotated[int | None, typer.Option(min=1, help="Entries that are not due.")] = None,
+    reports: Reports = REPORTS,
+) -> None:
+    """Retries claimed, due entries moved, expiry swept, beside 1,000,000 scheduled entries."""
+    plan = changed(QUICK_RETRIES if quick else RetriesPlan(), scheduled=scheduled)
+    _report(context, reports, partial(run_retries, plan), measured_table)
+
+
+@bench_app.command("mailbox-memory")
+def mailbox_memory(
+    context: typer.Context, quick: Quick = False, reports: Reports = REPORTS
+) -> None:
+    """Bytes of Redis for each offline recipient of each message."""
+    plan = QUICK_MAILBOX_MEMORY if quick else MailboxMemoryPlan()
+    _report(context, reports, partial(run_mailbox_memory, plan), measured_table)
+
+
+@bench_app.command()
+def peers(
+    context: typer.Context,
+    quick: Quick = False,
+    rounds: Rounds = None,
+    sockets: Annotated[int | None, typer.Option(min=1, max=19_000)] = None,
+    seconds: Annotated[float | None, typer.Option(min=0.5, help="Of each measurement.")] = None,
+    reports: Reports = REPORTS,
+) -> None:
+    """Ours, a hand-written FastAPI manager, python-socketio, bare picows: the same work."""
+    plan = QUICK_PEERS if quick else PeersPlan()
+    plan = changed(plan, rounds=rounds, sockets=sockets, seconds=seconds)
     console = Console(highlight=False)
-    heading = Heading.now(" ".join(["meeting-push bench queue", *options]))
-    steps = Steps(console)
-    with steps.showing():
-        report = run_queue(plan, heading, steps)
-    console.print(queue_table(report))
+    heading = heading_of(context)
+    report = make_report(heading, plan, CONTENDERS, run_peers(CONTENDERS, plan, Steps(console)))
+    console.print(peers_table(report))
+    folder = write_peers(report, reports)
+    console.print(f"report: {folder / 'index.html'}", soft_wrap=True)
+
+
+# ── 出事的时候别人怎样 ──────────────────────────────────────────────────────
+
+
+@bench_app.command()
+def flush(
+    context: typer.Context,
+    quick: Quick = False,
+    users: Annotated[int | None, typer.Option(min=1, max=10_000, help="Users who return.")] = None,
+    messages: Annotated[
+        int | None, typer.Option(min=1, max=1_000, help="Messages in the mailbox of each.")
+    ] = None,
+    reports: Reports = REPORTS,
+) -> None:
+    """1,000 users return at once to 1,000 messages each: how fast, and what others notice."""
+    plan = changed(QUICK_FLUSH if quick else FlushPlan(), users=users, messages=messages)
+    _report(context, reports, partial(run_flush, plan), measured_table)
+
+
+@bench_app.command()
+def rolling(context: typer.Context, quick: Quick = False, reports: Reports = REPORTS) -> None:
+    """Three nodes restart one after the other under load: what senders and applications notice."""
+    plan = QUICK_ROLLING if quick else RollingPlan()
+    _report(context, reports, partial(run_rolling, plan), measured_table)
+
+
+@bench_app.command("slow-consumer")
+def slow_consumer(
+    context: typer.Context, quick: Quick = False, rounds: Rounds = None, reports: Reports = REPORTS
+) -> None:
+    """One device stops reading: what the others notice, and what becomes of it."""
+    _disturb(context, slow_consumer_profile, quick, rounds, reports)
+
+
+@bench_app.command("meeting-isolation")
+def meeting_isolation(
+    context: typer.Context, quick: Quick = False, rounds: Rounds = None, reports: Reports = REPORTS
+) -> None:
+    """A meeting at its limits: what the user sockets notice."""
+    _disturb(context, meeting_isolation_profile, quick, rounds, reports)
+
+
+# ── 存心的破坏 ──────────────────────────────────────────────────────────────
+
+
+@bench_app.command()
+def siege(
+    context: typer.Context,
+    quick: Quick = False,
+    seconds: Annotated[
+        float | None, typer.Option(min=1, max=60, help="Of each attack, each way.")
+    ] = None,
+    only: Annotated[str | None, typer.Option(help="Only these, e.g. A1,A5.")] = None,
+    reports: Reports = REPORTS,
+) -> None:
+    """One attacker, one token, a core of his own: what 20 honest people notice."""
+    plan = changed(QUICK_SIEGE if quick else SiegePlan(), seconds=seconds, only=only)
+    report = _report(context, reports, partial(run_siege, plan), measured_table)
+    if any(figure.met is False for figure in report.figures):
+        raise typer.Exit(1)
+
+
+@bench_app.command()
+def fuzz(
+    context: typer.Context,
+    cases: Annotated[int | None, typer.Option(min=1, help="Connections per edge.")] = None,
+    seed: Annotated[int, typer.Option(help="Same seed, same cases.")] = 1,
+    case: Annotated[int | None, typer.Option(help="Only this case, once.")] = None,
+    edge: Annotated[str | None, typer.Option(help="native or asgi; default both.")] = None,
+    quick: Quick = False,
+    reports: Reports = REPORTS,
+) -> None:
+    """Bad input against a real server on both edges; exit code 1 if it was hurt."""
+    plan = changed(QUICK_FUZZ if quick else FuzzPlan(), cases=cases, seed=seed)
+    console = Console(highlight=False)
+    edges = (edge,) if edge is not None else FUZZED_EDGES
+    if case is not None:
+        raise typer.Exit(run_case_alone(console, plan, edges, case))
+    report = run_fuzz(edges, plan, heading_of(context), Steps(console))
+    console.print(fuzz_table(report))
+    for run in report.runs:
+        for finding in run.findings:
+            console.print(f"{run.edge}: {finding}", markup=False, soft_wrap=True)
     console.print(f"report: {write_json(report, reports)}", soft_wrap=True)
+    raise typer.Exit(1 if any(run.findings for run in report.runs) else 0)
 
 
 @bench_app.command()
 def chaos(
+    context: typer.Context,
     quick: Annotated[bool, typer.Option("--quick", help="One minute instead of five.")] = False,
     seed: Annotated[int, typer.Option(help="Same seed, same plan of actions.")] = 1,
     database_url: Annotated[str | None, typer.Option(help="Empty database; SQLite.")] = None,
-    reports: Reports = Path("reports"),
+    reports: Reports = REPORTS,
     keep: Annotated[Path | None, typer.Option(help="Keep the history in this file.")] = None,
     recheck: Annotated[Path | None, typer.Option(help="Only check this old history.")] = None,
 ) -> None:
     """Break everything at random, record what happened, prove that no promise was broken."""
-    plan = msgspec.structs.replace(CHAOS_QUICK if quick else FULL, seed=seed)
+    plan = changed(QUICK_CHAOS if quick else FULL, seed=seed)
     order = ChaosOrder(plan, database_url, reports, keep, recheck)
-    command = " ".join(["meeting-push bench chaos", *(["--quick"] if quick else [])])
-    heading = Heading.now(f"{command} --seed {seed}")
-    if not run_chaos_order(order, heading, Console(highlight=False)):
+    if not run_chaos_order(order, heading_of(context), Console(highlight=False)):
         raise typer.Exit(1)
 
 
-def _plan(plan: EdgesPlan, repeats: int | None, sockets: int | None) -> EdgesPlan:
-    given = {"repeats": repeats, "idle_sockets": sockets}
-    return msgspec.structs.replace(plan, **{k: v for k, v in given.items() if v is not None})
+def _report(
+    context: typer.Context,
+    reports: Path,
+    run: Callable[[Heading, Steps], R],
+    table: Callable[[R], Table],
+) -> R:
+    console = Console(highlight=False)
+    heading, steps = heading_of(context), Steps(console)
+    with steps.showing():
+        report = run(heading, steps)
+    show(console, table(report), report, reports)
+    return report
+
+
+def _disturb(
+    context: typer.Context, profile: Profile, quick: bool, rounds: int | None, reports: Path
+) -> None:
+    plan = changed(QUICK_DISTURBANCE if quick else DisturbancePlan(), rounds=rounds)
+    _report(context, reports, partial(run_disturbance, profile, plan), disturbance_table)
 
 
 def _servers(
@@ -124,15 +279,4 @@ def _servers(
         return EDGES, own_server
     if redis_url is None:
         raise ConfigurationError("--url needs --redis-url: the fan-out is published there")
-    existing = partial(existing_server, url, redis_url, pid)
-    return ("existing",), lambda _: existing()
-
-
-def _command(quick: bool, repeats: int | None, sockets: int | None, url: str | None) -> str:
-    options = [
-        *(["--quick"] if quick else []),
-        *(["--repeats", str(repeats)] if repeats is not None else []),
-        *(["--sockets", str(sockets)] if sockets is not None else []),
-        *(["--url", url] if url is not None else []),
-    ]
-    return " ".join(["meeting-push bench edges", *options])
+    return ("existing",), ExistingServer(url, redis_url, pid)

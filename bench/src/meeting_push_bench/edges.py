@@ -12,7 +12,7 @@ from typing import Final
 
 from .accounts import make_accounts
 from .crew import Crew, crew
-from .figures import EdgeFigures
+from .edges_report import EdgeFigures
 from .measurements import measure_durable, measure_fanout, measure_idle, measure_rest
 from .open_files import allow_sockets
 from .plan import EdgesPlan

@@ -45,7 +45,7 @@ QUICK_MAILBOX_MEMORY: Final = MailboxMemoryPlan(users=200, full=300, full_users=
 
 
 def run_mailbox_memory(plan: MailboxMemoryPlan, heading: Heading, steps: Steps) -> MeasuredReport:
-    return measured_run("mailbox-memory", plan, _measure, heading, steps)
+    return measured_run(plan, _measure, heading, steps)
 
 
 async def _measure(plan: MailboxMemoryPlan, found: Measurements, steps: Steps) -> None:

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 import uvloop
-from rich.console import Console
 from rich.table import Table
 
 from .load.result import Better, Figure
 from .load.table import amount, goal
-from .machine import Machine, commit, versions
 from .progress import Steps
-from .report import Heading, write_json
+from .report import Heading
 
 PlanValue = int | float | str
 P = TypeVar("P", bound=msgspec.Struct)
@@ -42,27 +39,14 @@ class Measurements:
         )
 
 
-class MeasuredReport(msgspec.Struct, frozen=True, kw_only=True):
-    bench: str
-    started_at: str
-    command: str
-    commit: str | None
-    machine: Machine
-    versions: dict[str, str]
+class MeasuredReport(Heading, frozen=True, kw_only=True):
     plan: dict[str, PlanValue]
     figures: list[Figure]
 
     @classmethod
-    def of(
-        cls, bench: str, heading: Heading, plan: msgspec.Struct, found: Measurements
-    ) -> MeasuredReport:
+    def of(cls, heading: Heading, plan: msgspec.Struct, found: Measurements) -> MeasuredReport:
         return cls(
-            bench=bench,
-            started_at=heading.started_at,
-            command=heading.command,
-            commit=commit(),
-            machine=heading.machine,
-            versions=versions(),
+            **msgspec.structs.asdict(heading),
             plan=msgspec.structs.asdict(plan),
             figures=found.figures,
         )
@@ -73,7 +57,6 @@ class MeasuredReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def measured_run(
-    bench: str,
     plan: P,
     measure: Callable[[P, Measurements, Steps], Coroutine[object, object, None]],
     heading: Heading,
@@ -81,9 +64,8 @@ def measured_run(
 ) -> MeasuredReport:
     """跑 ``measure``，它边量边记；抛出什么就是什么，没有部分的报告。"""
     found = Measurements()
-    with steps.showing():
-        uvloop.run(measure(plan, found, steps))
-    return MeasuredReport.of(bench, heading, plan, found)
+    uvloop.run(measure(plan, found, steps))
+    return MeasuredReport.of(heading, plan, found)
 
 
 def measured_table(report: MeasuredReport) -> Table:
@@ -92,8 +74,3 @@ def measured_table(report: MeasuredReport) -> Table:
     for figure in report.figures:
         shown.add_row(figure.label, amount(figure), goal(figure))
     return shown
-
-
-def show(report: MeasuredReport, console: Console, reports: Path) -> None:
-    console.print(measured_table(report))
-    console.print(f"report: {write_json(report, reports)}", soft_wrap=True)

@@ -6,8 +6,8 @@ import time
 
 from .accounts import Accounts
 from .cpu_meter import CpuMeter
+from .edges_report import DurableFigures, FanoutFigures, IdleFigures, RestFigures
 from .failure import BenchError
-from .figures import DurableFigures, FanoutFigures, IdleFigures, RestFigures
 from .orders import Paced, Publish, Published, SendBurst, SendPaced, Sent
 from .plan import EdgesPlan
 from .progress import OnProgress, silent

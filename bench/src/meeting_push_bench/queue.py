@@ -18,7 +18,6 @@ from meeting_push.model import QueueEntry
 from meeting_push.queue.message_queue import MessageQueue
 from meeting_push.redis.redis_service import RedisService
 
-from .machine import Machine, commit, versions
 from .progress import Steps
 from .redis_child import redis_child, redis_cpu_s
 from .report import Heading
@@ -55,13 +54,7 @@ class QueueFigure(msgspec.Struct, frozen=True, kw_only=True):
     redis_us: float
 
 
-class QueueReport(msgspec.Struct, frozen=True, kw_only=True):
-    bench: str
-    started_at: str
-    command: str
-    commit: str | None
-    machine: Machine
-    versions: dict[str, str]
+class QueueReport(Heading, frozen=True, kw_only=True):
     plan: QueuePlan
     medians: dict[str, QueueFigure]
     runs: list[dict[str, QueueFigure]]
@@ -73,12 +66,7 @@ def run_queue(plan: QueuePlan, heading: Heading, steps: Steps) -> QueueReport:
         with steps.step(f"{repeat + 1}/{plan.repeats}: queue"):
             runs.append(uvloop.run(_measure(plan)))
     return QueueReport(
-        bench="queue",
-        started_at=heading.started_at,
-        command=heading.command,
-        commit=commit(),
-        machine=heading.machine,
-        versions=versions(),
+        **msgspec.structs.asdict(heading),
         plan=plan,
         medians={name: _median([run[name] for run in runs]) for name in runs[0]},
         runs=runs,

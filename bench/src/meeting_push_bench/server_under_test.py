@@ -68,17 +68,29 @@ def own_server(edge: str, **settings: object) -> Iterator[ServerUnderTest]:
             end(process)
 
 
-@contextlib.contextmanager
-def existing_server(url: str, redis_url: str, pid: int | None) -> Iterator[ServerUnderTest]:
-    """已在运行的；``MEETING_PUSH_JWT_SECRET``、``…_JWT_AUDIENCE``、``…_KEY_PREFIX`` 须与它相同。
+@dataclass(frozen=True, slots=True)
+class ExistingServer:
+    """已在运行的，不论问的是哪种 edge；同 ``own_server`` 一样地用。"""
+
+    url: str
+    redis_url: str
+    pid: int | None
+
+    @contextlib.contextmanager
+    def __call__(self, _edge: str) -> Iterator[ServerUnderTest]:
+        yield ServerUnderTest(existing_target(self.url, self.redis_url), self.pid)
+
+
+def existing_target(url: str, redis_url: str) -> Target:
+    """``MEETING_PUSH_JWT_SECRET``、``…_JWT_AUDIENCE``、``…_KEY_PREFIX`` 须与那个服务器相同。
 
     :raises ConfigurationError: 不在本机，或没有密钥
     """
     settings = load_settings()
-    host, port = loopback_address(url)
     if settings.jwt_secret is None:
         raise ConfigurationError("with --url, MEETING_PUSH_JWT_SECRET must be the server's")
-    target = Target(
+    host, port = loopback_address(url)
+    return Target(
         host=host,
         port=port,
         redis_url=redis_url,
@@ -86,7 +98,6 @@ def existing_server(url: str, redis_url: str, pid: int | None) -> Iterator[Serve
         jwt_audience=settings.audience or ACCOUNTS_AUDIENCE,
         key_prefix=settings.key_prefix,
     )
-    yield ServerUnderTest(target, pid)
 
 
 def server_environment(

@@ -14,11 +14,11 @@ import uvloop
 from rich.console import Console
 
 from ..progress import Steps
-from ..report import Heading
+from ..report import Heading, write_json
 from .check import check
 from .history import read_history
 from .plan import ChaosPlan
-from .report import ChaosReport, make_report, table, write_json
+from .report import ChaosReport, make_report, table
 from .run import run_chaos
 from .town import Ground
 

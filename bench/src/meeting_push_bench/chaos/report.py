@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Final
 
 import msgspec
 from rich.table import Table
 
-from ..machine import Machine, commit, versions
 from ..report import Heading
 from .check import Verdict
 from .evidence import evidence
@@ -70,13 +68,7 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
     evidence: list[str]
 
 
-class ChaosReport(msgspec.Struct, frozen=True, kw_only=True):
-    bench: str
-    started_at: str
-    command: str
-    commit: str | None
-    machine: Machine
-    versions: dict[str, str]
+class ChaosReport(Heading, frozen=True, kw_only=True):
     plan: ChaosPlan
     drained: bool
     figures: Figures
@@ -90,12 +82,7 @@ def make_report(heading: Heading, events: Sequence[AnyEvent], verdict: Verdict) 
     began, facts = events[0], Facts(events)
     assert isinstance(began, Began), "a history begins with Began"
     return ChaosReport(
-        bench="chaos",
-        started_at=heading.started_at,
-        command=heading.command,
-        commit=commit(),
-        machine=heading.machine,
-        versions=versions(),
+        **msgspec.structs.asdict(heading),
         plan=began.plan,
         drained=facts.ended.drained,
         figures=figures_of(facts),
@@ -166,14 +153,6 @@ def _worth_showing(verdict: Verdict) -> Iterator[Violation]:
         shown[violation.rule] += 1
         if shown[violation.rule] <= SHOWN_PER_RULE:
             yield violation
-
-
-def write_json(report: ChaosReport, directory: Path) -> Path:
-    directory.mkdir(parents=True, exist_ok=True)
-    stamp = report.started_at.translate(str.maketrans("", "", "-:"))
-    path = directory / f"bench-chaos-{stamp}.json"
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
-    return path
 
 
 def table(report: ChaosReport) -> Table:

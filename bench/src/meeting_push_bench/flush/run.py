@@ -41,14 +41,14 @@ def run_flush(plan: FlushPlan, heading: Heading, steps: Steps) -> MeasuredReport
     """:raises BenchError: 没有做成；有一条没到，或连接被服务器关了"""
     allow_sockets(plan.users + plan.neighbours)
     found = Measurements()
-    with steps.showing(), servers(0, Options()) as under_test:
+    with servers(0, Options()) as under_test:
         holder = LoadProcess(shared_count(), main, decode_flush_answer)
         with holder:
             try:
                 uvloop.run(_measure(plan, under_test, holder, found, steps))
             except* MeetingPushError as failures:
                 raise BenchError(str(failures.exceptions[0])) from None
-    return MeasuredReport.of("flush", heading, plan, found)
+    return MeasuredReport.of(heading, plan, found)
 
 
 async def _measure(

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 import typer
 from rich.console import Console
 
+from ..command_line import Reports, changed, heading_of
 from ..progress import Steps
-from ..report import Heading
-from ..report_folder import Reports
 from .compare import compare_table, differences
 from .page import write_result
-from .plan import PROFILES
+from .plan import PROFILES, LoadPlan
 from .result import read_result
 from .run import run_profile
 from .servers import Options
@@ -51,6 +48,7 @@ def add_profiles(app: typer.Typer) -> None:
 
 def _command(profile: str) -> Callable[..., None]:
     def command(
+        context: typer.Context,
         sockets: Sockets = None,
         seconds: Seconds = None,
         rate: Rate = None,
@@ -67,15 +65,16 @@ def _command(profile: str) -> Callable[..., None]:
         reports: Reports = Path("reports"),
         check: Check = False,
     ) -> None:
-        given = {
-            "sockets": sockets,
-            "seconds": seconds,
-            "rate_per_s": rate,
-            "recipients_per_message": recipients,
-            "messages_per_request": messages,
-            "gateways": gateways,
-            "load_processes": load_processes,
-        }
+        plan = changed(
+            PROFILES[profile],
+            sockets=sockets,
+            seconds=seconds,
+            rate_per_s=rate,
+            recipients_per_message=recipients,
+            messages_per_request=messages,
+            gateways=gateways,
+            load_processes=load_processes,
+        )
         if url is not None and settings:
             raise typer.BadParameter("not with --url: that server has started", param_hint="--set")
         options = Options(
@@ -86,19 +85,16 @@ def _command(profile: str) -> Callable[..., None]:
             pids=tuple(pid or ()),
             settings=parse_settings(settings or ()),
         )
-        _run(profile, given, options, reports, check=check)
+        _run(context, plan, options, reports, check=check)
 
     return command
 
 
 def _run(
-    profile: str, given: Mapping[str, object], options: Options, reports: Path, *, check: bool
+    context: typer.Context, plan: LoadPlan, options: Options, reports: Path, *, check: bool
 ) -> None:
-    changes = {name: value for name, value in given.items() if value is not None}
-    plan = msgspec.structs.replace(PROFILES[profile], **changes)
     console = Console(highlight=False)
-    heading = Heading.now(typed_command(sys.argv[1:]))
-    result = run_profile(profile, plan, options, heading, Steps(console))
+    result = run_profile(plan, options, heading_of(context), Steps(console))
     console.print(result_table(result))
     for note in result.notes:
         console.print(f"note: {note}")
@@ -106,18 +102,6 @@ def _run(
     console.print(f"report: {folder / 'index.html'}", soft_wrap=True)
     if check and result.missed:
         raise typer.Exit(1)
-
-
-def typed_command(arguments: Sequence[str]) -> str:
-    """命令行原样；数据库与 Redis 的地址里可能有密码，只留选项的名字。"""
-    words = ["meeting-push", *arguments]
-    secret = ("--database-url", "--redis-url")
-    for place, word in enumerate(words):
-        if words[place - 1] in secret:
-            words[place] = "…"
-        elif word.startswith(tuple(f"{name}=" for name in secret)):
-            words[place] = word.partition("=")[0] + "=…"
-    return " ".join(words)
 
 
 def compare(

@@ -38,8 +38,8 @@ def changes(before: Result, after: Result, noise: float) -> list[Change]:
 
 def differences(before: Result, after: Result) -> Iterator[str]:
     """不可直接相比的原因。"""
-    if before.profile != after.profile:
-        yield f"different profiles: {before.profile}, {after.profile}"
+    if before.bench != after.bench:
+        yield f"different profiles: {before.bench}, {after.bench}"
     if before.plan != after.plan:
         fields = [
             name
@@ -55,7 +55,7 @@ def differences(before: Result, after: Result) -> Iterator[str]:
 
 
 def compare_table(before: Result, after: Result, noise: float) -> Table:
-    shown = Table("", "A", "B", "B ÷ A", "", title=f"meeting-push bench {after.profile}")
+    shown = Table("", "A", "B", "B ÷ A", "", title=f"meeting-push bench {after.bench}")
     for column in shown.columns[1:4]:
         column.justify = "right"
     for change in changes(before, after, noise):

@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from ..machine import Machine
+from ..report import write_folder
 from .result import Figure, Latency, Result, Row
 from .svg_chart import Points, line_chart
 from .table import amount, quantity
@@ -31,10 +32,7 @@ svg{width:100%;height:auto;margin:.8rem 0}.note{border-left:3px solid #d97706;pa
 
 def write_result(result: Result, directory: Path) -> Path:
     """写成 ``<directory>/<profile>-<时刻>/``，返回它。"""
-    stamp = result.started_at.translate(str.maketrans("", "", "-:"))
-    folder = directory / f"{result.profile}-{stamp}"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "result.json").write_bytes(msgspec.json.format(msgspec.json.encode(result)) + b"\n")
+    folder = write_folder(result, directory)
     charts = dict(_charts(result))
     for name, svg in charts.items():
         (folder / f"{name}.svg").write_text(svg)
@@ -66,7 +64,7 @@ def machine_lines(machine: Machine) -> str:
 
 
 def _page(result: Result, charts: Sequence[str]) -> str:
-    title = f"meeting-push bench {result.profile}"
+    title = f"meeting-push bench {result.bench}"
     processes = ", ".join(f"{role} × {count}" for role, count in result.servers.items())
     return document(
         title,

@@ -10,7 +10,7 @@ import msgspec
 from meeting_push.monitoring.latency import LatencyHistogram
 
 from ..failure import BenchError
-from ..machine import Machine
+from ..report import Heading
 from .plan import LoadPlan
 
 Better = Literal["lower", "higher", "neither"]
@@ -71,14 +71,9 @@ class Curve(msgspec.Struct, frozen=True, kw_only=True):
     lines: dict[str, list[tuple[float, float]]]
 
 
-class Result(msgspec.Struct, frozen=True, kw_only=True):
+class Result(Heading, frozen=True, kw_only=True):
     format: str = FORMAT
-    profile: str
-    started_at: str
-    command: str
-    commit: str | None
-    machine: Machine
-    versions: dict[str, str]
+    bench: str = msgspec.field(name="profile")
     plan: LoadPlan
     servers: dict[str, int]  # 角色 → 进程数；别人的服务器为空
     figures: list[Figure]
@@ -86,7 +81,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     errors: dict[str, int]
     notes: list[str]
     rows: list[Row]
-    curves: list[Curve] = []
+    curves: list[Curve] = msgspec.field(default_factory=list)
 
     @property
     def missed(self) -> list[Figure]:

@@ -6,12 +6,12 @@ import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
+import msgspec
 import uvloop
 
 from meeting_push.errors import MeetingPushError
 
 from ..failure import BenchError
-from ..machine import commit, versions
 from ..open_files import SPARE_FILES, allow_sockets, hard_limit
 from ..progress import Steps
 from ..report import Heading
@@ -40,9 +40,7 @@ _SCENARIOS: Final[Mapping[Scenario, Callable[[Arena], Awaitable[None]]]] = {
 }
 
 
-def run_profile(
-    profile: str, plan: LoadPlan, options: Options, heading: Heading, steps: Steps
-) -> Result:
+def run_profile(plan: LoadPlan, options: Options, heading: Heading, steps: Steps) -> Result:
     """启动（或找到）服务器，跑，收起。
 
     :raises BenchError: 没有做成；没有部分的结果
@@ -54,22 +52,15 @@ def run_profile(
         stack.enter_context(steps.showing())
         with steps.step("servers"):
             under_test = stack.enter_context(servers(gateways, options))
-        return run_on(under_test, profile, plan, heading, steps)
+        return run_on(under_test, plan, heading, steps)
 
 
-def run_on(
-    under_test: Servers, profile: str, plan: LoadPlan, heading: Heading, steps: Steps
-) -> Result:
+def run_on(under_test: Servers, plan: LoadPlan, heading: Heading, steps: Steps) -> Result:
     """:raises BenchError: 没有做成"""
     with team(plan.sockets, plan.load_processes, 1 if plan.bystanders else 0) as load:
         outcome, rows = uvloop.run(_run(plan, under_test, load, steps))
     return Result(
-        profile=profile,
-        started_at=heading.started_at,
-        command=heading.command,
-        commit=commit(),
-        machine=heading.machine,
-        versions=versions(),
+        **msgspec.structs.asdict(heading),
         plan=plan,
         servers=under_test.census.process_count(),
         figures=outcome.figures,

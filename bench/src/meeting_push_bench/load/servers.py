@@ -12,10 +12,16 @@ from pathlib import Path
 import msgspec
 
 from meeting_push.errors import ConfigurationError
-from meeting_push.settings import ACCOUNTS_AUDIENCE, Settings, load_settings
 
-from ..server_under_test import end, free_port, launch, server_environment, wait_ready
-from ..target import Target, loopback_address
+from ..server_under_test import (
+    end,
+    existing_target,
+    free_port,
+    launch,
+    server_environment,
+    wait_ready,
+)
+from ..target import Target
 from .processes import Census
 
 
@@ -58,28 +64,12 @@ def servers(gateways: int, options: Options) -> Iterator[Servers]:
 
 
 def _existing(options: Options) -> Servers:
-    settings = load_settings()
     if options.redis_url is None:
         raise ConfigurationError("--url needs --redis-url: transient messages are published there")
-    if settings.jwt_secret is None:
-        raise ConfigurationError("with --url, MEETING_PUSH_JWT_SECRET must be the server's")
-    api = _existing_target(options.url or "", options.redis_url, settings)
-    gateway = _existing_target(options.ws_url or options.url or "", options.redis_url, settings)
+    api = existing_target(options.url or "", options.redis_url)
+    gateway = existing_target(options.ws_url or options.url or "", options.redis_url)
     roots = {"server": list(options.pids)} if options.pids else {}
     return Servers(api, gateway, Census(roots), 1, False, options.database_url)
-
-
-def _existing_target(url: str, redis_url: str, settings: Settings) -> Target:
-    host, port = loopback_address(url)
-    assert settings.jwt_secret is not None, "checked above"
-    return Target(
-        host=host,
-        port=port,
-        redis_url=redis_url,
-        jwt_secret=settings.jwt_secret.get_secret_value(),
-        jwt_audience=settings.audience or ACCOUNTS_AUDIENCE,
-        key_prefix=settings.key_prefix,
-    )
 
 
 def _start(

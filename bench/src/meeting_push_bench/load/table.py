@@ -10,7 +10,7 @@ _UNITS = ((2**30, "GB"), (2**20, "MB"), (2**10, "KB"))
 
 
 def result_table(result: Result) -> Table:
-    shown = Table("", "", "goal", title=f"meeting-push bench {result.profile}")
+    shown = Table("", "", "goal", title=f"meeting-push bench {result.bench}")
     shown.columns[1].justify = shown.columns[2].justify = "right"
     for figure in result.figures:
         shown.add_row(figure.label, amount(figure), goal(figure))

@@ -14,8 +14,7 @@ from rich.table import Table
 from ..load.page import document, machine_lines
 from ..load.page import table as html_table
 from ..load.table import quantity
-from ..machine import Machine, commit, versions
-from ..report import Heading
+from ..report import Heading, write_folder
 from .contenders import OURS, Contender
 from .duel import PeerFigures
 from .plan import PeersPlan
@@ -32,15 +31,10 @@ ROWS: Final = (
 )
 
 
-class PeersReport(msgspec.Struct, frozen=True, kw_only=True):
+class PeersReport(Heading, frozen=True, kw_only=True):
     """``ratios``：各方 ÷ 我们。"""
 
     format: str = "meeting-push-peers-1"
-    started_at: str
-    command: str
-    commit: str | None
-    machine: Machine
-    versions: dict[str, str]
     plan: PeersPlan
     contenders: dict[str, str]
     medians: dict[str, dict[str, float]]
@@ -57,11 +51,7 @@ def make_report(
     medians = {contender.name: _medians(runs, contender.name) for contender in contenders}
     ours = medians.get(OURS, {})
     return PeersReport(
-        started_at=heading.started_at,
-        command=heading.command,
-        commit=commit(),
-        machine=heading.machine,
-        versions=versions(),
+        **msgspec.structs.asdict(heading),
         plan=plan,
         contenders={contender.name: contender.about for contender in contenders},
         medians=medians,
@@ -85,10 +75,7 @@ def peers_table(report: PeersReport) -> Table:
 
 def write_peers(report: PeersReport, directory: Path) -> Path:
     """写成 ``<directory>/peers-<时刻>/``，返回它。"""
-    stamp = report.started_at.translate(str.maketrans("", "", "-:"))
-    folder = directory / f"peers-{stamp}"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "result.json").write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
+    folder = write_folder(report, directory)
     (folder / "index.html").write_text(_page(report))
     return folder
 

@@ -23,7 +23,7 @@ _PER_MESSAGE: Final = 1_000
 
 def run_retries(plan: RetriesPlan, heading: Heading, steps: Steps) -> MeasuredReport:
     """:raises BenchError: 有一条没有认领到、没有移出或没有过期"""
-    return measured_run("retries", plan, _measure, heading, steps)
+    return measured_run(plan, _measure, heading, steps)
 
 
 async def _measure(plan: RetriesPlan, found: Measurements, steps: Steps) -> None:

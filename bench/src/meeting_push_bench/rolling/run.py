@@ -26,7 +26,7 @@ _ACCEPTED_GOAL: Final = 99.9
 
 def run_rolling(plan: RollingPlan, heading: Heading, steps: Steps) -> MeasuredReport:
     """:raises BenchError: 一个节点没有起来或没有好好退出，或一条发送再三不成"""
-    return measured_run("rolling", plan, _measure, heading, steps)
+    return measured_run(plan, _measure, heading, steps)
 
 
 async def _measure(plan: RollingPlan, found: Measurements, steps: Steps) -> None:

@@ -40,7 +40,7 @@ def run_siege(plan: SiegePlan, heading: Heading, steps: Steps) -> MeasuredReport
     """:raises BenchError: 起不来，或服务器死了"""
     allow_sockets(_SOCKETS)  # 服务器进程继承它
     os.umask(0o022)  # 也继承：文件的权限不该靠它（A15）
-    return measured_run("siege", plan, _measure, heading, steps)
+    return measured_run(plan, _measure, heading, steps)
 
 
 async def _measure(plan: SiegePlan, found: Measurements, steps: Steps) -> None:
