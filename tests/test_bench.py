@@ -18,6 +18,7 @@ from meeting_push.errors import ConfigurationError
 from meeting_push.monitoring.latency import LatencyHistogram
 from meeting_push.protocol.envelope import frame_key
 from meeting_push.protocol.frames import peek
+from meeting_push_bench import load_worker
 from meeting_push_bench.edges import EDGES, run_edges
 from meeting_push_bench.edges_report import EdgeFigures, EdgesReport, flat, make_report, table
 from meeting_push_bench.failure import BenchError
@@ -25,7 +26,7 @@ from meeting_push_bench.load_process import LoadProcess, shared_count
 from meeting_push_bench.orders import Connect, Connected, Disconnect, Disconnected
 from meeting_push_bench.plan import QUICK
 from meeting_push_bench.progress import Steps, silent
-from meeting_push_bench.publisher import transient_frame
+from meeting_push_bench.publisher import stamped_frame
 from meeting_push_bench.report import Heading, write_json
 from meeting_push_bench.sampler import cpu_seconds, memory_use
 from meeting_push_bench.server_under_test import own_server
@@ -107,16 +108,18 @@ def test_a_vanished_process_can_not_be_measured() -> None:
 # ── 负载 ────────────────────────────────────────────────────────────────────
 
 
-def test_the_transient_frame_takes_the_fast_path() -> None:
-    frame = transient_frame(160)
+def test_a_stamped_frame_takes_the_fast_path_and_says_when() -> None:
+    before = time.monotonic_ns()
+    frame = stamped_frame(160, before)
     assert len(frame) == 160
     assert peek(frame) is not None
+    assert int(msgspec.json.decode(frame)["title"]) == before
     assert frame_key(frame) is None  # seq 0：不占 seq，不去重，推一次就算
 
 
 def test_a_frame_too_small_for_its_fields_is_refused() -> None:
     with pytest.raises(BenchError, match="at least"):
-        transient_frame(50)
+        stamped_frame(50, 0)
 
 
 @pytest.mark.parametrize(
@@ -142,14 +145,14 @@ def test_a_failed_connect_is_reported_not_measured() -> None:
         heartbeat_interval_s=1,
     )
     with (
-        LoadProcess(shared_count()) as load,
+        LoadProcess(load_worker.main, shared_count()) as load,
         pytest.raises(BenchError, match="0 of 1 connected"),
     ):
         load.ask(order, Connected, 30, silent)
 
 
 def test_a_dead_load_process_is_an_error_not_a_hang() -> None:
-    load = LoadProcess(shared_count())
+    load = LoadProcess(load_worker.main, shared_count())
     os.kill(load.pid, 9)
     with pytest.raises(BenchError, match="died"):
         load.ask(Disconnect(), Disconnected, 30, silent)
@@ -157,7 +160,7 @@ def test_a_dead_load_process_is_an_error_not_a_hang() -> None:
 
 
 def test_stopping_leaves_no_load_process_behind() -> None:
-    with LoadProcess(shared_count()) as load:
+    with LoadProcess(load_worker.main, shared_count()) as load:
         assert load.ask(Disconnect(), Disconnected, 30, silent).lost == 0
         pid = load.pid
     assert not Path(f"/proc/{pid}").exists()

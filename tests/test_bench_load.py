@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 from rich.console import Console
 from typer.testing import CliRunner
 
-from meeting_push.protocol.frames import peek
 from meeting_push_bench.cli import bench_app
 from meeting_push_bench.failure import BenchError
 from meeting_push_bench.load.compare import changes, differences
@@ -38,7 +37,7 @@ from meeting_push_bench.load.shares import (
     most_per_gateway,
     shares,
 )
-from meeting_push_bench.load.steady_publisher import keep_pace, stamped_frame
+from meeting_push_bench.load.steady_publisher import keep_pace
 from meeting_push_bench.load.svg_chart import line_chart
 from meeting_push_bench.open_files import SPARE_FILES
 from meeting_push_bench.progress import Steps, silent
@@ -241,20 +240,6 @@ async def test_refusals_are_counted_and_do_not_stop_the_load() -> None:
 async def test_no_answer_is_counted_and_the_connection_opened_again() -> None:
     refused = await post(post_order(1, 2, rate_per_s=50, seconds=0.2), silent)
     assert refused.answers == {"no_answer": 10}
-
-
-def test_a_stamped_frame_takes_the_fast_path_and_says_when() -> None:
-    before = time.monotonic_ns()
-    frame = stamped_frame(200)
-    assert len(frame) == 200
-    assert peek(frame) is not None
-    stamp = int(msgspec.json.decode(frame)["title"])
-    assert before <= stamp <= time.monotonic_ns()
-
-
-def test_a_frame_too_small_for_its_fields_is_refused() -> None:
-    with pytest.raises(BenchError, match="at least"):
-        stamped_frame(50)
 
 
 def rows(*backlog: int) -> list[Row]:

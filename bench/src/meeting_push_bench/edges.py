@@ -11,14 +11,13 @@ from contextlib import AbstractContextManager
 from typing import Final
 
 from .accounts import make_accounts
-from .crew import Crew, crew
 from .edges_report import EdgeFigures
 from .measurements import measure_durable, measure_fanout, measure_idle, measure_rest
 from .open_files import allow_sockets
 from .plan import EdgesPlan
 from .progress import Steps
 from .server_under_test import ServerUnderTest
-from .stage import Stage
+from .stage import Crew, Stage, crew
 
 EDGES: Final = ("native", "asgi")
 

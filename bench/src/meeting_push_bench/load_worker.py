@@ -1,62 +1,47 @@
-"""负载进程里面。"""
+"""负载进程里面：持有设备，发布瞬时帧，POST 消息。"""
 
 from __future__ import annotations
 
-from multiprocessing.connection import Connection
 from typing import Any
 
 from .fleet import Fleet
+from .load_process import Control, Wire, work
 from .open_files import allow_sockets
-from .order_loop import OrderLoop, run_alone
 from .orders import (
-    Answer,
     Connect,
     Connected,
     Disconnect,
     Disconnected,
     Order,
-    Publish,
     PublishPaced,
+    Saturate,
     SendBurst,
     SendPaced,
-    decode_order,
 )
-from .paced_publisher import publish_paced
-from .publisher import publish
+from .progress import OnProgress
+from .publisher import publish_paced, saturate
 from .sender import send_burst, send_paced
 
 
-def main(control: Connection[bytes, bytes], received: Any) -> None:
+def main(control: Control, received: Any) -> None:
     """spawn 的入口；``received`` 是共享的 ``RawArray('q', 1)``。"""
-    run_alone(_Worker(control, memoryview(received).cast("B").cast("q")).run())
+    counts = memoryview(received).cast("B").cast("q")
+    fleet = Fleet(counts)
 
-
-class _Worker:
-    def __init__(self, control: Connection[bytes, bytes], received: memoryview) -> None:
-        self._loop = OrderLoop(control, decode_order)
-        self._received = received
-        self._fleet = Fleet(received)
-
-    async def run(self) -> None:
-        await self._loop.run(self._obey)
-
-    async def _obey(self, order: Order) -> Answer:
+    async def obey(order: Order, on_progress: OnProgress) -> Wire:
         match order:
             case Connect():
                 allow_sockets(len(order.user_ids) * order.devices)
-                elapsed = await self._fleet.connect(order, self._loop.on_progress)
-                return Connected(elapsed_s=elapsed)
+                return Connected(elapsed_s=await fleet.connect(order, on_progress))
             case Disconnect():
-                return Disconnected(lost=await self._fleet.disconnect())
-            case Publish():
-                return await publish(order, self._count)
+                return Disconnected(lost=await fleet.disconnect())
+            case Saturate():
+                return await saturate(order, counts)
             case SendBurst():
-                return await send_burst(order, self._fleet.arrivals)
+                return await send_burst(order, fleet.arrivals)
             case SendPaced():
-                return await send_paced(order, self._fleet.arrivals)
+                return await send_paced(order, fleet.arrivals)
             case PublishPaced():
-                return await publish_paced(order, self._fleet.arrivals)
+                return await publish_paced(order, fleet.arrivals)
 
-    def _count(self) -> int:
-        count: int = self._received[0]
-        return count
+    work(control, Order, obey)

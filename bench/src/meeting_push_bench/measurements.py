@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import time
 
+from meeting_push.redis.keys import Keys
+
 from .accounts import Accounts
 from .cpu_meter import CpuMeter
 from .edges_report import DurableFigures, FanoutFigures, IdleFigures, RestFigures
 from .failure import BenchError
-from .orders import Paced, Publish, Published, SendBurst, SendPaced, Sent
+from .orders import Paced, Published, Saturate, SendBurst, SendPaced, Sent
 from .plan import EdgesPlan
 from .progress import OnProgress, silent
+from .publisher import stamped_frame
 from .sampler import memory_use
 from .stage import ORDER_TIMEOUT_S, Stage
 
@@ -109,13 +112,14 @@ def _burst(stage: Stage, accounts: Accounts, concurrency: int) -> SendBurst:
 def _publish(stage: Stage, users: list[int], frames: int, depth: int) -> Published:
     plan = stage.plan
     publishes = frames // plan.devices_per_user
-    order = Publish(
+    keys = Keys(stage.target.key_prefix)
+    order = Saturate(
         target=stage.target,
-        user_ids=users,
-        devices=plan.devices_per_user,
+        channels=[keys.user_channel(user) for user in users],
+        payloads=(stamped_frame(plan.frame_bytes, time.monotonic_ns()),),
+        reach=plan.devices_per_user,
         publishes=publishes,
         window=plan.fanout_sockets * depth,
-        frame_bytes=plan.frame_bytes,
     )
     published = stage.crew.publisher.ask(order, Published, ORDER_TIMEOUT_S, silent)
     expected = publishes * plan.devices_per_user

@@ -1,21 +1,16 @@
-"""父进程与负载进程之间的话：一个命令，一个回答（途中可有若干 ``Progress``）。"""
+"""给负载进程的命令，与它们的回答。"""
 
 from __future__ import annotations
 
-from typing import Final, Literal
-
-import msgspec
+from typing import Literal
 
 from meeting_push.monitoring.latency import LatencyHistogram
 
+from .load_process import Wire
 from .target import Target
 
 #: ``count``：只数 ``new_message``（扇出）；``ack``：逐条确认并记延迟（耐久路径）。
 DeviceKind = Literal["count", "ack"]
-
-
-class Wire(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """管道里的一句话。"""
 
 
 # ── 命令 ────────────────────────────────────────────────────────────────────
@@ -37,15 +32,18 @@ class Disconnect(Wire, frozen=True, kw_only=True):
     """断开全部；回答 ``Disconnected``。"""
 
 
-class Publish(Wire, frozen=True, kw_only=True):
-    """向各用户的频道轮流发布，在途不超过 ``window``；回答 ``Published``。"""
+class Saturate(Wire, frozen=True, kw_only=True):
+    """向各频道轮流发布，在途至多 ``window`` 帧，到一帧补一帧；回答 ``Published``。
+
+    每次发布有 ``reach`` 条连接收到；``payloads`` 轮流配给 ``channels``。
+    """
 
     target: Target
-    user_ids: list[int]
-    devices: int
+    channels: list[str]
+    payloads: tuple[bytes, ...]
+    reach: int
     publishes: int
     window: int
-    frame_bytes: int
 
 
 class SendBurst(Wire, frozen=True, kw_only=True):
@@ -77,19 +75,10 @@ class PublishPaced(Wire, frozen=True, kw_only=True):
     duration_s: float
 
 
-Order = Connect | Disconnect | Publish | SendBurst | SendPaced | PublishPaced
+Order = Connect | Disconnect | Saturate | SendBurst | SendPaced | PublishPaced
 
 
 # ── 回答 ────────────────────────────────────────────────────────────────────
-
-
-class Progress(Wire, frozen=True, kw_only=True):
-    done: int
-    total: int
-
-
-class Failed(Wire, frozen=True, kw_only=True):
-    reason: str
 
 
 class Connected(Wire, frozen=True, kw_only=True):
@@ -122,24 +111,3 @@ class Paced(Wire, frozen=True, kw_only=True):
 
     accepted: int
     latency: LatencyHistogram
-
-
-Answer = Progress | Failed | Connected | Disconnected | Published | Sent | Paced
-
-_encoder: Final = msgspec.msgpack.Encoder()
-_order_decoder: Final = msgspec.msgpack.Decoder(Order)
-_answer_decoder: Final = msgspec.msgpack.Decoder(Answer)
-
-
-def encode(message: msgspec.Struct) -> bytes:
-    return _encoder.encode(message)
-
-
-def decode_order(data: bytes) -> Order:
-    order: Order = _order_decoder.decode(data)
-    return order
-
-
-def decode_answer(data: bytes) -> Answer:
-    answer: Answer = _answer_decoder.decode(data)
-    return answer

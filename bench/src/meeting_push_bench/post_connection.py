@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import http.client
 import re
 from typing import Final, Self
+
+import msgspec
 
 from .failure import BenchError
 
 TIMEOUT_S: Final = 30.0
 _match_length: Final = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE).search
+
+
+class Accepted(msgspec.Struct, frozen=True):
+    """``POST /messages`` 的 202 里我们要的。"""
+
+    message_id: str
+    recipient_count: int
+
+
+_decode_accepted: Final = msgspec.json.Decoder(Accepted).decode
 
 
 class PostConnection:
@@ -62,3 +75,10 @@ def post_head(host: str, port: int, path: str, token: str) -> bytes:
         f"POST {path} HTTP/1.1\r\nHost: {host}:{port}\r\nAuthorization: Bearer {token}\r\n"
         "Content-Type: application/json\r\n"
     ).encode()
+
+
+def accepted(status: int, answer: bytes) -> Accepted:
+    """:raises BenchError: 不是 202：被拒绝的发送不能混进“每秒多少条”"""
+    if status != http.client.ACCEPTED:
+        raise BenchError(f"POST /messages answered {status}: {answer.decode(errors='replace')}")
+    return _decode_accepted(answer)

@@ -1,14 +1,15 @@
-"""扇出的源头：把瞬时帧发布到各用户的频道，在途有上限。
+"""瞬时帧的源头：快路（Redis → 订阅者 → 套接字）上没有 SQL、队列与确认。
 
-上限就是“恰好饱和”：再快只会积压，测到的是服务器持续跟得上的最高速率。
+在途有上限的（``saturate``）恰好饱和：再快只会积压，测到的是服务器持续跟得上的最高速率。按节拍的
+（``publish_paced``）是开环。
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Sequence
 from itertools import cycle
 from typing import Final
 
@@ -20,64 +21,109 @@ from meeting_push.redis.dial import RedisAddress
 from meeting_push.redis.keys import Keys
 from meeting_push.redis.lean import LeanConnection
 
+from .arrivals import Arrivals
 from .failure import BenchError
-from .orders import Publish, Published
+from .orders import Paced, Published, PublishPaced, Saturate
+from .sender import at_pace
+from .target import Target
 
 #: 这么久没有一帧到达就不再等。
 STALL_S: Final = 10.0
 #: 等在途变少；libuv 的最小粒度。
 _POLL_S: Final = 0.001
+_PACED_FRAME_BYTES: Final = 160
+_NUMBER_DIGITS: Final = 10
 
 
-async def publish(order: Publish, received: Callable[[], int]) -> Published:
-    """发完并等到全部到达（或停滞 ``STALL_S``）。
+async def saturate(order: Saturate, counts: Sequence[int]) -> Published:
+    """发完并等到全部到达（或停滞 ``STALL_S``）；``counts`` 合起来是到达的帧数。
 
     :raises BenchError: Redis 不可用
     """
-    redis = LeanConnection(RedisAddress.parse(order.target.redis_url), name="bench-publisher")
+    async with _redis(order.target, "bench-saturate") as redis:
+        return await _pour(redis, order, counts)
+
+
+async def publish_paced(order: PublishPaced, arrivals: Arrivals) -> Paced:
+    """等到每一条都到达。
+
+    :raises BenchError: Redis 不可用，或有的没有到达
+    """
+    arrivals.start()
+    keys = Keys(order.target.key_prefix)
+    channels = cycle([keys.user_channel(user_id) for user_id in order.user_ids])
+    total = int(order.rate_per_s * order.duration_s)
+    async with _redis(order.target, "bench-paced") as redis:
+
+        async def publish(at_ns: int) -> None:
+            frame = stamped_frame(_PACED_FRAME_BYTES, at_ns)
+            try:
+                await redis.execute("PUBLISH", next(channels), frame)
+            except MeetingPushError as error:
+                raise _failed(error) from None
+
+        await at_pace(order.rate_per_s, total, publish)
+        await arrivals.wait(total)
+    return Paced(accepted=total, latency=arrivals.latency)
+
+
+def stamped_frame(size: int, at_ns: int) -> bytes:
+    """恰好 ``size`` 字节的 ``new_message``：seq 0（不落信箱），标题是时刻，开头是热路径认得的样子。
+
+    :raises BenchError: ``size`` 容不下必有的字段
+    """
+    return frame_template(size) % (0, at_ns)
+
+
+def frame_template(size: int) -> bytes:
+    """填（编号，时刻）就是一帧：编号在消息 id 的末尾，时刻是标题，长度不变。
+
+    :raises BenchError: ``size`` 容不下必有的字段
+    """
+    prefix = str(ULID())[:-_NUMBER_DIGITS].encode()
+    head = b'"message_id":"%b%%010d","title":"%%020d","content":"' % prefix
+    whole = len(new_message(0, 0, head + b'"}') % (0, 0))
+    if size < whole:
+        raise BenchError(f"a frame needs at least {whole} bytes")
+    return new_message(0, 0, head + b"x" * (size - whole) + b'"}')
+
+
+@contextlib.asynccontextmanager
+async def _redis(target: Target, name: str) -> AsyncIterator[LeanConnection]:
+    """:raises BenchError: Redis 不可用"""
+    redis = LeanConnection(RedisAddress.parse(target.redis_url), name=name)
     try:
         await redis.connect()
-        return await _publish(redis, order, received)
+        yield redis
+    except BenchError:
+        raise
     except MeetingPushError as error:
-        raise BenchError(f"publishing failed: {error.message}") from None
+        raise _failed(error) from None
     finally:
         await redis.close()
 
 
-async def _publish(redis: LeanConnection, order: Publish, received: Callable[[], int]) -> Published:
-    keys = Keys(order.target.key_prefix)
-    frame = transient_frame(order.frame_bytes)
-    messages = [(keys.user_channel(user), frame) for user in order.user_ids]
-    stream = Stream(messages, order.devices, order.publishes, order.window)
-    return await pour(redis, stream, received)
+def _failed(error: MeetingPushError) -> BenchError:
+    return BenchError(f"publishing failed: {error.message}")
 
 
-@dataclass(frozen=True, slots=True)
-class Stream:
-    """``messages``（频道、内容）轮流发布，共 ``publishes`` 次；每次有 ``reach`` 条连接收到。"""
-
-    messages: Sequence[tuple[str, bytes]]
-    reach: int
-    publishes: int
-    window: int
-
-
-async def pour(redis: LeanConnection, stream: Stream, received: Callable[[], int]) -> Published:
-    """在途至多 ``window`` 帧，到一帧补一帧：服务器跟得上的最高速率。"""
-    commands = cycle([("PUBLISH", *message) for message in stream.messages])
-    before, start = received(), time.perf_counter()
-    chunk = max(1, stream.window // stream.reach // 4)  # 小于在途上限：流水不断
+async def _pour(redis: LeanConnection, order: Saturate, counts: Sequence[int]) -> Published:
+    """到一帧补一帧。"""
+    messages = zip(order.channels, cycle(order.payloads), strict=False)
+    commands = cycle([("PUBLISH", *message) for message in messages])
+    before, start = sum(counts), time.perf_counter()
+    chunk = max(1, order.window // order.reach // 4)  # 小于在途上限：流水不断
     patience = _Patience()
     sent = arrived = 0
-    while arrived < stream.publishes * stream.reach and patience.lasts(arrived):
-        room = stream.window - (sent * stream.reach - arrived)
-        count = min(chunk, room // stream.reach, stream.publishes - sent)
+    while arrived < order.publishes * order.reach and patience.lasts(arrived):
+        room = order.window - (sent * order.reach - arrived)
+        count = min(chunk, room // order.reach, order.publishes - sent)
         if count > 0:
             await redis.execute_many([next(commands) for _ in range(count)])
             sent += count
         else:
             await asyncio.sleep(_POLL_S)
-        arrived = received() - before
+        arrived = sum(counts) - before
     return Published(arrived=arrived, elapsed_s=time.perf_counter() - start)
 
 
@@ -93,16 +139,3 @@ class _Patience:
         if arrived > self._arrived:
             self._arrived, self._since = arrived, now
         return now - self._since < STALL_S
-
-
-def transient_frame(size: int) -> bytes:
-    """恰好 ``size`` 字节的 ``new_message``：seq 0（不落信箱），开头是热路径认得的样子。
-
-    :raises BenchError: ``size`` 容不下必有的字段
-    """
-    tail = b'"message_id":"%b","title":"bench","content":"%b"}'
-    message_id = str(ULID()).encode()
-    padding = size - len(new_message(0, 0, tail % (message_id, b"")))
-    if padding < 0:
-        raise BenchError(f"a frame needs at least {size - padding} bytes")
-    return new_message(0, 0, tail % (message_id, b"x" * padding))

@@ -16,11 +16,10 @@ from meeting_push.monitoring.latency import LatencyHistogram
 from .arrivals import Arrivals
 from .failure import BenchError
 from .orders import Paced, SendBurst, SendPaced, Sent
-from .post_connection import PostConnection, post_head
+from .post_connection import PostConnection, accepted, post_head
 
 #: 开环用的长连接：同时在途的上限。都忙时新的等着，等待算进它的延迟。
 PACED_CONNECTIONS: Final = 32
-_ACCEPTED: Final = 202
 _CONTENT: Final = "x" * 100
 
 
@@ -45,15 +44,13 @@ class _Posts:
         self.accepted = 0
 
     async def post(self, connection: PostConnection, at_ns: int) -> None:
-        """:raises BenchError: 不是 202：被拒绝的发送不能混进“每秒多少条”"""
+        """:raises BenchError: 不是 202"""
         body = {
             "recipient_ids": [next(self._recipients)],
             "title": str(at_ns),
             "content": _CONTENT,
         }
-        status, answer = await connection.post(self._head, msgspec.json.encode(body))
-        if status != _ACCEPTED:
-            raise BenchError(f"POST /messages answered {status}: {answer.decode(errors='replace')}")
+        accepted(*await connection.post(self._head, msgspec.json.encode(body)))
         self.accepted += 1
 
 

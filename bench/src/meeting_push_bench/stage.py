@@ -1,4 +1,4 @@
-"""测量的台子：一个服务器，与施加负载的进程。"""
+"""测量的台子：一个服务器，与施加负载的两个进程（整次运行只启动一次）。"""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from .crew import Crew
+from . import load_worker
 from .failure import BenchError
-from .orders import Answer, Connect, Connected, DeviceKind, Disconnect, Disconnected, Order
+from .load_process import LoadProcess, Wire, shared_count
+from .orders import Connect, Connected, DeviceKind, Disconnect, Disconnected, Order
 from .plan import EdgesPlan
 from .progress import OnProgress, silent
 from .server_under_test import ServerUnderTest
@@ -18,7 +19,25 @@ from .target import Target
 #: 一个命令最久这么长；正常结束远早于它。
 ORDER_TIMEOUT_S = 600.0
 
-A = TypeVar("A", bound=Answer)
+A = TypeVar("A", bound=Wire)
+
+
+@dataclass(frozen=True, slots=True)
+class Crew:
+    """``holder`` 持有连接，写共享的计数（到达的帧数）；``publisher`` 读它（还有多少在途）。"""
+
+    holder: LoadProcess
+    publisher: LoadProcess
+
+
+@contextlib.contextmanager
+def crew() -> Iterator[Crew]:
+    received = shared_count()
+    with (
+        LoadProcess(load_worker.main, received) as holder,
+        LoadProcess(load_worker.main, received) as publisher,
+    ):
+        yield Crew(holder, publisher)
 
 
 @dataclass(frozen=True, slots=True)

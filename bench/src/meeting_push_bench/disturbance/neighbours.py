@@ -9,6 +9,7 @@ from typing import Final
 
 from meeting_push.monitoring.latency import LatencyHistogram
 
+from .. import load_worker
 from ..accounts import Accounts
 from ..latency_figures import LatencyFigures
 from ..load_process import LoadProcess, shared_count
@@ -84,7 +85,7 @@ class Neighbours:
 async def neighbours(
     target: Target, accounts: Accounts, rate_per_s: float
 ) -> AsyncIterator[Neighbours]:
-    with LoadProcess(shared_count()) as load:
+    with LoadProcess(load_worker.main, shared_count()) as load:
         people = Neighbours(target, accounts, rate_per_s, load)
         await people.connect()
         yield people

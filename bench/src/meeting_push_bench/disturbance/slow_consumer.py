@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import http.client
 from itertools import count
 from typing import Final
 
@@ -14,7 +13,7 @@ import msgspec
 
 from ..accounts import Accounts, make_accounts
 from ..failure import BenchError
-from ..post_connection import PostConnection, post_head
+from ..post_connection import PostConnection, accepted, post_head
 from ..progress import Steps
 from ..server_under_test import ServerUnderTest
 from .figures import Disturbance, Mode, Phase, SlowOutcome
@@ -25,10 +24,6 @@ from .slow_device import SlowDevice, slow_device
 
 _RETURN_TIMEOUT_S: Final = 60.0
 _ORDER: Final[tuple[Mode, ...]] = ("without", "with", "with", "without")
-
-
-class _Accepted(msgspec.Struct):
-    message_id: str
 
 
 def slow_consumer(
@@ -121,10 +116,8 @@ class _Run:
                     "title": str(number),
                     "content": "x" * plan.slow_content_bytes,
                 }
-                status, answer = await connection.post(head, msgspec.json.encode(body))
-                if status != http.client.ACCEPTED:
-                    raise BenchError(f"POST /messages answered {status}")
-                sent.add(msgspec.json.decode(answer, type=_Accepted).message_id)
+                answer = await connection.post(head, msgspec.json.encode(body))
+                sent.add(accepted(*answer).message_id)
                 await asyncio.sleep(1 / plan.slow_messages_per_s)
         finally:
             await connection.close()

@@ -11,12 +11,11 @@ import msgspec
 
 from ..failure import BenchError
 from ..load.redis_probe import RedisProbe
-from ..post_connection import PostConnection, post_head
+from ..post_connection import PostConnection, accepted, post_head
 from ..progress import OnProgress
 from ..target import Target
 from .plan import FlushPlan
 
-_ACCEPTED: Final = 202
 _FULL: Final = 429
 _WAIT_S: Final = 1.0
 #: 信箱里这么久没有多出一条，就是不会再多了。
@@ -61,10 +60,9 @@ async def _post(connection: PostConnection, head: bytes, body: bytes) -> None:
     """队列满了就等；别的拒绝是失败。"""
     while True:
         status, answer = await connection.post(head, body)
-        if status == _ACCEPTED:
-            return
         if status != _FULL:
-            raise BenchError(f"POST /messages answered {status}: {answer.decode(errors='replace')}")
+            accepted(status, answer)
+            return
         await asyncio.sleep(_WAIT_S)
 
 

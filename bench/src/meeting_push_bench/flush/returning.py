@@ -1,4 +1,4 @@
-"""归来的人：拨号，收下信箱里的一切，逐帧确认；记下何时齐了。"""
+"""归来的人：拨号，收下信箱里的一切，逐帧确认；记下何时齐了。他们在自己的进程里。"""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from picows import WSError, WSMsgType, WSTransport
@@ -16,14 +16,44 @@ from meeting_push.monitoring.latency import LatencyHistogram
 from ..device import Device
 from ..failure import BenchError
 from ..fleet import beat, hang_up, open_device
+from ..load_process import Control, Wire, work
+from ..open_files import allow_sockets
+from ..orders import Disconnect, Disconnected
 from ..progress import OnProgress
-from .orders import Return, Returned
+from ..target import Target
 
 #: 没有一条新的到达这么久，就是不会来了。
 _GRACE_S: Final = 30.0
 _POLL_S: Final = 0.1
 #: 被请走之后等至多这么久再拨，一次比一次久；每个人至多拨这么多次。
 _BACKOFFS_S: Final = (1.0, 2.0, 4.0, 8.0, 8.0, 8.0)
+
+
+class Return(Wire, frozen=True, kw_only=True):
+    """这些人同时拨号，各等 ``expected`` 条；都齐了才回答 ``Returned``，连接留着。"""
+
+    target: Target
+    user_ids: list[int]
+    expected: int
+    heartbeat_interval_s: float
+
+
+class Returned(Wire, frozen=True, kw_only=True):
+    """``whole``：一个人从拨号到最后一条，微秒；``frames``：装着它们的 WebSocket 帧数。
+
+    ``refused``：拨了没有进来、退避后再拨的次数；``repeated``：同一条来了两次；``disordered``：seq
+    没有递增（这里都是同一优先级）。
+    """
+
+    elapsed_s: float
+    messages: int
+    frames: int
+    bytes: int
+    refused: int
+    repeated: int
+    disordered: int
+    whole: LatencyHistogram
+    welcome: LatencyHistogram
 
 
 class _Message(msgspec.Struct, frozen=True):
@@ -167,3 +197,16 @@ async def _until_all(
             best, since = arrived, time.monotonic()
         elif time.monotonic() - since > _GRACE_S:
             raise BenchError(f"{total - arrived:,} of {total:,} messages did not come")
+
+
+def main(control: Control, _counts: Any) -> None:
+    """spawn 的入口；没有共享的计数。"""
+    returners = Returners()
+
+    async def obey(order: Return | Disconnect, on_progress: OnProgress) -> Wire:
+        if isinstance(order, Return):
+            allow_sockets(len(order.user_ids))
+            return await returners.welcome_back(order, on_progress)
+        return Disconnected(lost=await returners.go_away())
+
+    work(control, Return | Disconnect, obey)

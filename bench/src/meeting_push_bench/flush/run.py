@@ -19,15 +19,15 @@ from ..failure import BenchError
 from ..load.population import populate
 from ..load.redis_probe import RedisProbe, redis_probe
 from ..load.servers import Options, Servers, servers
-from ..load_process import LoadProcess, shared_count
+from ..load_process import LoadProcess
 from ..measured import MeasuredReport, Measurements
 from ..open_files import allow_sockets
+from ..orders import Disconnect, Disconnected
 from ..progress import OnProgress, Steps
 from ..report import Heading
 from .fill import fill
-from .orders import GoAway, Gone, Return, Returned, decode_flush_answer
 from .plan import FlushPlan
-from .worker import main
+from .returning import Return, Returned, main
 
 _TIMEOUT_S: Final = 1_800.0
 #: 确认这么久没有一条写进记录，就是不会写了。
@@ -42,7 +42,7 @@ def run_flush(plan: FlushPlan, heading: Heading, steps: Steps) -> MeasuredReport
     allow_sockets(plan.users + plan.neighbours)
     found = Measurements()
     with servers(0, Options()) as under_test:
-        holder = LoadProcess(shared_count(), main, decode_flush_answer)
+        holder = LoadProcess(main)
         with holder:
             try:
                 uvloop.run(_measure(plan, under_test, holder, found, steps))
@@ -147,7 +147,9 @@ class _Run:
 
     async def leave(self, neighbours_lost: int) -> None:
         """:raises BenchError: 服务器关了谁"""
-        gone = await asyncio.to_thread(self.holder.ask, GoAway(), Gone, _TIMEOUT_S, _quiet)
+        gone = await asyncio.to_thread(
+            self.holder.ask, Disconnect(), Disconnected, _TIMEOUT_S, _quiet
+        )
         self.found.add("closed", "sockets closed by the server", gone.lost, "", "lower", goal=0)
         if neighbours_lost:
             raise BenchError(f"the server closed {neighbours_lost} neighbours")

@@ -9,6 +9,7 @@ from typing import Final
 
 from meeting_push.monitoring.latency import LatencyHistogram
 
+from .. import load_worker
 from ..accounts import Accounts
 from ..failure import BenchError
 from ..load_process import LoadProcess, shared_count
@@ -75,7 +76,7 @@ class Witness:
 @contextlib.asynccontextmanager
 async def witness(target: Target, accounts: Accounts) -> AsyncIterator[Witness]:
     """期间证人在线，但要 ``living`` 才有消息。"""
-    with LoadProcess(shared_count()) as load:
+    with LoadProcess(load_worker.main, shared_count()) as load:
         one = Witness(target, accounts, load)
         await one.connect()
         yield one

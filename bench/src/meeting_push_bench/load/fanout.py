@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Final
 
 import msgspec
@@ -9,10 +10,11 @@ import msgspec
 from meeting_push.redis.keys import Keys
 
 from ..failure import BenchError
-from ..orders import Published
+from ..orders import Published, Saturate
+from ..publisher import stamped_frame
 from .arena import Arena
 from .hold import late
-from .orders import Join, PublishSteady, Saturate, Steady
+from .orders import Join, PublishSteady, Steady
 from .result import latency
 
 #: 每条连接在途几帧：服务器不必等，忙不过来时可以合并着写。
@@ -60,10 +62,10 @@ async def _saturate(arena: Arena, reach: int, broadcasts: int) -> Published:
     order = Saturate(
         target=target,
         channels=[Keys(target.key_prefix).broadcast_channel],
+        payloads=(stamped_frame(arena.plan.frame_bytes, time.monotonic_ns()),),
         reach=reach,
         publishes=broadcasts,
         window=reach * _DEPTH,
-        frame_bytes=arena.plan.frame_bytes,
     )
     published = await arena.team.publisher.ask(order, Published)
     if published.arrived != broadcasts * reach:

@@ -1,14 +1,13 @@
-"""负载测试的父进程与负载进程之间的话；管道与信封同 ``meeting_push_bench/orders.py``。"""
+"""负载测试给负载进程的命令，与它们的回答；饱和的发布与别的压测共用（``meeting_push_bench/orders.py``）。"""
 
 from __future__ import annotations
 
-from typing import Final, Literal
-
-import msgspec
+from typing import Literal
 
 from meeting_push.monitoring.latency import LatencyHistogram
 
-from ..orders import Failed, Progress, Published, Wire
+from ..load_process import Wire
+from ..orders import Saturate
 from ..target import Target
 
 #: 服务器说什么话；socketio 只为与它比较。
@@ -59,21 +58,6 @@ class PublishSteady(Wire, frozen=True, kw_only=True):
     rate_per_s: float
     duration_s: float
     frame_bytes: int
-
-
-class Saturate(Wire, frozen=True, kw_only=True):
-    """在途至多 ``window`` 帧，到一帧补一帧；回答 ``Published``。
-
-    轮流向各频道发布；``payloads`` 与 ``channels`` 成对，不给就是 ``frame_bytes`` 的瞬时帧。
-    """
-
-    target: Target
-    channels: list[str]
-    reach: int
-    publishes: int
-    window: int
-    frame_bytes: int
-    payloads: tuple[bytes, ...] = ()
 
 
 class Post(Wire, frozen=True, kw_only=True):
@@ -135,17 +119,3 @@ class Posted(Wire, frozen=True, kw_only=True):
 
 
 LoadOrder = Join | Cut | Leave | Look | PublishSteady | Saturate | Post
-LoadAnswer = Progress | Failed | Joined | Left | Seen | Steady | Published | Posted
-
-_order_decoder: Final = msgspec.msgpack.Decoder(LoadOrder)
-_answer_decoder: Final = msgspec.msgpack.Decoder(LoadAnswer)
-
-
-def decode_load_order(data: bytes) -> LoadOrder:
-    order: LoadOrder = _order_decoder.decode(data)
-    return order
-
-
-def decode_load_answer(data: bytes) -> LoadAnswer:
-    answer: LoadAnswer = _answer_decoder.decode(data)
-    return answer

@@ -13,7 +13,7 @@ import msgspec
 from meeting_push.monitoring.latency import LatencyHistogram
 
 from ..failure import BenchError
-from ..post_connection import PostConnection, post_head
+from ..post_connection import Accepted, PostConnection, accepted, post_head
 from ..progress import OnProgress
 from ..sender import at_pace
 from .orders import Post, Posted
@@ -23,16 +23,10 @@ _CONTENT: Final = "x" * 100
 _API: Final = "/api/v1/messages"
 
 
-class _Accepted(msgspec.Struct, frozen=True):
-    message_id: str
-    recipient_count: int
-
-
 class _Batch(msgspec.Struct, frozen=True):
-    results: list[_Accepted]
+    results: list[Accepted]
 
 
-_one: Final = msgspec.json.Decoder(_Accepted)
 _many: Final = msgspec.json.Decoder(_Batch)
 
 
@@ -126,7 +120,7 @@ class _Posting:
         self.answers[str(status)] += 1
         if status != _ACCEPTED:
             return
-        accepted = _many.decode(answer).results if self._batched else [_one.decode(answer)]
-        self.message_ids += [one.message_id for one in accepted]
-        self.recipients += sum(one.recipient_count for one in accepted)
+        taken = _many.decode(answer).results if self._batched else [accepted(status, answer)]
+        self.message_ids += [one.message_id for one in taken]
+        self.recipients += sum(one.recipient_count for one in taken)
         self._on_progress(self.recipients, 0)

@@ -11,19 +11,14 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from ulid import ULID
-
-from meeting_push.protocol.frames import new_message
-
-from ..failure import BenchError
 from ..progress import OnProgress
+from ..publisher import frame_template
 from .orders import PublishSteady, Steady
 from .publish_pipe import PublishPipe
 
 #: 落后时一轮至多补这么多，免得一次写几十兆。
 MAX_BURST: Final = 5_000
 _TICK_S: Final = 0.001
-_NUMBER_DIGITS: Final = 10
 _PROGRESS_NS: Final = 250_000_000
 
 
@@ -77,20 +72,12 @@ async def keep_pace(
     return late
 
 
-def stamped_frame(size: int) -> bytes:
-    """一帧，时刻是现在：同一帧反复发时，要的不是延迟，只是认得出它是我们的。
-
-    :raises BenchError: ``size`` 容不下必有的字段
-    """
-    return _template(str(ULID()), size) % (0, time.monotonic_ns())
-
-
 class _Frames:
     """打包好的 ``PUBLISH``：每条只填时刻与编号，长度不变。"""
 
     def __init__(self, channels: Sequence[str], frame_bytes: int) -> None:
         self._number = 0
-        frame = _template(str(ULID()), frame_bytes)
+        frame = frame_template(frame_bytes)
         heads = [_command(channel, frame_bytes) for channel in channels]
         # 一次格式化一条：频道的前缀连着帧的模板
         self._templates = [head.replace(b"%", b"%%") + frame + b"\r\n" for head in heads]
@@ -104,19 +91,6 @@ class _Frames:
                 for place, (template, stamp) in enumerate(zip(chosen, stamps, strict=True))
             ]
         )
-
-
-def _template(message_id: str, size: int) -> bytes:
-    """恰好 ``size`` 字节：编号在消息 id 的末尾，时刻是标题。
-
-    :raises BenchError: ``size`` 容不下必有的字段
-    """
-    prefix = message_id[: len(message_id) - _NUMBER_DIGITS].encode()
-    head = b'"message_id":"%b%%010d","title":"%%020d","content":"' % prefix
-    whole = len(new_message(0, 0, head + b'"}') % (0, 0))
-    if size < whole:
-        raise BenchError(f"a frame needs at least {whole} bytes")
-    return new_message(0, 0, head + b"x" * (size - whole) + b'"}')
 
 
 def _command(channel: str, frame_bytes: int) -> bytes:

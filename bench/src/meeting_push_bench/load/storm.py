@@ -15,11 +15,12 @@ import msgspec
 from meeting_push.redis.keys import Keys
 
 from ..failure import BenchError
-from ..orders import Published
+from ..orders import Published, Saturate
 from ..progress import OnProgress, silent
+from ..publisher import stamped_frame
 from .arena import Arena
 from .hold import late, transient
-from .orders import Join, Joined, Saturate, Steady
+from .orders import Join, Joined, Steady
 from .population import FIRST_VIRTUAL_ID
 from .result import Latency, latency
 from .team import JoinOrder, add_counts
@@ -144,10 +145,10 @@ async def _subscriptions(arena: Arena) -> None:
     order = Saturate(
         target=target,
         channels=[keys.user_channel(user) for user in users],
+        payloads=(stamped_frame(arena.plan.frame_bytes, time.monotonic_ns()),),
         reach=1,
         publishes=len(users),
         window=_WINDOW,
-        frame_bytes=arena.plan.frame_bytes,
     )
     with arena.steps.step("one message to everybody"):
         published = await arena.team.publisher.ask(order, Published)

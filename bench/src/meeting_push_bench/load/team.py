@@ -8,15 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
-import msgspec
-
 from meeting_push.monitoring.latency import LatencyHistogram
 
-from ..load_process import LoadProcess, shared_count
+from ..load_process import LoadProcess, Wire, shared_count
 from ..open_files import hard_limit
 from ..progress import OnProgress, silent
 from . import worker
-from .orders import Cut, Join, Joined, Leave, Left, Look, Seen, decode_load_answer
+from .orders import Cut, Join, Joined, Leave, Left, Look, Seen
 from .shares import load_processes_for, shares
 
 #: 一个命令最久这么长；正常结束远早于它。
@@ -24,14 +22,14 @@ _TIMEOUT_S: Final = 2 * 3600.0
 
 #: （一个进程的用户，他们的序号从几起）→ 命令。
 JoinOrder = Callable[[list[int], int], Join]
-A = TypeVar("A", bound=msgspec.Struct)
+A = TypeVar("A", bound=Wire)
 
 
 class Hand:
     """一个负载进程；一次一个命令，后来的等着。"""
 
     def __init__(self, counts: Any, place: int, threads: ThreadPoolExecutor) -> None:
-        self._process = LoadProcess((counts, place), worker.main, decode_load_answer)
+        self._process = LoadProcess(worker.main, (counts, place))
         self._threads = threads
         self._turn = asyncio.Lock()
 
@@ -39,9 +37,7 @@ class Hand:
     def pid(self) -> int:
         return self._process.pid
 
-    async def ask(
-        self, order: msgspec.Struct, answer: type[A], on_progress: OnProgress = silent
-    ) -> A:
+    async def ask(self, order: Wire, answer: type[A], on_progress: OnProgress = silent) -> A:
         """:raises BenchError: 做不成、超时、负载进程死了"""
         async with self._turn:
             return await asyncio.get_running_loop().run_in_executor(
@@ -97,7 +93,7 @@ class Team:
         return _all_seen(seen)
 
 
-async def _all(hands: Sequence[Hand], order: msgspec.Struct, answer: type[A]) -> list[A]:
+async def _all(hands: Sequence[Hand], order: Wire, answer: type[A]) -> list[A]:
     return list(await asyncio.gather(*(hand.ask(order, answer) for hand in hands)))
 
 

@@ -12,13 +12,13 @@ import msgspec
 from meeting_push.redis.keys import Keys
 
 from ..failure import BenchError
-from ..load.orders import Join, Saturate
+from ..load.orders import Join
 from ..load.population import FIRST_VIRTUAL_ID
 from ..load.processes import Census
 from ..load.socketio_device import socketio_emit
-from ..load.steady_publisher import stamped_frame
 from ..load.team import Team
-from ..orders import Published
+from ..orders import Published, Saturate
+from ..publisher import stamped_frame
 from ..target import Target
 from .contenders import Contender
 from .plan import PeersPlan
@@ -149,12 +149,11 @@ class _Round:
             reach=reach,
             publishes=0,
             window=window,
-            frame_bytes=self._plan.frame_bytes,
         )
 
     def _messages(self, users: Sequence[int | None]) -> tuple[list[str], list[bytes]]:
         """给每个用户（None：所有人）的频道与内容；内容都是同一帧，只是各自的信封。"""
-        frame = stamped_frame(self._plan.frame_bytes)
+        frame = stamped_frame(self._plan.frame_bytes, time.monotonic_ns())
         if self._contender.dialect == "socketio":
             rooms = [None if user is None else f"user:{user}" for user in users]
             payloads = [socketio_emit(room, frame) for room in rooms]

@@ -17,7 +17,7 @@ from meeting_push.monitoring.latency import LatencyHistogram
 
 from ..accounts import Accounts
 from ..failure import BenchError
-from ..post_connection import PostConnection, post_head
+from ..post_connection import PostConnection, accepted, post_head
 from ..target import Target
 
 _MAX_TRIES: Final = 20
@@ -59,10 +59,6 @@ async def devices(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-class _Accepted(msgspec.Struct):
-    message_id: str
 
 
 class Sender:
@@ -109,6 +105,6 @@ class Sender:
             status, answer = await connection.post(head, body)
         finally:
             await connection.close()
-        if status != http.client.ACCEPTED:
+        if status != http.client.ACCEPTED:  # 没有正文：同样的拒绝数在一起
             raise BenchError(f"POST /messages answered {status}")
-        return msgspec.json.decode(answer, type=_Accepted).message_id
+        return accepted(status, answer).message_id

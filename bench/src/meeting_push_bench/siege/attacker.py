@@ -4,28 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import os
-from multiprocessing.connection import Connection
 from typing import Any
 
 from ..failure import BenchError
+from ..load_process import Control, work
 from ..open_files import allow_sockets
-from ..order_loop import OrderLoop, run_alone
+from ..progress import OnProgress
 from .assault import Assault
 from .attacks import ATTACKS
-from .orders import Attack, Attacked, Live, decode_order
+from .orders import Attack, Attacked
 
 _SOCKETS = 1_000
 
 
-def main(control: Connection[bytes, bytes], _received: Any) -> None:
+def main(control: Control, _counts: Any) -> None:
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     allow_sockets(_SOCKETS)
-    run_alone(OrderLoop(control, decode_order).run(_obey))
+    work(control, Attack, _obey)
 
 
-async def _obey(order: Attack | Live) -> Attacked:
-    if not isinstance(order, Attack):
-        raise BenchError("the attacker only attacks")
+async def _obey(order: Attack, _on_progress: OnProgress) -> Attacked:
     assault = Assault(order.town, order.address)
     attacking = asyncio.ensure_future(ATTACKS[order.name](assault))
     done, _ = await asyncio.wait([attacking], timeout=order.seconds)

@@ -1,6 +1,6 @@
 """老实人的一段日子：连上、发、收、确认、登录、开会、读收件箱；各用了多久，哪些没有做成。
 
-都是开环：时刻到了就做，不等上一件；延迟从预定的时刻算起。
+在自己的进程里；都是开环：时刻到了就做，不等上一件；延迟从预定的时刻算起。
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from itertools import cycle
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from picows import WSError, WSTransport, ws_connect
@@ -24,8 +24,10 @@ from meeting_push.monitoring.latency import LatencyHistogram
 
 from ..device import AckingDevice
 from ..failure import BenchError
+from ..load_process import Control, work
+from ..progress import OnProgress
 from .http_calls import HttpCalls
-from .orders import Lived, Person, Town
+from .orders import Live, Lived, Person, Town
 from .plan import SiegePlan
 
 _GRACE_S: Final = 10.0
@@ -229,3 +231,13 @@ async def _caught_up(seat: ClientConnection) -> None:
         if frame["type"] == "history" and frame["complete"]:
             return
     raise BenchError("the meeting closed at the door")
+
+
+def main(control: Control, _counts: Any) -> None:
+    """spawn 的入口；没有共享的计数。"""
+    work(control, Live, _obey)
+
+
+async def _obey(order: Live, _on_progress: OnProgress) -> Lived:
+    life = Life(order.town, order.plan, order.address, order.forwarded)
+    return await life.live(order.seconds)

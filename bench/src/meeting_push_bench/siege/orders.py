@@ -6,7 +6,7 @@ import msgspec
 
 from meeting_push.monitoring.latency import LatencyHistogram
 
-from ..orders import Failed, Progress, Wire
+from ..load_process import Wire
 from ..target import Target
 from .plan import SiegePlan
 
@@ -59,16 +59,3 @@ class Lived(Wire, frozen=True, kw_only=True):
 
     latencies: dict[str, LatencyHistogram]
     refused: dict[str, int]
-
-
-_orders = msgspec.msgpack.Decoder(Attack | Live)
-_answers = msgspec.msgpack.Decoder(Attacked | Lived | Failed | Progress)
-
-
-def decode_order(text: bytes) -> Attack | Live:
-    return _orders.decode(text)
-
-
-def decode_answer(text: bytes) -> msgspec.Struct:
-    answer: msgspec.Struct = _answers.decode(text)
-    return answer

@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from typing import Final
 
 from ..failure import BenchError
-from ..load_process import LoadProcess, shared_count
+from ..load_process import LoadProcess
 from ..measured import MeasuredReport, Measurements, measured_run
 from ..open_files import allow_sockets
 from ..progress import Steps, silent
 from ..report import Heading
 from ..server_under_test import ServerUnderTest, own_server
-from . import attacker, honest
+from . import attacker, life
 from .attacks import ATTACKS
 from .besieged import Besieged, Size
 from .founding import found_town, precious_kept
-from .orders import Attack, Attacked, Live, Lived, Town, decode_answer
+from .orders import Attack, Attacked, Live, Lived, Town
 from .plan import ATTACKER_ADDRESS, HONEST_ADDRESS, SiegePlan
 
 #: 猜密码的与老实人在同一个 /64 里（A12）。
@@ -47,15 +47,14 @@ async def _measure(plan: SiegePlan, found: Measurements, steps: Steps) -> None:
     proxies = f'["{ATTACKER_ADDRESS}/32"]'
     # 别的压测不限发送；这里量的正是默认的上限
     limits = {"sends_per_user_per_s": 1_000}
-    with own_server("native", trusted_proxies=proxies, **limits) as server:
-        received = shared_count()
-        with (
-            LoadProcess(received, attacker.main, decode_answer) as enemy,
-            LoadProcess(received, honest.main, decode_answer) as people,
-        ):
-            with steps.step("people, a meeting, a crowd"):
-                town = await found_town(server, plan)
-            await _Siege(server, town, plan, enemy, people).run(found, steps)
+    with (
+        own_server("native", trusted_proxies=proxies, **limits) as server,
+        LoadProcess(attacker.main) as enemy,
+        LoadProcess(life.main) as people,
+    ):
+        with steps.step("people, a meeting, a crowd"):
+            town = await found_town(server, plan)
+        await _Siege(server, town, plan, enemy, people).run(found, steps)
 
 
 @dataclass(slots=True)
