@@ -19,17 +19,16 @@ from meeting_push.monitoring.latency import LatencyHistogram
 from meeting_push.protocol.envelope import frame_key
 from meeting_push.protocol.frames import peek
 from meeting_push_bench import load_worker
-from meeting_push_bench.edges import EDGES, run_edges
-from meeting_push_bench.edges_report import EdgeFigures, EdgesReport, flat, make_report, table
+from meeting_push_bench.edges import run_edges
+from meeting_push_bench.edges_report import QUICK, EdgeFigures, EdgesReport, edges_table, flat
 from meeting_push_bench.failure import BenchError
 from meeting_push_bench.load_process import LoadProcess, shared_count
 from meeting_push_bench.orders import Connect, Connected, Disconnect, Disconnected
-from meeting_push_bench.plan import QUICK
 from meeting_push_bench.progress import Steps, silent
 from meeting_push_bench.publisher import stamped_frame
 from meeting_push_bench.report import Heading, write_json
 from meeting_push_bench.sampler import cpu_seconds, memory_use
-from meeting_push_bench.server_under_test import own_server
+from meeting_push_bench.server_under_test import EDGES, own_server
 from meeting_push_bench.target import Target, loopback_address
 
 #: 小测量启动两个服务器；机器忙时光导入就要十秒。
@@ -173,7 +172,7 @@ def test_stopping_leaves_no_load_process_behind() -> None:
 def quick_report() -> EdgesReport:
     heading = Heading.now("edges", "meeting-push bench edges --quick")
     runs = run_edges(EDGES, QUICK, own_server, Steps(Console(file=io.StringIO())))
-    return make_report(heading, QUICK, runs)
+    return EdgesReport.of(heading, QUICK, runs)
 
 
 def test_a_quick_run_measures_both_edges(quick_report: EdgesReport) -> None:
@@ -214,7 +213,7 @@ def test_the_report_holds_no_secret(quick_report: EdgesReport) -> None:
 
 def test_the_table_shows_a_row_for_every_headline(quick_report: EdgesReport) -> None:
     out = io.StringIO()
-    Console(file=out, width=120).print(table(quick_report))
+    Console(file=out, width=120).print(edges_table(quick_report))
     for headline in ("memory per idle socket", "CPU per delivered frame", "REST sends/s", "P99"):
         assert headline in out.getvalue()
 
@@ -222,7 +221,7 @@ def test_the_table_shows_a_row_for_every_headline(quick_report: EdgesReport) -> 
 def test_medians_are_taken_over_the_rounds(quick_report: EdgesReport) -> None:
     run = quick_report.runs[0]
     runs = [with_frames_per_s(run, value) for value in (1.0, 100.0, 3.0)]
-    report = make_report(Heading.now("edges", ""), QUICK, runs)
+    report = EdgesReport.of(Heading.now("edges", ""), QUICK, runs)
     assert report.medians["native"]["fanout.frames_per_s"] == 3.0
     assert report.ratios == {}
 

@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 
 from meeting_push_bench.cli import bench_app
 from meeting_push_bench.failure import BenchError
+from meeting_push_bench.load.cli import parse_settings
 from meeting_push_bench.load.compare import changes, differences
 from meeting_push_bench.load.orders import Post, Posted
 from meeting_push_bench.load.page import write_result
@@ -30,15 +31,14 @@ from meeting_push_bench.load.result import Figure, Result, Row, read_result
 from meeting_push_bench.load.run import run_on
 from meeting_push_bench.load.sending import backlog_growth_s
 from meeting_push_bench.load.servers import Options, Servers, servers
-from meeting_push_bench.load.setting_option import parse_settings
-from meeting_push_bench.load.shares import (
+from meeting_push_bench.load.steady_publisher import keep_pace
+from meeting_push_bench.load.svg_chart import line_chart
+from meeting_push_bench.load.team import (
     gateways_for,
     load_processes_for,
     most_per_gateway,
     shares,
 )
-from meeting_push_bench.load.steady_publisher import keep_pace
-from meeting_push_bench.load.svg_chart import line_chart
 from meeting_push_bench.open_files import SPARE_FILES
 from meeting_push_bench.progress import Steps, silent
 from meeting_push_bench.report import Heading

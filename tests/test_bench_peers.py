@@ -12,9 +12,8 @@ from rich.console import Console
 
 from meeting_push_bench.failure import BenchError
 from meeting_push_bench.peers.contenders import CONTENDERS, Contender, check_installed
-from meeting_push_bench.peers.plan import QUICK
 from meeting_push_bench.peers.report import PeersReport, make_report, peers_table, write_peers
-from meeting_push_bench.peers.run import run_peers
+from meeting_push_bench.peers.run import QUICK, run_peers
 from meeting_push_bench.progress import Steps
 from meeting_push_bench.report import Heading
 

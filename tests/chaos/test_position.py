@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from meeting_push_bench.chaos.position import Position
+from meeting_push_bench.chaos.owner import Position
 
 
 def test_a_flushed_device_has_everything_up_to_the_welcome() -> None:

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from meeting_push_bench.fuzz.cases import run_case
-from meeting_push_bench.fuzz.plan import EDGES, QUICK, SETTINGS
+from meeting_push_bench.fuzz.plan import QUICK, SETTINGS
 from meeting_push_bench.fuzz.run import fuzz_edge
 from meeting_push_bench.progress import Steps
-from meeting_push_bench.server_under_test import ServerUnderTest, own_server
+from meeting_push_bench.server_under_test import EDGES, ServerUnderTest, own_server
 
 pytestmark = pytest.mark.timeout(180)
 

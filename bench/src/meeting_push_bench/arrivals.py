@@ -1,10 +1,12 @@
-"""耐久消息的到达：一段测量里收到了几条，各用了多久。"""
+"""耐久消息的到达：一段测量里收到了几条，各用了多久；延迟的几个数字。"""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from typing import Final
+from typing import Final, Self
+
+import msgspec
 
 from meeting_push.monitoring.latency import LatencyHistogram
 
@@ -37,3 +39,21 @@ class Arrivals:
             if time.monotonic() > deadline:
                 raise BenchError(f"{total - arrived} of {total} messages did not arrive")
             await asyncio.sleep(_POLL_S)
+
+
+class LatencyFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """毫秒；``count`` 为 0 时都是 0。"""
+
+    count: int
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    max_ms: float
+
+    @classmethod
+    def of(cls, latency: LatencyHistogram) -> Self:
+        count = latency.count
+        p50, p95, p99, worst = (
+            latency.percentile(percent) / 1000 if count else 0.0 for percent in (50, 95, 99, 100)
+        )
+        return cls(count=count, p50_ms=p50, p95_ms=p95, p99_ms=p99, max_ms=worst)

@@ -13,7 +13,6 @@ from rich.table import Table
 
 from meeting_push.errors import ConfigurationError
 
-from . import edges_report
 from .chaos.command import ChaosOrder
 from .chaos.command import chaos as run_chaos_order
 from .chaos.plan import FULL
@@ -24,10 +23,10 @@ from .disturbance.plan import QUICK as QUICK_DISTURBANCE
 from .disturbance.plan import DisturbancePlan
 from .disturbance.report import Profile, disturbance_table, run_disturbance
 from .disturbance.slow_consumer import slow_consumer as slow_consumer_profile
-from .edges import EDGES, ServerSource, run_edges
+from .edges import ServerSource, run_edges
+from .edges_report import QUICK, EdgesPlan, EdgesReport, edges_table
 from .flush.plan import QUICK_FLUSH, FlushPlan
 from .flush.run import run_flush
-from .fuzz.plan import EDGES as FUZZED_EDGES
 from .fuzz.plan import QUICK as QUICK_FUZZ
 from .fuzz.plan import FuzzPlan
 from .fuzz.report import fuzz_table, run_case_alone, run_fuzz
@@ -35,20 +34,17 @@ from .load.cli import add_profiles
 from .mailbox_memory import QUICK_MAILBOX_MEMORY, MailboxMemoryPlan, run_mailbox_memory
 from .measured import measured_table
 from .peers.contenders import CONTENDERS
-from .peers.plan import QUICK as QUICK_PEERS
-from .peers.plan import PeersPlan
 from .peers.report import make_report, peers_table, write_peers
-from .peers.run import run_peers
-from .plan import QUICK, EdgesPlan
+from .peers.run import QUICK as QUICK_PEERS
+from .peers.run import PeersPlan, run_peers
 from .progress import Steps
 from .queue import QUICK_QUEUE, QueuePlan, queue_table, run_queue
 from .report import Heading, show, write_json
-from .retries.plan import QUICK_RETRIES, RetriesPlan
+from .retries.lab import QUICK_RETRIES, RetriesPlan
 from .retries.run import run_retries
-from .rolling.plan import QUICK_ROLLING, RollingPlan
-from .rolling.run import run_rolling
-from .server_under_test import ExistingServer, own_server
-from .siege.plan import QUICK_SIEGE, SiegePlan
+from .rolling.run import QUICK_ROLLING, RollingPlan, run_rolling
+from .server_under_test import EDGES, ExistingServer, own_server
+from .siege.orders import QUICK_SIEGE, SiegePlan
 from .siege.run import run_siege
 
 Rounds = Annotated[int | None, typer.Option(min=1, max=20, help="Rounds; medians.")]
@@ -87,10 +83,8 @@ def edges(
     _report(
         context,
         reports,
-        lambda heading, steps: edges_report.make_report(
-            heading, plan, run_edges(names, plan, source, steps)
-        ),
-        edges_report.table,
+        lambda heading, steps: EdgesReport.of(heading, plan, run_edges(names, plan, source, steps)),
+        edges_table,
     )
 
 
@@ -221,7 +215,7 @@ def fuzz(
     """Bad input against a real server on both edges; exit code 1 if it was hurt."""
     plan = changed(QUICK_FUZZ if quick else FuzzPlan(), cases=cases, seed=seed)
     console = Console(highlight=False)
-    edges = (edge,) if edge is not None else FUZZED_EDGES
+    edges = (edge,) if edge is not None else EDGES
     if case is not None:
         raise typer.Exit(run_case_alone(console, plan, edges, case))
     report = run_fuzz(edges, plan, heading_of(context), Steps(console))

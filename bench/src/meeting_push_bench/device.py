@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
@@ -104,14 +105,22 @@ class AckingDevice(Device):
         self._arrivals = arrivals
 
     def on_messages(self, transport: WSTransport, payload: bytes) -> None:
-        now = time.monotonic_ns()
-        if payload.startswith(_BATCH):
-            messages = _batch_decoder.decode(payload).messages
-        else:
-            messages = [_message_decoder.decode(payload)]
+        now, messages = time.monotonic_ns(), messages_in(payload)
         for message in messages:
             if message.title.isdecimal():
                 self._arrivals.note(int(message.title), now)
-        ids = '","'.join(message.message_id for message in messages if message.seq)
-        if ids:
-            transport.send(WSMsgType.TEXT, f'{{"type":"ack","message_ids":["{ids}"]}}'.encode())
+        acknowledge(transport, messages)
+
+
+def messages_in(payload: bytes) -> list[Message]:
+    """一帧 ``new_message`` 或 ``batch`` 里的。"""
+    if payload.startswith(_BATCH):
+        return _batch_decoder.decode(payload).messages
+    return [_message_decoder.decode(payload)]
+
+
+def acknowledge(transport: WSTransport, messages: Sequence[Message]) -> None:
+    """一帧确认其中耐久的；没有就不发。"""
+    ids = '","'.join(message.message_id for message in messages if message.seq)
+    if ids:
+        transport.send(WSMsgType.TEXT, f'{{"type":"ack","message_ids":["{ids}"]}}'.encode())

@@ -1,4 +1,4 @@
-"""``bench edges`` 的报告：一个 edge 一轮的数字，各轮的中位数，终端里的表。"""
+"""``bench edges`` 的计划与报告：一个 edge 一轮的数字，各轮的中位数，终端里的表。"""
 
 from __future__ import annotations
 
@@ -9,8 +9,60 @@ from typing import Final
 import msgspec
 from rich.table import Table
 
-from .plan import EdgesPlan
 from .report import Heading
+
+
+class EdgesPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """默认值是完整的一次（两个 edge、三轮，约一刻钟）。"""
+
+    repeats: int = 3
+
+    # 空闲连接的内存
+    idle_sockets: int = 10_000
+    warm_sockets: int = 200  # 先连再断一次：首次使用才分配的东西不算在连接头上
+    heartbeat_interval_s: float = 10
+    settle_s: float = 15  # 长于心跳间隔：每条连接都至少心跳过一次
+
+    # 扇出：瞬时帧，一次 PUBLISH → 一个用户的所有设备；浅、深各一次
+    fanout_users: int = 10
+    devices_per_user: int = 100
+    fanout_frames: int = 500_000
+    #: 每条连接在途几帧。浅：几乎没有积压，是实时推送的样子（在途 ÷ 速率 = 延迟，约 20 ms）；
+    #: 深：消费落后约一秒，谁会把同一条连接的几帧合成一次写，在这里见分晓。
+    shallow_frames: int = 2
+    deep_frames: int = 100
+    frame_bytes: int = 160
+
+    # REST 发送
+    recipients: int = 8
+    rest_concurrency: tuple[int, ...] = (16, 1)
+    rest_duration_s: float = 5
+
+    # POST → 收件人的套接字
+    latency_rate_per_s: float = 100
+    latency_duration_s: float = 15
+
+    connect_concurrency: int = 64
+
+    @property
+    def fanout_sockets(self) -> int:
+        return self.fanout_users * self.devices_per_user
+
+
+QUICK = EdgesPlan(
+    repeats=1,
+    idle_sockets=500,
+    warm_sockets=50,
+    heartbeat_interval_s=0.5,
+    settle_s=0.6,
+    fanout_users=5,
+    fanout_frames=20_000,
+    recipients=2,
+    rest_duration_s=0.3,
+    latency_rate_per_s=50,
+    latency_duration_s=1,
+)
+
 
 #: 表里的行：项、说明、除数（换成说明里的单位）、小数位。
 _ROWS: Final = (
@@ -109,20 +161,20 @@ class EdgesReport(Heading, frozen=True, kw_only=True):
     ratios: dict[str, float]
     runs: list[EdgeFigures]
 
+    @classmethod
+    def of(cls, heading: Heading, plan: EdgesPlan, runs: list[EdgeFigures]) -> EdgesReport:
+        edges = list(dict.fromkeys(run.edge for run in runs))
+        middle = {edge: medians(runs, edge) for edge in edges}
+        return cls(
+            **msgspec.structs.asdict(heading),
+            plan=plan,
+            medians=middle,
+            ratios=_ratios(*middle.values()) if len(middle) == 2 else {},
+            runs=runs,
+        )
 
-def make_report(heading: Heading, plan: EdgesPlan, runs: list[EdgeFigures]) -> EdgesReport:
-    edges = list(dict.fromkeys(run.edge for run in runs))
-    middle = {edge: medians(runs, edge) for edge in edges}
-    return EdgesReport(
-        **msgspec.structs.asdict(heading),
-        plan=plan,
-        medians=middle,
-        ratios=_ratios(*middle.values()) if len(middle) == 2 else {},
-        runs=runs,
-    )
 
-
-def table(report: EdgesReport) -> Table:
+def edges_table(report: EdgesReport) -> Table:
     edges = list(report.medians)
     title = f"meeting-push bench edges: median of {report.plan.repeats}"
     ratio = [" ÷ ".join(edges)] if report.ratios else []

@@ -1,4 +1,4 @@
-"""一个进程用了多少 CPU 与内存：直接读 /proc（Linux）。"""
+"""一个进程用了多少 CPU 与内存：此刻的，一段时间里的。"""
 
 from __future__ import annotations
 
@@ -63,3 +63,18 @@ def _read(pid: int, name: str) -> str:
         return Path(f"/proc/{pid}/{name}").read_text()
     except OSError as error:
         raise BenchError(f"process {pid} can not be measured: {error.strerror}") from None
+
+
+class CpuMeter:
+    """从构造时起算；``pid`` 为 None（不知道的服务器）就什么也量不到。"""
+
+    def __init__(self, pid: int | None) -> None:
+        self._pid = pid
+        self._start = self._now()
+
+    def used_s(self) -> float | None:
+        now = self._now()
+        return now - self._start if now is not None and self._start is not None else None
+
+    def _now(self) -> float | None:
+        return cpu_seconds(self._pid) if self._pid is not None else None

@@ -30,6 +30,8 @@ _POLL_S: Final = 0.02
 _LOG_LINES: Final = 5
 #: 压测要的是服务器的上限，不是一个用户的。``bench --help`` 与报告里的命令说得出这一点。
 NO_LIMITS: Final = {"SENDS_PER_USER_PER_S": "0"}
+#: 用户连接的两种 edge。
+EDGES: Final = ("native", "asgi")
 _SERVE: Final = ("-m", "meeting_push", "serve")
 
 

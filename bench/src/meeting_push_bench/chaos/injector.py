@@ -14,8 +14,8 @@ from meeting_push.settings import Role
 from ..tcp_proxy import TcpProxy
 from .child import Child
 from .history import Faulted, HistoryWriter, Recovered, now_ms
+from .reading import Stored
 from .schedule import Fault
-from .stored import Stored
 from .town import Server, Town
 
 T = TypeVar("T")

@@ -13,8 +13,7 @@ from ..accounts import make_accounts
 from ..failure import BenchError
 from ..progress import Steps
 from .crier import Crier
-from .drain import drain
-from .final_reader import read_final
+from .drain import drain, read_final
 from .history import Began, Ended, HistoryWriter, now_ms
 from .injector import Injector
 from .ledger import Ledger

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
 import secrets
+import socket
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,12 +18,34 @@ from meeting_push.redis.embedded import answers
 from meeting_push.redis.server_binary import find_server
 from meeting_push.settings import Role
 
+from ..failure import BenchError
 from ..target import Target
 from ..tcp_proxy import TcpProxy
 from .child import Child
 from .history import HistoryWriter
 from .plan import ChaosPlan
-from .ports import free_port
+
+#: Linux 的临时端口段从 32768 起。
+_FIRST: Final = 20_000
+_LAST: Final = 32_000
+_TRIES: Final = 100
+
+
+def free_port() -> int:
+    """避开临时端口段：服务器要反复重启，停机期间不能被某条外出连接占去。
+
+    :raises BenchError: 试了 100 个都被占用
+    """
+    for port in random.sample(range(_FIRST, _LAST), _TRIES):
+        with socket.socket() as candidate:
+            candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                candidate.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise BenchError("no free port")
+
 
 #: 正式的服务器；测试给它换成打破了某条承诺的。
 PRODUCT: Final = (sys.executable, "-m", "meeting_push")

@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-from ..latency_figures import LatencyFigures
+from ..arrivals import LatencyFigures
 
 Mode = Literal["without", "with"]
 

@@ -11,7 +11,7 @@ from meeting_push.monitoring.latency import LatencyHistogram
 
 from .. import load_worker
 from ..accounts import Accounts
-from ..latency_figures import LatencyFigures
+from ..arrivals import LatencyFigures
 from ..load_process import LoadProcess, shared_count
 from ..orders import Connect, Connected, Disconnect, Disconnected, Paced, PublishPaced, SendPaced
 from ..progress import silent

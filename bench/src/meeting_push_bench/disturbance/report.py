@@ -10,12 +10,11 @@ from rich.table import Table
 
 from ..progress import Steps
 from ..report import Heading
-from ..server_under_test import ServerUnderTest, own_server
+from ..server_under_test import EDGES, ServerUnderTest, own_server
 from .figures import Disturbance, median
 from .plan import DisturbancePlan
 
 Profile = Callable[[str, ServerUnderTest, DisturbancePlan, Steps], Disturbance]
-EDGES: Final = ("native", "asgi")
 _FIGURES: Final = (("p50_ms", "P50"), ("p95_ms", "P95"), ("p99_ms", "P99"))
 
 

@@ -8,12 +8,11 @@ import time
 from collections.abc import Iterable
 from typing import Any, Final
 
-import msgspec
-from picows import WSError, WSMsgType, WSTransport
+from picows import WSError, WSTransport
 
 from meeting_push.monitoring.latency import LatencyHistogram
 
-from ..device import Device
+from ..device import Device, acknowledge, messages_in
 from ..failure import BenchError
 from ..fleet import beat, hang_up, open_device
 from ..load_process import Control, Wire, work
@@ -56,20 +55,6 @@ class Returned(Wire, frozen=True, kw_only=True):
     welcome: LatencyHistogram
 
 
-class _Message(msgspec.Struct, frozen=True):
-    message_id: str
-    seq: int
-
-
-class _Frame(msgspec.Struct, frozen=True):
-    messages: list[_Message]
-
-
-_batch: Final = msgspec.json.Decoder(_Frame)
-_single: Final = msgspec.json.Decoder(_Message)
-_BATCH: Final = b'{"type":"batch"'
-
-
 class ReturningDevice(Device):
     """``finished_at``：齐了的时刻（单调时钟，秒）。"""
 
@@ -86,8 +71,7 @@ class ReturningDevice(Device):
         return self.messages - len(self._seen)
 
     def on_messages(self, transport: WSTransport, payload: bytes) -> None:
-        batched = payload.startswith(_BATCH)
-        messages = _batch.decode(payload).messages if batched else [_single.decode(payload)]
+        messages = messages_in(payload)
         self.frames += 1
         self.bytes += len(payload)
         self.messages += len(messages)
@@ -97,8 +81,7 @@ class ReturningDevice(Device):
             self._last_seq = max(self._last_seq, message.seq)
         if self.finished_at is None and len(self._seen) >= self._expected:
             self.finished_at = time.monotonic()
-        ids = '","'.join(message.message_id for message in messages)
-        transport.send(WSMsgType.TEXT, f'{{"type":"ack","message_ids":["{ids}"]}}'.encode())
+        acknowledge(transport, messages)
 
 
 class _Tally:

@@ -13,8 +13,12 @@ from typing import Final
 
 from ..target import Target
 from . import http_requests
-from .finding import Finding
 from .ws_frames import CLOSE, PING, PONG, frame
+
+
+class Finding(Exception):  # noqa: N818 — 它是结果，不是压测自己的错
+    """服务器没有像承诺的那样对待坏输入。文字说明是什么；哪个 case 由抓住它的人补上。"""
+
 
 CONNECT_TIMEOUT_S: Final = 20.0
 #: 服务器该关而没有关：握手 2 秒、心跳 8 秒的期限（``plan.SETTINGS``）加上机器忙的余地。

@@ -45,4 +45,3 @@ QUICK = FuzzPlan(
 
 #: 攻击时用的设置：期限短，该掐断的很快就掐断（见 ``attacker.CLOSE_TIMEOUT_S``）。
 SETTINGS: Final = {"handshake_timeout_s": 2, "heartbeat_timeout_s": 8, "heartbeat_interval_s": 4}
-EDGES: Final = ("native", "asgi")

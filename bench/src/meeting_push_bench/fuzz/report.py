@@ -12,9 +12,8 @@ from ..open_files import allow_sockets
 from ..progress import Steps
 from ..report import Heading
 from ..server_under_test import own_server
-from .figures import EdgeFuzz
 from .plan import SETTINGS, FuzzPlan
-from .run import fuzz_edge, rerun
+from .run import EdgeFuzz, fuzz_edge, rerun
 
 
 class FuzzReport(Heading, frozen=True, kw_only=True):

@@ -9,18 +9,41 @@ from itertools import count
 from random import Random
 from typing import Final
 
+import msgspec
+
 from ..accounts import Accounts, make_accounts
-from ..latency_figures import LatencyFigures
+from ..arrivals import LatencyFigures
 from ..progress import OnProgress, Steps
 from ..server_under_test import ServerUnderTest
 from ..target import Target
+from .attacker import Finding
 from .cases import case_name, run_case
-from .figures import EdgeFuzz, Ordeal
-from .finding import Finding
 from .floods import FLOODS, half_open
 from .plan import FuzzPlan
 from .vitals import Doctor, Vitals
 from .witness import Witness, living, witness
+
+
+class Ordeal(msgspec.Struct, frozen=True, kw_only=True):
+    """一段攻击；延迟是证人的消息从预定的发送时刻到帧到达；``peak_rss_bytes`` 是服务器的。"""
+
+    name: str
+    seconds: float
+    witness: LatencyFigures
+    peak_rss_bytes: int
+
+
+class EdgeFuzz(msgspec.Struct, frozen=True, kw_only=True):
+    """``findings`` 为空即通过。"""
+
+    edge: str
+    findings: list[str]
+    ordeals: list[Ordeal]
+    rss_before_bytes: int
+    rss_after_bytes: int
+    metrics_before: dict[str, float]
+    metrics_after: dict[str, float]
+
 
 #: 够了：再多也是同一件事。
 MAX_FINDINGS: Final = 20

@@ -25,9 +25,8 @@ from .redis_probe import redis_probe
 from .result import Result, Row
 from .sending import send
 from .servers import Options, Servers, servers
-from .shares import gateways_for, most_per_gateway
 from .storm import storm
-from .team import Team, team
+from .team import Team, gateways_for, most_per_gateway, team
 from .unicast import unicast
 from .watch import Watch
 

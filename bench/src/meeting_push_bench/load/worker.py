@@ -9,11 +9,10 @@ from ..open_files import allow_sockets
 from ..orders import Saturate
 from ..progress import OnProgress
 from ..publisher import saturate
-from .crowd import Crowd
+from .crowd import Crowd, Tally
 from .orders import Cut, Join, Leave, Left, LoadOrder, Look, Post, PublishSteady
 from .poster import post
 from .steady_publisher import publish_steady
-from .tally import Tally
 
 
 def main(control: Control, counts: Any) -> None:

@@ -16,8 +16,7 @@ from ..load.page import table as html_table
 from ..load.table import quantity
 from ..report import Heading, write_folder
 from .contenders import OURS, Contender
-from .duel import PeerFigures
-from .plan import PeersPlan
+from .run import PeerFigures, PeersPlan
 
 #: 名字、说明、单位、哪边好。
 ROWS: Final = (

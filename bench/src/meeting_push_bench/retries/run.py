@@ -13,8 +13,7 @@ from ..measured import MeasuredReport, Measurements, measured_run
 from ..progress import OnProgress, Steps
 from ..redis_child import redis_cpu_s, redis_memory
 from ..report import Heading
-from .lab import Lab, lab
-from .plan import RetriesPlan
+from .lab import Lab, RetriesPlan, lab
 
 #: 没有到期的从这么久以后开始：整个测量期间都不会到期。
 _FAR_MS: Final = 3_600_000

@@ -7,6 +7,8 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
+import msgspec
+
 from meeting_push.monitoring.latency import LatencyHistogram
 
 from ..accounts import Accounts, make_accounts
@@ -16,7 +18,20 @@ from ..progress import Steps
 from ..report import Heading
 from .nodes import Nodes, nodes
 from .people import Device, Sender, devices
-from .plan import RollingPlan
+
+
+class RollingPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """``calm_s``：开始之前、每两次重启之间、最后，各安静这么久。"""
+
+    nodes: int = 3
+    users: int = 50
+    devices_each: int = 2
+    rate_per_s: float = 50
+    calm_s: float = 5
+
+
+QUICK_ROLLING: Final = RollingPlan(nodes=2, users=3, devices_each=1, rate_per_s=10, calm_s=1)
+
 
 #: 最后几条到齐的期限。
 _GRACE_S: Final = 30.0

@@ -16,8 +16,7 @@ from meeting_push.storage.database import Database
 from ..failure import BenchError
 from ..server_under_test import ServerUnderTest
 from .http_calls import HttpCalls
-from .orders import Person, Town
-from .plan import HONEST_ADDRESS, SiegePlan
+from .orders import HONEST_ADDRESS, Person, SiegePlan, Town
 
 _CROWD: Final = 400
 _TIMEOUT_S: Final = 30.0

@@ -27,8 +27,7 @@ from ..failure import BenchError
 from ..load_process import Control, work
 from ..progress import OnProgress
 from .http_calls import HttpCalls
-from .orders import Live, Lived, Person, Town
-from .plan import SiegePlan
+from .orders import Live, Lived, Person, SiegePlan, Town
 
 _GRACE_S: Final = 10.0
 _POLL_S: Final = 0.02

@@ -19,8 +19,7 @@ from . import attacker, life
 from .attacks import ATTACKS
 from .besieged import Besieged, Size
 from .founding import found_town, precious_kept
-from .orders import Attack, Attacked, Live, Lived, Town
-from .plan import ATTACKER_ADDRESS, HONEST_ADDRESS, SiegePlan
+from .orders import ATTACKER_ADDRESS, HONEST_ADDRESS, Attack, Attacked, Live, Lived, SiegePlan, Town
 
 #: 猜密码的与老实人在同一个 /64 里（A12）。
 _IPV6_NEIGHBOUR: Final = "2001:db8:0:66::abcd"

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from ..assault import Assault
-from . import accounts, bodies, doors, floods, heads, unread
+from . import accounts, bodies, doors, floods, heads
 
 ATTACKS: Final[dict[str, Callable[[Assault], Awaitable[None]]]] = {
     "A1": bodies.validation_bomb,
@@ -15,7 +15,7 @@ ATTACKS: Final[dict[str, Callable[[Assault], Awaitable[None]]]] = {
     "A4": floods.strangers_mailbox,
     "A5": floods.send_flood,
     "A6": heads.oversized_upgrades,
-    "A7": unread.unread_answers,
+    "A7": floods.unread_answers,
     "A8": accounts.register_flood,
     "A9": floods.large_bodies,
     "A10": doors.watch_everybody,

@@ -1,13 +1,14 @@
-"""照规矩发，只是多：挤别人的信箱，把队列灌满，寄大件。"""
+"""照规矩发，只是多：挤别人的信箱，把队列灌满，寄大件，问了不听。"""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import msgspec
 
-from ..assault import Assault
+from ..assault import PATIENCE_S, Assault
 
 _BATCH: Final = "/api/v1/messages/batch"
 
@@ -46,3 +47,23 @@ async def large_bodies(assault: Assault) -> None:
         return _batch([assault.town.absent.user_id], 100, 0, content)
 
     await assault.keep_posting(2, _BATCH, body)
+
+
+async def unread_answers(assault: Assault) -> None:
+    """问了不听：在一条连接上排着队地问，一个字节也不读。"""
+
+    def asking(path: str, token: bool) -> Callable[[], Awaitable[None]]:
+        question = assault.head("GET", path, token=token)
+
+        async def once() -> None:
+            async with assault.call() as call:
+                async with asyncio.timeout(PATIENCE_S):
+                    await call.send(question * 60)
+                await asyncio.sleep(PATIENCE_S)
+
+        return once
+
+    await asyncio.gather(
+        assault.forever(60, asking("/api/v1/messages?limit=200", True)),
+        assault.forever(60, asking("/openapi.json", False)),
+    )
