@@ -252,6 +252,7 @@ async def test_a4_the_slow_lane_waits_for_the_mailbox_it_overfilled(
     running = asyncio.create_task(consumer.run())
     for _ in range(3):
         await asyncio.wait_for(parts.mailbox.overflow.noted.wait(), 10)
+        await eventually(lambda: 7 in parts.mailbox.overflow.waited_for)
         assert len(await parts.held(7)) <= 10 + BULK_RECIPIENTS // (1 + BULK_ENTRY_COST)
         await parts.evictor.sweep()
     await emptied(parts.redis, parts.redis.keys.bulk_queue)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, KeysView, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
@@ -370,6 +370,11 @@ class Overflow:
             self._users[user_id] = self._users.get(user_id, 0) + 1
         if self._users:
             self.noted.set()
+
+    @property
+    def waited_for(self) -> KeysView[int]:
+        """有人在等着挤好的用户。"""
+        return self._trimmed.keys()
 
     def take(self, limit: int) -> list[int]:
         """取走至多 ``limit`` 个溢出了的用户。"""
