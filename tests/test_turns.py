@@ -16,6 +16,7 @@ from meeting_push.router.turns import (
     LEAST,
     MOST_READS,
     MOST_READS_OF_STRANGERS,
+    LargeTurns,
     Turns,
 )
 
@@ -160,3 +161,47 @@ def test_a14_who_is_known_has_a_bound_of_his_own(clock: Clock) -> None:
     with pytest.raises(RateLimitedError):
         turns.begin_reading(turns.key(request))
     turns.begin_reading("a")
+
+
+# ── 大的一次一个 ───────────────────────────────────────────────────────────────
+
+
+async def settle() -> None:
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+
+async def test_a4_large_work_is_done_one_at_a_time_and_in_turn(clock: Clock) -> None:
+    """A4: 五十批一千条同时来，别人的一批不排在它们后面。"""
+    large = LargeTurns(clock)
+    served: list[str] = []
+
+    async def work(key: str) -> None:
+        turn = await large.take(key)
+        served.append(key)
+        turn.done()
+
+    await asyncio.gather(*(work(key) for key in ("flood", "flood", "flood", "bob")))
+    assert served.index("bob") == 1
+
+
+async def test_a4_after_large_work_there_is_a_rest_for_the_others(clock: Clock) -> None:
+    large = LargeTurns(clock)
+    turn = await large.take("flood")
+    clock.now += 0.5
+    turn.done()
+    waiting = asyncio.create_task(large.take("bob"))
+    await settle()
+    assert not waiting.done()
+    waiting.cancel()
+
+
+async def test_large_work_that_waits_for_a_dependency_keeps_nobody(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("meeting_push.router.turns.MOST_WORK_S", 0.01)
+    large = LargeTurns(clock)
+    turn = await large.take("stuck")
+    (await large.take("bob")).done()
+    turn.done()
+    (await large.take("carol")).done()

@@ -15,7 +15,7 @@ from ..router.meeting_manage import meeting_router, meeting_socket_router
 from ..router.message_manage import broadcast_router, message_router, user_messages_router
 from ..router.ops import ops_router, stats_router
 from ..router.presence_manage import presence_router
-from ..router.turns import Turns
+from ..router.turns import LargeTurns, Turns
 from ..router.web import web_router
 from ..settings import Settings
 from .observation import Observation, Rooms
@@ -31,7 +31,8 @@ def routes(settings: Settings, rooms: Rooms, observation: Observation) -> APIRou
         parts.append(user_messages_router(rooms.edge.manager))
     table = complete(route for part in parts for route in part.routes)
     rules, proxies = BodyRules(settings), TrustedProxies(settings.trusted_proxies)
-    turns = Turns(proxies, rooms.edge.manager.admission.refusal_delay_s)
+    large = LargeTurns() if settings.sends_per_user_per_s else None
+    turns = Turns(proxies, rooms.edge.manager.admission.refusal_delay_s, large=large)
     for route in table:
         if isinstance(route, ContractRoute) and route.path.startswith(API_PREFIX):
             route.turns = turns

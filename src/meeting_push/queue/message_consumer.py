@@ -26,8 +26,9 @@ from .queue_reader import QueueReader
 
 #: 暂时性失败（Redis、SQL 断开）之后等这么久再来。
 RETRY_AFTER_S: Final = 0.2
-#: 慢的那条的两段之间至多歇这么久。
-BULK_REST_S: Final = 0.1
+#: 慢的那条的两段之间歇上一段的几倍，至多这么久。
+BULK_REST: Final = 3
+BULK_REST_S: Final = 0.2
 #: 慢的那条的一段灌满了谁的信箱，至多等这么久让它先挤好：洪水再大，信箱也只比上限多出几段。
 TRIM_WAIT_S: Final = 0.25
 #: 还没有挤，又溢出了这么多次（一次至多一段）才等：一条一条地等，挤一次只挤几条。
@@ -194,8 +195,9 @@ class MessageConsumer:
             self._in_hand = 0
             await self._let_trim(reader.bulk_among(taken))
             if reader.has_bulk and not reader.calm:
-                # 做多久歇多久：洪水至多用掉一半的处理器，此刻的消息每一跳都不必等它
-                await asyncio.sleep(min(time.monotonic() - started, BULK_REST_S))
+                # 洪水至多用掉四分之一的处理器，此刻的消息每一跳都不必等它
+                worked_s = time.monotonic() - started
+                await asyncio.sleep(min(worked_s * BULK_REST, BULK_REST_S))
 
     async def _let_trim(self, bulk: Sequence[Taken]) -> None:
         users = (user_id for item in bulk for user_id in item.entry.recipient_ids)

@@ -69,7 +69,8 @@ class JsonBody(Generic[T]):
         body = b"".join([chunk async for chunk in request.stream()])
         turn: Turn | None = request.scope.get(TURN)
         if turn is not None:
-            await turn.take()
+            large = len(body) > _LARGE_BYTES and not _is_admin(request)
+            await turn.take(_who(request) if large else None)
         return self.decode(body)
 
     def decode(self, body: bytes) -> T:
@@ -159,6 +160,8 @@ _ID_BYTES: Final = 72
 _UNCOUNTED_BYTES: Final = 64 * 1024
 #: 一份（一个收件人，或 1 KB）在 JSON 里至多约这么多字节；攒着的少算些，界限以上的先读后拒也要钱。
 _BYTES_PER_UNIT, _BURST_BYTES_PER_UNIT = 8 * 1024, 1024
+#: 大过它的轮到一个办一个（``LargeTurns``）；管理员的是应用自己的，不排。
+_LARGE_BYTES: Final = 8 * 1024
 #: 同时读着的，以 ``max_request_bytes`` 计：一个人的、一共的。
 _SHARE, _TOTAL = 1.5, 6
 
@@ -282,6 +285,11 @@ def _flow(settings: Settings) -> KeyedBuckets | None:
     """一个人的大请求体每秒多少字节：与他能发多少相称；不限发送的也不限它。"""
     per_s, burst = settings.sends_per_user_per_s, settings.sends_per_user_burst
     return KeyedBuckets(per_s * _BYTES_PER_UNIT, burst * _BURST_BYTES_PER_UNIT) if per_s else None
+
+
+def _is_admin(request: Request) -> bool:
+    principal: Principal | None = getattr(request.state, "principal", None)
+    return principal is not None and principal.is_admin
 
 
 def _who(request: Request) -> Hashable:

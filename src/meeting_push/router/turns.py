@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Hashable
@@ -27,6 +28,10 @@ MOST_READS: Final = 32
 MOST_READS_OF_STRANGERS: Final = 128
 #: 这么久（秒）没有问过的不算在问。
 _WINDOW_S: Final = 1.0
+#: 办一个大的请求体之后歇它所花的几倍：发得最多的人至多用掉五分之一个核。
+LARGE_REST: Final = 4
+#: 见 ``LargeTurn``，秒。
+MOST_WORK_S: Final = 1.0
 #: 记得多少个通过了认证的令牌；记不得的与陌生人同列，不影响对错。
 _KNOWN: Final = 10_000
 
@@ -40,7 +45,10 @@ class Turns:
         refusal_delay_s: Callable[[Hashable], float] | None = None,
         at_once: int = AT_ONCE,
         clock: Callable[[], float] = time.monotonic,
+        large: LargeTurns | None = None,
     ) -> None:
+        """:param large: 没有的，大的与小的一样办"""
+        self.large = large
         self._proxies = proxies or TrustedProxies()
         #: 又拒绝了他一次：这个回答该等多久再给。
         self.refusal_delay_s = refusal_delay_s or _at_once
@@ -138,6 +146,44 @@ class Turns:
         self._seen.add(key)
 
 
+class LargeTurns:
+    """大的请求体（一批一千条、一万个收件人）一次办一个，按人轮流；办完歇它所花的几倍。
+
+    收下、编码、入队都在同一个事件循环上：不歇，一个人上限之内的五万条就是别人的十几秒（A4、A5）。
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._line = Turns(at_once=1, clock=clock)
+        self._clock = clock
+
+    async def take(self, key: Hashable) -> LargeTurn:
+        """可以取消；成功则办完时要 ``done``。"""
+        await self._line.take(key)
+        return LargeTurn(functools.partial(self._line.give_back, key), self._clock)
+
+
+class LargeTurn:
+    """轮到的一次。``MOST_WORK_S`` 还没有办完的是在等谁（数据库），后面的不再等它。"""
+
+    def __init__(self, give_back: Callable[[], None], clock: Callable[[], float]) -> None:
+        self._give_back = give_back
+        self._clock = clock
+        self._since = clock()
+        self._loop = asyncio.get_running_loop()
+        self._overdue: asyncio.TimerHandle | None = self._loop.call_later(
+            MOST_WORK_S, self._give_up
+        )
+
+    def _give_up(self) -> None:
+        self._overdue = None
+        self._give_back()
+
+    def done(self) -> None:
+        if self._overdue is not None:
+            self._overdue.cancel()
+            self._loop.call_later((self._clock() - self._since) * LARGE_REST, self._give_back)
+
+
 def _at_once(_key: Hashable) -> float:
     """没有人管步调的，立即回答。"""
     return 0
@@ -156,6 +202,7 @@ class Turn:
         self._key: Hashable | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._reader: Hashable | None = None
+        self._large: LargeTurn | None = None
 
     def begin_reading(self) -> None:
         """没有请求体的，领号之前；错误同 ``Turns.begin_reading``。"""
@@ -165,11 +212,17 @@ class Turn:
 
     def end(self) -> None:
         self.give_back()
+        if self._large is not None:
+            self._large.done()
+            self._large = None
         if self._reader is not None:
             self._turns.end_reading(self._reader)
             self._reader = None
 
-    async def take(self) -> None:
+    async def take(self, large_of: Hashable | None = None) -> None:
+        """:param large_of: 大的请求是谁的"""
+        if large_of is not None and self._turns.large is not None:
+            self._large = await self._turns.large.take(large_of)
         if self._timer is None:
             key = self._turns.key(self._request)
             await self._turns.take(key)
