@@ -13,8 +13,8 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 
 # 测试多半在等子进程与真实的时间；两个进程各领一些文件，墙上的时间减半。
 TEST_PROCESSES ?= 2
-# 整套系统的：真实的进程、代理与引擎，各要几十秒。
-SYSTEM_TESTS := tests/faults tests/conformance
+# 整套系统的：真实的进程、代理、浏览器与引擎，各要几秒到几十秒。
+SYSTEM_TESTS := tests/system tests/stages tests/faults tests/conformance tests/chaos tests/fuzz
 NOT_SYSTEM := $(addprefix --ignore=,$(SYSTEM_TESTS))
 PYTEST := $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
 # 机器与别人共用，几千个测试里总有等真实时间的等得太久：没有通过的单独再来一次，再不过就是不过。
@@ -39,7 +39,7 @@ test: $(DEV) ## Set up what is missing, run the suite (ARGS="-k name")
 	@tools/install_system_parts.sh
 	@$(PYTEST) $(NOT_SYSTEM) $(ARGS) || $(AGAIN) $(NOT_SYSTEM) $(ARGS); }
 
-test-system: $(DEV) ## Whole systems: broken dependencies, wire conformance (ARGS="-k name")
+test-system: $(DEV) ## Whole systems: processes, browsers, chaos, conformance (ARGS="-k name")
 	@tools/install_system_parts.sh
 	@$(PYTEST) $(SYSTEM_TESTS) $(ARGS) || $(AGAIN) $(SYSTEM_TESTS) $(ARGS); }
 

@@ -36,7 +36,7 @@ CHANGES: Final = {
     "命令行上列出死信": ("一条命令", ["cli.py", "docs/contract.md"]),
     "节点满了时的关闭码": (
         "一个关闭码",
-        ["protocol/codes.py", "docs/asyncapi.yaml", "tests/connections/test_close_codes.py"],
+        ["protocol/codes.py", "docs/asyncapi.yaml", "tests/system/connections/test_close_codes.py"],
     ),
     "一步移出几条信箱的脚本": ("一段 Lua", ["redis/lua/", "redis/lean.py"]),
     "给消息加上归档的时刻": (

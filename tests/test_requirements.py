@@ -32,7 +32,7 @@ from meeting_push.cli import join_commands
 from meeting_push.model import ConnectionInfo, DeliveryStatus, MessageType
 from meeting_push.redis.keys import Keys
 from meeting_push.settings import Settings
-from tests import test_stage1_integration, test_stage2_integration
+from tests.stages import test_stage1_integration, test_stage2_integration
 from tests.support.requirements_table import ROOT, Requirement, requirements
 
 #: 每个任务的完成标准有几格，验收标准有几条；取自需求文档。
@@ -99,7 +99,7 @@ def _command_exists(command: str) -> bool:
 def suite_tests() -> Iterator[str]:
     """两套阶段测试里的每一个。"""
     for suite in SUITES:
-        path = f"tests/{suite.__name__.rpartition('.')[2]}.py"
+        path = f"{suite.__name__.replace('.', '/')}.py"
         for name, member in vars(suite).items():
             if name.startswith("test_"):
                 yield f"{path}::{name}"

@@ -17,8 +17,8 @@ from redis import Redis
 
 from meeting_push.client import PushClient, ReceivedMessage
 from meeting_push.redis.keys import Keys
-from tests.meeting.people import hold, live
 from tests.support.eventually import eventually
+from tests.support.meetings import hold, live
 from tests.support.people import Device, Person, api_of, delivery, device, register, send
 
 from .fleet import Fleet, Node, person

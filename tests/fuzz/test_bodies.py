@@ -11,7 +11,7 @@ import pytest
 
 from meeting_push.errors import RateLimitedError, UnavailableError
 from meeting_push.router.json_body import BodyBudget
-from tests.meeting.people import token
+from tests.support.meetings import token
 from tests.support.server_process import ServerProcess
 
 MB = 2**20

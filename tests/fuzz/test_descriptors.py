@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from meeting_push_bench.fuzz import http_requests
-from tests.meeting.people import token
 from tests.support.eventually import wait_until
+from tests.support.meetings import token
 from tests.support.redis_server import RedisServer
 from tests.support.server_process import ServerProcess
 

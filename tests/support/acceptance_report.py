@@ -18,7 +18,10 @@ import pytest
 from .requirements_table import ROOT, Requirement, requirements
 
 PATH: Final = ROOT / "reports" / "acceptance.md"
-SUITES: Final = ("tests/test_stage1_integration.py", "tests/test_stage2_integration.py")
+SUITES: Final = (
+    "tests/stages/test_stage1_integration.py",
+    "tests/stages/test_stage2_integration.py",
+)
 #: 一条证据有几个结果（参数化）时，坏的说了算。
 _WORST: Final = ("failed", "xfailed", "skipped", "passed")
 _SIGNS: Final = {"passed": "✅ 通过", "failed": "❌ 失败", "skipped": "⏭ 跳过", "xfailed": "⚠️ 缺口"}

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from meeting_push import MeetingPush, load_settings
 from meeting_push.websocket.native import serve_native
-from tests.edge.world import listening_socket
+from tests.support.edge_world import listening_socket
 from tests.support.server_process import TEST_JWT_SECRET
 
 

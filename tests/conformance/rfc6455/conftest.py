@@ -12,7 +12,7 @@ from typing import Final
 import jwt
 import pytest
 
-from tests.meeting.people import hold
+from tests.support.meetings import hold
 from tests.support.people import Person, register
 from tests.support.redis_server import RedisServer
 from tests.support.server_process import TEST_JWT_SECRET, ServerProcess

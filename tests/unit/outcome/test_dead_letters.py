@@ -1,0 +1,119 @@
+"""队列里做不了的一项与失败的收件人是同一回事：同样的状态、一封死信、可以重新入队；分区也一样。"""
+
+from __future__ import annotations
+
+import pytest
+
+from meeting_push.model import Message, QueueEntry
+from meeting_push.outcome.dead_letters import DeadLetters
+from meeting_push.queue.message_queue import MessageQueue
+from tests.support.parts import USER, Parts
+
+OTHER = USER + 1
+POISON = "poison"
+
+
+@pytest.fixture(params=[1, 3])
+def queue(parts: Parts, request: pytest.FixtureRequest) -> MessageQueue:
+    async def on_dead(entry: QueueEntry, reason: str) -> None:
+        pairs = [(entry.message_id, user_id) for user_id in entry.recipient_ids]
+        await parts.failures.fail(pairs, reason, letters=False)
+
+    return MessageQueue(
+        parts.redis,
+        max_length=100,
+        partitions=request.param,
+        on_dead=on_dead,
+        clock=parts.clock,
+    )
+
+
+@pytest.fixture
+def dead_letters(parts: Parts, queue: MessageQueue) -> DeadLetters:
+    streams = [keys.dead_letter for keys in queue.partitions]
+    return DeadLetters(parts.redis, parts.failures, streams=streams)
+
+
+async def reject_one(parts: Parts, queue: MessageQueue) -> Message:
+    message = await parts.accept(USER, OTHER)
+    await parts.confirmation.open_status([(message, (USER, OTHER))])
+    entry = QueueEntry(
+        message_id=message.message_id,
+        recipient_ids=(USER, OTHER),
+        priority=0,
+        expires_at=message.expires_at,
+    )
+    await queue.enqueue_message(entry)
+    taken = await queue.dequeue_message(1)
+    assert taken is not None
+    await queue.reject(taken, POISON)
+    await queue.close()
+    return message
+
+
+async def failed_count(parts: Parts, message_id: str) -> int:
+    key = parts.redis.keys.delivery_status(message_id)
+    return int(await parts.redis.lean.execute("HGET", key, "failed") or 0)
+
+
+async def test_a_rejected_entry_fails_every_recipient(parts: Parts, queue: MessageQueue) -> None:
+    message = await reject_one(parts, queue)
+    for user_id in (USER, OTHER):
+        assert await parts.status(message.message_id, user_id) == ("failed", POISON)
+        assert await parts.redis_status(message.message_id, user_id) == "failed"
+    assert await failed_count(parts, message.message_id) == 2
+
+
+async def test_a_rejected_entry_is_one_letter(
+    parts: Parts, queue: MessageQueue, dead_letters: DeadLetters
+) -> None:
+    message = await reject_one(parts, queue)
+    [letter], _ = await dead_letters.page()
+    assert letter.entry is not None
+    assert letter.entry.message_id == message.message_id
+    assert letter.reason == POISON
+
+
+async def test_its_letter_is_requeued_for_all_and_gone(
+    parts: Parts, queue: MessageQueue, dead_letters: DeadLetters
+) -> None:
+    message = await reject_one(parts, queue)
+    [letter], _ = await dead_letters.page()
+    assert await dead_letters.requeue([letter.id]) == [letter.id]
+    assert await dead_letters.page() == ([], None)
+    assert await failed_count(parts, message.message_id) == 0
+    assert await queue.move_due() == 2
+    taken = await queue.batch_dequeue(10, 1)
+    await queue.close()
+    assert sorted(user for item in taken for user in item.entry.recipient_ids) == [USER, OTHER]
+
+
+async def test_letters_of_all_partitions_page_newest_first(
+    parts: Parts, queue: MessageQueue, dead_letters: DeadLetters
+) -> None:
+    sent = [(await reject_one(parts, queue)).message_id for _ in range(5)]
+    first, cursor = await dead_letters.page(limit=3)
+    second, end = await dead_letters.page(cursor, limit=3)
+    listed = [letter.entry.message_id for letter in (*first, *second) if letter.entry]
+    assert listed == sent[::-1]
+    assert end is None
+
+
+async def test_expired_letters_are_dropped_everywhere(
+    parts: Parts, queue: MessageQueue, dead_letters: DeadLetters
+) -> None:
+    for _ in range(5):
+        await reject_one(parts, queue)
+    parts.now += 120_000
+    assert await dead_letters.drop_expired(parts.now) == 5
+    assert await dead_letters.page() == ([], None)
+
+
+async def test_a_retry_comes_out_of_the_queue(parts: Parts, queue: MessageQueue) -> None:
+    message_id = await parts.deliver(USER)
+    await parts.claim(message_id, 0)
+    assert await queue.move_due() == 1
+    taken = await queue.dequeue_message(1)
+    await queue.close()
+    assert taken is not None
+    assert (taken.entry.message_id, taken.entry.attempt) == (message_id, 1)

@@ -1,0 +1,218 @@
+"""每一步之间死掉也只有一个结局：真实的 Redis 与两种 SQL。"""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from meeting_push.errors import MessageExpiredError, NotFoundError
+from meeting_push.model import QueueEntry
+from meeting_push.redis.outcomes import Verdict
+from tests.support.parts import USER, Parts, delivery
+
+# ── 认领 ────────────────────────────────────────────────────────────────────
+
+
+async def test_of_two_claims_of_one_attempt_only_one_is_granted(parts: Parts) -> None:
+    message_id = await parts.deliver()
+    assert await parts.claim(message_id, 0) == (Verdict.CLAIMED, 1)
+    assert await parts.claim(message_id, 0) == (Verdict.STALE, 1)
+    assert len(await parts.delayed()) == 1
+
+
+async def test_a_claim_puts_a_readable_entry_with_its_attempt_into_the_delayed_queue(
+    parts: Parts,
+) -> None:
+    message_id = await parts.deliver(priority=9)
+    await parts.claim(message_id, 0)
+    [member] = await parts.delayed()
+    entry = msgspec.json.decode(member[1:], type=QueueEntry)
+    assert member[:1] == b"9"
+    assert (entry.message_id, entry.recipient_ids, entry.attempt) == (message_id, (USER,), 1)
+    assert entry.expires_at == parts.now + 60_000
+
+
+async def test_after_the_last_attempt_a_claim_says_exhausted(parts: Parts) -> None:
+    message_id = await parts.deliver()
+    verdicts = [(await parts.claim(message_id, known))[0] for known in range(4)]
+    assert verdicts == [Verdict.CLAIMED] * 3 + [Verdict.EXHAUSTED]
+
+
+async def test_what_is_acked_or_expired_can_not_be_claimed(parts: Parts) -> None:
+    acked, expired = await parts.deliver(), await parts.deliver()
+    await parts.ack(acked)
+    parts.now += 60_000
+    assert (await parts.claim(acked, 0))[0] is Verdict.GONE
+    assert (await parts.claim(expired, 0))[0] is Verdict.GONE
+
+
+async def test_a_retry_that_meets_the_ack_does_not_come_back_into_the_mailbox(
+    parts: Parts,
+) -> None:
+    """认领之后、投递之前确认到了；即使续传日志也已经裁掉了它。"""
+    message = await parts.accept()
+    await parts.mailbox.deliver([delivery(message, [USER])])
+    await parts.mailbox.remove([(USER, [message.message_id])])
+    await parts.redis.lean.execute("DEL", parts.redis.keys.message_log(USER))
+    [[again]] = await parts.mailbox.deliver([delivery(message, [USER], attempt=1)])
+    assert again.acked
+    assert await parts.held() == []
+
+
+# ── 失败 ────────────────────────────────────────────────────────────────────
+
+
+async def test_dlv_1_killed_between_the_record_of_a_failure_and_the_mailbox(parts: Parts) -> None:
+    message_id = await parts.deliver()
+    await parts.record.record_failed([(message_id, USER)], "no_ack", parts.now)
+    assert await parts.held() == [message_id]
+    assert await parts.failures.fail([(message_id, USER)], "no_ack") == 1
+    assert (await parts.status(message_id), await parts.held()) == (("failed", "no_ack"), [])
+    assert await parts.letters() == 1
+
+
+async def test_a_failure_recorded_twice_is_one_dead_letter(parts: Parts) -> None:
+    message_id = await parts.deliver()
+    counts = [await parts.failures.fail([(message_id, USER)], "no_ack") for _ in range(2)]
+    assert (counts, await parts.letters()) == ([1, 0], 1)
+
+
+async def test_dlv_4_an_ack_half_recorded_beats_the_failure(parts: Parts) -> None:
+    """网关死在确认的两步之间：Redis 里已送达，SQL 里还没有。"""
+    message_id = await parts.deliver()
+    await parts.confirmation._record_in_redis([(message_id, USER, parts.now, parts.now)])
+    assert await parts.failures.fail([(message_id, USER)], "no_ack") == 0
+    assert await parts.status(message_id) == ("delivered", None)
+    assert (await parts.held(), await parts.letters()) == ([], 0)
+
+
+async def test_what_is_delivered_does_not_fail(parts: Parts) -> None:
+    message_id = await parts.deliver()
+    await parts.ack(message_id)
+    assert await parts.failures.fail([(message_id, USER)], "no_ack") == 0
+    assert await parts.status(message_id) == ("delivered", None)
+
+
+async def test_dlv_4_a_late_ack_takes_back_the_dead_letter(parts: Parts) -> None:
+    message_id = await parts.deliver()
+    await parts.failures.fail([(message_id, USER)], "no_ack")
+    outcome = await parts.confirmation.confirm(USER, [message_id])
+    await parts.ack(message_id)
+    assert outcome.accepted == 1
+    assert await parts.status(message_id) == ("delivered", None)
+    assert (await parts.redis_status(message_id), await parts.letters()) == ("delivered", 0)
+
+
+async def test_a_failure_tells_the_sender_who_asked(parts: Parts) -> None:
+    message_id = await parts.deliver(receipt=True)
+    await parts.failures.fail([(message_id, USER)], "no_ack")
+    [(to, frame)] = parts.channel.published
+    receipt = msgspec.json.decode(frame)
+    assert (to, receipt["recipient_id"], receipt["status"]) == (1, USER, "failed")
+
+
+async def test_clearing_spares_other_users_and_what_has_no_record(parts: Parts) -> None:
+    message_id = await parts.deliver(USER, 8)
+    assert await parts.failures.clear(USER) == 1
+    assert await parts.status(message_id) == ("failed", "cleared")
+    assert await parts.status(message_id, 8) == ("pending", None)
+    assert await parts.held(8) == [message_id]
+
+
+# ── 重新入队 ─────────────────────────────────────────────────────────────────
+
+
+async def test_a_requeued_delivery_starts_over(parts: Parts) -> None:
+    message_id = await parts.deliver()
+    await parts.claim(message_id, 0)
+    await parts.record.record_attempts([(message_id, USER, 1)])
+    await parts.failures.fail([(message_id, USER)], "no_ack")
+    await parts.redis.lean.execute("DEL", parts.redis.keys.delayed_queue)
+    await parts.failures.requeue(message_id, USER)
+    state = (await parts.recipients.page(message_id)).items[0]
+    assert (state.status, state.attempts, state.failed_at) == ("pending", 0, None)
+    assert (await parts.letters(), len(await parts.delayed())) == (0, 1)
+    message = await parts.messages.get(message_id)
+    assert message is not None
+    [[again]] = await parts.mailbox.deliver([delivery(message, [USER])])
+    assert (again.seq, again.acked) == (2, False)
+    assert await parts.claim(message_id, 0) == (Verdict.CLAIMED, 1)
+
+
+async def test_dlv_1_killed_between_the_queue_and_the_record_of_a_requeue(parts: Parts) -> None:
+    message_id = await parts.deliver()
+    await parts.failures.fail([(message_id, USER)], "no_ack")
+    failed = await parts.record.find_failed(message_id, USER)
+    assert failed is not None
+    entry = msgspec.json.encode(
+        QueueEntry(
+            message_id=message_id, recipient_ids=(USER,), priority=0, expires_at=failed.expires_at
+        )
+    )
+    await parts.outcomes.requeue([(message_id, USER, 0, failed.expires_at, entry)], parts.now)
+    assert (await parts.status(message_id))[0] == "failed"
+    await parts.failures.requeue(message_id, USER)  # 操作者再按一次
+    assert (await parts.status(message_id))[0] == "pending"
+    assert len(await parts.delayed()) == 1
+
+
+async def test_an_expired_failure_can_not_be_requeued(parts: Parts) -> None:
+    message_id = await parts.deliver()
+    await parts.failures.fail([(message_id, USER)], "no_ack")
+    parts.now += 60_000
+    with pytest.raises(MessageExpiredError):
+        await parts.failures.requeue(message_id, USER)
+    with pytest.raises(NotFoundError):
+        await parts.failures.requeue(message_id, 8)
+
+
+async def test_an_expired_dead_letter_is_dropped_and_the_failure_stays(parts: Parts) -> None:
+    message_id = await parts.deliver()
+    await parts.failures.fail([(message_id, USER)], "no_ack")
+    assert await parts.dead_letters.drop_expired(parts.now) == 0
+    parts.now += 60_000
+    assert await parts.dead_letters.drop_expired(parts.now) == 1
+    assert await parts.status(message_id) == ("failed", "no_ack")
+
+
+# ── 过期 ────────────────────────────────────────────────────────────────────
+
+
+async def test_dlv_1_killed_between_the_record_of_an_expiry_and_the_mailbox(parts: Parts) -> None:
+    message_id = await parts.deliver(USER, 8)
+    parts.now += 62_000
+    await parts.record.record_expired([message_id])
+    assert await parts.expiry.sweep() == 0
+    assert (await parts.held(), await parts.held(8)) == ([], [])
+    assert await parts.redis_status(message_id) == "expired"
+    assert await parts.record.expirable(parts.now, 10) == []
+
+
+async def test_only_pending_recipients_expire(parts: Parts) -> None:
+    message_id = await parts.deliver(USER, 8, 9)
+    await parts.ack(message_id)
+    await parts.failures.fail([(message_id, 8)], "no_ack")
+    parts.now += 62_000
+    assert await parts.expiry.sweep() == 1
+    states = [(await parts.status(message_id, user))[0] for user in (USER, 8, 9)]
+    assert states == ["delivered", "failed", "expired"]
+
+
+async def test_scheduled_and_never_enqueued_messages_expire_too(parts: Parts) -> None:
+    waiting = await parts.accept()
+    scheduled = await parts.accept(deliver_at=parts.now + 59_000)
+    parts.now += 62_000
+    assert await parts.expiry.sweep() == 2
+    for message in (waiting, scheduled):
+        assert (await parts.status(message.message_id))[0] == "expired"
+
+
+async def test_what_has_not_expired_is_left_alone(parts: Parts) -> None:
+    message_id = await parts.deliver()
+    parts.now += 59_000
+    assert await parts.expiry.sweep() == 0
+    assert await parts.held() == [message_id]
+
+
+async def test_one_node_at_a_time_has_the_turn(parts: Parts) -> None:
+    assert [await parts.expiry._my_turn() for _ in range(3)] == [True, False, False]

@@ -1,0 +1,79 @@
+"""A6、A11、A13：一再被拒绝的晚些才听到；同一个地址的别人一点也不晚，关机也不等它。"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+
+import pytest
+from websockets.asyncio.client import connect
+
+from tests.support.edge_world import World
+from tests.support.eventually import eventually
+
+from .harness import EdgeHarness
+
+_UPGRADE = (
+    "Host: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+    "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+)
+#: 各在一扇门前就被拒绝。
+_AT_THE_DOOR = {
+    "not-http": b"\x1b[31m\r\n\r\n",
+    "huge-head": b"GET / HTTP/1.1\r\nHost: h\r\n" + b"a: b\r\n" * 200 + b"\r\n",
+    "no-such-socket": f"GET /ws/user/x/messages HTTP/1.1\r\n{_UPGRADE}\r\n".encode(),
+    "elsewhere": (
+        f"GET /ws/user/1/messages HTTP/1.1\r\n{_UPGRADE}Origin: https://evil\r\n\r\n".encode()
+    ),
+}
+
+
+_DELAY_S = 0.2
+_FOREVER_S = 1_000.0
+
+
+class RefusingBehaviour(EdgeHarness):
+    async def test_a_refused_device_hears_it_later_and_nobody_else_does(self) -> None:
+        async with self.world(auth_failure_delay_s=0) as world:
+            world.tire(_FOREVER_S)
+            async with world.client(1, token="nonsense") as first:
+                assert (await first.closed())[0] == 4500
+            async with world.client(1, token="nonsense") as again:
+                await eventually(lambda: world.manager.statistics().closes == {4500: 2})
+                async with world.live(1):  # 同一个地址
+                    assert again.websocket.close_code is None
+                await world.manager.close_all()
+                assert (await again.closed())[0] == 4000
+
+    async def test_a_refused_device_that_leaves_is_forgotten(self) -> None:
+        async with self.world(auth_failure_delay_s=0) as world:
+            world.tire(_FOREVER_S)
+            for count in (1, 2):
+                async with connect(world.url(1, "?token=nonsense")) as websocket:
+                    await eventually(partial(_failed, world, count))
+                    websocket.transport.abort()
+            await eventually(lambda: world.manager.statistics().sockets == 0)
+
+    @pytest.mark.parametrize("kind", _AT_THE_DOOR)
+    async def test_a_refused_request_is_answered_later_and_nobody_else_is(self, kind: str) -> None:
+        async with self.world() as world:
+            world.tire(_DELAY_S)
+            assert (await _ask(world, _AT_THE_DOOR[kind])).startswith(b"HTTP/1.1 4")
+            started = asyncio.get_running_loop().time()
+            again = asyncio.create_task(_ask(world, _AT_THE_DOOR[kind]))
+            async with world.live(1):  # 同一个地址
+                assert (await again).startswith(b"HTTP/1.1 4")
+            assert asyncio.get_running_loop().time() - started >= _DELAY_S / 2
+
+
+def _failed(world: World, count: int) -> bool:
+    return world.manager.statistics().auth_failures == count
+
+
+async def _ask(world: World, request: bytes) -> bytes:
+    reader, writer = await asyncio.open_connection("127.0.0.1", world.port)
+    try:
+        writer.write(request)
+        return await reader.read()
+    finally:
+        writer.transport.abort()

@@ -1,0 +1,14 @@
+"""普通的 Starlette WebSocket。"""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+
+from tests.support.edge_world import World, serve_asgi
+
+from .behaviour import EdgeBehaviour
+
+
+class TestAsgi(EdgeBehaviour):
+    def serve(self, world: World) -> AbstractAsyncContextManager[None]:
+        return serve_asgi(world)

@@ -1,0 +1,96 @@
+"""心跳清扫顺带找到等不到确认的推送，交给 ``RetrySink``。"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from meeting_push.contracts import RetrySettled
+from meeting_push.protocol.frames import new_message
+from meeting_push.protocol.retry import Overdue
+from tests.support.stand_ins import message_id, tail
+
+from .test_heartbeat import House
+
+
+class RetrySink:
+    def __init__(self) -> None:
+        self.claimed: list[tuple[int, Overdue]] = []
+        self.settle: RetrySettled | None = None
+
+    def claim(self, user_id: int, overdue: Sequence[Overdue], settle: RetrySettled) -> None:
+        self.claimed += [(user_id, each) for each in overdue]
+        self.settle = settle
+
+
+def watched() -> tuple[House, RetrySink]:
+    house, sink = House(heartbeat_timeout_s=4_000), RetrySink()
+    requests = house.manager._requests
+    requests._sinks = replace(requests._sinks, retries=sink)
+    return house, sink
+
+
+def push(house: House, number: int, attempt: int = 0) -> None:
+    house.on_channel_message(b"user:{1}:messages", new_message(number, attempt, tail(number)))
+
+
+async def test_a_push_without_an_ack_is_handed_over_after_a_minute() -> None:
+    house, sink = watched()
+    house.connect()
+    push(house, 1)
+    house.pass_time(59)
+    assert sink.claimed == []
+    house.pass_time(3)
+    assert sink.claimed == [(1, Overdue(message_id(1), 0))]
+
+
+async def test_an_acked_push_is_not() -> None:
+    house, sink = watched()
+    connection, _ = house.connect()
+    push(house, 1)
+    connection.receive(b'{"type":"ack","upto":1}')
+    house.pass_time(130)
+    assert sink.claimed == []
+
+
+async def test_the_retry_is_pushed_and_waits_five_minutes() -> None:
+    house, sink = watched()
+    _, wire = house.connect()
+    push(house, 1)
+    house.pass_time(62)
+    push(house, 1, attempt=1)
+    assert wire.written[-1] == new_message(1, 1, tail(1))
+    house.pass_time(298)
+    assert len(sink.claimed) == 1
+    house.pass_time(4)
+    assert sink.claimed[1:] == [(1, Overdue(message_id(1), 1))]
+
+
+async def test_what_others_acked_is_forgotten_once_the_claim_says_so() -> None:
+    house, sink = watched()
+    connection, _ = house.connect()
+    push(house, 1)
+    house.pass_time(62)
+    assert sink.settle is not None
+    sink.settle(message_id(1), None)
+    assert len(connection.session.unacked.late) == 0
+
+
+async def test_a_connection_that_left_hands_over_nothing() -> None:
+    house, sink = watched()
+    connection, _ = house.connect()
+    push(house, 1)
+    connection.lost()
+    house.pass_time(200)
+    assert sink.claimed == []
+
+
+async def test_a_late_one_is_acked_by_id_and_by_upto() -> None:
+    house, _ = watched()
+    connection, _ = house.connect()
+    for number in (1, 2):
+        push(house, number)
+    house.pass_time(62)
+    connection.receive(b'{"type":"ack","message_ids":["%s"]}' % message_id(1).encode())
+    connection.receive(b'{"type":"ack","upto":2}')
+    assert len(connection.session.unacked.late) == 0
