@@ -80,6 +80,10 @@ class AsgiDriver:
             self.aborted = True
             self._reader.cancel()
 
+    def detach(self) -> None:
+        """断开了：拆开与连接、与任务的环，它们立即消失。"""
+        self.connection = self._reader = None
+
     async def run(self) -> None:
         try:
             while True:
@@ -181,6 +185,7 @@ async def serve(
         line.lost()
         writer.cancel()
         await asyncio.gather(writer, return_exceptions=True)
+        driver.detach()
 
 
 async def _read(line: Line, websocket: WebSocket, largest_read_bytes: int) -> None:

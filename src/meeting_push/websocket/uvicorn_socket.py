@@ -6,6 +6,7 @@ websockets 不查的也补上：最短的长度写法，边收边验的 UTF-8。
 
 from __future__ import annotations
 
+import asyncio
 import codecs
 from collections.abc import Generator
 from enum import Enum, auto
@@ -91,6 +92,8 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._joined = bytearray()
+        self._lingering: asyncio.TimerHandle | None = None
+        self._lost = False
         self.conn = StrictProtocol(max_size=self.config.ws_max_size, logger=self.logger)
 
     def data_received(self, data: bytes) -> None:
@@ -108,7 +111,7 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
         if request is None:
             self.transport.write(BAD_REQUEST.wire)
             self.transport.close()
-            self.loop.call_later(LINGER_S, self.transport.abort)
+            self._linger()
         else:
             headers = Headers([(name, _latin(value)) for name, value in request.headers])
             self.handle_connect(Request(request.target, headers))
@@ -131,7 +134,19 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
             await super().run_asgi()
         finally:
             # uvicorn 只是 close()：对方不读，缓冲就排不空，socket 会永远留着
-            self.loop.call_later(LINGER_S, self.transport.abort)
+            self._linger()
+
+    def _linger(self) -> None:
+        if not self._lost:
+            self._lingering = self.loop.call_later(LINGER_S, self.transport.abort)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._lost = True
+        if self._lingering is not None:
+            self._lingering.cancel()
+        # 解析的协程与它的 ``conn`` 互指：不拆开，每条连接要等一次长的垃圾回收
+        self.conn.parser.close()
 
 
 def _latin(value: str) -> str:

@@ -1,0 +1,88 @@
+"""A11：会议的连接断开就消失，不等垃圾回收：一再来占座位的几千条，会一份份地留着。"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+from starlette.websockets import WebSocket
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+
+from meeting_push import MeetingPush
+from meeting_push.app import create_app
+from meeting_push.http.doorway import Doorway
+from meeting_push.http.patient_http import Patience, PatientHttp, patient_http
+from meeting_push.meeting.connection import MeetingConnection
+from meeting_push.websocket.asgi import AsgiDriver
+from meeting_push.websocket.front import Front
+from meeting_push.websocket.native import native_edge
+from meeting_push.websocket.uvicorn_socket import BoundedWebSocket, StrictProtocol
+from tests.connections.node import Node, running_node
+from tests.edge.world import listening_socket
+from tests.support.eventually import eventually
+from tests.support.redis_server import RedisServer
+
+_OURS = (
+    *(MeetingConnection, AsgiDriver, BoundedWebSocket, StrictProtocol),
+    *(Front, PatientHttp, WebSocket),
+)
+
+
+@contextlib.asynccontextmanager
+async def served(push: MeetingPush, ws: Any) -> AsyncIterator[int]:
+    config = uvicorn.Config(
+        create_app(push),
+        http=patient_http(Patience.of(push.settings), Doorway()),
+        ws=ws,
+        loop="none",
+        lifespan="off",
+        log_config=None,
+    )
+    config.load()
+    server = uvicorn.Server(config)
+    server.lifespan = config.lifespan_class(config)
+    sock = listening_socket()
+    await server.startup(sockets=[sock])
+    try:
+        yield sock.getsockname()[1]
+    finally:
+        for listener in server.servers:
+            listener.close()
+
+
+@pytest.fixture
+async def node(tmp_path: Path, redis_server: RedisServer, key_prefix: str) -> AsyncIterator[Node]:
+    async with running_node(tmp_path, redis_server.url, key_prefix) as node:
+        yield node
+
+
+@pytest.mark.parametrize("edge", ["native", "asgi"])
+async def test_a11_a_refused_meeting_socket_leaves_no_cycles(node: Node, edge: str) -> None:
+    ws = native_edge(node.push.manager) if edge == "native" else BoundedWebSocket
+    async with served(node.push, ws) as port:
+        gc.collect()
+        gc.disable()
+        try:
+            await _come_and_go(node, port)
+            await eventually(lambda: _alive() == {})
+        finally:
+            gc.enable()
+
+
+async def _come_and_go(node: Node, port: int) -> None:
+    url = f"ws://127.0.0.1:{port}/ws/meeting/01J00000000000000000000000"
+    headers = {"authorization": f"Bearer {node.person(7).token}"}
+    async with connect(url, additional_headers=headers) as socket:
+        with contextlib.suppress(ConnectionClosed):
+            await socket.recv()
+
+
+def _alive() -> Counter[str]:
+    return Counter(type(each).__name__ for each in gc.get_objects() if isinstance(each, _OURS))
