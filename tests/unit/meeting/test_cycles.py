@@ -17,17 +17,17 @@ from websockets.exceptions import ConnectionClosed
 
 from meeting_push import MeetingPush
 from meeting_push.app import create_app
-from meeting_push.http.doorway import Doorway
-from meeting_push.http.patient_http import Patience, PatientHttp, patient_http
+from meeting_push.http.doorway import Doorway, Patience
+from meeting_push.http.patient_http import PatientHttp, patient_http
 from meeting_push.meeting.connection import MeetingConnection
 from meeting_push.websocket.asgi import AsgiDriver
 from meeting_push.websocket.front import Front
 from meeting_push.websocket.native import native_edge
 from meeting_push.websocket.uvicorn_socket import BoundedWebSocket, StrictProtocol
-from tests.connections.node import Node, running_node
-from tests.edge.world import listening_socket
+from tests.support.edge_world import listening_socket
 from tests.support.eventually import eventually
 from tests.support.redis_server import RedisServer
+from tests.support.running_node import Node, running_node
 
 _OURS = (
     *(MeetingConnection, AsgiDriver, BoundedWebSocket, StrictProtocol),
