@@ -91,7 +91,7 @@ class ConsumerPool:
 
     async def adjust(self, supervisor: Supervisor) -> None:
         """看一次积压，至多增减一个。"""
-        backlog = await self._queue.statistics.backlog()
+        backlog = await self._queue.streams.backlog()
         working = len(self._loops)
         self._calm = self._calm + 1 if backlog < self._entries_each * (working - 1) else 0
         if backlog > self._entries_each * working and working < self._most:
@@ -115,7 +115,7 @@ class ConsumerPool:
         async def step() -> None:
             await self.adjust(supervisor)
             if next(turns) % RETIRE_EVERY == 0:
-                await self._queue.statistics.retire_idle(RETIRE_IDLE_MS)
+                await self._queue.streams.retire_idle(RETIRE_IDLE_MS)
 
         await periodically(step, partial(asyncio.sleep, ADJUST_EVERY_S), self._not_adjusted)
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,9 +12,7 @@ from loguru import logger
 
 from ..errors import MalformedEnvelopeError
 from ..model import QueueEntry
-from ..redis.keys import DELIVERY_GROUP, QueueKeys, errors_key, known_key
-from ..redis.lean import Script
-from ..redis.redis_service import RedisService
+from ..redis.streams import QueueStreams
 from ..supervision import Aside, is_temporary
 
 ENTRY_VERSION: Final = b"1"
@@ -38,6 +35,11 @@ class Taken:
     scheduled: bool = False
 
 
+def delayed_member(entry: QueueEntry) -> bytes:
+    """延迟集合里的样子，见 ``due.lua``。"""
+    return b"%d%b" % (entry.priority, encode_entry(entry))
+
+
 def parse(queue: str, entry_id: bytes, fields: dict[bytes, bytes]) -> Taken:
     """:raises MalformedEnvelopeError: 版本不认识，或不是 ``encode_entry`` 的产物"""
     if fields.get(b"v") != ENTRY_VERSION:
@@ -53,61 +55,33 @@ def parse(queue: str, entry_id: bytes, fields: dict[bytes, bytes]) -> Taken:
 
 #: 意外的全文（含回溯）留这么多字符，最后的最要紧。
 MAX_ERROR_CHARS: Final = 4_000
-#: Lua 的 unpack 有上限；再大也不会更快。
-MAX_FINISH: Final = 500
 
 #: 一项要进死信之前：把它的收件人记为失败。先记录，后移出；抛出则留着再来。
 OnDead = Callable[[QueueEntry, str], Awaitable[None]]
 
-_finish: Final = Script("finish")
-_reject: Final = Script("reject")
-
 
 class Settlement:
-    """每个动作在一个流上是原子的、幂等的；已被别人了结的条目不受影响。"""
+    """见 ``QueueStreams``：原子、幂等；已被别人了结的条目不受影响。"""
 
     def __init__(
-        self,
-        redis: RedisService,
-        partitions: Iterable[QueueKeys],
-        on_dead: OnDead | None = None,
-        aside: Aside | None = None,
+        self, streams: QueueStreams, on_dead: OnDead | None = None, aside: Aside | None = None
     ) -> None:
-        self._redis = redis
+        self._streams = streams
         self._on_dead = on_dead
         self._aside = aside or Aside("dead-letters")
-        self._homes = {stream: keys for keys in partitions for stream in keys.streams}
 
     async def finish(self, taken: Iterable[Taken]) -> None:
-        by_queue: defaultdict[str, list[Taken]] = defaultdict(list)
+        by_queue: defaultdict[str, list[tuple[bytes, bytes]]] = defaultdict(list)
         for item in taken:
-            by_queue[item.queue].append(item)
-        await asyncio.gather(
-            *(
-                self._finish(queue, items[start : start + MAX_FINISH])
-                for queue, items in by_queue.items()
-                for start in range(0, len(items), MAX_FINISH)
-            )
-        )
-
-    async def _finish(self, queue: str, items: Sequence[Taken]) -> None:
-        ids, digests = [i.entry_id for i in items], [i.digest for i in items]
-        await _finish.run(
-            self._redis.lean,
-            [queue, known_key(queue), errors_key(queue)],
-            [DELIVERY_GROUP, len(items), *ids, *digests],
-        )
+            by_queue[item.queue].append((item.entry_id, item.digest))
+        await self._streams.finish(by_queue)
 
     async def bury(
         self, queue: str, entry_id: bytes, raw: bytes, reason: str, digest: bytes = b""
     ) -> None:
         """带着原因（与记下的意外）移进死信。"""
         logger.bind(queue=queue, entry_id=entry_id.decode(), reason=reason).error("entry_rejected")
-        await _reject.run(
-            self._redis.lean,
-            [self._homes[queue].dead_letter, queue, known_key(queue), errors_key(queue)],
-            [DELIVERY_GROUP, entry_id, digest, raw, "", reason, queue],
-        )
+        await self._streams.bury(queue, entry_id, digest, raw, reason)
 
     async def reject(self, item: Taken, reason: str) -> None:
         """同 ``bury``，给已解析的条目；先经 ``on_dead`` 记录，记不成的（值存不下）也进死信。"""
@@ -131,28 +105,16 @@ class Settlement:
 
     async def defer(self, item: Taken, due_at: int) -> None:
         """放回延迟集合，``due_at``（毫秒）再来。"""
-        queue = item.queue
-        member = b"%d%b" % (item.entry.priority, encode_entry(item.entry))
-        await _reject.run(
-            self._redis.lean,
-            [self._homes[queue].delayed, queue, known_key(queue), errors_key(queue)],
-            [DELIVERY_GROUP, item.entry_id, item.digest, member, due_at],
-        )
+        member = delayed_member(item.entry)
+        await self._streams.postpone(item.queue, item.entry_id, item.digest, member, due_at)
 
     async def note_error(self, item: Taken, error: str) -> None:
         """记下处理它时的意外；它成了毒条目时随它进死信。"""
-        await self._redis.lean.execute(
-            "HSET", errors_key(item.queue), item.entry_id, error[-MAX_ERROR_CHARS:]
-        )
+        await self._streams.note_error(item.queue, item.entry_id, error[-MAX_ERROR_CHARS:])
 
     async def hold(self, consumer: str, taken: Iterable[Taken]) -> None:
         """暂时做不成（依赖不在）的留在手里：不让别人认领，也不算进取出的次数。"""
         by_queue: defaultdict[str, list[bytes]] = defaultdict(list)
         for item in taken:
             by_queue[item.queue].append(item.entry_id)
-        await self._redis.lean.execute_many(
-            [
-                ("XCLAIM", queue, DELIVERY_GROUP, consumer, 0, *ids, "RETRYCOUNT", 1, "JUSTID")
-                for queue, ids in by_queue.items()
-            ]
-        )
+        await self._streams.hold(consumer, by_queue)

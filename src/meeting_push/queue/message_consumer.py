@@ -150,9 +150,9 @@ class MessageConsumer:
     ) -> None:
         try:
             async with asyncio.timeout(FINISH_WITHIN_S):
-                await reader.unblock(client_id, self._queue.lean)
+                await self._queue.streams.unblock(client_id)
                 await work
-                await self._queue.statistics.retire(self.name)
+                await self._queue.streams.retire(self.name)
         except (TimeoutError, MeetingPushError) as error:
             logger.bind(consumer=self.name, error=type(error).__name__).warning("consumer_cut_off")
         finally:

@@ -8,22 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 import msgspec
 
 from ..clock import Clock, now_ms
-from ..errors import QueueFullError
+from ..errors import MeetingPushError, QueueFullError
 from ..model import URGENT_PRIORITY, QueueEntry
-from ..redis.keys import QueueKeys, errors_key, known_key, partition_of
-from ..redis.lean import LeanConnection, Script
+from ..redis.keys import QueueKeys
+from ..redis.link import Argument
 from ..redis.redis_service import RedisService
+from ..redis.streams import GroupReader, QueueLength, QueueStreams
 from ..supervision import Aside
-from .entries import OnDead, Settlement, Taken, encode_entry
+from .entries import OnDead, Settlement, Taken, delayed_member, encode_entry
 from .queue_reader import QueueReader, TakeRules
-from .statistics import QueueLength, QueueRoom, QueueStatistics
 
 __all__ = ["MessageQueue", "QueueLength", "Taken"]
 
@@ -32,11 +33,6 @@ MOVE_BATCH: Final = 500
 DUE_LIVE: Final = 200
 #: 慢的那条里有这么多条，到期的就先等着：够消费者忙一阵，又不占满它。
 DUE_BULK_ROOM: Final = 2_000
-#: 撤回的记号比预约的时刻多留这么久：那时还在路上的条目都已看过它。
-CANCEL_MARK_MS: Final = 3_600_000
-
-_enqueue: Final = Script("enqueue")
-_due: Final = Script("due")
 
 
 class MessageQueue:
@@ -64,10 +60,11 @@ class MessageQueue:
         self._max_length = max_length
         self._rules = TakeRules(starvation_bound, claim_idle_ms, max_deliveries)
         self._clock = clock
-        self._settlement = Settlement(redis, self.partitions, on_dead, aside)
-        self._statistics = QueueStatistics(redis, self.partitions, clock)
+        #: Redis 里的各条流：积压、消费组里的名字。
+        self.streams = QueueStreams(redis.lean, redis.keys, self.partitions)
+        self._settlement = Settlement(self.streams, on_dead, aside)
         #: 接受之前的关口。
-        self.room = QueueRoom(self._lengths, max_length)
+        self.room = QueueRoom(self.streams.fast_lengths, max_length)
         self._own_reader: QueueReader | None = None
         self._own_turn = asyncio.Lock()
 
@@ -92,23 +89,11 @@ class MessageQueue:
         by_queue: defaultdict[str, list[bytes]] = defaultdict(list)
         for entry in entries:
             by_queue[self._queue_for(entry, bulk)].append(encode_entry(entry))
-        lengths = await asyncio.gather(
-            *(
-                _enqueue.run(
-                    self._redis.lean, [queue, known_key(queue)], [self._max_length, *encoded]
-                )
-                for queue, encoded in by_queue.items()
-            )
-        )
+        lengths = await self.streams.append(by_queue, self._max_length)
         if not bulk:
-            self.room.learn(dict(zip(by_queue, lengths, strict=True)))
-        if -1 in lengths:
+            self.room.learn(lengths)
+        if -1 in lengths.values():
             raise QueueFullError("the delivery queue is full", retry_after_s=1)
-
-    async def _lengths(self) -> dict[str, int]:
-        streams = [queue for keys in self.partitions for queue in (keys.delivery, keys.priority)]
-        lengths = await self._redis.lean.execute_many([("XLEN", queue) for queue in streams])
-        return dict(zip(streams, lengths, strict=True))
 
     # ── 延迟 ────────────────────────────────────────────────────────────────
 
@@ -116,15 +101,11 @@ class MessageQueue:
         self, entries: Sequence[tuple[QueueEntry, int]], *, bulk: bool = False
     ) -> None:
         """放进延迟队列，``due_at`` 毫秒时由 ``move_due`` 移出；同一条目重复放入只留一份。"""
-        by_queue: defaultdict[str, list[bytes | int]] = defaultdict(list)
+        by_queue: defaultdict[str, list[Argument]] = defaultdict(list)
         for entry, due_at in entries:
-            member = b"%d%b" % (entry.priority, encode_entry(entry))
-            home = self._home(entry.message_id)
-            by_queue[home.delayed_bulk if bulk else home.delayed] += [due_at, member]
-        if by_queue:
-            await self._redis.lean.execute_many(
-                [("ZADD", queue, *args) for queue, args in by_queue.items()]
-            )
+            home = self.streams.home(entry.message_id)
+            by_queue[home.delayed_bulk if bulk else home.delayed] += [due_at, delayed_member(entry)]
+        await self.streams.delay(by_queue)
 
     async def move_due(self, live: int = DUE_LIVE) -> int:
         """把到期的延迟条目移进队列，返回移了几条（每个分区至多 ``MOVE_BATCH``）。
@@ -132,50 +113,32 @@ class MessageQueue:
         至多 ``live`` 条走快的两条，其余的走慢的那条，它有余地才移。钟往回跳，未到期的再等等；
         往前跳，早到的就早送：两样都不丢。
         """
-        args = [self._clock(), MOVE_BATCH, URGENT_PRIORITY, self._max_length]
-        room = min(DUE_BULK_ROOM, self._max_length)
-        moved = await asyncio.gather(
-            *(
-                _due.run(self._redis.lean, keys, [*args, live if fast else 0, room])
-                for keys, fast in self._due_sources()
-            )
+        return await self.streams.move_due(
+            self._clock(),
+            MOVE_BATCH,
+            live=live,
+            max_length=self._max_length,
+            bulk_room=min(DUE_BULK_ROOM, self._max_length),
         )
-        return sum(moved)
 
     async def unschedule(self, message_id: str, due_at: int) -> int:
         """撤回一条预约在 ``due_at`` 的消息，返回移出了几项。幂等。
 
         先留下记号：此刻正要放进来的（发件箱里的）到期时由消费者凭记号丢弃。
         """
-        lean, key = self._redis.lean, self._redis.keys.cancelled_messages
-        home = self._home(message_id)
-        sets = (home.delayed, home.delayed_bulk)
-        _, _, *found = await lean.execute_many(
-            [
-                ("ZREMRANGEBYSCORE", key, "-inf", self._clock()),
-                ("ZADD", key, due_at + CANCEL_MARK_MS, message_id),
-                *(("ZRANGEBYSCORE", delayed, due_at, due_at) for delayed in sets),
-            ]
-        )
-        mark = b'"message_id":"%b"' % message_id.encode()
-        removed = 0
-        for delayed, members in zip(sets, found, strict=True):
-            if mine := [member for member in members if mark in member]:
-                removed += int(await lean.execute("ZREM", delayed, *mine))
-        return removed
+        return await self.streams.cancel(message_id, due_at, self._clock())
 
     async def cancelled(self, message_ids: Sequence[str]) -> set[str]:
         """其中已被撤回的。"""
-        key = self._redis.keys.cancelled_messages
-        scores = await self._redis.lean.execute("ZMSCORE", key, *message_ids)
-        return {one for one, score in zip(message_ids, scores, strict=True) if score is not None}
+        return await self.streams.cancelled(message_ids)
 
     # ── 取出 ────────────────────────────────────────────────────────────────
 
     async def open_reader(self, name: str, *, max_block_s: float = 30) -> QueueReader:
         """名叫 ``name`` 的消费者的手，用完 ``close``；``max_block_s`` 是它最长的一次等待。"""
         connection = await self._redis.open_lean(f"consumer-{name}", max_block_s=max_block_s)
-        reader = QueueReader(name, connection, self.partitions, self._settlement, self._rules)
+        hand = GroupReader(connection, name)
+        reader = QueueReader(hand, self.partitions, self._settlement, self._rules)
         try:
             await reader.create_groups()
         except BaseException:
@@ -230,47 +193,62 @@ class MessageQueue:
 
     async def clear(self) -> None:
         """丢掉全部条目，死信除外。只有对账者在 Redis 丢过数据之后用：它随后从记录重新放入。"""
-        for keys in self.partitions:
-            extra = [of(stream) for stream in keys.streams for of in (known_key, errors_key)]
-            gone = (*keys.streams, keys.delayed, keys.delayed_bulk, *extra)
-            await self._redis.lean.execute("UNLINK", *gone)
+        await self.streams.clear()
 
     # ── 观察 ────────────────────────────────────────────────────────────────
 
     async def lengths(self) -> list[QueueLength]:
         """每条队列的长度、未确认数、未取数与最老条目的年龄。"""
-        return await self._statistics.lengths()
-
-    @property
-    def statistics(self) -> QueueStatistics:
-        return self._statistics
-
-    @property
-    def lean(self) -> LeanConnection:
-        return self._redis.lean
-
-    def _due_sources(self) -> list[tuple[list[str], bool]]:
-        """各分区的延迟集合；重试与重新入队不分区（``retry.lua``），归第一个分区移出。
-
-        假的只走慢的那条。
-        """
-        first = self.partitions[0]
-        sources = [(_due_keys(keys.delayed, keys), True) for keys in self.partitions]
-        unpartitioned = self._redis.keys.delayed_queue
-        if first.delayed != unpartitioned:
-            sources.append((_due_keys(unpartitioned, first), True))
-        return [*sources, *((_due_keys(k.delayed_bulk, k), False) for k in self.partitions)]
-
-    def _home(self, message_id: str) -> QueueKeys:
-        return self.partitions[partition_of(message_id, len(self.partitions))]
+        return await self.streams.lengths(self._clock())
 
     def _queue_for(self, entry: QueueEntry, bulk: bool = False) -> str:
-        home = self._home(entry.message_id)
+        home = self.streams.home(entry.message_id)
         if bulk:
             return home.bulk
         return home.priority if entry.priority >= URGENT_PRIORITY else home.delivery
 
 
-def _due_keys(delayed: str, keys: QueueKeys) -> list[str]:
-    streams = [keys.delivery, keys.priority, keys.bulk]
-    return [delayed, *streams, *map(known_key, streams)]
+# ── 余地（E9） ───────────────────────────────────────────────────────────────
+# 接受只需要 SQL；Redis 挂着不答时，去问一声长度就是让每个 POST 等它的超时。所以长度由旁边的循环
+# 去看，入队的回答顺便告诉它；太旧了就是不知道，不知道就接受：多收的在发件箱里等着。
+
+#: 多久看一次；这么久以内的还算知道。
+LOOK_EVERY_S: Final = 0.25
+FRESH_S: Final = 1.0
+
+
+class QueueRoom:
+    """``run`` 由监督者一直运行；``look`` 给出每条队列此刻的长度。"""
+
+    def __init__(
+        self,
+        look: Callable[[], Awaitable[Mapping[str, int]]],
+        max_length: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._look = look
+        self._max_length = max_length
+        self._clock = clock
+        #: 队列 → （何时知道的，长度）。
+        self._known: dict[str, tuple[float, int]] = {}
+
+    def check(self) -> None:
+        """:raises QueueFullError: 知道有一条满了"""
+        since = self._clock() - FRESH_S
+        if any(at >= since and length >= self._max_length for at, length in self._known.values()):
+            raise QueueFullError("the delivery queue is full", retry_after_s=1)
+
+    def learn(self, lengths: Mapping[str, int]) -> None:
+        """刚知道的长度；-1 是入队时得知的“满了”。"""
+        now = self._clock()
+        for queue, length in lengths.items():
+            self._known[queue] = (now, self._max_length if length < 0 else length)
+
+    async def run(self) -> None:
+        """监督者运行的循环体；永不返回。"""
+        while True:
+            try:
+                self.learn(await self._look())
+            except MeetingPushError:
+                self._known.clear()  # 不知道；Redis 不在自有别人说
+            await asyncio.sleep(LOOK_EVERY_S)

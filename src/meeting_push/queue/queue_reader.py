@@ -1,4 +1,4 @@
-"""一个消费者伸进队列的手：取、认领，用自己的连接（阻塞的读会占住整条连接）。"""
+"""一个消费者怎样取：哪条流在前，一次取多少，认领，毒条目。"""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import Any, Final
 from loguru import logger
 
 from ..errors import MalformedEnvelopeError, MeetingPushError
-from ..redis.keys import DELIVERY_GROUP, QueueKeys
-from ..redis.lean import LeanConnection
+from ..redis.keys import QueueKeys
+from ..redis.link import NoGroupError
+from ..redis.streams import GroupReader, RawEntry
 from .entries import Settlement, Taken, parse
 
 POISON: Final = "delivered_too_often"
@@ -41,14 +42,12 @@ class QueueReader:
 
     def __init__(
         self,
-        name: str,
-        connection: LeanConnection,
+        hand: GroupReader,
         partitions: Sequence[QueueKeys],
         settlement: Settlement,
         rules: TakeRules,
     ) -> None:
-        self.name = name
-        self._connection = connection
+        self._hand = hand
         self._priority = [keys.priority for keys in partitions]
         self._delivery = [keys.delivery for keys in partitions]
         self._settlement = settlement
@@ -60,13 +59,12 @@ class QueueReader:
         self._bulk_rest: list[Taken] = []
         self._bulk_entries = BULK_ENTRIES[0]
         self._live_at = time.monotonic()
-        self._claim_from: dict[str, bytes] = {}
         self.malformed = 0
         self.poisoned = 0
 
     async def close(self) -> None:
         """关闭连接。手里没有了结的会被别人认领。"""
-        await self._connection.close()
+        await self._hand.close()
 
     async def take(self, count: int, timeout: float = 30, *, bulk: bool = True) -> list[Taken]:
         """取至多 ``count`` 项，优先队列在前；都空才阻塞，至多 ``timeout`` 秒。
@@ -112,23 +110,14 @@ class QueueReader:
         return taken
 
     async def create_groups(self) -> None:
-        """建立消费组（已有则无害）；从头读，免得漏掉建组之前入队的。"""
-        for queue in (*self._priority, *self._delivery, *self._bulk):
-            try:
-                await self._connection.execute(
-                    "XGROUP", "CREATE", queue, DELIVERY_GROUP, "0", "MKSTREAM"
-                )
-            except MeetingPushError as error:
-                if "BUSYGROUP" not in error.message:
-                    raise
+        """建立消费组（已有则无害）。"""
+        await self._hand.create_groups((*self._priority, *self._delivery, *self._bulk))
 
     async def _in_group(self, work: Awaitable[list[Taken]]) -> list[Taken]:
         """消费组不见了（FLUSHALL、切换）就重建，这一次什么也取不到。"""
         try:
             return await work
-        except MeetingPushError as error:
-            if "NOGROUP" not in error.message:
-                raise
+        except NoGroupError:
             await self.create_groups()
             return []
 
@@ -164,31 +153,22 @@ class QueueReader:
     ) -> list[Taken]:
         if bulk:
             streams = [*streams, *self._bulk]
-        taken = await self._read(count, streams, ("BLOCK", block_ms))
+        taken = await self._read(count, streams, block_ms)
         self._bulk_rest += [item for item in taken if item.queue in self._bulk]
         live = [item for item in taken if item.queue not in self._bulk]
         return live or self.bulk_slice()
 
-    async def _read(
-        self, count: int, streams: Sequence[str], block: tuple[str, int] | tuple[()] = ()
-    ) -> list[Taken]:
-        # COUNT 是每个流各自的；多出来的留在 _surplus
-        each = max(1, count // len(streams)) if not block else count
-        reply = await self._connection.execute(
-            *("XREADGROUP", "GROUP", DELIVERY_GROUP, self.name, "COUNT", each, *block),
-            *("STREAMS", *streams, *(">" for _ in streams)),
-        )
+    async def _read(self, count: int, streams: Sequence[str], block_ms: int = 0) -> list[Taken]:
+        # 多出来的留在 _surplus
+        each = count if block_ms else max(1, count // len(streams))
         taken: list[Taken] = []
-        for stream, items in reply or ():
+        for stream, items in await self._hand.read(each, streams, block_ms):
             taken += await self._parse(stream.decode(), items)
         return taken
 
-    async def unblock(self, client_id: int, through: LeanConnection) -> None:
-        """让正阻塞着的读立即空手而归。"""
-        await through.execute("CLIENT", "UNBLOCK", client_id)
-
     async def client_id(self) -> int:
-        return int(await self._connection.execute("CLIENT", "ID"))
+        """见 ``QueueStreams.unblock``。"""
+        return await self._hand.client_id()
 
     # ── 认领 ────────────────────────────────────────────────────────────────
 
@@ -209,49 +189,25 @@ class QueueReader:
         return taken
 
     async def _claim(self, queue: str, count: int) -> list[Taken]:
-        # 接着上次的游标扫：总从头来，前面一段还没到时的会挡住后面的
-        cursor, items, *_ = await self._connection.execute(
-            *("XAUTOCLAIM", queue, DELIVERY_GROUP, self.name, self._rules.claim_idle_ms),
-            *(self._claim_from.get(queue, b"0"), "COUNT", count),
-        )
-        self._claim_from[queue] = b"0" if cursor == b"0-0" else cursor
-        present = [item for item in items if item and item[1]]
-        if len(present) < len(items):
-            await self._forget_deleted(queue)
-        return await self._without_poison(await self._parse(queue, present))
+        items = await self._hand.claim(queue, self._rules.claim_idle_ms, count)
+        return await self._without_poison(await self._parse(queue, items))
 
     async def _without_poison(self, claimed: Sequence[Taken]) -> list[Taken]:
         if not claimed:
             return []
-        pending = await self._connection.execute_many(
-            [
-                ("XPENDING", t.queue, DELIVERY_GROUP, t.entry_id, t.entry_id, 1, self.name)
-                for t in claimed
-            ]
-        )
+        times = await self._hand.times_taken([(item.queue, item.entry_id) for item in claimed])
         healthy = []
-        for item, row in zip(claimed, pending, strict=True):
-            if row and row[0][3] > self._rules.max_deliveries:
+        for item, taken in zip(claimed, times, strict=True):
+            if taken > self._rules.max_deliveries:
                 self.poisoned += 1
                 await self._buried(item, self._settlement.reject(item, POISON))
             else:
                 healthy.append(item)
         return healthy
 
-    async def _forget_deleted(self, queue: str) -> None:
-        """已从流里消失（有人裁了流）、只剩在待确认表里的：6.2 的 XAUTOCLAIM 会一再给出。"""
-        lean = self._connection
-        pending = await lean.execute("XPENDING", queue, DELIVERY_GROUP, "-", "+", 1_000, self.name)
-        ids = [row[0] for row in pending]
-        found = await lean.execute_many([("XRANGE", queue, one, one) for one in ids])
-        gone = [one for one, entry in zip(ids, found, strict=True) if not entry]
-        if gone:
-            await lean.execute("XACK", queue, DELIVERY_GROUP, *gone)
-            logger.bind(queue=queue, entries=len(gone)).warning("entries_vanished")
-
     # ── 解析 ────────────────────────────────────────────────────────────────
 
-    async def _parse(self, queue: str, items: Sequence[tuple[bytes, list[bytes]]]) -> list[Taken]:
+    async def _parse(self, queue: str, items: Sequence[RawEntry]) -> list[Taken]:
         taken = []
         for entry_id, flat in items:
             fields: dict[bytes, Any] = dict(zip(flat[::2], flat[1::2], strict=True))

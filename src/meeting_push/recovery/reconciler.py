@@ -295,7 +295,7 @@ class Reconciler:
         # 入队时刻是稍后才记下的；队列空了，此前入队的才都该有痕迹
         if self._suspect is None or now < self._suspect[1] + settle_ms:
             return
-        if await self._queue.statistics.backlog():
+        if await self._queue.streams.backlog():
             return
         suspect, self._suspect = self._suspect, None
         if await self._missing_since(suspect) or await self._broadcasts.lost(suspect[0]):

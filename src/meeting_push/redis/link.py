@@ -16,6 +16,14 @@ class ScriptMissingError(RedisCommandError):
     """NOSCRIPT：脚本缓存里没有（重启、切换、SCRIPT FLUSH）；``Script`` 自己会重发。"""
 
 
+class GroupExistsError(RedisCommandError):
+    """BUSYGROUP：消费组早已有了。"""
+
+
+class NoGroupError(RedisCommandError):
+    """NOGROUP：消费组（或它的流）还没有，或没有了（FLUSHALL、切换）。"""
+
+
 class DemotedError(RedisUnavailableError):
     """READONLY：连着的已不是主节点；要重新连接才能找到新的。"""
 
@@ -39,23 +47,28 @@ _TEMPORARY: Final = {
     "NOAUTH": "noauth",
     "WRONGPASS": "noauth",
 }
+#: 认得出的拒绝；别的都是 ``RedisCommandError``。
+_REFUSED: Final[dict[str, type[RedisCommandError]]] = {
+    "NOSCRIPT": ScriptMissingError,
+    "BUSYGROUP": GroupExistsError,
+    "NOGROUP": NoGroupError,
+}
 #: Redis 6.2 把脚本里的错误包成 “ERR Error running script … : -OOM …”，真正的代号在里面。
 _INSIDE_SCRIPT: Final = re.compile(r": -([A-Z]+) ")
 #: 没有代号的拒绝。脚本里没有权限，Redis 7.0 只说 “ERR The user executing the script can't …”。
 _WITHOUT_CODE: Final = (
     ("ERR The user executing the script can't ", "NOPERM"),
     ("ERR max number of clients reached", "MAXCLIENTS"),
+    ("ERR no such key", "NOGROUP"),  # XINFO
 )
 #: “ERR unknown command …, with args beginning with: …” 会回显参数（可能是消息正文）。
 _ECHO: Final = ", with args beginning with"
 
 
 def error_from_reply(text: str) -> MeetingPushError:
-    """hiredis 的 ``replyError``；``message`` 保留代号（调用者据此认出 BUSYGROUP、NOGROUP）。"""
+    """hiredis 的 ``replyError``；Redis 的错误只在这里按文字分辨，此后都看它的类。"""
     message = text.partition(_ECHO)[0]
     code = _code(message)
-    if code == "NOSCRIPT":
-        return ScriptMissingError(message)
     if code == "READONLY":
         return DemotedError(message, cause="readonly")
     if code == "NOPERM":
@@ -64,7 +77,7 @@ def error_from_reply(text: str) -> MeetingPushError:
         return RedisUnavailableError(message, cause="too_many_clients")
     if code in _TEMPORARY:
         return RedisUnavailableError(message, cause=_TEMPORARY[code])
-    return RedisCommandError(message)
+    return _REFUSED.get(code, RedisCommandError)(message)
 
 
 def _code(message: str) -> str:

@@ -146,7 +146,7 @@ async def test_a_cancelled_message_that_was_still_on_its_way_is_dropped_when_due
     async def both_were_moved_and_settled() -> bool:
         """两项同时放入，也就同时移出：一项送达了，另一项也已在流里或已了结。"""
         held, _, _ = await push.mailbox.contains(BOB, [kept])
-        return held == [kept] and await push.queue.statistics.backlog() == 0
+        return held == [kept] and await push.queue.streams.backlog() == 0
 
     await eventually(both_were_moved_and_settled, timeout=15)
     assert await push.mailbox.contains(BOB, [late, kept]) == ([kept], [], [late])

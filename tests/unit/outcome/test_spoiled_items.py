@@ -187,7 +187,7 @@ async def test_b1_an_unreadable_row_does_not_stop_the_outbox(parts: Parts, data:
     await rewrite(parts, spoiled.message_id, data=data)
     parts.now += 1
     assert await relay_of(parts).sweep(0) == 1
-    assert await parts.queue.statistics.backlog() == 1
+    assert await parts.queue.streams.backlog() == 1
     assert await parts.status(spoiled.message_id) == ("failed", UNREADABLE)
     assert await parts.status(good.message_id, OTHER) == ("pending", None)
 
@@ -197,7 +197,7 @@ async def test_b1_a_spoiled_status_does_not_keep_a_message_in_the_outbox(parts: 
     await parts.redis.lean.execute("SET", parts.redis.keys.delivery_status(spoiled.message_id), "x")
     parts.now += 1
     assert await relay_of(parts).sweep(0) == 1
-    assert await parts.queue.statistics.backlog() == 1
+    assert await parts.queue.streams.backlog() == 1
 
 
 async def test_b1_an_unreadable_broadcast_stops_no_other(parts: Parts) -> None:
@@ -272,7 +272,7 @@ async def test_b1_one_recipients_spoiled_key_costs_the_other_recipients_nothing(
     work.cancel()
     await asyncio.gather(work, return_exceptions=True)
     assert await parts.held() == await parts.held(THIRD) == [message.message_id]
-    assert await queue.statistics.backlog() == 0
+    assert await queue.streams.backlog() == 0
 
 
 async def test_b1_poison_with_a_spoiled_mailbox_ends_in_the_dead_letters(parts: Parts) -> None:

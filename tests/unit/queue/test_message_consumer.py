@@ -114,7 +114,7 @@ async def delivered(mailbox: TouchyMailbox, count: int) -> None:
 
 async def emptied(queue: MessageQueue) -> None:
     async def empty() -> bool:
-        return await queue.statistics.backlog() == 0
+        return await queue.streams.backlog() == 0
 
     await eventually(empty)
 
@@ -171,8 +171,8 @@ async def test_a_stopped_consumer_finishes_what_is_in_hand_and_leaves_the_group(
     await asyncio.sleep(0)
     mailbox.gate.set()
     await asyncio.gather(task, return_exceptions=True)
-    assert await queue.statistics.backlog() == 0
-    assert await queue.statistics.members() == []
+    assert await queue.streams.backlog() == 0
+    assert await queue.streams.members() == []
 
 
 async def test_stopping_does_not_wait_for_the_blocking_read(

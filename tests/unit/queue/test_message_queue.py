@@ -306,7 +306,7 @@ async def test_an_entry_that_vanished_from_the_stream_leaves_the_group(
     await reader.take(10, 0)
     await redis.lean.execute("XTRIM", redis.keys.delivery_queue, "MAXLEN", 0)
     assert await other.claim(10) == []
-    assert {one.pending for one in await queue.statistics.members()} == {0}
+    assert {one.pending for one in await queue.streams.members()} == {0}
 
 
 @pytest.mark.parametrize(
@@ -416,14 +416,14 @@ async def test_the_dead_name_goes_only_after_its_entries_were_claimed(
     queue: MessageQueue, reader: QueueReader, other: QueueReader
 ) -> None:
     async def known() -> set[str]:
-        return {one.name for one in await queue.statistics.members()}
+        return {one.name for one in await queue.streams.members()}
 
     await queue.enqueue_message(entry("A"))
     await reader.take(10, 0)
-    await queue.statistics.retire("x")
+    await queue.streams.retire("x")
     assert "x" in await known()
     await queue.acknowledge(await other.claim(10))
-    await queue.statistics.retire_idle(0)
+    await queue.streams.retire_idle(0)
     assert await known() == set()
 
 
@@ -452,7 +452,7 @@ async def test_all_partitions_are_read_claimed_and_acknowledged(parted: MessageQ
     assert sorted(names(taken)) == [f"N{name}" for name in sent]
     assert len({item.queue for item in taken}) == 3
     await parted.acknowledge(taken)
-    assert await parted.statistics.backlog() == 0
+    assert await parted.streams.backlog() == 0
 
 
 async def test_a_partition_schedules_within_itself(parted: MessageQueue, clock: Clock) -> None:

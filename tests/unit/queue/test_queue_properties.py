@@ -175,7 +175,7 @@ class QueueMachine(RuleBasedStateMachine):
     def crash(self, worker: str) -> None:
         """忘掉手里的；它们还在待确认表里。"""
         self.hands[worker].clear()
-        self.run(self.queue.statistics.retire(worker))
+        self.run(self.queue.streams.retire(worker))
 
     # ── 模型 ────────────────────────────────────────────────────────────────
 

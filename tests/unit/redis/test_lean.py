@@ -11,6 +11,7 @@ import pytest
 from meeting_push.errors import ConfigurationError, RedisCommandError, RedisUnavailableError
 from meeting_push.redis.dial import RedisAddress
 from meeting_push.redis.lean import LeanConnection
+from meeting_push.redis.link import GroupExistsError, NoGroupError
 from tests.support.eventually import eventually
 from tests.support.ports import free_port
 from tests.support.redis_server import RedisServer, find_embedded_redis, find_redis7
@@ -76,6 +77,35 @@ async def test_a_wrong_type_is_a_permanent_error(lean: LeanConnection, key_prefi
     with pytest.raises(RedisCommandError, match="WRONGTYPE") as caught:
         await lean.execute("LPUSH", key_prefix, "x")
     assert not caught.value.temporary
+
+
+async def test_a_group_that_exists_is_an_error_of_its_own(
+    lean: LeanConnection, key_prefix: str
+) -> None:
+    create = ("XGROUP", "CREATE", key_prefix, "g", "0", "MKSTREAM")
+    await lean.execute(*create)
+    with pytest.raises(GroupExistsError):
+        await lean.execute(*create)
+
+
+@pytest.mark.parametrize("stream_exists", [False, True])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("XINFO", "CONSUMERS", "KEY", "g"),
+        ("XPENDING", "KEY", "g"),
+        ("XREADGROUP", "GROUP", "g", "me", "STREAMS", "KEY", ">"),
+        ("EVAL", "return redis.call('XPENDING', KEYS[1], 'g')", 1, "KEY"),
+    ],
+    ids=lambda command: str(command[0]),
+)
+async def test_a_group_that_is_missing_is_an_error_of_its_own(
+    lean: LeanConnection, key_prefix: str, command: tuple[str | int, ...], stream_exists: bool
+) -> None:
+    if stream_exists:
+        await lean.execute("XADD", key_prefix, "*", "v", 1)
+    with pytest.raises(NoGroupError):
+        await lean.execute(*(key_prefix if one == "KEY" else one for one in command))
 
 
 async def test_an_error_never_echoes_the_arguments(lean: LeanConnection) -> None:
