@@ -122,7 +122,7 @@ class OfflineMessageQueue:
         return await self._mailboxes.overfull(user_id)
 
     async def mark_evicted(
-        self, user_id: int, chosen: Sequence[str], kept: Sequence[tuple[int, Origin]] = ()
+        self, user_id: int, chosen: Sequence[str], kept: Mapping[int, Origin]
     ) -> list[str]:
         """见 ``Mailboxes.mark_evicted``。"""
         return await self._mailboxes.mark_evicted(user_id, chosen, self._clock(), kept)

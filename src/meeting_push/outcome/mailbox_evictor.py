@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
@@ -125,10 +125,10 @@ class MailboxEvictor:
             return []
         origins = one.origins | new
         gone = choose(one.held, origins, how_many)
-        kept: list[tuple[int, Origin]] = []
+        kept: dict[int, Origin] = {}
         if new:
             going = set(gone)
-            kept = [(seq, origins[seq]) for i, seq in one.held if i not in going]
+            kept = {seq: origins[seq] for i, seq in one.held if i not in going}
         return await self._mailbox.mark_evicted(user_id, gone, kept)
 
     async def _origins(self, message_ids: Sequence[str]) -> dict[str, Origin]:
@@ -148,7 +148,7 @@ Held = tuple[str, int]
 
 
 def choose(held: Sequence[Held], origins: Mapping[int, Origin], excess: int) -> list[str]:
-    """该走的至多 ``excess`` 条的 message_id，按走的次序；O(n log n)。
+    """该走的至多 ``excess`` 条的 message_id，按走的次序。
 
     占得一样多的发送者，比各自该走的那一条。
 
@@ -156,10 +156,12 @@ def choose(held: Sequence[Held], origins: Mapping[int, Origin], excess: int) -> 
     """
     if excess <= 0:
         return []
-    shares: defaultdict[int, deque[tuple[int, int, str]]] = defaultdict(deque)
-    known = ((*origins[seq], seq, i) for i, seq in held if seq in origins)
-    for sender, priority, seq, message_id in sorted(known):
-        shares[sender].append((priority, seq, message_id))
+    shares: defaultdict[int, list[tuple[int, int, str]]] = defaultdict(list)
+    for message_id, seq in held:
+        if (origin := origins.get(seq)) is not None:
+            shares[origin.sender_id].append((origin.priority, seq, message_id))
+    for share in shares.values():
+        heapq.heapify(share)
     # 堆顶：占得最多的；一样多则他该走的那一条最不急、最早（seq 各不相同，比不到后面）
     largest = [(-len(share), *share[0][:2], sender) for sender, share in shares.items()]
     heapq.heapify(largest)
@@ -167,7 +169,7 @@ def choose(held: Sequence[Held], origins: Mapping[int, Origin], excess: int) -> 
     while largest and len(chosen) < excess:
         sender = largest[0][-1]
         share = shares[sender]
-        chosen.append(share.popleft()[-1])
+        chosen.append(heapq.heappop(share)[-1])
         if share:
             heapq.heapreplace(largest, (-len(share), *share[0][:2], sender))
         else:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
@@ -30,8 +29,8 @@ _RESYNC: Final[dict[bytes, ResyncReason]] = {
 MAX_TOMBSTONES: Final = 1_000
 #: 一次 Lua 调用里至多这么多个收件人：实测约 2 ms，再大就会推迟别人的命令。
 CALL_RECIPIENTS: Final = 200
-#: ``mailbox_senders`` 里的一条；别人写坏的当作不认得，再问一次。
-_ORIGIN: Final = re.compile(rb"(\d+):(-?\d+):(\d);")
+#: ``mailbox_senders``：seq → [谁发的, 多急]。
+_origins_decoder: Final = msgspec.json.Decoder(dict[int, Origin])
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):
@@ -154,14 +153,14 @@ class Mailboxes:
         )
         leaving = {message_id.decode(): None for message_id in marked}
         held = [entry for entry in _id_seq_pairs(entries) if entry[0] not in leaving]
-        return OverfullMailbox(held, list(leaving), _origins(text or b""))
+        return OverfullMailbox(held, list(leaving), _origins(text or b"{}"))
 
     async def mark_evicted(
         self,
         user_id: int,
         chosen: Sequence[str],
         now: int,
-        kept: Sequence[tuple[int, Origin]] = (),
+        kept: Mapping[int, Origin],
     ) -> list[str]:
         """给选好的立下墓碑，还没有移出；返回这一次立了碑的。原子、幂等，绝不挤到上限以下。
 
@@ -176,7 +175,7 @@ class Mailboxes:
             ),
             (
                 *(limits.mailbox_max_entries, limits.ttl_ms, MAX_TOMBSTONES, now),
-                "".join(f"{seq}:{one.sender_id}:{one.priority};" for seq, one in kept),
+                msgspec.json.encode(kept) if kept else b"",
                 *chosen,
             ),
         )
@@ -326,7 +325,8 @@ def _id_seq_pairs(flat: Sequence[bytes]) -> list[tuple[str, int]]:
 
 
 def _origins(text: bytes) -> dict[int, Origin]:
-    return {
-        int(seq): Origin(int(sender), int(priority))
-        for seq, sender, priority in _ORIGIN.findall(text)
-    }
+    """别人写坏的当作不认得，再问一次。"""
+    try:
+        return _origins_decoder.decode(text)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return {}

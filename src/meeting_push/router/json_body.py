@@ -141,13 +141,13 @@ def _first(field: str, text: str) -> InvalidInputError:
 _JSON = "application/json"
 
 
-def json_answer(value: msgspec.Struct) -> Response:
-    return Response(msgspec.json.encode(value), media_type=_JSON)
+def json_answer(value: msgspec.Struct, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(value), status, media_type=_JSON)
 
 
-def answers(kind: type[msgspec.Struct]) -> dict[int | str, dict[str, Any]]:
-    """路由的 ``responses``：200 是一个 ``kind``。"""
-    return {200: {"content": {_JSON: {"schema": schema_of(kind, {})}}}}
+def answers(kind: type[msgspec.Struct], status: int = 200) -> dict[int | str, dict[str, Any]]:
+    """路由的 ``responses``：``status`` 是一个 ``kind``。"""
+    return {status: {"content": {_JSON: {"schema": schema_of(kind, {})}}}}
 
 
 _AUTH_BYTES: Final = 10 * 1024

@@ -59,12 +59,17 @@ def message_router(
     limits = {**draft_limits(rules), "messages": {"maxItems": max_batch_messages}}
     CurrentUser = Annotated[Principal, Depends(current_principal)]  # noqa: N806 — 它是类型
 
-    @router.post("/messages", status_code=status.HTTP_202_ACCEPTED, summary="发送一条消息")
+    @router.post(
+        "/messages",
+        status_code=status.HTTP_202_ACCEPTED,
+        summary="发送一条消息",
+        responses=answers(AcceptedOut, status.HTTP_202_ACCEPTED),
+    )
     async def send(
         user: CurrentUser,
         body: Annotated[DraftIn, Depends(JsonBody(DraftIn, limits))],
         idempotency_key: IdempotencyKey = None,
-    ) -> AcceptedOut:
+    ) -> Response:
         """202 即已提交到数据库：此后它不会丢。``system`` 只有管理员可以发（403）。"""
         quota.glance(user, [body])
         drafts = [body.draft()]
@@ -72,14 +77,19 @@ def message_router(
         [accepted] = await service.send_batch(
             _sender(user), drafts, idempotency_key, charge=quota.charge(user)
         )
-        return AcceptedOut.of(accepted)
+        return json_answer(AcceptedOut.of(accepted), status.HTTP_202_ACCEPTED)
 
-    @router.post("/messages/batch", status_code=status.HTTP_202_ACCEPTED, summary="批量发送")
+    @router.post(
+        "/messages/batch",
+        status_code=status.HTTP_202_ACCEPTED,
+        summary="批量发送",
+        responses=answers(BatchOut, status.HTTP_202_ACCEPTED),
+    )
     async def send_batch(
         user: CurrentUser,
         body: Annotated[BatchIn, Depends(JsonBody(BatchIn, limits))],
         idempotency_key: IdempotencyKey = None,
-    ) -> BatchOut:
+    ) -> Response:
         """全部在一个事务里：要么都接受，要么都不。"""
         if len(body.messages) > max_batch_messages:
             raise PayloadTooLargeError(f"messages: more than {max_batch_messages} messages")
@@ -89,7 +99,8 @@ def message_router(
         accepted = await service.send_batch(
             _sender(user), drafts, idempotency_key, charge=quota.charge(user)
         )
-        return BatchOut(results=[AcceptedOut.of(one) for one in accepted])
+        results = [AcceptedOut.of(one) for one in accepted]
+        return json_answer(BatchOut(results), status.HTTP_202_ACCEPTED)
 
     @router.get("/messages", summary="收件箱，新的在前", responses=answers(InboxOut))
     async def inbox(

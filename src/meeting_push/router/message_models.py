@@ -114,21 +114,17 @@ class BatchIn(Struct, forbid_unknown_fields=True):
     messages: Annotated[list[DraftIn], Meta(min_length=1)]
 
 
-class AcceptedOut(BaseModel):
+class AcceptedOut(Struct, gc=False):
     message_id: str
     recipient_count: int
     created_at: int
 
     @classmethod
     def of(cls, accepted: Accepted) -> AcceptedOut:
-        return cls(
-            message_id=accepted.message_id,
-            recipient_count=accepted.recipient_count,
-            created_at=accepted.created_at,
-        )
+        return cls(accepted.message_id, accepted.recipient_count, accepted.created_at)
 
 
-class BatchOut(BaseModel):
+class BatchOut(Struct):
     results: list[AcceptedOut]
 
 

@@ -274,7 +274,7 @@ class Resuming(RuleBasedStateMachine):
             found = await self.queue.origins([i for i, _ in seen.held])
             origins = {seq: found.get(i, Origin(0, 0)) for i, seq in seen.held}
             chosen = choose(seen.held, origins, len(seen.held) - self.queue.max_entries)
-            gone = await self.queue.mark_evicted(user_id, chosen)
+            gone = await self.queue.mark_evicted(user_id, chosen, {})
             await self.queue.remove([(user_id, gone)])
             await self.queue.give_back([i for i in gone if self.posts[i].seq % 2])
             self.evicted.update(gone)

@@ -153,7 +153,7 @@ async def test_dlv_1_what_could_not_be_recorded_stays_in_the_mailbox(parts: Part
 async def test_dlv_1_a_crash_in_between_is_finished_by_the_next_overflow(parts: Parts) -> None:
     """选出、立了墓碑就死了：还在信箱里的照样推，下一次溢出时再选到它，不多挤一条。"""
     everything = [await post(parts, 1) for _ in range(CAP + 1)]
-    assert await parts.mailbox.mark_evicted(USER, everything[:3]) == everything[:1]
+    assert await parts.mailbox.mark_evicted(USER, everything[:3], {}) == everything[:1]
     view = await parts.mailbox.open(USER)
     assert (len(view.entries), view.evicted) == (CAP + 1, ())
     everything.append(await post(parts, 1))
@@ -227,9 +227,9 @@ async def test_what_eviction_needs_is_small_and_lives_no_longer_than_the_mailbox
 async def test_two_who_evict_at_once_leave_no_fewer_than_the_cap(parts: Parts) -> None:
     """都看过了才动手：后一个选的已有碑，一条也不多挤；墓碑满了也不合掉还没有移出的。"""
     everything = [await post(parts, 1) for _ in range(CAP + 3)]
-    assert await parts.mailbox.mark_evicted(USER, everything[:3]) == everything[:3]
-    assert await parts.mailbox.mark_evicted(USER, everything[:3]) == []
-    assert await parts.mailbox.mark_evicted(USER, everything[3:6]) == []
+    assert await parts.mailbox.mark_evicted(USER, everything[:3], {}) == everything[:3]
+    assert await parts.mailbox.mark_evicted(USER, everything[:3], {}) == []
+    assert await parts.mailbox.mark_evicted(USER, everything[3:6], {}) == []
     assert (await parts.mailbox.overfull(USER)).leaving == everything[:3]
     await parts.evictor.sweep()
     assert await parts.held() == everything[3:]
@@ -240,7 +240,7 @@ async def test_what_is_not_yet_removed_keeps_its_tombstone(
 ) -> None:
     monkeypatch.setattr("meeting_push.redis.mailboxes.MAX_TOMBSTONES", 2)
     everything = [await post(parts, 1) for _ in range(CAP + 3)]
-    await parts.mailbox.mark_evicted(USER, everything[:3])
+    await parts.mailbox.mark_evicted(USER, everything[:3], {})
     assert (await parts.mailbox.overfull(USER)).leaving == everything[:3]
 
 

@@ -3,7 +3,7 @@
 -- 重算，已不在的、别人立过碑的跳过。所以幂等，几个进程同时挤一个信箱，也不会挤到上限以下。
 -- KEYS 都在用户自己的 tag 里：[1] offline_messages [2] mailbox_senders [3] evicted_messages [4] user_seq
 -- ARGV[1] 上限  ARGV[2] 墓碑的 TTL(ms)  ARGV[3] 至多几块墓碑  ARGV[4] 现在(ms)
--- ARGV[5] 留下的各条是谁发的、多急：'seq:发送者:优先级;…'，空 = 记着的照旧
+-- ARGV[5] 留下的各条是谁发的、多急：JSON {seq: [发送者, 优先级]}，空 = 记着的照旧
 -- 之后：选好的 message_id，按该走的次序
 -- 返回：这一次立了碑的 message_id
 local call, format, tonumber = redis.call, string.format, tonumber
