@@ -83,7 +83,7 @@ class MeetingPush:
         bus = Bus(settings, record.database)
         access = Access(settings, record, bus, verifier)
         messages = MessagePath(settings, node, record, bus, self._record_dead)
-        outcomes = OutcomePath(settings, node, record, bus, messages)
+        outcomes = OutcomePath(settings, record, bus, messages)
         broadcasts = BroadcastPath(settings, record, bus, messages)
         recovery = Recovery(
             settings, node, record=record, bus=bus, messages=messages, broadcasts=broadcasts

@@ -11,7 +11,6 @@ from ulid import ULID
 from meeting_push.clock import now_ms
 from meeting_push.deliver.offline_message_queue import Delivery, OfflineMessageQueue
 from meeting_push.model import Ack, Message, Sender
-from meeting_push.node_identity import NodeIdentity
 from meeting_push.outcome.dead_letters import DeadLetters, DeliveryFailures
 from meeting_push.outcome.delivery_confirmation_service import DeliveryConfirmationService, Receipts
 from meeting_push.outcome.expiry_sweeper import ExpirySweeper
@@ -62,13 +61,12 @@ class Parts:
             redis, max_length=1_000, starvation_bound=10, claim_idle_ms=1_000, clock=self.clock
         )
         self.confirmation = DeliveryConfirmationService(
-            redis=redis,
+            outcomes=self.outcomes,
             recipients=self.recipients,
             reports=self.reports,
             mailbox=self.mailbox,
             receipts=receipts,
             flush_ms=0,
-            status_ttl_s=60,
             clock=self.clock,
         )
         self.failures = DeliveryFailures(
@@ -88,7 +86,6 @@ class Parts:
             record=self.record,
             dead_letters=self.dead_letters,
             receipts=receipts,
-            node=NodeIdentity("n"),
             interval_s=1,
             agreed=self.agreed,
         )

@@ -74,14 +74,14 @@ class MessagePath:
         bodies = StoredBodies(record.stores.messages)
         self.mailbox = OfflineMessageQueue(bus.redis, bodies, settings, clock=bus.clock)
         self.receipts = Receipts(self.publisher)
+        self.outcomes = Outcomes(bus.redis.lean, bus.redis.keys, settings.message_ttl_s * 1000)
         self.confirmation = DeliveryConfirmationService(
-            redis=bus.redis,
+            outcomes=self.outcomes,
             recipients=record.recipients,
             reports=record.reports,
             mailbox=self.mailbox,
             receipts=self.receipts,
             flush_ms=settings.ack_flush_ms,
-            status_ttl_s=settings.message_ttl_s,
             aside=bus.asides.of("confirm"),
             clock=bus.clock,
         )
@@ -146,11 +146,8 @@ class MessagePath:
 
 
 class OutcomePath:
-    def __init__(
-        self, settings: Settings, node: NodeIdentity, record: Record, bus: Bus, path: MessagePath
-    ) -> None:
-        redis = bus.redis
-        outcomes = Outcomes(redis.lean, redis.keys, settings.message_ttl_s * 1000)
+    def __init__(self, settings: Settings, record: Record, bus: Bus, path: MessagePath) -> None:
+        redis, outcomes = bus.redis, path.outcomes
         self.failures = DeliveryFailures(
             outcomes=outcomes,
             record=record.outcomes,
@@ -178,7 +175,6 @@ class OutcomePath:
             record=record.outcomes,
             dead_letters=self.dead_letters,
             receipts=path.receipts,
-            node=node,
             interval_s=settings.expiry_interval_s,
             agreed=bus.clock.agreed,
             aside=bus.asides.of("expiry"),

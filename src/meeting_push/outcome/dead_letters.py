@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from loguru import logger
@@ -24,7 +24,7 @@ from ..deliver.offline_message_queue import OfflineMessageQueue
 from ..errors import MessageExpiredError, NotFoundError
 from ..logs import RepeatedWarning
 from ..model import DeliveryStatus, QueueEntry
-from ..redis.outcomes import Outcomes
+from ..redis.outcomes import DeadLetterStreams, Outcomes, RawLetter
 from ..redis.redis_service import RedisService
 from ..storage.id_list import Pair
 from ..storage.outcomes import Failed, OutcomeRepository
@@ -202,21 +202,14 @@ class DeadLetters:
         *,
         streams: Iterable[str] = (),
     ) -> None:
-        self._lean = redis.lean
-        #: 失败的收件人一律在不分区的一条里，队列条目在各分区的。
-        self._streams = list(dict.fromkeys([redis.keys.dead_letter_queue, *streams]))
+        self._letters = DeadLetterStreams(redis.lean, redis.keys, streams)
         self._failures = failures
-        self._scan_from = dict.fromkeys(self._streams, "-")
 
     async def page(
         self, cursor: str | None = None, limit: int = 50
     ) -> tuple[list[DeadLetter], str | None]:
         """新的在前；``cursor`` 是上一页最后一封的 id。"""
-        newest = "+" if cursor is None else f"({cursor}"
-        replies = await self._lean.execute_many(
-            [("XREVRANGE", one, newest, "-", "COUNT", limit + 1) for one in self._streams]
-        )
-        letters = [_letter(*reply) for stream in replies for reply in stream]
+        letters = [_letter(raw) for raw in await self._letters.newest(cursor, limit + 1)]
         letters.sort(key=lambda letter: _position(letter.id), reverse=True)
         more = len(letters) > limit
         return letters[:limit], letters[limit - 1].id if more else None
@@ -226,18 +219,12 @@ class DeadLetters:
 
         先进队列，后删死信。读不懂的、过期的、都已有结局的不动。幂等。
         """
-        found = await self._lean.execute_many(
-            [("XRANGE", one, each, each) for each in dict.fromkeys(ids) for one in self._streams]
-        )
         requeued = []
-        for letter in [_letter(*replies[0]) for replies in found if replies]:
+        for letter in map(_letter, await self._letters.find(dict.fromkeys(ids))):
             if letter.entry is not None and await self._requeue(letter.entry):
-                await self._delete([letter.id])
+                await self._letters.delete([letter.id])
                 requeued.append(letter.id)
         return requeued
-
-    async def _delete(self, ids: Sequence[str]) -> None:
-        await self._lean.execute_many([("XDEL", one, *ids) for one in self._streams])
 
     async def _requeue(self, entry: QueueEntry) -> int:
         return await self._failures.requeue_all(
@@ -246,22 +233,19 @@ class DeadLetters:
 
     async def drop_expired(self, now: int) -> int:
         """各看一段，丢掉过了有效期的：再也不能重新入队。下一次接着看，到头再从头来。"""
-        return sum([await self._drop_expired(stream, now) for stream in self._streams])
+        return sum([await self._drop_expired(stream, now) for stream in self._letters.streams])
 
     async def _drop_expired(self, stream: str, now: int) -> int:
-        replies = await self._lean.execute(
-            "XRANGE", stream, self._scan_from[stream], "+", "COUNT", SCAN_LETTERS
-        )
-        letters = [_letter(*reply) for reply in replies]
-        self._scan_from[stream] = f"({letters[-1].id}" if len(letters) == SCAN_LETTERS else "-"
+        letters = [_letter(raw) for raw in await self._letters.scan(stream, SCAN_LETTERS)]
         gone = [each.id for each in letters if each.entry and each.entry.expires_at <= now]
         if gone:
-            await self._lean.execute("XDEL", stream, *gone)
+            await self._letters.delete(gone, [stream])
             logger.bind(letters=len(gone)).info("dead_letters_expired")
         return len(gone)
 
 
-def _letter(entry_id: bytes, flat: Sequence[Any]) -> DeadLetter:
+def _letter(raw: RawLetter) -> DeadLetter:
+    entry_id, flat = raw
     fields = dict(zip(flat[::2], flat[1::2], strict=True))
     return DeadLetter(
         id=entry_id.decode(),

@@ -23,22 +23,15 @@ from ..errors import InvalidInputError, MeetingPushError, NotFoundError
 from ..logs import RepeatedWarning
 from ..model import Ack, AckOutcome, DeliveryStatus, Message
 from ..protocol import frames
-from ..redis.lean import Script
-from ..redis.link import Argument
-from ..redis.redis_service import RedisService
+from ..redis.outcomes import Outcomes
 from ..storage.recipients import DeliveredRow, DeliveryReports, RecipientRepository
 from ..storage.rows import DeliveryCounts, FailedDelivery, OutcomeRow, RecipientPage
 from ..supervision import Aside
 from .batch_writer import BatchWriter
 
-_confirm: Final = Script("guard", "confirm")
 #: 一个事务至多这么多行：四分之一的话，积压时每秒写下的少一半。
 BATCH_ROWS: Final = 2_000
-#: 一次 Lua 调用里至多这么多行：实测约 2 ms，再大就会推迟别人的命令（2,000 行 11 ms）。
-CALL_ROWS: Final = 500
 DAY_S: Final = 86_400
-#: 状态表至少比消息多活这么久。
-KEEP_STATUS_MS: Final = 3_600_000
 
 
 class DeliveryConfirmationService:
@@ -47,22 +40,20 @@ class DeliveryConfirmationService:
     def __init__(
         self,
         *,
-        redis: RedisService,
+        outcomes: Outcomes,
         recipients: RecipientRepository,
         reports: DeliveryReports,
         mailbox: OfflineMessageQueue,
         receipts: Receipts,
         flush_ms: float,
-        status_ttl_s: int,
         aside: Aside | None = None,
         clock: Clock = now_ms,
     ) -> None:
-        self._redis = redis
+        self._outcomes = outcomes
         self._recipients = recipients
         self._reports = reports
         self._mailbox = mailbox
         self._receipts = receipts
-        self._status_ttl_ms = status_ttl_s * 1000
         self._clock = clock
         self._aside = aside or Aside("confirm")
         self._writer = BatchWriter[DeliveredRow](
@@ -86,49 +77,16 @@ class DeliveryConfirmationService:
     ) -> AckOutcome:
         now = self._clock() if now is None else now
         held, acked, unknown = await self._mailbox.contains(user_id, message_ids)
-        late = await self._late(user_id, acked)
+        # 早已不在信箱、却不是因为确认：失败、过期、被挤出之后才来的确认，仍然算数。确认总是先记进
+        # 状态再移出信箱，所以没有状态的就是没有确认过；再记一次也无害
+        late = await self._outcomes.unconfirmed(user_id, acked)
         # 不在本连接推过：推送时刻不得而知，以确认时刻为上界
         self.record(user_id, [Ack(i, seq=0, sent_at=now, acked_at=now) for i in (*held, *late)])
         return AckOutcome(len(held) + len(acked), tuple(unknown))
 
-    async def _late(self, user_id: int, message_ids: Sequence[str]) -> list[str]:
-        """早已不在信箱、却不是因为确认：失败、过期、被挤出之后才来的确认，仍然算数。
-
-        确认总是先记进状态再移出信箱，所以没有状态的就是没有确认过；再记一次也无害。
-        """
-        key = self._redis.keys.delivery_status
-        states = await self._redis.lean.execute_many(
-            [("HGET", key(message_id), f"u:{user_id}") for message_id in message_ids],
-            tolerant=True,  # 状态坏了的再记一次：记录（SQL）自己认得
-        )
-        return [
-            message_id
-            for message_id, state in zip(message_ids, states, strict=True)
-            if not isinstance(state, bytes) or not state.startswith(b"delivered")
-        ]
-
     async def open_status(self, batch: Sequence[tuple[Message, Sequence[int]]]) -> None:
-        """入队时开一张状态表：总数、发送者、要不要回执，以及重试所需的优先级与有效期。"""
-        commands: list[tuple[Argument, ...]] = []
-        for message, recipients in batch:
-            key = self._redis.keys.delivery_status(message.message_id)
-            fields: list[str | int] = [
-                *("total", len(recipients), "sender_id", message.sender.id),
-                *("priority", message.priority, "expires_at", message.expires_at),
-            ]
-            if message.receipt:
-                fields += ["receipt_to", message.sender.id]
-            commands.append(("HSET", key, *fields))
-            # 预约在很久以后的，也要活到过期清理之后
-            until = max(self._clock() + self._status_ttl_ms, message.expires_at + KEEP_STATUS_MS)
-            commands.append(("PEXPIREAT", key, until))
-        replies = await self._redis.lean.execute_many(commands, tolerant=True)
-        # 状态表开不成，消息照送：结局记在 SQL 里，只是不会重试
-        spoiled = [
-            (message.message_id, reply)
-            for (message, _), reply in zip(batch, replies[::2], strict=True)
-            if isinstance(reply, Exception)
-        ]
+        """入队时开一张状态表。开不成，消息照送：结局记在 SQL 里，只是不会重试。"""
+        spoiled = await self._outcomes.open_status(batch, self._clock())
         if spoiled:
             self._aside.note([message_id for message_id, _ in spoiled], spoiled[0][1])
 
@@ -154,14 +112,10 @@ class DeliveryConfirmationService:
 
         状态坏了的跳过：SQL 照记，照样移出信箱。
         """
-        head: tuple[Argument, ...] = (self._redis.keys.prefix, self._status_ttl_ms)
-        for start in range(0, len(batch), CALL_ROWS):
-            rows = batch[start : start + CALL_ROWS]
-            flat = [value for row in rows for value in row]
-            receipts, spoiled = await _confirm.run(self._redis.lean, [], [*head, *flat])
+        async for receipts, spoiled in self._outcomes.confirm(batch):
             self._unsent += receipts
             if spoiled:
-                self._aside.note([rows[at][:2] for at in spoiled], "delivery status spoiled")
+                self._aside.note([row[:2] for row in spoiled], "delivery status spoiled")
 
     # ── 查询 ────────────────────────────────────────────────────────────────
 

@@ -15,7 +15,7 @@ from loguru import logger
 
 from ..logs import RepeatedWarning
 from ..model import DeliveryStatus
-from ..node_identity import NodeIdentity
+from ..redis.claims import Turn
 from ..redis.outcomes import Outcomes
 from ..redis.redis_service import RedisService
 from ..storage.outcomes import Expirable, OutcomeRepository
@@ -41,17 +41,16 @@ class ExpirySweeper:
         record: OutcomeRepository,
         dead_letters: DeadLetters,
         receipts: Receipts,
-        node: NodeIdentity,
         interval_s: float,
         agreed: Callable[[], Awaitable[int]],
         aside: Aside | None = None,
     ) -> None:
-        self._redis = redis
+        #: 占住一个间隔；占着的节点死了，下一轮就是别人的。
+        self._turn = Turn(redis.lean, redis.keys.expiry_turn, max(1, int(interval_s * 900)))
         self._outcomes = outcomes
         self._record = record
         self._dead_letters = dead_letters
         self._receipts = receipts
-        self._node = node
         self._interval_s = interval_s
         self._aside = aside or Aside("expiry")
         self._agreed = agreed
@@ -64,16 +63,9 @@ class ExpirySweeper:
 
     async def _round(self) -> None:
         now = await self._agreed()  # 钟不对的先让开：轮次归别人
-        if await self._my_turn():
+        if await self._turn.take_anew():
             await self.sweep(now)
             await self._dead_letters.drop_expired(now)
-
-    async def _my_turn(self) -> bool:
-        """占住一个间隔；占着的节点死了，下一轮就是别人的。"""
-        ttl_ms = max(1, int(self._interval_s * 900))
-        turn = self._redis.keys.expiry_turn
-        reply = await self._redis.lean.execute("SET", turn, self._node.id, "NX", "PX", ttl_ms)
-        return reply is not None
 
     async def sweep(self, now: int | None = None) -> int:
         """清理全部过期的，返回这次记下几个收件人。收不回来，所以只认各家的钟一致的时刻。

@@ -155,8 +155,12 @@ class Turn:
 
     async def take(self) -> bool:
         """轮到我，则占住；已在我手里也算。"""
+        return await self.take_anew() or await self._is_mine()
+
+    async def take_anew(self) -> bool:
+        """没有人占着，则占住。"""
         taken = await self._lean.execute("SET", self._key, self._me, "NX", "PX", self._ttl_ms)
-        return taken is not None or await self._is_mine()
+        return taken is not None
 
     async def keep(self) -> None:
         await self._lean.execute("PEXPIRE", self._key, self._ttl_ms)

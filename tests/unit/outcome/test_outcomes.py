@@ -215,4 +215,4 @@ async def test_what_has_not_expired_is_left_alone(parts: Parts) -> None:
 
 
 async def test_one_node_at_a_time_has_the_turn(parts: Parts) -> None:
-    assert [await parts.expiry._my_turn() for _ in range(3)] == [True, False, False]
+    assert [await parts.expiry._turn.take_anew() for _ in range(3)] == [True, False, False]

@@ -16,7 +16,6 @@ from meeting_push.clock import now_ms
 from meeting_push.deliver.message_publisher import MessagePublisher
 from meeting_push.deliver.offline_message_queue import Delivery, OfflineMessageQueue
 from meeting_push.model import Message, Sender
-from meeting_push.node_identity import NodeIdentity
 from meeting_push.outcome.dead_letters import DeadLetters, DeliveryFailures
 from meeting_push.outcome.delivery_confirmation_service import Receipts
 from meeting_push.outcome.expiry_sweeper import ExpirySweeper
@@ -103,7 +102,6 @@ class Lab:
             record=record,
             dead_letters=DeadLetters(redis, failures),
             receipts=receipts,
-            node=NodeIdentity("bench"),
             interval_s=settings.expiry_interval_s,
             agreed=self._agreed,
         )
