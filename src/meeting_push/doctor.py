@@ -19,8 +19,8 @@ from .errors import ConfigurationError, MeetingPushError
 from .logs import plain
 from .redis.dial import RedisAddress
 from .redis.keys import Keys
-from .redis.lean import LeanConnection
 from .redis.probe import check_rights
+from .redis.redis_service import NO_EVICTION, RedisService
 from .redis.server_binary import find_server
 from .settings import Settings
 from .storage.database import Database
@@ -74,13 +74,13 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
 
 
 @asynccontextmanager
-async def _lean(url: str) -> AsyncIterator[LeanConnection]:
-    lean = LeanConnection(RedisAddress.parse(url), name="doctor")
-    await lean.connect()
+async def _service(url: str) -> AsyncIterator[RedisService]:
+    redis = RedisService(RedisAddress.parse(url), Keys())
+    await redis.start()
     try:
-        yield lean
+        yield redis
     finally:
-        await lean.close()
+        await redis.close()
 
 
 async def _redis(settings: Settings) -> Finding:
@@ -93,13 +93,12 @@ async def _redis(settings: Settings) -> Finding:
     except ConfigurationError as error:
         advice = "grant what is missing" if error.cause == "noperm" else "check the password"
         return Finding("redis", False, error.message, advice)
-    async with _lean(settings.redis_url) as lean:
-        info = _fields(await lean.execute("INFO"))
-    version, policy = info["redis_version"], info.get("maxmemory_policy", "noeviction")
-    text = f"{version}, {info['used_memory_human']} used, aof={info['aof_enabled']}"
-    if tuple(map(int, version.split(".")[:2])) < (7, 0):
+    async with _service(settings.redis_url) as redis:
+        info, policy = await redis.info(), await redis.eviction_policy()
+    text = f"{info.version}, {info.used_memory_human} used, aof={int(info.aof_enabled)}"
+    if tuple(map(int, info.version.split(".")[:2])) < (7, 0):
         return Finding("redis", False, text, "Redis 7.0 or Valkey 7.2 or newer is needed")
-    if policy != "noeviction":
+    if policy != NO_EVICTION:
         return Finding("redis", False, f"{text}, {policy}", "set maxmemory-policy noeviction")
     return Finding("redis", True, text)
 
@@ -107,9 +106,8 @@ async def _redis(settings: Settings) -> Finding:
 async def _clock(settings: Settings) -> Finding:
     if settings.redis_url is None:
         return Finding("clock", True, "one machine, one clock")
-    async with _lean(settings.redis_url) as lean:
-        seconds, micros = await lean.execute("TIME")
-    skew = abs(time.time() - int(seconds) - int(micros) / 1e6)
+    async with _service(settings.redis_url) as redis:
+        skew = abs(time.time() - await redis.time_ms() / 1000)
     text = f"{skew:.3f} s from Redis"
     return Finding("clock", skew <= MAX_CLOCK_SKEW_S, text, "synchronise the clocks (NTP)")
 
@@ -166,8 +164,3 @@ def _exists(path: Path) -> bool:
 def _somaxconn() -> int | None:
     path = Path("/proc/sys/net/core/somaxconn")
     return int(path.read_text()) if path.exists() else None
-
-
-def _fields(info: bytes) -> dict[str, str]:
-    lines = (line.partition(":") for line in info.decode().splitlines())
-    return {name: value for name, colon, value in lines if colon}

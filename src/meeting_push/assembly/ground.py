@@ -33,6 +33,7 @@ from ..node.fleet_membership import Keyring
 from ..redis.dial import RedisAddress
 from ..redis.embedded import EmbeddedRedis
 from ..redis.keys import Keys
+from ..redis.presence import count_online
 from ..redis.probe import check_rights
 from ..redis.redis_service import NO_EVICTION, RedisService
 from ..redis.subscriber import Subscriber
@@ -142,7 +143,7 @@ class Bus:
             raise RedisUnavailableError("not subscribed", cause=self.subscriber.cause)
 
     async def count_online(self) -> int:
-        return int(await self.redis.lean.execute("ZCARD", self.redis.keys.online_users_set))
+        return await count_online(self.redis.lean, self.redis.keys)
 
 
 class Access:

@@ -39,6 +39,7 @@ from ..monitoring.metrics import (
 from ..monitoring.report import NodeReports, Reporter
 from ..node.fleet_membership import CutOff, FleetMembership
 from ..node_identity import NodeIdentity
+from ..redis.presence import ReportBoard
 from ..redis.probe import RedisProbe
 from ..settings import Role, Settings
 from ..storage.fleet import NodeRepository
@@ -142,8 +143,7 @@ class Observation:
         self.metrics.add(lambda: eviction_samples(rooms.outcomes.evictions))
         self.reports = NodeReports(
             Reporter(self.metrics, node, settings.role, __version__),
-            bus.redis.lean,
-            bus.redis.keys,
+            ReportBoard(bus.redis.lean, bus.redis.keys),
             settings.stats_interval_s,
         )
         if settings.role.holds_sockets:

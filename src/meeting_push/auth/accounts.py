@@ -11,14 +11,13 @@ import hashlib
 import re
 import unicodedata
 from collections import OrderedDict, deque
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Awaitable, Callable
+from typing import Final
 
 from ..clock import Clock, now_ms
 from ..errors import BadCredentialsError, InvalidInputError, RateLimitedError, RedisUnavailableError
 from ..limits.forwarded import rate_key
 from ..logs import MANY, RepeatedWarning
-from ..redis.link import Argument
 from ..redis.redis_service import RedisService, courtesy
 from ..storage.accounts import UserRepository, username_key
 from ..storage.rows import User
@@ -126,7 +125,7 @@ def _reason(user: User | None, *, right: bool) -> str:
 class SharedWindow:
     """每个键在 ``window_ms`` 之内最多 ``limit`` 次。
 
-    本进程的是滑动窗口；Redis 里的从第一次算起，到期一起忘掉（两条命令，不必脚本）。
+    本进程的是滑动窗口；Redis 里的从第一次算起，到期一起忘掉（几条命令，不必脚本）。
     ``redis`` 为 None：只数本进程。
     """
 
@@ -147,8 +146,7 @@ class SharedWindow:
     async def check(self, key: str) -> None:
         """:raises RateLimitedError: 已满；``retry_after_s`` 秒后再来"""
         self._local.check(key)
-        count, ttl_ms = await self._ask(key, ("GET",), ("PTTL",))
-        self._refuse_from(int(count or 0), ttl_ms)
+        self._refuse_from(*await self._ask(key, RedisService.counted))
 
     async def is_full(self, key: str) -> bool:
         try:
@@ -171,34 +169,29 @@ class SharedWindow:
 
     async def forget(self, key: str) -> None:
         self._local.forget(key)
-        await self._ask(key, ("DEL",))
+        await self._ask(key, RedisService.restart_count)
 
     async def _count(self, key: str) -> tuple[int, int]:
         self._local.count(key)
-        count, ttl_ms = await self._ask(key, ("INCR",), ("PTTL",))
-        if ttl_ms < 0:  # 新的；或上次死在两步之间
-            await self._ask(key, ("PEXPIRE", self._window_ms))
-            ttl_ms = self._window_ms
-        return count or 0, ttl_ms
+        return await self._ask(key, lambda redis, name: redis.count(name, self._window_ms))
 
     def _refuse_from(self, count: int, ttl_ms: int) -> None:
         if count >= self._limit:
             raise RateLimitedError("too many attempts", retry_after_s=max(1, -(-ttl_ms // 1000)))
 
-    async def _ask(self, key: str, *commands: Sequence[Argument]) -> Sequence[Any]:
-        """对这个键的几条命令；Redis 不在则当作没有数过。"""
-        nothing = (None, 0)
+    async def _ask(
+        self, key: str, question: Callable[[RedisService, str], Awaitable[tuple[int, int]]]
+    ) -> tuple[int, int]:
+        """问这个键的次数；Redis 不在则当作没有数过。"""
         if self._redis is None:
-            return nothing
+            return 0, 0
         # 键里有用户名与地址：只留散列
         digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
         name = self._redis.keys.attempts(self._name, digest)
         try:
-            return await courtesy(
-                self._redis.lean.execute_many([(verb, name, *rest) for verb, *rest in commands])
-            )
+            return await courtesy(question(self._redis, name))
         except RedisUnavailableError:
-            return nothing
+            return 0, 0
 
 
 class AttemptWindow:

@@ -57,17 +57,16 @@ class WsTickets:
         ticket = secrets.token_urlsafe(24)
         # 令牌过期后还有几秒宽限：票据至少活一秒
         ttl_ms = max(1000, min(self._ttl_s * 1000, principal.expires_at - now))
-        value = _encoder.encode(principal)
-        await self._redis.lean.execute("SET", self._key(ticket), value, "PX", ttl_ms)
+        await self._redis.put(self._key(ticket), _encoder.encode(principal), ttl_ms)
         return Ticket(ticket, ttl_ms // 1000)
 
     async def redeem(self, ticket: str) -> Principal:
-        """至多成功一次，并发也一样（GETDEL）。
+        """至多成功一次，并发也一样。
 
         :raises InvalidTokenError: 没有这一张：用过、过期、从来没有，三者分不出
         :raises RedisUnavailableError: 不知道；这张也许已经用掉了
         """
-        value = await self._redis.lean.execute("GETDEL", self._key(ticket))
+        value = await self._redis.take(self._key(ticket))
         if value is None:
             raise InvalidTokenError("the ticket is unknown, used or expired")
         try:

@@ -106,9 +106,7 @@ class MessagePublisher:
         backoff = FIRST_BACKOFF_S
         for attempt in range(1, MAX_ATTEMPTS + 1):
             try:
-                lean = self._redis.lean
-                replies = [lean.execute("PUBLISH", channel, frame) for channel, frame in items]
-                return [int(count) for count in await asyncio.gather(*replies)]
+                return await asyncio.gather(*(self._redis.publish(*item) for item in items))
             except RedisUnavailableError:
                 if attempt == MAX_ATTEMPTS:
                     raise

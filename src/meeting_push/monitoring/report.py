@@ -18,8 +18,7 @@ from loguru import logger
 from ..clock import Clock, now_ms
 from ..errors import MeetingPushError, RedisUnavailableError
 from ..node_identity import NodeIdentity
-from ..redis.keys import Keys
-from ..redis.lean import LeanConnection
+from ..redis.presence import ReportBoard
 from .latency import LatencyHistogram
 from .metrics import Metrics, Sample
 
@@ -156,16 +155,9 @@ _decoder: Final = msgspec.json.Decoder(NodeReport)
 class NodeReports:
     """``run`` 须由监督者一直运行；错误是 ``RedisUnavailableError``。"""
 
-    def __init__(
-        self,
-        reporter: Reporter,
-        lean: LeanConnection,
-        keys: Keys,
-        interval_s: float,
-    ) -> None:
+    def __init__(self, reporter: Reporter, board: ReportBoard, interval_s: float) -> None:
         self._reporter = reporter
-        self._lean = lean
-        self._key = keys.node_reports
+        self._board = board
         self._interval_s = interval_s
         self._stale_ms = int(interval_s * 1000) * STALE_INTERVALS
 
@@ -173,34 +165,31 @@ class NodeReports:
         """监督者运行的循环体；永不返回。"""
         while True:
             try:
-                await self._write(self._reporter.tick())
+                report = self._reporter.tick()
+                await self._board.post(report.node_id, msgspec.json.encode(report))
             except RedisUnavailableError as error:
                 logger.bind(reason=error.message).debug("node_report_deferred")
             await asyncio.sleep(self._interval_s)
 
-    async def _write(self, report: NodeReport) -> None:
-        await self._lean.execute("HSET", self._key, report.node_id, msgspec.json.encode(report))
-
     async def read(self) -> list[NodeReport]:
         """此刻在的各进程的报告，按 id；自己的是现做的。死去的顺手清掉。"""
         own = self._reporter.report()
-        flat = await self._lean.execute("HGETALL", self._key)
         reports = [own]
         stale: list[bytes] = []
-        for node_id, raw in zip(flat[::2], flat[1::2], strict=True):
+        for node_id, raw in (await self._board.read()).items():
             report = _decode(raw)
             if report is None or report.reported_at < own.reported_at - self._stale_ms:
                 stale.append(node_id)
             elif report.node_id != own.node_id:
                 reports.append(report)
         if stale:
-            await self._lean.execute("HDEL", self._key, *stale)
+            await self._board.remove(*stale)
         return sorted(reports, key=lambda report: report.node_id)
 
     async def withdraw(self) -> None:
         """关机时：不再算在内。"""
         try:
-            await self._lean.execute("HDEL", self._key, self._reporter.node_id)
+            await self._board.remove(self._reporter.node_id)
         except MeetingPushError as error:
             logger.bind(code=error.code, cause=error.cause).debug("node_report_left")
 

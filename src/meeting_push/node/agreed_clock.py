@@ -93,8 +93,7 @@ class AgreedClock:
 
     async def _of_redis(self) -> int | None:
         asked = _monotonic_ms()
-        seconds, micros = await self._redis.lean.execute("TIME")
-        return _ahead(int(seconds) * 1000 + int(micros) // 1000, asked)
+        return _ahead(await self._redis.time_ms(), asked)
 
     async def _of_sql(self) -> int | None:
         """SQLite 没有自己的钟。"""

@@ -120,7 +120,7 @@ class Canary:
         number = self._number
         self._out[number] = _now()  # 回来可能比 PUBLISH 的回答还早
         try:
-            await self._redis.lean.execute("PUBLISH", self.channel, number)
+            await self._redis.publish(self.channel, number)
         except MeetingPushError:
             self._out.clear()  # Redis 不在：此前的也不能怪耳朵
 

@@ -77,8 +77,7 @@ class ControlChannel:
 
         :raises RedisUnavailableError: 没有发出，或不知道发出没有；重发无害
         """
-        payload = msgspec.json.encode(command)
-        return int(await self._redis.lean.execute("PUBLISH", self._channel, payload))
+        return await self._redis.publish(self._channel, msgspec.json.encode(command))
 
     def take(self, payload: bytes) -> bool:
         """频道上的一条；不是控制命令（运维通知）则 False。坏的计数后丢弃。"""

@@ -168,7 +168,7 @@ class DeadLetterStreams:
 
     async def scan(self, stream: str, count: int) -> list[RawLetter]:
         """从旧到新的下一段；到头之后从头再来。"""
-        letters = await self._lean.execute(
+        letters: list[RawLetter] = await self._lean.execute(
             "XRANGE", stream, self._scan_from[stream], "+", "COUNT", count
         )
         self._scan_from[stream] = b"(" + letters[-1][0] if len(letters) == count else b"-"

@@ -151,6 +151,29 @@ class PresenceStore:
         return {node for node, lease in zip(ordered, leases, strict=True) if lease is not None}
 
 
+async def count_online(lean: LeanConnection, keys: Keys) -> int:
+    """全局在线集合里有几个人；死节点上的还没有收拾的也算。"""
+    return int(await lean.execute("ZCARD", keys.online_users_set))
+
+
+class ReportBoard:
+    """各进程的报告，一个进程一份；写的什么这里不问。"""
+
+    def __init__(self, lean: LeanConnection, keys: Keys) -> None:
+        self._lean = lean
+        self._key = keys.node_reports
+
+    async def post(self, node_id: str, report: bytes) -> None:
+        await self._lean.execute("HSET", self._key, node_id, report)
+
+    async def read(self) -> dict[bytes, bytes]:
+        flat = await self._lean.execute("HGETALL", self._key)
+        return dict(zip(flat[::2], flat[1::2], strict=True))
+
+    async def remove(self, *node_ids: bytes | str) -> None:
+        await self._lean.execute("HDEL", self._key, *node_ids)
+
+
 def _connection(member: bytes) -> Connection | None:
     """索引里的一项；别人写进来、看不懂的是 None：它指不到任何连接，键自己会过期。"""
     user_id, _, connection_id = member.partition(b":")

@@ -30,7 +30,7 @@ from ..errors import MalformedEnvelopeError, MeetingPushError, RedisUnavailableE
 from .dial import RedisAddress
 from .keys import Keys
 from .lean import LeanConnection
-from .link import error_from_reply
+from .link import Argument, error_from_reply
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,8 @@ class RedisInfo:
 
     version: str
     used_memory_bytes: int
+    used_memory_human: str
+    aof_enabled: bool
     max_memory_bytes: int
     connected_clients: int
     ops_per_second: int
@@ -122,7 +124,48 @@ class RedisService:
         """返回原来存在的有几个。"""
         return int(await self.client.delete(*keys)) if keys else 0
 
+    async def put(self, key: str, value: bytes, ttl_ms: int) -> None:
+        await self.lean.execute("SET", key, value, "PX", ttl_ms)
+
+    async def take(self, key: str) -> bytes | None:
+        """取出并删除：至多一个人得到。"""
+        value: bytes | None = await self.lean.execute("GETDEL", key)
+        return value
+
+    # ── 次数 ────────────────────────────────────────────────────────────────
+
+    async def count(self, key: str, window_ms: int) -> tuple[int, int]:
+        """加一，返回次数与还有几毫秒忘掉；从第一次算起 ``window_ms``。"""
+        count, _, ttl_ms = await self.lean.execute_many(
+            [("INCR", key), ("PEXPIRE", key, window_ms, "NX"), ("PTTL", key)]
+        )
+        return count, ttl_ms
+
+    async def counted(self, key: str) -> tuple[int, int]:
+        """同 ``count``，不加。"""
+        count, ttl_ms = await self.lean.execute_many([("GET", key), ("PTTL", key)])
+        return int(count or 0), ttl_ms
+
+    async def restart_count(self, key: str) -> tuple[int, int]:
+        """从零数起；返回同 ``counted``。"""
+        await self.lean.execute("DEL", key)
+        return 0, 0
+
+    # ── 发布 ────────────────────────────────────────────────────────────────
+
+    def publish(self, channel: str, payload: Argument) -> asyncio.Future[int]:
+        """已发出；回答是有几个节点在听。瞬时的：没有人听就没有了。
+
+        :raises RedisUnavailableError: 没有连接（同步抛出），或不知道发出没有
+        """
+        return self.lean.execute("PUBLISH", channel, payload)
+
     # ── 观察 ────────────────────────────────────────────────────────────────
+
+    async def time_ms(self) -> int:
+        """Redis 的钟。"""
+        seconds, micros = await self.lean.execute("TIME")
+        return int(seconds) * 1000 + int(micros) // 1000
 
     async def ping(self) -> None:
         """两种连接都问一遍；不通就抛出。"""
@@ -135,6 +178,8 @@ class RedisService:
             # Valkey 以 redis_version 说它与哪一版 Redis 相容
             version=str(info.get("valkey_version", info["redis_version"])),
             used_memory_bytes=int(info["used_memory"]),
+            used_memory_human=str(info["used_memory_human"]),
+            aof_enabled=bool(info["aof_enabled"]),
             max_memory_bytes=int(info["maxmemory"]),
             connected_clients=int(info["connected_clients"]),
             ops_per_second=int(info["instantaneous_ops_per_sec"]),
