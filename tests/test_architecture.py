@@ -1,9 +1,11 @@
-"""docs/architecture.md：凭它一页，每一样要加的东西都找得到去处。"""
+"""docs/architecture.md：凭它一页，每一样要加的东西都找得到去处；它说的边界，代码守着。"""
 
 from __future__ import annotations
 
+import ast
 import re
 import tomllib
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import pytest
@@ -94,3 +96,115 @@ def test_the_order_of_imports_is_the_one_that_is_enforced() -> None:
     layers = [re.sub(r"[()]", "", layer) for layer in contracts["contracts"][0]["layers"]]
     (drawn,) = re.findall(r"```\n(.*?)```", TEXT, re.DOTALL)
     assert drawn.splitlines() == layers
+
+
+# ── redis/ 的边界 ────────────────────────────────────────────────────────────
+
+#: storage/ 里的 execute 是 SQL；它与 redis/ 互不认识，由分层的契约看着。
+ROOMS: Final = [
+    path
+    for path in PACKAGE.rglob("*.py")
+    if path.relative_to(PACKAGE).parts[0] not in {"redis", "storage"}
+]
+#: 发命令、跑 Lua 的写法：两种连接只许原样递给 redis/ 里的名词。
+COMMAND: Final = re.compile(
+    r"(\.execute(_many|_command)?|\blean\.\w+|\bredis\.client(\.\w+)?|\bScript)$"
+)
+#: 我们的错误，与会接住它们的。
+ERRORS: Final = {"Exception", "BaseException"} | {
+    node.name
+    for name in ("errors.py", "redis/link.py")
+    for node in ast.walk(ast.parse((PACKAGE / name).read_text()))
+    if isinstance(node, ast.ClassDef)
+}
+
+
+def commands_in(source: str) -> list[str]:
+    named = [n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Attribute | ast.Name)]
+    return [code for code in map(ast.unparse, named) if COMMAND.search(code)]
+
+
+def told_by_text(source: str) -> list[str]:
+    """拿一个错误的文字去比、去找的式子。"""
+    return [
+        ast.unparse(node)
+        for scope, name in _errors_at_hand(ast.parse(source))
+        for node in ast.walk(scope)
+        if re.search(rf"\b{name}\.(message|args)\b|\b(str|repr)\({name}\)", _compared(node))
+    ]
+
+
+def _errors_at_hand(tree: ast.AST) -> Iterator[tuple[ast.AST, str]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ExceptHandler) and node.name and _ours(node.type):
+            yield node, node.name
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            arguments = node.args.args + node.args.kwonlyargs
+            yield from ((node, each.arg) for each in arguments if _ours(each.annotation))
+
+
+def _ours(kind: ast.expr | None) -> bool:
+    return kind is not None and not ERRORS.isdisjoint(re.findall(r"\w+", ast.unparse(kind)))
+
+
+def _compared(node: ast.AST) -> str:
+    """比较的两边；在文字上调用的方法（``startswith`` …）；正则的查找。"""
+    if isinstance(node, ast.Compare):
+        return ast.unparse(node)
+    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+        return ""
+    if node.func.attr in {"search", "match", "fullmatch", "findall"}:
+        return ast.unparse(node)
+    text = node.func.value
+    is_log = isinstance(text, ast.Call) and isinstance(text.func, ast.Attribute)  # bind(…).error()
+    return "" if is_log else ast.unparse(text)
+
+
+def offences(look: Callable[[str], list[str]]) -> dict[str, list[str]]:
+    found = {str(path.relative_to(PACKAGE)): look(path.read_text()) for path in ROOMS}
+    return {name: code for name, code in found.items() if code}
+
+
+def test_redis_commands_are_only_in_redis() -> None:
+    assert offences(commands_in) == {}
+
+
+def test_errors_are_told_apart_by_class_never_by_text() -> None:
+    assert offences(told_by_text) == {}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        'await self._redis.lean.execute("GET", key)',
+        'await connection.execute_many([("XLEN", key)])',
+        "await redis.client.get(key)",
+        'finish = Script("finish")',
+        "await lean.close()",
+    ],
+)
+def test_a_command_outside_redis_is_found(source: str) -> None:
+    assert commands_in(f"async def work():\n    {source}")
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        '"NOGROUP" in error.message',
+        '"NOGROUP" not in str(error)',
+        'error.args[0] == "no such key"',
+        'error.message.startswith("WRONGTYPE")',
+        're.search("BUSYGROUP", error.message)',
+    ],
+)
+def test_an_error_told_apart_by_its_text_is_found(test: str) -> None:
+    caught = f"try:\n    work()\nexcept MeetingPushError as error:\n    bad = {test}"
+    given = f"def bad(error: RedisCommandError) -> bool:\n    return bool({test})"
+    assert told_by_text(caught)
+    assert told_by_text(given)
+
+
+def test_passing_on_a_connection_and_saying_an_error_is_no_offence() -> None:
+    assert commands_in("store = SeatStore(redis.lean, redis.keys)") == []
+    said = "log.say(code=error.code, reason=error.message)"
+    assert told_by_text(f"def tell(error: MeetingPushError):\n    {said}") == []
