@@ -45,22 +45,31 @@ def cost_of(drafts: Iterable[Draft]) -> Cost:
     return _sum((_units(draft), draft.priority) for draft in drafts)
 
 
-def least_cost_of(drafts: Iterable[Priced]) -> Cost:
-    """``cost_of`` 不会更少：``data`` 不算，一个字符至少一个字节；重复的收件人只算一次。"""
+def least_cost_of(drafts: Iterable[Priced], burst: float = math.inf) -> Cost:
+    """``cost_of`` 不会更少：``data`` 不算，一个字符至少一个字节；重复的收件人只算一次。
+
+    过了 ``burst`` 就不再数：等多久都付不起。
+    """
     return _sum(
         (
-            len(set(draft.recipient_ids)) + (len(draft.title) + len(draft.content)) // UNIT_BYTES,
-            draft.priority,
-        )
-        for draft in drafts
+            (
+                len(set(draft.recipient_ids))
+                + (len(draft.title) + len(draft.content)) // UNIT_BYTES,
+                draft.priority,
+            )
+            for draft in drafts
+        ),
+        burst,
     )
 
 
-def _sum(priced: Iterable[tuple[int, int]]) -> Cost:
+def _sum(priced: Iterable[tuple[int, int]], most: float = math.inf) -> Cost:
     units = urgent = 0
     for price, priority in priced:
         units += price
         urgent += price if priority >= URGENT_PRIORITY else 0
+        if units > most:
+            break
     return Cost(units, urgent)
 
 
@@ -76,7 +85,7 @@ class SendLimits:
 
     def __init__(self, per_s: float, burst: float) -> None:
         self.unlimited = per_s == 0
-        self._burst = burst
+        self.burst = burst
         self._all = KeyedBuckets(per_s, burst, exact=True)
         urgent_burst = max(1, burst / URGENT_SHARE)
         self._urgent = KeyedBuckets(per_s / URGENT_SHARE, urgent_burst, exact=True)
@@ -97,8 +106,8 @@ class SendLimits:
         """
         if self.unlimited:
             return
-        if cost.units > self._burst:
-            raise TooExpensiveError(cost.units, self._burst)
+        if cost.units > self.burst:
+            raise TooExpensiveError(cost.units, self.burst)
         for limit, buckets, amount in (
             ("priority", self._urgent, cost.urgent),
             ("sends", self._all, cost.units),
@@ -137,7 +146,7 @@ class SendQuota:
     def glance(self, user: Principal, drafts: Iterable[Priced]) -> None:
         """还没有逐条检查就知道的最低价。付不起的不必再看：检查几万个收件人也花工夫（A5）。"""
         if not (user.is_admin or self._limits.unlimited):
-            cost = least_cost_of(drafts)
+            cost = least_cost_of(drafts, self._limits.burst)
             self._counted(lambda: self._limits.look(user.user_id, cost, self._clock()))
 
     def charge_recipients(self, user: Principal, user_ids: Iterable[int]) -> None:

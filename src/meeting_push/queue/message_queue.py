@@ -24,7 +24,7 @@ from ..redis.redis_service import RedisService
 from ..redis.streams import GroupReader, QueueLength, QueueStreams
 from ..supervision import Aside
 from .entries import OnDead, Settlement, Taken, delayed_member, encode_entry
-from .queue_reader import QueueReader, TakeRules
+from .queue_reader import LiveTraffic, QueueReader, TakeRules
 
 __all__ = ["MessageQueue", "QueueLength", "Taken"]
 
@@ -59,6 +59,7 @@ class MessageQueue:
         self.partitions = QueueKeys.of(redis.keys, partitions)
         self._max_length = max_length
         self._rules = TakeRules(starvation_bound, claim_idle_ms, max_deliveries)
+        self._traffic = LiveTraffic()
         self._clock = clock
         #: Redis 里的各条流：积压、消费组里的名字。
         self.streams = QueueStreams(redis.lean, redis.keys, self.partitions)
@@ -138,7 +139,7 @@ class MessageQueue:
         """名叫 ``name`` 的消费者的手，用完 ``close``；``max_block_s`` 是它最长的一次等待。"""
         connection = await self._redis.open_lean(f"consumer-{name}", max_block_s=max_block_s)
         hand = GroupReader(connection, name)
-        reader = QueueReader(hand, self.partitions, self._settlement, self._rules)
+        reader = QueueReader(hand, self.partitions, self._settlement, self._rules, self._traffic)
         try:
             await reader.create_groups()
         except BaseException:

@@ -22,7 +22,7 @@ BULK_READ: Final = 5_000
 BULK_RECIPIENTS: Final = 100
 #: 这么久没有见到此刻的消息，一段就大一些：没有人在等，往返才是代价。
 CALM_S: Final = 1.0
-CALM_RECIPIENTS: Final = 4_000
+CALM_RECIPIENTS: Final = 1_000
 BULK_ENTRY_COST: Final = 4
 #: 一次取的项数的界；在其间按上次每项有几份来定。
 BULK_ENTRIES: Final = (10, 500)
@@ -37,6 +37,21 @@ class TakeRules:
     max_deliveries: int
 
 
+class LiveTraffic:
+    """一个进程里的消费者共用：做慢的那条的自己很少取到此刻的消息，别的取到了。"""
+
+    def __init__(self) -> None:
+        self._seen_at = time.monotonic()
+
+    def note(self) -> None:
+        """取到了此刻的消息。"""
+        self._seen_at = time.monotonic()
+
+    @property
+    def calm(self) -> bool:
+        return time.monotonic() - self._seen_at > CALM_S
+
+
 class QueueReader:
     """由 ``MessageQueue.open_reader`` 建立；一个任务用一个。两个同名的无害，只是分不清谁取的。"""
 
@@ -46,6 +61,7 @@ class QueueReader:
         partitions: Sequence[QueueKeys],
         settlement: Settlement,
         rules: TakeRules,
+        traffic: LiveTraffic,
     ) -> None:
         self._hand = hand
         self._priority = [keys.priority for keys in partitions]
@@ -58,7 +74,7 @@ class QueueReader:
         #: 从慢的那条取来、还没有交出的。
         self._bulk_rest: list[Taken] = []
         self._bulk_entries = BULK_ENTRIES[0]
-        self._live_at = time.monotonic()
+        self._traffic = traffic
         self.malformed = 0
         self.poisoned = 0
 
@@ -74,7 +90,7 @@ class QueueReader:
         if not self._surplus:
             self._surplus = await self._in_group(self._read_all(count, int(timeout * 1000), bulk))
             if any(item.queue not in self._bulk for item in self._surplus):
-                self._live_at = time.monotonic()
+                self._traffic.note()
         taken, self._surplus = self._surplus[:count], self._surplus[count:]
         return taken
 
@@ -86,7 +102,7 @@ class QueueReader:
     @property
     def calm(self) -> bool:
         """有一阵没有见到此刻的消息了。"""
-        return time.monotonic() - self._live_at > CALM_S
+        return self._traffic.calm
 
     @property
     def has_bulk(self) -> bool:

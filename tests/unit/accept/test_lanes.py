@@ -262,6 +262,21 @@ async def test_a4_the_slow_lane_waits_for_the_mailbox_it_overfilled(
     await database.dispose()
 
 
+async def test_a4_what_one_consumer_sees_of_the_live_traffic_all_know(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A4: 做慢的那条的自己不取此刻的消息：它以为没有人在等，一段就做几千份。"""
+    monkeypatch.setattr("meeting_push.queue.queue_reader.CALM_S", 0.0)
+    one, other = await parts.queue.open_reader("one"), await parts.queue.open_reader("other")
+    assert one.calm
+    monkeypatch.setattr("meeting_push.queue.queue_reader.CALM_S", 60.0)
+    await parts.queue.batch_enqueue([entry("live")])
+    assert names(await other.take(1, 1)) == ["live"]
+    assert not one.calm
+    await one.close()
+    await other.close()
+
+
 async def test_a5_what_a_dead_consumer_had_of_the_slow_lane_is_claimed(
     redis: RedisService,
 ) -> None:
