@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections import Counter
 from collections.abc import Hashable, Mapping
@@ -71,7 +72,10 @@ class JsonBody(Generic[T]):
         if turn is not None:
             large = len(body) > _LARGE_BYTES and not _is_admin(request)
             await turn.take(_who(request) if large else None)
-        return self.decode(body)
+        decoded = self.decode(body)
+        if len(body) > _LARGE_BYTES:
+            await asyncio.sleep(0)  # 解码已占了一段，别人先来一次
+        return decoded
 
     def decode(self, body: bytes) -> T:
         try:
