@@ -16,7 +16,7 @@ TEST_PROCESSES ?= 2
 # 整套系统的：真实的进程、代理、浏览器与引擎，各要几秒到几十秒。
 SYSTEM_TESTS := tests/system tests/stages tests/faults tests/conformance tests/chaos tests/fuzz
 NOT_SYSTEM := $(addprefix --ignore=,$(SYSTEM_TESTS))
-PYTEST := $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
+PYTEST := $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --slowest-files 15
 # 机器与别人共用，几千个测试里总有等真实时间的等得太久：没有通过的单独再来一次，再不过就是不过。
 AGAIN = { echo "once more, alone, what did not pass:"; \
 	$(BIN)/python -m pytest --last-failed --last-failed-no-failures=none

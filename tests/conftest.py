@@ -16,15 +16,23 @@ from hypothesis import HealthCheck, settings
 from tests.support.acceptance_report import AcceptanceReport
 from tests.support.postgres_server import PostgresServer, find_postgres
 from tests.support.redis_server import RedisServer, find_embedded_redis, find_redis7
+from tests.support.slowest_files import SlowestFiles
 
 # 性质测试不测快慢：机器一忙，输入生成得慢不是失败（快慢归 bench/）
 settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("suite")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slowest-files", type=int, default=0, help="list the N slowest files")
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    if not hasattr(config, "workerinput"):  # 几个进程一起跑时，由收集结果的那个写
-        config.pluginmanager.register(AcceptanceReport())
+    if hasattr(config, "workerinput"):  # 几个进程一起跑时，由收集结果的那个写
+        return
+    config.pluginmanager.register(AcceptanceReport())
+    if count := config.getoption("--slowest-files"):
+        config.pluginmanager.register(SlowestFiles(count))
 
 
 @pytest.fixture(scope="session")
