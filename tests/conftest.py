@@ -6,16 +6,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from meeting_push.redis.redis_service import RedisService
+from meeting_push.storage.database import Database
 from tests.support.acceptance_report import AcceptanceReport
 from tests.support.postgres_server import PostgresServer, find_postgres
-from tests.support.redis_server import RedisServer, find_embedded_redis, find_redis7
+from tests.support.redis_server import RedisServer, find_embedded_redis, find_redis7, redis_of
 from tests.support.slowest_files import SlowestFiles
 
 # 性质测试不测快慢：机器一忙，输入生成得慢不是失败（快慢归 bench/）
@@ -90,9 +94,53 @@ def postgres_server() -> Iterator[PostgresServer]:
     server.stop()
 
 
+def _migrated(url: str) -> str:
+    async def migrate() -> None:
+        database = Database(url)
+        await database.migrate()
+        await database.dispose()
+
+    asyncio.run(migrate())
+    return url
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """迁移过一次，此后照抄：迁移一遍要 0.2 秒，几百个测试各要一个库。"""
+    path = tmp_path_factory.mktemp("sqlite") / "template.db"
+    _migrated(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres_server: PostgresServer) -> str:
+    return _migrated(postgres_server.create_database())
+
+
+@pytest.fixture
+def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
+    """一个迁移好的 SQLite 库。"""
+    return f"sqlite+aiosqlite:///{shutil.copy(sqlite_template, tmp_path / 'test.db')}"
+
+
+@pytest.fixture
+def postgres_url(postgres_server: PostgresServer, postgres_template: str) -> Iterator[str]:
+    """一个迁移好的 PostgreSQL 库。"""
+    url = postgres_server.create_database(postgres_template)
+    yield url
+    postgres_server.drop_database(url)
+
+
 @pytest.fixture(params=["sqlite", "postgres"])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """一个空库的 SQLAlchemy URL：SQLite 与 PostgreSQL 各跑一遍。"""
+def database_url(request: pytest.FixtureRequest) -> str:
+    """一个迁移好的库的 SQLAlchemy URL：SQLite 与 PostgreSQL 各跑一遍。"""
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    return url
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """一个空库：迁移本身的测试要它。"""
     if request.param == "sqlite":
         yield f"sqlite+aiosqlite:///{tmp_path / 'test.db'}"
         return
@@ -100,6 +148,21 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
     url = server.create_database()
     yield url
     server.drop_database(url)
+
+
+@pytest.fixture
+async def redis(redis_server: RedisServer, key_prefix: str) -> AsyncIterator[RedisService]:
+    """各自的键前缀；Redis 7 与内嵌的 Valkey 各一遍。"""
+    async with redis_of(redis_server, key_prefix) as service:
+        yield service
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    """SQLite 与 PostgreSQL 各一遍。"""
+    database = Database(database_url)
+    yield database
+    await database.dispose()
 
 
 @pytest.fixture

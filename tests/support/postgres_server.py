@@ -57,15 +57,18 @@ class PostgresServer:
         assert self._child is not None, "not started"
         return self._child.pid
 
-    def create_database(self) -> str:
-        """建一个空库，返回它的 ``postgresql+asyncpg://`` URL。"""
+    def create_database(self, template: str = "") -> str:
+        """建一个库，返回它的 ``postgresql+asyncpg://`` URL。
+
+        :param template: 抄哪个库，它的 URL；此刻没有人连着它。不给就是空的
+        """
         name = f"test_{uuid4().hex[:12]}"
-        self._client("createdb", name)
+        self._client("createdb", *(("-T", _name(template)) if template else ()), name)
         return f"postgresql+asyncpg://{_SUPERUSER}@/{name}?host={self.directory}"
 
     def drop_database(self, url: str) -> None:
         """删掉 ``create_database`` 建的库，即使还有连接。"""
-        self._client("dropdb", "--force", url.partition("?")[0].rpartition("/")[2])
+        self._client("dropdb", "--force", _name(url))
 
     def execute(self, statement: str) -> None:
         """以超级用户执行一句，不在事务里（``ALTER SYSTEM`` …）。"""
@@ -97,6 +100,10 @@ class PostgresServer:
     def _run(self, command: list[str]) -> None:
         done = subprocess.run(command, capture_output=True, text=True, cwd="/", check=False)
         assert done.returncode == 0, f"{command[0]} failed:\n{done.stdout}{done.stderr}"
+
+
+def _name(url: str) -> str:
+    return url.partition("?")[0].rpartition("/")[2]
 
 
 def find_postgres() -> Path | None:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import re
 import shutil
 import signal
 import socket
 import subprocess
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Self
+
+from meeting_push.redis.dial import RedisAddress
+from meeting_push.redis.keys import Keys
+from meeting_push.redis.redis_service import RedisService
 
 from .child import Child
 from .eventually import wait_until
@@ -110,6 +116,15 @@ def redis_version(binary: Path) -> tuple[int, ...]:
     found = re.search(r"v=(\d+)\.(\d+)\.(\d+)", printed.stdout)
     assert found is not None, f"unreadable version: {printed.stdout!r}"
     return tuple(map(int, found.groups()))
+
+
+@contextlib.asynccontextmanager
+async def redis_of(server: RedisServer, prefix: str = "") -> AsyncIterator[RedisService]:
+    """测试进程自己的一个。"""
+    service = RedisService(RedisAddress.parse(server.url), Keys(prefix))
+    await service.start()
+    yield service
+    await service.close()
 
 
 def find_redis7() -> Path | None:

@@ -7,8 +7,8 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from tests.support.postgres_server import PostgresServer, find_postgres
 
 
-async def test_each_test_gets_an_empty_database(database_url: str) -> None:
-    engine = create_async_engine(database_url)
+async def test_each_test_gets_an_empty_database(empty_database_url: str) -> None:
+    engine = create_async_engine(empty_database_url)
     async with engine.begin() as connection:
         await connection.execute(text("CREATE TABLE only_here (id integer)"))
     await engine.dispose()

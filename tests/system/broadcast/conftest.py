@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
 from meeting_push.auth.access_tokens import AccessTokens
-from meeting_push.redis.dial import RedisAddress
-from meeting_push.redis.keys import Keys
-from meeting_push.redis.redis_service import RedisService
 from meeting_push.settings import load_settings
 from tests.support.people import Frame, Person, api_of, device, register
 from tests.support.redis_server import RedisServer, find_embedded_redis, find_redis7
@@ -82,11 +79,3 @@ async def bob(nodes: Nodes, newcomer: Newcomer) -> Person:
 async def visit(server: ServerProcess, person: Person) -> None:
     async with device(server.ws_url(person.user_id), person):
         pass
-
-
-@pytest.fixture
-async def redis(redis_server: RedisServer, key_prefix: str) -> AsyncIterator[RedisService]:
-    service = RedisService(RedisAddress.parse(redis_server.url), Keys(key_prefix))
-    await service.start()
-    yield service
-    await service.close()

@@ -32,7 +32,7 @@ def server(edge: str, tmp_path: Path, private_redis_server: RedisServer) -> Iter
 
 
 @pytest.fixture
-def redis(private_redis_server: RedisServer) -> Iterator[Redis]:
+def client(private_redis_server: RedisServer) -> Iterator[Redis]:
     with Redis.from_url(private_redis_server.url) as client:
         yield client
 
@@ -45,8 +45,8 @@ async def bob(server: ServerProcess) -> Person:
     return person
 
 
-async def lose_everything(server: ServerProcess, redis: Redis) -> None:
-    redis.flushall()
+async def lose_everything(server: ServerProcess, client: Redis) -> None:
+    client.flushall()
     await recovered(server)
 
 
@@ -55,8 +55,8 @@ async def recovered(server: ServerProcess) -> None:
     await eventually(lambda: "redrive_finished" in server.output, 20)
 
 
-async def logged(redis: Redis, count: int) -> None:
-    await eventually(lambda: redis.xlen("broadcast_log") == count, 20)
+async def logged(client: Redis, count: int) -> None:
+    await eventually(lambda: client.xlen("broadcast_log") == count, 20)
 
 
 async def acked(server: ServerProcess, phone: Device, message_id: str) -> None:
@@ -83,24 +83,24 @@ async def received(server: ServerProcess, person: Person) -> list[str]:
 
 @both_edges
 async def test_dlv_1_whoever_was_away_when_redis_lost_its_data_has_it_once(
-    server: ServerProcess, bob: Person, redis: Redis
+    server: ServerProcess, bob: Person, client: Redis
 ) -> None:
     ids = [await broadcast(server, title=str(n)) for n in range(2)]
-    await logged(redis, 2)
-    await lose_everything(server, redis)
+    await logged(client, 2)
+    await lose_everything(server, client)
     assert await received(server, bob) == ids
     assert await received(server, bob) == []
 
 
 async def test_dlv_1_back_before_anybody_noticed_the_loss_he_has_it_once(
-    server: ServerProcess, bob: Person, redis: Redis
+    server: ServerProcess, bob: Person, client: Redis
 ) -> None:
     message_id = await broadcast(server)
-    await logged(redis, 1)
-    redis.flushall()
+    await logged(client, 1)
+    client.flushall()
     async with device(server.ws_url(bob.user_id), bob) as phone:
         assert (await phone.next_message())["message_id"] == message_id
-        await logged(redis, 1)
+        await logged(client, 1)
         later = await broadcast(server)
         assert (await phone.next_message())["message_id"] == later
         assert not phone.has_message()
@@ -108,14 +108,14 @@ async def test_dlv_1_back_before_anybody_noticed_the_loss_he_has_it_once(
 
 @both_edges
 async def test_dlv_1_who_is_online_is_not_cut_off_and_has_nothing_twice(
-    server: ServerProcess, bob: Person, redis: Redis
+    server: ServerProcess, bob: Person, client: Redis
 ) -> None:
     async with device(server.ws_url(bob.user_id), bob) as phone:
         first, second = await broadcast(server), await broadcast(server)
         for message_id in (first, second):
             assert (await phone.next_message())["message_id"] == message_id
         await acked(server, phone, first)
-        await lose_everything(server, redis)
+        await lose_everything(server, client)
         await eventually(lambda: [f for f in phone.others if f["type"] == "resync"], 20)
         later = await broadcast(server)
         assert (await phone.next_message())["message_id"] == later
@@ -127,7 +127,7 @@ async def test_dlv_1_who_is_online_is_not_cut_off_and_has_nothing_twice(
 
 
 async def test_what_was_acked_before_the_loss_does_not_come_again(
-    server: ServerProcess, bob: Person, redis: Redis
+    server: ServerProcess, bob: Person, client: Redis
 ) -> None:
     ids = [await broadcast(server, title=str(n)) for n in range(3)]
     async with device(server.ws_url(bob.user_id), bob) as phone:
@@ -135,17 +135,17 @@ async def test_what_was_acked_before_the_loss_does_not_come_again(
             await phone.next_message()
         await acked(server, phone, ids[0])
         await acked(server, phone, ids[2])
-    await lose_everything(server, redis)
+    await lose_everything(server, client)
     assert await received(server, bob) == [ids[1]]
 
 
 async def test_dlv_1_an_empty_redis_under_a_restarted_server(
-    server: ServerProcess, bob: Person, redis: Redis
+    server: ServerProcess, bob: Person, client: Redis
 ) -> None:
     message_id = await broadcast(server)
-    await logged(redis, 1)
+    await logged(client, 1)
     server.kill()
-    redis.flushall()
+    client.flushall()
     server.start()
     await recovered(server)
     assert await received(server, bob) == [message_id]

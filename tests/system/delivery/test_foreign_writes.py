@@ -48,7 +48,7 @@ def victim(redis_here: RedisServer) -> Iterator[ServerProcess]:
 
 
 @pytest.fixture
-def redis(redis_here: RedisServer) -> Iterator[Redis]:
+def client(redis_here: RedisServer) -> Iterator[Redis]:
     with Redis.from_url(redis_here.url) as client:
         yield client
 
@@ -77,64 +77,64 @@ async def works(victim: ServerProcess, ann: Person, phone: Device) -> None:
         await eventually(recorded)
 
 
-def letters(redis: Redis) -> list[tuple[bytes, bytes]]:
+def letters(client: Redis) -> list[tuple[bytes, bytes]]:
     """死信的 (原因, 原文)。"""
-    found: Any = redis.xrange("dead_letter_queue")
+    found: Any = client.xrange("dead_letter_queue")
     return [(fields[b"reason"], fields[b"entry"]) for _, fields in found]
 
 
-async def buried(redis: Redis, before: int, texts: Sequence[str]) -> None:
+async def buried(client: Redis, before: int, texts: Sequence[str]) -> None:
     """``before`` 封之后的死信恰是这些，都说读不懂。"""
-    await eventually(lambda: len(letters(redis)) == before + len(texts))
-    reasons, raw = zip(*letters(redis)[before:], strict=True)
+    await eventually(lambda: len(letters(client)) == before + len(texts))
+    reasons, raw = zip(*letters(client)[before:], strict=True)
     assert all(reason.startswith(b"malformed entry") for reason in reasons)
     assert sorted(raw) == sorted(text.encode() for text in texts)
 
 
 async def test_garbage_in_a_stream_ends_in_the_dead_letters(
-    victim: ServerProcess, ann: Person, phone: Device, redis: Redis
+    victim: ServerProcess, ann: Person, phone: Device, client: Redis
 ) -> None:
-    before = len(letters(redis))
+    before = len(letters(client))
     for queue in QUEUES:
         for text in GARBAGE:
-            redis.xadd(queue, {"v": "1", "entry": text})
-    await buried(redis, before, GARBAGE * len(QUEUES))
+            client.xadd(queue, {"v": "1", "entry": text})
+    await buried(client, before, GARBAGE * len(QUEUES))
     await works(victim, ann, phone)
 
 
 async def test_an_entry_of_an_unknown_version_ends_in_the_dead_letters(
-    victim: ServerProcess, ann: Person, phone: Device, redis: Redis
+    victim: ServerProcess, ann: Person, phone: Device, client: Redis
 ) -> None:
-    redis.xadd(QUEUES[0], {"v": "2", "entry": '{"from":"the future"}'})
+    client.xadd(QUEUES[0], {"v": "2", "entry": '{"from":"the future"}'})
     future = (b"unknown entry version", b'{"from":"the future"}')
-    await eventually(lambda: future in letters(redis))
+    await eventually(lambda: future in letters(client))
     await works(victim, ann, phone)
 
 
 async def test_garbage_in_the_delayed_queue_ends_in_the_dead_letters(
-    victim: ServerProcess, ann: Person, phone: Device, redis: Redis
+    victim: ServerProcess, ann: Person, phone: Device, client: Redis
 ) -> None:
-    before = len(letters(redis))
+    before = len(letters(client))
     # 成员的第一个字符是优先级，其余是条目
-    redis.zadd("delayed_message_queue", dict.fromkeys((f"0{text}" for text in GARBAGE), now_ms()))
-    await buried(redis, before, GARBAGE)
-    assert redis.zcard("delayed_message_queue") == 0
+    client.zadd("delayed_message_queue", dict.fromkeys((f"0{text}" for text in GARBAGE), now_ms()))
+    await buried(client, before, GARBAGE)
+    assert client.zcard("delayed_message_queue") == 0
     await works(victim, ann, phone)
 
 
 async def test_garbage_on_every_channel_is_dropped(
-    victim: ServerProcess, ann: Person, phone: Device, redis: Redis
+    victim: ServerProcess, ann: Person, phone: Device, client: Redis
 ) -> None:
     bob = await register(victim.base_url, f"bob-{uuid4().hex[:8]}")
     meeting_id = await hold(victim, ann, bob)
     await phone.socket.send(json.dumps({"type": "watch", "user_ids": [bob.user_id]}))
     await eventually(lambda: [f for f in phone.others if f["type"] == "presence"])
     async with live(victim, ann, meeting_id) as seat:
-        listening: Any = redis.pubsub_channels()
+        listening: Any = client.pubsub_channels()
         channels = [channel.decode() for channel in listening]
         for channel in channels:
             for text in GARBAGE:
-                redis.publish(channel, text)
+                client.publish(channel, text)
         await seat.say("still here")
         assert (await seat.segments(1))[0]["text"] == "still here"
     kinds = {channel.partition(":")[0] for channel in channels}
@@ -145,12 +145,12 @@ async def test_garbage_on_every_channel_is_dropped(
 
 
 async def test_a_body_gone_before_delivery_is_made_again_from_the_record(
-    victim: ServerProcess, ann: Person, phone: Device, redis: Redis
+    victim: ServerProcess, ann: Person, phone: Device, client: Redis
 ) -> None:
     due = now_ms() + 1_500
     message_id = await send(victim.base_url, ann, [ann], deliver_at=due, content="kept")
-    await eventually(lambda: redis.exists(f"message_body:{message_id}"))
-    redis.delete(f"message_body:{message_id}")
+    await eventually(lambda: client.exists(f"message_body:{message_id}"))
+    client.delete(f"message_body:{message_id}")
     frame = await phone.next_message()
     assert (frame["message_id"], frame["content"]) == (message_id, "kept")
 
@@ -161,7 +161,7 @@ def unpacked(found: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, object]]
 
 
 async def test_an_entry_whose_body_nobody_knows_ends_in_the_dead_letters(
-    victim: ServerProcess, ann: Person, phone: Device, redis: Redis
+    victim: ServerProcess, ann: Person, phone: Device, client: Redis
 ) -> None:
     entry = {
         "message_id": str(ULID()),
@@ -170,29 +170,29 @@ async def test_an_entry_whose_body_nobody_knows_ends_in_the_dead_letters(
         "expires_at": FAR,
         "attempt": 0,
     }
-    redis.xadd(QUEUES[0], {"v": "1", "entry": json.dumps(entry)})
-    await eventually(lambda: (b"body_gone", entry) in unpacked(letters(redis)))
+    client.xadd(QUEUES[0], {"v": "1", "entry": json.dumps(entry)})
+    await eventually(lambda: (b"body_gone", entry) in unpacked(letters(client)))
     assert not phone.has_message()
     await works(victim, ann, phone)
 
 
 async def test_a_consumer_group_destroyed_while_running_is_made_again(
-    victim: ServerProcess, ann: Person, phone: Device, redis: Redis
+    victim: ServerProcess, ann: Person, phone: Device, client: Redis
 ) -> None:
     for queue in QUEUES:
-        assert redis.xgroup_destroy(queue, GROUP)
+        assert client.xgroup_destroy(queue, GROUP)
     await works(victim, ann, phone)
 
 
 async def test_con_4_a_redis_at_its_maxmemory_delays_and_loses_nothing(
-    victim: ServerProcess, ann: Person, phone: Device, redis: Redis
+    victim: ServerProcess, ann: Person, phone: Device, client: Redis
 ) -> None:
-    redis.config_set("maxmemory", 1)
+    client.config_set("maxmemory", 1)
     try:
         message_ids = [await send(victim.base_url, ann, [ann]) for _ in range(3)]  # 仍是 202
         assert not phone.has_message()
     finally:
-        redis.config_set("maxmemory", 0)
+        client.config_set("maxmemory", 0)
     got = [(await phone.next_message(20))["message_id"] for _ in message_ids]
     assert sorted(got) == sorted(message_ids)
     await works(victim, ann, phone)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from meeting_push.redis.dial import RedisAddress
-from meeting_push.redis.keys import Keys
-from meeting_push.redis.redis_service import RedisService
 from tests.support.eventually import eventually
 from tests.support.people import Device, Person, api_of, device, register, send
 from tests.support.redis_server import RedisServer, find_embedded_redis, find_redis7
@@ -84,11 +81,3 @@ async def evicted(
 async def gaps(phone: Device) -> list[dict[str, Any]]:
     await phone.round_trip()
     return [frame for frame in phone.others if frame["type"] == "gap"]
-
-
-@pytest.fixture
-async def redis(redis_server: RedisServer, key_prefix: str) -> AsyncIterator[RedisService]:
-    service = RedisService(RedisAddress.parse(redis_server.url), Keys(key_prefix))
-    await service.start()
-    yield service
-    await service.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -20,21 +19,12 @@ from meeting_push.queue.message_consumer import MessageConsumer
 from meeting_push.queue.message_queue import DUE_BULK_ROOM, DUE_LIVE, MessageQueue
 from meeting_push.queue.queue_reader import BULK_ENTRY_COST, BULK_RECIPIENTS, QueueReader
 from meeting_push.redis.redis_service import RedisService
-from meeting_push.storage.database import Database
 from meeting_push.storage.tables import messages as message_table
 from tests.support.eventually import eventually
 from tests.support.parts import Parts
 
 MALLORY, WITNESS = 1, 2
 SHARE = 100
-
-
-@pytest.fixture
-async def parts(redis: RedisService, tmp_path: Path) -> AsyncIterator[Parts]:
-    database = Database(f"sqlite:///{tmp_path}/db")
-    await database.migrate()
-    yield Parts(redis, database)
-    await database.dispose()
 
 
 @pytest.fixture
@@ -125,11 +115,11 @@ async def test_a5_the_flood_arrives_too(parts: Parts, reader: QueueReader) -> No
 
 
 async def test_a5_a_full_slow_lane_is_its_senders_affair(
-    parts: Parts, redis: RedisService, monkeypatch: pytest.MonkeyPatch
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """慢的那条满了：mallory 的留在发件箱、再发就 429，别人照收、照送。"""
     monkeypatch.setattr("meeting_push.accept.outbox_relay.BATCH_MESSAGES", 5)
-    queue = MessageQueue(redis, max_length=5, clock=parts.clock)
+    queue = MessageQueue(parts.redis, max_length=5, clock=parts.clock)
     relay = relay_of(parts, queue)
     await flood(parts, 12)
     witness = await parts.accept(7, sender=Sender(WITNESS, "w"))
@@ -137,7 +127,7 @@ async def test_a5_a_full_slow_lane_is_its_senders_affair(
     await queue.batch_enqueue([entry(f"old{n}") for n in range(5)], bulk=True)
     with pytest.raises(QueueFullError):
         await relay.sweep(0)
-    assert await length(redis, redis.keys.delivery_queue) == 1
+    assert await length(parts.redis, parts.redis.keys.delivery_queue) == 1
     with pytest.raises(QueueFullError):
         relay.check_share(MALLORY)
     relay.check_share(WITNESS)
@@ -229,14 +219,12 @@ async def test_a5_one_consumer_at_least_is_left_for_what_is_live(parts: Parts) -
 
 
 async def test_a4_the_slow_lane_waits_for_the_mailbox_it_overfilled(
-    redis: RedisService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """一段灌满了信箱，就等它挤好再做下一段：洪水再大，信箱也只多出一段。"""
     monkeypatch.setattr("meeting_push.queue.message_consumer.TRIM_WAIT_S", 60)
     monkeypatch.setattr("meeting_push.queue.message_consumer.OVERFLOWS", 1)
-    database = Database(f"sqlite:///{tmp_path}/small")
-    await database.migrate()
-    parts = Parts(redis, database, mailbox_max_entries=10)
+    parts = Parts(parts.redis, parts.database, mailbox_max_entries=10)
     many = [await parts.accept(7, sender=Sender(MALLORY, "m")) for _ in range(60)]
     await parts.mailbox.store_bodies([(m.message_id, b"}", 0, m.expires_at) for m in many])
     await parts.queue.batch_enqueue(
@@ -259,7 +247,6 @@ async def test_a4_the_slow_lane_waits_for_the_mailbox_it_overfilled(
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     assert len(await parts.held(7)) == 10
-    await database.dispose()
 
 
 async def test_a4_what_one_consumer_sees_of_the_live_traffic_all_know(
@@ -349,9 +336,7 @@ async def test_e11_everything_that_fell_due_is_moved_in_the_end(redis: RedisServ
     assert taken == {f"due{n}" for n in range(3_000)}
 
 
-async def test_a5_a_flood_of_scheduled_messages_does_not_hold_up_anothers(
-    parts: Parts, redis: RedisService
-) -> None:
+async def test_a5_a_flood_of_scheduled_messages_does_not_hold_up_anothers(parts: Parts) -> None:
     """mallory 预约的先到期，另有一只集合；witness 的不排在它们后面。"""
     relay = relay_of(parts)
     due = parts.now + 1_000
@@ -362,7 +347,7 @@ async def test_a5_a_flood_of_scheduled_messages_does_not_hold_up_anothers(
     witness = await parts.accept(7, sender=Sender(WITNESS, "w"), deliver_at=due + 1)
     posts = [(one, range(1_000, 1_150)) for one in wave]
     await submitted(relay, *posts, (witness, [7]))
-    assert await redis.lean.execute("ZCARD", redis.keys.delayed_bulk_queue) == 5
+    assert await parts.redis.lean.execute("ZCARD", parts.redis.keys.delayed_bulk_queue) == 5
     parts.now = due + 2
     await parts.queue.move_due()
     reader = await parts.queue.open_reader("r")
@@ -370,14 +355,12 @@ async def test_a5_a_flood_of_scheduled_messages_does_not_hold_up_anothers(
     await reader.close()
 
 
-async def test_a_scheduled_message_beyond_the_share_can_be_cancelled(
-    parts: Parts, redis: RedisService
-) -> None:
+async def test_a_scheduled_message_beyond_the_share_can_be_cancelled(parts: Parts) -> None:
     due = parts.now + 1_000
     [one] = [await parts.accept(*range(1_000, 1_150), deliver_at=due)]
     await submitted(relay_of(parts), (one, range(1_000, 1_150)))
     assert await parts.queue.unschedule(one.message_id, due) == 1
-    assert await redis.lean.execute("ZCARD", redis.keys.delayed_bulk_queue) == 0
+    assert await parts.redis.lean.execute("ZCARD", parts.redis.keys.delayed_bulk_queue) == 0
 
 
 # ── 提交 ────────────────────────────────────────────────────────────────────

@@ -55,23 +55,14 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
-    database = Database(database_url)
-    await database.migrate()
-    yield database
-    await database.dispose()
-
-
-@pytest.fixture
 def auth(database: Database, clock: FakeClock) -> AuthService:
     return service(database, clock)
 
 
 @pytest.fixture
-async def local(tmp_path: Path, clock: FakeClock) -> AsyncIterator[AuthService]:
+async def local(sqlite_url: str, clock: FakeClock) -> AsyncIterator[AuthService]:
     """只在 SQLite 上：用于与数据库种类无关的规则。"""
-    database = Database(f"sqlite:///{tmp_path}/local.db")
-    await database.migrate()
+    database = Database(sqlite_url)
     yield service(database, clock)
     await database.dispose()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 from sqlalchemy import delete, func, select, update
@@ -32,14 +31,6 @@ def principal(
     user_id: int = 7, issued_at: int = NOW, session: str | None = "s", token: str | None = "t"
 ) -> Principal:
     return Principal(user_id, "user", issued_at, NOW + 600_000, session, token)
-
-
-@pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
-    database = Database(database_url)
-    await database.migrate()
-    yield database
-    await database.dispose()
 
 
 @pytest.fixture

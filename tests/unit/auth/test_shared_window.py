@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -15,14 +14,6 @@ from meeting_push.redis.redis_service import RedisService
 from tests.support.redis_server import RedisServer
 
 WINDOW_MS = 300_000
-
-
-@pytest.fixture
-async def redis(redis_server: RedisServer, key_prefix: str) -> AsyncIterator[RedisService]:
-    service = RedisService(RedisAddress.parse(redis_server.url), Keys(key_prefix))
-    await service.start()
-    yield service
-    await service.close()
 
 
 def window(redis: RedisService | None, limit: int = 3) -> SharedWindow:

@@ -13,14 +13,11 @@ from meeting_push.deliver.offline_message_queue import Delivered, Delivery, Offl
 from meeting_push.errors import DatabaseUnavailableError
 from meeting_push.model import MailboxEntry, Message, ResumePoint, Sender
 from meeting_push.protocol import frames
-from meeting_push.redis.dial import RedisAddress
-from meeting_push.redis.keys import Keys
 from meeting_push.redis.mailboxes import CALL_RECIPIENTS
 from meeting_push.redis.redis_service import RedisService
 from meeting_push.redis.subscriber import Subscriber
 from meeting_push.settings import load_settings
 from tests.support.eventually import eventually
-from tests.support.redis_server import RedisServer
 
 USER = 7
 HOUR_MS = 3_600_000
@@ -92,14 +89,6 @@ def delivery(message: Message, to: Sequence[int], attempt: int = 0) -> Delivery:
         expires_at=message.expires_at,
         attempt=attempt,
     )
-
-
-@pytest.fixture
-async def redis(redis_server: RedisServer, key_prefix: str) -> AsyncIterator[RedisService]:
-    service = RedisService(RedisAddress.parse(redis_server.url), Keys(key_prefix))
-    await service.start()
-    yield service
-    await service.close()
 
 
 @pytest.fixture

@@ -149,10 +149,9 @@ async def test_e4_a_revocation_by_a_fast_clock_spares_the_next_hours_tokens(
 
 
 async def test_redis_alone_is_asked_when_the_record_is_sqlite(
-    redis7_server: RedisServer, tmp_path: Path
+    sqlite_url: str,
 ) -> None:
-    database = Database(f"sqlite:///{tmp_path}/x.db")
-    await database.migrate()
+    database = Database(sqlite_url)
     assert await database.time_ms() is None
     await database.dispose()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 from ulid import ULID
@@ -13,7 +13,6 @@ from meeting_push.errors import DatabaseUnavailableError
 from meeting_push.model import Message, Sender
 from meeting_push.outcome.mailbox_evictor import EVICTED, MailboxEvictor
 from meeting_push.redis.redis_service import RedisService
-from meeting_push.storage.database import Database
 from meeting_push.storage.id_list import Pair
 from tests.support.parts import USER, Parts
 
@@ -22,11 +21,8 @@ DAY_MS = 86_400_000
 
 
 @pytest.fixture
-async def parts(redis: RedisService, tmp_path: object) -> AsyncIterator[Parts]:
-    database = Database(f"sqlite:///{tmp_path}/db")
-    await database.migrate()
-    yield Parts(redis, database, mailbox_max_entries=CAP)
-    await database.dispose()
+def parts(parts: Parts) -> Parts:
+    return Parts(parts.redis, parts.database, mailbox_max_entries=CAP)
 
 
 async def post(parts: Parts, sender: int, priority: int = 0, to: Sequence[int] = (USER,)) -> str:
@@ -200,7 +196,7 @@ async def test_lesson_17_a_spoiled_message_does_not_stop_the_others(parts: Parts
 
 
 async def test_tombstones_are_bounded_and_the_oldest_become_one_range(
-    redis: RedisService, monkeypatch: pytest.MonkeyPatch, parts: Parts
+    monkeypatch: pytest.MonkeyPatch, parts: Parts
 ) -> None:
     monkeypatch.setattr("meeting_push.redis.mailboxes.MAX_TOMBSTONES", 3)
     for _ in range(CAP + 8):

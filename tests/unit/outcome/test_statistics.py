@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import pytest
 from ulid import ULID
 
@@ -50,11 +48,8 @@ class Ledger:
 
 
 @pytest.fixture
-async def ledger(database_url: str) -> AsyncIterator[Ledger]:
-    database = Database(database_url)
-    await database.migrate()
-    yield Ledger(database)
-    await database.dispose()
+def ledger(database: Database) -> Ledger:
+    return Ledger(database)
 
 
 async def test_no_messages_have_no_rates(ledger: Ledger) -> None:

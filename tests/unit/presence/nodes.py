@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-from collections.abc import AsyncIterator
 
 from meeting_push.clock import Clock, now_ms
 from meeting_push.model import ConnectionInfo, PresenceStatus
 from meeting_push.node_identity import NodeIdentity
 from meeting_push.presence.online_status_service import OnlineStatusService
-from meeting_push.redis.dial import RedisAddress
-from meeting_push.redis.keys import Keys
 from meeting_push.redis.redis_service import RedisService
 from meeting_push.settings import Settings
-from tests.support.redis_server import RedisServer
 
 _numbers = itertools.count()
 
@@ -36,14 +31,6 @@ def info(connection_id: str, status: PresenceStatus = "active", node: str = "") 
         status=status,
         node=node,
     )
-
-
-@contextlib.asynccontextmanager
-async def redis_of(server: RedisServer, prefix: str) -> AsyncIterator[RedisService]:
-    service = RedisService(RedisAddress.parse(server.url), Keys(prefix))
-    await service.start()
-    yield service
-    await service.close()
 
 
 async def node(

@@ -15,8 +15,8 @@ from meeting_push.redis.redis_service import RedisService
 from meeting_push.settings import load_settings
 from meeting_push.supervision import Supervisor
 from tests.support.eventually import eventually
-from tests.support.redis_server import RedisServer
-from tests.unit.presence.nodes import info, redis_of
+from tests.support.redis_server import RedisServer, redis_of
+from tests.unit.presence.nodes import info
 
 SETTINGS = load_settings(presence_flush_ms=0, node_lease_s=3)
 
@@ -28,12 +28,6 @@ async def node(redis: RedisService, node_id: str = "n1") -> AsyncIterator[Online
     yield status
     await supervisor.stop()
     await status.close()
-
-
-@pytest.fixture
-async def redis(redis_server: RedisServer, key_prefix: str) -> AsyncIterator[RedisService]:
-    async with redis_of(redis_server, key_prefix) as service:
-        yield service
 
 
 @pytest.fixture

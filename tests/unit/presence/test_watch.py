@@ -19,9 +19,9 @@ from meeting_push.redis.redis_service import RedisService
 from meeting_push.redis.subscriber import Subscriber
 from meeting_push.supervision import Supervisor
 from tests.support.eventually import eventually
-from tests.support.redis_server import RedisServer
+from tests.support.redis_server import RedisServer, redis_of
 
-from .nodes import crash, info, node, redis_of, settings
+from .nodes import crash, info, node, settings
 
 State = tuple[int, bool, str | None]
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
-import httpx
 import pytest
 
 from meeting_push.deliver.message_publisher import MessagePublisher
@@ -20,10 +18,7 @@ from meeting_push.protocol.json_text import MAX_DEPTH
 from meeting_push.redis.dial import RedisAddress
 from meeting_push.redis.keys import Keys
 from meeting_push.redis.redis_service import RedisService
-from tests.support.eventually import eventually
-from tests.support.people import Person, device, register
 from tests.support.redis_server import RedisServer
-from tests.support.server_process import ServerProcess
 
 HEAD = '{"type":"new_message","message_id":"n-1","title":"t","content":"c"'
 OURS = b'{"type":"new_message","seq":%d,"attempt":0,"message_id":"' + b"0" * 26 + b'"'
@@ -131,53 +126,3 @@ async def test_c1_the_publisher_refuses_what_the_receiver_would_drop(
     publisher = MessagePublisher(redis, max_bytes=100_000)
     with pytest.raises(InvalidInputError):
         await publisher.publish_to_user(1, {"title": "t", "content": "c", "data": data})
-
-
-# ── 真的频道 ────────────────────────────────────────────────────────────────
-
-
-@pytest.fixture(scope="module")
-def server(
-    redis7_server: RedisServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[ServerProcess]:
-    directory = tmp_path_factory.mktemp("foreign")
-    with ServerProcess(directory, redis_url=redis7_server.url) as process:
-        yield process
-
-
-@pytest.fixture
-async def redis(redis7_server: RedisServer) -> AsyncIterator[RedisService]:
-    service = RedisService(RedisAddress.parse(redis7_server.url), Keys(""))
-    await service.start()
-    try:
-        yield service
-    finally:
-        await service.close()
-
-
-async def malformed(server: ServerProcess) -> float:
-    async with httpx.AsyncClient(base_url=server.base_url, trust_env=False) as client:
-        text = (await client.get("/metrics")).text
-    mark = 'meeting_push_drops_total{reason="malformed_envelope"} '
-    [line] = [each for each in text.splitlines() if each.startswith(mark)]
-    return float(line.removeprefix(mark))
-
-
-async def test_a3_a_device_gets_none_of_it_and_each_is_counted(
-    server: ServerProcess, redis: RedisService
-) -> None:
-    """A3: on the user's channel and on everybody's; the line stays good."""
-    bob: Person = await register(server.base_url, "bob")
-    before = await malformed(server)
-    async with device(server.ws_url(bob.user_id), bob) as phone:
-        for channel in (f"user:{{{bob.user_id}}}:messages", "broadcast:all"):
-            for payload in BAD:
-                await redis.client.publish(channel, payload)
-        await redis.client.publish(f"user:{{{bob.user_id}}}:messages", HEAD + "}")
-        assert (await phone.next_message())["message_id"] == "n-1"
-        assert not phone.has_message()
-
-    async def all_counted() -> bool:
-        return await malformed(server) == before + 2 * len(BAD)
-
-    await eventually(all_counted)

@@ -16,13 +16,10 @@ from meeting_push.queue import consumer_pool
 from meeting_push.queue.consumer_pool import ConsumerPool
 from meeting_push.queue.message_consumer import MessageConsumer
 from meeting_push.queue.message_queue import MessageQueue
-from meeting_push.redis.dial import RedisAddress
-from meeting_push.redis.keys import Keys
 from meeting_push.redis.redis_service import RedisService
 from meeting_push.settings import Settings
 from meeting_push.supervision import Supervisor
 from tests.support.eventually import eventually
-from tests.support.redis_server import RedisServer
 
 FAR = 4_000_000_000_000
 
@@ -45,14 +42,6 @@ class TouchyMailbox(OfflineMessageQueue):
         if any(one.message_id in self.bad for one in deliveries):
             raise self.error
         return await super().deliver(deliveries)
-
-
-@pytest.fixture
-async def redis(redis_server: RedisServer, key_prefix: str) -> AsyncIterator[RedisService]:
-    service = RedisService(RedisAddress.parse(redis_server.url), Keys(key_prefix))
-    await service.start()
-    yield service
-    await service.close()
 
 
 @pytest.fixture

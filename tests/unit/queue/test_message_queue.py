@@ -12,10 +12,8 @@ from meeting_push.model import QueueEntry
 from meeting_push.queue.entries import Taken
 from meeting_push.queue.message_queue import MessageQueue
 from meeting_push.queue.queue_reader import QueueReader
-from meeting_push.redis.dial import RedisAddress
-from meeting_push.redis.keys import DELIVERY_GROUP, Keys
+from meeting_push.redis.keys import DELIVERY_GROUP
 from meeting_push.redis.redis_service import RedisService
-from tests.support.redis_server import RedisServer
 
 
 class Clock:
@@ -24,14 +22,6 @@ class Clock:
 
     def __call__(self) -> int:
         return self.now
-
-
-@pytest.fixture
-async def redis(redis_server: RedisServer, key_prefix: str) -> AsyncIterator[RedisService]:
-    service = RedisService(RedisAddress.parse(redis_server.url), Keys(key_prefix))
-    await service.start()
-    yield service
-    await service.close()
 
 
 @pytest.fixture

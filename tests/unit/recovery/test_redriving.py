@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
@@ -42,14 +42,6 @@ def start_node(private_redis_server: RedisServer, database_url: str, tmp_path: P
     return partial(
         node, redis_url=private_redis_server.url, database_url=database_url, directory=tmp_path
     )
-
-
-@pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
-    one = Database(database_url)
-    await one.migrate()
-    yield one
-    await one.dispose()
 
 
 async def store(

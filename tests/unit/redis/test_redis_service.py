@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -13,14 +12,6 @@ from meeting_push.redis.keys import Keys
 from meeting_push.redis.redis_service import RedisService, courtesy
 from tests.support.ports import free_port
 from tests.support.redis_server import RedisServer
-
-
-@pytest.fixture
-async def redis(redis_server: RedisServer, key_prefix: str) -> AsyncIterator[RedisService]:
-    service = RedisService(RedisAddress.parse(redis_server.url), Keys(key_prefix))
-    await service.start()
-    yield service
-    await service.close()
 
 
 async def test_json_comes_back_as_it_went_in(redis: RedisService, key_prefix: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import httpx
 import pytest
@@ -44,9 +43,8 @@ class Numbers(BaseModel):
 
 
 @pytest.fixture
-async def auth(tmp_path: Path) -> AsyncIterator[AuthService]:
-    database = Database(f"sqlite:///{tmp_path}/x.db")
-    await database.migrate()
+async def auth(sqlite_url: str) -> AsyncIterator[AuthService]:
+    database = Database(sqlite_url)
     settings = load_settings()
     tokens = AccessTokens(settings, SECRET)
     yield AuthService(settings, database, tokens, passwords=Passwords(1, 8))

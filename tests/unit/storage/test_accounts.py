@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 from sqlalchemy import insert, update
@@ -13,14 +12,6 @@ from meeting_push.storage.accounts import RefreshTokenRepository, UserRepository
 from meeting_push.storage.database import Database
 from meeting_push.storage.rows import RefreshToken
 from meeting_push.storage.tables import users as users_table
-
-
-@pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
-    database = Database(database_url)
-    await database.migrate()
-    yield database
-    await database.dispose()
 
 
 @pytest.fixture

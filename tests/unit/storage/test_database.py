@@ -7,7 +7,6 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -30,14 +29,6 @@ from meeting_push.storage.tables import idempotency_keys, metadata
 from tests.support.postgres_server import PostgresServer
 
 KEY = {"sender_id": 1, "request_hash": b"h", "response": "{}", "created_at": 0}
-
-
-@pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
-    database = Database(database_url, timeout_s=5)
-    await database.migrate()
-    yield database
-    await database.dispose()
 
 
 async def save_key(database: Database, key: str) -> None:
@@ -288,8 +279,8 @@ async def test_migrating_again_changes_nothing(database: Database) -> None:
     assert await count_keys(database) == 1
 
 
-async def test_many_processes_may_migrate_at_once(database_url: str) -> None:
-    databases = [Database(database_url) for _ in range(6)]
+async def test_many_processes_may_migrate_at_once(empty_database_url: str) -> None:
+    databases = [Database(empty_database_url) for _ in range(6)]
     assert await databases[0].needs_migration()
     await asyncio.gather(*(database.migrate() for database in databases))
     assert not await databases[0].needs_migration()
@@ -297,8 +288,8 @@ async def test_many_processes_may_migrate_at_once(database_url: str) -> None:
         await database.dispose()
 
 
-async def test_a_failed_migration_leaves_an_empty_database(database_url: str) -> None:
-    database = Database(database_url)
+async def test_a_failed_migration_leaves_an_empty_database(empty_database_url: str) -> None:
+    database = Database(empty_database_url)
     async with database.transaction() as connection:
         # 五张表里的最后一张已被占用：前四张也不得留下
         await connection.execute(text("CREATE TABLE idempotency_keys (x INTEGER)"))

@@ -15,14 +15,10 @@ from meeting_push.storage.meetings import MeetingRepository, TranscriptRepositor
 MEETING = "0" * 25 + "A"
 
 
-@pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
-    database = Database(database_url)
-    await database.migrate()
+@pytest.fixture(autouse=True)
+async def meeting(database: Database) -> None:
     async with database.transaction() as connection:
         await MeetingRepository(database).insert(connection, Meeting(MEETING, "t", 1, 5, None, 0))
-    yield database
-    await database.dispose()
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -27,14 +26,6 @@ INSERT = text(
     "INSERT INTO message_recipients (message_id, user_id, status, attempts)"
     " VALUES (:id, 1, 'pending', 0)"
 )
-
-
-@pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
-    one = Database(database_url)
-    await one.migrate()
-    yield one
-    await one.dispose()
 
 
 @pytest.fixture

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,19 +27,11 @@ from tests.support.postgres_server import PostgresServer
 INSERT = text("INSERT INTO revocation_version (id, version) VALUES (7, 1)")
 
 
-@pytest.fixture
-def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
-    url = postgres_server.create_database()
-    yield url
-    postgres_server.drop_database(url)
-
-
 @asynccontextmanager
 async def behind_a_proxy(
     url: str, postgres_server: PostgresServer
 ) -> AsyncIterator[tuple[Database, TcpProxy]]:
     """库在一个能吞掉回答的代理后面；语句时限半秒。"""
-    await migrated(url)
     proxy = TcpProxy(str(postgres_server.directory / ".s.PGSQL.5432"))
     await proxy.start()
     name = url.partition("?")[0].rpartition("/")[2]
@@ -51,12 +42,6 @@ async def behind_a_proxy(
         proxy.release()
         await database.dispose()
         await proxy.close()
-
-
-async def migrated(url: str) -> None:
-    database = Database(url)
-    await database.migrate()
-    await database.dispose()
 
 
 def nothing() -> None:
@@ -114,7 +99,6 @@ async def test_e7_what_fails_before_the_commit_is_surely_not_stored(
 
 async def test_e7_a_commit_the_database_refuses_is_surely_not_stored(postgres_url: str) -> None:
     """串行化冲突在 COMMIT 时才报：数据库明说了没有。"""
-    await migrated(postgres_url)
     database = Database(postgres_url)
     deferred = (
         "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
@@ -152,10 +136,9 @@ class Full(Uncertain):
 
 @pytest.mark.parametrize(("kind", "unknown"), [(Uncertain, True), (Full, False)])
 async def test_e7_sqlite_knows_the_difference_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Uncertain], unknown: bool
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch, kind: type[Uncertain], unknown: bool
 ) -> None:
-    database = Database(f"sqlite:///{tmp_path}/x.db")
-    await database.migrate()
+    database = Database(sqlite_url)
 
     def connect(writer: SqliteWriter) -> sqlite3.Connection:
         return sqlite3.connect(
@@ -181,9 +164,8 @@ class Doubtful(MessageRepository):
         raise OutcomeUnknownError
 
 
-async def test_e7_a_group_of_unknown_outcome_is_never_stored_again(tmp_path: Path) -> None:
-    database = Database(f"sqlite:///{tmp_path}/x.db")
-    await database.migrate()
+async def test_e7_a_group_of_unknown_outcome_is_never_stored_again(sqlite_url: str) -> None:
+    database = Database(sqlite_url)
     messages = Doubtful(database)
     batch = AcceptBatch(messages)
     results = await asyncio.gather(
@@ -207,9 +189,8 @@ def message(number: int) -> Message:
     )
 
 
-async def test_a_value_that_can_not_be_stored_is_not_unknown(tmp_path: Path) -> None:
-    database = Database(f"sqlite:///{tmp_path}/x.db")
-    await database.migrate()
+async def test_a_value_that_can_not_be_stored_is_not_unknown(sqlite_url: str) -> None:
+    database = Database(sqlite_url)
     with pytest.raises(InvalidInputError):
         await database.write_sqlite(
             [("INSERT INTO revocation_version (id, version) VALUES (?, 1)", (2**70,))]
