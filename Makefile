@@ -10,6 +10,8 @@ DEV := $(VENV)/.installed-dev
 PEERS := $(VENV)/.installed-peers
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--custom-compile-command "make lock" $(if $(UPGRADE),--upgrade)
+# 锁里的是服务的一方：meeting-push[server,postgres]。
+EXTRAS := --extra server --extra postgres
 
 # 测试多半在等子进程与真实的时间；两个进程各领一些文件，墙上的时间减半。
 TEST_PROCESSES ?= 2
@@ -64,8 +66,8 @@ peers: $(PEERS) ## Ours and others on the same work; installs the others (ARGS="
 	@$(BIN)/meeting-push bench peers $(ARGS)
 
 lock: $(DEV) ## Write the lock files from pyproject.toml (UPGRADE=1: newest versions)
-	@$(LOCK) pyproject.toml --group build --output-file requirements/runtime.txt
-	@$(LOCK) pyproject.toml --group dev --constraint requirements/runtime.txt \
+	@$(LOCK) pyproject.toml $(EXTRAS) --group build --output-file requirements/runtime.txt
+	@$(LOCK) pyproject.toml $(EXTRAS) --group dev --constraint requirements/runtime.txt \
 		--output-file requirements/dev.txt
 	@$(LOCK) --group peers --constraint requirements/runtime.txt --output-file requirements/peers.txt
 

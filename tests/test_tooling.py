@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import tomllib
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,11 @@ def test_env_example_has_every_setting() -> None:
 @pytest.mark.parametrize(("lock", "group"), [("runtime", "build"), ("dev", "dev")])
 def test_the_lock_has_every_dependency_of_pyproject(lock: str, group: str) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    wanted = [*project["project"]["dependencies"], *_requirements(project, group)]
+    wanted = [
+        *project["project"]["dependencies"],
+        *chain(*project["project"]["optional-dependencies"].values()),
+        *_requirements(project, group),
+    ]
     locked = re.findall(r"^([a-z0-9-]+)==", _lock(lock), re.MULTILINE)
     assert {_name(requirement) for requirement in wanted} <= set(locked)
 

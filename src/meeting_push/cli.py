@@ -1,5 +1,8 @@
 """命令行：serve · demo · send · listen · token · user · doctor；别的发行包的（bench）从入口点来。
 
+只装了 SDK 的机器上有 send、listen、token、version；其余的要 ``[server]``，轮到它们才导入，
+缺了就说装什么。
+
 可预期的错误是一行字：配置不对退出码 2，其余 1；从不给出回溯。
 
 命令行里的密码谁都能用 ``ps`` 看到：挪进环境变量（只有主人读得到），再以没有它们的参数重新执行。
@@ -15,31 +18,29 @@ import getpass
 import os
 import sys
 from collections.abc import AsyncIterator, Sequence
+from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Annotated, Final, NoReturn
+from typing import TYPE_CHECKING, Annotated, Final, NoReturn
 from urllib.parse import urlsplit
 
 import typer
-import uvloop
 from loguru import logger
 from rich.console import Console
 from rich.table import Table
 
-from . import demo, doctor
 from .auth.access_tokens import AccessTokens
-from .auth.auth_service import AuthService
 from .auth.keys import signing_secret
 from .client.push_client import PushClient
 from .client.rest_client import RestClient
-from .errors import ConfigurationError, InvalidInputError, MeetingPushError
+from .errors import ConfigurationError, InvalidInputError, MeetingPushError, MissingExtraError
 from .logs import plain, plain_json
 from .model import ADMIN_ROLE, MAX_USER_ID, USER_ROLE
-from .server import run_process, run_workers
 from .settings import Role, Settings, load_settings
-from .storage.accounts import UserRepository
-from .storage.database import Database
 from .version import __version__
+
+if TYPE_CHECKING:
+    from .storage.database import Database
 
 app = typer.Typer(
     name="meeting-push",
@@ -77,6 +78,10 @@ def serve(
     data_dir: DataDir = None,
 ) -> None:
     """Run the server until SIGTERM or SIGINT."""
+    import uvloop
+
+    from .server import run_process, run_workers
+
     settings = load_settings(
         host=host,
         port=port,
@@ -159,6 +164,8 @@ def user_create(
     data_dir: DataDir = None,
 ) -> None:
     """Create an account; the password is asked for, or read from standard input."""
+    from .auth.auth_service import AuthService
+
     if role not in (USER_ROLE, ADMIN_ROLE):
         raise ConfigurationError(f"--role must be {USER_ROLE} or {ADMIN_ROLE}")
     settings = load_settings(database_url=database_url, data_dir=data_dir)
@@ -177,6 +184,8 @@ def user_create(
 @user_app.command("list")
 def user_list(database_url: DatabaseUrl = None, data_dir: DataDir = None) -> None:
     """List accounts."""
+    from .storage.accounts import UserRepository
+
     settings = load_settings(database_url=database_url, data_dir=data_dir)
     _require_accounts(settings)
 
@@ -201,6 +210,8 @@ def db_downgrade(
     data_dir: DataDir = None,
 ) -> None:
     """Take the schema back for an older program; what was added since is lost."""
+    from .storage.database import Database
+
     settings = load_settings(database_url=database_url, data_dir=data_dir)
 
     async def run() -> None:
@@ -219,6 +230,9 @@ def run_demo(
     port: Annotated[int, typer.Option(help="Port; 0 chooses a free one.")] = 0,
 ) -> None:
     """Start a server in a temporary folder and run the main job in front of you."""
+    from . import demo
+
+    import_module(".server", __package__)  # 演示把它起成进程：没有装就不开始
     raise typer.Exit(asyncio.run(demo.run(out, once=once, port=port)))
 
 
@@ -229,6 +243,8 @@ def run_doctor(
     data_dir: DataDir = None,
 ) -> None:
     """Check Redis, database, limits, clock and migrations: one line each."""
+    from . import doctor
+
     settings = load_settings(redis_url=redis_url, database_url=database_url, data_dir=data_dir)
     raise typer.Exit(asyncio.run(doctor.run(out, settings)))
 
@@ -273,6 +289,8 @@ def _sign(
 
 @contextlib.asynccontextmanager
 async def _database(settings: Settings) -> AsyncIterator[Database]:
+    from .storage.database import Database
+
     database = Database(settings.sql_url, settings.database_timeout_s)
     await database.migrate()
     try:
@@ -312,6 +330,8 @@ def main() -> NoReturn:
         sys.exit(_say(error, 2))
     except MeetingPushError as error:
         sys.exit(_say(error, 1))
+    except ModuleNotFoundError as error:
+        sys.exit(_say(MissingExtraError(first, error, "server"), 2))
     except KeyboardInterrupt:
         sys.exit(130)
     sys.exit(0)

@@ -33,6 +33,13 @@ class ConfigurationError(MeetingPushError):
     code = "bad_configuration"
 
 
+class MissingExtraError(ConfigurationError, ImportError):
+    """少了一份可选的依赖；消息说该装什么。"""
+
+    def __init__(self, what: str, missing: ImportError, extra: str) -> None:
+        super().__init__(f"{what} needs {missing.name}: pip install 'meeting-push[{extra}]'")
+
+
 class AuthenticationError(MeetingPushError):
     """没有证明自己是谁。"""
 

@@ -62,6 +62,14 @@ class Principal:
 
 
 @dataclass(frozen=True, slots=True)
+class Keyring:
+    """``signs``：签发用的钥匙的指纹（不签则空）；``accepts``：认得的。都空：由应用自己验证。"""
+
+    signs: str = ""
+    accepts: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class Revocation:
     """一次吊销：一枚令牌（``token_id``）、一个会话（``session_id``），或（两者都没有）整个用户。
 

@@ -27,9 +27,9 @@ from ..contracts import TokenVerifier, UserDirectory
 from ..errors import ConfigurationError, MeetingPushError, RedisUnavailableError, UnavailableError
 from ..limits.send_limits import SendQuota
 from ..meeting.service import MeetingStores
+from ..model import Keyring
 from ..node.agreed_clock import AgreedClock
 from ..node.control_channel import ControlChannel
-from ..node.fleet_membership import Keyring
 from ..redis.dial import RedisAddress
 from ..redis.embedded import EmbeddedRedis
 from ..redis.keys import Keys

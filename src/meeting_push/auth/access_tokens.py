@@ -29,8 +29,7 @@ from ..errors import (
     VerifierUnavailableError,
 )
 from ..logs import RepeatedWarning
-from ..model import MAX_USER_ID, USER_ROLE, Principal
-from ..node.fleet_membership import Keyring
+from ..model import MAX_USER_ID, USER_ROLE, Keyring, Principal
 from ..settings import Settings
 from .keys import TokenKeys
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import hashlib
 import os
 import secrets
 import tempfile
@@ -28,7 +29,7 @@ from jwt.exceptions import PyJWTError
 from loguru import logger
 
 from ..errors import ConfigurationError, InvalidTokenError, UnavailableError
-from ..node.fleet_membership import Keyring, fingerprint
+from ..model import Keyring
 from ..private_files import keep_private, private_folder
 from ..settings import Settings
 
@@ -71,7 +72,7 @@ class TokenKeys:
 
     def keyring(self, scope: str) -> Keyring:
         """这些钥匙的指纹；``scope`` 是令牌还须相符的（受众、签发者）。"""
-        accepts = [fingerprint(f"{scope}|{each}".encode()) for each in self._material]
+        accepts = [_fingerprint(f"{scope}|{each}".encode()) for each in self._material]
         return Keyring(accepts[0], frozenset(accepts))
 
     async def find(self, token: str) -> tuple[PyJWK, ...]:
@@ -92,6 +93,16 @@ class TokenKeys:
         if self._jwks is None or header.alg not in self.algorithms or header.kid is None:
             raise InvalidTokenError("the token's algorithm or key is not allowed")
         return (await self._jwks.find(header.kid),)
+
+
+#: 值得猜的只有短的密钥；一次 30 ms，启动时算一回。
+_COST: Final = 2**13
+_SALT: Final = b"meeting-push key fingerprint"
+
+
+def _fingerprint(key: bytes) -> str:
+    """同一把钥匙在每个节点上都一样；32 个十六进制字符。"""
+    return hashlib.scrypt(key, salt=_SALT, n=_COST, r=8, p=1, dklen=16).hex()
 
 
 def _check_algorithms(algorithms: tuple[str, ...]) -> None:

@@ -10,9 +10,7 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 from loguru import logger
@@ -20,26 +18,9 @@ from loguru import logger
 from ..clock import Clock, now_ms
 from ..errors import UnavailableError
 from ..logs import RepeatedWarning
+from ..model import Keyring
 from ..node_identity import NodeIdentity
 from ..storage.fleet import NodeRepository, NodeRow, Roster
-
-#: 值得猜的只有短的密钥；一次 30 ms，启动时算一回。
-_COST: Final = 2**13
-_SALT: Final = b"meeting-push key fingerprint"
-
-
-def fingerprint(key: bytes) -> str:
-    """同一把钥匙在每个节点上都一样；32 个十六进制字符。"""
-    return hashlib.scrypt(key, salt=_SALT, n=_COST, r=8, p=1, dklen=16).hex()
-
-
-@dataclass(frozen=True, slots=True)
-class Keyring:
-    """``signs``：签发用的钥匙的指纹（不签则空）；``accepts``：认得的。都空：由应用自己验证。"""
-
-    signs: str = ""
-    accepts: frozenset[str] = frozenset()
-
 
 #: 钟差到这么多就不合群：令牌、有效期、租约都靠它。
 MAX_SKEW_MS: Final = 30_000

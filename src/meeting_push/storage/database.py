@@ -14,7 +14,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 
-from ..errors import ConfigurationError, InvalidInputError
+from ..errors import ConfigurationError, InvalidInputError, MissingExtraError
 from ..private_files import keep_private, private_file, private_folder
 from .failures import LeftBehind, converted_failures, uncertain_commit
 from .migration import check_known, downgrade, migrate, needs_migration
@@ -232,24 +232,24 @@ def _sqlite_writer(url: URL, timeout_s: float) -> SqliteWriter:
 
 
 def _create_engine(url: URL, timeout_s: float, *, pooled: bool = False) -> AsyncEngine:
+    """:raises MissingExtraError: 没有装它的驱动"""
     # hide_parameters：异常与日志里不得出现密码散列和消息正文。
     if url.get_backend_name() != "sqlite":
         address, arguments = asyncpg_url(url)
-        engine = create_async_engine(
-            address,
-            hide_parameters=True,
-            pool_size=_PG_CONNECTIONS,
-            max_overflow=0,
-            pool_timeout=timeout_s,
-            pool_pre_ping=True,
-            pool_recycle=_PG_RECYCLE_S,
-            connect_args={
-                "timeout": timeout_s,
-                "command_timeout": timeout_s,
-                **arguments,
-                **(POOLED if pooled else {}),
-            },
-        )
+        limits = {"timeout": timeout_s, "command_timeout": timeout_s}
+        try:
+            engine = create_async_engine(
+                address,
+                hide_parameters=True,
+                pool_size=_PG_CONNECTIONS,
+                max_overflow=0,
+                pool_timeout=timeout_s,
+                pool_pre_ping=True,
+                pool_recycle=_PG_RECYCLE_S,
+                connect_args={**limits, **arguments, **(POOLED if pooled else {})},
+            )
+        except ModuleNotFoundError as error:
+            raise MissingExtraError("PostgreSQL", error, "postgres") from None
         event.listen(engine.sync_engine, "handle_error", LeftBehind())
         return engine
     engine = create_async_engine(
