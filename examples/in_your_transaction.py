@@ -4,21 +4,21 @@
 
     python examples/in_your_transaction.py
 
-用 ``MEETING_PUSH_*`` 环境变量指明数据文件夹、数据库与 Redis；默认内嵌 Redis 与 SQLite。
+环境变量：DATABASE_URL（应用的数据库，消息也存在里面；默认 shop.db），MEETING_PUSH_DATA_DIR、
+MEETING_PUSH_REDIS_URL（默认内嵌的 Redis）。
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import Sequence
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
-from meeting_push import MeetingPush, load_settings
-from meeting_push.model import Draft, Sender
-from meeting_push.storage.database import async_url
+from meeting_push import Draft, MeetingPush, Sender, load_settings
 
 SHOP, BUYER = Sender(1, "shop"), 2
 
@@ -48,9 +48,9 @@ async def arrived(push: MeetingPush, message_id: str) -> str:
 
 
 async def main() -> None:
-    settings = load_settings()
-    engine = create_async_engine(async_url(settings.sql_url))
-    push = MeetingPush(settings, directory=OurCustomers())
+    database = os.environ.get("DATABASE_URL", "sqlite+aiosqlite:///shop.db")
+    engine = create_async_engine(database)
+    push = MeetingPush(load_settings(database_url=database), directory=OurCustomers())
     await push.start()
     try:
         async with engine.begin() as connection:

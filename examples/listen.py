@@ -16,8 +16,7 @@ import contextlib
 import os
 import sys
 
-from meeting_push.client import PushClient, ReceivedMessage, RestClient, TokenKeeper
-from meeting_push.protocol.frames import Resync
+from meeting_push import PushClient, ReceivedMessage, RestClient, Resync, TokenKeeper
 
 
 async def main() -> None:

@@ -14,8 +14,7 @@ import contextlib
 import os
 import sys
 
-from meeting_push.client import PushClient, RestClient, TokenKeeper
-from meeting_push.protocol.frames import Receipt
+from meeting_push import PushClient, Receipt, RestClient, TokenKeeper
 
 
 async def main(recipients: list[int], title: str, content: str) -> None:

@@ -1,6 +1,7 @@
 """meeting-push：用户级实时推送。
 
-公开的名字按需导入：只用客户端的人不必等服务器的依赖（FastAPI、SQLAlchemy）载入。
+应用用得着的都从这里导入，别的模块可以随时搬家。名词、错误、契约与 SDK 只要
+``pip install meeting-push``；内嵌服务器的（``MeetingPush`` 与各站）按需导入，要 ``[server]``。
 """
 
 from __future__ import annotations
@@ -8,61 +9,229 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from .client import (
+    ApiError,
+    ClientOptions,
+    ClientState,
+    DeliveryReport,
+    HandshakeRejectedError,
+    InboxMessage,
+    InboxPage,
+    NotConnectedError,
+    PushClient,
+    PushRefusedError,
+    ReceivedMessage,
+    RestClient,
+    RestOptions,
+    ServerUnreachableError,
+    TokenKeeper,
+    TokenUnreadableError,
+)
+from .contracts import TokenVerifier, UserDirectory
+from .errors import (
+    AlreadyDueError,
+    AuthenticationError,
+    BadCredentialsError,
+    BadFrameError,
+    ConfigurationError,
+    DatabaseUnavailableError,
+    DirectoryUnavailableError,
+    ForbiddenError,
+    IdempotencyConflictError,
+    InvalidInputError,
+    InvalidJsonError,
+    InvalidTokenError,
+    MalformedEnvelopeError,
+    MeetingEndedError,
+    MeetingPushError,
+    MessageExpiredError,
+    MissingExtraError,
+    NotFoundError,
+    OutcomeUnknownError,
+    PayloadTooLargeError,
+    QueueFullError,
+    RateLimitedError,
+    RedisCommandError,
+    RedisUnavailableError,
+    SendLimitError,
+    TokenExpiredError,
+    TokenNotYetValidError,
+    TokenRevokedError,
+    TooExpensiveError,
+    UnavailableError,
+    UnknownParticipantsError,
+    UnknownRecipientsError,
+    UnsupportedMediaTypeError,
+    UsernameTakenError,
+    VerifierUnavailableError,
+    WatchLimitError,
+    WeakPasswordError,
+)
+from .model import (
+    ADMIN_ROLE,
+    RECORDER_ROLE,
+    USER_ROLE,
+    Accepted,
+    ConnectionInfo,
+    DeliveryStatus,
+    Draft,
+    Meeting,
+    MeetingView,
+    Message,
+    MessageType,
+    Participant,
+    PresenceStatus,
+    Principal,
+    RecipientState,
+    Segment,
+    Sender,
+)
+from .protocol.frames import ErrorFrame, Gap, Notice, Presence, ReadSync, Receipt, Resync
 from .version import __version__
 
 if TYPE_CHECKING:
     from .accept.message_service import MessageService
     from .app import MeetingPush
     from .auth.auth_service import AuthService
-    from .client.push_client import PushClient
-    from .client.rest_client import RestClient
+    from .auth.revocations import Revocations
+    from .broadcast.service import BroadcastService
     from .deliver.message_publisher import MessagePublisher
     from .deliver.offline_message_queue import OfflineMessageQueue
+    from .meeting.service import MeetingService
+    from .monitoring.health import Health
+    from .monitoring.metrics import Metrics
     from .outcome.delivery_confirmation_service import DeliveryConfirmationService
     from .presence.online_status_service import OnlineStatusService
     from .queue.consumer_pool import ConsumerPool
     from .queue.message_consumer import MessageConsumer
     from .queue.message_queue import MessageQueue
     from .redis.redis_service import RedisService
-    from .settings import Settings, load_settings
+    from .settings import Role, Settings, load_settings
     from .websocket.manager import ConnectionManager
 
-#: 名字 → 它所在的模块；与上面的导入一一对应（有测试）。
+#: 用到才导入的名字 → 它所在的模块；与上面一一对应（有测试）。
 _HOMES = {
     "AuthService": ".auth.auth_service",
+    "BroadcastService": ".broadcast.service",
     "ConnectionManager": ".websocket.manager",
     "ConsumerPool": ".queue.consumer_pool",
     "DeliveryConfirmationService": ".outcome.delivery_confirmation_service",
+    "Health": ".monitoring.health",
     "MeetingPush": ".app",
+    "MeetingService": ".meeting.service",
     "MessageConsumer": ".queue.message_consumer",
     "MessagePublisher": ".deliver.message_publisher",
     "MessageQueue": ".queue.message_queue",
     "MessageService": ".accept.message_service",
+    "Metrics": ".monitoring.metrics",
     "OfflineMessageQueue": ".deliver.offline_message_queue",
     "OnlineStatusService": ".presence.online_status_service",
-    "PushClient": ".client.push_client",
     "RedisService": ".redis.redis_service",
-    "RestClient": ".client.rest_client",
+    "Revocations": ".auth.revocations",
+    "Role": ".settings",
     "Settings": ".settings",
     "load_settings": ".settings",
 }
 
 __all__ = [
+    "ADMIN_ROLE",
+    "RECORDER_ROLE",
+    "USER_ROLE",
+    "Accepted",
+    "AlreadyDueError",
+    "ApiError",
     "AuthService",
+    "AuthenticationError",
+    "BadCredentialsError",
+    "BadFrameError",
+    "BroadcastService",
+    "ClientOptions",
+    "ClientState",
+    "ConfigurationError",
+    "ConnectionInfo",
     "ConnectionManager",
     "ConsumerPool",
+    "DatabaseUnavailableError",
     "DeliveryConfirmationService",
+    "DeliveryReport",
+    "DeliveryStatus",
+    "DirectoryUnavailableError",
+    "Draft",
+    "ErrorFrame",
+    "ForbiddenError",
+    "Gap",
+    "HandshakeRejectedError",
+    "Health",
+    "IdempotencyConflictError",
+    "InboxMessage",
+    "InboxPage",
+    "InvalidInputError",
+    "InvalidJsonError",
+    "InvalidTokenError",
+    "MalformedEnvelopeError",
+    "Meeting",
+    "MeetingEndedError",
     "MeetingPush",
+    "MeetingPushError",
+    "MeetingService",
+    "MeetingView",
+    "Message",
     "MessageConsumer",
+    "MessageExpiredError",
     "MessagePublisher",
     "MessageQueue",
     "MessageService",
+    "MessageType",
+    "Metrics",
+    "MissingExtraError",
+    "NotConnectedError",
+    "NotFoundError",
+    "Notice",
     "OfflineMessageQueue",
     "OnlineStatusService",
+    "OutcomeUnknownError",
+    "Participant",
+    "PayloadTooLargeError",
+    "Presence",
+    "PresenceStatus",
+    "Principal",
     "PushClient",
+    "PushRefusedError",
+    "QueueFullError",
+    "RateLimitedError",
+    "ReadSync",
+    "Receipt",
+    "ReceivedMessage",
+    "RecipientState",
+    "RedisCommandError",
     "RedisService",
+    "RedisUnavailableError",
     "RestClient",
+    "RestOptions",
+    "Resync",
+    "Revocations",
+    "Role",
+    "Segment",
+    "SendLimitError",
+    "Sender",
+    "ServerUnreachableError",
     "Settings",
+    "TokenExpiredError",
+    "TokenKeeper",
+    "TokenNotYetValidError",
+    "TokenRevokedError",
+    "TokenUnreadableError",
+    "TokenVerifier",
+    "TooExpensiveError",
+    "UnavailableError",
+    "UnknownParticipantsError",
+    "UnknownRecipientsError",
+    "UnsupportedMediaTypeError",
+    "UserDirectory",
+    "UsernameTakenError",
+    "VerifierUnavailableError",
+    "WatchLimitError",
+    "WeakPasswordError",
     "__version__",
     "load_settings",
 ]
@@ -71,4 +240,7 @@ __all__ = [
 def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name], __name__), name)
+    try:
+        return getattr(import_module(_HOMES[name], __name__), name)
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(name, error, "server") from error

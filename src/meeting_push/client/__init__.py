@@ -12,13 +12,17 @@ from .errors import (
 from .intake import ReceivedMessage
 from .link import ClientState
 from .push_client import PushClient
+from .rest_call import DeliveryReport, InboxMessage, InboxPage
 from .rest_client import RestClient, TokenKeeper
 
 __all__ = [
     "ApiError",
     "ClientOptions",
     "ClientState",
+    "DeliveryReport",
     "HandshakeRejectedError",
+    "InboxMessage",
+    "InboxPage",
     "NotConnectedError",
     "PushClient",
     "PushRefusedError",

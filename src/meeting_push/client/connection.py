@@ -123,12 +123,12 @@ class Connection:
                 self._intake.resync(frame)
             case frames.Notice():
                 self.drain_window_s = frame.reconnect_after_ms / 1000
-            case frames.Error():
+            case frames.ErrorFrame():
                 self._refused(frame)
         if isinstance(frame, Event):
             await self._events.offer(frame)
 
-    def _refused(self, frame: frames.Error) -> None:
+    def _refused(self, frame: frames.ErrorFrame) -> None:
         logger.bind(code=frame.code, temporary=frame.temporary).warning("server_error_frame")
         if not frame.temporary:
             self._intake.acks.confirmed(frame.request_id)
@@ -182,7 +182,7 @@ Event = (
     | frames.Gap
     | frames.Resync
     | frames.Notice
-    | frames.Error
+    | frames.ErrorFrame
 )
 #: 参数是 ``protocol.frames`` 里的对应结构；同步函数、协程函数都可以。
 EventHandler = Callable[[Any], object]
@@ -194,7 +194,7 @@ _TYPES: Final[dict[type, str]] = {
     frames.Gap: "gap",
     frames.Resync: "resync",
     frames.Notice: "notice",
-    frames.Error: "error",
+    frames.ErrorFrame: "error",
 }
 _QUEUE_LIMIT: Final = 1_000
 

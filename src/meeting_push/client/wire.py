@@ -40,7 +40,7 @@ AnyServerFrame = (
     | frames.Gap
     | frames.Resync
     | frames.Notice
-    | frames.Error
+    | frames.ErrorFrame
 )
 
 

@@ -14,7 +14,7 @@ from ..errors import MeetingPushError
 from ..model import Principal
 from ..protocol.codes import CloseCode
 from ..protocol.commands import Command, RequestIdValue
-from ..protocol.frames import Error, ServerFrame, encode
+from ..protocol.frames import ErrorFrame, ServerFrame, encode
 from ..protocol.outbox import HeldFrames, Outbox, Verdict
 from ..redis.meeting_bus import member_of
 from ..websocket.connection import Driver
@@ -215,7 +215,7 @@ class MeetingConnection:
     def refuse(self, error: MeetingPushError, request_id: RequestIdValue) -> None:
         """一个请求没有做成；不算坏帧。"""
         self.answer(
-            Error(
+            ErrorFrame(
                 code=error.code,
                 message=error.message,
                 temporary=error.temporary,

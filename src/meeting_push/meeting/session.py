@@ -14,7 +14,7 @@ from ..model import Principal
 from ..protocol.codes import CloseCode
 from ..protocol.commands import Beat, Close, Command, RefreshToken, Refused, Reply, RequestIdValue
 from ..protocol.frames import (
-    Error,
+    ErrorFrame,
     Heartbeat,
     HeartbeatAck,
     RefreshTokenFrame,
@@ -139,7 +139,7 @@ class MeetingSession:
 
     def _too_fast(self, text: bytes, now: int) -> Command:
         """这一帧没有处理；一直这样就以可重连的 4005 关闭。"""
-        error = Error(
+        error = ErrorFrame(
             code="rate_limited",
             message="too many frames or bytes a second; this frame was not processed",
             temporary=True,
@@ -152,7 +152,9 @@ class MeetingSession:
     def _refuse(
         self, code: str, message: str, now: int, request_id: RequestIdValue = None
     ) -> Command:
-        frame = encode(Error(code=code, message=message, temporary=False, request_id=request_id))
+        frame = encode(
+            ErrorFrame(code=code, message=message, temporary=False, request_id=request_id)
+        )
         if self._bad.strike(now):
             return Close(CloseCode.PROTOCOL_VIOLATION, frame)
         return Refused(code, frame)

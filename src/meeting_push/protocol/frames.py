@@ -170,7 +170,7 @@ class Notice(ServerFrame, frozen=True, kw_only=True, tag="notice"):
     reconnect_after_ms: Whole
 
 
-class Error(ServerFrame, frozen=True, kw_only=True, tag="error", omit_defaults=True):
+class ErrorFrame(ServerFrame, frozen=True, kw_only=True, tag="error", omit_defaults=True):
     code: str
     message: str
     #: 没有默认值：contract 要求它总是出现。

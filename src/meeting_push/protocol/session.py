@@ -32,7 +32,7 @@ from .commands import (
 from .envelope import FrameKey, PushKey
 from .frames import (
     AckFrame,
-    Error,
+    ErrorFrame,
     Heartbeat,
     HeartbeatAck,
     Resync,
@@ -336,7 +336,9 @@ class Session:
         self, code: str, message: str, now: int, request_id: RequestIdValue = None
     ) -> Command:
         """一个坏帧：回 ``error``；窗口里攒够了就关（4504）。"""
-        frame = encode(Error(code=code, message=message, temporary=False, request_id=request_id))
+        frame = encode(
+            ErrorFrame(code=code, message=message, temporary=False, request_id=request_id)
+        )
         since = now - self._limits.bad_frame_window_ms
         self._bad = [at for at in self._bad or () if at > since]
         self._bad.append(now)

@@ -11,7 +11,7 @@ from ..protocol import commands
 from ..protocol.commands import RequestIdValue
 from ..protocol.frames import (
     AckResult,
-    Error,
+    ErrorFrame,
     ReadSync,
     ServerFrame,
     StatusResult,
@@ -229,7 +229,7 @@ class ClientRequests:
         *,
         temporary: bool = False,
     ) -> None:
-        error = Error(code=code, message=message, temporary=temporary, request_id=request_id)
+        error = ErrorFrame(code=code, message=message, temporary=temporary, request_id=request_id)
         self._answer(connection, error)
 
     def _answer(self, connection: UserConnection, frame: ServerFrame) -> None:
