@@ -29,7 +29,6 @@ from .contracts import TokenVerifier, UserDirectory
 from .model import QueueEntry
 from .node_identity import NodeIdentity
 from .router.contract_route import install_error_handlers
-from .router.ops import ops_endpoint
 from .router.web import add_docs
 from .settings import Identity, Settings
 from .supervision import Supervisor
@@ -49,6 +48,23 @@ class MeetingPush:
     人归应用：没有注册、登录、刷新的路由，我们不发 id 也不发令牌。``verifier`` 验证应用自己的令牌，
     不给就按 ``jwt_*`` 的钥匙验证；``directory`` 是应用的用户表，不给则发给谁谁就存在。要用我们的
     账号，明说 ``identity="accounts"``。
+
+    支持的只有下面这些（有测试），其余的随时会变：
+
+    - ``settings``、``node_id``：此刻生效的设置，这个节点在日志与报告里的名字
+    - ``router``、``lifespan``，或自己叫 ``start``、``drain``、``stop``：装进别人的应用
+    - ``displaced``：Redis 被另一个数据库接手时置位，这个节点不该再留着
+    - ``messages``：发送，也可在应用自己的事务里；收件箱
+    - ``broadcasts``：发给所有人
+    - ``meetings``：会议的建立、邀请、结束、记录
+    - ``publisher``：瞬时的，不落信箱
+    - ``mailbox``：一个人还没确认的，看与清空
+    - ``confirmation``：一条消息、一个人的投递状态与统计
+    - ``presence``：谁在线，几台设备
+    - ``manager``：这个节点握着的连接，送走谁
+    - ``auth``：我们的账号（``identity="accounts"``）
+    - ``revocations``：吊销令牌、会话、用户；停用一个人时要叫它
+    - ``health``、``metrics``：``/readyz``、``/metrics`` 说的，可并进应用自己的
     """
 
     def __init__(
@@ -66,9 +82,8 @@ class MeetingPush:
         self._supervisor = Supervisor()
         self._rooms = self._build(directory, verifier)
         self._observation = Observation(settings, self._node, self._rooms, self._supervisor)
-        self._introduce(self._rooms, self._observation)
-        self.ops_endpoint = ops_endpoint(self.health, self.metrics)
         self.router = routes(settings, self._rooms, self._observation)
+        self._introduce(self._rooms)
 
     @property
     def node_id(self) -> str:
@@ -117,26 +132,16 @@ class MeetingPush:
         """唯一往后认识的一处：队列做不了的，由后一间房记下。"""
         await self._rooms.outcomes.record_dead(entry, reason)
 
-    def _introduce(self, rooms: Rooms, observation: Observation) -> None:
+    def _introduce(self, rooms: Rooms) -> None:
         """各房间里应用用得着的，放在门口。"""
-        record, bus, access = rooms.record, rooms.bus, rooms.access
-        self.database, self.stores = record.database, record.stores
-        self.redis, self.subscriber, self.clock = bus.redis, bus.subscriber, bus.clock
-        self.auth, self.revocations = access.auth, access.revocations
-        path = rooms.messages
-        self.messages, self.relay, self.queue = path.messages, path.relay, path.queue
-        self.consumers, self.mailbox = path.consumers, path.mailbox
+        path, edge = rooms.messages, rooms.edge
+        self.messages, self.mailbox = path.messages, path.mailbox
         self.confirmation, self.publisher = path.confirmation, path.publisher
-        self.failures, self.dead_letters = rooms.outcomes.failures, rooms.outcomes.dead_letters
-        self.reconciler = rooms.recovery.reconciler
-        #: Redis 被另一个数据库接手了：这个节点不该再留着。
+        self.broadcasts, self.meetings = rooms.broadcasts.service, rooms.meetings.service
+        self.manager, self.presence = edge.manager, edge.presence
+        self.auth, self.revocations = rooms.access.auth, rooms.access.revocations
         self.displaced = rooms.recovery.claim.lost
-        self.broadcasts = rooms.broadcasts.service
-        self.manager, self.presence = rooms.edge.manager, rooms.edge.presence
-        self.hearing = rooms.edge.hearing
-        self.meetings = rooms.meetings.service
-        self.health, self.metrics = observation.health, observation.metrics
-        self.reports = observation.reports
+        self.health, self.metrics = self._observation.health, self._observation.metrics
 
     # ── 生与死 ───────────────────────────────────────────────────────────────
 
@@ -152,7 +157,7 @@ class MeetingPush:
             await rooms.record.start(stack)
             await rooms.bus.start(stack)
             await self.revocations.refresh()
-            stack.push_async_callback(self.queue.close)
+            stack.push_async_callback(rooms.messages.queue.close)
             await rooms.recovery.claim_redis(stack)
             await self._start_loops(stack)
             self._stack = stack.pop_all()
@@ -161,11 +166,12 @@ class MeetingPush:
         role, rooms, supervisor = self.settings.role, self._rooms, self._supervisor
         if role.holds_sockets:
             stack.push_async_callback(self.presence.close)
-        stack.push_async_callback(self.reports.withdraw)
+        reports = self._observation.reports
+        stack.push_async_callback(reports.withdraw)
         stack.push_async_callback(supervisor.stop)
         rooms.bus.start_clock(supervisor)
         self._observation.start(supervisor, stack)
-        supervisor.start("node-report", self.reports.run)
+        supervisor.start("node-report", reports.run)
         supervisor.start("presence-reap", self.presence.reaper.run)
         if role.serves_api or role.holds_sockets:
             rooms.access.start(supervisor)
@@ -188,7 +194,7 @@ class MeetingPush:
         if role.holds_sockets:
             edge.refuse()
         if role.delivers:
-            await self.consumers.drain()
+            await self._rooms.messages.consumers.drain()
         await self._send_guests_off()
         if role.holds_sockets:
             await edge.finish_acks()

@@ -37,6 +37,7 @@ from .limits.forwarded import TrustedProxies
 from .logs import RepeatedWarning, configure_logging
 from .monitoring.metrics import door_samples
 from .redis.embedded import EmbeddedRedis
+from .router.ops import ops_endpoint
 from .settings import PREFIX, Identity, Role, Settings
 from .websocket.native import native_edge, serve_native
 from .websocket.uvicorn_socket import BoundedWebSocket
@@ -189,7 +190,8 @@ async def _front(push: MeetingPush, settings: Settings, sock: socket.socket) -> 
     )
     push.metrics.add(lambda: door_samples(doorway))
     if settings.role is Role.GATEWAY and native:
-        server = await serve_native(push.manager, sock=sock, ops=push.ops_endpoint, doorway=doorway)
+        ops = ops_endpoint(push.health, push.metrics)
+        server = await serve_native(push.manager, sock=sock, ops=ops, doorway=doorway)
         try:
             yield
         finally:

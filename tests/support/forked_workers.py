@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 
 from meeting_push import MeetingPush, load_settings
+from meeting_push.router.ops import ops_endpoint
 from meeting_push.websocket.native import serve_native
 from tests.support.edge_world import listening_socket
 from tests.support.server_process import TEST_JWT_SECRET
@@ -26,7 +27,9 @@ async def work(push: MeetingPush) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     await push.start()
     sock = listening_socket()
-    server = await serve_native(push.manager, sock=sock, ops=push.ops_endpoint)
+    server = await serve_native(
+        push.manager, sock=sock, ops=ops_endpoint(push.health, push.metrics)
+    )
     print(os.getpid(), push.node_id, sock.getsockname()[1], flush=True)
     await stop.wait()
     await push.drain()

@@ -9,6 +9,7 @@ from pathlib import Path
 from meeting_push import MeetingPush, load_settings
 from meeting_push.auth.access_tokens import AccessTokens
 from meeting_push.model import Accepted, Sender
+from meeting_push.router.ops import ops_endpoint
 from meeting_push.websocket.native import serve_native
 from tests.support.edge_world import listening_socket
 from tests.support.people import Person
@@ -61,7 +62,9 @@ async def running_node(
     )
     await push.start()
     sock = listening_socket()
-    server = await serve_native(push.manager, sock=sock, ops=push.ops_endpoint)
+    server = await serve_native(
+        push.manager, sock=sock, ops=ops_endpoint(push.health, push.metrics)
+    )
     try:
         yield Node(push, sock.getsockname()[1])
     finally:

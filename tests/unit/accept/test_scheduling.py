@@ -120,10 +120,14 @@ async def test_a_cancelled_message_leaves_the_delayed_queue(push: MeetingPush) -
     accepted = await push.messages.send_message(ALICE, BOB, "t", "c", deliver_at=now_ms() + HOUR_MS)
 
     async def delayed() -> int:
-        return int(await push.redis.lean.execute("ZCARD", push.redis.keys.delayed_queue))
+        return int(
+            await push._rooms.bus.redis.lean.execute(
+                "ZCARD", push._rooms.bus.redis.keys.delayed_queue
+            )
+        )
 
     await eventually(delayed)
-    message = await push.stores.messages.get(accepted.message_id)
+    message = await push._rooms.record.stores.messages.get(accepted.message_id)
     assert message is not None
     await push.messages._cancellation.cancel(message)
     assert await delayed() == 0
@@ -136,17 +140,17 @@ async def test_a_cancelled_message_that_was_still_on_its_way_is_dropped_when_due
     """入队的人手里还有一份，撤回之后才放进延迟队列。"""
     late, kept = "0" * 25 + "L", "0" * 25 + "K"
     due = now_ms() + 50
-    await push.queue.unschedule(late, due)
+    await push._rooms.messages.queue.unschedule(late, due)
     sent = await push.messages.send_message(ALICE, BOB, "t", "c", deliver_at=due)
     tails = await push.mailbox.tails([sent.message_id])
     for name in (late, kept):
         await push.mailbox.store_bodies([(name, tails[sent.message_id], 0, due + HOUR_MS)])
-    await push.queue.schedule([(entry(late, due), due), (entry(kept, due), due)])
+    await push._rooms.messages.queue.schedule([(entry(late, due), due), (entry(kept, due), due)])
 
     async def both_were_moved_and_settled() -> bool:
         """两项同时放入，也就同时移出：一项送达了，另一项也已在流里或已了结。"""
         held, _, _ = await push.mailbox.contains(BOB, [kept])
-        return held == [kept] and await push.queue.streams.backlog() == 0
+        return held == [kept] and await push._rooms.messages.queue.streams.backlog() == 0
 
     await eventually(both_were_moved_and_settled, timeout=15)
     assert await push.mailbox.contains(BOB, [late, kept]) == ([kept], [], [late])
@@ -202,7 +206,7 @@ async def test_a_rolled_back_message_never_was(push: MeetingPush, engine: AsyncE
 async def test_a_transaction_on_another_kind_of_database_is_refused(
     push: MeetingPush, tmp_path: Path
 ) -> None:
-    if push.database.is_sqlite:
+    if push._rooms.record.database.is_sqlite:
         pytest.skip("needs a foreign SQLite beside PostgreSQL")
     foreign = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/foreign.db")
     async with foreign.connect() as connection:

@@ -116,13 +116,17 @@ async def test_a_dead_process_disappears(
     async with running_node(tmp_path, redis_server.url, key_prefix, **QUICK) as node:
         seen = (await stats(node))["nodes"][0]
         push = node.push
-        report = push.reports._reporter.report()
+        report = push._observation.reports._reporter.report()
         dead = {**seen, "node_id": "dead", "reported_at": report.reported_at - 60_000}
-        await push.redis.set_json("unused", dead)
-        raw = await push.redis.client.get("unused")
-        await push.redis.client.hset(push.redis.keys.node_reports, "dead", raw)
+        await push._rooms.bus.redis.set_json("unused", dead)
+        raw = await push._rooms.bus.redis.client.get("unused")
+        await push._rooms.bus.redis.client.hset(
+            push._rooms.bus.redis.keys.node_reports, "dead", raw
+        )
         assert [one["node_id"] for one in (await stats(node))["nodes"]] == [push.node_id]
-        assert not await push.redis.client.hexists(push.redis.keys.node_reports, "dead")
+        assert not await push._rooms.bus.redis.client.hexists(
+            push._rooms.bus.redis.keys.node_reports, "dead"
+        )
 
 
 async def test_the_histograms_are_metrics_too(

@@ -15,7 +15,7 @@ async def test_draining_wakes_consumers_that_wait(
 ) -> None:
     settings = {"consumer_block_ms": 60_000}
     async with running_node(tmp_path, redis_server.url, key_prefix, **settings) as node:
-        lean = node.push.redis.lean
+        lean = node.push._rooms.bus.redis.lean
 
         async def all_wait() -> bool:
             clients = await lean.execute("CLIENT", "LIST")
@@ -27,7 +27,7 @@ async def test_draining_wakes_consumers_that_wait(
 
         await eventually(all_wait, 10)
         async with asyncio.timeout(10):
-            await node.push.consumers.drain()
+            await node.push._rooms.messages.consumers.drain()
 
 
 async def test_nothing_taken_is_left_unacknowledged(
@@ -37,5 +37,5 @@ async def test_nothing_taken_is_left_unacknowledged(
         push = node.push
         for _ in range(50):
             await node.send(7)
-        await push.consumers.drain()
-        assert {length.pending for length in await push.queue.lengths()} == {0}
+        await push._rooms.messages.consumers.drain()
+        assert {length.pending for length in await push._rooms.messages.queue.lengths()} == {0}

@@ -43,7 +43,9 @@ async def logged(push: MeetingPush, *message_ids: str) -> None:
 
     async def exactly() -> bool:
         with contextlib.suppress(UnavailableError):  # Redis 还没有回来
-            found = await push.redis.lean.execute("ZRANGE", push.redis.keys.broadcast_ids, 0, -1)
+            found = await push._rooms.bus.redis.lean.execute(
+                "ZRANGE", push._rooms.bus.redis.keys.broadcast_ids, 0, -1
+            )
             return [each.decode() for each in found] == list(message_ids)
         return False
 
@@ -54,7 +56,7 @@ async def send(push: MeetingPush, earlier: tuple[str, ...] = ()) -> str:
     """发一条，等到它进了日志、记录也知道。"""
     message_id = (await push.broadcasts.send_broadcast(Sender(900, "root"), DRAFT)).message_id
     await logged(push, *earlier, message_id)
-    record = BroadcastRepository(push.database)
+    record = BroadcastRepository(push._rooms.record.database)
 
     async def recorded() -> bool:
         return message_id in await record.logged(0, 0)
@@ -72,10 +74,10 @@ async def pending(push: MeetingPush, user_id: int = BOB) -> list[str]:
 
 async def marked(push: MeetingPush) -> None:
     """等到下一个记号写进两边：此后丢的才看得出来。"""
-    before = await push.reconciler._mark.read()
+    before = await push._rooms.recovery.reconciler._mark.read()
 
     async def advanced() -> bool:
-        now = await push.reconciler._mark.read()
+        now = await push._rooms.recovery.reconciler._mark.read()
         return now is not None and (before is None or now.mark > before.mark + 1)
 
     await eventually(advanced, 20)
@@ -83,7 +85,7 @@ async def marked(push: MeetingPush) -> None:
 
 async def recovered(push: MeetingPush) -> None:
     async def finished() -> bool:
-        row = await push.reconciler._generations.read()
+        row = await push._rooms.recovery.reconciler._generations.read()
         return row is not None and row.generation > 1 and row.cursor is None
 
     await eventually(finished, 20)
@@ -107,16 +109,18 @@ async def test_dlv_1_the_next_node_does_the_step_the_dead_one_died_before(
             message_id = await send(first)
             await marked(first)
             patched.setattr(*step, die)
-            await first.redis.lean.execute("FLUSHALL")
+            await first._rooms.bus.redis.lean.execute("FLUSHALL")
             await asyncio.wait_for(died.wait(), 20)
             if step[0] is BroadcastRelay:
-                record = BroadcastRepository(first.database)
+                record = BroadcastRepository(first._rooms.record.database)
 
                 async def reopened() -> bool:
                     return await record.logged(0, 0) == []
 
                 await eventually(reopened, 20)
-            assert await first.reconciler._generations.lease(first.node_id, 0, 1)  # 租约早已到期
+            assert await first._rooms.recovery.reconciler._generations.lease(
+                first.node_id, 0, 1
+            )  # 租约早已到期
     async with start_node() as second:
         await logged(second, message_id)
         await recovered(second)
@@ -129,7 +133,9 @@ async def test_dlv_1_an_old_aof_keeps_its_numbers_and_gets_back_the_rest(
     async with start_node() as push:
         await pending(push)
         old = await send(push)
-        number = await push.redis.lean.execute("ZSCORE", push.redis.keys.broadcast_ids, old)
+        number = await push._rooms.bus.redis.lean.execute(
+            "ZSCORE", push._rooms.bus.redis.keys.broadcast_ids, old
+        )
         copy, folder = tmp_path / "old", private_redis_server.directory
         shutil.copytree(folder, copy, ignore=_only_aof)
         new = await send(push, (old,))
@@ -139,11 +145,13 @@ async def test_dlv_1_an_old_aof_keeps_its_numbers_and_gets_back_the_rest(
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         shutil.copytree(copy, folder, dirs_exist_ok=True)
         private_redis_server.start()
-        await eventually(lambda: push.redis.lean.connected)
+        await eventually(lambda: push._rooms.bus.redis.lean.connected)
         await logged(push, old, new)
         await recovered(push)
         assert await pending(push) == [old, new]
-        same = await push.redis.lean.execute("ZSCORE", push.redis.keys.broadcast_ids, old)
+        same = await push._rooms.bus.redis.lean.execute(
+            "ZSCORE", push._rooms.bus.redis.keys.broadcast_ids, old
+        )
         assert same == number
 
 
@@ -159,7 +167,7 @@ async def test_dlv_1_a_lost_tail_shorter_than_a_mark_is_found_by_a_broadcast(
         kept = await send(push)
         lost = await send(push, (kept,))
         await marked(push)
-        keys, lean = push.redis.keys, push.redis.lean
+        keys, lean = push._rooms.bus.redis.keys, push._rooms.bus.redis.lean
         await lean.execute("ZREM", keys.broadcast_ids, lost)
         [[entry, _]] = await lean.execute("XREVRANGE", keys.broadcast_log, "+", "-", "COUNT", 1)
         await lean.execute("XDEL", keys.broadcast_log, entry)
@@ -175,11 +183,19 @@ async def test_a_restart_with_everything_logs_nothing_again(
         message_id = await send(push)
         await marked(push)
         private_redis_server.restart()
-        await eventually(lambda: push.redis.lean.reconnects and push.redis.lean.connected)
+        await eventually(
+            lambda: push._rooms.bus.redis.lean.reconnects and push._rooms.bus.redis.lean.connected
+        )
         await marked(push)
-        await eventually(lambda: push.reconciler._run_id and push.reconciler._suspect is None, 20)
+        await eventually(
+            lambda: (
+                push._rooms.recovery.reconciler._run_id
+                and push._rooms.recovery.reconciler._suspect is None
+            ),
+            20,
+        )
         assert await pending(push) == [message_id]
-        assert push.reconciler.statistics.recoveries == 0
+        assert push._rooms.recovery.reconciler.statistics.recoveries == 0
 
 
 async def test_what_each_user_acked_is_left_out_page_by_page(
@@ -198,7 +214,7 @@ async def test_what_each_user_acked_is_left_out_page_by_page(
 
         await eventually(acked)
         await marked(push)
-        await push.redis.lean.execute("FLUSHALL")
+        await push._rooms.bus.redis.lean.execute("FLUSHALL")
         await logged(push, one, two)
         await recovered(push)
         assert [await pending(push, user_id) for user_id in users] == [[one]] * len(users)
@@ -207,7 +223,7 @@ async def test_what_each_user_acked_is_left_out_page_by_page(
 async def test_logging_again_stops_when_another_node_has_the_lease(start_node: StartNode) -> None:
     async with start_node() as push:
         one = await send(push)
-        rooms, record = push._rooms.broadcasts, BroadcastRepository(push.database)
+        rooms, record = push._rooms.broadcasts, BroadcastRepository(push._rooms.record.database)
         await record.record_delivered([(one, BOB, 1)])
 
         async def lost_the_lease() -> bool:
@@ -222,7 +238,7 @@ async def test_a_new_user_after_a_loss_has_what_has_not_expired(start_node: Star
         message_id = await send(push)
         await marked(push)
         assert await pending(push, 3) == []
-        await push.redis.lean.execute("FLUSHALL")
+        await push._rooms.bus.redis.lean.execute("FLUSHALL")
         await logged(push, message_id)
         await recovered(push)
         assert await pending(push, 4) == [message_id]

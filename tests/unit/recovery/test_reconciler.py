@@ -68,10 +68,12 @@ async def confirm(push: MeetingPush, message_id: str) -> None:
 
 
 async def recovered(push: MeetingPush, times: int = 1) -> None:
-    await eventually(lambda: push.reconciler.statistics.recoveries == times, timeout=20)
+    await eventually(
+        lambda: push._rooms.recovery.reconciler.statistics.recoveries == times, timeout=20
+    )
 
     async def finished() -> bool:
-        row = await push.reconciler._generations.read()
+        row = await push._rooms.recovery.reconciler._generations.read()
         return row is not None and row.cursor is None
 
     await eventually(finished, timeout=20)
@@ -79,10 +81,10 @@ async def recovered(push: MeetingPush, times: int = 1) -> None:
 
 async def marked(push: MeetingPush) -> None:
     """等到下一个记号写进两边：此后丢的才看得出来。"""
-    before = await push.reconciler._mark.read()
+    before = await push._rooms.recovery.reconciler._mark.read()
 
     async def advanced() -> bool:
-        now = await push.reconciler._mark.read()
+        now = await push._rooms.recovery.reconciler._mark.read()
         return now is not None and (before is None or now.mark > before.mark + 1)
 
     await eventually(advanced)
@@ -96,7 +98,7 @@ async def test_dlv_1_flushall_while_running(start_node: StartNode) -> None:
         await confirm(push, delivered)
         await marked(push)
         before = await push.mailbox.open(BOB)
-        await push.redis.lean.execute("FLUSHALL")
+        await push._rooms.bus.redis.lean.execute("FLUSHALL")
         await recovered(push)
         await holds(push, waiting)
         await holds(push, other, user_id=CAROL)
@@ -151,11 +153,13 @@ async def test_dlv_1_a_restart_with_everything_changes_nothing(
         await marked(push)
         before = await push.mailbox.open(BOB)
         private_redis_server.restart()
-        await eventually(lambda: push.redis.lean.reconnects and push.redis.lean.connected)
+        await eventually(
+            lambda: push._rooms.bus.redis.lean.reconnects and push._rooms.bus.redis.lean.connected
+        )
         await marked(push)
         view = await push.mailbox.open(BOB, ResumePoint(before.epoch, before.seq))
         assert (view.resumed, view.epoch) == (True, before.epoch)
-        assert push.reconciler.statistics.recoveries == 0
+        assert push._rooms.recovery.reconciler.statistics.recoveries == 0
 
 
 async def test_dlv_1_a_lost_tail_shorter_than_a_mark_is_found_by_its_traces(
@@ -167,9 +171,9 @@ async def test_dlv_1_a_lost_tail_shorter_than_a_mark_is_found_by_its_traces(
         lost = await send(push)
         await holds(push, kept, lost)
         await marked(push)
-        keys = push.redis.keys
-        await push.redis.lean.execute("ZREM", keys.mailbox(BOB), lost)
-        await push.redis.lean.execute("ZREM", keys.message_log(BOB), lost)
+        keys = push._rooms.bus.redis.keys
+        await push._rooms.bus.redis.lean.execute("ZREM", keys.mailbox(BOB), lost)
+        await push._rooms.bus.redis.lean.execute("ZREM", keys.message_log(BOB), lost)
         private_redis_server.restart()
         await recovered(push)
         await holds(push, kept, lost)
@@ -180,13 +184,15 @@ async def test_dlv_1_a_straggler_is_found_and_driven_again(start_node: StartNode
     async with start_node(straggler_after_s=0.001, relay_grace_s=3600) as push:
         lost = await send(push)
         await holds(push, lost)
-        await push.relay.mark()
-        before = push.reconciler.statistics.stragglers
-        await push.redis.delete(push.redis.keys.mailbox(BOB), push.redis.keys.message_log(BOB))
+        await push._rooms.messages.relay.mark()
+        before = push._rooms.recovery.reconciler.statistics.stragglers
+        await push._rooms.bus.redis.delete(
+            push._rooms.bus.redis.keys.mailbox(BOB), push._rooms.bus.redis.keys.message_log(BOB)
+        )
 
         async def found() -> bool:  # 由我们，或由节点自己正好在看的那一遍
-            await push.reconciler.look_for_stragglers()
-            return push.reconciler.statistics.stragglers > before
+            await push._rooms.recovery.reconciler.look_for_stragglers()
+            return push._rooms.recovery.reconciler.statistics.stragglers > before
 
         await eventually(found)
         await holds(push, lost)
@@ -197,12 +203,12 @@ async def test_b8_what_was_in_a_mailbox_that_is_gone_is_driven_again(start_node:
     async with start_node(straggler_after_s=0.001, relay_grace_s=3600) as push:
         lost = await send(push)
         await holds(push, lost)
-        await push.relay.mark()
+        await push._rooms.messages.relay.mark()
         old = await push.mailbox.open(BOB)
-        await push.redis.delete(push.redis.keys.mailbox(BOB))
+        await push._rooms.bus.redis.delete(push._rooms.bus.redis.keys.mailbox(BOB))
 
         async def found() -> bool:
-            await push.reconciler.look_for_stragglers()
+            await push._rooms.recovery.reconciler.look_for_stragglers()
             return lost in await push.mailbox.message_ids(BOB)
 
         await eventually(found)
@@ -216,9 +222,9 @@ async def test_b8_only_what_was_lost_is_driven_again(start_node: StartNode) -> N
     async with start_node(straggler_after_s=0.001, relay_grace_s=3600) as push:
         kept = await send(push)
         await holds(push, kept)
-        await push.relay.mark()
+        await push._rooms.messages.relay.mark()
         before = await push.mailbox.open(BOB)
-        assert await push.reconciler.look_for_stragglers() == 0
+        assert await push._rooms.recovery.reconciler.look_for_stragglers() == 0
         assert await push.mailbox.open(BOB) == before
 
 
@@ -248,8 +254,8 @@ async def test_a_delivered_message_is_no_straggler(start_node: StartNode) -> Non
         one = await send(push)
         await holds(push, one)
         await confirm(push, one)
-        await push.relay.mark()
-        assert await push.reconciler.look_for_stragglers() == 0
+        await push._rooms.messages.relay.mark()
+        assert await push._rooms.recovery.reconciler.look_for_stragglers() == 0
 
 
 async def test_a_new_database_behind_an_old_redis_starts_a_new_generation(
@@ -267,9 +273,12 @@ async def test_exactly_one_node_recovers(start_node: StartNode) -> None:
         waiting = await send(first)
         await holds(first, waiting)
         await marked(first)
-        await first.redis.lean.execute("FLUSHALL")
+        await first._rooms.bus.redis.lean.execute("FLUSHALL")
         await holds(second, waiting)
-        nodes = [first.reconciler.statistics, second.reconciler.statistics]
+        nodes = [
+            first._rooms.recovery.reconciler.statistics,
+            second._rooms.recovery.reconciler.statistics,
+        ]
         assert sum(one.recoveries for one in nodes) == 1
         await eventually(lambda: first.mailbox.generation == second.mailbox.generation == 2)
 
@@ -289,25 +298,25 @@ async def test_dlv_1_the_next_node_goes_on_where_the_dead_one_stopped(
             await holds(first, waiting)
             await marked(first)
             patched.setattr(Reconciler, "_redrive", die)
-            await first.redis.lean.execute("FLUSHALL")
+            await first._rooms.bus.redis.lean.execute("FLUSHALL")
             await asyncio.wait_for(died.wait(), 20)
-            await first.database.ping()
-            generations = first.reconciler._generations
+            await first._rooms.record.database.ping()
+            generations = first._rooms.recovery.reconciler._generations
             assert await generations.lease(first.node_id, 0, 1)  # 租约早已到期
     async with start_node() as second:
         await holds(second, waiting)
-        assert second.reconciler.statistics.recoveries == 0
+        assert second._rooms.recovery.reconciler.statistics.recoveries == 0
 
 
 async def test_con_4_a_full_redis_defers_and_loses_nothing(start_node: StartNode) -> None:
     async with start_node() as push:
         await marked(push)
-        await push.redis.lean.execute("CONFIG", "SET", "maxmemory", "1mb")
+        await push._rooms.bus.redis.lean.execute("CONFIG", "SET", "maxmemory", "1mb")
         sent = [await send(push) for _ in range(20)]
         assert await held(push) < set(sent)
-        await push.redis.lean.execute("CONFIG", "SET", "maxmemory", 0)
+        await push._rooms.bus.redis.lean.execute("CONFIG", "SET", "maxmemory", 0)
         await holds(push, *sent)
-        assert push.reconciler.statistics.recoveries == 0
+        assert push._rooms.recovery.reconciler.statistics.recoveries == 0
 
 
 async def test_dlv_1_a_live_device_hears_of_the_loss_and_gets_what_it_has_not_had(

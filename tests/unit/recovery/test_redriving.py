@@ -151,9 +151,9 @@ class Slow(UndeliveredRepository):
 
 
 def slow(push: MeetingPush) -> Slow:
-    one = Slow(push.database)
+    one = Slow(push._rooms.record.database)
     one.starts = []
-    push.reconciler._undelivered = one
+    push._rooms.recovery.reconciler._undelivered = one
     return one
 
 
@@ -161,10 +161,10 @@ async def test_e3_re_driving_finishes_on_a_database_too_slow_for_its_first_page(
     start_node: StartNode,
 ) -> None:
     async with start_node() as push:
-        await store(push.database, 40, days_ago=200, live=False)
-        waiting = await store(push.database, 12)
+        await store(push._rooms.record.database, 40, days_ago=200, live=False)
+        waiting = await store(push._rooms.record.database, 12)
         slow(push)
-        await push.redis.lean.execute("FLUSHALL")
+        await push._rooms.bus.redis.lean.execute("FLUSHALL")
 
         async def back() -> bool:
             held = {one.tail.message_id for one in await push.mailbox.get_offline_messages(BOB)}
@@ -173,7 +173,7 @@ async def test_e3_re_driving_finishes_on_a_database_too_slow_for_its_first_page(
         await eventually(back, 30)
 
         async def finished() -> bool:
-            row = await push.reconciler._generations.read()
+            row = await push._rooms.recovery.reconciler._generations.read()
             return row is not None and row.cursor is None
 
         await eventually(finished, 30)
@@ -181,11 +181,11 @@ async def test_e3_re_driving_finishes_on_a_database_too_slow_for_its_first_page(
 
 async def test_e3_the_next_try_goes_on_where_the_last_one_stopped(start_node: StartNode) -> None:
     async with start_node(reconcile_interval_s=60) as push:
-        ids = await store(push.database, 20)
+        ids = await store(push._rooms.record.database, 20)
         one = slow(push)
         one.most = 1_000
-        row = Generation(1, 0, ids[9], push.reconciler._node.id, now_ms() + 60_000)
-        await push.reconciler._redrive(row)
+        row = Generation(1, 0, ids[9], push._rooms.recovery.reconciler._node.id, now_ms() + 60_000)
+        await push._rooms.recovery.reconciler._redrive(row)
         assert min(one.starts) == ids[9]
 
 
@@ -198,9 +198,9 @@ async def test_e3_old_pages_that_can_not_be_read_do_not_block_the_recovery(
         raise DatabaseUnavailableError("statement timeout", cause="timeout")
 
     async with start_node(reconcile_interval_s=60) as push:
-        await store(push.database, 3)
-        monkeypatch.setattr(push.reconciler._undelivered, "finished", never)
-        await asyncio.wait_for(push.reconciler._remove_finished(0), 20)
+        await store(push._rooms.record.database, 3)
+        monkeypatch.setattr(push._rooms.recovery.reconciler._undelivered, "finished", never)
+        await asyncio.wait_for(push._rooms.recovery.reconciler._remove_finished(0), 20)
 
 
 # ── 掉队的 ───────────────────────────────────────────────────────────────────
@@ -222,10 +222,10 @@ async def test_e3_the_straggler_check_walks_on_instead_of_starting_again(
     monkeypatch.setattr(reconciler, "STRAGGLER_BUDGET_S", 0)
     async with start_node(straggler_after_s=0.001, relay_grace_s=3600) as push:
         await push._supervisor.stop()  # 由测试来推动
-        ids = await store(push.database, 9, days_ago=1)
-        watched = Watched(push.database)
+        ids = await store(push._rooms.record.database, 9, days_ago=1)
+        watched = Watched(push._rooms.record.database)
         watched.spans = []
-        one = push.reconciler
+        one = push._rooms.recovery.reconciler
         one._undelivered, one._walk.rows = watched, 3
         monkeypatch.setattr(one._walk, "_adapt", lambda _: None)
         found = [await one.look_for_stragglers() for _ in range(3)]
@@ -245,12 +245,14 @@ async def test_e3_a_straggler_among_many_recipients_of_one_message_is_found(
             return await push.mailbox.get_offline_message_count(6) == 1
 
         await eventually(there)
-        await push.relay.mark()
-        await push.redis.delete(push.redis.keys.mailbox(6), push.redis.keys.message_log(6))
+        await push._rooms.messages.relay.mark()
+        await push._rooms.bus.redis.delete(
+            push._rooms.bus.redis.keys.mailbox(6), push._rooms.bus.redis.keys.message_log(6)
+        )
 
         async def found() -> bool:  # 启动时的那一遍可能正走到一半，先走完的是它
-            await push.reconciler.look_for_stragglers()
-            return push.reconciler.statistics.stragglers >= 1
+            await push._rooms.recovery.reconciler.look_for_stragglers()
+            return push._rooms.recovery.reconciler.statistics.stragglers >= 1
 
         await eventually(found)
 
@@ -276,32 +278,34 @@ async def test_e12_two_processes_do_not_sweep_the_same_rows(
     start_node: StartNode, swept: list[int]
 ) -> None:
     async with start_node() as first, start_node() as second:
-        await store(first.database, 1_200)
-        async with first.database.transaction() as connection:
+        await store(first._rooms.record.database, 1_200)
+        async with first._rooms.record.database.transaction() as connection:
             await connection.execute(text("UPDATE messages SET enqueued_at = NULL"))
         for push in (first, second, first, second):
-            push.relay.hurry()
+            push._rooms.messages.relay.hurry()
 
         async def empty() -> bool:
-            return not await in_outbox(first.database)
+            return not await in_outbox(first._rooms.record.database)
 
         await eventually(empty, 20)
         await eventually(lambda: sum(swept) >= 1_200)
         for push in (first, second):
-            push.relay.hurry()
+            push._rooms.messages.relay.hurry()
         await asyncio.sleep(0)
         assert sum(swept) == 1_200
 
 
 async def test_e12_the_turn_of_a_dead_process_passes_on(start_node: StartNode) -> None:
     async with start_node() as push:
-        await push.redis.lean.execute("SET", push.redis.keys.outbox_turn, "dead", "PX", 300)
-        await store(push.database, 1)
-        async with push.database.transaction() as connection:
+        await push._rooms.bus.redis.lean.execute(
+            "SET", push._rooms.bus.redis.keys.outbox_turn, "dead", "PX", 300
+        )
+        await store(push._rooms.record.database, 1)
+        async with push._rooms.record.database.transaction() as connection:
             await connection.execute(text("UPDATE messages SET enqueued_at = NULL"))
-        push.relay.hurry()
+        push._rooms.messages.relay.hurry()
 
         async def empty() -> bool:
-            return not await in_outbox(push.database)
+            return not await in_outbox(push._rooms.record.database)
 
         await eventually(empty)

@@ -108,7 +108,7 @@ async def test_presence_seats_and_the_lease_are_gone_in_the_end(
             await node.push.presence.flush()
             assert await survivor.push.presence.is_user_online(7)
             await node.push.drain()
-        keys, lean = survivor.push.redis.keys, survivor.push.redis.lean
+        keys, lean = survivor.push._rooms.bus.redis.keys, survivor.push._rooms.bus.redis.lean
         gone = (keys.online_user(7), keys.user_slots(7), keys.node(node.push.node_id))
         assert await lean.execute("EXISTS", *gone) == 0
         assert await lean.execute("HEXISTS", keys.node_reports, node.push.node_id) == 0

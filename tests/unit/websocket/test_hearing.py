@@ -52,10 +52,10 @@ async def test_con_3_a_deaf_node_turns_unready_and_recovers(
         await ready(node)  # 启动途中开始的那一遍检查，看到的是还没订上
         proxy.deaf = True
         await unready(node)
-        await eventually(lambda: node.push.subscriber.connected)
+        await eventually(lambda: node.push._rooms.bus.subscriber.connected)
         proxy.deaf = False
         await ready(node)
-        assert node.push.hearing.canary.statistics().resets >= 1
+        assert node.push._rooms.edge.hearing.canary.statistics().resets >= 1
 
 
 async def test_con_3_what_was_missed_is_read_again(
@@ -101,13 +101,13 @@ async def test_con_3_a_short_deafness_is_noticed_by_the_hole(
     """短到不算聋，但漏了东西：后一只金丝雀说出来。"""
     async with house(tmp_path, redis_server, key_prefix, canary_deaf_s=60) as (node, proxy):
         async with device(node.ws_url(7), node.person(7)) as phone:
-            await eventually(lambda: node.push.hearing.canary.statistics().heard > 0)
+            await eventually(lambda: node.push._rooms.edge.hearing.canary.statistics().heard > 0)
             proxy.deaf = True
             sent = await node.send(7)
             await eventually(lambda: proxy.swallowed >= 3)
             proxy.deaf = False
             assert (await phone.next_message())["message_id"] == sent.message_id
-        statistics = node.push.hearing.canary.statistics()
+        statistics = node.push._rooms.edge.hearing.canary.statistics()
         assert statistics.missed > 0
         assert statistics.resets == 0
 
@@ -120,11 +120,11 @@ async def test_con_4_redis_away_is_not_deafness(
         running_node(tmp_path, url, key_prefix, **QUICK) as node,
         device(node.ws_url(7), node.person(7)) as phone,
     ):
-        await eventually(lambda: node.push.hearing.canary.statistics().heard > 0)
+        await eventually(lambda: node.push._rooms.edge.hearing.canary.statistics().heard > 0)
         private_redis_server.kill()
-        await eventually(lambda: not node.push.subscriber.connected)
+        await eventually(lambda: not node.push._rooms.bus.subscriber.connected)
         private_redis_server.start()
         await ready(node)
         sent = await node.send(7)
         assert (await phone.next_message())["message_id"] == sent.message_id
-        assert node.push.hearing.canary.statistics().resets == 0
+        assert node.push._rooms.edge.hearing.canary.statistics().resets == 0

@@ -33,7 +33,7 @@ class Two:
 
     async def cut(self) -> None:
         self.link.refuse()
-        await eventually(lambda: not self.near.push.subscriber.connected)
+        await eventually(lambda: not self.near.push._rooms.bus.subscriber.connected)
 
     async def acked_elsewhere(self, count: int = 1) -> list[str]:
         """发 ``count`` 条，另一台收到、确认、移出信箱。"""
@@ -93,7 +93,7 @@ async def test_dlv_5_however_the_subscription_is_lost(
         else:
             both.link.hold(answers_only=True)
             sent = await both.acked_elsewhere()
-            await both.far.push.redis.lean.execute("CLIENT", "KILL", "TYPE", "pubsub")
+            await both.far.push._rooms.bus.redis.lean.execute("CLIENT", "KILL", "TYPE", "pubsub")
         both.link.release()
         assert await both.received(1) == sent
 
@@ -103,7 +103,7 @@ async def test_dlv_5_a_hole_is_filled_with_what_another_device_acked(
 ) -> None:
     """E1：发布丢了，订阅还在：下一条露出断号。"""
     async with two(tmp_path, redis_server, key_prefix) as both:
-        subscriber = both.near.push.subscriber
+        subscriber = both.near.push._rooms.bus.subscriber
         subscriber.unsubscribe(BOB)
         await subscriber.subscribe(8)  # 确认到了，退订也就生效了
         sent = await both.acked_elsewhere()
@@ -137,10 +137,10 @@ async def test_dlv_5_what_expired_meanwhile_is_told(
         push = both.far.push
         gone = await push.messages.send_message(Sender(1, "a"), BOB, "t", "c", expires_in_s=1)
         assert (await both.desk.next_message())["message_id"] == gone.message_id
-        body = push.redis.keys.message_body(gone.message_id)
+        body = push._rooms.bus.redis.keys.message_body(gone.message_id)
 
         async def expired() -> bool:
-            return not await push.redis.lean.execute("EXISTS", body)
+            return not await push._rooms.bus.redis.lean.execute("EXISTS", body)
 
         await eventually(expired)
         kept = (await both.far.send(BOB)).message_id
@@ -183,10 +183,10 @@ async def test_dlv_5_a_broadcast_acked_on_another_device_meanwhile_still_comes(
         )
         message = await both.desk.next_message()
         await both.desk.ack(message["message_id"])
-        cursor = both.far.push.redis.keys.broadcast_cursor(BOB)
+        cursor = both.far.push._rooms.bus.redis.keys.broadcast_cursor(BOB)
 
         async def reached() -> bool:
-            at = await both.far.push.redis.lean.execute("HGET", cursor, "at")
+            at = await both.far.push._rooms.bus.redis.lean.execute("HGET", cursor, "at")
             return int(at or 0) >= int(message["broadcast_id"])
 
         await eventually(reached)
@@ -206,13 +206,15 @@ async def test_dlv_5_a_redis_that_lost_its_data_is_one_resync_a_device(
     ):
         await node.send(BOB)
         await phone.ack((await phone.next_message())["message_id"])
-        await eventually(lambda: node.push.reconciler.statistics.generation == 1)
+        await eventually(lambda: node.push._rooms.recovery.reconciler.statistics.generation == 1)
         if data == "old":
             await snapshot_taken(redis, node)
         redis.kill()
         restore(redis, data)
         redis.start()
-        await eventually(lambda: node.push.reconciler.statistics.generation == 2, 20)
+        await eventually(
+            lambda: node.push._rooms.recovery.reconciler.statistics.generation == 2, 20
+        )
         sent = await node.send(BOB)
         while (await phone.next_message())["message_id"] != sent.message_id:
             pass  # 没确认过的从记录里又来了
@@ -224,13 +226,13 @@ async def test_dlv_5_a_redis_that_lost_its_data_is_one_resync_a_device(
 async def snapshot_taken(redis: RedisServer, node: Node) -> None:
     """留下此刻的 AOF；此后再往前走几个记号。"""
     shutil.copytree(redis.directory / "appendonlydir", redis.directory / "old")
-    mark = await node.push.redis.lean.execute(
-        "HGET", node.push.redis.keys.delivery_generation, "mark"
+    mark = await node.push._rooms.bus.redis.lean.execute(
+        "HGET", node.push._rooms.bus.redis.keys.delivery_generation, "mark"
     )
 
     async def later() -> bool:
-        now = await node.push.redis.lean.execute(
-            "HGET", node.push.redis.keys.delivery_generation, "mark"
+        now = await node.push._rooms.bus.redis.lean.execute(
+            "HGET", node.push._rooms.bus.redis.keys.delivery_generation, "mark"
         )
         return int(now) >= int(mark) + 3
 
