@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-import meeting_push
 from meeting_push.redis.keys import Keys
 from tests.support.citations import ROOT, dangling, dead_links, rows, searched
 
@@ -182,8 +181,3 @@ def test_the_two_readmes_are_twins() -> None:
         for page in blocks
     ]
     assert commands[0] == commands[1]
-
-
-@pytest.mark.parametrize("name", meeting_push.__all__)
-def test_every_public_name_can_be_imported(name: str) -> None:
-    assert getattr(meeting_push, name) is not None

@@ -25,7 +25,8 @@ class ServerProcess:
 
     没有给 ``redis_url`` / ``database_url`` 就用内嵌 Redis / SQLite（都在 ``directory`` 里）。
     ``settings`` 是别的设置项，例如 ``settings={"heartbeat_timeout_s": 1}``。工作目录是
-    ``directory``，环境里原有的 ``MEETING_PUSH_*`` 被去掉：开发者的 .env 影响不了测试。
+    ``directory``，环境里原有的 ``MEETING_PUSH_*`` 被去掉：开发者的 .env 影响不了测试。``python``：
+    用哪个环境里装着的。
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class ServerProcess:
         workers: int = 1,
         settings: Mapping[str, object] | None = None,
         max_open_files: int | None = None,
+        python: str = sys.executable,
     ) -> None:
         self.port = free_port()
         self.directory = directory
@@ -54,6 +56,7 @@ class ServerProcess:
         self._prefix = (
             ("sh", "-c", f'ulimit -n {max_open_files}; exec "$0" "$@"') if max_open_files else ()
         )
+        self._python = python
         self._child: Child | None = None
         self._ended: list[Child] = []
 
@@ -73,7 +76,7 @@ class ServerProcess:
     def launch(self) -> None:
         """启动，不等待（测“拒绝启动”时用）。"""
         assert self._child is None, "already started"
-        command = [*self._prefix, sys.executable, "-m", "meeting_push", "serve", *self._options]
+        command = [*self._prefix, self._python, "-m", "meeting_push", "serve", *self._options]
         self._child = Child(command, self.log, env=self._env, cwd=self.directory)
 
     def kill(self) -> None:
