@@ -110,6 +110,9 @@ class PatientHttp(HttpToolsProtocol):
         self._unread.forget(self)
         self._stop_stall()
         super().connection_lost(exc)
+        # 它与排着的都指着我们；还在办的自己知道已经没有人听
+        self.cycle = None  # type: ignore[assignment]  # uvicorn 也这样写
+        self.pipeline.clear()
 
     def handle_websocket_upgrade(self) -> None:
         self._let_go()  # 此后的期限归 WebSocket 一侧
@@ -151,11 +154,8 @@ class PatientHttp(HttpToolsProtocol):
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserCallbackError as error:
-            cause = error.__context__
-            if isinstance(cause, _RefusedError):
-                self._refuse(cause.refusal)
-            elif not isinstance(cause, _EnoughError):
-                self._refuse(refusals.BAD_REQUEST)
+            # 不留在这里的名字里：它的回溯指着这一帧，一个环会把整条连接留到下一次长的回收
+            self._on_stopped(error.__context__)
         except httptools.HttpParserUpgrade:
             self._on_upgrade()
         except httptools.HttpParserError:
@@ -163,6 +163,12 @@ class PatientHttp(HttpToolsProtocol):
         else:
             in_body = phase is self._phase is _Phase.BODY
             self._measure(len(data), len(data) - self._body_bytes + body_bytes if in_body else 0)
+
+    def _on_stopped(self, cause: BaseException | None) -> None:
+        if isinstance(cause, _RefusedError):
+            self._refuse(cause.refusal)
+        elif not isinstance(cause, _EnoughError):
+            self._refuse(refusals.BAD_REQUEST)
 
     def _measure(self, size: int, framing: int) -> None:
         """不是内容的字节：解析器吃得下，我们就得数。"""

@@ -48,7 +48,7 @@ class Entrance:
         """在门口拒绝；一再来的，晚些才说。"""
         principal = connection.session.principal
         key = rate_key(connection.ip_address) if principal is None else principal.user_id
-        connection.close(code, self._admission.refusal_delay_s(key))
+        connection.close(code, self._admission.closing_delay_s(key))
 
     async def keep_waiting(self, ip_address: str) -> None:
         """升级之前的拒绝：等到该说了为止。"""

@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Row, Select, func, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Integer,
+    Row,
+    Select,
+    bindparam,
+    func,
+    or_,
+    select,
+    update,
+)
 
 from ..clock import Clock, now_ms
 from ..model import DeliveryStatus
@@ -22,6 +33,16 @@ _SELECT: Final = select(*MESSAGE_COLUMNS, _r.status, _r.read_at).join(
 )
 
 
+def _visible(now: object) -> ColumnElement[bool]:
+    return or_(_r.deliver_at.is_(None), _r.deliver_at <= now)
+
+
+# 语句造一次：每次造的要编译的键，还是一个个要等垃圾回收的环
+_OWN: Final = (_r.user_id == bindparam("user_id"), _visible(bindparam("now")))
+_ONE: Final = _SELECT.where(*_OWN, _r.message_id == bindparam("message_id"))
+_UNREAD: Final = select(func.count()).where(*_OWN, _r.read_at.is_(None))
+
+
 class InboxRepository:
     """``clock`` 决定 ``read_at`` 与哪些定时消息已经到时。"""
 
@@ -33,24 +54,19 @@ class InboxRepository:
         self, user_id: int, unread_only: bool = False, cursor: str | None = None, limit: int = 50
     ) -> InboxPage:
         """比 ``cursor``（上一页最后一条的 id）更早的至多 ``limit`` 条、``MAX_PAGE_CHARS``。"""
-        wanted = [_r.user_id == user_id, self._visible()]
-        if unread_only:
-            wanted.append(_r.read_at.is_(None))
-        if cursor is not None:
-            wanted.append(_r.message_id < cursor)
+        given = {"user_id": user_id, "now": self._clock(), "cursor": cursor, "limit": limit + 1}
+        statement = _page(unread_only, cursor is not None)
         async with self._database.connect() as connection:
-            rows = (await connection.execute(_page(wanted, limit))).all()
+            rows = (await connection.execute(statement, given)).all()
         items = [_item(row) for row in rows[:limit]]
         more = bool(rows) and rows[0].found > len(items)
         return InboxPage(items, items[-1].message.message_id if more else None)
 
     async def get_for(self, user_id: int, message_id: str) -> InboxItem | None:
         """不是他的、没到时的、不存在的，都是 None。"""
-        statement = _SELECT.where(
-            _r.user_id == user_id, _r.message_id == message_id, self._visible()
-        )
+        given = {"user_id": user_id, "now": self._clock(), "message_id": message_id}
         async with self._database.connect() as connection:
-            row = (await connection.execute(statement)).one_or_none()
+            row = (await connection.execute(_ONE, given)).one_or_none()
         return None if row is None else _item(row)
 
     async def mark_read(self, user_id: int, message_ids: Sequence[str]) -> list[str]:
@@ -62,28 +78,29 @@ class InboxRepository:
         return await self._mark(user_id, _r.message_id <= message_id)
 
     async def unread_count(self, user_id: int) -> int:
-        statement = select(func.count()).where(
-            _r.user_id == user_id, _r.read_at.is_(None), self._visible()
-        )
+        given = {"user_id": user_id, "now": self._clock()}
         async with self._database.connect() as connection:
-            return await connection.scalar(statement) or 0
+            return await connection.scalar(_UNREAD, given) or 0
 
     async def _mark(self, user_id: int, condition: ColumnElement[bool]) -> list[str]:
         statement = (
             update(message_recipients)
-            .where(_r.user_id == user_id, condition, _r.read_at.is_(None), self._visible())
+            .where(_r.user_id == user_id, condition, _r.read_at.is_(None), _visible(self._clock()))
             .values(read_at=self._clock())
             .returning(_r.message_id)
         )
         async with self._database.transaction() as connection:
             return sorted(await connection.scalars(statement))
 
-    def _visible(self) -> ColumnElement[bool]:
-        return or_(_r.deliver_at.is_(None), _r.deliver_at <= self._clock())
 
-
-def _page(wanted: Sequence[ColumnElement[bool]], limit: int) -> Select[Any]:
+@cache
+def _page(unread: bool, after_cursor: bool) -> Select[Any]:
     """大的正文不读出来再丢：先在数据库里量好读到哪一条为止（A7）；第一条总在。"""
+    wanted = [*_OWN]
+    if unread:
+        wanted.append(_r.read_at.is_(None))
+    if after_cursor:
+        wanted.append(_r.message_id < bindparam("cursor"))
     own = messages.c.message_id == _r.message_id
     size = func.length(messages.c.content) + func.coalesce(func.length(messages.c.data), 0)
     heads = (
@@ -91,7 +108,7 @@ def _page(wanted: Sequence[ColumnElement[bool]], limit: int) -> Select[Any]:
         .join(messages, own)
         .where(*wanted)
         .order_by(_r.message_id.desc())
-        .limit(limit + 1)
+        .limit(bindparam("limit", type_=Integer))
         .cte("heads")
     )
     running = func.sum(heads.c.size).over(order_by=heads.c.message_id.desc())

@@ -179,7 +179,7 @@ class ConnectionManager:
         """在门口拒绝；一再来的，晚些才说。"""
         known = connection.principal is not None
         key = connection.user_id if known else rate_key(connection.ip_address)
-        connection.close(code, self.admission.refusal_delay_s(key))
+        connection.close(code, self.admission.closing_delay_s(key))
 
     async def _seated(self, connection: UserConnection) -> bool:
         """占一个座位；先占后订阅，被拒绝的不再花别的。"""

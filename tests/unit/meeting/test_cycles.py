@@ -7,25 +7,20 @@ import gc
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import uvicorn
 from starlette.websockets import WebSocket
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from meeting_push import MeetingPush
-from meeting_push.app import create_app
-from meeting_push.http.doorway import Doorway, Patience
-from meeting_push.http.patient_http import PatientHttp, patient_http
+from meeting_push.http.patient_http import PatientHttp
 from meeting_push.meeting.connection import MeetingConnection
 from meeting_push.websocket.asgi import AsgiDriver
 from meeting_push.websocket.front import Front
 from meeting_push.websocket.native import native_edge
 from meeting_push.websocket.uvicorn_socket import BoundedWebSocket, StrictProtocol
-from tests.support.edge_world import listening_socket
 from tests.support.eventually import eventually
+from tests.support.live_app import served
 from tests.support.redis_server import RedisServer
 from tests.support.running_node import Node, running_node
 
@@ -33,28 +28,6 @@ _OURS = (
     *(MeetingConnection, AsgiDriver, BoundedWebSocket, StrictProtocol),
     *(Front, PatientHttp, WebSocket),
 )
-
-
-@contextlib.asynccontextmanager
-async def served(push: MeetingPush, ws: Any) -> AsyncIterator[int]:
-    config = uvicorn.Config(
-        create_app(push),
-        http=patient_http(Patience.of(push.settings), Doorway()),
-        ws=ws,
-        loop="none",
-        lifespan="off",
-        log_config=None,
-    )
-    config.load()
-    server = uvicorn.Server(config)
-    server.lifespan = config.lifespan_class(config)
-    sock = listening_socket()
-    await server.startup(sockets=[sock])
-    try:
-        yield sock.getsockname()[1]
-    finally:
-        for listener in server.servers:
-            listener.close()
 
 
 @pytest.fixture

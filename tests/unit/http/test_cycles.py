@@ -1,0 +1,54 @@
+"""A14：排了一串请求就走的，连接断开就消失，不等垃圾回收。"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
+from meeting_push.http.doorway import MAX_PIPELINED
+from meeting_push.http.patient_http import PatientHttp
+from meeting_push.websocket.native import native_edge
+from tests.support.eventually import eventually
+from tests.support.live_app import served
+from tests.support.redis_server import RedisServer
+from tests.support.running_node import Node, running_node
+
+_OURS = (PatientHttp, RequestResponseCycle)
+
+
+@pytest.fixture
+async def node(tmp_path: Path, redis_server: RedisServer, key_prefix: str) -> AsyncIterator[Node]:
+    async with running_node(tmp_path, redis_server.url, key_prefix) as node:
+        yield node
+
+
+async def test_a14_who_asks_a_lot_and_leaves_leaves_no_cycles(node: Node) -> None:
+    async with served(node.push, native_edge(node.push.manager)) as port:
+        await _ask_and_go(node, port)  # 首次使用才造的东西不算
+        gc.collect()
+        gc.disable()
+        try:
+            await _ask_and_go(node, port)
+            await eventually(lambda: _alive() == {})
+        finally:
+            gc.enable()
+
+
+async def _ask_and_go(node: Node, port: int) -> None:
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    bearer = f"Authorization: Bearer {node.person(7).token}"
+    head = f"GET /api/v1/messages HTTP/1.1\r\nHost: h\r\n{bearer}\r\n\r\n"
+    writer.write(head.encode() * MAX_PIPELINED * 2)
+    await writer.drain()
+    writer.close()
+    await writer.wait_closed()
+
+
+def _alive() -> Counter[str]:
+    return Counter(type(each).__name__ for each in gc.get_objects() if isinstance(each, _OURS))
