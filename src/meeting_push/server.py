@@ -33,7 +33,7 @@ from .errors import ConfigurationError, UnavailableError
 from .http.doorway import DoorLimits, Doorway, Patience, open_descriptors
 from .http.patient_http import patient_http
 from .launcher import dying_with_us
-from .limits.forwarded import TrustedProxies
+from .limits.rate import TrustedProxies
 from .logs import RepeatedWarning, configure_logging
 from .monitoring.metrics import door_samples
 from .redis.embedded import EmbeddedRedis

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 
 from ..contracts import ChannelRoute
 from ..errors import RedisUnavailableError
-from ..limits.forwarded import TrustedProxies
+from ..limits.rate import TrustedProxies
 from ..meeting.entrance import limits_of_meetings
 from ..meeting.hub import MeetingHub
 from ..meeting.service import MeetingDesk, MeetingRules, MeetingService

@@ -20,8 +20,8 @@ from ..accept.message_service import MessageStores
 from ..auth.access_tokens import AccessTokens, ForeignVerifier
 from ..auth.auth_service import AuthService
 from ..auth.keys import signing_secret
-from ..auth.revocations import Revocations, Revoke
-from ..auth.tickets import Credentials, WsTickets
+from ..auth.revocations import Credentials, Revocations, Revoke
+from ..auth.tickets import WsTickets
 from ..clock import now_ms
 from ..contracts import TokenVerifier, UserDirectory
 from ..errors import ConfigurationError, MeetingPushError, RedisUnavailableError, UnavailableError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from ..accept.drafts import DraftRules
-from ..limits.forwarded import TrustedProxies
+from ..limits.rate import TrustedProxies
 from ..meeting.service import MeetingRules
 from ..router.auth_manage import Security, auth_router, revocation_router, ticket_router
 from ..router.contract_route import API_PREFIX, ContractRoute, complete

@@ -16,7 +16,7 @@ from typing import Final
 
 from ..clock import Clock, now_ms
 from ..errors import BadCredentialsError, InvalidInputError, RateLimitedError, RedisUnavailableError
-from ..limits.forwarded import rate_key
+from ..limits.rate import rate_key
 from ..logs import MANY, RepeatedWarning
 from ..redis.redis_service import RedisService, courtesy
 from ..storage.accounts import UserRepository, username_key

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from ..clock import Clock, now_ms
 from ..errors import AuthenticationError, ForbiddenError, RateLimitedError
-from ..limits.forwarded import rate_key
-from ..limits.rate import KeyedBuckets
+from ..limits.rate import KeyedBuckets, rate_key
 from ..logs import MANY, RepeatedWarning
 from ..model import USER_ROLE, Principal
 from ..redis.redis_service import RedisService

@@ -3,7 +3,8 @@
 SQL 是记录：先提交，后生效。随后经控制频道告诉各节点（快，但至多一次）；每个节点又定时按版本
 取增量，所以漏了消息、Redis 断着、Redis 丢了数据都一样生效。见 ``docs/adr/0005-revocations.md``。
 
-内存里的吊销名单：连接与请求的路上只问它，没有 I/O。
+内存里的吊销名单：连接与请求的路上只问它，没有 I/O。凭据（令牌或票据，不论来自我们还是内嵌的应用）
+都要过这一关才是身份。
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Final
 from loguru import logger
 
 from ..clock import Clock, now_ms
+from ..contracts import TokenVerifier
 from ..errors import DatabaseUnavailableError, RedisUnavailableError, TokenRevokedError
 from ..logs import MANY, RepeatedWarning
 from ..model import Principal, Revocation
@@ -25,6 +27,7 @@ from ..settings import Settings
 from ..storage.accounts import RefreshTokenRepository, RevocationRepository
 from ..storage.database import Database
 from ..supervision import Aside
+from .tickets import WsTickets
 
 #: 隔多久忘一次到期的。
 _FORGET_MS: Final = 60_000
@@ -236,3 +239,25 @@ def _put(known: dict[tuple[int, str], int | None], key: tuple[int, str], until: 
     news = key not in known
     known[key] = until
     return news
+
+
+class Credentials:
+    """实现 ``contracts.Credentials``。"""
+
+    def __init__(
+        self, verifier: TokenVerifier, tickets: WsTickets, revocations: Revocations
+    ) -> None:
+        self._verifier = verifier
+        self._tickets = tickets
+        self._revocations = revocations
+        self.is_revoked = revocations.is_revoked
+
+    async def verify_access_token(self, token: str) -> Principal:
+        principal = await self._verifier.verify_access_token(token)
+        self._revocations.check(principal)
+        return principal
+
+    async def redeem_ticket(self, ticket: str) -> Principal:
+        principal = await self._tickets.redeem(ticket)
+        self._revocations.check(principal)
+        return principal

@@ -1,7 +1,4 @@
-"""WebSocket 的票据：浏览器不能设请求头，又不该把令牌写进 URL；票据只用一次，只活片刻。
-
-凭据：令牌或票据 → 身份，不论来自我们还是内嵌的应用，都要过吊销这一关。
-"""
+"""WebSocket 的票据：浏览器不能设请求头，又不该把令牌写进 URL；票据只用一次，只活片刻。"""
 
 from __future__ import annotations
 
@@ -13,12 +10,10 @@ from typing import Final
 import msgspec
 
 from ..clock import Clock, now_ms
-from ..contracts import TokenVerifier
 from ..errors import InvalidTokenError, RateLimitedError
 from ..limits.rate import KeyedBuckets
 from ..model import Principal
 from ..redis.redis_service import RedisService
-from .revocations import Revocations
 
 #: 每个用户每秒几张、攒几张：够二十台设备一起重连，又填不满 Redis。
 _PER_S: Final = 10
@@ -76,25 +71,3 @@ class WsTickets:
 
     def _key(self, ticket: str) -> str:
         return self._redis.keys.ws_ticket(hashlib.sha256(ticket.encode()).hexdigest())
-
-
-class Credentials:
-    """实现 ``contracts.Credentials``。"""
-
-    def __init__(
-        self, verifier: TokenVerifier, tickets: WsTickets, revocations: Revocations
-    ) -> None:
-        self._verifier = verifier
-        self._tickets = tickets
-        self._revocations = revocations
-        self.is_revoked = revocations.is_revoked
-
-    async def verify_access_token(self, token: str) -> Principal:
-        principal = await self._verifier.verify_access_token(token)
-        self._revocations.check(principal)
-        return principal
-
-    async def redeem_ticket(self, ticket: str) -> Principal:
-        principal = await self._tickets.redeem(ticket)
-        self._revocations.check(principal)
-        return principal

@@ -13,8 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from ..limits.forwarded import TrustedProxies, rate_key
-from ..limits.rate import RefusalPace, TokenBucket
+from ..limits.rate import RefusalPace, TokenBucket, TrustedProxies, rate_key
 from ..logs import RepeatedWarning
 from ..settings import Settings
 from .refusals import REFUSALS

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from ..contracts import MeetingDesk, Seats
 from ..errors import MeetingPushError
-from ..limits.forwarded import rate_key
+from ..limits.rate import rate_key
 from ..model import RECORDER_ROLE, MeetingView, Principal
 from ..protocol.codes import CloseCode
 from ..protocol.limits import Limits

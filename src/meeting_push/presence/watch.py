@@ -18,7 +18,7 @@ import msgspec
 
 from ..contracts import ChannelRoute, Watcher
 from ..errors import MeetingPushError, RedisUnavailableError, UnavailableError, WatchLimitError
-from ..limits.forwarded import rate_key
+from ..limits.rate import rate_key
 from ..model import PresenceStatus
 from ..protocol.frames import Presence, encode
 from ..redis.keys import Keys

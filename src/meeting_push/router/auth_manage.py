@@ -26,8 +26,7 @@ from ..errors import (
     TokenNotYetValidError,
     TokenRevokedError,
 )
-from ..limits.forwarded import Network, TrustedProxies, rate_key
-from ..limits.rate import KeyedBuckets
+from ..limits.rate import KeyedBuckets, Network, TrustedProxies, rate_key
 from ..logs import MANY, RepeatedWarning
 from ..model import MAX_USER_ID, Principal
 from .contract_route import contract_router

@@ -31,8 +31,7 @@ from ..errors import (
     UnavailableError,
     UnsupportedMediaTypeError,
 )
-from ..limits.forwarded import rate_key
-from ..limits.rate import KeyedBuckets
+from ..limits.rate import KeyedBuckets, rate_key
 from ..model import Principal
 from ..protocol import json_text
 from ..settings import Settings

@@ -16,7 +16,7 @@ from typing import Final
 from fastapi import Request
 
 from ..errors import RateLimitedError
-from ..limits.forwarded import TrustedProxies, rate_key
+from ..limits.rate import TrustedProxies, rate_key
 
 AT_ONCE: Final = 32
 #: 人再多，每人也有这么多。

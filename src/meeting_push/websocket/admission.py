@@ -12,8 +12,7 @@ from collections import OrderedDict
 from collections.abc import Hashable
 from typing import Final
 
-from ..limits.forwarded import rate_key
-from ..limits.rate import RefusalPace
+from ..limits.rate import RefusalPace, rate_key
 from ..protocol.limits import ArrivalLimits, Limits
 from ..settings import Settings
 

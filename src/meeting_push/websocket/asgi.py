@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from ..http.refusals import FOREIGN_ORIGIN, NOT_FOUND, Refusal
-from ..limits.forwarded import TrustedProxies, rate_key
+from ..limits.rate import TrustedProxies, rate_key
 from ..protocol.codes import CloseCode
 from ..protocol.envelope import FrameRun
 from .handshake import Handshake, parse_user_id

@@ -19,7 +19,7 @@ from ..errors import (
     TokenNotYetValidError,
     TokenRevokedError,
 )
-from ..limits.forwarded import TrustedProxies, rate_key
+from ..limits.rate import TrustedProxies, rate_key
 from ..logs import MANY, RepeatedWarning
 from ..model import Principal
 from ..protocol.codes import CloseCode

@@ -24,7 +24,7 @@ from ..http.refusals import (
     say_farewell,
 )
 from ..http.upgrade_request import END_OF_HEAD, MAX_HEAD_BYTES, MAX_HEADERS, UpgradeRequest
-from ..limits.forwarded import TrustedProxies, rate_key
+from ..limits.rate import TrustedProxies, rate_key
 from .handshake import PATH_PREFIX, Handshake, user_id_in_path
 from .manager import ConnectionManager
 

@@ -16,8 +16,7 @@ from urllib.parse import parse_qsl
 
 from ..clock import now_ms
 from ..errors import ForbiddenError, InvalidTokenError, MeetingPushError, RateLimitedError
-from ..limits.forwarded import rate_key
-from ..limits.rate import KeyedBuckets
+from ..limits.rate import KeyedBuckets, rate_key
 from ..logs import MANY, RepeatedWarning
 from ..model import MAX_USER_ID, ResumePoint
 from ..protocol.frames import SUBPROTOCOL

@@ -25,7 +25,7 @@ from ..contracts import (
     Seats,
 )
 from ..errors import InvalidInputError, MalformedEnvelopeError, MeetingPushError
-from ..limits.forwarded import rate_key
+from ..limits.rate import rate_key
 from ..logs import RepeatedWarning
 from ..model import Revocation
 from ..node_identity import NodeIdentity

@@ -8,7 +8,7 @@ from ipaddress import ip_network
 import pytest
 
 from meeting_push.http.doorway import DoorLimits, Doorway
-from meeting_push.limits.forwarded import TrustedProxies
+from meeting_push.limits.rate import TrustedProxies
 
 
 class Loop:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meeting_push.limits.forwarded import TrustedProxies, rate_key
+from meeting_push.limits.rate import TrustedProxies, rate_key
 
 PROXIES = TrustedProxies(map(ip_network, ("10.0.0.0/8", "127.0.0.1/32", "fd00::/8")))
 
