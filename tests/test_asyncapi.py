@@ -14,7 +14,7 @@ from jsonschema import Draft7Validator
 
 from meeting_push.meeting import frames as meeting_frames
 from meeting_push.model import MailboxView, Principal
-from meeting_push.protocol import frames
+from meeting_push.protocol import envelope, frames
 from meeting_push.protocol.codes import CloseCode, may_reconnect
 from meeting_push.protocol.commands import Refused
 from meeting_push.protocol.envelope import ForeignMessage
@@ -169,7 +169,7 @@ def test_a_new_message_has_the_fields_of_the_code() -> None:
 def test_a_broadcast_has_the_fields_of_the_code() -> None:
     schema = asyncapi.schema("BroadcastMessage")
     tail = b'"message_id":"m"}'
-    head = msgspec.json.decode(frames.broadcast_message(2, 1, tail)).keys() - {"message_id"}
+    head = msgspec.json.decode(envelope.broadcast_message(2, 1, tail)).keys() - {"message_id"}
     assert schema["properties"].keys() == head | set(frames.NewMessageTail.__struct_fields__)
     assert set(schema["required"]) == schema["properties"].keys()
 
@@ -182,7 +182,7 @@ def test_a_foreign_message_has_the_fields_and_limits_of_the_code() -> None:
 
 def test_a_batch_holds_as_many_messages_as_the_code_puts_in() -> None:
     messages = asyncapi.USER.schema_of("send", "batch")["properties"]["messages"]
-    assert messages["maxItems"] == frames.BATCH_MAX_MESSAGES
+    assert messages["maxItems"] == envelope.BATCH_MAX_MESSAGES
 
 
 def test_the_close_codes_are_the_codes() -> None:

@@ -141,7 +141,7 @@ class BodySource(Protocol):
     """正文的来处：Redis 里的正文丢了，从记录（SQL）重新做出来。"""
 
     async def tails(self, message_ids: Sequence[str]) -> dict[str, bytes]:
-        """返回还认识的那些消息的 *尾*（``frames.encode_tail``）；不认识的不出现。
+        """返回还认识的那些消息的 *尾*（``envelope.encode_tail``）；不认识的不出现。
 
         :raises DatabaseUnavailableError: 此刻问不到；调用者不得因此当作“不认识”
         """

@@ -16,8 +16,7 @@ from rich.console import Console
 
 from meeting_push.errors import ConfigurationError
 from meeting_push.monitoring.latency import LatencyHistogram
-from meeting_push.protocol.envelope import frame_key
-from meeting_push.protocol.frames import peek
+from meeting_push.protocol.envelope import frame_key, peek
 from meeting_push_bench import load_worker
 from meeting_push_bench.edges import run_edges
 from meeting_push_bench.edges_report import QUICK, EdgeFigures, EdgesReport, edges_table, flat

@@ -18,7 +18,7 @@ from meeting_push.model import (
     Principal,
     ResumePoint,
 )
-from meeting_push.protocol.frames import new_message
+from meeting_push.protocol.envelope import new_message
 from meeting_push.redis.keys import Keys
 
 EPOCH = "epoch-1"

@@ -16,7 +16,7 @@ from typing import Final
 from ulid import ULID
 
 from meeting_push.errors import MeetingPushError
-from meeting_push.protocol.frames import new_message
+from meeting_push.protocol.envelope import new_message
 from meeting_push.redis.dial import RedisAddress
 from meeting_push.redis.keys import Keys
 from meeting_push.redis.lean import LeanConnection

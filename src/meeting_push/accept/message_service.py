@@ -26,7 +26,7 @@ from ..errors import (
 from ..limits.send_limits import Charge
 from ..logs import RepeatedWarning
 from ..model import Accepted, AppData, Draft, Message, MessageType, Principal, Sender
-from ..protocol import frames
+from ..protocol import envelope, frames
 from ..queue.message_queue import MessageQueue
 from ..redis.redis_service import courtesy
 from ..storage.database import CallerTransaction, Connection, Database, connection_of
@@ -221,7 +221,7 @@ class MessageService:
         self._relay.hurry()
 
     async def _deliver_now(self, message: Message, recipients: Sequence[int]) -> set[int]:
-        tail = frames.encode_tail(message)
+        tail = envelope.encode_tail(message)
         delivery = Delivery(
             message_id=message.message_id,
             tail=tail,

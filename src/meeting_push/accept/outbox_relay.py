@@ -20,7 +20,7 @@ from ..errors import MeetingPushError, QueueFullError
 from ..logs import RepeatedWarning
 from ..model import QueueEntry
 from ..outcome.delivery_confirmation_service import DeliveryConfirmationService
-from ..protocol import frames
+from ..protocol import envelope
 from ..queue.message_queue import MessageQueue
 from ..redis.bodies import Body
 from ..redis.claims import Turn
@@ -223,7 +223,7 @@ class OutboxRelay:
         async def encode(items: Sequence[Outgoing]) -> None:
             for m, _ in items:
                 bodies[m.message_id] = (
-                    *(m.message_id, frames.encode_tail(m)),
+                    *(m.message_id, envelope.encode_tail(m)),
                     *(int(m.priority), int(m.expires_at)),
                 )
 

@@ -23,7 +23,7 @@ from ..errors import DatabaseUnavailableError
 from ..logs import RepeatedWarning
 from ..model import Ack, AckOutcome, BroadcastEntry, BroadcastView
 from ..outcome.batch_writer import BatchWriter
-from ..protocol.frames import broadcast_message
+from ..protocol.envelope import broadcast_message
 from ..redis.broadcast_log import BroadcastLog
 from ..storage.broadcasts import BroadcastRepository
 from ..supervision import Aside

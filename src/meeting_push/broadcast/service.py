@@ -23,7 +23,7 @@ from ..deliver.offline_message_queue import OfflineMessageQueue
 from ..errors import OutcomeUnknownError
 from ..logs import RepeatedWarning
 from ..model import Accepted, Draft, Message, Sender
-from ..protocol.frames import encode_tail
+from ..protocol.envelope import encode_tail
 from ..redis.broadcast_log import BroadcastLog
 from ..storage.broadcasts import BroadcastRepository
 from ..storage.database import Connection, Database

@@ -18,7 +18,8 @@ from ..contracts import BodySource
 from ..errors import UnavailableError
 from ..logs import RepeatedWarning
 from ..model import EvictedRange, MailboxEntry, MailboxView, Message, Origin, ResumePoint
-from ..protocol.frames import NewMessageTail, encode_tail, new_message
+from ..protocol.envelope import encode_tail, new_message
+from ..protocol.frames import NewMessageTail
 from ..redis.bodies import Bodies, Body
 from ..redis.mailboxes import (
     Delivered,

@@ -16,7 +16,8 @@ from ..contracts import MeetingDesk
 from ..errors import MalformedEnvelopeError
 from ..model import RECORDER_ROLE, MeetingPosition, Segment
 from ..protocol.codes import CloseCode
-from ..protocol.frames import batch_parts, encode
+from ..protocol.envelope import batch_parts
+from ..protocol.frames import encode
 from ..redis.meeting_bus import MeetingBus
 from ..supervision import Tasks, patiently
 from .connection import MeetingConnection, MeetingCounters

@@ -15,7 +15,7 @@ import msgspec
 
 from ..contracts import AckSink
 from ..model import Ack, AckOutcome
-from ..protocol.frames import peek_attempt
+from ..protocol.envelope import peek_attempt
 
 _CELL_BITS: Final = 6
 _EXACT_BITS: Final = _CELL_BITS + 1

@@ -1,12 +1,20 @@
-"""频道上的信封：任何进程都可以发布，所以先验，再推；推给所有人的几帧只拼一次。
+"""频道上的信封：怎样拼，怎样认；任何进程都可以发布，所以先验，再推；推给所有人的几帧只拼一次。
 
-自己人拼的 ``new_message`` 由 ``frames.peek`` 认出（热路径）；其余的在这里整帧验证一次，
-不论有多少条连接。合格的原样转发，不重新编码。
+``new_message`` 的文本有固定的开头::
+
+    {"type":"new_message","seq":42,"attempt":0,"message_id":"01J…26 个字符…", …}
+
+除 ``seq`` 与 ``attempt`` 外的部分（*尾*，``tail``）对所有收件人相同：接受时编码一次，
+存进 ``message_body:<id>``；Lua 为每个收件人在前面拼上 seq。网关用 ``peek`` 从开头取出
+seq 与 id，不解析整帧（实测 0.4 µs，整帧解码约 2.5 µs）。
+
+别的在这里整帧验证一次，不论有多少条连接。合格的原样转发，不重新编码。
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Final, TypeVar
 
@@ -15,9 +23,9 @@ from msgspec import Meta, Raw, Struct, field
 from websockets.frames import Frame, Opcode
 
 from ..errors import InvalidInputError, MalformedEnvelopeError
-from ..model import MAX_SAFE_INTEGER, MessageType, Sender
+from ..model import MAX_SAFE_INTEGER, Message, MessageType, Sender
 from . import json_text
-from .frames import Gap, Notice, Presence, ReadSync, Receipt, Resync, Timestamp, peek
+from .frames import Gap, NewMessageTail, Notice, Presence, ReadSync, Receipt, Resync, Timestamp
 from .json_text import accepted_data
 
 #: 一帧 ``new_message`` 的身份：(seq, message_id)。
@@ -25,10 +33,102 @@ FrameKey = tuple[int, str]
 #: 一帧怎么记账：有 seq 的按 seq；耐久的广播按 ``broadcast_id``；None 是瞬时的，不记。
 PushKey = FrameKey | int | None
 
+#: 一帧 ``batch`` 里最多几条，以及拼到多少字节就另起一帧。
+BATCH_MAX_MESSAGES: Final = 50
+BATCH_MAX_BYTES: Final = 256 * 1024
+
+_HEAD: Final = b'{"type":"new_message","seq":'
+_ATTEMPT: Final = b',"attempt":'
+_BROADCAST_HEAD: Final = b'{"type":"new_message","broadcast_id":'
+_PREVIOUS: Final = b',"broadcast_prev":'
+_match_head: Final = re.compile(
+    _HEAD + rb"(\d{1,18})" + _ATTEMPT + rb'\d{1,9},"message_id":"([0-9A-Za-z]{26})"'
+).match
+
 #: 别人发布的一帧至多这么大；更大的不去读它。我们自己的正文上限（64 KB）转义之后也不到一半。
 MAX_FOREIGN_BYTES: Final = 1024 * 1024
 MAX_FOREIGN_DATA_BYTES: Final = 256 * 1024
 _NULL: Final = Raw(b"null")
+
+
+_encoder: Final = msgspec.json.Encoder()
+
+
+class _Attempted(Struct):
+    attempt: int = 0
+
+
+_attempt_decoder: Final = msgspec.json.Decoder(_Attempted)
+
+
+def encode_tail(message: Message) -> bytes:
+    """``message`` 的尾：去掉开头 ``{`` 的 JSON，对所有收件人相同。"""
+    return _encoder.encode(
+        NewMessageTail(
+            message_id=message.message_id,
+            message_type=message.message_type,
+            priority=message.priority,
+            title=message.title,
+            content=message.content,
+            sender=message.sender,
+            timestamp=message.timestamp,
+            expires_at=message.expires_at,
+            data=message.data,
+        )
+    )[1:]
+
+
+def new_message(seq: int, attempt: int, tail: bytes) -> bytes:
+    """拼出一帧 ``new_message``；Lua 里的拼法必须与此一致（``redis/lua/deliver.lua``）。"""
+    return b"%b%d%b%d,%b" % (_HEAD, seq, _ATTEMPT, attempt, tail)
+
+
+def broadcast_message(broadcast_id: int, previous: int, tail: bytes) -> bytes:
+    """拼出一帧广播的 ``new_message``：没有 seq；``redis/lua/broadcast.lua`` 的拼法必须与此一致。"""
+    return b"%b%d%b%d%b0,%b" % (_BROADCAST_HEAD, broadcast_id, _PREVIOUS, previous, _ATTEMPT, tail)
+
+
+def peek(frame: bytes) -> FrameKey | None:
+    """从 ``new_message`` 文本取 (seq, message_id)；开头不是我们拼的样子则 None。
+
+    只看开头，不验证其余部分：None 的帧要走 ``decode_envelope`` 的慢路。
+    """
+    head = _match_head(frame)
+    if head is None:
+        return None
+    seq, message_id = head.groups()
+    return int(seq), message_id.decode()
+
+
+def peek_attempt(frame: bytes) -> int:
+    """``new_message`` 的 attempt；不是我们拼的样子就解码，仍没有则 0。"""
+    start = frame.find(_ATTEMPT, len(_HEAD), len(_HEAD) + 32) + len(_ATTEMPT)
+    digits = frame[start : frame.find(b",", start)]
+    if start >= len(_ATTEMPT) and digits.isdigit():
+        return int(digits)
+    try:
+        return json_text.decode(_attempt_decoder, frame).attempt
+    except msgspec.DecodeError:
+        return 0
+
+
+def batch(messages: Sequence[bytes]) -> bytes:
+    """把若干帧 ``new_message`` 合成一帧 ``batch``，不重新编码。"""
+    return b'{"type":"batch","messages":[' + b",".join(messages) + b"]}"
+
+
+def batch_parts(messages: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+    """按 ``BATCH_MAX_*`` 把若干帧分成一帧 ``batch`` 装得下的几份，次序不变。"""
+    part: list[bytes] = []
+    size = 0
+    for message in messages:
+        if part and (len(part) == BATCH_MAX_MESSAGES or size + len(message) > BATCH_MAX_BYTES):
+            yield part
+            part, size = [], 0
+        part.append(message)
+        size += len(message)
+    if part:
+        yield part
 
 
 def _null() -> Raw:

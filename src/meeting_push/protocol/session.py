@@ -29,7 +29,7 @@ from .commands import (
     Unanswered,
     request_of,
 )
-from .envelope import FrameKey, PushKey
+from .envelope import FrameKey, PushKey, batch, peek, peek_attempt
 from .frames import (
     AckFrame,
     ErrorFrame,
@@ -39,11 +39,8 @@ from .frames import (
     TokenExpiring,
     TokenRefreshed,
     Welcome,
-    batch,
     decode_client_frame,
     encode,
-    peek,
-    peek_attempt,
     peek_request_id,
 )
 from .limits import Limits
@@ -188,7 +185,7 @@ class Session:
         return [entry for entry in entries if entry.seq not in self._sent]
 
     def batch(self, messages: Sequence[bytes], now: int) -> bytes:
-        """把 ``frames.batch_parts`` 的一份合成一帧 ``batch`` 并记账。"""
+        """把 ``envelope.batch_parts`` 的一份合成一帧 ``batch`` 并记账。"""
         self._require(Phase.FLUSHING)
         for message in messages:
             key = peek(message)

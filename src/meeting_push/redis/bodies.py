@@ -1,6 +1,6 @@
 """正文的存取：``message_body:<id>``，活到消息过期为止。
 
-存的字节：两个 ASCII 字符的头，然后是尾（见 ``frames.encode_tail``）。头 = 编码（``j`` 原文、
+存的字节：两个 ASCII 字符的头，然后是尾（见 ``envelope.encode_tail``）。头 = 编码（``j`` 原文、
 ``z`` zstd）+ 优先级数字。GETRANGE 0 1 就能知道优先级，不必取出正文。
 """
 

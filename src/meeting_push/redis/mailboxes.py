@@ -34,7 +34,7 @@ _origins_decoder: Final = msgspec.json.Decoder(dict[int, Origin])
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):
-    """要投递的一条消息与它的（一部分）收件人；``tail`` 见 ``frames.encode_tail``。"""
+    """要投递的一条消息与它的（一部分）收件人；``tail`` 见 ``envelope.encode_tail``。"""
 
     message_id: str
     tail: bytes

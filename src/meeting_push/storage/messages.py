@@ -13,7 +13,7 @@ from sqlalchemy import delete, func, insert, select, text, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ..model import DeliveryStatus, Message
-from ..protocol.frames import encode_tail
+from ..protocol.envelope import encode_tail
 from .database import Database
 from .id_list import among
 from .rows import MESSAGE_COLUMNS, StoredResponse, readable, values_of

@@ -13,7 +13,8 @@ from typing import Final
 
 from ..contracts import Broadcasts, Channels, Mailbox
 from ..model import BroadcastEntry, MailboxEntry, MailboxView, ResumePoint
-from ..protocol.frames import BATCH_MAX_MESSAGES, Gap, batch, batch_parts, encode, peek
+from ..protocol.envelope import BATCH_MAX_MESSAGES, batch, batch_parts, peek
+from ..protocol.frames import Gap, encode
 from ..protocol.session import Phase
 from ..supervision import Tasks, patiently
 from .connection import EdgeCounters, UserConnection

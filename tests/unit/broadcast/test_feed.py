@@ -10,7 +10,7 @@ from meeting_push.broadcast.feed import BroadcastFeed
 from meeting_push.contracts import BROADCAST_MISSED
 from meeting_push.deliver.offline_message_queue import OfflineMessageQueue
 from meeting_push.model import BroadcastEntry, Message, Sender
-from meeting_push.protocol.frames import broadcast_message, encode_tail
+from meeting_push.protocol.envelope import broadcast_message, encode_tail
 from meeting_push.redis.broadcast_log import BroadcastLog
 from meeting_push.redis.claims import GenerationMark
 from meeting_push.redis.redis_service import RedisService

@@ -12,7 +12,7 @@ from meeting_push.clock import now_ms
 from meeting_push.deliver.offline_message_queue import Delivered, Delivery, OfflineMessageQueue
 from meeting_push.errors import DatabaseUnavailableError
 from meeting_push.model import MailboxEntry, Message, ResumePoint, Sender
-from meeting_push.protocol import frames
+from meeting_push.protocol import envelope
 from meeting_push.redis.mailboxes import CALL_RECIPIENTS
 from meeting_push.redis.redis_service import RedisService
 from meeting_push.redis.subscriber import Subscriber
@@ -56,7 +56,7 @@ class Post:
 
     async def store(self, *messages: Message) -> None:
         await self.queue.store_bodies(
-            [(m.message_id, frames.encode_tail(m), m.priority, m.expires_at) for m in messages]
+            [(m.message_id, envelope.encode_tail(m), m.priority, m.expires_at) for m in messages]
         )
 
     async def lose_body(self, message: Message) -> None:
@@ -83,7 +83,7 @@ def make_message(priority: int = 0, content: str = "hello", ttl_ms: int = HOUR_M
 def delivery(message: Message, to: Sequence[int], attempt: int = 0) -> Delivery:
     return Delivery(
         message_id=message.message_id,
-        tail=frames.encode_tail(message),
+        tail=envelope.encode_tail(message),
         recipient_ids=tuple(to),
         priority=message.priority,
         expires_at=message.expires_at,
@@ -119,8 +119,8 @@ async def test_the_published_frame_is_exactly_new_message(listening: Post) -> No
     [[delivered]] = await listening.deliver(message)
     await listening.deliver(message, attempt=2)
     await eventually(lambda: len(listening.heard) == 2)
-    tail = frames.encode_tail(message)
-    assert listening.heard == [frames.new_message(1, 0, tail), frames.new_message(1, 2, tail)]
+    tail = envelope.encode_tail(message)
+    assert listening.heard == [envelope.new_message(1, 0, tail), envelope.new_message(1, 2, tail)]
     assert delivered.receivers == 1
 
 
@@ -138,7 +138,7 @@ async def test_delivering_again_keeps_the_seq_and_pushes_again(listening: Post) 
     [[again]] = await listening.deliver(message, attempt=1)
     assert (again.seq, again.receivers, again.acked) == (1, 1, False)
     await eventually(lambda: len(listening.heard) == 2)
-    assert listening.heard[1] == frames.new_message(1, 1, frames.encode_tail(message))
+    assert listening.heard[1] == envelope.new_message(1, 1, envelope.encode_tail(message))
 
 
 async def test_delivering_again_leaves_no_hole_in_the_seq(post: Post) -> None:
@@ -200,7 +200,7 @@ async def test_a_large_seq_is_written_without_an_exponent(listening: Post) -> No
     [[again]] = await listening.deliver(message)
     assert delivered.seq == again.seq == seq + 1
     await eventually(lambda: len(listening.heard) == 2)
-    assert [frames.peek(frame) for frame in listening.heard] == [
+    assert [envelope.peek(frame) for frame in listening.heard] == [
         (seq + 1, message.message_id),
         (seq + 1, message.message_id),
     ]
@@ -284,7 +284,7 @@ async def test_load_gives_the_frames_in_the_given_order(redis: RedisService) -> 
     await post.deliver(*messages)
     view = await post.queue.open(USER)
     assert await post.queue.load(view.entries) == [
-        frames.new_message(seq, 0, frames.encode_tail(message))
+        envelope.new_message(seq, 0, envelope.encode_tail(message))
         for seq, message in enumerate(messages, 1)
     ]
 
@@ -295,7 +295,7 @@ async def test_load_leaves_out_what_expired_meanwhile(post: Post) -> None:
     view = await post.queue.open(USER)
     await post.lose_body(gone)
     [frame] = await post.queue.load(view.entries)
-    assert frames.peek(frame) == (2, kept.message_id)
+    assert envelope.peek(frame) == (2, kept.message_id)
 
 
 async def test_load_of_more_than_one_chunk(post: Post) -> None:
@@ -395,11 +395,11 @@ async def test_a_lost_body_is_made_again_from_the_record(post: Post) -> None:
     message = make_message(priority=8)
     await post.deliver(message)
     await post.lose_body(message)
-    post.record.known[message.message_id] = frames.encode_tail(message)
+    post.record.known[message.message_id] = envelope.encode_tail(message)
     view = await post.queue.open(USER)
     assert view.entries == (MailboxEntry(1, message.message_id, 8),)
     assert await post.queue.load(view.entries) == [
-        frames.new_message(1, 0, frames.encode_tail(message))
+        envelope.new_message(1, 0, envelope.encode_tail(message))
     ]
     assert (post.queue.restored, post.queue.dropped) == (1, 0)
 
@@ -416,7 +416,7 @@ async def test_a_body_nobody_knows_is_dropped_from_the_mailbox(post: Post) -> No
 async def test_an_expired_message_is_dropped_even_if_the_record_knows_it(post: Post) -> None:
     message = make_message(ttl_ms=-1)
     await post.deliver(message)
-    post.record.known[message.message_id] = frames.encode_tail(message)
+    post.record.known[message.message_id] = envelope.encode_tail(message)
     assert await post.seqs() == []
     assert await post.queue.get_offline_message_count(USER) == 0
 
@@ -430,7 +430,7 @@ async def test_a_record_that_is_down_drops_nothing(post: Post) -> None:
     assert [entry.seq for entry in view.entries] == [2]
     assert await post.queue.get_offline_message_count(USER) == 2
     post.record.down = False
-    post.record.known[lost.message_id] = frames.encode_tail(lost)
+    post.record.known[lost.message_id] = envelope.encode_tail(lost)
     assert await post.seqs() == [1, 2]
 
 
@@ -457,10 +457,10 @@ async def test_the_record_is_not_asked_while_nothing_is_missing(post: Post) -> N
 async def test_tails_come_from_redis_or_the_record(post: Post) -> None:
     stored, lost, unknown = make_message(), make_message(), make_message()
     await post.store(stored)
-    post.record.known[lost.message_id] = frames.encode_tail(lost)
+    post.record.known[lost.message_id] = envelope.encode_tail(lost)
     ids = [m.message_id for m in (stored, lost, unknown)]
     assert await post.queue.tails(ids) == {
-        m.message_id: frames.encode_tail(m) for m in (stored, lost)
+        m.message_id: envelope.encode_tail(m) for m in (stored, lost)
     }
 
 
@@ -495,7 +495,7 @@ async def test_add_offline_message_keeps_without_pushing(listening: Post) -> Non
     pushed = make_message()
     await listening.deliver(pushed)
     await eventually(lambda: listening.heard)
-    assert [frames.peek(frame) for frame in listening.heard] == [(2, pushed.message_id)]
+    assert [envelope.peek(frame) for frame in listening.heard] == [(2, pushed.message_id)]
 
 
 async def test_get_offline_messages_is_urgent_first_and_limited(post: Post) -> None:

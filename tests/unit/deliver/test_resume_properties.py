@@ -32,7 +32,7 @@ from meeting_push.clock import now_ms
 from meeting_push.deliver.offline_message_queue import Delivery, OfflineMessageQueue
 from meeting_push.model import MailboxView, Message, Origin, Principal, Sender
 from meeting_push.outcome.mailbox_evictor import choose
-from meeting_push.protocol import frames
+from meeting_push.protocol import envelope, frames
 from meeting_push.protocol.commands import Acked
 from meeting_push.protocol.session import Phase, Pushed, Session
 from meeting_push.redis.dial import RedisAddress
@@ -242,7 +242,7 @@ class Resuming(RuleBasedStateMachine):
             timestamp=now,
             expires_at=now + 3_600_000,
         )
-        tail = frames.encode_tail(message)
+        tail = envelope.encode_tail(message)
         self.record.tails_of[message.message_id] = tail
         self.run(
             self.queue.store_bodies([(message.message_id, tail, priority, message.expires_at)])
@@ -262,7 +262,7 @@ class Resuming(RuleBasedStateMachine):
         )
         self.posts[message.message_id] = Post(delivered.seq, priority)
         self.run(self._evict())
-        frame = frames.new_message(delivered.seq, 0, tail)
+        frame = envelope.new_message(delivered.seq, 0, tail)
         for device, got in zip(self.devices, heard, strict=True):
             if got:
                 self.push(device, frame, (delivered.seq, message.message_id))

@@ -12,7 +12,7 @@ from meeting_push.deliver.message_publisher import MessagePublisher
 from meeting_push.errors import InvalidInputError, MalformedEnvelopeError
 from meeting_push.meeting.frames import decode_bus_frame
 from meeting_push.model import Message, Sender
-from meeting_push.protocol import frames
+from meeting_push.protocol import envelope
 from meeting_push.protocol.envelope import MAX_FOREIGN_BYTES, frame_key
 from meeting_push.protocol.json_text import MAX_DEPTH
 from meeting_push.redis.dial import RedisAddress
@@ -79,7 +79,7 @@ def test_a3_ours_still_passes() -> None:
         expires_at=2,
         data=json.loads(nested(MAX_DEPTH)),
     )
-    assert frame_key(frames.new_message(7, 0, frames.encode_tail(message))) == (7, "0" * 26)
+    assert frame_key(envelope.new_message(7, 0, envelope.encode_tail(message))) == (7, "0" * 26)
 
 
 @pytest.mark.parametrize(

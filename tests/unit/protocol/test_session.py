@@ -10,8 +10,7 @@ import pytest
 from meeting_push.model import Ack, MailboxEntry, MailboxView, Principal, ResumePoint
 from meeting_push.protocol import commands
 from meeting_push.protocol.codes import CloseCode
-from meeting_push.protocol.envelope import frame_key
-from meeting_push.protocol.frames import batch_parts, new_message
+from meeting_push.protocol.envelope import batch_parts, frame_key, new_message
 from meeting_push.protocol.limits import Limits
 from meeting_push.protocol.session import Phase, Pushed, Session
 from meeting_push.settings import Settings

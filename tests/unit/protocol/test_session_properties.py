@@ -12,8 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from meeting_push.errors import MalformedEnvelopeError
 from meeting_push.model import MailboxEntry, MailboxView, Principal
 from meeting_push.protocol import commands
-from meeting_push.protocol.envelope import frame_key
-from meeting_push.protocol.frames import batch_parts, new_message
+from meeting_push.protocol.envelope import batch_parts, frame_key, new_message
 from meeting_push.protocol.limits import Limits
 from meeting_push.protocol.sent import SentSeqs
 from meeting_push.protocol.session import Phase, Pushed, Session

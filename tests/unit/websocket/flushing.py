@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from meeting_push.model import ResumePoint
-from meeting_push.protocol.frames import new_message
+from meeting_push.protocol.envelope import new_message
 from meeting_push.websocket.handshake import UNREADABLE_POSITION
 from meeting_push.websocket.opening import MAX_LOADS, MAX_READS
 from tests.support.eventually import eventually

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from meeting_push.contracts import RetrySettled
-from meeting_push.protocol.frames import new_message
+from meeting_push.protocol.envelope import new_message
 from meeting_push.protocol.retry import Overdue
 from tests.support.stand_ins import message_id, tail
 
