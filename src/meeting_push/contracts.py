@@ -25,7 +25,7 @@ from .model import (
     Segment,
     Utterance,
 )
-from .protocol.retry import Overdue
+from .protocol.sent import Overdue
 
 #: 收到频道上一条消息时的回调：(频道, 原文)。同步、不得抛出、不得阻塞。
 ChannelHandler = Callable[[bytes, bytes], None]

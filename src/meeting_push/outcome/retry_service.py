@@ -1,6 +1,6 @@
 """重试：网关交来等不到确认的推送，成批认领，经延迟队列以原来的 seq 再推（docs/delivery.md“重试”）。
 
-时刻表在各连接的内存里（``protocol/retry.py``），Redis 只裁决“这一次重试归谁”。没有连接的
+时刻表在各连接的内存里（``protocol/sent.py``），Redis 只裁决“这一次重试归谁”。没有连接的
 用户从不重试：消息在信箱里等他，直到过期。
 """
 
@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from ..clock import Clock, now_ms
 from ..contracts import RetrySettled
-from ..protocol.retry import Overdue
+from ..protocol.sent import Overdue
 from ..redis.outcomes import Claimed, Outcomes, Verdict
 from ..storage.outcomes import OutcomeRepository
 from ..supervision import Aside

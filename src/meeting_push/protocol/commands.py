@@ -7,7 +7,7 @@ from msgspec import Struct
 from ..model import Ack, PresenceStatus
 from .codes import CloseCode
 from .frames import ReadFrame, RefreshTokenFrame, StatusFrame, UnwatchFrame, WatchFrame
-from .retry import Overdue
+from .sent import Overdue
 
 RequestIdValue = str | int | None
 

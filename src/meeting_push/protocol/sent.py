@@ -1,15 +1,22 @@
-"""一条连接上推过什么：哪些 seq，哪些不会再推（DLV-5），广播走到了哪里。
+"""一条连接上推过什么：哪些 seq，哪些不会再推（DLV-5），广播走到了哪里，哪些还没有确认。
 
 一个用户的 seq 是连续分配的，所以空闲时只占一个整数。
+
+早该有确认而没有的要重试：第 n 次推送（0 是首推）之后等 ``delays[n]``，最后一次重试之后再等一次
+``delays[-1]``。一级一个按时间先后的 dict：同一级等的时间相同，只看最老的一个就知道有没有到点的。
+首推的那一级就是会话的未确认表，热路径不为重试做任何事。时间都是毫秒。
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from typing import Final
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Final, NamedTuple
 
 from ..model import BroadcastEntry, BroadcastView, EvictedRange, MailboxView
+from .envelope import FrameKey
 from .frames import Gap
+from .limits import Limits
 
 #: 底以上最多记几个；超过时放弃最老的洞，那一条留在信箱里，下次连接再补。
 MAX_ABOVE: Final = 4096
@@ -164,3 +171,163 @@ class News:
             return False
         self.upto = broadcast_id
         return True
+
+
+#: 一次清扫里一条连接至多交出这么多，余下的下一格再来。
+MAX_OVERDUE: Final = 256
+
+#: 首推未确认：message_id → (seq, 推的时刻)，按推的次序。
+Fresh = dict[str, tuple[int, int]]
+
+
+class Overdue(NamedTuple):
+    """等不到确认的一条；``attempt`` 是这条连接所知的最后一次推送的序号。"""
+
+    message_id: str
+    attempt: int
+
+
+class _Late(NamedTuple):
+    seq: int
+    sent_at: int
+    #: 从何时起等这一级：推送或登记重试的时刻。
+    since: int
+
+
+class RetryLadder:
+    """首推超时之后的那些：第 n 级是推过（或已登记要推）第 n 次的。
+
+    每条连接一个，空闲时几十字节。至多记 ``limit`` 条，再多就从头记：信箱里还有，下次连接再补。
+    """
+
+    __slots__ = ("_delays", "_limit", "_rungs")
+
+    def __init__(self, delays: Sequence[int], limit: int) -> None:
+        self._delays = delays
+        self._limit = limit
+        self._rungs: Sequence[dict[str, _Late]] = ()
+
+    def __len__(self) -> int:
+        return sum(map(len, self._rungs))
+
+    def put(self, message_id: str, attempt: int, pushed: tuple[int, int], since: int) -> None:
+        """``pushed`` 是 (seq, 推的时刻)。放到第 ``attempt`` 级的末尾；超过最高级的算最高级。"""
+        self.pop(message_id)
+        if not self._rungs or len(self) >= self._limit:
+            self._rungs = [{} for _ in self._delays]
+        rung = self._rungs[min(attempt, len(self._rungs)) - 1]
+        rung[message_id] = _Late(*pushed, since)
+
+    def pop(self, message_id: str) -> tuple[int, int] | None:
+        """取走，返回 (seq, 最近一次推的时刻)；不在则 None。"""
+        for rung in self._rungs:
+            if (late := rung.pop(message_id, None)) is not None:
+                return late.seq, late.sent_at
+        return None
+
+    def pop_upto(self, seq: int) -> Iterator[tuple[str, int, int]]:
+        """取走 seq 及以下的：(message_id, seq, 最近一次推的时刻)。"""
+        for rung in self._rungs:
+            for message_id in [each for each, late in rung.items() if late.seq <= seq]:
+                late = rung.pop(message_id)
+                yield message_id, late.seq, late.sent_at
+
+    def clear(self) -> None:
+        self._rungs = ()
+
+    # ── 到点 ────────────────────────────────────────────────────────────────
+
+    def overdue(self, fresh: Fresh, now: int) -> list[Overdue]:
+        """到点的，至多 ``MAX_OVERDUE`` 条：各升一级，从 ``now`` 起重新等。"""
+        found = [
+            Overdue(message_id, attempt)
+            for attempt, rung in enumerate(self._rungs, 1)
+            for message_id in _until(rung, now - self._wait(attempt), 2)
+        ]
+        found += [Overdue(each, 0) for each in _until(fresh, now - self._wait(0), 1)]
+        del found[MAX_OVERDUE:]
+        for message_id, attempt in found:
+            pushed = self.pop(message_id) if attempt else fresh.pop(message_id)
+            if pushed is not None:
+                self.put(message_id, attempt + 1, pushed, now)
+        return found
+
+    def next_overdue(self, fresh: Fresh, now: int) -> int:
+        """最早何时要再问 ``overdue``；首推可能随时发生，所以不会更晚于 ``delays[0]`` 之后。"""
+        oldest = next(iter(fresh.values()), None)
+        due = (now if oldest is None else oldest[1]) + self._wait(0)
+        for attempt, rung in enumerate(self._rungs, 1):
+            if rung:
+                due = min(due, next(iter(rung.values())).since + self._wait(attempt))
+        return due
+
+    def settle(self, message_id: str, attempt: int | None, now: int) -> None:
+        """登记的结果：真正推到了第几次；None = 已不在信箱里。这期间已确认的不动。"""
+        pushed = self.pop(message_id)
+        if pushed is not None and attempt is not None:
+            self.put(message_id, max(attempt, 1), pushed, now)
+
+    def _wait(self, attempt: int) -> int:
+        return self._delays[min(attempt, len(self._delays) - 1)]
+
+
+def _until(rung: Mapping[str, tuple[int, ...]], before: int, field: int) -> Iterator[str]:
+    """``field`` 列不晚于 ``before`` 的；按时间先后，所以遇到第一个不是的就停。"""
+    for message_id, row in rung.items():
+        if row[field] > before:
+            return
+        yield message_id
+
+
+class Unacked:
+    """推过一次的在 ``fresh``；等得太久、或已重推过的在 ``late``。"""
+
+    __slots__ = ("_limit", "fresh", "late")
+
+    def __init__(self, limits: Limits) -> None:
+        self._limit = limits.max_unacked
+        self.fresh: Fresh = {}
+        self.late = RetryLadder(limits.retry_delays_ms, limits.max_unacked)
+
+    def pushed(self, key: FrameKey, now: int) -> None:
+        """首推（热路径）。"""
+        fresh = self.fresh
+        fresh[key[1]] = (key[0], now)
+        if len(fresh) > self._limit:
+            self._forget_oldest()
+
+    def pushed_again(self, key: FrameKey, attempt: int, now: int) -> None:
+        seq, message_id = key
+        self.fresh.pop(message_id, None)
+        self.late.put(message_id, attempt, (seq, now), now)
+
+    def take(self, message_id: str) -> tuple[int, int] | None:
+        """确认了：取走，返回 (seq, 最近一次推的时刻)；不在则 None。"""
+        return self.fresh.pop(message_id, None) or self.late.pop(message_id)
+
+    def take_upto(self, upto: int) -> Iterator[tuple[str, int, int]]:
+        """取走 seq 不超过 ``upto`` 的：(message_id, seq, 最近一次推的时刻)。
+
+        紧急的可能先到，所以逐个看。
+        """
+        covered = [each for each, (seq, _) in self.fresh.items() if seq <= upto]
+        for message_id in covered:
+            yield message_id, *self.fresh.pop(message_id)
+        yield from self.late.pop_upto(upto)
+
+    def overdue(self, now: int) -> list[Overdue]:
+        """推了太久还没有确认的，各升一级。"""
+        return self.late.overdue(self.fresh, now)
+
+    def next_overdue(self, now: int) -> int:
+        """最早何时要再问 ``overdue``。"""
+        return self.late.next_overdue(self.fresh, now)
+
+    def clear(self) -> None:
+        self.fresh = {}
+        self.late.clear()
+
+    def _forget_oldest(self) -> None:
+        """一次忘掉十六分之一：从 dict 头上逐个删要反复跨过空槽。"""
+        for message_id in tuple(islice(self.fresh, self._limit // 16 + 1)):
+            del self.fresh[message_id]

@@ -45,8 +45,7 @@ from .frames import (
 )
 from .limits import Limits
 from .outbox import HeldFrames
-from .retry import Unacked
-from .sent import Announced, News, SentSeqs
+from .sent import Announced, News, SentSeqs, Unacked
 
 #: 令牌到期前多久提醒。
 EXPIRY_NOTICE_MS: Final = 60_000

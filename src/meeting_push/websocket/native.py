@@ -250,7 +250,9 @@ class _PicowsLog(logging.LoggerAdapter[logging.Logger]):
 _log: Final = _PicowsLog(logging.getLogger("meeting_push.picows"), {})
 
 
-def _picows(manager: ConnectionManager, siblings: set[Any], handshake: Handshake) -> Any:
+def _picows(
+    manager: ConnectionManager, largest_read_bytes: int, siblings: set[Any], handshake: Handshake
+) -> Any:
     subprotocol = handshake.accepted_subprotocol
     headers = {"Sec-WebSocket-Protocol": subprotocol} if subprotocol else None
     accepted = WSUpgradeResponseWithListener(
@@ -270,7 +272,7 @@ def _picows(manager: ConnectionManager, siblings: set[Any], handshake: Handshake
         10,
         WSAutoPingStrategy.PING_WHEN_IDLE,
         False,  # enable_auto_pong
-        manager.limits.largest_read_bytes,
+        largest_read_bytes,
         None,  # extra_headers
         _READ_BUFFER_BYTES,
     )
@@ -278,12 +280,14 @@ def _picows(manager: ConnectionManager, siblings: set[Any], handshake: Handshake
 
 def native_edge(manager: ConnectionManager) -> Callable[..., asyncio.Protocol]:
     """给 uvicorn 的 ``Config(ws=…)``：用户连接走 picows，其它 WebSocket 走 uvicorn 自己的。"""
+    largest_read_bytes = manager.limits.largest_read_bytes
 
     def create(config: Any, server_state: Any, app_state: Any, _loop: Any = None) -> Front:
         def fallback() -> asyncio.Protocol:
             return BoundedWebSocket(config, server_state, app_state, _loop)
 
-        return Front(manager, fallback, partial(_picows, manager, server_state.connections))
+        siblings = server_state.connections
+        return Front(manager, fallback, partial(_picows, manager, largest_read_bytes, siblings))
 
     return create
 
@@ -298,7 +302,7 @@ async def serve_native(
 ) -> asyncio.Server:
     """在已绑定的 ``sock`` 上直接服务用户连接；其余的 GET（探针、指标）由 ``ops`` 回答。"""
     timeout_s = manager.limits.handshake_timeout_s
-    upgraded = partial(_picows, manager, set())
+    upgraded = partial(_picows, manager, manager.limits.largest_read_bytes, set())
     door = doorway or Doorway()
     return await asyncio.get_running_loop().create_server(
         lambda: BareFront(manager, lambda: OpsHttp(ops, timeout_s, door), upgraded, door),

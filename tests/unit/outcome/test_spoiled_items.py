@@ -16,7 +16,7 @@ from meeting_push.broadcast.service import BroadcastRelay
 from meeting_push.errors import DatabaseUnavailableError
 from meeting_push.model import Ack, Message, Principal, QueueEntry
 from meeting_push.outcome.retry_service import RetryService
-from meeting_push.protocol.retry import Overdue
+from meeting_push.protocol.sent import Overdue
 from meeting_push.queue.message_consumer import MAILBOX_BROKEN, MessageConsumer
 from meeting_push.queue.message_queue import MessageQueue
 from meeting_push.redis.broadcast_log import BroadcastLog

@@ -7,7 +7,7 @@ from typing import ClassVar
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from meeting_push.protocol.retry import MAX_OVERDUE, Fresh, Overdue, RetryLadder
+from meeting_push.protocol.sent import MAX_OVERDUE, Fresh, Overdue, RetryLadder
 
 DELAYS = (60, 300, 900)
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from meeting_push.contracts import RetrySettled
 from meeting_push.protocol.envelope import new_message
-from meeting_push.protocol.retry import Overdue
+from meeting_push.protocol.sent import Overdue
 from tests.support.stand_ins import message_id, tail
 
 from .test_heartbeat import House

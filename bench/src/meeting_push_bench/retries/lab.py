@@ -21,7 +21,7 @@ from meeting_push.outcome.delivery_confirmation_service import Receipts
 from meeting_push.outcome.expiry_sweeper import ExpirySweeper
 from meeting_push.outcome.retry_service import RetryService
 from meeting_push.protocol.envelope import encode_tail
-from meeting_push.protocol.retry import Overdue
+from meeting_push.protocol.sent import Overdue
 from meeting_push.queue.message_queue import MessageQueue
 from meeting_push.redis.outcomes import Outcomes
 from meeting_push.redis.redis_service import RedisService
