@@ -47,6 +47,7 @@ MESSAGE_TYPES: Final = frozenset(get_args(MessageType))
 _MAX_REPEATS: Final = 4
 #: 最远能排到一年后；也挡住会溢出 BIGINT 的时刻。
 MAX_DELAY_MS: Final = 366 * 86_400_000
+MAX_IDEMPOTENCY_KEY_CHARS: Final = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +133,15 @@ def check_text(field: str, text: str) -> None:
         text.encode()
     except UnicodeEncodeError:
         raise InvalidInputError(f"{field}: is not valid Unicode") from None
+
+
+def check_idempotency_key(key: str | None) -> str | None:
+    """:raises InvalidInputError: 不是 1 到 128 个可见字符"""
+    if key is None:
+        return None
+    if not 1 <= len(key) <= MAX_IDEMPOTENCY_KEY_CHARS or not key.isprintable():
+        raise InvalidInputError("Idempotency-Key: must be 1 to 128 printable characters")
+    return key
 
 
 #: 我们自己的通知在 ``data.event`` 里说的；别人发的不许是它的样子（A17）。

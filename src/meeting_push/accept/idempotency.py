@@ -14,15 +14,13 @@ from typing import Final
 
 import msgspec
 
-from ..errors import IdempotencyConflictError, InvalidInputError
+from ..errors import IdempotencyConflictError
 from ..logs import RepeatedWarning
 from ..model import Draft
 from ..storage.database import Connection, Database
 from ..storage.messages import IdempotencyRepository
 from ..storage.rows import StoredResponse
 from ..supervision import periodically
-
-MAX_IDEMPOTENCY_KEY_CHARS: Final = 128
 
 
 class IdempotentStore:
@@ -66,15 +64,6 @@ def described(draft: Draft) -> dict[str, object]:
 
 def stored_response(request: bytes, response: bytes) -> StoredResponse:
     return StoredResponse(hashlib.sha256(request).digest(), response.decode())
-
-
-def check_idempotency_key(key: str | None) -> str | None:
-    """:raises InvalidInputError: 不是 1 到 128 个可见字符"""
-    if key is None:
-        return None
-    if not 1 <= len(key) <= MAX_IDEMPOTENCY_KEY_CHARS or not key.isprintable():
-        raise InvalidInputError("Idempotency-Key: must be 1 to 128 printable characters")
-    return key
 
 
 def _answer(earlier: StoredResponse, mine: StoredResponse) -> str:

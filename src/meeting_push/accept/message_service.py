@@ -34,9 +34,9 @@ from ..storage.inbox import InboxRepository
 from ..storage.messages import IdempotencyRepository, MessageRepository
 from ..storage.rows import InboxItem, InboxPage, StoredResponse
 from .accept_batch import AcceptBatch, Cancellation
-from .drafts import DraftRules, check_text, message_from
+from .drafts import DraftRules, check_idempotency_key, check_text, message_from
 from .fair_share import Outgoing
-from .idempotency import IdempotentStore, check_idempotency_key, described, stored_response
+from .idempotency import IdempotentStore, described, stored_response
 from .outbox_relay import OutboxRelay
 
 #: 一段几条；检查或成形约一两毫秒。

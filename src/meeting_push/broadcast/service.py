@@ -16,8 +16,8 @@ from typing import Final
 import msgspec
 from loguru import logger
 
-from ..accept.drafts import DraftRules, message_from
-from ..accept.idempotency import IdempotentStore, check_idempotency_key, described, stored_response
+from ..accept.drafts import DraftRules, check_idempotency_key, message_from
+from ..accept.idempotency import IdempotentStore, described, stored_response
 from ..clock import Clock, now_ms
 from ..deliver.offline_message_queue import OfflineMessageQueue
 from ..errors import OutcomeUnknownError

@@ -13,7 +13,7 @@ from meeting_push.meeting.frames import decode_meeting_frame
 from meeting_push.protocol.envelope import decode_envelope
 from meeting_push.protocol.frames import decode_client_frame, peek_request_id
 from meeting_push.router.json_body import JsonBody
-from meeting_push.router.message_models import BatchIn, DraftIn
+from meeting_push.router.message_manage import BatchIn, DraftIn
 
 ID = "01KAS30Z8Q0V9N4T7M2R5W6X1Y"
 USER_FRAMES: list[dict[str, Any]] = [
