@@ -12,8 +12,7 @@ from collections.abc import Awaitable, Callable
 from ..contracts import ChannelRoute
 from ..errors import RedisUnavailableError
 from ..limits.rate import TrustedProxies
-from ..meeting.entrance import limits_of_meetings
-from ..meeting.hub import MeetingHub
+from ..meeting.hub import MeetingHub, limits_of_meetings
 from ..meeting.service import MeetingDesk, MeetingRules, MeetingService
 from ..monitoring.latency import AckLatency, PushLatency
 from ..node.control_channel import Kick
@@ -27,10 +26,10 @@ from ..settings import Settings
 from ..supervision import Supervisor
 from ..websocket.admission import limits_of
 from ..websocket.authenticator import Authenticator
+from ..websocket.connection import window_s
 from ..websocket.handshake import HandshakeLimits
 from ..websocket.hearing import Dismissals, NodeHearing, Rereading
 from ..websocket.manager import ConnectionManager
-from ..websocket.registry import window_s
 from ..websocket.requests import Sinks
 from .ground import Access, Bus, Record
 from .message_path import BroadcastPath, MessagePath, OutcomePath

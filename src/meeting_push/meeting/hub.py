@@ -1,6 +1,6 @@
 """MeetingHub：本节点持有的全部会议连接；与 ``ConnectionManager`` 毫无共享（ISO-1）。
 
-一条连接的路：``accept`` → 认证 → 许可 → 房间（先订阅，后读起点）→ 到场 → welcome → 补发 → 实时。
+一条连接的路：``accept`` → 认证 → 座位、许可 → 房间（先订阅，后读起点）→ 到场 → welcome → 补发。
 一段转录的路：``Requests`` → ``Scribes``（先存，后发布）→ 频道 → ``Room``（排序）→ 各连接。
 """
 
@@ -8,27 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 from collections.abc import Callable, Collection
+from dataclasses import replace
 
 from loguru import logger
 
 from ..clock import now_ms
 from ..contracts import MeetingDesk, Seats
-from ..errors import UnavailableError
-from ..model import MeetingView, Revocation
+from ..errors import MeetingPushError, UnavailableError
+from ..model import RECORDER_ROLE, MeetingView, Principal, Revocation
 from ..protocol.codes import CloseCode
-from ..protocol.commands import Command
 from ..protocol.frames import encode
-from ..redis.meeting_bus import MeetingBus, Online
-from ..supervision import Tasks, patiently
-from ..websocket.admission import Admission
-from ..websocket.authenticator import Authenticator
-from ..websocket.connection import Driver
-from ..websocket.handshake import Handshake
-from ..websocket.heartbeat import HeartbeatSweep
+from ..redis.meeting_bus import MeetingBus, Online, Space
+from ..settings import Settings
+from ..supervision import patiently
+from ..websocket.admission import Admission, limits_of
+from ..websocket.authenticator import Authenticator, close_code_for
+from ..websocket.connection import send_off
+from ..websocket.handshake import Device, Handshake
+from ..websocket.line import Driver, Lines
 from .connection import MeetingConnection, MeetingCounters, MeetingStatistics
-from .entrance import Entrance, space_for
 from .frames import Attendee, MeetingWelcome
 from .keeper import Keeper
 from .requests import Requests, Scribes
@@ -36,8 +35,13 @@ from .room import History, Room, Rooms
 from .session import MeetingLimits
 
 
-class MeetingHub:
-    """``heartbeat.run`` 与 ``keeper.run`` 须由监督者一直运行；``close_all`` 之后不再接受。"""
+class MeetingHub(Lines[MeetingConnection]):
+    """``keeper.run`` 也须由监督者一直运行；``close_all`` 之后不再接受。
+
+    ``admission``、``seats`` 就是用户连接的那两个：换一扇门进来不多得一份（A11）。
+    """
+
+    counters: MeetingCounters
 
     def __init__(
         self,
@@ -50,21 +54,15 @@ class MeetingHub:
         seats: Seats | None = None,
         clock: Callable[[], int] = now_ms,
     ) -> None:
+        super().__init__(authenticator, admission, limits.line, MeetingCounters(), clock)
         self.limits = limits
-        self.clock = clock
-        self.counters = MeetingCounters()
-        self._authenticator = authenticator
-        self.proxies = authenticator.proxies
-        self._entrance = Entrance(authenticator, desk, admission, seats, limits.line, self.counters)
+        self._desk = desk
+        self._seats = seats
         self._bus = bus
-        self._tasks = Tasks()
         self._rooms = Rooms(desk, bus, self._tasks, self.counters, clock)
         self._scribes = Scribes(desk, bus, self.counters, self._on_unpublished)
         self._history = History(desk, clock)
-        self.heartbeat: HeartbeatSweep[MeetingConnection] = HeartbeatSweep(
-            limits.line, clock, self.on_command
-        )
-        self._requests = Requests(
+        self._handle = Requests(
             self._scribes,
             bus,
             authenticator,
@@ -72,26 +70,11 @@ class MeetingHub:
             self._tasks,
             self.heartbeat.schedule,
             clock,
-        )
+        ).handle
         self.keeper = Keeper(self._rooms, desk, bus, limits.refresh_s, clock)
         self.on_channel_message = self._rooms.on_channel_message
-        #: 传输还在的全部连接，包括认证中的与正在关闭的。
-        self._sockets: set[MeetingConnection] = set()
-        self._empty = asyncio.Event()
-        self._closing_with: CloseCode | None = None
 
     # ── 连接 ──────────────────────────────────────────────────────────────
-
-    def origin_allowed(self, handshake: Handshake) -> bool:
-        """升级之前问；False 则回 HTTP 403。"""
-        allowed = self._authenticator.origin_allowed(handshake)
-        if not allowed:
-            self.counters.origins_refused += 1
-        return allowed
-
-    async def keep_waiting(self, handshake: Handshake) -> None:
-        """升级之前的拒绝：等到该说了为止。"""
-        await self._entrance.keep_waiting(handshake.ip_address)
 
     def accept(
         self, handshake: Handshake, meeting_id: str, last_seq: int, driver: Driver
@@ -104,16 +87,7 @@ class MeetingHub:
             self, driver, meeting_id, handshake.ip_address, os.urandom(12).hex()
         )
         connection.session.seq = last_seq
-        self._sockets.add(connection)
-        self.counters.connections_opened += 1
-        self.heartbeat.schedule(connection)
-        room = self._entrance.enter(connection)
-        if self._closing_with is not None:
-            connection.close(self._closing_with)
-        elif not room:
-            self._entrance.turn_away(connection, CloseCode.TOO_MANY_CONNECTIONS)
-        else:
-            connection.task = self._tasks.spawn(self._admit(connection, handshake), "meeting_join")
+        self._arrive(connection, lambda: self._admit(connection, handshake), "meeting_join")
         return connection
 
     async def _admit(self, connection: MeetingConnection, handshake: Handshake) -> None:
@@ -136,14 +110,38 @@ class MeetingHub:
     async def _permit(
         self, connection: MeetingConnection, handshake: Handshake
     ) -> MeetingView | None:
-        """认证与许可；不许则关闭并返回 None。"""
-        principal = await self._entrance.authenticate(connection, handshake)
+        """认证、座位与许可；不许则关闭并返回 None。"""
+        principal = await self._identify(connection, handshake, self.authenticator.identify)
         if principal is None:
             return None
         # 从验证到登记没有 await：期间的吊销不会漏掉这条连接
         connection.session.principal = principal
         self.heartbeat.schedule(connection)
-        return await self._entrance.permit(connection, handshake)
+        async with asyncio.timeout(self.limits.line.open_timeout_s):
+            if not await self._seated(connection, handshake):
+                self.turn_away(connection, CloseCode.TOO_MANY_CONNECTIONS)
+                return None
+            try:
+                return await patiently(lambda: self._desk.admit(connection.meeting_id, principal))
+            except MeetingPushError as error:
+                self.counters.auth_failures += 1
+                self.turn_away(connection, close_code_for(error))
+                return None
+
+    async def _seated(self, connection: MeetingConnection, handshake: Handshake) -> bool:
+        """一场会议里的一台设备是它自己的座位：不顶掉同一台设备的用户连接。"""
+        if (seats := self._seats) is None:
+            return True
+        connection_id = connection.connection_id
+        device_id = Device.of(handshake, connection_id).device_id
+        connection.seated = True  # 先记下：途中断开也要让出
+        return await patiently(
+            lambda: seats.claim(
+                connection.principal.user_id,
+                connection_id,
+                f"{connection.meeting_id}/{device_id}",
+            )
+        )
 
     async def _join(self, connection: MeetingConnection, view: MeetingView) -> Room:
         """房间（先订阅，后读起点）→ 到场 → welcome；满了则关闭。"""
@@ -153,7 +151,7 @@ class MeetingHub:
         online = await patiently(lambda: self._bus.enter(room.meeting_id, connection.member, space))
         if online is None:
             connection.entered = False
-            self._entrance.turn_away(connection, CloseCode.TOO_MANY_CONNECTIONS)
+            self.turn_away(connection, CloseCode.TOO_MANY_CONNECTIONS)
             return room
         room.online.update(online)
         # 许可之后房间也许又走了几步；房间也可能还没收到记录里已有的
@@ -187,34 +185,14 @@ class MeetingHub:
             )
         )
 
-    # ── MeetingHost ───────────────────────────────────────────────────────
-
-    def on_command(self, connection: MeetingConnection, command: Command) -> None:
-        self._requests.handle(connection, command)
-
-    def on_blocked(self, connection: MeetingConnection) -> None:
-        self.heartbeat.attend(connection)
-
-    def on_closing(self, connection: MeetingConnection) -> None:
-        self._depart(connection)
-        if connection in self._sockets:
-            self.heartbeat.attend(connection)
-
-    def on_lost(self, connection: MeetingConnection) -> None:
-        self._depart(connection)
-        self.heartbeat.forget(connection)
-        if connection in self._sockets:
-            self._sockets.discard(connection)
-            self._entrance.leave(connection)
-        if not self._sockets:
-            self._empty.set()
+    # ── 离开 ──────────────────────────────────────────────────────────────
 
     def _depart(self, connection: MeetingConnection) -> None:
-        task, connection.task = connection.task, None
-        if task is not None and task is not asyncio.current_task():
-            task.cancel()
+        super()._depart(connection)
         self._rooms.leave(connection)
-        self._entrance.stand_up(connection)
+        if connection.seated and self._seats is not None:
+            connection.seated = False
+            self._seats.release(connection.principal.user_id, connection.connection_id)
         if connection.entered:
             connection.entered = False
             self._tasks.spawn(self._sign_out(connection.meeting_id, connection.member), "leave")
@@ -259,42 +237,42 @@ class MeetingHub:
 
         不销号：重连到别的节点的人不会先“离开”再“到场”，真走了的到期自会宣布。
         """
-        self._closing_with = code
-        leaving = list(self._sockets)
-        random.shuffle(leaving)
-        for connection in leaving:
-            connection.close(code)
+        self.refuse(code)
+        await send_off(self._sockets, code, spread_s)
+        for connection in list(self._sockets):
             connection.part(code)
-            await asyncio.sleep(spread_s / len(leaving))
         await self._wait_empty()
         await self._scribes.close(self.limits.line.open_timeout_s)
         await self._tasks.close()
 
-    async def _wait_empty(self) -> None:
-        if not self._sockets:
-            return
-        self._empty.clear()
-        try:
-            await asyncio.wait_for(self._empty.wait(), self.limits.line.close_linger_ms / 1000)
-        except TimeoutError:
-            for connection in list(self._sockets):
-                connection.abort()
-
     def statistics(self) -> MeetingStatistics:
-        counters = self.counters
         return MeetingStatistics(
+            **self.counters.snapshot(),
             meetings=len(self._rooms),
             connections=sum(len(room.connections) for room in self._rooms),
             sockets=len(self._sockets),
-            connections_opened=counters.connections_opened,
-            frames_pushed=counters.frames_pushed,
-            segments_stored=counters.segments_stored,
-            interims_published=counters.interims_published,
-            heartbeats=counters.heartbeats,
-            refused_frames=counters.refused_frames,
-            auth_failures=counters.auth_failures,
-            origins_refused=counters.origins_refused,
-            segments_reread=counters.segments_reread,
-            drops=dict(counters.drops),
-            closes=dict(counters.closes),
         )
+
+
+def space_for(principal: Principal, view: MeetingView, max_connections: int) -> Space:
+    """每个参与者都有自己的一份，谁也占不完；召开者与识别器满了也进得来。"""
+    share = max(1, max_connections // max(1, len(view.participants)))
+    always = principal.user_id == view.meeting.organizer_id or principal.role == RECORDER_ROLE
+    return Space(max_connections, share, always)
+
+
+def limits_of_meetings(settings: Settings) -> MeetingLimits:
+    line = replace(
+        limits_of(settings),
+        max_frame_bytes=settings.meeting_max_frame_bytes,
+        outbox_max_bytes=settings.meeting_outbox_max_bytes,
+    )
+    return MeetingLimits(
+        line=line,
+        max_text_chars=settings.meeting_max_text_chars,
+        frames_per_s=settings.meeting_frames_per_s,
+        bytes_per_s=settings.meeting_bytes_per_s,
+        max_connections=settings.meeting_max_connections,
+        refresh_s=settings.meeting_refresh_s,
+        leave_grace_s=settings.meeting_leave_grace_s,
+    )

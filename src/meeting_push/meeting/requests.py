@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final, Protocol
 
@@ -25,10 +25,11 @@ from ..logs import RepeatedWarning
 from ..model import RECORDER_ROLE, Principal, Segment, Utterance
 from ..protocol import commands
 from ..protocol.commands import RequestIdValue
-from ..protocol.frames import encode
+from ..protocol.frames import ErrorFrame, encode
 from ..redis.meeting_bus import MeetingBus
 from ..supervision import Tasks
 from ..websocket.authenticator import Authenticator, close_code_for, is_about_the_token
+from ..websocket.requests import LineRequests
 from .connection import MeetingConnection, MeetingCounters
 from .frames import SegmentFrame, SegmentIn, SegmentResult
 from .session import Speak
@@ -144,8 +145,8 @@ def _speaker(principal: Principal, segment: SegmentIn) -> str:
     return named or principal.name or str(principal.user_id)
 
 
-class Requests:
-    """``handle`` 同步、不抛出。"""
+class Requests(LineRequests[MeetingConnection]):
+    _counters: MeetingCounters
 
     def __init__(
         self,
@@ -157,13 +158,9 @@ class Requests:
         reschedule: Callable[[MeetingConnection], None],
         clock: Clock,
     ) -> None:
+        super().__init__(authenticator, counters, tasks, clock, reschedule)
         self._scribes = scribes
         self._bus = bus
-        self._authenticator = authenticator
-        self._counters = counters
-        self._tasks = tasks
-        self._reschedule = reschedule
-        self._clock = clock
 
     def handle(self, connection: MeetingConnection, command: commands.Command) -> None:
         match command:
@@ -171,18 +168,11 @@ class Requests:
                 self._speak(connection, command.segment)
             case commands.Beat():
                 self._counters.heartbeats += 1
-                connection.reply(command.frame)
-            case commands.Reply():
-                connection.reply(command.frame)
-            case commands.Refused():
-                self._counters.refused_frames += 1
-                connection.reply(command.frame)
+                connection.send(command.frame, self._clock())
             case commands.RefreshToken():
                 self._refresh(connection, command)
-            case commands.Close():
-                self._close(connection, command)
             case _:
-                raise AssertionError(f"unknown command {type(command).__name__}")
+                super().handle(connection, command)
 
     # ── 转录 ──────────────────────────────────────────────────────────────
 
@@ -251,40 +241,18 @@ class Requests:
         self._reschedule(connection)
         self.handle(connection, answer)
 
-    def _close(self, connection: MeetingConnection, command: commands.Close) -> None:
-        if command.frame is not None:
-            self._counters.refused_frames += 1
-            connection.reply(command.frame)
-        connection.close(command.code)
-
     # ── 后台 ──────────────────────────────────────────────────────────────
 
     def _has_room(self, connection: MeetingConnection, request_id: RequestIdValue) -> bool:
         if connection.requests < MAX_REQUESTS:
             return True
         self._counters.drops["busy"] += 1
-        connection.refuse(RateLimitedError("too many unanswered requests"), request_id)
+        busy = RateLimitedError("too many unanswered requests")
+        connection.answer(ErrorFrame.of(busy, request_id))
         return False
 
-    def _later(
-        self,
-        connection: MeetingConnection,
-        work: Coroutine[object, object, None],
-        request_id: RequestIdValue,
+    def _failed(
+        self, connection: MeetingConnection, error: MeetingPushError, request_id: RequestIdValue
     ) -> None:
-        connection.requests += 1
-        self._tasks.spawn(self._run(connection, work, request_id), "meeting_request")
-
-    async def _run(
-        self,
-        connection: MeetingConnection,
-        work: Coroutine[object, object, None],
-        request_id: RequestIdValue,
-    ) -> None:
-        try:
-            await work
-        except MeetingPushError as error:
-            self._counters.drops[f"request_{error.code}"] += 1
-            connection.refuse(error, request_id)
-        finally:
-            connection.requests -= 1
+        self._counters.drops[f"request_{error.code}"] += 1
+        super()._failed(connection, error, request_id)

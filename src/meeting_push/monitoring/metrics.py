@@ -291,7 +291,7 @@ def meeting_samples(hub: MeetingStatistics) -> Iterator[Sample]:
     yield Sample("meeting_segments_stored", "counter", "final segments", hub.segments_stored)
     yield Sample("meeting_interims", "counter", "interim segments", hub.interims_published)
     yield Sample("meeting_segments_reread", "counter", "holes filled", hub.segments_reread)
-    yield Sample("meeting_refused_frames", "counter", "refused frames", hub.refused_frames)
+    yield Sample("meeting_refused_frames", "counter", "refused frames", hub.bad_frames)
     yield Sample("meeting_auth_failures", "counter", "refused joins", hub.auth_failures)
     drops, closes = hub.drops, hub.closes
     yield from _counted("meeting_drops", "frames dropped", "reason", drops, MEETING_DROP_REASONS)

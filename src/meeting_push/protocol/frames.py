@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final, Self, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
 
-from ..errors import BadFrameError
+from ..errors import BadFrameError, MeetingPushError
 from ..model import (
     MAX_SAFE_INTEGER,
     MAX_USER_ID,
@@ -154,6 +154,16 @@ class ErrorFrame(ServerFrame, frozen=True, kw_only=True, tag="error", omit_defau
     #: 没有默认值：contract 要求它总是出现。
     temporary: bool
     request_id: str | int | None = None
+
+    @classmethod
+    def of(cls, error: MeetingPushError, request_id: str | int | None) -> Self:
+        """一个请求没有做成；不算坏帧。"""
+        return cls(
+            code=error.code,
+            message=error.message,
+            temporary=error.temporary,
+            request_id=request_id,
+        )
 
 
 _encoder: Final = msgspec.json.Encoder()

@@ -19,7 +19,7 @@ from ..meeting.service import MeetingRules, MeetingService
 from ..model import Meeting, MeetingView, Principal, Segment
 from ..protocol.frames import UserId
 from ..storage.rows import MeetingPage
-from ..websocket.asgi import Endpoint, refuse, serve, take_handshake
+from ..websocket.asgi import Endpoint, serve, take_handshake, turn_away
 from ..websocket.handshake import Handshake
 from .contract_route import contract_router
 from .delivery_manage import UserIdPath
@@ -145,13 +145,11 @@ def meeting_endpoint(hub: MeetingHub) -> Endpoint:
     largest = hub.limits.line.largest_read_bytes
 
     async def endpoint(websocket: WebSocket, meeting_id: str) -> None:
-        handshake = take_handshake(websocket, 0, hub.proxies)
+        handshake = take_handshake(websocket, 0, hub.authenticator.proxies)
         if _MEETING_ID.fullmatch(meeting_id) is None:
-            await hub.keep_waiting(handshake)
-            await refuse(websocket, NOT_FOUND)
+            await turn_away(hub.admission, websocket, handshake, NOT_FOUND)
         elif not hub.origin_allowed(handshake):
-            await hub.keep_waiting(handshake)
-            await refuse(websocket, FOREIGN_ORIGIN)
+            await turn_away(hub.admission, websocket, handshake, FOREIGN_ORIGIN)
         else:
             await websocket.accept(handshake.accepted_subprotocol)
             last_seq = _last_seq(handshake)

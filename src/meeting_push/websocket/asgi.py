@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Final, Protocol
+from typing import Final
 
 from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
@@ -18,7 +18,9 @@ from ..http.refusals import FOREIGN_ORIGIN, NOT_FOUND, Refusal
 from ..limits.rate import TrustedProxies, rate_key
 from ..protocol.codes import CloseCode
 from ..protocol.envelope import FrameRun
+from .admission import Admission
 from .handshake import Handshake, parse_user_id
+from .line import Line
 from .manager import ConnectionManager
 
 #: 写任务的积压：高于它算阻塞，低于它恢复；同 asyncio 传输的默认值。
@@ -26,22 +28,6 @@ HIGH_WATER_BYTES: Final = 64 * 1024
 LOW_WATER_BYTES: Final = 16 * 1024
 
 Endpoint = Callable[[WebSocket, str], Awaitable[None]]
-
-
-class Line(Protocol):
-    """驱动眼里的一条连接：用户的，或会议的。"""
-
-    def receive(self, text: bytes) -> None: ...
-
-    def receive_binary(self) -> None: ...
-
-    def blocked(self) -> None: ...
-
-    def unblocked(self) -> None: ...
-
-    def close(self, code: CloseCode) -> None: ...
-
-    def lost(self) -> None: ...
 
 
 class AsgiDriver:
@@ -116,16 +102,12 @@ def user_messages_endpoint(manager: ConnectionManager) -> Endpoint:
     largest = manager.limits.largest_read_bytes
 
     async def endpoint(websocket: WebSocket, user_id: str) -> None:
-        async def turn_away(refusal: Refusal) -> None:
-            await manager.admission.keep_waiting(rate_key(handshake.ip_address))
-            await refuse(websocket, refusal)
-
         number = parse_user_id(user_id)
         handshake = take_handshake(websocket, number or 0, manager.authenticator.proxies)
         if number is None:
-            await turn_away(NOT_FOUND)
+            await turn_away(manager.admission, websocket, handshake, NOT_FOUND)
         elif not manager.origin_allowed(handshake):
-            await turn_away(FOREIGN_ORIGIN)
+            await turn_away(manager.admission, websocket, handshake, FOREIGN_ORIGIN)
         else:
             await websocket.accept(handshake.accepted_subprotocol)
             await serve(websocket, lambda driver: manager.accept(handshake, driver), largest)
@@ -149,8 +131,11 @@ def take_handshake(websocket: WebSocket, user_id: int, proxies: TrustedProxies) 
     return Handshake(user_id, query, headers, address)
 
 
-async def refuse(websocket: WebSocket, refusal: Refusal) -> None:
-    """升级之前以 HTTP 状态码拒绝。"""
+async def turn_away(
+    admission: Admission, websocket: WebSocket, handshake: Handshake, refusal: Refusal
+) -> None:
+    """升级之前以 HTTP 状态码拒绝；一再来的，晚些才说。"""
+    await admission.keep_waiting(rate_key(handshake.ip_address))
     if "websocket.http.response" in websocket.scope.get("extensions", {}):
         answer = Response(refusal.body, refusal.status, media_type="application/json")
         await websocket.send_denial_response(answer)
@@ -163,8 +148,7 @@ def no_websocket(manager: ConnectionManager) -> Callable[[WebSocket], Awaitable[
 
     async def endpoint(websocket: WebSocket) -> None:
         handshake = take_handshake(websocket, 0, manager.authenticator.proxies)
-        await manager.admission.keep_waiting(rate_key(handshake.ip_address))
-        await refuse(websocket, NOT_FOUND)
+        await turn_away(manager.admission, websocket, handshake, NOT_FOUND)
 
     return endpoint
 

@@ -1,11 +1,19 @@
-"""一台设备的一条连接：会话 + 发件箱 + 驱动；与边缘的计数。热路径上只加整数，要看的人来拉。"""
+"""一台设备的一条用户连接，与本节点的全部：按用户、按频道的表（热路径只查一次字典），同一帧给所有人，送所有人走。
+
+分发分段进行，一次广播不会让别人等到它写完。一圈走遍所有人；走的时候新来的广播等着，下一圈一起带走：
+忙不过来时，一人一次系统调用写出几帧。
+
+送客打乱次序，匀着分散在一段时间里，不让所有客户端在同一刻去敲别的门（LESSONS 1）。
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+import random
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Final, Protocol
 
 from loguru import logger
@@ -13,12 +21,13 @@ from loguru import logger
 from ..model import ConnectionInfo, MailboxView, PresenceStatus, Principal
 from ..node_identity import NodeIdentity
 from ..protocol.codes import CloseCode
-from ..protocol.commands import Command
 from ..protocol.envelope import FrameRun, PushKey
+from ..protocol.frames import Notice, encode
 from ..protocol.limits import Limits
-from ..protocol.outbox import Outbox, Verdict
 from ..protocol.session import Phase, Pushed, Session
+from ..redis.keys import Keys
 from .handshake import Device, Handshake
+from .line import Driver, Line, LineCounters, LineHost
 
 #: 一帧没有推出去的全部原因。
 DROP_REASONS: Final = (
@@ -28,149 +37,66 @@ DROP_REASONS: Final = (
 
 
 @dataclass(slots=True)
-class EdgeCounters:
-    """从启动起只增的计数；每一次丢弃都有一个原因（LESSONS 17）。"""
-
-    connections_opened: int = 0
-    frames_pushed: int = 0
-    bytes_pushed: int = 0
+class EdgeCounters(LineCounters):
     acks: int = 0
-    heartbeats: int = 0
-    bad_frames: int = 0
-    auth_failures: int = 0
-    origins_refused: int = 0
     flushed_messages: int = 0
     rereads: int = 0
-    drops: Counter[str] = field(default_factory=Counter)
-    closes: Counter[int] = field(default_factory=Counter)
 
 
-@dataclass(frozen=True, slots=True)
-class EdgeStatistics:
+@dataclass(slots=True)
+class EdgeStatistics(EdgeCounters):
     """``ConnectionManager.statistics()`` 的快照；``drops`` 按原因，``closes`` 按关闭码。
 
     ``connections`` 是已认证、登记着的；``sockets`` 还包括认证中的与正在关闭的，``waiting`` 是
     其中还在排队等着放行的。
     """
 
-    connections: int
-    users: int
-    sockets: int
-    waiting: int
-    connections_opened: int
-    frames_pushed: int
-    bytes_pushed: int
-    acks: int
-    heartbeats: int
-    bad_frames: int
-    auth_failures: int
-    origins_refused: int
-    flushed_messages: int
-    rereads: int
-    drops: dict[str, int]
-    closes: dict[int, int]
+    connections: int = 0
+    users: int = 0
+    sockets: int = 0
+    waiting: int = 0
 
 
-#: welcome 之前客户端就抢着发来的帧，最多留几帧；再多是捣乱。
-MAX_EARLY_FRAMES: Final = 32
 #: 热路径上少一次属性查找。
 _LIVE: Final = Phase.LIVE
 _SEND: Final = Pushed.SEND
 
 
-class Driver(Protocol):
-    """传输。都是同步的、立即返回；阻塞与恢复由驱动调用 ``blocked``/``unblocked`` 告知。"""
-
-    def write(self, frame: bytes) -> None:
-        """写一帧文本；已断开则无事发生。"""
-        ...
-
-    def write_run(self, run: FrameRun) -> None:
-        """依次写几帧。"""
-        ...
-
-    def close(self, code: int, reason: str) -> None:
-        """发关闭帧，等对方的关闭帧；至多生效一次。"""
-        ...
-
-    def abort(self) -> None:
-        """立即掐断。幂等。"""
-        ...
-
-
-class ConnectionHost(Protocol):
-    """连接的主人（``ConnectionManager``）；都是同步的，不得抛出。"""
+class ConnectionHost(LineHost, Protocol):
+    """连接的主人（``ConnectionManager``）。"""
 
     limits: Limits
-    counters: EdgeCounters
-    clock: Callable[[], int]
     node: NodeIdentity
-
-    def on_command(self, connection: UserConnection, command: Command) -> None: ...
 
     def on_hole(self, connection: UserConnection) -> None: ...
 
-    def on_blocked(self, connection: UserConnection) -> None: ...
 
-    def on_closing(self, connection: UserConnection) -> None: ...
+class UserConnection(Line):
+    """``offer`` 也是同步的，从不抛出、从不等待。"""
 
-    def on_lost(self, connection: UserConnection) -> None: ...
+    __slots__ = ("announced", "connect_time", "device", "principal", "status", "user_id")
 
-
-class UserConnection:
-    """``offer`` 与 ``send`` 同步、从不抛出、从不等待；慢客户端只害它自己（CON-1）。"""
-
-    __slots__ = (
-        "_drained",
-        "_driver",
-        "_early",
-        "_host",
-        "_parting",
-        "announced",
-        "closing_since",
-        "connect_time",
-        "connection_id",
-        "device",
-        "ip_address",
-        "outbox",
-        "principal",
-        "requests",
-        "session",
-        "slot",
-        "status",
-        "task",
-        "user_id",
-    )
+    _host: ConnectionHost
+    session: Session
 
     def __init__(
         self, host: ConnectionHost, driver: Driver, handshake: Handshake, connection_id: str
     ) -> None:
+        super().__init__(host, driver, host.limits, connection_id, handshake.ip_address)
         now = host.clock()
         self.user_id = handshake.user_id
-        self.connection_id = connection_id
         self.device = Device.of(handshake, connection_id)
-        self.ip_address = handshake.ip_address
         self.connect_time = now
         self.status: PresenceStatus = "active"
         #: 凭它站在这里的身份；认证之前为 None。
         self.principal: Principal | None = None
         self.session = Session(self.user_id, connection_id, host.limits, now)
-        self.outbox = Outbox(host.limits)
-        #: 正在进行的开始或补发；同一时刻至多一个。
-        self.task: asyncio.Task[None] | None = None
-        #: 正在进行的异步请求数，归 ``requests`` 管。
-        self.requests = 0
         #: 已向在线状态报到，离开时须销号。
         self.announced = False
-        #: 在时间轮上的格子，归 ``heartbeat`` 管。
-        self.slot: int | None = None
-        self.closing_since: int | None = None
-        self._host = host
-        self._driver = driver
-        self._drained: asyncio.Future[None] | None = None
-        self._early: list[bytes] | None = None
-        #: 拒绝了，关闭帧还没有说。
-        self._parting: asyncio.TimerHandle | None = None
+
+    @property
+    def known_user_id(self) -> int | None:
+        return None if self.principal is None else self.user_id
 
     def let_go(self) -> None:
         """此刻的任务做完了：不留着它的 300 字节。"""
@@ -194,7 +120,9 @@ class UserConnection:
         if device_info is not None:
             self.device = replace(self.device, device_info=device_info)
 
-    # ── 推 ────────────────────────────────────────────────────────────────
+    def welcome(self, view: MailboxView) -> None:
+        self.send_all(self.session.welcome(view, self.device.device_id, self._host.clock()))
+        self.welcomed = True
 
     def offer(self, frame: bytes, key: PushKey, now: int) -> None:
         """一帧实时帧：写出、排队、暂存或丢弃。"""
@@ -229,31 +157,6 @@ class UserConnection:
         elif pushed is not Pushed.HELD:
             self._host.counters.drops[pushed.value] += 1
 
-    def send(self, frame: bytes, now: int) -> None:
-        """不问会话，直接交给发件箱。"""
-        if self.closing_since is not None:
-            return
-        verdict = self.outbox.offer(frame, now)
-        if verdict is Verdict.SEND:
-            self._write(frame)
-        elif verdict is Verdict.OVERFLOW:
-            self._host.counters.drops["outbox_overflow"] += 1
-            self.close(CloseCode.SLOW_CONSUMER)
-
-    def send_all(self, frames: Iterable[bytes]) -> None:
-        now = self._host.clock()
-        for frame in frames:
-            self.send(frame, now)
-
-    def _write(self, frame: bytes) -> None:
-        counters = self._host.counters
-        counters.frames_pushed += 1
-        counters.bytes_pushed += len(frame)
-        try:
-            self._driver.write(frame)
-        except (RuntimeError, OSError) as error:
-            self._write_failed(error)
-
     def _write_run(self, run: FrameRun) -> None:
         counters = self._host.counters
         counters.frames_pushed += len(run.frames)
@@ -263,113 +166,151 @@ class UserConnection:
         except (RuntimeError, OSError) as error:
             self._write_failed(error)
 
-    def _write_failed(self, error: Exception) -> None:
-        """传输正在消失而断开的回调还没轮到：分发循环不能因它停下。"""
-        logger.bind(user_id=self.user_id, error=type(error).__name__).debug("write_failed")
-        self._driver.abort()
-
-    # ── 驱动的通知 ─────────────────────────────────────────────────────────
-
-    def blocked(self) -> None:
-        """传输的缓冲越过高水位。"""
-        self.outbox.block(self._host.clock())
-        self._host.on_blocked(self)
-
-    def unblocked(self) -> None:
-        """缓冲回到低水位：把排队的写出去，直到写完或再次阻塞。"""
-        self.outbox.resume()
-        while (frame := self.outbox.pop()) is not None:
-            self._write(frame)
-        if self.outbox.blocked_since is None:
-            self._release()
-
-    async def writable(self) -> None:
-        """等到发件箱不再阻塞；补发用它让自己慢下来。连接关闭时返回。"""
-        while self.outbox.blocked_since is not None and self.closing_since is None:
-            self._drained = asyncio.get_running_loop().create_future()
-            await self._drained
-
-    def _release(self) -> None:
-        drained, self._drained = self._drained, None
-        if drained is not None and not drained.done():
-            drained.set_result(None)
-
-    def receive(self, text: bytes) -> None:
-        """一帧文本。welcome 之前来的先留着：welcome 必须是第一帧。"""
-        if self.closing_since is not None:
-            return
-        if self.session.phase is Phase.OPENING:
-            self._keep_early(text)
-        else:
-            self._host.on_command(self, self.session.receive(text, self._host.clock()))
-
     def _keep_early(self, text: bytes) -> None:
-        if self._early is None:
-            self._early = []
-        largest = self._host.limits.max_frame_bytes
-        if len(self._early) == MAX_EARLY_FRAMES or len(text) > largest:
+        if len(text) > self._host.limits.max_frame_bytes:
             self.close(CloseCode.PROTOCOL_VIOLATION)
         else:
-            self._early.append(text)
-
-    def welcome(self, view: MailboxView) -> None:
-        self.send_all(self.session.welcome(view, self.device.device_id, self._host.clock()))
-
-    def receive_early(self) -> None:
-        """处理 welcome 之前到来的帧。"""
-        early, self._early = self._early, None
-        for text in early or ():
-            self.receive(text)
-
-    def receive_binary(self) -> None:
-        if self.closing_since is not None:
-            return
-        if self.session.phase is Phase.OPENING:
-            self.close(CloseCode.PROTOCOL_VIOLATION)
-        else:
-            self._host.on_command(self, self.session.receive_binary(self._host.clock()))
-
-    def lost(self) -> None:
-        """传输已断开；幂等。"""
-        self._host.on_lost(self)
-        self._end()
-        if self._parting is not None:
-            self._parting.cancel()
-            self._parting = None
-
-    # ── 结束 ──────────────────────────────────────────────────────────────
-
-    def close(self, code: CloseCode, after_s: float = 0) -> None:
-        """以 ``code`` 关闭；只有第一次生效。排队的帧丢弃：耐久的消息还在信箱里。
-
-        ``after_s``：此刻起就不再理会它，关闭帧过这么久才说（见 ``RefusalPace``）。
-        """
-        if self.closing_since is not None:
-            return
-        self.closing_since = self._host.clock() + int(after_s * 1000)
-        self._host.counters.closes[code] += 1
-        self._end()
-        if after_s:
-            loop = asyncio.get_running_loop()
-            self._parting = loop.call_later(after_s, self.part, code)
-        else:
-            self._driver.close(code, code.reason)
-        self._host.on_closing(self)
-
-    def part(self, code: CloseCode) -> None:
-        """还欠着关闭帧的，现在就说；不欠则无事发生。"""
-        parting, self._parting = self._parting, None
-        if parting is not None:
-            parting.cancel()
-            self._driver.close(code, code.reason)
-
-    def abort(self) -> None:
-        self._driver.abort()
+            super()._keep_early(text)
 
     def _end(self) -> None:
-        if self.closing_since is None:
-            self.closing_since = self._host.clock()
+        super()._end()
         self.session.close()
-        self.outbox.clear()
-        self._early = None
-        self._release()
+
+
+class Registry:
+    """列表写时复制：分发正在遍历旧列表时，连接可以放心离开。"""
+
+    def __init__(self, keys: Keys) -> None:
+        self._keys = keys
+        self.by_user: dict[int, list[UserConnection]] = {}
+        self.by_channel: dict[bytes, list[UserConnection]] = {}
+
+    def add(self, connection: UserConnection) -> None:
+        user_id = connection.user_id
+        self._put(user_id, [*self.by_user.get(user_id, ()), connection])
+
+    def remove(self, connection: UserConnection) -> bool:
+        """不在表里则 False。"""
+        before = self.by_user.get(connection.user_id, [])
+        after = [each for each in before if each is not connection]
+        if len(after) == len(before):
+            return False
+        self._put(connection.user_id, after)
+        return True
+
+    def _put(self, user_id: int, connections: list[UserConnection]) -> None:
+        channel = self._keys.user_channel(user_id).encode()
+        if connections:
+            self.by_user[user_id] = self.by_channel[channel] = connections
+        else:
+            del self.by_user[user_id], self.by_channel[channel]
+
+    def __iter__(self) -> Iterator[UserConnection]:
+        """此刻全部连接的快照。"""
+        for connections in list(self.by_user.values()):
+            yield from connections
+
+    def __len__(self) -> int:
+        return sum(map(len, self.by_user.values()))
+
+
+#: 一段写多少条连接；每条约 5 µs，一段 2.5 ms。
+FANOUT_CHUNK: Final = 500
+#: 一圈至多带走这么多字节（至少一帧）：再多，一次写会装不进套接字的缓冲。
+LAP_BYTES: Final = 32 * 1024
+
+
+class Fanout:
+    """先来的广播先发完，所以一条连接上广播的次序不变。``everyone`` 每次遍历是此刻的快照。"""
+
+    def __init__(self, everyone: Iterable[UserConnection], clock: Callable[[], int]) -> None:
+        self._everyone = everyone
+        self._clock = clock
+        self._waiting: deque[tuple[bytes, PushKey]] = deque()
+        self._lap: Iterator[UserConnection] | None = None
+        self._run: FrameRun
+
+    def spread(self, frame: bytes, broadcast_id: int | None = None) -> None:
+        """``frame`` 不占用户的 seq：耐久的广播有自己的号（``broadcast_id``），与信箱无关。"""
+        self._waiting.append((frame, broadcast_id))
+        if self._lap is None:
+            self._step()
+
+    def _step(self) -> None:
+        if self._lap is None:
+            self._lap, self._run = iter(self._everyone), FrameRun.of(self._take())
+        try:
+            if self._offer(islice(self._lap, FANOUT_CHUNK)) < FANOUT_CHUNK:
+                self._lap = None
+        except Exception as error:  # noqa: BLE001 — 一条坏连接不许让广播从此停下：从下一条接着走
+            logger.opt(exception=error).error("fanout_failed")
+        if self._lap is not None or self._waiting:
+            asyncio.get_running_loop().call_soon(self._step)
+
+    def _take(self) -> list[tuple[bytes, PushKey]]:
+        taken = [self._waiting.popleft()]
+        size = len(taken[0][0])
+        while self._waiting and (size := size + len(self._waiting[0][0])) <= LAP_BYTES:
+            taken.append(self._waiting.popleft())
+        return taken
+
+    def _offer(self, connections: Iterable[UserConnection]) -> int:
+        run, now, offered = self._run, self._clock(), 0
+        [(frame, key), *more] = run.frames
+        for connection in connections:
+            if more:
+                connection.offer_run(run, now)
+            else:
+                connection.offer(frame, key, now)
+            offered += 1
+        return offered
+
+
+#: 每秒至多送走这么多：客人少时很快送完，多时由窗口封顶。
+LEAVING_PER_S: Final = 200
+#: 告诉客户端的重连窗口不短于它：为 0 就是请所有人立刻一起回来。
+MIN_RECONNECT_MS: Final = 500
+#: 不必等的时候，每送走这么多让别人跑一跑。
+LEAVING_AT_ONCE: Final = 100
+
+#: 值得先打招呼的关闭码 → ``notice`` 的 code。
+_NOTICES: Final = {
+    CloseCode.SERVER_DRAINING: "draining",
+    CloseCode.NODE_UNHEALTHY: "node_unhealthy",
+}
+
+
+def window_s(connections: int, longest_s: float) -> float:
+    """送走这么多客人该用多久。"""
+    return min(longest_s, connections / LEAVING_PER_S)
+
+
+def farewell(code: CloseCode, spread_s: float) -> bytes | None:
+    """以 ``code`` 请走之前打的招呼；不值得打的则 None。"""
+    if code not in _NOTICES:
+        return None
+    after_ms = max(MIN_RECONNECT_MS, int(spread_s * 1000))
+    return encode(Notice(code=_NOTICES[code], reconnect_after_ms=after_ms))
+
+
+async def send_off(
+    connections: Iterable[Line], code: CloseCode, spread_s: float, notice: bytes | None = None
+) -> None:
+    """给每条连接 ``notice`` 并以 ``code`` 关闭；还在积压的排在最后，好让它们多写出一些。"""
+    leaving = list(connections)
+    random.shuffle(leaving)
+    leaving.sort(key=lambda each: each.outbox.blocked_since is not None)
+    async for connection in _paced(leaving, spread_s):
+        if notice is not None and connection.welcomed:  # ``welcome`` 必须是第一帧
+            connection.send_all((notice,))
+        connection.close(code)
+
+
+async def _paced(connections: Sequence[Line], spread_s: float) -> AsyncIterator[Line]:
+    loop = asyncio.get_running_loop()
+    started, step_s = loop.time(), spread_s / max(1, len(connections))
+    for index, connection in enumerate(connections):
+        early_s = started + index * step_s - loop.time()
+        if early_s > 0 or index % LEAVING_AT_ONCE == 0:
+            await asyncio.sleep(max(0, early_s))
+        yield connection

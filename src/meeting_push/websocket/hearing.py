@@ -17,8 +17,8 @@ from ..redis.redis_service import RedisService
 from ..redis.subscriber import Subscriber
 from ..settings import Settings
 from ..supervision import patiently
+from .connection import window_s
 from .manager import ConnectionManager
-from .registry import window_s
 
 #: 聋了，重新订阅也没用。
 DEAF: Final = "deaf"

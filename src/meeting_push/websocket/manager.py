@@ -25,32 +25,39 @@ from ..contracts import (
     Seats,
 )
 from ..errors import InvalidInputError, MalformedEnvelopeError, MeetingPushError
-from ..limits.rate import rate_key
 from ..logs import RepeatedWarning
 from ..model import Revocation
 from ..node_identity import NodeIdentity
 from ..protocol.codes import CloseCode
-from ..protocol.commands import Command
 from ..protocol.envelope import frame_key
 from ..protocol.frames import ServerFrame, encode
 from ..protocol.limits import Limits
 from ..redis.keys import Keys
-from ..supervision import Tasks, patiently
+from ..supervision import patiently
 from .admission import Admission
-from .authenticator import Authenticator, close_code_for, who_failed
-from .connection import Driver, EdgeCounters, EdgeStatistics, UserConnection
+from .authenticator import Authenticator
+from .connection import (
+    EdgeCounters,
+    EdgeStatistics,
+    Fanout,
+    Registry,
+    UserConnection,
+    farewell,
+    send_off,
+)
 from .handshake import Handshake
-from .heartbeat import HeartbeatSweep
+from .line import Driver, Lines
 from .opening import CatchUp, Opener
-from .registry import Fanout, Registry, send_off
 from .requests import ClientRequests, Sinks
 
 
-class ConnectionManager:
+class ConnectionManager(Lines[UserConnection]):
     """``user_connections``：user_id → 该用户在本节点的连接；列表写时复制，不要改它。
 
-    ``heartbeat.run`` 须由监督者一直运行；``close_all`` 之后不再接受新连接。
+    ``close_all`` 之后不再接受新连接。
     """
+
+    counters: EdgeCounters
 
     def __init__(
         self,
@@ -68,17 +75,12 @@ class ConnectionManager:
         broadcasts: Broadcasts | None = None,
         clock: Callable[[], int] = now_ms,
     ) -> None:
-        self.authenticator = authenticator
+        super().__init__(authenticator, Admission(limits.arrivals), limits, EdgeCounters(), clock)
         self.limits = limits
         self.node = node
-        self.clock = clock
-        self.counters = EdgeCounters()
-        self._tasks = Tasks()
         self._presence = sinks.presence
         self._watches = sinks.watches
         self._seats = seats
-        #: 与会议的连接共用：两扇门合在一起算。
-        self.admission = Admission(limits.arrivals)
         self._on_push = on_push
         #: 最近一次量推送延迟的那一毫秒：每毫秒至多量一条，热路径上只比较一个整数。
         self._measured_at = 0
@@ -93,58 +95,30 @@ class ConnectionManager:
         self._opener = Opener(channels, mailbox, self.counters, clock, broadcasts)
         self._catch_up = CatchUp(self._opener, self._registry, self._tasks, self._give_up)
         self._fanout = Fanout(self._registry, clock)
-        self.heartbeat = HeartbeatSweep(limits, clock, self.on_command)
-        self._requests = ClientRequests(
+        self._handle = ClientRequests(
             sinks, authenticator, self.counters, self._tasks, clock, self.heartbeat.schedule
-        )
-        #: 传输还在的全部连接，包括尚未认证的与正在关闭的。
-        self._sockets: set[UserConnection] = set()
+        ).handle
         self._broken = RepeatedWarning("ws_session_broken")
-        self._empty = asyncio.Event()
-        #: 新来的一律以它关闭；None = 照常。
-        self._refusing_with: CloseCode | None = None
 
     # ── 连接 ──────────────────────────────────────────────────────────────
-
-    def origin_allowed(self, handshake: Handshake) -> bool:
-        """驱动在升级之前问；False 则回 HTTP 403。"""
-        allowed = self.authenticator.origin_allowed(handshake)
-        if not allowed:
-            self.counters.origins_refused += 1
-        return allowed
 
     def accept(self, handshake: Handshake, driver: Driver) -> UserConnection:
         """驱动已完成升级：建立连接并在后台认证、开始。立即返回。"""
         connection = UserConnection(self, driver, handshake, os.urandom(12).hex())
-        self._sockets.add(connection)
-        self.counters.connections_opened += 1
-        self.heartbeat.schedule(connection)
-        room = self.admission.enter(connection.ip_address)
-        if self._refusing_with is not None:
-            connection.close(self._refusing_with)
-        elif not room:
-            self._turn_away(connection, CloseCode.TOO_MANY_CONNECTIONS)
-        else:
-            connection.task = self._tasks.spawn(self._admit(connection, handshake), "ws_open")
+        self._arrive(connection, lambda: self._admit(connection, handshake), "ws_open")
         return connection
 
     async def _admit(self, connection: UserConnection, handshake: Handshake) -> None:
-        if not self.authenticator.suspects(handshake) and not await self.admission.turn():
-            self._turn_away(connection, CloseCode.RATE_LIMITED)
-            return
         try:
-            async with asyncio.timeout(self.limits.handshake_timeout_s):
-                principal = await self.authenticator.authenticate(handshake)
-        except MeetingPushError as error:
-            self.counters.auth_failures += 1
-            delay_s = self.admission.failure_delay_s(who_failed(error, connection.ip_address))
-            connection.close(close_code_for(error), delay_s)
+            principal = await self._identify(connection, handshake, self.authenticator.authenticate)
         except TimeoutError:
             connection.close(CloseCode.NODE_UNHEALTHY)
         except Exception as error:  # noqa: BLE001 — 认证器出错也不能让未认证的连接留着
             logger.bind(user_id=connection.user_id).opt(exception=error).error("ws_auth_broken")
             connection.close(CloseCode.NODE_UNHEALTHY)
         else:
+            if principal is None:
+                return
             # 从验证到登记没有 await：期间的吊销不会漏掉这条连接
             connection.principal = principal
             connection.session.authenticated(principal)
@@ -162,7 +136,7 @@ class ConnectionManager:
         self._registry.add(websocket)
         try:
             if not await self._seated(websocket):
-                self._turn_away(websocket, CloseCode.TOO_MANY_CONNECTIONS)
+                self.turn_away(websocket, CloseCode.TOO_MANY_CONNECTIONS)
                 return
             view = await self._opener.first_view(websocket, self.limits.open_timeout_s)
             websocket.welcome(view)
@@ -174,12 +148,6 @@ class ConnectionManager:
             websocket.close(CloseCode.NODE_UNHEALTHY)
         except Exception as error:  # noqa: BLE001 — 任何错都不能留下一条半开的连接
             self._give_up(websocket, error)
-
-    def _turn_away(self, connection: UserConnection, code: CloseCode) -> None:
-        """在门口拒绝；一再来的，晚些才说。"""
-        known = connection.principal is not None
-        key = connection.user_id if known else rate_key(connection.ip_address)
-        connection.close(code, self.admission.closing_delay_s(key))
 
     async def _seated(self, connection: UserConnection) -> bool:
         """占一个座位；先占后订阅，被拒绝的不再花别的。"""
@@ -286,33 +254,11 @@ class ConnectionManager:
 
     # ── ConnectionHost ────────────────────────────────────────────────────
 
-    def on_command(self, connection: UserConnection, command: Command) -> None:
-        self._requests.handle(connection, command)
-
     def on_hole(self, connection: UserConnection) -> None:
         self._catch_up.start(connection)
 
-    def on_blocked(self, connection: UserConnection) -> None:
-        self.heartbeat.attend(connection)
-
-    def on_closing(self, connection: UserConnection) -> None:
-        self._depart(connection)
-        if connection in self._sockets:
-            self.heartbeat.attend(connection)
-
-    def on_lost(self, connection: UserConnection) -> None:
-        self._depart(connection)
-        self.heartbeat.forget(connection)
-        if connection in self._sockets:
-            self._sockets.discard(connection)
-            self.admission.leave(connection.ip_address)
-        if not self._sockets:
-            self._empty.set()
-
     def _depart(self, connection: UserConnection) -> None:
-        task, connection.task = connection.task, None
-        if task is not None and task is not asyncio.current_task():
-            task.cancel()
+        super()._depart(connection)
         if not self._registry.remove(connection):
             return
         if self._watches is not None:
@@ -326,13 +272,9 @@ class ConnectionManager:
 
     # ── 结束与观察 ────────────────────────────────────────────────────────
 
-    def refuse(self, code: CloseCode | None) -> None:
-        """此后的新连接一升级就以 ``code`` 关闭；None = 照常接受。"""
-        self._refusing_with = code
-
     async def evacuate(self, code: CloseCode, spread_s: float = 0) -> None:
         """以 ``code`` 请走此刻的所有连接，随机地分散在 ``spread_s`` 秒里；新来的不受影响。"""
-        await send_off(self._sockets, code, spread_s)
+        await send_off(self._sockets, code, spread_s, farewell(code, spread_s))
 
     async def close_all(
         self, code: CloseCode = CloseCode.SERVER_DRAINING, spread_s: float = 0
@@ -349,35 +291,13 @@ class ConnectionManager:
         await self._wait_empty()
         await self._tasks.close()
 
-    async def _wait_empty(self) -> None:
-        if not self._sockets:
-            return
-        self._empty.clear()
-        try:
-            await asyncio.wait_for(self._empty.wait(), self.limits.close_linger_ms / 1000)
-        except TimeoutError:
-            for connection in list(self._sockets):
-                connection.abort()
-
     def statistics(self) -> EdgeStatistics:
-        counters = self.counters
         return EdgeStatistics(
+            **self.counters.snapshot(),
             connections=len(self._registry),
             users=len(self.user_connections),
             sockets=len(self._sockets),
             waiting=self.admission.waiting,
-            connections_opened=counters.connections_opened,
-            frames_pushed=counters.frames_pushed,
-            bytes_pushed=counters.bytes_pushed,
-            acks=counters.acks,
-            heartbeats=counters.heartbeats,
-            bad_frames=counters.bad_frames,
-            auth_failures=counters.auth_failures,
-            origins_refused=counters.origins_refused,
-            flushed_messages=counters.flushed_messages,
-            rereads=counters.rereads,
-            drops=dict(counters.drops),
-            closes=dict(counters.closes),
         )
 
 

@@ -17,8 +17,7 @@ from ..protocol.envelope import BATCH_MAX_MESSAGES, batch, batch_parts, peek
 from ..protocol.frames import Gap, encode
 from ..protocol.session import Phase
 from ..supervision import Tasks, patiently
-from .connection import EdgeCounters, UserConnection
-from .registry import Registry
+from .connection import EdgeCounters, Registry, UserConnection
 
 
 class Subscriptions:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from typing import Generic
 
 from ..contracts import AckSink, PresenceSink, PresenceWatches, ReadSink, RetrySink
 from ..errors import MeetingPushError
@@ -13,15 +14,14 @@ from ..protocol.frames import (
     AckResult,
     ErrorFrame,
     ReadSync,
-    ServerFrame,
     StatusResult,
     WatchResult,
-    encode,
 )
 from ..supervision import Tasks
 from .authenticator import Authenticator, close_code_for, is_about_the_token
 from .connection import EdgeCounters, UserConnection
 from .handshake import MAX_DEVICE_INFO_CHARS, clean
+from .line import LineCounters, SomeLine
 
 #: 一条连接同时进行的异步请求（核实确认、已读、换令牌）；再多则回 ``busy``。
 MAX_REQUESTS = 8
@@ -39,8 +39,70 @@ class Sinks:
     retries: RetrySink | None = None
 
 
-class ClientRequests:
-    """``handle`` 同步、不抛出；要等待的（核实、已读、换令牌）成为有界的后台任务。"""
+class LineRequests(Generic[SomeLine]):
+    """每种连接都有的命令，与在后台做的请求；``handle`` 同步、不抛出。"""
+
+    def __init__(
+        self,
+        authenticator: Authenticator,
+        counters: LineCounters,
+        tasks: Tasks,
+        clock: Callable[[], int],
+        reschedule: Callable[[SomeLine], None],
+    ) -> None:
+        self._authenticator = authenticator
+        self._counters = counters
+        self._tasks = tasks
+        self._clock = clock
+        self._reschedule = reschedule
+
+    def handle(self, connection: SomeLine, command: commands.Command) -> None:
+        match command:
+            case commands.Reply():
+                connection.send(command.frame, self._clock())
+            case commands.Refused():
+                self._counters.bad_frames += 1
+                connection.send(command.frame, self._clock())
+            case commands.Close():
+                if command.frame is not None:
+                    self._counters.bad_frames += 1
+                    connection.send(command.frame, self._clock())
+                connection.close(command.code)
+            case _:
+                raise AssertionError(f"unknown command {type(command).__name__}")
+
+    def _later(
+        self,
+        connection: SomeLine,
+        work: Coroutine[object, object, None],
+        request_id: RequestIdValue,
+    ) -> None:
+        connection.requests += 1
+        self._tasks.spawn(self._run(connection, work, request_id), "client_request")
+
+    async def _run(
+        self,
+        connection: SomeLine,
+        work: Coroutine[object, object, None],
+        request_id: RequestIdValue,
+    ) -> None:
+        try:
+            await work
+        except MeetingPushError as error:
+            self._failed(connection, error, request_id)
+        finally:
+            connection.requests -= 1
+
+    def _failed(
+        self, connection: SomeLine, error: MeetingPushError, request_id: RequestIdValue
+    ) -> None:
+        connection.answer(ErrorFrame.of(error, request_id))
+
+
+class ClientRequests(LineRequests[UserConnection]):
+    """要等待的（核实、已读、换令牌）成为有界的后台任务。"""
+
+    _counters: EdgeCounters
 
     def __init__(
         self,
@@ -51,12 +113,8 @@ class ClientRequests:
         clock: Callable[[], int],
         reschedule: Callable[[UserConnection], None],
     ) -> None:
+        super().__init__(authenticator, counters, tasks, clock, reschedule)
         self._sinks = sinks
-        self._authenticator = authenticator
-        self._counters = counters
-        self._tasks = tasks
-        self._clock = clock
-        self._reschedule = reschedule
 
     def handle(self, connection: UserConnection, command: commands.Command) -> None:
         match command:
@@ -64,11 +122,6 @@ class ClientRequests:
                 self._acked(connection, command)
             case commands.Beat():
                 self._beat(connection, command)
-            case commands.Reply():
-                connection.send(command.frame, self._clock())
-            case commands.Refused():
-                self._counters.bad_frames += 1
-                connection.send(command.frame, self._clock())
             case commands.ChangeStatus():
                 self._change_status(connection, command)
             case commands.MarkRead():
@@ -79,10 +132,8 @@ class ClientRequests:
                 self._watching(connection, command)
             case commands.Unanswered():
                 self._retry(connection, command)
-            case commands.Close():
-                self._close(connection, command)
             case _:
-                raise AssertionError(f"unknown command {type(command).__name__}")
+                super().handle(connection, command)
 
     def _beat(self, connection: UserConnection, command: commands.Beat) -> None:
         now = self._clock()
@@ -100,7 +151,7 @@ class ClientRequests:
             result = AckResult(
                 accepted=len(command.acks), unknown=(), request_id=command.request_id
             )
-            self._answer(connection, result)
+            connection.answer(result)
 
     async def _confirm(self, connection: UserConnection, command: commands.Acked) -> None:
         now = self._clock()
@@ -112,7 +163,7 @@ class ClientRequests:
                 unknown=outcome.unknown,
                 request_id=command.request_id,
             )
-            self._answer(connection, result)
+            connection.answer(result)
 
     def _retry(self, connection: UserConnection, command: commands.Unanswered) -> None:
         def settle(message_id: str, attempt: int | None) -> None:
@@ -131,7 +182,7 @@ class ClientRequests:
         )
         if command.request_id is not None:
             result = StatusResult(status=command.status, request_id=command.request_id)
-            self._answer(connection, result)
+            connection.answer(result)
 
     def _watching(
         self, connection: UserConnection, command: commands.Watch | commands.Unwatch
@@ -156,7 +207,7 @@ class ClientRequests:
         self, connection: UserConnection, watching: int, request_id: RequestIdValue
     ) -> None:
         if request_id is not None:
-            self._answer(connection, WatchResult(watching=watching, request_id=request_id))
+            connection.answer(WatchResult(watching=watching, request_id=request_id))
 
     async def _mark_read(self, connection: UserConnection, command: commands.MarkRead) -> None:
         unread = await self._sinks.reads.mark_read(connection.user_id, command.message_ids)
@@ -166,7 +217,7 @@ class ClientRequests:
                 unread_count=unread,
                 request_id=command.request_id,
             )
-            self._answer(connection, result)
+            connection.answer(result)
 
     async def _refresh(self, connection: UserConnection, command: commands.RefreshToken) -> None:
         try:
@@ -184,12 +235,6 @@ class ClientRequests:
             self._reschedule(connection)
             self.handle(connection, answer)
 
-    def _close(self, connection: UserConnection, command: commands.Close) -> None:
-        if command.frame is not None:
-            self._counters.bad_frames += 1
-            connection.send(command.frame, self._clock())
-        connection.close(command.code)
-
     # ── 后台 ──────────────────────────────────────────────────────────────
 
     def _later(
@@ -202,23 +247,7 @@ class ClientRequests:
             work.close()
             self._error(connection, "busy", "too many requests at once", request_id, temporary=True)
             return
-        connection.requests += 1
-        self._tasks.spawn(self._run(connection, work, request_id), "client_request")
-
-    async def _run(
-        self,
-        connection: UserConnection,
-        work: Coroutine[object, object, None],
-        request_id: RequestIdValue,
-    ) -> None:
-        try:
-            await work
-        except MeetingPushError as error:
-            self._error(
-                connection, error.code, error.message, request_id, temporary=error.temporary
-            )
-        finally:
-            connection.requests -= 1
+        super()._later(connection, work, request_id)
 
     def _error(
         self,
@@ -230,7 +259,4 @@ class ClientRequests:
         temporary: bool = False,
     ) -> None:
         error = ErrorFrame(code=code, message=message, temporary=temporary, request_id=request_id)
-        self._answer(connection, error)
-
-    def _answer(self, connection: UserConnection, frame: ServerFrame) -> None:
-        connection.send(encode(frame), self._clock())
+        connection.answer(error)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 import pytest
 
 from meeting_push.limits.rate import RefusalPace
-from meeting_push.meeting.connection import MeetingConnection, MeetingCounters
-from meeting_push.meeting.entrance import Entrance, limits_of_meetings
+from meeting_push.meeting.connection import MeetingConnection
+from meeting_push.meeting.hub import MeetingHub, limits_of_meetings
 from meeting_push.model import Principal
 from meeting_push.protocol.codes import CloseCode
 from meeting_push.protocol.commands import Command
@@ -41,43 +40,32 @@ class Line:
         raise AssertionError("it is closed, not cut off")
 
 
-class Hub:
-    """``MeetingHost``：记下收到的。"""
-
-    limits = LIMITS
+class Hub(MeetingHub):
+    """记下收到的命令，与当时就让出的。"""
 
     def __init__(self) -> None:
-        self.counters = MeetingCounters()
-        self.clock: Callable[[], int] = lambda: 0
+        pace = RefusalPace(per_s=0.001, burst=1, delay_s=1_000)
+        super().__init__(
+            authenticator=Authenticator(Verifier()),
+            desk=None,  # type: ignore[arg-type]  # 走不到记录台
+            bus=None,  # type: ignore[arg-type]
+            limits=LIMITS,
+            admission=Admission(LIMITS.line.arrivals, pace),
+            clock=lambda: 0,
+        )
         self.commands: list[Command] = []
         self.closing = 0
 
     def on_command(self, connection: MeetingConnection, command: Command) -> None:
         self.commands.append(command)
 
-    def on_blocked(self, connection: MeetingConnection) -> None:
-        pass
-
     def on_closing(self, connection: MeetingConnection) -> None:
         self.closing += 1
-
-    def on_lost(self, connection: MeetingConnection) -> None:
-        pass
 
 
 class Door:
     def __init__(self) -> None:
         self.hub = Hub()
-        pace = RefusalPace(per_s=0.001, burst=1, delay_s=1_000)
-        admission = Admission(LIMITS.line.arrivals, pace)
-        self._entrance = Entrance(
-            Authenticator(Verifier()),
-            None,  # type: ignore[arg-type]  # 走不到记录台
-            admission,
-            None,
-            LIMITS.line,
-            self.hub.counters,
-        )
 
     def turn_away(self, user_id: int | None) -> tuple[MeetingConnection, Line]:
         """``user_id`` 为 None：还不知道是谁。都来自同一个地址。"""
@@ -85,7 +73,7 @@ class Door:
         connection = MeetingConnection(self.hub, line, "01J", "10.0.0.1", "c")
         if user_id is not None:
             connection.session.principal = Principal(user_id, "user", 0, 1)
-        self._entrance.turn_away(connection, CloseCode.TOO_MANY_CONNECTIONS)
+        self.hub.turn_away(connection, CloseCode.TOO_MANY_CONNECTIONS)
         return connection, line
 
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meeting_push.meeting.connection import MeetingConnection, MeetingCounters
-from meeting_push.meeting.entrance import limits_of_meetings
 from meeting_push.meeting.frames import Ended, SegmentFrame, decode_bus_frame
+from meeting_push.meeting.hub import limits_of_meetings
 from meeting_push.meeting.room import MAX_AHEAD, Room
 from meeting_push.model import MeetingPosition, Segment
 from meeting_push.protocol.envelope import FrameRun

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from meeting_push.limits.rate import TokenBucket
-from meeting_push.meeting.entrance import limits_of_meetings
+from meeting_push.meeting.hub import limits_of_meetings
 from meeting_push.meeting.session import MeetingSession, Speak
 from meeting_push.model import Principal
 from meeting_push.protocol.codes import CloseCode

@@ -11,8 +11,7 @@ from websockets.protocol import State
 from websockets.uri import parse_uri
 
 from meeting_push.protocol.envelope import FrameRun, PushKey
-from meeting_push.websocket.connection import UserConnection
-from meeting_push.websocket.registry import FANOUT_CHUNK, LAP_BYTES, Fanout
+from meeting_push.websocket.connection import FANOUT_CHUNK, LAP_BYTES, Fanout, UserConnection
 
 
 class Recorder:
