@@ -54,13 +54,13 @@ class Hub(MeetingHub):
             clock=lambda: 0,
         )
         self.commands: list[Command] = []
-        self.closing = 0
+        self.departed = 0
 
     def on_command(self, connection: MeetingConnection, command: Command) -> None:
         self.commands.append(command)
 
-    def on_closing(self, connection: MeetingConnection) -> None:
-        self.closing += 1
+    def _depart(self, connection: MeetingConnection) -> None:
+        self.departed += 1
 
 
 class Door:
@@ -86,7 +86,7 @@ async def test_a11_who_keeps_crowding_hears_it_later_and_others_at_once(door: Do
     assert [door.turn_away(1)[1].closed for _ in range(2)] == [[4006], []]
     assert door.turn_away(2)[1].closed == [4006]
     assert door.turn_away(None)[1].closed == [4006]
-    assert door.hub.closing == 4  # 座位与房间当时就让出，不等关闭帧
+    assert door.hub.departed == 4  # 座位与房间当时就让出，不等关闭帧
     assert door.hub.counters.closes == {4006: 4}
 
 
