@@ -95,9 +95,10 @@ class ConnectionManager(Lines[UserConnection]):
         self._opener = Opener(channels, mailbox, self.counters, clock, broadcasts)
         self._catch_up = CatchUp(self._opener, self._registry, self._tasks, self._give_up)
         self._fanout = Fanout(self._registry, clock)
-        self._handle = ClientRequests(
+        self._requests = ClientRequests(
             sinks, authenticator, self.counters, self._tasks, clock, self.heartbeat.schedule
-        ).handle
+        )
+        self._handle = self._requests.handle
         self._broken = RepeatedWarning("ws_session_broken")
 
     # ── 连接 ──────────────────────────────────────────────────────────────
