@@ -39,6 +39,7 @@ from .monitoring.metrics import door_samples
 from .redis.embedded import EmbeddedRedis
 from .router.ops import ops_endpoint
 from .settings import PREFIX, Identity, Role, Settings
+from .supervision import Backoff
 from .websocket.native import native_edge, serve_native
 from .websocket.uvicorn_socket import BoundedWebSocket
 
@@ -292,7 +293,7 @@ def _child_environment(settings: Settings, port: int) -> dict[str, str]:
 async def _keep_alive(
     index: int, environment: dict[str, str], stop: asyncio.Event, patience_s: float
 ) -> None:
-    backoff, longest = RESPAWN_BACKOFF_S
+    backoff = Backoff(*RESPAWN_BACKOFF_S)
     while not stop.is_set():
         child = await asyncio.create_subprocess_exec(
             *dying_with_us(sys.executable, "-m", "meeting_push", "serve"),
@@ -307,8 +308,7 @@ async def _keep_alive(
             await _end_child(child, patience_s)
             return
         logger.bind(worker=index, exit_code=child.returncode).error("worker_died")
-        await asyncio.sleep(backoff)
-        backoff = min(backoff * 2, longest)
+        await backoff.wait()
 
 
 async def _end_child(child: asyncio.subprocess.Process, patience_s: float) -> None:

@@ -72,7 +72,7 @@ class SupervisedLoop:
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
-        backoff = FIRST_RESTART_S
+        backoff = Backoff(FIRST_RESTART_S, MAX_RESTART_S)
         while True:
             started = loop.time()
             settle = loop.call_later(SETTLED_AFTER_S, self._settled)
@@ -86,9 +86,8 @@ class SupervisedLoop:
             finally:
                 settle.cancel()
             if loop.time() - started > STABLE_AFTER_S:
-                backoff = FIRST_RESTART_S
-            await asyncio.sleep(random.uniform(0, backoff))  # noqa: S311 — 抖动不需要密码学随机
-            backoff = min(backoff * 2, MAX_RESTART_S)
+                backoff.reset()
+            await backoff.wait()
 
     def _note(self, error: Exception) -> None:
         """预料之中的错误（键的类型不对、配置不对）自己说得清楚，不必带回溯。"""

@@ -12,13 +12,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Final
-
-from loguru import logger
 
 from ..clock import Clock, now_ms
 from ..contracts import TokenVerifier
-from ..errors import DatabaseUnavailableError, RedisUnavailableError, TokenRevokedError
+from ..errors import RedisUnavailableError, TokenRevokedError
 from ..logs import MANY, RepeatedWarning
 from ..model import Principal, Revocation
 from ..node.control_channel import ControlCommand
@@ -26,7 +25,7 @@ from ..redis.redis_service import courtesy
 from ..settings import Settings
 from ..storage.accounts import RefreshTokenRepository, RevocationRepository
 from ..storage.database import Database
-from ..supervision import Aside
+from ..supervision import Aside, periodically
 from .tickets import WsTickets
 
 #: 隔多久忘一次到期的。
@@ -67,6 +66,7 @@ class Revocations:
         self._publish = publish
         self._clock = clock
         self._revoked = RepeatedWarning("token_revoked", lines=MANY)
+        self._stale = RepeatedWarning("revocations_stale")
         self._not_announced = RepeatedWarning("revocation_not_announced", level="INFO")
         self._period_s = settings.revocation_refresh_s
         self._leeway_ms = settings.jwt_leeway_s * 1000
@@ -168,17 +168,7 @@ class Revocations:
 
     async def run(self) -> None:
         """监督者运行的循环体；永不返回。数据库断着时用已知的名单，控制频道照样收。"""
-        stale = False
-        while True:
-            await asyncio.sleep(self._period_s)
-            try:
-                await self.refresh()
-            except DatabaseUnavailableError as error:
-                if not stale:
-                    logger.bind(code=error.code, cause=error.cause).warning("revocations_stale")
-                stale = True
-            else:
-                stale = False
+        await periodically(self.refresh, partial(asyncio.sleep, self._period_s), self._stale)
 
     def _apply(self, revocation: Revocation) -> None:
         """“以前”不会比此刻更晚（容差之内的令牌才收）：写在将来的会把人锁在外面（A17）。"""

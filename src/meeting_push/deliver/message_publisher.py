@@ -12,7 +12,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -24,6 +23,7 @@ from ..errors import InvalidInputError, RedisUnavailableError
 from ..model import MessageType, Sender
 from ..protocol.json_text import accepted_data
 from ..redis.redis_service import RedisService
+from ..supervision import Backoff
 
 SYSTEM_SENDER: Final = Sender(0, "system")
 MAX_ATTEMPTS: Final = 3
@@ -103,13 +103,12 @@ class MessagePublisher:
         return envelope
 
     async def _publish(self, items: Sequence[tuple[str, bytes]]) -> list[int]:
-        backoff = FIRST_BACKOFF_S
+        backoff = Backoff(FIRST_BACKOFF_S)
         for attempt in range(1, MAX_ATTEMPTS + 1):
             try:
                 return await asyncio.gather(*(self._redis.publish(*item) for item in items))
             except RedisUnavailableError:
                 if attempt == MAX_ATTEMPTS:
                     raise
-                await asyncio.sleep(random.uniform(0, backoff))  # noqa: S311 — 抖动
-                backoff *= 2
+                await backoff.wait()
         raise AssertionError("unreachable: the last attempt returns or raises")

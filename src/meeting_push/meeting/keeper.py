@@ -12,7 +12,7 @@ from ..errors import MeetingPushError
 from ..logs import RepeatedWarning
 from ..protocol.frames import encode
 from ..redis.meeting_bus import MeetingBus, Online
-from ..supervision import Aside
+from ..supervision import Aside, periodically
 from .frames import Join, Leave
 from .room import Room, Rooms
 
@@ -37,18 +37,21 @@ class Keeper:
         self._deaf.set()
 
     async def run(self) -> None:
-        while True:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._deaf.wait(), self._refresh_s)
-            was_deaf = self._deaf.is_set()
-            self._deaf.clear()
-            try:
-                await self._keep(restate=was_deaf)
-            except MeetingPushError as error:
-                self._failed.say(code=error.code, cause=error.cause)
-                if was_deaf:
-                    self._deaf.set()
-                    await asyncio.sleep(self._refresh_s)
+        await periodically(self._keep_or_restate, self._until_deaf, self._failed)
+
+    async def _until_deaf(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._deaf.wait(), self._refresh_s)
+
+    async def _keep_or_restate(self) -> None:
+        was_deaf = self._deaf.is_set()
+        self._deaf.clear()
+        try:
+            await self._keep(restate=was_deaf)
+        except MeetingPushError:
+            if was_deaf:
+                self._deaf.set()
+            raise
 
     async def _keep(self, *, restate: bool) -> None:
         rooms = [room for room in self._rooms if room.connections]

@@ -19,12 +19,13 @@ from msgspec.structs import replace
 
 from ..clock import Clock, now_ms
 from ..errors import MeetingPushError, RedisUnavailableError
+from ..logs import RepeatedWarning
 from ..model import ConnectionInfo, PresenceStatus
 from ..node_identity import NodeIdentity
 from ..redis.presence import PresenceStore, overall_status
 from ..redis.redis_service import RedisService
 from ..settings import Settings
-from ..supervision import Aside, Supervisor
+from ..supervision import Aside, Supervisor, periodically
 from .ledger import REFRESH_MS, PresenceLedger
 from .upkeep import PresenceReaper, PresenceReconciler
 
@@ -32,7 +33,6 @@ from .upkeep import PresenceReaper, PresenceReconciler
 FLUSH_CHUNK: Final = 100
 #: 列出在线用户时一次核实这么多人。
 READ_CHUNK: Final = 500
-RETRY_AFTER_S: Final = 0.5
 #: 键活这么多个“最迟多久写一次”：迟一两次不至于让在线的人消失。
 TTL_REFRESHES: Final = 3
 #: 翻页时，候选名单可以旧这么久；第一页总是现取。十万人的名单取一次约 50 ms。
@@ -86,7 +86,8 @@ class OnlineStatusService:
         self.reaper = PresenceReaper(self._store, node, settings.node_lease_s)
         self.reconciler = PresenceReconciler(self._store, self._ledger, settings.presence_sweep_s)
         self._flushing = asyncio.Lock()
-        self._behind = False
+        self._behind = RepeatedWarning("presence_behind")
+        self._lease_deferred = RepeatedWarning("node_lease_deferred")
         #: 租约断过，还没有把所有人重新宣布一遍。
         self._returning = False
         self._changes_written = 0
@@ -165,37 +166,30 @@ class OnlineStatusService:
         self._changes_written += len(changes)
 
     async def _flush_loop(self) -> None:
-        wake = self._ledger.wake
-        while True:
-            await wake.wait()
-            wake.clear()
-            await asyncio.sleep(self._flush_s)
-            try:
-                await self.flush()
-            except RedisUnavailableError as error:
-                await self._fall_behind(error)
-            else:
-                self._behind = False
+        await periodically(self._flush_or_resync, self._until_changed, self._behind)
 
-    async def _fall_behind(self, error: RedisUnavailableError) -> None:
-        if not self._behind:
-            self._behind = True
-            pending = self._ledger.pending
-            logger.bind(reason=error.message, pending=pending).warning("presence_behind")
-        self.resync()  # 回来的可能是一个空的 Redis
-        await asyncio.sleep(RETRY_AFTER_S)
+    async def _flush_or_resync(self) -> None:
+        try:
+            await self.flush()
+        except RedisUnavailableError:
+            self.resync()  # 回来的可能是一个空的 Redis
+            raise
+
+    async def _until_changed(self) -> None:
+        wake = self._ledger.wake
+        await wake.wait()
+        wake.clear()
+        await asyncio.sleep(self._flush_s)
 
     # ── 租约 ────────────────────────────────────────────────────────────────
 
     async def _lease_loop(self) -> None:
-        while True:
-            try:
-                if not await self._renew():
-                    self._return()
-            except RedisUnavailableError:
-                await asyncio.sleep(RETRY_AFTER_S)
-            else:
-                await asyncio.sleep(self._lease_s / 3)
+        pause = partial(asyncio.sleep, self._lease_s / 3)
+        await periodically(self._renew_or_return, pause, self._lease_deferred)
+
+    async def _renew_or_return(self) -> None:
+        if not await self._renew():
+            self._return()
 
     def _return(self) -> None:
         """租约断过：别人可能已把本节点的连接清掉；没清的，也已读成离线而无人再说他们在。"""

@@ -9,19 +9,19 @@ from typing import Final
 
 from loguru import logger
 
-from ..errors import MeetingPushError, RedisUnavailableError
+from ..errors import MeetingPushError
+from ..logs import RepeatedWarning
 from ..node.control_channel import ControlCommand
 from ..node_identity import NodeIdentity
 from ..redis.presence import Holder, SeatRules, SeatStore
 from ..redis.redis_service import RedisService
 from ..settings import Settings
-from ..supervision import Aside
+from ..supervision import Aside, periodically
 
 #: 座位表活多久；本节点的座位每三分之一个周期续一次。只为补上 Redis 丢的，所以可以很慢：
 #: 节点死了看租约，不看它。
 TTL_S: Final = 1_800
 CHUNK: Final = 500
-RETRY_AFTER_S: Final = 0.5
 
 
 class Replace(ControlCommand, frozen=True, kw_only=True, tag="replace"):
@@ -53,6 +53,7 @@ class DeviceSeats:
         #: 已让出、还没写进 Redis 的（有序集合）。
         self._released: dict[Holder, None] = {}
         self._wake = asyncio.Event()
+        self._deferred = RepeatedWarning("seats_deferred")
         self._lost = asyncio.Event()
         self._refused = 0
 
@@ -86,14 +87,11 @@ class DeviceSeats:
 
     async def run(self) -> None:
         """尽快写出让出的：前一批在途时攒下的成为下一批。"""
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            try:
-                await self.flush()
-            except RedisUnavailableError:
-                self._wake.set()
-                await asyncio.sleep(RETRY_AFTER_S)
+        await periodically(self.flush, self._until_released, self._deferred)
+
+    async def _until_released(self) -> None:
+        await self._wake.wait()
+        self._wake.clear()
 
     async def flush(self) -> None:
         """:raises RedisUnavailableError: 没有写完；剩下的还留着"""
@@ -113,15 +111,12 @@ class DeviceSeats:
 
     async def run_renewal(self) -> None:
         """慢慢地续；``resync`` 之后立刻。"""
-        while True:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._lost.wait(), TTL_S / 3)
-            self._lost.clear()
-            try:
-                await self._renew()
-            except RedisUnavailableError:
-                self._lost.set()
-                await asyncio.sleep(RETRY_AFTER_S)
+        await periodically(self._renew, self._until_lost, self._deferred)
+
+    async def _until_lost(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._lost.wait(), TTL_S / 3)
+        self._lost.clear()
 
     async def _renew(self) -> None:
         holders = iter(list(self._held))

@@ -17,13 +17,15 @@ from typing import Final, NamedTuple
 import msgspec
 
 from ..contracts import ChannelRoute, Watcher
-from ..errors import MeetingPushError, RedisUnavailableError, UnavailableError, WatchLimitError
+from ..errors import MeetingPushError, UnavailableError, WatchLimitError
 from ..limits.rate import rate_key
+from ..logs import RepeatedWarning
 from ..model import PresenceStatus
 from ..protocol.frames import Presence, encode
 from ..redis.keys import Keys
 from ..redis.subscriber import Subscriber
 from ..settings import Settings
+from ..supervision import periodically
 from .online_status_service import OnlineStatusService
 
 #: 对同一个人，两次宣布至少隔这么久：反复切换状态不会淹没关注他的人，最后的样子总会到。
@@ -130,7 +132,6 @@ class WatchShares:
 #: 一段写给多少个关注者（每个约 5 µs）：被几万人关注的人上线，不会让别人等。
 SPREAD_CHUNK: Final = 500
 READ_CHUNK: Final = 500
-RETRY_AFTER_S: Final = 0.5
 
 _decoder: Final = msgspec.json.Decoder(Presence)
 
@@ -190,6 +191,7 @@ class PresenceWatch:
         self._watched: dict[int, _Watched] = {}
         self._by_watcher: dict[Watcher, set[int]] = {}
         self._lost = asyncio.Event()
+        self._deferred = RepeatedWarning("presence_reread_deferred")
         self._announced = 0
         self._malformed = 0
 
@@ -348,14 +350,11 @@ class PresenceWatch:
 
     async def run(self) -> None:
         """监督者运行的循环体；永不返回。"""
-        while True:
-            await self._lost.wait()
-            self._lost.clear()
-            try:
-                await self._reread()
-            except RedisUnavailableError:
-                self._lost.set()
-                await asyncio.sleep(RETRY_AFTER_S)
+        await periodically(self._reread, self._until_lost, self._deferred)
+
+    async def _until_lost(self) -> None:
+        await self._lost.wait()
+        self._lost.clear()
 
     async def _reread(self) -> None:
         everyone = list(self._watched.values())

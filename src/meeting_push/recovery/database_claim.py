@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from loguru import logger
@@ -18,6 +19,7 @@ from ..logs import RepeatedWarning
 from ..node_identity import NodeIdentity
 from ..redis.claims import RedisClaim
 from ..storage.fleet import GenerationRepository
+from ..supervision import periodically
 
 #: 新的库还没有名字时，等兄弟进程把它写下。
 SIBLING_S: Final = 0.1
@@ -74,16 +76,15 @@ class DatabaseClaim:
 
     async def run(self) -> None:
         """监督者运行的循环体；永不返回。"""
-        while True:
-            await asyncio.sleep(self._lease_s / 4)
-            try:
-                if not await self._held():
-                    self.lost.set()
-                    logger.bind(database=self.database_id).error("redis_serves_another_database")
-                    await asyncio.Event().wait()
-                await self._claim.mark(self.database_id)  # Redis 也许清空过
-            except MeetingPushError as error:
-                self._not_renewed.say(code=error.code, cause=error.cause)
+        pause = partial(asyncio.sleep, self._lease_s / 4)
+        await periodically(self._renew, pause, self._not_renewed)
+
+    async def _renew(self) -> None:
+        if not await self._held():
+            self.lost.set()
+            logger.bind(database=self.database_id).error("redis_serves_another_database")
+            await asyncio.Event().wait()
+        await self._claim.mark(self.database_id)  # Redis 也许清空过
 
     async def check(self) -> None:
         """健康检查。

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from loguru import logger
 
 from ..errors import ConfigurationError, MeetingPushError, RedisUnavailableError
 from ..logs import RepeatedWarning
+from ..supervision import Backoff
 from .link import Argument, Link
 
 DEFAULT_PORT = 6379
@@ -175,7 +175,8 @@ class Reconnector:
         self._task: asyncio.Task[None] | None = None
         self._started = False
         self._opened_at = 0.0
-        self._backoff = FIRST_BACKOFF_S
+        #: 从第一次起就抖动：Redis 一重启，所有进程同时断线（LESSONS 1）。
+        self._backoff = Backoff(FIRST_BACKOFF_S, MAX_BACKOFF_S)
         self.reconnects = 0
         #: 没有连接时：最近一次为什么断、为什么连不上，一个词。
         self.cause = "unreachable"
@@ -207,20 +208,15 @@ class Reconnector:
     async def _reopen(self) -> None:
         loop = asyncio.get_running_loop()
         if self.cause == OURS or loop.time() - self._opened_at >= STABLE_S:
-            self._backoff = FIRST_BACKOFF_S
+            self._backoff.reset()
         else:
-            await self._pause()
+            await self._backoff.wait()
         while not await self._opened():
-            await self._pause()
+            await self._backoff.wait()
         self._opened_at = loop.time()
         self.reconnects += 1
         self._task = None
         _back.say(connection=self._name, reconnects=self.reconnects)
-
-    async def _pause(self) -> None:
-        # 从第一次起就抖动：Redis 一重启，所有进程同时断线（LESSONS 1）
-        await asyncio.sleep(random.uniform(0, self._backoff))  # noqa: S311 — 抖动不是密码学
-        self._backoff = min(self._backoff * 2, MAX_BACKOFF_S)
 
     async def _opened(self) -> bool:
         try:
