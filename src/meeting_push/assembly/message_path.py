@@ -32,9 +32,9 @@ from ..outcome.expiry_sweeper import ExpirySweeper
 from ..outcome.mailbox_evictor import MailboxEvictor
 from ..outcome.retry_service import RetryService
 from ..queue.consumer_pool import ConsumerPool
-from ..queue.entries import OnDead
 from ..queue.message_consumer import MessageConsumer
 from ..queue.message_queue import MessageQueue
+from ..queue.queue_reader import OnDead
 from ..recovery.broadcasts import BroadcastRecovery
 from ..recovery.database_claim import DatabaseClaim
 from ..recovery.reconciler import Reconciler, ReconcilerRules

@@ -27,7 +27,6 @@ from ..redis.mailboxes import (
     Mailboxes,
     MailboxLimits,
     OpenedMailbox,
-    OverfullMailbox,
     ResyncReason,
 )
 from ..redis.redis_service import RedisService
@@ -82,7 +81,12 @@ class OfflineMessageQueue:
             seq_ttl_ms=ttl_ms + SEQ_EXTRA_TTL_MS,
         )
         self._mailboxes = Mailboxes(redis.lean, redis.keys, limits)
+        #: 把已确认的 (user_id, message_ids) 移出信箱，返回移出了几条。幂等。
+        self.remove = self._mailboxes.remove
+        self.overfull = self._mailboxes.overfull
         self._bodies = Bodies(redis.lean, redis.keys, settings.compress_above_bytes)
+        #: 存入 (message_id, 尾, 优先级, 过期时刻)；必须先于 ``deliver``。幂等。
+        self.store_bodies = self._bodies.store
         self._body_source = body_source
         self._clock = clock
         self.overflow = Overflow()
@@ -97,30 +101,19 @@ class OfflineMessageQueue:
 
     # ── 投递 ────────────────────────────────────────────────────────────────
 
-    async def store_bodies(self, items: Sequence[Body]) -> None:
-        """存入 (message_id, 尾, 优先级, 过期时刻)；必须先于 ``deliver``。幂等。"""
-        await self._bodies.store(items)
-
-    async def deliver(self, deliveries: Sequence[Delivery]) -> list[list[Delivered]]:
-        """进信箱并发布；结果与 ``deliveries``、其 ``recipient_ids`` 一一对应。
+    async def deliver(
+        self, deliveries: Sequence[Delivery], *, publish: bool = True
+    ) -> list[list[Delivered]]:
+        """进信箱并发布（``publish`` 为假则只进信箱）；结果与 ``deliveries``、其 ``recipient_ids`` 一一对应。
 
         对每个（用户, 消息）原子且幂等：还在信箱的沿用旧 seq 再推一次（重试），已确认的不动。
         整批不原子：抛出时可能已投递一部分，整批重来无害。
         """
-        return await self._deliver(deliveries, publish=True)
-
-    async def _deliver(
-        self, deliveries: Sequence[Delivery], *, publish: bool
-    ) -> list[list[Delivered]]:
         delivered, overfull = await self._mailboxes.deliver(deliveries, publish=publish)
         self.overflow.note(overfull)
         return delivered
 
     # ── 挤出 ────────────────────────────────────────────────────────────────
-
-    async def overfull(self, user_id: int) -> OverfullMailbox:
-        """见 ``Mailboxes.overfull``。"""
-        return await self._mailboxes.overfull(user_id)
 
     async def mark_evicted(
         self, user_id: int, chosen: Sequence[str], kept: Mapping[int, Origin]
@@ -146,10 +139,6 @@ class OfflineMessageQueue:
         if missing:
             tails.update((body[0], body[1]) for body in await self._restore(missing))
         return tails
-
-    async def remove(self, acks: Sequence[tuple[int, Sequence[str]]]) -> int:
-        """把已确认的 (user_id, message_ids) 移出信箱，返回移出了几条。幂等。"""
-        return await self._mailboxes.remove(acks)
 
     async def contains(
         self, user_id: int, message_ids: Sequence[str]
@@ -306,7 +295,7 @@ class OfflineMessageQueue:
             priority=message.priority,
             expires_at=message.expires_at,
         )
-        [[delivered]] = await self._deliver([delivery], publish=False)
+        [[delivered]] = await self.deliver([delivery], publish=False)
         return delivered.seq
 
     async def get_offline_messages(self, user_id: int, limit: int = 100) -> list[OfflineMessage]:

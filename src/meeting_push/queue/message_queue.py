@@ -23,8 +23,16 @@ from ..redis.link import Argument
 from ..redis.redis_service import RedisService
 from ..redis.streams import GroupReader, QueueLength, QueueStreams
 from ..supervision import Aside
-from .entries import OnDead, Settlement, Taken, delayed_member, encode_entry
-from .queue_reader import LiveTraffic, QueueReader, TakeRules
+from .queue_reader import (
+    LiveTraffic,
+    OnDead,
+    QueueReader,
+    Settlement,
+    Taken,
+    TakeRules,
+    delayed_member,
+    encode_entry,
+)
 
 __all__ = ["MessageQueue", "QueueLength", "Taken"]
 

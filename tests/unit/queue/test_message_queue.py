@@ -9,9 +9,8 @@ import pytest
 
 from meeting_push.errors import QueueFullError
 from meeting_push.model import QueueEntry
-from meeting_push.queue.entries import Taken
 from meeting_push.queue.message_queue import MessageQueue
-from meeting_push.queue.queue_reader import QueueReader
+from meeting_push.queue.queue_reader import QueueReader, Taken
 from meeting_push.redis.keys import DELIVERY_GROUP
 from meeting_push.redis.redis_service import RedisService
 

@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from meeting_push.model import QueueEntry
-from meeting_push.queue.entries import Taken
 from meeting_push.queue.message_queue import MessageQueue
-from meeting_push.queue.queue_reader import QueueReader
+from meeting_push.queue.queue_reader import QueueReader, Taken
 from meeting_push.redis.dial import RedisAddress
 from meeting_push.redis.keys import Keys
 from meeting_push.redis.redis_service import RedisService
