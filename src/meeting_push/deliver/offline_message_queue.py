@@ -104,10 +104,10 @@ class OfflineMessageQueue:
     async def deliver(
         self, deliveries: Sequence[Delivery], *, publish: bool = True
     ) -> list[list[Delivered]]:
-        """进信箱并发布（``publish`` 为假则只进信箱）；结果与 ``deliveries``、其 ``recipient_ids`` 一一对应。
+        """进信箱并发布；结果与 ``deliveries``、其 ``recipient_ids`` 一一对应。
 
         对每个（用户, 消息）原子且幂等：还在信箱的沿用旧 seq 再推一次（重试），已确认的不动。
-        整批不原子：抛出时可能已投递一部分，整批重来无害。
+        整批不原子：抛出时可能已投递一部分，整批重来无害。``publish`` 为假则只进信箱。
         """
         delivered, overfull = await self._mailboxes.deliver(deliveries, publish=publish)
         self.overflow.note(overfull)
