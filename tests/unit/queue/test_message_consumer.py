@@ -36,12 +36,14 @@ class TouchyMailbox(OfflineMessageQueue):
     error: Exception = RuntimeError("surprise")
     gate: asyncio.Event | None = None
 
-    async def deliver(self, deliveries: Sequence[Delivery]) -> list[list[Delivered]]:
+    async def deliver(
+        self, deliveries: Sequence[Delivery], *, publish: bool = True
+    ) -> list[list[Delivered]]:
         if self.gate is not None:
             await self.gate.wait()
         if any(one.message_id in self.bad for one in deliveries):
             raise self.error
-        return await super().deliver(deliveries)
+        return await super().deliver(deliveries, publish=publish)
 
 
 @pytest.fixture
