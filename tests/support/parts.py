@@ -120,7 +120,7 @@ class Parts:
         message = await self.accept(*users, **fields)
         tail = encode_tail(message)
         await self.mailbox.store_bodies([(message.message_id, tail, 0, message.expires_at)])
-        await self.confirmation.open_status([(message, users)])
+        await self.outcomes.open_status([(message, users)], self.now)
         await self.mailbox.deliver([delivery(message, users)])
         return message.message_id
 

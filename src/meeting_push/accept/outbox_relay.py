@@ -19,11 +19,11 @@ from ..deliver.offline_message_queue import OfflineMessageQueue
 from ..errors import MeetingPushError, QueueFullError
 from ..logs import RepeatedWarning
 from ..model import QueueEntry
-from ..outcome.delivery_confirmation_service import DeliveryConfirmationService
 from ..protocol import envelope
 from ..queue.message_queue import MessageQueue
 from ..redis.bodies import Body
 from ..redis.claims import Turn
+from ..redis.outcomes import Outcomes
 from ..storage.messages import UNREADABLE, MessageRepository
 from ..supervision import Aside, periodically
 from .fair_share import FairLine, FairShares, Outgoing
@@ -53,7 +53,7 @@ class OutboxRelay:
         messages: MessageRepository,
         queue: MessageQueue,
         mailbox: OfflineMessageQueue,
-        confirmation: DeliveryConfirmationService,
+        outcomes: Outcomes,
         chunk_recipients: int,
         shares: FairShares,
         interval_s: float,
@@ -65,7 +65,7 @@ class OutboxRelay:
         self._messages = messages
         self._queue = queue
         self._mailbox = mailbox
-        self._confirmation = confirmation
+        self._outcomes = outcomes
         self._chunk = chunk_recipients
         self._shares = shares
         #: 慢的那条最近一次满是何时。
@@ -247,12 +247,17 @@ class OutboxRelay:
         later = [item for item in batch if (item[0].deliver_at or 0) > now]
         await asyncio.gather(
             self._mailbox.store_bodies([bodies[m.message_id] for m, _ in batch]),
-            self._confirmation.open_status(batch),
+            self._open_status(batch, now),
             self._queue.batch_enqueue([e for i in due for e in self._entries(i)], bulk=bulk),
             self._queue.schedule(
                 [(e, i[0].deliver_at or 0) for i in later for e in self._entries(i)], bulk=bulk
             ),
         )
+
+    async def _open_status(self, batch: Sequence[Outgoing], now: int) -> None:
+        """开不成，消息照送：结局记在 SQL 里，只是不会重试。"""
+        if spoiled := await self._outcomes.open_status(batch, now):
+            self._aside.note([message_id for message_id, _ in spoiled], spoiled[0][1])
 
     def _entries(self, outgoing: Outgoing) -> Iterable[QueueEntry]:
         message, recipients = outgoing

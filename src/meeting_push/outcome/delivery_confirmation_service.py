@@ -21,7 +21,7 @@ from ..contracts import UserChannel
 from ..deliver.offline_message_queue import OfflineMessageQueue
 from ..errors import InvalidInputError, MeetingPushError, NotFoundError
 from ..logs import RepeatedWarning
-from ..model import Ack, AckOutcome, DeliveryStatus, Message
+from ..model import Ack, AckOutcome, DeliveryStatus
 from ..protocol import frames
 from ..redis.outcomes import Outcomes
 from ..storage.recipients import DeliveredRow, DeliveryReports, RecipientRepository
@@ -83,12 +83,6 @@ class DeliveryConfirmationService:
         # 不在本连接推过：推送时刻不得而知，以确认时刻为上界
         self.record(user_id, [Ack(i, seq=0, sent_at=now, acked_at=now) for i in (*held, *late)])
         return AckOutcome(len(held) + len(acked), tuple(unknown))
-
-    async def open_status(self, batch: Sequence[tuple[Message, Sequence[int]]]) -> None:
-        """入队时开一张状态表。开不成，消息照送：结局记在 SQL 里，只是不会重试。"""
-        spoiled = await self._outcomes.open_status(batch, self._clock())
-        if spoiled:
-            self._aside.note([message_id for message_id, _ in spoiled], spoiled[0][1])
 
     # ── 写入 ────────────────────────────────────────────────────────────────
 
