@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import gc
 import os
 import signal
@@ -94,6 +95,7 @@ def _listening_errors(settings: Settings) -> Iterator[None]:
 
 async def run_process(settings: Settings) -> None:
     """一个进程的一生；收到 SIGTERM/SIGINT/SIGHUP 后有次序地停下，第二次立即退出。"""
+    calm_allocator()
     configure_logging(settings)
     if not settings.reuse_port:  # --workers 的子进程不必再说
         _warn_of_any_audience(settings)
@@ -330,6 +332,20 @@ def unknown_variables() -> Iterator[tuple[str, str | None]]:
     given = {name.upper() for name in (*os.environ, *dotenv_values(".env"))}
     for name in sorted(one for one in given if one.startswith(PREFIX) and one not in known):
         yield name, next(iter(get_close_matches(name, known, n=1)), None)
+
+
+#: glibc 的 ``mallopt``：至少这么大的单独映射，用完就还给系统；至多这么多个堆。
+_M_MMAP_THRESHOLD, _M_ARENA_MAX = (-3, 1024 * 1024), (-8, 2)
+
+
+def calm_allocator() -> None:
+    """大块（几 MB 的请求体、argon2 的 19 MB）用完就还：glibc 默认越用越把它们留在各线程的堆里。
+
+    不是 glibc 的没有它，照旧。
+    """
+    if (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
+        for parameter, value in (_M_MMAP_THRESHOLD, _M_ARENA_MAX):
+            mallopt(parameter, value)
 
 
 #: 净增这么多对象收一次年轻一代（约 1 ms）；十次收一次中年（约 10 ms）；净增一百万才收整堆。

@@ -132,8 +132,8 @@ class Admission:
         return self.pace.delay_s(key, asyncio.get_running_loop().time())
 
     def closing_delay_s(self, key: Hashable) -> float:
-        """同上，升级之后的关闭帧：没有人在等一个 HTTP 回答，再久一倍。"""
-        return 2 * self.refusal_delay_s(key)
+        """同上，升级之后的关闭帧。"""
+        return self.pace.closing_delay_s(key, asyncio.get_running_loop().time())
 
     async def keep_waiting(self, key: Hashable) -> None:
         """同上，等到该说了为止；关机就不等了。"""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from meeting_push.limits.rate import (
+    CLOSINGS_BURST,
     MOST_REFUSALS_WAITING,
     REFUSAL_DELAY_S,
     REFUSALS_BURST,
@@ -43,6 +44,15 @@ def test_who_came_together_does_not_come_again_together() -> None:
     delays = [pace.delay_s("flood", 0) for _ in range(501)][1:]
     slots = [int(delay * 10) for delay in delays]
     assert max(map(slots.count, slots)) <= 2 * len(delays) / (REFUSAL_DELAY_S * 5)
+
+
+def test_a11_a_refused_socket_waits_sooner_and_longer_than_a_refused_request() -> None:
+    """A11: 被拒绝的一台设备花一次握手；几百台一起来，不必三百台之后才让它等。"""
+    pace = RefusalPace()
+    delays = [pace.closing_delay_s("flood", 0) for _ in range(CLOSINGS_BURST + 1)]
+    assert set(delays[:CLOSINGS_BURST]) == {0}
+    assert REFUSAL_DELAY_S < delays[CLOSINGS_BURST] <= 2 * REFUSAL_DELAY_S
+    assert pace.delay_s("flood", 0) == pace.closing_delay_s("bob", 0) == 0
 
 
 def test_the_answer_stays_within_five_seconds() -> None:
