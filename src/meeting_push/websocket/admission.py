@@ -150,7 +150,7 @@ class Admission:
     def failure_delay_s(self, key: Hashable) -> float:
         """同上，认证没有通过的：总要停一停，也不会步调一致。"""
         jitter = random.uniform(0.5, 1.5)  # noqa: S311 — 抖动不是密码学
-        return max(jitter * self._limits.failure_delay_s, self.refusal_delay_s(key))
+        return max(jitter * self._limits.failure_delay_s, self.closing_delay_s(key))
 
 
 def limits_of(settings: Settings) -> Limits:
