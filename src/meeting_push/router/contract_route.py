@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
 from copy import copy
@@ -127,10 +128,20 @@ class ContractRoute(APIRoute):
             turn.end()
             del request.scope[TURN]  # 它指着 ``request``：一个环会把读到一半的正文留到下一次回收
         if HTTPStatus.BAD_REQUEST <= response.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
-            await asyncio.sleep(self.turns.refusal_delay_s(self.turns.key(request)))
+            await self._pause(request, self.turns.refusal_delay_s(self.turns.key(request)))
         if getattr(request.state, "principal", None) is not None:
             self.turns.trust(request)
         return response
+
+    async def _pause(self, request: Request, delay_s: float) -> None:
+        """等到该回答了为止；没有请求体的走了就不等：几百个走了的各留着几十 KB（A14）。"""
+        if self._has_body or not delay_s:
+            await asyncio.sleep(delay_s)
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(delay_s):
+                while (await request.receive())["type"] != "http.disconnect":
+                    pass
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] in methods_of(self):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Hashable
+from collections.abc import Hashable, MutableMapping
+from typing import Any
 
 import httpx
 import pytest
@@ -126,6 +127,39 @@ async def test_only_refusals_keep_their_pace() -> None:
         assert refused == []
         assert (await client.get("/api/v1/thing?number=x")).status_code == 422
     assert refused == ["10.0.0.1"]
+
+
+async def test_a14_who_left_is_not_kept_waiting() -> None:
+    """A14: 被拒绝而已经走了的，不再留着等那几秒。"""
+    router = contract_router()
+
+    @router.get("/thing")
+    async def thing(number: int) -> int:
+        return number
+
+    [route] = router.routes
+    assert isinstance(route, ContractRoute)
+    route.turns = Turns(refusal_delay_s=lambda _key: 1_000)
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": "/api/v1/thing",
+        "query_string": b"number=x",
+        "headers": [],
+        "client": ("10.0.0.1", 1),
+    }
+    statuses: list[object] = []
+    app = FastAPI()
+    app.router.routes.append(route)
+
+    async def gone() -> MutableMapping[str, Any]:
+        return {"type": "http.disconnect"}
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        statuses.append(message.get("status"))
+
+    await app(scope, gone, send)
+    assert statuses[0] == 422
 
 
 async def test_every_request_is_served_at_last(office: Office) -> None:
