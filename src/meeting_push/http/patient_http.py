@@ -264,7 +264,8 @@ class PatientHttp(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if not self._parting and self._phase is _Phase.DONE and self.cycle.response_complete:
+        answered = self.cycle is not None and self.cycle.response_complete  # None：已经断开
+        if answered and not self._parting and self._phase is _Phase.DONE:
             self._doorway.wait(self)
 
     # ── 期限 ──────────────────────────────────────────────────────────────

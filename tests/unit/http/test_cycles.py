@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from loguru import logger
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from meeting_push.http.doorway import MAX_PIPELINED
@@ -40,6 +41,31 @@ async def test_a14_who_asks_a_lot_and_leaves_leaves_no_cycles(node: Node) -> Non
             gc.enable()
 
 
+async def test_a14_an_answer_nobody_waits_for_is_no_error(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A14: 断开之后才答完的，日志里没有回溯。"""
+    left, answered = asyncio.Event(), asyncio.Event()
+    unread = node.push.messages.get_unread_count
+
+    async def after_he_left(user_id: int) -> int:
+        await left.wait()
+        answered.set()
+        return await unread(user_id)
+
+    monkeypatch.setattr(node.push.messages, "get_unread_count", after_he_left)
+    errors: list[str] = []
+    sink = logger.add(lambda line: errors.append(str(line)), level="ERROR")
+    async with served(node.push, native_edge(node.push.manager)) as port:
+        await _ask_and_go(node, port)
+        await eventually(lambda: all(one.transport.is_closing() for one in _lines()))
+        left.set()
+        await answered.wait()
+        await eventually(lambda: _alive() == {})
+    logger.remove(sink)
+    assert errors == []
+
+
 async def _ask_and_go(node: Node, port: int) -> None:
     _, writer = await asyncio.open_connection("127.0.0.1", port)
     bearer = f"Authorization: Bearer {node.person(7).token}"
@@ -48,6 +74,10 @@ async def _ask_and_go(node: Node, port: int) -> None:
     await writer.drain()
     writer.close()
     await writer.wait_closed()
+
+
+def _lines() -> list[PatientHttp]:
+    return [each for each in gc.get_objects() if isinstance(each, PatientHttp)]
 
 
 def _alive() -> Counter[str]:
