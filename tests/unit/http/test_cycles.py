@@ -58,7 +58,10 @@ async def test_a14_an_answer_nobody_waits_for_is_no_error(
     sink = logger.add(lambda line: errors.append(str(line)), level="ERROR")
     async with served(node.push, native_edge(node.push.manager)) as port:
         await _ask_and_go(node, port)
-        await eventually(lambda: all(one.transport.is_closing() for one in _lines()))
+        for one in _lines():
+            one.transport.abort()
+        del one
+        await eventually(lambda: all(one.cycle is None for one in _lines()))
         left.set()
         await answered.wait()
         await eventually(lambda: _alive() == {})
