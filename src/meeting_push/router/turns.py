@@ -28,8 +28,8 @@ MOST_READS: Final = 32
 MOST_READS_OF_STRANGERS: Final = 128
 #: 这么久（秒）没有问过的不算在问。
 _WINDOW_S: Final = 1.0
-#: 办一个大的请求体之后歇它所花的几倍：发得最多的人至多用掉五分之一个核。
-LARGE_REST: Final = 4
+#: 办一个大的请求体之后歇它所花的几倍：发得最多的人至多用掉七分之一个核，仍快过每秒一千份的上限。
+LARGE_REST: Final = 6
 #: 见 ``LargeTurn``，秒。
 MOST_WORK_S: Final = 1.0
 #: 记得多少个通过了认证的令牌；记不得的与陌生人同列，不影响对错。
