@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -20,8 +19,8 @@ from websockets.typing import Subprotocol
 from tests.stages.stage1.hardship import Compatibility, Hardship
 from tests.stages.stage1.thousand_sockets import ThousandSockets
 from tests.support.accounts import sign
-from tests.support.ensemble import Ensemble
 from tests.support.eventually import eventually
+from tests.support.house import House, house_fixture
 from tests.support.meetings import hold, live
 from tests.support.pair import closed
 from tests.support.people import Frame, Person, api_of, delivery, device, register, send
@@ -29,26 +28,24 @@ from tests.support.people import Frame, Person, api_of, delivery, device, regist
 WEEK_S = 7 * 86_400
 
 
-@pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ensemble]:
-    """一个寻常的服务器，一个没有耐心的（心跳一秒不来就关）；同一个 Redis 与 SQLite。"""
-    parts = {
+#: 一个寻常的服务器，一个没有耐心的（心跳一秒不来就关）；同一个 Redis 与 SQLite。
+house = house_fixture(
+    {
         "main": ("all", {}),
         "impatient": (
             "all",
             {"heartbeat_interval_s": 0.5, "heartbeat_timeout_s": 1, "node_lease_s": 1},
         ),
-    }
-    shared = {
+    },
+    shared={
         "presence_flush_ms": 10,
         "node_lease_s": 4,
         "auth_failure_delay_s": 0,
         "expiry_interval_s": 0.2,
         "relay_interval_s": 0.2,
         "relay_grace_s": 0.5,
-    }
-    with Ensemble(tmp_path_factory.mktemp("stage1"), parts, shared=shared) as ensemble:
-        yield ensemble
+    },
+)
 
 
 async def ask(socket: Any, kind: str, **frame: object) -> Frame:
@@ -59,7 +56,7 @@ async def ask(socket: Any, kind: str, **frame: object) -> Frame:
     return dict(answer)
 
 
-async def statistics(house: Ensemble) -> Frame:
+async def statistics(house: House) -> Frame:
     async with api_of(house["main"].base_url, await house.admin()) as api:
         return dict((await api.get("/stats")).json())
 
@@ -69,7 +66,7 @@ async def statistics(house: Ensemble) -> Frame:
 
 @pytest.mark.parametrize("way", ["header", "subprotocol", "ticket", "query"])
 async def test_acceptance_1_the_user_websocket_connects_and_its_jwt_is_verified(
-    house: Ensemble, way: str
+    house: House, way: str
 ) -> None:
     """验收标准 1：用户WebSocket连接成功，JWT验证通过。任务 1.2：支持多种 Token 传递方式。"""
     server = house["main"]
@@ -91,7 +88,7 @@ async def test_acceptance_1_the_user_websocket_connects_and_its_jwt_is_verified(
         assert socket.subprotocol == "meeting-push.v1"
 
 
-async def test_acceptance_2_online_state_is_stored_in_redis(house: Ensemble) -> None:
+async def test_acceptance_2_online_state_is_stored_in_redis(house: House) -> None:
     """验收标准 2：在线用户状态正确存储到Redis（三个键、五个字段、TTL，断开即清）。"""
     [bob] = await house.people(1)
     redis, uid = house.redis, bob.user_id
@@ -111,7 +108,7 @@ async def test_acceptance_2_online_state_is_stored_in_redis(house: Ensemble) -> 
     assert redis.zscore("online_users_set", str(uid)) is None
 
 
-async def test_acceptance_3_a_message_is_pushed(house: Ensemble) -> None:
+async def test_acceptance_3_a_message_is_pushed(house: House) -> None:
     """验收标准 3：消息推送功能正常工作（标题、发送者、时间戳、消息 ID；确认后 delivered）。"""
     server = house["main"]
     alice, bob = await house.people(2)
@@ -132,7 +129,7 @@ async def test_acceptance_3_a_message_is_pushed(house: Ensemble) -> None:
         await eventually(delivered)
 
 
-async def test_acceptance_4_the_meeting_websocket_is_unaffected(house: Ensemble) -> None:
+async def test_acceptance_4_the_meeting_websocket_is_unaffected(house: House) -> None:
     """验收标准 4：会议WebSocket功能不受影响（同一个人两条线，各走各的，互不串）。"""
     server = house["main"]
     alice, bob = await house.people(2)
@@ -154,7 +151,7 @@ async def test_acceptance_4_the_meeting_websocket_is_unaffected(house: Ensemble)
         assert phone.others == []
 
 
-async def test_acceptance_5_many_devices_of_one_user_are_online_at_once(house: Ensemble) -> None:
+async def test_acceptance_5_many_devices_of_one_user_are_online_at_once(house: House) -> None:
     """验收标准 5：多设备同时在线支持（每台都收到；走了一台，其余照旧；连接计数随之变）。"""
     server = house["main"]
     alice, bob = await house.people(2)
@@ -176,7 +173,7 @@ async def test_acceptance_5_many_devices_of_one_user_are_online_at_once(house: E
 # ── 任务组 1：连接管理、认证、路由 ───────────────────────────────────────────
 
 
-async def test_1_1_connections_are_counted(house: Ensemble) -> None:
+async def test_1_1_connections_are_counted(house: House) -> None:
     """任务 1.1：连接状态管理和统计功能正常。"""
     bob, carol = await house.people(2)
     before = (await statistics(house))["connections"]
@@ -200,7 +197,7 @@ async def test_1_1_connections_are_counted(house: Ensemble) -> None:
     ],
 )
 async def test_1_2_a_bad_token_is_refused_with_its_code_and_logged(
-    house: Ensemble, fault: str, code: int
+    house: House, fault: str, code: int
 ) -> None:
     """任务 1.2：认证失败时正确拒绝连接；包含完善的安全日志记录（其中没有令牌）。"""
     server = house["main"]
@@ -226,7 +223,7 @@ async def test_1_2_a_bad_token_is_refused_with_its_code_and_logged(
     assert not token or token not in server.output
 
 
-async def test_1_2_the_token_is_renewed_without_reconnecting(house: Ensemble) -> None:
+async def test_1_2_the_token_is_renewed_without_reconnecting(house: House) -> None:
     """任务 1.2：支持Token刷新机制（可选）。"""
     [bob] = await house.people(1)
     short = Person(bob.user_id, bob.name, sign(bob.user_id, bob.name, life_s=120))
@@ -238,7 +235,7 @@ async def test_1_2_the_token_is_renewed_without_reconnecting(house: Ensemble) ->
         assert answer["token_expires_at"] > welcome["token_expires_at"]
 
 
-async def test_1_3_the_clients_state_is_in_redis_at_once(house: Ensemble) -> None:
+async def test_1_3_the_clients_state_is_in_redis_at_once(house: House) -> None:
     """任务 1.3：接收客户端心跳、状态更新；连接状态实时更新到Redis；支持连接元数据。"""
     [bob] = await house.people(1)
     async with device(house["main"].ws_url(bob.user_id, device_id="phone-1"), bob) as phone:
@@ -263,7 +260,7 @@ async def test_1_3_the_clients_state_is_in_redis_at_once(house: Ensemble) -> Non
         ('{"type": "ack", "message_ids": 7}', "invalid_frame"),
     ],
 )
-async def test_1_3_a_bad_frame_gets_a_standard_error(house: Ensemble, text: str, code: str) -> None:
+async def test_1_3_a_bad_frame_gets_a_standard_error(house: House, text: str, code: str) -> None:
     """任务 1.3：消息格式标准化实现；错误消息的标准化处理（连接还在）。"""
     [bob] = await house.people(1)
     async with device(house["main"].ws_url(bob.user_id), bob) as phone:
@@ -277,7 +274,7 @@ async def test_1_3_a_bad_frame_gets_a_standard_error(house: Ensemble, text: str,
 # ── 任务组 2：心跳与清理 ─────────────────────────────────────────────────────
 
 
-async def test_2_2_a_heartbeat_is_answered_and_recorded_in_redis(house: Ensemble) -> None:
+async def test_2_2_a_heartbeat_is_answered_and_recorded_in_redis(house: House) -> None:
     """任务 2.2：心跳检测机制实现完整（类型、时间戳、连接 ID；最后心跳时间记到 Redis）。"""
     [bob] = await house.people(1)
     url = house["main"].ws_url(bob.user_id)
@@ -297,7 +294,7 @@ async def test_2_2_a_heartbeat_is_answered_and_recorded_in_redis(house: Ensemble
         await eventually(lambda: last() > before)
 
 
-async def test_2_2_silence_is_disconnected_and_cleaned_up(house: Ensemble) -> None:
+async def test_2_2_silence_is_disconnected_and_cleaned_up(house: House) -> None:
     """任务 2.2：僵尸连接能够及时清理；Redis状态与内存状态保持一致；包含监控和统计功能。"""
     [bob] = await house.people(1)
     timeouts = (await statistics(house))["heartbeat"]["timeouts"]
@@ -315,7 +312,7 @@ async def test_2_2_silence_is_disconnected_and_cleaned_up(house: Ensemble) -> No
 # ── 任务组 3：实时推送与离线队列 ─────────────────────────────────────────────
 
 
-async def test_3_1_who_is_online_is_pushed_who_is_not_is_queued(house: Ensemble) -> None:
+async def test_3_1_who_is_online_is_pushed_who_is_not_is_queued(house: House) -> None:
     """任务 3.1：支持在线/离线用户的不同推送策略；推送状态监控（一条消息，两个收件人）。"""
     server = house["main"]
     alice, bob, carol = await house.people(3)
@@ -333,7 +330,7 @@ async def test_3_1_who_is_online_is_pushed_who_is_not_is_queued(house: Ensemble)
     assert list(house.redis.zrange(mailbox, 0, -1)) == [message_id]
 
 
-async def test_3_2_offline_messages_come_on_connecting_urgent_first(house: Ensemble) -> None:
+async def test_3_2_offline_messages_come_on_connecting_urgent_first(house: House) -> None:
     """任务 3.2：用户上线时自动推送（合并成批）；支持消息优先级；确认后不再来。"""
     server = house["main"]
     alice, carol = await house.people(2)
@@ -352,7 +349,7 @@ async def test_3_2_offline_messages_come_on_connecting_urgent_first(house: Ensem
         await eventually(lambda: not house.redis.exists(mailbox))
 
 
-async def test_3_2_the_offline_queue_has_a_ttl_a_count_and_can_be_cleared(house: Ensemble) -> None:
+async def test_3_2_the_offline_queue_has_a_ttl_a_count_and_can_be_cleared(house: House) -> None:
     """任务 3.2：离线消息队列管理实现完整；支持TTL管理（7天）；队列管理API和监控接口。"""
     server = house["main"]
     alice, carol = await house.people(2)
@@ -369,7 +366,7 @@ async def test_3_2_the_offline_queue_has_a_ttl_a_count_and_can_be_cleared(house:
         assert (await api.get(f"{path}/count")).json() == {"count": 0}
 
 
-async def test_3_2_an_expired_message_is_cleaned_up(house: Ensemble) -> None:
+async def test_3_2_an_expired_message_is_cleaned_up(house: House) -> None:
     """任务 3.2：包含消息过期清理机制（信箱里没有了，状态是 expired）。"""
     server = house["main"]
     alice, carol = await house.people(2)

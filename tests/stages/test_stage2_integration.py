@@ -10,13 +10,11 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 
-from meeting_push import MessagePublisher, RedisService
-from meeting_push.redis.dial import RedisAddress
-from meeting_push.redis.keys import Keys
+from meeting_push import MessagePublisher
 from tests.stages.stage2.goals import Goals
 from tests.stages.stage2.losses import Losses
 from tests.stages.stage2.monitoring import Monitoring
@@ -30,68 +28,53 @@ from tests.stages.stage2.steps import (
     url_of,
     wait_status,
 )
-from tests.support.ensemble import Ensemble
 from tests.support.eventually import eventually
+from tests.support.house import House, house_fixture
 from tests.support.people import api_of, device
-from tests.support.postgres_server import PostgresServer, find_postgres
+from tests.support.redis_server import redis_of
 
 GATEWAYS = ("gateway", "hasty-gateway")
 
 
-@pytest.fixture(scope="module")
-def database_url(request: pytest.FixtureRequest) -> Iterator[str | None]:
-    if find_postgres() is None:
-        yield None
-        return
-    postgres: PostgresServer = request.getfixturevalue("postgres_server")
-    url = postgres.create_database()
-    yield url
-    postgres.drop_database(url)
+WORKER = {
+    "consumer_tasks": 1,
+    "consumer_tasks_max": 1,
+    "claim_idle_ms": 500,
+    "consumer_block_ms": 100,
+    "starvation_bound": 1_000_000,  # 优先队列总在前：测次序时没有例外
+}
 
-
-@pytest.fixture(scope="module")
-def house(database_url: str | None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ensemble]:
-    """第二个网关的重试很快；工人各一个消费者任务，认领很快，一次只等一小会儿。"""
-    worker: dict[str, object] = {
-        "consumer_tasks": 1,
-        "consumer_tasks_max": 1,
-        "claim_idle_ms": 500,
-        "consumer_block_ms": 100,
-        "starvation_bound": 1_000_000,  # 优先队列总在前：测次序时没有例外
-    }
-    parts: dict[str, tuple[str, dict[str, object]]] = {
+#: 第二个网关的重试很快；工人各一个消费者任务，认领很快，一次只等一小会儿。
+house = house_fixture(
+    {
         "api": ("api", {}),
         "gateway": ("gateway", {}),
         "hasty-gateway": ("gateway", {"retry_delays_s": "[0.2, 0.2, 0.2]"}),
-        "worker-1": ("worker", worker),
-        "worker-2": ("worker", worker),
-    }
-    shared = {
+        "worker-1": ("worker", WORKER),
+        "worker-2": ("worker", WORKER),
+    },
+    shared={
         "presence_flush_ms": 10,
         "expiry_interval_s": 0.2,
         "relay_interval_s": 0.2,
         "relay_grace_s": 0.5,
-    }
-    with Ensemble(
-        tmp_path_factory.mktemp("stage2"), parts, database_url=database_url, shared=shared
-    ) as ensemble:
-        yield ensemble
+    },
+    engines=["own-postgres"],
+)
 
 
 @pytest.fixture
-async def publisher(house: Ensemble) -> AsyncIterator[MessagePublisher]:
+async def publisher(house: House) -> AsyncIterator[MessagePublisher]:
     """测试进程自己的发布者：任何后端进程都可以有一个。"""
-    redis = RedisService(RedisAddress.parse(house.redis_server.url), Keys())
-    await redis.start()
-    yield MessagePublisher(redis, max_bytes=64 * 1024)
-    await redis.close()
+    async with redis_of(house.redis_server) as redis:
+        yield MessagePublisher(redis, max_bytes=64 * 1024)
 
 
 # ── 任务组 1：Pub/Sub 分发 ───────────────────────────────────────────────────
 
 
 async def test_1_1_published_to_a_user_on_every_gateway(
-    house: Ensemble, publisher: MessagePublisher
+    house: House, publisher: MessagePublisher
 ) -> None:
     """任务 1.1：publish_to_user 发布给特定用户（两个网关上的设备都收到，别人收不到）。"""
     bob, eve = await house.people(2)
@@ -109,7 +92,7 @@ async def test_1_1_published_to_a_user_on_every_gateway(
 
 @pytest.mark.parametrize("channel", ["broadcast:all", "system:notifications"])
 async def test_1_1_published_to_everybody(
-    house: Ensemble, publisher: MessagePublisher, channel: str
+    house: House, publisher: MessagePublisher, channel: str
 ) -> None:
     """任务 1.1：支持多种频道的消息发布（广播：publish_broadcast；系统：publish_to_channel）。"""
     bob, carol = await house.people(2)
@@ -127,9 +110,7 @@ async def test_1_1_published_to_everybody(
             assert (frame["title"], frame["message_type"]) == (channel, "system")
 
 
-async def test_1_1_the_envelope_is_standard_json(
-    house: Ensemble, publisher: MessagePublisher
-) -> None:
+async def test_1_1_the_envelope_is_standard_json(house: House, publisher: MessagePublisher) -> None:
     """任务 1.1：消息序列化格式标准化（类型、时间戳、消息 ID、发送者、优先级）；批量发布。"""
     [bob] = await house.people(1)
     channel = f"user:{{{bob.user_id}}}:messages"
@@ -149,7 +130,7 @@ async def test_1_1_the_envelope_is_standard_json(
     assert abs(envelope["timestamp"] - time.time() * 1000) < 30_000
 
 
-async def test_1_2_two_workers_share_the_queue(house: Ensemble) -> None:
+async def test_1_2_two_workers_share_the_queue(house: House) -> None:
     """任务 1.2：支持多消费者池管理（两个进程的消费者都在组里，各干了一些；结果每人恰好一份）。"""
     alice, bob = await house.people(2)
     async with device(url_of(house, bob), bob) as phone:
@@ -167,7 +148,7 @@ async def test_1_2_two_workers_share_the_queue(house: Ensemble) -> None:
     assert len(names) >= len(WORKERS)
 
 
-async def test_1_2_the_same_entry_twice_is_one_message(house: Ensemble) -> None:
+async def test_1_2_the_same_entry_twice_is_one_message(house: House) -> None:
     """任务 1.2：消息处理的幂等性（同一条目再来：信箱里仍是一条，设备不再收到；确认过也一样）。"""
     alice, bob = await house.people(2)
     mailbox = f"offline_messages:{{{bob.user_id}}}"
@@ -190,13 +171,13 @@ async def test_1_2_the_same_entry_twice_is_one_message(house: Ensemble) -> None:
         assert not phone.has_message()
 
 
-async def process_again(house: Ensemble, entry: dict[str, object]) -> None:
+async def process_again(house: House, entry: dict[str, object]) -> None:
     """从外面放进一个条目，等它了结。"""
     add_entry(house, json.dumps(entry))
     await eventually(lambda: house.redis.xlen(QUEUE) == 0)
 
 
-async def test_1_2_what_can_not_be_processed_goes_to_the_dead_letters(house: Ensemble) -> None:
+async def test_1_2_what_can_not_be_processed_goes_to_the_dead_letters(house: House) -> None:
     """任务 1.2：死信队列处理失败消息（读不懂的条目带着原因进 dead_letter_queue，不挡后面的）。"""
     nonsense = "not an entry"
     add_entry(house, nonsense)
@@ -215,7 +196,7 @@ async def test_1_2_what_can_not_be_processed_goes_to_the_dead_letters(house: Ens
 # ── 任务组 2：队列与送达确认 ─────────────────────────────────────────────────
 
 
-async def test_2_1_a_delayed_message_waits_for_its_time(house: Ensemble) -> None:
+async def test_2_1_a_delayed_message_waits_for_its_time(house: House) -> None:
     """任务 2.1：支持延迟队列（到时之前在 delayed_message_queue 里，不早到）。"""
     alice, bob = await house.people(2)
     async with device(url_of(house, bob), bob) as phone:
@@ -231,7 +212,7 @@ async def test_2_1_a_delayed_message_waits_for_its_time(house: Ensemble) -> None
         assert time.time() * 1000 >= due_at
 
 
-async def test_2_1_a_batch_is_one_request_and_one_frame(house: Ensemble) -> None:
+async def test_2_1_a_batch_is_one_request_and_one_frame(house: House) -> None:
     """任务 2.1：批量处理优化（一个请求 100 条；同用户的多条合并成批推送，一帧至多 50 条）。"""
     alice, bob = await house.people(2)
     one = {"recipient_ids": [bob.user_id], "title": "t", "content": "c"}
@@ -247,7 +228,7 @@ async def test_2_1_a_batch_is_one_request_and_one_frame(house: Ensemble) -> None
         await phone.ack(*got)
 
 
-async def test_2_1_the_queues_are_watched(house: Ensemble) -> None:
+async def test_2_1_the_queues_are_watched(house: House) -> None:
     """任务 2.1：包含可靠性和监控功能（每条队列的长度、未确认数、最老条目的年龄）。"""
     async with api_of(house["api"].base_url, await house.admin()) as api:
         rows = (await api.get("/queues")).json()["items"]
@@ -258,7 +239,7 @@ async def test_2_1_the_queues_are_watched(house: Ensemble) -> None:
     assert all(row.keys() >= {"length", "pending", "oldest_age_ms"} for row in rows)
 
 
-async def test_2_2_pending_until_the_client_acknowledges(house: Ensemble) -> None:
+async def test_2_2_pending_until_the_client_acknowledges(house: House) -> None:
     """任务 2.2：送达状态（pending → delivered，各有时刻）；只有客户端的 ACK 算数；Redis 里同样。"""
     alice, bob = await house.people(2)
     async with device(url_of(house, bob), bob) as phone:
@@ -273,7 +254,7 @@ async def test_2_2_pending_until_the_client_acknowledges(house: Ensemble) -> Non
     assert str(cached).startswith("delivered:")
 
 
-async def test_2_2_without_an_ack_it_is_retried_three_times_then_failed(house: Ensemble) -> None:
+async def test_2_2_without_an_ack_it_is_retried_three_times_then_failed(house: House) -> None:
     """任务 2.2：重推策略（3 次，同一个 seq）；最终失败：failed、死信、失败清单、人工重新入队。"""
     alice, bob = await house.people(2)
     async with device(url_of(house, bob, "hasty-gateway"), bob) as phone:
@@ -295,14 +276,14 @@ async def test_2_2_without_an_ack_it_is_retried_three_times_then_failed(house: E
         await wait_status(house, alice, message_id, "delivered")
 
 
-async def test_2_2_past_its_time_it_is_expired(house: Ensemble) -> None:
+async def test_2_2_past_its_time_it_is_expired(house: House) -> None:
     """任务 2.2：状态类型 expired。"""
     alice, bob = await house.people(2)
     message_id = await post(house, alice, [bob], expires_in_s=1)
     await wait_status(house, alice, message_id, "expired")
 
 
-async def test_2_2_delivery_statistics_of_a_user(house: Ensemble) -> None:
+async def test_2_2_delivery_statistics_of_a_user(house: House) -> None:
     """任务 2.2：监控统计（送达率、平均送达时间、重试率、失败原因；按时间、用户、消息类型）。"""
     alice, bob = await house.people(2)
     async with device(url_of(house, bob), bob) as phone:

@@ -13,6 +13,7 @@ import pytest
 from redis import Redis
 
 from tests.support.eventually import eventually
+from tests.support.house import House
 from tests.support.people import Person, delivery, device, register, send
 from tests.support.redis_server import RedisServer
 from tests.support.server_process import ServerProcess
@@ -20,31 +21,11 @@ from tests.support.server_process import ServerProcess
 QUICK = {"claim_idle_ms": 500, "relay_grace_s": 0.5, "relay_interval_s": 0.2}
 
 
-class Stage:
-    """同一套 Redis 与数据库上，先后起落的服务器。"""
-
-    def __init__(self, directory: Path, redis: RedisServer) -> None:
-        self.directory = directory
-        self.redis = redis
-        self._servers: list[ServerProcess] = []
-
-    def start(self, role: str = "all", **settings: object) -> ServerProcess:
-        server = ServerProcess(
-            self.directory, redis_url=self.redis.url, role=role, settings={**QUICK, **settings}
-        ).start()
-        self._servers.append(server)
-        return server
-
-    def stop(self) -> None:
-        for server in self._servers:
-            server.stop()
-
-
 @pytest.fixture
-def stage(tmp_path: Path, private_redis_server: RedisServer) -> Iterator[Stage]:
-    one = Stage(tmp_path, private_redis_server)
-    yield one
-    one.stop()
+def house(tmp_path: Path, private_redis_server: RedisServer) -> Iterator[House]:
+    """先后起落的服务器。"""
+    with House(tmp_path, private_redis_server, shared=QUICK) as house:
+        yield house
 
 
 async def people(server: ServerProcess) -> tuple[Person, Person]:
@@ -57,86 +38,86 @@ async def arrives(server: ServerProcess, bob: Person, message_id: str) -> None:
 
 
 async def sent_without_redis(
-    stage: Stage, server: ServerProcess, alice: Person, bob: Person
+    house: House, server: ServerProcess, alice: Person, bob: Person
 ) -> str:
     """Redis 不在时发送，然后它回来。"""
-    stage.redis.kill()
+    house.redis_server.kill()
     message_id = await send(server.base_url, alice, [bob])
-    stage.redis.start()
+    house.redis_server.start()
     return message_id
 
 
-async def test_dlv_1_killed_after_the_commit_before_the_enqueue(stage: Stage) -> None:
-    first = stage.start()
+async def test_dlv_1_killed_after_the_commit_before_the_enqueue(house: House) -> None:
+    first = house.start()
     alice, bob = await people(first)
-    stage.redis.kill()
+    house.redis_server.kill()
     message_id = await send(first.base_url, alice, [bob])
     first.kill()
-    stage.redis.start()
-    await arrives(stage.start(), bob, message_id)
+    house.redis_server.start()
+    await arrives(house.start(), bob, message_id)
 
 
-async def test_dlv_1_killed_after_the_enqueue_before_the_take(stage: Stage) -> None:
-    first = stage.start("api")
+async def test_dlv_1_killed_after_the_enqueue_before_the_take(house: House) -> None:
+    first = house.start("api")
     alice, bob = await people(first)
     message_id = await send(first.base_url, alice, [bob])
-    with Redis.from_url(stage.redis.url) as redis:
+    with Redis.from_url(house.redis_server.url) as redis:
         await eventually(lambda: redis.xlen("message_delivery_queue") == 1)
     first.kill()
-    await arrives(stage.start(), bob, message_id)
+    await arrives(house.start(), bob, message_id)
 
 
-async def test_dlv_1_a_worker_dies_with_the_entry_in_hand(stage: Stage) -> None:
-    first = stage.start("api")
+async def test_dlv_1_a_worker_dies_with_the_entry_in_hand(house: House) -> None:
+    first = house.start("api")
     alice, bob = await people(first)
     message_id = await send(first.base_url, alice, [bob])
-    with Redis.from_url(stage.redis.url) as redis:
+    with Redis.from_url(house.redis_server.url) as redis:
         await eventually(lambda: redis.xlen("message_delivery_queue") == 1)
         redis.xgroup_create("message_delivery_queue", "delivery_workers", "0")
         taken = redis.xreadgroup("delivery_workers", "dead", {"message_delivery_queue": ">"})
         assert len(taken) == 1
     first.kill()
-    await arrives(stage.start(), bob, message_id)
+    await arrives(house.start(), bob, message_id)
 
 
-async def test_dlv_1_killed_after_the_delivery_before_the_push(stage: Stage) -> None:
-    api, worker = stage.start("api"), stage.start("worker")
+async def test_dlv_1_killed_after_the_delivery_before_the_push(house: House) -> None:
+    api, worker = house.start("api"), house.start("worker")
     alice, bob = await people(api)
     message_id = await send(api.base_url, alice, [bob])
-    with Redis.from_url(stage.redis.url) as redis:
+    with Redis.from_url(house.redis_server.url) as redis:
         await eventually(lambda: redis.zcard(f"offline_messages:{{{bob.user_id}}}") == 1)
     api.kill()
     worker.kill()
-    await arrives(stage.start("gateway"), bob, message_id)
+    await arrives(house.start("gateway"), bob, message_id)
 
 
-async def test_dlv_1_killed_after_the_push_before_the_ack(stage: Stage) -> None:
-    first = stage.start()
+async def test_dlv_1_killed_after_the_push_before_the_ack(house: House) -> None:
+    first = house.start()
     alice, bob = await people(first)
     async with device(first.ws_url(bob.user_id), bob) as phone:
         message_id = await send(first.base_url, alice, [bob])
         await phone.next_message()
         first.kill()
-    await arrives(stage.start(), bob, message_id)
+    await arrives(house.start(), bob, message_id)
 
 
-async def test_dlv_1_redis_killed_with_the_message_in_the_mailbox(stage: Stage) -> None:
-    server = stage.start()
+async def test_dlv_1_redis_killed_with_the_message_in_the_mailbox(house: House) -> None:
+    server = house.start()
     alice, bob = await people(server)
     message_id = await send(server.base_url, alice, [bob])
-    with Redis.from_url(stage.redis.url) as redis:
+    with Redis.from_url(house.redis_server.url) as redis:
         await eventually(lambda: redis.zcard(f"offline_messages:{{{bob.user_id}}}") == 1)
-    stage.redis.kill()
-    stage.redis.start()
+    house.redis_server.kill()
+    house.redis_server.start()
     await eventually(server.is_ready)
     await arrives(server, bob, message_id)
 
 
-async def test_con_4_redis_down_accepts_and_delivers_on_return(stage: Stage) -> None:
-    server = stage.start()
+async def test_con_4_redis_down_accepts_and_delivers_on_return(house: House) -> None:
+    server = house.start()
     alice, bob = await people(server)
     async with device(server.ws_url(bob.user_id), bob) as phone:
-        message_id = await sent_without_redis(stage, server, alice, bob)
+        message_id = await sent_without_redis(house, server, alice, bob)
         assert (await phone.next_message(30))["message_id"] == message_id
         await phone.ack(message_id)
 
@@ -147,18 +128,18 @@ async def test_con_4_redis_down_accepts_and_delivers_on_return(stage: Stage) -> 
 
 
 async def test_con_4_what_could_not_be_enqueued_does_not_wait_for_the_next_sweep(
-    stage: Stage,
+    house: House,
 ) -> None:
-    server = stage.start(relay_interval_s=600, relay_grace_s=600)
+    server = house.start(relay_interval_s=600, relay_grace_s=600)
     alice, bob = await people(server)
     async with device(server.ws_url(bob.user_id), bob) as phone:
-        message_id = await sent_without_redis(stage, server, alice, bob)
+        message_id = await sent_without_redis(house, server, alice, bob)
         assert (await phone.next_message(30))["message_id"] == message_id
 
 
-async def test_dlv_1_killed_at_any_moment_nothing_accepted_is_lost(stage: Stage) -> None:
+async def test_dlv_1_killed_at_any_moment_nothing_accepted_is_lost(house: House) -> None:
     """连发，中途杀掉重启几次；每个 202 都要到，重复只能是同一个 id。"""
-    server = stage.start()
+    server = house.start()
     alice, bob = await people(server)
     accepted: set[str] = set()
     for _ in range(3):

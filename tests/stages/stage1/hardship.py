@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 
 from tests.support.crowd import crowd
-from tests.support.ensemble import Ensemble
 from tests.support.eventually import eventually
+from tests.support.house import House
 from tests.support.people import Person, api_of, delivery, device, send
 from tests.support.server_process import ServerProcess
 
 
 class Compatibility:
-    async def test_4_2_the_message_api_works_as_before(self, house: Ensemble) -> None:
+    async def test_4_2_the_message_api_works_as_before(self, house: House) -> None:
         """任务 4.2 兼容性：现有消息API功能不受影响（收件箱、翻页、单条、未读、已读）。"""
         server = house["main"]
         alice, bob = await house.people(2)
@@ -28,7 +28,7 @@ class Compatibility:
             unread = (await api.get("/messages", params={"unread": True})).json()["items"]
             assert [item["message_id"] for item in unread] == [ids[2]]
 
-    async def test_4_2_redis_and_the_database_agree(self, house: Ensemble) -> None:
+    async def test_4_2_redis_and_the_database_agree(self, house: House) -> None:
         """任务 4.2 兼容性：Redis缓存和数据库一致性（一个确认了，一个没有：两边说的一样）。"""
         server = house["main"]
         alice, bob, carol = await house.people(3)
@@ -48,7 +48,7 @@ class Compatibility:
 
 
 class Hardship:
-    async def test_4_2_a_cut_line_resumes_where_it_was(self, house: Ensemble) -> None:
+    async def test_4_2_a_cut_line_resumes_where_it_was(self, house: House) -> None:
         """任务 4.2 异常：网络断开和重连（带着位置回来：其后的按序补上，之前的不再来）。"""
         server = house["main"]
         alice, bob = await house.people(2)
@@ -70,7 +70,7 @@ class Hardship:
             await again.round_trip()
             assert not again.has_message()
 
-    async def test_4_2_redis_dies_and_comes_back(self, house: Ensemble) -> None:
+    async def test_4_2_redis_dies_and_comes_back(self, house: House) -> None:
         """任务 4.2 异常：Redis服务异常和恢复（连接还在，照样接受，回来后送到，在线状态恢复）。"""
         server = house["main"]
         alice, bob = await house.people(2)
@@ -91,7 +91,7 @@ class Hardship:
             async with api_of(server.base_url, bob) as api:
                 assert (await api.get(f"/presence/users/{bob.user_id}")).json()["online"] is True
 
-    async def test_4_2_many_send_at_once(self, house: Ensemble) -> None:
+    async def test_4_2_many_send_at_once(self, house: House) -> None:
         """任务 4.2 异常：高并发消息推送（10 人同时各发 10 条给 20 人：不重不漏，按序）。"""
         server = house["main"]
         senders, recipients = await house.people(10), await house.people(20)
@@ -106,7 +106,7 @@ class Hardship:
             await asyncio.gather(*(one.round_trip() for one in devices))
             assert not any(one.has_message() for one in devices)
 
-    async def test_4_2_permissions_are_checked(self, house: Ensemble) -> None:
+    async def test_4_2_permissions_are_checked(self, house: House) -> None:
         """任务 4.2 异常：认证失败和权限验证（REST：没有令牌、不是管理员、别人的消息与信箱）。"""
         server = house["main"]
         alice, bob, eve = await house.people(3)
@@ -125,7 +125,7 @@ class Hardship:
             async with api_of(server.base_url, person) as api:
                 assert ((await api.get(path)).status_code, path) == (status, path)
 
-    async def test_2_2_what_a_killed_node_held_is_cleaned_up(self, house: Ensemble) -> None:
+    async def test_2_2_what_a_killed_node_held_is_cleaned_up(self, house: House) -> None:
         """任务 2.2：自动清理任务正常运行（节点 ``kill -9``：租约一到期，它的连接从 Redis 里消失）。
 
         最后一个：``impatient`` 从此不在。默认的时限与 2,000 条连接：``make test-full-size``。

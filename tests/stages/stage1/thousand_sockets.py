@@ -16,7 +16,7 @@ import psutil
 from websockets.exceptions import WebSocketException
 
 from meeting_push_bench.open_files import allow_sockets
-from tests.support.ensemble import Ensemble
+from tests.support.house import House
 from tests.support.people import Device, Person, api_of, device, send
 from tests.support.server_process import ServerProcess
 from tests.support.stopwatch import best_p95_ms, percentile, push_latency_ms
@@ -64,7 +64,7 @@ class Arrivals:
 
 
 class ThousandSockets:
-    async def test_4_1_a_thousand_sockets(self, house: Ensemble, record_property: Record) -> None:
+    async def test_4_1_a_thousand_sockets(self, house: House, record_property: Record) -> None:
         """任务 4.1 验收标准：支持1000个并发WebSocket连接；消息推送延迟 < 100ms (P95)；
         连接建立成功率 > 99%；系统资源使用在合理范围内。"""
         allow_sockets(SOCKETS)

@@ -15,7 +15,7 @@ from typing import Final
 
 from meeting_push import MessagePublisher
 from tests.support.crowd import crowd
-from tests.support.ensemble import Ensemble
+from tests.support.house import House
 from tests.support.people import api_of, device
 from tests.support.stopwatch import best_p95_ms, push_latency_ms
 
@@ -28,7 +28,7 @@ Record = Callable[[str, object], None]
 
 
 class Goals:
-    async def test_3_1_durable_push_latency(self, house: Ensemble, record_property: Record) -> None:
+    async def test_3_1_durable_push_latency(self, house: House, record_property: Record) -> None:
         """任务 3.1 性能目标：消息推送延迟 < 50ms (P95)：POST、SQL、队列、工人、网关、设备。"""
         alice, bob = await house.people(2)
         body = {"recipient_ids": [bob.user_id], "title": "t", "content": "c"}
@@ -48,7 +48,7 @@ class Goals:
         assert best < GOAL_MS
 
     async def test_3_1_published_push_latency(
-        self, house: Ensemble, publisher: MessagePublisher, record_property: Record
+        self, house: House, publisher: MessagePublisher, record_property: Record
     ) -> None:
         """任务 3.1 性能目标：消息推送延迟 < 50ms (P95)：Pub/Sub 的快路，PUBLISH 到设备。"""
         [bob] = await house.people(1)
@@ -68,7 +68,7 @@ class Goals:
         assert best < GOAL_MS
 
     async def test_3_1_throughput(
-        self, house: Ensemble, publisher: MessagePublisher, record_property: Record
+        self, house: House, publisher: MessagePublisher, record_property: Record
     ) -> None:
         """任务 3.1 性能目标：消息吞吐量（100 条广播给两个网关上的 100 台设备：一条不少，按序）。
 

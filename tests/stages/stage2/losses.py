@@ -9,8 +9,8 @@ import os
 import signal
 from collections import Counter
 
-from tests.support.ensemble import Ensemble
 from tests.support.eventually import eventually
+from tests.support.house import House
 from tests.support.pair import closed
 from tests.support.people import device
 
@@ -18,7 +18,7 @@ from .steps import QUEUE, WORKERS, post, url_of, wait_status
 
 
 class Losses:
-    async def test_1_2_a_worker_dies_and_nothing_is_lost(self, house: Ensemble) -> None:
+    async def test_1_2_a_worker_dies_and_nothing_is_lost(self, house: House) -> None:
         """任务 1.2：高可用和故障恢复机制（途中 ``kill -9`` 一个消费者进程：另一个接手）。"""
         alice, bob = await house.people(2)
         async with device(url_of(house, bob), bob) as phone:
@@ -36,7 +36,7 @@ class Losses:
         assert got.total() - len(sent) <= 1
 
     async def test_2_1_what_is_queued_survives_redis_and_the_urgent_come_first(
-        self, house: Ensemble
+        self, house: House
     ) -> None:
         """任务 2.1：消息持久化（没有工人时排在队里，Redis ``kill -9`` 后还在）；支持优先级队列。"""
         alice, bob = await house.people(2)
@@ -60,7 +60,7 @@ class Losses:
         for pid in workers:
             os.kill(pid, signal.SIGCONT)
 
-    async def test_3_1_a_gateway_dies_and_its_users_go_elsewhere(self, house: Ensemble) -> None:
+    async def test_3_1_a_gateway_dies_and_its_users_go_elsewhere(self, house: House) -> None:
         """任务 3.1：系统可用性（一个网关 ``kill -9``：接受不中断，用户改连另一个，一条不少）。"""
         alice, bob = await house.people(2)
         async with device(url_of(house, bob), bob) as phone:

@@ -7,8 +7,8 @@ from collections import Counter
 import httpx
 import pytest
 
-from tests.support.ensemble import Ensemble
 from tests.support.eventually import eventually
+from tests.support.house import House
 from tests.support.people import Frame, api_of
 
 from .steps import metrics
@@ -35,7 +35,7 @@ class Monitoring:
         ],
     )
     async def test_3_2_prometheus_has_the_core_and_business_figures(
-        self, house: Ensemble, part: str, names: str
+        self, house: House, part: str, names: str
     ) -> None:
         """任务 3.2：系统监控指标全面覆盖（推送、连接、Redis、队列、业务）；Prometheus端点。"""
         found = await metrics(house, part)
@@ -47,7 +47,7 @@ class Monitoring:
         assert resources | {f"meeting_push_{name}" for name in names.split()} <= found.keys()
 
     async def test_3_2_a_part_without_redis_is_unready_and_recovers_alone(
-        self, house: Ensemble
+        self, house: House
     ) -> None:
         """任务 3.2：自动恢复（Redis 不在：要靠它的部分不就绪，都说出原因；回来后自己好）。
 
@@ -78,7 +78,7 @@ class Monitoring:
 
             await eventually(ready, 20)
 
-    async def test_3_2_one_question_shows_the_whole_cluster(self, house: Ensemble) -> None:
+    async def test_3_2_one_question_shows_the_whole_cluster(self, house: House) -> None:
         """任务 3.2：监控仪表板的数据（``GET /stats``：每个进程、在线用户、速率、延迟、队列）。"""
         admin = await house.admin()
 

@@ -7,29 +7,29 @@ from collections import defaultdict
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support.ensemble import Ensemble
 from tests.support.eventually import eventually
+from tests.support.house import House
 from tests.support.people import Frame, Person, delivery, send
 
 QUEUE = "message_delivery_queue"
 WORKERS = ("worker-1", "worker-2")
 
 
-def url_of(house: Ensemble, person: Person, gateway: str = "gateway") -> str:
+def url_of(house: House, person: Person, gateway: str = "gateway") -> str:
     return house[gateway].ws_url(person.user_id)
 
 
-async def post(house: Ensemble, sender: Person, to: list[Person], **fields: object) -> str:
+async def post(house: House, sender: Person, to: list[Person], **fields: object) -> str:
     return await send(house["api"].base_url, sender, to, **fields)
 
 
-async def state_of(house: Ensemble, sender: Person, message_id: str) -> Frame:
+async def state_of(house: House, sender: Person, message_id: str) -> Frame:
     """唯一的收件人的那一行。"""
     found = await delivery(house["api"].base_url, sender, message_id)
     return dict(found["recipients"][0])
 
 
-async def wait_status(house: Ensemble, sender: Person, message_id: str, status: str) -> Frame:
+async def wait_status(house: House, sender: Person, message_id: str, status: str) -> Frame:
     async def reached() -> Frame | None:
         state = await state_of(house, sender, message_id)
         return state if state["status"] == status else None
@@ -39,11 +39,11 @@ async def wait_status(house: Ensemble, sender: Person, message_id: str, status: 
     return state
 
 
-def add_entry(house: Ensemble, entry: str) -> None:
+def add_entry(house: House, entry: str) -> None:
     house.redis.xadd(QUEUE, {"v": "1", "entry": entry})
 
 
-async def metrics(house: Ensemble, part: str) -> dict[str, float]:
+async def metrics(house: House, part: str) -> dict[str, float]:
     """一个进程此刻的 Prometheus 指标；同名的（标签不同）加在一起。"""
     async with httpx.AsyncClient(base_url=house[part].base_url, trust_env=False) as api:
         text = (await api.get("/metrics")).text
@@ -54,5 +54,5 @@ async def metrics(house: Ensemble, part: str) -> dict[str, float]:
     return dict(found)
 
 
-async def metric(house: Ensemble, part: str, name: str) -> float:
+async def metric(house: House, part: str, name: str) -> float:
     return (await metrics(house, part))[f"meeting_push_{name}"]

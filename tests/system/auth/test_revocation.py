@@ -11,11 +11,11 @@ from uuid import uuid4
 from meeting_push.auth.revocations import Revocations
 from meeting_push.storage.database import Database
 from tests.support.eventually import eventually
+from tests.support.house import House
 from tests.support.meetings import hold, meeting_url
 from tests.support.redis_server import RedisServer
 from tests.support.server_process import ServerProcess
 
-from .conftest import House
 from .visitors import Lines, admin, login, login_of, post, rest_code, sign, stranger
 
 REVOKED = 4502

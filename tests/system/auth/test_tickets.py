@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+from tests.support.house import House
 from tests.support.people import Person
 from tests.support.redis_server import RedisServer
 from tests.support.server_process import ServerProcess
 
-from .conftest import House
 from .visitors import Lines, post, stranger
 
 INVALID = 4500

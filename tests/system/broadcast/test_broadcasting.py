@@ -10,8 +10,8 @@ from redis import Redis
 
 from meeting_push.client import PushClient
 from tests.support.eventually import eventually
+from tests.support.house import House
 from tests.support.people import Device, Person, api_of, device, send
-from tests.support.redis_server import RedisServer
 from tests.support.server_process import ServerProcess
 
 from .conftest import Newcomer, Nodes, admin, broadcast, delivery
@@ -165,11 +165,11 @@ async def test_an_ack_of_a_broadcast_is_answered_as_accepted(nodes: Nodes, bob: 
 
 
 async def test_what_others_publish_on_the_channel_stays_transient(
-    nodes: Nodes, bob: Person, module_redis: RedisServer
+    nodes: Nodes, bob: Person, house: House
 ) -> None:
     foreign = {"type": "new_message", "message_id": "m-1", "title": "t", "content": "c"}
     async with device(nodes[0].ws_url(bob.user_id), bob) as phone:
-        with Redis.from_url(module_redis.url) as redis:
+        with Redis.from_url(house.redis_server.url) as redis:
             redis.publish("broadcast:all", json.dumps(foreign))
         assert await phone.next_message() == foreign
     async with device(nodes[0].ws_url(bob.user_id), bob) as phone:
@@ -195,10 +195,10 @@ async def test_the_sdk_acks_what_it_handed_over(nodes: Nodes, bob: Person) -> No
 
 
 async def test_a_node_that_lost_its_subscription_catches_up(
-    nodes: Nodes, bob: Person, module_redis: RedisServer
+    nodes: Nodes, bob: Person, house: House
 ) -> None:
     async with device(nodes[0].ws_url(bob.user_id), bob) as phone:
-        with Redis.from_url(module_redis.url) as redis:
+        with Redis.from_url(house.redis_server.url) as redis:
             redis.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
         ids = [await broadcast(nodes[1], title=str(n)) for n in range(3)]
         assert [(await phone.next_message())["message_id"] for _ in ids] == ids

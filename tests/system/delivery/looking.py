@@ -7,10 +7,9 @@ from typing import Any
 from redis import Redis
 
 from tests.support.eventually import eventually
+from tests.support.house import House
 from tests.support.people import Device, Person, api_of, delivery
 from tests.support.server_process import ServerProcess
-
-from .conftest import House
 
 
 async def state_of(server: ServerProcess, sender: Person, message_id: str) -> dict[str, Any]:
@@ -48,12 +47,12 @@ async def read_attempts(phone: Device, count: int) -> list[tuple[int, int]]:
 
 
 def mailbox_size(house: House, user: Person) -> int:
-    with Redis.from_url(house.redis.url) as redis:
+    with Redis.from_url(house.redis_server.url) as redis:
         return int(redis.zcard(f"offline_messages:{{{user.user_id}}}"))
 
 
 def dead_letters(house: House, message_id: str) -> list[str]:
     """死信里属于这条消息的各封的 id。"""
-    with Redis.from_url(house.redis.url) as redis:
+    with Redis.from_url(house.redis_server.url) as redis:
         letters = redis.xrange("dead_letter_queue")
     return [i.decode() for i, fields in letters if message_id.encode() in fields[b"entry"]]

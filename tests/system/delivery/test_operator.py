@@ -6,10 +6,10 @@ import pytest
 from redis import Redis
 
 from tests.support.eventually import eventually
+from tests.support.house import House
 from tests.support.people import Person, api_of, device, send
 from tests.support.server_process import ServerProcess
 
-from .conftest import House
 from .looking import dead_letters, failures, get, mailbox_size, read_attempts, state_of, until
 
 
@@ -49,7 +49,7 @@ async def test_a_dead_letter_is_listed_requeued_once_and_gone(
 async def test_an_unreadable_dead_letter_is_shown_and_skipped(
     house: House, server: ServerProcess, admin: Person
 ) -> None:
-    with Redis.from_url(house.redis.url) as redis:
+    with Redis.from_url(house.redis_server.url) as redis:
         fields = {"v": "1", "entry": "not json", "reason": "malformed", "queue": "q"}
         letter_id = redis.xadd("dead_letter_queue", fields).decode()
     page = await get(server, admin, "/queues/dead-letter", limit=200)

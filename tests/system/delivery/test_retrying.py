@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from tests.support.eventually import eventually
+from tests.support.house import House
 from tests.support.people import Person, api_of, device, register, send
 from tests.support.server_process import ServerProcess
 
-from .conftest import House
 from .looking import dead_letters, failures, mailbox_size, read_attempts, state_of, until
 
 

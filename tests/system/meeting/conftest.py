@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-
 import pytest
 
+from tests.support.house import TWINS, House, house_fixture
 from tests.support.people import Person, register
-from tests.support.postgres_server import PostgresServer
-from tests.support.redis_server import RedisServer
-from tests.support.server_process import ServerProcess
 
 #: 等得起的时限都缩短；上限放宽到测试碰不着（碰它们的测试自己起服务器）。
 QUICK = {
@@ -22,35 +17,7 @@ QUICK = {
     "relay_grace_s": 0.5,
 }
 
-
-@dataclass(frozen=True)
-class House:
-    """``near`` 与 ``far`` 是同一套系统的两个节点。"""
-
-    near: ServerProcess
-    far: ServerProcess
-
-
-@pytest.fixture(scope="package", params=["sqlite", "postgres"])
-def house(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[House]:
-    sqlite = request.param == "sqlite"
-    redis: RedisServer = request.getfixturevalue(
-        "embedded_redis_server" if sqlite else "redis7_server"
-    )
-    database_url = None
-    if not sqlite:
-        postgres: PostgresServer = request.getfixturevalue("postgres_server")
-        database_url = postgres.create_database()
-    directory = tmp_path_factory.mktemp(f"house-{request.param}")
-    settings = {**QUICK, "key_prefix": f"{directory.name}:"}
-    nodes = [
-        ServerProcess(directory, redis_url=redis.url, database_url=database_url, settings=settings)
-        for _ in range(2)
-    ]
-    with nodes[0], nodes[1]:
-        yield House(*nodes)
+house = house_fixture(TWINS, shared=QUICK, engines=["sqlite", "postgres"], scope="package")
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.eventually import eventually
+from tests.support.house import House
 from tests.support.meetings import attend, end, hold, live
 from tests.support.people import Device, Person, api_of, device, register
 from tests.support.redis_server import RedisServer
@@ -17,36 +18,11 @@ from tests.support.server_process import ServerProcess
 from .conftest import QUICK
 
 
-class Stage:
-    """同一套 Redis 与数据库上，先后起落的服务器。"""
-
-    def __init__(self, directory: Path, redis: RedisServer, database_url: str) -> None:
-        self._directory = directory
-        self._redis = redis
-        self._database_url = database_url
-        self._servers: list[ServerProcess] = []
-
-    def start(self, role: str = "all") -> ServerProcess:
-        server = ServerProcess(
-            self._directory,
-            redis_url=self._redis.url,
-            database_url=self._database_url,
-            role=role,
-            settings=QUICK,
-        ).start()
-        self._servers.append(server)
-        return server
-
-    def stop(self) -> None:
-        for server in self._servers:
-            server.stop()
-
-
 @pytest.fixture
-def stage(tmp_path: Path, private_redis_server: RedisServer, database_url: str) -> Iterator[Stage]:
-    one = Stage(tmp_path, private_redis_server, database_url)
-    yield one
-    one.stop()
+def house(tmp_path: Path, private_redis_server: RedisServer, database_url: str) -> Iterator[House]:
+    """先后起落的服务器。"""
+    with House(tmp_path, private_redis_server, database_url=database_url, shared=QUICK) as house:
+        yield house
 
 
 async def people(server: ServerProcess) -> tuple[Person, Person]:
@@ -63,8 +39,8 @@ async def notified(phone: Device, meeting_id: str) -> None:
     assert not phone.has_message()
 
 
-async def test_the_end_reaches_the_users_message_socket_exactly_once(stage: Stage) -> None:
-    server = stage.start()
+async def test_the_end_reaches_the_users_message_socket_exactly_once(house: House) -> None:
+    server = house.start()
     alice, bob = await people(server)
     meeting_id = await hold(server, alice, bob)
     async with device(server.ws_url(bob.user_id), bob) as phone:
@@ -74,17 +50,17 @@ async def test_the_end_reaches_the_users_message_socket_exactly_once(stage: Stag
 
 
 async def test_dlv_1_killed_between_the_end_and_the_notification(
-    stage: Stage, private_redis_server: RedisServer
+    house: House, private_redis_server: RedisServer
 ) -> None:
     """没有 Redis 时提交停在入队之前；进程死在那里，通知仍然到，且只有一条。"""
-    first = stage.start()
+    first = house.start()
     alice, bob = await people(first)
     meeting_id = await hold(first, alice, bob)
     private_redis_server.kill()
     assert (await end(first, alice, meeting_id))["ended_at"] is not None
     first.kill()
     private_redis_server.start()
-    second = stage.start()
+    second = house.start()
     await end(second, alice, meeting_id)
     async with device(second.ws_url(bob.user_id), bob) as phone:
         await notified(phone, meeting_id)
@@ -92,8 +68,8 @@ async def test_dlv_1_killed_between_the_end_and_the_notification(
         assert len((await api.get("/messages")).json()["items"]) == 1
 
 
-async def test_con_2_who_was_on_a_killed_node_leaves(stage: Stage) -> None:
-    near, far = stage.start(), stage.start()
+async def test_con_2_who_was_on_a_killed_node_leaves(house: House) -> None:
+    near, far = house.start(), house.start()
     alice, bob = await people(near)
     meeting_id = await hold(near, alice, bob)
     async with live(near, alice, meeting_id) as a, live(far, bob, meeting_id):
@@ -104,9 +80,9 @@ async def test_con_2_who_was_on_a_killed_node_leaves(stage: Stage) -> None:
 
 
 async def test_dlv_5_what_was_said_while_redis_was_down_still_comes(
-    stage: Stage, private_redis_server: RedisServer
+    house: House, private_redis_server: RedisServer
 ) -> None:
-    near, far = stage.start(), stage.start()
+    near, far = house.start(), house.start()
     alice, bob = await people(near)
     meeting_id = await hold(near, alice, bob)
     async with live(near, alice, meeting_id) as a, live(far, bob, meeting_id) as b:
@@ -125,9 +101,9 @@ async def test_dlv_5_what_was_said_while_redis_was_down_still_comes(
 
 
 async def test_dlv_5_the_end_is_seen_though_its_announcement_was_lost(
-    stage: Stage, private_redis_server: RedisServer
+    house: House, private_redis_server: RedisServer
 ) -> None:
-    server = stage.start()
+    server = house.start()
     alice, _ = await people(server)
     meeting_id = await hold(server, alice)
     async with live(server, alice, meeting_id) as a:
@@ -138,10 +114,10 @@ async def test_dlv_5_the_end_is_seen_though_its_announcement_was_lost(
 
 
 async def test_after_redis_lost_its_data_who_is_there_is_told_again(
-    stage: Stage, private_redis_server: RedisServer
+    house: House, private_redis_server: RedisServer
 ) -> None:
     """在场的登记随 Redis 一起没了，脚本无从宣布谁走了：由节点自己核对。"""
-    near, far = stage.start(), stage.start()
+    near, far = house.start(), house.start()
     alice, bob = await people(near)
     meeting_id = await hold(near, alice, bob)
     async with live(near, alice, meeting_id) as a, live(far, bob, meeting_id):
@@ -154,8 +130,8 @@ async def test_after_redis_lost_its_data_who_is_there_is_told_again(
         assert (await a.read_type("leave"))["user_id"] == bob.user_id
 
 
-async def test_killed_while_talking_leaves_no_hole(stage: Stage) -> None:
-    server = stage.start()
+async def test_killed_while_talking_leaves_no_hole(house: House) -> None:
+    server = house.start()
     alice, _ = await people(server)
     meeting_id = await hold(server, alice)
     for _ in range(2):
@@ -172,8 +148,8 @@ async def test_killed_while_talking_leaves_no_hole(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("role", ["api"])
-async def test_the_api_role_serves_meetings(stage: Stage, role: str) -> None:
-    server = stage.start(role)
+async def test_the_api_role_serves_meetings(house: House, role: str) -> None:
+    server = house.start(role)
     alice, _ = await people(server)
     async with live(server, alice, await hold(server, alice)) as a:
         await a.say("在")

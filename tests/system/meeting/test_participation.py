@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from tests.support.house import House
 from tests.support.meetings import attend, end, hold, live, recorder
 from tests.support.people import Person, api_of
 from tests.support.server_process import ServerProcess
-
-from .conftest import House
 
 
 async def leave(server: ServerProcess, who: Person, meeting_id: str, user_id: int) -> int:

@@ -7,10 +7,9 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.support.house import House
 from tests.support.meetings import end, hold, live, token
 from tests.support.people import Frame, Person, api_of
-
-from .conftest import House
 
 ROOT = Person(800_001, "root", token(800_001, role="admin", name="root"))
 

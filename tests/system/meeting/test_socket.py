@@ -11,10 +11,9 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from tests.support.house import House
 from tests.support.meetings import attend, end, hold, knock, live, meeting_url, recorder, token
 from tests.support.people import Frame, Person
-
-from .conftest import House
 
 
 async def test_welcome_says_what_the_client_needs(house: House, alice: Person, bob: Person) -> None:

@@ -21,7 +21,7 @@ QUICK = {"canary_interval_s": 0.05, "canary_deaf_s": 0.4, "drain_window_s": 0.1}
 
 
 @contextlib.asynccontextmanager
-async def house(
+async def proxied(
     tmp_path: Path, server: RedisServer, prefix: str, **settings: object
 ) -> AsyncIterator[tuple[Node, DeafProxy]]:
     async with (
@@ -48,7 +48,7 @@ async def ready(node: Node) -> None:
 async def test_con_3_a_deaf_node_turns_unready_and_recovers(
     tmp_path: Path, redis_server: RedisServer, key_prefix: str
 ) -> None:
-    async with house(tmp_path, redis_server, key_prefix) as (node, proxy):
+    async with proxied(tmp_path, redis_server, key_prefix) as (node, proxy):
         await ready(node)  # 启动途中开始的那一遍检查，看到的是还没订上
         proxy.deaf = True
         await unready(node)
@@ -61,7 +61,7 @@ async def test_con_3_a_deaf_node_turns_unready_and_recovers(
 async def test_con_3_what_was_missed_is_read_again(
     tmp_path: Path, redis_server: RedisServer, key_prefix: str
 ) -> None:
-    async with house(tmp_path, redis_server, key_prefix) as (node, proxy):
+    async with proxied(tmp_path, redis_server, key_prefix) as (node, proxy):
         bob = node.person(7)
         async with device(node.ws_url(7), bob) as phone:
             proxy.deaf = True
@@ -76,7 +76,7 @@ async def test_con_3_what_was_missed_is_read_again(
 async def test_con_3_a_node_that_stays_deaf_sends_its_clients_away(
     tmp_path: Path, redis_server: RedisServer, key_prefix: str
 ) -> None:
-    async with house(tmp_path, redis_server, key_prefix) as (node, proxy):
+    async with proxied(tmp_path, redis_server, key_prefix) as (node, proxy):
         bob = node.person(7)
         async with device(node.ws_url(7), bob) as phone:
             proxy.deaf = True
@@ -99,7 +99,10 @@ async def test_con_3_a_short_deafness_is_noticed_by_the_hole(
     tmp_path: Path, redis_server: RedisServer, key_prefix: str
 ) -> None:
     """短到不算聋，但漏了东西：后一只金丝雀说出来。"""
-    async with house(tmp_path, redis_server, key_prefix, canary_deaf_s=60) as (node, proxy):
+    async with proxied(tmp_path, redis_server, key_prefix, canary_deaf_s=60) as (
+        node,
+        proxy,
+    ):
         async with device(node.ws_url(7), node.person(7)) as phone:
             await eventually(lambda: node.push._rooms.edge.hearing.canary.statistics().heard > 0)
             proxy.deaf = True
