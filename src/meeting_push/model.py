@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, Literal, NamedTuple
@@ -125,6 +126,13 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     deliver_at: int | None = None
     data: AppData | None = None
     receipt: bool = False
+
+
+class Outgoing(msgspec.Struct, frozen=True, gc=False):
+    """一条消息与它要去的人：写进记录的、等着入队的都是它。"""
+
+    message: Message
+    recipient_ids: Sequence[int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from ulid import ULID
 
 from meeting_push.clock import now_ms
 from meeting_push.deliver.offline_message_queue import Delivery, OfflineMessageQueue
-from meeting_push.model import Ack, Message, Sender
+from meeting_push.model import Ack, Message, Outgoing, Sender
 from meeting_push.outcome.dead_letters import DeadLetters, DeliveryFailures
 from meeting_push.outcome.delivery_confirmation_service import DeliveryConfirmationService, Receipts
 from meeting_push.outcome.expiry_sweeper import ExpirySweeper
@@ -111,7 +111,7 @@ class Parts:
         }
         message = Message(**values | fields)
         async with self.database.transaction() as connection:
-            await self.messages.insert(connection, [(message, user_ids or (USER,))])
+            await self.messages.insert(connection, [Outgoing(message, user_ids or (USER,))])
         return message
 
     async def deliver(self, *user_ids: int, **fields: Any) -> str:
@@ -120,7 +120,7 @@ class Parts:
         message = await self.accept(*users, **fields)
         tail = encode_tail(message)
         await self.mailbox.store_bodies([(message.message_id, tail, 0, message.expires_at)])
-        await self.outcomes.open_status([(message, users)], self.now)
+        await self.outcomes.open_status([Outgoing(message, users)], self.now)
         await self.mailbox.deliver([delivery(message, users)])
         return message.message_id
 

@@ -15,20 +15,19 @@ from typing import Final
 
 from ..clock import Clock, now_ms
 from ..errors import AlreadyDueError
-from ..model import Message
+from ..model import Message, Outgoing
 from ..queue.message_queue import MessageQueue
 from ..storage.database import Database
 from ..storage.messages import MessageRepository, cancel
 from ..supervision import is_temporary
 
-Outgoing = Sequence[tuple[Message, Sequence[int]]]
 #: 一组至多这么多行收件人：事务太长会让别的写者久等。
 MAX_ROWS: Final = 5_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Waiting:
-    outgoing: Outgoing
+    outgoing: Sequence[Outgoing]
     rows: int
     done: asyncio.Future[None]
 
@@ -42,7 +41,7 @@ class AcceptBatch:
         self._writer: asyncio.Task[None] | None = None
         self._gave_way = False
 
-    async def insert(self, outgoing: Outgoing) -> None:
+    async def insert(self, outgoing: Sequence[Outgoing]) -> None:
         """原子：``outgoing`` 全部写下，或一条都不。
 
         被取消时结果不定（可能已提交），与单独的事务一样。
@@ -51,7 +50,7 @@ class AcceptBatch:
         :raises OutcomeUnknownError: 可能已提交
         :raises DatabaseUnavailableError: 没有提交
         """
-        rows = sum(len(recipients) for _, recipients in outgoing)
+        rows = sum(len(one.recipient_ids) for one in outgoing)
         waiting = _Waiting(outgoing, rows, asyncio.get_running_loop().create_future())
         self._queue.append(waiting)
         if self._writer is None:

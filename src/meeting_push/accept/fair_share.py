@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Final
 
-from ..model import Message
+from ..model import Outgoing
 
-Outgoing = tuple[Message, Sequence[int]]
 #: 轮到一个发送者，他至少得到这么多份（收件人，正文每 ``BYTES_PER_UNIT``）。
 QUANTUM: Final = 500
 #: 一批 5,000 份的正文至多约 1 MB：编码、压缩、发出时都另有一份。
@@ -63,7 +62,7 @@ class FairLine:
 
     def extend(self, outgoing: Iterable[Outgoing]) -> None:
         for item in outgoing:
-            self._lines.setdefault(item[0].sender.id, deque()).append(item)
+            self._lines.setdefault(item.message.sender.id, deque()).append(item)
             self._count += 1
 
     def take(self, messages: int, units: int) -> list[Outgoing]:
@@ -75,7 +74,7 @@ class FairLine:
             share = 0
             while line and share < min(QUANTUM, units - size) and len(taken) < messages:
                 taken.append(line.popleft())
-                share += _units(*taken[-1])
+                share += _units(taken[-1])
             size += share
             if line:
                 self._lines[sender_id] = line
@@ -87,5 +86,5 @@ class FairLine:
         self._count = 0
 
 
-def _units(message: Message, recipients: Sequence[int]) -> int:
-    return len(recipients) + len(message.content) // BYTES_PER_UNIT
+def _units(outgoing: Outgoing) -> int:
+    return len(outgoing.recipient_ids) + len(outgoing.message.content) // BYTES_PER_UNIT

@@ -25,7 +25,7 @@ from ..errors import (
 )
 from ..limits.send_limits import Charge
 from ..logs import RepeatedWarning
-from ..model import Accepted, AppData, Draft, Message, MessageType, Principal, Sender
+from ..model import Accepted, AppData, Draft, Message, MessageType, Outgoing, Principal, Sender
 from ..protocol import envelope, frames
 from ..queue.message_queue import MessageQueue
 from ..redis.redis_service import courtesy
@@ -35,7 +35,6 @@ from ..storage.messages import IdempotencyRepository, MessageRepository
 from ..storage.rows import InboxItem, InboxPage, StoredResponse
 from .accept_batch import AcceptBatch, Cancellation
 from .drafts import DraftRules, check_idempotency_key, check_text, message_from
-from .fair_share import Outgoing
 from .idempotency import IdempotentStore, described, stored_response
 from .outbox_relay import OutboxRelay
 
@@ -164,7 +163,7 @@ class MessageService:
         """
         now = self._clock()
         checked = self._rules.check(draft, now)
-        outgoing = (self._message(sender, checked, now), checked.recipient_ids)
+        outgoing = Outgoing(self._message(sender, checked, now), checked.recipient_ids)
         await self._stores.messages.insert(connection, [outgoing])
         return outgoing
 
@@ -188,10 +187,10 @@ class MessageService:
         draft = Draft(recipient_ids=tuple(recipient_ids), title=title, content=content, **options)
         outgoing, accepted = await self._accept(sender, [draft], None)
         online: set[int] = set()
-        for message, recipients in outgoing:
-            online |= await self._deliver_now(message, recipients)
+        for one in outgoing:
+            online |= await self._deliver_now(one)
         self._relay.submit(outgoing)
-        offline = [u for _, recipients in outgoing for u in recipients if u not in online]
+        offline = [u for one in outgoing for u in one.recipient_ids if u not in online]
         return RealtimeResult(accepted[0], tuple(sorted(online)), tuple(offline))
 
     async def send_in_transaction(
@@ -213,14 +212,17 @@ class MessageService:
         self._queue.room.check()
         message = self._message(sender, checked, now)
         async with connection_of(transaction, sqlite=self._stores.database.is_sqlite) as connection:
-            await self._stores.messages.insert(connection, [(message, checked.recipient_ids)])
+            await self._stores.messages.insert(
+                connection, [Outgoing(message, checked.recipient_ids)]
+            )
         return Accepted(message.message_id, len(checked.recipient_ids), now)
 
     def notify_committed(self) -> None:
         """``send_in_transaction`` 的事务提交了：立即扫描发件箱。立即返回，可随意多调用。"""
         self._relay.hurry()
 
-    async def _deliver_now(self, message: Message, recipients: Sequence[int]) -> set[int]:
+    async def _deliver_now(self, outgoing: Outgoing) -> set[int]:
+        message, recipients = outgoing.message, outgoing.recipient_ids
         tail = envelope.encode_tail(message)
         delivery = Delivery(
             message_id=message.message_id,
@@ -248,7 +250,7 @@ class MessageService:
         drafts: Sequence[Draft],
         idempotency_key: str | None,
         charge: Charge | None = None,
-    ) -> tuple[list[tuple[Message, Sequence[int]]], list[Accepted]]:
+    ) -> tuple[list[Outgoing], list[Accepted]]:
         now = self._clock()
         key = check_idempotency_key(idempotency_key)
         checked = [
@@ -260,20 +262,20 @@ class MessageService:
         self._queue.room.check()
         self._relay.check_share(sender.id)
         outgoing = [
-            (self._message(sender, d, now), d.recipient_ids)
+            Outgoing(self._message(sender, d, now), d.recipient_ids)
             async for part in _slices(checked)
             for d in part
         ]
-        accepted = [Accepted(m.message_id, len(r), m.timestamp) for m, r in outgoing]
+        accepted = [Accepted(o.message.message_id, len(o.recipient_ids), now) for o in outgoing]
         earlier = await self._store(sender.id, key, checked, outgoing, accepted)
-        return ([], earlier) if earlier is not None else (list(outgoing), accepted)
+        return ([], earlier) if earlier is not None else (outgoing, accepted)
 
     async def _store(
         self,
         sender_id: int,
         key: str | None,
         drafts: Sequence[Draft],
-        outgoing: Sequence[tuple[Message, Sequence[int]]],
+        outgoing: Sequence[Outgoing],
         accepted: Sequence[Accepted],
     ) -> list[Accepted] | None:
         """提交。幂等键已被占则什么都不写，返回当时的结果，见 ``IdempotentStore``。"""

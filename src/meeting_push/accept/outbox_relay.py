@@ -18,7 +18,7 @@ from ..clock import Clock, now_ms
 from ..deliver.offline_message_queue import OfflineMessageQueue
 from ..errors import MeetingPushError, QueueFullError
 from ..logs import RepeatedWarning
-from ..model import QueueEntry
+from ..model import Outgoing, QueueEntry
 from ..protocol import envelope
 from ..queue.message_queue import MessageQueue
 from ..redis.bodies import Body
@@ -26,7 +26,7 @@ from ..redis.claims import Turn
 from ..redis.outcomes import Outcomes
 from ..storage.messages import UNREADABLE, MessageRepository
 from ..supervision import Aside, periodically
-from .fair_share import FairLine, FairShares, Outgoing
+from .fair_share import FairLine, FairShares
 
 #: 别的进程正扫着发件箱：过这么久再看还有没有自己的。
 TURN_AGAIN_S: Final = 0.25
@@ -184,16 +184,21 @@ class OutboxRelay:
         """返回慢的那条满了、只好留在发件箱里的发送者。"""
         now = self._clock()
         # 过期的不入队，只移出发件箱；它们的状态由过期清理记录
-        live = [item for item in batch if item[0].expires_at > now]
+        live = [item for item in batch if item.message.expires_at > now]
         bodies = await self._bodies(live, now)
-        whole = [i for i in live if i[0].message_id in bodies]
-        bulk = [i for i in whole if not self._shares.spend(i[0].sender.id, len(i[1]), now)]
-        slow = {m.message_id for m, _ in bulk}
-        await self._enqueue_live([i for i in whole if i[0].message_id not in slow], bodies, now)
+        whole = [i for i in live if i.message.message_id in bodies]
+        bulk = [i for i in whole if not self._within_share(i, now)]
+        slow = {i.message.message_id for i in bulk}
+        quick = [i for i in whole if i.message.message_id not in slow]
+        await self._enqueue_live(quick, bodies, now)
         left = await self._enqueue_bulk(bulk, bodies, now)
-        self._unmarked += [m.message_id for m, _ in batch if not (left and m.message_id in slow)]
+        settled = [i.message.message_id for i in batch]
+        self._unmarked += [name for name in settled if not (left and name in slow)]
         self._mark_wake.set()
         return left
+
+    def _within_share(self, outgoing: Outgoing, now: int) -> bool:
+        return self._shares.spend(outgoing.message.sender.id, len(outgoing.recipient_ids), now)
 
     async def _enqueue_bulk(
         self, batch: Sequence[Outgoing], bodies: Mapping[str, Body], now: int
@@ -204,7 +209,7 @@ class OutboxRelay:
             await self._enqueue_live(batch, bodies, now, bulk=True)
         except QueueFullError:  # 只是发得太多的人自己的事
             self._bulk_full_at = now
-            return {m.sender.id for m, _ in batch}
+            return {item.message.sender.id for item in batch}
         return set()
 
     def check_share(self, sender_id: int) -> None:
@@ -221,14 +226,16 @@ class OutboxRelay:
         bodies: dict[str, Body] = {}
 
         async def encode(items: Sequence[Outgoing]) -> None:
-            for m, _ in items:
+            for m in (item.message for item in items):
                 bodies[m.message_id] = (
                     *(m.message_id, envelope.encode_tail(m)),
                     *(int(m.priority), int(m.expires_at)),
                 )
 
-        spoiled = await self._aside.isolate(batch, encode, lambda item: item[0].message_id)
-        await self._messages.set_aside([m.message_id for m, _ in spoiled], UNREADABLE, now)
+        spoiled = await self._aside.isolate(batch, encode, lambda item: item.message.message_id)
+        await self._messages.set_aside(
+            [item.message.message_id for item in spoiled], UNREADABLE, now
+        )
         return bodies
 
     async def _enqueue_live(
@@ -243,14 +250,14 @@ class OutboxRelay:
 
         前面的没有写成而后面的写成了也无害：正文可从 SQL 重做，而失败的整批会再来。
         """
-        due = [item for item in batch if (item[0].deliver_at or 0) <= now]
-        later = [item for item in batch if (item[0].deliver_at or 0) > now]
+        due = [item for item in batch if (item.message.deliver_at or 0) <= now]
+        later = [item for item in batch if (item.message.deliver_at or 0) > now]
         await asyncio.gather(
-            self._mailbox.store_bodies([bodies[m.message_id] for m, _ in batch]),
+            self._mailbox.store_bodies([bodies[item.message.message_id] for item in batch]),
             self._open_status(batch, now),
             self._queue.batch_enqueue([e for i in due for e in self._entries(i)], bulk=bulk),
             self._queue.schedule(
-                [(e, i[0].deliver_at or 0) for i in later for e in self._entries(i)], bulk=bulk
+                [(e, i.message.deliver_at or 0) for i in later for e in self._entries(i)], bulk=bulk
             ),
         )
 
@@ -260,9 +267,9 @@ class OutboxRelay:
             self._aside.note([message_id for message_id, _ in spoiled], spoiled[0][1])
 
     def _entries(self, outgoing: Outgoing) -> Iterable[QueueEntry]:
-        message, recipients = outgoing
+        message = outgoing.message
         # 快路按 POST 的次序交来，扫描按 SQL 的次序：排好序，再入队一次才是同样的条目
-        recipients = sorted(recipients)
+        recipients = sorted(outgoing.recipient_ids)
         for start in range(0, len(recipients), self._chunk):
             yield QueueEntry(
                 message_id=message.message_id,

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from enum import IntEnum
 from typing import Any, Final, NamedTuple, TypeVar
 
-from ..model import Message
+from ..model import Outgoing
 from .keys import Keys
 from .lean import LeanConnection, Script
 from .link import Argument
@@ -55,15 +55,13 @@ class Outcomes:
         self._keys = keys
         self._ttl_ms = ttl_ms
 
-    async def open_status(
-        self, batch: Sequence[tuple[Message, Sequence[int]]], now: int
-    ) -> list[tuple[str, Exception]]:
+    async def open_status(self, batch: Sequence[Outgoing], now: int) -> list[tuple[str, Exception]]:
         """各开一张状态表：总数、发送者、要不要回执，重试所需的优先级与有效期；返回开不成的。"""
         commands: list[tuple[Argument, ...]] = []
-        for message, recipients in batch:
+        for message, total in ((item.message, len(item.recipient_ids)) for item in batch):
             key = self._keys.delivery_status(message.message_id)
             fields: list[str | int] = [
-                *("total", len(recipients), "sender_id", message.sender.id),
+                *("total", total, "sender_id", message.sender.id),
                 *("priority", message.priority, "expires_at", message.expires_at),
             ]
             if message.receipt:
@@ -74,8 +72,8 @@ class Outcomes:
             commands.append(("PEXPIREAT", key, until))
         replies = await self._lean.execute_many(commands, tolerant=True)
         return [
-            (message.message_id, reply)
-            for (message, _), reply in zip(batch, replies[::2], strict=True)
+            (item.message.message_id, reply)
+            for item, reply in zip(batch, replies[::2], strict=True)
             if isinstance(reply, Exception)
         ]
 

@@ -12,7 +12,7 @@ import msgspec
 from sqlalchemy import delete, func, insert, select, text, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from ..model import DeliveryStatus, Message
+from ..model import DeliveryStatus, Message, Outgoing
 from ..protocol.envelope import encode_tail
 from .database import Database
 from .id_list import among
@@ -51,9 +51,7 @@ class MessageRepository:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def insert(
-        self, connection: AsyncConnection, items: Sequence[tuple[Message, Sequence[int]]]
-    ) -> None:
+    async def insert(self, connection: AsyncConnection, items: Sequence[Outgoing]) -> None:
         """写下各条消息与它们的收件人（不得重复）；提交之后它们就已接受（DLV-1）。"""
         if not items:
             return
@@ -61,13 +59,13 @@ class MessageRepository:
             for statement in _sqlite_inserts(items):
                 await connection.exec_driver_sql(*statement)
             return
-        values = [values_of(message, len(user_ids)) for message, user_ids in items]
+        values = [values_of(item.message, len(item.recipient_ids)) for item in items]
         await connection.execute(insert(messages), values)
         rows = _recipient_rows(items)
         while chunk := list(islice(rows, _CHUNK_ROWS)):
             await self._insert_recipients(connection, chunk)
 
-    async def store(self, items: Sequence[tuple[Message, Sequence[int]]]) -> None:
+    async def store(self, items: Sequence[Outgoing]) -> None:
         """``insert``，自成一个事务。"""
         if self._database.is_sqlite:
             await self._database.write_sqlite(list(_sqlite_inserts(items)))
@@ -94,9 +92,7 @@ class MessageRepository:
         async with self._database.transaction() as connection:
             await connection.execute(statement)
 
-    async def outbox(
-        self, before_ms: int, limit: int, skip: Sequence[int] = ()
-    ) -> list[tuple[Message, tuple[int, ...]]]:
+    async def outbox(self, before_ms: int, limit: int, skip: Sequence[int] = ()) -> list[Outgoing]:
         """``before_ms`` 之前接受、还没入队的消息，最早的在前，各带仍 pending 的收件人。
 
         ``skip``：不看这些发送者的。
@@ -119,7 +115,7 @@ class MessageRepository:
                 pending = await self._pending(connection, [one.message_id for one in found])
             await self.set_aside(unreadable, UNREADABLE, before_ms)
             if found or not unreadable:
-                return [(message, pending.get(message.message_id, ())) for message in found]
+                return [Outgoing(one, pending.get(one.message_id, ())) for one in found]
 
     async def set_aside(self, message_ids: Sequence[str], reason: str, now: int) -> None:
         """永远送不了的：收件人记为失败，移出 outbox，别的才轮得到。幂等。"""
@@ -186,24 +182,25 @@ class MessageRepository:
 
 
 def _recipient_rows(
-    items: Sequence[tuple[Message, Sequence[int]]],
+    items: Sequence[Outgoing],
 ) -> Iterator[tuple[str, int, int | None]]:
-    for message, user_ids in items:
-        for user_id in user_ids:
+    for item in items:
+        message = item.message
+        for user_id in item.recipient_ids:
             yield message.message_id, user_id, message.deliver_at
 
 
-def _sqlite_inserts(items: Sequence[tuple[Message, Sequence[int]]]) -> Iterator[Statement]:
+def _sqlite_inserts(items: Sequence[Outgoing]) -> Iterator[Statement]:
     for start in range(0, len(items), _STATEMENT_MESSAGES):
         part = items[start : start + _STATEMENT_MESSAGES]
-        rows = [values_of(message, len(user_ids)) for message, user_ids in part]
+        rows = [values_of(item.message, len(item.recipient_ids)) for item in part]
         yield (
             _sqlite_messages(tuple(rows[0]), len(rows)),
             tuple(value for row in rows for value in row.values()),
         )
         by_due: defaultdict[int | None, dict[str, list[int]]] = defaultdict(dict)
-        for message, user_ids in part:
-            by_due[message.deliver_at][message.message_id] = list(user_ids)
+        for item in part:
+            by_due[item.message.deliver_at][item.message.message_id] = list(item.recipient_ids)
         for due, recipients in by_due.items():
             yield _SQLITE_RECIPIENTS, (msgspec.json.encode(recipients).decode(), due)
 

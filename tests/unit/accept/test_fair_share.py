@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meeting_push.accept.fair_share import MAX_DEBT_S, QUANTUM, FairLine, FairShares, Outgoing
-from meeting_push.model import Message, Sender
+from meeting_push.accept.fair_share import MAX_DEBT_S, QUANTUM, FairLine, FairShares
+from meeting_push.model import Message, Outgoing, Sender
 
 PER_S, BURST = 100, 200
 
@@ -22,7 +22,7 @@ def outgoing(sender: int, recipients: int = 1, name: str = "", content: str = "c
         timestamp=0,
         expires_at=1,
     )
-    return message, range(recipients)
+    return Outgoing(message, range(recipients))
 
 
 def test_a5_within_his_share_a_sender_goes_the_quick_way() -> None:
@@ -55,7 +55,7 @@ def test_a5_a_flood_before_him_is_one_turn_before_him() -> None:
     line.extend(outgoing(1, 400) for _ in range(500))
     line.extend([outgoing(2)])
     taken = line.take(500, 5_000)
-    senders = [message.sender.id for message, _ in taken]
+    senders = [one.message.sender.id for one in taken]
     assert senders.index(2) <= -(-QUANTUM // 400)
 
 
@@ -65,8 +65,8 @@ def test_a9_large_bodies_are_taken_a_few_at_a_time() -> None:
     line.extend(outgoing(1, content="x" * 64 * 1024) for _ in range(100))
     line.extend([outgoing(2)])
     taken = line.take(100, 5_000)
-    assert sum(len(message.content) for message, _ in taken) <= 1_100_000
-    assert 2 in [message.sender.id for message, _ in taken[:4]]
+    assert sum(len(one.message.content) for one in taken) <= 1_100_000
+    assert 2 in [one.message.sender.id for one in taken[:4]]
 
 
 @given(
@@ -86,5 +86,5 @@ def test_a5_nothing_is_lost_and_each_senders_own_order_is_kept(
         assert 1 <= len(batch) <= messages
         taken += batch
     for sender in range(1, 5):
-        mine = [m.message_id for m, _ in taken if m.sender.id == sender]
-        assert mine == [m.message_id for m, _ in posts if m.sender.id == sender]
+        mine = [one for one in taken if one.message.sender.id == sender]
+        assert mine == [one for one in posts if one.message.sender.id == sender]

@@ -14,7 +14,7 @@ from meeting_push.accept.fair_share import FairShares
 from meeting_push.accept.outbox_relay import OutboxRelay
 from meeting_push.clock import now_ms
 from meeting_push.errors import QueueFullError
-from meeting_push.model import Message, QueueEntry, Sender
+from meeting_push.model import Message, Outgoing, QueueEntry, Sender
 from meeting_push.queue.message_consumer import MessageConsumer
 from meeting_push.queue.message_queue import DUE_BULK_ROOM, DUE_LIVE, MessageQueue
 from meeting_push.queue.queue_reader import BULK_ENTRY_COST, BULK_RECIPIENTS, QueueReader
@@ -58,8 +58,21 @@ async def flood(parts: Parts, messages: int, recipients: int = 150) -> list[Mess
 
 async def submitted(relay: OutboxRelay, *posts: tuple[Message, Sequence[int]]) -> None:
     """快路送完这些。"""
-    relay.submit(posts)
+    relay.submit(Outgoing(*post) for post in posts)
     await relay.drain()
+
+
+def message(name: str) -> Message:
+    return Message(
+        message_id=name,
+        message_type="message",
+        priority=0,
+        title="t",
+        content="c",
+        sender=Sender(1, "a"),
+        timestamp=0,
+        expires_at=1,
+    )
 
 
 def entry(name: str, recipients: int = 1, priority: int = 0) -> QueueEntry:
@@ -371,14 +384,14 @@ async def test_a5_a_small_accept_waits_for_one_huge_one_at_most() -> None:
     groups: list[list[str]] = []
 
     class Slow:
-        async def store(self, items: Sequence[tuple[str, Sequence[int]]]) -> None:
-            groups.append([name for name, _ in items])
+        async def store(self, items: Sequence[Outgoing]) -> None:
+            groups.append([item.message.message_id for item in items])
             await asyncio.sleep(0)
 
     accepts = AcceptBatch(Slow())  # type: ignore[arg-type]
-    huge = [[(f"huge{n}", range(MAX_ROWS + 1))] for n in range(4)]
-    small = [[(f"small{n}", range(1))] for n in range(3)]
-    await asyncio.gather(*(accepts.insert(one) for one in [*huge, *small]))  # type: ignore[arg-type]
+    huge = [[Outgoing(message(f"huge{n}"), range(MAX_ROWS + 1))] for n in range(4)]
+    small = [[Outgoing(message(f"small{n}"), range(1))] for n in range(3)]
+    await asyncio.gather(*(accepts.insert(one) for one in [*huge, *small]))
     order = [name for group in groups for name in group]
     assert [order.index(f"small{n}") for n in range(3)] == [0, 1, 2]
     assert sorted(order) == sorted([*(f"huge{n}" for n in range(4)), "small0", "small1", "small2"])

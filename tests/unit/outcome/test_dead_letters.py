@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from meeting_push.model import Message, QueueEntry
+from meeting_push.model import Message, Outgoing, QueueEntry
 from meeting_push.outcome.dead_letters import DeadLetters
 from meeting_push.queue.message_queue import MessageQueue
 from tests.support.parts import USER, Parts
@@ -36,7 +36,7 @@ def dead_letters(parts: Parts, queue: MessageQueue) -> DeadLetters:
 
 async def reject_one(parts: Parts, queue: MessageQueue) -> Message:
     message = await parts.accept(USER, OTHER)
-    await parts.outcomes.open_status([(message, (USER, OTHER))], parts.now)
+    await parts.outcomes.open_status([Outgoing(message, (USER, OTHER))], parts.now)
     entry = QueueEntry(
         message_id=message.message_id,
         recipient_ids=(USER, OTHER),

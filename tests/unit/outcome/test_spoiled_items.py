@@ -14,7 +14,7 @@ from meeting_push.accept.outbox_relay import OutboxRelay
 from meeting_push.auth.revocations import Revocations
 from meeting_push.broadcast.service import BroadcastRelay
 from meeting_push.errors import DatabaseUnavailableError
-from meeting_push.model import Ack, Message, Principal, QueueEntry
+from meeting_push.model import Ack, Message, Outgoing, Principal, QueueEntry
 from meeting_push.outcome.retry_service import RetryService
 from meeting_push.protocol.sent import Overdue
 from meeting_push.queue.message_consumer import MAILBOX_BROKEN, MessageConsumer
@@ -345,8 +345,8 @@ async def test_b1_a_message_that_can_not_be_stored_fails_only_its_own_caller(par
     batch = AcceptBatch(parts.messages)
     good, twice = await example(parts), await parts.accept()
     results = await asyncio.gather(
-        batch.insert([(twice, [USER])]),  # 主键已有
-        batch.insert([(good, [USER])]),
+        batch.insert([Outgoing(twice, [USER])]),  # 主键已有
+        batch.insert([Outgoing(good, [USER])]),
         return_exceptions=True,
     )
     assert isinstance(results[0], Exception)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from ulid import ULID
 
-from meeting_push.model import Message, Sender
+from meeting_push.model import Message, Outgoing, Sender
 from meeting_push.outcome.delivery_confirmation_service import DeliveryStatistics, user_statistics
 from meeting_push.storage.database import Database
 from meeting_push.storage.messages import MessageRepository
@@ -36,7 +36,9 @@ class Ledger:
             expires_at=at + HOUR_MS,
         )
         async with self.database.transaction() as connection:
-            await MessageRepository(self.database).insert(connection, [(message, (USER, OTHER))])
+            await MessageRepository(self.database).insert(
+                connection, [Outgoing(message, (USER, OTHER))]
+            )
         return message.message_id
 
     async def deliver(self, took_ms: int, age_ms: int = 1_000) -> None:

@@ -18,7 +18,7 @@ from ulid import ULID
 from meeting_push.app import MeetingPush
 from meeting_push.clock import now_ms
 from meeting_push.errors import DatabaseUnavailableError
-from meeting_push.model import Message, Sender
+from meeting_push.model import Message, Outgoing, Sender
 from meeting_push.recovery import reconciler
 from meeting_push.recovery.reconciler import MOST_ROWS, PageWalk
 from meeting_push.storage.database import Database
@@ -63,7 +63,7 @@ async def store(
         for number in range(count)
     ]
     repository = MessageRepository(database)
-    await repository.store([(message, [BOB]) for message in made])
+    await repository.store([Outgoing(message, [BOB]) for message in made])
     ids = [message.message_id for message in made]
     await repository.mark_enqueued(ids, then)
     return ids

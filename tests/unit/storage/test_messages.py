@@ -11,7 +11,7 @@ from sqlalchemy import text
 from ulid import ULID
 
 from meeting_push.accept.idempotency import KEPT_MS, IdempotencyPurge
-from meeting_push.model import DeliveryStatus, Message, RecipientState, Sender
+from meeting_push.model import DeliveryStatus, Message, Outgoing, RecipientState, Sender
 from meeting_push.storage.database import Database
 from meeting_push.storage.inbox import MAX_PAGE_CHARS, InboxRepository
 from meeting_push.storage.messages import IdempotencyRepository, MessageRepository
@@ -54,7 +54,7 @@ def message(at: int = NOW, **changes: Any) -> Message:
 
 async def accept(database: Database, *items: tuple[Message, Sequence[int]]) -> list[Message]:
     async with database.transaction() as connection:
-        await MessageRepository(database).insert(connection, items)
+        await MessageRepository(database).insert(connection, [Outgoing(*item) for item in items])
     return [item[0] for item in items]
 
 
@@ -87,7 +87,10 @@ async def test_dlv_1_what_is_accepted_waits_in_the_outbox_oldest_first(
     new, old = message(NOW), message(NOW - 10)
     await accept(database, (new, [1]), (old, [2, 3]))
     found = await messages.outbox(NOW + 1, 10)
-    assert [(m, sorted(ids)) for m, ids in found] == [(old, [2, 3]), (new, [1])]
+    assert [(one.message, sorted(one.recipient_ids)) for one in found] == [
+        (old, [2, 3]),
+        (new, [1]),
+    ]
 
 
 async def test_the_outbox_leaves_what_is_too_young_and_beyond_the_limit(
@@ -95,8 +98,8 @@ async def test_the_outbox_leaves_what_is_too_young_and_beyond_the_limit(
 ) -> None:
     old, older, young = message(NOW - 10), message(NOW - 20), message(NOW)
     await accept(database, *((m, [1]) for m in (old, older, young)))
-    assert [m for m, _ in await messages.outbox(NOW, 10)] == [older, old]
-    assert [m for m, _ in await messages.outbox(NOW, 1)] == [older]
+    assert [one.message for one in await messages.outbox(NOW, 10)] == [older, old]
+    assert [one.message for one in await messages.outbox(NOW, 1)] == [older]
 
 
 async def test_what_is_enqueued_leaves_the_outbox(
@@ -105,7 +108,7 @@ async def test_what_is_enqueued_leaves_the_outbox(
     one, two = await accept(database, (message(), [1]), (message(), [1]))
     await messages.mark_enqueued([one.message_id], NOW)
     await messages.mark_enqueued([], NOW)
-    assert [m for m, _ in await messages.outbox(NOW + 1, 10)] == [two]
+    assert [one.message for one in await messages.outbox(NOW + 1, 10)] == [two]
 
 
 async def test_the_outbox_lists_only_pending_recipients(
@@ -113,7 +116,7 @@ async def test_the_outbox_lists_only_pending_recipients(
 ) -> None:
     both, done = await accept(database, (message(NOW - 1), [1, 2]), (message(), [1]))
     await recipients.record_delivered([(both.message_id, 1, 1, 2), (done.message_id, 1, 1, 2)])
-    assert await messages.outbox(NOW + 1, 10) == [(both, (2,)), (done, ())]
+    assert await messages.outbox(NOW + 1, 10) == [Outgoing(both, (2,)), Outgoing(done, ())]
 
 
 async def test_a_message_to_ten_thousand_is_accepted_and_read_back(
@@ -121,8 +124,8 @@ async def test_a_message_to_ten_thousand_is_accepted_and_read_back(
 ) -> None:
     crowd = range(1, 10_001)
     await accept(database, (message(), crowd))
-    [(_, pending)] = await messages.outbox(NOW + 1, 1)
-    assert sorted(pending) == list(crowd)
+    [found] = await messages.outbox(NOW + 1, 1)
+    assert sorted(found.recipient_ids) == list(crowd)
 
 
 async def test_more_recipients_than_one_chunk_are_all_stored(

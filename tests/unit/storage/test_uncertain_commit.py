@@ -16,7 +16,7 @@ from meeting_push.accept.accept_batch import AcceptBatch
 from meeting_push.accept.idempotency import IdempotentStore, stored_response
 from meeting_push.clock import now_ms
 from meeting_push.errors import DatabaseUnavailableError, InvalidInputError, OutcomeUnknownError
-from meeting_push.model import Message, Sender
+from meeting_push.model import Message, Outgoing, Sender
 from meeting_push.storage.database import Connection, Database
 from meeting_push.storage.messages import IdempotencyRepository, MessageRepository
 from meeting_push.storage.sqlite import SqliteWriter
@@ -169,7 +169,8 @@ async def test_e7_a_group_of_unknown_outcome_is_never_stored_again(sqlite_url: s
     messages = Doubtful(database)
     batch = AcceptBatch(messages)
     results = await asyncio.gather(
-        *(batch.insert([(message(number), [1])]) for number in range(3)), return_exceptions=True
+        *(batch.insert([Outgoing(message(number), [1])]) for number in range(3)),
+        return_exceptions=True,
     )
     assert [type(result) for result in results] == [OutcomeUnknownError] * 3
     assert messages.calls == 1

@@ -15,7 +15,7 @@ from ulid import ULID
 from meeting_push.clock import now_ms
 from meeting_push.deliver.message_publisher import MessagePublisher
 from meeting_push.deliver.offline_message_queue import Delivery, OfflineMessageQueue
-from meeting_push.model import Message, Sender
+from meeting_push.model import Message, Outgoing, Sender
 from meeting_push.outcome.dead_letters import DeadLetters, DeliveryFailures
 from meeting_push.outcome.delivery_confirmation_service import Receipts
 from meeting_push.outcome.expiry_sweeper import ExpirySweeper
@@ -115,7 +115,7 @@ class Lab:
         for _ in range(self.plan.messages):
             message = self._message()
             async with self._database.transaction() as connection:
-                await self._messages.insert(connection, [(message, users)])
+                await self._messages.insert(connection, [Outgoing(message, users)])
             await self._deliver(message, users)
             self.pairs += [(message.message_id, user) for user in users]
 
