@@ -17,7 +17,7 @@ import msgspec
 from ..errors import IdempotencyConflictError
 from ..logs import RepeatedWarning
 from ..model import Draft
-from ..storage.database import Connection, Database
+from ..storage.database import Database, SqlConnection
 from ..storage.messages import IdempotencyRepository
 from ..storage.rows import StoredResponse
 from ..supervision import periodically
@@ -36,7 +36,7 @@ class IdempotentStore:
         key: str,
         mine: StoredResponse,
         now: int,
-        write: Callable[[Connection], Awaitable[None]],
+        write: Callable[[SqlConnection], Awaitable[None]],
     ) -> str | None:
         """``write`` 并提交，返回 None；键已被占则什么都不写，返回当时的回答。
 

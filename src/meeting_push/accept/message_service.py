@@ -29,7 +29,7 @@ from ..model import Accepted, AppData, Draft, Message, MessageType, Outgoing, Pr
 from ..protocol import envelope, frames
 from ..queue.message_queue import MessageQueue
 from ..redis.redis_service import courtesy
-from ..storage.database import CallerTransaction, Connection, Database, connection_of
+from ..storage.database import CallerTransaction, Database, SqlConnection, connection_of
 from ..storage.inbox import InboxRepository
 from ..storage.messages import IdempotencyRepository, MessageRepository
 from ..storage.rows import InboxItem, InboxPage, StoredResponse
@@ -153,7 +153,9 @@ class MessageService:
         self._relay.submit(outgoing)
         return accepted
 
-    async def send_within(self, connection: Connection, sender: Sender, draft: Draft) -> Outgoing:
+    async def send_within(
+        self, connection: SqlConnection, sender: Sender, draft: Draft
+    ) -> Outgoing:
         """在调用者的事务（``Database.transaction``）里接受一条：随它一起提交或回滚。
 
         收件人由调用者保证存在。提交之后交给 ``dispatch``；进程死在两者之间也不丢，
@@ -286,7 +288,7 @@ class MessageService:
                 raise error.without_key() from error
             return None
 
-        async def write(connection: Connection) -> None:
+        async def write(connection: SqlConnection) -> None:
             await self._stores.messages.insert(connection, outgoing)
 
         mine = _response(drafts, accepted)

@@ -26,7 +26,7 @@ from ..model import Accepted, Draft, Message, Sender
 from ..protocol.envelope import encode_tail
 from ..redis.broadcast_log import BroadcastLog
 from ..storage.broadcasts import BroadcastRepository
-from ..storage.database import Connection, Database
+from ..storage.database import Database, SqlConnection
 from ..storage.messages import IdempotencyRepository
 from ..storage.rows import StoredResponse
 from ..supervision import Aside, periodically
@@ -81,7 +81,7 @@ class BroadcastService:
         return await self._record.delivered_count(message_id)
 
     async def _store(self, message: Message, draft: Draft, key: str | None) -> Accepted:
-        async def write(connection: Connection) -> None:
+        async def write(connection: SqlConnection) -> None:
             await self._record.insert(connection, message)
 
         accepted = Accepted(message.message_id, 0, message.timestamp)

@@ -40,7 +40,7 @@ from ..protocol.frames import encode
 from ..redis.meeting_bus import MeetingBus
 from ..redis.redis_service import courtesy
 from ..settings import Settings
-from ..storage.database import Connection, Database
+from ..storage.database import Database, SqlConnection
 from ..storage.meetings import MeetingRepository, TranscriptRepository
 from ..storage.rows import MeetingPage
 from .frames import Ended, Removed
@@ -119,7 +119,7 @@ class MeetingService:
         return await self.get(meeting_id, inviter)
 
     async def _add(
-        self, connection: Connection, meeting_id: str, people: Sequence[Participant]
+        self, connection: SqlConnection, meeting_id: str, people: Sequence[Participant]
     ) -> None:
         meetings = self._stores.meetings
         meeting = await meetings.lock(connection, meeting_id)

@@ -10,7 +10,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from ..model import ConnectionInfo, PresenceStatus
-from ..redis.presence import Change, Connection
+from ..redis.presence import Change, ConnectionKey
 
 #: 一个节点每秒至多把这么多次心跳写进 Redis：3,000 条连接以内（30 秒一次）每次都写，
 #: 再多就轮流写。在不在线由租约与本节点的超时决定，不靠它；它只是给人看的时刻。
@@ -38,11 +38,11 @@ class PresenceLedger:
 
     def __init__(self, heartbeat_interval_ms: int) -> None:
         self._interval_ms = heartbeat_interval_ms
-        self._live: dict[Connection, _Entry] = {}
+        self._live: dict[ConnectionKey, _Entry] = {}
         #: 待写的连接（有序集合）；写什么由取出的那一刻 ``_live`` 里有没有它决定。
-        self._dirty: dict[Connection, None] = {}
+        self._dirty: dict[ConnectionKey, None] = {}
         #: 可能已在 Redis 里的连接：从未写入的关闭时不必去删，断线再久也只积压这么多。
-        self._written: set[Connection] = set()
+        self._written: set[ConnectionKey] = set()
         #: 有了待写的。
         self.wake = asyncio.Event()
         self.beats = 0
@@ -86,13 +86,13 @@ class PresenceLedger:
             entry.info = replace(entry.info, status=status, device_info=device)
             self.mark(((user_id, connection_id),))
 
-    def expel(self, connections: Iterable[Connection]) -> None:
+    def expel(self, connections: Iterable[ConnectionKey]) -> None:
         """这些无论如何都要从 Redis 移走，即使不是本节点写的。"""
         for connection in connections:
             self._written.add(connection)
             self.closed(*connection)
 
-    def mark(self, connections: Iterable[Connection]) -> None:
+    def mark(self, connections: Iterable[ConnectionKey]) -> None:
         self._dirty.update(dict.fromkeys(connections))
         self.wake.set()
 
@@ -123,7 +123,7 @@ class PresenceLedger:
                 self._written.add((user_id, connection_id))
         return changes
 
-    def _change(self, connection: Connection, now: int) -> Change:
+    def _change(self, connection: ConnectionKey, now: int) -> Change:
         entry = self._live.get(connection)
         if entry is None:
             return (*connection, None)
@@ -142,17 +142,17 @@ class PresenceLedger:
 
     # ── 看 ──────────────────────────────────────────────────────────────────
 
-    def live_chunks(self, size: int) -> Iterator[list[Connection]]:
+    def live_chunks(self, size: int) -> Iterator[list[ConnectionKey]]:
         """此刻活着的连接，一块一块；取下一块时已走的、正待写的不在其中。"""
         everything = iter(list(self._live))
         while chunk := list(islice(everything, size)):
             yield [each for each in chunk if self.is_settled(each)]
 
-    def is_settled(self, connection: Connection) -> bool:
+    def is_settled(self, connection: ConnectionKey) -> bool:
         """活着，而且没有待写的：Redis 里应当有它。"""
         return connection in self._live and connection not in self._dirty
 
-    def is_unknown(self, connection: Connection) -> bool:
+    def is_unknown(self, connection: ConnectionKey) -> bool:
         """既不活着，也没有待写或在途的移走：Redis 里不应有它。"""
         return connection not in self._live and connection not in self._written
 

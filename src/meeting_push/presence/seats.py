@@ -13,7 +13,7 @@ from ..errors import MeetingPushError
 from ..logs import RepeatedWarning
 from ..node.control_channel import ControlCommand
 from ..node_identity import NodeIdentity
-from ..redis.presence import Holder, SeatRules, SeatStore
+from ..redis.presence import ConnectionKey, SeatRules, SeatStore
 from ..redis.redis_service import RedisService
 from ..settings import Settings
 from ..supervision import Aside, periodically
@@ -49,9 +49,9 @@ class DeviceSeats:
         self._store = SeatStore(redis.lean, redis.keys, node, rules)
         self._aside = aside or Aside("seats")
         #: 本节点占着的。
-        self._held: dict[Holder, bytes] = {}
+        self._held: dict[ConnectionKey, bytes] = {}
         #: 已让出、还没写进 Redis 的（有序集合）。
-        self._released: dict[Holder, None] = {}
+        self._released: dict[ConnectionKey, None] = {}
         self._wake = asyncio.Event()
         self._deferred = RepeatedWarning("seats_deferred")
         self._lost = asyncio.Event()

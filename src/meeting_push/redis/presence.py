@@ -26,8 +26,8 @@ _decoder: Final = msgspec.json.Decoder(ConnectionInfo)
 REAP_CHUNK: Final = 100
 SCAN_COUNT: Final = 1_000
 
-#: (user_id, connection_id)
-Connection = tuple[int, str]
+#: 哪一条连接：(user_id, connection_id)。
+ConnectionKey = tuple[int, str]
 #: 一条连接的变化：(user_id, connection_id, 现状)；None 表示它没了。
 Change = tuple[int, str, ConnectionInfo | None]
 
@@ -81,14 +81,14 @@ class PresenceStore:
                 args += (user_id, connection_id, _encoder.encode(info), info.last_heartbeat)
         await _apply.run(self._lean, (), args)
 
-    async def missing(self, connections: Sequence[Connection]) -> list[Connection]:
+    async def missing(self, connections: Sequence[ConnectionKey]) -> list[ConnectionKey]:
         """其中在 Redis 里不齐全的；只读。"""
         args: list[Argument] = [self._keys.prefix, self._node.id]
         for connection in connections:
             args += connection
         return [connections[at] for at in await _missing.run(self._lean, (), args)]
 
-    async def indexed(self) -> AsyncIterator[list[Connection]]:
+    async def indexed(self) -> AsyncIterator[list[ConnectionKey]]:
         """Redis 里记在本节点名下的连接，一页一页；可能重复。"""
         key, cursor = self._keys.node_connections(self._node.id), b"0"
         while True:
@@ -174,7 +174,7 @@ class ReportBoard:
         await self._lean.execute("HDEL", self._key, *node_ids)
 
 
-def _connection(member: bytes) -> Connection | None:
+def _connection(member: bytes) -> ConnectionKey | None:
     """索引里的一项；别人写进来、看不懂的是 None：它指不到任何连接，键自己会过期。"""
     user_id, _, connection_id = member.partition(b":")
     if not user_id.isdigit():
@@ -193,9 +193,6 @@ def _decode(raw: bytes) -> ConnectionInfo | None:
 # ── 座位 ─────────────────────────────────────────────────────────────────────
 
 _claim_seat: Final = Script("seat_claim")
-
-#: (user_id, connection_id)
-Holder = tuple[int, str]
 
 
 class SeatRules(NamedTuple):
@@ -244,13 +241,13 @@ class SeatStore:
         leases = await self._lean.execute("MGET", *(self._keys.node(n.decode()) for n in nodes))
         return [node for node, lease in zip(nodes, leases, strict=True) if lease is None]
 
-    async def release(self, holders: Iterable[Holder]) -> None:
+    async def release(self, holders: Iterable[ConnectionKey]) -> None:
         slots = self._keys.user_slots
         await self._lean.execute_many(
             [("HDEL", slots(user_id), connection_id) for user_id, connection_id in holders]
         )
 
-    async def renew(self, seats: Iterable[tuple[Holder, bytes]]) -> None:
+    async def renew(self, seats: Iterable[tuple[ConnectionKey, bytes]]) -> None:
         """把这些座位再写一遍：表可能快过期了，或随 Redis 的数据丢了。"""
         commands: list[tuple[Argument, ...]] = []
         for (user_id, connection_id), seat in seats:

@@ -22,7 +22,7 @@ from .postgres import POOLED, asks_for_it, asyncpg_url, is_behind_one
 from .sqlite import PRAGMAS, SqliteFile, SqliteWriter, Statement
 
 #: 事务里传来传去的连接；别处用这个名字，不必导入 SQLAlchemy。
-Connection = AsyncConnection
+SqlConnection = AsyncConnection
 
 _SQLITE_CONNECTIONS: Final = 5  # 每个都是一个线程；写者反正只有一个
 _PG_CONNECTIONS: Final = 10  # 乘以进程数应小于服务器的 max_connections（默认 100）

@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import or_, select, text, update
 from ulid import ULID
 
-from .database import Connection, Database
+from .database import Database, SqlConnection
 from .tables import delivery_generation, metadata
 
 #: 每张表插零行：要有权限、等得到锁、库不是只读，而什么也没有留下；一句话，一次往返。
@@ -86,7 +86,7 @@ class NodeRepository:
     def _at_now(self, statement: str) -> str:
         return statement.replace("<now>", self._now)
 
-    async def _roster(self, connection: Connection, me: str) -> Roster:
+    async def _roster(self, connection: SqlConnection, me: str) -> Roster:
         rows = (await connection.execute(text(self._at_now(_READ)), {"me": me})).all()
         others = [NodeRow(*row[1:]) for row in rows if row.node_id != me]
         return Roster(int(rows[0].now), tuple(others))

@@ -47,17 +47,17 @@ class Swept(Protocol):
     def abort(self) -> None: ...
 
 
-Connection = TypeVar("Connection", bound=Swept)
+SomeSwept = TypeVar("SomeSwept", bound=Swept)
 
 
-class HeartbeatSweep(Generic[Connection]):
+class HeartbeatSweep(Generic[SomeSwept]):
     """``on_command`` 收下 ``Session.tick`` 的产物。"""
 
     def __init__(
         self,
         limits: Limits,
         clock: Callable[[], int],
-        on_command: Callable[[Connection, Command], None],
+        on_command: Callable[[SomeSwept, Command], None],
     ) -> None:
         shortest = min(
             limits.heartbeat_timeout_s,
@@ -68,10 +68,10 @@ class HeartbeatSweep(Generic[Connection]):
         self.tick_s = min(MAX_TICK_S, shortest / 4)
         self._tick_ms = max(1, int(self.tick_s * 1000))
         slots = limits.heartbeat_timeout_ms // self._tick_ms + 3
-        self._wheel: list[set[Connection]] = [set() for _ in range(slots)]
+        self._wheel: list[set[SomeSwept]] = [set() for _ in range(slots)]
         self._cursor = 0
         #: 阻塞的与正在关闭的。
-        self._attended: set[Connection] = set()
+        self._attended: set[SomeSwept] = set()
         self._limits = limits
         self._clock = clock
         self._on_command = on_command
@@ -84,19 +84,19 @@ class HeartbeatSweep(Generic[Connection]):
             await asyncio.sleep(self.tick_s)
             self.sweep()
 
-    def schedule(self, connection: Connection) -> None:
+    def schedule(self, connection: SomeSwept) -> None:
         """放上轮子；令牌换过之后再放一次，到期可能变早。"""
         self._unschedule(connection)
         self._place(connection, self._clock())
 
-    def attend(self, connection: Connection) -> None:
+    def attend(self, connection: SomeSwept) -> None:
         self._attended.add(connection)
 
-    def forget(self, connection: Connection) -> None:
+    def forget(self, connection: SomeSwept) -> None:
         self._attended.discard(connection)
         self._unschedule(connection)
 
-    def _unschedule(self, connection: Connection) -> None:
+    def _unschedule(self, connection: SomeSwept) -> None:
         if connection.slot is not None:
             self._wheel[connection.slot].discard(connection)
             connection.slot = None
@@ -114,7 +114,7 @@ class HeartbeatSweep(Generic[Connection]):
             self._guarded(self._check, connection, now)
 
     def _guarded(
-        self, work: Callable[[Connection, int], None], connection: Connection, now: int
+        self, work: Callable[[SomeSwept, int], None], connection: SomeSwept, now: int
     ) -> None:
         """一条连接的意外只断开它自己：清扫停下，别人的心跳就没有人看了。"""
         try:
@@ -130,7 +130,7 @@ class HeartbeatSweep(Generic[Connection]):
             self._amnesty = now
             logger.bind(since_ms=now - last).warning("sweep_stalled")
 
-    def _check(self, connection: Connection, now: int) -> None:
+    def _check(self, connection: SomeSwept, now: int) -> None:
         if connection.closing_since is not None:
             return
         command = connection.session.tick(now, self._amnesty)
@@ -142,13 +142,13 @@ class HeartbeatSweep(Generic[Connection]):
                 self._on_command(connection, unanswered)
             self._place(connection, now)
 
-    def _place(self, connection: Connection, now: int) -> None:
+    def _place(self, connection: SomeSwept, now: int) -> None:
         ticks = (connection.session.next_tick(now) - now) // self._tick_ms + 1
         ticks = min(max(ticks, 1), len(self._wheel) - 1)
         connection.slot = (self._cursor + ticks) % len(self._wheel)
         self._wheel[connection.slot].add(connection)
 
-    def _attend_to(self, connection: Connection, now: int) -> None:
+    def _attend_to(self, connection: SomeSwept, now: int) -> None:
         if connection.closing_since is not None:
             if now - connection.closing_since > self._limits.close_linger_ms:
                 connection.abort()

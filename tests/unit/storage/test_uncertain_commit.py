@@ -17,7 +17,7 @@ from meeting_push.accept.idempotency import IdempotentStore, stored_response
 from meeting_push.clock import now_ms
 from meeting_push.errors import DatabaseUnavailableError, InvalidInputError, OutcomeUnknownError
 from meeting_push.model import Message, Outgoing, Sender
-from meeting_push.storage.database import Connection, Database
+from meeting_push.storage.database import Database, SqlConnection
 from meeting_push.storage.messages import IdempotencyRepository, MessageRepository
 from meeting_push.storage.sqlite import SqliteWriter
 from meeting_push_bench.tcp_proxy import TcpProxy
@@ -207,7 +207,7 @@ async def test_e7_a_caller_who_gave_up_during_the_commit_may_try_again_with_his_
         written: list[str] = []
 
         async def send(answer: str, *, lose_the_answer: bool) -> str | None:
-            async def accept(connection: Connection) -> None:
+            async def accept(connection: SqlConnection) -> None:
                 await connection.execute(INSERT)
                 written.append(answer)
                 if lose_the_answer:
