@@ -26,7 +26,7 @@ from ..logs import RepeatedWarning
 from ..model import DeliveryStatus, QueueEntry
 from ..redis.outcomes import DeadLetterStreams, Outcomes, RawLetter
 from ..redis.redis_service import RedisService
-from ..storage.id_list import Pair
+from ..storage.id_list import Recipient
 from ..storage.outcomes import Failed, OutcomeRepository
 from ..storage.recipients import DeliveredRow, RecipientRepository
 from .delivery_confirmation_service import Receipt, Receipts
@@ -62,7 +62,7 @@ class DeliveryFailures:
         self._clock = clock
         self._warnings: dict[str, RepeatedWarning] = {}
 
-    async def fail(self, pairs: Sequence[Pair], reason: str, *, letters: bool = True) -> int:
+    async def fail(self, pairs: Sequence[Recipient], reason: str, *, letters: bool = True) -> int:
         """把还没有结局的记为 failed，返回这次记下几条；``letters``：每个收件人一封死信。"""
         now = self._clock()
         rows = await self._record.record_failed(pairs, reason, now)
@@ -135,7 +135,7 @@ class DeliveryFailures:
             raise MessageExpiredError("the message has expired")
         await self._again([row])
 
-    async def requeue_all(self, pairs: Sequence[Pair]) -> int:
+    async def requeue_all(self, pairs: Sequence[Recipient]) -> int:
         """其中失败的与仍 pending 的、没有过期的从头再来，返回几条。"""
         now = self._clock()
         rows = await self._record.requeueable(pairs)

@@ -19,7 +19,7 @@ from ..errors import MeetingPushError
 from ..logs import RepeatedWarning
 from ..model import Origin
 from ..redis.mailboxes import OverfullMailbox
-from ..storage.id_list import Pair
+from ..storage.id_list import Recipient
 from ..storage.outcomes import OutcomeRepository
 from ..supervision import Aside, periodically
 
@@ -35,7 +35,7 @@ ULID_LENGTH: Final = 26
 UNKNOWN: Final = Origin(0, 0)
 
 #: 把 (message_id, user_id) 里还没有结局的记为失败，附原因；幂等。见 ``DeliveryFailures.fail``。
-RecordFailed = Callable[[Sequence[Pair], str], Awaitable[object]]
+RecordFailed = Callable[[Sequence[Recipient], str], Awaitable[object]]
 
 
 class MailboxEvictor:
@@ -95,7 +95,7 @@ class MailboxEvictor:
         self._mailbox.overflow.note_trimmed(users)
         self.evicted += len(pairs)
 
-    async def _fail(self, pairs: Sequence[Pair]) -> None:
+    async def _fail(self, pairs: Sequence[Recipient]) -> None:
         await self._record_failed(pairs, EVICTED)
 
     async def _choose(self, users: Sequence[int]) -> tuple[dict[int, list[str]], list[int]]:

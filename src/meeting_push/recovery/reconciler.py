@@ -33,7 +33,8 @@ from ..node_identity import NodeIdentity
 from ..queue.message_queue import MessageQueue
 from ..redis.claims import GenerationMark, RedisMark
 from ..storage.fleet import Generation, GenerationRepository
-from ..storage.outcomes import Recipient, UndeliveredRepository, oldest_possible
+from ..storage.id_list import Recipient
+from ..storage.outcomes import UndeliveredRepository, oldest_possible
 from ..supervision import periodically
 from .broadcasts import BroadcastRecovery
 

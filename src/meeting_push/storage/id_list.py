@@ -39,10 +39,11 @@ def among(
     return column == any_(literal(list(ids), ARRAY(column.type)))
 
 
-Pair = tuple[str, int]
+#: 一条消息的一个收件人：(message_id, user_id)，``message_recipients`` 的主键。
+Recipient = tuple[str, int]
 
 
-def among_pairs(database: Database, pairs: Sequence[Pair]) -> ColumnElement[bool]:
+def among_pairs(database: Database, pairs: Sequence[Recipient]) -> ColumnElement[bool]:
     """``message_recipients`` 里恰是这些行。"""
     key = tuple_(message_recipients.c.message_id, message_recipients.c.user_id)
     if database.is_sqlite:

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Row, case, exists, func, or_, select, true
 
 from ..model import DeliveryStatus, Origin
 from .database import Database
-from .id_list import Pair, among, among_pairs
+from .id_list import Recipient, among, among_pairs
 from .recipients import first_id_at
 from .tables import message_recipients, messages
 
@@ -53,7 +53,7 @@ class OutcomeRepository:
 
     async def record_attempts(self, rows: Sequence[tuple[str, int, int]]) -> None:
         """(message_id, user_id, 重试次数)；次数只增不减。"""
-        by_attempt: defaultdict[int, list[Pair]] = defaultdict(list)
+        by_attempt: defaultdict[int, list[Recipient]] = defaultdict(list)
         for message_id, user_id, attempts in rows:
             by_attempt[attempts].append((message_id, user_id))
         if not rows:
@@ -66,7 +66,9 @@ class OutcomeRepository:
                     .values(attempts=attempts)
                 )
 
-    async def record_failed(self, pairs: Sequence[Pair], reason: str, now: int) -> list[Failed]:
+    async def record_failed(
+        self, pairs: Sequence[Recipient], reason: str, now: int
+    ) -> list[Failed]:
         """把还是 pending 的记为 failed；返回其中此刻是 failed 的，含早先就失败的。"""
         if not pairs:
             return []
@@ -105,7 +107,7 @@ class OutcomeRepository:
             rows = await connection.execute(statement)
             return {message_id: Origin(sender, priority) for message_id, sender, priority in rows}
 
-    async def requeueable(self, pairs: Sequence[Pair]) -> list[Failed]:
+    async def requeueable(self, pairs: Sequence[Recipient]) -> list[Failed]:
         """这些里失败的与仍 pending 的，含已过期的。"""
         if not pairs:
             return []
@@ -124,7 +126,7 @@ class OutcomeRepository:
             row = (await connection.execute(statement)).one_or_none()
         return None if row is None else Failed(*row)
 
-    async def reset_failed(self, pairs: Sequence[Pair]) -> None:
+    async def reset_failed(self, pairs: Sequence[Recipient]) -> None:
         """失败的回到 pending，次数归零。"""
         statement = (
             update(message_recipients)
@@ -154,7 +156,7 @@ class OutcomeRepository:
         async with self._database.connect() as connection:
             return [Expirable(*row) for row in await connection.execute(statement)]
 
-    async def record_expired(self, message_ids: Sequence[str]) -> list[Pair]:
+    async def record_expired(self, message_ids: Sequence[str]) -> list[Recipient]:
         """这些消息的 pending 收件人记为 expired，返回刚刚过期的。"""
         statement = (
             update(message_recipients)
@@ -168,7 +170,7 @@ class OutcomeRepository:
         async with self._database.transaction() as connection:
             return [_pair(row) for row in await connection.execute(statement)]
 
-    async def expired_pairs(self, message_ids: Sequence[str]) -> list[Pair]:
+    async def expired_pairs(self, message_ids: Sequence[str]) -> list[Recipient]:
         """这些消息的全部 expired 收件人。"""
         statement = select(_r.message_id, _r.user_id).where(
             among(self._database, _r.message_id, message_ids),
@@ -188,16 +190,13 @@ class OutcomeRepository:
             await connection.execute(statement)
 
 
-def _pair(row: Row[*tuple[Any, ...]]) -> Pair:
+def _pair(row: Row[*tuple[Any, ...]]) -> Recipient:
     return row.message_id, row.user_id
 
 
 # ── 对账 ─────────────────────────────────────────────────────────────────────
 
 _PENDING: Final = _r.status == DeliveryStatus.PENDING
-
-#: (message_id, user_id)
-Recipient = tuple[str, int]
 
 
 class UndeliveredRepository:

@@ -13,7 +13,7 @@ from meeting_push.errors import DatabaseUnavailableError
 from meeting_push.model import Message, Sender
 from meeting_push.outcome.mailbox_evictor import EVICTED, MailboxEvictor
 from meeting_push.redis.redis_service import RedisService
-from meeting_push.storage.id_list import Pair
+from meeting_push.storage.id_list import Recipient
 from tests.support.parts import USER, Parts
 
 CAP = 10
@@ -246,7 +246,7 @@ async def test_a_flood_is_evicted_in_rounds_of_a_bounded_size(
     monkeypatch.setattr("meeting_push.outcome.mailbox_evictor.EVICTIONS", 4)
     rounds: list[int] = []
 
-    async def fail(pairs: Sequence[Pair], reason: str) -> None:
+    async def fail(pairs: Sequence[Recipient], reason: str) -> None:
         rounds.append(len(pairs))
         await parts.failures.fail(pairs, reason)
 
