@@ -29,7 +29,7 @@ from ..redis.redis_service import RedisService
 from ..storage.id_list import Recipient
 from ..storage.outcomes import Failed, OutcomeRepository
 from ..storage.recipients import DeliveredRow, RecipientRepository
-from .delivery_confirmation_service import Receipt, Receipts
+from .delivery_confirmation_service import DueReceipt, Receipts
 
 #: 用完了重试次数，始终没有确认。
 NO_ACK: Final = "no_ack"
@@ -77,7 +77,7 @@ class DeliveryFailures:
         self._say(fresh, reason)
         await self._receipts.send(
             [
-                Receipt(row.message_id, row.receipt_to, row.user_id, now)
+                DueReceipt(row.message_id, row.receipt_to, row.user_id, now)
                 for row in fresh
                 if row.receipt_to is not None
             ],

@@ -153,12 +153,12 @@ def _position(cursor: str | None) -> tuple[int, str, int] | None:
         raise InvalidInputError("cursor: not one of ours") from None
 
 
-def _receipts(flat: Sequence[bytes]) -> Iterator[Receipt]:
+def _receipts(flat: Sequence[bytes]) -> Iterator[DueReceipt]:
     """``confirm.lua`` 的回答，四个一组。"""
     for index in range(0, len(flat), 4):
         message_id, to, user_id, acked_at = flat[index : index + 4]
         if to.isdigit():  # 别人写坏的状态表：没有人要这封回执
-            yield Receipt(message_id.decode(), int(to), int(user_id), int(acked_at))
+            yield DueReceipt(message_id.decode(), int(to), int(user_id), int(acked_at))
 
 
 def _by_user(rows: Sequence[DeliveredRow]) -> list[tuple[int, list[str]]]:
@@ -258,7 +258,7 @@ def _tallies(rows: Iterable[OutcomeRow], key: Callable[[OutcomeRow], Key]) -> di
     return tallies
 
 
-class Receipt(NamedTuple):
+class DueReceipt(NamedTuple):
     """``to`` 是发送者；``at`` 是结局的时刻。"""
 
     message_id: str
@@ -274,7 +274,7 @@ class Receipts:
         self._channel = channel
         self._lost = RepeatedWarning("receipt_lost")
 
-    async def send(self, receipts: Iterable[Receipt], status: DeliveryStatus) -> None:
+    async def send(self, receipts: Iterable[DueReceipt], status: DeliveryStatus) -> None:
         for receipt in receipts:
             frame = frames.Receipt(
                 message_id=receipt.message_id,

@@ -21,7 +21,7 @@ from ..redis.redis_service import RedisService
 from ..storage.outcomes import Expirable, OutcomeRepository
 from ..supervision import Aside, periodically
 from .dead_letters import DeadLetters
-from .delivery_confirmation_service import Receipt, Receipts
+from .delivery_confirmation_service import DueReceipt, Receipts
 
 #: 过期之后再等一下：已通过检查、正在途中的投递先落进信箱，好一并移出。
 GRACE_MS: Final = 1_000
@@ -95,7 +95,7 @@ class ExpirySweeper:
         await self._record.mark_expired(ids, now)
         await self._receipts.send(
             [
-                Receipt(message_id, to, user_id, by_id[message_id].expires_at)
+                DueReceipt(message_id, to, user_id, by_id[message_id].expires_at)
                 for message_id, user_id in fresh
                 if (to := by_id[message_id].receipt_to) is not None
             ],

@@ -13,8 +13,8 @@ from .envelope import PushKey
 from .limits import Limits
 
 
-class Verdict(Enum):
-    """``Outbox.offer`` 的判决。"""
+class Offered(Enum):
+    """``Outbox.offer`` 怎样处置了一帧。"""
 
     SEND = "send"  # 现在就写
     QUEUED = "queued"  # 已排队，``resume`` 之后依次写
@@ -38,17 +38,17 @@ class Outbox:
         self.clear_way = True
         self.size = 0
 
-    def offer(self, frame: bytes, now: int) -> Verdict:
+    def offer(self, frame: bytes, now: int) -> Offered:
         if self.clear_way:
-            return Verdict.SEND
+            return Offered.SEND
         size = self.size + len(frame)
         if size > self._limits.outbox_max_bytes or self.overdue(now):
-            return Verdict.OVERFLOW
+            return Offered.OVERFLOW
         if self._frames is None:
             self._frames = deque()
         self._frames.append(frame)
         self.size = size
-        return Verdict.QUEUED
+        return Offered.QUEUED
 
     def overdue(self, now: int) -> bool:
         """阻塞得太久。"""

@@ -23,7 +23,7 @@ from ..protocol.commands import Command
 from ..protocol.envelope import FrameRun
 from ..protocol.frames import ServerFrame, encode
 from ..protocol.limits import Limits
-from ..protocol.outbox import Outbox, Verdict
+from ..protocol.outbox import Offered, Outbox
 from ..supervision import Tasks
 from .admission import Admission
 from .authenticator import Authenticator, close_code_for, who_failed
@@ -148,10 +148,10 @@ class Line:
         """不问会话，直接交给发件箱。"""
         if self.closing_since is not None:
             return
-        verdict = self.outbox.offer(frame, now)
-        if verdict is Verdict.SEND:
+        offered = self.outbox.offer(frame, now)
+        if offered is Offered.SEND:
             self._write(frame)
-        elif verdict is Verdict.OVERFLOW:
+        elif offered is Offered.OVERFLOW:
             self._host.counters.drops["outbox_overflow"] += 1
             self.close(CloseCode.SLOW_CONSUMER)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meeting_push.protocol.outbox import Outbox, Verdict
+from meeting_push.protocol.outbox import Offered, Outbox
 from meeting_push.settings import Settings
 from meeting_push.websocket.admission import limits_of
 
@@ -19,15 +19,15 @@ def drained(outbox: Outbox) -> list[bytes]:
 
 def test_frames_go_straight_through_while_writable() -> None:
     outbox = Outbox(LIMITS)
-    assert [outbox.offer(FRAME, now) for now in range(10)] == [Verdict.SEND] * 10
+    assert [outbox.offer(FRAME, now) for now in range(10)] == [Offered.SEND] * 10
     assert outbox.size == 0
 
 
 def test_blocked_frames_queue_up_to_the_byte_limit() -> None:
     outbox = Outbox(LIMITS)
     outbox.block(0)
-    verdicts = [outbox.offer(FRAME, 0) for _ in range(3)]
-    assert verdicts == [Verdict.QUEUED, Verdict.QUEUED, Verdict.OVERFLOW]
+    answers = [outbox.offer(FRAME, 0) for _ in range(3)]
+    assert answers == [Offered.QUEUED, Offered.QUEUED, Offered.OVERFLOW]
     assert outbox.size == 800
 
 
@@ -46,7 +46,7 @@ def test_blocked_longer_than_the_limit_overflows() -> None:
     outbox = Outbox(LIMITS)
     outbox.block(1_000)
     assert not outbox.overdue(6_000)
-    assert outbox.offer(b"x", 6_001) is Verdict.OVERFLOW
+    assert outbox.offer(b"x", 6_001) is Offered.OVERFLOW
 
 
 def test_blocking_twice_counts_from_the_first() -> None:
@@ -74,9 +74,9 @@ def test_a_frame_offered_while_draining_waits_its_turn() -> None:
     outbox.block(0)
     outbox.offer(b"a", 0)
     outbox.resume()
-    assert outbox.offer(b"b", 1) is Verdict.QUEUED
+    assert outbox.offer(b"b", 1) is Offered.QUEUED
     assert drained(outbox) == [b"a", b"b"]
-    assert outbox.offer(b"c", 2) is Verdict.SEND
+    assert outbox.offer(b"c", 2) is Offered.SEND
 
 
 Steps = st.lists(st.sampled_from(["offer", "block", "resume"]), max_size=60)
@@ -95,10 +95,10 @@ def test_whatever_happens_order_is_kept_and_bytes_are_bounded(steps: list[str]) 
             written += drained(outbox)
         else:
             frame = b"%04d" % number * 50
-            verdict = outbox.offer(frame, 0)
-            if verdict is not Verdict.OVERFLOW:
+            answer = outbox.offer(frame, 0)
+            if answer is not Offered.OVERFLOW:
                 offered.append(frame)
-            if verdict is Verdict.SEND:
+            if answer is Offered.SEND:
                 written.append(frame)
         assert outbox.size <= LIMITS.outbox_max_bytes
     outbox.resume()
