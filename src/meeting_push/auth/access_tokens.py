@@ -44,7 +44,7 @@ MAX_EARLY_MS: Final = 300_000
 
 
 class AccessTokens:
-    """实现 ``contracts.TokenVerifier``；不知道吊销（``Credentials`` 知道），不需要数据库。
+    """实现 ``contracts.TokenVerifier``；不知道吊销（``RevocableCredentials`` 知道），不需要数据库。
 
     :raises ConfigurationError: 见 ``TokenKeys``
     """

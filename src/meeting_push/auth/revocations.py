@@ -231,7 +231,7 @@ def _put(known: dict[tuple[int, str], int | None], key: tuple[int, str], until: 
     return news
 
 
-class Credentials:
+class RevocableCredentials:
     """实现 ``contracts.Credentials``。"""
 
     def __init__(

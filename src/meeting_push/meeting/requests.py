@@ -169,7 +169,7 @@ class Requests(LineRequests[MeetingConnection]):
             case commands.Beat():
                 self._counters.heartbeats += 1
                 connection.send(command.frame, self._clock())
-            case commands.RefreshToken():
+            case commands.RenewToken():
                 self._refresh(connection, command)
             case _:
                 super().handle(connection, command)
@@ -216,13 +216,11 @@ class Requests(LineRequests[MeetingConnection]):
 
     # ── 令牌 ──────────────────────────────────────────────────────────────
 
-    def _refresh(self, connection: MeetingConnection, command: commands.RefreshToken) -> None:
+    def _refresh(self, connection: MeetingConnection, command: commands.RenewToken) -> None:
         if self._has_room(connection, command.request_id):
             self._later(connection, self._exchange(connection, command), command.request_id)
 
-    async def _exchange(
-        self, connection: MeetingConnection, command: commands.RefreshToken
-    ) -> None:
+    async def _exchange(self, connection: MeetingConnection, command: commands.RenewToken) -> None:
         principal = connection.principal
         try:
             fresh = await self._authenticator.refresh(

@@ -12,7 +12,7 @@ from ..errors import BadFrameError
 from ..limits.rate import Strikes, TokenBucket
 from ..model import Principal
 from ..protocol.codes import CloseCode
-from ..protocol.commands import Beat, Close, Command, RefreshToken, Refused, Reply, RequestIdValue
+from ..protocol.commands import Beat, Close, Command, Refused, RenewToken, Reply, RequestIdValue
 from ..protocol.frames import (
     ErrorFrame,
     Heartbeat,
@@ -95,7 +95,7 @@ class MeetingSession:
                 case Heartbeat():
                     return self._heartbeat(frame, now)
                 case RefreshTokenFrame():
-                    return RefreshToken(frame.token, frame.request_id)
+                    return RenewToken(frame.token, frame.request_id)
                 case SegmentIn():
                     self._check(frame)
                     return Speak(frame)

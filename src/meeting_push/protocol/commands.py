@@ -47,14 +47,14 @@ class MarkRead(Command, frozen=True):
     request_id: RequestIdValue
 
 
-class RefreshToken(Command, frozen=True):
+class RenewToken(Command, frozen=True):
     """驱动验证令牌，再以 ``Session.token_refreshed`` 或一个关闭码回来。"""
 
     token: str
     request_id: RequestIdValue
 
     def __repr__(self) -> str:  # 命令可能进日志，令牌不可以（SEC-2）
-        return "RefreshToken(token=***)"
+        return "RenewToken(token=***)"
 
 
 class Watch(Command, frozen=True):
@@ -97,7 +97,7 @@ def request_of(
         case ReadFrame():
             return MarkRead(frame.message_ids, frame.request_id)
         case RefreshTokenFrame():
-            return RefreshToken(frame.token, frame.request_id)
+            return RenewToken(frame.token, frame.request_id)
         case WatchFrame():
             return Watch(frame.user_ids, frame.request_id)
         case UnwatchFrame():

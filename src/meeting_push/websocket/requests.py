@@ -126,7 +126,7 @@ class ClientRequests(LineRequests[UserConnection]):
                 self._change_status(connection, command)
             case commands.MarkRead():
                 self._later(connection, self._mark_read(connection, command), command.request_id)
-            case commands.RefreshToken():
+            case commands.RenewToken():
                 self._later(connection, self._refresh(connection, command), command.request_id)
             case commands.Watch() | commands.Unwatch():
                 self._watching(connection, command)
@@ -219,7 +219,7 @@ class ClientRequests(LineRequests[UserConnection]):
             )
             connection.answer(result)
 
-    async def _refresh(self, connection: UserConnection, command: commands.RefreshToken) -> None:
+    async def _refresh(self, connection: UserConnection, command: commands.RenewToken) -> None:
         try:
             principal = await self._authenticator.refresh(
                 command.token, connection.user_id, connection.ip_address

@@ -303,7 +303,7 @@ def test_a_heartbeat_counts_and_knows_the_newest_seq() -> None:
 
 def test_commands_never_show_the_token() -> None:
     command = receive(live(), type="refresh_token", token="very-secret")
-    assert isinstance(command, commands.RefreshToken)
+    assert isinstance(command, commands.RenewToken)
     assert "very-secret" not in repr(command)
 
 
