@@ -10,7 +10,7 @@ from .errors import (
     TokenUnreadableError,
 )
 from .intake import ReceivedMessage
-from .link import ClientState
+from .lifeline import ClientState
 from .push_client import PushClient
 from .rest_call import DeliveryReport, InboxMessage, InboxPage
 from .rest_client import RestClient, TokenKeeper

@@ -22,7 +22,7 @@ from .endpoint import ClientOptions, TokenSource, parse_endpoint
 from .errors import NotConnectedError
 from .intake import Intake, ReceivedMessage
 from .ledger import StateFile, load_device_state
-from .link import ClientState, Link
+from .lifeline import ClientState, Lifeline
 
 #: 同步函数、协程函数都可以；同步的不要久占，连接在它返回之前不读也不写。
 MessageHandler = Callable[[ReceivedMessage], object]
@@ -69,7 +69,7 @@ class PushClient:
         self._events = EventHub()
         self._standing = Standing()
         self.connected = asyncio.Event()
-        self._link = Link(
+        self._lifeline = Lifeline(
             parse_endpoint(base_url),
             token,
             self._intake,
@@ -91,7 +91,7 @@ class PushClient:
 
     @property
     def state(self) -> ClientState:
-        return self._link.state
+        return self._lifeline.state
 
     @property
     def device_id(self) -> str:
@@ -187,17 +187,17 @@ class PushClient:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._send_acks())
                 group.create_task(self._events.run())
-                group.create_task(self._link.maintain())
+                group.create_task(self._lifeline.maintain())
         except ExceptionGroup as errors:
             self._failure = errors.exceptions[0]
         finally:
-            self._link.state = ClientState.CLOSED
+            self._lifeline.state = ClientState.CLOSED
             self._intake.inbox.end()
 
     async def _shut(self) -> None:
         self._intake.inbox.end()
         if self._living is None:
-            self._link.state = ClientState.CLOSED
+            self._lifeline.state = ClientState.CLOSED
             return
         try:
             async with asyncio.timeout(self._options.close_timeout_s):
@@ -260,7 +260,7 @@ class PushClient:
     async def _flush_acks(self) -> None:
         """先存后送：反过来的话，死在中间的进程会把应用过的再交给应用一次。"""
         self._intake.changed.clear()
-        connection = self._link.connection
+        connection = self._lifeline.connection
         while connection and (batch := self._intake.acks.take(connection.max_ids)):
             await self._intake.persist()
             request_id, ids = batch
@@ -288,7 +288,7 @@ class PushClient:
 
         :raises NotConnectedError: 此刻没连着，什么也没说；重试无害
         """
-        connection = self._link.connection
+        connection = self._lifeline.connection
         if connection is None:
             raise NotConnectedError("not connected")
         for start in range(0, len(message_ids), connection.max_ids):
@@ -298,8 +298,8 @@ class PushClient:
     async def _say(self, sentences: Iterable[frames.ClientFrame]) -> None:
         with contextlib.suppress(NotConnectedError):  # 下一条连接的 greeting 会说
             for frame in sentences:
-                if self._link.connection is not None:
-                    await self._link.connection.send(frame)
+                if self._lifeline.connection is not None:
+                    await self._lifeline.connection.send(frame)
 
 
 class Standing:

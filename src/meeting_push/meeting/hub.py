@@ -31,7 +31,7 @@ from .connection import MeetingConnection, MeetingCounters, MeetingStatistics
 from .frames import Attendee, MeetingWelcome
 from .keeper import Keeper
 from .requests import Requests, Scribes
-from .room import History, Room, Rooms
+from .room import History, OpenRooms, Room
 from .session import MeetingLimits
 
 
@@ -59,7 +59,7 @@ class MeetingHub(Lines[MeetingConnection]):
         self._desk = desk
         self._seats = seats
         self._bus = bus
-        self._rooms = Rooms(desk, bus, self._tasks, self.counters, clock)
+        self._rooms = OpenRooms(desk, bus, self._tasks, self.counters, clock)
         self._scribes = Scribes(desk, bus, self.counters, self._on_unpublished)
         self._history = History(desk, clock)
         self._handle = Requests(

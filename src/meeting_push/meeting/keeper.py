@@ -14,14 +14,14 @@ from ..protocol.frames import encode
 from ..redis.meeting_bus import MeetingBus, Online
 from ..supervision import Aside, periodically
 from .frames import Join, Leave
-from .room import Room, Rooms
+from .room import OpenRooms, Room
 
 
 class Keeper:
     """``run`` 由监督者一直运行。"""
 
     def __init__(
-        self, rooms: Rooms, desk: MeetingDesk, bus: MeetingBus, refresh_s: float, clock: Clock
+        self, rooms: OpenRooms, desk: MeetingDesk, bus: MeetingBus, refresh_s: float, clock: Clock
     ) -> None:
         self._rooms = rooms
         self._desk = desk

@@ -212,7 +212,7 @@ class History:
 HOLE_PATIENCE_S: Final = 0.05
 
 
-class Rooms:
+class OpenRooms:
     """本节点的房间：第一条连接打开（先订阅，后读起点），最后一条离开时关上。"""
 
     def __init__(

@@ -44,7 +44,7 @@ class _Batch:
             self.future.set_result(self.replies)
 
 
-class Wire(Link):
+class CommandLink(Link):
     """请求按次序写出，回答按次序配给等待者。
 
     等待者被取消时仍留在队列里占着位置：它的回答到了就丢掉，后面的不会错位。
@@ -121,12 +121,12 @@ class LeanConnection:
         self._address = address
         self._timeout_s = timeout_s
         self._name = name
-        self._wire: Wire | None = None
+        self._link: CommandLink | None = None
         self._reconnector = Reconnector(name, self._open)
 
     @property
     def connected(self) -> bool:
-        return self._wire is not None
+        return self._link is not None
 
     @property
     def reconnects(self) -> int:
@@ -148,9 +148,9 @@ class LeanConnection:
         :raises RedisUnavailableError: 没有连接（同步抛出），或等待中断线、超时、LOADING、OOM …
         :raises RedisCommandError: Redis 拒绝了命令
         """
-        if self._wire is None:
+        if self._link is None:
             raise self._not_connected()
-        return self._wire.send(args)
+        return self._link.send(args)
 
     def execute_many(
         self, commands: Sequence[Sequence[Argument]], *, tolerant: bool = False
@@ -160,9 +160,9 @@ class LeanConnection:
         有回答是错误时，仍等全部到齐，然后抛出第一个错误。``tolerant``：被拒绝的那几条
         （``RedisCommandError``：键被写坏了）留在结果里各自的位置上，不连累别的；暂时的照样抛出。
         """
-        if self._wire is None:
+        if self._link is None:
             raise self._not_connected()
-        return self._wire.send_many(commands, tolerant=tolerant)
+        return self._link.send_many(commands, tolerant=tolerant)
 
     def _not_connected(self) -> RedisUnavailableError:
         return RedisUnavailableError("not connected to Redis", cause=self._reconnector.cause)
@@ -170,29 +170,29 @@ class LeanConnection:
     async def close(self) -> None:
         """关闭，不再重连；在途的命令得到 ``RedisUnavailableError``。可重复调用。"""
         await self._reconnector.stop()
-        wire, self._wire = self._wire, None
-        if wire is not None:
-            wire.close()
+        link, self._link = self._link, None
+        if link is not None:
+            link.close()
 
     async def _open(self) -> None:
-        wire = await dial(
-            self._address, lambda: Wire(self._on_lost, self._timeout_s), self._timeout_s
+        link = await dial(
+            self._address, lambda: CommandLink(self._on_lost, self._timeout_s), self._timeout_s
         )
         try:
-            await wire.send_many(greeting(self._address, self._name))
-            if wire.lost:
+            await link.send_many(greeting(self._address, self._name))
+            if link.lost:
                 raise RedisUnavailableError("the connection to Redis was lost")
         except MeetingPushError as error:
-            wire.close()
+            link.close()
             raise credentials_refused(error) or error from None
         except asyncio.CancelledError:
-            wire.close()
+            link.close()
             raise
-        self._wire = wire
+        self._link = link
 
     def _on_lost(self, link: Link) -> None:
-        if link is self._wire:
-            self._wire = None
+        if link is self._link:
+            self._link = None
             self._reconnector.lost(link.cause)
 
 

@@ -60,7 +60,7 @@ class _Dial(connect):
         return exc
 
 
-class Link:
+class Lifeline:
     """``connection`` 与 ``state`` 供 ``PushClient`` 观察；``connected`` 只在连上时置位。"""
 
     def __init__(
