@@ -267,7 +267,7 @@ class MessageConsumer:
 
     async def _hold(self, taken: Sequence[Taken]) -> None:
         try:
-            await self._queue.hold(self.name, taken)
+            await self._queue.settlement.hold(self.name, taken)
             self._alive_at = time.monotonic()
         except MeetingPushError as error:  # Redis 不在：也没有人能认领
             logger.bind(consumer=self.name, code=error.code, cause=error.cause).debug("hold_failed")
@@ -297,7 +297,7 @@ class MessageConsumer:
                 return False
             entry = msgspec.structs.replace(item.entry, recipient_ids=tuple(spoiled))
             if spoiled:
-                await self._queue.record_dead(entry, MAILBOX_BROKEN)
+                await self._queue.settlement.record_dead(entry, MAILBOX_BROKEN)
             await self._queue.acknowledge([item])
         except MeetingPushError:  # 依赖忽然不在：整项留着，到时再认领
             return False
@@ -312,7 +312,7 @@ class MessageConsumer:
         )
         trace = "".join(traceback.format_exception(error))
         try:
-            await self._queue.note_error(item, trace)
+            await self._queue.settlement.note_error(item, trace)
         except MeetingPushError as lost:
             logger.bind(message_id=message_id, code=lost.code).warning("entry_error_not_noted")
 
@@ -340,7 +340,7 @@ class MessageConsumer:
         scheduled = [item.entry.message_id for item in live if item.scheduled]
         if not scheduled:
             return live
-        cancelled = await self._queue.cancelled(scheduled)
+        cancelled = await self._queue.streams.cancelled(scheduled)
         return [i for i in live if not (i.scheduled and i.entry.message_id in cancelled)]
 
 

@@ -69,9 +69,10 @@ class MessageQueue:
         self._rules = TakeRules(starvation_bound, claim_idle_ms, max_deliveries)
         self._traffic = LiveTraffic()
         self._clock = clock
-        #: Redis 里的各条流：积压、消费组里的名字。
+        #: Redis 里的各条流：积压、撤回的、消费组里的名字。
         self.streams = QueueStreams(redis.lean, redis.keys, self.partitions)
-        self._settlement = Settlement(self.streams, on_dead, aside)
+        #: 不常走的了结：握着、记下意外、记为失败。
+        self.settlement = Settlement(self.streams, on_dead, aside)
         #: 接受之前的关口。
         self.room = QueueRoom(self.streams.fast_lengths, max_length)
         self._own_reader: QueueReader | None = None
@@ -137,17 +138,13 @@ class MessageQueue:
         """
         return await self.streams.cancel(message_id, due_at, self._clock())
 
-    async def cancelled(self, message_ids: Sequence[str]) -> set[str]:
-        """其中已被撤回的。"""
-        return await self.streams.cancelled(message_ids)
-
     # ── 取出 ────────────────────────────────────────────────────────────────
 
     async def open_reader(self, name: str, *, max_block_s: float = 30) -> QueueReader:
         """名叫 ``name`` 的消费者的手，用完 ``close``；``max_block_s`` 是它最长的一次等待。"""
         connection = await self._redis.open_lean(f"consumer-{name}", max_block_s=max_block_s)
         hand = GroupReader(connection, name)
-        reader = QueueReader(hand, self.partitions, self._settlement, self._rules, self._traffic)
+        reader = QueueReader(hand, self.partitions, self.settlement, self._rules, self._traffic)
         try:
             await reader.create_groups()
         except BaseException:
@@ -177,32 +174,16 @@ class MessageQueue:
 
     async def acknowledge(self, taken: Taken | Iterable[Taken]) -> None:
         """结果已记录之后才调用；确认并删除。幂等。"""
-        await self._settlement.finish([taken] if isinstance(taken, Taken) else taken)
+        await self.settlement.finish([taken] if isinstance(taken, Taken) else taken)
 
     async def reject(
         self, taken: Taken, reason: str, *, requeue_after_ms: int | None = None
     ) -> None:
         """做不成：``requeue_after_ms`` 之后再来；没有给，就带着原因进死信队列。一步完成，幂等。"""
         if requeue_after_ms is None:
-            await self._settlement.reject(taken, reason)
+            await self.settlement.reject(taken, reason)
         else:
-            await self._settlement.defer(taken, self._clock() + requeue_after_ms)
-
-    async def record_dead(self, entry: QueueEntry, reason: str) -> None:
-        """一项里做不成的收件人记为失败；这一项本身另行了结。"""
-        await self._settlement.record_dead(entry, reason)
-
-    async def note_error(self, taken: Taken, error: str) -> None:
-        """留着不了结（过 ``claim_idle_ms`` 有人再试），但记下这次意外。"""
-        await self._settlement.note_error(taken, error)
-
-    async def hold(self, consumer: str, taken: Iterable[Taken]) -> None:
-        """见 ``Settlement.hold``。"""
-        await self._settlement.hold(consumer, taken)
-
-    async def clear(self) -> None:
-        """丢掉全部条目，死信除外。只有对账者在 Redis 丢过数据之后用：它随后从记录重新放入。"""
-        await self.streams.clear()
+            await self.settlement.defer(taken, self._clock() + requeue_after_ms)
 
     # ── 观察 ────────────────────────────────────────────────────────────────
 

@@ -217,7 +217,7 @@ class Reconciler:
         if not await self._generations.begin(self._node.id, generation):
             return row  # 租约丢了：接手的人会再来
         self._recoveries += 1
-        await self._queue.clear()
+        await self._queue.streams.clear()
         await asyncio.sleep(self._rules.settle_s)
         if mark is not None:
             await self._remove_finished(mark.at - SNAPSHOT_MARGIN_MS)

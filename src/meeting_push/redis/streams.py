@@ -183,7 +183,7 @@ class QueueStreams:
         )
 
     async def clear(self) -> None:
-        """丢掉全部条目，死信除外。"""
+        """丢掉全部条目，死信除外：只在 Redis 丢过数据之后，随后从记录重新放入。"""
         for keys in self._partitions:
             extra = [of(stream) for stream in keys.streams for of in (known_key, errors_key)]
             gone = (*keys.streams, keys.delayed, keys.delayed_bulk, *extra)

@@ -272,7 +272,7 @@ async def test_an_entry_delivered_too_often_is_poison_and_keeps_its_last_error(
     await queue.enqueue_message(entry("A"))
     [taken] = await reader.take(10, 0)
     for attempt in range(1, 4):
-        await queue.note_error(taken, f"Traceback: attempt {attempt}")
+        await queue.settlement.note_error(taken, f"Traceback: attempt {attempt}")
         claimed = await reader.claim(10)
         assert names(claimed) == (["A"] if attempt < 3 else [])
     [letter] = await dead_letters(redis)
@@ -284,7 +284,7 @@ async def test_what_is_held_never_becomes_poison(queue: MessageQueue, reader: Qu
     await queue.enqueue_message(entry("A"))
     taken = await reader.take(10, 0)
     for _ in range(5):
-        await queue.hold("x", taken)
+        await queue.settlement.hold("x", taken)
         assert names(await reader.claim(10)) == ["A"]
 
 
@@ -373,7 +373,7 @@ async def test_an_unscheduled_message_is_gone_and_remembered(
     due = clock.now + 1_000
     await queue.schedule([(entry("A"), due), (entry("B"), due)])
     assert await queue.unschedule(entry("A").message_id, due) == 1
-    assert await queue.cancelled([entry("A").message_id, entry("B").message_id]) == {
+    assert await queue.streams.cancelled([entry("A").message_id, entry("B").message_id]) == {
         entry("A").message_id
     }
     clock.now = due
