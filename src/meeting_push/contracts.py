@@ -17,13 +17,9 @@ from .model import (
     ConnectionInfo,
     MailboxEntry,
     MailboxView,
-    MeetingPosition,
-    MeetingView,
     PresenceStatus,
     Principal,
     ResumePoint,
-    Segment,
-    Utterance,
 )
 from .protocol.sent import Overdue
 
@@ -276,39 +272,4 @@ class UserChannel(Protocol):
 
     async def publish_frame(self, user_id: int, frame: bytes) -> int:
         """返回当时有多少个节点在听；0 表示没有任何设备在线。"""
-        ...
-
-
-class MeetingDesk(Protocol):
-    """会议的记录（SQL）。由 ``meeting.service.MeetingDesk`` 实现。
-
-    都可能抛出 ``DatabaseUnavailableError``；读取可以放心重来。
-    """
-
-    async def admit(self, meeting_id: str, principal: Principal) -> MeetingView:
-        """让他进来：参与者，或角色 ``recorder``。已结束的会议也进得来（取完转录就送客）。
-
-        :raises ForbiddenError: 不是，或没有这场会议（两者不加区分）
-        """
-        ...
-
-    async def append(self, meeting_id: str, utterances: Sequence[Utterance]) -> list[Segment]:
-        """存下若干段，返回带号的；一个事务，次序不变，号相连，从不留洞。
-
-        超时或取消时结果不定，不可原样重来（会存两份）。
-
-        :raises MeetingEndedError: 会议已结束；什么也没有保存
-        """
-        ...
-
-    async def read(self, meeting_id: str, after_seq: int, limit: int) -> list[Segment]:
-        """号大于 ``after_seq`` 的前 ``limit`` 段，按号升序。"""
-        ...
-
-    async def positions(self, meeting_ids: Sequence[str]) -> dict[str, MeetingPosition]:
-        """各会议的记录走到了哪里；不存在的略去。"""
-        ...
-
-    async def member_ids(self, meeting_id: str) -> set[int]:
-        """此刻的参与者。"""
         ...

@@ -14,7 +14,7 @@ from dataclasses import replace
 from loguru import logger
 
 from ..clock import now_ms
-from ..contracts import MeetingDesk, Seats
+from ..contracts import Seats
 from ..errors import MeetingPushError, UnavailableError
 from ..model import RECORDER_ROLE, MeetingView, Principal, Revocation
 from ..protocol.codes import CloseCode
@@ -32,6 +32,7 @@ from .frames import Attendee, MeetingWelcome
 from .keeper import Keeper
 from .requests import Requests, Scribes
 from .room import History, OpenRooms, Room
+from .service import MeetingDesk
 from .session import MeetingLimits
 
 

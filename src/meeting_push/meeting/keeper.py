@@ -7,7 +7,6 @@ import contextlib
 from collections.abc import Sequence
 
 from ..clock import Clock
-from ..contracts import MeetingDesk
 from ..errors import MeetingPushError
 from ..logs import RepeatedWarning
 from ..protocol.frames import encode
@@ -15,6 +14,7 @@ from ..redis.meeting_bus import MeetingBus, Online
 from ..supervision import Aside, periodically
 from .frames import Join, Leave
 from .room import OpenRooms, Room
+from .service import MeetingDesk
 
 
 class Keeper:

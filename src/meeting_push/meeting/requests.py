@@ -13,7 +13,6 @@ from loguru import logger
 from msgspec import Struct
 
 from ..clock import Clock
-from ..contracts import MeetingDesk
 from ..errors import (
     ForbiddenError,
     InvalidInputError,
@@ -32,6 +31,7 @@ from ..websocket.authenticator import Authenticator, close_code_for, is_about_th
 from ..websocket.requests import LineRequests
 from .connection import MeetingConnection, MeetingCounters
 from .frames import SegmentFrame, SegmentIn, SegmentResult
+from .service import MeetingDesk
 from .session import Speak
 
 MAX_BATCH: Final = 64

@@ -12,7 +12,6 @@ from typing import Final
 
 from loguru import logger
 
-from ..contracts import MeetingDesk
 from ..errors import MalformedEnvelopeError
 from ..model import RECORDER_ROLE, MeetingPosition, Segment
 from ..protocol.codes import CloseCode
@@ -22,6 +21,7 @@ from ..redis.meeting_bus import MeetingBus
 from ..supervision import Tasks, patiently
 from .connection import MeetingConnection, MeetingCounters
 from .frames import BusFrame, Ended, Join, Leave, Removed, SegmentFrame, decode_bus_frame, history
+from .service import MeetingDesk
 
 #: 先到而等着前面的，至多留几段；再多的反正能从记录里读。
 MAX_AHEAD: Final = 256

@@ -259,7 +259,10 @@ MAX_STATEMENTS: Final = 4
 
 
 class MeetingDesk:
-    """会议 WebSocket 的记录台：实现 ``contracts.MeetingDesk``。"""
+    """会议 WebSocket 的记录台（SQL）。
+
+    都可能抛出 ``DatabaseUnavailableError``；读取可以放心重来。
+    """
 
     def __init__(
         self,
@@ -273,6 +276,10 @@ class MeetingDesk:
         self._turns = asyncio.Semaphore(MAX_STATEMENTS)
 
     async def admit(self, meeting_id: str, principal: Principal) -> MeetingView:
+        """让他进来：参与者，或角色 ``recorder``。已结束的会议也进得来（取完转录就送客）。
+
+        :raises ForbiddenError: 不是，或没有这场会议（两者不加区分）
+        """
         async with self._turns:
             meeting = await self._meetings.get(meeting_id)
             people = await self._meetings.participants(meeting_id)
@@ -293,17 +300,26 @@ class MeetingDesk:
         return [renamed if p.user_id == renamed.user_id else p for p in people]
 
     async def append(self, meeting_id: str, utterances: Sequence[Utterance]) -> list[Segment]:
+        """存下若干段，返回带号的；一个事务，次序不变，号相连，从不留洞。
+
+        超时或取消时结果不定，不可原样重来（会存两份）。
+
+        :raises MeetingEndedError: 会议已结束；什么也没有保存
+        """
         async with self._turns:
             return await self._transcripts.append(meeting_id, utterances, self._clock())
 
     async def read(self, meeting_id: str, after_seq: int, limit: int) -> list[Segment]:
+        """号大于 ``after_seq`` 的前 ``limit`` 段，按号升序。"""
         async with self._turns:
             return await self._transcripts.page(meeting_id, after_seq, limit)
 
     async def member_ids(self, meeting_id: str) -> set[int]:
+        """此刻的参与者。"""
         async with self._turns:
             return {p.user_id for p in await self._meetings.participants(meeting_id)}
 
     async def positions(self, meeting_ids: Sequence[str]) -> dict[str, MeetingPosition]:
+        """各会议的记录走到了哪里；不存在的略去。"""
         async with self._turns:
             return await self._meetings.positions(meeting_ids)
