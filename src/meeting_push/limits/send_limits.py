@@ -81,10 +81,9 @@ def _units(draft: Draft) -> int:
 
 
 class SendLimits:
-    """每个用户两只桶：全部的，紧急的。``per_s`` 为 0 表示不限。"""
+    """每个用户两只桶：全部的，紧急的。"""
 
     def __init__(self, per_s: float, burst: float) -> None:
-        self.unlimited = per_s == 0
         self.burst = burst
         self._all = KeyedBuckets(per_s, burst, exact=True)
         urgent_burst = max(1, burst / URGENT_SHARE)
@@ -92,8 +91,6 @@ class SendLimits:
 
     def take(self, user_id: int, cost: Cost, now: int) -> None:
         """两只桶都够才取；错误同 ``look``。"""
-        if self.unlimited:
-            return
         self.look(user_id, cost, now)
         self._urgent.take(user_id, now, cost.urgent)
         self._all.take(user_id, now, cost.units)
@@ -104,8 +101,6 @@ class SendLimits:
         :raises TooExpensiveError: 比桶还大，等多久都不行
         :raises SendLimitError: 此刻不够；``limit`` 说是哪一只桶
         """
-        if self.unlimited:
-            return
         if cost.units > self.burst:
             raise TooExpensiveError(cost.units, self.burst)
         for limit, buckets, amount in (
@@ -129,30 +124,37 @@ Charge = Callable[[Sequence[Draft]], None]
 
 
 class SendQuota:
-    """谁的令牌发了多少，记在谁账上：每个进程各记，从不问 Redis。管理员与应用自己不记。"""
+    """谁的令牌发了多少，记在谁账上：每个进程各记，从不问 Redis。管理员与应用自己不记。
+
+    ``per_s`` 为 0：谁也不记。
+    """
 
     def __init__(self, per_s: float, burst: float, *, clock: Callable[[], int]) -> None:
         self._limits = SendLimits(per_s, burst)
+        self._unlimited = per_s == 0
         self._clock = clock
         #: 拒绝了几次请求。
         self.refused = 0
 
     def charge(self, user: Principal) -> Charge | None:
         """他的账；不记账的人没有。"""
-        if user.is_admin or self._limits.unlimited:
+        if self._is_free(user):
             return None
         return lambda drafts: self._take(user, cost_of(drafts))
 
     def glance(self, user: Principal, drafts: Iterable[Priced]) -> None:
         """还没有逐条检查就知道的最低价。付不起的不必再看：检查几万个收件人也花工夫（A5）。"""
-        if not (user.is_admin or self._limits.unlimited):
+        if not self._is_free(user):
             cost = least_cost_of(drafts, self._limits.burst)
             self._counted(lambda: self._limits.look(user.user_id, cost, self._clock()))
 
     def charge_recipients(self, user: Principal, user_ids: Iterable[int]) -> None:
         """他让这些人各得一条通知。"""
-        if not (user.is_admin or self._limits.unlimited):
+        if not self._is_free(user):
             self._take(user, Cost(len(set(user_ids)), 0))
+
+    def _is_free(self, user: Principal) -> bool:
+        return user.is_admin or self._unlimited
 
     def _take(self, user: Principal, cost: Cost) -> None:
         self._counted(lambda: self._limits.take(user.user_id, cost, self._clock()))
