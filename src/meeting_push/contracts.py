@@ -7,7 +7,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final, Protocol
+from enum import Enum
+from typing import Protocol
 
 from .model import (
     Ack,
@@ -21,6 +22,7 @@ from .model import (
     Principal,
     ResumePoint,
 )
+from .protocol.envelope import BroadcastId, FrameKey
 from .protocol.sent import Overdue
 
 #: 收到频道上一条消息时的回调：(频道, 原文)。同步、不得抛出、不得阻塞。
@@ -28,14 +30,17 @@ ChannelHandler = Callable[[bytes, bytes], None]
 #: 一个自有频道的去处：(原文) → 是否到此为止；False 则照常推给客户端。同步、不得抛出、不得阻塞。
 ChannelRoute = Callable[[bytes], bool]
 #: 一条正要推出去的实时帧：(原文, (seq, message_id), 现在的毫秒)。同步、不得抛出。
-PushObserver = Callable[[bytes, tuple[int, str] | None, int], None]
+PushObserver = Callable[[bytes, FrameKey | None, int], None]
 
 
 #: 一条登记的结果：(message_id, 推到了第几次；None = 不必再等)。
 RetrySettled = Callable[[str, int | None], None]
 
-#: 见 ``Broadcasts.arrived``；真正的 ``broadcast_id`` 是毫秒时刻，不会是它。
-BROADCAST_MISSED: Final = 0
+
+class Arrival(Enum):
+    """``Broadcasts.arrived`` 的另一种回答。"""
+
+    MISSED = "missed"  # 前面漏了：先别推，重读日志之后会连同漏掉的一起补上
 
 
 class TokenVerifier(Protocol):
@@ -106,10 +111,9 @@ class Broadcasts(Protocol):
     会话负责（``protocol/sent.py``）。
     """
 
-    def arrived(self, payload: bytes) -> int | None:
+    def arrived(self, payload: bytes) -> BroadcastId | Arrival | None:
         """广播频道上的一帧：它的 ``broadcast_id``；``None`` 表示不在日志里，推一次就算。
 
-        ``BROADCAST_MISSED`` 表示前面漏了：先别推，重读日志之后会连同漏掉的一起补上。
         同步、不抛出。
         """
         ...

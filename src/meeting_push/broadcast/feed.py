@@ -17,13 +17,13 @@ import msgspec
 from loguru import logger
 
 from ..clock import Clock, now_ms
-from ..contracts import BROADCAST_MISSED, AckSink
+from ..contracts import AckSink, Arrival
 from ..deliver.offline_message_queue import OfflineMessageQueue
 from ..errors import DatabaseUnavailableError
 from ..logs import RepeatedWarning
 from ..model import Ack, AckOutcome, BroadcastEntry, BroadcastView
 from ..outcome.batch_writer import BatchWriter
-from ..protocol.envelope import broadcast_message
+from ..protocol.envelope import BroadcastId, broadcast_message
 from ..redis.broadcast_log import BroadcastLog
 from ..storage.broadcasts import BroadcastRepository
 from ..supervision import Aside
@@ -35,7 +35,7 @@ MAX_AHEAD_MS: Final = 300_000
 class _Arrived(msgspec.Struct, tag_field="type", tag="new_message"):
     """广播频道上的帧里我们要的几项；没有前两项的是瞬时消息。"""
 
-    broadcast_id: int
+    broadcast_id: BroadcastId
     broadcast_prev: int
     message_id: str
     priority: int
@@ -67,7 +67,7 @@ class BroadcastFeed:
         self._entries: list[BroadcastEntry] = []
         self._by_message: dict[str, BroadcastEntry] = {}
         #: 各条在这里最早的号，连接按它记账：Redis 丢了数据会换个号再记一遍，推过的不再推。
-        self._first: dict[str, int] = {}
+        self._first: dict[str, BroadcastId] = {}
         self._newest = 0
         self._not_loaded = RepeatedWarning("broadcasts_not_loaded")
 
@@ -88,7 +88,7 @@ class BroadcastFeed:
 
     # ── 网关一侧 ─────────────────────────────────────────────────────────────
 
-    def arrived(self, payload: bytes) -> int | None:
+    def arrived(self, payload: bytes) -> BroadcastId | Arrival | None:
         try:
             frame = _decoder.decode(payload)
         except msgspec.DecodeError:
@@ -99,7 +99,7 @@ class BroadcastFeed:
         if frame.broadcast_prev > self._newest:
             logger.bind(broadcast_id=broadcast_id).warning("broadcast_missed")
             self._on_missed()
-            return BROADCAST_MISSED
+            return Arrival.MISSED
         entry = BroadcastEntry(
             broadcast_id, frame.broadcast_prev, frame.message_id, frame.priority, frame.expires_at
         )
@@ -151,7 +151,7 @@ class BroadcastFeed:
         self._entries = [entry for entry in entries if entry.expires_at > now]
         self._by_message = {entry.message_id: entry for entry in self._entries}
         self._first = {
-            message_id: self._first.get(message_id, entry.broadcast_id)
+            message_id: self._first.get(message_id, BroadcastId(entry.broadcast_id))
             for message_id, entry in self._by_message.items()
         }
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Final, NewType, TypeVar
 
 import msgspec
 from msgspec import Meta, Raw, Struct, field
@@ -30,8 +30,10 @@ from .json_text import accepted_data
 
 #: 一帧 ``new_message`` 的身份：(seq, message_id)。
 FrameKey = tuple[int, str]
-#: 一帧怎么记账：有 seq 的按 seq；耐久的广播按 ``broadcast_id``；None 是瞬时的，不记。
-PushKey = FrameKey | int | None
+#: 一帧耐久的广播的身份：进日志的毫秒。
+BroadcastId = NewType("BroadcastId", int)
+#: 一帧怎么记账：有 seq 的按 seq；耐久的广播按它的号；None 是瞬时的，不记。
+PushKey = FrameKey | BroadcastId | None
 
 #: 一帧 ``batch`` 里最多几条，以及拼到多少字节就另起一帧。
 BATCH_MAX_MESSAGES: Final = 50

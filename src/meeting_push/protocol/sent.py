@@ -14,7 +14,7 @@ from itertools import islice
 from typing import Final, NamedTuple
 
 from ..model import BroadcastEntry, BroadcastView, EvictedRange, MailboxView
-from .envelope import FrameKey
+from .envelope import BroadcastId, FrameKey
 from .frames import Gap
 from .limits import Limits
 
@@ -139,7 +139,7 @@ def _gap(run: list[int], reason: str) -> Gap:
     return Gap(from_seq=run[0], to_seq=run[-1], count=len(run), reason=reason)
 
 
-class News:
+class BroadcastProgress:
     """一条连接上的广播走到了哪里：与 seq 的账无关，日志的次序就是发布的次序，一个整数就够。"""
 
     __slots__ = ("_behind", "_waiting", "upto")
@@ -165,7 +165,7 @@ class News:
         waiting, self._waiting = self._waiting, ()
         return waiting
 
-    def fresh(self, broadcast_id: int) -> bool:
+    def fresh(self, broadcast_id: BroadcastId) -> bool:
         """还没推过，现在就该推：记账。"""
         if self._behind or (self.upto is not None and broadcast_id <= self.upto):
             return False

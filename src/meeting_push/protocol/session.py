@@ -45,7 +45,7 @@ from .frames import (
 )
 from .limits import Limits
 from .outbox import HeldFrames
-from .sent import Announced, News, SentSeqs, Unacked
+from .sent import Announced, BroadcastProgress, SentSeqs, Unacked
 
 #: 令牌到期前多久提醒。
 EXPIRY_NOTICE_MS: Final = 60_000
@@ -84,12 +84,12 @@ class Session:
         "_sent",
         "_told",
         "_warned",
+        "broadcasts",
         "connection_id",
         "epoch",
         "last_heartbeat",
         "missed",
         "newest",
-        "news",
         "phase",
         "token_expires_at",
         "unacked",
@@ -104,7 +104,7 @@ class Session:
         #: 所知的该用户最新 seq。
         self.newest = 0
         self.last_heartbeat = now
-        self.news = News()
+        self.broadcasts = BroadcastProgress()
         self.token_expires_at: int | None = None
         #: 暂存满了或有人要求重读：这一轮补发完后还要再读一次信箱。
         self.missed = False
@@ -237,7 +237,7 @@ class Session:
             return True
         if isinstance(key, tuple):
             return self._account(frame, key, now)
-        return self.news.fresh(key)
+        return self.broadcasts.fresh(key)
 
     def _account(self, frame: bytes, key: FrameKey, now: int) -> bool:
         """记账；推过的只有重试（attempt > 0）才可再推。"""

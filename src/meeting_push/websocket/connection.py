@@ -21,7 +21,7 @@ from loguru import logger
 from ..model import ConnectionInfo, MailboxView, PresenceStatus, Principal
 from ..node_identity import NodeIdentity
 from ..protocol.codes import CloseCode
-from ..protocol.envelope import FrameRun, PushKey
+from ..protocol.envelope import BroadcastId, FrameRun, PushKey
 from ..protocol.frames import Notice, encode
 from ..protocol.limits import Limits
 from ..protocol.session import Phase, Pushed, Session
@@ -230,7 +230,7 @@ class Fanout:
         self._lap: Iterator[UserConnection] | None = None
         self._run: FrameRun
 
-    def spread(self, frame: bytes, broadcast_id: int | None = None) -> None:
+    def spread(self, frame: bytes, broadcast_id: BroadcastId | None = None) -> None:
         """``frame`` 不占用户的 seq：耐久的广播有自己的号（``broadcast_id``），与信箱无关。"""
         self._waiting.append((frame, broadcast_id))
         if self._lap is None:

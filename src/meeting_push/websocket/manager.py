@@ -16,7 +16,7 @@ from loguru import logger
 
 from ..clock import now_ms
 from ..contracts import (
-    BROADCAST_MISSED,
+    Arrival,
     Broadcasts,
     ChannelRoute,
     Channels,
@@ -29,7 +29,7 @@ from ..logs import RepeatedWarning
 from ..model import Revocation
 from ..node_identity import NodeIdentity
 from ..protocol.codes import CloseCode
-from ..protocol.envelope import frame_key
+from ..protocol.envelope import BroadcastId, frame_key
 from ..protocol.frames import ServerFrame, encode
 from ..protocol.limits import Limits
 from ..redis.keys import Keys
@@ -216,10 +216,10 @@ class ConnectionManager(Lines[UserConnection]):
             connection.offer(payload, key, now)
 
     def _spread(self, channel: bytes, payload: bytes) -> None:
-        broadcast_id = None
+        broadcast_id: BroadcastId | Arrival | None = None
         if self._broadcasts is not None and channel == self._broadcast_channel:
             broadcast_id = self._broadcasts.arrived(payload)
-        if broadcast_id != BROADCAST_MISSED:
+        if broadcast_id is not Arrival.MISSED:
             self._fanout.spread(payload, broadcast_id)
 
     def broadcast_to_user(self, user_id: int, message: Mapping[str, object] | ServerFrame) -> int:

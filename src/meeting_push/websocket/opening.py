@@ -116,8 +116,8 @@ class Opener:
 
     async def _push_unsent(self, connection: UserConnection, view: MailboxView) -> None:
         entries = connection.session.unsent(view.entries)
-        news = connection.session.news.take()
-        for run in _runs(entries, news) if news else [entries]:
+        broadcasts = connection.session.broadcasts.take()
+        for run in _runs(entries, broadcasts) if broadcasts else [entries]:
             for start in range(0, len(run), BATCH_MAX_MESSAGES):
                 await self._push_part(connection, run[start : start + BATCH_MAX_MESSAGES])
 
@@ -133,8 +133,8 @@ class Opener:
                 return  # 等待时关闭了
             self._counters.flushed_messages += len(part)
             now = self._clock()
-            news = isinstance(entries[0], BroadcastEntry)
-            connection.send(batch(part) if news else session.batch(part, now), now)
+            broadcast = isinstance(entries[0], BroadcastEntry)
+            connection.send(batch(part) if broadcast else session.batch(part, now), now)
 
     def _announce_lost(
         self, connection: UserConnection, entries: Sequence[Entry], messages: Sequence[bytes]
@@ -146,15 +146,15 @@ class Opener:
                 gap = Gap(from_seq=entry.seq, to_seq=entry.seq, count=1, reason="expired")
                 connection.send(encode(gap), self._clock())
 
-    async def _read_news(self, connection: UserConnection) -> None:
+    async def _read_broadcasts(self, connection: UserConnection) -> None:
         """读这条连接该补的广播；在 welcome 之前，所以 welcome 之后的广播都有他的份。"""
-        broadcasts, session = self._broadcasts, connection.session
+        broadcasts, progress = self._broadcasts, connection.session.broadcasts
         if broadcasts is None:
             return
-        if session.news.upto is None:
-            session.news.read(await broadcasts.open(connection.user_id))
+        if progress.upto is None:
+            progress.read(await broadcasts.open(connection.user_id))
         else:
-            session.news.read(broadcasts.after(session.news.upto))
+            progress.read(broadcasts.after(progress.upto))
 
     async def _read(self, connection: UserConnection, resume: ResumePoint | None) -> MailboxView:
         async def read() -> MailboxView:
@@ -162,7 +162,7 @@ class Opener:
             connection.session.missed = False  # 此前漏的都会在这次读取里
             async with self._reads:
                 view = await self._mailbox.open(connection.user_id, resume)
-            await self._read_news(connection)
+            await self._read_broadcasts(connection)
             return view
 
         return await patiently(read)
@@ -184,9 +184,11 @@ def _urgency(entry: Entry) -> int:
     return -entry.priority
 
 
-def _runs(entries: Sequence[MailboxEntry], news: Sequence[BroadcastEntry]) -> Iterator[list[Entry]]:
+def _runs(
+    entries: Sequence[MailboxEntry], broadcasts: Sequence[BroadcastEntry]
+) -> Iterator[list[Entry]]:
     """按优先级合成一列，再切成同类相连的几段；同级的先私信，后广播。"""
-    ordered = sorted(news, key=_urgency)
+    ordered = sorted(broadcasts, key=_urgency)
     merged: Iterator[Entry] = merge(entries, ordered, key=_urgency)
     for _, run in groupby(merged, type):
         yield list(run)
@@ -215,7 +217,7 @@ class CatchUp:
         """见 ``ConnectionManager.reread_all``。"""
         everybody = list(self._registry)
         for each in everybody:
-            each.session.news.fall_behind()
+            each.session.broadcasts.fall_behind()
         connections = iter(everybody)
 
         async def worker() -> None:

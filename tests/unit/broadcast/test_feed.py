@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from meeting_push.broadcast.feed import BroadcastFeed
-from meeting_push.contracts import BROADCAST_MISSED
+from meeting_push.contracts import Arrival
 from meeting_push.deliver.offline_message_queue import OfflineMessageQueue
 from meeting_push.model import BroadcastEntry, Message, Sender
 from meeting_push.protocol.envelope import broadcast_message, encode_tail
@@ -268,7 +268,7 @@ async def test_dlv_5_a_frame_after_a_missed_one_is_not_pushed_before_it(town: To
         await town.append(number)
     one, _, three = await town.log.entries()
     town.feed.arrived(town.frame(one))
-    assert town.feed.arrived(town.frame(three)) == BROADCAST_MISSED
+    assert town.feed.arrived(town.frame(three)) is Arrival.MISSED
     assert town.missed == 1
     await town.feed.refresh()
     assert [int(e.message_id) for e in town.feed.after(one.broadcast_id).entries] == [2, 3]
@@ -294,15 +294,14 @@ async def test_an_old_number_again_is_recognised(town: Town) -> None:
     assert town.feed.arrived(town.frame(entry)) == NOW
 
 
-async def lost_and_logged_again(town: Town, *numbers: int) -> list[int]:
+async def lost_and_logged_again(town: Town, *numbers: int) -> list[object]:
     """Redis 丢了日志，又记了一遍；返回目录让连接们按哪些号记账。"""
     keys = town.redis.keys
     await town.redis.delete(keys.broadcast_log, keys.broadcast_ids)
     town.now += 1_000
     for number in numbers:
         await town.append(number)
-    told = [town.feed.arrived(town.frame(entry)) for entry in await town.log.entries()]
-    return [number or 0 for number in told]
+    return [town.feed.arrived(town.frame(entry)) for entry in await town.log.entries()]
 
 
 async def test_what_is_logged_again_is_known_by_its_first_number(town: Town) -> None:

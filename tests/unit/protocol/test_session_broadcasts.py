@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from meeting_push.model import BroadcastEntry, BroadcastView, EvictedRange, MailboxView, Principal
+from meeting_push.protocol.envelope import BroadcastId
 from meeting_push.protocol.session import Pushed, Session
 from meeting_push.settings import Settings
 from meeting_push.websocket.admission import limits_of
@@ -17,7 +18,7 @@ EVICTED = EvictedRange(3, 5, 2)
 def opening(upto: int = 0) -> Session:
     session = Session(1, "connection", limits_of(Settings()), NOW)
     session.authenticated(Principal(1, "user", NOW, NOW + 1_000))
-    session.news.read(BroadcastView((), upto))
+    session.broadcasts.read(BroadcastView((), upto))
     return session
 
 
@@ -38,7 +39,7 @@ def types(frames: list[bytes]) -> list[str]:
 
 def test_a_live_broadcast_is_sent_once() -> None:
     session = live(upto=10)
-    assert [session.push(b"x", number, NOW) for number in (10, 11, 11, 12)] == [
+    assert [session.push(b"x", BroadcastId(number), NOW) for number in (10, 11, 11, 12)] == [
         Pushed.DUPLICATE,
         Pushed.SEND,
         Pushed.DUPLICATE,
@@ -49,17 +50,17 @@ def test_a_live_broadcast_is_sent_once() -> None:
 def test_before_its_reread_a_live_broadcast_does_not_overtake_the_missed_ones() -> None:
     """E1：目录已重读而这条连接还没轮到；推了新的，漏掉的就再也不会补。"""
     session = live(upto=10)
-    session.news.fall_behind()
-    assert session.push(b"x", 13, NOW) is not Pushed.SEND
+    session.broadcasts.fall_behind()
+    assert session.push(b"x", BroadcastId(13), NOW) is not Pushed.SEND
     missed = tuple(BroadcastEntry(n, n - 1, "m" * 26, 0, NOW + 1) for n in (11, 12, 13))
-    session.news.read(BroadcastView(missed, 13))
-    assert session.news.take() == missed
-    assert session.push(b"y", 14, NOW) is Pushed.SEND
+    session.broadcasts.read(BroadcastView(missed, 13))
+    assert session.broadcasts.take() == missed
+    assert session.push(b"y", BroadcastId(14), NOW) is Pushed.SEND
 
 
 def test_a_broadcast_leaves_the_seq_ledger_alone() -> None:
     session = live()
-    session.push(b"x", 1_800_000_000_000, NOW)
+    session.push(b"x", BroadcastId(1_800_000_000_000), NOW)
     assert session.newest == 0
     assert session.push(b"y", (1, "m" * 26), NOW) is Pushed.SEND
 
@@ -68,17 +69,17 @@ def test_held_broadcasts_the_flush_covered_are_not_sent_again() -> None:
     session = opening(upto=10)
     session.welcome(view(), "device", NOW)
     for number in (9, 10, 11):
-        session.push(b"%d" % number, number, NOW)
+        session.push(b"%d" % number, BroadcastId(number), NOW)
     assert session.finish(view(), NOW) == [b"11"]
 
 
 def test_news_waits_until_it_is_taken_even_over_two_reads() -> None:
     session = opening()
     one, two = (BroadcastEntry(n, n - 1, "m", 0, NOW) for n in (1, 2))
-    session.news.read(BroadcastView((one,), 1))
-    session.news.read(BroadcastView((two,), 2))
-    assert (session.news.take(), session.news.take()) == ((one, two), ())
-    assert session.news.upto == 2
+    session.broadcasts.read(BroadcastView((one,), 1))
+    session.broadcasts.read(BroadcastView((two,), 2))
+    assert (session.broadcasts.take(), session.broadcasts.take()) == ((one, two), ())
+    assert session.broadcasts.upto == 2
 
 
 def test_dlv_5_a_gap_follows_the_welcome() -> None:
