@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from sqlalchemy.engine import ExceptionContext
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, EmulatedDBAPIException
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from ..errors import (
@@ -74,6 +74,7 @@ def converted_failures() -> Iterator[None]:
         DBAPIError,
         PoolTimeoutError,
         sqlite3.Error,
+        EmulatedDBAPIException,
         OSError,
         UnicodeEncodeError,
         OverflowError,
@@ -141,7 +142,8 @@ class LeftBehind:
 def _convert(error: Exception) -> MeetingPushError | None:
     if isinstance(error, (UnicodeEncodeError, OverflowError)):
         return _bad_data()
-    if isinstance(error, sqlite3.Error):
+    if isinstance(error, sqlite3.Error) or getattr(error, "sqlstate", None):
+        # 后一种没有包着：借连接时的探测被数据库拒绝（``statement_timeout``）
         return _convert_refusal(error)
     if isinstance(error, DBAPIError) and not error.connection_invalidated:
         return _convert_refusal(error.orig)

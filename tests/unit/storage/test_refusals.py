@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import asyncpg
 import pytest
 from sqlalchemy import text
+from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_dbapi
 
 from meeting_push.errors import DatabaseUnavailableError
 from meeting_push.storage.database import Database
+from meeting_push.storage.failures import converted_failures
 from tests.support.postgres_server import PostgresServer
 
 
@@ -36,6 +39,14 @@ async def refusal(url: str, *statements: str) -> str:
         await database.dispose()
     assert caught.value.temporary
     return caught.value.cause
+
+
+def test_b3_a_probe_the_database_refuses_is_no_error_of_ours() -> None:
+    """B3: 借连接时的探测超时，SQLAlchemy 不包它，原样抛出驱动的：日志里曾是一个回溯。"""
+    canceled = asyncpg.QueryCanceledError("canceling statement due to statement timeout")
+    with pytest.raises(DatabaseUnavailableError) as caught, converted_failures():
+        raise AsyncAdapt_asyncpg_dbapi.Error(str(canceled), canceled)
+    assert caught.value.cause == "timeout"
 
 
 @pytest.mark.parametrize(
