@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import asyncpg
+import asyncpg  # type: ignore[import-untyped]
 import pytest
 from sqlalchemy import text
 from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_dbapi
@@ -45,7 +45,7 @@ def test_b3_a_probe_the_database_refuses_is_no_error_of_ours() -> None:
     """B3: 借连接时的探测超时，SQLAlchemy 不包它，原样抛出驱动的：日志里曾是一个回溯。"""
     canceled = asyncpg.QueryCanceledError("canceling statement due to statement timeout")
     with pytest.raises(DatabaseUnavailableError) as caught, converted_failures():
-        raise AsyncAdapt_asyncpg_dbapi.Error(str(canceled), canceled)
+        raise AsyncAdapt_asyncpg_dbapi.Error(str(canceled), canceled)  # type: ignore[no-untyped-call]
     assert caught.value.cause == "timeout"
 
 
