@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from meeting_push.http.doorway import MAX_PIPELINED
 from meeting_push.http.patient_http import PatientHttp
 from meeting_push.websocket.native import native_edge
 from tests.support.eventually import eventually
+from tests.support.garbage import alive
 from tests.support.live_app import served
 from tests.support.redis_server import RedisServer
 from tests.support.running_node import Node, running_node
@@ -36,7 +36,7 @@ async def test_a14_who_asks_a_lot_and_leaves_leaves_no_cycles(node: Node) -> Non
         gc.disable()
         try:
             await _ask_and_go(node, port)
-            await eventually(lambda: _alive() == {})
+            await eventually(lambda: alive(_OURS) == {})
         finally:
             gc.enable()
 
@@ -64,7 +64,7 @@ async def test_a14_an_answer_nobody_waits_for_is_no_error(
         await eventually(lambda: all(one.cycle is None for one in _lines()))
         left.set()
         await answered.wait()
-        await eventually(lambda: _alive() == {})
+        await eventually(lambda: alive(_OURS) == {})
     logger.remove(sink)
     assert errors == []
 
@@ -81,7 +81,3 @@ async def _ask_and_go(node: Node, port: int) -> None:
 
 def _lines() -> list[PatientHttp]:
     return [each for each in gc.get_objects() if isinstance(each, PatientHttp)]
-
-
-def _alive() -> Counter[str]:
-    return Counter(type(each).__name__ for each in gc.get_objects() if isinstance(each, _OURS))

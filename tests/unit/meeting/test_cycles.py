@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from meeting_push.websocket.front import Front
 from meeting_push.websocket.native import native_edge
 from meeting_push.websocket.uvicorn_socket import BoundedWebSocket, StrictProtocol
 from tests.support.eventually import eventually
+from tests.support.garbage import alive
 from tests.support.live_app import served
 from tests.support.redis_server import RedisServer
 from tests.support.running_node import Node, running_node
@@ -44,7 +44,7 @@ async def test_a11_a_refused_meeting_socket_leaves_no_cycles(node: Node, edge: s
         gc.disable()
         try:
             await _come_and_go(node, port)
-            await eventually(lambda: _alive() == {})
+            await eventually(lambda: alive(_OURS) == {})
         finally:
             gc.enable()
 
@@ -55,7 +55,3 @@ async def _come_and_go(node: Node, port: int) -> None:
     async with connect(url, additional_headers=headers) as socket:
         with contextlib.suppress(ConnectionClosed):
             await socket.recv()
-
-
-def _alive() -> Counter[str]:
-    return Counter(type(each).__name__ for each in gc.get_objects() if isinstance(each, _OURS))

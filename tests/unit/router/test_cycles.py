@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from meeting_push.app import create_app
 from meeting_push.auth.access_tokens import AccessTokens
 from meeting_push.router.json_body import BoundedBody
 from meeting_push.router.turns import Turn
+from tests.support.garbage import left_behind
 from tests.support.redis_server import RedisServer
 from tests.support.running_node import running_node
 from tests.support.server_process import TEST_JWT_SECRET
@@ -55,17 +55,6 @@ async def test_a1_a_refused_request_leaves_no_cycles(
     gc.disable()
     try:
         await api.post(path, content=body)
-        assert _left_behind() == {}
+        assert left_behind(_OURS) == {}
     finally:
         gc.enable()
-
-
-def _left_behind() -> Counter[str]:
-    """只有垃圾回收才收得走的、我们的对象。"""
-    gc.set_debug(gc.DEBUG_SAVEALL)
-    try:
-        gc.collect()
-        return Counter(type(each).__name__ for each in gc.garbage if isinstance(each, _OURS))
-    finally:
-        gc.set_debug(0)
-        gc.garbage.clear()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
@@ -16,6 +15,7 @@ from meeting_push.websocket.front import Front
 from meeting_push.websocket.native import NativeSocket
 from tests.support.edge_world import World, serve_bare, serve_native_behind_uvicorn
 from tests.support.eventually import eventually
+from tests.support.garbage import left_behind
 
 _OURS = (UserConnection, NativeSocket, Front, PatientHttp, WSProtocol)
 Serve = Callable[[World], AbstractAsyncContextManager[None]]
@@ -31,7 +31,7 @@ async def test_a_connection_that_ends_leaves_no_cycles(serve: Serve) -> None:
         try:
             for _ in range(5):
                 await _come_and_go(world)
-            assert _left_behind() == {}
+            assert left_behind(_OURS) == {}
         finally:
             gc.enable()
 
@@ -40,14 +40,3 @@ async def _come_and_go(world: World) -> None:
     async with world.live(1):
         pass
     await eventually(lambda: world.manager.statistics().sockets == 0)
-
-
-def _left_behind() -> Counter[str]:
-    """只有垃圾回收才收得走的、我们的对象。"""
-    gc.set_debug(gc.DEBUG_SAVEALL)
-    try:
-        gc.collect()
-        return Counter(type(each).__name__ for each in gc.garbage if isinstance(each, _OURS))
-    finally:
-        gc.set_debug(0)
-        gc.garbage.clear()
