@@ -21,9 +21,10 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from difflib import get_close_matches
-from typing import Final
+from functools import partial
+from typing import Any, Final, cast
 
 import uvicorn
 from dotenv import dotenv_values
@@ -32,6 +33,7 @@ from loguru import logger
 from .app import MeetingPush, create_app
 from .errors import ConfigurationError, UnavailableError
 from .http.doorway import DoorLimits, Doorway, Patience, open_descriptors
+from .http.listener import BACKLOG, Listener
 from .http.patient_http import patient_http
 from .launcher import dying_with_us
 from .limits.rate import TrustedProxies
@@ -44,7 +46,6 @@ from .supervision import Backoff
 from .websocket.native import native_edge, serve_native
 from .websocket.uvicorn_socket import BoundedWebSocket
 
-BACKLOG: Final = 4096
 #: 闲着的 HTTP 连接留这么久：要长于客户端与代理（多为 60 秒），否则它们恰在我们关闭时又用它。
 KEEP_ALIVE_S: Final = 65
 #: SQLite 的线程每一步都要抢 GIL，默认等忙着的事件循环 5 ms 才抢得到，一个事务要抢五六次。
@@ -57,11 +58,26 @@ NOT_WORTH_WAITING: Final = frozenset({"noauth", "noperm", "no_database"})
 
 
 class _Server(uvicorn.Server):
-    """不碰信号的 uvicorn。"""
+    """不碰信号的 uvicorn，由 ``Listener`` 接连接。"""
+
+    def __init__(self, config: uvicorn.Config, left: Callable[[int], None]) -> None:
+        super().__init__(config)
+        self._left = left
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup([])
+        # 类型写的是类：其实是 patient_http 的工厂，Listener 有 uvicorn 用到的 close、wait_closed
+        arrived: Callable[[], asyncio.Protocol] = partial(
+            cast(Any, self.config.http_protocol_class),
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+        self.servers = [cast(Any, Listener(sock, arrived, self._left)) for sock in sockets or ()]
 
 
 def listen(settings: Settings) -> socket.socket:
@@ -216,7 +232,8 @@ async def _front(push: MeetingPush, settings: Settings, sock: socket.socket) -> 
             proxy_headers=False,  # 谁的 X-Forwarded-For 可信只由 trusted_proxies 说了算
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=int(settings.shutdown_grace_s),
-        )
+        ),
+        doorway.note_left,
     )
     task = asyncio.create_task(http.serve(sockets=[sock]), name="uvicorn")
     try:

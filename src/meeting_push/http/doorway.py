@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import resource
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from typing import Final, Protocol
 from ..limits.rate import RefusalPace, TokenBucket, TrustedProxies, rate_key
 from ..logs import RepeatedWarning
 from ..settings import Settings
+from .listener import has_left
 from .refusals import REFUSALS
 
 #: 留给探针、SQL 与 Redis 重连的描述符：四分之一，不多于 64 个。
@@ -30,7 +32,7 @@ _DISCARDED_PER_S: Final = 16 * 1024 * 1024
 #: 没有到路由就拒绝、掐断的全部原因。
 TURNED_AWAY: Final = (
     *(refusal.code for refusal in REFUSALS),
-    *("unread", "evicted", "descriptors", "address"),
+    *("unread", "evicted", "descriptors", "address", "left"),
 )
 
 
@@ -114,6 +116,18 @@ class Doorway:
     def walled(self, transport: _Socket) -> bool:
         """留的也用了一半：立即掐断，不回答。"""
         return 0 < self._limits.wall <= _descriptor(transport)
+
+    def note_left(self, count: int = 1) -> None:
+        """又有几条，轮到时已经走了。"""
+        self.turned_away["left"] += count
+
+    def left(self, transport: asyncio.Transport) -> bool:
+        """第一次听它说话时问：已经走了的掐断，不听它说了什么（A14）。"""
+        if not has_left(transport):
+            return False
+        self.note_left()
+        transport.abort()
+        return True
 
     def arrive(self, guest: Guest, address: str, loop: Loop) -> None:
         """刚连上，还没说要什么。一个地址的太多，就请走其中等得最久的。

@@ -28,10 +28,12 @@ from .doorway import (
     Patience,
     UnreadAnswers,
 )
+from .listener import LINE
 from .refusals import MIN_ANSWER_PROGRESS, CourteousTransport, Refusal
 from .upgrade_request import (
     MAX_HEAD_BYTES,
     MAX_HEADERS,
+    as_text,
     asks_for_websocket,
     origin_form,
     refusal_of,
@@ -84,10 +86,9 @@ class PatientHttp(HttpToolsProtocol):
         self._progress = self._spoke = False
         #: 这一个答完就关：不读后面的了。
         self._last = False
-        self._keep_alive = False
         #: 还没有说的拒绝。
         self._held: Refusal | None = None
-        self._parting = False
+        self._keep_alive = self._parting = False
         self._deadline = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._stall: asyncio.TimerHandle | None = None
@@ -149,6 +150,8 @@ class PatientHttp(HttpToolsProtocol):
         if self._parting or self._last:
             self._courtesy.discard(len(data))
             return
+        if not self._spoke and self._doorway.left(self._line):
+            return
         self._spoke, self._progress = True, False
         phase, body_bytes = self._phase, self._body_bytes
         try:
@@ -184,7 +187,7 @@ class PatientHttp(HttpToolsProtocol):
         if not self._should_upgrade():
             return  # h2c 之类：照常回答（``_last`` 已记下），然后关
         refusal = refusal_of(
-            self.scope["method"], self.scope["http_version"], _as_text(self.headers)
+            self.scope["method"], self.scope["http_version"], as_text(self.headers)
         )
         if refusal is not None:
             self._refuse(refusal)
@@ -193,7 +196,7 @@ class PatientHttp(HttpToolsProtocol):
 
     def _get_upgrade(self) -> bytes | None:
         """uvicorn 只看同名的最后一行。"""
-        return b"websocket" if asks_for_websocket(_as_text(self.headers)) else None
+        return b"websocket" if asks_for_websocket(as_text(self.headers)) else None
 
     # ── 解析器的回调 ──────────────────────────────────────────────────────
 
@@ -238,6 +241,7 @@ class PatientHttp(HttpToolsProtocol):
             self._last = True
         self._doorway.busy(self)
         self._phase = _Phase.BODY
+        self.scope[LINE] = self._line  # type: ignore[typeddict-unknown-key]
         super().on_headers_complete()
         # 没收完就回答的（401、413），答完关：余下的请求体没有人要
         self._keep_alive, self.cycle.keep_alive = self.cycle.keep_alive, False
@@ -384,10 +388,6 @@ class PatientHttp(HttpToolsProtocol):
         self._doorway.wait(self)
         if self._courtesy.leave(heard=self._phase is _Phase.DONE and not self._last):
             self.flow.resume_reading()
-
-
-def _as_text(headers: list[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
-    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
 
 
 def patient_http(

@@ -179,3 +179,7 @@ def origin_form(target: str) -> str:
     except ValueError:
         return target
     return urlunsplit(("", "", parts.path, parts.query, ""))
+
+
+def as_text(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
+    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]

@@ -45,6 +45,7 @@ from ..errors import (
     UnsupportedMediaTypeError,
     UsernameTakenError,
 )
+from ..http.listener import LINE, has_left
 from ..logs import RepeatedWarning
 from ..monitoring.metrics import RefusedRequests
 from .json_body import TURN, BodyRule, BoundedBody, JsonBody, ordinary
@@ -53,6 +54,9 @@ from .turns import Turn, Turns
 API_PREFIX: Final = "/api/v1"
 #: 令牌与私人的消息不许任何缓存留着；浏览器不许猜类型（A17）。
 PRIVATE: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+
+#: 走了的人的回答，没有谁看得到；日志与计数里认得它。
+_ASKER_GONE: Final = 499
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -119,8 +123,11 @@ class ContractRoute(APIRoute):
         turn = request.scope[TURN] = Turn(self.turns, request)
         try:
             if not self._has_body:
+                if self._asker_left(request):
+                    return Response(status_code=_ASKER_GONE)
                 turn.begin_reading()
-                await turn.take()
+                if await turn.take() and self._asker_left(request):
+                    return Response(status_code=_ASKER_GONE)
             response = await _bounded(handle, request, self.body_rule)
         except RateLimitedError as error:
             response = error_response(error)
@@ -132,6 +139,10 @@ class ContractRoute(APIRoute):
         if getattr(request.state, "principal", None) is not None:
             self.turns.trust(request)
         return response
+
+    def _asker_left(self, request: Request) -> bool:
+        """已经走了的，不必替他办（A14）；有请求体的照常收。"""
+        return self.body_field is None and has_left(request.scope.get(LINE))
 
     async def _pause(self, request: Request, delay_s: float) -> None:
         """等到该回答了为止；没有请求体的走了就不等：几百个走了的各留着几十 KB（A14）。"""

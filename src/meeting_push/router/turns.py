@@ -96,11 +96,12 @@ class Turns:
         if not self._reading[key]:
             del self._reading[key]
 
-    async def take(self, key: Hashable) -> None:
+    async def take(self, key: Hashable) -> bool:
+        """等过没有。"""
         self._note(key)
         if not self._waiting and self._has_room(key):
             self._running[key] += 1
-            return
+            return False
         mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(key, deque()).append(mine)
         self._serve()
@@ -110,6 +111,7 @@ class Turns:
             if mine.done() and not mine.cancelled():
                 self.give_back(key)  # 轮到了，可是他走了
             raise
+        return True
 
     def give_back(self, key: Hashable) -> None:
         self._running[key] -= 1
@@ -219,15 +221,20 @@ class Turn:
             self._turns.end_reading(self._reader)
             self._reader = None
 
-    async def take(self, large_of: Hashable | None = None) -> None:
-        """:param large_of: 大的请求是谁的"""
+    async def take(self, large_of: Hashable | None = None) -> bool:
+        """等过没有。
+
+        :param large_of: 大的请求是谁的
+        """
+        waited = False
         if large_of is not None and self._turns.large is not None:
             self._large = await self._turns.large.take(large_of)
         if self._timer is None:
             key = self._turns.key(self._request)
-            await self._turns.take(key)
+            waited = await self._turns.take(key)
             self._key = key
             self._timer = asyncio.get_running_loop().call_later(YIELD_S, self.give_back)
+        return waited
 
     def give_back(self) -> None:
         if self._timer is not None:

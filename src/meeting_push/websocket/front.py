@@ -208,6 +208,8 @@ class BareFront(Front):
 
     def _choose(self, received: bytes, end: int) -> None:
         self._doorway.busy(self)
+        if self._doorway.left(self._transport):
+            return
         if self._crowded and not received.startswith(_PROBES):
             self._refuse(CROWDED)
         else:

@@ -28,6 +28,7 @@ from picows import (
 from picows.picows import WSProtocol  # type: ignore[attr-defined]  # 存根里没有它
 
 from ..http.doorway import Doorway
+from ..http.listener import Listener
 from ..http.ops_http import OpsEndpoint, OpsHttp
 from ..protocol.codes import CloseCode, may_be_received
 from ..protocol.envelope import FrameRun
@@ -299,14 +300,14 @@ async def serve_native(
     ops: OpsEndpoint,
     doorway: Doorway | None = None,
     ssl: Any = None,
-) -> asyncio.Server:
+) -> Listener:
     """在已绑定的 ``sock`` 上直接服务用户连接；其余的 GET（探针、指标）由 ``ops`` 回答。"""
     timeout_s = manager.limits.handshake_timeout_s
     upgraded = partial(_picows, manager, manager.limits.largest_read_bytes, set())
     door = doorway or Doorway()
-    return await asyncio.get_running_loop().create_server(
+    return Listener(
+        sock,
         lambda: BareFront(manager, lambda: OpsHttp(ops, timeout_s, door), upgraded, door),
-        sock=sock,
-        backlog=4096,
-        ssl=ssl,
+        door.note_left,
+        ssl,
     )

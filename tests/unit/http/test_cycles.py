@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -45,10 +46,11 @@ async def test_a14_an_answer_nobody_waits_for_is_no_error(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A14: 断开之后才答完的，日志里没有回溯。"""
-    left, answered = asyncio.Event(), asyncio.Event()
+    asked, left, answered = asyncio.Event(), asyncio.Event(), asyncio.Event()
     unread = node.push.messages.get_unread_count
 
     async def after_he_left(user_id: int) -> int:
+        asked.set()
         await left.wait()
         answered.set()
         return await unread(user_id)
@@ -57,7 +59,9 @@ async def test_a14_an_answer_nobody_waits_for_is_no_error(
     errors: list[str] = []
     sink = logger.add(lambda line: errors.append(str(line)), level="ERROR")
     async with served(node.push, native_edge(node.push.manager)) as port:
-        await _ask_and_go(node, port)
+        writer = await _ask(node, port)
+        await asked.wait()
+        await _go(writer)
         for one in _lines():
             one.transport.abort()
         del one
@@ -69,12 +73,45 @@ async def test_a14_an_answer_nobody_waits_for_is_no_error(
     assert errors == []
 
 
+async def test_a14_who_has_left_is_not_worked_for(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A14: 说完就走的，轮到读它时已经走了：不解析，不办。"""
+    asked = 0
+
+    async def unread(_user_id: int) -> int:
+        nonlocal asked
+        asked += 1
+        return 0
+
+    monkeypatch.setattr(node.push.messages, "get_unread_count", unread)
+    async with served(node.push, native_edge(node.push.manager)) as port:
+        with socket.create_connection(("127.0.0.1", port)) as sock:
+            sock.sendall(_head(node))
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(_head(node))
+        await reader.readuntil(b"\r\n\r\n")  # 排在他后面的有了回答
+        await _go(writer)
+    assert asked == 1
+
+
 async def _ask_and_go(node: Node, port: int) -> None:
+    await _go(await _ask(node, port))
+
+
+async def _ask(node: Node, port: int) -> asyncio.StreamWriter:
     _, writer = await asyncio.open_connection("127.0.0.1", port)
-    bearer = f"Authorization: Bearer {node.person(7).token}"
-    head = f"GET /api/v1/messages HTTP/1.1\r\nHost: h\r\n{bearer}\r\n\r\n"
-    writer.write(head.encode() * MAX_PIPELINED * 2)
+    writer.write(_head(node) * MAX_PIPELINED * 2)
     await writer.drain()
+    return writer
+
+
+def _head(node: Node) -> bytes:
+    bearer = f"Authorization: Bearer {node.person(7).token}"
+    return f"GET /api/v1/messages HTTP/1.1\r\nHost: h\r\n{bearer}\r\n\r\n".encode()
+
+
+async def _go(writer: asyncio.StreamWriter) -> None:
     writer.close()
     await writer.wait_closed()
 

@@ -1,0 +1,113 @@
+"""听着的端口：连来就走的不进来，也不挡着后面的。"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+
+import pytest
+
+from meeting_push.http.listener import SWEPT_AT_ONCE, Listener, has_left
+
+LINUX_ONLY = pytest.mark.skipif(not hasattr(socket, "TCP_INFO"), reason="TCP_INFO is Linux's")
+
+
+class Door:
+    """一个监听者，与进来的、走了的。"""
+
+    def __init__(self) -> None:
+        sock = socket.socket()
+        sock.bind(("127.0.0.1", 0))
+        sock.setblocking(False)
+        self.address = sock.getsockname()
+        self.left = 0
+        self.entered: asyncio.Queue[asyncio.Transport] = asyncio.Queue()
+        self.transports: list[asyncio.Transport] = []
+        self.listener = Listener(sock, lambda: _Guest(self), self._note_left)
+
+    def _note_left(self, count: int) -> None:
+        self.left += count
+
+    def dial(self) -> socket.socket:
+        """连上内核的队；监听者还没有机会接。"""
+        return socket.create_connection(self.address)
+
+    def dial_and_leave(self) -> None:
+        with self.dial() as sock:
+            sock.sendall(b"GET / HTTP/1.1\r\n\r\n")
+
+
+class _Guest(asyncio.Protocol):
+    def __init__(self, door: Door) -> None:
+        self._door = door
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._door.transports.append(transport)
+        self._door.entered.put_nowait(transport)
+
+
+@pytest.fixture
+async def door() -> AsyncIterator[Door]:
+    door = Door()
+    yield door
+    door.listener.close()
+    await door.listener.wait_closed()
+    for transport in door.transports:
+        transport.abort()
+    await asyncio.sleep(0)
+
+
+@LINUX_ONLY
+async def test_a14_who_left_before_his_turn_never_enters(door: Door) -> None:
+    """A14：连来就走的在门外就关掉、计数；后面还在的照样进来。"""
+    for _ in range(3 * SWEPT_AT_ONCE):
+        door.dial_and_leave()
+    with door.dial():
+        async with asyncio.timeout(5):
+            transport = await door.entered.get()
+        assert door.left == 3 * SWEPT_AT_ONCE
+        assert not has_left(transport)
+
+
+@LINUX_ONLY
+async def test_a14_who_leaves_later_is_seen_to_have_left(door: Door) -> None:
+    with door.dial() as sock:
+        async with asyncio.timeout(5):
+            transport = await door.entered.get()
+        transport.pause_reading()
+        sock.shutdown(socket.SHUT_WR)
+        assert has_left(transport)
+
+
+async def test_a_burst_of_people_who_stay_all_enter(door: Door) -> None:
+    dialled = [door.dial() for _ in range(100)]
+    async with asyncio.timeout(5):
+        for _ in dialled:
+            await door.entered.get()
+    for sock in dialled:
+        sock.close()
+
+
+async def test_a_closed_listener_refuses(door: Door) -> None:
+    door.listener.close()
+    with pytest.raises(ConnectionRefusedError):
+        door.dial()
+
+
+async def test_it_is_well_again_when_descriptors_are(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """描述符用完了：歇一会儿再接，不空转，也不丢掉排着的。"""
+
+    def exhausted(_self: socket.socket) -> tuple[socket.socket, object]:
+        raise OSError(24, "Too many open files")
+
+    with door.dial():
+        with monkeypatch.context() as patch:
+            patch.setattr(socket.socket, "accept", exhausted)
+            await asyncio.sleep(0.01)
+            assert door.entered.empty()
+        async with asyncio.timeout(5):
+            await door.entered.get()
