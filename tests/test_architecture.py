@@ -208,3 +208,59 @@ def test_passing_on_a_connection_and_saying_an_error_is_no_offence() -> None:
     assert commands_in("store = SeatStore(redis.lean, redis.keys)") == []
     said = "log.say(code=error.code, reason=error.message)"
     assert told_by_text(f"def tell(error: MeetingPushError):\n    {said}") == []
+
+
+# ── 循环 ────────────────────────────────────────────────────────────────────
+
+#: 歇着、等着的写法。
+WAITS: Final = re.compile(r"\b(sleep|wait|wait_for)\(")
+HAND_WRITTEN: Final = TEXT.partition("## 手写的循环")[2].partition("\n## ")[0]
+
+
+def _own(node: ast.AST) -> Iterator[ast.AST]:
+    """``node`` 里面的，不进里面的函数。"""
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            yield child
+            yield from _own(child)
+
+
+def _goes_on(loop: ast.AST) -> bool:
+    """等着什么而没有尽头的，或每一圈都歇着、等着的。"""
+    if not isinstance(loop, ast.While):
+        return False
+    awaited = [ast.unparse(node) for node in _own(loop) if isinstance(node, ast.Await)]
+    return bool(awaited) and (ast.unparse(loop.test) == "True" or any(map(WAITS.search, awaited)))
+
+
+def hand_written(source: str) -> list[str]:
+    functions = [n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.AsyncFunctionDef)]
+    return [one.name for one in functions if any(map(_goes_on, _own(one)))]
+
+
+def test_every_hand_written_loop_has_its_reason() -> None:
+    found = {
+        f"{path.relative_to(PACKAGE)}:{name}"
+        for path in PACKAGE.rglob("*.py")
+        for name in hand_written(path.read_text())
+    }
+    assert found == set(re.findall(r"`([\w/]+\.py:\w+)`", HAND_WRITTEN))
+
+
+@pytest.mark.parametrize(
+    "loop",
+    [
+        "while True:\n        await self.step()",
+        "while self.going:\n        await asyncio.sleep(1)",
+        "while not self.done:\n        if await self.step():\n            await self.wake.wait()",
+    ],
+)
+def test_a_hand_written_loop_is_found(loop: str) -> None:
+    assert hand_written(f"async def run(self):\n    {loop}") == ["run"]
+
+
+def test_a_loop_with_an_end_is_not_hand_written() -> None:
+    assert (
+        hand_written("async def run(rows):\n    while page := await rows():\n        use(page)")
+        == []
+    )

@@ -103,20 +103,24 @@ class SupervisedLoop:
         self._failing = False
 
 
-async def periodically(
-    step: Callable[[], Awaitable[object]],
-    pause: Callable[[], Awaitable[object]],
-    deferred: RepeatedWarning,
-) -> Never:
-    """一个长循环的骨架：一步，歇一歇，再来。
+_deferred: Final = RepeatedWarning("loop_deferred")
 
-    依赖暂时不在：以 ``deferred`` 说一声，退避着再来。别的错误抛给监督者：循环重启，节点不就绪。
-    坏的一项由 ``step`` 自己搁置（``Aside``），不该走到这里。
+
+async def periodically(
+    step: Callable[[], Awaitable[object] | None],
+    pause: Callable[[], Awaitable[object]],
+    deferred: RepeatedWarning = _deferred,
+) -> Never:
+    """一个长循环的骨架：一步（不等谁的可以是同步的），歇一歇或等谁来唤醒，再来。
+
+    第一步不等。依赖暂时不在：以 ``deferred`` 说一声，退避着再来。别的错误抛给监督者：循环重启，
+    节点不就绪。坏的一项由 ``step`` 自己搁置（``Aside``），不该走到这里。
     """
     backoff = Backoff()
     while True:
         try:
-            await step()
+            if (working := step()) is not None:
+                await working
         except MeetingPushError as error:
             if not is_temporary(error):
                 raise

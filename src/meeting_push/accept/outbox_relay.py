@@ -95,13 +95,11 @@ class OutboxRelay:
 
     async def run_fast(self) -> None:
         """快路循环：有就取走全部，入队失败就放手，催慢路来补。"""
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            await self.drain()
+        await periodically(self.drain, self._wake.wait, self._not_enqueued)
 
     async def drain(self) -> None:
         """把交来的都送进队列。"""
+        self._wake.clear()
         while batch := self._pending.take(BATCH_MESSAGES, BATCH_UNITS):
             try:
                 if await self._enqueue(batch):

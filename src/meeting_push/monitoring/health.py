@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from ..errors import MeetingPushError
-from ..supervision import LoopState
+from ..supervision import LoopState, periodically
 
 #: 多久检查一遍；一项至多等多久。坏了到不就绪最多 1 + 2 + 1 + 2 秒，契约是 10 秒。
 EVERY_S: Final = 1.0
@@ -91,10 +92,11 @@ class Health:
 
     async def run(self) -> None:
         """监督者运行的循环体；永不返回。"""
-        while True:
-            await self.check_now()
-            self._watched = True
-            await asyncio.sleep(EVERY_S)
+        await periodically(self._watch, partial(asyncio.sleep, EVERY_S))
+
+    async def _watch(self) -> None:
+        await self.check_now()
+        self._watched = True
 
     async def report(self) -> HealthReport:
         if self._draining:

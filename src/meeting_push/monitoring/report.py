@@ -10,15 +10,18 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Iterable
+from functools import partial
 from typing import Final, NamedTuple
 
 import msgspec
 from loguru import logger
 
 from ..clock import Clock, now_ms
-from ..errors import MeetingPushError, RedisUnavailableError
+from ..errors import MeetingPushError
+from ..logs import RepeatedWarning
 from ..node_identity import NodeIdentity
 from ..redis.presence import ReportBoard
+from ..supervision import periodically
 from .latency import LatencyHistogram
 from .metrics import Metrics, Sample
 
@@ -160,16 +163,15 @@ class NodeReports:
         self._board = board
         self._interval_s = interval_s
         self._stale_ms = int(interval_s * 1000) * STALE_INTERVALS
+        self._deferred = RepeatedWarning("node_report_deferred")
 
     async def run(self) -> None:
         """监督者运行的循环体；永不返回。"""
-        while True:
-            try:
-                report = self._reporter.tick()
-                await self._board.post(report.node_id, msgspec.json.encode(report))
-            except RedisUnavailableError as error:
-                logger.bind(reason=error.message).debug("node_report_deferred")
-            await asyncio.sleep(self._interval_s)
+        await periodically(self._post, partial(asyncio.sleep, self._interval_s), self._deferred)
+
+    async def _post(self) -> None:
+        report = self._reporter.tick()
+        await self._board.post(report.node_id, msgspec.json.encode(report))
 
     async def read(self) -> list[NodeReport]:
         """此刻在的各进程的报告，按 id；自己的是现做的。死去的顺手清掉。"""

@@ -17,6 +17,7 @@ from loguru import logger
 from ..errors import MeetingPushError, UnavailableError
 from ..node_identity import NodeIdentity
 from ..redis.redis_service import RedisService
+from ..supervision import periodically
 
 #: 重新订阅之后再给这么多个“聋了的时限”，仍听不到就放弃这个节点上的客户端。
 PATIENCE: Final = 2
@@ -92,13 +93,13 @@ class Canary:
 
     async def run(self) -> None:
         """监督者运行的循环体；永不返回。"""
-        while True:
-            await self._send()
-            slept_at = _now()
-            pause_s = self._pause_s()
-            await asyncio.sleep(pause_s)
-            if _now() - slept_at < pause_s + self._deaf_s / 2:
-                self._listen()  # 否则是我们自己停顿过：它也许在套接字里还没读
+        await periodically(self._send, self._pause)
+
+    async def _pause(self) -> None:
+        slept_at, pause_s = _now(), self._pause_s()
+        await asyncio.sleep(pause_s)
+        if _now() - slept_at < pause_s + self._deaf_s / 2:
+            self._listen()  # 否则是我们自己停顿过：它也许在套接字里还没读
 
     def _pause_s(self) -> float:
         """还没听到过、正聋着：不等平时的间隔，一好就知道。"""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from loguru import logger
@@ -21,6 +22,7 @@ from ..logs import RepeatedWarning
 from ..model import Keyring
 from ..node_identity import NodeIdentity
 from ..storage.fleet import NodeRepository, NodeRow, Roster
+from ..supervision import periodically
 
 #: 钟差到这么多就不合群：令牌、有效期、租约都靠它。
 MAX_SKEW_MS: Final = 30_000
@@ -176,9 +178,7 @@ class CutOff:
 
     async def run(self) -> None:
         """监督者运行的循环体；永不返回。"""
-        while True:
-            self.look()
-            await asyncio.sleep(LOOK_EVERY_S)
+        await periodically(self.look, partial(asyncio.sleep, LOOK_EVERY_S))
 
     async def check(self) -> None:
         """健康检查。

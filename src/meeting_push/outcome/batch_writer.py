@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from loguru import logger
 
 from ..errors import MeetingPushError
 from ..logs import RepeatedWarning
-from ..supervision import Aside, Backoff
+from ..supervision import Aside, periodically
 
 Row = TypeVar("Row")
 
 
 class BatchWriter(Generic[Row]):
-    """``run`` 须由监督者一直运行。日志里 ``deferred`` 是写不成的事件，``rows_name`` 是剩下几行。"""
+    """``run`` 须由监督者一直运行。日志里 ``deferred`` 是写不成，``rows_name`` 是放手时剩下几行。"""
 
     def __init__(
         self,
@@ -37,7 +37,6 @@ class BatchWriter(Generic[Row]):
         self._deferred = RepeatedWarning(deferred)
         self._batch_rows = self._size = batch_rows
         self._aside = aside
-        self._backoff = Backoff()
         self._flush_s = flush_s
         self._rows: list[Row] = []
         self._wake = asyncio.Event()
@@ -56,13 +55,15 @@ class BatchWriter(Generic[Row]):
 
     async def run(self) -> None:
         """有了就等 ``flush_s``，一批一批写到没有。"""
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            await asyncio.sleep(self._flush_s)
-            while self._rows:
-                await self._write_batch()
-            self._idle.set()
+        await periodically(self._write_batch, self._until_more, self._deferred)
+
+    async def _until_more(self) -> None:
+        if self._rows:
+            return
+        self._idle.set()
+        await self._wake.wait()
+        self._wake.clear()
+        await asyncio.sleep(self._flush_s)
 
     async def drain(self, timeout_s: float, left_event: str) -> None:
         """等已登记的全部写完（关机时）；超时就放手，以 ``left_event`` 记下剩几行。"""
@@ -75,14 +76,10 @@ class BatchWriter(Generic[Row]):
         batch = self._rows[: self._size]
         try:
             await self._aside.isolate(batch, self._write)
-        except MeetingPushError as error:  # 暂时的
-            left: dict[str, Any] = {self._rows_name: len(self._rows)}
-            self._deferred.say(code=error.code, cause=error.cause, **left)
+        except MeetingPushError:  # 暂时的
             self._step_aside(batch)
-            await self._backoff.wait()
-            return
+            raise
         del self._rows[: len(batch)]
-        self._backoff.reset()
         self._size = min(self._batch_rows, self._size * 4)
 
     def _step_aside(self, batch: Sequence[Row]) -> None:

@@ -11,6 +11,7 @@ import secrets
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -22,7 +23,7 @@ from ..redis.keys import QueueKeys
 from ..redis.link import Argument
 from ..redis.redis_service import RedisService
 from ..redis.streams import GroupReader, QueueLength, QueueStreams
-from ..supervision import Aside
+from ..supervision import Aside, periodically
 from .queue_reader import (
     LiveTraffic,
     OnDead,
@@ -236,9 +237,10 @@ class QueueRoom:
 
     async def run(self) -> None:
         """监督者运行的循环体；永不返回。"""
-        while True:
-            try:
-                self.learn(await self._look())
-            except MeetingPushError:
-                self._known.clear()  # 不知道；Redis 不在自有别人说
-            await asyncio.sleep(LOOK_EVERY_S)
+        await periodically(self._look_again, partial(asyncio.sleep, LOOK_EVERY_S))
+
+    async def _look_again(self) -> None:
+        try:
+            self.learn(await self._look())
+        except MeetingPushError:
+            self._known.clear()  # 不知道；Redis 不在自有别人说

@@ -16,7 +16,7 @@ from ..protocol.codes import CloseCode
 from ..redis.redis_service import RedisService
 from ..redis.subscriber import Subscriber
 from ..settings import Settings
-from ..supervision import patiently
+from ..supervision import patiently, periodically
 from .connection import window_s
 from .manager import ConnectionManager
 
@@ -80,8 +80,10 @@ class NodeHearing:
 
     async def run(self) -> None:
         """监督者运行的循环体；永不返回。"""
-        while True:
-            await self._lost.wait()
+        await periodically(self._evacuate, self._lost.wait)
+
+    async def _evacuate(self) -> None:
+        if self._lost.is_set():
             self._lost.clear()
             sockets = self._manager.statistics().sockets
             await self._manager.evacuate(
@@ -89,8 +91,8 @@ class NodeHearing:
             )
 
 
-#: 重订阅之后 Redis 又不在：过这么久再试着重读。
-REREAD_RETRY_S: Final = 0.5
+#: 代次换了没有，隔这么久问一次。
+SETTLED_POLL_S: Final = 0.5
 #: 等对账者换代次至多这么久：SQL 也不在，就先读再说，代价是多一帧 ``resync``。
 SETTLE_PATIENCE_S: Final = 15.0
 
@@ -113,37 +115,37 @@ class Rereading:
 
     async def run(self) -> None:
         """监督者运行的循环体；永不返回。"""
-        while True:
-            await self._wanted.wait()
-            self._wanted.clear()
-            try:
-                await self._wait_settled()
-                if await self._refresh_broadcasts():
-                    await self._manager.reread_all()
-            except Exception:
-                self._wanted.set()  # 监督者会重启这个循环：没轮到的连接不能就此不补
-                raise
+        await periodically(self._reread, self._wanted.wait, self._log_not_read)
+
+    async def _reread(self) -> None:
+        if not self._wanted.is_set():
+            return
+        self._wanted.clear()
+        try:
+            await self._wait_settled()
+            await self._refresh_broadcasts()
+            await self._manager.reread_all()
+        except Exception:
+            self._wanted.set()  # 还会再来：没轮到的连接不能就此不补
+            raise
 
     async def _wait_settled(self) -> None:
         """Redis 丢了数据，等换了代次再读：每台设备一帧 ``resync``，不是先后两帧（E12）。"""
         try:
             async with asyncio.timeout(SETTLE_PATIENCE_S):
                 while not await patiently(self._settled):  # noqa: ASYNC110 — 在 Redis 里，没有事件
-                    await asyncio.sleep(REREAD_RETRY_S)
+                    await asyncio.sleep(SETTLED_POLL_S)
         except (TimeoutError, MeetingPushError) as error:
             logger.bind(error=type(error).__name__).warning("reread_before_generation")
 
-    async def _refresh_broadcasts(self) -> bool:
-        """False：Redis 又不在了，稍后再来。"""
+    async def _refresh_broadcasts(self) -> None:
+        """日志坏了，信箱照样重读。"""
         try:
             await self._refresh()
         except MeetingPushError as error:
-            self._log_not_read.say(code=error.code, cause=error.cause)
             if error.temporary:
-                loop = asyncio.get_running_loop()
-                loop.call_later(REREAD_RETRY_S, self._wanted.set)
-                return False
-        return True
+                raise
+            self._log_not_read.say(code=error.code, cause=error.cause)
 
 
 class Dismissals:

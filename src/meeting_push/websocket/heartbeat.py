@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Final, Generic, Protocol, TypeVar
 
 from loguru import logger
@@ -16,6 +17,7 @@ from ..protocol.codes import CloseCode
 from ..protocol.commands import Command
 from ..protocol.limits import Limits
 from ..protocol.outbox import Outbox
+from ..supervision import periodically
 
 MAX_TICK_S: Final = 1.0
 #: 两次清扫相隔超过它（或时钟倒走），是我们停顿过：心跳可能还没读，全体重新计时。
@@ -80,9 +82,7 @@ class HeartbeatSweep(Generic[SomeSwept]):
 
     async def run(self) -> None:
         """监督者运行的循环体；永不返回。"""
-        while True:
-            await asyncio.sleep(self.tick_s)
-            self.sweep()
+        await periodically(self.sweep, partial(asyncio.sleep, self.tick_s))
 
     def schedule(self, connection: SomeSwept) -> None:
         """放上轮子；令牌换过之后再放一次，到期可能变早。"""
