@@ -164,7 +164,9 @@ def user_create(
     data_dir: DataDir = None,
 ) -> None:
     """Create an account; the password is asked for, or read from standard input."""
-    from .auth.auth_service import AuthService
+    from .auth.accounts import Accounts
+    from .auth.passwords import Passwords
+    from .storage.accounts import UserRepository
 
     if role not in (USER_ROLE, ADMIN_ROLE):
         raise ConfigurationError(f"--role must be {USER_ROLE} or {ADMIN_ROLE}")
@@ -174,8 +176,8 @@ def user_create(
 
     async def run() -> None:
         async with _database(settings) as database:
-            auth = AuthService(settings, database, _tokens(settings))
-            user = await auth.create_user(name, password, role)
+            accounts = Accounts(UserRepository(database), Passwords())
+            user = await accounts.create(name, password, role)
         sys.stdout.write(f"{user.id}\n")
 
     asyncio.run(run())

@@ -16,7 +16,6 @@ from meeting_push.outcome.delivery_confirmation_service import DeliveryConfirmat
 from meeting_push.outcome.expiry_sweeper import ExpirySweeper
 from meeting_push.outcome.mailbox_evictor import MailboxEvictor
 from meeting_push.protocol.envelope import encode_tail
-from meeting_push.queue.message_queue import MessageQueue
 from meeting_push.redis.outcomes import Outcomes
 from meeting_push.redis.redis_service import RedisService
 from meeting_push.settings import load_settings
@@ -25,6 +24,7 @@ from meeting_push.storage.messages import MessageRepository, StoredBodies
 from meeting_push.storage.outcomes import OutcomeRepository
 from meeting_push.storage.recipients import DeliveryReports, RecipientRepository
 from meeting_push.supervision import Aside
+from tests.support.queueing import message_queue
 
 USER = 7
 
@@ -57,7 +57,7 @@ class Parts:
         self.mailbox = OfflineMessageQueue(
             redis, StoredBodies(self.messages), load_settings(**settings)
         )
-        self.queue = MessageQueue(
+        self.queue = message_queue(
             redis, max_length=1_000, starvation_bound=10, claim_idle_ms=1_000, clock=self.clock
         )
         self.confirmation = DeliveryConfirmationService(
@@ -68,6 +68,7 @@ class Parts:
             receipts=receipts,
             flush_ms=0,
             clock=self.clock,
+            aside=Aside("confirm"),
         )
         self.failures = DeliveryFailures(
             outcomes=self.outcomes,
@@ -88,6 +89,7 @@ class Parts:
             receipts=receipts,
             interval_s=1,
             agreed=self.agreed,
+            aside=Aside("expiry"),
         )
 
     def clock(self) -> int:

@@ -17,6 +17,7 @@ from rich.table import Table
 from meeting_push.model import QueueEntry
 from meeting_push.queue.message_queue import MessageQueue
 from meeting_push.redis.redis_service import RedisService
+from meeting_push.supervision import Aside
 
 from .progress import Steps
 from .redis_child import redis_child, redis_cpu_s
@@ -86,9 +87,19 @@ def queue_table(report: QueueReport) -> Table:
     return shown
 
 
+async def unrecorded(entry: QueueEntry, reason: str) -> None:
+    """没有记录可写。"""
+
+
 async def _measure(plan: QueuePlan) -> dict[str, QueueFigure]:
     async with redis_child() as redis:
-        queue = MessageQueue(redis, max_length=plan.entries, starvation_bound=10)
+        queue = MessageQueue(
+            redis,
+            max_length=plan.entries,
+            starvation_bound=10,
+            on_dead=unrecorded,
+            aside=Aside("dead-letters"),
+        )
         entries = list(_entries(plan))
         figures = {
             "enqueue": await _timed(redis, plan.entries, _enqueue(queue, entries, plan)),

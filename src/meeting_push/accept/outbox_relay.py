@@ -58,8 +58,8 @@ class OutboxRelay:
         shares: FairShares,
         interval_s: float,
         grace_s: float,
-        aside: Aside | None = None,
-        turn: Turn | None = None,
+        aside: Aside,
+        turn: Turn,
         clock: Clock = now_ms,
     ) -> None:
         self._messages = messages
@@ -72,7 +72,7 @@ class OutboxRelay:
         self._bulk_full_at = -BULK_FULL_MS
         self._interval_s = interval_s
         self._grace_ms = int(grace_s * 1000)
-        self._aside = aside or Aside("outbox")
+        self._aside = aside
         self._turn = turn
         self._clock = clock
         self._pending = FairLine()
@@ -148,9 +148,6 @@ class OutboxRelay:
 
     async def _sweep_in_turn(self, grace_ms: int) -> bool:
         """轮到我才扫：同样的行不必几个进程都入队一遍。False = 别人正扫着。"""
-        if self._turn is None:
-            await self.sweep(grace_ms)
-            return True
         if not await self._turn.take():
             return False
         await self.sweep(grace_ms)
@@ -170,8 +167,7 @@ class OutboxRelay:
         while batch := await self._messages.outbox(before, BATCH_MESSAGES, sorted(full)):
             full |= await self._enqueue(batch)
             await self.mark()  # 否则下一页还是它们
-            if self._turn is not None:
-                await self._turn.keep()
+            await self._turn.keep()
             swept += len(batch)
             logger.bind(messages=len(batch)).info("outbox_swept")
         if full:

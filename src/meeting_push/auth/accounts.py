@@ -48,6 +48,7 @@ class Accounts:
         self._passwords = passwords
         self._clock = clock
         self._by_name = SharedWindow("login", _FAILURES_PER_NAME, _WINDOW_MS, redis, clock)
+        self._created = RepeatedWarning("auth_user_created", lines=MANY, level="INFO")
         self._failed = RepeatedWarning("auth_login_failed", lines=MANY)
         self._by_address = SharedWindow(
             "login_address", _FAILURES_PER_ADDRESS, _WINDOW_MS, redis, clock
@@ -66,7 +67,9 @@ class Accounts:
                 "the username must have 3 to 64 letters, digits or any of . _ @ + -"
             )
         password_hash = await self._passwords.hash(password, rate_key(address))
-        return await self._users.create(name, password_hash, role, self._clock())
+        user = await self._users.create(name, password_hash, role, self._clock())
+        self._created.say(user_id=user.id, role=role)
+        return user
 
     async def authenticate(self, username: str, password: str, address: str) -> User:
         """:raises BadCredentialsError: 不对，或账号已停用；不加区分

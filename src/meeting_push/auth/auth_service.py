@@ -22,8 +22,7 @@ from .sessions import Sessions, TokenPair
 class AuthService:
     """需求里的 AuthService；实现 ``contracts.TokenVerifier``。
 
-    只需验证外来令牌的应用用 ``AccessTokens`` 就够了。没有 ``redis`` 时登录失败只在本进程里数；
-    没有给 ``revocations`` 时自己记录吊销，但不通知别的节点。
+    只需验证外来令牌的应用用 ``AccessTokens`` 就够了。没有 ``redis`` 时登录失败只在本进程里数。
     """
 
     def __init__(
@@ -32,7 +31,7 @@ class AuthService:
         database: Database,
         access_tokens: AccessTokens,
         *,
-        revocations: Revocations | None = None,
+        revocations: Revocations,
         redis: RedisService | None = None,
         passwords: Passwords | None = None,
         clock: Clock = now_ms,
@@ -43,10 +42,9 @@ class AuthService:
             settings.registrations_per_address_per_s, settings.registrations_per_address_burst
         )
         self._access_tokens = access_tokens
-        self._revocations = revocations or Revocations(settings, database, clock=clock)
+        self._revocations = revocations
         users = UserRepository(database)
         self._accounts = Accounts(users, passwords or Passwords(), clock, redis)
-        self._created = RepeatedWarning("auth_user_created", lines=MANY, level="INFO")
         self._logged_in = RepeatedWarning("auth_login", lines=MANY, level="INFO")
         self._logged_out = RepeatedWarning("auth_logout", lines=MANY, level="INFO")
         self._without_id = RepeatedWarning("auth_logout_without_id", lines=MANY)
@@ -62,7 +60,7 @@ class AuthService:
         if not self._settings.registration_enabled:
             raise ForbiddenError("registration is turned off")
         self._require_turn(address)
-        return await self._create(username, password, USER_ROLE, address)
+        return await self._accounts.create(username, password, USER_ROLE, address)
 
     def _require_turn(self, address: str) -> None:
         place, now = rate_key(address), self._clock()
@@ -73,19 +71,14 @@ class AuthService:
             raise RateLimitedError("too many registrations", retry_after_s=max(1, int(wait_s)))
 
     async def create_user(self, username: str, password: str, role: str = USER_ROLE) -> User:
-        """建立账号，不问注册是否开放（命令行用）。
+        """建立账号，不问注册是否开放。
 
         :raises InvalidInputError: 用户名（3～64 个字母、数字或 ``. _ @ + -``）或
             密码（至多 1024 字节）不合规
         :raises WeakPasswordError: 密码太容易猜
         :raises UsernameTakenError: 同名，不分大小写与全半角
         """
-        return await self._create(username, password, role)
-
-    async def _create(self, username: str, password: str, role: str, address: str = "") -> User:
-        user = await self._accounts.create(username, password, role, address)
-        self._created.say(user_id=user.id, role=role)
-        return user
+        return await self._accounts.create(username, password, role)
 
     async def login(self, username: str, password: str, address: str) -> TokenPair:
         """``address`` 是客户端地址，用于限速与安全日志。

@@ -56,8 +56,8 @@ class Revocations:
         settings: Settings,
         database: Database,
         *,
-        publish: Callable[[ControlCommand], Awaitable[int]] | None = None,
-        aside: Aside | None = None,
+        publish: Callable[[ControlCommand], Awaitable[int]],
+        aside: Aside,
         clock: Clock = now_ms,
     ) -> None:
         self._database = database
@@ -77,7 +77,7 @@ class Revocations:
         self._list = RevocationList()
         self._listeners: list[Listener] = []
         self._version = 0
-        self._aside = aside or Aside("revocations")
+        self._aside = aside
         self._forgot_at = 0
 
     def listen(self, listener: Listener) -> None:
@@ -134,8 +134,6 @@ class Revocations:
         user_id, session_id = revocation.user_id, revocation.session_id
         self._revoked.say(user_id=user_id, scope=scope, reason=reason, session_id=session_id)
         self._apply(revocation)
-        if self._publish is None:
-            return
         try:
             await courtesy(self._publish(Revoke(revocation=revocation)))
         except RedisUnavailableError as error:

@@ -177,7 +177,7 @@ class BroadcastAcks:
         record: BroadcastRepository,
         *,
         flush_ms: float,
-        aside: Aside | None = None,
+        aside: Aside,
     ) -> None:
         self._inner = inner
         self._feed = feed
@@ -188,7 +188,7 @@ class BroadcastAcks:
             rows_name="acks",
             deferred="broadcast_ack_flush_deferred",
             batch_rows=BATCH_ROWS,
-            aside=aside or Aside("broadcast-confirm"),
+            aside=aside,
             flush_s=flush_ms / 1000,
         )
 

@@ -117,14 +117,14 @@ class BroadcastRelay:
         mailbox: OfflineMessageQueue,
         *,
         interval_s: float,
-        aside: Aside | None = None,
+        aside: Aside,
         clock: Clock = now_ms,
     ) -> None:
         self._record = record
         self._log = log
         self._mailbox = mailbox
         self._interval_s = interval_s
-        self._aside = aside or Aside("broadcast-outbox")
+        self._aside = aside
         self._clock = clock
         self._wake = asyncio.Event()
         self._deferred = RepeatedWarning("broadcast_deferred")

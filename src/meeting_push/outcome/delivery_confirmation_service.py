@@ -46,7 +46,7 @@ class DeliveryConfirmationService:
         mailbox: OfflineMessageQueue,
         receipts: Receipts,
         flush_ms: float,
-        aside: Aside | None = None,
+        aside: Aside,
         clock: Clock = now_ms,
     ) -> None:
         self._outcomes = outcomes
@@ -55,7 +55,7 @@ class DeliveryConfirmationService:
         self._mailbox = mailbox
         self._receipts = receipts
         self._clock = clock
-        self._aside = aside or Aside("confirm")
+        self._aside = aside
         self._writer = BatchWriter[DeliveredRow](
             self._write,
             rows_name="acks",

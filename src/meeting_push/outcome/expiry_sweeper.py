@@ -43,7 +43,7 @@ class ExpirySweeper:
         receipts: Receipts,
         interval_s: float,
         agreed: Callable[[], Awaitable[int]],
-        aside: Aside | None = None,
+        aside: Aside,
     ) -> None:
         #: 占住一个间隔；占着的节点死了，下一轮就是别人的。
         self._turn = Turn(redis.lean, redis.keys.expiry_turn, max(1, int(interval_s * 900)))
@@ -52,7 +52,7 @@ class ExpirySweeper:
         self._dead_letters = dead_letters
         self._receipts = receipts
         self._interval_s = interval_s
-        self._aside = aside or Aside("expiry")
+        self._aside = aside
         self._agreed = agreed
         self._failed = RepeatedWarning("expiry_sweep_failed")
         #: 本进程记下的过期数。

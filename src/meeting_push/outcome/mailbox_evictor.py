@@ -46,12 +46,12 @@ class MailboxEvictor:
         mailbox: OfflineMessageQueue,
         record: OutcomeRepository,
         record_failed: RecordFailed,
-        aside: Aside | None = None,
+        aside: Aside,
     ) -> None:
         self._mailbox = mailbox
         self._record = record
         self._record_failed = record_failed
-        self._aside = aside or Aside("evictions")
+        self._aside = aside
         self._deferred = RepeatedWarning("evictions_deferred")
         #: 本进程挤出的条数。
         self.evicted = 0

@@ -40,7 +40,7 @@ class RetryService:
         record: OutcomeRepository,
         failures: DeliveryFailures,
         max_attempts: int,
-        aside: Aside | None = None,
+        aside: Aside,
         clock: Clock = now_ms,
     ) -> None:
         self._outcomes = outcomes
@@ -53,7 +53,7 @@ class RetryService:
             rows_name="claims",
             deferred="retry_deferred",
             batch_rows=BATCH,
-            aside=aside or Aside("retry"),
+            aside=aside,
         )
         #: 认领到的重试数、放弃的登记数、用完次数的失败数。
         self.retried = self.dropped = self.failed = 0

@@ -72,7 +72,7 @@ class OnlineStatusService:
         node: NodeIdentity,
         settings: Settings,
         *,
-        aside: Aside | None = None,
+        aside: Aside,
         clock: Clock = now_ms,
     ) -> None:
         ttl_ms = (REFRESH_MS + int(settings.heartbeat_timeout_s * 1000)) * TTL_REFRESHES
@@ -81,7 +81,7 @@ class OnlineStatusService:
         self._lease_s = settings.node_lease_s
         self._flush_s = settings.presence_flush_ms / 1000
         self._clock = clock
-        self._aside = aside or Aside("presence")
+        self._aside = aside
         self._ledger = PresenceLedger(int(settings.heartbeat_interval_s * 1000))
         self.reaper = PresenceReaper(self._store, node, settings.node_lease_s)
         self.reconciler = PresenceReconciler(self._store, self._ledger, settings.presence_sweep_s)

@@ -43,11 +43,11 @@ class DeviceSeats:
         node: NodeIdentity,
         settings: Settings,
         *,
-        aside: Aside | None = None,
+        aside: Aside,
     ) -> None:
         rules = SeatRules(settings.max_devices_per_user, settings.device_policy, TTL_S * 1000)
         self._store = SeatStore(redis.lean, redis.keys, node, rules)
-        self._aside = aside or Aside("seats")
+        self._aside = aside
         #: 本节点占着的。
         self._held: dict[ConnectionKey, bytes] = {}
         #: 已让出、还没写进 Redis 的（有序集合）。

@@ -70,9 +70,9 @@ class MessageConsumer:
         batch_entries: int,
         block_ms: int,
         claim_every_ms: int,
-        waits: RepeatedWarning | None = None,
-        aside: Aside | None = None,
-        bulk_slots: asyncio.Semaphore | None = None,
+        waits: RepeatedWarning,
+        aside: Aside,
+        bulk_slots: asyncio.Semaphore,
         clock: Clock = now_ms,
     ) -> None:
         """:param waits: 等依赖回来时的日志；一个进程里的消费者共用一个
@@ -84,9 +84,9 @@ class MessageConsumer:
         self._batch_entries = batch_entries
         self._block_s = block_ms / 1000
         self._claim_every_s = claim_every_ms / 1000
-        self._waits = waits or RepeatedWarning("consumer_waits")
-        self._aside = aside or Aside("consumer")
-        self._bulk_slots = bulk_slots or asyncio.Semaphore(1)
+        self._waits = waits
+        self._aside = aside
+        self._bulk_slots = bulk_slots
         self._may_bulk = False
         self._clock = clock
         self._stopping = False

@@ -60,8 +60,8 @@ class MessageQueue:
         claim_idle_ms: int = 30_000,
         max_deliveries: int = 5,
         partitions: int = 1,
-        on_dead: OnDead | None = None,
-        aside: Aside | None = None,
+        on_dead: OnDead,
+        aside: Aside,
         clock: Clock = now_ms,
     ) -> None:
         self._redis = redis

@@ -67,12 +67,10 @@ OnDead = Callable[[QueueEntry, str], Awaitable[None]]
 class Settlement:
     """见 ``QueueStreams``：原子、幂等；已被别人了结的条目不受影响。"""
 
-    def __init__(
-        self, streams: QueueStreams, on_dead: OnDead | None = None, aside: Aside | None = None
-    ) -> None:
+    def __init__(self, streams: QueueStreams, on_dead: OnDead, aside: Aside) -> None:
         self._streams = streams
         self._on_dead = on_dead
-        self._aside = aside or Aside("dead-letters")
+        self._aside = aside
 
     async def finish(self, taken: Iterable[Taken]) -> None:
         by_queue: defaultdict[str, list[tuple[bytes, bytes]]] = defaultdict(list)
@@ -98,8 +96,6 @@ class Settlement:
 
         :raises UnavailableError: 暂时的
         """
-        if self._on_dead is None:
-            return
         try:
             await self._on_dead(entry, reason)
         except Exception as error:

@@ -37,14 +37,14 @@ class BroadcastLog:
         *,
         log_ttl_ms: int,
         cursor_ttl_ms: int,
-        aside: Aside | None = None,
+        aside: Aside,
     ) -> None:
         self._lean = lean
         self._keys = keys
         self._mark = GenerationMark(lean, keys)
         self._log_ttl_ms = log_ttl_ms
         self._cursor_ttl_ms = cursor_ttl_ms
-        self._aside = aside or Aside("broadcast-cursors")
+        self._aside = aside
 
     async def append(
         self, message_id: str, tail: bytes, *, priority: int, expires_at: int, now: int

@@ -8,12 +8,12 @@ import time
 from pathlib import Path
 from uuid import uuid4
 
-from meeting_push.auth.revocations import Revocations
 from meeting_push.storage.database import Database
 from tests.support.eventually import eventually
 from tests.support.house import House
 from tests.support.meetings import hold, meeting_url
 from tests.support.redis_server import RedisServer
+from tests.support.revoking import revocations_of
 from tests.support.server_process import ServerProcess
 
 from .visitors import Lines, admin, login, login_of, post, rest_code, sign, stranger
@@ -120,7 +120,7 @@ async def test_a_node_that_missed_the_control_message_catches_up(
     alice = (await login(house.near, somebody())).person
     line = await lines.open(house.far, alice)
     database = Database(house.settings.sql_url)
-    await Revocations(house.settings, database).revoke_user(alice.user_id, reason="test")
+    await revocations_of(house.settings, database).revoke_user(alice.user_id, reason="test")
     assert await line.closed(IN_TIME_S) == REVOKED
     await database.dispose()
 

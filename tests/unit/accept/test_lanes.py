@@ -15,13 +15,14 @@ from meeting_push.accept.outbox_relay import OutboxRelay
 from meeting_push.clock import now_ms
 from meeting_push.errors import QueueFullError
 from meeting_push.model import Message, Outgoing, QueueEntry, Sender
-from meeting_push.queue.message_consumer import MessageConsumer
 from meeting_push.queue.message_queue import DUE_BULK_ROOM, DUE_LIVE, MessageQueue
 from meeting_push.queue.queue_reader import BULK_ENTRY_COST, BULK_RECIPIENTS, QueueReader
 from meeting_push.redis.redis_service import RedisService
 from meeting_push.storage.tables import messages as message_table
+from meeting_push.supervision import Aside
 from tests.support.eventually import eventually
 from tests.support.parts import Parts
+from tests.support.queueing import message_consumer, message_queue, outbox_turn
 
 MALLORY, WITNESS = 1, 2
 SHARE = 100
@@ -45,6 +46,8 @@ def relay_of(parts: Parts, queue: MessageQueue | None = None) -> OutboxRelay:
         interval_s=60,
         grace_s=0,
         clock=parts.clock,
+        aside=Aside("outbox"),
+        turn=outbox_turn(parts.redis),
     )
 
 
@@ -132,7 +135,7 @@ async def test_a5_a_full_slow_lane_is_its_senders_affair(
 ) -> None:
     """慢的那条满了：mallory 的留在发件箱、再发就 429，别人照收、照送。"""
     monkeypatch.setattr("meeting_push.accept.outbox_relay.BATCH_MESSAGES", 5)
-    queue = MessageQueue(parts.redis, max_length=5, clock=parts.clock)
+    queue = message_queue(parts.redis, max_length=5, clock=parts.clock)
     relay = relay_of(parts, queue)
     await flood(parts, 12)
     witness = await parts.accept(7, sender=Sender(WITNESS, "w"))
@@ -177,7 +180,7 @@ async def test_a5_while_nothing_live_comes_the_slices_are_larger(
 async def test_a5_the_slow_lane_moves_even_when_there_is_always_something_live(
     redis: RedisService,
 ) -> None:
-    queue = MessageQueue(redis, max_length=1_000, starvation_bound=3)
+    queue = message_queue(redis, max_length=1_000, starvation_bound=3)
     reader = await queue.open_reader("r")
     await queue.batch_enqueue([entry("slow")], bulk=True)
     taken = []
@@ -208,7 +211,7 @@ async def test_a5_one_consumer_at_least_is_left_for_what_is_live(parts: Parts) -
     """一个占着慢的那条，另一个只做此刻的。"""
     slots = asyncio.Semaphore(1)
     await slots.acquire()
-    one = MessageConsumer(
+    one = message_consumer(
         *("c", parts.queue, parts.mailbox),
         batch_entries=10,
         block_ms=50,
@@ -243,7 +246,7 @@ async def test_a4_the_slow_lane_waits_for_the_mailbox_it_overfilled(
     await parts.queue.batch_enqueue(
         [msgspec.structs.replace(entry(m.message_id), recipient_ids=(7,)) for m in many], bulk=True
     )
-    consumer = MessageConsumer(
+    consumer = message_consumer(
         *("c", parts.queue, parts.mailbox),
         batch_entries=10,
         block_ms=50,
@@ -280,7 +283,7 @@ async def test_a4_what_one_consumer_sees_of_the_live_traffic_all_know(
 async def test_a5_what_a_dead_consumer_had_of_the_slow_lane_is_claimed(
     redis: RedisService,
 ) -> None:
-    queue = MessageQueue(redis, max_length=100, claim_idle_ms=0)
+    queue = message_queue(redis, max_length=100, claim_idle_ms=0)
     dead, other = await queue.open_reader("dead"), await queue.open_reader("other")
     await queue.batch_enqueue([entry(f"b{n}", 150) for n in range(9)], bulk=True)
     await dead.take(100, 0)
@@ -304,7 +307,7 @@ async def scheduled(queue: MessageQueue, count: int) -> None:
 
 async def test_e11_what_falls_due_at_once_does_not_fill_the_queues(redis: RedisService) -> None:
     """E11：几万条一起到期：快的两条只收一小份，慢的那条也有余地，其余的等着；照收新的。"""
-    queue = MessageQueue(redis, max_length=5_000)
+    queue = message_queue(redis, max_length=5_000)
     await scheduled(queue, 10_000)
     moved = await queue.move_due()
     while moved:
@@ -320,7 +323,7 @@ async def test_e11_what_falls_due_at_once_does_not_fill_the_queues(redis: RedisS
 async def test_e11_a_live_message_waits_for_a_small_part_of_what_fell_due(
     redis: RedisService,
 ) -> None:
-    queue = MessageQueue(redis, max_length=5_000)
+    queue = message_queue(redis, max_length=5_000)
     await scheduled(queue, 3_000)
     moved = await queue.move_due()
     while moved:
@@ -335,7 +338,7 @@ async def test_e11_a_live_message_waits_for_a_small_part_of_what_fell_due(
 
 
 async def test_e11_everything_that_fell_due_is_moved_in_the_end(redis: RedisService) -> None:
-    queue = MessageQueue(redis, max_length=5_000)
+    queue = message_queue(redis, max_length=5_000)
     await scheduled(queue, 3_000)
     reader = await queue.open_reader("r")
     taken: set[str] = set()

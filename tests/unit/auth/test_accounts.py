@@ -14,7 +14,7 @@ from meeting_push.auth import accounts, sessions
 from meeting_push.auth.access_tokens import AccessTokens
 from meeting_push.auth.auth_service import AuthService
 from meeting_push.auth.passwords import Passwords
-from meeting_push.auth.revocations import Revocations, Revoke
+from meeting_push.auth.revocations import Revoke
 from meeting_push.errors import (
     AuthenticationError,
     BadCredentialsError,
@@ -26,6 +26,7 @@ from meeting_push.model import Principal, Revocation
 from meeting_push.settings import load_settings
 from meeting_push.storage.database import Database
 from meeting_push.storage.tables import refresh_tokens
+from tests.support.revoking import revocations_of
 from tests.support.server_process import TEST_JWT_SECRET
 
 PASSWORD = "correct horse"
@@ -48,7 +49,14 @@ def clock() -> Clock:
 def service(database: Database, clock: Clock, **options: Any) -> AuthService:
     settings = load_settings(**options)
     tokens = AccessTokens(settings, TEST_JWT_SECRET, clock)
-    return AuthService(settings, database, tokens, passwords=Passwords(1, 8), clock=clock)
+    return AuthService(
+        settings,
+        database,
+        tokens,
+        revocations=revocations_of(settings, database, clock),
+        passwords=Passwords(1, 8),
+        clock=clock,
+    )
 
 
 @pytest.fixture
@@ -272,7 +280,7 @@ async def test_a17_a_revocation_from_the_future_locks_nobody_out(
     database: Database, clock: Clock
 ) -> None:
     """A17: 能 PUBLISH 的人（或钟快的节点）发来 ``before`` 在将来的吊销。"""
-    revocations = Revocations(load_settings(), database, clock=clock)
+    revocations = revocations_of(load_settings(), database, clock=clock)
     revocations.take(Revoke(revocation=Revocation(7, clock.now + 10**12)))
     before = Principal(7, "user", clock.now, clock.now + 900_000, "s", "t", "")
     assert revocations.is_revoked(before)

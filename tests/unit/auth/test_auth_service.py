@@ -34,6 +34,7 @@ from meeting_push.model import ADMIN_ROLE
 from meeting_push.settings import load_settings
 from meeting_push.storage.database import Database
 from meeting_push.storage.tables import refresh_tokens, users
+from tests.support.revoking import revocations_of
 
 SECRET = "0123456789abcdef0123456789abcdef"
 NOW = 1_800_000_000_000
@@ -83,7 +84,14 @@ def fast_passwords(**options: int) -> Passwords:
 def service(database: Database, clock: FakeClock, **options: Any) -> AuthService:
     settings = load_settings(**options)
     tokens = AccessTokens(settings, SECRET, clock)
-    return AuthService(settings, database, tokens, passwords=fast_passwords(), clock=clock)
+    return AuthService(
+        settings,
+        database,
+        tokens,
+        revocations=revocations_of(settings, database, clock),
+        passwords=fast_passwords(),
+        clock=clock,
+    )
 
 
 async def test_whoever_registers_can_log_in(auth: AuthService) -> None:
@@ -166,7 +174,14 @@ async def test_an_unknown_user_costs_as_many_hashes_as_a_known_one(
 
     counting, settings = Counting(1, 8), load_settings()
     tokens = AccessTokens(settings, SECRET)
-    auth = AuthService(settings, database, tokens, passwords=counting, clock=clock)
+    auth = AuthService(
+        settings,
+        database,
+        tokens,
+        revocations=revocations_of(settings, database),
+        passwords=counting,
+        clock=clock,
+    )
     await auth.register("alice", PASSWORD)
     for name in ("alice", "nobody"):
         await fail_to_log_in(auth, 1, name)

@@ -20,6 +20,7 @@ from meeting_push.storage.database import Database
 from meeting_push.storage.rows import RefreshToken
 from meeting_push.storage.tables import revocation_version, users
 from meeting_push.storage.tables import revocations as table
+from tests.support.revoking import revocations_of
 
 SECRET = "0123456789abcdef0123456789abcdef"
 PASSWORD = "correct horse"
@@ -35,7 +36,7 @@ def principal(
 
 @pytest.fixture
 def revocations(database: Database) -> Revocations:
-    return Revocations(load_settings(), database)
+    return revocations_of(load_settings(), database)
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def auth(database: Database, revocations: Revocations) -> AuthService:
 
 def another(database: Database) -> Revocations:
     """另一个节点。"""
-    return Revocations(load_settings(), database)
+    return revocations_of(load_settings(), database)
 
 
 @pytest.mark.parametrize(
@@ -166,7 +167,7 @@ async def test_a_revocation_is_not_moved_back_by_a_slow_clock(database: Database
 
 
 async def test_what_is_not_recorded_has_not_happened(revocations: Revocations) -> None:
-    broken = Revocations(load_settings(), Database("postgresql://127.0.0.1:1/nowhere", 1))
+    broken = revocations_of(load_settings(), Database("postgresql://127.0.0.1:1/nowhere", 1))
     with pytest.raises(DatabaseUnavailableError):
         await broken.revoke_user(7, reason="test")
     assert not broken.is_revoked(principal())

@@ -16,6 +16,7 @@ from meeting_push.redis.claims import GenerationMark
 from meeting_push.redis.redis_service import RedisService
 from meeting_push.redis.subscriber import Subscriber
 from meeting_push.settings import load_settings
+from meeting_push.supervision import Aside
 from tests.support.eventually import eventually
 
 USER = 7
@@ -36,7 +37,13 @@ class Town:
         self.now = NOW
         self.missed = 0
         self.mark = GenerationMark(redis.lean, redis.keys)
-        self.log = BroadcastLog(redis.lean, redis.keys, log_ttl_ms=TTL_MS, cursor_ttl_ms=2 * TTL_MS)
+        self.log = BroadcastLog(
+            redis.lean,
+            redis.keys,
+            log_ttl_ms=TTL_MS,
+            cursor_ttl_ms=2 * TTL_MS,
+            aside=Aside("broadcast-cursors"),
+        )
         mailbox = OfflineMessageQueue(redis, NoRecord(), load_settings())
         self.feed = BroadcastFeed(self.log, mailbox, self._on_missed, clock=lambda: self.now)
 

@@ -8,6 +8,7 @@ from meeting_push.model import Message, Outgoing, QueueEntry
 from meeting_push.outcome.dead_letters import DeadLetters
 from meeting_push.queue.message_queue import MessageQueue
 from tests.support.parts import USER, Parts
+from tests.support.queueing import message_queue
 
 OTHER = USER + 1
 POISON = "poison"
@@ -19,7 +20,7 @@ def queue(parts: Parts, request: pytest.FixtureRequest) -> MessageQueue:
         pairs = [(entry.message_id, user_id) for user_id in entry.recipient_ids]
         await parts.failures.fail(pairs, reason, letters=False)
 
-    return MessageQueue(
+    return message_queue(
         parts.redis,
         max_length=100,
         partitions=request.param,

@@ -14,6 +14,7 @@ from meeting_push.model import Message, Sender
 from meeting_push.outcome.mailbox_evictor import EVICTED, MailboxEvictor
 from meeting_push.redis.redis_service import RedisService
 from meeting_push.storage.id_list import Recipient
+from meeting_push.supervision import Aside
 from tests.support.parts import USER, Parts
 
 CAP = 10
@@ -140,7 +141,7 @@ async def test_dlv_1_what_could_not_be_recorded_stays_in_the_mailbox(parts: Part
 
     everything = [await post(parts, 1) for _ in range(CAP + 1)]
     with pytest.raises(DatabaseUnavailableError):
-        await MailboxEvictor(parts.mailbox, parts.record, down).sweep()
+        await MailboxEvictor(parts.mailbox, parts.record, down, aside=Aside("evictions")).sweep()
     assert await parts.held() == everything
     await parts.evictor.sweep()
     assert await parts.held() == everything[1:]
@@ -251,7 +252,7 @@ async def test_a_flood_is_evicted_in_rounds_of_a_bounded_size(
         await parts.failures.fail(pairs, reason)
 
     everything = [await post(parts, 1) for _ in range(CAP + 10)]
-    await MailboxEvictor(parts.mailbox, parts.record, fail).sweep()
+    await MailboxEvictor(parts.mailbox, parts.record, fail, aside=Aside("evictions")).sweep()
     assert (rounds, await parts.held()) == ([4, 4, 2], everything[10:])
 
 

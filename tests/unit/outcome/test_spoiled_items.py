@@ -11,7 +11,6 @@ from sqlalchemy import update
 from meeting_push.accept.accept_batch import AcceptBatch
 from meeting_push.accept.fair_share import FairShares
 from meeting_push.accept.outbox_relay import OutboxRelay
-from meeting_push.auth.revocations import Revocations
 from meeting_push.broadcast.service import BroadcastRelay
 from meeting_push.errors import DatabaseUnavailableError
 from meeting_push.model import Ack, Message, Outgoing, Principal, QueueEntry
@@ -27,6 +26,8 @@ from meeting_push.storage.tables import messages
 from meeting_push.supervision import Aside
 from tests.support.eventually import eventually
 from tests.support.parts import USER, Parts
+from tests.support.queueing import message_consumer, message_queue, outbox_turn
+from tests.support.revoking import revocations_of
 
 OTHER, THIRD = 8, 9
 
@@ -125,7 +126,11 @@ async def test_b1_a_spoiled_mailbox_stops_nobodys_retries(parts: Parts) -> None:
     await spoil(parts, parts.redis.keys.mailbox(USER))
     settled: list[tuple[str, int | None]] = []
     service = RetryService(
-        outcomes=parts.outcomes, record=parts.record, failures=parts.failures, max_attempts=3
+        outcomes=parts.outcomes,
+        record=parts.record,
+        failures=parts.failures,
+        max_attempts=3,
+        aside=Aside("retry"),
     )
     for user_id, message_id in ((USER, one), (OTHER, two)):
         service.claim(user_id, [Overdue(message_id, 0)], lambda *end: settled.append(end))
@@ -172,6 +177,8 @@ def relay_of(parts: Parts) -> OutboxRelay:
         interval_s=1,
         grace_s=0,
         clock=parts.clock,
+        aside=Aside("outbox"),
+        turn=outbox_turn(parts.redis),
     )
 
 
@@ -216,8 +223,16 @@ async def test_b1_an_unreadable_broadcast_stops_no_other(parts: Parts) -> None:
                 (values["m"],),
             )
     await rewrite(parts, made[0].message_id, data="{")
-    log = BroadcastLog(parts.redis.lean, parts.redis.keys, log_ttl_ms=60_000, cursor_ttl_ms=60_000)
-    relay = BroadcastRelay(record, log, parts.mailbox, interval_s=1, clock=parts.clock)
+    log = BroadcastLog(
+        parts.redis.lean,
+        parts.redis.keys,
+        log_ttl_ms=60_000,
+        cursor_ttl_ms=60_000,
+        aside=Aside("broadcast-cursors"),
+    )
+    relay = BroadcastRelay(
+        record, log, parts.mailbox, interval_s=1, clock=parts.clock, aside=Aside("broadcast-outbox")
+    )
     assert await relay.sweep() == 1
     assert [entry.message_id for entry in await log.entries()] == [made[1].message_id]
     assert await record.outbox(parts.now, 10) == []
@@ -227,7 +242,7 @@ async def test_b1_an_unreadable_broadcast_stops_no_other(parts: Parts) -> None:
 
 
 def consumer_of(parts: Parts, queue: MessageQueue | None = None) -> MessageConsumer:
-    return MessageConsumer(
+    return message_consumer(
         "c",
         queue or parts.queue,
         parts.mailbox,
@@ -243,7 +258,7 @@ def queue_of(parts: Parts, *, claim_idle_ms: int = 1_000, max_deliveries: int = 
         pairs = [(entry.message_id, user_id) for user_id in entry.recipient_ids]
         await parts.failures.fail(pairs, reason, letters=False)
 
-    return MessageQueue(
+    return message_queue(
         parts.redis,
         max_length=1_000,
         claim_idle_ms=claim_idle_ms,
@@ -377,11 +392,11 @@ async def test_b1_an_unreadable_revocation_does_not_hide_the_others(parts: Parts
     if not parts.database.is_sqlite:
         pytest.skip("PostgreSQL stores no text in a bigint")
     settings = load_settings()
-    record = Revocations(settings, parts.database)
+    record = revocations_of(settings, parts.database)
     await record.revoke_user(1, reason="test")
     async with parts.database.transaction() as connection:
         await connection.exec_driver_sql("UPDATE revocations SET revoked_before = 'x'")
     await record.revoke_user(2, reason="test")
-    reader = Revocations(settings, parts.database)
+    reader = revocations_of(settings, parts.database)
     await reader.refresh()
     assert reader.is_revoked(Principal(2, "user", parts.now - 60_000, parts.now + 60_000))

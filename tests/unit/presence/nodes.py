@@ -10,6 +10,7 @@ from meeting_push.node_identity import NodeIdentity
 from meeting_push.presence.online_status_service import OnlineStatusService
 from meeting_push.redis.redis_service import RedisService
 from meeting_push.settings import Settings
+from meeting_push.supervision import Aside
 
 _numbers = itertools.count()
 
@@ -38,7 +39,11 @@ async def node(
 ) -> OnlineStatusService:
     """一个有租约的节点；没有循环在跑，写入、收拾、对账都由测试来推动。"""
     one = OnlineStatusService(
-        redis, NodeIdentity(f"n{next(_numbers)}"), settings(**changes), clock=clock
+        redis,
+        NodeIdentity(f"n{next(_numbers)}"),
+        settings(**changes),
+        clock=clock,
+        aside=Aside("presence"),
     )
     await one._renew()
     return one

@@ -13,7 +13,7 @@ from meeting_push.node_identity import NodeIdentity
 from meeting_push.presence.online_status_service import OnlineStatusService
 from meeting_push.redis.redis_service import RedisService
 from meeting_push.settings import load_settings
-from meeting_push.supervision import Supervisor
+from meeting_push.supervision import Aside, Supervisor
 from tests.support.eventually import eventually
 from tests.support.redis_server import RedisServer, redis_of
 from tests.unit.presence.nodes import info
@@ -23,7 +23,10 @@ SETTINGS = load_settings(presence_flush_ms=0, node_lease_s=3)
 
 @asynccontextmanager
 async def node(redis: RedisService, node_id: str = "n1") -> AsyncIterator[OnlineStatusService]:
-    status, supervisor = OnlineStatusService(redis, NodeIdentity(node_id), SETTINGS), Supervisor()
+    status, supervisor = (
+        OnlineStatusService(redis, NodeIdentity(node_id), SETTINGS, aside=Aside("presence")),
+        Supervisor(),
+    )
     await status.start(supervisor)
     yield status
     await supervisor.stop()
@@ -120,7 +123,7 @@ async def test_a_heartbeat_after_the_close_does_not_revive(status: OnlineStatusS
 async def test_connections_of_a_node_without_a_lease_do_not_count(
     status: OnlineStatusService, redis: RedisService
 ) -> None:
-    leaseless = OnlineStatusService(redis, NodeIdentity("dead"), SETTINGS)
+    leaseless = OnlineStatusService(redis, NodeIdentity("dead"), SETTINGS, aside=Aside("presence"))
     await leaseless.set_user_online(7, info("c1"))
     await status.set_user_online(8, info("c2"))
     assert not await status.is_user_online(7)
@@ -136,7 +139,10 @@ async def test_a_connection_belongs_to_the_node_that_registers_it(
 
 async def test_the_lease_is_renewed(redis: RedisService) -> None:
     settings = load_settings(presence_flush_ms=0, node_lease_s=1)
-    status, supervisor = OnlineStatusService(redis, NodeIdentity("n1"), settings), Supervisor()
+    status, supervisor = (
+        OnlineStatusService(redis, NodeIdentity("n1"), settings, aside=Aside("presence")),
+        Supervisor(),
+    )
     await status.start(supervisor)
     key = redis.keys.node("n1")
     first = await redis.lean.execute("GET", key)
@@ -151,7 +157,10 @@ async def test_the_lease_is_renewed(redis: RedisService) -> None:
 
 async def test_a_lost_lease_makes_the_node_write_everything_again(redis: RedisService) -> None:
     settings = load_settings(presence_flush_ms=0, node_lease_s=1)
-    status, supervisor = OnlineStatusService(redis, NodeIdentity("n1"), settings), Supervisor()
+    status, supervisor = (
+        OnlineStatusService(redis, NodeIdentity("n1"), settings, aside=Aside("presence")),
+        Supervisor(),
+    )
     await status.start(supervisor)
     await status.set_user_online(7, info("c1"))
     keys = redis.keys

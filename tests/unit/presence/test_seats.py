@@ -14,6 +14,7 @@ from meeting_push.node_identity import NodeIdentity
 from meeting_push.presence.seats import DeviceSeats, Replace
 from meeting_push.redis.redis_service import RedisService
 from meeting_push.settings import DevicePolicy, Settings
+from meeting_push.supervision import Aside
 from tests.support.eventually import eventually
 
 USER = 7
@@ -25,7 +26,7 @@ def seats(redis: RedisService, node: str, limit: int, policy: DevicePolicy) -> D
         max_devices_per_user=limit,
         device_policy=policy,
     )
-    return DeviceSeats(redis, NodeIdentity(node), settings)
+    return DeviceSeats(redis, NodeIdentity(node), settings, aside=Aside("seats"))
 
 
 async def lease(redis: RedisService, *nodes: str) -> None:

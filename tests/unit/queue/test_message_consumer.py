@@ -20,6 +20,7 @@ from meeting_push.redis.redis_service import RedisService
 from meeting_push.settings import Settings
 from meeting_push.supervision import Supervisor
 from tests.support.eventually import eventually
+from tests.support.queueing import message_consumer, message_queue
 
 FAR = 4_000_000_000_000
 
@@ -48,7 +49,7 @@ class TouchyMailbox(OfflineMessageQueue):
 
 @pytest.fixture
 def queue(redis: RedisService) -> MessageQueue:
-    return MessageQueue(redis, max_length=1_000, claim_idle_ms=0, max_deliveries=2)
+    return message_queue(redis, max_length=1_000, claim_idle_ms=0, max_deliveries=2)
 
 
 @pytest.fixture
@@ -62,7 +63,7 @@ Make = Callable[..., MessageConsumer]
 @pytest.fixture
 def make(queue: MessageQueue, mailbox: TouchyMailbox) -> Make:
     def build(index: int, block_ms: int = 20) -> MessageConsumer:
-        return MessageConsumer(
+        return message_consumer(
             f"c{index}", queue, mailbox, batch_entries=10, block_ms=block_ms, claim_every_ms=20
         )
 

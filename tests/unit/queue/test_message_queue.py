@@ -13,6 +13,7 @@ from meeting_push.queue.message_queue import MessageQueue
 from meeting_push.queue.queue_reader import QueueReader, Taken
 from meeting_push.redis.keys import DELIVERY_GROUP
 from meeting_push.redis.redis_service import RedisService
+from tests.support.queueing import message_queue
 
 
 class Clock:
@@ -30,7 +31,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 async def queue(redis: RedisService, clock: Clock) -> AsyncIterator[MessageQueue]:
-    one = MessageQueue(
+    one = message_queue(
         redis, max_length=5, starvation_bound=3, claim_idle_ms=0, max_deliveries=3, clock=clock
     )
     yield one
@@ -226,7 +227,7 @@ async def test_dlv_1_an_unacknowledged_entry_is_claimed_by_another(
 async def test_every_entry_is_claimed_in_the_end(
     redis: RedisService, reader: QueueReader, other: QueueReader
 ) -> None:
-    queue = MessageQueue(redis, max_length=100)
+    queue = message_queue(redis, max_length=100)
     await queue.batch_enqueue([entry(f"{i:03}") for i in range(50)])
     await reader.take(100, 0)
     claimed = [name for _ in range(25) for name in names(await other.claim(2))]
@@ -421,7 +422,7 @@ async def test_the_dead_name_goes_only_after_its_entries_were_claimed(
 
 @pytest.fixture
 async def parted(redis: RedisService, clock: Clock) -> AsyncIterator[MessageQueue]:
-    one = MessageQueue(redis, max_length=100, claim_idle_ms=0, partitions=3, clock=clock)
+    one = message_queue(redis, max_length=100, claim_idle_ms=0, partitions=3, clock=clock)
     yield one
     await one.close()
 

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from meeting_push.model import QueueEntry
-from meeting_push.queue.message_queue import MessageQueue
 from meeting_push.queue.queue_reader import QueueReader, Taken
 from meeting_push.redis.dial import RedisAddress
 from meeting_push.redis.keys import Keys
 from meeting_push.redis.redis_service import RedisService
+from tests.support.queueing import message_queue
 from tests.support.redis_server import RedisServer
 
 NAMES = st.sampled_from([f"{n}".rjust(26, "0") for n in range(8)])
@@ -59,7 +59,7 @@ class QueueMachine(RuleBasedStateMachine):
         address = RedisAddress.parse(self.server.url)
         self.redis = RedisService(address, Keys(f"test-{uuid4().hex[:12]}:"))
         await self.redis.start()
-        self.queue = MessageQueue(
+        self.queue = message_queue(
             self.redis,
             max_length=MAX_LENGTH,
             claim_idle_ms=0,

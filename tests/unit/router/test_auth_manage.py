@@ -33,6 +33,7 @@ from meeting_push.router.auth_manage import Security, auth_router
 from meeting_push.router.contract_route import install_error_handlers, status_of
 from meeting_push.settings import load_settings
 from meeting_push.storage.database import Database
+from tests.support.revoking import revocations_of
 
 SECRET = "0123456789abcdef0123456789abcdef"
 ALICE = {"username": "alice", "password": "correct horse"}
@@ -47,7 +48,13 @@ async def auth(sqlite_url: str) -> AsyncIterator[AuthService]:
     database = Database(sqlite_url)
     settings = load_settings()
     tokens = AccessTokens(settings, SECRET)
-    yield AuthService(settings, database, tokens, passwords=Passwords(1, 8))
+    yield AuthService(
+        settings,
+        database,
+        tokens,
+        revocations=revocations_of(settings, database),
+        passwords=Passwords(1, 8),
+    )
     await database.dispose()
 
 

@@ -30,7 +30,9 @@ from meeting_push.storage.database import Database
 from meeting_push.storage.messages import MessageRepository, StoredBodies
 from meeting_push.storage.outcomes import OutcomeRepository
 from meeting_push.storage.recipients import RecipientRepository
+from meeting_push.supervision import Aside
 
+from ..queue import unrecorded
 from ..redis_child import redis_child
 
 
@@ -74,7 +76,11 @@ class Lab:
         self.pairs: list[Pair] = []
         self.outcomes = Outcomes(redis.lean, redis.keys, settings.message_ttl_s * 1000)
         self.queue = MessageQueue(
-            redis, max_length=plan.scheduled + plan.claims, clock=lambda: self.now
+            redis,
+            max_length=plan.scheduled + plan.claims,
+            on_dead=unrecorded,
+            aside=Aside("dead-letters"),
+            clock=lambda: self.now,
         )
         self._database = database
         self._messages = MessageRepository(database)
@@ -95,6 +101,7 @@ class Lab:
             failures=failures,
             max_attempts=_MAX_ATTEMPTS,
             clock=lambda: self.now,
+            aside=Aside("retry"),
         )
         self.expiry = ExpirySweeper(
             redis=redis,
@@ -104,6 +111,7 @@ class Lab:
             receipts=receipts,
             interval_s=settings.expiry_interval_s,
             agreed=self._agreed,
+            aside=Aside("expiry"),
         )
 
     async def _agreed(self) -> int:
