@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from meeting_push.http.doorway import Patience
 from meeting_push.http.patient_http import patient_http
+from tests.support.doors import door
 from tests.support.eventually import eventually
 
 POST = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\n"
@@ -51,7 +52,7 @@ async def echo() -> Echo:
 @pytest.fixture
 async def port(echo: Echo) -> AsyncIterator[int]:
     sock = socket.create_server(("127.0.0.1", 0))
-    patient = patient_http(Patience(0.2, 0.2))
+    patient = patient_http(Patience(0.2, 0.2), door())
     server = _Server(uvicorn.Config(echo, http=patient, lifespan="off", log_config=None))
     task = asyncio.create_task(server.serve(sockets=[sock]))
     await eventually(lambda: server.started)

@@ -16,22 +16,32 @@ from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
 from meeting_push.clock import now_ms
-from meeting_push.http.doorway import Doorway, Patience
+from meeting_push.http.doorway import Patience
 from meeting_push.http.ops_http import OpsAnswer
 from meeting_push.http.patient_http import patient_http
 from meeting_push.limits.rate import RefusalPace
 from meeting_push.model import Principal
 from meeting_push.node_identity import NodeIdentity
-from meeting_push.redis.keys import Keys
 from meeting_push.settings import Settings
 from meeting_push.websocket.admission import limits_of
 from meeting_push.websocket.asgi import user_messages_endpoint
-from meeting_push.websocket.authenticator import Authenticator
-from meeting_push.websocket.manager import ConnectionManager
 from meeting_push.websocket.native import native_edge, serve_native
 from meeting_push.websocket.requests import Sinks
 
-from .stand_ins import AckSink, Bus, Channels, Mailbox, PresenceSink, ReadSink, Verifier
+from .doors import door
+from .stand_ins import (
+    AckSink,
+    Bus,
+    Channels,
+    Mailbox,
+    PresenceSink,
+    ReadSink,
+    RetrySink,
+    Verifier,
+    Watches,
+    authenticator_of,
+    manager_of,
+)
 
 TOKEN_TTL_MS = 3_600_000
 
@@ -47,17 +57,16 @@ class World:
         self.acks = AckSink()
         self.presence = PresenceSink()
         self.reads = ReadSink()
-        self.manager = ConnectionManager(
-            authenticator=Authenticator(self.verifier, self.settings.allowed_origins),
+        self.manager = manager_of(
+            Sinks(self.acks, self.presence, self.reads, Watches(), RetrySink()),
+            authenticator=authenticator_of(self.verifier, self.settings.allowed_origins),
             channels=self.channels,
             mailbox=self.mailbox,
-            sinks=Sinks(self.acks, self.presence, self.reads),
-            keys=Keys(),
             limits=limits_of(self.settings),
             node=NodeIdentity("node-1"),
         )
         self.bus = Bus(self.mailbox, self.channels, self.manager.on_channel_message)
-        self.doorway = Doorway(pace=self.manager.admission.pace)
+        self.doorway = door(pace=self.manager.admission.pace)
         self.port = 0
 
     def tire(self, delay_s: float) -> None:

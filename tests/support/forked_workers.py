@@ -18,6 +18,7 @@ from pathlib import Path
 from meeting_push import MeetingPush, load_settings
 from meeting_push.router.ops import ops_endpoint
 from meeting_push.websocket.native import serve_native
+from tests.support.doors import door
 from tests.support.edge_world import listening_socket
 from tests.support.server_process import TEST_JWT_SECRET
 
@@ -28,7 +29,10 @@ async def work(push: MeetingPush) -> None:
     await push.start()
     sock = listening_socket()
     server = await serve_native(
-        push.manager, sock=sock, ops=ops_endpoint(push.health, push.metrics)
+        push.manager,
+        sock=sock,
+        ops=ops_endpoint(push.health, push.metrics),
+        doorway=door(),
     )
     print(os.getpid(), push.node_id, sock.getsockname()[1], flush=True)
     await stop.wait()

@@ -10,8 +10,9 @@ import uvicorn
 
 from meeting_push import MeetingPush
 from meeting_push.app import create_app
-from meeting_push.http.doorway import Doorway, Patience
+from meeting_push.http.doorway import Patience
 from meeting_push.http.patient_http import patient_http
+from tests.support.doors import door
 
 from .edge_world import listening_socket
 
@@ -20,7 +21,7 @@ from .edge_world import listening_socket
 async def served(push: MeetingPush, ws: Any) -> AsyncIterator[int]:
     config = uvicorn.Config(
         create_app(push),
-        http=patient_http(Patience.of(push.settings), Doorway()),
+        http=patient_http(Patience.of(push.settings), door()),
         ws=ws,
         loop="none",
         lifespan="off",

@@ -11,6 +11,7 @@ from meeting_push.auth.access_tokens import AccessTokens
 from meeting_push.model import Accepted, Sender
 from meeting_push.router.ops import ops_endpoint
 from meeting_push.websocket.native import serve_native
+from tests.support.doors import door
 from tests.support.edge_world import listening_socket
 from tests.support.people import Person
 from tests.support.server_process import TEST_JWT_SECRET
@@ -63,7 +64,10 @@ async def running_node(
     await push.start()
     sock = listening_socket()
     server = await serve_native(
-        push.manager, sock=sock, ops=ops_endpoint(push.health, push.metrics)
+        push.manager,
+        sock=sock,
+        ops=ops_endpoint(push.health, push.metrics),
+        doorway=door(),
     )
     try:
         yield Node(push, sock.getsockname()[1])

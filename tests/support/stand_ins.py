@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
-from meeting_push.contracts import ChannelHandler
+from meeting_push.contracts import Arrival, ChannelHandler, RetrySettled, Watcher
 from meeting_push.errors import InvalidTokenError, MeetingPushError, RedisUnavailableError
+from meeting_push.limits.rate import TrustedProxies
 from meeting_push.model import (
     Ack,
     AckOutcome,
+    BroadcastEntry,
+    BroadcastView,
     ConnectionInfo,
     MailboxEntry,
     MailboxView,
@@ -18,8 +22,14 @@ from meeting_push.model import (
     Principal,
     ResumePoint,
 )
-from meeting_push.protocol.envelope import new_message
+from meeting_push.protocol.envelope import BroadcastId, new_message
+from meeting_push.protocol.sent import Overdue
 from meeting_push.redis.keys import Keys
+from meeting_push.settings import load_settings
+from meeting_push.websocket.authenticator import Authenticator
+from meeting_push.websocket.handshake import HandshakeLimits
+from meeting_push.websocket.manager import ConnectionManager
+from meeting_push.websocket.requests import Sinks
 
 EPOCH = "epoch-1"
 
@@ -201,6 +211,91 @@ class ReadSink:
     async def mark_read(self, user_id: int, message_ids: Sequence[str]) -> int:
         self.read.append((user_id, tuple(message_ids)))
         return 3
+
+
+class Unhurried(HandshakeLimits):
+    """来得多快都行。"""
+
+    def __init__(self) -> None:
+        super().__init__(load_settings())
+
+    def suspects(self, address: str) -> bool:
+        return False
+
+    def check_stranger(self, address: str) -> None: ...
+
+    def check_user(self, user_id: int, address: str) -> None: ...
+
+
+class Seats:
+    """总有座位。"""
+
+    async def claim(self, user_id: int, connection_id: str, device_id: str) -> bool:
+        return True
+
+    def release(self, user_id: int, connection_id: str) -> None: ...
+
+
+class NoBroadcasts:
+    """没有人广播过；日志之外的照样推。"""
+
+    def arrived(self, payload: bytes) -> BroadcastId | Arrival | None:
+        return None
+
+    async def open(self, user_id: int) -> BroadcastView:
+        return self.after(0)
+
+    def after(self, broadcast_id: int) -> BroadcastView:
+        return BroadcastView((), broadcast_id)
+
+    async def load(self, entries: Sequence[BroadcastEntry]) -> list[bytes]:
+        return []
+
+
+class Watches:
+    """记得各人关注着谁；状态从不变。"""
+
+    def __init__(self) -> None:
+        self.watched: defaultdict[Watcher, set[int]] = defaultdict(set)
+
+    async def watch(self, watcher: Watcher, user_ids: Sequence[int]) -> int:
+        self.watched[watcher].update(user_ids)
+        return len(self.watched[watcher])
+
+    def unwatch(self, watcher: Watcher, user_ids: Sequence[int]) -> int:
+        self.watched[watcher].difference_update(user_ids)
+        return len(self.watched[watcher])
+
+    def forget(self, watcher: Watcher) -> None:
+        self.watched.pop(watcher, None)
+
+
+class RetrySink:
+    def __init__(self) -> None:
+        self.claimed: list[tuple[int, Overdue]] = []
+        self.settle: RetrySettled | None = None
+
+    def claim(self, user_id: int, overdue: Sequence[Overdue], settle: RetrySettled) -> None:
+        self.claimed += [(user_id, each) for each in overdue]
+        self.settle = settle
+
+
+def authenticator_of(verifier: Verifier, allowed_origins: Iterable[str] = ()) -> Authenticator:
+    return Authenticator(verifier, allowed_origins, limits=Unhurried(), proxies=TrustedProxies())
+
+
+def manager_of(sinks: Sinks, *, authenticator: Authenticator, **rest: Any) -> ConnectionManager:
+    """``rest`` 之外的邻居都无事。"""
+    return ConnectionManager(
+        authenticator=authenticator,
+        sinks=sinks,
+        keys=Keys(),
+        routes={},
+        seats=Seats(),
+        on_push=lambda _payload, _key, _now: None,
+        broadcasts=NoBroadcasts(),
+        **rest,
+    )
 
 
 class Bus:

@@ -77,13 +77,13 @@ class Doorway:
 
     def __init__(
         self,
-        limits: DoorLimits | None = None,
-        proxies: TrustedProxies | None = None,
-        pace: RefusalPace | None = None,
+        limits: DoorLimits,
+        proxies: TrustedProxies,
+        pace: RefusalPace,
     ) -> None:
-        self._limits = limits or DoorLimits()
-        self._proxies = proxies or TrustedProxies()
-        self.pace = pace or RefusalPace()
+        self._limits = limits
+        self._proxies = proxies
+        self.pace = pace
         self._by_address: dict[str, int] = {}
         #: 值是还没说话的人的地址；说过话的（闲着、赖着）是 None。
         self._waiting: OrderedDict[Guest, str | None] = OrderedDict()

@@ -37,11 +37,9 @@ OpsEndpoint = Callable[[str], Awaitable[OpsAnswer]]
 class OpsHttp(asyncio.Protocol):
     """读完请求头（≤ 8 KB，``timeout_s`` 之内），回答，关闭。"""
 
-    def __init__(
-        self, endpoint: OpsEndpoint, timeout_s: float, doorway: Doorway | None = None
-    ) -> None:
+    def __init__(self, endpoint: OpsEndpoint, timeout_s: float, doorway: Doorway) -> None:
         self._endpoint = endpoint
-        self._doorway = doorway or Doorway()
+        self._doorway = doorway
         self._leave: Callable[[], None] | None = None
         self._said = False
         self._timeout_s = timeout_s

@@ -390,11 +390,7 @@ class PatientHttp(HttpToolsProtocol):
             self.flow.resume_reading()
 
 
-def patient_http(
-    patience: Patience, doorway: Doorway | None = None, unread: UnreadAnswers | None = None
-) -> type[asyncio.Protocol]:
+def patient_http(patience: Patience, doorway: Doorway) -> type[asyncio.Protocol]:
     """给 uvicorn 的 ``Config(http=…)``；类型写的是类，uvicorn 只是调用它。"""
-    factory: Callable[..., PatientHttp] = partial(
-        PatientHttp, patience, doorway or Doorway(), unread or UnreadAnswers()
-    )
+    factory: Callable[..., PatientHttp] = partial(PatientHttp, patience, doorway, UnreadAnswers())
     return cast(type[asyncio.Protocol], factory)

@@ -52,7 +52,7 @@ class MeetingHub(Lines[MeetingConnection]):
         bus: MeetingBus,
         limits: MeetingLimits,
         admission: Admission,
-        seats: Seats | None = None,
+        seats: Seats,
         clock: Callable[[], int] = now_ms,
     ) -> None:
         super().__init__(authenticator, admission, limits.line, MeetingCounters(), clock)
@@ -131,13 +131,11 @@ class MeetingHub(Lines[MeetingConnection]):
 
     async def _seated(self, connection: MeetingConnection, handshake: Handshake) -> bool:
         """一场会议里的一台设备是它自己的座位：不顶掉同一台设备的用户连接。"""
-        if (seats := self._seats) is None:
-            return True
         connection_id = connection.connection_id
         device_id = Device.of(handshake, connection_id).device_id
         connection.seated = True  # 先记下：途中断开也要让出
         return await patiently(
-            lambda: seats.claim(
+            lambda: self._seats.claim(
                 connection.principal.user_id,
                 connection_id,
                 f"{connection.meeting_id}/{device_id}",
@@ -191,7 +189,7 @@ class MeetingHub(Lines[MeetingConnection]):
     def _depart(self, connection: MeetingConnection) -> None:
         super()._depart(connection)
         self._rooms.leave(connection)
-        if connection.seated and self._seats is not None:
+        if connection.seated:
             connection.seated = False
             self._seats.release(connection.principal.user_id, connection.connection_id)
         if connection.entered:

@@ -107,7 +107,7 @@ def is_about_the_token(error: MeetingPushError) -> bool:
 
 
 class Authenticator:
-    """``allowed_origins`` 为空时只许同源；含 ``*`` 则不限。没有 ``limits`` 就不限速。
+    """``allowed_origins`` 为空时只许同源；含 ``*`` 则不限。
 
     ``proxies`` 供驱动造 ``Handshake`` 时取客户端地址。
     """
@@ -118,14 +118,14 @@ class Authenticator:
         allowed_origins: Iterable[str] = (),
         *,
         sources: Iterable[TokenSource] = TOKEN_SOURCES,
-        limits: HandshakeLimits | None = None,
-        proxies: TrustedProxies | None = None,
+        limits: HandshakeLimits,
+        proxies: TrustedProxies,
     ) -> None:
         self._credentials = credentials
         self._origins = frozenset(_normal_origin(origin) for origin in allowed_origins)
         self._sources = frozenset(sources)
         self._limits = limits
-        self.proxies = proxies or TrustedProxies()
+        self.proxies = proxies
         self._failed = RepeatedWarning("ws_auth_failed", lines=MANY)
         self._foreign_origin = RepeatedWarning("ws_origin_forbidden", lines=MANY)
 
@@ -152,7 +152,7 @@ class Authenticator:
 
     def suspects(self, handshake: Handshake) -> bool:
         """见 ``HandshakeLimits.suspects``。"""
-        return self._limits is not None and self._limits.suspects(handshake.ip_address)
+        return self._limits.suspects(handshake.ip_address)
 
     async def authenticate(self, handshake: Handshake) -> Principal:
         """路径上的用户必须就是令牌的用户，管理员也不例外。
@@ -182,8 +182,7 @@ class Authenticator:
             principal = await self._credentials.redeem_ticket(text)
         else:
             principal = await self._credentials.verify_access_token(text)
-        if self._limits is not None:
-            self._limits.check_user(principal.user_id, handshake.ip_address)
+        self._limits.check_user(principal.user_id, handshake.ip_address)
         return principal
 
     @contextlib.contextmanager
@@ -194,9 +193,8 @@ class Authenticator:
         except RateLimitedError:  # 限速自己记，有节制
             raise
         except MeetingPushError as error:
-            if self._limits is not None:
-                self._limits.check_stranger(ip_address)
-                self._limits.failed(ip_address, error)
+            self._limits.check_stranger(ip_address)
+            self._limits.failed(ip_address, error)
             self._failed.say(user_id=user_id, ip_address=ip_address, reason=error.code)
             raise
 

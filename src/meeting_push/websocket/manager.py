@@ -69,10 +69,10 @@ class ConnectionManager(Lines[UserConnection]):
         keys: Keys,
         limits: Limits,
         node: NodeIdentity,
-        routes: Mapping[bytes, ChannelRoute] | None = None,
-        seats: Seats | None = None,
-        on_push: PushObserver | None = None,
-        broadcasts: Broadcasts | None = None,
+        routes: Mapping[bytes, ChannelRoute],
+        seats: Seats,
+        on_push: PushObserver,
+        broadcasts: Broadcasts,
         clock: Callable[[], int] = now_ms,
     ) -> None:
         super().__init__(authenticator, Admission(limits.arrivals), limits, EdgeCounters(), clock)
@@ -85,7 +85,7 @@ class ConnectionManager(Lines[UserConnection]):
         #: 最近一次量推送延迟的那一毫秒：每毫秒至多量一条，热路径上只比较一个整数。
         self._measured_at = 0
         #: 不归连接的频道（控制命令、被关注的人）各自的去处。
-        self._routes: Mapping[bytes, ChannelRoute] = routes if routes is not None else {}
+        self._routes = routes
         self._registry = Registry(keys)
         self.user_connections = self._registry.by_user
         self._by_channel = self._registry.by_channel
@@ -152,12 +152,10 @@ class ConnectionManager(Lines[UserConnection]):
 
     async def _seated(self, connection: UserConnection) -> bool:
         """占一个座位；先占后订阅，被拒绝的不再花别的。"""
-        if (seats := self._seats) is None:
-            return True
         user_id, connection_id = connection.user_id, connection.connection_id
         device_id = connection.device.device_id
         async with asyncio.timeout(self.limits.open_timeout_s):
-            return await patiently(lambda: seats.claim(user_id, connection_id, device_id))
+            return await patiently(lambda: self._seats.claim(user_id, connection_id, device_id))
 
     def _announce(self, connection: UserConnection) -> None:
         if connection.closing_since is None:
@@ -209,7 +207,7 @@ class ConnectionManager(Lines[UserConnection]):
             self._spread(channel, payload)
             return
         now = self.clock()
-        if now != self._measured_at and self._on_push is not None:
+        if now != self._measured_at:
             self._measured_at = now
             self._on_push(payload, key, now)
         for connection in connections:
@@ -217,7 +215,7 @@ class ConnectionManager(Lines[UserConnection]):
 
     def _spread(self, channel: bytes, payload: bytes) -> None:
         broadcast_id: BroadcastId | Arrival | None = None
-        if self._broadcasts is not None and channel == self._broadcast_channel:
+        if channel == self._broadcast_channel:
             broadcast_id = self._broadcasts.arrived(payload)
         if broadcast_id is not Arrival.MISSED:
             self._fanout.spread(payload, broadcast_id)
@@ -262,10 +260,8 @@ class ConnectionManager(Lines[UserConnection]):
         super()._depart(connection)
         if not self._registry.remove(connection):
             return
-        if self._watches is not None:
-            self._watches.forget(connection)
-        if self._seats is not None:
-            self._seats.release(connection.user_id, connection.connection_id)
+        self._watches.forget(connection)
+        self._seats.release(connection.user_id, connection.connection_id)
         if connection.user_id not in self.user_connections:
             self._opener.subscriptions.release(connection.user_id)
         if connection.announced:

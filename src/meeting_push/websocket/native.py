@@ -298,16 +298,15 @@ async def serve_native(
     *,
     sock: socket.socket,
     ops: OpsEndpoint,
-    doorway: Doorway | None = None,
+    doorway: Doorway,
     ssl: Any = None,
 ) -> Listener:
     """在已绑定的 ``sock`` 上直接服务用户连接；其余的 GET（探针、指标）由 ``ops`` 回答。"""
     timeout_s = manager.limits.handshake_timeout_s
     upgraded = partial(_picows, manager, manager.limits.largest_read_bytes, set())
-    door = doorway or Doorway()
     return Listener(
         sock,
-        lambda: BareFront(manager, lambda: OpsHttp(ops, timeout_s, door), upgraded, door),
-        door.note_left,
+        lambda: BareFront(manager, lambda: OpsHttp(ops, timeout_s, doorway), upgraded, doorway),
+        doorway.note_left,
         ssl,
     )

@@ -74,7 +74,7 @@ class Opener:
         mailbox: Mailbox,
         counters: EdgeCounters,
         clock: Callable[[], int],
-        broadcasts: Broadcasts | None = None,
+        broadcasts: Broadcasts,
     ) -> None:
         self.subscriptions = Subscriptions(channels)
         self._mailbox = mailbox
@@ -148,13 +148,11 @@ class Opener:
 
     async def _read_broadcasts(self, connection: UserConnection) -> None:
         """读这条连接该补的广播；在 welcome 之前，所以 welcome 之后的广播都有他的份。"""
-        broadcasts, progress = self._broadcasts, connection.session.broadcasts
-        if broadcasts is None:
-            return
+        progress = connection.session.broadcasts
         if progress.upto is None:
-            progress.read(await broadcasts.open(connection.user_id))
+            progress.read(await self._broadcasts.open(connection.user_id))
         else:
-            progress.read(broadcasts.after(progress.upto))
+            progress.read(self._broadcasts.after(progress.upto))
 
     async def _read(self, connection: UserConnection, resume: ResumePoint | None) -> MailboxView:
         async def read() -> MailboxView:
@@ -171,7 +169,7 @@ class Opener:
         async def load() -> list[bytes]:
             async with self._loads:
                 mail = [each for each in entries if isinstance(each, MailboxEntry)]
-                if mail or self._broadcasts is None:
+                if mail:
                     return await self._mailbox.load(mail)
                 return await self._broadcasts.load(
                     [each for each in entries if isinstance(each, BroadcastEntry)]

@@ -29,14 +29,13 @@ MAX_REQUESTS = 8
 
 @dataclass(frozen=True, slots=True)
 class Sinks:
-    """客户端的确认、在线状态、已读与关注各自去哪里；没有 ``watches`` 就回答不支持。"""
+    """客户端的确认、在线状态、已读、关注与等不到的确认各自去哪里。"""
 
     acks: AckSink
     presence: PresenceSink
     reads: ReadSink
-    watches: PresenceWatches | None = None
-    #: None = 不重试。
-    retries: RetrySink | None = None
+    watches: PresenceWatches
+    retries: RetrySink
 
 
 class LineRequests(Generic[SomeLine]):
@@ -169,8 +168,7 @@ class ClientRequests(LineRequests[UserConnection]):
         def settle(message_id: str, attempt: int | None) -> None:
             connection.session.unacked.late.settle(message_id, attempt, self._clock())
 
-        if self._sinks.retries is not None:
-            self._sinks.retries.claim(connection.user_id, command.overdue, settle)
+        self._sinks.retries.claim(connection.user_id, command.overdue, settle)
 
     def _change_status(self, connection: UserConnection, command: commands.ChangeStatus) -> None:
         info = command.device_info
@@ -187,20 +185,15 @@ class ClientRequests(LineRequests[UserConnection]):
     def _watching(
         self, connection: UserConnection, command: commands.Watch | commands.Unwatch
     ) -> None:
-        watches = self._sinks.watches
-        if watches is None:
-            self._error(connection, "unsupported", "not supported here", command.request_id)
-        elif isinstance(command, commands.Watch):
-            self._later(connection, self._watch(watches, connection, command), command.request_id)
+        if isinstance(command, commands.Watch):
+            self._later(connection, self._watch(connection, command), command.request_id)
         else:
-            watching = watches.unwatch(connection, command.user_ids)
+            watching = self._sinks.watches.unwatch(connection, command.user_ids)
             self._watched(connection, watching, command.request_id)
 
-    async def _watch(
-        self, watches: PresenceWatches, connection: UserConnection, command: commands.Watch
-    ) -> None:
+    async def _watch(self, connection: UserConnection, command: commands.Watch) -> None:
         if connection.closing_since is None:  # 已走的不登记：没有人再来注销它
-            watching = await watches.watch(connection, command.user_ids)
+            watching = await self._sinks.watches.watch(connection, command.user_ids)
             self._watched(connection, watching, command.request_id)
 
     def _watched(

@@ -9,6 +9,7 @@ import pytest
 
 from meeting_push.http.doorway import DoorLimits, Doorway
 from meeting_push.limits.rate import TrustedProxies
+from tests.support.doors import door
 
 
 class Loop:
@@ -58,7 +59,7 @@ def pass_turns(doorway: Doorway, loop: Loop) -> None:
 
 def test_a6_the_silent_of_one_address_are_bounded() -> None:
     """A6 的同类：一个地址的、一声不响的连接有限；请走的是等得最久的，别的地址不受影响。"""
-    doorway = Doorway(DoorLimits(per_address=2))
+    doorway = door(DoorLimits(per_address=2))
     silent, other = [Guest() for _ in range(5)], Guest()
     loop = Loop()
     doorway.arrive(other, "10.0.0.2", loop)
@@ -73,7 +74,7 @@ def test_a6_the_silent_of_one_address_are_bounded() -> None:
 
 def test_a_whole_company_may_arrive_at_once() -> None:
     """同一圈来的还没有轮到读，多久也不算一声不响；说了话的也不算。"""
-    doorway = Doorway(DoorLimits(per_address=2))
+    doorway = door(DoorLimits(per_address=2))
     loop, crowd = Loop(), [Guest() for _ in range(100)]
     for guest in crowd:
         doorway.arrive(guest, "2001:db8::1", loop)
@@ -90,7 +91,7 @@ def test_a_whole_company_may_arrive_at_once() -> None:
 @pytest.mark.parametrize("address", ["10.0.0.1", "::ffff:10.0.0.1"])
 def test_an_address_has_so_many_connections(address: str) -> None:
     """A6、A7：满了的拒绝，走一条来一条；IPv4 写成哪样都是同一个地址。"""
-    doorway = Doorway(DoorLimits(per_address=2))
+    doorway = door(DoorLimits(per_address=2))
     leave = doorway.enter("10.0.0.1")
     assert leave is not None
     assert doorway.enter(address) is not None
@@ -101,13 +102,13 @@ def test_an_address_has_so_many_connections(address: str) -> None:
 
 def test_a_trusted_proxy_connects_for_others() -> None:
     proxies = TrustedProxies([ip_network("10.0.0.0/8")])
-    doorway = Doorway(DoorLimits(per_address=1), proxies)
+    doorway = door(DoorLimits(per_address=1), proxies)
     assert all(doorway.enter("10.0.0.1") for _ in range(9))
 
 
 def test_b6_who_waits_longest_gives_way_when_descriptors_run_short() -> None:
     """B6：号码到了上限，闲得最久的先走；新来的只得探针，留着的不被占满。"""
-    doorway = Doorway(DoorLimits.of(0, 100))
+    doorway = door(DoorLimits.of(0, 100))
     idle, speaking = [Guest() for _ in range(10)], Guest()
     for guest in (*idle, speaking):
         doorway.wait(guest)

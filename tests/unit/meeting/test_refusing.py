@@ -15,8 +15,7 @@ from meeting_push.protocol.commands import Command
 from meeting_push.protocol.envelope import FrameRun
 from meeting_push.settings import Settings
 from meeting_push.websocket.admission import Admission
-from meeting_push.websocket.authenticator import Authenticator
-from tests.support.stand_ins import Verifier
+from tests.support.stand_ins import Seats, Verifier, authenticator_of
 
 LIMITS = limits_of_meetings(Settings(_env_file=None))  # type: ignore[call-arg]
 
@@ -46,11 +45,12 @@ class Hub(MeetingHub):
     def __init__(self) -> None:
         pace = RefusalPace(per_s=0.001, burst=1, delay_s=1_000)
         super().__init__(
-            authenticator=Authenticator(Verifier()),
+            authenticator=authenticator_of(Verifier()),
             desk=None,  # type: ignore[arg-type]  # 走不到记录台
             bus=None,  # type: ignore[arg-type]
             limits=LIMITS,
             admission=Admission(LIMITS.line.arrivals, pace),
+            seats=Seats(),
             clock=lambda: 0,
         )
         self.commands: list[Command] = []

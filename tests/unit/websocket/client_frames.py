@@ -130,11 +130,12 @@ class RequestBehaviour(EdgeHarness):
             assert (answer["type"], answer["unread_count"]) == ("read_sync", 3)
             assert world.reads.read == [(1, (message_id(1),))]
 
-    @pytest.mark.parametrize("kind", ["watch", "unwatch"])
-    async def test_watching_is_not_supported_yet(self, kind: str) -> None:
+    async def test_watching_says_how_many(self) -> None:
         async with self.world() as world, world.live(1) as client:
-            error = await client.ask(type=kind, user_ids=[2], request_id=1)
-            assert (error["code"], error["request_id"]) == ("unsupported", 1)
+            answer = await client.ask(type="watch", user_ids=[2, 3], request_id=1)
+            assert (answer["type"], answer["watching"]) == ("watch_result", 2)
+            answer = await client.ask(type="unwatch", user_ids=[2], request_id=2)
+            assert (answer["type"], answer["watching"]) == ("watch_result", 1)
 
     async def test_a_refreshed_token_counts_from_then_on(self) -> None:
         async with self.world() as world, world.live(1) as client:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from meeting_push.errors import InvalidTokenError
 from meeting_push.model import ResumePoint
-from meeting_push.websocket.authenticator import Authenticator, extract_credential
+from meeting_push.websocket.authenticator import extract_credential
 from meeting_push.websocket.handshake import (
     UNREADABLE_POSITION,
     Device,
@@ -16,7 +16,7 @@ from meeting_push.websocket.handshake import (
     parse_user_id,
     user_id_in_path,
 )
-from tests.support.stand_ins import Verifier
+from tests.support.stand_ins import Verifier, authenticator_of
 
 
 def handshake(query: str = "", **headers: str) -> Handshake:
@@ -98,7 +98,7 @@ def test_nothing_in_a_request_raises_anything_but_invalid_token(
 ) -> None:
     request = Handshake(1, query, tuple(headers.items()), "")
     Device.of(request, "connection")
-    Authenticator(Verifier()).origin_allowed(request)
+    authenticator_of(Verifier()).origin_allowed(request)
     try:
         _, token = extract_credential(request)
     except InvalidTokenError:
@@ -150,16 +150,16 @@ def test_the_handshake_never_shows_its_token() -> None:
     ],
 )
 def test_same_origin(origin: str, host: str, allowed: bool) -> None:
-    authenticator = Authenticator(Verifier())
+    authenticator = authenticator_of(Verifier())
     assert authenticator.origin_allowed(handshake(origin=origin, host=host)) is allowed
 
 
 def test_the_star_allows_everything() -> None:
     request = handshake(origin="null", host="a.example")
-    assert Authenticator(Verifier(), ["*"]).origin_allowed(request)
+    assert authenticator_of(Verifier(), ["*"]).origin_allowed(request)
 
 
 def test_every_origin_header_must_be_allowed() -> None:
     headers = (("origin", "https://a.example"), ("origin", "https://b.example"))
     request = Handshake(1, "", (*headers, ("host", "a.example")), "")
-    assert not Authenticator(Verifier()).origin_allowed(request)
+    assert not authenticator_of(Verifier()).origin_allowed(request)

@@ -11,15 +11,23 @@ from meeting_push.model import MailboxView, Principal
 from meeting_push.node_identity import NodeIdentity
 from meeting_push.protocol.envelope import FrameRun
 from meeting_push.protocol.session import Session
-from meeting_push.redis.keys import Keys
 from meeting_push.settings import Settings
 from meeting_push.websocket.admission import limits_of
-from meeting_push.websocket.authenticator import Authenticator
 from meeting_push.websocket.connection import UserConnection
 from meeting_push.websocket.handshake import Handshake
-from meeting_push.websocket.manager import ConnectionManager
 from meeting_push.websocket.requests import Sinks
-from tests.support.stand_ins import AckSink, Channels, Mailbox, PresenceSink, ReadSink, Verifier
+from tests.support.stand_ins import (
+    AckSink,
+    Channels,
+    Mailbox,
+    PresenceSink,
+    ReadSink,
+    RetrySink,
+    Verifier,
+    Watches,
+    authenticator_of,
+    manager_of,
+)
 
 
 class Wire:
@@ -49,12 +57,12 @@ class House:
 
     def __init__(self, **settings: Any) -> None:
         self.now = 1_000_000
-        self.manager = ConnectionManager(
-            authenticator=Authenticator(Verifier()),
+        self.retries = RetrySink()
+        self.manager = manager_of(
+            Sinks(AckSink(), PresenceSink(), ReadSink(), Watches(), self.retries),
+            authenticator=authenticator_of(Verifier()),
             channels=Channels(),
             mailbox=Mailbox(),
-            sinks=Sinks(AckSink(), PresenceSink(), ReadSink()),
-            keys=Keys(),
             limits=limits_of(Settings(**settings)),
             node=NodeIdentity("n"),
             clock=lambda: self.now,

@@ -2,32 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-
-from meeting_push.contracts import RetrySettled
 from meeting_push.protocol.envelope import new_message
 from meeting_push.protocol.sent import Overdue
-from tests.support.stand_ins import message_id, tail
+from tests.support.stand_ins import RetrySink, message_id, tail
 
 from .test_heartbeat import House
 
 
-class RetrySink:
-    def __init__(self) -> None:
-        self.claimed: list[tuple[int, Overdue]] = []
-        self.settle: RetrySettled | None = None
-
-    def claim(self, user_id: int, overdue: Sequence[Overdue], settle: RetrySettled) -> None:
-        self.claimed += [(user_id, each) for each in overdue]
-        self.settle = settle
-
-
 def watched() -> tuple[House, RetrySink]:
-    house, sink = House(heartbeat_timeout_s=4_000), RetrySink()
-    requests = house.manager._requests
-    requests._sinks = replace(requests._sinks, retries=sink)
-    return house, sink
+    house = House(heartbeat_timeout_s=4_000)
+    return house, house.retries
 
 
 def push(house: House, number: int, attempt: int = 0) -> None:
