@@ -108,7 +108,7 @@ ROOMS: Final = [
 ]
 #: 发命令、跑 Lua 的写法：两种连接只许原样递给 redis/ 里的名词。
 COMMAND: Final = re.compile(
-    r"(\.execute(_many|_command)?|\blean\.\w+|\bredis\.client(\.\w+)?|\bScript)$"
+    r"(\.execute(_many|_command)?|\blean\.\w+|\bredis\.client\.\w+|\bScript)$"
 )
 #: 我们的错误，与会接住它们的。
 ERRORS: Final = {"Exception", "BaseException"} | {

@@ -143,7 +143,7 @@ class Bus:
             raise RedisUnavailableError("not subscribed", cause=self.subscriber.cause)
 
     async def count_online(self) -> int:
-        return await count_online(self.redis.lean, self.redis.keys)
+        return await count_online(self.redis.client, self.redis.keys)
 
 
 class Access:

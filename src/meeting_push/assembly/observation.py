@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Final
 
 from loguru import logger
@@ -31,6 +31,7 @@ from ..monitoring.metrics import (
     process_samples,
     push_samples,
     quota_samples,
+    recovery_samples,
     refused_samples,
     retry_samples,
     seat_samples,
@@ -141,9 +142,10 @@ class Observation:
         self.metrics.add(lambda: aside_samples(bus.asides))
         self.metrics.add(lambda: clock_samples(bus.clock))
         self.metrics.add(lambda: eviction_samples(rooms.outcomes.evictions))
+        self.metrics.add(lambda: recovery_samples(**asdict(rooms.recovery.reconciler.statistics)))
         self.reports = NodeReports(
             Reporter(self.metrics, node, settings.role, __version__),
-            ReportBoard(bus.redis.lean, bus.redis.keys),
+            ReportBoard(bus.redis.client, bus.redis.keys),
             settings.stats_interval_s,
         )
         if settings.role.holds_sockets:

@@ -192,6 +192,8 @@ def edge_samples(edge: EdgeStatistics) -> Iterator[Sample]:
     yield Sample("heartbeats", "counter", "heartbeats received", edge.heartbeats)
     yield Sample("bad_frames", "counter", "refused client frames", edge.bad_frames)
     yield Sample("auth_failures", "counter", "refused handshakes", edge.auth_failures)
+    yield Sample("origins_refused", "counter", "foreign origins refused", edge.origins_refused)
+    yield Sample("rereads", "counter", "mailboxes read again", edge.rereads)
     yield Sample(
         "flushed_messages", "counter", "messages sent from a mailbox", edge.flushed_messages
     )
@@ -327,6 +329,16 @@ def aside_samples(asides: Asides) -> Iterator[Sample]:
 def eviction_samples(evictions: MailboxEvictor) -> Iterator[Sample]:
     """被信箱上限挤出、记为失败的。"""
     yield Sample("mailbox_evictions", "counter", "recorded as failed", evictions.evicted)
+
+
+def recovery_samples(
+    generation: int, recoveries: int, reopened: int, stragglers: int
+) -> Iterator[Sample]:
+    """对账：Redis 丢了数据之后从记录重新投递的。"""
+    yield Sample("delivery_generation", "gauge", "generation of the data in Redis", generation)
+    yield Sample("recoveries", "counter", "times Redis had lost data", recoveries)
+    yield Sample("messages_reopened", "counter", "enqueued again after a loss", reopened)
+    yield Sample("stragglers_reopened", "counter", "found without a trace", stragglers)
 
 
 def quota_samples(quota: SendQuota) -> Iterator[Sample]:

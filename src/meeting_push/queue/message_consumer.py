@@ -43,7 +43,7 @@ FINISH_WITHIN_S: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class ConsumerStatistics:
-    """一个消费者的快照；``last_progress`` 是最近一次读完（哪怕没有东西）的毫秒时刻。"""
+    """一个消费者的快照；``in_hand`` 是此刻手里的，其余只增。"""
 
     name: str
     entries: int
@@ -52,7 +52,6 @@ class ConsumerStatistics:
     expired: int
     claimed: int
     failures: int
-    last_progress: int
     poisoned: int = 0
     malformed: int = 0
     in_hand: int = 0
@@ -94,7 +93,6 @@ class MessageConsumer:
         self._entries = self._recipients = self._reached = 0
         self._expired = self._claimed = self._failures = 0
         self._poisoned = self._malformed = self._in_hand = 0
-        self._last_progress = clock()
         self._alive_at = time.monotonic()
 
     @property
@@ -107,7 +105,6 @@ class MessageConsumer:
             self._expired,
             self._claimed,
             self._failures,
-            self._last_progress,
             self._poisoned,
             self._malformed,
             self._in_hand,
@@ -204,7 +201,6 @@ class MessageConsumer:
         await self._mailbox.overflow.wait(users, TRIM_WAIT_S, times=OVERFLOWS)
 
     def _progress(self) -> None:
-        self._last_progress = self._clock()
         self._alive_at = time.monotonic()
 
     async def _take(self, reader: QueueReader) -> list[Taken]:

@@ -14,6 +14,7 @@ from ..settings import DevicePolicy
 from .keys import Keys
 from .lean import LeanConnection, Script
 from .link import Argument
+from .redis_service import RedisClient
 
 _apply: Final = Script("presence_user", "presence")
 _reap: Final = Script("guard", "presence_user", "presence_reap")
@@ -151,27 +152,27 @@ class PresenceStore:
         return {node for node, lease in zip(ordered, leases, strict=True) if lease is not None}
 
 
-async def count_online(lean: LeanConnection, keys: Keys) -> int:
+async def count_online(client: RedisClient, keys: Keys) -> int:
     """全局在线集合里有几个人；死节点上的还没有收拾的也算。"""
-    return int(await lean.execute("ZCARD", keys.online_users_set))
+    return int(await client.execute_command("ZCARD", keys.online_users_set))
 
 
 class ReportBoard:
     """各进程的报告，一个进程一份；写的什么这里不问。"""
 
-    def __init__(self, lean: LeanConnection, keys: Keys) -> None:
-        self._lean = lean
+    def __init__(self, client: RedisClient, keys: Keys) -> None:
+        self._client = client
         self._key = keys.node_reports
 
     async def post(self, node_id: str, report: bytes) -> None:
-        await self._lean.execute("HSET", self._key, node_id, report)
+        await self._client.execute_command("HSET", self._key, node_id, report)
 
     async def read(self) -> dict[bytes, bytes]:
-        flat = await self._lean.execute("HGETALL", self._key)
-        return dict(zip(flat[::2], flat[1::2], strict=True))
+        reports: dict[bytes, bytes] = await self._client.execute_command("HGETALL", self._key)
+        return reports
 
     async def remove(self, *node_ids: bytes | str) -> None:
-        await self._lean.execute("HDEL", self._key, *node_ids)
+        await self._client.execute_command("HDEL", self._key, *node_ids)
 
 
 def _connection(member: bytes) -> ConnectionKey | None:

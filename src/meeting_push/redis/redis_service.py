@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-import msgspec
 from redis.asyncio import (
     BlockingConnectionPool,
     Connection,
@@ -26,7 +25,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from ..errors import MalformedEnvelopeError, MeetingPushError, RedisUnavailableError
+from ..errors import MeetingPushError, RedisUnavailableError
 from .dial import RedisAddress
 from .keys import Keys
 from .lean import LeanConnection
@@ -73,6 +72,9 @@ class RedisService:
     """``start`` 之后可用；两种连接都自己重连。错误是 ``RedisUnavailableError``
     （稍后再试）或 ``RedisCommandError``（程序或数据的错）。
 
+    ``client``（redis-py 的池）走没有人等着、做两遍无害的：报告、统计、钟、INFO。其余走 ``lean``：
+    断着时立即抛出，一条命令只发一次（决定 0012）。
+
     订阅不在这里：``redis.subscriber.Subscriber`` 用自己的连接（LESSONS 5）。
     """
 
@@ -102,27 +104,6 @@ class RedisService:
         return connection
 
     # ── 值 ──────────────────────────────────────────────────────────────────
-
-    async def get_json(self, key: str) -> Any:
-        """取出 ``set_json`` 存的值；没有则 None。
-
-        :raises MalformedEnvelopeError: 存的不是 JSON
-        """
-        raw = await self.client.get(key)
-        if raw is None:
-            return None
-        try:
-            return msgspec.json.decode(raw)
-        except msgspec.DecodeError as error:
-            raise MalformedEnvelopeError(f"the value is not JSON: {error}") from None
-
-    async def set_json(self, key: str, value: object, ttl_s: float | None = None) -> None:
-        ttl_ms = None if ttl_s is None else int(ttl_s * 1000)
-        await self.client.set(key, msgspec.json.encode(value), px=ttl_ms)
-
-    async def delete(self, *keys: str) -> int:
-        """返回原来存在的有几个。"""
-        return int(await self.client.delete(*keys)) if keys else 0
 
     async def put(self, key: str, value: bytes, ttl_ms: int) -> None:
         await self.lean.execute("SET", key, value, "PX", ttl_ms)
@@ -164,7 +145,7 @@ class RedisService:
 
     async def time_ms(self) -> int:
         """Redis 的钟。"""
-        seconds, micros = await self.lean.execute("TIME")
+        seconds, micros = await self.client.time()
         return int(seconds) * 1000 + int(micros) // 1000
 
     async def ping(self) -> None:

@@ -206,7 +206,6 @@ class Feed(Link):
         self._heartbeat: asyncio.TimerHandle | None = None
         self._requests: set[asyncio.Future[None]] = set()
         self._error: MeetingPushError | None = None
-        self.handler_errors = 0
 
     def expecting(self) -> bool:
         return bool(self._waiting)
@@ -270,7 +269,6 @@ class Feed(Link):
                 self.abort("protocol_error")
                 return
             except Exception as error:  # noqa: BLE001 — 一条坏消息不许带走整个节点的订阅
-                self.handler_errors += 1
                 logger.opt(exception=error).error("channel_handler_failed")
 
     def _take(self, reply: Any) -> None:

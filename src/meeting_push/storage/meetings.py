@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from sqlalchemy import Row, Select, delete, func, insert, select, text, update
+from sqlalchemy import Row, Select, delete, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ..errors import MeetingEndedError
@@ -106,11 +106,6 @@ class MeetingRepository:
         )
         async with self._database.connect() as connection:
             return [Participant(*row) for row in await connection.execute(statement)]
-
-    async def is_participant(self, meeting_id: str, user_id: int) -> bool:
-        statement = select(func.count()).where(_p.meeting_id == meeting_id, _p.user_id == user_id)
-        async with self._database.connect() as connection:
-            return bool(await connection.scalar(statement))
 
     async def rename(self, meeting_id: str, participant: Participant) -> None:
         """记下他现在的名字；不是参与者则无事发生。"""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Row, case, exists, func, literal, select, text, tuple_
+from sqlalchemy import Row, case, func, literal, select, text, tuple_
 from ulid import ULID
 
 from ..model import DeliveryStatus, Message, RecipientState
@@ -136,11 +136,6 @@ class RecipientRepository:
         )
         async with self._database.connect() as connection:
             return [message_of(row) for row in await connection.execute(statement)]
-
-    async def is_recipient(self, message_id: str, user_id: int) -> bool:
-        statement = select(exists().where(_r.message_id == message_id, _r.user_id == user_id))
-        async with self._database.connect() as connection:
-            return bool(await connection.scalar(statement))
 
 
 def first_id_at(ms: int) -> str:

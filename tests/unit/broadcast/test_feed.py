@@ -188,7 +188,7 @@ async def test_dlv_1_after_a_loss_a_user_without_a_cursor_starts_at_the_beginnin
 async def test_dlv_1_before_the_loss_is_noticed_he_starts_at_the_beginning(town: Town) -> None:
     await town.append(1)
     await town.feed.refresh()
-    await town.redis.delete(town.redis.keys.delivery_generation)
+    await town.redis.client.delete(town.redis.keys.delivery_generation)
     assert await town.pending() == [name(1)]
 
 
@@ -208,7 +208,7 @@ async def test_a_loss_stays_known_while_the_mark_advances(town: Town) -> None:
 
 async def test_dlv_4_an_ack_without_a_cursor_passes_nothing_over(town: Town) -> None:
     await opened(town, 1, 2, 3)
-    await town.redis.delete(town.redis.keys.broadcast_cursor(USER))
+    await town.redis.client.delete(town.redis.keys.broadcast_cursor(USER))
     await town.ack(2)
     assert await town.pending() == [name(1), name(3)]
 
@@ -304,7 +304,7 @@ async def test_an_old_number_again_is_recognised(town: Town) -> None:
 async def lost_and_logged_again(town: Town, *numbers: int) -> list[object]:
     """Redis 丢了日志，又记了一遍；返回目录让连接们按哪些号记账。"""
     keys = town.redis.keys
-    await town.redis.delete(keys.broadcast_log, keys.broadcast_ids)
+    await town.redis.client.delete(keys.broadcast_log, keys.broadcast_ids)
     town.now += 1_000
     for number in numbers:
         await town.append(number)

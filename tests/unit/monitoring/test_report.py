@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -118,10 +119,8 @@ async def test_a_dead_process_disappears(
         push = node.push
         report = push._observation.reports._reporter.report()
         dead = {**seen, "node_id": "dead", "reported_at": report.reported_at - 60_000}
-        await push._rooms.bus.redis.set_json("unused", dead)
-        raw = await push._rooms.bus.redis.client.get("unused")
         await push._rooms.bus.redis.client.hset(
-            push._rooms.bus.redis.keys.node_reports, "dead", raw
+            push._rooms.bus.redis.keys.node_reports, "dead", json.dumps(dead)
         )
         assert [one["node_id"] for one in (await stats(node))["nodes"]] == [push.node_id]
         assert not await push._rooms.bus.redis.client.hexists(

@@ -189,7 +189,7 @@ async def test_dequeue_loses_nothing_when_both_queues_answer_at_once(queue: Mess
 async def test_a_missing_consumer_group_is_made_again(
     queue: MessageQueue, reader: QueueReader, redis: RedisService
 ) -> None:
-    await redis.delete(redis.keys.delivery_queue, redis.keys.priority_queue)
+    await redis.client.delete(redis.keys.delivery_queue, redis.keys.priority_queue)
     assert await reader.take(10, 0) == []
     await queue.enqueue_message(entry("A"))
     assert names(await reader.take(10, 0)) == ["A"]
@@ -198,7 +198,7 @@ async def test_a_missing_consumer_group_is_made_again(
 async def test_claiming_makes_a_missing_consumer_group_again(
     queue: MessageQueue, reader: QueueReader, redis: RedisService
 ) -> None:
-    await redis.delete(redis.keys.delivery_queue, redis.keys.priority_queue)
+    await redis.client.delete(redis.keys.delivery_queue, redis.keys.priority_queue)
     assert await reader.claim(10) == []
     await queue.enqueue_message(entry("A"))
     assert names(await reader.take(10, 0)) == ["A"]

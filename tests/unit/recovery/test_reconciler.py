@@ -186,7 +186,7 @@ async def test_dlv_1_a_straggler_is_found_and_driven_again(start_node: StartNode
         await holds(push, lost)
         await push._rooms.messages.relay.mark()
         before = push._rooms.recovery.reconciler.statistics.stragglers
-        await push._rooms.bus.redis.delete(
+        await push._rooms.bus.redis.client.delete(
             push._rooms.bus.redis.keys.mailbox(BOB), push._rooms.bus.redis.keys.message_log(BOB)
         )
 
@@ -205,7 +205,7 @@ async def test_b8_what_was_in_a_mailbox_that_is_gone_is_driven_again(start_node:
         await holds(push, lost)
         await push._rooms.messages.relay.mark()
         old = await push.mailbox.open(BOB)
-        await push._rooms.bus.redis.delete(push._rooms.bus.redis.keys.mailbox(BOB))
+        await push._rooms.bus.redis.client.delete(push._rooms.bus.redis.keys.mailbox(BOB))
 
         async def found() -> bool:
             await push._rooms.recovery.reconciler.look_for_stragglers()

@@ -246,7 +246,7 @@ async def test_e3_a_straggler_among_many_recipients_of_one_message_is_found(
 
         await eventually(there)
         await push._rooms.messages.relay.mark()
-        await push._rooms.bus.redis.delete(
+        await push._rooms.bus.redis.client.delete(
             push._rooms.bus.redis.keys.mailbox(6), push._rooms.bus.redis.keys.message_log(6)
         )
 

@@ -6,39 +6,12 @@ import asyncio
 
 import pytest
 
-from meeting_push.errors import MalformedEnvelopeError, RedisCommandError, RedisUnavailableError
+from meeting_push.errors import RedisCommandError, RedisUnavailableError
 from meeting_push.redis.dial import RedisAddress
 from meeting_push.redis.keys import Keys
 from meeting_push.redis.redis_service import RedisService, courtesy
 from tests.support.ports import free_port
 from tests.support.redis_server import RedisServer
-
-
-async def test_json_comes_back_as_it_went_in(redis: RedisService, key_prefix: str) -> None:
-    value = {"名字": ["a", 1, None, True]}
-    await redis.set_json(f"{key_prefix}k", value)
-    assert await redis.get_json(f"{key_prefix}k") == value
-
-
-async def test_a_missing_key_is_none(redis: RedisService, key_prefix: str) -> None:
-    assert await redis.get_json(f"{key_prefix}k") is None
-
-
-async def test_a_ttl_is_kept(redis: RedisService, key_prefix: str) -> None:
-    await redis.set_json(f"{key_prefix}k", 1, ttl_s=10)
-    assert 9_000 < await redis.lean.execute("PTTL", f"{key_prefix}k") <= 10_000
-
-
-async def test_what_is_not_json_is_malformed(redis: RedisService, key_prefix: str) -> None:
-    await redis.lean.execute("SET", f"{key_prefix}k", "{")
-    with pytest.raises(MalformedEnvelopeError):
-        await redis.get_json(f"{key_prefix}k")
-
-
-async def test_delete_says_how_many_there_were(redis: RedisService, key_prefix: str) -> None:
-    await redis.set_json(f"{key_prefix}a", 1)
-    assert await redis.delete(f"{key_prefix}a", f"{key_prefix}b") == 1
-    assert await redis.delete() == 0
 
 
 async def test_ping_info_and_pool_are_observable(
@@ -67,7 +40,7 @@ async def test_an_absent_redis_is_unavailable(key_prefix: str) -> None:
     with pytest.raises(RedisUnavailableError):
         await service.start()
     with pytest.raises(RedisUnavailableError):
-        await service.get_json("k")
+        await service.client.get("k")
     await service.close()
 
 
@@ -77,9 +50,9 @@ async def test_the_pool_survives_a_restart(
     address = RedisAddress.parse(private_redis_server.url)
     service = RedisService(address, Keys(key_prefix))
     await service.start()
-    await service.set_json("k", 1)
+    await service.client.set("k", 1)
     private_redis_server.restart()
-    assert await service.get_json("k") == 1
+    assert await service.client.get("k") == b"1"
     await service.close()
 
 

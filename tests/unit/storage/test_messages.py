@@ -231,14 +231,6 @@ def test_the_first_id_of_a_millisecond_is_not_after_any_of_it() -> None:
     assert first_id_at(NOW) <= str(ULID.from_timestamp(NOW / 1000)) < first_id_at(NOW + 1)
 
 
-async def test_sec_1_only_recipients_are_recipients(
-    database: Database, recipients: RecipientRepository
-) -> None:
-    [sent] = await accept(database, (message(), [1]))
-    assert await recipients.is_recipient(sent.message_id, 1)
-    assert not await recipients.is_recipient(sent.message_id, 2)
-
-
 async def test_the_inbox_shows_the_newest_first_in_pages(
     database: Database, inbox: InboxRepository
 ) -> None:
