@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
@@ -129,6 +130,12 @@ async def periodically(
         else:
             backoff.reset()
             await pause()
+
+
+async def woken(event: asyncio.Event, within_s: float) -> None:
+    """等到 ``event`` 置位，至多 ``within_s``；由取走要做的那一步清它。"""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), within_s)
 
 
 class Supervisor:

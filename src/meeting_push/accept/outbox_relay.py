@@ -8,8 +8,8 @@ SQL 提交是持久点；``enqueued_at IS NULL`` 的行就是发件箱。刚提�
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Final
 
 from loguru import logger
@@ -25,7 +25,7 @@ from ..redis.bodies import Body
 from ..redis.claims import Turn
 from ..redis.outcomes import Outcomes
 from ..storage.messages import UNREADABLE, MessageRepository
-from ..supervision import Aside, periodically
+from ..supervision import Aside, periodically, woken
 from .fair_share import FairLine, FairShares
 
 #: 别的进程正扫着发件箱：过这么久再看还有没有自己的。
@@ -144,7 +144,8 @@ class OutboxRelay:
             if hurried and not swept:
                 asyncio.get_running_loop().call_later(TURN_AGAIN_S, self._hurry.set)
 
-        await periodically(step, self._until_hurried, self._not_swept)
+        pause = partial(woken, self._hurry, self._interval_s)
+        await periodically(step, pause, self._not_swept)
 
     async def _sweep_in_turn(self, grace_ms: int) -> bool:
         """轮到我才扫：同样的行不必几个进程都入队一遍。False = 别人正扫着。"""
@@ -153,11 +154,6 @@ class OutboxRelay:
         await self.sweep(grace_ms)
         await self._turn.give_back()
         return True
-
-    async def _until_hurried(self) -> None:
-        """等一个间隔，或被催。"""
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._hurry.wait(), self._interval_s)
 
     async def sweep(self, grace_ms: int) -> int:
         """补送全部遗留的消息，返回条数。"""

@@ -29,7 +29,7 @@ from ..storage.broadcasts import BroadcastRepository
 from ..storage.database import Database, SqlConnection
 from ..storage.messages import IdempotencyRepository
 from ..storage.rows import StoredResponse
-from ..supervision import Aside, periodically
+from ..supervision import Aside, periodically, woken
 
 _accepted: Final = msgspec.json.Decoder(Accepted)
 
@@ -137,10 +137,7 @@ class BroadcastRelay:
         await periodically(self.sweep, self._pause, self._deferred)
 
     async def _pause(self) -> None:
-        try:
-            await asyncio.wait_for(self._wake.wait(), self._interval_s)
-        except TimeoutError:
-            return
+        await woken(self._wake, self._interval_s)
         self._wake.clear()
 
     async def sweep(self) -> int:

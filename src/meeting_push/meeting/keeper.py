@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Sequence
+from functools import partial
 
 from ..clock import Clock
 from ..errors import MeetingPushError
 from ..logs import RepeatedWarning
 from ..protocol.frames import encode
 from ..redis.meeting_bus import MeetingBus, Online
-from ..supervision import Aside, periodically
+from ..supervision import Aside, periodically, woken
 from .frames import Join, Leave
 from .room import OpenRooms, Room
 from .service import MeetingDesk
@@ -37,11 +37,8 @@ class Keeper:
         self._deaf.set()
 
     async def run(self) -> None:
-        await periodically(self._keep_or_restate, self._until_deaf, self._failed)
-
-    async def _until_deaf(self) -> None:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._deaf.wait(), self._refresh_s)
+        pause = partial(woken, self._deaf, self._refresh_s)
+        await periodically(self._keep_or_restate, pause, self._failed)
 
     async def _keep_or_restate(self) -> None:
         was_deaf = self._deaf.is_set()

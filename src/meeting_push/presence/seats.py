@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from itertools import islice
 from typing import Final
 
@@ -16,7 +15,7 @@ from ..node_identity import NodeIdentity
 from ..redis.presence import ConnectionKey, SeatRules, SeatStore
 from ..redis.redis_service import RedisService
 from ..settings import Settings
-from ..supervision import Aside, periodically
+from ..supervision import Aside, periodically, woken
 
 #: 座位表活多久；本节点的座位每三分之一个周期续一次。只为补上 Redis 丢的，所以可以很慢：
 #: 节点死了看租约，不看它。
@@ -114,8 +113,7 @@ class DeviceSeats:
         await periodically(self._renew, self._until_lost, self._deferred)
 
     async def _until_lost(self) -> None:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._lost.wait(), TTL_S / 3)
+        await woken(self._lost, TTL_S / 3)
         self._lost.clear()
 
     async def _renew(self) -> None:
