@@ -58,7 +58,7 @@ class TokenVerifier(Protocol):
 
 
 class Credentials(TokenVerifier, Protocol):
-    """令牌与票据，连同吊销。由 ``auth.revocations.RevocableCredentials`` 实现。"""
+    """令牌与票据，连同吊销。由 ``auth.access_tokens.RevocableCredentials`` 实现。"""
 
     async def redeem_ticket(self, ticket: str) -> Principal:
         """``?ticket=`` 换成当初要它的人；每张至多成功一次，并发也一样。

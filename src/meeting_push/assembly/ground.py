@@ -17,10 +17,10 @@ from loguru import logger
 
 from ..accept.drafts import Everybody, ForeignDirectory, KnownUsers
 from ..accept.message_service import MessageStores
-from ..auth.access_tokens import AccessTokens, ForeignVerifier
+from ..auth.access_tokens import AccessTokens, ForeignVerifier, RevocableCredentials
 from ..auth.auth_service import AuthService
 from ..auth.keys import signing_secret
-from ..auth.revocations import RevocableCredentials, Revocations, Revoke
+from ..auth.revocations import Revocations, Revoke
 from ..auth.tickets import WsTickets
 from ..clock import now_ms
 from ..contracts import TokenVerifier, UserDirectory
@@ -177,7 +177,7 @@ class Access:
         trusted = (
             tokens if verifier is None else ForeignVerifier(verifier, settings.handshake_timeout_s)
         )
-        self.credentials = RevocableCredentials(trusted, self.tickets, self.revocations)
+        self.credentials = RevocableCredentials(trusted, self.tickets, self.revocations.known)
         self.quota = SendQuota(
             settings.sends_per_user_per_s, settings.sends_per_user_burst, clock=now_ms
         )

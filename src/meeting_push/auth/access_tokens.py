@@ -1,6 +1,8 @@
-"""访问令牌（JWT）的签发与验证。
+"""访问令牌（JWT）的签发与验证；凭据（令牌或票据，不论来自我们还是内嵌的应用）怎样成为身份。
 
 应用自己的令牌验证：它抛出的一切变成我们的几种，令牌的文字不从这里出去（SEC-2）。
+
+验过之后还要问吊销名单：连接与请求的路上只问它，没有 I/O（``revocations.py`` 填它）。
 """
 
 from __future__ import annotations
@@ -25,13 +27,15 @@ from ..errors import (
     RateLimitedError,
     TokenExpiredError,
     TokenNotYetValidError,
+    TokenRevokedError,
     UnavailableError,
     VerifierUnavailableError,
 )
 from ..logs import RepeatedWarning
-from ..model import MAX_USER_ID, USER_ROLE, Keyring, Principal
+from ..model import MAX_USER_ID, USER_ROLE, Keyring, Principal, Revocation
 from ..settings import Settings
 from .keys import TokenKeys
+from .tickets import WsTickets
 
 MAX_TOKEN_CHARS: Final = 8 * 1024
 _MAX_TEXT: Final = 256
@@ -254,3 +258,74 @@ def _checked(principal: object) -> Principal:
     if type(principal.user_id) is not int or not 0 < principal.user_id <= MAX_USER_ID:
         raise TypeError("a principal's user_id is a positive integer")
     return principal
+
+
+class RevocationList:
+    """内存里的吊销名单：整个用户的记着不忘，其余到期就忘。"""
+
+    def __init__(self) -> None:
+        #: user_id → 此刻（含）以前签发的都作废。
+        self._users: dict[int, int] = {}
+        #: (user_id, id) → 记到何时；None 永远。外来的 id 只在一个用户之内唯一。
+        self._sessions: dict[tuple[int, str], int | None] = {}
+        self._tokens: dict[tuple[int, str], int | None] = {}
+
+    def covers(self, principal: Principal) -> bool:
+        user_id = principal.user_id
+        before = self._users.get(user_id)
+        if before is not None and principal.issued_at <= before:
+            return True
+        if principal.session_id is not None and (user_id, principal.session_id) in self._sessions:
+            return True
+        return principal.token_id is not None and (user_id, principal.token_id) in self._tokens
+
+    def check(self, principal: Principal) -> None:
+        """:raises TokenRevokedError: 令牌、会话或用户已被吊销"""
+        if self.covers(principal):
+            raise TokenRevokedError("the token was revoked")
+
+    def add(self, revocation: Revocation) -> bool:
+        """已经知道的则 False；幂等，与次序无关。"""
+        user_id = revocation.user_id
+        if revocation.token_id is not None:
+            return _put(self._tokens, (user_id, revocation.token_id), revocation.expires_at)
+        if revocation.session_id is not None:
+            return _put(self._sessions, (user_id, revocation.session_id), revocation.expires_at)
+        if revocation.before <= self._users.get(user_id, 0):
+            return False
+        self._users[user_id] = revocation.before
+        return True
+
+    def forget(self, now: int) -> None:
+        """忘掉到期的：它们所指的令牌已经过期。"""
+        for known in (self._sessions, self._tokens):
+            for key in [key for key, until in known.items() if until is not None and until <= now]:
+                del known[key]
+
+
+def _put(known: dict[tuple[int, str], int | None], key: tuple[int, str], until: int | None) -> bool:
+    news = key not in known
+    known[key] = until
+    return news
+
+
+class RevocableCredentials:
+    """实现 ``contracts.Credentials``。"""
+
+    def __init__(
+        self, verifier: TokenVerifier, tickets: WsTickets, revoked: RevocationList
+    ) -> None:
+        self._verifier = verifier
+        self._tickets = tickets
+        self._check = revoked.check
+        self.is_revoked = revoked.covers
+
+    async def verify_access_token(self, token: str) -> Principal:
+        principal = await self._verifier.verify_access_token(token)
+        self._check(principal)
+        return principal
+
+    async def redeem_ticket(self, ticket: str) -> Principal:
+        principal = await self._tickets.redeem(ticket)
+        self._check(principal)
+        return principal

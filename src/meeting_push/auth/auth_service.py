@@ -141,5 +141,5 @@ class AuthService:
     async def verify_access_token(self, token: str) -> Principal:
         """见 ``contracts.TokenVerifier``；没有 SQL。"""
         principal = await self._access_tokens.verify_access_token(token)
-        self._revocations.check(principal)
+        self._revocations.known.check(principal)
         return principal

@@ -2,9 +2,6 @@
 
 SQL 是记录：先提交，后生效。随后经控制频道告诉各节点（快，但至多一次）；每个节点又定时按版本
 取增量，所以漏了消息、Redis 断着、Redis 丢了数据都一样生效。见 ``docs/adr/0005-revocations.md``。
-
-内存里的吊销名单：连接与请求的路上只问它，没有 I/O。凭据（令牌或票据，不论来自我们还是内嵌的应用）
-都要过这一关才是身份。
 """
 
 from __future__ import annotations
@@ -16,8 +13,7 @@ from functools import partial
 from typing import Final
 
 from ..clock import Clock, now_ms
-from ..contracts import TokenVerifier
-from ..errors import RedisUnavailableError, TokenRevokedError
+from ..errors import RedisUnavailableError
 from ..logs import MANY, RepeatedWarning
 from ..model import Principal, Revocation
 from ..node.control_channel import ControlCommand
@@ -26,7 +22,7 @@ from ..settings import Settings
 from ..storage.accounts import RefreshTokenRepository, RevocationRepository
 from ..storage.database import Database
 from ..supervision import Aside, periodically
-from .tickets import WsTickets
+from .access_tokens import RevocationList
 
 #: 隔多久忘一次到期的。
 _FORGET_MS: Final = 60_000
@@ -74,7 +70,8 @@ class Revocations:
         self._foreign_ms = settings.refresh_token_ttl_s * 1000
         #: 没有哪枚令牌还能活得更久：再往后不必记。
         self._longest_ms = max(self._foreign_ms, self._access_ms, _FOREIGN_LIFE_MS)
-        self._list = RevocationList()
+        #: 本节点所知的。
+        self.known = RevocationList()
         self._listeners: list[Listener] = []
         self._version = 0
         self._aside = aside
@@ -83,16 +80,6 @@ class Revocations:
     def listen(self, listener: Listener) -> None:
         """每次吊销在本节点生效时调用一次。"""
         self._listeners.append(listener)
-
-    # ── 查问 ────────────────────────────────────────────────────────────────
-
-    def is_revoked(self, principal: Principal) -> bool:
-        return self._list.covers(principal)
-
-    def check(self, principal: Principal) -> None:
-        """:raises TokenRevokedError: 令牌、会话或用户已被吊销"""
-        if self._list.covers(principal):
-            raise TokenRevokedError("the token was revoked")
 
     # ── 吊销 ────────────────────────────────────────────────────────────────
 
@@ -158,7 +145,7 @@ class Revocations:
         self._version = version
         if now - self._forgot_at >= _FORGET_MS:
             self._forgot_at = now
-            self._list.forget(now)
+            self.known.forget(now)
 
     async def _apply_all(self, found: Sequence[Revocation]) -> None:
         for revocation in found:
@@ -176,76 +163,10 @@ class Revocations:
             before=min(revocation.before, now + self._leeway_ms),
             expires_at=_soon(revocation.expires_at, now + self._longest_ms),
         )
-        if self._list.add(revocation):
+        if self.known.add(revocation):
             for listener in self._listeners:
                 listener(revocation)
 
 
 def _soon(until: int | None, latest: int) -> int | None:
     return None if until is None else min(until, latest)
-
-
-class RevocationList:
-    """整个用户的吊销记着不忘，其余到期就忘。"""
-
-    def __init__(self) -> None:
-        #: user_id → 此刻（含）以前签发的都作废。
-        self._users: dict[int, int] = {}
-        #: (user_id, id) → 记到何时；None 永远。外来的 id 只在一个用户之内唯一。
-        self._sessions: dict[tuple[int, str], int | None] = {}
-        self._tokens: dict[tuple[int, str], int | None] = {}
-
-    def covers(self, principal: Principal) -> bool:
-        user_id = principal.user_id
-        before = self._users.get(user_id)
-        if before is not None and principal.issued_at <= before:
-            return True
-        if principal.session_id is not None and (user_id, principal.session_id) in self._sessions:
-            return True
-        return principal.token_id is not None and (user_id, principal.token_id) in self._tokens
-
-    def add(self, revocation: Revocation) -> bool:
-        """已经知道的则 False；幂等，与次序无关。"""
-        user_id = revocation.user_id
-        if revocation.token_id is not None:
-            return _put(self._tokens, (user_id, revocation.token_id), revocation.expires_at)
-        if revocation.session_id is not None:
-            return _put(self._sessions, (user_id, revocation.session_id), revocation.expires_at)
-        if revocation.before <= self._users.get(user_id, 0):
-            return False
-        self._users[user_id] = revocation.before
-        return True
-
-    def forget(self, now: int) -> None:
-        """忘掉到期的：它们所指的令牌已经过期。"""
-        for known in (self._sessions, self._tokens):
-            for key in [key for key, until in known.items() if until is not None and until <= now]:
-                del known[key]
-
-
-def _put(known: dict[tuple[int, str], int | None], key: tuple[int, str], until: int | None) -> bool:
-    news = key not in known
-    known[key] = until
-    return news
-
-
-class RevocableCredentials:
-    """实现 ``contracts.Credentials``。"""
-
-    def __init__(
-        self, verifier: TokenVerifier, tickets: WsTickets, revocations: Revocations
-    ) -> None:
-        self._verifier = verifier
-        self._tickets = tickets
-        self._revocations = revocations
-        self.is_revoked = revocations.is_revoked
-
-    async def verify_access_token(self, token: str) -> Principal:
-        principal = await self._verifier.verify_access_token(token)
-        self._revocations.check(principal)
-        return principal
-
-    async def redeem_ticket(self, ticket: str) -> Principal:
-        principal = await self._tickets.redeem(ticket)
-        self._revocations.check(principal)
-        return principal

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from meeting_push.auth.access_tokens import AccessTokens
+from meeting_push.auth.access_tokens import AccessTokens, RevocationList
 from meeting_push.errors import (
     AuthenticationError,
     ConfigurationError,
@@ -25,7 +25,7 @@ from meeting_push.errors import (
     TokenExpiredError,
     TokenNotYetValidError,
 )
-from meeting_push.model import Principal
+from meeting_push.model import Principal, Revocation
 from meeting_push.settings import load_settings
 
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -424,3 +424,48 @@ async def test_sec_2_no_error_quotes_the_token() -> None:
     with pytest.raises(InvalidTokenError) as caught:
         await verifier().verify_access_token(token)
     assert not any(part in str(caught.value) for part in token.split("."))
+
+
+# ── 吊销名单 ─────────────────────────────────────────────────────────────────
+
+
+def bearer(user_id: int = 7) -> Principal:
+    return Principal(user_id, "user", NOW, NOW + 600_000, "s", "t")
+
+
+@pytest.mark.parametrize(
+    ("revocation", "covered"),
+    [
+        (Revocation(7, NOW), True),
+        (Revocation(7, NOW - 1), False),
+        (Revocation(8, NOW), False),
+        (Revocation(7, NOW - 1, NOW, session_id="s"), True),
+        (Revocation(7, NOW, NOW, session_id="other"), False),
+        (Revocation(8, NOW, NOW, session_id="s"), False),
+        (Revocation(7, NOW - 1, NOW, token_id="t"), True),
+        (Revocation(7, NOW, NOW, token_id="other"), False),
+    ],
+)
+def test_the_list_covers_what_a_revocation_covers(revocation: Revocation, covered: bool) -> None:
+    known = RevocationList()
+    assert known.add(revocation)
+    assert known.covers(bearer()) == revocation.covers(bearer()) == covered
+
+
+def test_learning_it_twice_or_late_is_no_news() -> None:
+    known = RevocationList()
+    for revocation in (Revocation(7, NOW), Revocation(7, NOW, NOW, session_id="s")):
+        assert known.add(revocation)
+        assert not known.add(revocation)
+    assert not known.add(Revocation(7, NOW - 1))
+
+
+def test_the_list_forgets_sessions_and_tokens_that_have_expired_but_never_users() -> None:
+    known = RevocationList()
+    known.add(Revocation(7, NOW, NOW + 1, session_id="s"))
+    known.add(Revocation(8, NOW))
+    known.forget(NOW)
+    assert known.covers(bearer(7))
+    known.forget(NOW + 1)
+    assert not known.covers(bearer(7))
+    assert known.covers(bearer(8))

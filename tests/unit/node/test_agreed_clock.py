@@ -145,7 +145,7 @@ async def test_e4_a_revocation_by_a_fast_clock_spares_the_next_hours_tokens(
     ahead: MeetingPush,
 ) -> None:
     await ahead.revocations.revoke_user(2, reason="test")
-    assert near(ahead.revocations._list._users[2], _real_ms())
+    assert near(ahead.revocations.known._users[2], _real_ms())
 
 
 async def test_redis_alone_is_asked_when_the_record_is_sqlite(
