@@ -197,7 +197,7 @@ class RetrySink(Protocol):
 
 
 class PresenceSink(Protocol):
-    """在线状态的去处，各方法只记账，几百毫秒成批写入。由 ``OnlineStatusService`` 实现。"""
+    """在线状态的去处，各方法只记账，几百毫秒成批写入。由 ``PresenceLedger`` 实现。"""
 
     def connection_opened(self, user_id: int, info: ConnectionInfo) -> None: ...
 

@@ -74,7 +74,7 @@ class Edge:
             mailbox=messages.mailbox,
             sinks=Sinks(
                 acks=self.ack_latency,
-                presence=self.presence,
+                presence=self.presence.ledger,
                 reads=messages.messages,
                 watches=self.watch,
                 retries=outcomes.retries,

@@ -10,6 +10,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from ..model import ConnectionInfo, PresenceStatus
+from ..node_identity import NodeIdentity
 from ..redis.presence import Change, ConnectionKey
 
 #: 一个节点每秒至多把这么多次心跳写进 Redis：3,000 条连接以内（30 秒一次）每次都写，
@@ -34,9 +35,10 @@ class _Entry:
 
 
 class PresenceLedger:
-    """活着的连接、待写的变化、可能已在 Redis 里的连接；量以连接数为界。"""
+    """实现 ``contracts.PresenceSink``：活着的连接、待写的变化、可能已在 Redis 里的连接；量以连接数为界。"""
 
-    def __init__(self, heartbeat_interval_ms: int) -> None:
+    def __init__(self, node: NodeIdentity, heartbeat_interval_ms: int) -> None:
+        self._node_id = node.id
         self._interval_ms = heartbeat_interval_ms
         self._live: dict[ConnectionKey, _Entry] = {}
         #: 待写的连接（有序集合）；写什么由取出的那一刻 ``_live`` 里有没有它决定。
@@ -50,12 +52,14 @@ class PresenceLedger:
 
     # ── 记 ──────────────────────────────────────────────────────────────────
 
-    def opened(self, user_id: int, info: ConnectionInfo) -> None:
+    def connection_opened(self, user_id: int, info: ConnectionInfo) -> None:
+        if info.node != self._node_id:  # 谁登记的归谁：死后才有人收拾
+            info = replace(info, node=self._node_id)
         connection = (user_id, info.connection_id)
         self._live[connection] = _Entry(info)
         self.mark((connection,))
 
-    def closed(self, user_id: int, connection_id: str) -> None:
+    def connection_closed(self, user_id: int, connection_id: str) -> None:
         connection = (user_id, connection_id)
         self._live.pop(connection, None)
         if connection in self._written:
@@ -63,7 +67,7 @@ class PresenceLedger:
         else:
             self._dirty.pop(connection, None)
 
-    def beat(self, user_id: int, connection_id: str, now: int) -> None:
+    def heartbeat(self, user_id: int, connection_id: str, now: int) -> None:
         entry = self._live.get((user_id, connection_id))
         if entry is None:
             return
@@ -73,7 +77,7 @@ class PresenceLedger:
             self.beats_written += 1
             self.mark(((user_id, connection_id),))
 
-    def changed(
+    def status_changed(
         self,
         user_id: int,
         connection_id: str,
@@ -90,7 +94,7 @@ class PresenceLedger:
         """这些无论如何都要从 Redis 移走，即使不是本节点写的。"""
         for connection in connections:
             self._written.add(connection)
-            self.closed(*connection)
+            self.connection_closed(*connection)
 
     def mark(self, connections: Iterable[ConnectionKey]) -> None:
         self._dirty.update(dict.fromkeys(connections))

@@ -15,7 +15,6 @@ from functools import partial
 from typing import Final
 
 from loguru import logger
-from msgspec.structs import replace
 
 from ..clock import Clock, now_ms
 from ..errors import MeetingPushError, RedisUnavailableError
@@ -60,8 +59,7 @@ class PresenceStatistics:
 
 
 class OnlineStatusService:
-    """实现 ``contracts.PresenceSink``；读取的方法都忽略死节点，Redis 不在时抛出
-    ``RedisUnavailableError``。
+    """读取的方法都忽略死节点，Redis 不在时抛出 ``RedisUnavailableError``。
 
     ``reaper.run`` 不持有连接的进程也要运行：收拾死节点是所有人的事。
     """
@@ -82,9 +80,10 @@ class OnlineStatusService:
         self._flush_s = settings.presence_flush_ms / 1000
         self._clock = clock
         self._aside = aside
-        self._ledger = PresenceLedger(int(settings.heartbeat_interval_s * 1000))
+        #: 边缘往这里记。
+        self.ledger = PresenceLedger(node, int(settings.heartbeat_interval_s * 1000))
         self.reaper = PresenceReaper(self._store, node, settings.node_lease_s)
-        self.reconciler = PresenceReconciler(self._store, self._ledger, settings.presence_sweep_s)
+        self.reconciler = PresenceReconciler(self._store, self.ledger, settings.presence_sweep_s)
         self._flushing = asyncio.Lock()
         self._behind = RepeatedWarning("presence_behind")
         self._lease_deferred = RepeatedWarning("node_lease_deferred")
@@ -93,31 +92,9 @@ class OnlineStatusService:
         self._changes_written = 0
         self._candidates: tuple[int, list[int]] = (0, [])
 
-    # ── PresenceSink：只记账 ─────────────────────────────────────────────────
-
-    def connection_opened(self, user_id: int, info: ConnectionInfo) -> None:
-        if info.node != self._node.id:  # 谁登记的归谁：死后才有人收拾
-            info = replace(info, node=self._node.id)
-        self._ledger.opened(user_id, info)
-
-    def connection_closed(self, user_id: int, connection_id: str) -> None:
-        self._ledger.closed(user_id, connection_id)
-
-    def heartbeat(self, user_id: int, connection_id: str, now: int) -> None:
-        self._ledger.beat(user_id, connection_id, now)
-
-    def status_changed(
-        self,
-        user_id: int,
-        connection_id: str,
-        status: PresenceStatus,
-        device_info: str | None,
-    ) -> None:
-        self._ledger.changed(user_id, connection_id, status, device_info)
-
     def resync(self) -> None:
         """Redis 可能丢了东西：把本节点的全部连接再写一遍。"""
-        self._ledger.mark_all()
+        self.ledger.mark_all()
 
     # ── 生命周期 ─────────────────────────────────────────────────────────────
 
@@ -133,7 +110,7 @@ class OnlineStatusService:
 
     async def close(self) -> None:
         """在各循环停下之后调用：放弃租约，自己收拾自己；Redis 不在就留给别人。"""
-        self._ledger.abandon()
+        self.ledger.abandon()
         try:
             await self._store.drop_lease()
             await self.reaper.reap(self._node.id)
@@ -148,21 +125,21 @@ class OnlineStatusService:
         :raises RedisUnavailableError: 没有写完
         """
         async with self._flushing:
-            while self._ledger.pending:
+            while self.ledger.pending:
                 await self._flush_chunk()
             self._returning = False
 
     async def _flush_chunk(self) -> None:
         now = self._clock()
-        changes = self._ledger.take(FLUSH_CHUNK, now)
+        changes = self.ledger.take(FLUSH_CHUNK, now)
         apply = partial(self._store.apply, now=now, announce=self._returning)
         try:
             # 写不成的（这个人的键坏了）放手：只是别人看不见他
             await self._aside.isolate(changes, apply, lambda change: change[:2])
         except BaseException:  # 取消也一样：不知道写没写，重写无害
-            self._ledger.put_back(changes)
+            self.ledger.put_back(changes)
             raise
-        self._ledger.settle(changes)
+        self.ledger.settle(changes)
         self._changes_written += len(changes)
 
     async def _flush_loop(self) -> None:
@@ -176,7 +153,7 @@ class OnlineStatusService:
             raise
 
     async def _until_changed(self) -> None:
-        wake = self._ledger.wake
+        wake = self.ledger.wake
         await wake.wait()
         wake.clear()
         await asyncio.sleep(self._flush_s)
@@ -203,7 +180,7 @@ class OnlineStatusService:
 
     async def set_user_online(self, user_id: int, connection_info: ConnectionInfo) -> None:
         """登记一条本节点的连接，返回时已写入 Redis。"""
-        self.connection_opened(user_id, connection_info)
+        self.ledger.connection_opened(user_id, connection_info)
         await self.flush()
 
     async def set_user_offline(self, user_id: int, connection_id: str) -> None:
@@ -212,7 +189,7 @@ class OnlineStatusService:
         哪个节点的都可以；但持有它的节点若还活着，下次对账会把它写回来：要它真的离开，
         用控制频道的 ``kick``。
         """
-        self._ledger.expel([(user_id, connection_id)])
+        self.ledger.expel([(user_id, connection_id)])
         await self.flush()
 
     async def get_user_connections(self, user_id: int) -> list[ConnectionInfo]:
@@ -256,7 +233,7 @@ class OnlineStatusService:
         return [overall_status(row) for row in await self._store.connections(user_ids)]
 
     def statistics(self) -> PresenceStatistics:
-        ledger, reaper, reconciler = self._ledger, self.reaper, self.reconciler
+        ledger, reaper, reconciler = self.ledger, self.reaper, self.reconciler
         return PresenceStatistics(
             connections=ledger.connections,
             pending=ledger.pending,

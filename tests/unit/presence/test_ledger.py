@@ -6,18 +6,20 @@ from collections import Counter
 
 import pytest
 
+from meeting_push.node_identity import NodeIdentity
 from meeting_push.presence.ledger import BEATS_PER_S, REFRESH_MS, PresenceLedger
 
 from .nodes import info
 
+NODE = NodeIdentity("n1")
 INTERVAL_MS = 30_000
 
 
 def crowd(size: int) -> PresenceLedger:
     """``size`` 条同一时刻连上、都已写入的连接。"""
-    ledger = PresenceLedger(INTERVAL_MS)
+    ledger = PresenceLedger(NODE, INTERVAL_MS)
     for number in range(size):
-        ledger.opened(number, info(f"c{number}"))
+        ledger.connection_opened(number, info(f"c{number}"))
     ledger.take(size, 0)
     return ledger
 
@@ -29,7 +31,7 @@ def beat_for(ledger: PresenceLedger, size: int, rounds: int) -> list[list[int]]:
         taken: list[int] = []
         for number in range(size):
             now = turn * INTERVAL_MS + number * INTERVAL_MS // size
-            ledger.beat(number, f"c{number}", now)
+            ledger.heartbeat(number, f"c{number}", now)
             if ledger.pending:
                 taken += [user_id for user_id, _, _ in ledger.take(size, now)]
         written.append(taken)
@@ -60,14 +62,14 @@ def test_every_connection_is_written_often_enough_for_its_keys_to_live() -> None
 def test_the_newest_heartbeat_is_the_one_written() -> None:
     ledger = crowd(1)
     for now in (1, 2, 3):
-        ledger.beat(0, "c0", now + INTERVAL_MS)
+        ledger.heartbeat(0, "c0", now + INTERVAL_MS)
     [(_, _, written)] = ledger.take(10, 0)
     assert written is not None
     assert written.last_heartbeat == INTERVAL_MS + 3
 
 
 def test_a_connection_that_came_and_went_leaves_nothing() -> None:
-    ledger = PresenceLedger(INTERVAL_MS)
-    ledger.opened(1, info("a"))
-    ledger.closed(1, "a")
+    ledger = PresenceLedger(NODE, INTERVAL_MS)
+    ledger.connection_opened(1, info("a"))
+    ledger.connection_closed(1, "a")
     assert (ledger.connections, ledger.pending, ledger.written) == (0, 0, 0)

@@ -68,25 +68,25 @@ class PresenceModel(RuleBasedStateMachine):
     @rule(slot=slots, user=users, status=statuses)
     def open(self, slot: int, user: int, status: PresenceStatus) -> None:
         name = next(self.names)
-        self.nodes[slot].connection_opened(user, info(name, status))
+        self.nodes[slot].ledger.connection_opened(user, info(name, status))
         self.model[slot, user, name] = status
 
     @rule(slot=slots)
     def close(self, slot: int) -> None:
         if found := self._some(slot):
-            self.nodes[slot].connection_closed(*found)
+            self.nodes[slot].ledger.connection_closed(*found)
             del self.model[slot, *found]
 
     @rule(slot=slots, status=statuses)
     def change_status(self, slot: int, status: PresenceStatus) -> None:
         if found := self._some(slot):
-            self.nodes[slot].status_changed(*found, status, None)
+            self.nodes[slot].ledger.status_changed(*found, status, None)
             self.model[slot, *found] = status
 
     @rule(slot=slots)
     def heartbeat(self, slot: int) -> None:
         if found := self._some(slot):
-            self.nodes[slot].heartbeat(*found, info("x").last_heartbeat)
+            self.nodes[slot].ledger.heartbeat(*found, info("x").last_heartbeat)
 
     @rule(slot=slots)
     def flush(self, slot: int) -> None:

@@ -91,22 +91,22 @@ async def test_online_users_are_paged_by_id(status: OnlineStatusService) -> None
 
 
 async def test_what_the_edge_notes_is_written_soon(status: OnlineStatusService) -> None:
-    status.connection_opened(7, info("c1"))
+    status.ledger.connection_opened(7, info("c1"))
     await eventually(lambda: status.is_user_online(7))
-    status.connection_closed(7, "c1")
+    status.ledger.connection_closed(7, "c1")
     await eventually(lambda: _offline(status, 7))
 
 
 async def test_heartbeats_and_status_are_written(status: OnlineStatusService) -> None:
     await status.set_user_online(7, info("c1"))
     later = now_ms() + 1000
-    status.heartbeat(7, "c1", later - 1)
-    status.heartbeat(7, "c1", later)
-    status.status_changed(7, "c1", "away", "tablet")
+    status.ledger.heartbeat(7, "c1", later - 1)
+    status.ledger.heartbeat(7, "c1", later)
+    status.ledger.status_changed(7, "c1", "away", "tablet")
     await status.flush()
     [found] = await status.get_user_connections(7)
     assert (found.last_heartbeat, found.status, found.device_info) == (later, "away", "tablet")
-    status.status_changed(7, "c1", "busy", None)
+    status.ledger.status_changed(7, "c1", "busy", None)
     await status.flush()
     [found] = await status.get_user_connections(7)
     assert (found.status, found.device_info) == ("busy", "tablet")
@@ -114,8 +114,8 @@ async def test_heartbeats_and_status_are_written(status: OnlineStatusService) ->
 
 async def test_a_heartbeat_after_the_close_does_not_revive(status: OnlineStatusService) -> None:
     await status.set_user_online(7, info("c1"))
-    status.connection_closed(7, "c1")
-    status.heartbeat(7, "c1", now_ms())
+    status.ledger.connection_closed(7, "c1")
+    status.ledger.heartbeat(7, "c1", now_ms())
     await status.flush()
     assert not await status.is_user_online(7)
 
@@ -198,7 +198,7 @@ async def test_a_malformed_entry_is_ignored(
 
 async def test_a_thousand_connections_are_written_in_batches(status: OnlineStatusService) -> None:
     for user in range(1, 1201):
-        status.connection_opened(user, info(f"c{user}"))
+        status.ledger.connection_opened(user, info(f"c{user}"))
     await status.flush()
     assert len(await status.get_online_users()) == 1200
 
@@ -211,8 +211,8 @@ async def test_presence_recovers_from_an_empty_redis(
         await status.set_user_online(8, info("c2"))
         private_redis_server.kill()
         await eventually(lambda: not redis.lean.connected)
-        status.connection_closed(8, "c2")
-        status.connection_opened(9, info("c3"))
+        status.ledger.connection_closed(8, "c2")
+        status.ledger.connection_opened(9, info("c3"))
         _empty(private_redis_server)
         private_redis_server.start()
         await eventually(lambda: redis.lean.connected)
@@ -226,10 +226,10 @@ async def test_connections_that_come_and_go_during_an_outage_leave_no_backlog(
         private_redis_server.kill()
         await eventually(lambda: not redis.lean.connected)
         for number in range(1000):
-            status.connection_opened(7, info(f"c{number}"))
-            status.connection_closed(7, f"c{number}")
+            status.ledger.connection_opened(7, info(f"c{number}"))
+            status.ledger.connection_closed(7, f"c{number}")
         await asyncio.sleep(0)
-        assert (status.statistics().pending, status._ledger.written) == (0, 0)
+        assert (status.statistics().pending, status.ledger.written) == (0, 0)
         private_redis_server.start()
         await eventually(lambda: redis.lean.connected)
 

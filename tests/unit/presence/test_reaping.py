@@ -43,7 +43,7 @@ async def test_con_2_a_dead_nodes_entries_are_removed(redis: RedisService) -> No
 async def test_two_racing_reapers_remove_each_connection_exactly_once(redis: RedisService) -> None:
     dead, first, second = await node(redis), await node(redis), await node(redis)
     for user_id in range(1, 1001):
-        dead.connection_opened(user_id, info(f"c{user_id}"))
+        dead.ledger.connection_opened(user_id, info(f"c{user_id}"))
     await dead.flush()
     await crash(redis, dead)
     await asyncio.gather(*(one.reaper.sweep() for one in (first, second, first, second)))

@@ -28,8 +28,8 @@ async def test_an_entry_that_no_socket_has_is_removed(redis: RedisService) -> No
     here = await node(redis)
     await here.set_user_online(1, info("a"))
     await here.set_user_online(2, info("b"))
-    here._ledger._live.pop((2, "b"))  # 忘了它，如同一个错
-    here._ledger._written.discard((2, "b"))
+    here.ledger._live.pop((2, "b"))  # 忘了它，如同一个错
+    here.ledger._written.discard((2, "b"))
     assert await reconcile(here) == (0, 1)
     assert await stored(redis, 2) == ABSENT
     assert await stored(redis, 1) == (1, 1, True, True)
@@ -54,8 +54,8 @@ async def test_a_socket_that_redis_lost_is_written_again(redis: RedisService, lo
 async def test_nothing_to_reconcile_changes_nothing(redis: RedisService) -> None:
     here, there = await node(redis), await node(redis)
     for user_id in range(1, 700):
-        here.connection_opened(user_id, info(f"h{user_id}"))
-        there.connection_opened(user_id, info(f"t{user_id}"))
+        here.ledger.connection_opened(user_id, info(f"h{user_id}"))
+        there.ledger.connection_opened(user_id, info(f"t{user_id}"))
     await here.flush()
     await there.flush()
     assert await reconcile(here) == (0, 0)
@@ -65,8 +65,8 @@ async def test_nothing_to_reconcile_changes_nothing(redis: RedisService) -> None
 async def test_a_change_not_yet_written_is_not_a_difference(redis: RedisService) -> None:
     here = await node(redis)
     await here.set_user_online(1, info("a"))
-    here.connection_closed(1, "a")
-    here.connection_opened(2, info("b"))
+    here.ledger.connection_closed(1, "a")
+    here.ledger.connection_opened(2, info("b"))
     await here.reconciler.sweep()
     statistics = here.statistics()
     assert (statistics.reconciled_written, statistics.reconciled_removed) == (0, 0)

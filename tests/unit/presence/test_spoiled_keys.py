@@ -12,8 +12,8 @@ from .nodes import crash, info, node, settings
 async def test_b1_a_spoiled_presence_key_hides_only_its_user(redis: RedisService) -> None:
     one = await node(redis)
     await redis.lean.execute("SET", redis.keys.online_user(1), "x")
-    one.connection_opened(1, info("a"))
-    one.connection_opened(2, info("b"))
+    one.ledger.connection_opened(1, info("a"))
+    one.ledger.connection_opened(2, info("b"))
     await one.flush()
     assert await one.is_user_online(2)
     assert await one.statuses([1, 2]) == [None, "active"]

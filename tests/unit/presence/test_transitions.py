@@ -73,7 +73,7 @@ async def test_a_heartbeat_publishes_nothing(redis: RedisService, listener: List
     here = await node(redis)
     await here.set_user_online(1, info("a"))
     await listener.heard()
-    here.heartbeat(1, "a", info("a").last_heartbeat + 1000)
+    here.ledger.heartbeat(1, "a", info("a").last_heartbeat + 1000)
     here.resync()
     await here.flush()
     assert await listener.heard() == []
@@ -83,9 +83,9 @@ async def test_the_status_is_that_of_all_devices(redis: RedisService, listener: 
     here, there = await node(redis), await node(redis)
     await here.set_user_online(1, info("a", "away"))
     await there.set_user_online(1, info("b", "active"))
-    here.status_changed(1, "a", "busy", None)
+    here.ledger.status_changed(1, "a", "busy", None)
     await here.flush()
-    there.status_changed(1, "b", "away", None)
+    there.ledger.status_changed(1, "b", "away", None)
     await there.flush()
     await here.set_user_offline(1, "a")
     assert await listener.heard() == [

@@ -106,7 +106,7 @@ async def test_changes_on_any_node_are_told(
         assert await viewer.next() == (1, False, None)
         await there.set_user_online(1, info("a"))
         assert await viewer.next() == (1, True, "active")
-        there.status_changed(1, "a", "away", None)
+        there.ledger.status_changed(1, "a", "away", None)
         await there.flush()
         assert await viewer.next() == (1, True, "away")
         await there.set_user_offline(1, "a")
