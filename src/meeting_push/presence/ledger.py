@@ -35,7 +35,7 @@ class _Entry:
 
 
 class PresenceLedger:
-    """实现 ``contracts.PresenceSink``：活着的连接、待写的变化、可能已在 Redis 里的连接；量以连接数为界。"""
+    """实现 ``contracts.PresenceSink``：活着的、待写的、可能已在 Redis 里的；量以连接数为界。"""
 
     def __init__(self, node: NodeIdentity, heartbeat_interval_ms: int) -> None:
         self._node_id = node.id

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Final, Self, TypeVar
 
 import msgspec
@@ -166,13 +166,10 @@ class ErrorFrame(ServerFrame, frozen=True, kw_only=True, tag="error", omit_defau
         )
 
 
-_encoder: Final = msgspec.json.Encoder()
 Frame = TypeVar("Frame")
 
-
-def encode(frame: ServerFrame) -> bytes:
-    """一帧的 UTF-8 文本。"""
-    return _encoder.encode(frame)
+#: 一帧的 UTF-8 文本。
+encode: Final[Callable[[ServerFrame], bytes]] = msgspec.json.Encoder().encode
 
 
 # ── 客户端 → 服务器 ──────────────────────────────────────────────────────────

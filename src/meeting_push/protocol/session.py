@@ -251,9 +251,13 @@ class Session:
         return True
 
     def _remember(self, key: FrameKey, now: int) -> None:
-        self.unacked.pushed(key, now)
-        if key[0] > self.newest:
-            self.newest = key[0]
+        seq, message_id = key
+        fresh = self.unacked.fresh
+        fresh[message_id] = (seq, now)
+        if len(fresh) > self._limits.max_unacked:
+            self.unacked.forget_oldest()
+        if seq > self.newest:
+            self.newest = seq
 
     def _hold(self, frame: bytes, key: PushKey) -> Pushed:
         if self.phase is Phase.CLOSED:
@@ -319,7 +323,7 @@ class Session:
         acks: list[Ack] = []
         unverified: list[str] = []
         for message_id in dict.fromkeys(frame.message_ids):
-            pushed = self.unacked.take(message_id)
+            pushed = self.unacked.fresh.pop(message_id, None) or self.unacked.late.pop(message_id)
             if pushed is None:
                 unverified.append(message_id)
             else:
