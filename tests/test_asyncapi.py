@@ -22,8 +22,11 @@ from meeting_push.protocol.session import Session
 from meeting_push.settings import Settings
 from meeting_push.version import __version__
 from meeting_push.websocket.admission import limits_of
-from meeting_push.websocket.authenticator import MAX_TOKEN_CHARS
-from meeting_push.websocket.handshake import MAX_DEVICE_ID_CHARS, MAX_DEVICE_INFO_CHARS
+from meeting_push.websocket.handshake import (
+    MAX_DEVICE_ID_CHARS,
+    MAX_DEVICE_INFO_CHARS,
+    MAX_TOKEN_CHARS,
+)
 from tests.support import asyncapi
 
 Schema = dict[str, Any]

@@ -26,8 +26,8 @@ from meeting_push.protocol.envelope import BroadcastId, new_message
 from meeting_push.protocol.sent import Overdue
 from meeting_push.redis.keys import Keys
 from meeting_push.settings import load_settings
-from meeting_push.websocket.authenticator import Authenticator
-from meeting_push.websocket.handshake import HandshakeLimits
+from meeting_push.websocket.admission import HandshakeLimits
+from meeting_push.websocket.handshake import Authenticator
 from meeting_push.websocket.manager import ConnectionManager
 from meeting_push.websocket.requests import Sinks
 

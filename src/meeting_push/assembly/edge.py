@@ -24,10 +24,9 @@ from ..protocol.codes import CloseCode
 from ..redis.meeting_bus import MeetingBus
 from ..settings import Settings
 from ..supervision import Supervisor
-from ..websocket.admission import limits_of
-from ..websocket.authenticator import Authenticator
+from ..websocket.admission import HandshakeLimits, limits_of
 from ..websocket.connection import window_s
-from ..websocket.handshake import HandshakeLimits
+from ..websocket.handshake import Authenticator
 from ..websocket.hearing import Dismissals, NodeHearing, Rereading
 from ..websocket.manager import ConnectionManager
 from ..websocket.requests import Sinks

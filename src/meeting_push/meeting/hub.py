@@ -23,9 +23,8 @@ from ..redis.meeting_bus import MeetingBus, Online, Space
 from ..settings import Settings
 from ..supervision import patiently
 from ..websocket.admission import Admission, limits_of
-from ..websocket.authenticator import Authenticator, close_code_for
 from ..websocket.connection import send_off
-from ..websocket.handshake import Device, Handshake
+from ..websocket.handshake import Authenticator, Device, Handshake, close_code_for
 from ..websocket.line import Driver, Lines
 from .connection import MeetingConnection, MeetingCounters, MeetingStatistics
 from .frames import Attendee, MeetingWelcome

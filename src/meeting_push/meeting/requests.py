@@ -27,7 +27,7 @@ from ..protocol.commands import RequestIdValue
 from ..protocol.frames import ErrorFrame, encode
 from ..redis.meeting_bus import MeetingBus
 from ..supervision import Tasks
-from ..websocket.authenticator import Authenticator, close_code_for, is_about_the_token
+from ..websocket.handshake import Authenticator, close_code_for, is_about_the_token
 from ..websocket.requests import LineRequests
 from .connection import MeetingConnection, MeetingCounters
 from .frames import SegmentFrame, SegmentIn, SegmentResult

@@ -1,26 +1,37 @@
-"""握手请求：驱动从各自的库里取出同样的几样东西，此后两者无别；与握手的速率。
+"""握手：驱动从各自的库里取出同样的几样东西，此后两者无别；来源可否，里面的凭据是不是路径上这位用户的。
 
-每条连接解析一次；里面有令牌，认证之后就该放手，绝不写进日志。速率按地址、按用户，以及按地址的认证
-失败；只在本节点内数，内存有上限。地址的额度只挡没有证明自己是谁的：一个地址后面可能是整个公司，其中
-一个人灌握手，别人带着有效的令牌照样进得来（他们各有自己的额度）。
+每条连接解析一次；里面有令牌，认证之后就该放手，绝不写进日志。
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 import unicodedata
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlsplit
 
-from ..clock import now_ms
-from ..errors import ForbiddenError, InvalidTokenError, MeetingPushError, RateLimitedError
-from ..limits.rate import KeyedBuckets, rate_key
+from ..contracts import Credentials
+from ..errors import (
+    AuthenticationError,
+    ForbiddenError,
+    InvalidTokenError,
+    MeetingPushError,
+    RateLimitedError,
+    TokenExpiredError,
+    TokenNotYetValidError,
+    TokenRevokedError,
+)
+from ..limits.rate import TrustedProxies, rate_key
 from ..logs import MANY, RepeatedWarning
-from ..model import MAX_USER_ID, ResumePoint
-from ..protocol.frames import SUBPROTOCOL
-from ..settings import Settings
+from ..model import MAX_USER_ID, Principal, ResumePoint
+from ..protocol.codes import CloseCode
+from ..protocol.frames import BEARER_SUBPROTOCOL_PREFIX, SUBPROTOCOL
+from ..settings import TOKEN_SOURCES, TokenSource
+from .admission import HandshakeLimits, HastyUserError
 
 PATH_PREFIX: Final = "/ws/user/"
 MAX_DEVICE_ID_CHARS: Final = 64
@@ -118,72 +129,196 @@ def _resume_point(epoch: str, last_seq: str) -> ResumePoint | None:
     return ResumePoint(epoch, int(last_seq))
 
 
-#: 同一个地址被限速，十秒至多记一行：日志不能成为放大器。
-_LOGS_PER_S: Final = 0.1
-#: 过期与吊销的令牌是我们签过的，不是猜的：睡醒的标签页不该连累同一个地址的别人。
-_GUESSES: Final = (InvalidTokenError, ForbiddenError)
+# ── 凭据与来源 ───────────────────────────────────────────────────────────────
+
+MAX_TOKEN_CHARS: Final = 8192
+MAX_ORIGIN_CHARS: Final = 128  # 写进日志的
+ANY_ORIGIN: Final = "*"
+_DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
 
 
-class HastyUserError(RateLimitedError):
-    """令牌是真的，只是这个人连得太快：算在他头上，不算在他的地址头上。"""
+def extract_credential(
+    handshake: Handshake, sources: Iterable[TokenSource] = TOKEN_SOURCES
+) -> tuple[TokenSource, str]:
+    """令牌或票据与它的来处；先找到者胜，次序固定，不在 ``sources`` 里的当作没给。
 
-    def __init__(self, user_id: int) -> None:
-        super().__init__("too many connections in a short time")
-        self.user_id = user_id
+    同一处给出两个不同的有歧义，当作没有证明自己是谁。
+
+    :raises InvalidTokenError: 没有、有歧义、过长或不是 ASCII
+    """
+    for source, look in _LOOK.items():
+        if source in sources and (candidates := look(handshake)):
+            return source, _only(candidates)
+    raise InvalidTokenError("no token")
 
 
-class HandshakeLimits:
-    """由 ``Authenticator`` 使用。"""
+def _bearer_headers(handshake: Handshake) -> set[str]:
+    parts = (value.partition(" ") for value in handshake.header_values("authorization"))
+    return {token.strip() for scheme, _, token in parts if scheme.lower() == "bearer"}
 
-    def __init__(self, settings: Settings, clock: Callable[[], int] = now_ms) -> None:
-        self._clock = clock
-        self._addresses = KeyedBuckets(
-            settings.handshakes_per_address_per_s, settings.handshakes_per_address_burst
-        )
-        self._users = KeyedBuckets(
-            settings.handshakes_per_user_per_s, settings.handshakes_per_user_burst
-        )
-        self._failures = KeyedBuckets(
-            settings.auth_failures_per_address_per_s, settings.auth_failures_per_address_burst
-        )
-        self._log_turns = KeyedBuckets(_LOGS_PER_S, 1)
-        self._limited = RepeatedWarning("rate_limited", lines=MANY)
 
-    def suspects(self, address: str) -> bool:
-        """这个地址的陌生人此刻已超出额度：他们不许排队占住门；带着有效令牌的也就不必排。"""
-        now, key = self._clock(), rate_key(address)
-        return self._addresses.empty(key, now) or self._failures.empty(key, now)
+def _bearer_subprotocols(handshake: Handshake) -> set[str]:
+    prefix = BEARER_SUBPROTOCOL_PREFIX
+    return {name[len(prefix) :] for name in handshake.subprotocols() if name.startswith(prefix)}
 
-    def check_stranger(self, address: str) -> None:
-        """认证没有通过之后问。
 
-        :raises RateLimitedError: 这个地址的陌生人来得太快，或失败得太多
+def _query_fields(field: str, handshake: Handshake) -> set[str]:
+    return {value for name, value in handshake.fields() if name == field}
+
+
+_LOOK: Final[Mapping[TokenSource, Callable[[Handshake], set[str]]]] = {
+    "header": _bearer_headers,
+    "subprotocol": _bearer_subprotocols,
+    "ticket": partial(_query_fields, "ticket"),
+    "query": partial(_query_fields, "token"),
+}
+
+
+def _only(candidates: set[str]) -> str:
+    if len(candidates) > 1:
+        raise InvalidTokenError("ambiguous token")
+    token = candidates.pop()
+    if not token or len(token) > MAX_TOKEN_CHARS or not token.isascii():
+        raise InvalidTokenError("malformed token")
+    return token
+
+
+def close_code_for(error: MeetingPushError) -> CloseCode:
+    """认证失败的关闭码；依赖暂时不可用（如取不到公钥）是可重连的 4007。"""
+    match error:
+        case TokenExpiredError() | TokenNotYetValidError():
+            return CloseCode.TOKEN_EXPIRED
+        case TokenRevokedError():
+            return CloseCode.REVOKED
+        case ForbiddenError():
+            return CloseCode.FORBIDDEN
+        case RateLimitedError():
+            return CloseCode.RATE_LIMITED
+        case _ if error.temporary:
+            return CloseCode.NODE_UNHEALTHY
+        case _:
+            return CloseCode.INVALID_TOKEN
+
+
+def who_failed(error: MeetingPushError, ip_address: str) -> Hashable:
+    """这次失败算在谁头上：认得出的是他，否则是他的地址。"""
+    return error.user_id if isinstance(error, HastyUserError) else rate_key(ip_address)
+
+
+def is_about_the_token(error: MeetingPushError) -> bool:
+    """在线换令牌失败：令牌的错才关连接；我们的错（取不到公钥 …）不关，旧令牌还有效。"""
+    return isinstance(error, AuthenticationError | ForbiddenError)
+
+
+class Authenticator:
+    """``allowed_origins`` 为空时只许同源；含 ``*`` 则不限。
+
+    ``proxies`` 供驱动造 ``Handshake`` 时取客户端地址。
+    """
+
+    def __init__(
+        self,
+        credentials: Credentials,
+        allowed_origins: Iterable[str] = (),
+        *,
+        sources: Iterable[TokenSource] = TOKEN_SOURCES,
+        limits: HandshakeLimits,
+        proxies: TrustedProxies,
+    ) -> None:
+        self._credentials = credentials
+        self._origins = frozenset(_normal_origin(origin) for origin in allowed_origins)
+        self._sources = frozenset(sources)
+        self._limits = limits
+        self.proxies = proxies
+        self._failed = RepeatedWarning("ws_auth_failed", lines=MANY)
+        self._foreign_origin = RepeatedWarning("ws_origin_forbidden", lines=MANY)
+
+    def origin_allowed(self, handshake: Handshake) -> bool:
+        """升级之前的检查（防跨站劫持，LESSONS 10）；不通过则 HTTP 403。
+
+        没有 Origin 的不是浏览器，放行；``null``（沙箱、file:）只有明列才许。
         """
-        now, key = self._clock(), rate_key(address)
-        limit = None
-        if not self._addresses.take(key, now):
-            limit = "handshakes_by_address"
-        elif self._failures.empty(key, now):
-            limit = "auth_failures_by_address"
-        if limit is not None:
-            self._log(limit, address, key, now)
-            raise RateLimitedError("too many connections in a short time")
+        origins = handshake.header_values("origin")
+        host = handshake.header("host")
+        forbidden = [origin for origin in origins if not self._allowed(origin, host)]
+        if forbidden:
+            self._foreign_origin.say(
+                user_id=handshake.user_id,
+                ip_address=handshake.ip_address,
+                origin=clean(forbidden[0], MAX_ORIGIN_CHARS),
+            )
+        return not forbidden
 
-    def check_user(self, user_id: int, address: str) -> None:
-        """验证令牌之后：没有令牌的人用不完别人的额度。
+    def _allowed(self, origin: str, host: str | None) -> bool:
+        if ANY_ORIGIN in self._origins or _normal_origin(origin) in self._origins:
+            return True
+        return host is not None and _same_host(origin, host)
 
-        :raises HastyUserError: 这个用户连得太快
+    def suspects(self, handshake: Handshake) -> bool:
+        """见 ``HandshakeLimits.suspects``。"""
+        return self._limits.suspects(handshake.ip_address)
+
+    async def authenticate(self, handshake: Handshake) -> Principal:
+        """路径上的用户必须就是令牌的用户，管理员也不例外。
+
+        :raises MeetingPushError: 见 ``close_code_for``；失败已记入安全日志，不含令牌
         """
-        now = self._clock()
-        if not self._users.take(user_id, now):
-            self._log("handshakes_by_user", address, user_id, now)
-            raise HastyUserError(user_id)
+        with self._watched(handshake.user_id, handshake.ip_address):
+            principal = await self._verify(handshake)
+            _require_user(principal, handshake.user_id)
+            return principal
 
-    def failed(self, address: str, error: MeetingPushError) -> None:
-        """认证没有通过。"""
-        if isinstance(error, _GUESSES):
-            self._failures.take(rate_key(address), self._clock())
+    async def identify(self, handshake: Handshake) -> Principal:
+        """令牌说他是谁；路径上没有用户的连接（会议）用它。错误与日志同 ``authenticate``。"""
+        with self._watched(handshake.user_id, handshake.ip_address):
+            return await self._verify(handshake)
 
-    def _log(self, limit: str, address: str, key: Hashable, now: int) -> None:
-        if self._log_turns.take((limit, key), now):
-            self._limited.say(limit=limit, key=key, ip_address=address)
+    async def refresh(self, token: str, user_id: int, ip_address: str) -> Principal:
+        """同一条连接在线换令牌；要求与失败同 ``authenticate``。"""
+        with self._watched(user_id, ip_address):
+            principal = await self._credentials.verify_access_token(_only({token}))
+            _require_user(principal, user_id)
+            return principal
+
+    async def _verify(self, handshake: Handshake) -> Principal:
+        source, text = extract_credential(handshake, self._sources)
+        if source == "ticket":
+            principal = await self._credentials.redeem_ticket(text)
+        else:
+            principal = await self._credentials.verify_access_token(text)
+        self._limits.check_user(principal.user_id, handshake.ip_address)
+        return principal
+
+    @contextlib.contextmanager
+    def _watched(self, user_id: int, ip_address: str) -> Iterator[None]:
+        """失败：记入安全日志，算在地址头上，照样抛出。"""
+        try:
+            yield
+        except RateLimitedError:  # 限速自己记，有节制
+            raise
+        except MeetingPushError as error:
+            self._limits.check_stranger(ip_address)
+            self._limits.failed(ip_address, error)
+            self._failed.say(user_id=user_id, ip_address=ip_address, reason=error.code)
+            raise
+
+
+def _require_user(principal: Principal, user_id: int) -> None:
+    if principal.user_id != user_id:
+        raise ForbiddenError("the token belongs to another user")
+
+
+def _normal_origin(origin: str) -> str:
+    return origin.strip().rstrip("/").lower()
+
+
+def _same_host(origin: str, host: str) -> bool:
+    """Origin 的主机与端口就是 Host；默认端口可省。TLS 常在前面的代理上，所以不比协议。"""
+    try:
+        parts = urlsplit(_normal_origin(origin))
+    except ValueError:
+        return False
+    default = _DEFAULT_PORTS.get(parts.scheme)
+    if default is None or not parts.netloc:
+        return False
+    return parts.netloc.removesuffix(default) == host.lower().removesuffix(default)

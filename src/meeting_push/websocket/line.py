@@ -26,8 +26,7 @@ from ..protocol.limits import Limits
 from ..protocol.outbox import Offered, Outbox
 from ..supervision import Tasks
 from .admission import Admission
-from .authenticator import Authenticator, close_code_for, who_failed
-from .handshake import Handshake
+from .handshake import Authenticator, Handshake, close_code_for, who_failed
 from .heartbeat import HeartbeatSweep, Ticking
 
 #: welcome 之前客户端就抢着发来的帧，最多留几帧；再多是捣乱。

@@ -35,7 +35,6 @@ from ..protocol.limits import Limits
 from ..redis.keys import Keys
 from ..supervision import patiently
 from .admission import Admission
-from .authenticator import Authenticator
 from .connection import (
     EdgeCounters,
     EdgeStatistics,
@@ -45,7 +44,7 @@ from .connection import (
     farewell,
     send_off,
 )
-from .handshake import Handshake
+from .handshake import Authenticator, Handshake
 from .line import Driver, Lines
 from .opening import CatchUp, Opener
 from .requests import ClientRequests, Sinks

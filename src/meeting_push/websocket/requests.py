@@ -18,9 +18,14 @@ from ..protocol.frames import (
     WatchResult,
 )
 from ..supervision import Tasks
-from .authenticator import Authenticator, close_code_for, is_about_the_token
 from .connection import EdgeCounters, UserConnection
-from .handshake import MAX_DEVICE_INFO_CHARS, clean
+from .handshake import (
+    MAX_DEVICE_INFO_CHARS,
+    Authenticator,
+    clean,
+    close_code_for,
+    is_about_the_token,
+)
 from .line import LineCounters, SomeLine
 
 #: 一条连接同时进行的异步请求（核实确认、已读、换令牌）；再多则回 ``busy``。

@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from meeting_push.errors import InvalidTokenError
 from meeting_push.model import ResumePoint
-from meeting_push.websocket.authenticator import extract_credential
 from meeting_push.websocket.handshake import (
     UNREADABLE_POSITION,
     Device,
     Handshake,
+    extract_credential,
     parse_user_id,
     user_id_in_path,
 )
