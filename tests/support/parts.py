@@ -122,7 +122,7 @@ class Parts:
         message = await self.accept(*users, **fields)
         tail = encode_tail(message)
         await self.mailbox.store_bodies([(message.message_id, tail, 0, message.expires_at)])
-        await self.outcomes.open_status([Outgoing(message, users)], self.now)
+        await self.mailbox.open_status([Outgoing(message, users)], self.now)
         await self.mailbox.deliver([delivery(message, users)])
         return message.message_id
 

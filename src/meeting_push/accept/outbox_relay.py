@@ -23,7 +23,6 @@ from ..protocol import envelope
 from ..queue.message_queue import MessageQueue
 from ..redis.bodies import Body
 from ..redis.claims import Turn
-from ..redis.outcomes import Outcomes
 from ..storage.messages import UNREADABLE, MessageRepository
 from ..supervision import Aside, periodically, woken
 from .fair_share import FairLine, FairShares
@@ -53,7 +52,6 @@ class OutboxRelay:
         messages: MessageRepository,
         queue: MessageQueue,
         mailbox: OfflineMessageQueue,
-        outcomes: Outcomes,
         chunk_recipients: int,
         shares: FairShares,
         interval_s: float,
@@ -65,7 +63,6 @@ class OutboxRelay:
         self._messages = messages
         self._queue = queue
         self._mailbox = mailbox
-        self._outcomes = outcomes
         self._chunk = chunk_recipients
         self._shares = shares
         #: 慢的那条最近一次满是何时。
@@ -253,7 +250,7 @@ class OutboxRelay:
 
     async def _open_status(self, batch: Sequence[Outgoing], now: int) -> None:
         """开不成，消息照送：结局记在 SQL 里，只是不会重试。"""
-        if spoiled := await self._outcomes.open_status(batch, now):
+        if spoiled := await self._mailbox.open_status(batch, now):
             self._aside.note([message_id for message_id, _ in spoiled], spoiled[0][1])
 
     def _entries(self, outgoing: Outgoing) -> Iterable[QueueEntry]:

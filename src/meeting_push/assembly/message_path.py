@@ -89,7 +89,6 @@ class MessagePath:
             messages=record.stores.messages,
             queue=self.queue,
             mailbox=self.mailbox,
-            outcomes=self.outcomes,
             chunk_recipients=settings.queue_chunk_recipients,
             shares=FairShares(settings.fair_share_per_s, settings.fair_share_burst),
             interval_s=settings.relay_interval_s,

@@ -84,9 +84,10 @@ class OfflineMessageQueue:
         #: 把已确认的 (user_id, message_ids) 移出信箱，返回移出了几条。幂等。
         self.remove = self._mailboxes.remove
         self.overfull = self._mailboxes.overfull
-        self._bodies = Bodies(redis.lean, redis.keys, settings.compress_above_bytes)
+        self._bodies = Bodies(redis.lean, redis.keys, settings.compress_above_bytes, ttl_ms)
         #: 存入 (message_id, 尾, 优先级, 过期时刻)；必须先于 ``deliver``。幂等。
         self.store_bodies = self._bodies.store
+        self.open_status = self._bodies.open_status
         self._body_source = body_source
         self._clock = clock
         self.overflow = Overflow()

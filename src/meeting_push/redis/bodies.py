@@ -1,4 +1,4 @@
-"""正文的存取：``message_body:<id>``，活到消息过期为止。
+"""每条消息的：正文（``message_body:<id>``，活到消息过期为止），与开给它的投递状态。
 
 存的字节：两个 ASCII 字符的头，然后是尾（见 ``envelope.encode_tail``）。头 = 编码（``j`` 原文、
 ``z`` zstd）+ 优先级数字。GETRANGE 0 1 就能知道优先级，不必取出正文。
@@ -14,8 +14,10 @@ import zstandard
 from loguru import logger
 
 from ..errors import MalformedEnvelopeError
+from ..model import Outgoing
 from .keys import Keys
 from .lean import LeanConnection, Script
+from .link import Argument
 
 HEADER_LENGTH: Final = 2
 _PLAIN: Final = b"j"
@@ -71,6 +73,8 @@ LOAD_CHUNK: Final = 100
 #: 一次至多问这么多条的头：约 1 ms，再大就推迟别人的命令；再小，一只满的信箱要往返太多次。
 HEADS_CHUNK: Final = 500
 
+#: 状态至少比消息多活这么久。
+KEEP_STATUS_MS: Final = 3_600_000
 #: 状态为迟到的确认（推过的刚被挤出）多留这么久：它要据此收回死信、发出回执。
 STATUS_LINGERS_MS: Final = 300_000
 
@@ -81,33 +85,58 @@ Body = tuple[str, bytes, int, int]
 class Bodies:
     """批量、管道化；不知道收件人。"""
 
-    def __init__(self, lean: LeanConnection, keys: Keys, compress_above: int) -> None:
+    def __init__(self, lean: LeanConnection, keys: Keys, compress_above: int, ttl_ms: int) -> None:
+        """:param ttl_ms: 状态至少活这么久"""
         self._lean = lean
-        self._keys = keys
+        #: 键名只差 message_id：一批几百条，前面的不必每次再拼。
+        self._body_prefix = keys.message_body("")
+        self._status_prefix = keys.delivery_status("")
         self._compress_above = compress_above
+        self._ttl_ms = ttl_ms
 
     async def store(self, items: Sequence[Body]) -> None:
         """幂等：重复存入同一条无害。已过期的会被 Redis 立刻丢掉。"""
         await self._lean.execute_many(
             [
                 (
-                    *("SET", self._keys.message_body(message_id)),
+                    *("SET", f"{self._body_prefix}{message_id}"),
                     *(encode_body(tail, priority, self._compress_above), "PXAT", expires_at),
                 )
                 for message_id, tail, priority, expires_at in items
             ]
         )
 
+    async def open_status(self, batch: Sequence[Outgoing], now: int) -> list[tuple[str, Exception]]:
+        """各开一张状态表：总数、发送者、要不要回执，重试所需的优先级与有效期；返回开不成的。"""
+        commands: list[tuple[Argument, ...]] = []
+        for message, total in ((item.message, len(item.recipient_ids)) for item in batch):
+            key = f"{self._status_prefix}{message.message_id}"
+            fields: list[str | int] = [
+                *("total", total, "sender_id", message.sender.id),
+                *("priority", message.priority, "expires_at", message.expires_at),
+            ]
+            if message.receipt:
+                fields += ["receipt_to", message.sender.id]
+            commands.append(("HSET", key, *fields))
+            # 预约在很久以后的，也要活到过期清理之后
+            until = max(now + self._ttl_ms, message.expires_at + KEEP_STATUS_MS)
+            commands.append(("PEXPIREAT", key, until))
+        replies = await self._lean.execute_many(commands, tolerant=True)
+        return [
+            (item.message.message_id, reply)
+            for item, reply in zip(batch, replies[::2], strict=True)
+            if isinstance(reply, Exception)
+        ]
+
     async def forget(self, message_ids: Sequence[str]) -> None:
         """谁也不等的：正文现在就删，状态再活 ``STATUS_LINGERS_MS``。幂等。"""
-        keys = self._keys
         await self._lean.execute_many(
             [
                 command
                 for message_id in message_ids
                 for command in (
-                    ("UNLINK", keys.message_body(message_id)),
-                    ("PEXPIRE", keys.delivery_status(message_id), STATUS_LINGERS_MS),
+                    ("UNLINK", f"{self._body_prefix}{message_id}"),
+                    ("PEXPIRE", f"{self._status_prefix}{message_id}", STATUS_LINGERS_MS),
                 )
             ]
         )
@@ -116,7 +145,8 @@ class Bodies:
         """各条的优先级，次序不变；正文不在则 None。不取出正文。"""
         found: list[int | None] = []
         for start in range(0, len(message_ids), HEADS_CHUNK):
-            keys = list(map(self._keys.message_body, message_ids[start : start + HEADS_CHUNK]))
+            chunk = message_ids[start : start + HEADS_CHUNK]
+            keys = [f"{self._body_prefix}{message_id}" for message_id in chunk]
             found += map(priority_of, await _heads.run(self._lean, keys, [HEADER_LENGTH]))
         return found
 
@@ -125,7 +155,7 @@ class Bodies:
         tails: list[bytes | None] = []
         for start in range(0, len(message_ids), LOAD_CHUNK):
             chunk = message_ids[start : start + LOAD_CHUNK]
-            keys = [self._keys.message_body(message_id) for message_id in chunk]
+            keys = [f"{self._body_prefix}{message_id}" for message_id in chunk]
             blobs = await self._lean.execute("MGET", *keys)
             tails += [_decode(*pair) for pair in zip(chunk, blobs, strict=True)]
         return tails

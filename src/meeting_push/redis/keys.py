@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass
 from typing import Final
 
@@ -215,18 +214,3 @@ class QueueKeys:
             )
             for tag in tags
         )
-
-
-def partition_of(message_id: str, partitions: int) -> int:
-    """一条消息的全部条目落在同一分区：去重与撤回只看一处。"""
-    return zlib.crc32(message_id.encode()) % partitions if partitions > 1 else 0
-
-
-def known_key(stream: str) -> str:
-    """哈希：条目摘要 → 它在流里的 id；去重用，与流一样大。"""
-    return f"{stream}:known"
-
-
-def errors_key(stream: str) -> str:
-    """哈希：流里的 id → 处理它时最后一次意外；只有出过错的才有。"""
-    return f"{stream}:errors"

@@ -1,4 +1,4 @@
-"""结局的 Redis 操作：状态、确认、认领重试、失败与过期、重新入队；死信。
+"""结局的 Redis 操作：确认、认领重试、失败与过期、重新入队；死信。
 
 错误同 ``LeanConnection.execute``。
 """
@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from enum import IntEnum
 from typing import Any, Final, NamedTuple, TypeVar
 
-from ..model import Outgoing
 from .keys import Keys
 from .lean import LeanConnection, Script
 from .link import Argument
@@ -24,8 +23,6 @@ _requeue: Final = Script("requeue")
 CALL_ROWS: Final = 200
 #: 确认便宜些：实测 500 行约 2 ms，再大就会推迟别人的命令（2,000 行 11 ms）。
 CONFIRM_ROWS: Final = 500
-#: 状态表至少比消息多活这么久。
-KEEP_STATUS_MS: Final = 3_600_000
 
 Row = TypeVar("Row", bound=tuple[Any, ...])
 #: (message_id, user_id, 推的时刻, 确认的时刻)
@@ -54,28 +51,6 @@ class Outcomes:
         self._lean = lean
         self._keys = keys
         self._ttl_ms = ttl_ms
-
-    async def open_status(self, batch: Sequence[Outgoing], now: int) -> list[tuple[str, Exception]]:
-        """各开一张状态表：总数、发送者、要不要回执，重试所需的优先级与有效期；返回开不成的。"""
-        commands: list[tuple[Argument, ...]] = []
-        for message, total in ((item.message, len(item.recipient_ids)) for item in batch):
-            key = self._keys.delivery_status(message.message_id)
-            fields: list[str | int] = [
-                *("total", total, "sender_id", message.sender.id),
-                *("priority", message.priority, "expires_at", message.expires_at),
-            ]
-            if message.receipt:
-                fields += ["receipt_to", message.sender.id]
-            commands.append(("HSET", key, *fields))
-            # 预约在很久以后的，也要活到过期清理之后
-            until = max(now + self._ttl_ms, message.expires_at + KEEP_STATUS_MS)
-            commands.append(("PEXPIREAT", key, until))
-        replies = await self._lean.execute_many(commands, tolerant=True)
-        return [
-            (item.message.message_id, reply)
-            for item, reply in zip(batch, replies[::2], strict=True)
-            if isinstance(reply, Exception)
-        ]
 
     async def unconfirmed(self, user_id: int, message_ids: Sequence[str]) -> list[str]:
         """其中状态里没有这个人的确认的。"""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import zlib
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -11,7 +12,7 @@ from typing import Any, Final
 from loguru import logger
 
 from ..model import URGENT_PRIORITY
-from .keys import DELIVERY_GROUP, Keys, QueueKeys, errors_key, known_key, partition_of
+from .keys import DELIVERY_GROUP, Keys, QueueKeys
 from .lean import LeanConnection, Script
 from .link import Argument, GroupExistsError, NoGroupError
 
@@ -64,7 +65,7 @@ class QueueStreams:
         self._homes = {stream: each for each in partitions for stream in each.streams}
 
     def home(self, message_id: str) -> QueueKeys:
-        return self._partitions[partition_of(message_id, len(self._partitions))]
+        return self._partitions[_partition_of(message_id, len(self._partitions))]
 
     # ── 放入 ────────────────────────────────────────────────────────────────
 
@@ -148,7 +149,7 @@ class QueueStreams:
 
     def _finish(self, queue: str, pairs: Sequence[tuple[bytes, bytes]]) -> Awaitable[Any]:
         ids, digests = zip(*pairs, strict=True)
-        keys = (queue, known_key(queue), errors_key(queue))
+        keys = (queue, known_key(queue), _errors_key(queue))
         return _finish.run(self._lean, keys, [DELIVERY_GROUP, len(pairs), *ids, *digests])
 
     async def bury(
@@ -166,12 +167,12 @@ class QueueStreams:
         await self._reject(queue, delayed, [entry_id, digest, member, due_at])
 
     async def _reject(self, queue: str, into: str, args: Sequence[Argument]) -> None:
-        keys = (into, queue, known_key(queue), errors_key(queue))
+        keys = (into, queue, known_key(queue), _errors_key(queue))
         await _reject.run(self._lean, keys, [DELIVERY_GROUP, *args])
 
     async def note_error(self, queue: str, entry_id: bytes, error: str) -> None:
         """它进死信时随它去。"""
-        await self._lean.execute("HSET", errors_key(queue), entry_id, error)
+        await self._lean.execute("HSET", _errors_key(queue), entry_id, error)
 
     async def hold(self, consumer: str, held: Mapping[str, Sequence[bytes]]) -> None:
         """各流里的这些 id 还在 ``consumer`` 手里：闲置与取出的次数都从头算。"""
@@ -185,7 +186,7 @@ class QueueStreams:
     async def clear(self) -> None:
         """丢掉全部条目，死信除外：只在 Redis 丢过数据之后，随后从记录重新放入。"""
         for keys in self._partitions:
-            extra = [of(stream) for stream in keys.streams for of in (known_key, errors_key)]
+            extra = [of(stream) for stream in keys.streams for of in (known_key, _errors_key)]
             gone = (*keys.streams, keys.delayed, keys.delayed_bulk, *extra)
             await self._lean.execute("UNLINK", *gone)
 
@@ -265,6 +266,21 @@ class QueueStreams:
     async def unblock(self, client_id: int) -> None:
         """让一只正阻塞着的手（``GroupReader.client_id``）立即空手而归。"""
         await self._lean.execute("CLIENT", "UNBLOCK", client_id)
+
+
+def _partition_of(message_id: str, partitions: int) -> int:
+    """一条消息的全部条目落在同一分区：去重与撤回只看一处。"""
+    return zlib.crc32(message_id.encode()) % partitions if partitions > 1 else 0
+
+
+def known_key(stream: str) -> str:
+    """哈希：条目摘要 → 它在流里的 id；去重用，与流一样大。"""
+    return f"{stream}:known"
+
+
+def _errors_key(stream: str) -> str:
+    """哈希：流里的 id → 处理它时最后一次意外；只有出过错的才有。"""
+    return f"{stream}:errors"
 
 
 def _due_keys(delayed: str, keys: QueueKeys) -> list[str]:

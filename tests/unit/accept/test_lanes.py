@@ -40,7 +40,6 @@ def relay_of(parts: Parts, queue: MessageQueue | None = None) -> OutboxRelay:
         messages=parts.messages,
         queue=queue or parts.queue,
         mailbox=parts.mailbox,
-        outcomes=parts.outcomes,
         chunk_recipients=500,
         shares=FairShares(SHARE, SHARE),
         interval_s=60,

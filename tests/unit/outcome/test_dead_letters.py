@@ -37,7 +37,7 @@ def dead_letters(parts: Parts, queue: MessageQueue) -> DeadLetters:
 
 async def reject_one(parts: Parts, queue: MessageQueue) -> Message:
     message = await parts.accept(USER, OTHER)
-    await parts.outcomes.open_status([Outgoing(message, (USER, OTHER))], parts.now)
+    await parts.mailbox.open_status([Outgoing(message, (USER, OTHER))], parts.now)
     entry = QueueEntry(
         message_id=message.message_id,
         recipient_ids=(USER, OTHER),

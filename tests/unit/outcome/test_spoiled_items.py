@@ -171,7 +171,6 @@ def relay_of(parts: Parts) -> OutboxRelay:
         messages=parts.messages,
         queue=parts.queue,
         mailbox=parts.mailbox,
-        outcomes=parts.outcomes,
         shares=FairShares(1_000, 1_000),
         chunk_recipients=100,
         interval_s=1,

@@ -8,8 +8,9 @@ import pytest
 
 from meeting_push.errors import RedisCommandError
 from meeting_push.redis.dial import RedisAddress
-from meeting_push.redis.keys import Keys, known_key
+from meeting_push.redis.keys import Keys
 from meeting_push.redis.lean import LeanConnection, Script
+from meeting_push.redis.streams import known_key
 from tests.support.redis_server import RedisServer
 
 LUA = Path(__file__).parents[3] / "src" / "meeting_push" / "redis" / "lua"
