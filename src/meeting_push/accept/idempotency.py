@@ -18,7 +18,7 @@ from ..errors import IdempotencyConflictError
 from ..logs import RepeatedWarning
 from ..model import Draft
 from ..storage.database import Database, SqlConnection
-from ..storage.messages import IdempotencyRepository
+from ..storage.idempotency import IdempotencyRepository
 from ..storage.rows import StoredResponse
 from ..supervision import periodically
 

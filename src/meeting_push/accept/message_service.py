@@ -18,6 +18,7 @@ from ..contracts import UserDirectory
 from ..deliver.message_publisher import MessagePublisher
 from ..deliver.offline_message_queue import Delivery, OfflineMessageQueue
 from ..errors import (
+    AlreadyDueError,
     MeetingPushError,
     NotFoundError,
     OutcomeUnknownError,
@@ -30,16 +31,19 @@ from ..protocol import envelope, frames
 from ..queue.message_queue import MessageQueue
 from ..redis.redis_service import courtesy
 from ..storage.database import CallerTransaction, Database, SqlConnection, connection_of
+from ..storage.idempotency import IdempotencyRepository
 from ..storage.inbox import InboxRepository
-from ..storage.messages import IdempotencyRepository, MessageRepository
+from ..storage.messages import AcceptBatch, MessageRepository
+from ..storage.recipients import cancel
 from ..storage.rows import InboxItem, InboxPage, StoredResponse
-from .accept_batch import AcceptBatch, Cancellation
 from .drafts import DraftRules, check_idempotency_key, check_text, message_from
 from .idempotency import IdempotentStore, described, stored_response
 from .outbox_relay import OutboxRelay
 
 #: 一段几条；检查或成形约一两毫秒。
 SLICE_DRAFTS: Final = 50
+#: 离到时不足这么久就算到了：撤回的记号要抢在到期的那一刻之前落下。
+CANCEL_GUARD_MS: Final = 1_000
 _accepted: Final = msgspec.json.Decoder(list[Accepted])
 
 
@@ -99,7 +103,6 @@ class MessageService:
         self._deferred = RepeatedWarning("realtime_deferred")
         self._sync_lost = RepeatedWarning("read_sync_lost")
         self._accepts = AcceptBatch(stores.messages)
-        self._cancellation = Cancellation(stores.database, queue, clock)
 
     # ── 发送 ────────────────────────────────────────────────────────────────
 
@@ -342,10 +345,19 @@ class MessageService:
     async def cancel_message(self, message_id: str, viewer: Principal) -> None:
         """撤回一条还没到时的预约消息（发送者、管理员）。幂等，直到它到时。
 
+        先在 Redis 里留下记号并移出延迟队列，再提交：提交了就一定不会送出。提交不成（数据库断开），
+        收件人仍 pending，而到期的条目会凭记号被丢弃：掉队检查把它放回。
+
         :raises NotFoundError: 不存在，或不该让此人知道它存在
         :raises AlreadyDueError: 不是预约的，或已经到时
+        :raises UnavailableError: Redis 或数据库不在；没有撤回
         """
-        await self._cancellation.cancel(await self.require_sender(message_id, viewer))
+        message, now = await self.require_sender(message_id, viewer), self._clock()
+        async with self._stores.database.transaction() as connection:
+            if not await cancel(connection, message_id, now, now + CANCEL_GUARD_MS):
+                raise AlreadyDueError("the message is due already")
+            assert message.deliver_at is not None
+            await self._queue.unschedule(message_id, message.deliver_at)
 
     async def mark_read(self, user_id: int, message_ids: Sequence[str]) -> int:
         newly = await self._stores.inbox.mark_read(user_id, message_ids)

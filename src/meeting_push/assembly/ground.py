@@ -42,9 +42,10 @@ from ..storage.accounts import UserRepository
 from ..storage.broadcasts import BroadcastRepository
 from ..storage.database import Database
 from ..storage.fleet import GenerationRepository
+from ..storage.idempotency import IdempotencyRepository
 from ..storage.inbox import InboxRepository
 from ..storage.meetings import MeetingRepository, TranscriptRepository
-from ..storage.messages import IdempotencyRepository, MessageRepository
+from ..storage.messages import MessageRepository
 from ..storage.outcomes import OutcomeRepository, UndeliveredRepository
 from ..storage.recipients import DeliveryReports, RecipientRepository
 from ..supervision import Asides, Supervisor

@@ -27,7 +27,7 @@ from ..protocol.envelope import encode_tail
 from ..redis.broadcast_log import BroadcastLog
 from ..storage.broadcasts import BroadcastRepository
 from ..storage.database import Database, SqlConnection
-from ..storage.messages import IdempotencyRepository
+from ..storage.idempotency import IdempotencyRepository
 from ..storage.rows import StoredResponse
 from ..supervision import Aside, periodically, woken
 

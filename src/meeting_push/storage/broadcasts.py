@@ -11,7 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from ..model import Message
 from .database import Database
 from .id_list import among
-from .rows import MESSAGE_COLUMNS, readable, values_of
+from .messages import values_of
+from .rows import MESSAGE_COLUMNS, readable
 from .tables import broadcast_receipts, broadcasts, messages
 
 _b: Final = broadcasts.c

@@ -1,24 +1,27 @@
-"""消息与它的 outbox；撤回；与消息写在同一个事务里的 Idempotency-Key。"""
+"""消息与它的 outbox；成组提交：同时到来的接受共用一个事务。"""
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 from itertools import islice
 from typing import Final
 
 import msgspec
-from sqlalchemy import delete, func, insert, select, text, tuple_, update
+from sqlalchemy import func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ..model import DeliveryStatus, Message, Outgoing
 from ..protocol.envelope import encode_tail
+from ..supervision import is_temporary
 from .database import Database
 from .id_list import among
-from .rows import MESSAGE_COLUMNS, StoredResponse, readable, values_of
+from .rows import MESSAGE_COLUMNS, readable
 from .sqlite import Statement
-from .tables import idempotency_keys, message_recipients, messages
+from .tables import message_recipients, messages
 
 #: 一次给数据库多少行收件人：一批可达千万行，不能同时摊在内存里。
 _CHUNK_ROWS: Final = 20_000
@@ -190,6 +193,26 @@ def _recipient_rows(
             yield message.message_id, user_id, message.deliver_at
 
 
+def values_of(message: Message, recipient_count: int) -> dict[str, object]:
+    """``messages`` 的一行。"""
+    data = message.data
+    return {
+        "message_id": message.message_id,
+        "message_type": message.message_type,
+        "priority": message.priority,
+        "title": message.title,
+        "content": message.content,
+        "sender_id": message.sender.id,
+        "sender_name": message.sender.name,
+        "created_at": message.timestamp,
+        "expires_at": message.expires_at,
+        "deliver_at": message.deliver_at,
+        "data": None if data is None else msgspec.json.encode(data).decode(),
+        "receipt": message.receipt,
+        "recipient_count": recipient_count,
+    }
+
+
 def _sqlite_inserts(items: Sequence[Outgoing]) -> Iterator[Statement]:
     for start in range(0, len(items), _STATEMENT_MESSAGES):
         part = items[start : start + _STATEMENT_MESSAGES]
@@ -212,6 +235,114 @@ def _sqlite_messages(columns: tuple[str, ...], rows: int) -> str:
     return f"INSERT INTO messages ({', '.join(columns)}) VALUES {listed}"  # noqa: S608 — 只有列名与问号
 
 
+# ── 成组提交 ───────────────────────────────────────────────────────────────
+# 一次提交的代价（加锁、落盘、线程往返）与写一条几乎一样。前一个事务在提交时新来的就排着，下一个事务
+# 把它们一起带走：没有人为的等待，越忙每组越大。
+
+#: 一组至多这么多行收件人：事务太长会让别的写者久等。
+MAX_ROWS: Final = 5_000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Waiting:
+    outgoing: Sequence[Outgoing]
+    rows: int
+    done: asyncio.Future[None]
+
+
+class AcceptBatch:
+    """``insert`` 返回即已提交；一个进程一个。"""
+
+    def __init__(self, messages: MessageRepository) -> None:
+        self._messages = messages
+        self._queue: list[_Waiting] = []
+        self._writer: asyncio.Task[None] | None = None
+        self._gave_way = False
+
+    async def insert(self, outgoing: Sequence[Outgoing]) -> None:
+        """原子：``outgoing`` 全部写下，或一条都不。
+
+        被取消时结果不定（可能已提交），与单独的事务一样。
+
+        :raises InvalidInputError: 有存不下的值；只影响这一次调用
+        :raises OutcomeUnknownError: 可能已提交
+        :raises DatabaseUnavailableError: 没有提交
+        """
+        rows = sum(len(one.recipient_ids) for one in outgoing)
+        waiting = _Waiting(outgoing, rows, asyncio.get_running_loop().create_future())
+        self._queue.append(waiting)
+        if self._writer is None:
+            self._writer = asyncio.create_task(self._write(), name="accept-batch")
+        await waiting.done
+
+    async def _write(self) -> None:
+        try:
+            while self._queue:
+                await self._commit(self._take())
+        except BaseException as error:
+            _fail(self._take_all(), error)  # 不能让排着的永远等下去
+            raise
+        finally:
+            self._writer = None
+
+    def _take_all(self) -> list[_Waiting]:
+        taken, self._queue = self._queue, []
+        return taken
+
+    def _take(self) -> list[_Waiting]:
+        if small := self._small():
+            return small
+        rows = count = 0
+        for waiting in self._queue:
+            if count and rows + waiting.rows > MAX_ROWS:
+                break
+            rows += waiting.rows
+            count += 1
+        taken = self._queue[:count]
+        del self._queue[:count]
+        return taken
+
+    def _small(self) -> list[_Waiting]:
+        """轮到一个很大的，先让别的：两个大的之间，小的总有一次（LESSONS 34）。"""
+        if self._gave_way or not self._queue or self._queue[0].rows <= MAX_ROWS:
+            self._gave_way = False
+            return []
+        self._gave_way = True
+        small: list[_Waiting] = []
+        rows = 0
+        for waiting in self._queue:
+            if waiting.rows <= MAX_ROWS - rows:
+                small.append(waiting)
+                rows += waiting.rows
+        self._queue = [waiting for waiting in self._queue if waiting not in small]
+        return small
+
+    async def _commit(self, group: Sequence[_Waiting]) -> None:
+        try:
+            await self._messages.store([one for w in group for one in w.outgoing])
+        except Exception as error:  # noqa: BLE001 — 交给等着的人
+            if is_temporary(error) or len(group) == 1:
+                _fail(group, error)
+                return
+            # 一条存不下的不该连累同组的：对半再来（抛出即什么都没有写）
+            middle = len(group) // 2
+            await self._commit(group[:middle])
+            await self._commit(group[middle:])
+        except BaseException as error:
+            _fail(group, error)
+            raise
+        else:
+            for waiting in group:
+                if not waiting.done.done():
+                    waiting.done.set_result(None)
+
+
+def _fail(group: Sequence[_Waiting], error: BaseException) -> None:
+    for waiting in group:
+        if not waiting.done.done():
+            waiting.done.set_exception(error)
+
+
 # ── 正文：从记录重新做出来 ───────────────────────────────────────────────────
 
 
@@ -224,97 +355,3 @@ class StoredBodies:
     async def tails(self, message_ids: Sequence[str]) -> dict[str, bytes]:
         found = await self._messages.messages(message_ids)
         return {message_id: encode_tail(message) for message_id, message in found.items()}
-
-
-# ── 撤回 ─────────────────────────────────────────────────────────────────────
-
-CANCELLED: Final = "cancelled"
-#: 收件人那里“永不到时”：收件箱与未读数本就按 ``deliver_at`` 取舍，撤回的从此看不见。
-NEVER: Final = 2**62
-
-_m: Final = messages.c
-_r: Final = message_recipients.c
-
-
-async def cancel(connection: AsyncConnection, message_id: str, now: int, due_after: int) -> bool:
-    """在 ``connection`` 的事务里撤回；False = 不是预约的，或不晚于 ``due_after`` 就到时了。
-
-    收件人变成 failed、原因 cancelled；消息当即过期，此后哪一站都不会再投递它。重复撤回无害。
-    """
-    row = (
-        await connection.execute(
-            select(_m.deliver_at).where(_m.message_id == message_id).with_for_update()
-        )
-    ).one_or_none()
-    if row is None or row.deliver_at is None or row.deliver_at <= due_after:
-        return False
-    await connection.execute(
-        update(messages)
-        .where(_m.message_id == message_id, _m.expires_at > now)
-        .values(expires_at=now, enqueued_at=now)
-    )
-    await connection.execute(
-        update(message_recipients)
-        .where(_r.message_id == message_id, _r.status == DeliveryStatus.PENDING)
-        .values(
-            status=DeliveryStatus.FAILED,
-            failed_at=now,
-            failure_reason=CANCELLED,
-            deliver_at=NEVER,
-        )
-    )
-    return True
-
-
-# ── Idempotency-Key 与第一次的回答 ───────────────────────────────────────────
-
-_k: Final = idempotency_keys.c
-_SAVE: Final = text(
-    "INSERT INTO idempotency_keys (sender_id, key, request_hash, response, created_at)"
-    " VALUES (:sender_id, :key, :request_hash, :response, :created_at)"
-    " ON CONFLICT (sender_id, key) DO NOTHING"
-)
-
-
-class IdempotencyRepository:
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    async def find(
-        self, connection: AsyncConnection, sender_id: int, key: str
-    ) -> StoredResponse | None:
-        statement = select(_k.request_hash, _k.response).where(
-            _k.sender_id == sender_id, _k.key == key
-        )
-        row = (await connection.execute(statement)).one_or_none()
-        return None if row is None else StoredResponse(*row)
-
-    async def save(
-        self,
-        connection: AsyncConnection,
-        sender_id: int,
-        key: str,
-        stored: StoredResponse,
-        now: int,
-    ) -> bool:
-        """False：同一个键的另一个请求抢先提交了；什么也没写，再用 ``find`` 取它的回答。
-
-        同一个键的两个并发事务里，后来的在这里等先来的提交或回滚，所以宜在写消息之前调用：
-        那时还没有什么要撤销。
-        """
-        values = {
-            "sender_id": sender_id,
-            "key": key,
-            "request_hash": stored.request_hash,
-            "response": stored.response,
-            "created_at": now,
-        }
-        return (await connection.execute(_SAVE, values)).rowcount == 1
-
-    async def purge(self, before_ms: int, limit: int) -> int:
-        """删掉 ``before_ms`` 之前的键中最早的，至多 ``limit`` 个；返回几个。"""
-        old = select(_k.sender_id, _k.key).where(_k.created_at < before_ms)
-        step = old.order_by(_k.created_at).limit(limit)
-        statement = delete(idempotency_keys).where(tuple_(_k.sender_id, _k.key).in_(step))
-        async with self._database.transaction() as connection:
-            return (await connection.execute(statement)).rowcount

@@ -1,4 +1,4 @@
-"""消息对每个收件人的状态；投递的统计与失败的清单。"""
+"""消息对每个收件人的状态；投递的统计与失败的清单；撤回。"""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Row, case, func, literal, select, text, tuple_
+from sqlalchemy import Row, case, func, literal, select, text, tuple_, update
+from sqlalchemy.ext.asyncio import AsyncConnection
 from ulid import ULID
 
 from ..model import DeliveryStatus, Message, RecipientState
@@ -232,3 +233,40 @@ def _outcome(row: Row[*tuple[Any, ...]]) -> OutcomeRow:
 
 def _failure(row: Row[*tuple[Any, ...]]) -> FailedDelivery:
     return FailedDelivery(*row)
+
+
+# ── 撤回 ─────────────────────────────────────────────────────────────────────
+
+CANCELLED: Final = "cancelled"
+#: 收件人那里“永不到时”：收件箱与未读数本就按 ``deliver_at`` 取舍，撤回的从此看不见。
+NEVER: Final = 2**62
+
+
+async def cancel(connection: AsyncConnection, message_id: str, now: int, due_after: int) -> bool:
+    """在 ``connection`` 的事务里撤回；False = 不是预约的，或不晚于 ``due_after`` 就到时了。
+
+    收件人变成 failed、原因 cancelled；消息当即过期，此后哪一站都不会再投递它。重复撤回无害。
+    """
+    row = (
+        await connection.execute(
+            select(_m.deliver_at).where(_m.message_id == message_id).with_for_update()
+        )
+    ).one_or_none()
+    if row is None or row.deliver_at is None or row.deliver_at <= due_after:
+        return False
+    await connection.execute(
+        update(messages)
+        .where(_m.message_id == message_id, _m.expires_at > now)
+        .values(expires_at=now, enqueued_at=now)
+    )
+    await connection.execute(
+        update(message_recipients)
+        .where(_r.message_id == message_id, _r.status == DeliveryStatus.PENDING)
+        .values(
+            status=DeliveryStatus.FAILED,
+            failed_at=now,
+            failure_reason=CANCELLED,
+            deliver_at=NEVER,
+        )
+    )
+    return True

@@ -203,22 +203,3 @@ def readable(rows: Iterable[Row[*tuple[Any, ...]]]) -> tuple[list[Message], list
             log = logger.bind(message_id=row.message_id, error=f"{type(error).__name__}: {error}")
             log.error("message_row_unreadable")
     return found, unreadable
-
-
-def values_of(message: Message, recipient_count: int) -> dict[str, object]:
-    data = message.data
-    return {
-        "message_id": message.message_id,
-        "message_type": message.message_type,
-        "priority": message.priority,
-        "title": message.title,
-        "content": message.content,
-        "sender_id": message.sender.id,
-        "sender_name": message.sender.name,
-        "created_at": message.timestamp,
-        "expires_at": message.expires_at,
-        "deliver_at": message.deliver_at,
-        "data": None if data is None else msgspec.json.encode(data).decode(),
-        "receipt": message.receipt,
-        "recipient_count": recipient_count,
-    }

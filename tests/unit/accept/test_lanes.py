@@ -9,7 +9,6 @@ import msgspec
 import pytest
 from sqlalchemy import func, select
 
-from meeting_push.accept.accept_batch import MAX_ROWS, AcceptBatch
 from meeting_push.accept.fair_share import FairShares
 from meeting_push.accept.outbox_relay import OutboxRelay
 from meeting_push.clock import now_ms
@@ -376,24 +375,3 @@ async def test_a_scheduled_message_beyond_the_share_can_be_cancelled(parts: Part
     await submitted(relay_of(parts), (one, range(1_000, 1_150)))
     assert await parts.queue.unschedule(one.message_id, due) == 1
     assert await parts.redis.lean.execute("ZCARD", parts.redis.keys.delayed_bulk_queue) == 0
-
-
-# ── 提交 ────────────────────────────────────────────────────────────────────
-
-
-async def test_a5_a_small_accept_waits_for_one_huge_one_at_most() -> None:
-    """成组提交：两个大的之间，小的总有一次。"""
-    groups: list[list[str]] = []
-
-    class Slow:
-        async def store(self, items: Sequence[Outgoing]) -> None:
-            groups.append([item.message.message_id for item in items])
-            await asyncio.sleep(0)
-
-    accepts = AcceptBatch(Slow())  # type: ignore[arg-type]
-    huge = [[Outgoing(message(f"huge{n}"), range(MAX_ROWS + 1))] for n in range(4)]
-    small = [[Outgoing(message(f"small{n}"), range(1))] for n in range(3)]
-    await asyncio.gather(*(accepts.insert(one) for one in [*huge, *small]))
-    order = [name for group in groups for name in group]
-    assert [order.index(f"small{n}") for n in range(3)] == [0, 1, 2]
-    assert sorted(order) == sorted([*(f"huge{n}" for n in range(4)), "small0", "small1", "small2"])

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 
 from meeting_push.app import MeetingPush
 from meeting_push.errors import InvalidInputError, NotFoundError
-from meeting_push.model import Draft, QueueEntry, Sender
+from meeting_push.model import USER_ROLE, Draft, Principal, QueueEntry, Sender
 from meeting_push.storage.database import async_url
 from tests.support.eventually import eventually
 from tests.support.node import node
@@ -127,9 +127,8 @@ async def test_a_cancelled_message_leaves_the_delayed_queue(push: MeetingPush) -
         )
 
     await eventually(delayed)
-    message = await push._rooms.record.stores.messages.get(accepted.message_id)
-    assert message is not None
-    await push.messages._cancellation.cancel(message)
+    alice = Principal(ALICE.id, USER_ROLE, issued_at=0, expires_at=HOUR_MS)
+    await push.messages.cancel_message(accepted.message_id, alice)
     assert await delayed() == 0
     assert await push.messages.get_unread_count(BOB) == 0
 

@@ -16,7 +16,7 @@ from meeting_push.model import Sender
 from meeting_push.node.agreed_clock import CLOSE_MS, AgreedClock, ClockDisagreesError
 from meeting_push.redis.redis_service import RedisService
 from meeting_push.storage.database import Database
-from meeting_push.storage.messages import IdempotencyRepository
+from meeting_push.storage.idempotency import IdempotencyRepository
 from tests.support.eventually import eventually
 from tests.support.node import node
 from tests.support.parts import Parts

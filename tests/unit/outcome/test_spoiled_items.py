@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from meeting_push.accept.accept_batch import AcceptBatch
 from meeting_push.accept.fair_share import FairShares
 from meeting_push.accept.outbox_relay import OutboxRelay
 from meeting_push.broadcast.service import BroadcastRelay
@@ -21,7 +20,7 @@ from meeting_push.queue.message_queue import MessageQueue
 from meeting_push.redis.broadcast_log import BroadcastLog
 from meeting_push.settings import load_settings
 from meeting_push.storage.broadcasts import BroadcastRepository
-from meeting_push.storage.messages import UNREADABLE
+from meeting_push.storage.messages import UNREADABLE, AcceptBatch
 from meeting_push.storage.tables import messages
 from meeting_push.supervision import Aside
 from tests.support.eventually import eventually

@@ -1,22 +1,21 @@
-"""消息、收件人、收件箱、幂等键的仓库。"""
+"""消息、收件人、收件箱的仓库；成组提交。"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from sqlalchemy import text
 from ulid import ULID
 
-from meeting_push.accept.idempotency import KEPT_MS, IdempotencyPurge
 from meeting_push.model import DeliveryStatus, Message, Outgoing, RecipientState, Sender
 from meeting_push.storage.database import Database
 from meeting_push.storage.inbox import MAX_PAGE_CHARS, InboxRepository
-from meeting_push.storage.messages import IdempotencyRepository, MessageRepository
+from meeting_push.storage.messages import MAX_ROWS, AcceptBatch, MessageRepository
 from meeting_push.storage.recipients import RecipientRepository, first_id_at
-from meeting_push.storage.rows import DeliveryCounts, InboxItem, StoredResponse
+from meeting_push.storage.rows import DeliveryCounts, InboxItem
 
 NOW = 1_800_000_000_000
 
@@ -308,69 +307,6 @@ async def test_a_scheduled_message_is_not_in_the_inbox_before_its_time(
     assert await due.unread_count(1) == 1
 
 
-FIRST = StoredResponse(b"h", '{"n":1}')
-
-
-async def save_key(database: Database, key: str, stored: StoredResponse = FIRST) -> bool:
-    keys = IdempotencyRepository(database)
-    async with database.transaction() as connection:
-        return await keys.save(connection, 1, key, stored, NOW)
-
-
-async def find_key(database: Database, key: str) -> StoredResponse | None:
-    async with database.connect() as connection:
-        return await IdempotencyRepository(database).find(connection, 1, key)
-
-
-async def test_a_repeated_key_keeps_the_first_answer(database: Database) -> None:
-    assert await save_key(database, "k")
-    assert not await save_key(database, "k", StoredResponse(b"other", "{}"))
-    assert await find_key(database, "k") == FIRST
-    assert await find_key(database, "another") is None
-
-
-async def test_a_key_saved_by_a_rolled_back_transaction_is_free(database: Database) -> None:
-    async def save_and_fail() -> None:
-        async with database.transaction() as connection:
-            await IdempotencyRepository(database).save(connection, 1, "k", FIRST, NOW)
-            raise LookupError
-
-    with pytest.raises(LookupError):
-        await save_and_fail()
-    assert await save_key(database, "k")
-
-
-async def test_of_concurrent_requests_with_one_key_one_saves_it(database: Database) -> None:
-    assert sum(await asyncio.gather(*(save_key(database, "k") for _ in range(6)))) == 1
-
-
-async def test_old_keys_are_purged(database: Database) -> None:
-    await save_key(database, "k")
-    keys = IdempotencyRepository(database)
-    assert await keys.purge(NOW, 10) == 0
-    assert await keys.purge(NOW + 1, 10) == 1
-
-
-def at(now: int) -> Callable[[], Awaitable[int]]:
-    async def agreed() -> int:
-        return now
-
-    return agreed
-
-
-async def test_a17_idempotency_keys_live_a_day_and_go_in_bounded_steps(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A17: 0.1 里没有人清理它们。"""
-    monkeypatch.setattr("meeting_push.accept.idempotency.STEP", 3)
-    for number in range(8):
-        await save_key(database, f"k{number}")
-    keys = IdempotencyRepository(database)
-    assert await keys.purge(NOW + 1, 3) == 3
-    assert await IdempotencyPurge(keys, at(NOW + KEPT_MS)).purge() == 0
-    assert await IdempotencyPurge(keys, at(NOW + KEPT_MS + 1)).purge() == 5
-
-
 @pytest.mark.parametrize(
     ("query", "index"),
     [
@@ -397,3 +333,21 @@ async def test_the_frequent_questions_use_their_index(
         explain = "EXPLAIN QUERY PLAN " if database.is_sqlite else "EXPLAIN "
         plan = (await connection.execute(text(explain + query))).all()
     assert index in str(plan)
+
+
+async def test_a5_a_small_accept_waits_for_one_huge_one_at_most() -> None:
+    """成组提交：两个大的之间，小的总有一次。"""
+    groups: list[list[str]] = []
+
+    class Slow:
+        async def store(self, items: Sequence[Outgoing]) -> None:
+            groups.append([item.message.message_id for item in items])
+            await asyncio.sleep(0)
+
+    accepts = AcceptBatch(Slow())  # type: ignore[arg-type]
+    huge = [[Outgoing(message(message_id=f"huge{n}"), range(MAX_ROWS + 1))] for n in range(4)]
+    small = [[Outgoing(message(message_id=f"small{n}"), range(1))] for n in range(3)]
+    await asyncio.gather(*(accepts.insert(one) for one in [*huge, *small]))
+    order = [name for group in groups for name in group]
+    assert [order.index(f"small{n}") for n in range(3)] == [0, 1, 2]
+    assert sorted(order) == sorted([*(f"huge{n}" for n in range(4)), "small0", "small1", "small2"])

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from meeting_push.accept.accept_batch import AcceptBatch
 from meeting_push.accept.idempotency import IdempotentStore, stored_response
 from meeting_push.clock import now_ms
 from meeting_push.errors import DatabaseUnavailableError, InvalidInputError, OutcomeUnknownError
 from meeting_push.model import Message, Outgoing, Sender
 from meeting_push.storage.database import Database, SqlConnection
-from meeting_push.storage.messages import IdempotencyRepository, MessageRepository
+from meeting_push.storage.idempotency import IdempotencyRepository
+from meeting_push.storage.messages import AcceptBatch, MessageRepository
 from meeting_push.storage.sqlite import SqliteWriter
 from meeting_push_bench.tcp_proxy import TcpProxy
 from tests.support.eventually import eventually
