@@ -17,6 +17,7 @@ from loguru import logger
 from ..clock import Clock, now_ms
 from ..deliver.offline_message_queue import OfflineMessageQueue
 from ..errors import MeetingPushError, QueueFullError
+from ..limits.send_limits import FairLine, FairShares
 from ..logs import RepeatedWarning
 from ..model import Outgoing, QueueEntry
 from ..protocol import envelope
@@ -25,7 +26,6 @@ from ..redis.bodies import Body
 from ..redis.claims import Turn
 from ..storage.messages import UNREADABLE, MessageRepository
 from ..supervision import Aside, periodically, woken
-from .fair_share import FairLine, FairShares
 
 #: 别的进程正扫着发件箱：过这么久再看还有没有自己的。
 TURN_AGAIN_S: Final = 0.25

@@ -15,7 +15,6 @@ from functools import partial
 from typing import Final
 
 from ..accept.drafts import DraftRules
-from ..accept.fair_share import FairShares
 from ..accept.idempotency import IdempotencyPurge
 from ..accept.message_service import MessageService
 from ..accept.outbox_relay import TURN_MS, OutboxRelay
@@ -23,6 +22,7 @@ from ..broadcast.feed import BroadcastAcks, BroadcastFeed
 from ..broadcast.service import BroadcastRelay, BroadcastService
 from ..deliver.message_publisher import MessagePublisher
 from ..deliver.offline_message_queue import SEQ_EXTRA_TTL_MS, OfflineMessageQueue
+from ..limits.send_limits import FairShares
 from ..logs import RepeatedWarning
 from ..model import QueueEntry
 from ..node_identity import NodeIdentity

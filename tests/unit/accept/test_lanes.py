@@ -9,10 +9,10 @@ import msgspec
 import pytest
 from sqlalchemy import func, select
 
-from meeting_push.accept.fair_share import FairShares
 from meeting_push.accept.outbox_relay import OutboxRelay
 from meeting_push.clock import now_ms
 from meeting_push.errors import QueueFullError
+from meeting_push.limits.send_limits import FairShares
 from meeting_push.model import Message, Outgoing, QueueEntry, Sender
 from meeting_push.queue.message_queue import DUE_BULK_ROOM, DUE_LIVE, MessageQueue
 from meeting_push.queue.queue_reader import BULK_ENTRY_COST, BULK_RECIPIENTS, QueueReader

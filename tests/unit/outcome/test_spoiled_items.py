@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from meeting_push.accept.fair_share import FairShares
 from meeting_push.accept.outbox_relay import OutboxRelay
 from meeting_push.broadcast.service import BroadcastRelay
 from meeting_push.errors import DatabaseUnavailableError
+from meeting_push.limits.send_limits import FairShares
 from meeting_push.model import Ack, Message, Outgoing, Principal, QueueEntry
 from meeting_push.outcome.retry_service import RetryService
 from meeting_push.protocol.sent import Overdue

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meeting_push.accept.fair_share import MAX_DEBT_S, QUANTUM, FairLine, FairShares
+from meeting_push.limits.send_limits import MAX_DEBT_S, QUANTUM, FairLine, FairShares
 from meeting_push.model import Message, Outgoing, Sender
 
 PER_S, BURST = 100, 200
