@@ -25,9 +25,9 @@ from ..redis.meeting_bus import MeetingBus
 from ..settings import Settings
 from ..supervision import Supervisor
 from ..websocket.admission import HandshakeLimits, limits_of
-from ..websocket.connection import window_s
 from ..websocket.handshake import Authenticator
 from ..websocket.hearing import Dismissals, NodeHearing, Rereading
+from ..websocket.lines import window_s
 from ..websocket.manager import ConnectionManager
 from ..websocket.requests import Sinks
 from .ground import Access, Bus, Record

@@ -23,9 +23,9 @@ from ..redis.meeting_bus import MeetingBus, Online, Space
 from ..settings import Settings
 from ..supervision import patiently
 from ..websocket.admission import Admission, limits_of
-from ..websocket.connection import send_off
 from ..websocket.handshake import Authenticator, Device, Handshake, close_code_for
-from ..websocket.line import Driver, Lines
+from ..websocket.line import Driver
+from ..websocket.lines import Lines, send_off
 from .connection import MeetingConnection, MeetingCounters, MeetingStatistics
 from .frames import Attendee, MeetingWelcome
 from .keeper import Keeper
@@ -62,7 +62,7 @@ class MeetingHub(Lines[MeetingConnection]):
         self._rooms = OpenRooms(desk, bus, self._tasks, self.counters, clock)
         self._scribes = Scribes(desk, bus, self.counters, self._on_unpublished)
         self._history = History(desk, clock)
-        self._handle = Requests(
+        self.on_command = Requests(
             self._scribes,
             bus,
             authenticator,

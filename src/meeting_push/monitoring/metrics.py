@@ -40,7 +40,7 @@ from ..presence.watch import WatchStatistics
 from ..protocol.codes import CloseCode
 from ..queue.message_consumer import ConsumerStatistics
 from ..supervision import Asides
-from ..websocket.connection import DROP_REASONS, EdgeStatistics
+from ..websocket.lines import DROP_REASONS, EdgeStatistics
 from .latency import LatencyHistogram, PushLatency
 
 PREFIX: Final = "meeting_push_"

@@ -17,7 +17,7 @@ from ..redis.redis_service import RedisService
 from ..redis.subscriber import Subscriber
 from ..settings import Settings
 from ..supervision import patiently, periodically
-from .connection import window_s
+from .lines import window_s
 from .manager import ConnectionManager
 
 #: 聋了，重新订阅也没用。

@@ -1,33 +1,30 @@
-"""每种连接都有的那一半；用户的与会议的各有一份，毫无共享（ISO-1），共用的只是做法。
+"""一条连接：每种都有的那一半（``Line``：发件箱、驱动、抢着来的帧、怎样结束），与用户的那一种。
 
-``Line`` 是一条：发件箱 + 驱动，welcome 之前抢着来的帧，怎样结束。``Lines`` 是一个节点上的全部：
-门、登记、心跳。热路径上只加整数，要看的人来拉。
+用户的与会议的各有一份，毫无共享（ISO-1），共用的只是做法。热路径上只加整数，要看的人来拉。
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Callable, Iterable
 from copy import copy
-from dataclasses import dataclass, field, fields
-from typing import Any, Final, Generic, Protocol, TypeVar
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Final, Protocol
 
 from loguru import logger
 
-from ..errors import MeetingPushError
-from ..limits.rate import rate_key
-from ..model import Principal
+from ..model import ConnectionInfo, MailboxView, PresenceStatus, Principal
+from ..node_identity import NodeIdentity
 from ..protocol.codes import CloseCode
 from ..protocol.commands import Command
-from ..protocol.envelope import FrameRun
+from ..protocol.envelope import FrameRun, PushKey
 from ..protocol.frames import ServerFrame, encode
 from ..protocol.limits import Limits
 from ..protocol.outbox import Offered, Outbox
-from ..supervision import Tasks
-from .admission import Admission
-from .handshake import Authenticator, Handshake, close_code_for, who_failed
-from .heartbeat import HeartbeatSweep, Ticking
+from ..protocol.session import Phase, Pushed, Session
+from .handshake import Device, Handshake
+from .heartbeat import Ticking
 
 #: welcome 之前客户端就抢着发来的帧，最多留几帧；再多是捣乱。
 MAX_EARLY_FRAMES: Final = 32
@@ -275,123 +272,123 @@ class Line:
         self._release()
 
 
-SomeLine = TypeVar("SomeLine", bound=Line)
-Opening = Coroutine[object, object, None]
+# ── 用户的 ───────────────────────────────────────────────────────────────────
+
+#: 热路径上少一次属性查找。
+_LIVE: Final = Phase.LIVE
+_SEND: Final = Pushed.SEND
 
 
-class Lines(Generic[SomeLine]):
-    """``heartbeat.run`` 须由监督者一直运行；``admission`` 由每扇门共用：合在一起算。"""
+class ConnectionHost(LineHost, Protocol):
+    """连接的主人（``ConnectionManager``）。"""
 
-    #: 命令的去处；同步，不抛出。
-    _handle: Callable[[SomeLine, Command], None]
+    limits: Limits
+    node: NodeIdentity
+
+    def on_hole(self, connection: UserConnection) -> None: ...
+
+
+class UserConnection(Line):
+    """``offer`` 也是同步的，从不抛出、从不等待。"""
+
+    __slots__ = ("announced", "connect_time", "device", "principal", "status", "user_id")
+
+    _host: ConnectionHost
+    session: Session
 
     def __init__(
-        self,
-        authenticator: Authenticator,
-        admission: Admission,
-        limits: Limits,
-        counters: LineCounters,
-        clock: Callable[[], int],
+        self, host: ConnectionHost, driver: Driver, handshake: Handshake, connection_id: str
     ) -> None:
-        self.authenticator = authenticator
-        self.admission = admission
-        self.counters = counters
-        self.clock = clock
-        self.heartbeat: HeartbeatSweep[SomeLine] = HeartbeatSweep(limits, clock, self.on_command)
-        self._handshake_timeout_s = limits.handshake_timeout_s
-        self._linger_s = limits.close_linger_ms / 1000
-        self._tasks = Tasks()
-        #: 传输还在的，包括认证中的与正在关闭的。
-        self._sockets: set[SomeLine] = set()
-        self._empty = asyncio.Event()
-        self._refusing_with: CloseCode | None = None
+        super().__init__(host, driver, host.limits, connection_id, handshake.ip_address)
+        now = host.clock()
+        self.user_id = handshake.user_id
+        self.device = Device.of(handshake, connection_id)
+        self.connect_time = now
+        self.status: PresenceStatus = "active"
+        #: 凭它站在这里的身份；认证之前为 None。
+        self.principal: Principal | None = None
+        self.session = Session(self.user_id, connection_id, host.limits, now)
+        #: 已向在线状态报到，离开时须销号。
+        self.announced = False
 
-    # ── 门 ────────────────────────────────────────────────────────────────
+    @property
+    def known_user_id(self) -> int | None:
+        return None if self.principal is None else self.user_id
 
-    def origin_allowed(self, handshake: Handshake) -> bool:
-        """驱动在升级之前问；False 则回 HTTP 403。"""
-        allowed = self.authenticator.origin_allowed(handshake)
-        if not allowed:
-            self.counters.origins_refused += 1
-        return allowed
+    def let_go(self) -> None:
+        """此刻的任务做完了：不留着它的 300 字节。"""
+        if self.task is asyncio.current_task():
+            self.task = None
 
-    def _arrive(self, connection: SomeLine, opening: Callable[[], Opening], name: str) -> None:
-        """登记，并在后台开始；节点或地址满了则拒绝。"""
-        self._sockets.add(connection)
-        self.counters.connections_opened += 1
-        self.heartbeat.schedule(connection)
-        room = self.admission.enter(connection.ip_address)
-        if self._refusing_with is not None:
-            connection.close(self._refusing_with)
-        elif not room:
-            self.turn_away(connection, CloseCode.TOO_MANY_CONNECTIONS)
+    def info(self) -> ConnectionInfo:
+        return ConnectionInfo(
+            connection_id=self.connection_id,
+            device_id=self.device.device_id,
+            device_info=self.device.device_info,
+            connect_time=self.connect_time,
+            last_heartbeat=self.session.last_heartbeat,
+            ip_address=self.ip_address,
+            status=self.status,
+            node=self._host.node.id,
+        )
+
+    def change_status(self, status: PresenceStatus, device_info: str | None) -> None:
+        self.status = status
+        if device_info is not None:
+            self.device = replace(self.device, device_info=device_info)
+
+    def welcome(self, view: MailboxView) -> None:
+        self.send_all(self.session.welcome(view, self.device.device_id, self._host.clock()))
+        self.welcomed = True
+
+    def offer(self, frame: bytes, key: PushKey, now: int) -> None:
+        """一帧实时帧：写出、排队、暂存或丢弃。"""
+        session = self.session
+        transient = key is None and session.phase is _LIVE  # 不记账
+        pushed = _SEND if transient else session.push(frame, key, now)
+        if pushed is not _SEND:
+            self._not_now(pushed)
+        elif self.outbox.clear_way:
+            self._write(frame)
         else:
-            connection.task = self._tasks.spawn(opening(), name)
+            self.send(frame, now)
 
-    async def _identify(
-        self,
-        connection: SomeLine,
-        handshake: Handshake,
-        verify: Callable[[Handshake], Awaitable[Principal]],
-    ) -> Principal | None:
-        """等到轮到，再验证；不许则关闭并返回 None。太久没有验证完则抛出 ``TimeoutError``。"""
-        if not self.authenticator.suspects(handshake) and not await self.admission.turn():
-            self.turn_away(connection, CloseCode.RATE_LIMITED)
-            return None
+    def offer_run(self, run: FrameRun, now: int) -> None:
+        """几帧广播：都要现在写，就一次写出。"""
+        due = []
+        for frame, key in run.frames:
+            pushed = self.session.push(frame, key, now)
+            if pushed is _SEND:
+                due.append(frame)
+            else:
+                self._not_now(pushed)
+        if len(due) == len(run.frames) and self.outbox.clear_way and self.closing_since is None:
+            self._write_run(run)
+        else:
+            for frame in due:
+                self.send(frame, now)
+
+    def _not_now(self, pushed: Pushed) -> None:
+        if pushed is Pushed.HOLE:
+            self._host.on_hole(self)
+        elif pushed is not Pushed.HELD:
+            self._host.counters.drops[pushed.value] += 1
+
+    def _write_run(self, run: FrameRun) -> None:
+        counters = self._host.counters
+        counters.frames_pushed += len(run.frames)
+        counters.bytes_pushed += run.size
         try:
-            async with asyncio.timeout(self._handshake_timeout_s):
-                return await verify(handshake)
-        except MeetingPushError as error:
-            self.counters.auth_failures += 1
-            delay_s = self.admission.failure_delay_s(who_failed(error, connection.ip_address))
-            connection.close(close_code_for(error), delay_s)
-            return None
+            self._driver.write_run(run)
+        except (RuntimeError, OSError) as error:
+            self._write_failed(error)
 
-    def turn_away(self, connection: SomeLine, code: CloseCode) -> None:
-        """在门口拒绝；一再来的，晚些才说。"""
-        user_id = connection.known_user_id
-        key = rate_key(connection.ip_address) if user_id is None else user_id
-        connection.close(code, self.admission.closing_delay_s(key))
+    def _keep_early(self, text: bytes) -> None:
+        if len(text) > self._host.limits.max_frame_bytes:
+            self.close(CloseCode.PROTOCOL_VIOLATION)
+        else:
+            super()._keep_early(text)
 
-    def refuse(self, code: CloseCode | None) -> None:
-        """此后的新连接一升级就以 ``code`` 关闭；None = 照常接受。"""
-        self._refusing_with = code
-
-    # ── LineHost ──────────────────────────────────────────────────────────
-
-    def on_command(self, connection: SomeLine, command: Command) -> None:
-        self._handle(connection, command)
-
-    def on_blocked(self, connection: SomeLine) -> None:
-        self.heartbeat.attend(connection)
-
-    def on_closing(self, connection: SomeLine) -> None:
-        self._depart(connection)
-        if connection in self._sockets:
-            self.heartbeat.attend(connection)
-
-    def on_lost(self, connection: SomeLine) -> None:
-        self._depart(connection)
-        self.heartbeat.forget(connection)
-        if connection in self._sockets:
-            self._sockets.discard(connection)
-            self.admission.leave(connection.ip_address)
-        if not self._sockets:
-            self._empty.set()
-
-    def _depart(self, connection: SomeLine) -> None:
-        """要走了：放下它占着的一切；幂等。"""
-        task, connection.task = connection.task, None
-        if task is not None and task is not asyncio.current_task():
-            task.cancel()
-
-    async def _wait_empty(self) -> None:
-        """返回时所有 socket 都已断开，赖着不走的已掐断。"""
-        if not self._sockets:
-            return
-        self._empty.clear()
-        try:
-            await asyncio.wait_for(self._empty.wait(), self._linger_s)
-        except TimeoutError:
-            for connection in list(self._sockets):
-                connection.abort()
+    def _end(self) -> None:
+        super()._end()
+        self.session.close()

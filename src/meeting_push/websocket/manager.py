@@ -35,17 +35,9 @@ from ..protocol.limits import Limits
 from ..redis.keys import Keys
 from ..supervision import patiently
 from .admission import Admission
-from .connection import (
-    EdgeCounters,
-    EdgeStatistics,
-    Fanout,
-    Registry,
-    UserConnection,
-    farewell,
-    send_off,
-)
 from .handshake import Authenticator, Handshake
-from .line import Driver, Lines
+from .line import Driver, UserConnection
+from .lines import EdgeCounters, EdgeStatistics, Fanout, Lines, Registry, farewell, send_off
 from .opening import CatchUp, Opener
 from .requests import ClientRequests, Sinks
 
@@ -97,7 +89,7 @@ class ConnectionManager(Lines[UserConnection]):
         self._requests = ClientRequests(
             sinks, authenticator, self.counters, self._tasks, clock, self.heartbeat.schedule
         )
-        self._handle = self._requests.handle
+        self.on_command = self._requests.handle
         self._broken = RepeatedWarning("ws_session_broken")
 
     # ── 连接 ──────────────────────────────────────────────────────────────

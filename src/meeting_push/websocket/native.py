@@ -32,9 +32,9 @@ from ..http.listener import Listener
 from ..http.ops_http import OpsEndpoint, OpsHttp
 from ..protocol.codes import CloseCode, may_be_received
 from ..protocol.envelope import FrameRun
-from .connection import UserConnection
 from .front import BareFront, Front
 from .handshake import Handshake
+from .line import UserConnection
 from .manager import ConnectionManager
 from .uvicorn_socket import BoundedWebSocket
 

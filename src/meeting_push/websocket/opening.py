@@ -17,7 +17,8 @@ from ..protocol.envelope import BATCH_MAX_MESSAGES, batch, batch_parts, peek
 from ..protocol.frames import Gap, encode
 from ..protocol.session import Phase
 from ..supervision import Tasks, patiently
-from .connection import EdgeCounters, Registry, UserConnection
+from .line import UserConnection
+from .lines import EdgeCounters, Registry
 
 
 class Subscriptions:

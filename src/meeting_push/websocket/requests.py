@@ -18,7 +18,6 @@ from ..protocol.frames import (
     WatchResult,
 )
 from ..supervision import Tasks
-from .connection import EdgeCounters, UserConnection
 from .handshake import (
     MAX_DEVICE_INFO_CHARS,
     Authenticator,
@@ -26,7 +25,8 @@ from .handshake import (
     close_code_for,
     is_about_the_token,
 )
-from .line import LineCounters, SomeLine
+from .line import LineCounters, UserConnection
+from .lines import EdgeCounters, SomeLine
 
 #: 一条连接同时进行的异步请求（核实确认、已读、换令牌）；再多则回 ``busy``。
 MAX_REQUESTS = 8

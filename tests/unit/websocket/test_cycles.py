@@ -10,8 +10,8 @@ import pytest
 from picows.picows import WSProtocol  # type: ignore[attr-defined]  # 存根里没有它
 
 from meeting_push.http.patient_http import PatientHttp
-from meeting_push.websocket.connection import UserConnection
 from meeting_push.websocket.front import Front
+from meeting_push.websocket.line import UserConnection
 from meeting_push.websocket.native import NativeSocket
 from tests.support.edge_world import World, serve_bare, serve_native_behind_uvicorn
 from tests.support.eventually import eventually

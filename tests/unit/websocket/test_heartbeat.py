@@ -13,8 +13,8 @@ from meeting_push.protocol.envelope import FrameRun
 from meeting_push.protocol.session import Session
 from meeting_push.settings import Settings
 from meeting_push.websocket.admission import limits_of
-from meeting_push.websocket.connection import UserConnection
 from meeting_push.websocket.handshake import Handshake
+from meeting_push.websocket.line import UserConnection
 from meeting_push.websocket.requests import Sinks
 from tests.support.stand_ins import (
     AckSink,

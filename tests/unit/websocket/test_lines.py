@@ -11,7 +11,8 @@ from websockets.protocol import State
 from websockets.uri import parse_uri
 
 from meeting_push.protocol.envelope import FrameRun, PushKey
-from meeting_push.websocket.connection import FANOUT_CHUNK, LAP_BYTES, Fanout, UserConnection
+from meeting_push.websocket.line import UserConnection
+from meeting_push.websocket.lines import FANOUT_CHUNK, LAP_BYTES, Fanout
 
 
 class Recorder:
