@@ -7,7 +7,7 @@ from fastapi import APIRouter
 from ..accept.drafts import DraftRules
 from ..limits.rate import TrustedProxies
 from ..meeting.service import MeetingRules
-from ..router.auth_manage import Security, auth_router, revocation_router, ticket_router
+from ..router.auth_manage import auth_router, revocation_router, ticket_router
 from ..router.contract_route import API_PREFIX, ContractRoute, complete
 from ..router.delivery_manage import delivery_router, queue_router
 from ..router.json_body import BodyRules
@@ -15,7 +15,7 @@ from ..router.meeting_manage import meeting_router, meeting_socket_router
 from ..router.message_manage import broadcast_router, message_router, user_messages_router
 from ..router.ops import ops_router, stats_router
 from ..router.presence_manage import presence_router
-from ..router.turns import LargeTurns, Turns
+from ..router.turns import LargeTurns, Security, Turns
 from ..router.web import web_router
 from ..settings import Settings
 from .observation import Observation, Rooms

@@ -18,8 +18,8 @@ from ..monitoring.latency import LatencyHistogram
 from ..monitoring.metrics import Metrics
 from ..monitoring.report import Figures, NodeReport, NodeReports, add_up
 from ..queue.message_queue import MessageQueue, QueueLength
-from .auth_manage import Security
 from .contract_route import ContractRoute, contract_router
+from .turns import Security
 
 _NOT_FOUND: Final = Refusal(404, "not_found", "there is no such path here")
 

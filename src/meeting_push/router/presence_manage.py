@@ -14,8 +14,8 @@ from ..model import MAX_USER_ID, ConnectionInfo, PresenceStatus, Principal
 from ..node.control_channel import ControlChannel, Kick
 from ..presence.online_status_service import OnlineStatusService
 from ..redis.presence import overall_status
-from .auth_manage import Security
 from .contract_route import contract_router
+from .turns import Security
 
 
 class OnlineUserOut(BaseModel):

@@ -1,4 +1,4 @@
-"""轮流办事：一个人一下子问很多，别人的一个请求不排在他的全部后面。
+"""谁在问，轮到谁：一个人一下子问很多，别人的一个请求不排在他的全部后面。
 
 同时在办的请求有限；一个人能占几个随此刻有多少人在问而变：独自一人全归他（同一圈里的发送共用一个提交，
 不能因此变少），人多了各占一份，在等的按人轮流。请求体收完才领号：发得慢的占不住位子。
@@ -10,13 +10,25 @@ import asyncio
 import functools
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Hashable
-from typing import Final
+from collections.abc import Callable, Hashable, Iterable
+from typing import Annotated, Final
 
-from fastapi import Request
+from fastapi import Depends, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from ..errors import RateLimitedError
-from ..limits.rate import TrustedProxies, rate_key
+from ..clock import now_ms
+from ..contracts import TokenVerifier
+from ..errors import (
+    AuthenticationError,
+    ForbiddenError,
+    InvalidTokenError,
+    RateLimitedError,
+    TokenNotYetValidError,
+    TokenRevokedError,
+)
+from ..limits.rate import KeyedBuckets, Network, TrustedProxies, rate_key
+from ..logs import MANY, RepeatedWarning
+from ..model import Principal
 
 AT_ONCE: Final = 32
 #: 人再多，每人也有这么多。
@@ -34,6 +46,56 @@ LARGE_REST: Final = 6
 MOST_WORK_S: Final = 1.0
 #: 记得多少个通过了认证的令牌；记不得的与陌生人同列，不影响对错。
 _KNOWN: Final = 10_000
+
+_bearer: Final = HTTPBearer(auto_error=False, bearerFormat="JWT", description="访问令牌")
+_Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+#: 每个地址每秒至多记几行、攒几行失败：日志不能成为放大器。
+_LOGS_PER_S: Final = 1
+_LOGS_BURST: Final = 10
+
+
+class Security:
+    """谁在问，从哪里来。FastAPI 的依赖：``current_principal``、``require_admin``、``address``。"""
+
+    def __init__(self, verifier: TokenVerifier, trusted_proxies: Iterable[Network] = ()) -> None:
+        self._verifier = verifier
+        self._proxies = TrustedProxies(trusted_proxies)
+        self._log_turns = KeyedBuckets(_LOGS_PER_S, _LOGS_BURST)
+        self._failed = RepeatedWarning("rest_auth_failed", lines=MANY)
+
+    def address(self, request: Request) -> str:
+        """用于限速与安全日志。"""
+        return _address(request, self._proxies)
+
+    async def current_principal(self, request: Request, credentials: _Credentials) -> Principal:
+        """:raises AuthenticationError: 401；没有令牌、无效、过期、已吊销，各有其码"""
+        if credentials is None:
+            raise AuthenticationError("a bearer token is required")
+        try:
+            principal = await self._verifier.verify_access_token(credentials.credentials)
+        except (InvalidTokenError, TokenNotYetValidError, TokenRevokedError) as error:
+            # 过期是常事，不记
+            self._log_failure(request, error)
+            raise
+        request.state.principal = principal  # 占了多少内存算在他头上
+        return principal
+
+    async def require_admin(self, request: Request, credentials: _Credentials) -> Principal:
+        """:raises ForbiddenError: 403；不是管理员"""
+        principal = await self.current_principal(request, credentials)
+        if not principal.is_admin:
+            raise ForbiddenError("administrators only")
+        return principal
+
+    def _log_failure(self, request: Request, error: AuthenticationError) -> None:
+        address = self.address(request)
+        if self._log_turns.take(rate_key(address), now_ms()):
+            self._failed.say(address=address, reason=error.code, path=request.url.path)
+
+
+def _address(request: Request, proxies: TrustedProxies) -> str:
+    peer = request.client.host if request.client is not None else "unknown"
+    return proxies.client_address(peer, request.headers.getlist("x-forwarded-for"))
 
 
 class Turns:
@@ -72,9 +134,7 @@ class Turns:
         token = request.headers.get("authorization", "")
         if token and (found := hash(token)) in self._known:
             return found
-        peer = request.client.host if request.client is not None else ""
-        forwarded = request.headers.getlist("x-forwarded-for")
-        return rate_key(self._proxies.client_address(peer, forwarded))
+        return rate_key(_address(request, self._proxies))
 
     def trust(self, request: Request) -> None:
         """这个请求的令牌通过了认证。"""
