@@ -18,6 +18,7 @@ import contextlib
 import ctypes
 import gc
 import os
+import resource
 import signal
 import socket
 import sys
@@ -32,7 +33,7 @@ from loguru import logger
 
 from .app import MeetingPush, create_app
 from .errors import ConfigurationError, UnavailableError
-from .http.doorway import DoorLimits, Doorway, Patience, open_descriptors
+from .http.doorway import DoorLimits, Doorway, Patience
 from .http.listener import BACKLOG, Listener
 from .http.patient_http import patient_http
 from .launcher import dying_with_us
@@ -203,7 +204,7 @@ async def _front(push: MeetingPush, settings: Settings, sock: socket.socket) -> 
     """对外的一面：网关角色是裸的 picows，其余是 uvicorn（同一端口，两种速度）。"""
     native = settings.edge == "native"
     doorway = Doorway(
-        DoorLimits.of(settings.max_http_connections_per_address, open_descriptors()),
+        DoorLimits.of(settings.max_http_connections_per_address, _open_descriptors()),
         TrustedProxies(settings.trusted_proxies),
         push.manager.admission.pace,
     )
@@ -374,3 +375,13 @@ def calm_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*THRESHOLDS)
+
+
+def _open_descriptors(most: int = 1_048_576) -> int:
+    """把软上限提到硬上限（至多 ``most``），返回它。"""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = most if hard == resource.RLIM_INFINITY else min(hard, most)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        return wanted
+    return most if soft == resource.RLIM_INFINITY else soft

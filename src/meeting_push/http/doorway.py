@@ -1,4 +1,5 @@
-"""门厅：描述符快用完时谁让位，一个地址占几条 HTTP 连接，没有人读的应答占多少内存，等陌生人多久。
+"""门厅：描述符快用完时谁让位，一个地址占几条 HTTP 连接，没有人读的应答占多少内存，等陌生人多久，
+怎样送他们走。
 
 描述符真用完了，uvloop 只会悄悄关掉新来的：没有回答，没有日志，探针也进不来。所以留一些不用：
 内核总是给最小的空号，新连接的号码到了 ``ceiling`` 就是快用完了，不必数，别处占的也算在内。
@@ -8,17 +9,16 @@
 from __future__ import annotations
 
 import asyncio
-import resource
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from ..limits.rate import RefusalPace, TokenBucket, TrustedProxies, rate_key
 from ..logs import RepeatedWarning
 from ..settings import Settings
 from .listener import has_left
-from .refusals import REFUSALS
+from .refusals import LINGER_S, REFUSALS
 
 #: 留给探针、SQL 与 Redis 重连的描述符：四分之一，不多于 64 个。
 _RESERVED_SHARE: Final = 4
@@ -205,16 +205,6 @@ class Doorway:
             del self._by_address[key]
 
 
-def open_descriptors(most: int = 1_048_576) -> int:
-    """把软上限提到硬上限（至多 ``most``），返回它。"""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = most if hard == resource.RLIM_INFINITY else min(hard, most)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-        return wanted
-    return most if soft == resource.RLIM_INFINITY else soft
-
-
 def _descriptor(transport: _Socket) -> int:
     sock = transport.get_extra_info("socket")
     return -1 if sock is None else int(sock.fileno())  # type: ignore[attr-defined]  # asyncio 的
@@ -286,12 +276,102 @@ class UnreadAnswers:
         return True
 
 
+#: 答完之后还听多少，好让回答先到。
+MAX_DISCARDED: Final = 16 * 1024 * 1024
+DISCARDED_AT_ONCE: Final = 64 * 1024
+DISCARD_PAUSE_S: Final = 0.03
+#: 应答每半个期限至少走这么多，否则算停住了。
+MIN_ANSWER_PROGRESS: Final = 16 * 1024
+
+
+class CourteousTransport:
+    """应答的一方看见的传输；``close`` 交给 ``part``：有礼貌而有期限；其余原样。"""
+
+    def __init__(
+        self,
+        transport: asyncio.Transport,
+        part: Callable[[], None],
+        may_discard: Callable[[int, float], bool],
+    ) -> None:
+        self._transport = transport
+        self._part = part
+        self._may_discard = may_discard
+        self._loop = asyncio.get_running_loop()
+        self._discarded = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self.write: Callable[[Any], None] = transport.write
+        self.closed = False
+
+    def close(self) -> None:
+        self._part()
+
+    def is_closing(self) -> bool:
+        return self.closed or self._transport.is_closing()
+
+    def leave(self, *, heard: bool) -> bool:
+        """关上，但让对方先读到回答；赖着不走、不读的，到时掐断。
+
+        ``heard``：对方没有话了，不必再听。True：半关，听着。
+        """
+        self.closed = True
+        half = not heard and self._transport.can_write_eof()
+        if half:
+            self._transport.write_eof()
+        else:
+            self._transport.close()
+        self._linger(self._transport.get_write_buffer_size())
+        return half
+
+    def _linger(self, size: int) -> None:
+        self._timer = self._loop.call_later(LINGER_S, self._on_lingering, size)
+
+    def _on_lingering(self, before: int) -> None:
+        size = self._transport.get_write_buffer_size()
+        if 0 < size <= before - MIN_ANSWER_PROGRESS:
+            self._linger(size)
+        else:
+            self.abort()
+
+    def discard(self, size: int) -> None:
+        """对方又说了 ``size`` 字节，没有人要。"""
+        self._discarded += size
+        if self._discarded > MAX_DISCARDED:
+            self.abort()
+        elif not self._may_discard(size, self._loop.time()):
+            self._transport.pause_reading()
+        elif size > DISCARDED_AT_ONCE and not self._transport.is_closing():
+            self._transport.pause_reading()  # 读了丢掉也花 CPU：一秒几 MB，不让洪水占住循环
+            self._loop.call_later(DISCARD_PAUSE_S, self._listen_on)
+
+    def _listen_on(self) -> None:
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def abort(self) -> None:
+        self.release()
+        self._transport.abort()
+
+    def release(self) -> None:
+        """连接没有了：还在回答的写到空处；不再回指它，断开的不必等垃圾回收。"""
+        self._part = self._transport.close
+        self.write = _nowhere
+        self.closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
+def _nowhere(_data: object) -> None:
+    """uvicorn 只告诉最新的一个请求连接断了，管线里前面的还在写。"""
+
+
 #: 没有任何进展的字节：块扩展、拖尾的名字、请求之间的空行。
 MAX_QUIET_BYTES: Final = 16 * 1024
 #: 一条连接上排着没有回答的请求；再多的不解析（问了就走的也要花解析的 CPU），答完这些就关。
 MAX_PIPELINED: Final = 4
-#: 描述符快用完时，请求头要在这么久里说完。
-CROWDED_HEAD_S: Final = 1.0
 #: 请求体每半个期限至少走这么多，否则算停住了。
 MIN_BODY_PROGRESS: Final = 1024
 PROBES: Final = frozenset({b"/healthz", b"/readyz"})
@@ -305,6 +385,8 @@ class Patience:
     body_idle_s: float = 5.0
     body_s: float = 60.0
     answer_stall_s: float = 5.0
+    #: 描述符快用完时的 ``head_s``。
+    crowded_head_s: float = 1.0
 
     @classmethod
     def of(cls, settings: Settings) -> Patience:

@@ -19,17 +19,17 @@ from uvicorn.server import ServerState
 
 from . import refusals
 from .doorway import (
-    CROWDED_HEAD_S,
     MAX_PIPELINED,
     MAX_QUIET_BYTES,
+    MIN_ANSWER_PROGRESS,
     MIN_BODY_PROGRESS,
     PROBES,
+    CourteousTransport,
     Doorway,
     Patience,
     UnreadAnswers,
 )
 from .listener import LINE
-from .refusals import MIN_ANSWER_PROGRESS, CourteousTransport, Refusal
 from .upgrade_request import (
     MAX_HEAD_BYTES,
     MAX_HEADERS,
@@ -50,7 +50,7 @@ class _Phase(Enum):
 class _RefusedError(Exception):
     """从解析器的回调里出来：余下的不必再解析。"""
 
-    def __init__(self, refusal: Refusal) -> None:
+    def __init__(self, refusal: refusals.Refusal) -> None:
         self.refusal = refusal
 
 
@@ -87,7 +87,7 @@ class PatientHttp(HttpToolsProtocol):
         #: 这一个答完就关：不读后面的了。
         self._last = False
         #: 还没有说的拒绝。
-        self._held: Refusal | None = None
+        self._held: refusals.Refusal | None = None
         self._keep_alive = self._parting = False
         self._deadline = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -104,7 +104,7 @@ class PatientHttp(HttpToolsProtocol):
             transport.abort()
             return
         self._doorway.arrive(self, self.client[0] if self.client else "", self.loop)
-        self._wait_head(CROWDED_HEAD_S if self._crowded else self._patience.head_s)
+        self._wait_head(self._patience.crowded_head_s if self._crowded else self._patience.head_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._let_go()
@@ -342,7 +342,7 @@ class PatientHttp(HttpToolsProtocol):
 
     # ── 拒绝与告别 ────────────────────────────────────────────────────────
 
-    def _refuse(self, refusal: Refusal) -> None:
+    def _refuse(self, refusal: refusals.Refusal) -> None:
         self._doorway.turned_away[refusal.code] += 1
         cycle = self.cycle
         if cycle is not None and not cycle.response_complete:
@@ -363,7 +363,7 @@ class PatientHttp(HttpToolsProtocol):
         address = self.client[0] if self.client else ""
         return self._doorway.refusal_delay_s(address, forwarded, self.loop.time())
 
-    def _hold(self, refusal: Refusal, delay_s: float) -> None:
+    def _hold(self, refusal: refusals.Refusal, delay_s: float) -> None:
         """一再撞门的：不读它，晚些再说；描述符缺了它先让位。"""
         self._stop_waiting()
         self._unset_keepalive_if_required()
@@ -374,7 +374,7 @@ class PatientHttp(HttpToolsProtocol):
         self._doorway.wait(self)
         self._timer = self.loop.call_later(delay_s, self._say, refusal)
 
-    def _say(self, refusal: Refusal) -> None:
+    def _say(self, refusal: refusals.Refusal) -> None:
         self._held = None
         self._line.write(refusal.wire)
         self._part()

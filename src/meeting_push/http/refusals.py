@@ -7,11 +7,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -73,13 +72,8 @@ REFUSALS: Final = (
 )
 
 
-#: 答完之后还听多久、多少，好让回答先到。
+#: 答完之后还听多久，好让回答先到。
 LINGER_S: Final = 2.0
-MAX_DISCARDED: Final = 16 * 1024 * 1024
-DISCARDED_AT_ONCE: Final = 64 * 1024
-DISCARD_PAUSE_S: Final = 0.03
-#: 应答每半个期限至少走这么多，否则算停住了。
-MIN_ANSWER_PROGRESS: Final = 16 * 1024
 #: 拒绝之后再说这么多还不停的，不等了。
 _MAX_IGNORED_BYTES: Final = 1024 * 1024
 
@@ -109,87 +103,3 @@ class _Leaving(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._timer.cancel()
-
-
-class CourteousTransport:
-    """应答的一方看见的传输；``close`` 交给 ``part``：有礼貌而有期限；其余原样。"""
-
-    def __init__(
-        self,
-        transport: asyncio.Transport,
-        part: Callable[[], None],
-        may_discard: Callable[[int, float], bool],
-    ) -> None:
-        self._transport = transport
-        self._part = part
-        self._may_discard = may_discard
-        self._loop = asyncio.get_running_loop()
-        self._discarded = 0
-        self._timer: asyncio.TimerHandle | None = None
-        self.write: Callable[[Any], None] = transport.write
-        self.closed = False
-
-    def close(self) -> None:
-        self._part()
-
-    def is_closing(self) -> bool:
-        return self.closed or self._transport.is_closing()
-
-    def leave(self, *, heard: bool) -> bool:
-        """关上，但让对方先读到回答；赖着不走、不读的，到时掐断。
-
-        ``heard``：对方没有话了，不必再听。True：半关，听着。
-        """
-        self.closed = True
-        half = not heard and self._transport.can_write_eof()
-        if half:
-            self._transport.write_eof()
-        else:
-            self._transport.close()
-        self._linger(self._transport.get_write_buffer_size())
-        return half
-
-    def _linger(self, size: int) -> None:
-        self._timer = self._loop.call_later(LINGER_S, self._on_lingering, size)
-
-    def _on_lingering(self, before: int) -> None:
-        size = self._transport.get_write_buffer_size()
-        if 0 < size <= before - MIN_ANSWER_PROGRESS:
-            self._linger(size)
-        else:
-            self.abort()
-
-    def discard(self, size: int) -> None:
-        """对方又说了 ``size`` 字节，没有人要。"""
-        self._discarded += size
-        if self._discarded > MAX_DISCARDED:
-            self.abort()
-        elif not self._may_discard(size, self._loop.time()):
-            self._transport.pause_reading()
-        elif size > DISCARDED_AT_ONCE and not self._transport.is_closing():
-            self._transport.pause_reading()  # 读了丢掉也花 CPU：一秒几 MB，不让洪水占住循环
-            self._loop.call_later(DISCARD_PAUSE_S, self._listen_on)
-
-    def _listen_on(self) -> None:
-        if not self._transport.is_closing():
-            self._transport.resume_reading()
-
-    def abort(self) -> None:
-        self.release()
-        self._transport.abort()
-
-    def release(self) -> None:
-        """连接没有了：还在回答的写到空处；不再回指它，断开的不必等垃圾回收。"""
-        self._part = self._transport.close
-        self.write = _nowhere
-        self.closed = True
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-
-def _nowhere(_data: object) -> None:
-    """uvicorn 只告诉最新的一个请求连接断了，管线里前面的还在写。"""
