@@ -17,14 +17,16 @@ from rich.console import Console
 from meeting_push.errors import ConfigurationError
 from meeting_push.monitoring.latency import LatencyHistogram
 from meeting_push.protocol.envelope import frame_key, peek
-from meeting_push_bench import load_worker
-from meeting_push_bench.edges import run_edges
-from meeting_push_bench.edges_report import QUICK, EdgeFigures, EdgesReport, edges_table, flat
 from meeting_push_bench.failure import BenchError
+from meeting_push_bench.load import worker
+from meeting_push_bench.load.edges import run_edges
+from meeting_push_bench.load.edges_report import QUICK, EdgeFigures, EdgesReport, edges_table, flat
+from meeting_push_bench.load.orders import Leave, Left
+from meeting_push_bench.load.publisher import stamped_frame
+from meeting_push_bench.load.residents import Residents
+from meeting_push_bench.load.team import hands
 from meeting_push_bench.load_process import LoadProcess, shared_count
-from meeting_push_bench.orders import Connect, Connected, Disconnect, Disconnected
 from meeting_push_bench.progress import Steps, silent
-from meeting_push_bench.publisher import stamped_frame
 from meeting_push_bench.report import Heading, write_json
 from meeting_push_bench.sampler import cpu_seconds, memory_use
 from meeting_push_bench.server_under_test import EDGES, own_server
@@ -132,34 +134,22 @@ def test_a_loopback_url_names_the_target() -> None:
     assert loopback_address("http://127.0.0.1:8000") == ("127.0.0.1", 8000)
 
 
-def test_a_failed_connect_is_reported_not_measured() -> None:
-    order = Connect(
-        target=NOWHERE,
-        user_ids=[1],
-        devices=1,
-        kind="count",
-        frame_bytes=160,
-        concurrency=1,
-        heartbeat_interval_s=1,
-    )
-    with (
-        LoadProcess(load_worker.main, shared_count()) as load,
-        pytest.raises(BenchError, match="0 of 1 connected"),
-    ):
-        load.ask(order, Connected, 30, silent)
+async def test_a_failed_connect_is_reported_not_measured() -> None:
+    with hands(1) as [hand], pytest.raises(BenchError, match="0 of 1 connected"):
+        await Residents(NOWHERE, hand).connect([1], heartbeat_interval_s=1)
 
 
 def test_a_dead_load_process_is_an_error_not_a_hang() -> None:
-    load = LoadProcess(load_worker.main, shared_count())
+    load = LoadProcess(worker.main, (shared_count(), 0))
     os.kill(load.pid, 9)
     with pytest.raises(BenchError, match="died"):
-        load.ask(Disconnect(), Disconnected, 30, silent)
+        load.ask(Leave(), Left, 30, silent)
     load.stop()
 
 
 def test_stopping_leaves_no_load_process_behind() -> None:
-    with LoadProcess(load_worker.main, shared_count()) as load:
-        assert load.ask(Disconnect(), Disconnected, 30, silent).lost == 0
+    with LoadProcess(worker.main, (shared_count(), 0)) as load:
+        assert load.ask(Leave(), Left, 30, silent).lost == 0
         pid = load.pid
     assert not Path(f"/proc/{pid}").exists()
 

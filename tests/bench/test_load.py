@@ -355,7 +355,7 @@ def test_better_and_worse_follow_the_direction_of_a_figure(smoke: Path) -> None:
         msgspec.structs.replace(whole, figures=after),
         noise=0.1,
     )
-    assert [change.verdict for change in found] == ["worse", "better", "same", ""]
+    assert [change.direction for change in found] == ["worse", "better", "same", ""]
 
 
 def test_unlike_runs_are_pointed_out(smoke: Path) -> None:

@@ -23,14 +23,14 @@ from .disturbance.plan import QUICK as QUICK_DISTURBANCE
 from .disturbance.plan import DisturbancePlan
 from .disturbance.report import Profile, disturbance_table, run_disturbance
 from .disturbance.slow_consumer import slow_consumer as slow_consumer_profile
-from .edges import ServerSource, run_edges
-from .edges_report import QUICK, EdgesPlan, EdgesReport, edges_table
 from .flush.plan import QUICK_FLUSH, FlushPlan
 from .flush.run import run_flush
 from .fuzz.plan import QUICK as QUICK_FUZZ
 from .fuzz.plan import FuzzPlan
 from .fuzz.report import fuzz_table, run_case_alone, run_fuzz
 from .load.cli import add_profiles
+from .load.edges import ServerSource, run_edges
+from .load.edges_report import QUICK, EdgesPlan, EdgesReport, edges_table
 from .mailbox_memory import QUICK_MAILBOX_MEMORY, MailboxMemoryPlan, run_mailbox_memory
 from .measured import measured_table
 from .peers.contenders import CONTENDERS

@@ -1,4 +1,4 @@
-"""一个负载进程手里的全部设备：分批连上、按时心跳、一起断开。"""
+"""一个负载进程手里的全部设备：连上一台，按时心跳，一起断开。"""
 
 from __future__ import annotations
 
@@ -7,17 +7,13 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
-from picows import WSError, WSMsgType, WSTransport, ws_connect
+from picows import WSMsgType, WSTransport, ws_connect
 
-from .arrivals import Arrivals
-from .device import AckingDevice, CountingDevice, Device
-from .failure import BenchError
-from .orders import Connect
-from .progress import OnProgress
+from .device import Device
 from .target import Target
 
 #: 每个源地址至多这么多连接：超过临时端口段的一半，内核找空闲端口会慢 5 倍。
@@ -26,63 +22,6 @@ CONNECT_TIMEOUT_S: Final = 30.0
 _BEAT_STEP_S: Final = 0.1
 #: 给 Logger 时 picows 会为每条连接造一个子 logger；给 LoggerAdapter 不会。
 _LOGGER: Final = logging.LoggerAdapter(logging.getLogger("bench.devices"), {})
-
-
-class Fleet:
-    """``received`` 是与父进程、发布进程共享的一个计数：到达的帧数，只由这里写。"""
-
-    def __init__(self, received: memoryview) -> None:
-        self._received = received
-        self._devices: list[tuple[WSTransport, Device]] = []
-        self._beating: asyncio.Task[None] | None = None
-        self.arrivals = Arrivals()
-
-    async def connect(self, order: Connect, on_progress: OnProgress) -> float:
-        """连上全部，返回用时（秒）。
-
-        :raises BenchError: 有一条没连上；说明第一个原因
-        """
-        total = len(order.user_ids) * order.devices
-        places = enumerate(user for user in order.user_ids for _ in range(order.devices))
-        start = time.perf_counter()
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(order.concurrency):
-                    group.create_task(self._connect_each(order, places, total, on_progress))
-        except* (OSError, WSError, TimeoutError) as failures:
-            first = failures.exceptions[0]
-            done = len(self._devices)
-            raise BenchError(f"{done} of {total} connected, then: {first!r}") from None
-        elapsed = time.perf_counter() - start
-        self._beating = asyncio.create_task(beat(self._devices, order.heartbeat_interval_s))
-        return elapsed
-
-    async def disconnect(self) -> int:
-        """断开全部，返回其中早已被服务器断开的有几条。"""
-        beating, self._beating = self._beating, None
-        devices, self._devices = self._devices, []
-        await hang_up(devices, beating)
-        return sum(device.lost for _, device in devices)
-
-    async def _connect_each(
-        self,
-        order: Connect,
-        places: Iterator[tuple[int, int]],
-        total: int,
-        on_progress: OnProgress,
-    ) -> None:
-        for index, user_id in places:
-            device = self._device(order)
-            transport = await open_device(order.target, user_id, index, device)
-            self._devices.append((transport, device))
-            if len(self._devices) % 100 == 0:
-                on_progress(len(self._devices), total)
-
-    def _device(self, order: Connect) -> Device:
-        welcomed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        if order.kind == "count":
-            return CountingDevice(welcomed, self._received, order.frame_bytes)
-        return AckingDevice(welcomed, self.arrivals)
 
 
 async def beat(devices: Sequence[tuple[WSTransport, Device]], interval_s: float) -> None:

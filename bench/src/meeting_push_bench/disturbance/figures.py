@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-from ..arrivals import LatencyFigures
+from ..load.result import LatencyFigures
 
 Mode = Literal["without", "with"]
 

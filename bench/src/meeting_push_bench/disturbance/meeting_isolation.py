@@ -15,8 +15,8 @@ from websockets.exceptions import ConnectionClosed
 from meeting_push.settings import Settings
 
 from ..accounts import Accounts, make_accounts
-from ..arrivals import LatencyFigures
 from ..failure import BenchError
+from ..load.result import LatencyFigures
 from ..post_connection import PostConnection, post_head
 from ..progress import Steps
 from ..server_under_test import ServerUnderTest
@@ -155,8 +155,6 @@ async def _run(
                     else:
                         latencies = await people.measure(plan.phase_s)
             phases.append(Phase(mode=mode, latencies=latencies))
-        if lost := await people.disconnect():
-            raise BenchError(f"the server closed {lost} neighbours")
     return Disturbance(edge=edge, phases=phases, floods=floods)
 
 

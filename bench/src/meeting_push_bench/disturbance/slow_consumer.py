@@ -140,9 +140,6 @@ class _Run:
             for number, mode in enumerate(_ORDER * plan.rounds):
                 with self._steps.step(f"{self._edge} {number + 1}: {mode} a slow consumer"):
                     await self._phase(people, mode)
-            lost = await people.disconnect()
-        if lost:
-            raise BenchError(f"the server closed {lost} neighbours")
         return Disturbance(edge=self._edge, phases=self._phases, slow=self._outcomes)
 
     async def _phase(self, people: Neighbours, mode: Mode) -> None:

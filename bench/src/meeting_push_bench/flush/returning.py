@@ -15,9 +15,9 @@ from meeting_push.monitoring.latency import LatencyHistogram
 from ..device import Device, acknowledge, messages_in
 from ..failure import BenchError
 from ..fleet import beat, hang_up, open_device
+from ..load.orders import Leave, Left
 from ..load_process import Control, Wire, work
 from ..open_files import allow_sockets
-from ..orders import Disconnect, Disconnected
 from ..progress import OnProgress
 from ..target import Target
 
@@ -156,12 +156,11 @@ class Returners:
             return
         raise BenchError(f"user {order.user_ids[index]} was never let in")
 
-    async def go_away(self) -> int:
-        """返回其中早已被服务器断开的有几条。"""
+    async def go_away(self) -> Left:
         beating, self._beating = self._beating, None
         devices, self._devices = self._devices, []
         await hang_up(devices, beating)
-        return sum(device.lost for _, device in devices)
+        return Left(sockets=len(devices), lost=sum(device.lost for _, device in devices))
 
 
 async def _until_all(
@@ -186,10 +185,10 @@ def main(control: Control, _counts: Any) -> None:
     """spawn 的入口；没有共享的计数。"""
     returners = Returners()
 
-    async def obey(order: Return | Disconnect, on_progress: OnProgress) -> Wire:
+    async def obey(order: Return | Leave, on_progress: OnProgress) -> Wire:
         if isinstance(order, Return):
             allow_sockets(len(order.user_ids))
             return await returners.welcome_back(order, on_progress)
-        return Disconnected(lost=await returners.go_away())
+        return await returners.go_away()
 
-    work(control, Return | Disconnect, obey)
+    work(control, Return | Leave, obey)

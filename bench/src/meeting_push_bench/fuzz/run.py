@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from ..accounts import Accounts, make_accounts
-from ..arrivals import LatencyFigures
+from ..load.result import LatencyFigures
 from ..progress import OnProgress, Steps
 from ..server_under_test import ServerUnderTest
 from ..target import Target

@@ -11,7 +11,7 @@ from rich.table import Table
 from .result import Figure, Result
 from .table import amount
 
-Verdict = Literal["better", "worse", "same", ""]
+Direction = Literal["better", "worse", "same", ""]
 _COLORS = {"better": "green", "worse": "red", "same": "dim", "": "dim"}
 
 
@@ -23,7 +23,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     before: Figure
     after: Figure
     ratio: float | None
-    verdict: Verdict
+    direction: Direction
 
 
 def changes(before: Result, after: Result, noise: float) -> list[Change]:
@@ -59,13 +59,13 @@ def compare_table(before: Result, after: Result, noise: float) -> Table:
     for column in shown.columns[1:4]:
         column.justify = "right"
     for change in changes(before, after, noise):
-        color = _COLORS[change.verdict]
+        color = _COLORS[change.direction]
         shown.add_row(
             change.label,
             amount(change.before),
             amount(change.after),
             "" if change.ratio is None else f"{change.ratio:.2f}",
-            f"[{color}]{change.verdict}[/{color}]",
+            f"[{color}]{change.direction}[/{color}]",
         )
     return shown
 
@@ -78,11 +78,11 @@ def _change(before: Figure, after: Figure, noise: float) -> Change:
         before=before,
         after=after,
         ratio=ratio,
-        verdict=_verdict(before, after, noise),
+        direction=_direction(before, after, noise),
     )
 
 
-def _verdict(before: Figure, after: Figure, noise: float) -> Verdict:
+def _direction(before: Figure, after: Figure, noise: float) -> Direction:
     if after.better == "neither":
         return ""
     if abs(after.value - before.value) <= abs(before.value) * noise:

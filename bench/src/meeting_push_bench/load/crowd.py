@@ -16,7 +16,7 @@ from meeting_push.monitoring.latency import LatencyHistogram
 from ..device import AckingDevice, CountingDevice, Device
 from ..fleet import beat, hang_up, open_device
 from ..progress import OnProgress
-from .orders import Join, Joined, Seen
+from .orders import Join, Joined, Left, Seen
 from .socketio_device import SocketIoDevice, socketio_url
 
 
@@ -106,17 +106,17 @@ class Crowd:
     def look(self) -> Seen:
         return self._tally.seen(sum(not device.lost for _, device in self._members))
 
-    async def cut(self) -> int:
+    async def cut(self) -> Left:
         return await self._end(graceful=False)
 
-    async def leave(self) -> int:
+    async def leave(self) -> Left:
         return await self._end(graceful=True)
 
-    async def _end(self, *, graceful: bool) -> int:
+    async def _end(self, *, graceful: bool) -> Left:
         beating, self._beating = self._beating, None
         members, self._members = self._members, []
         await hang_up(members, beating, graceful=graceful)
-        return len(members)
+        return Left(sockets=len(members), lost=sum(device.lost for _, device in members))
 
 
 class _Arrival:

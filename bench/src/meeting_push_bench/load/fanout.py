@@ -10,11 +10,10 @@ import msgspec
 from meeting_push.redis.keys import Keys
 
 from ..failure import BenchError
-from ..orders import Published, Saturate
-from ..publisher import stamped_frame
 from .arena import Arena
 from .hold import late
-from .orders import Join, PublishSteady, Steady
+from .orders import Join, Published, PublishSteady, Saturate, Steady
+from .publisher import stamped_frame
 from .result import latency
 
 #: 每条连接在途几帧：服务器不必等，忙不过来时可以合并着写。

@@ -1,4 +1,4 @@
-"""负载测试给负载进程的命令，与它们的回答；饱和的发布与别的压测共用（``meeting_push_bench/orders.py``）。"""
+"""给负载进程的命令，与它们的回答。"""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Literal
 from meeting_push.monitoring.latency import LatencyHistogram
 
 from ..load_process import Wire
-from ..orders import Saturate
 from ..target import Target
 
 #: 服务器说什么话；socketio 只为与它比较。
@@ -50,6 +49,20 @@ class Look(Wire, frozen=True, kw_only=True):
 # ── 命令：施加负载的进程 ────────────────────────────────────────────────────
 
 
+class Saturate(Wire, frozen=True, kw_only=True):
+    """向各频道轮流发布，在途至多 ``window`` 帧，到一帧补一帧；回答 ``Published``。
+
+    每次发布有 ``reach`` 条连接收到；``payloads`` 轮流配给 ``channels``。
+    """
+
+    target: Target
+    channels: list[str]
+    payloads: tuple[bytes, ...]
+    reach: int
+    publishes: int
+    window: int
+
+
 class PublishSteady(Wire, frozen=True, kw_only=True):
     """开环：按节拍向 ``channels`` 里随机的一个发布瞬时帧；回答 ``Steady``。"""
 
@@ -88,7 +101,10 @@ class Joined(Wire, frozen=True, kw_only=True):
 
 
 class Left(Wire, frozen=True, kw_only=True):
+    """``lost``：``sockets`` 里在我们断开之前就被服务器关掉的。"""
+
     sockets: int
+    lost: int
 
 
 class Seen(Wire, frozen=True, kw_only=True):
@@ -98,6 +114,13 @@ class Seen(Wire, frozen=True, kw_only=True):
     received: int
     latency: LatencyHistogram
     closes: dict[str, int]
+
+
+class Published(Wire, frozen=True, kw_only=True):
+    """从第一次发布到最后一帧到达。"""
+
+    arrived: int
+    elapsed_s: float
 
 
 class Steady(Wire, frozen=True, kw_only=True):

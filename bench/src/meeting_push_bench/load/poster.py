@@ -6,6 +6,7 @@ import asyncio
 import random
 import time
 from collections import Counter
+from collections.abc import Callable, Coroutine
 from typing import Final
 
 import msgspec
@@ -15,7 +16,6 @@ from meeting_push.monitoring.latency import LatencyHistogram
 from ..failure import BenchError
 from ..post_connection import Accepted, PostConnection, accepted, post_head
 from ..progress import OnProgress
-from ..sender import at_pace
 from .orders import Post, Posted
 
 _ACCEPTED: Final = 202
@@ -124,3 +124,25 @@ class _Posting:
         self.message_ids += [one.message_id for one in taken]
         self.recipients += sum(one.recipient_count for one in taken)
         self._on_progress(self.recipients, 0)
+
+
+async def at_pace(
+    rate_per_s: float, total: int, post: Callable[[int], Coroutine[None, None, None]]
+) -> None:
+    """按节拍各起一个 ``post``（收下预定的时刻，纳秒），不等前一个。
+
+    :raises BenchError: 有的没有做成
+    """
+    start = time.monotonic_ns()
+    try:
+        async with asyncio.TaskGroup() as group:
+            for index in range(total):
+                at_ns = start + int(index * 1e9 / rate_per_s)
+                await asyncio.sleep(max(0, (at_ns - time.monotonic_ns()) / 1e9))
+                while time.monotonic_ns() < at_ns:  # noqa: ASYNC110 — uvloop 至多早醒 1 ms
+                    await asyncio.sleep(0)
+                group.create_task(post(at_ns))
+    except* BenchError as failures:
+        raise BenchError(
+            f"{len(failures.exceptions)} sends failed: {failures.exceptions[0]}"
+        ) from None

@@ -17,8 +17,8 @@ from meeting_push.redis.link import Link, pack
 
 from ..failure import BenchError
 from ..progress import OnProgress
-from ..publisher import frame_template
 from .orders import PublishSteady, Steady
+from .publisher import frame_template
 
 _TIMEOUT_S = 10.0
 

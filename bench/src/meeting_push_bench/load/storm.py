@@ -15,13 +15,12 @@ import msgspec
 from meeting_push.redis.keys import Keys
 
 from ..failure import BenchError
-from ..orders import Published, Saturate
 from ..progress import OnProgress, silent
-from ..publisher import stamped_frame
 from .arena import Arena
 from .hold import late, transient
-from .orders import Join, Joined, Steady
+from .orders import Join, Joined, Published, Saturate, Steady
 from .population import FIRST_VIRTUAL_ID
+from .publisher import stamped_frame
 from .result import Latency, latency
 from .team import JoinOrder, add_counts
 

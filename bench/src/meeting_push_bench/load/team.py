@@ -190,11 +190,18 @@ def add_counts(total: dict[str, int], more: dict[str, int]) -> None:
 def team(sockets: int, at_least: int, spare_holders: int = 0) -> Iterator[Team]:
     """够持有 ``sockets`` 条连接的负载进程；``spare_holders``：另外的几个（旁观者用）。"""
     holders = load_processes_for(sockets, hard_limit(), at_least) + spare_holders
-    counts = shared_count(holders + 2)
+    with hands(holders + 2) as every:
+        yield Team(every)
+
+
+@contextlib.contextmanager
+def hands(number: int) -> Iterator[list[Hand]]:
+    """计数是共用的：谁都读得到大家到达了几帧。"""
+    counts = shared_count(number)
     with contextlib.ExitStack() as stack:
-        threads = stack.enter_context(ThreadPoolExecutor(holders + 2))
-        hands: list[Hand] = []
-        for place in range(holders + 2):
-            hands.append(Hand(counts, place, threads))
-            stack.callback(hands[-1].stop)
-        yield Team(hands)
+        threads = stack.enter_context(ThreadPoolExecutor(number))
+        every: list[Hand] = []
+        for place in range(number):
+            every.append(Hand(counts, place, threads))
+            stack.callback(every[-1].stop)
+        yield every

@@ -6,12 +6,11 @@ from typing import Any
 
 from ..load_process import Control, Wire, work
 from ..open_files import allow_sockets
-from ..orders import Saturate
 from ..progress import OnProgress
-from ..publisher import saturate
 from .crowd import Crowd, Tally
-from .orders import Cut, Join, Leave, Left, LoadOrder, Look, Post, PublishSteady
+from .orders import Cut, Join, Leave, LoadOrder, Look, Post, PublishSteady, Saturate
 from .poster import post
+from .publisher import saturate
 from .steady_publisher import publish_steady
 
 
@@ -27,9 +26,9 @@ def main(control: Control, counts: Any) -> None:
                 allow_sockets(len(order.user_ids))
                 return await crowd.join(order, on_progress)
             case Cut():
-                return Left(sockets=await crowd.cut())
+                return await crowd.cut()
             case Leave():
-                return Left(sockets=await crowd.leave())
+                return await crowd.leave()
             case Look():
                 return crowd.look()
             case PublishSteady():

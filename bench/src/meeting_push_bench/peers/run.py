@@ -18,15 +18,14 @@ import uvloop
 from meeting_push.redis.keys import Keys
 
 from ..failure import BenchError
-from ..load.orders import Join
+from ..load.orders import Join, Published, Saturate
 from ..load.population import FIRST_VIRTUAL_ID
 from ..load.processes import Census
+from ..load.publisher import stamped_frame
 from ..load.socketio_device import socketio_emit
 from ..load.team import Team, team
 from ..open_files import allow_sockets
-from ..orders import Published, Saturate
 from ..progress import Steps
-from ..publisher import stamped_frame
 from ..target import Target
 from .contenders import Contender, check_installed, peers_directory, running, throwaway_redis
 

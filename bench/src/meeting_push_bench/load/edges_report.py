@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 from rich.table import Table
 
-from .report import Heading
+from ..report import Heading
 
 
 class EdgesPlan(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,7 +1,6 @@
 """瞬时帧的源头：快路（Redis → 订阅者 → 套接字）上没有 SQL、队列与确认。
 
-在途有上限的（``saturate``）恰好饱和：再快只会积压，测到的是服务器持续跟得上的最高速率。按节拍的
-（``publish_paced``）是开环。
+在途有上限，恰好饱和：再快只会积压，测到的是服务器持续跟得上的最高速率。
 """
 
 from __future__ import annotations
@@ -18,20 +17,16 @@ from ulid import ULID
 from meeting_push.errors import MeetingPushError
 from meeting_push.protocol.envelope import new_message
 from meeting_push.redis.dial import RedisAddress
-from meeting_push.redis.keys import Keys
 from meeting_push.redis.lean import LeanConnection
 
-from .arrivals import Arrivals
-from .failure import BenchError
-from .orders import Paced, Published, PublishPaced, Saturate
-from .sender import at_pace
-from .target import Target
+from ..failure import BenchError
+from ..target import Target
+from .orders import Published, Saturate
 
 #: 这么久没有一帧到达就不再等。
 STALL_S: Final = 10.0
 #: 等在途变少；libuv 的最小粒度。
 _POLL_S: Final = 0.001
-_PACED_FRAME_BYTES: Final = 160
 _NUMBER_DIGITS: Final = 10
 
 
@@ -42,29 +37,6 @@ async def saturate(order: Saturate, counts: Sequence[int]) -> Published:
     """
     async with _redis(order.target, "bench-saturate") as redis:
         return await _pour(redis, order, counts)
-
-
-async def publish_paced(order: PublishPaced, arrivals: Arrivals) -> Paced:
-    """等到每一条都到达。
-
-    :raises BenchError: Redis 不可用，或有的没有到达
-    """
-    arrivals.start()
-    keys = Keys(order.target.key_prefix)
-    channels = cycle([keys.user_channel(user_id) for user_id in order.user_ids])
-    total = int(order.rate_per_s * order.duration_s)
-    async with _redis(order.target, "bench-paced") as redis:
-
-        async def publish(at_ns: int) -> None:
-            frame = stamped_frame(_PACED_FRAME_BYTES, at_ns)
-            try:
-                await redis.execute("PUBLISH", next(channels), frame)
-            except MeetingPushError as error:
-                raise _failed(error) from None
-
-        await at_pace(order.rate_per_s, total, publish)
-        await arrivals.wait(total)
-    return Paced(accepted=total, latency=arrivals.latency)
 
 
 def stamped_frame(size: int, at_ns: int) -> bytes:
