@@ -21,6 +21,7 @@ from .history import (
     final_of,
     title,
 )
+from .violation import Violation
 
 #: (user_id, message_id)：承诺都是对它说的。
 Pair = tuple[int, str]
@@ -44,6 +45,16 @@ class Pushed(NamedTuple):
     epoch: str
     live: bool
     push: Push
+
+    def breaks(self, rule: str, detail: str) -> Violation:
+        return Violation(
+            rule=rule,
+            detail=detail,
+            user_id=self.user_id,
+            message_id=self.push.message_id,
+            connection=self.connection,
+            index=self.at_index,
+        )
 
 
 class FirstAck(NamedTuple):

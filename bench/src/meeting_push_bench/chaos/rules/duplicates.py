@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..facts import Facts, Pair, Pushed
+from ..facts import Facts, Pair
 from ..history import Settled
 from ..violation import Violation
 
@@ -25,10 +25,10 @@ def _one_seq(facts: Facts) -> Iterator[Violation]:
         user_id, epoch, push = pushed.user_id, pushed.epoch, pushed.push
         seq = seq_of.setdefault((user_id, epoch, push.message_id), push.seq)
         if seq != push.seq:
-            yield _violation(pushed, f"came with seq {seq} before, now with {push.seq}")
+            yield pushed.breaks(RULE, f"came with seq {seq} before, now with {push.seq}")
         message_id = id_of.setdefault((user_id, epoch, push.seq), push.message_id)
         if message_id != push.message_id:
-            yield _violation(pushed, f"seq {push.seq} was {message_id} before")
+            yield pushed.breaks(RULE, f"seq {push.seq} was {message_id} before")
     for box in facts.final.mailboxes:
         for message_id, stored in box.entries:
             seq = seq_of.get((box.user_id, box.epoch, message_id), stored)
@@ -47,7 +47,7 @@ def _repeats(facts: Facts) -> Iterator[Violation]:
         attempt = attempts[key] = pushed.push.attempt
         if before is not None and attempt <= before:
             detail = f"twice on one connection, attempt {before} and then {attempt}"
-            yield _violation(pushed, detail)
+            yield pushed.breaks(RULE, detail)
 
 
 def _settled(facts: Facts) -> Iterator[Violation]:
@@ -64,15 +64,4 @@ def _settled(facts: Facts) -> Iterator[Violation]:
             continue
         resumed = facts.opened[pushed.connection].resumed
         if not resumed or pushed.push.seq <= (dialled.last_seq or 0):
-            yield _violation(pushed, f"again, although settled at event {at_index}")
-
-
-def _violation(pushed: Pushed, detail: str) -> Violation:
-    return Violation(
-        rule=RULE,
-        detail=detail,
-        user_id=pushed.user_id,
-        message_id=pushed.push.message_id,
-        connection=pushed.connection,
-        index=pushed.at_index,
-    )
+            yield pushed.breaks(RULE, f"again, although settled at event {at_index}")

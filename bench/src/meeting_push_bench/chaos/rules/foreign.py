@@ -16,14 +16,7 @@ def foreign(facts: Facts) -> Iterator[Violation]:
     for pushed in facts.pushed:
         detail = _wrong(facts, pushed)
         if detail is not None:
-            yield Violation(
-                rule=RULE,
-                detail=detail,
-                user_id=pushed.user_id,
-                message_id=pushed.push.message_id,
-                connection=pushed.connection,
-                index=pushed.at_index,
-            )
+            yield pushed.breaks(RULE, detail)
     yield from _stored(facts)
 
 

@@ -27,11 +27,5 @@ def order(facts: Facts) -> Iterator[Violation]:
         if push.seq > last:
             newest[lane] = push.seq
             continue
-        yield Violation(
-            rule=RULE,
-            detail=f"seq {push.seq} after seq {last}, both of priority {push.priority}",
-            user_id=pushed.user_id,
-            message_id=push.message_id,
-            connection=pushed.connection,
-            index=pushed.at_index,
-        )
+        detail = f"seq {push.seq} after seq {last}, both of priority {push.priority}"
+        yield pushed.breaks(RULE, detail)
