@@ -14,6 +14,8 @@ from meeting_push.router.json_body import BodyBudget
 from tests.support.meetings import token
 from tests.support.server_process import ServerProcess
 
+from .raw import dial
+
 MB = 2**20
 LIMITS = {"handshake_timeout_s": 2, "max_request_bytes": 4 * MB}
 ALICE = token(4_000_001)
@@ -38,12 +40,6 @@ SECURED = [path for path, _ in ROUTES if not path.startswith("/auth/")]
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     with ServerProcess(tmp_path_factory.mktemp("bodies"), settings=LIMITS) as process:
         yield process
-
-
-def dial(server: ServerProcess) -> socket.socket:
-    one = socket.create_connection(("127.0.0.1", server.port))
-    one.settimeout(8)
-    return one
 
 
 def head(path: str, *fields: str, bearer: str = "") -> bytes:

@@ -15,6 +15,8 @@ from tests.support.meetings import token
 from tests.support.redis_server import RedisServer
 from tests.support.server_process import ServerProcess
 
+from .raw import dial
+
 USER = 4_000_000
 OPEN_FILES = 96
 
@@ -35,12 +37,6 @@ def server(
         max_open_files=OPEN_FILES,
     ) as process:
         yield process
-
-
-def dial(server: ServerProcess) -> socket.socket:
-    one = socket.create_connection(("127.0.0.1", server.port))
-    one.settimeout(10)
-    return one
 
 
 def upgrade(one: socket.socket) -> bytes:

@@ -17,6 +17,8 @@ from meeting_push_bench.target import Target
 from tests.support.eventually import wait_until
 from tests.support.server_process import TEST_JWT_SECRET, ServerProcess
 
+from .raw import dial, read_to_end
+
 #: 期限缩短；最长的一个测试等它两次。
 LIMITS = {
     "handshake_timeout_s": 0.5,
@@ -36,15 +38,6 @@ def server(
         yield process
 
 
-def dial(server: ServerProcess, *, receive_buffer: int | None = None) -> socket.socket:
-    one = socket.socket()
-    if receive_buffer is not None:
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-    one.settimeout(10)
-    one.connect(("127.0.0.1", server.port))
-    return one
-
-
 def upgraded(server: ServerProcess, *, receive_buffer: int | None = None) -> socket.socket:
     """已认证、收到 welcome 的一条。"""
     target = Target(
@@ -62,17 +55,6 @@ def upgraded(server: ServerProcess, *, receive_buffer: int | None = None) -> soc
         assert data, seen
         seen += data
     return one
-
-
-def read_to_end(one: socket.socket) -> bytes:
-    """:raises TimeoutError: 十秒里没有断开"""
-    seen = b""
-    try:
-        while data := one.recv(65_536):
-            seen += data
-    except ConnectionResetError:
-        pass
-    return seen
 
 
 def sent_until_cut(one: socket.socket, parts: Iterable[bytes], pause_s: float = 0) -> bool:

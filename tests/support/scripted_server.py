@@ -129,6 +129,19 @@ async def stay(peer: Peer) -> None:
     await peer.stay()
 
 
+def sending(*frames: Frame, left: Signal | None = None) -> Scene:
+    """欢迎，送出这些，然后听着；客户端走了，``left`` 得到它确认过的。"""
+
+    async def scene(peer: Peer) -> None:
+        await peer.welcome()
+        await peer.send(*frames)
+        await peer.stay()
+        if left is not None:
+            left.set(peer.acked)
+
+    return scene
+
+
 class ScriptedServer:
     """第 n 条连接演第 n 幕，演完的重演最后一幕。``statuses`` 先用 HTTP 状态拒绝几次升级。"""
 

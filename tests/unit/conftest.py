@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from loguru import logger
 
 from meeting_push.storage.database import Database
 from tests.support.parts import Parts
@@ -25,3 +26,12 @@ async def parts(engines: tuple[RedisServer, str], key_prefix: str) -> AsyncItera
     async with redis_of(server, key_prefix) as redis:
         yield Parts(redis, database)
     await database.dispose()
+
+
+@pytest.fixture
+def log() -> Iterator[list[str]]:
+    """每条日志：事件名与字段。"""
+    lines: list[str] = []
+    sink = logger.add(lambda m: lines.append(f"{m.record['message']} {m.record['extra']}"))
+    yield lines
+    logger.remove(sink)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Final
 from uuid import uuid4
 
-import jwt
 import pytest
 
-from meeting_push.clock import now_ms
+from tests.support.accounts import sign
 from tests.support.house import House, house_fixture
 from tests.support.people import Person, register
-from tests.support.server_process import TEST_JWT_SECRET, ServerProcess
+from tests.support.server_process import ServerProcess
 
 #: 一分钟、五分钟、十五分钟的缩影。
 QUICK: Final = {
@@ -49,6 +48,4 @@ async def bob(server: ServerProcess) -> Person:
 
 @pytest.fixture
 def admin() -> Person:
-    now = now_ms() // 1000
-    claims = {"sub": "999", "role": "admin", "aud": "meeting-push", "iat": now, "exp": now + 600}
-    return Person(999, "root", jwt.encode(claims, TEST_JWT_SECRET, "HS256"))
+    return Person(999, "root", sign(999, "root", "admin"))

@@ -27,6 +27,7 @@ from meeting_push.errors import (
 )
 from meeting_push.model import Principal, Revocation
 from meeting_push.settings import load_settings
+from tests.support.clocks import WallClock
 
 SECRET = "0123456789abcdef0123456789abcdef"
 NOW = 1_800_000_000_000
@@ -44,17 +45,9 @@ CLAIMS: dict[str, Any] = {
 }
 
 
-class FakeClock:
-    def __init__(self) -> None:
-        self.now = NOW
-
-    def __call__(self) -> int:
-        return self.now
-
-
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
+def clock() -> WallClock:
+    return WallClock(NOW)
 
 
 def verifier(clock: Callable[[], int] = lambda: NOW, **options: Any) -> AccessTokens:
@@ -95,7 +88,7 @@ async def test_an_issued_token_says_who_it_is() -> None:
     )
 
 
-async def test_the_time_of_issue_keeps_its_milliseconds(clock: FakeClock) -> None:
+async def test_the_time_of_issue_keeps_its_milliseconds(clock: WallClock) -> None:
     clock.now = NOW + 123
     tokens = verifier(clock)
     token = tokens.issue(42, "user", "", 60)
@@ -195,7 +188,7 @@ async def test_numbers_that_are_no_time_are_invalid(number: bytes) -> None:
         await verifier().verify_access_token(handmade({"alg": "HS256"}, payload))
 
 
-async def test_an_expired_token_is_told_apart(clock: FakeClock) -> None:
+async def test_an_expired_token_is_told_apart(clock: WallClock) -> None:
     tokens = verifier(clock)
     token = signed()
     clock.now = NOW + 70_000 - 1  # 容许 10 秒的时钟偏差
@@ -205,7 +198,7 @@ async def test_an_expired_token_is_told_apart(clock: FakeClock) -> None:
         await tokens.verify_access_token(token)
 
 
-async def test_a_token_that_was_verified_before_still_expires(clock: FakeClock) -> None:
+async def test_a_token_that_was_verified_before_still_expires(clock: WallClock) -> None:
     tokens = verifier(clock)
     token = signed()
     assert await tokens.verify_access_token(token) is await tokens.verify_access_token(token)
@@ -239,7 +232,7 @@ async def test_a_token_is_not_valid_before_its_time(claim: str) -> None:
         await verifier().verify_access_token(handmade(header, CLAIMS | {claim: NOW_S + 301}))
 
 
-async def test_a_token_that_was_too_early_is_taken_when_its_time_has_come(clock: FakeClock) -> None:
+async def test_a_token_that_was_too_early_is_taken_when_its_time_has_come(clock: WallClock) -> None:
     """C5: 钟差不是令牌的错。"""
     tokens = verifier(clock)
     token = signed(iat=NOW_S + 11)

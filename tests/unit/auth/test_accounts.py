@@ -26,6 +26,7 @@ from meeting_push.model import Principal, Revocation
 from meeting_push.settings import load_settings
 from meeting_push.storage.database import Database
 from meeting_push.storage.tables import refresh_tokens
+from tests.support.clocks import WallClock
 from tests.support.revoking import revocations_of
 from tests.support.server_process import TEST_JWT_SECRET
 
@@ -33,20 +34,12 @@ PASSWORD = "correct horse"
 HOME, ELSEWHERE = "192.0.2.1", "198.51.100.7"
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1_800_000_000_000
-
-    def __call__(self) -> int:
-        return self.now
-
-
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> WallClock:
+    return WallClock(1_800_000_000_000)
 
 
-def service(database: Database, clock: Clock, **options: Any) -> AuthService:
+def service(database: Database, clock: WallClock, **options: Any) -> AuthService:
     settings = load_settings(**options)
     tokens = AccessTokens(settings, TEST_JWT_SECRET, clock)
     return AuthService(
@@ -60,7 +53,7 @@ def service(database: Database, clock: Clock, **options: Any) -> AuthService:
 
 
 @pytest.fixture
-def auth(database: Database, clock: Clock) -> AuthService:
+def auth(database: Database, clock: WallClock) -> AuthService:
     return service(database, clock)
 
 
@@ -115,7 +108,7 @@ async def test_a8_one_address_does_not_fill_a_lane() -> None:
 
 
 async def test_a8_registrations_from_one_address_are_paced(
-    database: Database, clock: Clock
+    database: Database, clock: WallClock
 ) -> None:
     """A8: 每个地址一秒一个，攒一百；别的地址照常，登录照常。"""
     auth = service(database, clock, registrations_per_address_burst=3)
@@ -130,7 +123,9 @@ async def test_a8_registrations_from_one_address_are_paced(
     assert await auth.register("user5", PASSWORD, HOME)
 
 
-async def test_a8_the_pace_of_registrations_can_be_set(database: Database, clock: Clock) -> None:
+async def test_a8_the_pace_of_registrations_can_be_set(
+    database: Database, clock: WallClock
+) -> None:
     unpaced = service(
         database, clock, registrations_per_address_per_s=0, registrations_per_address_burst=1
     )
@@ -176,7 +171,7 @@ async def test_a12_who_knows_his_password_logs_in_beside_a_guesser(auth: AuthSer
 
 
 async def test_a12_one_password_can_not_be_tried_on_everybody(
-    database: Database, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    database: Database, clock: WallClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A12: 有人的名字也不能没完没了地试：到头了，对的密码也不再核对。"""
     monkeypatch.setattr(accounts, "_FAILURES_PER_ADDRESS", 1)
@@ -226,7 +221,7 @@ async def rows(database: Database) -> int:
 
 
 async def test_a17_a_session_that_refreshes_without_end_is_paced(
-    auth: AuthService, clock: Clock
+    auth: AuthService, clock: WallClock
 ) -> None:
     """A17: 0.1 里一个会话每秒长 34～65 行。被拒的那枚还能用。"""
     await auth.register("alice", PASSWORD)
@@ -240,7 +235,7 @@ async def test_a17_a_session_that_refreshes_without_end_is_paced(
 
 
 async def test_a17_used_refresh_tokens_are_bounded_and_reuse_is_still_seen(
-    auth: AuthService, database: Database, monkeypatch: pytest.MonkeyPatch, clock: Clock
+    auth: AuthService, database: Database, monkeypatch: pytest.MonkeyPatch, clock: WallClock
 ) -> None:
     """A17: 一个会话的行有界；最近用过的重放照样吊销整族。"""
     monkeypatch.setattr(sessions, "_KEPT_USED", 5)
@@ -261,7 +256,7 @@ async def test_a17_used_refresh_tokens_are_bounded_and_reuse_is_still_seen(
 
 
 async def test_a17_the_sessions_of_one_user_are_bounded(
-    auth: AuthService, database: Database, monkeypatch: pytest.MonkeyPatch, clock: Clock
+    auth: AuthService, database: Database, monkeypatch: pytest.MonkeyPatch, clock: WallClock
 ) -> None:
     """A17: 不停地登录也一样；最早的会话先忘。"""
     monkeypatch.setattr(sessions, "_KEPT_PER_USER", 4)
@@ -277,7 +272,7 @@ async def test_a17_the_sessions_of_one_user_are_bounded(
 
 
 async def test_a17_a_revocation_from_the_future_locks_nobody_out(
-    database: Database, clock: Clock
+    database: Database, clock: WallClock
 ) -> None:
     """A17: 能 PUBLISH 的人（或钟快的节点）发来 ``before`` 在将来的吊销。"""
     revocations = revocations_of(load_settings(), database, clock=clock)

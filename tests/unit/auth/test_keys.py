@@ -17,6 +17,7 @@ from meeting_push.auth.access_tokens import AccessTokens
 from meeting_push.auth.keys import COOLDOWN_S, LIFESPAN_S, RETRY_S, Jwks
 from meeting_push.errors import InvalidTokenError, UnavailableError
 from meeting_push.settings import load_settings
+from tests.support.clocks import Monotonic
 
 NOW = 1_800_000_000
 KEYS = {name: rsa.generate_private_key(public_exponent=65537, key_size=2048) for name in ("a", "b")}
@@ -49,14 +50,6 @@ class _Handler(BaseHTTPRequestHandler):
         """不写 stderr。"""
 
 
-class FakeClock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 def published(*names: str, **extra: Any) -> bytes:
     keys = [
         {**RSAAlgorithm.to_jwk(KEYS[name].public_key(), as_dict=True), "kid": name, "alg": "RS256"}
@@ -84,12 +77,12 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[JwksServer]:
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
+def clock() -> Monotonic:
+    return Monotonic(1000.0)
 
 
 @pytest.fixture
-def jwks(server: JwksServer, clock: FakeClock) -> Jwks:
+def jwks(server: JwksServer, clock: Monotonic) -> Jwks:
     return Jwks(server.url, ["RS256", "HS256"], clock=clock)
 
 
@@ -125,7 +118,7 @@ async def test_the_keys_are_fetched_once(server: JwksServer, jwks: Jwks) -> None
 
 
 async def test_a_new_key_is_found_after_the_rotation(
-    server: JwksServer, jwks: Jwks, clock: FakeClock
+    server: JwksServer, jwks: Jwks, clock: Monotonic
 ) -> None:
     await jwks.find("a")
     server.body = published("a", "b")
@@ -141,7 +134,7 @@ async def test_made_up_key_names_do_not_hammer_the_server(server: JwksServer, jw
 
 
 async def test_a_withdrawn_key_is_refused_when_the_cache_is_old(
-    server: JwksServer, jwks: Jwks, clock: FakeClock
+    server: JwksServer, jwks: Jwks, clock: Monotonic
 ) -> None:
     await jwks.find("a")
     server.body = published("b")
@@ -151,7 +144,7 @@ async def test_a_withdrawn_key_is_refused_when_the_cache_is_old(
 
 
 async def test_while_the_server_is_down_known_keys_still_work(
-    server: JwksServer, jwks: Jwks, clock: FakeClock
+    server: JwksServer, jwks: Jwks, clock: Monotonic
 ) -> None:
     await jwks.find("a")
     server.status = 503
@@ -162,7 +155,7 @@ async def test_while_the_server_is_down_known_keys_still_work(
 
 
 async def test_a_server_that_comes_up_late_is_asked_again_soon(
-    server: JwksServer, jwks: Jwks, clock: FakeClock
+    server: JwksServer, jwks: Jwks, clock: Monotonic
 ) -> None:
     server.status = 503
     with pytest.raises(UnavailableError):

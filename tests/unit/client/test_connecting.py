@@ -17,7 +17,7 @@ from meeting_push.client import (
 )
 from meeting_push.errors import ConfigurationError
 from tests.support.eventually import eventually
-from tests.support.scripted_server import Peer, Signal, playing, stay
+from tests.support.scripted_server import Peer, Scene, Signal, playing, stay
 
 
 async def test_a_new_device_presents_its_id_and_no_position(
@@ -164,15 +164,20 @@ async def test_the_iterator_and_run_raise_the_refusal_too(
             await client.run()
 
 
+def draining(reconnect_after_ms: int) -> Scene:
+    async def scene(peer: Peer) -> None:
+        notice = {"type": "notice", "code": "draining", "reconnect_after_ms": reconnect_after_ms}
+        await peer.welcome()
+        await peer.send(notice)
+        await peer.close(4000, "server_draining")
+
+    return scene
+
+
 async def test_lesson_1_a_draining_server_tells_the_window(
     token: str, options: ClientOptions
 ) -> None:
     """平常的退避长到测试等不起：连上了就说明听了服务器的。"""
-
-    async def draining(peer: Peer) -> None:
-        await peer.welcome()
-        await peer.send({"type": "notice", "code": "draining", "reconnect_after_ms": 1})
-        await peer.close(4000, "server_draining")
 
     async def second(peer: Peer) -> None:
         back.set()
@@ -180,7 +185,7 @@ async def test_lesson_1_a_draining_server_tells_the_window(
 
     back = Signal()
     slow = replace(options, backoff_base_s=1e9, backoff_cap_s=1e9)
-    async with playing(draining, second) as server, PushClient(server.url, token, options=slow):
+    async with playing(draining(1), second) as server, PushClient(server.url, token, options=slow):
         await back.wait()
 
 
@@ -189,13 +194,11 @@ async def test_lesson_1_a_window_of_zero_is_not_an_invitation_to_rush(
 ) -> None:
     """说“0 毫秒后”的服务器：照平常的退避来，从第一次起就抖动。"""
 
-    async def draining(peer: Peer) -> None:
-        await peer.welcome()
-        await peer.send({"type": "notice", "code": "draining", "reconnect_after_ms": 0})
-        await peer.close(4000, "server_draining")
-
     slow = replace(options, backoff_base_s=1e9, backoff_cap_s=1e9)
-    async with playing(draining) as server, PushClient(server.url, token, options=slow) as client:
+    async with (
+        playing(draining(0)) as server,
+        PushClient(server.url, token, options=slow) as client,
+    ):
         await client.wait_connected()
         await eventually(lambda: client.state is ClientState.WAITING)
         await asyncio.sleep(0.05)  # 立刻就来的话早已离开这个状态

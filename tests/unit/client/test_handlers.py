@@ -9,12 +9,15 @@ import pytest
 
 from meeting_push.client import ClientOptions, PushClient, ReceivedMessage
 from meeting_push.protocol import frames
-from tests.support.scripted_server import Peer, Signal, message_id, new_message, playing
+from tests.support.scripted_server import Peer, Signal, message_id, new_message, playing, sending
 
 
+@pytest.mark.parametrize("synchronous", [False, True])
 async def test_dlv_2_a_handler_that_fails_gets_the_message_again(
-    token: str, options: ClientOptions
+    token: str, options: ClientOptions, synchronous: bool
 ) -> None:
+    """C13：不是协程函数的也照样。"""
+
     async def first(peer: Peer) -> None:
         await peer.welcome(seq=0)
         await peer.send(new_message(1), new_message(2))
@@ -30,45 +33,18 @@ async def test_dlv_2_a_handler_that_fails_gets_the_message_again(
         await peer.stay()
 
     handled: list[int | None] = []
+
+    def note(message: ReceivedMessage) -> None:
+        handled.append(message.seq)
+        if len(handled) == 1:
+            raise RuntimeError("not now")
+
+    async def note_later(message: ReceivedMessage) -> None:
+        note(message)
+
     async with playing(first, second) as server:
         client = PushClient(server.url, token, options=options)
-
-        @client.on_message
-        async def handler(message: ReceivedMessage) -> None:
-            handled.append(message.seq)
-            if len(handled) == 1:
-                raise RuntimeError("not now")
-
-        await asyncio.wait_for(client.run(), 5)
-    assert handled == [1, 2, 1]
-
-
-async def test_a_synchronous_handler_is_a_handler(token: str, options: ClientOptions) -> None:
-    """C13：不是协程函数的也照样；它抛出的同样不确认。"""
-
-    async def first(peer: Peer) -> None:
-        await peer.welcome(seq=0)
-        await peer.send(new_message(1), new_message(2))
-        await peer.receive_acks(2)
-        await peer.drop()
-
-    async def second(peer: Peer) -> None:
-        await peer.welcome(seq=2)
-        await peer.send(new_message(1), new_message(2))
-        await peer.receive_acks(1, 2)
-        await client.close()
-        await peer.stay()
-
-    handled: list[int | None] = []
-    async with playing(first, second) as server:
-        client = PushClient(server.url, token, options=options)
-
-        @client.on_message
-        def handler(message: ReceivedMessage) -> None:
-            handled.append(message.seq)
-            if len(handled) == 1:
-                raise RuntimeError("not now")
-
+        client.on_message(note if synchronous else note_later)
         await asyncio.wait_for(client.run(), 5)
     assert handled == [1, 2, 1]
 
@@ -134,13 +110,8 @@ async def test_handlers_run_one_at_a_time_in_order(token: str, options: ClientOp
 
 
 async def test_concurrency_is_an_option(token: str, options: ClientOptions) -> None:
-    async def scene(peer: Peer) -> None:
-        await peer.welcome()
-        await peer.send(new_message(1), new_message(2))
-        await peer.stay()
-
     together = asyncio.Barrier(2)
-    async with playing(scene) as server:
+    async with playing(sending(new_message(1), new_message(2))) as server:
         client = PushClient(server.url, token, options=replace(options, concurrency=2))
 
         @client.on_message
@@ -154,14 +125,8 @@ async def test_concurrency_is_an_option(token: str, options: ClientOptions) -> N
 async def test_closing_in_the_handler_still_acks_its_message(
     token: str, options: ClientOptions
 ) -> None:
-    async def scene(peer: Peer) -> None:
-        await peer.welcome()
-        await peer.send(new_message(1), new_message(2))
-        await peer.stay()
-        left.set(peer.acked)
-
     left = Signal()
-    async with playing(scene) as server:
+    async with playing(sending(new_message(1), new_message(2), left=left)) as server:
         client = PushClient(server.url, token, options=options)
 
         @client.on_message
@@ -205,14 +170,8 @@ async def test_a_handler_outlives_its_connection(token: str, options: ClientOpti
 async def test_cancelling_run_closes_without_acking_the_unfinished(
     token: str, options: ClientOptions
 ) -> None:
-    async def scene(peer: Peer) -> None:
-        await peer.welcome()
-        await peer.send(new_message(1))
-        await peer.stay()
-        left.set(peer.acked)
-
     started, left = Signal(), Signal()
-    async with playing(scene) as server:
+    async with playing(sending(new_message(1), left=left)) as server:
         client = PushClient(server.url, token, options=options)
 
         @client.on_message
@@ -233,11 +192,6 @@ async def test_a_failing_event_handler_does_not_stop_the_client(
 ) -> None:
     read_sync = {"type": "read_sync", "message_ids": [message_id(1)], "unread_count": 3}
 
-    async def scene(peer: Peer) -> None:
-        await peer.welcome()
-        await peer.send(read_sync, read_sync)
-        await peer.stay()
-
     second = Signal()
     calls: list[int] = []
 
@@ -247,7 +201,7 @@ async def test_a_failing_event_handler_does_not_stop_the_client(
             raise RuntimeError("broken")
         second.set()
 
-    async with playing(scene) as server:
+    async with playing(sending(read_sync, read_sync)) as server:
         client = PushClient(server.url, token, options=options)
         client.on("read_sync", handler)
         async with client:

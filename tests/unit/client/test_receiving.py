@@ -8,7 +8,15 @@ from dataclasses import replace
 import pytest
 
 from meeting_push.client import ClientOptions, PushClient
-from tests.support.scripted_server import Peer, Signal, message_id, new_message, next_of, playing
+from tests.support.scripted_server import (
+    Peer,
+    Signal,
+    message_id,
+    new_message,
+    next_of,
+    playing,
+    sending,
+)
 
 
 async def test_the_message_has_every_field_of_the_contract(
@@ -16,12 +24,10 @@ async def test_the_message_has_every_field_of_the_contract(
 ) -> None:
     sent = new_message(1, priority=7, data={"room": 5}, attempt=2, message_type="system")
 
-    async def scene(peer: Peer) -> None:
-        await peer.welcome()
-        await peer.send(sent)
-        await peer.stay()
-
-    async with playing(scene) as server, PushClient(server.url, token, options=options) as client:
+    async with (
+        playing(sending(sent)) as server,
+        PushClient(server.url, token, options=options) as client,
+    ):
         message = await next_of(client)
         assert json.loads(message.to_json()) == {k: v for k, v in sent.items() if k != "type"}
         assert message.sender.name == "bob"
@@ -48,14 +54,8 @@ async def test_a_message_is_acked_when_the_next_one_is_asked_for(
 async def test_breaking_out_leaves_the_last_message_unacked(
     token: str, options: ClientOptions
 ) -> None:
-    async def scene(peer: Peer) -> None:
-        await peer.welcome()
-        await peer.send(new_message(1), new_message(2))
-        await peer.stay()
-        left.set(peer.acked)
-
     left = Signal()
-    async with playing(scene) as server:
+    async with playing(sending(new_message(1), new_message(2), left=left)) as server:
         async with PushClient(server.url, token, options=options) as client:
             async for message in client:
                 if message.seq == 2:
@@ -64,15 +64,9 @@ async def test_breaking_out_leaves_the_last_message_unacked(
 
 
 async def test_close_sends_the_acks_it_still_has(token: str, options: ClientOptions) -> None:
-    async def scene(peer: Peer) -> None:
-        await peer.welcome()
-        await peer.send(new_message(1))
-        await peer.stay()
-        left.set(peer.acked)
-
     left = Signal()
     slow = replace(options, ack_delay_s=60)
-    async with playing(scene) as server:
+    async with playing(sending(new_message(1), left=left)) as server:
         async with PushClient(server.url, token, options=slow) as client:
             (await next_of(client)).ack()
         assert await left.wait() == [message_id(1)]
@@ -145,12 +139,10 @@ async def test_dlv_2_a_duplicate_is_acked_again_but_not_handed_over(
 async def test_dlv_2_a_message_in_hand_is_not_queued_again(
     token: str, options: ClientOptions
 ) -> None:
-    async def scene(peer: Peer) -> None:
-        await peer.welcome()
-        await peer.send(new_message(1), new_message(1, attempt=1), new_message(2))
-        await peer.stay()
-
-    async with playing(scene) as server, PushClient(server.url, token, options=options) as client:
+    async with (
+        playing(sending(new_message(1), new_message(1, attempt=1), new_message(2))) as server,
+        PushClient(server.url, token, options=options) as client,
+    ):
         assert [(await next_of(client)).seq for _ in range(2)] == [1, 2]
 
 

@@ -10,18 +10,21 @@ import pytest
 
 from meeting_push.client import ClientOptions, PushClient
 from meeting_push.client.ledger import DeviceState, StateFile
-from tests.support.scripted_server import Peer, Signal, message_id, new_message, next_of, playing
+from tests.support.scripted_server import (
+    Peer,
+    Signal,
+    message_id,
+    new_message,
+    next_of,
+    playing,
+    sending,
+)
 from tests.support.sdk import unsigned_jwt
 
 
 async def test_dlv_2_exactly_once_across_a_restart(
     token: str, options: ClientOptions, tmp_path: Path
 ) -> None:
-    async def first(peer: Peer) -> None:
-        await peer.welcome()
-        await peer.send(new_message(1))
-        await peer.stay()
-
     async def second(peer: Peer) -> None:
         assert peer.query["device_id"] == server.peers[0].query["device_id"]
         assert peer.query["last_seq"] == "1"
@@ -31,7 +34,7 @@ async def test_dlv_2_exactly_once_across_a_restart(
         await peer.stay()
 
     path = tmp_path / "state.json"
-    async with playing(first, second) as server:
+    async with playing(sending(new_message(1)), second) as server:
         async with PushClient(server.url, token, state_path=path, options=options) as before:
             (await next_of(before)).ack()
         async with PushClient(server.url, token, state_path=path, options=options) as after:

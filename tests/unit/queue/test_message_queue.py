@@ -13,24 +13,17 @@ from meeting_push.queue.message_queue import MessageQueue
 from meeting_push.queue.queue_reader import QueueReader, Taken
 from meeting_push.redis.keys import DELIVERY_GROUP
 from meeting_push.redis.redis_service import RedisService
+from tests.support.clocks import WallClock
 from tests.support.queueing import message_queue
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1_800_000_000_000
-
-    def __call__(self) -> int:
-        return self.now
+@pytest.fixture
+def clock() -> WallClock:
+    return WallClock(1_800_000_000_000)
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-async def queue(redis: RedisService, clock: Clock) -> AsyncIterator[MessageQueue]:
+async def queue(redis: RedisService, clock: WallClock) -> AsyncIterator[MessageQueue]:
     one = message_queue(
         redis, max_length=5, starvation_bound=3, claim_idle_ms=0, max_deliveries=3, clock=clock
     )
@@ -255,7 +248,7 @@ async def test_a_rejected_entry_is_in_the_dead_letters_with_its_reason(
 
 
 async def test_a_rejected_entry_can_come_back_later(
-    queue: MessageQueue, reader: QueueReader, clock: Clock
+    queue: MessageQueue, reader: QueueReader, clock: WallClock
 ) -> None:
     await queue.enqueue_message(entry("A", 7))
     [taken] = await reader.take(10, 0)
@@ -328,7 +321,7 @@ async def test_a_malformed_entry_goes_to_the_dead_letters_and_does_not_block(
 
 
 async def test_a_scheduled_entry_moves_when_it_is_due(
-    queue: MessageQueue, reader: QueueReader, clock: Clock
+    queue: MessageQueue, reader: QueueReader, clock: WallClock
 ) -> None:
     await queue.schedule([(entry("A", 9), clock.now + 1_000), (entry("B"), clock.now + 5_000)])
     assert await queue.move_due() == 0
@@ -338,7 +331,7 @@ async def test_a_scheduled_entry_moves_when_it_is_due(
 
 
 async def test_a_clock_that_jumps_back_and_forth_delivers_once(
-    queue: MessageQueue, reader: QueueReader, clock: Clock
+    queue: MessageQueue, reader: QueueReader, clock: WallClock
 ) -> None:
     await queue.schedule([(entry("A"), clock.now + 1_000)])
     moved = []
@@ -350,7 +343,7 @@ async def test_a_clock_that_jumps_back_and_forth_delivers_once(
 
 
 async def test_what_is_due_waits_while_the_queue_is_full(
-    queue: MessageQueue, reader: QueueReader, clock: Clock
+    queue: MessageQueue, reader: QueueReader, clock: WallClock
 ) -> None:
     await queue.batch_enqueue([entry(str(i)) for i in range(5)])
     await queue.schedule([(entry("A"), clock.now)])
@@ -360,7 +353,7 @@ async def test_what_is_due_waits_while_the_queue_is_full(
 
 
 async def test_what_is_due_and_queued_already_is_not_added(
-    queue: MessageQueue, reader: QueueReader, clock: Clock
+    queue: MessageQueue, reader: QueueReader, clock: WallClock
 ) -> None:
     await queue.enqueue_message(entry("A"))
     await queue.schedule([(entry("A"), clock.now)])
@@ -369,7 +362,7 @@ async def test_what_is_due_and_queued_already_is_not_added(
 
 
 async def test_an_unscheduled_message_is_gone_and_remembered(
-    queue: MessageQueue, clock: Clock
+    queue: MessageQueue, clock: WallClock
 ) -> None:
     due = clock.now + 1_000
     await queue.schedule([(entry("A"), due), (entry("B"), due)])
@@ -393,7 +386,9 @@ async def test_lengths_tell_pending_from_lag(
     assert (row.length, row.pending, row.lag) == (3, 1, 2)
 
 
-async def test_the_delayed_queue_tells_how_late_it_is(queue: MessageQueue, clock: Clock) -> None:
+async def test_the_delayed_queue_tells_how_late_it_is(
+    queue: MessageQueue, clock: WallClock
+) -> None:
     await queue.schedule([(entry("A"), clock.now - 250)])
     assert [
         one.oldest_age_ms
@@ -421,7 +416,7 @@ async def test_the_dead_name_goes_only_after_its_entries_were_claimed(
 
 
 @pytest.fixture
-async def parted(redis: RedisService, clock: Clock) -> AsyncIterator[MessageQueue]:
+async def parted(redis: RedisService, clock: WallClock) -> AsyncIterator[MessageQueue]:
     one = message_queue(redis, max_length=100, claim_idle_ms=0, partitions=3, clock=clock)
     yield one
     await one.close()
@@ -445,7 +440,7 @@ async def test_all_partitions_are_read_claimed_and_acknowledged(parted: MessageQ
     assert await parted.streams.backlog() == 0
 
 
-async def test_a_partition_schedules_within_itself(parted: MessageQueue, clock: Clock) -> None:
+async def test_a_partition_schedules_within_itself(parted: MessageQueue, clock: WallClock) -> None:
     await parted.schedule([(entry(f"N{i}"), clock.now) for i in range(10)])
     assert await parted.move_due() == 10
     assert len({(await parted.dequeue_message(0)) is not None for _ in range(10)}) == 1

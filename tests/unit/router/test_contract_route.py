@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
 import pytest
-from loguru import logger
 
 from meeting_push import MeetingPush, load_settings
 from tests.support.embedded import hosted
 from tests.support.redis_server import RedisServer
-
-
-@pytest.fixture
-def log() -> Iterator[list[str]]:
-    lines: list[str] = []
-    sink = logger.add(lambda m: lines.append(f"{m.record['message']} {m.record['extra']}"))
-    yield lines
-    logger.remove(sink)
 
 
 @pytest.fixture

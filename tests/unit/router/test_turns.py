@@ -20,14 +20,7 @@ from meeting_push.router.turns import (
     LargeTurns,
     Turns,
 )
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.support.clocks import Monotonic
 
 
 class Office:
@@ -55,12 +48,12 @@ class Office:
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> Monotonic:
+    return Monotonic(0.0)
 
 
 @pytest.fixture
-def office(clock: Clock) -> Office:
+def office(clock: Monotonic) -> Office:
     return Office(Turns(clock=clock))
 
 
@@ -84,7 +77,9 @@ async def test_the_more_people_ask_the_fewer_places_has_each(office: Office) -> 
     assert office.served[AT_ONCE:] == ["flood"] * LEAST
 
 
-async def test_who_has_not_asked_for_a_while_does_not_count(office: Office, clock: Clock) -> None:
+async def test_who_has_not_asked_for_a_while_does_not_count(
+    office: Office, clock: Monotonic
+) -> None:
     for person in range(AT_ONCE):
         await office.asking(person)
     await office.finish(AT_ONCE)
@@ -172,7 +167,7 @@ async def test_every_request_is_served_at_last(office: Office) -> None:
 # ── 一个人至多问这么多 ─────────────────────────────────────────────────────────
 
 
-def test_a14_one_persons_reads_at_once_are_bounded(clock: Clock) -> None:
+def test_a14_one_persons_reads_at_once_are_bounded(clock: Monotonic) -> None:
     """A14: 排了队就走的请求还在办；几百个一起等数据库的连接，别人都等到超时。"""
     turns = Turns(clock=clock)
     for _ in range(MOST_READS_OF_STRANGERS):
@@ -184,7 +179,7 @@ def test_a14_one_persons_reads_at_once_are_bounded(clock: Clock) -> None:
     turns.begin_reading("address")
 
 
-def test_a14_who_is_known_has_a_bound_of_his_own(clock: Clock) -> None:
+def test_a14_who_is_known_has_a_bound_of_his_own(clock: Monotonic) -> None:
     turns = Turns(clock=clock)
     scope = {"type": "http", "headers": [(b"authorization", b"Bearer x")], "client": ("a", 1)}
     request = Request(scope)
@@ -205,7 +200,7 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-async def test_a4_large_work_is_done_one_at_a_time_and_in_turn(clock: Clock) -> None:
+async def test_a4_large_work_is_done_one_at_a_time_and_in_turn(clock: Monotonic) -> None:
     """A4: 五十批一千条同时来，别人的一批不排在它们后面。"""
     large = LargeTurns(clock)
     served: list[str] = []
@@ -219,7 +214,7 @@ async def test_a4_large_work_is_done_one_at_a_time_and_in_turn(clock: Clock) -> 
     assert served == ["flood", "flood", "bob", "flood"]
 
 
-async def test_a4_after_large_work_there_is_a_rest_for_the_others(clock: Clock) -> None:
+async def test_a4_after_large_work_there_is_a_rest_for_the_others(clock: Monotonic) -> None:
     large = LargeTurns(clock)
     turn = await large.take("flood")
     clock.now += 0.5
@@ -231,7 +226,7 @@ async def test_a4_after_large_work_there_is_a_rest_for_the_others(clock: Clock) 
 
 
 async def test_large_work_that_waits_for_a_dependency_keeps_nobody(
-    clock: Clock, monkeypatch: pytest.MonkeyPatch
+    clock: Monotonic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("meeting_push.router.turns.MOST_WORK_S", 0.01)
     large = LargeTurns(clock)
