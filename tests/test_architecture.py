@@ -98,6 +98,48 @@ def test_the_order_of_imports_is_the_one_that_is_enforced() -> None:
     assert drawn.splitlines() == layers
 
 
+# ── tests/unit 只有一个进程 ─────────────────────────────────────────────────
+
+#: 起进程的；它们的测试在 tests/system。Redis 与 PostgreSQL 由共用的夹具起。
+STARTERS: Final = {
+    *("subprocess", "multiprocessing", "Popen", "fork", "create_subprocess_exec"),
+    *("create_subprocess_shell", "ServerProcess", "Child", "house", "pair", "pgbouncer"),
+    *("forked_workers", "empty_environment", "own_server", "launch", "LoadProcess"),
+}
+
+
+def starters_in(source: str) -> set[str]:
+    """导入的名字、模块里的名字之中，起进程的。"""
+    named: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.alias(name=name) | ast.ImportFrom(module=str(name)):
+                named.update(name.split("."))
+            case ast.Attribute(attr=name):
+                named.add(name)
+    return named & STARTERS
+
+
+def test_unit_tests_start_no_process() -> None:
+    unit = ROOT / "tests" / "unit"
+    found = {path: starters_in(path.read_text()) for path in unit.rglob("*.py")}
+    assert {str(path.relative_to(unit)): names for path, names in found.items() if names} == {}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import subprocess",
+        "from tests.support.server_process import ServerProcess",
+        "from tests.support.pair import node_of",
+        "from tests.support.house import house_fixture",
+        "await asyncio.create_subprocess_exec(*command)",
+    ],
+)
+def test_a_unit_test_that_starts_a_process_is_found(source: str) -> None:
+    assert starters_in(source)
+
+
 # ── redis/ 的边界 ────────────────────────────────────────────────────────────
 
 #: storage/ 里的 execute 是 SQL；它与 redis/ 互不认识，由分层的契约看着。

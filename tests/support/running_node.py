@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 from meeting_push import MeetingPush, load_settings
@@ -13,15 +13,9 @@ from meeting_push.router.ops import ops_endpoint
 from meeting_push.websocket.native import serve_native
 from tests.support.doors import door
 from tests.support.edge_world import listening_socket
+from tests.support.node import Everybody
 from tests.support.people import Person
 from tests.support.server_process import TEST_JWT_SECRET
-
-
-class Everybody:
-    """谁都是存在的用户。"""
-
-    async def existing_ids(self, user_ids: Sequence[int]) -> set[int]:
-        return set(user_ids)
 
 
 class Node:

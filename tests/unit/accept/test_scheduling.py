@@ -2,96 +2,23 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
 from meeting_push.app import MeetingPush
+from meeting_push.clock import now_ms
 from meeting_push.errors import InvalidInputError, NotFoundError
 from meeting_push.model import USER_ROLE, Draft, Principal, QueueEntry, Sender
 from meeting_push.storage.database import async_url
 from tests.support.eventually import eventually
 from tests.support.node import node
-from tests.support.people import Person, api_of, delivery, register, send
 from tests.support.redis_server import RedisServer
-from tests.support.server_process import ServerProcess
 
 ALICE, BOB = Sender(1, "alice"), 2
 HOUR_MS = 3_600_000
-ROOT = Path(__file__).parents[3]
-
-
-def now_ms() -> int:
-    return time.time_ns() // 1_000_000
-
-
-# ── 撤回，从外面 ──────────────────────────────────────────────────────────────
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    with ServerProcess(tmp_path_factory.mktemp("scheduling")) as process:
-        yield process
-
-
-@pytest.fixture
-async def alice(server: ServerProcess) -> Person:
-    return await register(server.base_url, "alice")
-
-
-@pytest.fixture
-async def bob(server: ServerProcess) -> Person:
-    return await register(server.base_url, "bob")
-
-
-async def cancel(server: ServerProcess, who: Person, message_id: str) -> tuple[int, str | None]:
-    async with api_of(server.base_url, who) as api:
-        answer = await api.delete(f"/messages/{message_id}")
-    code = None if answer.status_code == 204 else answer.json()["error"]["code"]
-    return answer.status_code, code
-
-
-async def test_a_cancelled_message_failed_with_its_reason(
-    server: ServerProcess, alice: Person, bob: Person
-) -> None:
-    message_id = await send(server.base_url, alice, [bob], deliver_at=now_ms() + HOUR_MS)
-    assert await cancel(server, alice, message_id) == (204, None)
-    report = await delivery(server.base_url, alice, message_id)
-    assert (report["failed"], report["pending"]) == (1, 0)
-    assert report["recipients"][0]["failure_reason"] == "cancelled"
-
-
-async def test_cancelling_twice_is_harmless(
-    server: ServerProcess, alice: Person, bob: Person
-) -> None:
-    message_id = await send(server.base_url, alice, [bob], deliver_at=now_ms() + HOUR_MS)
-    answers = [await cancel(server, alice, message_id) for _ in range(2)]
-    assert answers == [(204, None)] * 2
-
-
-@pytest.mark.parametrize("ahead_ms", [None, -HOUR_MS, 100], ids=["now", "past", "about to be"])
-async def test_what_is_due_can_not_be_cancelled(
-    server: ServerProcess, alice: Person, bob: Person, ahead_ms: int | None
-) -> None:
-    due = None if ahead_ms is None else now_ms() + ahead_ms
-    message_id = await send(server.base_url, alice, [bob], deliver_at=due)
-    assert await cancel(server, alice, message_id) == (409, "already_due")
-
-
-async def test_sec_1_only_the_sender_cancels(
-    server: ServerProcess, alice: Person, bob: Person
-) -> None:
-    message_id = await send(server.base_url, alice, [bob], deliver_at=now_ms() + HOUR_MS)
-    assert await cancel(server, bob, message_id) == (404, "not_found")
-
-
-# ── 撤回，从里面 ──────────────────────────────────────────────────────────────
 
 
 @pytest.fixture
@@ -212,13 +139,3 @@ async def test_a_transaction_on_another_kind_of_database_is_refused(
         with pytest.raises(InvalidInputError):
             await push.messages.send_in_transaction(connection, ALICE, DRAFT)
     await foreign.dispose()
-
-
-def test_the_example_runs(tmp_path: Path) -> None:
-    env = {k: v for k, v in os.environ.items() if not k.startswith("MEETING_PUSH_")}
-    env["MEETING_PUSH_DATA_DIR"] = str(tmp_path)
-    script = ROOT / "examples" / "in_your_transaction.py"
-    done = subprocess.run(
-        [sys.executable, script], env=env, cwd=tmp_path, capture_output=True, text=True, check=True
-    )
-    assert done.stdout == "waiting for the buyer: a tent\n"

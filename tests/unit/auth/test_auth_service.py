@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import stat
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from loguru import logger
 from sqlalchemy import delete, select, update
 
 from meeting_push.auth.access_tokens import AccessTokens
@@ -34,6 +31,7 @@ from meeting_push.model import ADMIN_ROLE
 from meeting_push.settings import load_settings
 from meeting_push.storage.database import Database
 from meeting_push.storage.tables import refresh_tokens, users
+from tests.support.clocks import WallClock
 from tests.support.revoking import revocations_of
 
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -42,46 +40,29 @@ HERE = "192.0.2.1"
 PASSWORD = "correct horse"
 
 
-class FakeClock:
-    def __init__(self) -> None:
-        self.now = NOW
-
-    def __call__(self) -> int:
-        return self.now
+@pytest.fixture
+def clock() -> WallClock:
+    return WallClock(NOW)
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-def auth(database: Database, clock: FakeClock) -> AuthService:
+def auth(database: Database, clock: WallClock) -> AuthService:
     return service(database, clock)
 
 
 @pytest.fixture
-async def local(sqlite_url: str, clock: FakeClock) -> AsyncIterator[AuthService]:
+async def local(sqlite_url: str, clock: WallClock) -> AsyncIterator[AuthService]:
     """只在 SQLite 上：用于与数据库种类无关的规则。"""
     database = Database(sqlite_url)
     yield service(database, clock)
     await database.dispose()
 
 
-@pytest.fixture
-def log() -> Iterator[list[str]]:
-    """每条日志：事件名与字段。"""
-    lines: list[str] = []
-    sink = logger.add(lambda m: lines.append(f"{m.record['message']} {m.record['extra']}"))
-    yield lines
-    logger.remove(sink)
-
-
 def fast_passwords(**options: int) -> Passwords:
     return Passwords(time_cost=1, memory_cost_kib=8, **options)
 
 
-def service(database: Database, clock: FakeClock, **options: Any) -> AuthService:
+def service(database: Database, clock: WallClock, **options: Any) -> AuthService:
     settings = load_settings(**options)
     tokens = AccessTokens(settings, SECRET, clock)
     return AuthService(
@@ -103,7 +84,7 @@ async def test_whoever_registers_can_log_in(auth: AuthService) -> None:
 
 
 async def test_registration_can_be_turned_off_except_for_operators(
-    database: Database, clock: FakeClock
+    database: Database, clock: WallClock
 ) -> None:
     closed = service(database, clock, registration_enabled=False)
     with pytest.raises(ForbiddenError):
@@ -163,7 +144,7 @@ async def test_wrong_credentials_are_refused_without_saying_which(
 
 
 async def test_an_unknown_user_costs_as_many_hashes_as_a_known_one(
-    database: Database, clock: FakeClock
+    database: Database, clock: WallClock
 ) -> None:
     class Counting(Passwords):
         checked = 0
@@ -203,7 +184,7 @@ async def fail_to_log_in(auth: AuthService, times: int, name: str = "alice") -> 
 
 
 async def test_after_five_failures_even_the_right_password_must_wait(
-    local: AuthService, clock: FakeClock
+    local: AuthService, clock: WallClock
 ) -> None:
     await local.register("alice", PASSWORD)
     await fail_to_log_in(local, 5)
@@ -292,7 +273,7 @@ async def test_an_access_token_is_no_refresh_token(local: AuthService) -> None:
         await local.verify_access_token(pair.refresh_token)
 
 
-async def test_an_old_refresh_token_has_expired(local: AuthService, clock: FakeClock) -> None:
+async def test_an_old_refresh_token_has_expired(local: AuthService, clock: WallClock) -> None:
     await local.register("alice", PASSWORD)
     token = (await local.login("alice", PASSWORD, HERE)).refresh_token
     clock.now += load_settings().refresh_token_ttl_s * 1000
@@ -329,7 +310,7 @@ async def test_a_token_without_a_session_logs_out_harmlessly(local: AuthService)
 
 
 async def test_logging_in_clears_away_expired_refresh_tokens(
-    auth: AuthService, database: Database, clock: FakeClock
+    auth: AuthService, database: Database, clock: WallClock
 ) -> None:
     await auth.register("alice", PASSWORD)
     for _ in range(3):
@@ -393,7 +374,7 @@ async def test_too_many_waiting_password_checks_are_refused() -> None:
     assert await passwords.verify(None, PASSWORD) is False
 
 
-def test_a_window_slides(clock: FakeClock) -> None:
+def test_a_window_slides(clock: WallClock) -> None:
     window = AttemptWindow(2, 1000, clock=clock)
     window.count("k")
     clock.now += 600
@@ -405,7 +386,7 @@ def test_a_window_slides(clock: FakeClock) -> None:
     window.check("k")
 
 
-def test_the_memory_of_a_window_is_bounded(clock: FakeClock) -> None:
+def test_the_memory_of_a_window_is_bounded(clock: WallClock) -> None:
     window = AttemptWindow(1, 1000, max_keys=100, clock=clock)
     for n in range(1_000):
         window.count(f"k{n}")
@@ -422,18 +403,6 @@ def test_the_secret_is_made_once_and_only_its_owner_can_read_it(tmp_path: Path) 
     path = tmp_path / "data" / FILE_NAME
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert [entry.name for entry in path.parent.iterdir()] == [FILE_NAME]
-
-
-def test_processes_that_start_together_get_the_same_secret(tmp_path: Path) -> None:
-    code = (
-        "import sys, pathlib; from meeting_push.auth.keys import *;"
-        "print(load_or_create_secret(pathlib.Path(sys.argv[1])))"
-    )
-    command = [sys.executable, "-c", code, str(tmp_path)]
-    children = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(4)]
-    secrets = {child.communicate()[0] for child in children}
-    assert len(secrets) == 1
-    assert b"\n" in secrets.pop()
 
 
 @pytest.mark.parametrize("content", ["", "short", "é" * 40])

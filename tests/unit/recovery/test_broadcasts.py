@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,23 +15,12 @@ from meeting_push.model import Draft, Sender
 from meeting_push.recovery.broadcasts import BroadcastRecovery
 from meeting_push.storage.broadcasts import BroadcastRepository
 from tests.support.eventually import eventually
-from tests.support.node import node
 from tests.support.redis_server import RedisServer
+
+from .nodes import StartNode, copied_aof, marked, restart_with
 
 BOB = 2
 DRAFT = Draft(recipient_ids=(), title="t", content="c")
-
-StartNode = Callable[..., AbstractAsyncContextManager[MeetingPush]]
-
-
-@pytest.fixture
-def start_node(private_redis_server: RedisServer, database_url: str, tmp_path: Path) -> StartNode:
-    return partial(
-        node,
-        redis_url=private_redis_server.url,
-        database_url=database_url,
-        directory=tmp_path,
-    )
 
 
 async def logged(push: MeetingPush, *message_ids: str) -> None:
@@ -70,17 +55,6 @@ async def pending(push: MeetingPush, user_id: int = BOB) -> list[str]:
     feed = push._rooms.broadcasts.feed
     await feed.refresh()
     return [entry.message_id for entry in (await feed.open(user_id)).entries]
-
-
-async def marked(push: MeetingPush) -> None:
-    """等到下一个记号写进两边：此后丢的才看得出来。"""
-    before = await push._rooms.recovery.reconciler._mark.read()
-
-    async def advanced() -> bool:
-        now = await push._rooms.recovery.reconciler._mark.read()
-        return now is not None and (before is None or now.mark > before.mark + 1)
-
-    await eventually(advanced, 20)
 
 
 async def recovered(push: MeetingPush) -> None:
@@ -136,15 +110,10 @@ async def test_dlv_1_an_old_aof_keeps_its_numbers_and_gets_back_the_rest(
         number = await push._rooms.bus.redis.lean.execute(
             "ZSCORE", push._rooms.bus.redis.keys.broadcast_ids, old
         )
-        copy, folder = tmp_path / "old", private_redis_server.directory
-        shutil.copytree(folder, copy, ignore=_only_aof)
+        copy = copied_aof(private_redis_server, tmp_path / "old")
         new = await send(push, (old,))
         await marked(push)
-        private_redis_server.kill()
-        for path in folder.glob("append*"):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-        shutil.copytree(copy, folder, dirs_exist_ok=True)
-        private_redis_server.start()
+        restart_with(private_redis_server, copy)
         await eventually(lambda: push._rooms.bus.redis.lean.connected)
         await logged(push, old, new)
         await recovered(push)
@@ -153,10 +122,6 @@ async def test_dlv_1_an_old_aof_keeps_its_numbers_and_gets_back_the_rest(
             "ZSCORE", push._rooms.bus.redis.keys.broadcast_ids, old
         )
         assert same == number
-
-
-def _only_aof(directory: str, names: list[str]) -> set[str]:
-    return {name for name in names if "append" not in name}
 
 
 async def test_dlv_1_a_lost_tail_shorter_than_a_mark_is_found_by_a_broadcast(

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,25 +15,11 @@ from meeting_push.errors import UnavailableError
 from meeting_push.model import ResumePoint, Sender
 from meeting_push.recovery.reconciler import Reconciler
 from tests.support.eventually import eventually
-from tests.support.node import node
-from tests.support.people import delivery, device, register
-from tests.support.people import send as sent
 from tests.support.redis_server import RedisServer
-from tests.support.server_process import ServerProcess
+
+from .nodes import StartNode, copied_aof, marked, restart_with, wipe
 
 ALICE, BOB, CAROL = Sender(1, "alice"), 2, 3
-
-StartNode = Callable[..., AbstractAsyncContextManager[MeetingPush]]
-
-
-@pytest.fixture
-def start_node(private_redis_server: RedisServer, database_url: str, tmp_path: Path) -> StartNode:
-    return partial(
-        node,
-        redis_url=private_redis_server.url,
-        database_url=database_url,
-        directory=tmp_path,
-    )
 
 
 async def send(push: MeetingPush, user_id: int = BOB) -> str:
@@ -79,17 +61,6 @@ async def recovered(push: MeetingPush, times: int = 1) -> None:
     await eventually(finished, timeout=20)
 
 
-async def marked(push: MeetingPush) -> None:
-    """等到下一个记号写进两边：此后丢的才看得出来。"""
-    before = await push._rooms.recovery.reconciler._mark.read()
-
-    async def advanced() -> bool:
-        now = await push._rooms.recovery.reconciler._mark.read()
-        return now is not None and (before is None or now.mark > before.mark + 1)
-
-    await eventually(advanced)
-
-
 async def test_dlv_1_flushall_while_running(start_node: StartNode) -> None:
     async with start_node() as push:
         delivered, waiting = await send(push), await send(push)
@@ -127,17 +98,13 @@ async def test_dlv_1_redis_restarted_with_an_old_aof(
     async with start_node() as push:
         before, delivered = await send(push), await send(push)
         await holds(push, before, delivered)
-        copy = tmp_path / "old"
-        shutil.copytree(private_redis_server.directory, copy, ignore=only_aof)
+        copy = copied_aof(private_redis_server, tmp_path / "old")
         await confirm(push, delivered)
         after = await send(push)
         await holds(push, before, after)
         seen = await push.mailbox.open(BOB)
         await marked(push)
-        private_redis_server.kill()
-        wipe(private_redis_server.directory)
-        shutil.copytree(copy, private_redis_server.directory, dirs_exist_ok=True)
-        private_redis_server.start()
+        restart_with(private_redis_server, copy)
         await recovered(push)
         await holds(push, before, after)
         view = await push.mailbox.open(BOB, ResumePoint(seen.epoch, seen.seq))
@@ -317,40 +284,3 @@ async def test_con_4_a_full_redis_defers_and_loses_nothing(start_node: StartNode
         await push._rooms.bus.redis.lean.execute("CONFIG", "SET", "maxmemory", 0)
         await holds(push, *sent)
         assert push._rooms.recovery.reconciler.statistics.recoveries == 0
-
-
-async def test_dlv_1_a_live_device_hears_of_the_loss_and_gets_what_it_has_not_had(
-    private_redis_server: RedisServer, tmp_path: Path
-) -> None:
-    settings = {"reconcile_interval_s": 0.1}
-    with ServerProcess(tmp_path, redis_url=private_redis_server.url, settings=settings) as server:
-        alice, bob = (
-            await register(server.base_url, "alice"),
-            await register(server.base_url, "bob"),
-        )
-        async with device(server.ws_url(bob.user_id), bob) as phone:
-            acked = await sent(server.base_url, alice, [bob])
-            assert (await phone.next_message())["message_id"] == acked
-            await phone.ack(acked)
-
-            async def recorded() -> bool:
-                return bool((await delivery(server.base_url, alice, acked))["delivered"])
-
-            await eventually(recorded)
-            with Redis.from_url(private_redis_server.url) as redis:
-                redis.flushall()
-            later = await sent(server.base_url, alice, [bob])
-            assert (await phone.next_message(20))["message_id"] == later
-            await eventually(lambda: [f for f in phone.others if f["type"] == "resync"], 20)
-            [resync] = [f for f in phone.others if f["type"] == "resync"]
-            assert resync["reason"] == "epoch_changed"
-            assert resync["epoch"] != phone.welcome["epoch"]
-
-
-def only_aof(directory: str, names: list[str]) -> set[str]:
-    return {name for name in names if "append" not in name}
-
-
-def wipe(directory: Path) -> None:
-    for path in directory.glob("append*"):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()

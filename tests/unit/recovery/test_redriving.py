@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator
-from contextlib import AbstractAsyncContextManager
-from functools import partial
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -27,21 +24,12 @@ from meeting_push.storage.messages import MessageRepository
 from meeting_push.storage.outcomes import UndeliveredRepository
 from meeting_push.storage.tables import messages
 from tests.support.eventually import eventually
-from tests.support.node import node
-from tests.support.redis_server import RedisServer
+
+from .nodes import StartNode
 
 BOB = 2
 DAY_MS = 86_400_000
 _m = messages.c
-
-StartNode = Callable[..., AbstractAsyncContextManager[MeetingPush]]
-
-
-@pytest.fixture
-def start_node(private_redis_server: RedisServer, database_url: str, tmp_path: Path) -> StartNode:
-    return partial(
-        node, redis_url=private_redis_server.url, database_url=database_url, directory=tmp_path
-    )
 
 
 async def store(

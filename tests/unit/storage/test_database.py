@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -228,35 +226,6 @@ async def test_an_error_does_not_show_the_values(postgres_server: PostgresServer
     assert "hunter2" not in str(caught.value)
     await database.dispose()
     postgres_server.drop_database(url)
-
-
-_CRASH = """
-import asyncio, os, signal, sys
-from sqlalchemy import insert
-from meeting_push.storage.database import Database
-from meeting_push.storage.tables import idempotency_keys as keys
-
-async def main(url):
-    database = Database(url)
-    for key in range(5):
-        async with database.transaction() as connection:
-            row = dict(sender_id=1, key=str(key), request_hash=b"h", response="", created_at=0)
-            await connection.execute(insert(keys), row)
-    async with database.transaction() as connection:
-        await connection.execute(insert(keys), row | {"key": "uncommitted"})
-        os.kill(os.getpid(), signal.SIGKILL)
-
-asyncio.run(main(sys.argv[1]))
-"""
-
-
-async def test_dlv_1_kill_9_loses_nothing_that_was_committed(
-    database: Database, database_url: str
-) -> None:
-    command = [sys.executable, "-c", _CRASH, database_url]
-    killed = await asyncio.to_thread(subprocess.run, command, check=False)
-    assert killed.returncode == -9
-    assert await count_keys(database) == 5
 
 
 async def test_sqlite_waits_for_the_disk_at_each_commit(tmp_path: Path) -> None:

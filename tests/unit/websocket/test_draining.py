@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
-import os
-import signal
 import time
 from pathlib import Path
 
@@ -14,10 +11,9 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from meeting_push.model import DeliveryStatus
-from tests.support.people import Device, device, register
+from tests.support.people import Device, device
 from tests.support.redis_server import RedisServer
 from tests.support.running_node import Node, running_node
-from tests.support.server_process import ServerProcess
 
 SOCKETS = 60  # 每秒送走 200 个：0.3 秒
 
@@ -112,49 +108,3 @@ async def test_presence_seats_and_the_lease_are_gone_in_the_end(
         gone = (keys.online_user(7), keys.user_slots(7), keys.node(node.push.node_id))
         assert await lean.execute("EXISTS", *gone) == 0
         assert await lean.execute("HEXISTS", keys.node_reports, node.push.node_id) == 0
-
-
-async def test_a_few_sockets_are_quick(tmp_path: Path) -> None:
-    with ServerProcess(tmp_path) as server:
-        bob = await register(server.base_url, "bob")
-        url = server.ws_url(bob.user_id)
-        async with device(url, bob) as one, device(url, bob) as two:
-            started = time.monotonic()
-            assert await asyncio.to_thread(server.terminate) == 0
-            assert time.monotonic() - started < 4
-            await asyncio.wait([one.reader, two.reader])
-
-
-async def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
-    with ServerProcess(tmp_path, settings={"handshake_timeout_s": 30}) as server:
-        bob = await register(server.base_url, "bob")
-        _, stubborn = await silent_socket(server, bob.user_id, bob.token)
-        os.kill(server.pid, signal.SIGTERM)
-        await asyncio.to_thread(_wait_for, server, "draining")
-        started = time.monotonic()
-        assert await asyncio.to_thread(server.terminate) == 1
-        assert time.monotonic() - started < 5
-        stubborn.close()
-
-
-async def silent_socket(
-    server: ServerProcess, user_id: int, token: str
-) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """升级之后再也不说话的客户端：关闭帧也不回。"""
-    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-    key = base64.b64encode(os.urandom(16)).decode()
-    writer.write(
-        f"GET /ws/user/{user_id}/messages HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n"
-        f"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-        f"Sec-WebSocket-Key: {key}\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
-    )
-    head = await reader.readuntil(b"\r\n\r\n")
-    assert b" 101 " in head, head
-    return reader, writer
-
-
-def _wait_for(server: ServerProcess, words: str) -> None:
-    deadline = time.monotonic() + 10
-    while words not in server.output:
-        assert time.monotonic() < deadline, server.output
-        time.sleep(0.01)
