@@ -14,12 +14,14 @@ from meeting_push.clock import now_ms
 from meeting_push.errors import UnavailableError
 from meeting_push.model import Sender
 from meeting_push.node.agreed_clock import CLOSE_MS, AgreedClock, ClockDisagreesError
+from meeting_push.redis.dial import RedisAddress
 from meeting_push.redis.redis_service import RedisService
 from meeting_push.storage.database import Database
 from meeting_push.storage.idempotency import IdempotencyRepository
 from tests.support.eventually import eventually
 from tests.support.node import node
 from tests.support.parts import Parts
+from tests.support.ports import free_port
 from tests.support.redis_server import RedisServer
 
 HOUR_MS = 3_600_000
@@ -157,7 +159,7 @@ async def test_redis_alone_is_asked_when_the_record_is_sqlite(
 
 
 async def test_nobody_to_ask_changes_nothing(parts: Parts, wall: Wall) -> None:
-    away = RedisService(parts.redis.address, parts.redis.keys)  # 没有连上
+    away = RedisService(RedisAddress(host="127.0.0.1", port=free_port()), parts.redis.keys)
     clock = AgreedClock(away, parts.database, wall)
     if parts.database.is_sqlite:
         with pytest.raises(UnavailableError):
