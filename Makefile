@@ -26,7 +26,7 @@ AGAIN = { echo "once more, alone, what did not pass:"; \
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo serve test test-system test-full-size check format bench peers lock env-example clean
+.PHONY: help demo serve test test-system test-full-size check format bench peers lock settings clean
 
 help: ## This menu
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -71,8 +71,8 @@ lock: $(DEV) ## Write the lock files from pyproject.toml (UPGRADE=1: newest vers
 		--output-file requirements/dev.txt
 	@$(LOCK) --group peers --constraint requirements/runtime.txt --output-file requirements/peers.txt
 
-env-example: $(DEV) ## Write .env.example from settings.py
-	@$(BIN)/python tools/env_example.py > .env.example
+settings: $(DEV) ## Write .env.example and docs/settings.md from the settings
+	@$(BIN)/python tools/settings_pages.py
 
 clean: ## Remove the environment, caches and build results (never data/)
 	rm -rf $(VENV) build dist reports .mypy_cache .ruff_cache .pytest_cache .hypothesis \

@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 import re
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from tests.support.citations import DOCS, ROOT
 
 PACKAGE: Final = ROOT / "src" / "meeting_push"
+FILES: Final = sorted(PACKAGE.rglob("*.py"))
 TEXT: Final = (DOCS / "architecture.md").read_text()
 
 #: 十来个想得到的改动 → 页上的哪一行，以及那一行必须说出的去处。
@@ -33,7 +35,7 @@ CHANGES: Final = {
         ["assembly/routes.py", "docs/contract.md", "client/rest_client.py"],
     ),
     "数一数压缩了多少正文": ("一个指标", ["monitoring/metrics.py", "assembly/observation.py"]),
-    "信箱多久没人来就提醒": ("一个设置", ["settings.py"]),
+    "信箱多久没人来就提醒": ("一个设置", ["settings/stations.py", "docs/settings.md"]),
     "每天清掉很久以前的消息": ("一个循环", ["supervision.py", "assembly/"]),
     "命令行上列出死信": ("一条命令", ["cli.py", "docs/contract.md"]),
     "节点满了时的关闭码": (
@@ -140,14 +142,14 @@ def test_a_unit_test_that_starts_a_process_is_found(source: str) -> None:
     assert starters_in(source)
 
 
+def _home(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0]
+
+
 # ── redis/ 的边界 ────────────────────────────────────────────────────────────
 
 #: storage/ 里的 execute 是 SQL；它与 redis/ 互不认识，由分层的契约看着。
-ROOMS: Final = [
-    path
-    for path in PACKAGE.rglob("*.py")
-    if path.relative_to(PACKAGE).parts[0] not in {"redis", "storage"}
-]
+ROOMS: Final = [path for path in FILES if _home(path) not in {"redis", "storage"}]
 #: 发命令、跑 Lua 的写法：两种连接只许原样递给 redis/ 里的名词。
 COMMAND: Final = re.compile(
     r"(\.execute(_many|_command)?|\blean\.\w+|\bredis\.client\.\w+|\bScript)$"
@@ -202,8 +204,10 @@ def _compared(node: ast.AST) -> str:
     return "" if is_log else ast.unparse(text)
 
 
-def offences(look: Callable[[str], list[str]]) -> dict[str, list[str]]:
-    found = {str(path.relative_to(PACKAGE)): look(path.read_text()) for path in ROOMS}
+def offences(
+    look: Callable[[str], list[str]], files: Iterable[Path] = ROOMS
+) -> dict[str, list[str]]:
+    found = {str(path.relative_to(PACKAGE)): look(path.read_text()) for path in files}
     return {name: code for name, code in found.items() if code}
 
 
@@ -306,3 +310,55 @@ def test_a_loop_with_an_end_is_not_hand_written() -> None:
         hand_written("async def run(rows):\n    while page := await rows():\n        use(page)")
         == []
     )
+
+
+# ── 设置：一间房只拿它那一组 ──────────────────────────────────────────────────
+
+#: 装配的与命令：只有它们看得见整个设置。
+WIRING: Final = frozenset(
+    {"__init__.py", "app.py", "assembly", "cli.py", "doctor.py", "server.py", "settings"}
+)
+
+
+def takes_all_settings(source: str) -> list[str]:
+    """导入整个 ``Settings``（或造它的）、或导入 ``settings`` 这个模块的那几行。"""
+    imports = [n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Import | ast.ImportFrom)]
+    return [ast.unparse(node) for node in imports if _whole_settings(node)]
+
+
+def _whole_settings(node: ast.Import | ast.ImportFrom) -> bool:
+    names = {alias.name for alias in node.names}
+    if isinstance(node, ast.Import):
+        return any(name.endswith(".settings") for name in names)
+    if "settings" in (node.module or "").split("."):
+        return not names.isdisjoint({"*", "Settings", "load_settings"})
+    return "settings" in names or (node.module in {None, "meeting_push"} and "Settings" in names)
+
+
+def test_a_room_takes_its_own_group_of_settings() -> None:
+    found = offences(takes_all_settings, (p for p in FILES if _home(p) not in WIRING))
+    assert found == {}
+
+
+def test_the_wiring_is_where_it_is_said_to_be() -> None:
+    seen = {_home(path) for path in FILES if takes_all_settings(path.read_text())}
+    assert seen | {"settings"} == WIRING
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from ..settings import Settings",
+        "from ..settings import QueueSettings, Settings as Everything",
+        "from meeting_push.settings import load_settings",
+        "from .. import settings",
+        "import meeting_push.settings",
+        "def late():\n    from meeting_push import Settings",
+    ],
+)
+def test_a_room_that_takes_all_the_settings_is_found(source: str) -> None:
+    assert takes_all_settings(source)
+
+
+def test_a_group_of_the_settings_is_no_offence() -> None:
+    assert takes_all_settings("from ..settings import QueueSettings, Role") == []

@@ -19,18 +19,17 @@ from meeting_push.protocol.codes import CloseCode, may_reconnect
 from meeting_push.protocol.commands import Refused
 from meeting_push.protocol.envelope import ForeignMessage
 from meeting_push.protocol.session import Session
-from meeting_push.settings import Settings
 from meeting_push.version import __version__
-from meeting_push.websocket.admission import limits_of
 from meeting_push.websocket.handshake import (
     MAX_DEVICE_ID_CHARS,
     MAX_DEVICE_INFO_CHARS,
     MAX_TOKEN_CHARS,
 )
 from tests.support import asyncapi
+from tests.support.limits import limits_with
 
 Schema = dict[str, Any]
-LARGE = limits_of(Settings(max_frame_bytes=2**20))
+LARGE = limits_with(max_frame_bytes=2**20)
 LIMITS = ("minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems")
 
 

@@ -31,7 +31,7 @@ from meeting_push.cli import app as command_line
 from meeting_push.cli import join_commands
 from meeting_push.model import ConnectionInfo, DeliveryStatus, MessageType
 from meeting_push.redis.keys import Keys
-from meeting_push.settings import Settings
+from meeting_push.settings import FLAT
 from tests.stages import test_stage1_integration, test_stage2_integration
 from tests.support.requirements_table import ROOT, Requirement, requirements
 
@@ -258,7 +258,7 @@ def test_the_states_types_and_fields_are_those_of_the_requirements() -> None:
 
 
 def test_the_times_are_those_of_the_requirements() -> None:
-    fields = Settings.model_fields
+    fields = {name: place.info for name, place in FLAT.items()}
     assert {
         name: fields[name].default
         for name in ("heartbeat_interval_s", "heartbeat_timeout_s", "presence_sweep_s")

@@ -1,4 +1,4 @@
-"""Makefile、锁文件与 .env.example 不会悄悄落后。"""
+"""Makefile、锁文件与 设置的两份说明不会悄悄落后。"""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from meeting_push.settings import Settings
-from tools.env_example import render
+from meeting_push.settings import FLAT, Settings
+from tools.settings_pages import pages
 
 ROOT = Path(__file__).parent.parent
 LOCKS = ("runtime", "dev")
+PAGE = pages()[ROOT / "docs" / "settings.md"]
 
 
 def test_help_lists_every_target() -> None:
@@ -26,13 +27,32 @@ def test_help_lists_every_target() -> None:
     assert re.findall(r"^  make (\S+)", menu, re.MULTILINE) == phony[1].split()
 
 
-def test_env_example_is_up_to_date() -> None:
-    assert (ROOT / ".env.example").read_text() == render(), "run: make env-example"
+@pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
+def test_what_is_said_of_the_settings_is_up_to_date(page: Path) -> None:
+    assert page.read_text() == pages()[page], "run: make settings"
 
 
-def test_env_example_has_every_setting() -> None:
-    given = re.findall(r"^#MEETING_PUSH_(\w+)=", render(), re.MULTILINE)
-    assert [name.lower() for name in given] == list(Settings.model_fields)
+@pytest.mark.parametrize(
+    ("page", "row"),
+    [(".env.example", r"^#MEETING_PUSH_(\w+)="), ("docs/settings.md", r"^\| `(\w+)` \|")],
+)
+def test_every_setting_is_shown_by_the_name_it_is_given_by(page: str, row: str) -> None:
+    shown = re.findall(row, pages()[ROOT / page], re.MULTILINE)
+    assert [name.lower() for name in shown] == list(FLAT)
+
+
+@pytest.mark.parametrize("name", FLAT)
+def test_every_setting_has_a_meaning_and_a_unit(name: str) -> None:
+    (row,) = re.findall(rf"^\| `{name.upper()}` \| (.+) \|$", PAGE, re.MULTILINE)
+    meaning, unit, _, _ = row.split(" | ")
+    assert meaning
+    assert unit
+
+
+def test_every_group_has_a_title() -> None:
+    assert len(re.findall(r"^## .+\n\n`settings\.\w+`$", PAGE, re.MULTILINE)) == len(
+        Settings.model_fields
+    )
 
 
 @pytest.mark.parametrize(("lock", "group"), [("runtime", "build"), ("dev", "dev")])

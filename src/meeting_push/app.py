@@ -75,8 +75,8 @@ class MeetingPush:
         directory: UserDirectory | None = None,
         verifier: TokenVerifier | None = None,
     ) -> None:
-        owner = identity or settings.identity or "application"
-        settings = self.settings = settings.model_copy(update={"identity": owner})
+        owner = identity or settings.auth.identity or "application"
+        settings = self.settings = settings.changed(identity=owner)
         self._node = NodeIdentity()
         self._stack = contextlib.AsyncExitStack()
         self._supervisor = Supervisor()
@@ -163,7 +163,7 @@ class MeetingPush:
             self._stack = stack.pop_all()
 
     async def _start_loops(self, stack: contextlib.AsyncExitStack) -> None:
-        role, rooms, supervisor = self.settings.role, self._rooms, self._supervisor
+        role, rooms, supervisor = self.settings.process.role, self._rooms, self._supervisor
         if role.holds_sockets:
             stack.push_async_callback(self.presence.close)
         reports = self._observation.reports
@@ -189,7 +189,7 @@ class MeetingPush:
 
     async def drain(self) -> None:
         """停止服务的前半，次序的道理见 ``docs/operations.md``；之后 ``stop`` 放开其余的。"""
-        role, edge = self.settings.role, self._rooms.edge
+        role, edge = self.settings.process.role, self._rooms.edge
         self.health.drain()
         if role.holds_sockets:
             edge.refuse()
@@ -200,7 +200,7 @@ class MeetingPush:
             await edge.finish_acks()
 
     async def _send_guests_off(self) -> None:
-        role, leaving = self.settings.role, list[Awaitable[None]]()
+        role, leaving = self.settings.process.role, list[Awaitable[None]]()
         if role.serves_api:
             leaving.append(self._rooms.meetings.send_off())
         if role.holds_sockets:

@@ -91,7 +91,7 @@ def serve(
         database_url=database_url,
         data_dir=data_dir,
     )
-    uvloop.run(run_workers(settings) if settings.workers > 1 else run_process(settings))
+    uvloop.run(run_workers(settings) if settings.process.workers > 1 else run_process(settings))
 
 
 @app.command()
@@ -217,7 +217,7 @@ def db_downgrade(
     settings = load_settings(database_url=database_url, data_dir=data_dir)
 
     async def run() -> None:
-        database = Database(settings.sql_url, settings.database_timeout_s)
+        database = Database(settings.sql_url, settings.database.timeout_s)
         try:
             await database.downgrade(revision)
         finally:
@@ -265,7 +265,7 @@ def _user_ids(text: str) -> list[int]:
 
 
 def _require_accounts(settings: Settings) -> None:
-    if not settings.owns_accounts:
+    if not settings.auth.owns_accounts:
         raise ConfigurationError(
             "identity=application: people and tokens are the application's, none are made here"
         )
@@ -273,7 +273,7 @@ def _require_accounts(settings: Settings) -> None:
 
 def _tokens(settings: Settings) -> AccessTokens:
     _require_accounts(settings)
-    return AccessTokens(settings, signing_secret(settings))
+    return AccessTokens(settings.auth, signing_secret(settings.auth, settings.process.data_dir))
 
 
 def _sign(
@@ -285,7 +285,7 @@ def _sign(
 ) -> str:
     if not 1 <= user_id <= MAX_USER_ID:
         raise InvalidInputError("--user-id: a positive integer below 2^53")
-    lifetime = settings.access_token_ttl_s if ttl_s is None else ttl_s
+    lifetime = settings.auth.access_token_ttl_s if ttl_s is None else ttl_s
     return _tokens(settings).issue(user_id, role, name, lifetime)
 
 
@@ -293,7 +293,7 @@ def _sign(
 async def _database(settings: Settings) -> AsyncIterator[Database]:
     from .storage.database import Database
 
-    database = Database(settings.sql_url, settings.database_timeout_s)
+    database = Database(settings.sql_url, settings.database.timeout_s)
     await database.migrate()
     try:
         yield database

@@ -84,16 +84,16 @@ async def _service(url: str) -> AsyncIterator[RedisService]:
 
 
 async def _redis(settings: Settings) -> Finding:
-    if settings.redis_url is None:
+    if settings.redis.url is None:
         server = find_server()
         return Finding("redis", True, f"embedded: {server.name}")
-    address, keys = RedisAddress.parse(settings.redis_url), Keys(settings.key_prefix)
+    address, keys = RedisAddress.parse(settings.redis.url), Keys(settings.redis.key_prefix)
     try:
-        await check_rights(address, keys, secrets.token_hex(8), settings.redis_timeout_s)
+        await check_rights(address, keys, secrets.token_hex(8), settings.redis.timeout_s)
     except ConfigurationError as error:
         advice = "grant what is missing" if error.cause == "noperm" else "check the password"
         return Finding("redis", False, error.message, advice)
-    async with _service(settings.redis_url) as redis:
+    async with _service(settings.redis.url) as redis:
         info, policy = await redis.info(), await redis.eviction_policy()
     text = f"{info.version}, {info.used_memory_human} used, aof={int(info.aof_enabled)}"
     if tuple(map(int, info.version.split(".")[:2])) < (7, 0):
@@ -104,19 +104,19 @@ async def _redis(settings: Settings) -> Finding:
 
 
 async def _clock(settings: Settings) -> Finding:
-    if settings.redis_url is None:
+    if settings.redis.url is None:
         return Finding("clock", True, "one machine, one clock")
-    async with _service(settings.redis_url) as redis:
+    async with _service(settings.redis.url) as redis:
         skew = abs(time.time() - await redis.time_ms() / 1000)
     text = f"{skew:.3f} s from Redis"
     return Finding("clock", skew <= MAX_CLOCK_SKEW_S, text, "synchronise the clocks (NTP)")
 
 
 async def _database(settings: Settings) -> Finding:
-    database = Database(settings.sql_url, settings.database_timeout_s)
+    database = Database(settings.sql_url, settings.database.timeout_s)
     kind = "SQLite" if database.is_sqlite else "PostgreSQL"
     try:
-        if database.is_sqlite and not _exists(settings.data_dir):
+        if database.is_sqlite and not _exists(settings.process.data_dir):
             return Finding("database", True, "SQLite: will be made on the first start")
         await database.meet_pooler()
         await database.ping()
@@ -146,12 +146,12 @@ async def _backlog(_: Settings) -> Finding:
 
 
 async def _port(settings: Settings) -> Finding:
-    where = f"{settings.host}:{settings.port}"
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    where = f"{settings.process.host}:{settings.process.port}"
+    family = socket.AF_INET6 if ":" in settings.process.host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            sock.bind((settings.host, settings.port))
+            sock.bind((settings.process.host, settings.process.port))
         except OSError as error:
             return Finding("port", False, f"{where}: {error.strerror}", "choose another --port")
     return Finding("port", True, f"{where} is free")

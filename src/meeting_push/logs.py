@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from loguru import logger
 
-from .settings import Settings
+from .settings import ProcessSettings
 
 if TYPE_CHECKING:
     from loguru import Message, Record
@@ -259,7 +259,7 @@ def _write_json(message: Message) -> None:
     sys.stderr.write(plain_json(redact(str(message).rstrip("\n"))) + "\n")
 
 
-def configure_logging(settings: Settings) -> None:
+def configure_logging(settings: ProcessSettings) -> None:
     """进程启动时调用一次；内嵌进别的应用时由应用决定，不调用它。"""
     logger.remove()
     level = settings.log_level

@@ -42,7 +42,7 @@ from .logs import RepeatedWarning, configure_logging
 from .monitoring.metrics import door_samples
 from .redis.embedded import EmbeddedRedis
 from .router.ops import ops_endpoint
-from .settings import PREFIX, Identity, Role, Settings
+from .settings import FLAT, PREFIX, Identity, Role, Settings
 from .supervision import Backoff
 from .websocket.native import native_edge, serve_native
 from .websocket.uvicorn_socket import BoundedWebSocket
@@ -88,13 +88,13 @@ def listen(settings: Settings) -> socket.socket:
 
     :raises ConfigurationError: 端口被占或地址不对
     """
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    family = socket.AF_INET6 if ":" in settings.process.host else socket.AF_INET
     with contextlib.ExitStack() as stack, _listening_errors(settings):
         sock = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if settings.reuse_port:
+        if settings.process.reuse_port:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        sock.bind((settings.host, settings.port))
+        sock.bind((settings.process.host, settings.process.port))
         sock.setblocking(False)
         stack.pop_all()
     return sock
@@ -106,21 +106,21 @@ def _listening_errors(settings: Settings) -> Iterator[None]:
         yield
     except (OSError, OverflowError) as error:
         raise ConfigurationError(
-            f"can not listen on {settings.host}:{settings.port}: {error}"
+            f"can not listen on {settings.process.host}:{settings.process.port}: {error}"
         ) from None
 
 
 async def run_process(settings: Settings) -> None:
     """一个进程的一生；收到 SIGTERM/SIGINT/SIGHUP 后有次序地停下，第二次立即退出。"""
     calm_allocator()
-    configure_logging(settings)
-    if not settings.reuse_port:  # --workers 的子进程不必再说
+    configure_logging(settings.process)
+    if not settings.process.reuse_port:  # --workers 的子进程不必再说
         _warn_of_any_audience(settings)
         _warn_unknown_variables()
     stop = _stop_event()
     async with contextlib.AsyncExitStack() as stack:
         sock = stack.enter_context(contextlib.closing(listen(settings)))
-        owner: Identity = "accounts" if settings.owns_accounts else "application"
+        owner: Identity = "accounts" if settings.auth.owns_accounts else "application"
         push = MeetingPush(settings, identity=owner)
         if not await _started(push, settings, stop):
             return
@@ -131,7 +131,9 @@ async def run_process(settings: Settings) -> None:
         calm_collector()
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         host, port = sock.getsockname()[:2]
-        logger.bind(host=host, port=port, role=settings.role, node=push.node_id).info("serving")
+        logger.bind(host=host, port=port, role=settings.process.role, node=push.node_id).info(
+            "serving"
+        )
         await _first(stop, push.displaced)
         logger.bind(node=push.node_id).info("draining")
         await push.drain()
@@ -149,7 +151,7 @@ async def _first(*events: asyncio.Event) -> None:
 
 async def _started(push: MeetingPush, settings: Settings, stop: asyncio.Event) -> bool:
     """起好了；False：还没起好就收到了信号。错误同 ``MeetingPush.start``。"""
-    starting = asyncio.create_task(_start_patiently(push, settings.start_patience_s))
+    starting = asyncio.create_task(_start_patiently(push, settings.process.start_patience_s))
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
@@ -181,20 +183,20 @@ async def _start_patiently(push: MeetingPush, patience_s: float) -> None:
 
 def _warn_of_any_audience(settings: Settings) -> None:
     """别处签发的令牌没有限定受众：同一个签发者给别的服务的也会被接受。"""
-    if not settings.owns_accounts and settings.audience is None:
+    if not settings.auth.owns_accounts and settings.auth.audience is None:
         logger.bind(setting="MEETING_PUSH_JWT_AUDIENCE").warning("tokens_for_any_service_accepted")
 
 
 @contextlib.asynccontextmanager
 async def local_parts(settings: Settings) -> AsyncIterator[Settings]:
     """没有外部 Redis 时带起内嵌的；产出填好 ``redis_url`` 的设置。"""
-    if settings.redis_url is not None:
+    if settings.redis.url is not None:
         yield settings
         return
-    embedded = EmbeddedRedis(settings.data_dir)
+    embedded = EmbeddedRedis(settings.process.data_dir)
     url = await embedded.start()
     try:
-        yield settings.model_copy(update={"redis_url": url})
+        yield settings.changed(redis_url=url)
     finally:
         await embedded.stop()
 
@@ -202,14 +204,14 @@ async def local_parts(settings: Settings) -> AsyncIterator[Settings]:
 @contextlib.asynccontextmanager
 async def _front(push: MeetingPush, settings: Settings, sock: socket.socket) -> AsyncIterator[None]:
     """对外的一面：网关角色是裸的 picows，其余是 uvicorn（同一端口，两种速度）。"""
-    native = settings.edge == "native"
+    native = settings.edge.driver == "native"
     doorway = Doorway(
-        DoorLimits.of(settings.max_http_connections_per_address, _open_descriptors()),
-        TrustedProxies(settings.trusted_proxies),
+        DoorLimits.of(settings.http.max_connections_per_address, _open_descriptors()),
+        TrustedProxies(settings.http.trusted_proxies),
         push.manager.admission.pace,
     )
     push.metrics.add(lambda: door_samples(doorway))
-    if settings.role is Role.GATEWAY and native:
+    if settings.process.role is Role.GATEWAY and native:
         ops = ops_endpoint(push.health, push.metrics)
         server = await serve_native(push.manager, sock=sock, ops=ops, doorway=doorway)
         try:
@@ -220,7 +222,7 @@ async def _front(push: MeetingPush, settings: Settings, sock: socket.socket) -> 
     http = _Server(
         uvicorn.Config(
             create_app(push),
-            http=patient_http(Patience.of(settings), doorway),
+            http=patient_http(Patience.of(settings.edge), doorway),
             # 类型写的是 type[Protocol]，uvicorn 只是调用它（见 docs/adr/0002）
             ws=native_edge(push.manager) if native else BoundedWebSocket,  # type: ignore[arg-type]
             ws_max_size=push.manager.limits.largest_read_bytes,  # 再大的由 uvicorn 以 1009 断开
@@ -232,7 +234,7 @@ async def _front(push: MeetingPush, settings: Settings, sock: socket.socket) -> 
             server_header=False,
             proxy_headers=False,  # 谁的 X-Forwarded-For 可信只由 trusted_proxies 说了算
             timeout_keep_alive=KEEP_ALIVE_S,
-            timeout_graceful_shutdown=int(settings.shutdown_grace_s),
+            timeout_graceful_shutdown=int(settings.process.shutdown_grace_s),
         ),
         doorway.note_left,
     )
@@ -271,20 +273,20 @@ def _warn_unknown_variables() -> None:
 
 async def run_workers(settings: Settings) -> None:
     """父进程：带着内嵌 Redis，看着 N 个子进程；子进程死了就重启。"""
-    configure_logging(settings)
+    configure_logging(settings.process)
     _warn_of_any_audience(settings)
     _warn_unknown_variables()
     stop = _stop_event()
     async with contextlib.AsyncExitStack() as stack:
         # 占住端口再分给子进程：端口 0 也只选一次；父进程自己不接连接
-        probe = listen(settings.model_copy(update={"reuse_port": True}))
+        probe = listen(settings.changed(reuse_port=True))
         stack.callback(probe.close)
         settings = await stack.enter_async_context(local_parts(settings))
         environment = _child_environment(settings, probe.getsockname()[1])
         probe.close()
         children = [
             asyncio.create_task(_keep_alive(index, environment, stop, _patience_s(settings)))
-            for index in range(settings.workers)
+            for index in range(settings.process.workers)
         ]
         await stop.wait()
         await asyncio.gather(*children)
@@ -292,21 +294,21 @@ async def run_workers(settings: Settings) -> None:
 
 def _patience_s(settings: Settings) -> float:
     """等一个子进程从容退出多久：送客的窗口，加上前后两段各自的宽限。"""
-    return settings.drain_window_s + settings.shutdown_grace_s * 2
+    return settings.node.drain_window_s + settings.process.shutdown_grace_s * 2
 
 
 def _child_environment(settings: Settings, port: int) -> dict[str, str]:
     given = {
         "WORKERS": "1",
         "REUSE_PORT": "true",
-        "HOST": settings.host,
+        "HOST": settings.process.host,
         "PORT": str(port),
-        "ROLE": settings.role.value,
-        "DATA_DIR": str(settings.data_dir),
-        "REDIS_URL": settings.redis_url or "",
+        "ROLE": settings.process.role.value,
+        "DATA_DIR": str(settings.process.data_dir),
+        "REDIS_URL": settings.redis.url or "",
     }
-    if settings.database_url:
-        given["DATABASE_URL"] = settings.database_url
+    if settings.database.url:
+        given["DATABASE_URL"] = settings.database.url
     return {**os.environ, **{f"MEETING_PUSH_{name}": value for name, value in given.items()}}
 
 
@@ -346,7 +348,7 @@ _NOT_SETTINGS: Final = frozenset({f"{PREFIX}TOKEN"})
 
 def unknown_variables() -> Iterator[tuple[str, str | None]]:
     """环境与 ``.env`` 里不认识的 ``MEETING_PUSH_…``，各与最像的名字（没有像的为 None）。"""
-    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} | _NOT_SETTINGS
+    known = {f"{PREFIX}{name.upper()}" for name in FLAT} | _NOT_SETTINGS
     given = {name.upper() for name in (*os.environ, *dotenv_values(".env"))}
     for name in sorted(one for one in given if one.startswith(PREFIX) and one not in known):
         yield name, next(iter(get_close_matches(name, known, n=1)), None)

@@ -37,7 +37,7 @@ QUICK: Final[Mapping[str, object]] = {
     "database_timeout_s": 3,
 }
 _tokens: Final = AccessTokens(
-    Settings(_env_file=None, jwt_secret=SecretStr(TEST_JWT_SECRET)),  # type: ignore[call-arg]
+    Settings(_env_file=None, jwt_secret=SecretStr(TEST_JWT_SECRET)).auth,
     TEST_JWT_SECRET,
 )
 

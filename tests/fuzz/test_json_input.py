@@ -13,12 +13,11 @@ from meeting_push.model import MailboxView, Principal
 from meeting_push.protocol.commands import Close, Command, Refused
 from meeting_push.protocol.envelope import frame_key
 from meeting_push.protocol.session import Session
-from meeting_push.settings import Settings
-from meeting_push.websocket.admission import limits_of
 from meeting_push_bench.fuzz.json_frames import json_text
 from tests.support import asyncapi
+from tests.support.limits import limits_with
 
-LIMITS = limits_of(Settings())
+LIMITS = limits_with()
 RANDOMS = st.randoms(use_true_random=False)
 
 

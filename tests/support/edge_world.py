@@ -23,12 +23,12 @@ from meeting_push.limits.rate import RefusalPace
 from meeting_push.model import Principal
 from meeting_push.node_identity import NodeIdentity
 from meeting_push.settings import Settings
-from meeting_push.websocket.admission import limits_of
 from meeting_push.websocket.asgi import user_messages_endpoint
 from meeting_push.websocket.native import native_edge, serve_native
 from meeting_push.websocket.requests import Sinks
 
 from .doors import door
+from .limits import limits_with
 from .stand_ins import (
     AckSink,
     Bus,
@@ -50,7 +50,7 @@ class World:
     """``port`` 由 ``serve`` 填上。"""
 
     def __init__(self, **limits: Any) -> None:
-        self.settings = Settings(_env_file=None, **limits)  # type: ignore[call-arg]
+        self.settings = Settings(_env_file=None, **limits)
         self.verifier = Verifier()
         self.channels = Channels()
         self.mailbox = Mailbox()
@@ -59,10 +59,10 @@ class World:
         self.reads = ReadSink()
         self.manager = manager_of(
             Sinks(self.acks, self.presence, self.reads, Watches(), RetrySink()),
-            authenticator=authenticator_of(self.verifier, self.settings.allowed_origins),
+            authenticator=authenticator_of(self.verifier, self.settings.handshake.allowed_origins),
             channels=self.channels,
             mailbox=self.mailbox,
-            limits=limits_of(self.settings),
+            limits=limits_with(**limits),
             node=NodeIdentity("node-1"),
         )
         self.bus = Bus(self.mailbox, self.channels, self.manager.on_channel_message)

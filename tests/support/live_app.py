@@ -21,7 +21,7 @@ from .edge_world import listening_socket
 async def served(push: MeetingPush, ws: Any) -> AsyncIterator[int]:
     config = uvicorn.Config(
         create_app(push),
-        http=patient_http(Patience.of(push.settings), door()),
+        http=patient_http(Patience.of(push.settings.edge), door()),
         ws=ws,
         loop="none",
         lifespan="off",

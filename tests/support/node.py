@@ -33,7 +33,7 @@ async def node(
         "consumer_block_ms": 50,
         **changes,
     }
-    push = MeetingPush(Settings(**given), directory=Everybody())  # type: ignore[arg-type]
+    push = MeetingPush(Settings(**given), directory=Everybody())
     await push.start()
     try:
         yield push

@@ -24,8 +24,8 @@ from tests.support.server_process import TEST_JWT_SECRET, ServerProcess
 
 #: 租期与宽限缩到一秒上下。
 QUICK: Final = {"node_lease_s": 1, "presence_grace_s": 0.3, "presence_flush_ms": 10}
-_settings = Settings(_env_file=None, jwt_secret=SecretStr(TEST_JWT_SECRET))  # type: ignore[call-arg]
-_tokens = AccessTokens(_settings, TEST_JWT_SECRET)
+_settings = Settings(_env_file=None, jwt_secret=SecretStr(TEST_JWT_SECRET))
+_tokens = AccessTokens(_settings.auth, TEST_JWT_SECRET)
 
 
 def person(user_id: int, role: str = "user") -> Person:

@@ -55,7 +55,7 @@ class Parts:
         self.channel = RecordingChannel()
         receipts = Receipts(self.channel)
         self.mailbox = OfflineMessageQueue(
-            redis, StoredBodies(self.messages), load_settings(**settings)
+            redis, StoredBodies(self.messages), load_settings(**settings).messages
         )
         self.queue = message_queue(
             redis, max_length=1_000, starvation_bound=10, claim_idle_ms=1_000, clock=self.clock

@@ -5,12 +5,14 @@ from __future__ import annotations
 from meeting_push.auth.revocations import Revocations
 from meeting_push.clock import Clock, now_ms
 from meeting_push.node.control_channel import ControlCommand
-from meeting_push.settings import Settings
+from meeting_push.settings import AuthSettings
 from meeting_push.storage.database import Database
 from meeting_push.supervision import Aside
 
 
-def revocations_of(settings: Settings, database: Database, clock: Clock = now_ms) -> Revocations:
+def revocations_of(
+    settings: AuthSettings, database: Database, clock: Clock = now_ms
+) -> Revocations:
     return Revocations(
         settings, database, publish=_unheard, aside=Aside("revocations"), clock=clock
     )

@@ -22,7 +22,7 @@ class Node:
     def __init__(self, push: MeetingPush, port: int) -> None:
         self.push = push
         self.port = port
-        self._tokens = AccessTokens(push.settings, TEST_JWT_SECRET)
+        self._tokens = AccessTokens(push.settings.auth, TEST_JWT_SECRET)
 
     def person(self, user_id: int) -> Person:
         name = f"user-{user_id}"

@@ -217,7 +217,7 @@ class Unhurried(HandshakeLimits):
     """来得多快都行。"""
 
     def __init__(self) -> None:
-        super().__init__(load_settings())
+        super().__init__(load_settings().handshake)
 
     def suspects(self, address: str) -> bool:
         return False

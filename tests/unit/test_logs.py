@@ -54,7 +54,7 @@ def our_logging_ends_with_the_test() -> Iterator[None]:
 
 @pytest.fixture(params=[False, True], ids=["text", "json"])
 def configured(request: pytest.FixtureRequest) -> Iterator[None]:
-    configure_logging(load_settings(log_json=request.param, log_level="DEBUG"))
+    configure_logging(load_settings(log_json=request.param, log_level="DEBUG").process)
     yield
     logger.remove()
 
@@ -239,7 +239,7 @@ async def test_a14_what_was_not_said_is_counted(
 @pytest.mark.parametrize("level", ["TRACE", "DEBUG", "INFO", "WARNING", "ERROR"])
 def test_a17_every_level_can_be_chosen(level: str, capsys: pytest.CaptureFixture[str]) -> None:
     """A17: ``LOG_LEVEL=TRACE`` 起不来。"""
-    configure_logging(load_settings(log_level=level))
+    configure_logging(load_settings(log_level=level).process)
     logging.getLogger("some").error("heard")
     logger.remove()
     assert "heard" in capsys.readouterr().err

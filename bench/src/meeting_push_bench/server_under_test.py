@@ -89,16 +89,16 @@ def existing_target(url: str, redis_url: str) -> Target:
     :raises ConfigurationError: 不在本机，或没有密钥
     """
     settings = load_settings()
-    if settings.jwt_secret is None:
+    if settings.auth.jwt_secret is None:
         raise ConfigurationError("with --url, MEETING_PUSH_JWT_SECRET must be the server's")
     host, port = loopback_address(url)
     return Target(
         host=host,
         port=port,
         redis_url=redis_url,
-        jwt_secret=settings.jwt_secret.get_secret_value(),
-        jwt_audience=settings.audience or ACCOUNTS_AUDIENCE,
-        key_prefix=settings.key_prefix,
+        jwt_secret=settings.auth.jwt_secret.get_secret_value(),
+        jwt_audience=settings.auth.audience or ACCOUNTS_AUDIENCE,
+        key_prefix=settings.redis.key_prefix,
     )
 
 

@@ -40,7 +40,7 @@ from ..model import (
     Sender,
 )
 from ..protocol.json_text import accepted_data
-from ..settings import Settings
+from ..settings import MessageSettings
 
 MESSAGE_TYPES: Final = frozenset(get_args(MessageType))
 #: 重复的收件人只算一次，但列得再长就不去数了。
@@ -61,13 +61,13 @@ class DraftRules:
     max_ttl_s: int
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> DraftRules:
+    def of(cls, settings: MessageSettings) -> DraftRules:
         return cls(
             settings.max_title_chars,
             settings.max_content_bytes,
             settings.max_data_bytes,
             settings.max_recipients,
-            settings.message_ttl_s,
+            settings.ttl_s,
         )
 
     def check(self, draft: Draft, now: int) -> Draft:

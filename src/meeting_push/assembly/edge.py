@@ -21,6 +21,7 @@ from ..presence.online_status_service import OnlineStatusService
 from ..presence.seats import DeviceSeats, Replace
 from ..presence.watch import PresenceWatch
 from ..protocol.codes import CloseCode
+from ..protocol.limits import Limits
 from ..redis.meeting_bus import MeetingBus
 from ..settings import Settings
 from ..supervision import Supervisor
@@ -32,6 +33,10 @@ from ..websocket.manager import ConnectionManager
 from ..websocket.requests import Sinks
 from .ground import Access, Bus, Record
 from .message_path import BroadcastPath, MessagePath, OutcomePath
+
+
+def _limits(settings: Settings) -> Limits:
+    return limits_of(settings.edge, settings.admission, settings.delivery, settings.redis)
 
 
 class Edge:
@@ -56,18 +61,23 @@ class Edge:
         keys = bus.redis.keys
         routes: dict[bytes, ChannelRoute] = {}
         self.presence = OnlineStatusService(
-            bus.redis, node, settings, aside=bus.asides.of("presence"), clock=bus.clock
+            bus.redis,
+            node,
+            settings.presence,
+            settings.edge,
+            aside=bus.asides.of("presence"),
+            clock=bus.clock,
         )
-        self.watch = PresenceWatch(bus.subscriber, routes, self.presence, keys, settings)
-        self.seats = DeviceSeats(bus.redis, node, settings, aside=bus.asides.of("seats"))
+        self.watch = PresenceWatch(bus.subscriber, routes, self.presence, keys, settings.presence)
+        self.seats = DeviceSeats(bus.redis, node, settings.presence, aside=bus.asides.of("seats"))
         self.push_latency, self.ack_latency = PushLatency(), AckLatency(broadcasts.acks)
         self.manager = ConnectionManager(
             authenticator=Authenticator(
                 access.credentials,
-                settings.allowed_origins,
-                sources=settings.ws_token_sources,
-                limits=HandshakeLimits(settings),
-                proxies=TrustedProxies(settings.trusted_proxies),
+                settings.handshake.allowed_origins,
+                sources=settings.handshake.token_sources,
+                limits=HandshakeLimits(settings.handshake),
+                proxies=TrustedProxies(settings.http.trusted_proxies),
             ),
             channels=bus.subscriber,
             mailbox=messages.mailbox,
@@ -79,7 +89,7 @@ class Edge:
                 retries=outcomes.retries,
             ),
             keys=keys,
-            limits=limits_of(settings),
+            limits=_limits(settings),
             node=node,
             routes=routes,
             seats=self.seats,
@@ -88,7 +98,7 @@ class Edge:
             clock=bus.clock,
         )
         self.hearing = NodeHearing(
-            bus.redis, bus.subscriber, self.manager, settings, bus.reread.set
+            bus.redis, bus.subscriber, self.manager, settings.node, bus.reread.set
         )
         self._routes = routes
         routes[keys.system_channel.encode()] = bus.control.take
@@ -126,7 +136,7 @@ class Edge:
         self._routes[canary.channel.encode()] = canary.hear
         own = (keys.broadcast_channel, keys.system_channel, canary.channel)
         try:
-            async with asyncio.timeout(self._settings.redis_timeout_s):
+            async with asyncio.timeout(self._settings.redis.timeout_s):
                 for channel in own:
                     await subscriber.subscribe_channel(channel)
         except TimeoutError:  # 没有期限的等待会藏起原因（LESSONS 26）
@@ -153,13 +163,13 @@ class Edge:
     async def send_off(self) -> None:
         """送走全部客人，让出座位。"""
         sockets = self.manager.statistics().sockets
-        spread_s = window_s(sockets, self._settings.drain_window_s)
+        spread_s = window_s(sockets, self._settings.node.drain_window_s)
         await self.manager.close_all(CloseCode.SERVER_DRAINING, spread_s)
         await self.seats.drain()
 
     async def finish_acks(self) -> None:
         """已收下的确认写完。"""
-        grace_s = self._settings.shutdown_grace_s
+        grace_s = self._settings.process.shutdown_grace_s
         await asyncio.gather(
             self._confirmation.drain(grace_s), self._broadcasts.acks.drain(grace_s)
         )
@@ -178,19 +188,19 @@ class Meetings:
         messages: MessagePath,
         edge: Edge,
     ) -> None:
-        self._drain_window_s = settings.drain_window_s
-        self._holds_sockets = settings.role.holds_sockets
+        self._drain_window_s = settings.node.drain_window_s
+        self._holds_sockets = settings.process.role.holds_sockets
         self._seats = edge.seats
         stores = record.meeting_stores
         self.bus = MeetingBus(
             bus.redis.address,
             bus.redis.keys,
-            ttl_ms=int(settings.meeting_refresh_s * 3000),
-            timeout_s=settings.redis_timeout_s,
+            ttl_ms=int(settings.meeting.refresh_s * 3000),
+            timeout_s=settings.redis.timeout_s,
         )
         self.service = MeetingService(
             stores,
-            rules=MeetingRules.of(settings),
+            rules=MeetingRules.of(settings.meeting),
             messages=messages.messages,
             bus=self.bus,
             clock=bus.clock,
@@ -199,7 +209,7 @@ class Meetings:
             authenticator=edge.manager.authenticator,
             desk=MeetingDesk(stores.meetings, stores.transcripts, bus.clock),
             bus=self.bus,
-            limits=limits_of_meetings(settings),
+            limits=limits_of_meetings(settings.meeting, _limits(settings)),
             admission=edge.manager.admission,
             seats=edge.seats,
             clock=bus.clock,

@@ -55,7 +55,7 @@ class Record:
     """``directory`` 是应用自己的用户表。没有给：账号归我们时用我们的，否则谁都存在。"""
 
     def __init__(self, settings: Settings, directory: UserDirectory | None) -> None:
-        database = self.database = Database(settings.sql_url, settings.database_timeout_s)
+        database = self.database = Database(settings.sql_url, settings.database.timeout_s)
         users = UserRepository(database)
         self.stores = MessageStores(
             database=database,
@@ -87,20 +87,20 @@ def _directory(
 ) -> UserDirectory:
     if given is not None:
         return KnownUsers(ForeignDirectory(given))
-    return KnownUsers(users) if settings.owns_accounts else Everybody()
+    return KnownUsers(users) if settings.auth.owns_accounts else Everybody()
 
 
 class Bus:
     """``reread``：可能漏过发布。谁发现谁置位，边缘随后给每条连接重读信箱。"""
 
     def __init__(self, settings: Settings, database: Database) -> None:
-        self._embedded = None if settings.redis_url else EmbeddedRedis(settings.data_dir)
-        url = self._embedded.url if self._embedded else settings.redis_url
+        self._embedded = None if settings.redis.url else EmbeddedRedis(settings.process.data_dir)
+        url = self._embedded.url if self._embedded else settings.redis.url
         assert url is not None
-        address, keys = RedisAddress.parse(url), Keys(settings.key_prefix)
-        self._timeout_s = settings.redis_timeout_s
-        self.redis = RedisService(address, keys, settings.redis_timeout_s)
-        self.subscriber = Subscriber(address, keys, timeout_s=settings.redis_timeout_s)
+        address, keys = RedisAddress.parse(url), Keys(settings.redis.key_prefix)
+        self._timeout_s = settings.redis.timeout_s
+        self.redis = RedisService(address, keys, settings.redis.timeout_s)
+        self.subscriber = Subscriber(address, keys, timeout_s=settings.redis.timeout_s)
         self.control = ControlChannel(self.redis)
         self.reread = asyncio.Event()
         #: 各循环搁置坏项的地方。
@@ -154,18 +154,20 @@ class Access:
         self, settings: Settings, record: Record, bus: Bus, verifier: TokenVerifier | None
     ) -> None:
         self.revocations = Revocations(
-            settings,
+            settings.auth,
             record.database,
             publish=bus.control.publish,
             aside=bus.asides.of("revocations"),
             clock=bus.clock,
         )
         bus.control.on(Revoke, self.revocations.take)
-        tokens = AccessTokens(settings, signing_secret(settings), bus.clock)
-        if settings.owns_accounts and not tokens.can_issue:
+        tokens = AccessTokens(
+            settings.auth, signing_secret(settings.auth, settings.process.data_dir), bus.clock
+        )
+        if settings.auth.owns_accounts and not tokens.can_issue:
             raise ConfigurationError("identity=accounts signs tokens: jwt_algorithms needs an HS*")
         self.auth = AuthService(
-            settings,
+            settings.auth,
             record.database,
             tokens,
             revocations=self.revocations,
@@ -174,13 +176,17 @@ class Access:
         )
         #: 应用自己验证令牌的，没有指纹可比。
         self.keyring = Keyring() if verifier is not None else tokens.keyring
-        self.tickets = WsTickets(bus.redis, settings.ws_ticket_ttl_s, bus.clock)
+        self.tickets = WsTickets(bus.redis, settings.handshake.ticket_ttl_s, bus.clock)
         trusted = (
-            tokens if verifier is None else ForeignVerifier(verifier, settings.handshake_timeout_s)
+            tokens
+            if verifier is None
+            else ForeignVerifier(verifier, settings.edge.handshake_timeout_s)
         )
         self.credentials = RevocableCredentials(trusted, self.tickets, self.revocations.known)
         self.quota = SendQuota(
-            settings.sends_per_user_per_s, settings.sends_per_user_burst, clock=now_ms
+            settings.messages.sends_per_user_per_s,
+            settings.messages.sends_per_user_burst,
+            clock=now_ms,
         )
 
     def start(self, supervisor: Supervisor) -> None:

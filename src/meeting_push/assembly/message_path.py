@@ -41,7 +41,7 @@ from ..recovery.reconciler import Reconciler, ReconcilerRules
 from ..redis.broadcast_log import BroadcastLog
 from ..redis.claims import GenerationMark, RedisClaim, Turn
 from ..redis.outcomes import Outcomes
-from ..settings import Settings
+from ..settings import QueueSettings, Settings
 from ..storage.messages import StoredBodies
 from ..supervision import Supervisor
 from .ground import Bus, Record
@@ -56,32 +56,32 @@ class MessagePath:
     def __init__(
         self, settings: Settings, node: NodeIdentity, record: Record, bus: Bus, on_dead: OnDead
     ) -> None:
-        self._node, self._role = node, settings.role
+        self._node, self._role = node, settings.process.role
         self.publisher = MessagePublisher(
-            bus.redis, max_bytes=settings.max_content_bytes * 2, clock=bus.clock
+            bus.redis, max_bytes=settings.messages.max_content_bytes * 2, clock=bus.clock
         )
         self.queue = MessageQueue(
             bus.redis,
-            max_length=settings.queue_max_length,
-            starvation_bound=settings.starvation_bound,
-            claim_idle_ms=settings.claim_idle_ms,
-            max_deliveries=settings.queue_max_deliveries,
-            partitions=settings.queue_partitions,
+            max_length=settings.queue.max_length,
+            starvation_bound=settings.queue.starvation_bound,
+            claim_idle_ms=settings.queue.claim_idle_ms,
+            max_deliveries=settings.queue.max_deliveries,
+            partitions=settings.queue.partitions,
             on_dead=on_dead,
             aside=bus.asides.of("dead-letters"),
             clock=bus.clock,
         )
         bodies = StoredBodies(record.stores.messages)
-        self.mailbox = OfflineMessageQueue(bus.redis, bodies, settings, clock=bus.clock)
+        self.mailbox = OfflineMessageQueue(bus.redis, bodies, settings.messages, clock=bus.clock)
         self.receipts = Receipts(self.publisher)
-        self.outcomes = Outcomes(bus.redis.lean, bus.redis.keys, settings.message_ttl_s * 1000)
+        self.outcomes = Outcomes(bus.redis.lean, bus.redis.keys, settings.messages.ttl_s * 1000)
         self.confirmation = DeliveryConfirmationService(
             outcomes=self.outcomes,
             recipients=record.recipients,
             reports=record.reports,
             mailbox=self.mailbox,
             receipts=self.receipts,
-            flush_ms=settings.ack_flush_ms,
+            flush_ms=settings.delivery.ack_flush_ms,
             aside=bus.asides.of("confirm"),
             clock=bus.clock,
         )
@@ -89,17 +89,17 @@ class MessagePath:
             messages=record.stores.messages,
             queue=self.queue,
             mailbox=self.mailbox,
-            chunk_recipients=settings.queue_chunk_recipients,
-            shares=FairShares(settings.fair_share_per_s, settings.fair_share_burst),
-            interval_s=settings.relay_interval_s,
-            grace_s=settings.relay_grace_s,
+            chunk_recipients=settings.queue.chunk_recipients,
+            shares=FairShares(settings.queue.fair_share_per_s, settings.queue.fair_share_burst),
+            interval_s=settings.delivery.relay_interval_s,
+            grace_s=settings.delivery.relay_grace_s,
             aside=bus.asides.of("outbox"),
             turn=Turn(bus.redis.lean, bus.redis.keys.outbox_turn, TURN_MS),
             clock=bus.clock,
         )
         self.messages = MessageService(
             record.stores,
-            rules=DraftRules.from_settings(settings),
+            rules=DraftRules.of(settings.messages),
             relay=self.relay,
             queue=self.queue,
             mailbox=self.mailbox,
@@ -108,16 +108,16 @@ class MessagePath:
         )
         self._bulk_slots = asyncio.Semaphore(BULK_TASKS)
         self.consumers = ConsumerPool(
-            partial(self._consumer, settings, bus, RepeatedWarning("consumer_waits")),
+            partial(self._consumer, settings.queue, bus, RepeatedWarning("consumer_waits")),
             self.queue,
-            least=settings.consumer_tasks,
-            most=settings.consumer_tasks_max,
-            entries_each=settings.consumer_batch_entries,
-            stuck_after_s=settings.consumer_stall_s,
+            least=settings.queue.consumer_tasks,
+            most=settings.queue.consumer_tasks_max,
+            entries_each=settings.queue.consumer_batch_entries,
+            stuck_after_s=settings.queue.consumer_stall_s,
         )
 
     def _consumer(
-        self, settings: Settings, bus: Bus, waits: RepeatedWarning, index: int
+        self, settings: QueueSettings, bus: Bus, waits: RepeatedWarning, index: int
     ) -> MessageConsumer:
         return MessageConsumer(
             f"{self._node.id}-{index}",
@@ -159,7 +159,7 @@ class OutcomePath:
             outcomes=outcomes,
             record=record.outcomes,
             failures=self.failures,
-            max_attempts=len(settings.retry_delays_s),
+            max_attempts=len(settings.delivery.retry_delays_s),
             aside=bus.asides.of("retry"),
             clock=bus.clock,
         )
@@ -174,7 +174,7 @@ class OutcomePath:
             record=record.outcomes,
             dead_letters=self.dead_letters,
             receipts=path.receipts,
-            interval_s=settings.expiry_interval_s,
+            interval_s=settings.delivery.expiry_interval_s,
             agreed=bus.clock.agreed,
             aside=bus.asides.of("expiry"),
         )
@@ -199,7 +199,7 @@ class OutcomePath:
 
 class BroadcastPath:
     def __init__(self, settings: Settings, record: Record, bus: Bus, path: MessagePath) -> None:
-        ttl_ms = settings.message_ttl_s * 1000
+        ttl_ms = settings.messages.ttl_s * 1000
         log = self.log = BroadcastLog(
             bus.redis.lean,
             bus.redis.keys,
@@ -211,7 +211,7 @@ class BroadcastPath:
             record.broadcasts,
             log,
             path.mailbox,
-            interval_s=settings.relay_interval_s,
+            interval_s=settings.delivery.relay_interval_s,
             aside=bus.asides.of("broadcast-outbox"),
             clock=bus.clock,
         )
@@ -219,7 +219,7 @@ class BroadcastPath:
             database=record.database,
             record=record.broadcasts,
             idempotency=record.stores.idempotency,
-            rules=DraftRules.from_settings(settings),
+            rules=DraftRules.of(settings.messages),
             relay=self.relay,
             clock=bus.clock,
         )
@@ -230,7 +230,7 @@ class BroadcastPath:
             self.feed,
             log,
             record.broadcasts,
-            flush_ms=settings.ack_flush_ms,
+            flush_ms=settings.delivery.ack_flush_ms,
             aside=bus.asides.of("broadcast-confirm"),
         )
 
@@ -251,7 +251,7 @@ class Recovery:
     ) -> None:
         lean, keys = bus.redis.lean, bus.redis.keys
         self.claim = DatabaseClaim(
-            node, RedisClaim(lean, keys), record.generations, settings.node_lease_s
+            node, RedisClaim(lean, keys), record.generations, settings.presence.node_lease_s
         )
         self.reconciler = Reconciler(
             node,
@@ -265,9 +265,9 @@ class Recovery:
                 record.broadcasts, broadcasts.log, broadcasts.relay, clock=bus.clock
             ),
             rules=ReconcilerRules(
-                settings.reconcile_interval_s,
-                settings.straggler_interval_s,
-                int(settings.straggler_after_s * 1000),
+                settings.delivery.reconcile_interval_s,
+                settings.delivery.straggler_interval_s,
+                int(settings.delivery.straggler_after_s * 1000),
             ),
             ours=lambda: not self.claim.lost.is_set(),
             on_generation=bus.reread.set,  # 每条连接都要知道新的 epoch

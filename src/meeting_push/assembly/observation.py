@@ -76,13 +76,14 @@ class Fleet:
     def __init__(
         self, settings: Settings, node: NodeIdentity, rooms: Rooms, hears: Callable[[], bool]
     ) -> None:
-        self._holds_sockets = settings.role.holds_sockets
-        self.probe = RedisProbe(rooms.bus.redis, node, delivers=settings.role.delivers)
+        role = settings.process.role
+        self._holds_sockets = role.holds_sockets
+        self.probe = RedisProbe(rooms.bus.redis, node, delivers=role.delivers)
         self.membership = FleetMembership(
             node,
             NodeRepository(rooms.record.database),
             rooms.access.keyring,
-            role=settings.role,
+            role=role,
             version=__version__,
             hears=hears,
             redis_skew_ms=lambda: self.probe.skew_ms,
@@ -91,7 +92,7 @@ class Fleet:
         self.cut_off = CutOff(
             hears=hears,
             well_elsewhere=self.membership.well_elsewhere,
-            after_s=settings.cut_off_s,
+            after_s=settings.node.cut_off_s,
             give_up=lambda: hearing.give_up(CUT_OFF),
             recover=lambda: hearing.recover(CUT_OFF),
         )
@@ -125,7 +126,7 @@ class Observation:
     def __init__(
         self, settings: Settings, node: NodeIdentity, rooms: Rooms, supervisor: Supervisor
     ) -> None:
-        bus, role = rooms.bus, settings.role
+        bus, role = rooms.bus, settings.process.role
         self.health = Health(
             supervisor.states, lambda loop: role is Role.ALL or loop not in _ANYBODYS_LOOPS
         )
@@ -144,18 +145,18 @@ class Observation:
         self.metrics.add(lambda: eviction_samples(rooms.outcomes.evictions))
         self.metrics.add(lambda: recovery_samples(**asdict(rooms.recovery.reconciler.statistics)))
         self.reports = NodeReports(
-            Reporter(self.metrics, node, settings.role, __version__),
+            Reporter(self.metrics, node, role, __version__),
             ReportBoard(bus.redis.client, bus.redis.keys),
-            settings.stats_interval_s,
+            settings.node.stats_interval_s,
         )
-        if settings.role.holds_sockets:
+        if role.holds_sockets:
             self._watch_edge(bus, rooms.edge)
             self.metrics.add(lambda: retry_samples(rooms.outcomes.retries))
-        if settings.role.serves_api:
+        if role.serves_api:
             self._watch_meetings(rooms.meetings, essential=role is Role.ALL)
             self.metrics.add(lambda: quota_samples(rooms.access.quota))
             self.metrics.add(lambda: refused_samples(self.refused))
-        if settings.role.delivers:
+        if role.delivers:
             self._watch_workers(rooms.messages, rooms.outcomes)
 
     def _watch_edge(self, bus: Bus, edge: Edge) -> None:

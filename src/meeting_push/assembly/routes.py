@@ -24,14 +24,17 @@ from .observation import Observation, Rooms
 def routes(settings: Settings, rooms: Rooms, observation: Observation) -> APIRouter:
     """一张平的表；``POST /messages`` 在最前：路由是一条一条试的。"""
     parts = [ops_router(observation.health, observation.metrics)]
-    if settings.role.serves_api:
+    if settings.process.role.serves_api:
         api = _api(settings, rooms, observation)
         parts = [*api, *parts, meeting_socket_router(rooms.meetings.hub), web_router()]
-    if settings.role.holds_sockets:
+    if settings.process.role.holds_sockets:
         parts.append(user_messages_router(rooms.edge.manager))
     table = complete(route for part in parts for route in part.routes)
-    rules, proxies = BodyRules(settings), TrustedProxies(settings.trusted_proxies)
-    large = LargeTurns() if settings.sends_per_user_per_s else None
+    rules, proxies = (
+        BodyRules(settings.http, settings.messages, settings.meeting),
+        TrustedProxies(settings.http.trusted_proxies),
+    )
+    large = LargeTurns() if settings.messages.sends_per_user_per_s else None
     turns = Turns(proxies, rooms.edge.manager.admission.refusal_delay_s, large=large)
     for route in table:
         if isinstance(route, ContractRoute) and route.path.startswith(API_PREFIX):
@@ -43,9 +46,9 @@ def routes(settings: Settings, rooms: Rooms, observation: Observation) -> APIRou
 
 def _api(settings: Settings, rooms: Rooms, observation: Observation) -> list[APIRouter]:
     access, messages, outcomes = rooms.access, rooms.messages, rooms.outcomes
-    security = Security(access.credentials, settings.trusted_proxies)
+    security = Security(access.credentials, settings.http.trusted_proxies)
     anybody, admin = security.current_principal, security.require_admin
-    broadcasts, rules = rooms.broadcasts.service, DraftRules.from_settings(settings)
+    broadcasts, rules = rooms.broadcasts.service, DraftRules.of(settings.messages)
     return [
         message_router(
             messages.messages,
@@ -54,9 +57,9 @@ def _api(settings: Settings, rooms: Rooms, observation: Observation) -> list[API
             broadcasts=broadcasts,
             quota=access.quota,
             rules=rules,
-            max_batch_messages=settings.max_batch_messages,
+            max_batch_messages=settings.messages.max_batch_messages,
         ),
-        auth_router(access.auth, security, accounts=settings.owns_accounts),
+        auth_router(access.auth, security, accounts=settings.auth.owns_accounts),
         ticket_router(access.tickets, security),
         revocation_router(access.revocations, security),
         presence_router(rooms.edge.presence, rooms.bus.control, security),
@@ -65,7 +68,7 @@ def _api(settings: Settings, rooms: Rooms, observation: Observation) -> list[API
             rooms.meetings.service,
             anybody,
             quota=access.quota,
-            rules=MeetingRules.of(settings),
+            rules=MeetingRules.of(settings.meeting),
         ),
         delivery_router(messages.confirmation, outcomes.failures, messages.mailbox, anybody, admin),
         queue_router(messages.queue, outcomes.dead_letters, admin),

@@ -33,7 +33,7 @@ from ..errors import (
 )
 from ..logs import RepeatedWarning
 from ..model import MAX_USER_ID, USER_ROLE, Keyring, Principal, Revocation
-from ..settings import Settings
+from ..settings import AuthSettings
 from .keys import TokenKeys
 from .tickets import WsTickets
 
@@ -53,7 +53,7 @@ class AccessTokens:
     :raises ConfigurationError: 见 ``TokenKeys``
     """
 
-    def __init__(self, settings: Settings, secret: str | None, clock: Clock = now_ms) -> None:
+    def __init__(self, settings: AuthSettings, secret: str | None, clock: Clock = now_ms) -> None:
         self._settings = settings
         self._keys = TokenKeys(settings, secret)
         self._clock = clock

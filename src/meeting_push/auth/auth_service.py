@@ -8,7 +8,7 @@ from ..limits.rate import KeyedBuckets, rate_key
 from ..logs import MANY, RepeatedWarning
 from ..model import USER_ROLE, Principal
 from ..redis.redis_service import RedisService
-from ..settings import Settings
+from ..settings import AuthSettings
 from ..storage.accounts import UserRepository
 from ..storage.database import Database
 from ..storage.rows import User
@@ -27,7 +27,7 @@ class AuthService:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: AuthSettings,
         database: Database,
         access_tokens: AccessTokens,
         *,

@@ -31,7 +31,7 @@ from loguru import logger
 from ..errors import ConfigurationError, InvalidTokenError, UnavailableError
 from ..model import Keyring
 from ..private_files import keep_private, private_folder
-from ..settings import Settings
+from ..settings import AuthSettings
 
 
 class _Header(msgspec.Struct):
@@ -48,7 +48,7 @@ class TokenKeys:
     :raises ConfigurationError: 算法不认识，缺钥匙，或钥匙与算法不配
     """
 
-    def __init__(self, settings: Settings, secret: str | None) -> None:
+    def __init__(self, settings: AuthSettings, secret: str | None) -> None:
         self.algorithms: Final = settings.jwt_algorithms
         _check_algorithms(self.algorithms)
         symmetric = [name for name in self.algorithms if name.startswith("HS")]
@@ -223,12 +223,12 @@ FILE_NAME: Final = "jwt_secret"
 MIN_SECRET_BYTES: Final = 32  # RFC 7518 §3.2：HS256 的密钥不短于散列
 
 
-def signing_secret(settings: Settings) -> str | None:
+def signing_secret(settings: AuthSettings, data_dir: Path) -> str | None:
     """配置的密钥；没有就用数据文件夹里的。只用公钥验证的应用不需要，为 None。"""
     if settings.jwt_secret is not None:
         return settings.jwt_secret.get_secret_value()
     if any(name.startswith("HS") for name in settings.jwt_algorithms):
-        return load_or_create_secret(settings.data_dir)
+        return load_or_create_secret(data_dir)
     return None
 
 

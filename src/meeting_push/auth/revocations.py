@@ -18,7 +18,7 @@ from ..logs import MANY, RepeatedWarning
 from ..model import Principal, Revocation
 from ..node.control_channel import ControlCommand
 from ..redis.redis_service import courtesy
-from ..settings import Settings
+from ..settings import AuthSettings
 from ..storage.accounts import RefreshTokenRepository, RevocationRepository
 from ..storage.database import Database
 from ..supervision import Aside, periodically
@@ -49,7 +49,7 @@ class Revocations:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: AuthSettings,
         database: Database,
         *,
         publish: Callable[[ControlCommand], Awaitable[int]],

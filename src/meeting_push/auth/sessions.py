@@ -18,7 +18,7 @@ from ..errors import (
 )
 from ..limits.rate import KeyedBuckets
 from ..logs import MANY, RepeatedWarning
-from ..settings import Settings
+from ..settings import AuthSettings
 from ..storage.accounts import RefreshTokenRepository, UserRepository
 from ..storage.database import Database
 from ..storage.rows import RefreshToken, User
@@ -51,7 +51,7 @@ class _UsedMeanwhileError(Exception):
 class Sessions:
     def __init__(
         self,
-        settings: Settings,
+        settings: AuthSettings,
         database: Database,
         access_tokens: AccessTokens,
         revocations: Revocations,

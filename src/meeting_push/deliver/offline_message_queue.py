@@ -30,7 +30,7 @@ from ..redis.mailboxes import (
     ResyncReason,
 )
 from ..redis.redis_service import RedisService
-from ..settings import Settings
+from ..settings import MessageSettings
 
 __all__ = ["Delivered", "Delivery", "OfflineMessage", "OfflineMessageQueue"]
 
@@ -62,21 +62,21 @@ class OfflineMessage(NamedTuple):
 class OfflineMessageQueue:
     """实现 ``contracts.Mailbox``。错误是 ``RedisUnavailableError``、``RedisCommandError``。
 
-    信箱的键活 ``settings.message_ttl_s``（每次投递续期），消息自己的有效期不得更长。
+    信箱的键活 ``message_ttl_s``（每次投递续期），消息自己的有效期不得更长。
     """
 
     def __init__(
         self,
         redis: RedisService,
         body_source: BodySource,
-        settings: Settings,
+        settings: MessageSettings,
         *,
         clock: Clock = now_ms,
     ) -> None:
-        ttl_ms = self._ttl_ms = settings.message_ttl_s * 1000
+        ttl_ms = self._ttl_ms = settings.ttl_s * 1000
         limits = MailboxLimits(
             mailbox_max_entries=settings.mailbox_max_entries,
-            log_max_entries=settings.message_log_max_entries,
+            log_max_entries=settings.log_max_entries,
             ttl_ms=ttl_ms,
             seq_ttl_ms=ttl_ms + SEQ_EXTRA_TTL_MS,
         )

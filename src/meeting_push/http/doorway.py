@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 
 from ..limits.rate import RefusalPace, TokenBucket, TrustedProxies, rate_key
 from ..logs import RepeatedWarning
-from ..settings import Settings
+from ..settings import EdgeSettings
 from .listener import has_left
 from .refusals import LINGER_S, REFUSALS
 
@@ -389,6 +389,6 @@ class Patience:
     crowded_head_s: float = 1.0
 
     @classmethod
-    def of(cls, settings: Settings) -> Patience:
-        waiting_s = settings.handshake_timeout_s
-        return cls(waiting_s, waiting_s, answer_stall_s=settings.outbox_max_delay_s)
+    def of(cls, edge: EdgeSettings) -> Patience:
+        waiting_s = edge.handshake_timeout_s
+        return cls(waiting_s, waiting_s, answer_stall_s=edge.outbox_max_delay_s)

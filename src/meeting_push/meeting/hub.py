@@ -19,10 +19,11 @@ from ..errors import MeetingPushError, UnavailableError
 from ..model import RECORDER_ROLE, MeetingView, Principal, Revocation
 from ..protocol.codes import CloseCode
 from ..protocol.frames import encode
+from ..protocol.limits import Limits
 from ..redis.meeting_bus import MeetingBus, Online, Space
-from ..settings import Settings
+from ..settings import MeetingSettings
 from ..supervision import patiently
-from ..websocket.admission import Admission, limits_of
+from ..websocket.admission import Admission
 from ..websocket.handshake import Authenticator, Device, Handshake, close_code_for
 from ..websocket.line import Driver
 from ..websocket.lines import Lines, send_off
@@ -259,18 +260,19 @@ def space_for(principal: Principal, view: MeetingView, max_connections: int) -> 
     return Space(max_connections, share, always)
 
 
-def limits_of_meetings(settings: Settings) -> MeetingLimits:
+def limits_of_meetings(settings: MeetingSettings, line: Limits) -> MeetingLimits:
+    """``line``：用户连接的；帧与发件箱用会议自己的。"""
     line = replace(
-        limits_of(settings),
-        max_frame_bytes=settings.meeting_max_frame_bytes,
-        outbox_max_bytes=settings.meeting_outbox_max_bytes,
+        line,
+        max_frame_bytes=settings.max_frame_bytes,
+        outbox_max_bytes=settings.outbox_max_bytes,
     )
     return MeetingLimits(
         line=line,
-        max_text_chars=settings.meeting_max_text_chars,
-        frames_per_s=settings.meeting_frames_per_s,
-        bytes_per_s=settings.meeting_bytes_per_s,
-        max_connections=settings.meeting_max_connections,
-        refresh_s=settings.meeting_refresh_s,
-        leave_grace_s=settings.meeting_leave_grace_s,
+        max_text_chars=settings.max_text_chars,
+        frames_per_s=settings.frames_per_s,
+        bytes_per_s=settings.bytes_per_s,
+        max_connections=settings.max_connections,
+        refresh_s=settings.refresh_s,
+        leave_grace_s=settings.leave_grace_s,
     )

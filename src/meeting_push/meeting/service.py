@@ -39,7 +39,7 @@ from ..model import (
 from ..protocol.frames import encode
 from ..redis.meeting_bus import MeetingBus
 from ..redis.redis_service import courtesy
-from ..settings import Settings
+from ..settings import MeetingSettings
 from ..storage.database import Database, SqlConnection
 from ..storage.meetings import MeetingRepository, TranscriptRepository
 from ..storage.rows import MeetingPage
@@ -64,8 +64,8 @@ class MeetingRules:
     max_participants: int
 
     @classmethod
-    def of(cls, settings: Settings) -> MeetingRules:
-        return cls(settings.meeting_max_title_chars, settings.meeting_max_participants)
+    def of(cls, settings: MeetingSettings) -> MeetingRules:
+        return cls(settings.max_title_chars, settings.max_participants)
 
 
 class MeetingService:

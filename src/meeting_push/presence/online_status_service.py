@@ -23,7 +23,7 @@ from ..model import ConnectionInfo, PresenceStatus
 from ..node_identity import NodeIdentity
 from ..redis.presence import PresenceStore, overall_status
 from ..redis.redis_service import RedisService
-from ..settings import Settings
+from ..settings import EdgeSettings, PresenceSettings
 from ..supervision import Aside, Supervisor, periodically
 from .ledger import REFRESH_MS, PresenceLedger
 from .upkeep import PresenceReaper, PresenceReconciler
@@ -68,22 +68,23 @@ class OnlineStatusService:
         self,
         redis: RedisService,
         node: NodeIdentity,
-        settings: Settings,
+        settings: PresenceSettings,
+        edge: EdgeSettings,
         *,
         aside: Aside,
         clock: Clock = now_ms,
     ) -> None:
-        ttl_ms = (REFRESH_MS + int(settings.heartbeat_timeout_s * 1000)) * TTL_REFRESHES
+        ttl_ms = (REFRESH_MS + int(edge.heartbeat_timeout_s * 1000)) * TTL_REFRESHES
         self._store = PresenceStore(redis.lean, redis.keys, node, ttl_ms)
         self._node = node
         self._lease_s = settings.node_lease_s
-        self._flush_s = settings.presence_flush_ms / 1000
+        self._flush_s = settings.flush_ms / 1000
         self._clock = clock
         self._aside = aside
         #: 边缘往这里记。
-        self.ledger = PresenceLedger(node, int(settings.heartbeat_interval_s * 1000))
+        self.ledger = PresenceLedger(node, int(edge.heartbeat_interval_s * 1000))
         self.reaper = PresenceReaper(self._store, node, settings.node_lease_s)
-        self.reconciler = PresenceReconciler(self._store, self.ledger, settings.presence_sweep_s)
+        self.reconciler = PresenceReconciler(self._store, self.ledger, settings.sweep_s)
         self._flushing = asyncio.Lock()
         self._behind = RepeatedWarning("presence_behind")
         self._lease_deferred = RepeatedWarning("node_lease_deferred")

@@ -1,4 +1,4 @@
-"""每个用户的设备数：所有节点合计，满了按规矩拒绝或顶掉（``settings.device_policy``）。"""
+"""每个用户的设备数：所有节点合计，满了按规矩拒绝或顶掉（``device_policy``）。"""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..node.control_channel import ControlCommand
 from ..node_identity import NodeIdentity
 from ..redis.presence import ConnectionKey, SeatRules, SeatStore
 from ..redis.redis_service import RedisService
-from ..settings import Settings
+from ..settings import PresenceSettings
 from ..supervision import Aside, periodically, woken
 
 #: 座位表活多久；本节点的座位每三分之一个周期续一次。只为补上 Redis 丢的，所以可以很慢：
@@ -40,7 +40,7 @@ class DeviceSeats:
         self,
         redis: RedisService,
         node: NodeIdentity,
-        settings: Settings,
+        settings: PresenceSettings,
         *,
         aside: Aside,
     ) -> None:

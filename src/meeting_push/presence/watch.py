@@ -24,7 +24,7 @@ from ..model import PresenceStatus
 from ..protocol.frames import Presence, encode
 from ..redis.keys import Keys
 from ..redis.subscriber import Subscriber
-from ..settings import Settings
+from ..settings import PresenceSettings
 from ..supervision import periodically
 from .online_status_service import OnlineStatusService
 
@@ -87,7 +87,7 @@ class Holder(NamedTuple):
 class WatchShares:
     """只数不同的人：一百台设备关注同一个人只算一个。"""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: PresenceSettings) -> None:
         self._most = settings.max_watched_users
         self._most_per_user = settings.max_watched_per_user
         self._most_per_address = max(1, self._most // _ADDRESS_SHARE)
@@ -179,13 +179,13 @@ class PresenceWatch:
         routes: MutableMapping[bytes, ChannelRoute],
         presence: OnlineStatusService,
         keys: Keys,
-        settings: Settings,
+        settings: PresenceSettings,
     ) -> None:
         self._subscriber = subscriber
         self._routes = routes
         self._presence = presence
         self._channel: Callable[[int], str] = keys.presence_channel
-        self._grace_ms = int(settings.presence_grace_s * 1000)
+        self._grace_ms = int(settings.grace_s * 1000)
         self._max_each = settings.max_watched_per_connection
         self._shares = WatchShares(settings)
         self._watched: dict[int, _Watched] = {}

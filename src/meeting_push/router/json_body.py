@@ -34,7 +34,7 @@ from ..errors import (
 from ..limits.rate import KeyedBuckets, rate_key
 from ..model import Principal
 from ..protocol import json_text
-from ..settings import Settings
+from ..settings import HttpSettings, MeetingSettings, MessageSettings
 from .turns import Turn
 
 T = TypeVar("T")
@@ -220,17 +220,19 @@ def ordinary() -> BodyRule:
 class BodyRules:
     """各路由的上限，由它收什么算出；都不超过 ``max_request_bytes``。"""
 
-    def __init__(self, settings: Settings) -> None:
-        self._most = settings.max_request_bytes
-        self._budget = BodyBudget(self._most * _SHARE, self._most * _TOTAL, _flow(settings))
+    def __init__(
+        self, http: HttpSettings, messages: MessageSettings, meeting: MeetingSettings
+    ) -> None:
+        self._most = http.max_request_bytes
+        self._budget = BodyBudget(self._most * _SHARE, self._most * _TOTAL, _flow(messages))
         text = (
-            settings.max_content_bytes + settings.max_data_bytes + settings.max_title_chars * 4
+            messages.max_content_bytes + messages.max_data_bytes + messages.max_title_chars * 4
         ) * _ESCAPED + _ORDINARY_BYTES
         self._by_path = {
-            "/messages": text + settings.max_recipients * _ID_BYTES,
+            "/messages": text + messages.max_recipients * _ID_BYTES,
             "/messages/batch": self._most,
             "/messages/broadcast": text,
-            "/meetings": _ORDINARY_BYTES + settings.meeting_max_participants * _ID_BYTES,
+            "/meetings": _ORDINARY_BYTES + meeting.max_participants * _ID_BYTES,
         }
 
     def of(self, path: str) -> BodyRule:
@@ -284,9 +286,9 @@ class BoundedBody:
         return None if error is None else error.with_traceback(None)
 
 
-def _flow(settings: Settings) -> KeyedBuckets | None:
+def _flow(messages: MessageSettings) -> KeyedBuckets | None:
     """一个人的大请求体每秒多少字节：与他能发多少相称；不限发送的也不限它。"""
-    per_s, burst = settings.sends_per_user_per_s, settings.sends_per_user_burst
+    per_s, burst = messages.sends_per_user_per_s, messages.sends_per_user_burst
     return KeyedBuckets(per_s * _BYTES_PER_UNIT, burst * _BURST_BYTES_PER_UNIT) if per_s else None
 
 

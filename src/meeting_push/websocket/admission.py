@@ -21,7 +21,13 @@ from ..errors import ForbiddenError, InvalidTokenError, MeetingPushError, RateLi
 from ..limits.rate import KeyedBuckets, RefusalPace, rate_key
 from ..logs import MANY, RepeatedWarning
 from ..protocol.limits import ArrivalLimits, Limits
-from ..settings import Settings
+from ..settings import (
+    AdmissionSettings,
+    DeliverySettings,
+    EdgeSettings,
+    HandshakeSettings,
+    RedisSettings,
+)
 
 #: 事件循环的一圈至多放几个：认证、登记、订阅、读信箱各约 0.1 ms，放得多，这一圈就长，
 #: 已经连着的人的每一帧都要等它。
@@ -177,7 +183,7 @@ class HastyUserError(RateLimitedError):
 class HandshakeLimits:
     """由 ``Authenticator`` 使用。"""
 
-    def __init__(self, settings: Settings, clock: Callable[[], int] = now_ms) -> None:
+    def __init__(self, settings: HandshakeSettings, clock: Callable[[], int] = now_ms) -> None:
         self._clock = clock
         self._addresses = KeyedBuckets(
             settings.handshakes_per_address_per_s, settings.handshakes_per_address_burst
@@ -231,31 +237,36 @@ class HandshakeLimits:
             self._limited.say(limit=limit, key=key, ip_address=address)
 
 
-def limits_of(settings: Settings) -> Limits:
+def limits_of(
+    edge: EdgeSettings,
+    admission: AdmissionSettings,
+    delivery: DeliverySettings,
+    redis: RedisSettings,
+) -> Limits:
     return Limits(
-        heartbeat_interval_s=settings.heartbeat_interval_s,
-        heartbeat_timeout_s=settings.heartbeat_timeout_s,
-        heartbeat_timeout_ms=int(settings.heartbeat_timeout_s * 1000),
-        max_frame_bytes=settings.max_frame_bytes,
-        max_unacked=settings.max_unacked,
-        bad_frame_limit=settings.bad_frame_limit,
-        bad_frame_window_ms=int(settings.bad_frame_window_s * 1000),
-        outbox_max_bytes=settings.outbox_max_bytes,
-        outbox_max_delay_ms=int(settings.outbox_max_delay_s * 1000),
-        handshake_timeout_s=settings.handshake_timeout_s,
-        close_linger_ms=int(settings.handshake_timeout_s * 1000),
-        open_timeout_s=settings.redis_timeout_s * 2,
-        arrivals=_arrivals(settings),
-        retry_delays_ms=tuple(int(delay * 1000) for delay in settings.retry_delays_s),
+        heartbeat_interval_s=edge.heartbeat_interval_s,
+        heartbeat_timeout_s=edge.heartbeat_timeout_s,
+        heartbeat_timeout_ms=int(edge.heartbeat_timeout_s * 1000),
+        max_frame_bytes=edge.max_frame_bytes,
+        max_unacked=edge.max_unacked,
+        bad_frame_limit=edge.bad_frame_limit,
+        bad_frame_window_ms=int(edge.bad_frame_window_s * 1000),
+        outbox_max_bytes=edge.outbox_max_bytes,
+        outbox_max_delay_ms=int(edge.outbox_max_delay_s * 1000),
+        handshake_timeout_s=edge.handshake_timeout_s,
+        close_linger_ms=int(edge.handshake_timeout_s * 1000),
+        open_timeout_s=redis.timeout_s * 2,
+        arrivals=_arrivals(admission),
+        retry_delays_ms=tuple(int(delay * 1000) for delay in delivery.retry_delays_s),
     )
 
 
-def _arrivals(settings: Settings) -> ArrivalLimits:
+def _arrivals(admission: AdmissionSettings) -> ArrivalLimits:
     return ArrivalLimits(
-        per_node=settings.max_connections_per_node,
-        per_address=settings.max_connections_per_address,
-        per_s=settings.connects_per_s,
-        burst=settings.connects_burst,
-        max_waiting=int(settings.connects_per_s * settings.connect_wait_s),
-        failure_delay_s=settings.auth_failure_delay_s,
+        per_node=admission.max_connections_per_node,
+        per_address=admission.max_connections_per_address,
+        per_s=admission.connects_per_s,
+        burst=admission.connects_burst,
+        max_waiting=int(admission.connects_per_s * admission.connect_wait_s),
+        failure_delay_s=admission.auth_failure_delay_s,
     )

@@ -15,7 +15,7 @@ from ..node.control_channel import Kick
 from ..protocol.codes import CloseCode
 from ..redis.redis_service import RedisService
 from ..redis.subscriber import Subscriber
-from ..settings import Settings
+from ..settings import NodeSettings
 from ..supervision import patiently, periodically
 from .lines import window_s
 from .manager import ConnectionManager
@@ -35,7 +35,7 @@ class NodeHearing:
         redis: RedisService,
         subscriber: Subscriber,
         manager: ConnectionManager,
-        settings: Settings,
+        settings: NodeSettings,
         reread: Callable[[], None],
     ) -> None:
         self._manager = manager

@@ -120,7 +120,7 @@ async def test_a_node_that_missed_the_control_message_catches_up(
     alice = (await login(house.near, somebody())).person
     line = await lines.open(house.far, alice)
     database = Database(house.settings.sql_url)
-    await revocations_of(house.settings, database).revoke_user(alice.user_id, reason="test")
+    await revocations_of(house.settings.auth, database).revoke_user(alice.user_id, reason="test")
     assert await line.closed(IN_TIME_S) == REVOKED
     await database.dispose()
 

@@ -19,7 +19,7 @@ QUICK = {"relay_interval_s": 0.2}
 
 
 def admin() -> Person:
-    settings = load_settings(jwt_secret=TEST_JWT_SECRET)
+    settings = load_settings(jwt_secret=TEST_JWT_SECRET).auth
     token = AccessTokens(settings, TEST_JWT_SECRET).issue(900, "admin", "root", 3600)
     return Person(900, "root", token)
 

@@ -51,7 +51,7 @@ def clock() -> WallClock:
 
 
 def verifier(clock: Callable[[], int] = lambda: NOW, **options: Any) -> AccessTokens:
-    settings = load_settings(jwt_secret=SecretStr(SECRET), **options)
+    settings = load_settings(jwt_secret=SecretStr(SECRET), **options).auth
     return AccessTokens(settings, SECRET, clock)
 
 
@@ -261,7 +261,7 @@ async def test_a_token_without_a_signature_is_invalid(name: str) -> None:
 
 async def test_an_algorithm_that_is_not_allowed_is_invalid() -> None:
     key = SECRET * 2
-    tokens = AccessTokens(load_settings(), key, lambda: NOW)
+    tokens = AccessTokens(load_settings().auth, key, lambda: NOW)
     await tokens.verify_access_token(signed(key))
     with pytest.raises(InvalidTokenError):
         await tokens.verify_access_token(signed(key, "HS512"))
@@ -295,7 +295,9 @@ async def test_public_key_algorithms_verify_tokens_of_others(algorithm: str, key
 
 async def test_previous_secrets_verify_but_never_sign() -> None:
     old, new = SECRET, "f" * 32
-    tokens = AccessTokens(load_settings(jwt_previous_secrets=(old, "e" * 32)), new, lambda: NOW)
+    tokens = AccessTokens(
+        load_settings(jwt_previous_secrets=(old, "e" * 32)).auth, new, lambda: NOW
+    )
     for secret in (old, new, "e" * 32):
         assert (await tokens.verify_access_token(signed(secret))).user_id == 42
     with pytest.raises(InvalidTokenError):
@@ -306,7 +308,7 @@ async def test_previous_secrets_verify_but_never_sign() -> None:
 
 
 async def test_a_well_signed_token_of_a_previous_secret_is_still_checked() -> None:
-    tokens = AccessTokens(load_settings(jwt_previous_secrets=(SECRET,)), "f" * 32, lambda: NOW)
+    tokens = AccessTokens(load_settings(jwt_previous_secrets=(SECRET,)).auth, "f" * 32, lambda: NOW)
     with pytest.raises(InvalidTokenError, match="Audience"):
         await tokens.verify_access_token(signed(aud="someone-else"))
 
@@ -344,9 +346,9 @@ def test_keys_that_can_not_work_are_refused_at_the_start(options: dict[str, Any]
 @pytest.mark.parametrize("secret", [None, "", RSA_PEM.decode()])
 def test_a_missing_or_public_secret_is_refused(secret: str | None) -> None:
     with pytest.raises(ConfigurationError):
-        AccessTokens(load_settings(), secret)
+        AccessTokens(load_settings().auth, secret)
     with pytest.raises(ConfigurationError):
-        AccessTokens(load_settings(jwt_previous_secrets=(secret or "",)), SECRET)
+        AccessTokens(load_settings(jwt_previous_secrets=(secret or "",)).auth, SECRET)
 
 
 @pytest.mark.parametrize(

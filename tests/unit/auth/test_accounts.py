@@ -40,7 +40,7 @@ def clock() -> WallClock:
 
 
 def service(database: Database, clock: WallClock, **options: Any) -> AuthService:
-    settings = load_settings(**options)
+    settings = load_settings(**options).auth
     tokens = AccessTokens(settings, TEST_JWT_SECRET, clock)
     return AuthService(
         settings,
@@ -275,9 +275,9 @@ async def test_a17_a_revocation_from_the_future_locks_nobody_out(
     database: Database, clock: WallClock
 ) -> None:
     """A17: 能 PUBLISH 的人（或钟快的节点）发来 ``before`` 在将来的吊销。"""
-    revocations = revocations_of(load_settings(), database, clock=clock)
+    revocations = revocations_of(load_settings().auth, database, clock=clock)
     revocations.take(Revoke(revocation=Revocation(7, clock.now + 10**12)))
     before = Principal(7, "user", clock.now, clock.now + 900_000, "s", "t", "")
     assert revocations.known.covers(before)
-    later = clock.now + load_settings().jwt_leeway_s * 1000 + 1
+    later = clock.now + load_settings().auth.jwt_leeway_s * 1000 + 1
     assert not revocations.known.covers(Principal(7, "user", later, later + 900_000, "s", "t", ""))

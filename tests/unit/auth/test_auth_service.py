@@ -63,7 +63,7 @@ def fast_passwords(**options: int) -> Passwords:
 
 
 def service(database: Database, clock: WallClock, **options: Any) -> AuthService:
-    settings = load_settings(**options)
+    settings = load_settings(**options).auth
     tokens = AccessTokens(settings, SECRET, clock)
     return AuthService(
         settings,
@@ -153,7 +153,7 @@ async def test_an_unknown_user_costs_as_many_hashes_as_a_known_one(
             self.checked += 1
             return super()._matches(password_hash, password)
 
-    counting, settings = Counting(1, 8), load_settings()
+    counting, settings = Counting(1, 8), load_settings().auth
     tokens = AccessTokens(settings, SECRET)
     auth = AuthService(
         settings,
@@ -276,7 +276,7 @@ async def test_an_access_token_is_no_refresh_token(local: AuthService) -> None:
 async def test_an_old_refresh_token_has_expired(local: AuthService, clock: WallClock) -> None:
     await local.register("alice", PASSWORD)
     token = (await local.login("alice", PASSWORD, HERE)).refresh_token
-    clock.now += load_settings().refresh_token_ttl_s * 1000
+    clock.now += load_settings().auth.refresh_token_ttl_s * 1000
     with pytest.raises(TokenExpiredError):
         await local.refresh(token, HERE)
 
@@ -315,7 +315,7 @@ async def test_logging_in_clears_away_expired_refresh_tokens(
     await auth.register("alice", PASSWORD)
     for _ in range(3):
         await auth.login("alice", PASSWORD, HERE)
-    clock.now += load_settings().refresh_token_ttl_s * 1000
+    clock.now += load_settings().auth.refresh_token_ttl_s * 1000
     await auth.login("alice", PASSWORD, HERE)
     async with database.connect() as connection:
         assert len((await connection.execute(select(refresh_tokens))).all()) == 1

@@ -87,7 +87,7 @@ def jwks(server: JwksServer, clock: Monotonic) -> Jwks:
 
 
 def tokens(server: JwksServer) -> AccessTokens:
-    settings = load_settings(jwt_algorithms=("RS256", "HS256"), jwt_jwks_url=server.url)
+    settings = load_settings(jwt_algorithms=("RS256", "HS256"), jwt_jwks_url=server.url).auth
     return AccessTokens(settings, "0123456789abcdef0123456789abcdef", lambda: NOW * 1000)
 
 

@@ -36,12 +36,12 @@ def principal(
 
 @pytest.fixture
 def revocations(database: Database) -> Revocations:
-    return revocations_of(load_settings(), database)
+    return revocations_of(load_settings().auth, database)
 
 
 @pytest.fixture
 def auth(database: Database, revocations: Revocations) -> AuthService:
-    settings = load_settings()
+    settings = load_settings().auth
     tokens = AccessTokens(settings, SECRET)
     return AuthService(
         settings, database, tokens, revocations=revocations, passwords=Passwords(1, 8)
@@ -50,7 +50,7 @@ def auth(database: Database, revocations: Revocations) -> AuthService:
 
 def another(database: Database) -> Revocations:
     """另一个节点。"""
-    return revocations_of(load_settings(), database)
+    return revocations_of(load_settings().auth, database)
 
 
 async def test_a_node_that_starts_knows_all_revocations(
@@ -129,7 +129,7 @@ async def test_a_revocation_is_not_moved_back_by_a_slow_clock(database: Database
 
 
 async def test_what_is_not_recorded_has_not_happened(revocations: Revocations) -> None:
-    broken = revocations_of(load_settings(), Database("postgresql://127.0.0.1:1/nowhere", 1))
+    broken = revocations_of(load_settings().auth, Database("postgresql://127.0.0.1:1/nowhere", 1))
     with pytest.raises(DatabaseUnavailableError):
         await broken.revoke_user(7, reason="test")
     assert not broken.known.covers(principal())

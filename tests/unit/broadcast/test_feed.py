@@ -44,7 +44,7 @@ class Town:
             cursor_ttl_ms=2 * TTL_MS,
             aside=Aside("broadcast-cursors"),
         )
-        mailbox = OfflineMessageQueue(redis, NoRecord(), load_settings())
+        mailbox = OfflineMessageQueue(redis, NoRecord(), load_settings().messages)
         self.feed = BroadcastFeed(self.log, mailbox, self._on_missed, clock=lambda: self.now)
 
     def _on_missed(self) -> None:

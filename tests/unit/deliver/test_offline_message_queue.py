@@ -45,7 +45,7 @@ class Post:
     def __init__(self, redis: RedisService, **settings: object) -> None:
         self.redis = redis
         self.record = Record()
-        self.queue = OfflineMessageQueue(redis, self.record, load_settings(**settings))
+        self.queue = OfflineMessageQueue(redis, self.record, load_settings(**settings).messages)
         self.heard: list[bytes] = []
 
     async def deliver(

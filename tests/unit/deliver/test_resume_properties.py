@@ -40,11 +40,11 @@ from meeting_push.redis.keys import Keys
 from meeting_push.redis.outcomes import Outcomes
 from meeting_push.redis.redis_service import RedisService
 from meeting_push.settings import load_settings
-from meeting_push.websocket.admission import limits_of
+from tests.support.limits import limits_with
 from tests.support.redis_server import RedisServer
 
 USER = 7
-SETTINGS = load_settings(mailbox_max_entries=4, message_log_max_entries=8)
+SETTINGS = load_settings(mailbox_max_entries=4, message_log_max_entries=8).messages
 T = TypeVar("T")
 
 
@@ -122,7 +122,7 @@ class Resuming(RuleBasedStateMachine):
 
     def connect(self, device: Device, cut_after: int | None = None) -> None:
         """连上并补发；``cut_after``：补发了几帧就断。"""
-        session = Session(USER, "c", limits_of(SETTINGS), now_ms())
+        session = Session(USER, "c", limits_with(), now_ms())
         session.authenticated(Principal(USER, "user", now_ms(), now_ms() + 3_600_000))
         view = self.run(self.queue.open(USER, device.intake.resume_point))
         device.session = session

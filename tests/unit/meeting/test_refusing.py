@@ -8,16 +8,16 @@ import pytest
 
 from meeting_push.limits.rate import RefusalPace
 from meeting_push.meeting.connection import MeetingConnection
-from meeting_push.meeting.hub import MeetingHub, limits_of_meetings
+from meeting_push.meeting.hub import MeetingHub
 from meeting_push.model import Principal
 from meeting_push.protocol.codes import CloseCode
 from meeting_push.protocol.commands import Command
 from meeting_push.protocol.envelope import FrameRun
-from meeting_push.settings import Settings
 from meeting_push.websocket.admission import Admission
+from tests.support.limits import meeting_limits_with
 from tests.support.stand_ins import Seats, Verifier, authenticator_of
 
-LIMITS = limits_of_meetings(Settings(_env_file=None))  # type: ignore[call-arg]
+LIMITS = meeting_limits_with()
 
 
 class Line:

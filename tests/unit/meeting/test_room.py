@@ -10,14 +10,13 @@ from hypothesis import strategies as st
 
 from meeting_push.meeting.connection import MeetingConnection, MeetingCounters
 from meeting_push.meeting.frames import Ended, SegmentFrame, decode_bus_frame
-from meeting_push.meeting.hub import limits_of_meetings
 from meeting_push.meeting.room import MAX_AHEAD, Room
 from meeting_push.model import MeetingPosition, Segment
 from meeting_push.protocol.envelope import FrameRun
 from meeting_push.protocol.frames import encode
-from meeting_push.settings import Settings
+from tests.support.limits import meeting_limits_with
 
-LIMITS = limits_of_meetings(Settings(_env_file=None))  # type: ignore[call-arg]
+LIMITS = meeting_limits_with()
 
 
 class Wire:

@@ -6,19 +6,17 @@ import json
 from typing import Any
 
 from meeting_push.limits.rate import TokenBucket
-from meeting_push.meeting.hub import limits_of_meetings
 from meeting_push.meeting.session import MeetingSession, Speak
 from meeting_push.model import Principal
 from meeting_push.protocol.codes import CloseCode
 from meeting_push.protocol.commands import Beat, Close, Refused, Reply
-from meeting_push.settings import Settings
+from tests.support.limits import meeting_limits_with
 
 GOOD = json.dumps({"type": "segment", "text": "t", "start_ms": 0, "end_ms": 1}).encode()
 
 
 def session(**settings: Any) -> MeetingSession:
-    made = Settings(_env_file=None, **settings)  # type: ignore[call-arg]
-    return MeetingSession("c", limits_of_meetings(made), 0)
+    return MeetingSession("c", meeting_limits_with(**settings), 0)
 
 
 def test_a_bucket_allows_two_seconds_of_burst_then_the_rate() -> None:

@@ -24,7 +24,7 @@ QUICK = {"stats_interval_s": 0.05}
 
 @contextlib.asynccontextmanager
 async def api_of(node: Node, role: str) -> AsyncIterator[httpx.AsyncClient]:
-    token = AccessTokens(node.push.settings, TEST_JWT_SECRET).issue(1, role, "ops", 600)
+    token = AccessTokens(node.push.settings.auth, TEST_JWT_SECRET).issue(1, role, "ops", 600)
     transport = httpx.ASGITransport(app=create_app(node.push))
     async with httpx.AsyncClient(
         transport=transport,

@@ -389,7 +389,7 @@ async def example(parts: Parts) -> Message:
 async def test_b1_an_unreadable_revocation_does_not_hide_the_others(parts: Parts) -> None:
     if not parts.database.is_sqlite:
         pytest.skip("PostgreSQL stores no text in a bigint")
-    settings = load_settings()
+    settings = load_settings().auth
     record = revocations_of(settings, parts.database)
     await record.revoke_user(1, reason="test")
     async with parts.database.transaction() as connection:

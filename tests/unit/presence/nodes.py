@@ -16,7 +16,7 @@ _numbers = itertools.count()
 
 
 def settings(**changes: object) -> Settings:
-    return Settings(_env_file=None, presence_flush_ms=0, **changes)  # type: ignore[arg-type,call-arg]
+    return Settings(_env_file=None, presence_flush_ms=0, **changes)
 
 
 def info(connection_id: str, status: PresenceStatus = "active", node: str = "") -> ConnectionInfo:
@@ -38,10 +38,12 @@ async def node(
     redis: RedisService, *, clock: Clock = now_ms, **changes: object
 ) -> OnlineStatusService:
     """一个有租约的节点；没有循环在跑，写入、收拾、对账都由测试来推动。"""
+    made = settings(**changes)
     one = OnlineStatusService(
         redis,
         NodeIdentity(f"n{next(_numbers)}"),
-        settings(**changes),
+        made.presence,
+        made.edge,
         clock=clock,
         aside=Aside("presence"),
     )

@@ -24,7 +24,9 @@ SETTINGS = load_settings(presence_flush_ms=0, node_lease_s=3)
 @asynccontextmanager
 async def node(redis: RedisService, node_id: str = "n1") -> AsyncIterator[OnlineStatusService]:
     status, supervisor = (
-        OnlineStatusService(redis, NodeIdentity(node_id), SETTINGS, aside=Aside("presence")),
+        OnlineStatusService(
+            redis, NodeIdentity(node_id), SETTINGS.presence, SETTINGS.edge, aside=Aside("presence")
+        ),
         Supervisor(),
     )
     await status.start(supervisor)
@@ -123,7 +125,9 @@ async def test_a_heartbeat_after_the_close_does_not_revive(status: OnlineStatusS
 async def test_connections_of_a_node_without_a_lease_do_not_count(
     status: OnlineStatusService, redis: RedisService
 ) -> None:
-    leaseless = OnlineStatusService(redis, NodeIdentity("dead"), SETTINGS, aside=Aside("presence"))
+    leaseless = OnlineStatusService(
+        redis, NodeIdentity("dead"), SETTINGS.presence, SETTINGS.edge, aside=Aside("presence")
+    )
     await leaseless.set_user_online(7, info("c1"))
     await status.set_user_online(8, info("c2"))
     assert not await status.is_user_online(7)
@@ -140,7 +144,9 @@ async def test_a_connection_belongs_to_the_node_that_registers_it(
 async def test_the_lease_is_renewed(redis: RedisService) -> None:
     settings = load_settings(presence_flush_ms=0, node_lease_s=1)
     status, supervisor = (
-        OnlineStatusService(redis, NodeIdentity("n1"), settings, aside=Aside("presence")),
+        OnlineStatusService(
+            redis, NodeIdentity("n1"), settings.presence, settings.edge, aside=Aside("presence")
+        ),
         Supervisor(),
     )
     await status.start(supervisor)
@@ -158,7 +164,9 @@ async def test_the_lease_is_renewed(redis: RedisService) -> None:
 async def test_a_lost_lease_makes_the_node_write_everything_again(redis: RedisService) -> None:
     settings = load_settings(presence_flush_ms=0, node_lease_s=1)
     status, supervisor = (
-        OnlineStatusService(redis, NodeIdentity("n1"), settings, aside=Aside("presence")),
+        OnlineStatusService(
+            redis, NodeIdentity("n1"), settings.presence, settings.edge, aside=Aside("presence")
+        ),
         Supervisor(),
     )
     await status.start(supervisor)

@@ -21,12 +21,8 @@ USER = 7
 
 
 def seats(redis: RedisService, node: str, limit: int, policy: DevicePolicy) -> DeviceSeats:
-    settings = Settings(
-        _env_file=None,  # type: ignore[call-arg]
-        max_devices_per_user=limit,
-        device_policy=policy,
-    )
-    return DeviceSeats(redis, NodeIdentity(node), settings, aside=Aside("seats"))
+    settings = Settings(_env_file=None, max_devices_per_user=limit, device_policy=policy)
+    return DeviceSeats(redis, NodeIdentity(node), settings.presence, aside=Aside("seats"))
 
 
 async def lease(redis: RedisService, *nodes: str) -> None:

@@ -49,7 +49,7 @@ async def test_b1_a_spoiled_key_does_not_stop_the_sweep_or_the_reaper(redis: Red
 
 async def test_b1_a_spoiled_seat_table_keeps_no_other_seat(redis: RedisService) -> None:
     one = await node(redis)
-    seats = DeviceSeats(redis, one._node, settings(), aside=Aside("seats"))
+    seats = DeviceSeats(redis, one._node, settings().presence, aside=Aside("seats"))
     for user_id in (1, 2):
         assert await seats.claim(user_id, "c", "d")
     await redis.lean.execute("DEL", redis.keys.user_slots(1))

@@ -52,7 +52,7 @@ class Room:
         self.redis = redis
         self.subscriber = Subscriber(redis.address, redis.keys)
         self.watch = PresenceWatch(
-            self.subscriber, self.routes, presence, redis.keys, settings(**changes)
+            self.subscriber, self.routes, presence, redis.keys, settings(**changes).presence
         )
 
     def on_message(self, channel: bytes, payload: bytes) -> None:

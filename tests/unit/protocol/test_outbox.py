@@ -6,10 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meeting_push.protocol.outbox import Offered, Outbox
-from meeting_push.settings import Settings
-from meeting_push.websocket.admission import limits_of
+from tests.support.limits import limits_with
 
-LIMITS = limits_of(Settings(outbox_max_bytes=1024, outbox_max_delay_s=5))
+LIMITS = limits_with(outbox_max_bytes=1024, outbox_max_delay_s=5)
 FRAME = b"x" * 400
 
 

@@ -13,8 +13,7 @@ from meeting_push.protocol.codes import CloseCode
 from meeting_push.protocol.envelope import batch_parts, frame_key, new_message
 from meeting_push.protocol.limits import Limits
 from meeting_push.protocol.session import Phase, Pushed, Session
-from meeting_push.settings import Settings
-from meeting_push.websocket.admission import limits_of
+from tests.support.limits import limits_with
 
 NOW = 1_000_000
 EXPIRES = NOW + 3_600_000
@@ -22,7 +21,7 @@ TAIL = '"message_id":"{}","title":"t","content":"c"}}'
 
 
 def limits(**settings: Any) -> Limits:
-    return limits_of(Settings(**settings))
+    return limits_with(**settings)
 
 
 def message_id(seq: int) -> str:
@@ -375,7 +374,7 @@ def test_the_token_of_another_user_ends_it() -> None:
 
 def test_the_next_tick_is_never_later_than_what_is_due() -> None:
     session = live()
-    timeout = limits_of(Settings()).heartbeat_timeout_ms
+    timeout = limits_with().heartbeat_timeout_ms
     now = NOW
     while session.tick(now) is None:  # 一无所有时也会醒来看看；醒来的时刻不越过该做的事
         assert session.tick(session.next_tick(now) - 1) is None

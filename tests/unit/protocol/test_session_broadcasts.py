@@ -8,15 +8,14 @@ import pytest
 from meeting_push.model import BroadcastEntry, BroadcastView, EvictedRange, MailboxView, Principal
 from meeting_push.protocol.envelope import BroadcastId
 from meeting_push.protocol.session import Pushed, Session
-from meeting_push.settings import Settings
-from meeting_push.websocket.admission import limits_of
+from tests.support.limits import limits_with
 
 NOW = 1_000_000
 EVICTED = EvictedRange(3, 5, 2)
 
 
 def opening(upto: int = 0) -> Session:
-    session = Session(1, "connection", limits_of(Settings()), NOW)
+    session = Session(1, "connection", limits_with(), NOW)
     session.authenticated(Principal(1, "user", NOW, NOW + 1_000))
     session.broadcasts.read(BroadcastView((), upto))
     return session

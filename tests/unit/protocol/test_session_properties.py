@@ -16,8 +16,7 @@ from meeting_push.protocol.envelope import batch_parts, frame_key, new_message
 from meeting_push.protocol.limits import Limits
 from meeting_push.protocol.sent import SentSeqs
 from meeting_push.protocol.session import Phase, Pushed, Session
-from meeting_push.settings import Settings
-from meeting_push.websocket.admission import limits_of
+from tests.support.limits import limits_with
 
 from .test_session import live, message, message_id
 
@@ -74,7 +73,7 @@ def test_sent_seqs_are_a_set(steps: list[int]) -> None:
 class SessionMachine(RuleBasedStateMachine):
     """一台设备对着一个信箱：发布可以丢、可以重、可以重试，随时重读，别的设备随时确认（E1）。"""
 
-    limits: ClassVar[Limits] = limits_of(Settings())
+    limits: ClassVar[Limits] = limits_with()
 
     def __init__(self) -> None:
         super().__init__()

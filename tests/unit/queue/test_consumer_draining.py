@@ -23,7 +23,7 @@ async def test_draining_wakes_consumers_that_wait(
                 node.push.node_id.encode() in line and b" cmd=xreadgroup" in line
                 for line in clients.splitlines()
             )
-            return waiting == node.push.settings.consumer_tasks
+            return waiting == node.push.settings.queue.consumer_tasks
 
         await eventually(all_wait, 10)
         async with asyncio.timeout(10):

@@ -54,7 +54,7 @@ def queue(redis: RedisService) -> MessageQueue:
 
 @pytest.fixture
 def mailbox(redis: RedisService) -> TouchyMailbox:
-    return TouchyMailbox(redis, NoBodies(), Settings())
+    return TouchyMailbox(redis, NoBodies(), Settings().messages)
 
 
 Make = Callable[..., MessageConsumer]

@@ -47,7 +47,7 @@ class Numbers(BaseModel):
 @pytest.fixture
 async def auth(sqlite_url: str) -> AsyncIterator[AuthService]:
     database = Database(sqlite_url)
-    settings = load_settings()
+    settings = load_settings().auth
     tokens = AccessTokens(settings, SECRET)
     yield AuthService(
         settings,

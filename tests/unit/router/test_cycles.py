@@ -30,7 +30,7 @@ async def api(
     tmp_path: Path, redis_server: RedisServer, key_prefix: str
 ) -> AsyncIterator[httpx.AsyncClient]:
     async with running_node(tmp_path, redis_server.url, key_prefix, **_TINY_FLOW) as node:
-        token = AccessTokens(node.push.settings, TEST_JWT_SECRET).issue(1, "user", "a", 600)
+        token = AccessTokens(node.push.settings.auth, TEST_JWT_SECRET).issue(1, "user", "a", 600)
         async with httpx.AsyncClient(
             transport=httpx.ASGITransport(app=create_app(node.push)),
             base_url="http://node/api/v1",

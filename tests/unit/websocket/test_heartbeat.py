@@ -11,11 +11,10 @@ from meeting_push.model import MailboxView, Principal
 from meeting_push.node_identity import NodeIdentity
 from meeting_push.protocol.envelope import FrameRun
 from meeting_push.protocol.session import Session
-from meeting_push.settings import Settings
-from meeting_push.websocket.admission import limits_of
 from meeting_push.websocket.handshake import Handshake
 from meeting_push.websocket.line import UserConnection
 from meeting_push.websocket.requests import Sinks
+from tests.support.limits import limits_with
 from tests.support.stand_ins import (
     AckSink,
     Channels,
@@ -63,7 +62,7 @@ class House:
             authenticator=authenticator_of(Verifier()),
             channels=Channels(),
             mailbox=Mailbox(),
-            limits=limits_of(Settings(**settings)),
+            limits=limits_with(**settings),
             node=NodeIdentity("n"),
             clock=lambda: self.now,
         )

@@ -162,7 +162,7 @@ async def _during(
     flood: MeetingFlood, people: Neighbours, plan: DisturbancePlan
 ) -> dict[str, LatencyFigures]:
     """会议的上限就是服务器的默认设置；只差一点，才不会被拒绝。"""
-    rate_per_s = Settings().meeting_frames_per_s * _JUST_BELOW
+    rate_per_s = Settings().meeting.frames_per_s * _JUST_BELOW
     flooding = asyncio.create_task(flood.run(rate_per_s, plan.text_chars))
     measuring = asyncio.create_task(people.measure(plan.phase_s))
     await asyncio.wait({flooding, measuring}, return_when=asyncio.FIRST_COMPLETED)

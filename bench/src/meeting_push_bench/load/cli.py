@@ -9,7 +9,7 @@ from typing import Annotated, Final
 import typer
 from rich.console import Console
 
-from meeting_push.settings import Settings
+from meeting_push.settings import FLAT
 
 from ..command_line import Reports, changed, heading_of
 from ..progress import Steps
@@ -58,7 +58,7 @@ def _parse(pair: str) -> tuple[str, str]:
         raise typer.BadParameter(f"{pair}: expected NAME=VALUE", param_hint="--set")
     if name in _OURS:
         raise typer.BadParameter(f"{name} is set by the bench", param_hint="--set")
-    if name not in Settings.model_fields:
+    if name not in FLAT:
         raise typer.BadParameter(f"{name} is not a setting", param_hint="--set")
     return name, value
 

@@ -74,7 +74,7 @@ class Lab:
         self.redis = redis
         self.plan = plan
         self.pairs: list[Pair] = []
-        self.outcomes = Outcomes(redis.lean, redis.keys, settings.message_ttl_s * 1000)
+        self.outcomes = Outcomes(redis.lean, redis.keys, settings.messages.ttl_s * 1000)
         self.queue = MessageQueue(
             redis,
             max_length=plan.scheduled + plan.claims,
@@ -84,9 +84,9 @@ class Lab:
         )
         self._database = database
         self._messages = MessageRepository(database)
-        self._mailbox = OfflineMessageQueue(redis, StoredBodies(self._messages), settings)
+        self._mailbox = OfflineMessageQueue(redis, StoredBodies(self._messages), settings.messages)
         record = OutcomeRepository(database)
-        publisher = MessagePublisher(redis, max_bytes=settings.max_content_bytes)
+        publisher = MessagePublisher(redis, max_bytes=settings.messages.max_content_bytes)
         receipts = Receipts(publisher)
         failures = DeliveryFailures(
             outcomes=self.outcomes,
@@ -109,7 +109,7 @@ class Lab:
             record=record,
             dead_letters=DeadLetters(redis, failures),
             receipts=receipts,
-            interval_s=settings.expiry_interval_s,
+            interval_s=settings.delivery.expiry_interval_s,
             agreed=self._agreed,
             aside=Aside("expiry"),
         )
@@ -196,7 +196,7 @@ class Lab:
 @contextlib.asynccontextmanager
 async def lab(plan: RetriesPlan) -> AsyncIterator[Lab]:
     with tempfile.TemporaryDirectory(prefix="mp-bench-") as name:
-        database = Database(f"sqlite:///{Path(name)}/bench.db", Settings().database_timeout_s)
+        database = Database(f"sqlite:///{Path(name)}/bench.db", Settings().database.timeout_s)
         await database.migrate()
         try:
             async with redis_child() as redis:
