@@ -182,7 +182,8 @@ def test_a_quick_run_delivers_every_frame(quick_report: EdgesReport) -> None:
         QUICK.fanout_frames
     }
     expected = QUICK.latency_rate_per_s * QUICK.latency_duration_s
-    assert {run.durable.messages for run in quick_report.runs} == {expected}
+    # 最后一拍的也算：机器忙时多出几条
+    assert all(run.durable.messages >= expected for run in quick_report.runs)
 
 
 def test_the_ratio_is_the_first_edge_over_the_second(quick_report: EdgesReport) -> None:
