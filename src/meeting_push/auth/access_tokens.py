@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import math
 import secrets
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import jwt
 from jwt import PyJWK, PyJWT
@@ -35,7 +35,9 @@ from ..logs import RepeatedWarning
 from ..model import MAX_USER_ID, USER_ROLE, Keyring, Principal, Revocation
 from ..settings import AuthSettings
 from .keys import TokenKeys
-from .tickets import WsTickets
+
+if TYPE_CHECKING:  # 命令行签令牌用不着 Redis：裸的安装里没有它
+    from .tickets import WsTickets
 
 MAX_TOKEN_CHARS: Final = 8 * 1024
 _MAX_TEXT: Final = 256
