@@ -256,6 +256,32 @@ def test_passing_on_a_connection_and_saying_an_error_is_no_offence() -> None:
     assert told_by_text(f"def tell(error: MeetingPushError):\n    {said}") == []
 
 
+# ── 节点的名字 ──────────────────────────────────────────────────────────────
+
+
+def named_too_early(source: str) -> list[str]:
+    """构造时就取 ``NodeIdentity.id`` 的：造好之后才 fork 的工人会同名。"""
+    return [
+        ast.unparse(use)
+        for function in ast.walk(ast.parse(source))
+        if isinstance(function, ast.FunctionDef) and function.name == "__init__"
+        for given in function.args.args
+        if given.annotation and ast.unparse(given.annotation) == "NodeIdentity"
+        for use in ast.walk(function)
+        if ast.unparse(use) == f"{given.arg}.id"
+    ]
+
+
+def test_nobody_takes_the_nodes_name_while_being_made() -> None:
+    assert offences(named_too_early, FILES) == {}
+
+
+def test_a_name_taken_too_early_is_found() -> None:
+    made = "def __init__(self, node: NodeIdentity) -> None:"
+    assert named_too_early(f"class One:\n    {made}\n        self.name = node.id")
+    assert named_too_early(f"class One:\n    {made}\n        self.node = node") == []
+
+
 # ── 循环 ────────────────────────────────────────────────────────────────────
 
 #: 歇着、等着的写法。

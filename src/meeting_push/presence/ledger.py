@@ -38,7 +38,7 @@ class PresenceLedger:
     """实现 ``contracts.PresenceSink``：活着的、待写的、可能已在 Redis 里的；量以连接数为界。"""
 
     def __init__(self, node: NodeIdentity, heartbeat_interval_ms: int) -> None:
-        self._node_id = node.id
+        self._node = node
         self._interval_ms = heartbeat_interval_ms
         self._live: dict[ConnectionKey, _Entry] = {}
         #: 待写的连接（有序集合）；写什么由取出的那一刻 ``_live`` 里有没有它决定。
@@ -53,8 +53,8 @@ class PresenceLedger:
     # ── 记 ──────────────────────────────────────────────────────────────────
 
     def connection_opened(self, user_id: int, info: ConnectionInfo) -> None:
-        if info.node != self._node_id:  # 谁登记的归谁：死后才有人收拾
-            info = replace(info, node=self._node_id)
+        if info.node != self._node.id:  # 谁登记的归谁：死后才有人收拾
+            info = replace(info, node=self._node.id)
         connection = (user_id, info.connection_id)
         self._live[connection] = _Entry(info)
         self.mark((connection,))
