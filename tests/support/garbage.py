@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import gc
 from collections import Counter
+from collections.abc import Iterable
 
 
 def alive(kinds: tuple[type, ...]) -> Counter[str]:
-    return Counter(type(each).__name__ for each in gc.get_objects() if isinstance(each, kinds))
+    return _counted(gc.get_objects(), kinds)
 
 
 def left_behind(kinds: tuple[type, ...]) -> Counter[str]:
@@ -15,7 +16,12 @@ def left_behind(kinds: tuple[type, ...]) -> Counter[str]:
     gc.set_debug(gc.DEBUG_SAVEALL)
     try:
         gc.collect()
-        return Counter(type(each).__name__ for each in gc.garbage if isinstance(each, kinds))
+        return _counted(gc.garbage, kinds)
     finally:
         gc.set_debug(0)
         gc.garbage.clear()
+
+
+def _counted(objects: Iterable[object], kinds: tuple[type, ...]) -> Counter[str]:
+    """看类型本身，不问 ``__class__``：弱引用的代理会去问已经不在的那一个。"""
+    return Counter(type(each).__name__ for each in objects if issubclass(type(each), kinds))
