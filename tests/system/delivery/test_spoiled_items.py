@@ -23,7 +23,7 @@ async def test_b1_others_acks_are_recorded_within_a_second(
         spoiled = await send(server.base_url, alice, [alice])
         await hers.next_message()
         with Redis.from_url(house.redis_server.url) as redis:
-            redis.client.delete(f"message_delivery_status:{spoiled}")
+            redis.delete(f"message_delivery_status:{spoiled}")
             redis.set(f"message_delivery_status:{spoiled}", "x")
         await hers.ack(spoiled)
         good = await send(server.base_url, alice, [bob])
@@ -49,7 +49,7 @@ async def test_b1_a_spoiled_key_keeps_only_its_owner_out(
         async with device(server.ws_url(alice.user_id), alice) as hers:
             message_id = await send(server.base_url, alice, [alice])
             assert (await hers.next_message())["message_id"] == message_id
-        redis.client.delete(name)
+        redis.delete(name)
         async with device(server.ws_url(bob.user_id), bob):
             pass
     assert "Traceback" not in server.output
