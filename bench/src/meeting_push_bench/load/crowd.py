@@ -28,8 +28,11 @@ class Tally:
         self.slot = slot
         self._latency = LatencyHistogram()
         self._closes: Counter[str] = Counter()
+        self._since_ns = 0
 
     def note(self, sent_at_ns: int, now_ns: int) -> None:
+        if sent_at_ns < self._since_ns:
+            return
         self.slot[0] += 1
         # 各进程的单调时钟是同一个，但读它与写它之间可差几百纳秒
         self._latency.record(max(0, now_ns - sent_at_ns) // 1000)
@@ -38,8 +41,13 @@ class Tally:
         """服务器（或网络）断开了一条我们没有要断的连接。"""
         self._closes[reason] += 1
 
-    def seen(self, sockets: int) -> Seen:
-        """看一眼，并从头记起。"""
+    def seen(self, sockets: int, *, afresh: bool = False) -> Seen:
+        """看一眼，并从头记起。
+
+        :param afresh: 此前发出的从此不算
+        """
+        if afresh:
+            self._since_ns = time.monotonic_ns()
         latency, self._latency = self._latency, LatencyHistogram()
         closes, self._closes = self._closes, Counter()
         received: int = self.slot[0]
@@ -103,8 +111,9 @@ class Crowd:
             latency=arrival.latency,
         )
 
-    def look(self) -> Seen:
-        return self._tally.seen(sum(not device.lost for _, device in self._members))
+    def look(self, *, afresh: bool = False) -> Seen:
+        sockets = sum(not device.lost for _, device in self._members)
+        return self._tally.seen(sockets, afresh=afresh)
 
     async def cut(self) -> Left:
         return await self._end(graceful=False)

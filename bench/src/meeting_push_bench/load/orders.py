@@ -43,7 +43,12 @@ class Leave(Wire, frozen=True, kw_only=True):
 
 
 class Look(Wire, frozen=True, kw_only=True):
-    """上次看之后的变化；回答 ``Seen``。"""
+    """上次看之后的变化；回答 ``Seen``。
+
+    ``afresh``：一段测量由此开始，之前发出的从此不算：它可能因重连而再来一次（至少一次）。
+    """
+
+    afresh: bool = False
 
 
 # ── 命令：施加负载的进程 ────────────────────────────────────────────────────

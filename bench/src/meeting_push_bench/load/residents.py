@@ -103,7 +103,7 @@ class Residents:
             duration_s=seconds,
             frame_bytes=_FRAME_BYTES,
         )
-        before = await self._look()
+        before = await self._look(afresh=True)
         steady = await self._hand.ask(order, Steady)
         return await self._all_arrived(before.received + steady.sent)
 
@@ -122,7 +122,7 @@ class Residents:
         )
 
     async def _post(self, order: Post) -> tuple[Posted, LatencyHistogram]:
-        before = await self._look()
+        before = await self._look(afresh=True)
         posted = await self._hand.ask(order, Posted)
         if set(posted.answers) != {_ACCEPTED}:
             raise BenchError(f"POST /messages answered {posted.answers}")
@@ -140,5 +140,5 @@ class Residents:
                 raise BenchError(f"{total - seen.received} messages did not arrive")
             await asyncio.sleep(_POLL_S)
 
-    async def _look(self) -> Seen:
-        return await self._hand.ask(Look(), Seen)
+    async def _look(self, *, afresh: bool = False) -> Seen:
+        return await self._hand.ask(Look(afresh=afresh), Seen)

@@ -30,7 +30,7 @@ def main(control: Control, counts: Any) -> None:
             case Leave():
                 return await crowd.leave()
             case Look():
-                return crowd.look()
+                return crowd.look(afresh=order.afresh)
             case PublishSteady():
                 return await publish_steady(order, on_progress)
             case Saturate():
