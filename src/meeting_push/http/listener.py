@@ -47,11 +47,12 @@ class Listener:
         left: Callable[[int], None],
         context: ssl.SSLContext | None = None,
     ) -> None:
-        """``sock`` 已绑定、不阻塞，从此归这里关；``arrived`` 给每条连接一个 protocol。
+        """``sock`` 已绑定，从此归这里关；``arrived`` 给每条连接一个 protocol。
 
         :param left: 又有几条接来时已经走了
         :raises OSError: 听不了
         """
+        sock.setblocking(False)
         self._sock = sock
         self._arrived = arrived
         self._left = left
