@@ -56,10 +56,21 @@ def test_a_keyword_goes_before_the_environment_and_the_environment_before_the_fi
     assert load_settings(port=None).process.port == 2
 
 
-@pytest.mark.parametrize("name", ["no_such_setting", "queue", "max_length"])
-def test_an_unknown_keyword_changes_nothing(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("redis_ulr", "redis_ulr; did you mean redis_url?"),
+        ("queue", "queue"),
+        ("zzzzzzzz", "zzzzzzzz"),
+    ],
+)
+def test_an_unknown_keyword_is_refused_with_the_nearest_known(name: str, said: str) -> None:
     unknown: dict[str, Any] = {name: 5}
-    assert load_settings(**unknown) == load_settings()
+    with pytest.raises(ConfigurationError) as refused:
+        load_settings(**unknown)
+    assert refused.value.message.startswith(f"bad configuration: no such setting: {said}")
+    with pytest.raises(TypeError, match=name):
+        Settings(**unknown)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from difflib import get_close_matches
 from typing import Any, Final, NamedTuple, Self, get_type_hints
 from urllib.parse import quote
 
@@ -75,7 +76,7 @@ _FIELD_OF_ERROR: Final = re.compile(r'for field "(\w+)"')
 
 
 class Settings(BaseModel):
-    """以平的名字造，不认识的名字不理；``_env_file=None`` 不读 ``.env``。"""
+    """以平的名字造；``_env_file=None`` 不读 ``.env``。"""
 
     model_config = ConfigDict(frozen=True)
 
@@ -95,6 +96,9 @@ class Settings(BaseModel):
     presence: PresenceSettings
 
     def __init__(self, **given: Any) -> None:
+        """:raises TypeError: 没有这一项"""
+        for name in given.keys() - FLAT.keys() - {"_env_file"}:
+            raise TypeError(_no_such(name))
         found = _Environment(**given)
         groups: dict[str, dict[str, object]] = {name: {} for name in _GROUPS}
         for flat, place in FLAT.items():
@@ -117,6 +121,11 @@ class Settings(BaseModel):
             kept: Group = groups.get(group) or getattr(self, group)
             groups[group] = kept.model_copy(update={name: value})
         return self.model_copy(update=groups)
+
+
+def _no_such(name: str) -> str:
+    nearest = next((f"; did you mean {one}?" for one in get_close_matches(name, FLAT, n=1)), "")
+    return f"no such setting: {name}{nearest}"
 
 
 class Place(NamedTuple):
@@ -167,6 +176,8 @@ def load_settings(**overrides: object) -> Settings:
     given = {name: value for name, value in overrides.items() if value is not None}
     try:
         return Settings(**given)
+    except TypeError as error:
+        raise ConfigurationError(f"bad configuration: {error}") from None
     except ValidationError as error:
         problems = "; ".join(
             ": ".join([*map(str, e["loc"]), e["msg"].removeprefix("Value error, ")])
