@@ -6,15 +6,15 @@
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends, Path
+from fastapi import APIRouter, Depends
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from ..auth.auth_service import AuthService
 from ..auth.revocations import Revocations
-from ..auth.sessions import TokenPair
 from ..auth.tickets import WsTickets
-from ..model import MAX_USER_ID, Principal
-from .contract_route import contract_router
+from ..model import Principal
+from .contract_route import Out, contract_router
+from .delivery_manage import UserIdPath
 from .turns import Security
 
 # strict=False 只为让 JSON 的字符串变成 SecretStr；数字仍会被拒绝。
@@ -36,12 +36,12 @@ class RefreshBody(_Body):
     refresh_token: _Secret = Field(description="登录或上次刷新得到的刷新令牌，只能用一次")
 
 
-class RegisteredUser(BaseModel):
+class RegisteredUser(Out):
     user_id: int = Field(description="用户 id")
     username: str
 
 
-class Tokens(BaseModel):
+class Tokens(Out):
     access_token: str = Field(description="访问令牌（JWT）")
     refresh_token: str = Field(description="刷新令牌，只能用一次")
     token_type: Literal["bearer"] = "bearer"  # noqa: S105 — OAuth 2 规定的值，不是密码
@@ -49,7 +49,7 @@ class Tokens(BaseModel):
     user_id: int
 
 
-class TicketOut(BaseModel):
+class TicketOut(Out):
     ticket: str = Field(description="用作 ``?ticket=``；只能用一次")
     expires_in_s: int = Field(description="有效时间，秒")
 
@@ -84,13 +84,13 @@ def _add_accounts(router: APIRouter, auth: AuthService, security: Security) -> N
     async def login(body: CredentialsBody, address: Address) -> Tokens:
         """换取令牌。401 ``bad_credentials``；反复失败后 429，见 ``Retry-After``。"""
         password = body.password.get_secret_value()
-        return _tokens(await auth.login(body.username, password, address))
+        return Tokens.model_validate(await auth.login(body.username, password, address))
 
     @router.post("/refresh", summary="刷新")
     async def refresh(body: RefreshBody, address: Address) -> Tokens:
         """旧的刷新令牌换一对新的；再次使用旧的会吊销整个会话（401 ``revoked``）。"""
         token = body.refresh_token.get_secret_value()
-        return _tokens(await auth.refresh(token, address))
+        return Tokens.model_validate(await auth.refresh(token, address))
 
 
 def ticket_router(tickets: WsTickets, security: Security) -> APIRouter:
@@ -101,8 +101,7 @@ def ticket_router(tickets: WsTickets, security: Security) -> APIRouter:
         principal: Annotated[Principal, Depends(security.current_principal)],
     ) -> TicketOut:
         """换一张票据，连接时放在 ``?ticket=``：令牌不必出现在 URL 里。要得太快 429。"""
-        issued = await tickets.issue(principal)
-        return TicketOut(ticket=issued.ticket, expires_in_s=issued.expires_in_s)
+        return TicketOut.model_validate(await tickets.issue(principal))
 
     return router
 
@@ -112,19 +111,10 @@ def revocation_router(revocations: Revocations, security: Security) -> APIRouter
 
     @router.post("/{user_id}/revoke", status_code=204, summary="吊销一个用户的全部令牌（管理员）")
     async def revoke(
-        user_id: Annotated[int, Path(ge=1, le=MAX_USER_ID)],
+        user_id: UserIdPath,
         admin: Annotated[Principal, Depends(security.require_admin)],
     ) -> None:
         """此刻以前签发给他的令牌全部作废，他的 WebSocket 以 4502 关闭；两秒内在每个节点生效。"""
         await revocations.revoke_user(user_id, reason=f"admin:{admin.user_id}")
 
     return router
-
-
-def _tokens(pair: TokenPair) -> Tokens:
-    return Tokens(
-        access_token=pair.access_token,
-        refresh_token=pair.refresh_token,
-        expires_in_s=pair.expires_in_s,
-        user_id=pair.user_id,
-    )

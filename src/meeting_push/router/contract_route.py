@@ -22,7 +22,7 @@ from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from fastapi.security.base import SecurityBase
 from loguru import logger
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
@@ -59,6 +59,12 @@ PRIVATE: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosnif
 _ASKER_GONE: Final = 499
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
+
+class Out(BaseModel):
+    """应答里的一样东西；``model_validate`` 从同名的属性取。"""
+
+    model_config = ConfigDict(from_attributes=True)
 
 
 class ErrorDetail(BaseModel):

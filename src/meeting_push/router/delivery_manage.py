@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Self
 
 from fastapi import APIRouter, Depends, Path, Query, status
 from msgspec import Meta, Struct
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from ..clock import now_ms
 from ..deliver.offline_message_queue import OfflineMessage, OfflineMessageQueue
@@ -20,33 +20,20 @@ from ..outcome.delivery_confirmation_service import (
     DAY_S,
     DeliveryConfirmationService,
     DeliveryStatistics,
-    Tally,
 )
 from ..queue.message_queue import MessageQueue
-from ..storage.rows import FailedDelivery
-from .contract_route import contract_router
+from .contract_route import Out, contract_router
 from .json_body import JsonBody
 from .message_manage import Limit, MessageIdPath
 
 
-class TallyOut(BaseModel):
+class TallyOut(Out):
     sent: int
     delivered: int
     failed: int
     expired: int
     pending: int
     rate: float | None = Field(description="有结局的里面送达的比例；还没有结局则 null")
-
-    @classmethod
-    def of(cls, tally: Tally) -> Self:
-        return cls(
-            sent=tally.sent,
-            delivered=tally.delivered,
-            failed=tally.failed,
-            expired=tally.expired,
-            pending=tally.pending,
-            rate=tally.rate,
-        )
 
 
 class BucketOut(TallyOut):
@@ -69,7 +56,7 @@ class StatisticsOut(TallyOut):
     @classmethod
     def of_user(cls, found: DeliveryStatistics) -> Self:
         return cls(
-            **TallyOut.of(found.total).model_dump(),
+            **TallyOut.model_validate(found.total).model_dump(),
             user_id=found.user_id,
             window_s=found.window_s,
             since=found.since,
@@ -77,15 +64,15 @@ class StatisticsOut(TallyOut):
             mean_ack_ms=found.mean_ack_ms,
             p95_ack_ms=found.p95_ack_ms,
             failure_reasons=found.reasons,
-            by_type={kind: TallyOut.of(tally) for kind, tally in found.by_type.items()},
+            by_type={kind: TallyOut.model_validate(tally) for kind, tally in found.by_type.items()},
             by_time=[
-                BucketOut(start=start, **TallyOut.of(tally).model_dump())
+                BucketOut(start=start, **TallyOut.model_validate(tally).model_dump())
                 for start, tally in found.by_time.items()
             ],
         )
 
 
-class FailureOut(BaseModel):
+class FailureOut(Out):
     message_id: str
     user_id: int
     sender_id: int
@@ -94,31 +81,16 @@ class FailureOut(BaseModel):
     title: str
     attempts: int
     failed_at: int
-    failure_reason: str
+    failure_reason: str = Field(validation_alias="reason")
     expires_at: int
 
-    @classmethod
-    def of(cls, failure: FailedDelivery) -> Self:
-        return cls(
-            message_id=failure.message_id,
-            user_id=failure.user_id,
-            sender_id=failure.sender_id,
-            message_type=failure.message_type,
-            priority=failure.priority,
-            title=failure.title,
-            attempts=failure.attempts,
-            failed_at=failure.failed_at,
-            failure_reason=failure.reason,
-            expires_at=failure.expires_at,
-        )
 
-
-class FailuresOut(BaseModel):
+class FailuresOut(Out):
     items: list[FailureOut]
     next_cursor: str | None
 
 
-class OfflineMessageOut(BaseModel):
+class OfflineMessageOut(Out):
     message_id: str
     seq: int
     message_type: str
@@ -145,22 +117,22 @@ class OfflineMessageOut(BaseModel):
         )
 
 
-class OfflineMessagesOut(BaseModel):
+class OfflineMessagesOut(Out):
     """紧急者在前，同级按 seq；``count`` 是信箱里的总数。"""
 
     items: list[OfflineMessageOut]
     count: int
 
 
-class CountOut(BaseModel):
+class CountOut(Out):
     count: int
 
 
-class ClearedOut(BaseModel):
+class ClearedOut(Out):
     cleared: int
 
 
-class DeadLetterOut(BaseModel):
+class DeadLetterOut(Out):
     """``message_id`` 为 null 的读不懂，不能重新入队。"""
 
     id: str
@@ -189,7 +161,7 @@ class DeadLetterOut(BaseModel):
         )
 
 
-class DeadLettersOut(BaseModel):
+class DeadLettersOut(Out):
     items: list[DeadLetterOut]
     next_cursor: str | None
 
@@ -204,7 +176,7 @@ class RequeueIn(Struct, forbid_unknown_fields=True):
     ids: Annotated[list[LetterId], Meta(min_length=1, max_length=1_000)]
 
 
-class RequeuedOut(BaseModel):
+class RequeuedOut(Out):
     """``skipped``：不存在、读不懂、已过期或已有结局的。"""
 
     requeued: list[str]
@@ -235,7 +207,9 @@ def delivery_router(
         limit: Limit = 50,
     ) -> FailuresOut:
         items, next_cursor = await confirmation.get_delivery_failure_messages(cursor, limit)
-        return FailuresOut(items=[FailureOut.of(one) for one in items], next_cursor=next_cursor)
+        return FailuresOut(
+            items=[FailureOut.model_validate(one) for one in items], next_cursor=next_cursor
+        )
 
     @router.post(
         "/deliveries/failures/{message_id}/{user_id}/requeue",

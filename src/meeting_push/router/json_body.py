@@ -144,11 +144,11 @@ def _first(field: str, text: str) -> InvalidInputError:
 _JSON = "application/json"
 
 
-def json_answer(value: msgspec.Struct, status: int = 200) -> Response:
+def json_answer(value: object, status: int = 200) -> Response:
     return Response(msgspec.json.encode(value), status, media_type=_JSON)
 
 
-def answers(kind: type[msgspec.Struct], status: int = 200) -> dict[int | str, dict[str, Any]]:
+def answers(kind: type, status: int = 200) -> dict[int | str, dict[str, Any]]:
     """路由的 ``responses``：``status`` 是一个 ``kind``。"""
     return {status: {"content": {_JSON: {"schema": schema_of(kind, {})}}}}
 

@@ -5,25 +5,26 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Annotated, Final, Self
 
 from fastapi import APIRouter, Depends, Path, Query, status
 from msgspec import Meta, Struct
-from pydantic import BaseModel, Field
+from pydantic import Field
 from starlette.websockets import WebSocket
 
 from ..http.refusals import FOREIGN_ORIGIN, NOT_FOUND
 from ..limits.send_limits import SendQuota
 from ..meeting.hub import MeetingHub
 from ..meeting.service import MeetingRules, MeetingService
-from ..model import Meeting, MeetingView, Principal, Segment
+from ..model import MeetingView, Principal, Segment
 from ..protocol.frames import UserId
-from ..storage.rows import MeetingPage
 from ..websocket.asgi import Endpoint, serve, take_handshake, turn_away
 from ..websocket.handshake import Handshake
-from .contract_route import contract_router
+from .contract_route import Out, contract_router
 from .delivery_manage import UserIdPath
 from .json_body import JsonBody, Schema
+from .message_manage import Limit
 
 #: 重复的只算一次；列得再长就不去数了（设置里的上限至多一万）。
 MAX_LISTED: Final = 20_000
@@ -50,12 +51,12 @@ def meeting_limits(rules: MeetingRules) -> dict[str, Schema]:
     }
 
 
-class ParticipantOut(BaseModel):
+class ParticipantOut(Out):
     user_id: int
     name: str = Field(description="他自己进过会议才有，之前为空")
 
 
-class MeetingOut(BaseModel):
+class MeetingOut(Out):
     meeting_id: str
     title: str
     organizer_id: int
@@ -63,40 +64,22 @@ class MeetingOut(BaseModel):
     ended_at: int | None
     seq: int = Field(description="最新一段转录的号")
 
-    @classmethod
-    def of(cls, meeting: Meeting) -> Self:
-        return cls(
-            meeting_id=meeting.meeting_id,
-            title=meeting.title,
-            organizer_id=meeting.organizer_id,
-            created_at=meeting.created_at,
-            ended_at=meeting.ended_at,
-            seq=meeting.seq,
-        )
-
 
 class MeetingDetailOut(MeetingOut):
     participants: list[ParticipantOut]
 
     @classmethod
     def of_view(cls, view: MeetingView) -> Self:
-        people = [ParticipantOut(user_id=p.user_id, name=p.name) for p in view.participants]
-        return cls(**MeetingOut.of(view.meeting).model_dump(), participants=people)
+        people = [ParticipantOut.model_validate(each) for each in view.participants]
+        return cls(**asdict(view.meeting), participants=people)
 
 
-class MeetingsOut(BaseModel):
+class MeetingsOut(Out):
     items: list[MeetingOut]
     next_cursor: str | None
 
-    @classmethod
-    def of(cls, page: MeetingPage) -> Self:
-        return cls(
-            items=[MeetingOut.of(meeting) for meeting in page.items],
-            next_cursor=page.next_cursor,
-        )
 
-
-class SegmentOut(BaseModel):
+class SegmentOut(Out):
     seq: int
     sender_id: int
     speaker: str
@@ -106,7 +89,7 @@ class SegmentOut(BaseModel):
     timestamp: int
 
 
-class TranscriptOut(BaseModel):
+class TranscriptOut(Out):
     items: list[SegmentOut]
     next_cursor: str | None
 
@@ -115,18 +98,7 @@ class TranscriptOut(BaseModel):
         """``segments`` 比 ``limit`` 多一段即还有下一页。"""
         page = segments[:limit]
         return cls(
-            items=[
-                SegmentOut(
-                    seq=s.seq,
-                    sender_id=s.sender_id,
-                    speaker=s.speaker,
-                    text=s.text,
-                    start_ms=s.start_ms,
-                    end_ms=s.end_ms,
-                    timestamp=s.timestamp,
-                )
-                for s in page
-            ],
+            items=[SegmentOut.model_validate(segment) for segment in page],
             next_cursor=str(page[-1].seq) if len(segments) > limit else None,
         )
 
@@ -171,7 +143,6 @@ def _last_seq(handshake: Handshake) -> int:
 MeetingIdPath = Annotated[str, Path(pattern=f"^{MEETING_ID_PATTERN}$")]
 MeetingCursor = Annotated[str | None, Query(pattern=f"^{MEETING_ID_PATTERN}$")]
 SegmentCursor = Annotated[str, Query(pattern="^[0-9]{1,16}$", description="从这一段之后开始")]
-Limit = Annotated[int, Query(ge=1, le=200, description="一页几条")]
 
 
 def meeting_router(
@@ -204,7 +175,8 @@ def meeting_router(
         cursor: MeetingCursor = None,
         limit: Limit = 50,
     ) -> MeetingsOut:
-        return MeetingsOut.of(await service.page(user, ended=ended, cursor=cursor, limit=limit))
+        found = await service.page(user, ended=ended, cursor=cursor, limit=limit)
+        return MeetingsOut.model_validate(found)
 
     @router.get("/meetings/{meeting_id}", summary="一场会议（参与者、管理员）")
     async def get(meeting_id: MeetingIdPath, user: CurrentUser) -> MeetingDetailOut:

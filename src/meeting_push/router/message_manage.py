@@ -9,7 +9,6 @@ from typing import Annotated, Any, Final, Self
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Response, status
 from msgspec import Meta, Raw, Struct, field
-from pydantic import BaseModel
 
 from ..accept.drafts import MAX_IDEMPOTENCY_KEY_CHARS, DraftRules, check_send_rights
 from ..accept.message_service import MessageService
@@ -25,16 +24,15 @@ from ..model import (
     Message,
     MessageType,
     Principal,
-    RecipientState,
     Sender,
 )
 from ..outcome.delivery_confirmation_service import DeliveryConfirmationService
-from ..protocol.frames import UserId
+from ..protocol.frames import NewMessageTail, UserId
 from ..protocol.json_text import MAX_DEPTH
 from ..storage.rows import InboxItem
 from ..websocket.asgi import user_messages_endpoint
 from ..websocket.manager import ConnectionManager
-from .contract_route import contract_router
+from .contract_route import Out, contract_router
 from .json_body import JsonBody, Schema, answers, json_answer
 
 MESSAGE_ID_PATTERN: Final = "[0-9A-Z]{26}"
@@ -113,7 +111,7 @@ def draft_limits(rules: DraftRules) -> dict[str, Schema]:
     }
 
 
-class BroadcastOut(BaseModel):
+class BroadcastOut(Out):
     message_id: str
     created_at: int
 
@@ -122,18 +120,8 @@ class BatchIn(Struct, forbid_unknown_fields=True):
     messages: Annotated[list[DraftIn], Meta(min_length=1)]
 
 
-class AcceptedOut(Struct, gc=False):
-    message_id: str
-    recipient_count: int
-    created_at: int
-
-    @classmethod
-    def of(cls, accepted: Accepted) -> Self:
-        return cls(accepted.message_id, accepted.recipient_count, accepted.created_at)
-
-
 class BatchOut(Struct):
-    results: list[AcceptedOut]
+    results: list[Accepted]
 
 
 class MessageOut(Struct, kw_only=True):
@@ -154,20 +142,10 @@ class MessageOut(Struct, kw_only=True):
     @classmethod
     def of(cls, item: InboxItem | Message) -> Self:
         message = item.message if isinstance(item, InboxItem) else item
-        own = item if isinstance(item, InboxItem) else None
-        return cls(
-            message_id=message.message_id,
-            message_type=message.message_type,
-            priority=message.priority,
-            title=message.title,
-            content=message.content,
-            sender=message.sender,
-            timestamp=message.timestamp,
-            expires_at=message.expires_at,
-            data=message.data,
-            read_at=own.read_at if own else None,
-            status=own.status if own else None,
-        )
+        shown = cls(**{name: getattr(message, name) for name in NewMessageTail.__struct_fields__})
+        if isinstance(item, InboxItem):
+            shown.read_at, shown.status = item.read_at, item.status
+        return shown
 
 
 class InboxOut(Struct, kw_only=True):
@@ -187,11 +165,11 @@ class ReadIn(Struct, forbid_unknown_fields=True):
             raise ValueError("give either message_ids or upto_message_id")
 
 
-class UnreadOut(BaseModel):
+class UnreadOut(Out):
     unread_count: int
 
 
-class RecipientOut(BaseModel):
+class RecipientOut(Out):
     user_id: int
     status: str
     attempts: int
@@ -200,20 +178,8 @@ class RecipientOut(BaseModel):
     failed_at: int | None
     failure_reason: str | None
 
-    @classmethod
-    def of(cls, state: RecipientState) -> Self:
-        return cls(
-            user_id=state.user_id,
-            status=state.status,
-            attempts=state.attempts,
-            sent_at=state.sent_at,
-            delivered_at=state.delivered_at,
-            failed_at=state.failed_at,
-            failure_reason=state.failure_reason,
-        )
 
-
-class DeliveryOut(BaseModel):
+class DeliveryOut(Out):
     """广播的总人数不得而知：``total``、``pending`` 为 null，``recipients`` 为空。"""
 
     message_id: str
@@ -258,7 +224,7 @@ def message_router(
         "/messages",
         status_code=status.HTTP_202_ACCEPTED,
         summary="发送一条消息",
-        responses=answers(AcceptedOut, status.HTTP_202_ACCEPTED),
+        responses=answers(Accepted, status.HTTP_202_ACCEPTED),
     )
     async def send(
         user: CurrentUser,
@@ -272,7 +238,7 @@ def message_router(
         [accepted] = await service.send_batch(
             _sender(user), drafts, idempotency_key, charge=quota.charge(user)
         )
-        return json_answer(AcceptedOut.of(accepted), status.HTTP_202_ACCEPTED)
+        return json_answer(accepted, status.HTTP_202_ACCEPTED)
 
     @router.post(
         "/messages/batch",
@@ -294,8 +260,7 @@ def message_router(
         accepted = await service.send_batch(
             _sender(user), drafts, idempotency_key, charge=quota.charge(user)
         )
-        results = [AcceptedOut.of(one) for one in accepted]
-        return json_answer(BatchOut(results), status.HTTP_202_ACCEPTED)
+        return json_answer(BatchOut(accepted), status.HTTP_202_ACCEPTED)
 
     @router.get("/messages", summary="收件箱，新的在前", responses=answers(InboxOut))
     async def inbox(
@@ -354,7 +319,7 @@ def message_router(
             delivered=counts.delivered,
             failed=counts.failed,
             expired=counts.expired,
-            recipients=[RecipientOut.of(state) for state in page.items],
+            recipients=[RecipientOut.model_validate(state) for state in page.items],
             next_cursor=None if page.next_cursor is None else str(page.next_cursor),
         )
 
@@ -394,6 +359,6 @@ def broadcast_router(
         """202 即已提交：在线的立即收到；不在的，有效期内连上时收到。"""
         sender = Sender(admin.user_id, admin.name)
         accepted = await service.send_broadcast(sender, body.draft(), idempotency_key)
-        return BroadcastOut(message_id=accepted.message_id, created_at=accepted.created_at)
+        return BroadcastOut.model_validate(accepted)
 
     return router

@@ -9,7 +9,7 @@ from typing import Final, Self
 import msgspec
 from fastapi import APIRouter, Depends, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from ..http.ops_http import OpsAnswer, OpsEndpoint, refused
 from ..http.refusals import Refusal
@@ -18,13 +18,13 @@ from ..monitoring.latency import LatencyHistogram
 from ..monitoring.metrics import Metrics
 from ..monitoring.report import Figures, NodeReport, NodeReports, add_up
 from ..queue.message_queue import MessageQueue, QueueLength
-from .contract_route import ContractRoute, contract_router
+from .contract_route import ContractRoute, Out, contract_router
 from .turns import Security
 
 _NOT_FOUND: Final = Refusal(404, "not_found", "there is no such path here")
 
 
-class ReadyOut(BaseModel):
+class ReadyOut(Out):
     """两处都是部件 → 原因：``failing`` 使本角色做不成事，``degraded`` 是别的。"""
 
     ready: bool
@@ -81,7 +81,7 @@ FiguresOut = dict[str, FigureOut]
 _FRAMES = ("frames_pushed", "acks", "heartbeats", "connections_opened", "delivered")
 
 
-class LatencyOut(BaseModel):
+class LatencyOut(Out):
     """最近一分钟，抽样；没有样本时都是 null。"""
 
     count: int
@@ -97,28 +97,28 @@ class LatencyOut(BaseModel):
         return cls(count=histogram.count, p50=p50, p95=p95, p99=p99)
 
 
-class HeartbeatOut(BaseModel):
+class HeartbeatOut(Out):
     received: float
     per_s: float
     written: float = Field(description="其中写进 Redis 的")
     timeouts: float = Field(description="因没有心跳而关闭的（4003）")
 
 
-class CleanupOut(BaseModel):
+class CleanupOut(Out):
     nodes_reaped: float = Field(description="收拾掉的死节点")
     connections_reaped: float = Field(description="它们留下的连接")
     swept: float = Field(description="对账时核对过的连接")
     reconciled: dict[str, float] = Field(description="对账补上（written）与移走（removed）的")
 
 
-class QueueOut(BaseModel):
+class QueueOut(Out):
     name: str
     length: int
     pending: int
     oldest_age_ms: int
 
 
-class NodeOut(BaseModel):
+class NodeOut(Out):
     node_id: str
     role: str
     version: str
@@ -144,7 +144,7 @@ class NodeOut(BaseModel):
         )
 
 
-class StatsOut(BaseModel):
+class StatsOut(Out):
     """全体的数是各进程之和；``online_users`` 不重复计。"""
 
     generated_at: int
@@ -182,7 +182,7 @@ class StatsOut(BaseModel):
             cleanup=_cleanup(totals),
             closes=totals.get("closes", {}),
             drops=totals.get("drops", {}),
-            queues=[QueueOut.model_validate(one, from_attributes=True) for one in queues],
+            queues=[QueueOut.model_validate(one) for one in queues],
             nodes=[NodeOut.of(report) for report in reports],
         )
 

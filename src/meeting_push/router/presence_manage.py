@@ -7,29 +7,30 @@ from collections.abc import Sequence
 from typing import Annotated, Self
 
 from fastapi import APIRouter, Depends, Path, Query, status
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from ..errors import ForbiddenError, NotFoundError
-from ..model import MAX_USER_ID, ConnectionInfo, PresenceStatus, Principal
+from ..model import ConnectionInfo, PresenceStatus, Principal
 from ..node.control_channel import ControlChannel, Kick
 from ..presence.online_status_service import OnlineStatusService
 from ..redis.presence import overall_status
-from .contract_route import contract_router
+from .contract_route import Out, contract_router
+from .delivery_manage import UserIdPath
 from .turns import Security
 
 
-class OnlineUserOut(BaseModel):
+class OnlineUserOut(Out):
     user_id: int
     connection_count: int
     status: PresenceStatus | None
 
 
-class OnlineUsersOut(BaseModel):
+class OnlineUsersOut(Out):
     items: list[OnlineUserOut]
     next_cursor: str | None
 
 
-class ConnectionOut(BaseModel):
+class ConnectionOut(Out):
     """一台设备；时刻为毫秒。``last_heartbeat`` 在很大的节点上可以旧几分钟，不影响在不在线。"""
 
     connection_id: str
@@ -40,20 +41,8 @@ class ConnectionOut(BaseModel):
     ip_address: str
     status: PresenceStatus
 
-    @classmethod
-    def of(cls, info: ConnectionInfo) -> Self:
-        return cls(
-            connection_id=info.connection_id,
-            device_id=info.device_id,
-            device_info=info.device_info,
-            connect_time=info.connect_time,
-            last_heartbeat=info.last_heartbeat,
-            ip_address=info.ip_address,
-            status=info.status,
-        )
 
-
-class UserPresenceOut(BaseModel):
+class UserPresenceOut(Out):
     user_id: int
     online: bool
     status: PresenceStatus | None = Field(description="几台设备合起来的；离线为 null")
@@ -74,11 +63,12 @@ class UserPresenceOut(BaseModel):
             online=status is not None,
             status=status,
             connection_count=len(connections),
-            connections=[ConnectionOut.of(info) for info in connections] if details else [],
+            connections=[ConnectionOut.model_validate(each) for each in connections]
+            if details
+            else [],
         )
 
 
-UserIdPath = Annotated[int, Path(ge=1, le=MAX_USER_ID)]
 ConnectionIdPath = Annotated[str, Path(min_length=1, max_length=64)]
 
 
