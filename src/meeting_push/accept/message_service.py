@@ -35,7 +35,7 @@ from ..storage.idempotency import IdempotencyRepository
 from ..storage.inbox import InboxRepository
 from ..storage.messages import AcceptBatch, MessageRepository
 from ..storage.recipients import cancel
-from ..storage.rows import InboxItem, InboxPage, StoredResponse
+from ..storage.rows import InboxItem, Page, StoredResponse
 from .drafts import DraftRules, check_idempotency_key, check_text, message_from
 from .idempotency import IdempotentStore, described, stored_response
 from .outbox_relay import OutboxRelay
@@ -311,7 +311,7 @@ class MessageService:
 
     async def get_inbox(
         self, user_id: int, *, unread_only: bool, cursor: str | None, limit: int
-    ) -> InboxPage:
+    ) -> Page[InboxItem, str]:
         """一页收件箱，新的在前。"""
         if cursor is not None:
             check_text("cursor", cursor)
@@ -327,10 +327,7 @@ class MessageService:
         item = await self._stores.inbox.get_for(viewer.user_id, message_id)
         if item is not None:
             return item
-        message = await self._stores.messages.get(message_id)
-        if message is None or not (message.sender.id == viewer.user_id or viewer.is_admin):
-            raise NotFoundError("no such message")
-        return message
+        return await self.require_sender(message_id, viewer)
 
     async def require_sender(self, message_id: str, viewer: Principal) -> Message:
         """只有发送者与管理员可看投递状态。

@@ -42,7 +42,7 @@ from ..redis.redis_service import courtesy
 from ..settings import MeetingSettings
 from ..storage.database import Database, SqlConnection
 from ..storage.meetings import MeetingRepository, TranscriptRepository
-from ..storage.rows import MeetingPage
+from ..storage.rows import Page
 from .frames import Ended, Removed
 
 ENDED_TITLE = "会议已结束"
@@ -187,7 +187,7 @@ class MeetingService:
 
     async def page(
         self, viewer: Principal, *, ended: bool | None, cursor: str | None, limit: int
-    ) -> MeetingPage:
+    ) -> Page[Meeting, str]:
         """他参加的会议，新的在前。"""
         return await self._stores.meetings.page(
             viewer.user_id, ended=ended, cursor=cursor, limit=limit

@@ -21,11 +21,11 @@ from ..contracts import UserChannel
 from ..deliver.offline_message_queue import OfflineMessageQueue
 from ..errors import InvalidInputError, MeetingPushError, NotFoundError
 from ..logs import RepeatedWarning
-from ..model import Ack, AckOutcome, DeliveryStatus
+from ..model import Ack, AckOutcome, DeliveryStatus, RecipientState
 from ..protocol import frames
 from ..redis.outcomes import Outcomes
 from ..storage.recipients import DeliveredRow, DeliveryReports, RecipientRepository
-from ..storage.rows import DeliveryCounts, FailedDelivery, OutcomeRow, RecipientPage
+from ..storage.rows import DeliveryCounts, FailedDelivery, OutcomeRow, Page
 from ..supervision import Aside
 from .batch_writer import BatchWriter
 
@@ -115,7 +115,7 @@ class DeliveryConfirmationService:
 
     async def get_message_delivery_status(
         self, message_id: str, *, cursor: int = 0, limit: int = 100
-    ) -> tuple[DeliveryCounts, RecipientPage]:
+    ) -> tuple[DeliveryCounts, Page[RecipientState, int]]:
         """各状态的人数与一页收件人（user_id 升序，``cursor`` 之后）。
 
         :raises NotFoundError: 没有这条消息

@@ -17,8 +17,9 @@ from ..http.refusals import FOREIGN_ORIGIN, NOT_FOUND
 from ..limits.send_limits import SendQuota
 from ..meeting.hub import MeetingHub
 from ..meeting.service import MeetingRules, MeetingService
-from ..model import MeetingView, Principal, Segment
+from ..model import MeetingView, Principal
 from ..protocol.frames import UserId
+from ..storage.rows import Page
 from ..websocket.asgi import Endpoint, serve, take_handshake, turn_away
 from ..websocket.handshake import Handshake
 from .contract_route import Out, contract_router
@@ -92,15 +93,6 @@ class SegmentOut(Out):
 class TranscriptOut(Out):
     items: list[SegmentOut]
     next_cursor: str | None
-
-    @classmethod
-    def of(cls, segments: list[Segment], limit: int) -> Self:
-        """``segments`` 比 ``limit`` 多一段即还有下一页。"""
-        page = segments[:limit]
-        return cls(
-            items=[SegmentOut.model_validate(segment) for segment in page],
-            next_cursor=str(page[-1].seq) if len(segments) > limit else None,
-        )
 
 
 MEETING_ID_PATTERN: Final = "[0-9A-Z]{26}"
@@ -215,7 +207,7 @@ def meeting_router(
         limit: Limit = 100,
     ) -> TranscriptOut:
         segments = await service.transcript(meeting_id, user, int(cursor), limit + 1)
-        return TranscriptOut.of(segments, limit)
+        return TranscriptOut.model_validate(Page.of(segments, limit, lambda one: str(one.seq)))
 
     return router
 

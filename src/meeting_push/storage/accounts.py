@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
-from sqlalchemy import ColumnElement, Row, delete, insert, or_, select, text, update
+from sqlalchemy import ColumnElement, delete, insert, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ..errors import UsernameTakenError
 from ..model import MAX_USER_ID, Revocation
-from .database import Database
+from .database import Repository
 from .id_list import among
 from .rows import RefreshToken, User
 from .tables import refresh_tokens, revocation_version, revocations, users
@@ -31,10 +31,7 @@ _CREATE_USER: Final = text(
 )
 
 
-class UserRepository:
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
+class UserRepository(Repository):
     async def create(self, username: str, password_hash: str, role: str, now: int) -> User:
         """:raises UsernameTakenError: 已有不分大小写、不分全半角的同名者"""
         values = {
@@ -59,8 +56,7 @@ class UserRepository:
     async def list(self, after_id: int = 0, limit: int = 100) -> list[User]:
         """``id`` 大于 ``after_id`` 的前 ``limit`` 个，按 id 升序。"""
         statement = _USERS.where(users.c.id > after_id).order_by(users.c.id).limit(limit)
-        async with self._database.connect() as connection:
-            return [_user(row) for row in await connection.execute(statement)]
+        return [User(*row) for row in await self._database.rows(statement)]
 
     async def existing_ids(self, user_ids: Sequence[int]) -> set[int]:
         """见 ``contracts.UserDirectory``；一次查询，一万个约 10 ms。"""
@@ -72,19 +68,14 @@ class UserRepository:
             return set(await connection.scalars(statement))
 
     async def _one(self, condition: ColumnElement[bool]) -> User | None:
-        async with self._database.connect() as connection:
-            row = (await connection.execute(_USERS.where(condition))).one_or_none()
-        return None if row is None else _user(row)
+        row = await self._database.row(_USERS.where(condition))
+        return None if row is None else User(*row)
 
 
 def username_key(username: str) -> str:
     """判断同名用的形式：全半角、大小写、合成与分解都不加区分。"""
     folded = unicodedata.normalize("NFKC", username).casefold()
     return unicodedata.normalize("NFKC", folded)
-
-
-def _user(row: Row[*tuple[Any, ...]]) -> User:
-    return User(*row)
 
 
 # ── 刷新令牌 ─────────────────────────────────────────────────────────────────
@@ -212,10 +203,7 @@ _REVOCATIONS: Final = select(
 KEPT_MS: Final = 86_400_000
 
 
-class RevocationRepository:
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
+class RevocationRepository(Repository):
     async def add(self, connection: AsyncConnection, revocation: Revocation, now: int) -> None:
         """记下一次吊销；顺手删掉不必再记的。同时的吊销在版本那一行上排队，直到提交。"""
         version = await connection.scalar(_NEXT_VERSION)

@@ -9,7 +9,7 @@ from sqlalchemy import func, insert, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ..model import Message
-from .database import Database
+from .database import Repository
 from .id_list import among
 from .messages import values_of
 from .rows import MESSAGE_COLUMNS, readable
@@ -31,10 +31,7 @@ _PG_RECEIPTS: Final = text(
 )
 
 
-class BroadcastRepository:
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
+class BroadcastRepository(Repository):
     async def insert(self, connection: AsyncConnection, message: Message) -> None:
         """写下一条广播；提交之后它就已接受（DLV-1）。"""
         values = values_of(message, 0) | {"enqueued_at": message.timestamp}
@@ -70,8 +67,7 @@ class BroadcastRepository:
             .where(among(self._database, _b.message_id, message_ids), _b.logged_at.is_(None))
             .values(logged_at=now)
         )
-        async with self._database.transaction() as connection:
-            await connection.execute(statement)
+        await self._database.change(statement)
 
     async def logged(self, since: int, now: int) -> list[str]:
         """``since`` 之后进了日志、还没过期的，最早的在前。"""
@@ -81,8 +77,7 @@ class BroadcastRepository:
             .where(_b.logged_at >= since, messages.c.expires_at > now)
             .order_by(_b.message_id)
         )
-        async with self._database.connect() as connection:
-            return list((await connection.scalars(statement)).all())
+        return [row[0] for row in await self._database.rows(statement)]
 
     async def reopen(self, message_ids: Sequence[str]) -> int:
         """放回 outbox，返回几条。幂等。"""
@@ -91,8 +86,7 @@ class BroadcastRepository:
             .where(among(self._database, _b.message_id, message_ids), _b.logged_at.is_not(None))
             .values(logged_at=None)
         )
-        async with self._database.transaction() as connection:
-            return (await connection.execute(statement)).rowcount
+        return await self._database.change(statement)
 
     async def record_delivered(self, rows: Sequence[ReceiptRow]) -> None:
         """各人第一次确认的时刻；一个事务，幂等。"""
@@ -119,8 +113,7 @@ class BroadcastRepository:
             .order_by(user_id)
             .limit(limit)
         )
-        async with self._database.connect() as connection:
-            return list((await connection.scalars(statement)).all())
+        return [row[0] for row in await self._database.rows(statement)]
 
     async def delivered_count(self, message_id: str) -> int | None:
         """多少人确认过；不是广播则 None。"""
@@ -131,6 +124,5 @@ class BroadcastRepository:
             .scalar_subquery()
         )
         statement = select(receipts).select_from(broadcasts).where(_b.message_id == message_id)
-        async with self._database.connect() as connection:
-            count: int | None = await connection.scalar(statement)
+        count: int | None = await self._database.scalar(statement)
         return count

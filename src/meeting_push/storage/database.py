@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
 from loguru import logger
-from sqlalchemy import event, text
+from sqlalchemy import Executable, Row, event, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
@@ -118,17 +118,39 @@ class Database:
             async with self._autocommit.connect() as connection:
                 yield connection
 
+    async def rows(
+        self, statement: Executable, given: Mapping[str, object] | None = None
+    ) -> Sequence[Row[*tuple[Any, ...]]]:
+        """一条查询的各行。"""
+        async with self.connect() as connection:
+            return (await connection.execute(statement, given)).all()
+
+    async def row(
+        self, statement: Executable, given: Mapping[str, object] | None = None
+    ) -> Row[*tuple[Any, ...]] | None:
+        """至多一行的查询。"""
+        async with self.connect() as connection:
+            return (await connection.execute(statement, given)).one_or_none()
+
+    async def scalar(self, statement: Executable, given: Mapping[str, object] | None = None) -> Any:
+        """至多一行、一列的查询。"""
+        async with self.connect() as connection:
+            return await connection.scalar(statement, given)
+
+    async def change(self, statement: Executable, given: Mapping[str, object] | None = None) -> int:
+        """一条语句，自成一个事务；返回改了几行。"""
+        async with self.transaction() as connection:
+            return (await connection.execute(statement, given)).rowcount
+
     async def ping(self) -> None:
         """:raises DatabaseUnavailableError: 现在不能回答"""
-        async with self.connect() as connection:
-            await connection.execute(text("SELECT 1"))
+        await self.scalar(text("SELECT 1"))
 
     async def time_ms(self) -> int | None:
         """服务器的钟；SQLite 用的就是我们的，None。"""
         if self.is_sqlite:
             return None
-        async with self.connect() as connection:
-            return int(await connection.scalar(_PG_TIME) or 0)
+        return int(await self.scalar(_PG_TIME) or 0)
 
     async def needs_migration(self) -> bool:
         """表结构是否还不是最新的；空库也算。"""
@@ -272,6 +294,13 @@ def _prepare_sqlite(dbapi_connection: Any, _record: object) -> None:
     for pragma in PRAGMAS:
         cursor.execute(pragma)
     cursor.close()
+
+
+class Repository:
+    """一样记录的读写；收 ``connection`` 的方法在调用者的事务里执行。"""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
 
 # ── 调用者自己的事务 ─────────────────────────────────────────────────────────

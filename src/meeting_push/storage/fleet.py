@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import or_, select, text, update
 from ulid import ULID
 
-from .database import Database, SqlConnection
+from .database import Database, Repository, SqlConnection
 from .tables import delivery_generation, metadata
 
 #: 每张表插零行：要有权限、等得到锁、库不是只读，而什么也没有留下；一句话，一次往返。
@@ -93,8 +93,7 @@ class NodeRepository:
 
     async def withdraw(self, node_id: str) -> None:
         """从容离开：不再算在服务的里面。"""
-        async with self._database.transaction() as connection:
-            await connection.execute(text("DELETE FROM nodes WHERE node_id = :me"), {"me": node_id})
+        await self._database.change(text("DELETE FROM nodes WHERE node_id = :me"), {"me": node_id})
 
 
 # ── 代次 ─────────────────────────────────────────────────────────────────────
@@ -117,17 +116,13 @@ class Generation:
     lease_until: int
 
 
-class GenerationRepository:
+class GenerationRepository(Repository):
     """所有改动都以“我仍持有租约”为条件：租约丢了的节点什么也改不了。"""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
 
     async def create(self, generation: int, database_id: str | None = None) -> bool:
         """第一次使用：建立这一行。返回是否刚建立。"""
         values = {"generation": generation, "database_id": database_id}
-        async with self._database.transaction() as connection:
-            return (await connection.execute(_CREATE, values)).rowcount == 1
+        return await self._database.change(_CREATE, values) == 1
 
     async def identity(self) -> str | None:
         """这个数据库的 id；还没有这一行则 None。0.1 建的没有 id：现在起一个。"""
@@ -138,8 +133,7 @@ class GenerationRepository:
 
     async def read(self) -> Generation | None:
         columns = (_g.generation, _g.mark, _g.cursor, _g.holder, _g.lease_until)
-        async with self._database.connect() as connection:
-            row = (await connection.execute(select(*columns))).one_or_none()
+        row = await self._database.row(select(*columns))
         return None if row is None else Generation(*row)
 
     async def lease(self, holder: str, now: int, lease_ms: int) -> bool:
@@ -159,5 +153,4 @@ class GenerationRepository:
 
     async def _update(self, condition: Any, **values: object) -> bool:
         statement = update(delivery_generation).where(_g.id == 1, condition).values(**values)
-        async with self._database.transaction() as connection:
-            return (await connection.execute(statement)).rowcount == 1
+        return await self._database.change(statement) == 1

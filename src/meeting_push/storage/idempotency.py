@@ -7,7 +7,7 @@ from typing import Final
 from sqlalchemy import delete, select, text, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from .database import Database
+from .database import Repository
 from .rows import StoredResponse
 from .tables import idempotency_keys
 
@@ -19,10 +19,7 @@ _SAVE: Final = text(
 )
 
 
-class IdempotencyRepository:
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
+class IdempotencyRepository(Repository):
     async def find(
         self, connection: AsyncConnection, sender_id: int, key: str
     ) -> StoredResponse | None:
@@ -59,5 +56,4 @@ class IdempotencyRepository:
         old = select(_k.sender_id, _k.key).where(_k.created_at < before_ms)
         step = old.order_by(_k.created_at).limit(limit)
         statement = delete(idempotency_keys).where(tuple_(_k.sender_id, _k.key).in_(step))
-        async with self._database.transaction() as connection:
-            return (await connection.execute(statement)).rowcount
+        return await self._database.change(statement)

@@ -22,7 +22,7 @@ from ..clock import Clock, now_ms
 from ..model import DeliveryStatus
 from .database import Database
 from .id_list import among
-from .rows import MESSAGE_COLUMNS, InboxItem, InboxPage, shown
+from .rows import MESSAGE_COLUMNS, InboxItem, Page, shown
 from .tables import message_recipients, messages
 
 #: 一页的正文与 data 合计；再多的下一页。几十个人同时要最大的一页，也只是几十 MB。
@@ -52,21 +52,19 @@ class InboxRepository:
 
     async def page(
         self, user_id: int, unread_only: bool = False, cursor: str | None = None, limit: int = 50
-    ) -> InboxPage:
+    ) -> Page[InboxItem, str]:
         """比 ``cursor``（上一页最后一条的 id）更早的至多 ``limit`` 条、``MAX_PAGE_CHARS``。"""
         given = {"user_id": user_id, "now": self._clock(), "cursor": cursor, "limit": limit + 1}
         statement = _page(unread_only, cursor is not None)
-        async with self._database.connect() as connection:
-            rows = (await connection.execute(statement, given)).all()
+        rows = await self._database.rows(statement, given)
         items = [_item(row) for row in rows[:limit]]
         more = bool(rows) and rows[0].found > len(items)
-        return InboxPage(items, items[-1].message.message_id if more else None)
+        return Page(items, items[-1].message.message_id if more else None)
 
     async def get_for(self, user_id: int, message_id: str) -> InboxItem | None:
         """不是他的、没到时的、不存在的，都是 None。"""
         given = {"user_id": user_id, "now": self._clock(), "message_id": message_id}
-        async with self._database.connect() as connection:
-            row = (await connection.execute(_ONE, given)).one_or_none()
+        row = await self._database.row(_ONE, given)
         return None if row is None else _item(row)
 
     async def mark_read(self, user_id: int, message_ids: Sequence[str]) -> list[str]:
@@ -79,8 +77,7 @@ class InboxRepository:
 
     async def unread_count(self, user_id: int) -> int:
         given = {"user_id": user_id, "now": self._clock()}
-        async with self._database.connect() as connection:
-            return await connection.scalar(_UNREAD, given) or 0
+        return await self._database.scalar(_UNREAD, given) or 0
 
     async def _mark(self, user_id: int, condition: ColumnElement[bool]) -> list[str]:
         statement = (

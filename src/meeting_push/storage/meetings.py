@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any, Final
 
-from sqlalchemy import Row, Select, delete, insert, select, text, update
+from sqlalchemy import Select, delete, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ..errors import MeetingEndedError
 from ..model import Meeting, MeetingPosition, Participant, Segment, Utterance
-from .database import Database
+from .database import Repository
 from .id_list import among
-from .rows import MeetingPage
+from .rows import Page
 from .tables import meeting_participants, meetings, transcript_segments
 
 _m: Final = meetings.c
@@ -33,12 +34,7 @@ _JOIN: Final = text(
 )
 
 
-class MeetingRepository:
-    """收 ``connection`` 的方法在调用者的事务里执行。"""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
+class MeetingRepository(Repository):
     async def insert(self, connection: AsyncConnection, meeting: Meeting) -> None:
         values = {
             "meeting_id": meeting.meeting_id,
@@ -53,7 +49,7 @@ class MeetingRepository:
         """读出并锁住：到提交为止，邀请与结束一个接一个（SQLite 的写事务本就如此）。"""
         statement = _SELECT.where(_m.meeting_id == meeting_id).with_for_update()
         row = (await connection.execute(statement)).one_or_none()
-        return None if row is None else _meeting(row)
+        return None if row is None else Meeting(*row)
 
     async def add_participants(
         self,
@@ -91,21 +87,19 @@ class MeetingRepository:
             .returning(*_COLUMNS)
         )
         row = (await connection.execute(statement)).one_or_none()
-        return None if row is None else _meeting(row)
+        return None if row is None else Meeting(*row)
 
     async def get(self, meeting_id: str) -> Meeting | None:
         statement = _SELECT.where(_m.meeting_id == meeting_id)
-        async with self._database.connect() as connection:
-            row = (await connection.execute(statement)).one_or_none()
-        return None if row is None else _meeting(row)
+        row = await self._database.row(statement)
+        return None if row is None else Meeting(*row)
 
     async def participants(self, meeting_id: str) -> list[Participant]:
         """按 user_id 升序。"""
         statement = (
             select(_p.user_id, _p.name).where(_p.meeting_id == meeting_id).order_by(_p.user_id)
         )
-        async with self._database.connect() as connection:
-            return [Participant(*row) for row in await connection.execute(statement)]
+        return [Participant(*row) for row in await self._database.rows(statement)]
 
     async def rename(self, meeting_id: str, participant: Participant) -> None:
         """记下他现在的名字；不是参与者则无事发生。"""
@@ -114,12 +108,11 @@ class MeetingRepository:
             .where(_p.meeting_id == meeting_id, _p.user_id == participant.user_id)
             .values(name=participant.name)
         )
-        async with self._database.transaction() as connection:
-            await connection.execute(statement)
+        await self._database.change(statement)
 
     async def page(
         self, user_id: int, *, ended: bool | None, cursor: str | None, limit: int
-    ) -> MeetingPage:
+    ) -> Page[Meeting, str]:
         """他参加的会议，新的在前；``ended`` 为 None 则不分是否已结束。"""
         statement = _narrowed(
             _SELECT.join(meeting_participants, _p.meeting_id == _m.meeting_id).where(
@@ -129,19 +122,16 @@ class MeetingRepository:
             cursor,
         )
         statement = statement.order_by(_p.meeting_id.desc()).limit(limit + 1)
-        async with self._database.connect() as connection:
-            items = [_meeting(row) for row in await connection.execute(statement)]
-        more = len(items) > limit
-        return MeetingPage(items[:limit], items[limit - 1].meeting_id if more else None)
+        items = [Meeting(*row) for row in await self._database.rows(statement)]
+        return Page.of(items, limit, lambda meeting: meeting.meeting_id)
 
     async def positions(self, meeting_ids: Sequence[str]) -> dict[str, MeetingPosition]:
         """各会议的记录走到了哪里；不存在的略去。"""
         statement = select(_m.meeting_id, _m.last_seq, _m.ended_at).where(
             among(self._database, _m.meeting_id, meeting_ids)
         )
-        async with self._database.connect() as connection:
-            rows = await connection.execute(statement)
-            return {row.meeting_id: MeetingPosition(row.last_seq, row.ended_at) for row in rows}
+        rows = await self._database.rows(statement)
+        return {row.meeting_id: MeetingPosition(row.last_seq, row.ended_at) for row in rows}
 
 
 def _narrowed(
@@ -152,10 +142,6 @@ def _narrowed(
     return statement if cursor is None else statement.where(_p.meeting_id < cursor)
 
 
-def _meeting(row: Row[*tuple[Any, ...]]) -> Meeting:
-    return Meeting(*row)
-
-
 # ── 转录 ─────────────────────────────────────────────────────────────────────
 
 _s: Final = transcript_segments.c
@@ -164,10 +150,7 @@ _SEGMENTS: Final = select(
 )
 
 
-class TranscriptRepository:
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
+class TranscriptRepository(Repository):
     async def append(
         self, meeting_id: str, utterances: Sequence[Utterance], now: int
     ) -> list[Segment]:
@@ -189,7 +172,10 @@ class TranscriptRepository:
             if last is None:
                 raise MeetingEndedError("the meeting has ended")
             first = last - len(utterances) + 1
-            segments = [_stored(u, seq, now) for seq, u in enumerate(utterances, first)]
+            segments = [
+                Segment(seq=seq, timestamp=now, **asdict(each))
+                for seq, each in enumerate(utterances, first)
+            ]
             await connection.execute(
                 insert(transcript_segments), [_values(meeting_id, s) for s in segments]
             )
@@ -202,34 +188,9 @@ class TranscriptRepository:
             .order_by(_s.seq)
             .limit(limit)
         )
-        async with self._database.connect() as connection:
-            return [_segment(row) for row in await connection.execute(statement)]
-
-
-def _stored(utterance: Utterance, seq: int, now: int) -> Segment:
-    return Segment(
-        seq=seq,
-        sender_id=utterance.sender_id,
-        speaker=utterance.speaker,
-        text=utterance.text,
-        start_ms=utterance.start_ms,
-        end_ms=utterance.end_ms,
-        timestamp=now,
-    )
+        return [Segment(*row) for row in await self._database.rows(statement)]
 
 
 def _values(meeting_id: str, segment: Segment) -> dict[str, object]:
-    return {
-        "meeting_id": meeting_id,
-        "seq": segment.seq,
-        "sender_id": segment.sender_id,
-        "speaker": segment.speaker,
-        "text": segment.text,
-        "start_ms": segment.start_ms,
-        "end_ms": segment.end_ms,
-        "created_at": segment.timestamp,
-    }
-
-
-def _segment(row: Row[*tuple[Any, ...]]) -> Segment:
-    return Segment(*row)
+    values = asdict(segment)
+    return {"meeting_id": meeting_id, "created_at": values.pop("timestamp"), **values}

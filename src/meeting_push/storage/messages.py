@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from ..model import DeliveryStatus, Message, Outgoing
 from ..protocol.envelope import encode_tail
 from ..supervision import is_temporary
-from .database import Database
+from .database import Repository
 from .id_list import among
 from .rows import MESSAGE_COLUMNS, readable
 from .sqlite import Statement
@@ -50,10 +50,7 @@ _PG_RECIPIENTS: Final = text(
 _IDS: Final = msgspec.json.Decoder(tuple[int, ...])
 
 
-class MessageRepository:
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
+class MessageRepository(Repository):
     async def insert(self, connection: AsyncConnection, items: Sequence[Outgoing]) -> None:
         """写下各条消息与它们的收件人（不得重复）；提交之后它们就已接受（DLV-1）。"""
         if not items:
@@ -92,8 +89,7 @@ class MessageRepository:
             )
             .values(enqueued_at=now)
         )
-        async with self._database.transaction() as connection:
-            await connection.execute(statement)
+        await self._database.change(statement)
 
     async def outbox(self, before_ms: int, limit: int, skip: Sequence[int] = ()) -> list[Outgoing]:
         """``before_ms`` 之前接受、还没入队的消息，最早的在前，各带仍 pending 的收件人。

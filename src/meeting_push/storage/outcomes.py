@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import ColumnElement, Row, case, exists, func, or_, select, true, tuple_, update
 
 from ..model import DeliveryStatus, Origin
-from .database import Database
+from .database import Repository
 from .id_list import Recipient, among, among_pairs
 from .recipients import first_id_at
 from .tables import message_recipients, messages
@@ -43,11 +43,8 @@ _FAILED: Final = select(
 ).join_from(message_recipients, messages, _m.message_id == _r.message_id)
 
 
-class OutcomeRepository:
+class OutcomeRepository(Repository):
     """各方法都幂等；错误同 ``Database.transaction``。"""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
 
     # ── 重试与失败 ───────────────────────────────────────────────────────────
 
@@ -93,8 +90,7 @@ class OutcomeRepository:
         statement = select(_m.message_id).where(
             among(self._database, _m.message_id, message_ids), ~wanted
         )
-        async with self._database.connect() as connection:
-            return list(await connection.scalars(statement))
+        return [row.message_id for row in await self._database.rows(statement)]
 
     async def origins(self, message_ids: Sequence[str]) -> dict[str, Origin]:
         """各条是谁发的、多急；没有记录的略去。"""
@@ -103,9 +99,8 @@ class OutcomeRepository:
         statement = select(_m.message_id, _m.sender_id, _m.priority).where(
             among(self._database, _m.message_id, message_ids)
         )
-        async with self._database.connect() as connection:
-            rows = await connection.execute(statement)
-            return {message_id: Origin(sender, priority) for message_id, sender, priority in rows}
+        rows = await self._database.rows(statement)
+        return {message_id: Origin(sender, priority) for message_id, sender, priority in rows}
 
     async def requeueable(self, pairs: Sequence[Recipient]) -> list[Failed]:
         """这些里失败的与仍 pending 的，含已过期的。"""
@@ -113,8 +108,7 @@ class OutcomeRepository:
             return []
         waiting = _r.status.in_([DeliveryStatus.FAILED, DeliveryStatus.PENDING])
         statement = _FAILED.where(among_pairs(self._database, pairs), waiting)
-        async with self._database.connect() as connection:
-            return [Failed(*row) for row in await connection.execute(statement)]
+        return [Failed(*row) for row in await self._database.rows(statement)]
 
     async def find_failed(self, message_id: str, user_id: int) -> Failed | None:
         statement = _FAILED.where(
@@ -122,8 +116,7 @@ class OutcomeRepository:
             _r.user_id == user_id,
             _r.status == DeliveryStatus.FAILED,
         )
-        async with self._database.connect() as connection:
-            row = (await connection.execute(statement)).one_or_none()
+        row = await self._database.row(statement)
         return None if row is None else Failed(*row)
 
     async def reset_failed(self, pairs: Sequence[Recipient]) -> None:
@@ -133,8 +126,7 @@ class OutcomeRepository:
             .where(among_pairs(self._database, pairs), _r.status == DeliveryStatus.FAILED)
             .values(status=DeliveryStatus.PENDING, attempts=0, failed_at=None, failure_reason=None)
         )
-        async with self._database.transaction() as connection:
-            await connection.execute(statement)
+        await self._database.change(statement)
 
     # ── 过期 ────────────────────────────────────────────────────────────────
 
@@ -153,8 +145,7 @@ class OutcomeRepository:
             .order_by(_m.expires_at, _m.message_id)
             .limit(limit)
         )
-        async with self._database.connect() as connection:
-            return [Expirable(*row) for row in await connection.execute(statement)]
+        return [Expirable(*row) for row in await self._database.rows(statement)]
 
     async def record_expired(self, message_ids: Sequence[str]) -> list[Recipient]:
         """这些消息的 pending 收件人记为 expired，返回刚刚过期的。"""
@@ -176,8 +167,7 @@ class OutcomeRepository:
             among(self._database, _r.message_id, message_ids),
             _r.status == DeliveryStatus.EXPIRED,
         )
-        async with self._database.connect() as connection:
-            return [_pair(row) for row in await connection.execute(statement)]
+        return [_pair(row) for row in await self._database.rows(statement)]
 
     async def mark_expired(self, message_ids: Sequence[str], now: int) -> None:
         """这些消息清理完了，不再出现在 ``expirable`` 里。"""
@@ -186,8 +176,7 @@ class OutcomeRepository:
             .where(among(self._database, _m.message_id, message_ids))
             .values(expired_at=now)
         )
-        async with self._database.transaction() as connection:
-            await connection.execute(statement)
+        await self._database.change(statement)
 
 
 def _pair(row: Row[*tuple[Any, ...]]) -> Recipient:
@@ -199,10 +188,7 @@ def _pair(row: Row[*tuple[Any, ...]]) -> Recipient:
 _PENDING: Final = _r.status == DeliveryStatus.PENDING
 
 
-class UndeliveredRepository:
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
+class UndeliveredRepository(Repository):
     async def page_end(self, after: str, limit: int) -> str | None:
         """``after`` 之后第 ``limit`` 条消息（不足则最后一条）；没有了则 None。
 
@@ -215,8 +201,7 @@ class UndeliveredRepository:
             .limit(limit)
             .subquery()
         )
-        async with self._database.connect() as connection:
-            found: str | None = await connection.scalar(select(func.max(page.c.message_id)))
+        found: str | None = await self._database.scalar(select(func.max(page.c.message_id)))
         return found
 
     async def reopen(self, after: str, upto: str, now: int) -> int:
@@ -243,8 +228,7 @@ class UndeliveredRepository:
             _r.status != DeliveryStatus.PENDING,
             ended >= since,
         )
-        async with self._database.connect() as connection:
-            return [(row[0], row[1]) for row in await connection.execute(statement)]
+        return [_pair(row) for row in await self._database.rows(statement)]
 
     async def waiting(
         self, after: Recipient, upto: str, enqueued: tuple[int, int], now: int, limit: int
@@ -271,8 +255,7 @@ class UndeliveredRepository:
             .order_by(_r.message_id, _r.user_id)
             .limit(limit)
         )
-        async with self._database.connect() as connection:
-            return [(row[0], row[1]) for row in await connection.execute(statement)]
+        return [_pair(row) for row in await self._database.rows(statement)]
 
     async def _reopen(self, *conditions: ColumnElement[bool]) -> int:
         # 别人锁着的跳过，不等：它们成了掉队的，下一遍再看（SQLite 没有行锁）
@@ -282,8 +265,7 @@ class UndeliveredRepository:
             .with_for_update(skip_locked=True)
         )
         statement = update(messages).where(_m.message_id.in_(free)).values(enqueued_at=None)
-        async with self._database.transaction() as connection:
-            return (await connection.execute(statement)).rowcount
+        return await self._database.change(statement)
 
 
 def oldest_possible(now: int, horizon_ms: int) -> str:

@@ -10,16 +10,13 @@ from sqlalchemy import Row, case, func, literal, select, text, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from ulid import ULID
 
-from ..model import DeliveryStatus, Message, RecipientState
-from .database import Database
+from ..model import DeliveryStatus, RecipientState
+from .database import Repository
 from .rows import (
-    MESSAGE_COLUMNS,
     DeliveryCounts,
     FailedDelivery,
-    FailurePage,
     OutcomeRow,
-    RecipientPage,
-    message_of,
+    Page,
 )
 from .tables import message_recipients, messages
 
@@ -59,10 +56,7 @@ _SQLITE_LATE: Final = _SQLITE_DELIVERED.replace(*_LATE).replace(*_PENDING)
 _PG_LATE: Final = text(_PG_DELIVERED.text.replace(*_LATE).replace(*_PENDING))
 
 
-class RecipientRepository:
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
+class RecipientRepository(Repository):
     async def record_delivered(self, rows: Sequence[DeliveredRow]) -> int:
         """记为 delivered，返回改了几行；幂等。
 
@@ -100,43 +94,19 @@ class RecipientRepository:
         statement = (
             select(_r.status, func.count()).where(_r.message_id == message_id).group_by(_r.status)
         )
-        async with self._database.connect() as connection:
-            rows = (await connection.execute(statement)).all()
-        return DeliveryCounts(**{row[0]: row[1] for row in rows})
+        return DeliveryCounts(**{row[0]: row[1] for row in await self._database.rows(statement)})
 
-    async def page(self, message_id: str, cursor: int = 0, limit: int = 100) -> RecipientPage:
+    async def page(
+        self, message_id: str, cursor: int = 0, limit: int = 100
+    ) -> Page[RecipientState, int]:
         """``user_id`` 大于 ``cursor`` 的前 ``limit`` 行。"""
         statement = (
             _STATES.where(_r.message_id == message_id, _r.user_id > cursor)
             .order_by(_r.user_id)
             .limit(limit + 1)
         )
-        async with self._database.connect() as connection:
-            items = [_state(row) for row in await connection.execute(statement)]
-        more = len(items) > limit
-        return RecipientPage(items[:limit], items[limit - 1].user_id if more else None)
-
-    async def undelivered(
-        self, user_id: int, limit: int, accepted_since_ms: int = 0
-    ) -> list[Message]:
-        """该用户仍 pending 的消息，最早的在前；含已过期与未到时的，由调用者取舍。
-
-        没有 pending 索引（见 ``tables.py``），所以要给出 ``accepted_since_ms``（例如七天前）
-        来限定扫过的行。
-        """
-        statement = (
-            select(*MESSAGE_COLUMNS)
-            .join(message_recipients, _r.message_id == messages.c.message_id)
-            .where(
-                _r.user_id == user_id,
-                _r.message_id >= first_id_at(accepted_since_ms),
-                _r.status == DeliveryStatus.PENDING,
-            )
-            .order_by(_r.message_id)
-            .limit(limit)
-        )
-        async with self._database.connect() as connection:
-            return [message_of(row) for row in await connection.execute(statement)]
+        items = [_state(row) for row in await self._database.rows(statement)]
+        return Page.of(items, limit, lambda state: state.user_id)
 
 
 def first_id_at(ms: int) -> str:
@@ -164,14 +134,12 @@ _FAILURES: Final = select(
     _m.title,
     _m.expires_at,
 ).join_from(message_recipients, messages, _m.message_id == _r.message_id)
+FailurePosition = tuple[int, str, int]
 _POSITION: Final = tuple_(_r.failed_at, _r.message_id, _r.user_id)
 
 
-class DeliveryReports:
+class DeliveryReports(Repository):
     """只扫给定用户（或失败）的行：经收件箱索引与失败索引。"""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
 
     async def outcomes(self, user_id: int, since_ms: int, bucket_ms: int) -> list[OutcomeRow]:
         """该用户 ``since_ms`` 起接受的消息，按（时段, 类型, 状态, 原因）汇总。"""
@@ -188,8 +156,7 @@ class DeliveryReports:
             .where(_r.user_id == user_id, _r.message_id >= first_id_at(since_ms))
             .group_by(*group)
         )
-        async with self._database.connect() as connection:
-            return [_outcome(row) for row in await connection.execute(statement)]
+        return [_outcome(row) for row in await self._database.rows(statement)]
 
     async def ack_time_at(self, user_id: int, since_ms: int, rank: int) -> int | None:
         """从推到确认的毫秒数里第 ``rank`` 小的（从 0 数）；没有那么多则 None。"""
@@ -205,10 +172,12 @@ class DeliveryReports:
             .offset(rank)
             .limit(1)
         )
-        async with self._database.connect() as connection:
-            return await connection.scalar(statement)
+        found: int | None = await self._database.scalar(statement)
+        return found
 
-    async def failures(self, before: tuple[int, str, int] | None, limit: int) -> FailurePage:
+    async def failures(
+        self, before: FailurePosition | None, limit: int
+    ) -> Page[FailedDelivery, FailurePosition]:
         """失败的收件人，新的在前；``before`` 是上一页最后一行的位置。"""
         statement = _FAILURES.where(_r.failed_at.is_not(None), _r.status == DeliveryStatus.FAILED)
         if before is not None:
@@ -216,23 +185,13 @@ class DeliveryReports:
         statement = statement.order_by(
             _r.failed_at.desc(), _r.message_id.desc(), _r.user_id.desc()
         ).limit(limit + 1)
-        async with self._database.connect() as connection:
-            items = [_failure(row) for row in await connection.execute(statement)]
-        more = len(items) > limit
-        last = items[limit - 1] if more else None
-        return FailurePage(
-            items[:limit],
-            None if last is None else (last.failed_at, last.message_id, last.user_id),
-        )
+        items = [FailedDelivery(*row) for row in await self._database.rows(statement)]
+        return Page.of(items, limit, lambda one: (one.failed_at, one.message_id, one.user_id))
 
 
 def _outcome(row: Row[*tuple[Any, ...]]) -> OutcomeRow:
     bucket, message_type, status, reason, *sums = row
     return OutcomeRow(int(bucket), message_type, DeliveryStatus(status), reason, *map(int, sums))
-
-
-def _failure(row: Row[*tuple[Any, ...]]) -> FailedDelivery:
-    return FailedDelivery(*row)
 
 
 # ── 撤回 ─────────────────────────────────────────────────────────────────────

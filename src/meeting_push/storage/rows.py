@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 from loguru import logger
 from sqlalchemy import Row
 
-from ..model import AppData, DeliveryStatus, Meeting, Message, RecipientState, Sender
+from ..model import AppData, DeliveryStatus, Message, Sender
 from ..protocol.json_text import is_too_deep
 from .tables import messages
+
+Item = TypeVar("Item")
+Position = TypeVar("Position")
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[Item, Position]):
+    """一页；``next_cursor`` 为 None 即到底。"""
+
+    items: list[Item]
+    next_cursor: Position | None
+
+    @classmethod
+    def of(
+        cls, found: list[Item], limit: int, position_of: Callable[[Item], Position]
+    ) -> Page[Item, Position]:
+        """``found`` 比 ``limit`` 多取一个：真多出来了才还有下一页，从这一页的最后一个之后开始。"""
+        more = len(found) > limit
+        return cls(found[:limit], position_of(found[limit - 1]) if more else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,22 +68,6 @@ class InboxItem:
 
 
 @dataclass(frozen=True, slots=True)
-class InboxPage:
-    """新的在前；``next_cursor`` 为 None 即到底。"""
-
-    items: list[InboxItem]
-    next_cursor: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class RecipientPage:
-    """按 ``user_id`` 升序；``next_cursor`` 为 None 即到底。"""
-
-    items: list[RecipientState]
-    next_cursor: int | None
-
-
-@dataclass(frozen=True, slots=True)
 class DeliveryCounts:
     """一条消息的收件人按状态的数目。"""
 
@@ -84,14 +87,6 @@ class StoredResponse:
 
     request_hash: bytes
     response: str
-
-
-@dataclass(frozen=True, slots=True)
-class MeetingPage:
-    """新的在前；``next_cursor`` 为 None 即到底。"""
-
-    items: list[Meeting]
-    next_cursor: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,14 +119,6 @@ class FailedDelivery:
     priority: int
     title: str
     expires_at: int
-
-
-@dataclass(frozen=True, slots=True)
-class FailurePage:
-    """新的在前；``next_cursor`` 是 (failed_at, message_id, user_id)，None 即到底。"""
-
-    items: list[FailedDelivery]
-    next_cursor: tuple[int, str, int] | None
 
 
 # ── ``messages`` 的一行 ──────────────────────────────────────────────────────

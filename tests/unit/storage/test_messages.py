@@ -215,17 +215,6 @@ async def test_an_unknown_message_has_no_counts(recipients: RecipientRepository)
     assert await recipients.counts("0" * 26) == DeliveryCounts()
 
 
-async def test_undelivered_messages_of_a_user_oldest_first(
-    database: Database, recipients: RecipientRepository
-) -> None:
-    new, old, done, other = message(NOW), message(NOW - 9), message(NOW - 5), message()
-    await accept(database, (new, [1]), (old, [1]), (done, [1]), (other, [2]))
-    await recipients.record_delivered([(done.message_id, 1, 1, 2)])
-    assert await recipients.undelivered(1, 10) == [old, new]
-    assert await recipients.undelivered(1, 1) == [old]
-    assert await recipients.undelivered(1, 10, accepted_since_ms=NOW) == [new]
-
-
 def test_the_first_id_of_a_millisecond_is_not_after_any_of_it() -> None:
     assert first_id_at(NOW) <= str(ULID.from_timestamp(NOW / 1000)) < first_id_at(NOW + 1)
 
