@@ -50,24 +50,6 @@ class TokenBucket:
         return (amount - self._level) / self._per_ms
 
 
-class Strikes:
-    """``window_ms`` 里第 ``limit`` 次即满。"""
-
-    __slots__ = ("_limit", "_times", "_window_ms")
-
-    def __init__(self, limit: int, window_ms: int) -> None:
-        self._limit = limit
-        self._window_ms = window_ms
-        self._times: list[int] = []
-
-    def strike(self, now: int) -> bool:
-        """记一次；满了则 True。"""
-        since = now - self._window_ms
-        self._times = [at for at in self._times if at > since]
-        self._times.append(now)
-        return len(self._times) >= self._limit
-
-
 class KeyedBuckets:
     """每秒 ``per_s``，至多攒下 ``burst``（不少于两秒的量；``exact`` 则恰好这么多）。
 

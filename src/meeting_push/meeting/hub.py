@@ -116,7 +116,7 @@ class MeetingHub(Lines[MeetingConnection]):
         if principal is None:
             return None
         # 从验证到登记没有 await：期间的吊销不会漏掉这条连接
-        connection.session.principal = principal
+        connection.session.authenticated(principal)
         self.heartbeat.schedule(connection)
         async with asyncio.timeout(self.limits.line.open_timeout_s):
             if not await self._seated(connection, handshake):

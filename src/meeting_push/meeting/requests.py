@@ -14,7 +14,6 @@ from msgspec import Struct
 
 from ..clock import Clock
 from ..errors import (
-    ForbiddenError,
     InvalidInputError,
     MeetingPushError,
     OutcomeUnknownError,
@@ -23,16 +22,16 @@ from ..errors import (
 from ..logs import RepeatedWarning
 from ..model import RECORDER_ROLE, Principal, Segment, Utterance
 from ..protocol import commands
+from ..protocol.codes import CloseCode
 from ..protocol.commands import RequestIdValue
-from ..protocol.frames import ErrorFrame, encode
+from ..protocol.frames import ErrorFrame, RefreshTokenFrame, encode
 from ..redis.meeting_bus import MeetingBus
 from ..supervision import Tasks
-from ..websocket.handshake import Authenticator, close_code_for, is_about_the_token
+from ..websocket.handshake import Authenticator
 from ..websocket.requests import LineRequests
 from .connection import MeetingConnection, MeetingCounters
 from .frames import SegmentFrame, SegmentIn, SegmentResult
 from .service import MeetingDesk
-from .session import Speak
 
 MAX_BATCH: Final = 64
 
@@ -164,12 +163,12 @@ class Requests(LineRequests[MeetingConnection]):
 
     def handle(self, connection: MeetingConnection, command: commands.Command) -> None:
         match command:
-            case Speak():
-                self._speak(connection, command.segment)
+            case SegmentIn():
+                self._speak(connection, command)
             case commands.Beat():
                 self._counters.heartbeats += 1
                 connection.send(command.frame, self._clock())
-            case commands.RenewToken():
+            case RefreshTokenFrame():
                 self._refresh(connection, command)
             case _:
                 super().handle(connection, command)
@@ -216,28 +215,20 @@ class Requests(LineRequests[MeetingConnection]):
 
     # ── 令牌 ──────────────────────────────────────────────────────────────
 
-    def _refresh(self, connection: MeetingConnection, command: commands.RenewToken) -> None:
+    def _refresh(self, connection: MeetingConnection, command: RefreshTokenFrame) -> None:
         if self._has_room(connection, command.request_id):
             self._later(connection, self._exchange(connection, command), command.request_id)
 
-    async def _exchange(self, connection: MeetingConnection, command: commands.RenewToken) -> None:
+    async def _exchange(self, connection: MeetingConnection, command: RefreshTokenFrame) -> None:
         principal = connection.principal
-        try:
-            fresh = await self._authenticator.refresh(
-                command.token, principal.user_id, connection.ip_address
-            )
-            if fresh.role != principal.role:
-                raise ForbiddenError("the role has changed")  # 许可是按角色给的
-        except MeetingPushError as error:
-            if not is_about_the_token(error):
-                raise
-            connection.close(close_code_for(error))
+        fresh = await self._verified(connection, command.token, principal.user_id)
+        if fresh is None:
+            return
+        if fresh.role != principal.role:  # 许可是按角色给的
+            connection.close(CloseCode.FORBIDDEN)
             return
         # 名字是在场登记的一部分，这条连接上不变
-        fresh = replace(fresh, name=principal.name)
-        answer = connection.session.token_refreshed(fresh, command.request_id)
-        self._reschedule(connection)
-        self.handle(connection, answer)
+        self._renewed(connection, replace(fresh, name=principal.name), command.request_id)
 
     # ── 后台 ──────────────────────────────────────────────────────────────
 

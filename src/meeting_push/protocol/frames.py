@@ -201,7 +201,12 @@ class ReadFrame(ClientFrame, frozen=True, kw_only=True, tag="read"):
 
 
 class RefreshTokenFrame(ClientFrame, frozen=True, kw_only=True, tag="refresh_token"):
+    """驱动验证令牌，再以 ``LineSession.token_refreshed`` 或一个关闭码回来。"""
+
     token: Annotated[str, Meta(min_length=1, max_length=8192)]
+
+    def __repr__(self) -> str:  # 命令可能进日志，令牌不可以（SEC-2）
+        return "RefreshTokenFrame(token=***)"
 
 
 class WatchFrame(ClientFrame, frozen=True, kw_only=True, tag="watch"):

@@ -18,37 +18,21 @@ from typing import Final
 from ..errors import BadFrameError
 from ..model import Ack, MailboxEntry, MailboxView, Principal, ResumePoint
 from .codes import CloseCode
-from .commands import (
-    Acked,
-    Beat,
-    Close,
-    Command,
-    Refused,
-    Reply,
-    RequestIdValue,
-    Unanswered,
-    request_of,
-)
+from .commands import Acked, Close, Command, RequestIdValue, Unanswered
 from .envelope import FrameKey, PushKey, batch, peek, peek_attempt
 from .frames import (
     AckFrame,
-    ErrorFrame,
     Heartbeat,
-    HeartbeatAck,
     Resync,
-    TokenExpiring,
-    TokenRefreshed,
     Welcome,
     decode_client_frame,
     encode,
     peek_request_id,
 )
 from .limits import Limits
+from .line_session import EXPIRY_NOTICE_MS, LineSession
 from .outbox import HeldFrames
 from .sent import Announced, BroadcastProgress, SentSeqs, Unacked
-
-#: 令牌到期前多久提醒。
-EXPIRY_NOTICE_MS: Final = 60_000
 
 
 class Phase(Enum):
@@ -74,24 +58,18 @@ _LIVE: Final = Phase.LIVE
 _SEND: Final = Pushed.SEND
 
 
-class Session:
+class Session(LineSession):
     """状态与账目；每条连接一个，空闲时几百字节。"""
 
     __slots__ = (
-        "_bad",
         "_held",
-        "_limits",
         "_sent",
         "_told",
-        "_warned",
         "broadcasts",
-        "connection_id",
         "epoch",
-        "last_heartbeat",
         "missed",
         "newest",
         "phase",
-        "token_expires_at",
         "unacked",
         "user_id",
     )
@@ -105,7 +83,7 @@ class Session:
         self.newest = 0
         self.last_heartbeat = now
         self.broadcasts = BroadcastProgress()
-        self.token_expires_at: int | None = None
+        self.token_expires_at = None
         #: 暂存满了或有人要求重读：这一轮补发完后还要再读一次信箱。
         self.missed = False
         self._limits = limits
@@ -115,7 +93,7 @@ class Session:
         self.unacked = Unacked(limits)
         self._held: HeldFrames | None = None
         self._warned = False
-        self._bad: list[int] | None = None
+        self._bad = ()
 
     # ── 开始与补发 ──────────────────────────────────────────────────────────
 
@@ -278,7 +256,6 @@ class Session:
     # ── 收 ────────────────────────────────────────────────────────────────
 
     def receive(self, text: bytes, now: int) -> Command:
-        """一帧文本 → 一个命令。坏帧也是命令，从不为输入抛异常。"""
         if self.phase in (Phase.OPENING, Phase.CLOSED):
             raise RuntimeError(f"receive() needs a welcomed session, it is {self.phase.value}")
         if len(text) > self._limits.max_frame_bytes:
@@ -290,31 +267,8 @@ class Session:
         if isinstance(frame, AckFrame):
             return self._ack(frame, now)
         if isinstance(frame, Heartbeat):
-            return self._heartbeat(frame, now)
-        return request_of(frame)
-
-    def receive_binary(self, now: int) -> Command:
-        return self.refuse("binary_not_supported", "every frame is a JSON text", now)
-
-    def too_large(self, now: int) -> Command:
-        limit = self._limits.max_frame_bytes
-        return self.refuse("frame_too_large", f"a frame is at most {limit} bytes", now)
-
-    def _heartbeat(self, frame: Heartbeat, now: int) -> Command:
-        if frame.connection_id is not None and frame.connection_id != self.connection_id:
-            text = "the heartbeat names another connection"
-            return self.refuse("wrong_connection", text, now, frame.request_id)
-        self.last_heartbeat = now
-        return Beat(
-            encode(
-                HeartbeatAck(
-                    timestamp=frame.timestamp,
-                    server_time=now,
-                    seq=self.newest,
-                    request_id=frame.request_id,
-                )
-            )
-        )
+            return self.beat(frame, self.newest, now)
+        return frame
 
     def _ack(self, frame: AckFrame, now: int) -> Command:
         if not frame.message_ids and frame.upto is None:
@@ -332,54 +286,23 @@ class Session:
             acks += [Ack(*each, now) for each in self.unacked.take_upto(frame.upto)]
         return Acked(acks, unverified, frame.request_id)
 
-    def refuse(
-        self, code: str, message: str, now: int, request_id: RequestIdValue = None
-    ) -> Command:
-        """一个坏帧：回 ``error``；窗口里攒够了就关（4504）。"""
-        frame = encode(
-            ErrorFrame(code=code, message=message, temporary=False, request_id=request_id)
-        )
-        since = now - self._limits.bad_frame_window_ms
-        self._bad = [at for at in self._bad or () if at > since]
-        self._bad.append(now)
-        if len(self._bad) >= self._limits.bad_frame_limit:
-            return Close(CloseCode.PROTOCOL_VIOLATION, frame)
-        return Refused(code, frame)
-
     def token_refreshed(self, principal: Principal, request_id: RequestIdValue) -> Command:
-        """换上已验证的新令牌；别人的令牌关闭连接（4501）。"""
+        """别人的令牌关闭连接（4501）。"""
         if principal.user_id != self.user_id:
             return Close(CloseCode.FORBIDDEN)
-        self.token_expires_at = principal.expires_at
-        self._warned = False
-        return Reply(
-            encode(TokenRefreshed(token_expires_at=principal.expires_at, request_id=request_id))
-        )
+        return super().token_refreshed(principal, request_id)
 
     # ── 时间与结束 ─────────────────────────────────────────────────────────
 
-    def tick(self, now: int, amnesty: int = 0) -> Command | None:
-        """到点的事；``amnesty`` 之前的沉默不算（我们自己停顿过，心跳也许还没读）。"""
-        silent_since = max(self.last_heartbeat, amnesty)
-        if now - silent_since > self._limits.heartbeat_timeout_ms:
-            return Close(CloseCode.HEARTBEAT_TIMEOUT)
-        expires_at = self.token_expires_at
-        if expires_at is None:
-            return None
-        if now >= expires_at:
-            return Close(CloseCode.TOKEN_EXPIRED)
-        if self._warned or self.phase is Phase.OPENING or now < expires_at - EXPIRY_NOTICE_MS:
-            return None
-        self._warned = True
-        return Reply(encode(TokenExpiring(token_expires_at=expires_at)))
+    @property
+    def greeted(self) -> bool:
+        return self.phase is not Phase.OPENING
 
     def unanswered(self, now: int) -> Unanswered | None:
-        """推了太久还没有确认的。"""
         overdue = self.unacked.overdue(now)
         return Unanswered(overdue) if overdue else None
 
     def next_tick(self, now: int) -> int:
-        """最早何时需要再 ``tick``、再问 ``unanswered``。"""
         due = min(
             self.last_heartbeat + self._limits.heartbeat_timeout_ms + 1,
             self.unacked.next_overdue(now),

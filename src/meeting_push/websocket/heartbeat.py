@@ -16,22 +16,13 @@ from loguru import logger
 from ..protocol.codes import CloseCode
 from ..protocol.commands import Command
 from ..protocol.limits import Limits
+from ..protocol.line_session import LineSession
 from ..protocol.outbox import Outbox
 from ..supervision import periodically
 
 MAX_TICK_S: Final = 1.0
 #: 两次清扫相隔超过它（或时钟倒走），是我们停顿过：心跳可能还没读，全体重新计时。
 STALL_MS: Final = 5_000
-
-
-class Ticking(Protocol):
-    """会话里到点的事。"""
-
-    def tick(self, now: int, amnesty: int = 0) -> Command | None: ...
-
-    def unanswered(self, now: int) -> Command | None: ...
-
-    def next_tick(self, now: int) -> int: ...
 
 
 class Swept(Protocol):
@@ -42,7 +33,7 @@ class Swept(Protocol):
     outbox: Outbox
 
     @property
-    def session(self) -> Ticking: ...
+    def session(self) -> LineSession: ...
 
     def close(self, code: CloseCode) -> None: ...
 

@@ -21,10 +21,10 @@ from ..protocol.commands import Command
 from ..protocol.envelope import FrameRun, PushKey
 from ..protocol.frames import ServerFrame, encode
 from ..protocol.limits import Limits
+from ..protocol.line_session import LineSession
 from ..protocol.outbox import Offered, Outbox
 from ..protocol.session import Phase, Pushed, Session
 from .handshake import Device, Handshake
-from .heartbeat import Ticking
 
 #: welcome 之前客户端就抢着发来的帧，最多留几帧；再多是捣乱。
 MAX_EARLY_FRAMES: Final = 32
@@ -63,14 +63,6 @@ class Driver(Protocol):
 
     def abort(self) -> None:
         """立即掐断。幂等。"""
-
-
-class LineSession(Ticking, Protocol):
-    """一条连接的协议核心。"""
-
-    def receive(self, text: bytes, now: int) -> Command: ...
-
-    def receive_binary(self, now: int) -> Command: ...
 
 
 class LineHost(Protocol):

@@ -8,13 +8,19 @@ from typing import Generic
 
 from ..contracts import AckSink, PresenceSink, PresenceWatches, ReadSink, RetrySink
 from ..errors import MeetingPushError
+from ..model import Principal
 from ..protocol import commands
 from ..protocol.commands import RequestIdValue
 from ..protocol.frames import (
     AckResult,
     ErrorFrame,
+    ReadFrame,
     ReadSync,
+    RefreshTokenFrame,
+    StatusFrame,
     StatusResult,
+    UnwatchFrame,
+    WatchFrame,
     WatchResult,
 )
 from ..supervision import Tasks
@@ -75,6 +81,23 @@ class LineRequests(Generic[SomeLine]):
             case _:
                 raise AssertionError(f"unknown command {type(command).__name__}")
 
+    async def _verified(self, connection: SomeLine, token: str, user_id: int) -> Principal | None:
+        """换来的令牌说的是谁；不是他的、不能用的，以相应的码关闭连接。"""
+        try:
+            return await self._authenticator.refresh(token, user_id, connection.ip_address)
+        except MeetingPushError as error:
+            if not is_about_the_token(error):
+                raise
+            connection.close(close_code_for(error))
+            return None
+
+    def _renewed(
+        self, connection: SomeLine, principal: Principal, request_id: RequestIdValue
+    ) -> None:
+        answer = connection.session.token_refreshed(principal, request_id)
+        self._reschedule(connection)
+        self.handle(connection, answer)
+
     def _later(
         self,
         connection: SomeLine,
@@ -126,13 +149,13 @@ class ClientRequests(LineRequests[UserConnection]):
                 self._acked(connection, command)
             case commands.Beat():
                 self._beat(connection, command)
-            case commands.ChangeStatus():
+            case StatusFrame():
                 self._change_status(connection, command)
-            case commands.MarkRead():
+            case ReadFrame():
                 self._later(connection, self._mark_read(connection, command), command.request_id)
-            case commands.RenewToken():
+            case RefreshTokenFrame():
                 self._later(connection, self._refresh(connection, command), command.request_id)
-            case commands.Watch() | commands.Unwatch():
+            case WatchFrame() | UnwatchFrame():
                 self._watching(connection, command)
             case commands.Unanswered():
                 self._retry(connection, command)
@@ -175,7 +198,7 @@ class ClientRequests(LineRequests[UserConnection]):
 
         self._sinks.retries.claim(connection.user_id, command.overdue, settle)
 
-    def _change_status(self, connection: UserConnection, command: commands.ChangeStatus) -> None:
+    def _change_status(self, connection: UserConnection, command: StatusFrame) -> None:
         info = command.device_info
         if info is not None:
             info = clean(info, MAX_DEVICE_INFO_CHARS)
@@ -187,16 +210,14 @@ class ClientRequests(LineRequests[UserConnection]):
             result = StatusResult(status=command.status, request_id=command.request_id)
             connection.answer(result)
 
-    def _watching(
-        self, connection: UserConnection, command: commands.Watch | commands.Unwatch
-    ) -> None:
-        if isinstance(command, commands.Watch):
+    def _watching(self, connection: UserConnection, command: WatchFrame | UnwatchFrame) -> None:
+        if isinstance(command, WatchFrame):
             self._later(connection, self._watch(connection, command), command.request_id)
         else:
             watching = self._sinks.watches.unwatch(connection, command.user_ids)
             self._watched(connection, watching, command.request_id)
 
-    async def _watch(self, connection: UserConnection, command: commands.Watch) -> None:
+    async def _watch(self, connection: UserConnection, command: WatchFrame) -> None:
         if connection.closing_since is None:  # 已走的不登记：没有人再来注销它
             watching = await self._sinks.watches.watch(connection, command.user_ids)
             self._watched(connection, watching, command.request_id)
@@ -207,7 +228,7 @@ class ClientRequests(LineRequests[UserConnection]):
         if request_id is not None:
             connection.answer(WatchResult(watching=watching, request_id=request_id))
 
-    async def _mark_read(self, connection: UserConnection, command: commands.MarkRead) -> None:
+    async def _mark_read(self, connection: UserConnection, command: ReadFrame) -> None:
         unread = await self._sinks.reads.mark_read(connection.user_id, command.message_ids)
         if command.request_id is not None:
             result = ReadSync(
@@ -217,21 +238,11 @@ class ClientRequests(LineRequests[UserConnection]):
             )
             connection.answer(result)
 
-    async def _refresh(self, connection: UserConnection, command: commands.RenewToken) -> None:
-        try:
-            principal = await self._authenticator.refresh(
-                command.token, connection.user_id, connection.ip_address
-            )
-        except MeetingPushError as error:
-            if not is_about_the_token(error):
-                raise
-            connection.close(close_code_for(error))
-            return
-        if connection.closing_since is None:
+    async def _refresh(self, connection: UserConnection, command: RefreshTokenFrame) -> None:
+        principal = await self._verified(connection, command.token, connection.user_id)
+        if principal is not None and connection.closing_since is None:
             connection.principal = principal
-            answer = connection.session.token_refreshed(principal, command.request_id)
-            self._reschedule(connection)
-            self.handle(connection, answer)
+            self._renewed(connection, principal, command.request_id)
 
     # ── 后台 ──────────────────────────────────────────────────────────────
 
@@ -243,18 +254,8 @@ class ClientRequests(LineRequests[UserConnection]):
     ) -> None:
         if connection.requests >= MAX_REQUESTS:
             work.close()
-            self._error(connection, "busy", "too many requests at once", request_id, temporary=True)
+            text = "too many requests at once"
+            busy = ErrorFrame(code="busy", message=text, temporary=True, request_id=request_id)
+            connection.answer(busy)
             return
         super()._later(connection, work, request_id)
-
-    def _error(
-        self,
-        connection: UserConnection,
-        code: str,
-        message: str,
-        request_id: RequestIdValue,
-        *,
-        temporary: bool = False,
-    ) -> None:
-        error = ErrorFrame(code=code, message=message, temporary=temporary, request_id=request_id)
-        connection.answer(error)

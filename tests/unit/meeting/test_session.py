@@ -6,7 +6,8 @@ import json
 from typing import Any
 
 from meeting_push.limits.rate import TokenBucket
-from meeting_push.meeting.session import MeetingSession, Speak
+from meeting_push.meeting.frames import SegmentIn
+from meeting_push.meeting.session import MeetingSession
 from meeting_push.model import Principal
 from meeting_push.protocol.codes import CloseCode
 from meeting_push.protocol.commands import Beat, Close, Refused, Reply
@@ -35,12 +36,12 @@ def test_a_bucket_survives_a_clock_that_goes_back() -> None:
 def test_the_largest_frame_always_fits_the_byte_bucket() -> None:
     one = session(meeting_bytes_per_s=1024, meeting_max_frame_bytes=4096)
     text = json.dumps({"type": "segment", "text": "x" * 3_900, "start_ms": 0, "end_ms": 1})
-    assert isinstance(one.receive(text.encode(), 0), Speak)
+    assert isinstance(one.receive(text.encode(), 0), SegmentIn)
 
 
 def test_refusals_for_haste_close_4005_and_not_4504() -> None:
     one = session(meeting_frames_per_s=0.5, bad_frame_limit=3)
-    assert isinstance(one.receive(GOOD, 0), Speak)
+    assert isinstance(one.receive(GOOD, 0), SegmentIn)
     assert isinstance(one.receive(GOOD, 0), Refused)
     assert isinstance(one.receive(GOOD, 0), Refused)
     last = one.receive(GOOD, 0)
@@ -67,7 +68,7 @@ def test_a_heartbeat_puts_off_the_timeout() -> None:
 
 def test_an_expiring_token_is_warned_of_once_then_4004() -> None:
     one = session(heartbeat_timeout_s=1_000)
-    one.principal = Principal(1, "user", 0, 100_000)
+    one.authenticated(Principal(1, "user", 0, 100_000))
     assert one.next_tick(0) == 40_000
     assert isinstance(one.tick(40_000), Reply)
     assert one.tick(40_001) is None

@@ -11,6 +11,7 @@ from meeting_push.model import Ack, MailboxEntry, MailboxView, Principal, Resume
 from meeting_push.protocol import commands
 from meeting_push.protocol.codes import CloseCode
 from meeting_push.protocol.envelope import batch_parts, frame_key, new_message
+from meeting_push.protocol.frames import RefreshTokenFrame
 from meeting_push.protocol.limits import Limits
 from meeting_push.protocol.session import Phase, Pushed, Session
 from tests.support.limits import limits_with
@@ -302,7 +303,7 @@ def test_a_heartbeat_counts_and_knows_the_newest_seq() -> None:
 
 def test_commands_never_show_the_token() -> None:
     command = receive(live(), type="refresh_token", token="very-secret")
-    assert isinstance(command, commands.RenewToken)
+    assert isinstance(command, RefreshTokenFrame)
     assert "very-secret" not in repr(command)
 
 
