@@ -11,6 +11,16 @@ from typing import Final
 DELIVERY_GROUP: Final = "delivery_workers"
 
 
+class _Name:
+    """一个名字，前面加上 ``Keys.prefix``。"""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, keys: Keys, _kind: type[Keys]) -> str:
+        return f"{keys.prefix}{self._name}"
+
+
 @dataclass(frozen=True, slots=True)
 class Keys:
     """``prefix`` 原样加在每个键和频道前面（测试用它互相隔离）。"""
@@ -21,9 +31,7 @@ class Keys:
     def online_user(self, user_id: int) -> str:
         return f"{self.prefix}online_users:{{{user_id}}}"
 
-    @property
-    def online_users_set(self) -> str:
-        return f"{self.prefix}online_users_set"
+    online_users_set = _Name("online_users_set")
 
     def connection_count(self, user_id: int) -> str:
         return f"{self.prefix}user_connections_count:{{{user_id}}}"
@@ -31,9 +39,7 @@ class Keys:
     def node(self, node_id: str) -> str:
         return f"{self.prefix}node:{node_id}"
 
-    @property
-    def nodes(self) -> str:
-        return f"{self.prefix}nodes"
+    nodes = _Name("nodes")
 
     def node_connections(self, node_id: str) -> str:
         return f"{self.prefix}node_connections:{node_id}"
@@ -41,9 +47,7 @@ class Keys:
     def user_slots(self, user_id: int) -> str:
         return f"{self.prefix}user_slots:{{{user_id}}}"
 
-    @property
-    def node_reports(self) -> str:
-        return f"{self.prefix}node_reports"
+    node_reports = _Name("node_reports")
 
     def probe(self, node_id: str) -> str:
         """就绪检查自己写的，见 ``probe.lua``。"""
@@ -85,63 +89,25 @@ class Keys:
         return f"{self.prefix}message_delivery_status:{message_id}"
 
     # 队列
-    @property
-    def delivery_queue(self) -> str:
-        return f"{self.prefix}message_delivery_queue"
-
-    @property
-    def priority_queue(self) -> str:
-        return f"{self.prefix}priority_message_queue"
-
-    @property
-    def bulk_queue(self) -> str:
-        """超出发送者一份的、一起到期的：前两条空着才轮到它。"""
-        return f"{self.prefix}bulk_message_queue"
-
-    @property
-    def delayed_bulk_queue(self) -> str:
-        """预约的里超出发送者一份的。"""
-        return f"{self.prefix}delayed_bulk_queue"
-
-    @property
-    def delayed_queue(self) -> str:
-        return f"{self.prefix}delayed_message_queue"
-
-    @property
-    def dead_letter_queue(self) -> str:
-        return f"{self.prefix}dead_letter_queue"
-
-    @property
-    def expiry_turn(self) -> str:
-        """谁拿到它，谁做这一轮的过期清理。"""
-        return f"{self.prefix}expiry_turn"
-
-    @property
-    def outbox_turn(self) -> str:
-        """谁拿到它，谁扫发件箱。"""
-        return f"{self.prefix}outbox_turn"
-
-    @property
-    def cancelled_messages(self) -> str:
-        return f"{self.prefix}cancelled_messages"
-
-    @property
-    def delivery_generation(self) -> str:
-        return f"{self.prefix}delivery_generation"
-
-    @property
-    def database_claim(self) -> str:
-        """服务着哪个数据库，它的哪些节点活着（``claim.lua``）。"""
-        return f"{self.prefix}database_claim"
-
-    @property
-    def takeover_turn(self) -> str:
-        """谁拿到它，谁清掉先前那个数据库留下的。"""
-        return f"{self.prefix}takeover_turn"
-
-    @property
-    def broadcast_log(self) -> str:
-        return f"{self.prefix}broadcast_log"
+    delivery_queue = _Name("message_delivery_queue")
+    priority_queue = _Name("priority_message_queue")
+    #: 超出发送者一份的、一起到期的：前两条空着才轮到它。
+    bulk_queue = _Name("bulk_message_queue")
+    #: 预约的里超出发送者一份的。
+    delayed_bulk_queue = _Name("delayed_bulk_queue")
+    delayed_queue = _Name("delayed_message_queue")
+    dead_letter_queue = _Name("dead_letter_queue")
+    #: 谁拿到它，谁做这一轮的过期清理。
+    expiry_turn = _Name("expiry_turn")
+    #: 谁拿到它，谁扫发件箱。
+    outbox_turn = _Name("outbox_turn")
+    cancelled_messages = _Name("cancelled_messages")
+    delivery_generation = _Name("delivery_generation")
+    #: 服务着哪个数据库，它的哪些节点活着（``claim.lua``）。
+    database_claim = _Name("database_claim")
+    #: 谁拿到它，谁清掉先前那个数据库留下的。
+    takeover_turn = _Name("takeover_turn")
+    broadcast_log = _Name("broadcast_log")
 
     @property
     def broadcast_ids(self) -> str:
@@ -172,13 +138,8 @@ class Keys:
     def canary_channel(self, node_id: str) -> str:
         return f"{self.prefix}canary:{node_id}"
 
-    @property
-    def broadcast_channel(self) -> str:
-        return f"{self.prefix}broadcast:all"
-
-    @property
-    def system_channel(self) -> str:
-        return f"{self.prefix}system:notifications"
+    broadcast_channel = _Name("broadcast:all")
+    system_channel = _Name("system:notifications")
 
 
 # ── 队列的分区 ───────────────────────────────────────────────────────────────
