@@ -69,10 +69,6 @@ class Credentials(TokenVerifier, Protocol):
         """
         ...
 
-    def is_revoked(self, principal: Principal) -> bool:
-        """验证之后又等过什么的，登记时再问一次：吊销只关闭已登记的连接。"""
-        ...
-
 
 class Channels(Protocol):
     """频道订阅（精简的 hiredis 连接）。由 ``redis.subscriber.Subscriber`` 实现。"""

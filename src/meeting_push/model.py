@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, TypedDict
 
 import msgspec
 
@@ -148,6 +148,17 @@ class Draft:
     deliver_at: int | None = None
     data: AppData | None = None
     receipt: bool = False
+
+
+class DraftOptions(TypedDict, total=False):
+    """一条消息的可选项，含义同 ``Draft``。"""
+
+    message_type: MessageType
+    priority: int
+    expires_in_s: int | None
+    deliver_at: int | None
+    data: AppData | None
+    receipt: bool
 
 
 @dataclass(frozen=True, slots=True)

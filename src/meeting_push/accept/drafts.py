@@ -87,7 +87,10 @@ class DraftRules:
 
     def check_message(self, draft: Draft, now: int) -> Draft:
         """同 ``check``，不看收件人（广播没有）；``data`` 换成规范的原文。"""
-        self._check_text(draft)
+        check_title(draft.title, self.max_title_chars)
+        check_text("content", draft.content)
+        if len(draft.content.encode()) > self.max_content_bytes:
+            raise PayloadTooLargeError(f"content: larger than {self.max_content_bytes} bytes")
         self._check_times(draft, now)
         if draft.message_type not in MESSAGE_TYPES:
             raise InvalidInputError("message_type: must be message, notification or system")
@@ -108,21 +111,20 @@ class DraftRules:
     def _too_many(self) -> PayloadTooLargeError:
         return PayloadTooLargeError(f"recipient_ids: more than {self.max_recipients} recipients")
 
-    def _check_text(self, draft: Draft) -> None:
-        if not draft.title.strip():
-            raise InvalidInputError("title: must not be empty")
-        if len(draft.title) > self.max_title_chars:
-            raise InvalidInputError(f"title: longer than {self.max_title_chars} characters")
-        for field, text in (("title", draft.title), ("content", draft.content)):
-            check_text(field, text)
-        if len(draft.content.encode()) > self.max_content_bytes:
-            raise PayloadTooLargeError(f"content: larger than {self.max_content_bytes} bytes")
-
     def _check_times(self, draft: Draft, now: int) -> None:
         if draft.expires_in_s is not None and not 1 <= draft.expires_in_s <= self.max_ttl_s:
             raise InvalidInputError(f"expires_in_s: must be from 1 to {self.max_ttl_s}")
         if draft.deliver_at is not None and not 0 <= draft.deliver_at <= now + MAX_DELAY_MS:
             raise InvalidInputError("deliver_at: must be milliseconds at most one year ahead")
+
+
+def check_title(title: str, max_chars: int) -> None:
+    """:raises InvalidInputError: 空的、太长，或库里存不下"""
+    if not title.strip():
+        raise InvalidInputError("title: must not be empty")
+    if len(title) > max_chars:
+        raise InvalidInputError(f"title: longer than {max_chars} characters")
+    check_text("title", title)
 
 
 def check_text(field: str, text: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Final, TypedDict, Unpack
+from typing import Final, Unpack
 
 import msgspec
 
@@ -26,7 +26,7 @@ from ..errors import (
 )
 from ..limits.send_limits import Charge
 from ..logs import RepeatedWarning
-from ..model import Accepted, AppData, Draft, Message, MessageType, Outgoing, Principal, Sender
+from ..model import Accepted, Draft, DraftOptions, Message, Outgoing, Principal, Sender
 from ..protocol import envelope, frames
 from ..queue.message_queue import MessageQueue
 from ..redis.redis_service import courtesy
@@ -45,17 +45,6 @@ SLICE_DRAFTS: Final = 50
 #: 离到时不足这么久就算到了：撤回的记号要抢在到期的那一刻之前落下。
 CANCEL_GUARD_MS: Final = 1_000
 _accepted: Final = msgspec.json.Decoder(list[Accepted])
-
-
-class DraftOptions(TypedDict, total=False):
-    """一条消息的可选项，含义同 ``model.Draft``。"""
-
-    message_type: MessageType
-    priority: int
-    expires_in_s: int | None
-    deliver_at: int | None
-    data: AppData | None
-    receipt: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from ..contracts import ChannelRoute
 from ..errors import RedisUnavailableError
 from ..limits.rate import TrustedProxies
 from ..meeting.hub import MeetingHub, limits_of_meetings
-from ..meeting.service import MeetingDesk, MeetingRules, MeetingService
+from ..meeting.service import MeetingDesk, MeetingService
 from ..monitoring.latency import AckLatency, PushLatency
 from ..node.control_channel import Kick
 from ..node_identity import NodeIdentity
@@ -200,7 +200,7 @@ class Meetings:
         )
         self.service = MeetingService(
             stores,
-            rules=MeetingRules.of(settings.meeting),
+            rules=settings.meeting,
             messages=messages.messages,
             bus=self.bus,
             clock=bus.clock,

@@ -6,7 +6,6 @@ from fastapi import APIRouter
 
 from ..accept.drafts import DraftRules
 from ..limits.rate import TrustedProxies
-from ..meeting.service import MeetingRules
 from ..router.auth_manage import auth_router, revocation_router, ticket_router
 from ..router.contract_route import API_PREFIX, ContractRoute, complete
 from ..router.delivery_manage import delivery_router, queue_router
@@ -68,7 +67,7 @@ def _api(settings: Settings, rooms: Rooms, observation: Observation) -> list[API
             rooms.meetings.service,
             anybody,
             quota=access.quota,
-            rules=MeetingRules.of(settings.meeting),
+            rules=settings.meeting,
         ),
         delivery_router(messages.confirmation, outcomes.failures, messages.mailbox, anybody, admin),
         queue_router(messages.queue, outcomes.dead_letters, admin),

@@ -320,7 +320,6 @@ class RevocableCredentials:
         self._verifier = verifier
         self._tickets = tickets
         self._check = revoked.check
-        self.is_revoked = revoked.covers
 
     async def verify_access_token(self, token: str) -> Principal:
         principal = await self._verifier.verify_access_token(token)

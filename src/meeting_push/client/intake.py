@@ -14,6 +14,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 from loguru import logger
+from msgspec import structs
 
 from ..model import ResumePoint
 from ..protocol import frames
@@ -112,27 +113,6 @@ class ReceivedMessage(NewMessageTail, frozen=True, kw_only=True, eq=False):
         return f"ReceivedMessage({self.message_id}, seq={self.seq}, attempt={self.attempt})"
 
 
-def received(
-    frame: NewMessage, epoch: str | None, settle: Callable[[ReceivedMessage], None]
-) -> ReceivedMessage:
-    return ReceivedMessage(
-        message_id=frame.message_id,
-        message_type=frame.message_type,
-        priority=frame.priority,
-        title=frame.title,
-        content=frame.content,
-        sender=frame.sender,
-        timestamp=frame.timestamp,
-        expires_at=frame.expires_at,
-        data=frame.data,
-        seq=frame.seq,
-        broadcast_id=frame.broadcast_id,
-        attempt=frame.attempt,
-        epoch=epoch,
-        settle=settle,
-    )
-
-
 class Intake:
     """一台设备的消息入口；连接来来去去，它一直在。
 
@@ -189,7 +169,9 @@ class Intake:
         """一条消息到了：应用过的只补确认，在手里的忽略，新的排队（满了就等）。"""
         if frame.seq is not None:
             self._applied.received(frame.seq)
-        message = received(frame, self._applied.epoch, self.settle)
+        message = ReceivedMessage(
+            **structs.asdict(frame), epoch=self._applied.epoch, settle=self.settle
+        )
         if frame.message_id in self._applied.ids:
             self._settle(message, confirm=True)  # 上一次的确认也许没有到
         elif frame.message_id not in self._in_hand:

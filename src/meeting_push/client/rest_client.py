@@ -12,12 +12,12 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from http import HTTPStatus
-from typing import Final, TypedDict, TypeVar, Unpack
+from typing import Final, TypeVar, Unpack
 from urllib.parse import quote, urlencode
 
 import msgspec
 
-from ..model import Accepted, Draft, MessageType
+from ..model import Accepted, Draft, DraftOptions
 from .endpoint import Backoff, RestOptions, TokenSource, obtain, parse_endpoint
 from .errors import ApiError, ServerUnreachableError
 from .rest_call import (
@@ -40,17 +40,6 @@ T = TypeVar("T")
 _PREFIX: Final = "/api/v1"
 #: “等等再来”；也可能已经做了而没有回答（``outcome_unknown``），所以只有幂等的调用才重试。
 _BUSY: Final = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
-
-
-class SendOptions(TypedDict, total=False):
-    """一条消息的可选项，含义同 ``model.Draft``。"""
-
-    message_type: MessageType
-    priority: int
-    expires_in_s: int | None
-    deliver_at: int | None
-    data: dict[str, object] | None
-    receipt: bool
 
 
 class RestClient:
@@ -101,7 +90,7 @@ class RestClient:
         content: str,
         *,
         idempotency_key: str | None = None,
-        **options: Unpack[SendOptions],
+        **options: Unpack[DraftOptions],
     ) -> Accepted:
         """发一条；返回即已提交，不会丢。
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Annotated, Final
 
 import msgspec
@@ -69,16 +70,7 @@ class SegmentFrame(ServerFrame, frozen=True, kw_only=True, tag="segment"):
 
     @classmethod
     def of(cls, segment: Segment) -> SegmentFrame:
-        return cls(
-            seq=segment.seq,
-            interim=False,
-            speaker=segment.speaker,
-            text=segment.text,
-            start_ms=segment.start_ms,
-            end_ms=segment.end_ms,
-            sender_id=segment.sender_id,
-            timestamp=segment.timestamp,
-        )
+        return cls(interim=False, **asdict(segment))
 
 
 class SegmentResult(ServerFrame, frozen=True, kw_only=True, tag="segment_result"):
@@ -88,22 +80,19 @@ class SegmentResult(ServerFrame, frozen=True, kw_only=True, tag="segment_result"
     request_id: str | int
 
 
-class Join(ServerFrame, frozen=True, kw_only=True, tag="join"):
+class _Presence(ServerFrame, frozen=True, kw_only=True):
+    user_id: Whole
+    name: str
+    online: bool
+    timestamp: Whole
+
+
+class Join(_Presence, frozen=True, kw_only=True, tag="join"):
     """某人的第一条连接到场；由 Redis 里的脚本拼出（``lua/meeting_presence.lua``）。"""
 
-    user_id: Whole
-    name: str
-    online: bool
-    timestamp: Whole
 
-
-class Leave(ServerFrame, frozen=True, kw_only=True, tag="leave"):
+class Leave(_Presence, frozen=True, kw_only=True, tag="leave"):
     """某人的最后一条连接离开。"""
-
-    user_id: Whole
-    name: str
-    online: bool
-    timestamp: Whole
 
 
 class Removed(ServerFrame, frozen=True, kw_only=True, tag="removed"):

@@ -72,7 +72,7 @@ class MeetingHub(Lines[MeetingConnection]):
             self.heartbeat.schedule,
             clock,
         ).handle
-        self.keeper = Keeper(self._rooms, desk, bus, limits.refresh_s, clock)
+        self.keeper = Keeper(self._rooms, desk, bus, limits.own.refresh_s, clock)
         self.on_channel_message = self._rooms.on_channel_message
 
     # ── 连接 ──────────────────────────────────────────────────────────────
@@ -144,7 +144,7 @@ class MeetingHub(Lines[MeetingConnection]):
 
     async def _join(self, connection: MeetingConnection, view: MeetingView) -> Room:
         """房间（先订阅，后读起点）→ 到场 → welcome；满了则关闭。"""
-        space = space_for(connection.principal, view, self.limits.max_connections)
+        space = space_for(connection.principal, view, self.limits.own.max_connections)
         room = await self._rooms.enter(connection)
         connection.entered = True  # 先记下：途中断开也要销号
         online = await patiently(lambda: self._bus.enter(room.meeting_id, connection.member, space))
@@ -178,7 +178,7 @@ class MeetingHub(Lines[MeetingConnection]):
                 heartbeat_interval_s=line.heartbeat_interval_s,
                 heartbeat_timeout_s=line.heartbeat_timeout_s,
                 max_frame_bytes=line.max_frame_bytes,
-                max_text_chars=self.limits.max_text_chars,
+                max_text_chars=self.limits.own.max_text_chars,
                 token_expires_at=principal.expires_at,
                 server_time=self.clock(),
             )
@@ -198,7 +198,7 @@ class MeetingHub(Lines[MeetingConnection]):
 
     async def _sign_out(self, meeting_id: str, member: str) -> None:
         """过了宽限才销号：刷新页面、换个节点重连，别人看不见抖动（LESSONS 8）。"""
-        await asyncio.sleep(self.limits.leave_grace_s)
+        await asyncio.sleep(self.limits.own.leave_grace_s)
         try:
             await self._bus.leave(meeting_id, member)
         except UnavailableError as error:
@@ -267,12 +267,4 @@ def limits_of_meetings(settings: MeetingSettings, line: Limits) -> MeetingLimits
         max_frame_bytes=settings.max_frame_bytes,
         outbox_max_bytes=settings.outbox_max_bytes,
     )
-    return MeetingLimits(
-        line=line,
-        max_text_chars=settings.max_text_chars,
-        frames_per_s=settings.frames_per_s,
-        bytes_per_s=settings.bytes_per_s,
-        max_connections=settings.max_connections,
-        refresh_s=settings.refresh_s,
-        leave_grace_s=settings.leave_grace_s,
-    )
+    return MeetingLimits(line, settings)

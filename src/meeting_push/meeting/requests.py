@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Final, Protocol
 
 from loguru import logger
@@ -198,16 +198,7 @@ class Requests(LineRequests[MeetingConnection]):
     async def _publish_interim(
         self, connection: MeetingConnection, utterance: Utterance, request_id: RequestIdValue
     ) -> None:
-        frame = SegmentFrame(
-            seq=None,
-            interim=True,
-            speaker=utterance.speaker,
-            text=utterance.text,
-            start_ms=utterance.start_ms,
-            end_ms=utterance.end_ms,
-            sender_id=utterance.sender_id,
-            timestamp=self._clock(),
-        )
+        frame = SegmentFrame(seq=None, interim=True, timestamp=self._clock(), **asdict(utterance))
         await self._bus.publish(connection.meeting_id, [encode(frame)])
         self._counters.interims_published += 1
         if request_id is not None:

@@ -10,7 +10,7 @@ from typing import Final
 from loguru import logger
 from ulid import ULID
 
-from ..accept.drafts import MEETING_ENDED, check_text
+from ..accept.drafts import MEETING_ENDED, check_title
 from ..accept.message_service import MessageService
 from ..clock import Clock, now_ms
 from ..contracts import UserDirectory
@@ -58,16 +58,6 @@ class MeetingStores:
     directory: UserDirectory
 
 
-@dataclass(frozen=True, slots=True)
-class MeetingRules:
-    max_title_chars: int
-    max_participants: int
-
-    @classmethod
-    def of(cls, settings: MeetingSettings) -> MeetingRules:
-        return cls(settings.max_title_chars, settings.max_participants)
-
-
 class MeetingService:
     """看得见的人：参与者与管理员；别人看到的与不存在一样（``NotFoundError``）。"""
 
@@ -75,7 +65,7 @@ class MeetingService:
         self,
         stores: MeetingStores,
         *,
-        rules: MeetingRules,
+        rules: MeetingSettings,
         messages: MessageService,
         bus: MeetingBus,
         clock: Clock = now_ms,
@@ -93,7 +83,7 @@ class MeetingService:
 
         :raises InvalidInputError: 标题或参与者不合规；什么也没有保存
         """
-        self._check_title(title)
+        check_title(title, self._rules.max_title_chars)
         others = await self._known(u for u in participant_ids if u != organizer.user_id)
         people = [Participant(organizer.user_id, organizer.name), *others]
         self._check_size(len(people))
@@ -220,14 +210,6 @@ class MeetingService:
         if len(known) < len(wanted):
             raise UnknownParticipantsError([u for u in wanted if u not in known])
         return [Participant(user_id, "") for user_id in wanted]
-
-    def _check_title(self, title: str) -> None:
-        if not title.strip():
-            raise InvalidInputError("title: must not be empty")
-        limit = self._rules.max_title_chars
-        if len(title) > limit:
-            raise InvalidInputError(f"title: longer than {limit} characters")
-        check_text("title", title)
 
     def _check_size(self, participants: int) -> None:
         limit = self._rules.max_participants

@@ -17,6 +17,7 @@ from ..protocol.commands import Command, RequestIdValue
 from ..protocol.frames import ErrorFrame, Heartbeat, peek_request_id
 from ..protocol.limits import Limits
 from ..protocol.line_session import EXPIRY_NOTICE_MS, LineSession
+from ..settings import MeetingSettings
 from .frames import SegmentIn, decode_meeting_frame
 
 
@@ -25,13 +26,7 @@ class MeetingLimits:
     """与用户连接的互不相干（ISO-1）。``line`` 是每条连接的：帧、发件箱、心跳、握手。"""
 
     line: Limits
-    max_text_chars: int
-    frames_per_s: float
-    bytes_per_s: float
-    #: 每场会议，所有节点合计。
-    max_connections: int
-    refresh_s: float
-    leave_grace_s: float
+    own: MeetingSettings
 
 
 _UNSTORABLE: Final = "\x00"  # PostgreSQL 存不下
@@ -49,10 +44,10 @@ class MeetingSession(LineSession):
         self.token_expires_at = None
         self.seq = 0
         self.last_heartbeat = now
-        self._max_text_chars = limits.max_text_chars
+        self._max_text_chars = limits.own.max_text_chars
         self._warned = False
-        self._frames = TokenBucket(limits.frames_per_s, now)
-        self._bytes = TokenBucket(limits.bytes_per_s, now, line.max_frame_bytes)
+        self._frames = TokenBucket(limits.own.frames_per_s, now)
+        self._bytes = TokenBucket(limits.own.bytes_per_s, now, line.max_frame_bytes)
         self._bad = ()
         self._excess: Sequence[int] = ()
 

@@ -16,9 +16,10 @@ from starlette.websockets import WebSocket
 from ..http.refusals import FOREIGN_ORIGIN, NOT_FOUND
 from ..limits.send_limits import SendQuota
 from ..meeting.hub import MeetingHub
-from ..meeting.service import MeetingRules, MeetingService
+from ..meeting.service import MeetingService
 from ..model import MeetingView, Principal
 from ..protocol.frames import UserId
+from ..settings import MeetingSettings
 from ..storage.rows import Page
 from ..websocket.asgi import Endpoint, serve, take_handshake, turn_away
 from ..websocket.handshake import Handshake
@@ -44,7 +45,7 @@ class InviteIn(Struct, forbid_unknown_fields=True):
     participant_ids: Annotated[list[UserId], Meta(min_length=1, max_length=MAX_LISTED)]
 
 
-def meeting_limits(rules: MeetingRules) -> dict[str, Schema]:
+def meeting_limits(rules: MeetingSettings) -> dict[str, Schema]:
     """``rules`` 里的上限，写进 OpenAPI。"""
     return {
         "title": {"maxLength": rules.max_title_chars},
@@ -142,7 +143,7 @@ def meeting_router(
     current_principal: Callable[..., object],
     *,
     quota: SendQuota,
-    rules: MeetingRules,
+    rules: MeetingSettings,
 ) -> APIRouter:
     """``/meetings…``；前缀由调用者加。
 
