@@ -69,13 +69,13 @@ async def test_b1_a_row_that_always_times_out_does_not_block_the_others() -> Non
     """一行被别人锁着：等它的是它自己，不是大家。"""
     store = Store({0}, UnavailableError("locked"))
     writer = BatchWriter[int](
-        store.write, rows_name="rows", deferred="deferred", batch_rows=64, aside=Aside("loop")
+        store.write, left="rows_left", deferred="deferred", batch_rows=64, aside=Aside("loop")
     )
     writer.add(range(64))
     loop = asyncio.create_task(writer.run())
     await eventually(lambda: store.written == set(range(1, 64)), timeout=20)
     store.bad.clear()
-    await writer.drain(10, "left")
+    await writer.drain(10)
     loop.cancel()
     assert store.written == set(range(64))
 

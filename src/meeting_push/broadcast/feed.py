@@ -21,7 +21,7 @@ from ..contracts import AckSink, Arrival
 from ..deliver.offline_message_queue import OfflineMessageQueue
 from ..errors import DatabaseUnavailableError
 from ..logs import RepeatedWarning
-from ..model import Ack, AckOutcome, BroadcastEntry, BroadcastView
+from ..model import AckOutcome, BroadcastEntry, BroadcastView
 from ..outcome.batch_writer import BatchWriter
 from ..protocol.envelope import BroadcastId, broadcast_message
 from ..redis.broadcast_log import BroadcastLog
@@ -180,20 +180,21 @@ class BroadcastAcks:
         aside: Aside,
     ) -> None:
         self._inner = inner
+        #: 核实过的都有 seq，不是广播。
+        self.record = inner.record
         self._feed = feed
         self._log = log
         self._record = record
         self._writer = BatchWriter[_Row](
             self._write,
-            rows_name="acks",
+            left="broadcast_acks_left_at_shutdown",
             deferred="broadcast_ack_flush_deferred",
             batch_rows=BATCH_ROWS,
             aside=aside,
             flush_s=flush_ms / 1000,
         )
-
-    def record(self, user_id: int, acks: Sequence[Ack]) -> None:
-        self._inner.record(user_id, acks)
+        #: 写入循环；关机时没写完的，下次连接会再推。
+        self.run, self.drain = self._writer.run, self._writer.drain
 
     async def confirm(self, user_id: int, message_ids: Sequence[str], now: int) -> AckOutcome:
         """任何人都可以确认没过期的广播：它本就是发给所有人的。"""
@@ -204,14 +205,6 @@ class BroadcastAcks:
             return AckOutcome(len(found))
         outcome = await self._inner.confirm(user_id, rest, now)
         return AckOutcome(len(found) + outcome.accepted, outcome.unknown)
-
-    async def run(self) -> None:
-        """写入循环，见 ``BatchWriter``。"""
-        await self._writer.run()
-
-    async def drain(self, timeout_s: float) -> None:
-        """等已登记的全部写完（关机时）；超时就放手，下次连接会再推。"""
-        await self._writer.drain(timeout_s, "broadcast_acks_left_at_shutdown")
 
     async def _write(self, batch: Sequence[_Row]) -> None:
         await self._record.record_delivered([(e.message_id, u, at) for u, e, at in batch])

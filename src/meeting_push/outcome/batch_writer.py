@@ -20,20 +20,20 @@ Row = TypeVar("Row")
 
 
 class BatchWriter(Generic[Row]):
-    """``run`` 须由监督者一直运行。日志里 ``deferred`` 是写不成，``rows_name`` 是放手时剩下几行。"""
+    """``run`` 须由监督者一直运行。日志里 ``deferred`` 是写不成，``left`` 是放手时剩下几行。"""
 
     def __init__(
         self,
         write: Callable[[Sequence[Row]], Awaitable[None]],
         *,
-        rows_name: str,
+        left: str = "rows_left_at_shutdown",
         deferred: str,
         batch_rows: int,
         aside: Aside,
         flush_s: float = 0,
     ) -> None:
         self._write = write
-        self._rows_name = rows_name
+        self._left = left
         self._deferred = RepeatedWarning(deferred)
         self._batch_rows = self._size = batch_rows
         self._aside = aside
@@ -65,12 +65,12 @@ class BatchWriter(Generic[Row]):
         self._wake.clear()
         await asyncio.sleep(self._flush_s)
 
-    async def drain(self, timeout_s: float, left_event: str) -> None:
-        """等已登记的全部写完（关机时）；超时就放手，以 ``left_event`` 记下剩几行。"""
+    async def drain(self, timeout_s: float) -> None:
+        """等已登记的全部写完（关机时）；超时就放手，记下剩几行。"""
         try:
             await asyncio.wait_for(self._idle.wait(), timeout_s)
         except TimeoutError:
-            logger.bind(**{self._rows_name: len(self._rows)}).warning(left_event)
+            logger.bind(acks=len(self._rows)).warning(self._left)
 
     async def _write_batch(self) -> None:
         batch = self._rows[: self._size]

@@ -58,12 +58,14 @@ class DeliveryConfirmationService:
         self._aside = aside
         self._writer = BatchWriter[DeliveredRow](
             self._write,
-            rows_name="acks",
+            left="acks_left_at_shutdown",
             deferred="ack_flush_deferred",
             batch_rows=BATCH_ROWS,
             aside=self._aside,
             flush_s=flush_ms / 1000,
         )
+        #: 写入循环；关机时没写完的，信箱里还有。
+        self.run, self.drain = self._writer.run, self._writer.drain
         #: 已记进 Redis、等 SQL 也记下才发的回执（见 confirm.lua 的返回值）
         self._unsent: list[bytes] = []
 
@@ -85,14 +87,6 @@ class DeliveryConfirmationService:
         return AckOutcome(len(held) + len(acked), tuple(unknown))
 
     # ── 写入 ────────────────────────────────────────────────────────────────
-
-    async def run(self) -> None:
-        """写入循环，见 ``BatchWriter``。"""
-        await self._writer.run()
-
-    async def drain(self, timeout_s: float) -> None:
-        """等已登记的全部写完（关机时）；超时就放手，信箱里还有。"""
-        await self._writer.drain(timeout_s, "acks_left_at_shutdown")
 
     async def _write(self, batch: Sequence[DeliveredRow]) -> None:
         await self._record_in_redis(batch)

@@ -50,11 +50,12 @@ class RetryService:
         self._clock = clock
         self._writer = BatchWriter[_Claim](
             self._claim_batch,
-            rows_name="claims",
             deferred="retry_deferred",
             batch_rows=BATCH,
             aside=aside,
         )
+        #: 认领循环；Redis 或 SQL 不在时留着重试。
+        self.run = self._writer.run
         #: 认领到的重试数、放弃的登记数、用完次数的失败数。
         self.retried = self.dropped = self.failed = 0
 
@@ -63,10 +64,6 @@ class RetryService:
             self.dropped += len(overdue)
             return
         self._writer.add(_Claim(o.message_id, user_id, o.attempt, settle) for o in overdue)
-
-    async def run(self) -> None:
-        """认领循环；Redis 或 SQL 不在时留着重试，见 ``BatchWriter``。"""
-        await self._writer.run()
 
     async def _claim_batch(self, batch: Sequence[_Claim]) -> None:
         """整批重来无害：认领到的再登记一次会得到 ``STALE``，失败是幂等的。"""

@@ -41,17 +41,17 @@ MAILBOX_BROKEN: Final = "mailbox_broken"
 FINISH_WITHIN_S: Final = 5.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ConsumerStatistics:
-    """一个消费者的快照；``in_hand`` 是此刻手里的，其余只增。"""
+    """一个消费者做过的；``in_hand`` 是此刻手里的，其余只增。"""
 
     name: str
-    entries: int
-    recipients: int
-    reached: int
-    expired: int
-    claimed: int
-    failures: int
+    entries: int = 0
+    recipients: int = 0
+    reached: int = 0
+    expired: int = 0
+    claimed: int = 0
+    failures: int = 0
     poisoned: int = 0
     malformed: int = 0
     in_hand: int = 0
@@ -90,25 +90,12 @@ class MessageConsumer:
         self._clock = clock
         self._stopping = False
         self._next_claim = 0.0
-        self._entries = self._recipients = self._reached = 0
-        self._expired = self._claimed = self._failures = 0
-        self._poisoned = self._malformed = self._in_hand = 0
+        self._done = ConsumerStatistics(name)
         self._alive_at = time.monotonic()
 
     @property
     def statistics(self) -> ConsumerStatistics:
-        return ConsumerStatistics(
-            self.name,
-            self._entries,
-            self._recipients,
-            self._reached,
-            self._expired,
-            self._claimed,
-            self._failures,
-            self._poisoned,
-            self._malformed,
-            self._in_hand,
-        )
+        return replace(self._done)
 
     @property
     def silent_for_s(self) -> float:
@@ -186,10 +173,10 @@ class MessageConsumer:
             return
         self._progress()
         if taken:
-            self._in_hand = len(taken)
+            self._done.in_hand = len(taken)
             started = time.monotonic()
             await self._handle(taken)
-            self._in_hand = 0
+            self._done.in_hand = 0
             await self._let_trim(reader.bulk_among(taken))
             if reader.has_bulk and not reader.calm:
                 # 洪水至多用掉四分之一的处理器，此刻的消息每一跳都不必等它
@@ -209,17 +196,17 @@ class MessageConsumer:
         if time.monotonic() >= self._next_claim:
             self._next_claim = time.monotonic() + self._claim_every_s
             taken = await reader.claim(self._batch_entries, bulk=bulk)
-            self._claimed += len(taken)
+            self._done.claimed += len(taken)
         wait_s = 0 if taken else self._block_s
         taken += await reader.take(self._batch_entries, wait_s, bulk=bulk)
         taken += reader.surplus()
-        self._poisoned, self._malformed = reader.poisoned, reader.malformed
+        self._done.poisoned, self._done.malformed = reader.poisoned, reader.malformed
         return taken
 
     async def _wait(self, error: MeetingPushError) -> None:
         if not error.temporary:
             raise error
-        self._failures += 1
+        self._done.failures += 1
         self._waits.say(consumer=self.name, code=error.code, cause=error.cause)
         await asyncio.sleep(RETRY_AFTER_S)
 
@@ -257,7 +244,7 @@ class MessageConsumer:
         try:
             await self.process([item])
         except DatabaseUnavailableError as error:
-            self._failures += 1
+            self._done.failures += 1
             self._waits.say(consumer=self.name, code=error.code)
             await self._queue.reject(item, "", requeue_after_ms=DEFER_MS)
 
@@ -301,7 +288,7 @@ class MessageConsumer:
 
     async def _set_aside(self, item: Taken, error: Exception) -> None:
         """不了结：到时被认领再试，次数满了就是毒条目，带着这里记下的回溯进死信。"""
-        self._failures += 1
+        self._done.failures += 1
         message_id = item.entry.message_id
         logger.bind(consumer=self.name, message_id=message_id).opt(exception=error).error(
             "entry_failed"
@@ -323,16 +310,16 @@ class MessageConsumer:
             if item.entry.message_id not in tails:
                 await self._queue.reject(item, "body_gone")
         delivered = await self._mailbox.deliver([_delivery(item, tails) for item in deliverable])
-        self._entries += len(taken)
-        self._recipients += sum(map(len, delivered))
-        self._reached += sum(1 for row in delivered for one in row if one.receivers)
+        self._done.entries += len(taken)
+        self._done.recipients += sum(map(len, delivered))
+        self._done.reached += sum(1 for row in delivered for one in row if one.receivers)
         if settle:
             await self._queue.acknowledge(taken)  # 已进死信的不受影响
 
     async def _wanted(self, taken: Sequence[Taken]) -> list[Taken]:
         now = self._clock()
         live = [item for item in taken if item.entry.expires_at > now]
-        self._expired += len(taken) - len(live)
+        self._done.expired += len(taken) - len(live)
         scheduled = [item.entry.message_id for item in live if item.scheduled]
         if not scheduled:
             return live
