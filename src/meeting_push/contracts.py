@@ -54,7 +54,6 @@ class TokenVerifier(Protocol):
         :raises TokenNotYetValidError: 几分钟之内才有效
         :raises TokenRevokedError: 已吊销
         """
-        ...
 
 
 class Credentials(TokenVerifier, Protocol):
@@ -67,7 +66,6 @@ class Credentials(TokenVerifier, Protocol):
         :raises TokenRevokedError: 要它时用的令牌已吊销
         :raises UnavailableError: Redis 不可用
         """
-        ...
 
 
 class Channels(Protocol):
@@ -78,11 +76,9 @@ class Channels(Protocol):
 
         重复订阅无害。断线期间调用会等到重新连上。
         """
-        ...
 
     def unsubscribe(self, user_id: int) -> None:
         """立即返回；此后仍可能收到几条在途的消息。未订阅时无害。"""
-        ...
 
 
 class Mailbox(Protocol):
@@ -93,11 +89,9 @@ class Mailbox(Protocol):
 
         调用者必须先订阅频道再调用它，两边的重叠按 seq 去重（先订阅，后读取）。
         """
-        ...
 
     async def load(self, entries: Sequence[MailboxEntry]) -> list[bytes]:
         """按次序取出各条的 ``new_message`` 帧；正文已消失（过期）的略去。"""
-        ...
 
 
 class Broadcasts(Protocol):
@@ -112,25 +106,21 @@ class Broadcasts(Protocol):
 
         同步、不抛出。
         """
-        ...
 
     async def open(self, user_id: int) -> BroadcastView:
         """该用户还没确认的广播。第一次来的用户从此刻的日志末尾算起，没有积压。
 
         :raises RedisUnavailableError: 稍后再试
         """
-        ...
 
     def after(self, broadcast_id: int) -> BroadcastView:
         """日志里 ``broadcast_id`` 之后的，不论确认与否；给已经打开的连接。"""
-        ...
 
     async def load(self, entries: Sequence[BroadcastEntry]) -> list[bytes]:
         """按次序取出各条的帧；正文已消失的略去。
 
         :raises RedisUnavailableError: 稍后再试
         """
-        ...
 
 
 class BodySource(Protocol):
@@ -141,7 +131,6 @@ class BodySource(Protocol):
 
         :raises DatabaseUnavailableError: 此刻问不到；调用者不得因此当作“不认识”
         """
-        ...
 
 
 class AckSink(Protocol):
@@ -152,7 +141,6 @@ class AckSink(Protocol):
 
         幂等。写入失败会保留并重试；进程此时死掉只造成同 id 的重复，不会丢失。
         """
-        ...
 
     async def confirm(self, user_id: int, message_ids: Sequence[str], now: int) -> AckOutcome:
         """核实并登记“不在本连接未确认表里”的 id。
@@ -160,7 +148,6 @@ class AckSink(Protocol):
         在该用户信箱里的：登记为确认。已确认过的：算 accepted。其余：unknown，什么也不改
         （别人的消息永远确认不了，SEC-1）。
         """
-        ...
 
 
 class Seats(Protocol):
@@ -173,11 +160,9 @@ class Seats(Protocol):
 
         :raises RedisUnavailableError: 不知道占到没有；重来无害
         """
-        ...
 
     def release(self, user_id: int, connection_id: str) -> None:
         """让出；立即返回，稍后成批写入。没占过也无害。"""
-        ...
 
 
 class RetrySink(Protocol):
@@ -189,7 +174,6 @@ class RetrySink(Protocol):
         认领到的经延迟队列以原来的 seq 再推；用完次数的记为 failed。每条的结果交给 ``settle``
         （同步、不得抛出；连接可能已关闭）。Redis 不在时留着重试；进程死掉则由信箱补发代替。
         """
-        ...
 
 
 class PresenceSink(Protocol):
@@ -215,7 +199,6 @@ class FrameReceiver(Protocol):
 
     def send_all(self, frames: Iterable[bytes]) -> None:
         """同步、不抛出、不等待；已关闭的无事发生。"""
-        ...
 
 
 class Watcher(FrameReceiver, Protocol):
@@ -237,15 +220,12 @@ class PresenceWatches(Protocol):
         :raises WatchLimitError: 这条连接、这个用户关注得太多
         :raises UnavailableError: 节点、这个地址已满，或 Redis 不可用；没有关注
         """
-        ...
 
     def unwatch(self, watcher: Watcher, user_ids: Sequence[int]) -> int:
         """返回还关注多少人；没关注的被忽略。"""
-        ...
 
     def forget(self, watcher: Watcher) -> None:
         """它走了：不再关注任何人。幂等。"""
-        ...
 
 
 class ReadSink(Protocol):
@@ -256,7 +236,6 @@ class ReadSink(Protocol):
 
         实现者负责把 ``read_sync`` 帧发布到该用户的频道，好让其它设备同步。
         """
-        ...
 
 
 class UserDirectory(Protocol):
@@ -264,7 +243,6 @@ class UserDirectory(Protocol):
 
     async def existing_ids(self, user_ids: Sequence[int]) -> set[int]:
         """``user_ids``（至多 10,000 个，已去重）里存在且未停用的那些。"""
-        ...
 
 
 class UserChannel(Protocol):
@@ -272,4 +250,3 @@ class UserChannel(Protocol):
 
     async def publish_frame(self, user_id: int, frame: bytes) -> int:
         """返回当时有多少个节点在听；0 表示没有任何设备在线。"""
-        ...

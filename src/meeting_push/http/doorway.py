@@ -41,7 +41,6 @@ class Guest(Protocol):
 
     def evict(self) -> None:
         """掐断；同步，不抛出。"""
-        ...
 
 
 class Loop(Protocol):
@@ -223,7 +222,6 @@ class SlowReader(Protocol):
 
     def cut_off(self) -> None:
         """掐断；同步，不抛出。"""
-        ...
 
 
 class UnreadAnswers:
