@@ -14,7 +14,7 @@ import pytest
 
 import meeting_push
 from meeting_push import MeetingPush, client, errors, load_settings
-from meeting_push.client import connection
+from meeting_push.client import wire
 from tests.support.citations import DOCS, ROOT
 
 NAMES: Final = set(meeting_push.__all__)
@@ -46,7 +46,7 @@ def test_the_whole_sdk_is_there() -> None:
 
 
 def test_every_event_of_the_client_has_a_name() -> None:
-    assert {event.__name__ for event in get_args(connection.Event)} <= NAMES
+    assert {event.__name__ for event in get_args(wire.Event)} <= NAMES
 
 
 def test_the_contract_lists_every_name() -> None:

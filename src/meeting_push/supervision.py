@@ -132,10 +132,20 @@ async def periodically(
             await pause()
 
 
-async def woken(event: asyncio.Event, within_s: float) -> None:
+async def woken(event: asyncio.Event, within_s: float | None) -> None:
     """等到 ``event`` 置位，至多 ``within_s``；由取走要做的那一步清它。"""
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(event.wait(), within_s)
+
+
+async def summoned(
+    event: asyncio.Event, within_s: float | None = None, gather_s: float = 0
+) -> None:
+    """同 ``woken``，并清它；再歇 ``gather_s``：攒下的成为一批。"""
+    await woken(event, within_s)
+    event.clear()
+    if gather_s:
+        await asyncio.sleep(gather_s)
 
 
 class Supervisor:

@@ -25,7 +25,7 @@ from ..queue.message_queue import MessageQueue
 from ..redis.bodies import Body
 from ..redis.claims import Turn
 from ..storage.messages import UNREADABLE, MessageRepository
-from ..supervision import Aside, periodically, woken
+from ..supervision import Aside, periodically, summoned, woken
 
 #: 别的进程正扫着发件箱：过这么久再看还有没有自己的。
 TURN_AGAIN_S: Final = 0.25
@@ -108,11 +108,8 @@ class OutboxRelay:
 
     async def run_mark(self) -> None:
         """成批记下已入队的。"""
-        await periodically(self.mark, self._until_unmarked, self._not_marked)
-
-    async def _until_unmarked(self) -> None:
-        await self._mark_wake.wait()
-        await asyncio.sleep(MARK_EVERY_S)
+        pause = partial(summoned, self._mark_wake, gather_s=MARK_EVERY_S)
+        await periodically(self.mark, pause, self._not_marked)
 
     async def mark(self) -> None:
         """把已入队而未记下的都记进 SQL；失败时留着下次再记。"""

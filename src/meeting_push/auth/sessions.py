@@ -78,13 +78,7 @@ class Sessions:
         return pair
 
     async def renew(self, refresh_token: str, address: str) -> TokenPair:
-        """旧的换新的。再次出示用过的，说明有两方持有它：整族吊销。
-
-        :raises InvalidTokenError: 没有这枚
-        :raises TokenExpiredError: 过期
-        :raises TokenRevokedError: 已吊销、用过，或账号已停用
-        :raises RateLimitedError: 这个会话换得太勤；令牌还能用
-        """
+        """见 ``AuthService.refresh``。再次出示用过的，说明有两方持有它：整族吊销。"""
         old = await self._usable(_hash(refresh_token), address)
         if not self._renewals.take(old.family_id, self._clock()):
             raise RateLimitedError("the session is refreshed too often", retry_after_s=60)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -29,7 +30,7 @@ from ..storage.broadcasts import BroadcastRepository
 from ..storage.database import Database, SqlConnection
 from ..storage.idempotency import IdempotencyRepository
 from ..storage.rows import StoredResponse
-from ..supervision import Aside, periodically, woken
+from ..supervision import Aside, periodically, summoned
 
 _accepted: Final = msgspec.json.Decoder(Accepted)
 
@@ -134,11 +135,8 @@ class BroadcastRelay:
         self._wake.set()
 
     async def run(self) -> None:
-        await periodically(self.sweep, self._pause, self._deferred)
-
-    async def _pause(self) -> None:
-        await woken(self._wake, self._interval_s)
-        self._wake.clear()
+        pause = partial(summoned, self._wake, self._interval_s)
+        await periodically(self.sweep, pause, self._deferred)
 
     async def sweep(self) -> int:
         """送出全部到时的，返回条数。"""

@@ -11,7 +11,7 @@ import inspect
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from loguru import logger
 from websockets.asyncio.client import ClientConnection
@@ -21,6 +21,7 @@ from ..protocol import frames
 from . import wire
 from .errors import NotConnectedError
 from .intake import Inbox, Intake
+from .wire import Event
 
 #: 一帧里除 id 以外的字段，与一个 id 连同引号、逗号的字节数。
 _FRAME_OVERHEAD: Final = 128
@@ -175,27 +176,10 @@ class Connection:
             logger.bind(error=type(error).__name__).warning("token_refresh_failed")
 
 
-Event = (
-    frames.ReadSync
-    | frames.Receipt
-    | frames.Presence
-    | frames.Gap
-    | frames.Resync
-    | frames.Notice
-    | frames.ErrorFrame
-)
 #: 参数是 ``protocol.frames`` 里的对应结构；同步函数、协程函数都可以。
 EventHandler = Callable[[Any], object]
 
-_TYPES: Final[dict[type, str]] = {
-    frames.ReadSync: "read_sync",
-    frames.Receipt: "receipt",
-    frames.Presence: "presence",
-    frames.Gap: "gap",
-    frames.Resync: "resync",
-    frames.Notice: "notice",
-    frames.ErrorFrame: "error",
-}
+_TYPES: Final = {kind: str(kind.__struct_config__.tag) for kind in get_args(Event)}
 _QUEUE_LIMIT: Final = 1_000
 
 

@@ -25,6 +25,16 @@ class Batch(frames.ServerFrame, frozen=True, kw_only=True, tag="batch"):
     messages: list[NewMessage]
 
 
+#: 应用可以 ``on`` 的。
+Event = (
+    frames.ReadSync
+    | frames.Receipt
+    | frames.Presence
+    | frames.Gap
+    | frames.Resync
+    | frames.Notice
+    | frames.ErrorFrame
+)
 AnyServerFrame = (
     NewMessage
     | Batch
@@ -34,13 +44,7 @@ AnyServerFrame = (
     | frames.StatusResult
     | frames.TokenRefreshed
     | frames.TokenExpiring
-    | frames.ReadSync
-    | frames.Receipt
-    | frames.Presence
-    | frames.Gap
-    | frames.Resync
-    | frames.Notice
-    | frames.ErrorFrame
+    | Event
 )
 
 

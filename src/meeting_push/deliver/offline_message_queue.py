@@ -88,6 +88,8 @@ class OfflineMessageQueue:
         #: 存入 (message_id, 尾, 优先级, 过期时刻)；必须先于 ``deliver``。幂等。
         self.store_bodies = self._bodies.store
         self.open_status = self._bodies.open_status
+        #: 谁也不等的：正文现在就删，状态留给迟到的确认片刻。
+        self.give_back = self._bodies.forget
         self._body_source = body_source
         self._clock = clock
         self.overflow = Overflow()
@@ -127,10 +129,6 @@ class OfflineMessageQueue:
         tails = await self._bodies.load(message_ids)
         found = {i: _decode(t) for i, t in zip(message_ids, tails, strict=True) if t is not None}
         return {i: Origin(tail.sender.id, tail.priority) for i, tail in found.items()}
-
-    async def give_back(self, message_ids: Sequence[str]) -> None:
-        """这些消息谁也不等了：正文现在就删，状态留给迟到的确认片刻。"""
-        await self._bodies.forget(message_ids)
 
     async def tails(self, message_ids: Sequence[str]) -> dict[str, bytes]:
         """各消息的尾；Redis 里没有的从来源重做。都没有（或已过期）的不出现。"""

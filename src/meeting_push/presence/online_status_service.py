@@ -24,7 +24,7 @@ from ..node_identity import NodeIdentity
 from ..redis.presence import PresenceStore, overall_status
 from ..redis.redis_service import RedisService
 from ..settings import EdgeSettings, PresenceSettings
-from ..supervision import Aside, Supervisor, periodically
+from ..supervision import Aside, Supervisor, periodically, summoned
 from .ledger import REFRESH_MS, PresenceLedger
 from .upkeep import PresenceReaper, PresenceReconciler
 
@@ -144,7 +144,8 @@ class OnlineStatusService:
         self._changes_written += len(changes)
 
     async def _flush_loop(self) -> None:
-        await periodically(self._flush_or_resync, self._until_changed, self._behind)
+        pause = partial(summoned, self.ledger.wake, gather_s=self._flush_s)
+        await periodically(self._flush_or_resync, pause, self._behind)
 
     async def _flush_or_resync(self) -> None:
         try:
@@ -152,12 +153,6 @@ class OnlineStatusService:
         except RedisUnavailableError:
             self.resync()  # 回来的可能是一个空的 Redis
             raise
-
-    async def _until_changed(self) -> None:
-        wake = self.ledger.wake
-        await wake.wait()
-        wake.clear()
-        await asyncio.sleep(self._flush_s)
 
     # ── 租约 ────────────────────────────────────────────────────────────────
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from itertools import islice
 from typing import Final
 
@@ -15,7 +16,7 @@ from ..node_identity import NodeIdentity
 from ..redis.presence import ConnectionKey, SeatRules, SeatStore
 from ..redis.redis_service import RedisService
 from ..settings import PresenceSettings
-from ..supervision import Aside, periodically, woken
+from ..supervision import Aside, periodically, summoned
 
 #: 座位表活多久；本节点的座位每三分之一个周期续一次。只为补上 Redis 丢的，所以可以很慢：
 #: 节点死了看租约，不看它。
@@ -86,11 +87,7 @@ class DeviceSeats:
 
     async def run(self) -> None:
         """尽快写出让出的：前一批在途时攒下的成为下一批。"""
-        await periodically(self.flush, self._until_released, self._deferred)
-
-    async def _until_released(self) -> None:
-        await self._wake.wait()
-        self._wake.clear()
+        await periodically(self.flush, partial(summoned, self._wake), self._deferred)
 
     async def flush(self) -> None:
         """:raises RedisUnavailableError: 没有写完；剩下的还留着"""
@@ -110,11 +107,8 @@ class DeviceSeats:
 
     async def run_renewal(self) -> None:
         """慢慢地续；``resync`` 之后立刻。"""
-        await periodically(self._renew, self._until_lost, self._deferred)
-
-    async def _until_lost(self) -> None:
-        await woken(self._lost, TTL_S / 3)
-        self._lost.clear()
+        pause = partial(summoned, self._lost, TTL_S / 3)
+        await periodically(self._renew, pause, self._deferred)
 
     async def _renew(self) -> None:
         holders = iter(list(self._held))

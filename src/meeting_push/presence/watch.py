@@ -25,7 +25,7 @@ from ..protocol.frames import Presence, encode
 from ..redis.keys import Keys
 from ..redis.subscriber import Subscriber
 from ..settings import PresenceSettings
-from ..supervision import periodically
+from ..supervision import periodically, summoned
 from .online_status_service import OnlineStatusService
 
 #: 对同一个人，两次宣布至少隔这么久：反复切换状态不会淹没关注他的人，最后的样子总会到。
@@ -350,11 +350,7 @@ class PresenceWatch:
 
     async def run(self) -> None:
         """监督者运行的循环体；永不返回。"""
-        await periodically(self._reread, self._until_lost, self._deferred)
-
-    async def _until_lost(self) -> None:
-        await self._lost.wait()
-        self._lost.clear()
+        await periodically(self._reread, partial(summoned, self._lost), self._deferred)
 
     async def _reread(self) -> None:
         everyone = list(self._watched.values())
