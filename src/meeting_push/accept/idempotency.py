@@ -62,8 +62,10 @@ def described(draft: Draft) -> dict[str, object]:
     return fields
 
 
-def stored_response(request: bytes, response: bytes) -> StoredResponse:
-    return StoredResponse(hashlib.sha256(request).digest(), response.decode())
+def stored_response(request: object, response: object, kind: bytes = b"") -> StoredResponse:
+    """``kind``：别处的同一个键是另一个请求。"""
+    encoded = kind + msgspec.json.encode(request, order="deterministic")
+    return StoredResponse(hashlib.sha256(encoded).digest(), msgspec.json.encode(response).decode())
 
 
 def _answer(earlier: StoredResponse, mine: StoredResponse) -> str:

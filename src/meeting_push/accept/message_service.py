@@ -35,7 +35,7 @@ from ..storage.idempotency import IdempotencyRepository
 from ..storage.inbox import InboxRepository
 from ..storage.messages import AcceptBatch, MessageRepository
 from ..storage.recipients import cancel
-from ..storage.rows import InboxItem, Page, StoredResponse
+from ..storage.rows import InboxItem, Page
 from .drafts import DraftRules, check_idempotency_key, check_text, message_from
 from .idempotency import IdempotentStore, described, stored_response
 from .outbox_relay import OutboxRelay
@@ -283,7 +283,7 @@ class MessageService:
         async def write(connection: SqlConnection) -> None:
             await self._stores.messages.insert(connection, outgoing)
 
-        mine = _response(drafts, accepted)
+        mine = stored_response([described(draft) for draft in drafts], accepted)
         earlier = await self._idempotent.once(sender_id, key, mine, self._clock(), write)
         return None if earlier is None else _accepted.decode(earlier)
 
@@ -374,8 +374,3 @@ async def _slices(drafts: Sequence[Draft]) -> AsyncIterator[Sequence[Draft]]:
         if start:
             await asyncio.sleep(0)
         yield drafts[start : start + SLICE_DRAFTS]
-
-
-def _response(drafts: Sequence[Draft], accepted: Sequence[Accepted]) -> StoredResponse:
-    request = msgspec.json.encode([described(draft) for draft in drafts], order="deterministic")
-    return stored_response(request, msgspec.json.encode(accepted))

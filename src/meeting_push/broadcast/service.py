@@ -29,7 +29,6 @@ from ..redis.broadcast_log import BroadcastLog
 from ..storage.broadcasts import BroadcastRepository
 from ..storage.database import Database, SqlConnection
 from ..storage.idempotency import IdempotencyRepository
-from ..storage.rows import StoredResponse
 from ..supervision import Aside, periodically, summoned
 
 _accepted: Final = msgspec.json.Decoder(Accepted)
@@ -93,16 +92,11 @@ class BroadcastService:
             except OutcomeUnknownError as error:
                 raise error.without_key() from error
             return accepted
-        mine = _response(draft, accepted)
+        mine = stored_response(described(draft), accepted, b"broadcast")
         earlier = await self._idempotent.once(
             message.sender.id, key, mine, message.timestamp, write
         )
         return accepted if earlier is None else _accepted.decode(earlier)
-
-
-def _response(draft: Draft, accepted: Accepted) -> StoredResponse:
-    request = msgspec.json.encode(described(draft), order="deterministic")
-    return stored_response(b"broadcast" + request, msgspec.json.encode(accepted))
 
 
 BATCH_MESSAGES: Final = 100

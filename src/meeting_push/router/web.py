@@ -34,11 +34,14 @@ _MEDIA_TYPES: Final = {
 }
 #: Host 头是别人给的，要进 CSP：只认主机名、IPv4、带方括号的 IPv6 与端口。
 _HOST: Final = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
-_HEADERS: Final = {
-    "Cache-Control": "no-cache",  # 每次以 ETag 核对：升级后不会新旧文件混用
+_GUARDED: Final = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "X-Frame-Options": "DENY",
+}
+_HEADERS: Final = {
+    "Cache-Control": "no-cache",  # 每次以 ETag 核对：升级后不会新旧文件混用
+    **_GUARDED,
     "Cross-Origin-Opener-Policy": "same-origin",
 }
 
@@ -133,12 +136,7 @@ def add_docs(app: FastAPI) -> None:
         return Response(document(), media_type="application/json")
 
     page = bytes(get_swagger_ui_html(openapi_url="openapi.json", title=app.title).body)
-    headers = {
-        "Content-Security-Policy": _policy(page),
-        "X-Frame-Options": "DENY",
-        "X-Content-Type-Options": "nosniff",
-        "Referrer-Policy": "no-referrer",
-    }
+    headers = {"Content-Security-Policy": _policy(page), **_GUARDED}
 
     @app.api_route("/docs", methods=["GET", "HEAD"], include_in_schema=False)
     async def docs() -> Response:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Final
 
 from sqlalchemy import ColumnElement, delete, insert, or_, select, text, update
@@ -13,17 +14,10 @@ from ..errors import UsernameTakenError
 from ..model import MAX_USER_ID, Revocation
 from .database import Repository
 from .id_list import among
-from .rows import RefreshToken, User
+from .rows import RefreshToken, User, columns_of
 from .tables import refresh_tokens, revocation_version, revocations, users
 
-_USERS: Final = select(
-    users.c.id,
-    users.c.username,
-    users.c.password_hash,
-    users.c.role,
-    users.c.created_at,
-    users.c.disabled_at,
-)
+_USERS: Final = select(*columns_of(User, users))
 _CREATE_USER: Final = text(
     "INSERT INTO users (username, username_key, password_hash, role, created_at)"
     " VALUES (:username, :username_key, :password_hash, :role, :created_at)"
@@ -80,28 +74,14 @@ def username_key(username: str) -> str:
 
 # ── 刷新令牌 ─────────────────────────────────────────────────────────────────
 
-_TOKENS: Final = select(
-    refresh_tokens.c.token_hash,
-    refresh_tokens.c.family_id,
-    refresh_tokens.c.user_id,
-    refresh_tokens.c.expires_at,
-    refresh_tokens.c.used_at,
-    refresh_tokens.c.revoked_at,
-)
+_TOKENS: Final = select(*columns_of(RefreshToken, refresh_tokens))
 
 
 class RefreshTokenRepository:
     """都在调用者的事务里。"""
 
     async def add(self, connection: AsyncConnection, token: RefreshToken) -> None:
-        await connection.execute(
-            insert(refresh_tokens).values(
-                token_hash=token.token_hash,
-                family_id=token.family_id,
-                user_id=token.user_id,
-                expires_at=token.expires_at,
-            )
-        )
+        await connection.execute(insert(refresh_tokens), asdict(token))
 
     async def find(self, connection: AsyncConnection, token_hash: bytes) -> RefreshToken | None:
         statement = _TOKENS.where(refresh_tokens.c.token_hash == token_hash)

@@ -36,14 +36,8 @@ _JOIN: Final = text(
 
 class MeetingRepository(Repository):
     async def insert(self, connection: AsyncConnection, meeting: Meeting) -> None:
-        values = {
-            "meeting_id": meeting.meeting_id,
-            "title": meeting.title,
-            "organizer_id": meeting.organizer_id,
-            "created_at": meeting.created_at,
-            "last_seq": meeting.seq,
-        }
-        await connection.execute(insert(meetings), values)
+        values = asdict(meeting)
+        await connection.execute(insert(meetings), {"last_seq": values.pop("seq"), **values})
 
     async def lock(self, connection: AsyncConnection, meeting_id: str) -> Meeting | None:
         """读出并锁住：到提交为止，邀请与结束一个接一个（SQLite 的写事务本就如此）。"""

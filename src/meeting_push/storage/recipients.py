@@ -17,19 +17,12 @@ from .rows import (
     FailedDelivery,
     OutcomeRow,
     Page,
+    columns_of,
 )
 from .tables import message_recipients, messages
 
 _r: Final = message_recipients.c
-_STATES: Final = select(
-    _r.user_id,
-    _r.status,
-    _r.attempts,
-    _r.sent_at,
-    _r.delivered_at,
-    _r.failed_at,
-    _r.failure_reason,
-)
+_STATES: Final = select(*columns_of(RecipientState, message_recipients))
 #: (message_id, user_id, sent_at, delivered_at)
 DeliveredRow = tuple[str, int, int, int]
 

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 from loguru import logger
-from sqlalchemy import Row
+from sqlalchemy import Column, Row, Table
 
 from ..model import AppData, DeliveryStatus, Message, Sender
 from ..protocol.json_text import is_too_deep
 from .tables import messages
+
+
+def columns_of(kind: type, table: Table) -> list[Column[Any]]:
+    """``kind`` 的各字段对应的列，次序不变：``kind(*row)`` 就是那一行。"""
+    return [table.c[each.name] for each in fields(kind)]
+
 
 Item = TypeVar("Item")
 Position = TypeVar("Position")

@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from meeting_push.accept.idempotency import IdempotentStore, stored_response
+from meeting_push.accept.idempotency import IdempotentStore
 from meeting_push.clock import now_ms
 from meeting_push.errors import DatabaseUnavailableError, InvalidInputError, OutcomeUnknownError
 from meeting_push.model import Message, Outgoing, Sender
 from meeting_push.storage.database import Database, SqlConnection
 from meeting_push.storage.idempotency import IdempotencyRepository
 from meeting_push.storage.messages import AcceptBatch, MessageRepository
+from meeting_push.storage.rows import StoredResponse
 from meeting_push.storage.sqlite import SqliteWriter
 from meeting_push_bench.tcp_proxy import TcpProxy
 from tests.support.eventually import eventually
@@ -213,7 +214,7 @@ async def test_e7_a_caller_who_gave_up_during_the_commit_may_try_again_with_his_
                 if lose_the_answer:
                     proxy.swallow(answers_only=True)
 
-            mine = stored_response(b"body", answer.encode())
+            mine = StoredResponse(b"body", answer)
             return await store.once(1, "key", mine, now_ms(), accept)
 
         first = asyncio.create_task(send("first", lose_the_answer=True))
