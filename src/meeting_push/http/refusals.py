@@ -10,11 +10,19 @@ import asyncio
 from dataclasses import dataclass
 from functools import cached_property
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 _RETRY_AFTER_S: Final = 1
+
+
+def error_body(
+    code: str, message: str, *, temporary: bool = False, details: object = None
+) -> dict[str, Any]:
+    """每个错误应答的样子。"""
+    error = {"code": code, "message": message, "temporary": temporary, "details": details}
+    return {"error": error}
 
 
 @dataclass(frozen=True)
@@ -28,13 +36,7 @@ class Refusal:
 
     @cached_property
     def body(self) -> bytes:
-        error = {
-            "code": self.code,
-            "message": self.message,
-            "temporary": self.temporary,
-            "details": None,
-        }
-        return msgspec.json.encode({"error": error})
+        return msgspec.json.encode(error_body(self.code, self.message, temporary=self.temporary))
 
     @cached_property
     def wire(self) -> bytes:

@@ -171,6 +171,10 @@ class QueueReader:
         traffic: LiveTraffic,
     ) -> None:
         self._hand = hand
+        #: 关闭连接：手里没有了结的会被别人认领。
+        self.close = hand.close
+        #: 见 ``QueueStreams.unblock``。
+        self.client_id = hand.client_id
         self._priority = [keys.priority for keys in partitions]
         self._delivery = [keys.delivery for keys in partitions]
         self._settlement = settlement
@@ -184,10 +188,6 @@ class QueueReader:
         self._traffic = traffic
         self.malformed = 0
         self.poisoned = 0
-
-    async def close(self) -> None:
-        """关闭连接。手里没有了结的会被别人认领。"""
-        await self._hand.close()
 
     async def take(self, count: int, timeout: float = 30, *, bulk: bool = True) -> list[Taken]:
         """取至多 ``count`` 项，优先队列在前；都空才阻塞，至多 ``timeout`` 秒。
@@ -288,10 +288,6 @@ class QueueReader:
         for stream, items in await self._hand.read(each, streams, block_ms):
             taken += await self._parse(stream.decode(), items)
         return taken
-
-    async def client_id(self) -> int:
-        """见 ``QueueStreams.unblock``。"""
-        return await self._hand.client_id()
 
     # ── 认领 ────────────────────────────────────────────────────────────────
 

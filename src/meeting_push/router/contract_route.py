@@ -46,6 +46,7 @@ from ..errors import (
     UsernameTakenError,
 )
 from ..http.listener import LINE, has_left
+from ..http.refusals import error_body
 from ..logs import RepeatedWarning
 from ..monitoring.metrics import RefusedRequests
 from .json_body import TURN, BodyRule, BoundedBody, JsonBody, ordinary
@@ -323,13 +324,13 @@ def status_of(error: MeetingPushError) -> int:
 
 def error_response(error: MeetingPushError) -> ErrorAnswer:
     """``error`` 的状态码、错误体与头。"""
-    body = _body(error.code, error.message, temporary=error.temporary, details=error.details)
+    body = error_body(error.code, error.message, temporary=error.temporary, details=error.details)
     return ErrorAnswer(body, status_of(error), _headers(error))
 
 
 def method_not_allowed(allowed: Iterable[str]) -> ErrorAnswer:
     """405；``allowed`` 是这个路径收的全部方法。"""
-    body = _body("method_not_allowed", "this path does not take this method")
+    body = error_body("method_not_allowed", "this path does not take this method")
     return ErrorAnswer(body, 405, {"Allow": ", ".join(sorted(allowed))})
 
 
@@ -349,18 +350,18 @@ async def on_invalid_request(_request: Request, error: Exception) -> ErrorAnswer
     assert isinstance(error, RequestValidationError)
     problems = error.errors()[:_MAX_DETAILS]
     if any(problem["type"] == "json_invalid" for problem in problems):
-        return ErrorAnswer(_body("invalid_json", "the body is not valid JSON"), 400)
+        return ErrorAnswer(error_body("invalid_json", "the body is not valid JSON"), 400)
     if any(tuple(problem["loc"]) == ("query", "cursor") for problem in problems):
-        return ErrorAnswer(_body("invalid_cursor", "not a cursor of this list"), 422)
+        return ErrorAnswer(error_body("invalid_cursor", "not a cursor of this list"), 422)
     details = list(_fields(problems))
-    return ErrorAnswer(_body("invalid_input", "the request is invalid", details=details), 422)
+    return ErrorAnswer(error_body("invalid_input", "the request is invalid", details=details), 422)
 
 
 async def _on_http(_request: Request, error: Exception) -> ErrorAnswer:
     assert isinstance(error, HTTPException)
     phrase = HTTPStatus(error.status_code).phrase
     code = _HTTP_CODES.get(error.status_code, phrase.lower().replace(" ", "_").replace("-", "_"))
-    body = _body(code, str(error.detail), temporary=error.status_code >= 502)
+    body = error_body(code, str(error.detail), temporary=error.status_code >= 502)
     return ErrorAnswer(body, error.status_code, error.headers)
 
 
@@ -368,7 +369,7 @@ async def _on_unexpected(request: Request, error: Exception) -> ErrorAnswer:
     logger.bind(method=request.method, path=request.url.path).opt(exception=error).error(
         "request_failed"
     )
-    return ErrorAnswer(_body("internal_error", "something went wrong on our side"), 500)
+    return ErrorAnswer(error_body("internal_error", "something went wrong on our side"), 500)
 
 
 def _fields(problems: Iterable[Mapping[str, Any]]) -> Iterable[dict[str, str]]:
@@ -384,10 +385,3 @@ def _headers(error: MeetingPushError) -> dict[str, str]:
     if isinstance(error, UnavailableError) and error.temporary:
         return {"Retry-After": str(_UNAVAILABLE_RETRY_S)}
     return {}
-
-
-def _body(
-    code: str, message: str, *, temporary: bool = False, details: object = None
-) -> dict[str, Any]:
-    error = {"code": code, "message": message, "temporary": temporary, "details": details}
-    return {"error": error}

@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -28,6 +27,7 @@ from ..settings import (
     HandshakeSettings,
     RedisSettings,
 )
+from ..supervision import woken
 
 #: 事件循环的一圈至多放几个：认证、登记、订阅、读信箱各约 0.1 ms，放得多，这一圈就长，
 #: 已经连着的人的每一帧都要等它。
@@ -111,6 +111,7 @@ class Admission:
         self.pace = pace or RefusalPace()
         self._leaving = asyncio.Event()
         self._turnstile = Turnstile(limits.per_s, limits.burst, limits.max_waiting)
+        self.turn = self._turnstile.turn
         self._sockets = 0
         self._by_address: dict[str, int] = {}
 
@@ -136,10 +137,6 @@ class Admission:
         else:
             del self._by_address[key]
 
-    async def turn(self) -> bool:
-        """见 ``Turnstile.turn``。"""
-        return await self._turnstile.turn()
-
     def refusal_delay_s(self, key: Hashable) -> float:
         """又拒绝了一次：过多久再说。``key``：认证过的用户，否则 ``rate_key(地址)``。"""
         return self.pace.delay_s(key, asyncio.get_running_loop().time())
@@ -152,9 +149,7 @@ class Admission:
         """同上，等到该说了为止；关机就不等了。"""
         delay_s = self.refusal_delay_s(key)
         if delay_s:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(delay_s):
-                    await self._leaving.wait()
+            await woken(self._leaving, delay_s)
 
     def stop_waiting(self) -> None:
         """关机：谁也不必再等。"""
