@@ -52,23 +52,9 @@ MAX_IDEMPOTENCY_KEY_CHARS: Final = 128
 
 @dataclass(frozen=True, slots=True)
 class DraftRules:
-    """各项上限；``*_bytes`` 按 UTF-8 计。"""
+    """各项上限在设置里；``*_bytes`` 按 UTF-8 计。"""
 
-    max_title_chars: int
-    max_content_bytes: int
-    max_data_bytes: int
-    max_recipients: int
-    max_ttl_s: int
-
-    @classmethod
-    def of(cls, settings: MessageSettings) -> DraftRules:
-        return cls(
-            settings.max_title_chars,
-            settings.max_content_bytes,
-            settings.max_data_bytes,
-            settings.max_recipients,
-            settings.ttl_s,
-        )
+    limits: MessageSettings
 
     def check(self, draft: Draft, now: int) -> Draft:
         """返回收件人已去重（保持次序）的草稿。
@@ -76,7 +62,7 @@ class DraftRules:
         :raises PayloadTooLargeError: 正文、data 或收件人数目过大
         :raises InvalidInputError: 其它不合规之处，消息指出字段
         """
-        if len(draft.recipient_ids) > self.max_recipients * _MAX_REPEATS:
+        if len(draft.recipient_ids) > self.limits.max_recipients * _MAX_REPEATS:
             raise self._too_many()
         recipients = tuple(dict.fromkeys(draft.recipient_ids))
         self._check_recipients(recipients)
@@ -87,10 +73,12 @@ class DraftRules:
 
     def check_message(self, draft: Draft, now: int) -> Draft:
         """同 ``check``，不看收件人（广播没有）；``data`` 换成规范的原文。"""
-        check_title(draft.title, self.max_title_chars)
+        check_title(draft.title, self.limits.max_title_chars)
         check_text("content", draft.content)
-        if len(draft.content.encode()) > self.max_content_bytes:
-            raise PayloadTooLargeError(f"content: larger than {self.max_content_bytes} bytes")
+        if len(draft.content.encode()) > self.limits.max_content_bytes:
+            raise PayloadTooLargeError(
+                f"content: larger than {self.limits.max_content_bytes} bytes"
+            )
         self._check_times(draft, now)
         if draft.message_type not in MESSAGE_TYPES:
             raise InvalidInputError("message_type: must be message, notification or system")
@@ -98,22 +86,24 @@ class DraftRules:
             raise InvalidInputError("priority: must be from 0 to 9")
         if draft.data is None:
             return draft
-        return replace(draft, data=accepted_data(draft.data, self.max_data_bytes))
+        return replace(draft, data=accepted_data(draft.data, self.limits.max_data_bytes))
 
     def _check_recipients(self, recipients: tuple[int, ...]) -> None:
         if not recipients:
             raise InvalidInputError("recipient_ids: must not be empty")
-        if len(recipients) > self.max_recipients:
+        if len(recipients) > self.limits.max_recipients:
             raise self._too_many()
         if min(recipients) < 1 or max(recipients) > MAX_USER_ID:
             raise InvalidInputError("recipient_ids: must be positive integers below 2^53")
 
     def _too_many(self) -> PayloadTooLargeError:
-        return PayloadTooLargeError(f"recipient_ids: more than {self.max_recipients} recipients")
+        return PayloadTooLargeError(
+            f"recipient_ids: more than {self.limits.max_recipients} recipients"
+        )
 
     def _check_times(self, draft: Draft, now: int) -> None:
-        if draft.expires_in_s is not None and not 1 <= draft.expires_in_s <= self.max_ttl_s:
-            raise InvalidInputError(f"expires_in_s: must be from 1 to {self.max_ttl_s}")
+        if draft.expires_in_s is not None and not 1 <= draft.expires_in_s <= self.limits.ttl_s:
+            raise InvalidInputError(f"expires_in_s: must be from 1 to {self.limits.ttl_s}")
         if draft.deliver_at is not None and not 0 <= draft.deliver_at <= now + MAX_DELAY_MS:
             raise InvalidInputError("deliver_at: must be milliseconds at most one year ahead")
 

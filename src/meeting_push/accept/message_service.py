@@ -294,7 +294,7 @@ class MessageService:
             raise UnknownRecipientsError(sorted(unknown))
 
     def _message(self, sender: Sender, draft: Draft, now: int) -> Message:
-        return message_from(sender, draft, now, default_ttl_s=self._rules.max_ttl_s)
+        return message_from(sender, draft, now, default_ttl_s=self._rules.limits.ttl_s)
 
     # ── 收件箱 ──────────────────────────────────────────────────────────────
 

@@ -99,7 +99,7 @@ class MessagePath:
         )
         self.messages = MessageService(
             record.stores,
-            rules=DraftRules.of(settings.messages),
+            rules=DraftRules(settings.messages),
             relay=self.relay,
             queue=self.queue,
             mailbox=self.mailbox,
@@ -219,7 +219,7 @@ class BroadcastPath:
             database=record.database,
             record=record.broadcasts,
             idempotency=record.stores.idempotency,
-            rules=DraftRules.of(settings.messages),
+            rules=DraftRules(settings.messages),
             relay=self.relay,
             clock=bus.clock,
         )

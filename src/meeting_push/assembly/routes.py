@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from ..accept.drafts import DraftRules
 from ..limits.rate import TrustedProxies
 from ..router.auth_manage import auth_router, revocation_router, ticket_router
 from ..router.contract_route import API_PREFIX, ContractRoute, complete
@@ -47,7 +46,7 @@ def _api(settings: Settings, rooms: Rooms, observation: Observation) -> list[API
     access, messages, outcomes = rooms.access, rooms.messages, rooms.outcomes
     security = Security(access.credentials, settings.http.trusted_proxies)
     anybody, admin = security.current_principal, security.require_admin
-    broadcasts, rules = rooms.broadcasts.service, DraftRules.of(settings.messages)
+    broadcasts = rooms.broadcasts.service
     return [
         message_router(
             messages.messages,
@@ -55,8 +54,7 @@ def _api(settings: Settings, rooms: Rooms, observation: Observation) -> list[API
             anybody,
             broadcasts=broadcasts,
             quota=access.quota,
-            rules=rules,
-            max_batch_messages=settings.messages.max_batch_messages,
+            rules=settings.messages,
         ),
         auth_router(access.auth, security, accounts=settings.auth.owns_accounts),
         ticket_router(access.tickets, security),
@@ -71,5 +69,5 @@ def _api(settings: Settings, rooms: Rooms, observation: Observation) -> list[API
         ),
         delivery_router(messages.confirmation, outcomes.failures, messages.mailbox, anybody, admin),
         queue_router(messages.queue, outcomes.dead_letters, admin),
-        broadcast_router(broadcasts, admin, rules),
+        broadcast_router(broadcasts, admin, settings.messages),
     ]

@@ -70,7 +70,7 @@ class BroadcastService:
         draft = self._rules.check_message(draft, now)
         key = check_idempotency_key(idempotency_key)
         message = message_from(
-            sender, replace(draft, receipt=False), now, default_ttl_s=self._rules.max_ttl_s
+            sender, replace(draft, receipt=False), now, default_ttl_s=self._rules.limits.ttl_s
         )
         accepted = await self._store(message, draft, key)
         self._relay.wake()

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, Self
 from fastapi import APIRouter, Depends, Header, Path, Query, Response, status
 from msgspec import Meta, Raw, Struct, field
 
-from ..accept.drafts import MAX_IDEMPOTENCY_KEY_CHARS, DraftRules, check_send_rights
+from ..accept.drafts import MAX_IDEMPOTENCY_KEY_CHARS, check_send_rights
 from ..accept.message_service import MessageService
 from ..broadcast.service import BroadcastService
 from ..errors import PayloadTooLargeError
@@ -29,6 +29,7 @@ from ..model import (
 from ..outcome.delivery_confirmation_service import DeliveryConfirmationService
 from ..protocol.frames import NewMessageTail, UserId
 from ..protocol.json_text import MAX_DEPTH
+from ..settings import MessageSettings
 from ..storage.rows import InboxItem
 from ..websocket.asgi import user_messages_endpoint
 from ..websocket.manager import ConnectionManager
@@ -101,13 +102,13 @@ class BroadcastIn(_TextIn, gc=False):
         return self.draft_to((), receipt=False)
 
 
-def draft_limits(rules: DraftRules) -> dict[str, Schema]:
+def draft_limits(rules: MessageSettings) -> dict[str, Schema]:
     """``rules`` 里的上限，写进 OpenAPI；字节数是字符数的上界。"""
     return {
         "recipient_ids": {"maxItems": rules.max_recipients},
         "title": {"maxLength": rules.max_title_chars},
         "content": {"maxLength": rules.max_content_bytes},
-        "expires_in_s": {"minimum": 1, "maximum": rules.max_ttl_s, "type": ["integer", "null"]},
+        "expires_in_s": {"minimum": 1, "maximum": rules.ttl_s, "type": ["integer", "null"]},
     }
 
 
@@ -212,12 +213,11 @@ def message_router(
     *,
     broadcasts: BroadcastService,
     quota: SendQuota,
-    rules: DraftRules,
-    max_batch_messages: int,
+    rules: MessageSettings,
 ) -> APIRouter:
     """``/messages…``；前缀由调用者加。"""
     router = contract_router(tags=["messages"])
-    limits = {**draft_limits(rules), "messages": {"maxItems": max_batch_messages}}
+    limits = {**draft_limits(rules), "messages": {"maxItems": rules.max_batch_messages}}
     CurrentUser = Annotated[Principal, Depends(current_principal)]  # noqa: N806 — 它是类型
 
     @router.post(
@@ -252,8 +252,8 @@ def message_router(
         idempotency_key: IdempotencyKey = None,
     ) -> Response:
         """全部在一个事务里：要么都接受，要么都不。"""
-        if len(body.messages) > max_batch_messages:
-            raise PayloadTooLargeError(f"messages: more than {max_batch_messages} messages")
+        if len(body.messages) > (most := rules.max_batch_messages):
+            raise PayloadTooLargeError(f"messages: more than {most} messages")
         quota.glance(user, body.messages)
         drafts = [message.draft() for message in body.messages]
         check_send_rights(user, drafts)
@@ -340,7 +340,7 @@ def _sender(user: Principal) -> Sender:
 
 
 def broadcast_router(
-    service: BroadcastService, require_admin: Callable[..., object], rules: DraftRules
+    service: BroadcastService, require_admin: Callable[..., object], rules: MessageSettings
 ) -> APIRouter:
     """``/messages/broadcast``；前缀由调用者加。"""
     router = contract_router(tags=["messages"])

@@ -148,7 +148,7 @@ def test_a3_a_draft_of_the_application_obeys_the_same_limits() -> None:
     from meeting_push.errors import InvalidInputError
     from meeting_push.settings import Settings
 
-    rules = DraftRules.of(Settings().messages)
+    rules = DraftRules(Settings().messages)
     deep: dict[str, Any] = {}
     for _ in range(40):
         deep = {"d": deep}
