@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -39,3 +42,21 @@ def keep_private(path: Path) -> None:
         return
     if found.st_mode & _OTHERS and found.st_uid == os.geteuid():
         path.chmod(stat.S_IMODE(found.st_mode) & ~_OTHERS)
+
+
+@contextlib.contextmanager
+def written_beside(path: Path, content: bytes) -> Iterator[Path]:
+    """``path`` 旁边一份写好、落了盘的，0600；改名或链接过去，任何时刻断电都留下一份完整的。
+
+    :raises OSError: 写不了
+    """
+    private_folder(path.parent)
+    descriptor, name = tempfile.mkstemp(".tmp", path.name, path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        yield Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)

@@ -14,9 +14,7 @@ import asyncio
 import base64
 import binascii
 import hashlib
-import os
 import secrets
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -30,7 +28,7 @@ from loguru import logger
 
 from ..errors import ConfigurationError, InvalidTokenError, UnavailableError
 from ..model import Keyring
-from ..private_files import keep_private, private_folder
+from ..private_files import keep_private, written_beside
 from ..settings import AuthSettings
 
 
@@ -253,16 +251,9 @@ def load_or_create_secret(data_dir: Path) -> str:
 
 
 def _publish(path: Path) -> None:
-    private_folder(path.parent)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent)  # 权限就是 0600
     try:
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(secrets.token_urlsafe(48))
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(temporary, path)
+        with written_beside(path, secrets.token_urlsafe(48).encode()) as written:
+            path.hardlink_to(written)
         logger.bind(path=str(path)).info("jwt_secret_created")
     except FileExistsError:
         logger.bind(path=str(path)).debug("jwt_secret_found")  # 别的进程快了一步
-    finally:
-        os.unlink(temporary)

@@ -13,14 +13,12 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from threading import Lock
 from typing import Final
 
@@ -28,7 +26,7 @@ import msgspec
 from loguru import logger
 
 from ..model import ResumePoint
-from ..private_files import private_folder
+from ..private_files import written_beside
 from ..protocol.frames import MAX_ACK_IDS
 
 #: 下限之上最多记多少段；超出的丢掉最高的，代价只是重连时多收几条重复的。
@@ -278,22 +276,9 @@ class StateFile:
 
         :raises OSError: 写不了
         """
-        with self._writing:
-            private_folder(self._path.parent)
-            self._replace(msgspec.json.encode(state))
-
-    def _replace(self, content: bytes) -> None:
-        with NamedTemporaryFile(
-            dir=self._path.parent, prefix=self._path.name, suffix=".tmp", delete=False
-        ) as file:
-            try:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-                Path(file.name).replace(self._path)
-            except OSError:
-                Path(file.name).unlink(missing_ok=True)
-                raise
+        encoded = msgspec.json.encode(state)
+        with self._writing, written_beside(self._path, encoded) as written:
+            written.replace(self._path)
 
 
 def load_device_state(file: StateFile | None, device_id: str | None) -> DeviceState:
