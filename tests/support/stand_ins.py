@@ -52,15 +52,11 @@ class Verifier:
     def __init__(self) -> None:
         self.tokens: dict[str, Principal | MeetingPushError] = {}
         self.tickets: dict[str, Principal] = {}
-        self.revoked: set[int] = set()
 
     async def redeem_ticket(self, ticket: str) -> Principal:
         if ticket not in self.tickets:
             raise InvalidTokenError("unknown ticket")
         return self.tickets.pop(ticket)
-
-    def is_revoked(self, principal: Principal) -> bool:
-        return principal.user_id in self.revoked
 
     async def verify_access_token(self, token: str) -> Principal:
         known = self.tokens.get(token, InvalidTokenError("unknown token"))
