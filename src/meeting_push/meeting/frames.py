@@ -80,19 +80,22 @@ class SegmentResult(ServerFrame, frozen=True, kw_only=True, tag="segment_result"
     request_id: str | int
 
 
-class _Presence(ServerFrame, frozen=True, kw_only=True):
+class Join(ServerFrame, frozen=True, kw_only=True, tag="join"):
+    """某人的第一条连接到场；由 Redis 里的脚本拼出（``lua/meeting_presence.lua``）。"""
+
     user_id: Whole
     name: str
     online: bool
     timestamp: Whole
 
 
-class Join(_Presence, frozen=True, kw_only=True, tag="join"):
-    """某人的第一条连接到场；由 Redis 里的脚本拼出（``lua/meeting_presence.lua``）。"""
-
-
-class Leave(_Presence, frozen=True, kw_only=True, tag="leave"):
+class Leave(ServerFrame, frozen=True, kw_only=True, tag="leave"):
     """某人的最后一条连接离开。"""
+
+    user_id: Whole
+    name: str
+    online: bool
+    timestamp: Whole
 
 
 class Removed(ServerFrame, frozen=True, kw_only=True, tag="removed"):
