@@ -39,7 +39,8 @@ from .http.patient_http import patient_http
 from .launcher import dying_with_us
 from .limits.rate import TrustedProxies
 from .logs import RepeatedWarning, configure_logging
-from .monitoring.metrics import door_samples
+from .monitoring.edge_samples import door_samples
+from .monitoring.serve_files import ServeFolder
 from .redis.embedded import EmbeddedRedis
 from .router.ops import ops_endpoint
 from .settings import FLAT, PREFIX, Identity, Role, Settings
@@ -284,8 +285,11 @@ async def run_workers(settings: Settings) -> None:
         settings = await stack.enter_async_context(local_parts(settings))
         environment = _child_environment(settings, probe.getsockname()[1])
         probe.close()
+        figures = ServeFolder()
+        stack.callback(figures.remove)
+        patience_s = _patience_s(settings)
         children = [
-            asyncio.create_task(_keep_alive(index, environment, stop, _patience_s(settings)))
+            asyncio.create_task(_keep_alive(index, environment, stop, patience_s, figures))
             for index in range(settings.process.workers)
         ]
         await stop.wait()
@@ -313,13 +317,18 @@ def _child_environment(settings: Settings, port: int) -> dict[str, str]:
 
 
 async def _keep_alive(
-    index: int, environment: dict[str, str], stop: asyncio.Event, patience_s: float
+    index: int,
+    environment: dict[str, str],
+    stop: asyncio.Event,
+    patience_s: float,
+    figures: ServeFolder,
 ) -> None:
     backoff = Backoff(*RESPAWN_BACKOFF_S)
+    own = {f"{PREFIX}METRICS_FILE": str(figures.file_of(index))}
     while not stop.is_set():
         child = await asyncio.create_subprocess_exec(
             *dying_with_us(sys.executable, "-m", "meeting_push", "serve"),
-            env=environment,
+            env={**environment, **own},
             start_new_session=True,
         )
         stopping = asyncio.create_task(stop.wait())
@@ -330,6 +339,7 @@ async def _keep_alive(
             await _end_child(child, patience_s)
             return
         logger.bind(worker=index, exit_code=child.returncode).error("worker_died")
+        figures.bury(index)
         await backoff.wait()
 
 

@@ -15,29 +15,32 @@ from typing import Final
 from loguru import logger
 
 from ..errors import MeetingPushError
-from ..monitoring.health import Health
-from ..monitoring.metrics import (
-    Metrics,
-    RefusedRequests,
+from ..monitoring.delivery_samples import (
     aside_samples,
-    canary_samples,
     clock_samples,
-    control_samples,
-    edge_samples,
     eviction_samples,
     expiry_samples,
-    meeting_samples,
-    presence_samples,
-    process_samples,
-    push_samples,
     quota_samples,
     recovery_samples,
     refused_samples,
     retry_samples,
-    seat_samples,
     worker_samples,
 )
+from ..monitoring.edge_samples import (
+    canary_samples,
+    control_samples,
+    edge_samples,
+    meeting_samples,
+    presence_samples,
+    push_samples,
+    seat_samples,
+)
+from ..monitoring.health import Health
+from ..monitoring.metrics import Metrics
+from ..monitoring.process_samples import process_samples
+from ..monitoring.refused_requests import RefusedRequests
 from ..monitoring.report import NodeReports, Reporter
+from ..monitoring.serve_files import ServeFiles
 from ..node.fleet_membership import CutOff, FleetMembership
 from ..node_identity import NodeIdentity
 from ..redis.presence import ReportBoard
@@ -115,7 +118,7 @@ _HEARING: Final = ("redis", "subscriber", "canary")
 _ANYBODYS_LOOPS: Final = frozenset(
     {
         *("outbox-sweep", "outbox-fast", "outbox-mark", "broadcast-relay"),
-        *("reconciler", "node-report", "presence-reap"),
+        *("reconciler", "node-report", "presence-reap", "metrics"),
     }
 )
 
@@ -137,7 +140,8 @@ class Observation:
         self.health.add("fleet", self.fleet.membership.check)
         self.health.add("agreement", self.fleet.membership.check_others, essential=False)
         self.health.add("items", bus.asides.check)
-        self.metrics = Metrics()
+        file = settings.process.metrics_file
+        self.metrics = Metrics(None if file is None else ServeFiles(file))
         self.refused = RefusedRequests()
         self.metrics.add(process_samples)
         self.metrics.add(lambda: aside_samples(bus.asides))
@@ -177,6 +181,9 @@ class Observation:
     def start(self, supervisor: Supervisor, stack: contextlib.AsyncExitStack) -> None:
         self.fleet.start(supervisor, stack)
         supervisor.start("health", self.health.run)
+        if self.metrics.shared:
+            stack.callback(self.metrics.leave)
+            supervisor.start("metrics", self.metrics.run)
 
     def _watch_meetings(self, meetings: Meetings, *, essential: bool) -> None:
         self.health.add("meetings", meetings.check, essential=essential)

@@ -48,7 +48,7 @@ from ..errors import (
 from ..http.listener import LINE, has_left
 from ..http.refusals import error_body
 from ..logs import RepeatedWarning
-from ..monitoring.metrics import RefusedRequests
+from ..monitoring.refused_requests import RefusedRequests
 from .json_body import TURN, BodyRule, BoundedBody, JsonBody, ordinary
 from .turns import Turn, Turns
 

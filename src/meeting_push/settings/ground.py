@@ -101,6 +101,9 @@ class ProcessSettings(Group):
     )
     log_json: bool = setting(False, "每条日志一行 JSON", "日志由程序收集时")
     reuse_port: bool = setting(False, "多个进程共用一个端口；--workers 自动打开")
+    metrics_file: Path | None = setting(
+        None, "同一个 serve 的各进程经它一起回答 /metrics；--workers 自动给出", unit="路径"
+    )
     start_patience_s: Seconds = setting(
         30, "启动时 Redis、SQL 不在：等至多这么久", "编排系统比它先放弃、或依赖起得更慢"
     )

@@ -1,0 +1,127 @@
+"""网关与会议的指标：连接、推送、确认、关闭、在线、听力、门口。"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from ..http.doorway import TURNED_AWAY, Doorway
+from ..meeting.connection import MEETING_DROP_REASONS, MeetingStatistics
+from ..node.canary import CanaryStatistics, Hearing
+from ..node.control_channel import ControlStatistics
+from ..presence.online_status_service import PresenceStatistics
+from ..presence.seats import DeviceSeats
+from ..presence.watch import WatchStatistics
+from ..protocol.codes import CloseCode
+from ..websocket.lines import DROP_REASONS, EdgeStatistics
+from .latency import PushLatency
+from .metrics import Sample, counted
+
+#: 我们关闭连接用的码；还没用过的也从 0 开始有：告警的增速要有起点（C12）。
+_CLOSES: Final = tuple(CloseCode)
+
+
+def edge_samples(edge: EdgeStatistics) -> Iterator[Sample]:
+    """网关：连接、推送、确认、丢弃、关闭。"""
+    yield Sample("connections", "gauge", "authenticated connections", edge.connections)
+    yield Sample("connected_users", "gauge", "users with a connection here", edge.users)
+    yield Sample("sockets", "gauge", "open sockets, handshakes included", edge.sockets)
+    yield Sample("connections_waiting", "gauge", "sockets waiting to be admitted", edge.waiting)
+    yield Sample("connections_opened", "counter", "connections accepted", edge.connections_opened)
+    yield Sample("frames_pushed", "counter", "frames written to clients", edge.frames_pushed)
+    yield Sample("bytes_pushed", "counter", "bytes written to clients", edge.bytes_pushed)
+    yield Sample("acks", "counter", "message acks received", edge.acks)
+    yield Sample("heartbeats", "counter", "heartbeats received", edge.heartbeats)
+    yield Sample("bad_frames", "counter", "refused client frames", edge.bad_frames)
+    yield Sample("auth_failures", "counter", "refused handshakes", edge.auth_failures)
+    yield Sample("origins_refused", "counter", "foreign origins refused", edge.origins_refused)
+    yield Sample("rereads", "counter", "mailboxes read again", edge.rereads)
+    yield Sample(
+        "flushed_messages", "counter", "messages sent from a mailbox", edge.flushed_messages
+    )
+    yield from counted("drops", "frames not pushed", "reason", edge.drops, DROP_REASONS)
+    yield from counted("closes", "connections closed by us", "code", edge.closes, _CLOSES)
+
+
+def door_samples(doorway: Doorway) -> Iterator[Sample]:
+    """还没有到路由就拒绝、掐断的。"""
+    away = doorway.turned_away
+    yield from counted("turned_away", "refused at the door", "reason", away, TURNED_AWAY)
+
+
+def push_samples(push: PushLatency) -> Iterator[Sample]:
+    """推得太晚的（预约的、积压的）；及时的见延迟直方图。"""
+    yield Sample(
+        "late_pushes", "counter", "pushed minutes after being accepted (sampled)", push.late
+    )
+
+
+def seat_samples(seats: DeviceSeats) -> Iterator[Sample]:
+    """每个用户的设备数。"""
+    yield Sample("seats", "gauge", "seats held by this node", seats.held)
+    yield Sample("seats_refused", "counter", "connections over the device limit", seats.refused)
+
+
+def canary_samples(canary: CanaryStatistics) -> Iterator[Sample]:
+    """听力；``canary_hearing`` 为 1 的那一项是此刻的。"""
+    for state in Hearing:
+        now = int(state.value == canary.hearing)
+        labels = {"state": state.value}
+        yield Sample("canary_hearing", "gauge", "1 = current", now, labels, "process")
+    yield Sample("canary_heard", "counter", "canaries heard", canary.heard)
+    yield Sample("canary_missed", "counter", "canaries lost", canary.missed)
+    yield Sample("canary_resets", "counter", "forced re-subscriptions", canary.resets)
+    last_s = canary.last_ms / 1000
+    yield Sample(
+        "canary_round_trip_seconds", "gauge", "last through Redis", last_s, scope="process"
+    )
+
+
+def presence_samples(presence: PresenceStatistics, watch: WatchStatistics) -> Iterator[Sample]:
+    """在线状态：写入、收拾、对账、关注。"""
+    written = presence.changes_written
+    yield Sample("presence_pending", "gauge", "changes not written yet", presence.pending)
+    yield Sample("presence_written", "counter", "connection writes", written)
+    yield Sample(
+        "presence_heartbeats_written", "counter", "heartbeats kept", presence.heartbeats_written
+    )
+    yield Sample("nodes_reaped", "counter", "dead nodes cleaned up", presence.nodes_reaped)
+    yield Sample(
+        "connections_reaped", "counter", "dead connections removed", presence.connections_reaped
+    )
+    yield Sample("presence_swept", "counter", "connections compared", presence.swept)
+    for action, count in (
+        ("written", presence.reconciled_written),
+        ("removed", presence.reconciled_removed),
+    ):
+        yield Sample("presence_reconciled", "counter", "differences", count, {"action": action})
+    yield Sample("watchers", "gauge", "connections that watch somebody", watch.watchers)
+    yield Sample("watched_users", "gauge", "users watched from here", watch.watched)
+    yield Sample("presence_announced", "counter", "changes told to watchers", watch.announced)
+    yield Sample("presence_malformed", "counter", "presence payloads dropped", watch.malformed)
+
+
+def control_samples(control: ControlStatistics) -> Iterator[Sample]:
+    """控制频道：办了的、坏的、不认识的。"""
+    for result, count in (
+        ("handled", control.handled),
+        ("malformed", control.malformed),
+        ("unknown", control.unknown),
+    ):
+        yield Sample("control_commands", "counter", "control commands", count, {"result": result})
+
+
+def meeting_samples(hub: MeetingStatistics) -> Iterator[Sample]:
+    """会议：房间、连接、转录、丢弃、关闭。"""
+    yield Sample("meetings", "gauge", "meetings with a connection here", hub.meetings)
+    yield Sample("meeting_connections", "gauge", "connections in meetings", hub.connections)
+    yield Sample("meeting_sockets", "gauge", "open meeting sockets", hub.sockets)
+    yield Sample("meeting_frames_pushed", "counter", "frames written", hub.frames_pushed)
+    yield Sample("meeting_segments_stored", "counter", "final segments", hub.segments_stored)
+    yield Sample("meeting_interims", "counter", "interim segments", hub.interims_published)
+    yield Sample("meeting_segments_reread", "counter", "holes filled", hub.segments_reread)
+    yield Sample("meeting_refused_frames", "counter", "refused frames", hub.bad_frames)
+    yield Sample("meeting_auth_failures", "counter", "refused joins", hub.auth_failures)
+    drops, closes = hub.drops, hub.closes
+    yield from counted("meeting_drops", "frames dropped", "reason", drops, MEETING_DROP_REASONS)
+    yield from counted("meeting_closes", "closed by us", "code", closes, _CLOSES)

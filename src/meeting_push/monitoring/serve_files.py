@@ -1,0 +1,128 @@
+"""同一个 ``serve`` 的各进程怎样互相看见：每个进程一个文件，死了的并进一个（决定 0013）。
+
+文件夹由父进程造（0700），在内存里（``/dev/shm``）；不经 Redis 与 SQL：它们不在时正要看。
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, TypeVar
+
+import msgspec
+from loguru import logger
+
+from ..logs import RepeatedWarning
+from .families import Snapshot, merged, only_counted
+
+#: 隔多久写一遍；契约是 5 秒之内。
+EVERY_S: Final = 1.0
+DEPARTED: Final = "departed"
+_IN_MEMORY: Final = Path("/dev/shm")  # noqa: S108 — 里面只有自己的 0700 文件夹
+
+_decoder: Final = msgspec.msgpack.Decoder(Snapshot)
+
+
+class Departed(msgspec.Struct):
+    """死了的进程留下的计数之和；``lives``：位置 → 已经并进来的最后一个。"""
+
+    lives: dict[str, str]
+    total: Snapshot
+
+
+_departed_decoder: Final = msgspec.msgpack.Decoder(Departed)
+
+Read = TypeVar("Read")
+
+
+class ServeFiles:
+    """一个子进程手里的；``mine`` 是它自己的文件，名字就是它的位置。"""
+
+    def __init__(self, mine: Path) -> None:
+        self._mine = mine
+        self.process = mine.name
+        self._parent = os.getppid()
+        self._failed = RepeatedWarning("metrics_not_written")
+
+    def write(self, snapshot: Snapshot) -> None:
+        """原子地换上新的；写不成只说一声：别的进程看到的旧一点。"""
+        try:
+            _replace(self._mine, msgspec.msgpack.encode(snapshot))
+        except OSError as error:
+            self._failed.say(reason=error.strerror)
+
+    def read(self) -> list[Snapshot]:
+        """每个活着的最后写下的，加上死了的。
+
+        先读各人的，后读死了的：其间有谁死了、被并了进去，由 ``lives`` 认出，不会数两遍，也不会漏。
+        """
+        folder = self._mine.parent
+        names = [path for path in _listed(folder) if path.name.isdigit()]
+        alive = [one for path in names if (one := _read(path, _decoder.decode))]
+        departed = _read(folder / DEPARTED, _departed_decoder.decode)
+        if departed is None:
+            return alive
+        lives = departed.lives
+        return [*(one for one in alive if lives.get(one.process) != one.life), departed.total]
+
+    def leave(self) -> None:
+        """从容离开；父进程已经没了的（``kill -9``），文件夹由我们拿走。"""
+        if os.getppid() != self._parent:
+            shutil.rmtree(self._mine.parent, ignore_errors=True)
+
+
+class ServeFolder:
+    """父进程手里的：造文件夹，收拾死了的。"""
+
+    def __init__(self) -> None:
+        where = _IN_MEMORY if os.access(_IN_MEMORY, os.W_OK | os.X_OK) else None
+        self._path = Path(tempfile.mkdtemp(prefix="meeting-push-metrics-", dir=where))
+        self._lives: dict[str, str] = {}
+        self._total = Snapshot("", DEPARTED, None, [])
+
+    def file_of(self, index: int) -> Path:
+        return self._path / str(index)
+
+    def bury(self, index: int) -> None:
+        """这个位置上的进程死了：把它的计数并进死了的，再拿走它的文件。"""
+        path = self.file_of(index)
+        last = _read(path, _decoder.decode)
+        if last is None:  # 还没写过就死了
+            return
+        families = only_counted(merged([self._total, last]))
+        self._total = Snapshot("", DEPARTED, None, families)
+        self._lives[last.process] = last.life
+        departed = msgspec.msgpack.encode(Departed(self._lives, self._total))
+        try:
+            _replace(self._path / DEPARTED, departed)
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            logger.bind(reason=error.strerror).warning("metrics_not_written")
+
+    def remove(self) -> None:
+        shutil.rmtree(self._path, ignore_errors=True)
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """一步换上：读的人看到旧的或新的，没有半个。"""
+    beside = path.with_name(f"{path.name}.new")
+    with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(data)
+    beside.replace(path)
+
+
+def _listed(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return []
+
+
+def _read(path: Path, decode: Callable[[bytes], Read]) -> Read | None:
+    try:
+        return decode(path.read_bytes())
+    except (OSError, msgspec.DecodeError):  # 刚被拿走；不是我们写的
+        return None
