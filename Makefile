@@ -26,7 +26,7 @@ AGAIN = { echo "once more, alone, what did not pass:"; \
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo serve test test-system test-full-size check format bench peers lock settings clean
+.PHONY: help demo serve test test-system test-full-size check format bench peers lock figures settings clean
 
 help: ## This menu
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -70,6 +70,9 @@ lock: $(DEV) ## Write the lock files from pyproject.toml (UPGRADE=1: newest vers
 	@$(LOCK) pyproject.toml $(EXTRAS) --group dev --constraint requirements/runtime.txt \
 		--output-file requirements/dev.txt
 	@$(LOCK) --group peers --constraint requirements/runtime.txt --output-file requirements/peers.txt
+
+figures: $(DEV) ## Write docs/metrics.md from what a node tells
+	@$(BIN)/python tools/metrics_page.py
 
 settings: $(DEV) ## Write .env.example and docs/settings.md from the settings
 	@$(BIN)/python tools/settings_pages.py

@@ -19,6 +19,7 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable
 
 from fastapi import FastAPI
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .assembly.edge import Edge, Meetings
 from .assembly.ground import Access, Bus, Record
@@ -27,6 +28,7 @@ from .assembly.observation import Observation, Rooms
 from .assembly.routes import routes
 from .contracts import TokenVerifier, UserDirectory
 from .model import QueueEntry
+from .monitoring.rest_requests import RouteRequests
 from .node_identity import NodeIdentity
 from .router.contract_route import install_error_handlers
 from .router.web import add_docs
@@ -142,6 +144,7 @@ class MeetingPush:
         self.auth, self.revocations = rooms.access.auth, rooms.access.revocations
         self.displaced = rooms.recovery.claim.lost
         self.health, self.metrics = self._observation.health, self._observation.metrics
+        self.unknown_requests = self._observation.requests.unknown
 
     # ── 生与死 ───────────────────────────────────────────────────────────────
 
@@ -222,6 +225,17 @@ class MeetingPush:
             await self.stop()
 
 
+def _counted(default: ASGIApp, unknown: RouteRequests) -> ASGIApp:
+    """没有这样的路径：也数一次。"""
+
+    async def no_such_path(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            unknown.note(404, 0)
+        await default(scope, receive, send)
+
+    return no_such_path
+
+
 def create_app(push: MeetingPush) -> FastAPI:
     """我们自己的服务器用的 FastAPI 应用；生命周期由 ``server.py`` 管。"""
     app = FastAPI(
@@ -238,4 +252,5 @@ def create_app(push: MeetingPush) -> FastAPI:
     add_docs(app)
     app.router.routes.extend(push.router.routes)  # 不 include：少一层，见 ``contract_router``
     app.router.add_websocket_route("/{path:path}", no_websocket(push.manager))
+    app.router.default = _counted(app.router.default, push.unknown_requests)
     return app

@@ -25,6 +25,10 @@ class Histogram:
         self._counts[bisect_left(self.bounds, value)] += 1
         self.total += value
 
+    @property
+    def count(self) -> int:
+        return sum(self._counts)
+
     def cumulative(self) -> list[int]:
         """不大于各界的次数，最后一个是全部。"""
         return list(accumulate(self._counts))

@@ -14,6 +14,7 @@ from typing import Any, Final, Literal, NamedTuple, TypedDict
 import msgspec
 
 MessageType = Literal["message", "notification", "system"]
+DEFAULT_TYPE: Final = "message"
 PresenceStatus = Literal["active", "away", "busy"]
 #: 应用自己的 JSON 对象。接受的路上是规范的原文（``protocol/json_text.py``），不再解码；
 #: 从记录读出来的是 dict，只有 0.1 存下的、现在不收的（太深）才仍是原文。
@@ -126,6 +127,17 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     deliver_at: int | None = None
     data: AppData | None = None
     receipt: bool = False
+
+
+class MessageKind(NamedTuple):
+    """消息的种类，统计用的。"""
+
+    message_type: str
+    priority: int
+
+
+def kind_of(message: Message) -> MessageKind:
+    return MessageKind(message.message_type, message.priority)
 
 
 class Outgoing(msgspec.Struct, frozen=True, gc=False):

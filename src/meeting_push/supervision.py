@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Never, TypeVar
@@ -153,6 +154,7 @@ class Supervisor:
 
     def __init__(self) -> None:
         self._loops: list[SupervisedLoop] = []
+        self._left: Counter[str] = Counter()
 
     def start(self, name: str, body: Callable[[], Awaitable[None]]) -> SupervisedLoop:
         loop = SupervisedLoop(name, body)
@@ -163,10 +165,18 @@ class Supervisor:
     async def remove(self, loop: SupervisedLoop) -> None:
         """停下一个并忘掉它。"""
         self._loops.remove(loop)
+        self._left[loop.name] += loop.state.restarts
         await loop.stop()
 
     def states(self) -> list[LoopState]:
         return [loop.state for loop in self._loops]
+
+    def restarts(self) -> Counter[str]:
+        """各循环死过几次，连同不再有的；只增。"""
+        restarts = self._left.copy()
+        for loop in self._loops:
+            restarts[loop.name] += loop.state.restarts
+        return restarts
 
     async def stop(self) -> None:
         while self._loops:

@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 from meeting_push.errors import RedisCommandError, RedisUnavailableError, UnavailableError
 from meeting_push.logs import RepeatedWarning
 from meeting_push.outcome.batch_writer import BatchWriter
-from meeting_push.supervision import BROKEN_AFTER, Aside, Backoff, SupervisedLoop, periodically
+from meeting_push.supervision import (
+    BROKEN_AFTER,
+    Aside,
+    Backoff,
+    SupervisedLoop,
+    Supervisor,
+    periodically,
+)
 from tests.support.eventually import eventually
 
 
@@ -117,3 +124,19 @@ async def test_the_backoff_is_capped_and_starts_again() -> None:
     assert backoff._next_s == 0.002
     backoff.reset()
     assert backoff._next_s == 0.001
+
+
+async def test_restarts_are_remembered_after_a_loop_is_gone() -> None:
+    supervisor, died = Supervisor(), asyncio.Event()
+
+    async def body() -> None:
+        if not died.is_set():
+            died.set()
+            raise RuntimeError("once")
+        await asyncio.Event().wait()
+
+    loop = supervisor.start("one", body)
+    await eventually(lambda: supervisor.restarts() == {"one": 1})
+    await supervisor.remove(loop)
+    assert supervisor.restarts() == {"one": 1}
+    await supervisor.stop()

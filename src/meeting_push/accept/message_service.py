@@ -39,6 +39,7 @@ from ..storage.rows import InboxItem, Page
 from .drafts import DraftRules, check_idempotency_key, check_text, message_from
 from .idempotency import IdempotentStore, described, stored_response
 from .outbox_relay import OutboxRelay
+from .tally import AcceptTally
 
 #: 一段几条；检查或成形约一两毫秒。
 SLICE_DRAFTS: Final = 50
@@ -92,6 +93,7 @@ class MessageService:
         self._deferred = RepeatedWarning("realtime_deferred")
         self._sync_lost = RepeatedWarning("read_sync_lost")
         self._accepts = AcceptBatch(stores.messages)
+        self.tally = AcceptTally()
 
     # ── 发送 ────────────────────────────────────────────────────────────────
 
@@ -262,7 +264,10 @@ class MessageService:
         ]
         accepted = [Accepted(o.message.message_id, len(o.recipient_ids), now) for o in outgoing]
         earlier = await self._store(sender.id, key, checked, outgoing, accepted)
-        return ([], earlier) if earlier is not None else (outgoing, accepted)
+        if earlier is not None:
+            return [], earlier
+        self.tally.note(outgoing)
+        return outgoing, accepted
 
     async def _store(
         self,

@@ -14,12 +14,18 @@ from typing import Final
 
 from loguru import logger
 
+from ..deliver.offline_message_queue import OfflineMessageQueue
 from ..errors import MeetingPushError
+from ..monitoring.activity import Activity
 from ..monitoring.delivery_samples import (
+    accept_samples,
     aside_samples,
     clock_samples,
     eviction_samples,
     expiry_samples,
+    mailbox_histograms,
+    mailbox_samples,
+    outcome_samples,
     quota_samples,
     recovery_samples,
     refused_samples,
@@ -27,8 +33,10 @@ from ..monitoring.delivery_samples import (
     worker_samples,
 )
 from ..monitoring.edge_samples import (
+    ack_samples,
     canary_samples,
     control_samples,
+    due_samples,
     edge_samples,
     meeting_samples,
     presence_samples,
@@ -36,13 +44,31 @@ from ..monitoring.edge_samples import (
     seat_samples,
 )
 from ..monitoring.health import Health
+from ..monitoring.host import Host
 from ..monitoring.metrics import Metrics
-from ..monitoring.process_samples import process_samples
+from ..monitoring.process_samples import (
+    GcPauses,
+    LoopLag,
+    process_histograms,
+    process_samples,
+)
 from ..monitoring.refused_requests import RefusedRequests
 from ..monitoring.report import NodeReports, Reporter
+from ..monitoring.rest_requests import RestRequests
 from ..monitoring.serve_files import ServeFiles
+from ..monitoring.store_samples import (
+    database_histograms,
+    database_samples,
+    health_samples,
+    loop_samples,
+    redis_histograms,
+    redis_samples,
+    subscriber_samples,
+)
+from ..monitoring.surroundings import Surroundings
 from ..node.fleet_membership import CutOff, FleetMembership
 from ..node_identity import NodeIdentity
+from ..redis.activity import ActivityStore
 from ..redis.presence import ReportBoard
 from ..redis.probe import RedisProbe
 from ..settings import Role, Settings
@@ -119,8 +145,43 @@ _ANYBODYS_LOOPS: Final = frozenset(
     {
         *("outbox-sweep", "outbox-fast", "outbox-mark", "broadcast-relay"),
         *("reconciler", "node-report", "presence-reap", "metrics"),
+        *("loop-lag", "surroundings", "activity"),
     }
 )
+
+
+def _activity(rooms: Rooms, role: Role) -> Activity:
+    """没有连接的角色只数自己收下了多少。"""
+    edge, path, redis = rooms.edge, rooms.messages, rooms.bus.redis
+    return Activity(
+        ActivityStore(redis.lean, redis.keys),
+        came=lambda: edge.presence.ledger.take_came() | edge.ack_latency.take_users(),
+        online=lambda: list(edge.manager.user_connections) if role.holds_sockets else (),
+        sent=lambda: path.messages.tally.messages.total(),
+        received=lambda: path.confirmation.delivered,
+        clock=rooms.bus.clock,
+    )
+
+
+def _surroundings(settings: Settings, rooms: Rooms, role: Role) -> Surroundings:
+    return Surroundings(
+        rooms.bus.redis,
+        rooms.messages.queue,
+        rooms.outcomes.dead_letters.count,
+        rooms.bus.count_online,
+        Host(settings.process.data_dir),
+        rooms.edge.manager.unacked if role.holds_sockets else None,
+    )
+
+
+def _reconnects(rooms: Rooms, role: Role) -> dict[str, int]:
+    """哪条连接 → 重连了几次。"""
+    counts = {"data": rooms.bus.redis.reconnects}
+    if role.holds_sockets:
+        counts["subscriber"] = rooms.bus.subscriber.reconnects
+    if role.serves_api:
+        counts["meetings"] = rooms.meetings.bus.reconnects
+    return counts
 
 
 class Observation:
@@ -134,36 +195,47 @@ class Observation:
             supervisor.states, lambda loop: role is Role.ALL or loop not in _ANYBODYS_LOOPS
         )
         self.fleet = Fleet(settings, node, rooms, lambda: self.health.hears(*_HEARING))
-        self.health.add("redis", self.fleet.probe.check, essential=role is not Role.API)
-        self.health.add("database", self.fleet.membership.beat, essential=role.serves_api)
-        self.health.add("claim", rooms.recovery.claim.check)
-        self.health.add("fleet", self.fleet.membership.check)
-        self.health.add("agreement", self.fleet.membership.check_others, essential=False)
-        self.health.add("items", bus.asides.check)
         file = settings.process.metrics_file
         self.metrics = Metrics(None if file is None else ServeFiles(file))
-        self.refused = RefusedRequests()
-        self.metrics.add(process_samples)
-        self.metrics.add(lambda: aside_samples(bus.asides))
-        self.metrics.add(lambda: clock_samples(bus.clock))
-        self.metrics.add(lambda: eviction_samples(rooms.outcomes.evictions))
-        self.metrics.add(lambda: recovery_samples(**asdict(rooms.recovery.reconciler.statistics)))
+        self.refused, self.requests = RefusedRequests(), RestRequests()
+        self._lag, self._pauses = LoopLag(), GcPauses()
+        self.surroundings = _surroundings(settings, rooms, role)
+        self.activity = _activity(rooms, role)
         self.reports = NodeReports(
             Reporter(self.metrics, node, role, __version__),
             ReportBoard(bus.redis.client, bus.redis.keys),
             settings.node.stats_interval_s,
         )
+        self._check(rooms, role)
+        self._watch_process(supervisor)
+        self._watch_stores(rooms, role)
+        self._watch_outcomes(rooms)
         if role.holds_sockets:
-            self._watch_edge(bus, rooms.edge)
+            self._watch_edge(bus, rooms.edge, rooms.messages.mailbox)
             self.metrics.add(lambda: retry_samples(rooms.outcomes.retries))
         if role.serves_api:
+            self._watch_api(rooms)
             self._watch_meetings(rooms.meetings, essential=role is Role.ALL)
-            self.metrics.add(lambda: quota_samples(rooms.access.quota))
-            self.metrics.add(lambda: refused_samples(self.refused))
         if role.delivers:
             self._watch_workers(rooms.messages, rooms.outcomes)
 
-    def _watch_edge(self, bus: Bus, edge: Edge) -> None:
+    def _check(self, rooms: Rooms, role: Role) -> None:
+        """就绪：每个角色都看的。"""
+        health, membership = self.health, self.fleet.membership
+        health.add("redis", self.fleet.probe.check, essential=role is not Role.API)
+        health.add("database", membership.beat, essential=role.serves_api)
+        health.add("claim", rooms.recovery.claim.check)
+        health.add("fleet", membership.check)
+        health.add("agreement", membership.check_others, essential=False)
+        health.add("items", rooms.bus.asides.check)
+
+    def _watch_api(self, rooms: Rooms) -> None:
+        metrics = self.metrics
+        metrics.add(lambda: quota_samples(rooms.access.quota))
+        metrics.add(lambda: refused_samples(self.refused))
+        metrics.add(lambda: accept_samples(rooms.messages.messages.tally))
+
+    def _watch_edge(self, bus: Bus, edge: Edge, mailbox: OfflineMessageQueue) -> None:
         metrics, canary = self.metrics, edge.hearing.canary
         push, ack = edge.push_latency, edge.ack_latency
         self.health.add("subscriber", bus.check_subscriber)
@@ -174,13 +246,50 @@ class Observation:
         metrics.add(lambda: control_samples(bus.control.statistics()))
         metrics.add(lambda: canary_samples(canary.statistics()))
         metrics.add(lambda: seat_samples(edge.seats))
+        metrics.add(lambda: subscriber_samples(bus.subscriber))
         metrics.add(lambda: push_samples(push))
+        metrics.add(lambda: due_samples(push))
+        metrics.add(lambda: ack_samples(ack))
+        metrics.add_histograms(lambda: mailbox_histograms(mailbox))
         metrics.add_latency("push", "accepted to pushed", push.histogram)
         metrics.add_latency("ack", "pushed to acknowledged", ack.histogram)
+
+    def _watch_process(self, supervisor: Supervisor) -> None:
+        metrics, lag, pauses = self.metrics, self._lag, self._pauses
+        metrics.add(lambda: process_samples(lag, pauses))
+        metrics.add_histograms(lambda: process_histograms(lag, pauses))
+        metrics.add(lambda: health_samples(self.health))
+        metrics.add(lambda: loop_samples(supervisor.restarts()))
+        metrics.add(self.surroundings.samples)
+        metrics.add(self.activity.samples)
+        metrics.add(self.requests.samples)
+        metrics.add_histograms(self.requests.histograms)
+
+    def _watch_stores(self, rooms: Rooms, role: Role) -> None:
+        metrics, redis, database = self.metrics, rooms.bus.redis, rooms.record.database
+        probe, membership, health = self.fleet.probe, self.fleet.membership, self.health
+        metrics.add(lambda: redis_samples(redis, probe, health, _reconnects(rooms, role)))
+        metrics.add_histograms(lambda: redis_histograms(probe))
+        metrics.add(lambda: database_samples(database, membership, health))
+        metrics.add_histograms(lambda: database_histograms(database, membership))
+
+    def _watch_outcomes(self, rooms: Rooms) -> None:
+        metrics, path, outcomes = self.metrics, rooms.messages, rooms.outcomes
+        metrics.add(lambda: outcome_samples(path.confirmation, outcomes.failures, outcomes.expiry))
+        metrics.add(lambda: mailbox_samples(path.mailbox))
+        metrics.add(lambda: eviction_samples(outcomes.evictions))
+        metrics.add(lambda: aside_samples(rooms.bus.asides))
+        metrics.add(lambda: clock_samples(rooms.bus.clock))
+        metrics.add(lambda: recovery_samples(**asdict(rooms.recovery.reconciler.statistics)))
 
     def start(self, supervisor: Supervisor, stack: contextlib.AsyncExitStack) -> None:
         self.fleet.start(supervisor, stack)
         supervisor.start("health", self.health.run)
+        self._pauses.start()
+        stack.callback(self._pauses.stop)
+        supervisor.start("loop-lag", self._lag.run)
+        supervisor.start("surroundings", self.surroundings.run)
+        supervisor.start("activity", self.activity.run)
         if self.metrics.shared:
             stack.callback(self.metrics.leave)
             supervisor.start("metrics", self.metrics.run)
@@ -191,5 +300,5 @@ class Observation:
 
     def _watch_workers(self, messages: MessagePath, outcomes: OutcomePath) -> None:
         self.health.add("consumers", messages.consumers.check)
-        self.metrics.add(lambda: worker_samples(messages.consumers.statistics()))
+        self.metrics.add(lambda: worker_samples(messages.consumers))
         self.metrics.add(lambda: expiry_samples(outcomes.expiry))

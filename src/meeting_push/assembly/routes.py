@@ -6,7 +6,7 @@ from fastapi import APIRouter
 
 from ..limits.rate import TrustedProxies
 from ..router.auth_manage import auth_router, revocation_router, ticket_router
-from ..router.contract_route import API_PREFIX, ContractRoute, complete
+from ..router.contract_route import API_PREFIX, ContractRoute, complete, methods_of
 from ..router.delivery_manage import delivery_router, queue_router
 from ..router.json_body import BodyRules
 from ..router.meeting_manage import meeting_router, meeting_socket_router
@@ -35,6 +35,8 @@ def routes(settings: Settings, rooms: Rooms, observation: Observation) -> APIRou
     large = LargeTurns() if settings.messages.sends_per_user_per_s else None
     turns = Turns(proxies, rooms.edge.manager.admission.refusal_delay_s, large=large)
     for route in table:
+        if isinstance(route, ContractRoute):
+            route.requests = observation.requests.of(min(methods_of(route)), route.path)
         if isinstance(route, ContractRoute) and route.path.startswith(API_PREFIX):
             route.turns = turns
             route.refused = observation.refused
@@ -60,7 +62,13 @@ def _api(settings: Settings, rooms: Rooms, observation: Observation) -> list[API
         ticket_router(access.tickets, security),
         revocation_router(access.revocations, security),
         presence_router(rooms.edge.presence, rooms.bus.control, security),
-        stats_router(observation.reports, messages.queue, rooms.bus.count_online, security),
+        stats_router(
+            observation.reports,
+            messages.queue,
+            rooms.bus.count_online,
+            observation.activity,
+            security,
+        ),
         meeting_router(
             rooms.meetings.service,
             anybody,

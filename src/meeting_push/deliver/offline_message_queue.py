@@ -16,6 +16,7 @@ from loguru import logger
 from ..clock import Clock, now_ms
 from ..contracts import BodySource
 from ..errors import UnavailableError
+from ..histogram import Histogram
 from ..logs import RepeatedWarning
 from ..model import EvictedRange, MailboxEntry, MailboxView, Message, Origin, ResumePoint
 from ..protocol.envelope import encode_tail, new_message
@@ -36,6 +37,9 @@ __all__ = ["Delivered", "Delivery", "OfflineMessage", "OfflineMessageQueue"]
 
 #: seq 要比信箱多活这么久，见 ``MailboxLimits``。
 SEQ_EXTRA_TTL_MS: Final = 30 * 86_400_000
+
+#: 信箱的大小分成这几格（含）。
+MAILBOX_SIZES: Final = (0, 1, 5, 10, 50, 100, 500, 1_000, 10_000)
 
 #: 同时列出几个人的信箱。
 _LISTINGS_AT_ONCE: Final = 4
@@ -96,6 +100,8 @@ class OfflineMessageQueue:
         self._not_restored = RepeatedWarning("bodies_not_restored")
         #: 一只信箱的上限。
         self.max_entries = settings.mailbox_max_entries
+        #: 连接时各人的信箱里有几条。
+        self.sizes = Histogram(MAILBOX_SIZES)
         #: 因正文已不可得（过期、来源不认识）而移出信箱的条数。
         self.dropped = 0
         self._listing = asyncio.Semaphore(_LISTINGS_AT_ONCE)
@@ -177,6 +183,7 @@ class OfflineMessageQueue:
 
     async def open(self, user_id: int, resume: ResumePoint | None = None) -> MailboxView:
         opened = await self._mailboxes.open(user_id, resume)
+        self.sizes.record(len(opened.mailbox))
         if len(opened.mailbox) > self.max_entries:
             # 还没来得及挤（或挤的人死了）：等一小会儿；记录不在就算了，多补几条无妨
             self.overflow.note([user_id])

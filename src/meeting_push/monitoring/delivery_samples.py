@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Final, get_args
 
+from ..accept.tally import AcceptTally
+from ..deliver.offline_message_queue import OfflineMessageQueue
 from ..limits.send_limits import SendQuota
+from ..model import MAX_PRIORITY, MIN_PRIORITY, MessageKind, MessageType
 from ..node.agreed_clock import AgreedClock
+from ..outcome.dead_letters import DeliveryFailures
+from ..outcome.delivery_confirmation_service import DeliveryConfirmationService
 from ..outcome.expiry_sweeper import ExpirySweeper
 from ..outcome.mailbox_evictor import MailboxEvictor
 from ..outcome.retry_service import RetryService
-from ..queue.message_consumer import ConsumerStatistics
+from ..queue.consumer_pool import ConsumerPool
 from ..supervision import Asides
-from .metrics import Sample, counted
+from .metrics import HistogramSample, Sample, counted
 from .refused_requests import CODES, RefusedRequests
 
 
@@ -26,10 +33,72 @@ def refused_samples(refused: RefusedRequests) -> Iterator[Sample]:
     yield from counted("requests_refused", text, "code", refused.counts, CODES)
 
 
-def worker_samples(consumers: Sequence[ConsumerStatistics]) -> Iterator[Sample]:
-    """工人：取出、投递、认领、失败。"""
+_KINDS: Final = [
+    MessageKind(message_type, priority)
+    for message_type in get_args(MessageType)
+    for priority in range(MIN_PRIORITY, MAX_PRIORITY + 1)
+]
+#: 失败的原因里我们自己的；别的（正文、队列的意外）合用一个。
+REASONS: Final = (
+    *("no_ack", "cleared", "cancelled", "mailbox_evicted", "mailbox_broken"),
+    *("delivered_too_often", "unreadable", "body_gone", "other"),
+)
+
+
+def _by_kind(name: str, text: str, counts: Mapping[MessageKind, int]) -> Iterator[Sample]:
+    for kind in _KINDS:
+        labels = {"message_type": kind.message_type, "priority": str(kind.priority)}
+        yield Sample(name, "counter", text, counts.get(kind, 0), labels)
+
+
+def accept_samples(tally: AcceptTally) -> Iterator[Sample]:
+    """API：收下的。"""
+    yield from _by_kind("messages_accepted", "messages accepted", tally.messages)
+    yield from _by_kind("recipients_accepted", "their recipients", tally.recipients)
+
+
+def outcome_samples(
+    confirmation: DeliveryConfirmationService, failures: DeliveryFailures, expiry: ExpirySweeper
+) -> Iterator[Sample]:
+    """每个收件人的结局，先记进 SQL 的那个进程数一次。"""
+    ended = {
+        "delivered": confirmation.delivered,
+        "failed": failures.failed.total(),
+        "expired": expiry.expired,
+    }
+    text = "recipients whose delivery ended"
+    yield from counted("recipients_ended", text, "outcome", ended, ())
+    yield from _by_kind("recipients_acked", "first acks of recipients", confirmation.confirmed)
+    reasons: Counter[str] = Counter()
+    for reason, count in failures.failed.items():
+        reasons[reason if reason in REASONS else "other"] += count
+    text = "recipients that failed, by reason"
+    yield from counted("delivery_failures", text, "reason", reasons, REASONS)
+
+
+def mailbox_samples(mailbox: OfflineMessageQueue) -> Iterator[Sample]:
+    """信箱：因正文没有了而拿掉的，从记录重做的正文。"""
+    text = "entries dropped for want of their body"
+    yield Sample("mailbox_entries_dropped", "counter", text, mailbox.dropped)
+    text = "bodies made again from the database"
+    yield Sample("bodies_restored", "counter", text, mailbox.restored)
+
+
+def mailbox_histograms(mailbox: OfflineMessageQueue) -> Iterator[HistogramSample]:
+    text = "entries found in a mailbox when its user connects"
+    yield HistogramSample("mailbox_entries", text, mailbox.sizes)
+
+
+def worker_samples(pool: ConsumerPool) -> Iterator[Sample]:
+    """工人：人手，取出、投递、认领、失败。"""
+    consumers = pool.statistics()
+    yield Sample("consumers", "gauge", "consumers at work", pool.working)
     yield Sample("entries_taken", "counter", "queue entries", sum(c.entries for c in consumers))
     yield Sample("delivered", "counter", "mailbox writes", sum(c.recipients for c in consumers))
+    kinds: Counter[MessageKind] = Counter()
+    for consumer in consumers:
+        kinds.update(consumer.delivered)
+    yield from _by_kind("recipients_delivered", "first mailbox writes of recipients", kinds)
     yield Sample("reached", "counter", "deliveries heard", sum(c.reached for c in consumers))
     yield Sample("expired", "counter", "entries expired", sum(c.expired for c in consumers))
     yield Sample("claimed", "counter", "entries claimed", sum(c.claimed for c in consumers))

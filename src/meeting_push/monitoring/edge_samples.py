@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from ..http.doorway import TURNED_AWAY, Doorway
@@ -12,13 +12,15 @@ from ..node.control_channel import ControlStatistics
 from ..presence.online_status_service import PresenceStatistics
 from ..presence.seats import DeviceSeats
 from ..presence.watch import WatchStatistics
-from ..protocol.codes import CloseCode
+from ..protocol.codes import CloseCode, Ending
 from ..websocket.lines import DROP_REASONS, EdgeStatistics
-from .latency import PushLatency
+from .latency import AckLatency, PushLatency
 from .metrics import Sample, counted
 
 #: 我们关闭连接用的码；还没用过的也从 0 开始有：告警的增速要有起点（C12）。
 _CLOSES: Final = tuple(CloseCode)
+#: 接受到套接字：这么久之内算及时。
+DUE_MS: Final = 1_000
 
 
 def edge_samples(edge: EdgeStatistics) -> Iterator[Sample]:
@@ -41,6 +43,39 @@ def edge_samples(edge: EdgeStatistics) -> Iterator[Sample]:
     )
     yield from counted("drops", "frames not pushed", "reason", edge.drops, DROP_REASONS)
     yield from counted("closes", "connections closed by us", "code", edge.closes, _CLOSES)
+    yield from _endings("", edge.endings)
+    yield from _acknowledging(edge)
+
+
+def _endings(prefix: str, endings: Mapping[str, int]) -> Iterator[Sample]:
+    """每条断开了的连接一次；异常的是其中 ``Ending.is_abnormal`` 的。"""
+    text = "connections that ended, by how"
+    yield from counted(f"{prefix}disconnects", text, "how", endings, Ending)
+    abnormal = sum(count for how, count in endings.items() if Ending(how).is_abnormal)
+    text = "ended, and neither 1000, 1001 nor ours on purpose"
+    yield Sample(f"{prefix}abnormal_disconnects", "counter", text, abnormal)
+
+
+def _acknowledging(edge: EdgeStatistics) -> Iterator[Sample]:
+    """推到连着的设备上的，与其中 30 秒之内确认了的（见 ``ack_samples``）。"""
+    pushed = edge.first_pushes + edge.flushed_messages
+    text = "mailbox messages pushed to a connected device for the first time"
+    yield Sample("live_pushes", "counter", text, pushed)
+
+
+def ack_samples(acks: AckLatency) -> Iterator[Sample]:
+    """确认得及时的。"""
+    text = "of live_pushes, acknowledged within 30 s"
+    yield Sample("live_acks_in_time", "counter", text, acks.in_time)
+
+
+def due_samples(push: PushLatency) -> Iterator[Sample]:
+    """该推的在 1 秒之内到了套接字的：错误预算由此算（抽样，同延迟直方图）。"""
+    [in_time] = push.histogram.at_most([DUE_MS])
+    text = "messages pushed to online users (sampled, at most one a millisecond)"
+    yield Sample("due_pushes", "counter", text, push.histogram.count)
+    text = "of due_pushes, on the socket within 1 s of being accepted"
+    yield Sample("due_pushes_in_time", "counter", text, in_time)
 
 
 def door_samples(doorway: Doorway) -> Iterator[Sample]:
@@ -125,3 +160,4 @@ def meeting_samples(hub: MeetingStatistics) -> Iterator[Sample]:
     drops, closes = hub.drops, hub.closes
     yield from counted("meeting_drops", "frames dropped", "reason", drops, MEETING_DROP_REASONS)
     yield from counted("meeting_closes", "closed by us", "code", closes, _CLOSES)
+    yield from _endings("meeting_", hub.endings)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final, Literal, NamedTuple, cast
+from math import inf
+from typing import Final, Literal, NamedTuple
 
 import msgspec
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import Metric
 
 Kind = Literal["counter", "gauge", "histogram"]
 Labels = tuple[tuple[str, str], ...]
@@ -61,7 +60,7 @@ def merged(parts: Sequence[Snapshot]) -> list[Family]:
                 sums[name], newest[name] = {}, at
             _add(sums[name], family.points)
     for name, points in sums.items():
-        result[name].points = [Point(*key, _plain(value)) for key, value in points.items()]
+        result[name].points = [Point(*key, value) for key, value in points.items()]
     return [*result.values(), *_about(parts)]
 
 
@@ -69,11 +68,6 @@ def _add(sums: dict[tuple[str, Labels], float], points: Iterable[Point]) -> None
     for suffix, labels, value in points:
         key = (suffix, labels)
         sums[key] = sums.get(key, 0) + value
-
-
-def _plain(value: float) -> float:
-    """相加的次序换了，最后一位就可能小一点：那会被当成计数器倒退。"""
-    return round(value, 6)
 
 
 def _about(parts: Sequence[Snapshot]) -> Iterator[Family]:
@@ -93,20 +87,29 @@ def only_counted(families: Iterable[Family]) -> list[Family]:
     return [each for each in families if each.kind != "gauge"]
 
 
-class _Collected:
-    """``generate_latest`` 只要能 ``collect`` 的。"""
-
-    def __init__(self, families: Iterable[Family]) -> None:
-        self._families = families
-
-    def collect(self) -> Iterator[Metric]:
-        for family in self._families:
-            metric = Metric(family.name, family.help, family.kind)
-            for suffix, labels, value in family.points:
-                metric.add_sample(family.name + suffix, dict(labels), value)
-            yield metric
+_ESCAPED: Final = str.maketrans({"\\": r"\\", "\n": r"\n", '"': r"\""})
 
 
 def text(families: Iterable[Family]) -> bytes:
-    """Prometheus 的文本格式。"""
-    return generate_latest(cast(CollectorRegistry, _Collected(families)))
+    """Prometheus 的文本格式；自己写：``prometheus_client`` 的慢八倍，一次占住循环十几毫秒。"""
+    return "".join(_lines(families)).encode()
+
+
+def _lines(families: Iterable[Family]) -> Iterator[str]:
+    for family in families:
+        name = family.name
+        shown = f"{name}_total" if family.kind == "counter" else name
+        yield f"# HELP {shown} {family.help}\n# TYPE {shown} {family.kind}\n"
+        for suffix, labels, value in family.points:
+            inside = ",".join([f'{key}="{_escaped(each)}"' for key, each in labels])
+            braces = f"{{{inside}}}" if inside else ""
+            # 相加的次序换了，最后一位就可能小一点：那会被当成计数器倒退
+            yield f"{name}{suffix}{braces} {_number(round(float(value), 6))}\n"
+
+
+def _escaped(value: str) -> str:
+    return value if value.isalnum() else value.translate(_ESCAPED)
+
+
+def _number(value: float) -> str:
+    return "+Inf" if value == inf else repr(value)

@@ -129,6 +129,17 @@ class Health:
                 where[f"loop:{loop.name}"] = f"{state}: {loop.why}" if loop.why else state
         return report
 
+    def parts(self) -> dict[str, str | None]:
+        """各项 → 不好的原因；好的是 None。"""
+        return {name: part.reason for name, part in self._parts.items()}
+
+    def loops(self) -> list[LoopState]:
+        return self._loops()
+
+    @property
+    def ready(self) -> bool:
+        return not self._draining and self.latest().ready
+
     def hears(self, *names: str) -> bool:
         """这几项最近都好。"""
         return all(part.reason is None for name, part in self._parts.items() if name in names)

@@ -96,6 +96,9 @@ def _middle(cell: int) -> float:
 #: 接受之后这么久才推的（预约的、积压的）另计：掺进来百分位就没有意义了。
 LATE_MS: Final = 300_000
 
+#: 推了这么久之内确认的算及时。
+IN_TIME_MS: Final = 30_000
+
 _CROCKFORD: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _BASE32: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUV"
 _TO_BASE32: Final = str.maketrans(_CROCKFORD, _BASE32)
@@ -134,6 +137,9 @@ class AckLatency:
 
     def __init__(self, sink: AckSink) -> None:
         self.histogram = LatencyHistogram()
+        #: 推了 ``IN_TIME_MS`` 之内的确认；不是抽样。
+        self.in_time = 0
+        self._users: set[int] = set()
         self._sink = sink
         self._record = sink.record
         self._measured_at = 0
@@ -143,7 +149,16 @@ class AckLatency:
         if newest.acked_at != self._measured_at:
             self._measured_at = newest.acked_at
             self.histogram.record(max(0, newest.acked_at - newest.sent_at))
+        self._users.add(user_id)
+        for ack in acks:
+            if ack.acked_at - ack.sent_at <= IN_TIME_MS:
+                self.in_time += 1
         self._record(user_id, acks)
+
+    def take_users(self) -> set[int]:
+        """上次取走之后确认过什么的人。"""
+        users, self._users = self._users, set()
+        return users
 
     async def confirm(self, user_id: int, message_ids: Sequence[str], now: int) -> AckOutcome:
         return await self._sink.confirm(user_id, message_ids, now)

@@ -14,12 +14,12 @@ from typing import Final, Literal, TypeVar
 from uuid import uuid4
 
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
-from prometheus_client.process_collector import ProcessCollector
 
 from ..histogram import Histogram
 from ..supervision import periodically
-from .families import Family, Kind, Point, Snapshot, merged, text
+from .families import Family, Point, Snapshot, merged, text
 from .latency import LatencyHistogram
+from .process_usage import process_usage
 from .serve_files import EVERY_S, ServeFiles
 
 PREFIX: Final = "meeting_push_"
@@ -83,7 +83,6 @@ class Metrics:
         self.shared = files is not None
         self._process = files.process if files else "0"
         self._life = uuid4().hex
-        self._collector = ProcessCollector(registry=None)
 
     def add(self, source: Source) -> None:
         self._sources.append(source)
@@ -116,7 +115,7 @@ class Metrics:
             if sample.scope == "process":
                 labels = (*labels, ("process", self._process))
             suffix = "_total" if sample.kind == "counter" else ""
-            family.points.append(Point(suffix, labels, sample.value))
+            family.points.append(Point(suffix, labels, float(sample.value)))
         yield from families.values()
         yield from self._own_histograms()
         yield from self._own_process()
@@ -136,13 +135,9 @@ class Metrics:
     def _own_process(self) -> Iterator[Family]:
         """``process_*``：CPU、内存、打开的文件。"""
         mine = (("process", self._process),)
-        for metric in self._collector.collect():
-            kind: Kind = "counter" if metric.type == "counter" else "gauge"
-            points = [
-                Point(each.name.removeprefix(metric.name), mine, each.value)
-                for each in metric.samples
-            ]
-            yield Family(metric.name, kind, metric.documentation, points=points)
+        for one in process_usage():
+            suffix = "_total" if one.kind == "counter" else ""
+            yield Family(one.name, one.kind, one.help, points=[Point(suffix, mine, one.value)])
 
     # ── 这个 serve 的 ────────────────────────────────────────────────────────
 
@@ -164,10 +159,13 @@ class Metrics:
     def families(self) -> list[Family]:
         """同一个 ``serve`` 的全部进程的。有几个进程时先写下自己的，再只看写下的：无论问谁，
         说出去的都已经写下，计数不会倒退。"""
+        own = self.snapshot()
         if self._files is None:
-            return merged([self.snapshot()])
-        self.publish()
-        return merged(self._files.read())
+            return merged([own])
+        self._files.write(own)
+        written = self._files.read()
+        mine = any(one.life == self._life for one in written)
+        return merged(written if mine else [*written, own])  # 写不成的还说得出自己
 
     def render(self) -> bytes:
         return text(self.families())

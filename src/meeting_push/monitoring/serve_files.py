@@ -36,6 +36,7 @@ class Departed(msgspec.Struct):
 _departed_decoder: Final = msgspec.msgpack.Decoder(Departed)
 
 Read = TypeVar("Read")
+_unreadable: Final = RepeatedWarning("metrics_not_read")
 
 
 class ServeFiles:
@@ -124,5 +125,8 @@ def _listed(folder: Path) -> list[Path]:
 def _read(path: Path, decode: Callable[[bytes], Read]) -> Read | None:
     try:
         return decode(path.read_bytes())
-    except (OSError, msgspec.DecodeError):  # 刚被拿走；不是我们写的
+    except OSError:  # 还没写过；刚被拿走
+        return None
+    except msgspec.DecodeError as error:
+        _unreadable.say(file=path.name, reason=str(error))
         return None

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Final
@@ -18,6 +19,7 @@ from loguru import logger
 
 from ..clock import Clock, now_ms
 from ..errors import UnavailableError
+from ..histogram import Histogram
 from ..logs import RepeatedWarning
 from ..model import Keyring
 from ..node_identity import NodeIdentity
@@ -59,6 +61,9 @@ class FleetMembership:
         self._others: tuple[NodeRow, ...] = ()
         self._problem: UnavailableError | None = None
         self._disagrees = RepeatedWarning("node_disagrees")
+        #: 写自己的一行、读别人的，来回多久；``last_s`` 是最近一次，没有成的不算。
+        self.round_trip = Histogram()
+        self.last_s = 0.0
         #: 与先来的相合过；此后不再因为后来的而不就绪。
         self.joined = False
 
@@ -77,7 +82,10 @@ class FleetMembership:
             started_at=self._started_at,
         )
         asked_at = self._clock()
+        began = time.perf_counter()
         roster = await self._nodes.beat(me)
+        self.last_s = time.perf_counter() - began
+        self.round_trip.record(self.last_s)
         self._read_at = asyncio.get_running_loop().time()
         self._others = roster.others
         self._judge(roster, (asked_at + self._clock()) // 2)

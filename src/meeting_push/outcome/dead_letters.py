@@ -12,6 +12,7 @@ SQL 仍是 failed 而消息在路上，确认到了照样是 delivered。
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -61,6 +62,8 @@ class DeliveryFailures:
         self._receipts = receipts
         self._clock = clock
         self._warnings: dict[str, RepeatedWarning] = {}
+        #: 本进程记下的失败，按原因，只增。
+        self.failed: Counter[str] = Counter()
 
     async def fail(self, pairs: Sequence[Recipient], reason: str, *, letters: bool = True) -> int:
         """把还没有结局的记为 failed，返回这次记下几条；``letters``：每个收件人一封死信。"""
@@ -74,6 +77,7 @@ class DeliveryFailures:
         # -1：他的键坏了，Redis 那一侧没有记成；记录里的失败照样告诉发送者
         fresh = [row for row, verdict in zip(rows, verdicts, strict=True) if verdict in (1, -1)]
         await self._prefer_acks(rows, verdicts)
+        self.failed[reason] += len(fresh)
         self._say(fresh, reason)
         await self._receipts.send(
             [
@@ -204,6 +208,8 @@ class DeadLetters:
     ) -> None:
         self._letters = DeadLetterStreams(redis.lean, redis.keys, streams)
         self._failures = failures
+        #: 此刻共几封。
+        self.count = self._letters.count
 
     async def page(
         self, cursor: str | None = None, limit: int = 50

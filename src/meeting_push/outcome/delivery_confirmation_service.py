@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import ceil
@@ -21,7 +21,7 @@ from ..contracts import UserChannel
 from ..deliver.offline_message_queue import OfflineMessageQueue
 from ..errors import InvalidInputError, MeetingPushError, NotFoundError
 from ..logs import RepeatedWarning
-from ..model import Ack, AckOutcome, DeliveryStatus, RecipientState
+from ..model import Ack, AckOutcome, DeliveryStatus, MessageKind, RecipientState
 from ..protocol import frames
 from ..redis.outcomes import Outcomes
 from ..storage.recipients import DeliveredRow, DeliveryReports, RecipientRepository
@@ -64,6 +64,10 @@ class DeliveryConfirmationService:
             aside=self._aside,
             flush_s=flush_ms / 1000,
         )
+        #: 本进程记下的送达，只增。
+        self.delivered = 0
+        #: 同上，按种类（Redis 里第一次确认的）。
+        self.confirmed: Counter[MessageKind] = Counter()
         #: 写入循环；关机时没写完的，信箱里还有。
         self.run, self.drain = self._writer.run, self._writer.drain
         #: 已记进 Redis、等 SQL 也记下才发的回执（见 confirm.lua 的返回值）
@@ -90,7 +94,7 @@ class DeliveryConfirmationService:
 
     async def _write(self, batch: Sequence[DeliveredRow]) -> None:
         await self._record_in_redis(batch)
-        await self._recipients.record_delivered(batch)
+        self.delivered += await self._recipients.record_delivered(batch)
         await self._mailbox.remove(_by_user(batch))
         unsent, self._unsent = self._unsent, []
         await self._receipts.send(_receipts(unsent), DeliveryStatus.DELIVERED)
@@ -100,8 +104,9 @@ class DeliveryConfirmationService:
 
         状态坏了的跳过：SQL 照记，照样移出信箱。
         """
-        async for receipts, spoiled in self._outcomes.confirm(batch):
+        async for receipts, spoiled, kinds in self._outcomes.confirm(batch):
             self._unsent += receipts
+            self.confirmed.update(kinds)
             if spoiled:
                 self._aside.note([row[:2] for row in spoiled], "delivery status spoiled")
 

@@ -49,6 +49,7 @@ class PresenceLedger:
         self.wake = asyncio.Event()
         self.beats = 0
         self.beats_written = 0
+        self._came: set[int] = set()
 
     # ── 记 ──────────────────────────────────────────────────────────────────
 
@@ -57,6 +58,7 @@ class PresenceLedger:
             info = replace(info, node=self._node.id)
         connection = (user_id, info.connection_id)
         self._live[connection] = _Entry(info)
+        self._came.add(user_id)
         self.mark((connection,))
 
     def connection_closed(self, user_id: int, connection_id: str) -> None:
@@ -89,6 +91,11 @@ class PresenceLedger:
             device = entry.info.device_info if device_info is None else device_info
             entry.info = replace(entry.info, status=status, device_info=device)
             self.mark(((user_id, connection_id),))
+
+    def take_came(self) -> set[int]:
+        """上次取走之后来过的人。"""
+        came, self._came = self._came, set()
+        return came
 
     def expel(self, connections: Iterable[ConnectionKey]) -> None:
         """这些无论如何都要从 Redis 移走，即使不是本节点写的。"""

@@ -52,7 +52,7 @@ class PresenceReaper:
             removed, left = removed + step.removed, step.left
             self.connections_reaped += step.removed
             if step.last:
-                self.nodes_reaped += 1
+                self.nodes_reaped += node_id != self._node.id  # 自己从容离开的不算
                 logger.bind(node=node_id, connections=removed).info("node_reaped")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 from typing import Final
 
 
@@ -47,3 +47,49 @@ def may_be_received(code: int) -> bool:
 def may_reconnect(code: int) -> bool:
     """客户端收到 ``code`` 后能否重连；4000 以下（1000、1006、1012 …）是网络与代理的事，可以。"""
     return not 4500 <= code <= 4999
+
+
+class Ending(StrEnum):
+    """一条连接怎样结束的，每条一个：谁先说的算。"""
+
+    #: 对方以 1000，或以没有码的关闭帧。
+    NORMAL = "normal"
+    #: 对方以 1001：关了页面、退出了应用。
+    GOING_AWAY = "going_away"
+    #: 对方以别的码。
+    ABNORMAL = "abnormal"
+    #: 没有关闭帧，传输断了。
+    ABRUPT = "abrupt"
+    HEARTBEAT_TIMEOUT = "heartbeat_timeout"
+    #: 我们有意的：办完了、排空、令牌过期、不要他再来（1000、4000、4004、45xx）。
+    OURS_ON_PURPOSE = "ours_on_purpose"
+    OURS_OTHER = "ours_other"
+
+    @property
+    def is_abnormal(self) -> bool:
+        """不是 1000、1001，也不是我们有意的。"""
+        return self not in _ORDERLY
+
+
+_ORDERLY: Final = frozenset({Ending.NORMAL, Ending.GOING_AWAY, Ending.OURS_ON_PURPOSE})
+_ON_PURPOSE: Final = frozenset(
+    {CloseCode.NORMAL, CloseCode.SERVER_DRAINING, CloseCode.TOKEN_EXPIRED}
+)
+
+
+def ended_by_us(code: int) -> Ending:
+    """我们以 ``code`` 关闭。"""
+    if code == CloseCode.HEARTBEAT_TIMEOUT:
+        return Ending.HEARTBEAT_TIMEOUT
+    if code in _ON_PURPOSE or not may_reconnect(code):
+        return Ending.OURS_ON_PURPOSE
+    return Ending.OURS_OTHER
+
+
+def ended_by_peer(code: int | None) -> Ending:
+    """对方先走：它的关闭帧里的码；没有码（1005）None 也算说了再见，1006 是没有关闭帧。"""
+    if code in (None, 1000, 1005):
+        return Ending.NORMAL
+    if code == 1001:
+        return Ending.GOING_AWAY
+    return Ending.ABRUPT if code == 1006 else Ending.ABNORMAL

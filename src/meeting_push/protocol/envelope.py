@@ -41,10 +41,17 @@ BATCH_MAX_BYTES: Final = 256 * 1024
 
 _HEAD: Final = b'{"type":"new_message","seq":'
 _ATTEMPT: Final = b',"attempt":'
+#: 第一次推的在开头这么多字节里有它；重试的没有。
+FIRST_ATTEMPT: Final = b',"attempt":0,'
+HEAD_BYTES: Final = 64
 _BROADCAST_HEAD: Final = b'{"type":"new_message","broadcast_id":'
 _PREVIOUS: Final = b',"broadcast_prev":'
 _match_head: Final = re.compile(
     _HEAD + rb"(\d{1,18})" + _ATTEMPT + rb'\d{1,9},"message_id":"([0-9A-Za-z]{26})"'
+).match
+
+_match_type: Final = re.compile(
+    rb'"message_id":"[0-9A-Za-z]{26}","message_type":"(message|notification|system)"'
 ).match
 
 #: 别人发布的一帧至多这么大；更大的不去读它。我们自己的正文上限（64 KB）转义之后也不到一半。
@@ -100,6 +107,12 @@ def peek(frame: bytes) -> FrameKey | None:
         return None
     seq, message_id = head.groups()
     return int(seq), message_id.decode()
+
+
+def peek_type(tail: bytes) -> str:
+    """尾里的 ``message_type``；不是我们编的样子则 ``message``。"""
+    found = _match_type(tail)
+    return found[1].decode() if found else "message"
 
 
 def peek_attempt(frame: bytes) -> int:

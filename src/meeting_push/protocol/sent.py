@@ -210,6 +210,11 @@ class RetryLadder:
     def __len__(self) -> int:
         return sum(map(len, self._rungs))
 
+    def oldest(self) -> int | None:
+        """等得最久的一条首推的时刻；没有则 None。"""
+        firsts = (next(iter(rung.values())) for rung in self._rungs if rung)
+        return min((late.sent_at for late in firsts), default=None)
+
     def put(self, message_id: str, attempt: int, pushed: tuple[int, int], since: int) -> None:
         """``pushed`` 是 (seq, 推的时刻)。放到第 ``attempt`` 级的末尾；超过最高级的算最高级。"""
         self.pop(message_id)
@@ -288,6 +293,14 @@ class Unacked:
         self._limit = limits.max_unacked
         self.fresh: Fresh = {}
         self.late = RetryLadder(limits.retry_delays_ms, limits.max_unacked)
+
+    def __len__(self) -> int:
+        return len(self.fresh) + len(self.late)
+
+    def oldest(self) -> int | None:
+        """等得最久的一条最近一次推的时刻；没有则 None。"""
+        first = next(iter(self.fresh.values()), None)
+        return min((at for at in (first and first[1], self.late.oldest()) if at), default=None)
 
     def pushed_again(self, key: FrameKey, attempt: int, now: int) -> None:
         seq, message_id = key

@@ -82,6 +82,11 @@ class ConsumerPool:
     def statistics(self) -> list[ConsumerStatistics]:
         return [consumer.statistics for consumer in self._consumers]
 
+    @property
+    def working(self) -> int:
+        """此刻在做的有几个。"""
+        return len(self._loops)
+
     async def check(self) -> None:
         """:raises UnavailableError: 有消费者卡住了"""
         working = self._consumers[: len(self._loops)]

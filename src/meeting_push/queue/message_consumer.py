@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import time
 import traceback
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import msgspec
@@ -20,6 +21,8 @@ from ..clock import Clock, now_ms
 from ..deliver.offline_message_queue import Delivery, OfflineMessageQueue
 from ..errors import DatabaseUnavailableError, MeetingPushError
 from ..logs import RepeatedWarning
+from ..model import MessageKind
+from ..protocol.envelope import peek_type
 from ..supervision import Aside, is_temporary
 from .message_queue import MessageQueue, Taken
 from .queue_reader import QueueReader
@@ -55,6 +58,7 @@ class ConsumerStatistics:
     poisoned: int = 0
     malformed: int = 0
     in_hand: int = 0
+    delivered: Counter[MessageKind] = field(default_factory=Counter)
 
 
 class MessageConsumer:
@@ -95,7 +99,7 @@ class MessageConsumer:
 
     @property
     def statistics(self) -> ConsumerStatistics:
-        return replace(self._done)
+        return replace(self._done, delivered=self._done.delivered.copy())
 
     @property
     def silent_for_s(self) -> float:
@@ -313,6 +317,10 @@ class MessageConsumer:
         self._done.entries += len(taken)
         self._done.recipients += sum(map(len, delivered))
         self._done.reached += sum(1 for row in delivered for one in row if one.receivers)
+        for item, row in zip(deliverable, delivered, strict=True):
+            if not item.entry.attempt:
+                kind = MessageKind(peek_type(tails[item.entry.message_id]), item.entry.priority)
+                self._done.delivered[kind] += len(row)
         if settle:
             await self._queue.acknowledge(taken)  # 已进死信的不受影响
 

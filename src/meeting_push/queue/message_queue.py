@@ -66,7 +66,8 @@ class MessageQueue:
     ) -> None:
         self._redis = redis
         self.partitions = QueueKeys.of(redis.keys, partitions)
-        self._max_length = max_length
+        #: 一条流至多这么多项。
+        self.max_length = max_length
         self._rules = TakeRules(starvation_bound, claim_idle_ms, max_deliveries)
         self._traffic = LiveTraffic()
         self._clock = clock
@@ -100,7 +101,7 @@ class MessageQueue:
         by_queue: defaultdict[str, list[bytes]] = defaultdict(list)
         for entry in entries:
             by_queue[self._queue_for(entry, bulk)].append(encode_entry(entry))
-        lengths = await self.streams.append(by_queue, self._max_length)
+        lengths = await self.streams.append(by_queue, self.max_length)
         if not bulk:
             self.room.learn(lengths)
         if -1 in lengths.values():
@@ -128,8 +129,8 @@ class MessageQueue:
             self._clock(),
             MOVE_BATCH,
             live=live,
-            max_length=self._max_length,
-            bulk_room=min(DUE_BULK_ROOM, self._max_length),
+            max_length=self.max_length,
+            bulk_room=min(DUE_BULK_ROOM, self.max_length),
         )
 
     async def unschedule(self, message_id: str, due_at: int) -> int:

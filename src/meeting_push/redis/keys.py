@@ -49,6 +49,14 @@ class Keys:
 
     node_reports = _Name("node_reports")
 
+    def active_users(self, name: str) -> str:
+        """一格时间里的活跃用户；各格在一个槽里，一次数得了几格。"""
+        return f"{self.prefix}active_users:{{all}}:{name}"
+
+    def traffic(self, name: str) -> str:
+        """一天里每小时发了多少、收到多少。"""
+        return f"{self.prefix}traffic:{name}"
+
     def probe(self, node_id: str) -> str:
         """就绪检查自己写的，见 ``probe.lua``。"""
         return f"{self.prefix}probe:{{{node_id}}}"

@@ -123,6 +123,8 @@ class LeanConnection:
         self._name = name
         self._link: CommandLink | None = None
         self._reconnector = Reconnector(name, self._open)
+        #: 发出的命令，只增。
+        self.commands = 0
 
     @property
     def connected(self) -> bool:
@@ -150,6 +152,7 @@ class LeanConnection:
         """
         if self._link is None:
             raise self._not_connected()
+        self.commands += 1
         return self._link.send(args)
 
     def execute_many(
@@ -162,6 +165,7 @@ class LeanConnection:
         """
         if self._link is None:
             raise self._not_connected()
+        self.commands += len(commands)
         return self._link.send_many(commands, tolerant=tolerant)
 
     def _not_connected(self) -> RedisUnavailableError:

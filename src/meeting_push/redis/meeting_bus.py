@@ -46,6 +46,10 @@ class MeetingBus:
         self._lean = LeanConnection(address, timeout_s=timeout_s, name="meeting-push-meetings-lean")
 
     @property
+    def reconnects(self) -> int:
+        return self._subscriber.reconnects + self._lean.reconnects
+
+    @property
     def connected(self) -> bool:
         return self._subscriber.connected and self._lean.connected
 

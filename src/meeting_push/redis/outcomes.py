@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from enum import IntEnum
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar, get_args
 
+from ..model import DEFAULT_TYPE, MAX_PRIORITY, MIN_PRIORITY, MessageKind, MessageType
 from .keys import Keys
 from .lean import LeanConnection, Script
 from .link import Argument
@@ -44,6 +46,28 @@ class Claimed(NamedTuple):
     attempts: int
 
 
+class ConfirmedChunk(NamedTuple):
+    """``receipts``：要回执的，见 ``confirm.lua``；``spoiled``：状态坏了没有记成的；``kinds``：
+    第一次确认的，按种类。"""
+
+    receipts: list[bytes]
+    spoiled: list[ConfirmedRow]
+    kinds: Counter[MessageKind]
+
+
+def _kinds(flat: Sequence[Any]) -> Counter[MessageKind]:
+    """种类是别人也写得了的键里的：不认识的都算最普通的，标签就不会越来越多。"""
+    kinds: Counter[MessageKind] = Counter()
+    for name, priority, count in zip(flat[::3], flat[1::3], flat[2::3], strict=True):
+        known = name.decode() if name in _TYPES else DEFAULT_TYPE
+        kinds[MessageKind(known, int(priority) if priority in _PRIORITIES else 0)] += count
+    return kinds
+
+
+_TYPES: Final = frozenset(each.encode() for each in get_args(MessageType))
+_PRIORITIES: Final = frozenset(b"%d" % n for n in range(MIN_PRIORITY, MAX_PRIORITY + 1))
+
+
 class Outcomes:
     """``ttl_ms`` 是消息的最长寿命：墓碑活这么久，状态哈希万一要新建时也是。"""
 
@@ -64,15 +88,13 @@ class Outcomes:
             if not isinstance(state, bytes) or not state.startswith(b"delivered")
         ]
 
-    async def confirm(
-        self, rows: Sequence[ConfirmedRow]
-    ) -> AsyncIterator[tuple[list[bytes], list[ConfirmedRow]]]:
-        """记下确认，一段一段地：这一段里要回执的（见 ``confirm.lua``），状态坏了没有记成的。"""
+    async def confirm(self, rows: Sequence[ConfirmedRow]) -> AsyncIterator[ConfirmedChunk]:
+        """记下确认，一段一段地。"""
         for chunk in _chunks(rows, CONFIRM_ROWS):
             flat = [value for row in chunk for value in row]
             args = [self._keys.prefix, self._ttl_ms, *flat]
-            receipts, spoiled = await _confirm.run(self._lean, (), args)
-            yield receipts, [chunk[at] for at in spoiled]
+            receipts, spoiled, kinds = await _confirm.run(self._lean, (), args)
+            yield ConfirmedChunk(receipts, [chunk[at] for at in spoiled], _kinds(kinds))
 
     async def claim(
         self, rows: Sequence[tuple[str, int, int]], max_attempts: int, now: int
@@ -124,6 +146,10 @@ class DeadLetterStreams:
         self._lean = lean
         self.streams: Final = list(dict.fromkeys([keys.dead_letter_queue, *partitioned]))
         self._scan_from = dict.fromkeys(self.streams, b"-")
+
+    async def count(self) -> int:
+        """此刻共几封。"""
+        return sum(await self._lean.execute_many([("XLEN", one) for one in self.streams]))
 
     async def newest(self, before: str | None, count: int) -> list[RawLetter]:
         """每条流里 ``before`` 之前（None：最新）的至多 ``count`` 封。"""

@@ -6,10 +6,12 @@ PING 有回答不算（B2，LESSONS 25）。
 
 from __future__ import annotations
 
+import time
 from typing import Final
 
 from ..clock import Clock, now_ms
 from ..errors import ConfigurationError, MeetingPushError
+from ..histogram import Histogram
 from ..node_identity import NodeIdentity
 from .dial import DEFAULT_USERNAME, RedisAddress
 from .keys import DELIVERY_GROUP, Keys
@@ -120,13 +122,27 @@ class RedisProbe:
         self._clock = clock
         #: Redis 的钟比我们的快多少毫秒；还没问到则 None。
         self.skew_ms: int | None = None
+        #: 写一遍来回多久；``last_s`` 是最近一次，没有成的不算。
+        self.round_trip = Histogram()
+        self.last_s = 0.0
+        self.failures = 0
 
     async def check(self) -> None:
         """:raises RedisUnavailableError: 写不进；``cause`` 说为什么"""
+        try:
+            await self._check()
+        except BaseException:
+            self.failures += 1
+            raise
+
+    async def _check(self) -> None:
         names, me = self._redis.keys, self._node.id
         keys = [names.probe(me), names.probe_queue(me)]
         asked_at = self._clock()
+        began = time.perf_counter()
         seconds, micros = await _probe.run(self._redis.lean, keys, [_TTL_MS, self._group])
+        self.last_s = time.perf_counter() - began
+        self.round_trip.record(self.last_s)
         await self._redis.client.ping()
         halfway = (asked_at + self._clock()) // 2
         self.skew_ms = int(seconds) * 1000 + int(micros) // 1000 - halfway

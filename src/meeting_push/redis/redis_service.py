@@ -6,7 +6,7 @@ redis-py 原样使用，只把它的异常换成我们的。
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -31,6 +31,9 @@ from .keys import Keys
 from .lean import LeanConnection
 from .link import Argument, error_from_reply
 
+#: ``INFO`` 里至多看这么多个副本。
+_REPLICAS: Final = [f"slave{number}" for number in range(16)]
+
 
 @dataclass(frozen=True, slots=True)
 class RedisInfo:
@@ -44,6 +47,43 @@ class RedisInfo:
     connected_clients: int
     ops_per_second: int
     uptime_s: int
+    blocked_clients: int
+    evicted_keys: int
+    aof_last_write_ok: bool
+    rdb_last_save_ok: bool
+    is_master: bool
+    #: 只读副本到它的主；自己是主则总是 True。
+    master_link_up: bool
+    connected_replicas: int
+    #: 落后得最多的副本差多少；没有副本则 0。
+    replication_lag_bytes: int
+
+    @classmethod
+    def of(cls, info: Mapping[str, Any]) -> RedisInfo:
+        """``INFO`` 的回答；Valkey、旧一点的 Redis 少说几项。"""
+        offset = int(info.get("master_repl_offset", 0))
+        replicas = [each for each in map(info.get, _REPLICAS) if isinstance(each, dict)]
+        return cls(
+            # Valkey 以 redis_version 说它与哪一版 Redis 相容
+            version=str(info.get("valkey_version", info["redis_version"])),
+            used_memory_bytes=int(info["used_memory"]),
+            used_memory_human=str(info["used_memory_human"]),
+            aof_enabled=bool(info["aof_enabled"]),
+            max_memory_bytes=int(info["maxmemory"]),
+            connected_clients=int(info["connected_clients"]),
+            ops_per_second=int(info["instantaneous_ops_per_sec"]),
+            uptime_s=int(info["uptime_in_seconds"]),
+            blocked_clients=int(info.get("blocked_clients", 0)),
+            evicted_keys=int(info.get("evicted_keys", 0)),
+            aof_last_write_ok=info.get("aof_last_write_status", "ok") == "ok",
+            rdb_last_save_ok=info.get("rdb_last_bgsave_status", "ok") == "ok",
+            is_master=info.get("role", "master") == "master",
+            master_link_up=info.get("master_link_status", "up") == "up",
+            connected_replicas=int(info.get("connected_slaves", 0)),
+            replication_lag_bytes=max(
+                (max(0, offset - int(each.get("offset", 0))) for each in replicas), default=0
+            ),
+        )
 
 
 #: 顺便的事至多等 Redis 这么久。
@@ -154,23 +194,21 @@ class RedisService:
         await self.client.ping()
 
     async def info(self) -> RedisInfo:
-        info = await self.client.info()
-        return RedisInfo(
-            # Valkey 以 redis_version 说它与哪一版 Redis 相容
-            version=str(info.get("valkey_version", info["redis_version"])),
-            used_memory_bytes=int(info["used_memory"]),
-            used_memory_human=str(info["used_memory_human"]),
-            aof_enabled=bool(info["aof_enabled"]),
-            max_memory_bytes=int(info["maxmemory"]),
-            connected_clients=int(info["connected_clients"]),
-            ops_per_second=int(info["instantaneous_ops_per_sec"]),
-            uptime_s=int(info["uptime_in_seconds"]),
-        )
+        return RedisInfo.of(await self.client.info())
 
     async def eviction_policy(self) -> str:
         """内存满了淘汰谁；必须是 ``noeviction``：别的会悄悄拿走信箱。"""
         info = await self.client.info("memory")
         return str(info.get("maxmemory_policy", NO_EVICTION))
+
+    @property
+    def commands(self) -> int:
+        """精简连接发出的命令，只增。"""
+        return self.lean.commands
+
+    @property
+    def reconnects(self) -> int:
+        return self.lean.reconnects
 
     def pool_statistics(self) -> PoolStatistics:
         return pool_statistics(self.client)

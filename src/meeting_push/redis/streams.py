@@ -64,6 +64,11 @@ class QueueStreams:
         self._streams = [stream for each in partitions for stream in each.streams]
         self._homes = {stream: each for each in partitions for stream in each.streams}
 
+    @property
+    def bounded(self) -> Sequence[str]:
+        """有上限的几条：消费者读的。"""
+        return self._streams
+
     def home(self, message_id: str) -> QueueKeys:
         return self._partitions[_partition_of(message_id, len(self._partitions))]
 

@@ -49,6 +49,7 @@ from ..http.listener import LINE, has_left
 from ..http.refusals import error_body
 from ..logs import RepeatedWarning
 from ..monitoring.refused_requests import RefusedRequests
+from ..monitoring.rest_requests import RouteRequests
 from .json_body import TURN, BodyRule, BoundedBody, JsonBody, ordinary
 from .turns import Turn, Turns
 
@@ -84,7 +85,7 @@ class ErrorOut(BaseModel):
 class ContractRoute(APIRoute):
     """我们的错误与校验失败在路由里就变成 contract 的错误体；OpenAPI 也照实说（C10）。
 
-    ``refused``：拒绝了的在那里计数；``body_rule``：请求体的上限，没填的用一个保守的；``turns``：轮流办事，没填的不轮流。都由
+    ``refused``、``requests``：拒绝了的、全部的在那里计数；``body_rule``：请求体的上限，没填的用一个保守的；``turns``：轮流办事，没填的不轮流。都由
     ``assembly.routes`` 填上。
     ``allow``：这个路径收的全部方法，由 ``route_table`` 填上；一个路径有几条路由，405 说的是全部。
     """
@@ -107,6 +108,7 @@ class ContractRoute(APIRoute):
         self.turns: Turns | None = None
         self._has_body = body is not None
         self.refused: RefusedRequests | None = None
+        self.requests = RouteRequests("", path)
         # 先认证，后读请求体：不靠各个函数里参数的次序（A16）
         self.dependant.dependencies.sort(key=lambda each: isinstance(each.call, JsonBody))
         self.allow = frozenset(methods_of(self))
@@ -115,7 +117,9 @@ class ContractRoute(APIRoute):
         handle = super().get_route_handler()
 
         async def answer(request: Request) -> Response:
-            response = await self._in_turn(handle, request)
+            with self.requests.watched() as seen:
+                response = await self._in_turn(handle, request)
+                seen.status = response.status_code
             self._note(response)
             for name, value in PRIVATE.items():
                 response.headers.setdefault(name, value)
@@ -167,6 +171,7 @@ class ContractRoute(APIRoute):
         else:
             answer = method_not_allowed(self.allow)
             self._note(answer)
+            self.requests.note(answer.status_code, 0)
             await answer(scope, receive, send)
 
     def _note(self, response: Response) -> None:

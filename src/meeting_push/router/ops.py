@@ -13,11 +13,13 @@ from pydantic import Field
 
 from ..http.ops_http import OpsAnswer, OpsEndpoint, refused
 from ..http.refusals import Refusal
+from ..monitoring.activity import Activity
 from ..monitoring.health import Health
 from ..monitoring.latency import LatencyHistogram
 from ..monitoring.metrics import Metrics
 from ..monitoring.report import Figures, NodeReport, NodeReports, add_up
 from ..queue.message_queue import MessageQueue, QueueLength
+from ..redis.activity import HourTraffic
 from .contract_route import ContractRoute, Out, contract_router
 from .turns import Security
 
@@ -144,6 +146,19 @@ class NodeOut(Out):
         )
 
 
+class HourOut(Out):
+    hour: int = Field(description="这一小时开始的毫秒")
+    sent: int = Field(description="收下的消息")
+    received: int = Field(description="确认了的收件人")
+
+
+class ActivityOut(Out):
+    """用户活跃度；人数是估计，误差约 1 %。"""
+
+    active_users: dict[str, int] = Field(description="窗口（5m 1h 1d 7d 30d）→ 来过的人")
+    hours: list[HourOut] = Field(description="最近 24 小时，早的在前")
+
+
 class StatsOut(Out):
     """全体的数是各进程之和；``online_users`` 不重复计。"""
 
@@ -160,11 +175,16 @@ class StatsOut(Out):
     closes: dict[str, float] = Field(description="关闭码 → 我们关闭的连接")
     drops: dict[str, float] = Field(description="原因 → 没有推出去的帧")
     queues: list[QueueOut]
+    activity: ActivityOut
     nodes: list[NodeOut]
 
     @classmethod
     def of(
-        cls, reports: Sequence[NodeReport], queues: Sequence[QueueLength], online_users: int
+        cls,
+        reports: Sequence[NodeReport],
+        queues: Sequence[QueueLength],
+        online_users: int,
+        activity: tuple[dict[str, int], Sequence[HourTraffic]],
     ) -> Self:
         gauges = add_up(report.gauges for report in reports)
         totals = add_up(report.totals for report in reports)
@@ -183,6 +203,10 @@ class StatsOut(Out):
             closes=totals.get("closes", {}),
             drops=totals.get("drops", {}),
             queues=[QueueOut.model_validate(one) for one in queues],
+            activity=ActivityOut(
+                active_users=activity[0],
+                hours=[HourOut.model_validate(one) for one in activity[1]],
+            ),
             nodes=[NodeOut.of(report) for report in reports],
         )
 
@@ -228,6 +252,7 @@ def stats_router(
     reports: NodeReports,
     queue: MessageQueue,
     count_online: Callable[[], Awaitable[int]],
+    activity: Activity,
     security: Security,
 ) -> APIRouter:
     """``/stats``；前缀由调用者加。"""
@@ -239,6 +264,8 @@ def stats_router(
         dependencies=[Depends(security.require_admin)],
     )
     async def stats() -> StatsOut:
-        return StatsOut.of(await reports.read(), await queue.lengths(), await count_online())
+        return StatsOut.of(
+            await reports.read(), await queue.lengths(), await count_online(), await activity.read()
+        )
 
     return router

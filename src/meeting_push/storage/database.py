@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from loguru import logger
 from sqlalchemy import Executable, Row, event, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.pool import QueuePool
 
-from ..errors import ConfigurationError, InvalidInputError, MissingExtraError
+from ..errors import (
+    ConfigurationError,
+    DatabaseUnavailableError,
+    InvalidInputError,
+    MissingExtraError,
+)
+from ..histogram import Histogram
 from ..private_files import keep_private, private_file, private_folder
 from .failures import LeftBehind, converted_failures, uncertain_commit
 from .migration import check_known, downgrade, migrate, needs_migration
@@ -36,6 +46,33 @@ MIGRATION_TIMEOUT_S: Final = 600.0
 # （SSD，ext4）。
 
 
+@dataclass(frozen=True, slots=True)
+class DatabaseFigures:
+    """从启动起：每条语句（SQLite 的热路：每个事务）多久，等连接、等轮到写多久，失败的原因。"""
+
+    statements: Histogram = field(default_factory=Histogram)
+    waits: Histogram = field(default_factory=Histogram)
+    failures: Counter[str] = field(default_factory=Counter)
+
+    @contextmanager
+    def converted(self) -> Iterator[None]:
+        """同 ``converted_failures``，并数一数。"""
+        try:
+            with converted_failures():
+                yield
+        except DatabaseUnavailableError as error:
+            self.failures[error.cause] += 1
+            raise
+
+    def before(self, *event_arguments: Any) -> None:
+        """引擎的 ``before_cursor_execute``。"""
+        event_arguments[4]._meeting_push_began = time.perf_counter()
+
+    def after(self, *event_arguments: Any) -> None:
+        """引擎的 ``after_cursor_execute``。"""
+        self.statements.record(time.perf_counter() - event_arguments[4]._meeting_push_began)
+
+
 class Database:
     """一个进程一个；构造不连接。``timeout_s`` 是等连接、等锁、等一条语句的上限。
 
@@ -48,12 +85,25 @@ class Database:
         self.is_sqlite: Final = self._url.get_backend_name() == "sqlite"
         #: 中间有按事务复用连接的池；``meet_pooler`` 问过才知道，URL 也可以说。
         self.behind_a_pooler = not self.is_sqlite and asks_for_it(asyncpg_url(self._url)[1])
-        self._engine = _create_engine(self._url, timeout_s, pooled=self.behind_a_pooler)
+        self.figures = DatabaseFigures()
+        self._engine = self._watched(
+            _create_engine(self._url, timeout_s, pooled=self.behind_a_pooler)
+        )
         # SQLite 同时只容一个写者：本进程内排队，免得在 busy_timeout 里睡着互抢。
         self._write_turn = asyncio.Lock() if self.is_sqlite else None
         self._writer = _sqlite_writer(self._url, timeout_s) if self.is_sqlite else None
         self._file = SqliteFile(Path(self._url.database or "")) if self.is_sqlite else None
         self._autocommit = self._reading_engine()
+
+    def _watched(self, engine: AsyncEngine) -> AsyncEngine:
+        event.listen(engine.sync_engine, "before_cursor_execute", self.figures.before)
+        event.listen(engine.sync_engine, "after_cursor_execute", self.figures.after)
+        return engine
+
+    def pool(self) -> tuple[int, int]:
+        """在用的、闲着的连接。"""
+        pool = cast(QueuePool, self._engine.sync_engine.pool)
+        return pool.checkedout(), pool.checkedin()
 
     def _reading_engine(self) -> AsyncEngine:
         # SQLite 的连接本就自动提交；PostgreSQL 上省去读语句前后的 BEGIN 与 ROLLBACK。有池则不能省。
@@ -80,7 +130,7 @@ class Database:
             return
         logger.info("database_behind_a_pooler")
         await self._engine.dispose()
-        self._engine = engine
+        self._engine = self._watched(engine)
         self._autocommit = self._reading_engine()
 
     @asynccontextmanager
@@ -93,9 +143,11 @@ class Database:
         :raises DatabaseUnavailableError: 连不上、超时、被锁；没有提交
         :raises InvalidInputError: 值不可存（NUL、孤立代理项、超范围）
         """
-        self._check_file()
-        with uncertain_commit() as commit, converted_failures():
+        began = time.perf_counter()
+        with uncertain_commit() as commit, self.figures.converted():
+            self._check_file()
             async with self._turn(), self._engine.begin() as connection:
+                self.figures.waits.record(time.perf_counter() - began)
                 if self.is_sqlite:
                     # 一开始就取写锁：先读后写再升级会死锁，而 busy_timeout 对它无效。
                     await connection.exec_driver_sql("BEGIN IMMEDIATE")
@@ -105,17 +157,24 @@ class Database:
     async def write_sqlite(self, statements: Sequence[Statement]) -> list[int]:
         """SQLite 的热路：一个写事务，一次线程往返；返回各语句改了几行。错误同 ``transaction``。"""
         assert self._writer is not None, "SQLite only"
-        self._check_file()
-        with uncertain_commit() as commit, converted_failures():
+        began = time.perf_counter()
+        with uncertain_commit() as commit, self.figures.converted():
+            self._check_file()
             async with self._turn():
-                return await self._writer.write(statements, commit)
+                turned = time.perf_counter()
+                changed = await self._writer.write(statements, commit)
+                self.figures.waits.record(turned - began)
+                self.figures.statements.record(time.perf_counter() - turned)
+                return changed
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[AsyncConnection]:
         """自动提交的连接，供读取；每条语句看到各自的快照。错误同 ``transaction``。"""
-        self._check_file()
-        with converted_failures():
+        began = time.perf_counter()
+        with self.figures.converted():
+            self._check_file()
             async with self._autocommit.connect() as connection:
+                self.figures.waits.record(time.perf_counter() - began)
                 yield connection
 
     async def rows(

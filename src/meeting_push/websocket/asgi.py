@@ -16,7 +16,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from ..http.refusals import FOREIGN_ORIGIN, NOT_FOUND, Refusal
 from ..limits.rate import TrustedProxies, rate_key
-from ..protocol.codes import CloseCode
+from ..protocol.codes import CloseCode, ended_by_peer
 from ..protocol.envelope import FrameRun
 from .admission import Admission
 from .handshake import Handshake, parse_user_id
@@ -180,6 +180,9 @@ async def _read(line: Line, websocket: WebSocket, largest_read_bytes: int) -> No
             _receive_text(line, text.encode(), largest_read_bytes)
         elif message.get("bytes") is not None:
             line.receive_binary()
+        elif line.closing_since is None:
+            # 断开了。没有关闭帧时 uvicorn 也说 1005，只是没有原因这一项
+            line.ending = ended_by_peer(message.get("code")) if "reason" in message else None
 
 
 def _receive_text(line: Line, text: bytes, largest_read_bytes: int) -> None:

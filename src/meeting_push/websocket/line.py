@@ -16,7 +16,7 @@ from loguru import logger
 
 from ..model import ConnectionInfo, MailboxView, PresenceStatus, Principal
 from ..node_identity import NodeIdentity
-from ..protocol.codes import CloseCode
+from ..protocol.codes import CloseCode, Ending, ended_by_us
 from ..protocol.commands import Command
 from ..protocol.envelope import FrameRun, PushKey
 from ..protocol.frames import ServerFrame, encode
@@ -43,6 +43,8 @@ class LineCounters:
     origins_refused: int = 0
     drops: Counter[str] = field(default_factory=Counter)
     closes: Counter[int] = field(default_factory=Counter)
+    #: 断开了的，各怎样结束的（``Ending``）。
+    endings: Counter[str] = field(default_factory=Counter)
 
     def snapshot(self) -> dict[str, Any]:
         """此刻的各项，按名字。"""
@@ -93,6 +95,7 @@ class Line:
         "_parting",
         "closing_since",
         "connection_id",
+        "ending",
         "ip_address",
         "outbox",
         "requests",
@@ -118,6 +121,8 @@ class Line:
         self.slot: int | None = None
         self.welcomed = False
         self.closing_since: int | None = None
+        #: 怎样结束的，谁先说的算；None 是没有人说。
+        self.ending: Ending | None = None
         self._host = host
         self._driver = driver
         self._drained: asyncio.Future[None] | None = None
@@ -236,6 +241,7 @@ class Line:
         """
         if self.closing_since is not None:
             return
+        self.ending = self.ending or ended_by_us(code)
         self.closing_since = self._host.clock() + int(after_s * 1000)
         self._host.counters.closes[code] += 1
         self._end()

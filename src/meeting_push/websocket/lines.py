@@ -30,7 +30,7 @@ from loguru import logger
 from ..errors import MeetingPushError
 from ..limits.rate import rate_key
 from ..model import Principal
-from ..protocol.codes import CloseCode
+from ..protocol.codes import CloseCode, Ending
 from ..protocol.commands import Command
 from ..protocol.envelope import BroadcastId, FrameRun, PushKey
 from ..protocol.frames import Notice, encode
@@ -53,6 +53,8 @@ DROP_REASONS: Final = (
 @dataclass(slots=True)
 class EdgeCounters(LineCounters):
     acks: int = 0
+    #: 信箱里的消息第一次实时推（重试不算），每台设备一次。
+    first_pushes: int = 0
     flushed_messages: int = 0
     rereads: int = 0
 
@@ -170,6 +172,7 @@ class Lines(Generic[SomeLine]):
         self.heartbeat.forget(connection)
         if connection in self._sockets:
             self._sockets.discard(connection)
+            self.counters.endings[connection.ending or Ending.ABRUPT] += 1
             self.admission.leave(connection.ip_address)
         if not self._sockets:
             self._empty.set()

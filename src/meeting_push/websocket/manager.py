@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Mapping
+from typing import Final, NamedTuple
 
 import msgspec
 from loguru import logger
@@ -29,7 +30,7 @@ from ..logs import RepeatedWarning
 from ..model import Revocation
 from ..node_identity import NodeIdentity
 from ..protocol.codes import CloseCode
-from ..protocol.envelope import BroadcastId, frame_key
+from ..protocol.envelope import FIRST_ATTEMPT, HEAD_BYTES, BroadcastId, frame_key
 from ..protocol.frames import ServerFrame, encode
 from ..protocol.limits import Limits
 from ..redis.keys import Keys
@@ -40,6 +41,16 @@ from .line import Driver, UserConnection
 from .lines import EdgeCounters, EdgeStatistics, Fanout, Lines, Registry, farewell, send_off
 from .opening import CatchUp, Opener
 from .requests import ClientRequests, Sinks
+
+#: 数没有确认的：每看这么多条连接让别人跑一跑。
+CHUNK: Final = 500
+
+
+class Unanswered(NamedTuple):
+    """连着的人没有确认的：几条，等得最久的多久了。"""
+
+    messages: int
+    oldest_s: float
 
 
 class ConnectionManager(Lines[UserConnection]):
@@ -201,6 +212,8 @@ class ConnectionManager(Lines[UserConnection]):
         if now != self._measured_at:
             self._measured_at = now
             self._on_push(payload, key, now)
+        if key is not None and payload.find(FIRST_ATTEMPT, 0, HEAD_BYTES) > 0:
+            self.counters.first_pushes += len(connections)
         for connection in connections:
             connection.offer(payload, key, now)
 
@@ -278,6 +291,20 @@ class ConnectionManager(Lines[UserConnection]):
             connection.part(code)
         await self._wait_empty()
         await self._tasks.close()
+
+    async def unacked(self) -> Unanswered:
+        """推了还没有确认的；几万条连接也不占住循环。"""
+        count, oldest = 0, None
+        for number, connection in enumerate(self._registry):
+            if number % CHUNK == 0:
+                await asyncio.sleep(0)
+            waiting = connection.session.unacked
+            at = waiting.oldest()
+            if at is not None:
+                count += len(waiting)
+                oldest = at if oldest is None else min(oldest, at)
+        age_ms = 0 if oldest is None else max(0, self.clock() - oldest)
+        return Unanswered(count, age_ms / 1000)
 
     def statistics(self) -> EdgeStatistics:
         return EdgeStatistics(

@@ -30,7 +30,7 @@ from picows.picows import WSProtocol  # type: ignore[attr-defined]  # 存根里�
 from ..http.doorway import Doorway
 from ..http.listener import Listener
 from ..http.ops_http import OpsEndpoint, OpsHttp
-from ..protocol.codes import CloseCode, may_be_received
+from ..protocol.codes import CloseCode, ended_by_peer, ended_by_us, may_be_received
 from ..protocol.envelope import FrameRun
 from .front import BareFront, Front
 from .handshake import Handshake
@@ -155,6 +155,7 @@ class NativeSocket(WSListener):
         if payload and not may_be_received(int.from_bytes(payload[:2], "big")):
             self._fail(connection, CloseCode.PROTOCOL_ERROR)
         self._echo = payload
+        connection.ending = ended_by_peer(int.from_bytes(payload[:2], "big") or None)
         connection.close(CloseCode.NORMAL)
         self._transport.disconnect()
 
@@ -189,7 +190,9 @@ class NativeSocket(WSListener):
             return
         sent = transport.close_handshake.sent if transport.close_handshake else None
         if connection.closing_since is None and sent is not None:
-            self._manager.counters.closes[cast(int, sent.code)] += 1
+            code = cast(int, sent.code)
+            self._manager.counters.closes[code] += 1
+            connection.ending = ended_by_us(code)
         connection.lost()
 
     def pause_writing(self) -> None:

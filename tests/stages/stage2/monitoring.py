@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.eventually import eventually
 from tests.support.house import House
-from tests.support.people import Frame, api_of
+from tests.support.people import Frame, api_of, device, register, send
 
 from .steps import metrics
 
@@ -45,6 +45,53 @@ class Monitoring:
             "process_open_fds",
         }
         assert resources | {f"meeting_push_{name}" for name in names.split()} <= found.keys()
+
+    @pytest.mark.parametrize(
+        ("part", "names"),
+        [
+            ("api", "http_requests_total http_request_duration_seconds_count"),
+            ("api", "messages_accepted_total recipients_ended_total recipients_acked_total"),
+            ("gateway", "disconnects_total abnormal_disconnects_total live_pushes_total"),
+            ("gateway", "live_acks_in_time_total due_pushes_total unacked_oldest_age_seconds"),
+            ("worker-1", "recipients_delivered_total delivery_failures_total dead_letters"),
+            ("worker-1", "queue_length queue_oldest_age_seconds queue_fill_ratio online_users"),
+            ("worker-1", "redis_up redis_round_trip_seconds_count redis_pool_connections"),
+            ("worker-1", "redis_memory_used_bytes redis_aof_enabled redis_replication_lag_bytes"),
+            ("worker-1", "database_up database_round_trip_seconds_count database_wait_seconds_sum"),
+            (
+                "worker-1",
+                "resource_usage_ratio event_loop_lag_seconds_count gc_pause_seconds_sum",
+            ),
+            ("worker-1", "part_failing loop_restarts_total build_info processes"),
+        ],
+    )
+    async def test_3_2_the_figures_of_all_parts_are_told(
+        self, house: House, part: str, names: str
+    ) -> None:
+        """任务 3.2：系统监控指标全面覆盖（REST、断开、Redis、SQL、主机、队列、结局）。"""
+        wanted = {f"meeting_push_{name}" for name in names.split()}
+
+        async def told() -> bool:
+            found = await metrics(house, part)
+            return wanted <= {name.partition("{")[0] for name in found}
+
+        await eventually(told, 15)
+
+    async def test_3_2_user_activity_is_told(self, house: House) -> None:
+        """任务 3.2：业务监控指标（用户活跃度：各窗口里来过的人，每小时发了多少、收到多少）。"""
+        admin = await house.admin()
+        ann, bob = [await register(house["api"].base_url, name) for name in ("ann", "bob")]
+        async with device(house["gateway"].ws_url(bob.user_id), bob) as phone:
+            await send(house["api"].base_url, ann, [bob])
+            await phone.ack((await phone.next_message())["message_id"])
+
+            async def told() -> bool:
+                async with api_of(house["api"].base_url, admin) as api:
+                    activity = (await api.get("/stats")).json()["activity"]
+                active, now = activity["active_users"], activity["hours"][-1]
+                return bool(min(active.values()) and now["sent"] and now["received"])
+
+            await eventually(told, 20)
 
     async def test_3_2_a_part_without_redis_is_unready_and_recovers_alone(
         self, house: House

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from math import inf
+
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from meeting_push.histogram import Histogram
@@ -38,11 +41,12 @@ def test_what_everybody_looks_at_is_told_by_the_newest() -> None:
 
 
 def test_the_order_of_adding_does_not_make_a_counter_smaller() -> None:
-    def total(*each: float) -> float:
-        parts = [part(str(n), 1, counter(value)) for n, value in enumerate(each)]
-        return values(merged(parts), "x")[()]
+    def told(*each: float) -> bytes:
+        parts = [part(str(n), None, counter(value)) for n, value in enumerate(each)]
+        return text(merged(parts))
 
-    assert total(0.1, 0.2, 0.3) == total(0.3, 0.2, 0.1)
+    assert 0.1 + 0.2 + 0.3 > 0.3 + 0.2 + 0.1
+    assert told(0.1, 0.2, 0.3) == told(0.3, 0.2, 0.1)
 
 
 def test_the_dead_leave_their_counts_not_their_gauges() -> None:
@@ -72,3 +76,15 @@ def test_a_gauge_of_a_process_says_whose_it_is() -> None:
 
 def test_the_text_of_a_counter_ends_in_total() -> None:
     assert b"\nx_total 1.0\n" in text([counter(1)])
+
+
+@pytest.mark.parametrize("value", ['a"b', "a\\b", "a\nb", "/api/v1/users/{user_id}", "", "中文"])
+def test_any_label_survives_the_text_format(value: str) -> None:
+    [family] = text_string_to_metric_families(text([counter(1, route=value)]).decode())
+    assert family.samples[0].labels == {"route": value}
+
+
+@pytest.mark.parametrize("value", [0.0, 1e-6, 12345678901.0, 2.5e16, inf])
+def test_any_number_survives_the_text_format(value: float) -> None:
+    [family] = text_string_to_metric_families(text([shared(value)]).decode())
+    assert family.samples[0].value == value

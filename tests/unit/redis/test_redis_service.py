@@ -9,7 +9,7 @@ import pytest
 from meeting_push.errors import RedisCommandError, RedisUnavailableError
 from meeting_push.redis.dial import RedisAddress
 from meeting_push.redis.keys import Keys
-from meeting_push.redis.redis_service import RedisService, courtesy
+from meeting_push.redis.redis_service import RedisInfo, RedisService, courtesy
 from tests.support.ports import free_port
 from tests.support.redis_server import RedisServer
 
@@ -72,3 +72,28 @@ async def test_b5_a_courtesy_does_not_wait_for_a_hung_redis() -> None:
     """没有回答就当 Redis 不在：调用者只认得这一种错。"""
     with pytest.raises(RedisUnavailableError):
         await courtesy(asyncio.sleep(60))
+
+
+async def test_what_redis_says_of_its_replicas(redis: RedisService) -> None:
+    said = await redis.client.info()
+    master = {
+        **said,
+        "role": "master",
+        "master_repl_offset": 1_000,
+        "connected_slaves": 2,
+        "slave0": {"ip": "a", "offset": 990},
+        "slave1": {"ip": "b", "offset": 400},
+    }
+    info = RedisInfo.of(master)
+    assert (info.is_master, info.connected_replicas, info.replication_lag_bytes) == (True, 2, 600)
+    replica = RedisInfo.of({**said, "role": "slave", "master_link_status": "down"})
+    assert (replica.is_master, replica.master_link_up) == (False, False)
+    broken = RedisInfo.of({**said, "aof_last_write_status": "err", "rdb_last_bgsave_status": "err"})
+    assert (broken.aof_last_write_ok, broken.rdb_last_save_ok) == (False, False)
+
+
+async def test_each_command_sent_is_counted(redis: RedisService, key_prefix: str) -> None:
+    before = redis.commands
+    await redis.put(f"{key_prefix}k", b"v", 1_000)
+    await redis.counted(f"{key_prefix}c")
+    assert redis.commands - before == 3

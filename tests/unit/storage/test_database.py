@@ -290,3 +290,26 @@ async def test_head_names_the_newest_migration(database: Database) -> None:
         config = await connection.run_sync(alembic_config)
     assert ScriptDirectory.from_config(config).get_current_head() == HEAD
     assert MIGRATIONS.is_dir()
+
+
+# ── 数得到的 ─────────────────────────────────────────────────────────────────
+
+
+async def test_statements_and_waits_are_timed(database: Database) -> None:
+    figures = database.figures
+    before = figures.statements.count, figures.waits.count
+    await save_key(database, "a")
+    await count_keys(database)
+    assert figures.statements.count - before[0] >= 2
+    assert figures.waits.count - before[1] == 2
+    assert database.pool()[0] == 0
+
+
+async def test_a_failure_is_counted_by_its_cause(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'gone.db'}", timeout_s=1)
+    await database.migrate()
+    (tmp_path / "gone.db").unlink()
+    with pytest.raises(DatabaseUnavailableError):
+        await database.ping()
+    await database.dispose()
+    assert database.figures.failures == {"file_gone": 1}

@@ -31,7 +31,7 @@ _SCAN_COUNT: Final = 10_000
 _BAD_LINE: Final = re.compile(
     r"\b(ERROR|CRITICAL)\b|Task exception|never awaited|^[\w.]+(Error|Exception|Interrupt)\b"
 )
-_METRIC: Final = re.compile(r"^(\w+) ([0-9.e+-]+)$", re.MULTILINE)
+_METRIC: Final = re.compile(r"^(\w+)(?:\{process=\"0\"\})? ([0-9.e+-]+)$", re.MULTILINE)
 #: 该回到原处的量：名字 → 允许的差（抓取指标的连接自己也占一点）。
 _SETTLED: Final = {
     "meeting_push_sockets": 0,
@@ -41,7 +41,10 @@ _SETTLED: Final = {
 }
 #: 有 TTL 的，不算留下：证人的消息一直在产生正文与状态；epoch 与广播的游标每个用户一份，不随
 #: 连接增长；过期清理的轮次时有时无。
-_EXPIRING: Final = ("message_", "user_seq:", "broadcast_cursor:", "expiry_turn", "outbox_turn")
+_EXPIRING: Final = (
+    *("message_", "user_seq:", "broadcast_cursor:", "expiry_turn", "outbox_turn"),
+    *("active_users:", "traffic:"),
+)
 
 
 class Vitals(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,8 +2,9 @@
 -- 常态是第一次：一行一次 HSETNX，其余的（计数、要不要回执）每条消息一次，不是每行一次。
 -- ARGV[1] 前缀  ARGV[2] 哈希的 TTL(ms)
 -- 之后每四个一组：message_id, user_id, sent_at, acked_at
--- 返回两个列表：第一次确认、且发送者要回执的 {message_id, sender_id, user_id, acked_at, ...}；
--- 状态坏了、没有记成的各是第几行（从 0 数）。接在 guard.lua 之后。
+-- 返回三个列表：第一次确认、且发送者要回执的 {message_id, sender_id, user_id, acked_at, ...}；
+-- 状态坏了、没有记成的各是第几行（从 0 数）；第一次确认的按种类 {类型, 优先级, 人数, ...}。
+-- 接在 guard.lua 之后。
 local call = redis.call
 local prefix, ttl = ARGV[1], ARGV[2]
 local receipts, r = {}, 0
@@ -44,7 +45,7 @@ for i = 3, #ARGV, 4 do
     counts[key] = (counts[key] or 0) + 1
     local about = asked[key]
     if not about then
-      about = call('HMGET', key, 'receipt_to', 'expires_at')
+      about = call('HMGET', key, 'receipt_to', 'expires_at', 'priority', 'message_type')
       asked[key] = about
     end
     if not first or (about[2] and (tonumber(about[2]) or 0) <= tonumber(acked_at)) then
@@ -60,7 +61,12 @@ for i = 3, #ARGV, 4 do
 end
 local rows = spoiled
 spoiled = {} -- 计数坏了的不是哪一行的错：状态已经记下
+local kinds = {}
 for key, count in pairs(counts) do
   guard(-1, add, key, count)
+  local about, n = asked[key], #kinds
+  if about then -- 没有：问的时候才发现键坏了
+    kinds[n + 1], kinds[n + 2], kinds[n + 3] = about[4] or 'message', about[3] or '0', count
+  end
 end
-return { receipts, rows }
+return { receipts, rows, kinds }
