@@ -159,6 +159,7 @@ def _activity(rooms: Rooms, role: Role) -> Activity:
         online=lambda: list(edge.manager.user_connections) if role.holds_sockets else (),
         sent=lambda: path.messages.tally.messages.total(),
         received=lambda: path.confirmation.delivered,
+        waiting=lambda: path.mailbox.appended - rooms.outcomes.ended(),
         clock=rooms.bus.clock,
     )
 
