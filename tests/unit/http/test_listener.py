@@ -22,12 +22,15 @@ class Door:
         sock.setblocking(False)
         self.address = sock.getsockname()
         self.left = 0
+        self.leaving: asyncio.Queue[int] = asyncio.Queue()
         self.entered: asyncio.Queue[asyncio.Transport] = asyncio.Queue()
+        self.lost = asyncio.Event()
         self.transports: list[asyncio.Transport] = []
         self.listener = Listener(sock, lambda: _Guest(self), self._note_left)
 
     def _note_left(self, count: int) -> None:
         self.left += count
+        self.leaving.put_nowait(count)
 
     def dial(self) -> socket.socket:
         """连上内核的队；监听者还没有机会接。"""
@@ -46,6 +49,9 @@ class _Guest(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self._door.transports.append(transport)
         self._door.entered.put_nowait(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._door.lost.set()
 
 
 @pytest.fixture
@@ -81,6 +87,34 @@ async def test_a14_who_leaves_later_is_seen_to_have_left(door: Door) -> None:
         assert has_left(transport)
 
 
+@LINUX_ONLY
+async def test_a14_who_came_with_those_who_left_and_leaves_soon_never_enters(door: Door) -> None:
+    """同来的多半一样：歇过之后还在的才办。"""
+    door.dial_and_leave()
+    with door.dial():
+        assert await asyncio.wait_for(door.leaving.get(), 5) == 1
+    assert await asyncio.wait_for(door.leaving.get(), 5) == 1
+    assert door.entered.empty()
+
+
+@LINUX_ONLY
+async def test_a14_who_waited_beside_those_who_left_enters(door: Door) -> None:
+    door.dial_and_leave()
+    with door.dial():
+        async with asyncio.timeout(5):
+            assert not has_left(await door.entered.get())
+
+
+async def test_a_line_of_ours_that_is_closed_is_left(door: Door) -> None:
+    with door.dial():
+        async with asyncio.timeout(5):
+            transport = await door.entered.get()
+        transport.abort()
+        assert has_left(transport)
+        await asyncio.wait_for(door.lost.wait(), 5)
+        assert has_left(transport)
+
+
 async def test_a_burst_of_people_who_stay_all_enter(door: Door) -> None:
     dialled = [door.dial() for _ in range(100)]
     async with asyncio.timeout(5):
@@ -101,12 +135,12 @@ async def test_it_is_well_again_when_descriptors_are(
 ) -> None:
     """描述符用完了：歇一会儿再接，不空转，也不丢掉排着的。"""
 
-    def exhausted(_self: socket.socket) -> tuple[socket.socket, object]:
+    def exhausted(_self: socket.socket) -> tuple[int, object]:
         raise OSError(24, "Too many open files")
 
     with door.dial():
         with monkeypatch.context() as patch:
-            patch.setattr(socket.socket, "accept", exhausted)
+            patch.setattr(socket.socket, "_accept", exhausted, raising=False)
             await asyncio.sleep(0.01)
             assert door.entered.empty()
         async with asyncio.timeout(5):
