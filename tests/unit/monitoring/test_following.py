@@ -8,8 +8,7 @@ from typing import Unpack
 
 import pytest
 
-from meeting_push.accept.drafts import DraftOptions
-from meeting_push.model import Sender
+from meeting_push.model import DraftOptions, Sender
 from meeting_push.monitoring.metrics import Metrics
 from tests.support.eventually import eventually
 from tests.support.people import device
