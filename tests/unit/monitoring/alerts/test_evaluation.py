@@ -1,0 +1,116 @@
+"""式子的值：0/0、没有的指标、分母太小、按标签分开、烧得快不快。"""
+
+from __future__ import annotations
+
+import pytest
+
+from meeting_push.monitoring.alerts.evaluation import evaluate
+from meeting_push.monitoring.alerts.expressions import (
+    PROCESS,
+    Always,
+    Burn,
+    Growth,
+    Increase,
+    Latest,
+    Pair,
+    Ratio,
+    counter,
+    gauge,
+    selectors,
+)
+from meeting_push.monitoring.alerts.history import History, Reading
+
+GOOD, ALL = Increase((counter("good"),)), Increase((counter("all"),))
+HIGH = gauge("high")
+
+
+def history_of(*steps: dict[str, dict[str, float]], every_s: float = 10) -> History:
+    """一个进程的几次；计数器名都在 ``totals``。"""
+    history = History(
+        [counter("good"), counter("all"), counter("by_loop"), HIGH, gauge("split", "part", "x")]
+    )
+    for number, figures in enumerate(steps):
+        history.take(number * every_s, {"a": Reading(figures, figures)})
+    return history
+
+
+def ratio(part: float, whole: float, at_least: float = 0) -> float | None:
+    zero = {"good": {"": 0.0}, "all": {"": 0.0}}
+    history = history_of(zero, {"good": {"": part}, "all": {"": whole}})
+    return evaluate(Ratio(GOOD, ALL, at_least), history, 60).get(())
+
+
+def test_a_ratio_is_of_what_was_added_in_the_window() -> None:
+    assert ratio(19, 20) == 0.95
+
+
+def test_nothing_in_the_denominator_is_no_value() -> None:
+    assert ratio(0, 0) is None
+
+
+def test_too_few_in_the_denominator_is_no_value() -> None:
+    assert ratio(1, 19, at_least=20) is None
+    assert ratio(1, 20, at_least=20) == 0.05
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [Ratio(GOOD, ALL), GOOD, Latest(HIGH, "max"), Growth(HIGH), Burn(GOOD, ALL, 0.9, ())],
+)
+def test_an_absent_metric_is_no_value(
+    expression: Ratio | Increase | Latest | Growth | Burn,
+) -> None:
+    assert evaluate(expression, history_of({}, {}), 60) == {}
+
+
+def test_several_counters_add_up() -> None:
+    both = Increase(GOOD.of + ALL.of)
+    history = history_of({"good": {"": 0}, "all": {"": 0}}, {"good": {"": 1}, "all": {"": 2}})
+    assert evaluate(both, history, 60) == {(): 3}
+
+
+def test_an_increase_by_label_has_one_value_for_each() -> None:
+    history = history_of({"by_loop": {"x": 1, "y": 1}}, {"by_loop": {"x": 3, "y": 1}})
+    found = evaluate(Increase((counter("by_loop"),), by="loop"), history, 60)
+    assert found == {(("loop", "x"),): 2, (("loop", "y"),): 0}
+
+
+def test_a_gauge_by_process_says_which_node() -> None:
+    history = History([HIGH])
+    for_two = {name: Reading({"high": {"": size}}, {}) for name, size in (("a", 1.0), ("b", -5.0))}
+    history.take(0, for_two)
+    assert evaluate(Latest(HIGH, "max", by=PROCESS, absolute=True), history, 0) == {
+        (("node", "a"),): 1,
+        (("node", "b"),): 5,
+    }
+    assert evaluate(Latest(HIGH, "min"), history, 0) == {(): -5}
+    assert evaluate(Latest(HIGH, "sum"), history, 0) == {(): -4}
+
+
+def test_only_the_wanted_labels_count() -> None:
+    history = history_of({"split": {"x": 1, "y": 9}})
+    assert evaluate(Latest(gauge("split", "part", "x"), "max"), history, 0) == {(): 1}
+
+
+def burn(bad_long_ago: float, bad_lately: float) -> float | None:
+    """长窗口 100 秒、短窗口 10 秒，各 100 条，目标 90 %，一倍。"""
+    before = 100 - bad_long_ago
+    history = history_of(
+        {"good": {"": 0}, "all": {"": 0}},
+        {"good": {"": before}, "all": {"": 100}},
+        {"good": {"": before}, "all": {"": 100}},
+        {"good": {"": before + 100 - bad_lately}, "all": {"": 200}},
+    )
+    expression = Burn(GOOD, ALL, 0.9, (Pair(100, 10, 1),))
+    return evaluate(expression, history, 0).get(())
+
+
+def test_a_budget_burns_only_when_both_windows_say_so() -> None:
+    assert burn(bad_long_ago=40, bad_lately=40) == pytest.approx(4)
+    assert burn(bad_long_ago=100, bad_lately=0) == pytest.approx(0)
+    assert burn(bad_long_ago=0, bad_lately=30) == pytest.approx(1.5)
+
+
+def test_always_is_one() -> None:
+    assert evaluate(Always(), history_of(), 0) == {(): 1}
+    assert selectors(Always()) == ()
