@@ -10,6 +10,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -255,4 +256,68 @@ nodes = Table(
     Column("started_at", BigInteger, nullable=False),
     Column("beat_at", BigInteger, nullable=False),
     PrimaryKeyConstraint("node_id"),
+)
+
+# 触发过的告警。``firing_key`` 只有触发着的才有：同一条规则、同一组标签，至多一条在触发。
+alerts = Table(
+    "alerts",
+    metadata,
+    Column("alert_id", _message_id, nullable=False),
+    Column("rule", String(200), nullable=False),
+    Column("labels", Text, nullable=False),  # JSON
+    Column("severity", String(8), nullable=False),
+    Column("summary_zh", Text, nullable=False),
+    Column("summary_en", Text, nullable=False),
+    Column("value", Float, nullable=False),
+    Column("threshold", Float, nullable=False),
+    Column("runbook", Text, nullable=False),
+    Column("started_at", BigInteger, nullable=False),
+    Column("resolved_at", BigInteger),
+    Column("spot_key", String(64), nullable=False),  # 规则与标签的散列
+    Column("firing_key", String(64)),
+    Column("told", SmallInteger, nullable=False),  # 告诉过通知那一边：0 没有，1 触发，2 恢复
+    Column("acknowledged_by", String(256)),
+    Column("acknowledged_at", BigInteger),
+    Column("silenced_until", BigInteger),
+    PrimaryKeyConstraint("alert_id"),
+    Index("ux_alerts_firing", "firing_key", unique=True),
+    Index("ix_alerts_spot", "spot_key"),
+    Index(
+        "ix_alerts_open",
+        "alert_id",
+        sqlite_where=text("told < 2"),
+        postgresql_where=text("told < 2"),
+    ),
+)
+
+alert_notes = Table(
+    "alert_notes",
+    metadata,
+    Column("note_id", _message_id, nullable=False),
+    Column("alert_id", _message_id, nullable=False),
+    Column("author", String(256), nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("text", Text, nullable=False),
+    PrimaryKeyConstraint("note_id"),
+    Index("ix_alert_notes_alert", "alert_id", "note_id"),
+)
+
+# 越了线、还不到 ``for_s`` 的：评估的进程死了，接手的从这里接着等。
+alert_pending = Table(
+    "alert_pending",
+    metadata,
+    Column("spot_key", String(64), nullable=False),
+    Column("rule", String(200), nullable=False),
+    Column("labels", Text, nullable=False),
+    Column("since", BigInteger, nullable=False),
+    PrimaryKeyConstraint("spot_key"),
+)
+
+# 一行：Redis 不在时谁评估。
+alert_turn = Table(
+    "alert_turn",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("holder", String(64), nullable=False),
+    Column("lease_until", BigInteger, nullable=False),
 )

@@ -1,0 +1,170 @@
+"""触发过的告警：记下、恢复、有没有告诉过通知那一边；人对它做的：认领、静音、备注。"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import Final, Literal, NamedTuple
+
+from sqlalchemy import case, insert, select, text, update
+
+from .database import Database
+from .id_list import among
+from .tables import alert_notes, alerts
+
+_a: Final = alerts.c
+_n: Final = alert_notes.c
+#: 同一处的前一条还静音着，新的也静音。没有写明冲突在哪：同一个 id 再写一遍（上次结果不定）也无事。
+#: ``same``、``begun`` 与 ``spot_key``、``started_at`` 相同：PostgreSQL 不许一个参数有两种类型。
+_FIRE: Final = text(
+    "INSERT INTO alerts (alert_id, rule, labels, severity, summary_zh, summary_en, value,"
+    " threshold, runbook, started_at, resolved_at, spot_key, firing_key, told, silenced_until)"
+    " VALUES (:alert_id, :rule, :labels, :severity, :summary_zh, :summary_en, :value,"
+    " :threshold, :runbook, :started_at, :resolved_at, :spot_key, :firing_key, :told,"
+    " (SELECT max(silenced_until) FROM alerts"
+    " WHERE spot_key = :same AND silenced_until > :begun))"
+    " ON CONFLICT DO NOTHING"
+)
+
+Which = Literal["firing", "resolved", "all"]
+
+
+class Told(IntEnum):
+    """告诉过通知那一边什么。"""
+
+    NOTHING = 0
+    FIRING = 1
+    RESOLVED = 2
+
+
+class AlertRow(NamedTuple):
+    """``labels`` 是 JSON；``spot_key`` 是规则与标签的散列。"""
+
+    alert_id: str
+    rule: str
+    labels: str
+    severity: str
+    summary_zh: str
+    summary_en: str
+    value: float
+    threshold: float
+    runbook: str
+    started_at: int
+    spot_key: str
+    resolved_at: int | None = None
+    told: int = Told.NOTHING
+    acknowledged_by: str | None = None
+    acknowledged_at: int | None = None
+    silenced_until: int | None = None
+
+
+class NoteRow(NamedTuple):
+    note_id: str
+    alert_id: str
+    author: str
+    at: int
+    text: str
+
+
+class AlertPage(NamedTuple):
+    """新的在前；``next_cursor`` 为 None 即到底。"""
+
+    items: list[AlertRow]
+    next_cursor: str | None
+
+
+_SELECT: Final = select(*(_a[name] for name in AlertRow._fields))
+
+
+class AlertRepository:
+    """错误同 ``Database.transaction``。"""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    # ── 评估的一边 ───────────────────────────────────────────────────────────
+
+    async def fire(self, row: AlertRow) -> bool:
+        """记下一条；False：同一处已有一条在触发（或这一条早已记下），什么也没写。
+
+        写入时已经恢复的（``resolved_at``）只是补记，不与别的冲突。
+        """
+        firing_key = row.spot_key if row.resolved_at is None else None
+        async with self._database.transaction() as connection:
+            twice = {"same": row.spot_key, "begun": row.started_at}
+            values = {**row._asdict(), **twice, "firing_key": firing_key}
+            return (await connection.execute(_FIRE, values)).rowcount == 1
+
+    async def resolve(self, spot_keys: Sequence[str], now: int) -> None:
+        """这几处在触发的恢复了；没有在触发的无事。没告诉过触发的，恢复也不必告诉。"""
+        statement = (
+            update(alerts)
+            .where(among(self._database, _a.firing_key, spot_keys))
+            .values(
+                resolved_at=now,
+                firing_key=None,
+                told=case((_a.told == Told.NOTHING, Told.RESOLVED), else_=_a.told),
+            )
+        )
+        async with self._database.transaction() as connection:
+            await connection.execute(statement)
+
+    async def open(self) -> list[AlertRow]:
+        """在触发的，与恢复了还没有告诉的。"""
+        async with self._database.connect() as connection:
+            rows = await connection.execute(_SELECT.where(text("told < 2")).order_by(_a.alert_id))
+            return [AlertRow(*row) for row in rows]
+
+    async def mark_told(self, alert_ids: Sequence[str], told: Told) -> None:
+        statement = update(alerts).where(
+            among(self._database, _a.alert_id, alert_ids), _a.told < told
+        )
+        async with self._database.transaction() as connection:
+            await connection.execute(statement.values(told=told))
+
+    # ── 人的一边 ─────────────────────────────────────────────────────────────
+
+    async def page(self, which: Which, cursor: str | None, limit: int) -> AlertPage:
+        statement = _SELECT.order_by(_a.alert_id.desc()).limit(limit + 1)
+        if which != "all":
+            is_firing = _a.resolved_at.is_(None)
+            statement = statement.where(is_firing if which == "firing" else ~is_firing)
+        if cursor is not None:
+            statement = statement.where(_a.alert_id < cursor)
+        async with self._database.connect() as connection:
+            rows = [AlertRow(*row) for row in await connection.execute(statement)]
+        more = len(rows) > limit
+        return AlertPage(rows[:limit], rows[limit - 1].alert_id if more else None)
+
+    async def get(self, alert_id: str) -> AlertRow | None:
+        async with self._database.connect() as connection:
+            row = (await connection.execute(_SELECT.where(_a.alert_id == alert_id))).one_or_none()
+        return None if row is None else AlertRow(*row)
+
+    async def notes(self, alert_ids: Sequence[str]) -> dict[str, list[NoteRow]]:
+        """早的在前；没有备注的不在其中。"""
+        statement = (
+            select(*(_n[name] for name in NoteRow._fields))
+            .where(among(self._database, _n.alert_id, alert_ids))
+            .order_by(_n.note_id)
+        )
+        found: dict[str, list[NoteRow]] = {}
+        async with self._database.connect() as connection:
+            for row in await connection.execute(statement):
+                found.setdefault(row.alert_id, []).append(NoteRow(*row))
+        return found
+
+    async def acknowledge(self, alert_id: str, by: str, now: int) -> None:
+        """先认领的算数。"""
+        statement = update(alerts).where(_a.alert_id == alert_id, _a.acknowledged_at.is_(None))
+        async with self._database.transaction() as connection:
+            await connection.execute(statement.values(acknowledged_by=by, acknowledged_at=now))
+
+    async def silence(self, alert_id: str, until: int) -> None:
+        statement = update(alerts).where(_a.alert_id == alert_id)
+        async with self._database.transaction() as connection:
+            await connection.execute(statement.values(silenced_until=until))
+
+    async def add_note(self, note: NoteRow) -> None:
+        async with self._database.transaction() as connection:
+            await connection.execute(insert(alert_notes), note._asdict())
