@@ -1,0 +1,206 @@
+"""在触发的告警的账：内存里的是真的，SQL 照着它写；SQL 不在就先告诉人，回来了再补记。"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from ...errors import MeetingPushError
+from ...logs import RepeatedWarning
+from ...storage.alert_state import AlertStateRepository
+from ...storage.alerts import AlertRepository, Told
+from .model import Alert, AlertState
+from .phases import Before, Outcome, Spot
+from .records import alert_from, alert_of, key_of, pending_row, row_of, spot_of, waiting
+from .rule import Rule
+from .sinks import AlertSink
+
+#: Alertmanager 交来的带着这个标签；触发与恢复由它说。
+SOURCE: Final = "source"
+ALERTMANAGER: Final = "alertmanager"
+
+
+@dataclass(slots=True)
+class _Entry:
+    """``told``：告诉了什么；``stored``、``stored_told``、``stored_end``：SQL 里已是这样。"""
+
+    alert: Alert
+    told: Told = Told.NOTHING
+    stored: bool = False
+    stored_told: Told = Told.NOTHING
+    stored_end: bool = False
+    silenced_until: int = 0
+
+    @property
+    def wanted(self) -> Told:
+        return Told.FIRING if self.alert.state is AlertState.FIRING else Told.RESOLVED
+
+    @property
+    def is_over(self) -> bool:
+        """SQL 里都写好了，不必再留着。"""
+        return self.stored_end and self.stored_told is Told.RESOLVED
+
+
+class AlertBook:
+    """轮到我评估时用；``forget`` 之后从 SQL 重新来过。"""
+
+    def __init__(self, records: AlertRepository, state: AlertStateRepository) -> None:
+        self._records = records
+        self._state = state
+        self._deferred = RepeatedWarning("alert_record_deferred")
+        self.forget()
+
+    def forget(self) -> None:
+        """轮到别人了：他从 SQL 接着做。"""
+        self._entries: dict[str, _Entry] = {}
+        self._pending: dict[Spot, int] = {}
+        #: SQL 里的；None = 还没有读过。
+        self._kept: dict[Spot, int] | None = None
+
+    @property
+    def firing(self) -> list[Alert]:
+        entries = self._entries.values()
+        return [one.alert for one in entries if one.alert.state is AlertState.FIRING]
+
+    def before(self) -> Before:
+        ours = (one for one in self.firing if one.labels.get(SOURCE) != ALERTMANAGER)
+        return Before(self._pending, [spot_of(one.rule, one.labels) for one in ours])
+
+    async def refresh(self) -> None:
+        """SQL 里的并进来：别人记下的、静音了的；第一次还有等着的。SQL 不在则无事。"""
+        try:
+            await self._store()
+            for row in await self._records.open():
+                self._merge(alert_from(row), Told(row.told), row.silenced_until or 0)
+            if self._kept is None:
+                self._kept = dict(map(waiting, await self._state.pending()))
+                self._pending = {**self._kept, **self._pending}
+        except MeetingPushError as error:
+            self._defer(error)
+
+    def _merge(self, alert: Alert, told: Told, silenced_until: int) -> None:
+        mine = self._entries.get(alert.alert_id)
+        if mine is None:
+            ended = alert.state is AlertState.RESOLVED
+            mine = _Entry(alert, told, stored=True, stored_told=told, stored_end=ended)
+            self._entries[alert.alert_id] = mine
+        elif alert.state is AlertState.RESOLVED:  # Alertmanager 那边说恢复了
+            mine.alert, mine.stored_end = alert, True
+        mine.silenced_until = silenced_until
+
+    def apply(self, rules: Mapping[str, Rule], outcome: Outcome, now: int) -> None:
+        """一次评估的结果，先记在内存里。"""
+        self._pending = outcome.pending
+        for spot, value in outcome.fired.items():
+            alert = alert_of(rules[spot.rule_id], spot, value, now)
+            self._entries[alert.alert_id] = _Entry(alert)
+        ended = set(outcome.resolved)
+        for entry in self._entries.values():
+            alert = entry.alert
+            if alert.state is AlertState.FIRING and spot_of(alert.rule, alert.labels) in ended:
+                entry.alert = _resolved(alert, now)
+                if entry.told is Told.NOTHING:  # 没有人知道它触发过
+                    entry.told = Told.RESOLVED
+
+    async def settle(self, sink: AlertSink, now: int) -> None:
+        """先记下，再告诉，再记下告诉过了：死在中间，接手的再告诉一遍。
+
+        :raises MeetingPushError: ``sink`` 现在收不下；下一轮再来
+        """
+        await self._try_store()
+        await self._tell(sink, now)
+        await self._try_store()
+
+    async def _tell(self, sink: AlertSink, now: int) -> None:
+        untold = [one for one in self._entries.values() if one.told < one.wanted]
+        quiet = [one for one in untold if one.silenced_until > now]
+        for entry in quiet:
+            if entry.wanted is Told.RESOLVED:
+                entry.told = Told.RESOLVED
+        loud = [one for one in untold if one not in quiet]
+        if loud:
+            await sink.told([one.alert for one in loud])
+        for entry in loud:
+            entry.told = entry.wanted
+
+    # ── SQL ─────────────────────────────────────────────────────────────────
+
+    async def _try_store(self) -> None:
+        try:
+            await self._store()
+        except MeetingPushError as error:
+            self._defer(error)
+
+    def _defer(self, error: MeetingPushError) -> None:
+        if not error.temporary:
+            raise error
+        self._deferred.say(code=error.code, cause=error.cause)
+
+    async def _store(self) -> None:
+        """让 SQL 与内存一样；做了一半也无妨，每一步重来无害。"""
+        for entry in [one for one in self._entries.values() if not one.stored]:
+            await self._store_new(entry)
+        await self._store_ends()
+        await self._store_told()
+        await self._store_pending()
+        self._entries = {i: one for i, one in self._entries.items() if not one.is_over}
+
+    async def _store_new(self, entry: _Entry) -> None:
+        row = row_of(entry.alert)
+        written = await self._records.fire(row)
+        known = await self._records.get(row.alert_id)
+        if not written and known is None:
+            # 同一处别人已记下一条：以它为准，随后由 ``refresh`` 读到
+            del self._entries[row.alert_id]
+            return
+        entry.stored = True
+        entry.stored_end = entry.alert.resolved_at is not None
+        entry.silenced_until = (known.silenced_until if known else None) or 0
+
+    async def _store_ends(self) -> None:
+        ended = [one for one in self._entries.values() if _is_ended(one) and not one.stored_end]
+        by_time: dict[int, list[_Entry]] = {}
+        for entry in ended:
+            by_time.setdefault(entry.alert.resolved_at or 0, []).append(entry)
+        for at, entries in by_time.items():
+            await self._records.resolve([_key(one.alert) for one in entries], at)
+            for entry in entries:
+                entry.stored_end = True
+
+    async def _store_told(self) -> None:
+        for told in (Told.FIRING, Told.RESOLVED):
+            changed = [
+                one
+                for one in self._entries.values()
+                if one.stored and one.told is told and one.stored_told < told
+            ]
+            if changed:
+                await self._records.mark_told([one.alert.alert_id for one in changed], told)
+            for entry in changed:
+                entry.stored_told = told
+
+    async def _store_pending(self) -> None:
+        if self._kept is None or self._kept == self._pending:
+            return
+        begun = [s for s, since in self._pending.items() if self._kept.get(s) != since]
+        ended = self._kept.keys() - self._pending.keys()
+        rows = [pending_row(spot, self._pending[spot]) for spot in begun]
+        await self._state.keep(rows, [key_of(spot) for spot in ended])
+        self._kept = dict(self._pending)
+
+
+def _resolved(alert: Alert, now: int) -> Alert:
+    return msgspec.structs.replace(
+        alert, state=AlertState.RESOLVED, resolved_at=max(now, alert.started_at)
+    )
+
+
+def _is_ended(entry: _Entry) -> bool:
+    return entry.stored and entry.alert.state is AlertState.RESOLVED
+
+
+def _key(alert: Alert) -> str:
+    return key_of(spot_of(alert.rule, alert.labels))

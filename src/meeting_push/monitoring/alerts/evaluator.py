@@ -1,0 +1,108 @@
+"""隔几秒看一遍规则：各进程都看着，轮到的那一个评估、记下、告诉。"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from functools import partial
+from typing import Final, NamedTuple
+
+from ...clock import Clock, now_ms
+from ...errors import MeetingPushError
+from ...logs import RepeatedWarning
+from ...supervision import periodically
+from ..metrics import Sample
+from ..report import NodeReport
+from .book import AlertBook
+from .election import Election
+from .expressions import selectors
+from .history import History, Reading
+from .model import Severity
+from .phases import step
+from .rule import Rule
+from .sinks import AlertSink
+
+#: 大家的报告这么久读不到，就只看自己的。
+READ_S: Final = 2.0
+
+
+class Sight(NamedTuple):
+    """``everybody``：各进程的报告（经 Redis）；``own``：只有自己的，谁都不在也有。"""
+
+    everybody: Callable[[], Awaitable[Iterable[NodeReport]]]
+    own: Callable[[], NodeReport]
+
+
+class AlertEvaluator:
+    """``run`` 须由监督者一直运行。不轮到时也看着：接手的一刻就有历史。"""
+
+    def __init__(
+        self,
+        rules: Mapping[str, Rule],
+        sight: Sight,
+        *,
+        election: Election,
+        book: AlertBook,
+        sink: AlertSink,
+        interval_s: float,
+        clock: Clock = now_ms,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.rules = rules
+        self.sink = sink
+        self._sight = sight
+        self._election = election
+        self._book = book
+        self._interval_s = interval_s
+        self._clock = clock
+        self._monotonic = monotonic
+        self._history = History(
+            one for rule in rules.values() for one in selectors(rule.expression)
+        )
+        self._deferred = RepeatedWarning("alert_round_deferred")
+        self._led = False
+
+    async def run(self) -> None:
+        """监督者运行的循环体；永不返回。"""
+        await periodically(self.round, partial(asyncio.sleep, self._interval_s), self._deferred)
+
+    async def round(self) -> None:
+        """看一遍；轮到我就评估。"""
+        partial_sight = await self._look()
+        if not await self._election.ask():
+            if self._led:
+                self._book.forget()
+            self._led = False
+            return
+        self._led = True
+        await self._book.refresh()
+        now = self._clock()
+        outcome = step(self.rules, self._history, self._book.before(), now, partial=partial_sight)
+        self._book.apply(self.rules, outcome, now)
+        await self._book.settle(self.sink, now)
+
+    async def _look(self) -> bool:
+        """记一次大家的数；True：只看得见自己的。"""
+        try:
+            async with asyncio.timeout(READ_S):
+                reports, alone = list(await self._sight.everybody()), False
+        except (MeetingPushError, TimeoutError):
+            reports, alone = [self._sight.own()], True
+        readings = {one.node_id: Reading(one.gauges, one.totals) for one in reports}
+        self._history.take(self._monotonic(), readings, partial=alone)
+        return alone
+
+    async def stop(self) -> None:
+        """从容离开：别人马上接手。"""
+        await self._election.resign()
+
+    def samples(self) -> Iterator[Sample]:
+        """在触发的；只有评估的那个进程报。"""
+        counts = Counter(alert.severity for alert in self._book.firing) if self._led else Counter()
+        for severity in Severity:
+            labels = {"severity": severity.value}
+            yield Sample("alerts_firing", "gauge", "alerts firing", counts[severity], labels)
+        leads = int(self._led)
+        yield Sample("alert_evaluator", "gauge", "1 = this process evaluates the rules", leads)
