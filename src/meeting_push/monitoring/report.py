@@ -167,15 +167,20 @@ class NodeReports:
 
     async def run(self) -> None:
         """监督者运行的循环体；永不返回。"""
-        await periodically(self._post, partial(asyncio.sleep, self._interval_s), self._deferred)
+        await periodically(self.post, partial(asyncio.sleep, self._interval_s), self._deferred)
 
-    async def _post(self) -> None:
+    async def post(self) -> None:
+        """交出此刻的一份。"""
         report = self._reporter.tick()
         await self._board.post(report.node_id, msgspec.json.encode(report))
 
+    def own(self) -> NodeReport:
+        """只有这个进程的，现做的；Redis 不在也有。"""
+        return self._reporter.report()
+
     async def read(self) -> list[NodeReport]:
         """此刻在的各进程的报告，按 id；自己的是现做的。死去的顺手清掉。"""
-        own = self._reporter.report()
+        own = self.own()
         reports = [own]
         stale: list[bytes] = []
         for node_id, raw in (await self._board.read()).items():

@@ -114,6 +114,8 @@ class Keys:
     expiry_turn = _Name("expiry_turn")
     #: 谁拿到它，谁扫发件箱。
     outbox_turn = _Name("outbox_turn")
+    #: 谁拿到它，谁评估告警的规则。
+    alert_turn = _Name("alert_turn")
     cancelled_messages = _Name("cancelled_messages")
     delivery_generation = _Name("delivery_generation")
     #: 服务着哪个数据库，它的哪些节点活着（``claim.lua``）。

@@ -60,3 +60,9 @@ class AlertStateRepository:
             await connection.execute(_FIRST)
             statement = taken.values(holder=holder, lease_until=now + lease_ms)
             return (await connection.execute(statement)).rowcount == 1
+
+    async def release(self, holder: str) -> None:
+        """不等租期过去；不在他手里则无事。"""
+        statement = update(alert_turn).where(_t.holder == holder).values(holder="", lease_until=0)
+        async with self._database.transaction() as connection:
+            await connection.execute(statement)

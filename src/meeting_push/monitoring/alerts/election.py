@@ -72,7 +72,7 @@ class Election:
         return await self._state.lease(self._node.id, self._clock(), int(LEASE_S * 1000))
 
     async def _give_back(self) -> bool:
-        await self._state.lease(self._node.id, self._clock(), 0)
+        await self._state.release(self._node.id)
         await self._turn.give_back()
         return True
 
