@@ -7,7 +7,7 @@
    （ConsumerPool）→ 投递（OfflineMessageQueue）→ 确认（DeliveryConfirmationService）。
    没有等到确认的，做不了的；发给所有人的；Redis 丢了数据之后的对账。
 3. ``edge``：推送（ConnectionManager），谁在线，听不听得见；会议。
-4. ``observation``、``routes``：看着前面各间的，与对外的门。
+4. ``observation``、``alerting``、``routes``：看着前面各间的，出了事告诉人的，与对外的门。
 
 每间房只认识排在它前面的；里面的各站只通过构造函数相识，构造时不连 Redis 与数据库。
 """
@@ -21,6 +21,7 @@ from collections.abc import AsyncIterator, Awaitable
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from .assembly.alerting import Alerting
 from .assembly.edge import Edge, Meetings
 from .assembly.ground import Access, Bus, Record
 from .assembly.message_path import BroadcastPath, MessagePath, OutcomePath, Recovery
@@ -84,7 +85,14 @@ class MeetingPush:
         self._supervisor = Supervisor()
         self._rooms = self._build(directory, verifier)
         self._observation = Observation(settings, self._node, self._rooms, self._supervisor)
-        self.router = routes(settings, self._rooms, self._observation)
+        self._alerting = Alerting(
+            settings,
+            self._node,
+            record=self._rooms.record,
+            bus=self._rooms.bus,
+            observation=self._observation,
+        )
+        self.router = routes(settings, self._rooms, self._observation, self._alerting)
         self._introduce(self._rooms)
 
     @property
@@ -171,10 +179,12 @@ class MeetingPush:
             stack.push_async_callback(self.presence.close)
         reports = self._observation.reports
         stack.push_async_callback(reports.withdraw)
+        stack.push_async_callback(self._alerting.stop)
         stack.push_async_callback(supervisor.stop)
         rooms.bus.start_clock(supervisor)
         self._observation.start(supervisor, stack)
         supervisor.start("node-report", reports.run)
+        self._alerting.start(supervisor)
         supervisor.start("presence-reap", self.presence.reaper.run)
         if role.serves_api or role.holds_sockets:
             rooms.access.start(supervisor)

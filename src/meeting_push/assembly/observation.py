@@ -144,7 +144,7 @@ _HEARING: Final = ("redis", "subscriber", "canary")
 _ANYBODYS_LOOPS: Final = frozenset(
     {
         *("outbox-sweep", "outbox-fast", "outbox-mark", "broadcast-relay"),
-        *("reconciler", "node-report", "presence-reap", "metrics"),
+        *("reconciler", "node-report", "presence-reap", "metrics", "alerts"),
         *("loop-lag", "surroundings", "activity"),
     }
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from ..limits.rate import TrustedProxies
+from ..router.alerts_manage import alert_router
 from ..router.auth_manage import auth_router, revocation_router, ticket_router
 from ..router.contract_route import API_PREFIX, ContractRoute, complete, methods_of
 from ..router.delivery_manage import delivery_router, queue_router
@@ -16,14 +17,17 @@ from ..router.presence_manage import presence_router
 from ..router.turns import LargeTurns, Security, Turns
 from ..router.web import web_router
 from ..settings import Settings
+from .alerting import Alerting
 from .observation import Observation, Rooms
 
 
-def routes(settings: Settings, rooms: Rooms, observation: Observation) -> APIRouter:
+def routes(
+    settings: Settings, rooms: Rooms, observation: Observation, alerting: Alerting
+) -> APIRouter:
     """一张平的表；``POST /messages`` 在最前：路由是一条一条试的。"""
     parts = [ops_router(observation.health, observation.metrics)]
     if settings.process.role.serves_api:
-        api = _api(settings, rooms, observation)
+        api = _api(settings, rooms, observation, alerting)
         parts = [*api, *parts, meeting_socket_router(rooms.meetings.hub), web_router()]
     if settings.process.role.holds_sockets:
         parts.append(user_messages_router(rooms.edge.manager))
@@ -44,7 +48,9 @@ def routes(settings: Settings, rooms: Rooms, observation: Observation) -> APIRou
     return APIRouter(routes=table)
 
 
-def _api(settings: Settings, rooms: Rooms, observation: Observation) -> list[APIRouter]:
+def _api(
+    settings: Settings, rooms: Rooms, observation: Observation, alerting: Alerting
+) -> list[APIRouter]:
     access, messages, outcomes = rooms.access, rooms.messages, rooms.outcomes
     security = Security(access.credentials, settings.http.trusted_proxies)
     anybody, admin = security.current_principal, security.require_admin
@@ -78,4 +84,5 @@ def _api(settings: Settings, rooms: Rooms, observation: Observation) -> list[API
         delivery_router(messages.confirmation, outcomes.failures, messages.mailbox, anybody, admin),
         queue_router(messages.queue, outcomes.dead_letters, admin),
         broadcast_router(broadcasts, admin, settings.messages),
+        alert_router(alerting.desk, admin),
     ]

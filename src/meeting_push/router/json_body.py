@@ -156,6 +156,8 @@ def answers(kind: type, status: int = 200) -> dict[int | str, dict[str, Any]]:
 _AUTH_BYTES: Final = 10 * 1024
 #: 一千个消息 id 的列表是 30 KB。
 _ORDINARY_BYTES: Final = 64 * 1024
+#: 一组几百条，各带标签与几句话。
+_ALERTMANAGER_BYTES: Final = 1024 * 1024
 #: JSON 里一个字节至多写成六个（``\\u0000``）；一个收件人至多这么多。
 _ESCAPED: Final = 6
 _ID_BYTES: Final = 72
@@ -232,6 +234,7 @@ class BodyRules:
             "/messages": text + messages.max_recipients * _ID_BYTES,
             "/messages/batch": self._most,
             "/messages/broadcast": text,
+            "/alerts/alertmanager": _ALERTMANAGER_BYTES,
             "/meetings": _ORDINARY_BYTES + meeting.max_participants * _ID_BYTES,
         }
 

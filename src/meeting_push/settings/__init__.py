@@ -20,6 +20,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 from ..errors import ConfigurationError
 from .ground import (
     ACCOUNTS_AUDIENCE,
+    AlertingSettings,
     AuthSettings,
     DatabaseSettings,
     Group,
@@ -50,6 +51,7 @@ __all__ = [
     "PREFIX",
     "TOKEN_SOURCES",
     "AdmissionSettings",
+    "AlertingSettings",
     "AuthSettings",
     "DatabaseSettings",
     "DeliverySettings",
@@ -94,6 +96,7 @@ class Settings(BaseModel):
     queue: QueueSettings
     delivery: DeliverySettings
     presence: PresenceSettings
+    alerting: AlertingSettings
 
     def __init__(self, **given: Any) -> None:
         """:raises TypeError: 没有这一项"""

@@ -229,3 +229,16 @@ class NodeSettings(Group):
     stats_interval_s: PositiveSeconds = setting(
         5, "每个进程隔多久把自己的统计交给大家", "几十个进程：15"
     )
+
+
+class AlertingSettings(Group):
+    """告警"""
+
+    file: Path | None = setting(
+        None,
+        "规则改哪几项、通知的渠道（YAML）；没有就是内置的规则，写进日志",
+        "要有人收到通知",
+        unit="路径",
+        flat="alerts",
+    )
+    interval_s: PositiveSeconds = setting(5, "隔多久看一遍规则", flat="alerts_interval_s")

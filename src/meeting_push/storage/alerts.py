@@ -84,16 +84,13 @@ class AlertRepository:
 
     # ── 评估的一边 ───────────────────────────────────────────────────────────
 
-    async def fire(self, row: AlertRow) -> bool:
-        """记下一条；False：同一处已有一条在触发（或这一条早已记下），什么也没写。
+    async def fire(self, rows: Sequence[AlertRow]) -> list[bool]:
+        """记下几条，一个事务；False：同一处已有一条在触发（或这一条早已记下），没有写它。
 
         写入时已经恢复的（``resolved_at``）只是补记，不与别的冲突。
         """
-        firing_key = row.spot_key if row.resolved_at is None else None
         async with self._database.transaction() as connection:
-            twice = {"same": row.spot_key, "begun": row.started_at}
-            values = {**row._asdict(), **twice, "firing_key": firing_key}
-            return (await connection.execute(_FIRE, values)).rowcount == 1
+            return [(await connection.execute(_FIRE, _firing(row))).rowcount == 1 for row in rows]
 
     async def resolve(self, spot_keys: Sequence[str], now: int) -> None:
         """这几处在触发的恢复了；没有在触发的无事。没告诉过触发的，恢复也不必告诉。"""
@@ -168,3 +165,12 @@ class AlertRepository:
     async def add_note(self, note: NoteRow) -> None:
         async with self._database.transaction() as connection:
             await connection.execute(insert(alert_notes), note._asdict())
+
+
+def _firing(row: AlertRow) -> dict[str, object]:
+    return {
+        **row._asdict(),
+        "same": row.spot_key,
+        "begun": row.started_at,
+        "firing_key": row.spot_key if row.resolved_at is None else None,
+    }

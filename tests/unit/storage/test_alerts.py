@@ -32,37 +32,38 @@ def row(spot: str = "redis", started_at: int = NOW, resolved_at: int | None = No
 
 async def test_a_record_is_read_back_as_it_was_written(database: Database) -> None:
     alerts, one = AlertRepository(database), row()
-    assert await alerts.fire(one)
+    assert await alerts.fire([one]) == [True]
     assert await alerts.get(one.alert_id) == one
     assert await alerts.get(str(ULID())) is None
 
 
 async def test_of_evaluators_at_once_one_fires(database: Database) -> None:
     alerts = AlertRepository(database)
-    assert sum(await asyncio.gather(*(alerts.fire(row()) for _ in range(6)))) == 1
+    asked = await asyncio.gather(*(alerts.fire([row()]) for _ in range(6)))
+    assert sum(written for (written,) in asked) == 1
     assert len(await alerts.open()) == 1
 
 
 async def test_writing_the_same_record_again_does_nothing(database: Database) -> None:
     alerts, one = AlertRepository(database), row()
-    await alerts.fire(one)
+    await alerts.fire([one])
     await alerts.resolve(["redis"], NOW + 1)
-    assert not await alerts.fire(one)
+    assert await alerts.fire([one]) == [False]
 
 
 async def test_after_it_is_resolved_it_may_fire_again(database: Database) -> None:
     alerts, first, second = AlertRepository(database), row(), row()
-    await alerts.fire(first)
+    await alerts.fire([first])
     await alerts.mark_told([first.alert_id], Told.FIRING)
     await alerts.resolve(["redis"], NOW + 1)
-    assert await alerts.fire(second)
+    assert await alerts.fire([second]) == [True]
     found = {one.alert_id: one.resolved_at for one in await alerts.open()}
     assert found == {first.alert_id: NOW + 1, second.alert_id: None}
 
 
 async def test_what_was_told_twice_is_no_longer_open(database: Database) -> None:
     alerts, one = AlertRepository(database), row()
-    await alerts.fire(one)
+    await alerts.fire([one])
     await alerts.mark_told([one.alert_id], Told.FIRING)
     await alerts.resolve(["redis"], NOW)
     await alerts.mark_told([one.alert_id], Told.RESOLVED)
@@ -71,21 +72,21 @@ async def test_what_was_told_twice_is_no_longer_open(database: Database) -> None
 
 async def test_what_ended_before_it_was_told_is_not_told(database: Database) -> None:
     alerts = AlertRepository(database)
-    await alerts.fire(row())
+    await alerts.fire([row()])
     await alerts.resolve(["redis"], NOW)
     assert await alerts.open() == []
 
 
 async def test_a_silence_goes_over_to_the_next_one_of_its_spot(database: Database) -> None:
     alerts, first, second, third = AlertRepository(database), row(), row(), row("other")
-    await alerts.fire(first)
+    await alerts.fire([first])
     await alerts.silence(first.alert_id, NOW + 60_000)
     await alerts.resolve(["redis"], NOW + 1)
-    await alerts.fire(second)
-    await alerts.fire(third)
+    await alerts.fire([second])
+    await alerts.fire([third])
     late = row(started_at=NOW + 60_001)
     await alerts.resolve(["redis"], NOW + 2)
-    await alerts.fire(late)
+    await alerts.fire([late])
     silenced = [await alerts.get(one.alert_id) for one in (second, third, late)]
     assert [one and one.silenced_until for one in silenced] == [NOW + 60_000, None, None]
 
@@ -93,8 +94,7 @@ async def test_a_silence_goes_over_to_the_next_one_of_its_spot(database: Databas
 async def test_pages_are_newest_first_and_meet(database: Database) -> None:
     alerts = AlertRepository(database)
     rows = [row(f"spot{number}") for number in range(5)]
-    for one in rows:
-        await alerts.fire(one)
+    await alerts.fire(rows)
     await alerts.resolve(["spot0", "spot1"], NOW)
     found, cursor = list[str](), None
     while True:
@@ -111,7 +111,7 @@ async def test_pages_are_newest_first_and_meet(database: Database) -> None:
 
 async def test_who_acknowledges_first_is_remembered(database: Database) -> None:
     alerts, one = AlertRepository(database), row()
-    await alerts.fire(one)
+    await alerts.fire([one])
     await alerts.acknowledge(one.alert_id, "ann", NOW)
     await alerts.acknowledge(one.alert_id, "bob", NOW + 1)
     found = await alerts.get(one.alert_id)

@@ -150,7 +150,7 @@ class AlertBook:
 
     async def _store_new(self, entry: _Entry) -> None:
         row = row_of(entry.alert)
-        written = await self._records.fire(row)
+        (written,) = await self._records.fire([row])
         known = await self._records.get(row.alert_id)
         if not written and known is None:
             # 同一处别人已记下一条：以它为准，随后由 ``refresh`` 读到

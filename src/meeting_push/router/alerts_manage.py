@@ -1,0 +1,226 @@
+"""告警的 REST：清单、处理、规则、试一试渠道；Alertmanager 交来的。都只给管理员。
+
+不用 ``from __future__ import annotations``：见 ``message_manage.py``。
+"""
+
+from collections.abc import Callable
+from typing import Annotated, Any, Final, Self
+
+import msgspec
+from fastapi import APIRouter, Depends, Header, status
+from msgspec import Meta, Struct
+from pydantic import BaseModel, Field
+
+from ..model import Principal
+from ..monitoring.alerts.desk import AlertDesk, Listed
+from ..monitoring.alerts.promql import condition
+from ..monitoring.alerts.rule import Rule
+from ..storage.alerts import Which
+from .alertmanager import WebhookIn, alert_of
+from .contract_route import contract_router
+from .json_body import JsonBody
+from .message_manage import Limit, MessageCursor, MessageIdPath
+
+MAX_SILENCE_S: Final = 30 * 86_400
+MAX_TEXT_CHARS: Final = 4_000
+
+_decode: Final = msgspec.json.decode
+
+
+class NoteOut(BaseModel):
+    by: str
+    at: int
+    text: str
+
+
+class AlertOut(BaseModel):
+    """``summary`` 的语言随 ``Accept-Language``：中文或英文。"""
+
+    alert_id: str
+    rule: str
+    severity: str
+    state: str
+    summary: str
+    labels: dict[str, str]
+    value: float
+    threshold: float
+    started_at: int
+    resolved_at: int | None
+    acknowledged_by: str | None
+    acknowledged_at: int | None
+    silenced_until: int | None
+    runbook: str = Field(description="处置手册的页，相对 docs/；别处来的可能是网址")
+    notes: list[NoteOut]
+
+    @classmethod
+    def of(cls, listed: Listed, language: str | None) -> Self:
+        row = listed.row
+        return cls(
+            alert_id=row.alert_id,
+            rule=row.rule,
+            severity=row.severity,
+            state="firing" if row.resolved_at is None else "resolved",
+            summary=row.summary_zh if _wants_chinese(language) else row.summary_en,
+            labels=_decode(row.labels),
+            value=row.value,
+            threshold=row.threshold,
+            started_at=row.started_at,
+            resolved_at=row.resolved_at,
+            acknowledged_by=row.acknowledged_by,
+            acknowledged_at=row.acknowledged_at,
+            silenced_until=row.silenced_until,
+            runbook=row.runbook,
+            notes=[NoteOut(by=note.author, at=note.at, text=note.text) for note in listed.notes],
+        )
+
+
+class AlertsOut(BaseModel):
+    items: list[AlertOut]
+    next_cursor: str | None
+
+
+class RuleOut(BaseModel):
+    """``window_s`` 为 0：只看此刻。``expression`` 是 PromQL。"""
+
+    rule: str
+    enabled: bool
+    severity: str
+    comparison: str
+    threshold: float
+    unit: str
+    window_s: int
+    for_s: float
+    summary: str
+    runbook: str
+    expression: str
+
+    @classmethod
+    def of(cls, rule: Rule, language: str | None) -> Self:
+        return cls(
+            rule=rule.rule_id,
+            enabled=rule.enabled,
+            severity=rule.severity.value,
+            comparison=rule.comparison.value,
+            threshold=rule.threshold,
+            unit=rule.unit,
+            window_s=rule.window_s,
+            for_s=rule.for_s,
+            summary=rule.summary.zh if _wants_chinese(language) else rule.summary.en,
+            runbook=rule.page,
+            expression=condition(rule),
+        )
+
+
+class RulesOut(BaseModel):
+    items: list[RuleOut]
+    next_cursor: None = None
+
+
+class TakenOut(BaseModel):
+    firing: int
+    resolved: int
+
+
+Words = Annotated[str, Meta(min_length=1, max_length=MAX_TEXT_CHARS)]
+
+
+class AcknowledgeIn(Struct, forbid_unknown_fields=True):
+    text: Words | None = None
+
+
+class SilenceIn(Struct, forbid_unknown_fields=True):
+    for_s: Annotated[int, Meta(ge=0, le=MAX_SILENCE_S, description="0：不再静音")]
+
+
+class NoteIn(Struct, forbid_unknown_fields=True):
+    text: Words
+
+
+class TestNoticeIn(Struct, forbid_unknown_fields=True):
+    channel: Annotated[str, Meta(min_length=1, max_length=200)]
+
+
+Language = Annotated[str | None, Header(alias="accept-language", include_in_schema=False)]
+
+
+def alert_router(desk: AlertDesk, require_admin: Callable[..., object]) -> APIRouter:
+    """``/alerts…``；前缀由调用者加。"""
+    router = contract_router("/alerts", tags=["alerts"])
+    Admin = Annotated[Principal, Depends(require_admin)]  # noqa: N806 — 它是类型
+    admin_only: dict[str, Any] = {"dependencies": [Depends(require_admin)]}
+
+    @router.get("", summary="告警，新的在前", **admin_only)
+    async def list_alerts(
+        state: Which = "all",
+        cursor: MessageCursor = None,
+        limit: Limit = 50,
+        language: Language = None,
+    ) -> AlertsOut:
+        found, next_cursor = await desk.page(state, cursor, limit)
+        return AlertsOut(
+            items=[AlertOut.of(one, language) for one in found], next_cursor=next_cursor
+        )
+
+    @router.get("/rules", summary="此刻生效的规则", **admin_only)
+    async def list_rules(language: Language = None) -> RulesOut:
+        return RulesOut(items=[RuleOut.of(rule, language) for rule in desk.rules.values()])
+
+    @router.post("/{alert_id}/acknowledge", summary="认领")
+    async def acknowledge(
+        alert_id: MessageIdPath,
+        body: Annotated[AcknowledgeIn, Depends(JsonBody(AcknowledgeIn))],
+        admin: Admin,
+        language: Language = None,
+    ) -> AlertOut:
+        """先认领的算数；不再升级。"""
+        return AlertOut.of(await desk.acknowledge(alert_id, _name(admin), body.text), language)
+
+    @router.post("/{alert_id}/silence", summary="静音", **admin_only)
+    async def silence(
+        alert_id: MessageIdPath,
+        body: Annotated[SilenceIn, Depends(JsonBody(SilenceIn))],
+        language: Language = None,
+    ) -> AlertOut:
+        """这么久之内不通知；同一条规则、同一组标签再触发的也是。"""
+        return AlertOut.of(await desk.silence(alert_id, body.for_s), language)
+
+    @router.post("/{alert_id}/notes", summary="备注")
+    async def add_note(
+        alert_id: MessageIdPath,
+        body: Annotated[NoteIn, Depends(JsonBody(NoteIn))],
+        admin: Admin,
+        language: Language = None,
+    ) -> AlertOut:
+        return AlertOut.of(await desk.note(alert_id, _name(admin), body.text), language)
+
+    @router.post(
+        "/test",
+        summary="向一个渠道发一份标明是试的通知",
+        status_code=status.HTTP_204_NO_CONTENT,
+        **admin_only,
+    )
+    async def test(body: Annotated[TestNoticeIn, Depends(JsonBody(TestNoticeIn))]) -> None:
+        """404：没有这个渠道。"""
+        await desk.test(body.channel)
+
+    @router.post("/alertmanager", summary="Alertmanager 的 webhook", **admin_only)
+    async def alertmanager(
+        body: Annotated[WebhookIn, Depends(JsonBody(WebhookIn))],
+    ) -> TakenOut:
+        """记为告警；同一条再来一遍无害。"""
+        firing, resolved = (
+            [alert_of(one, desk.rules) for one in body.alerts if one.status == state]
+            for state in ("firing", "resolved")
+        )
+        await desk.take_in(firing, resolved)
+        return TakenOut(firing=len(firing), resolved=len(resolved))
+
+    return router
+
+
+def _name(admin: Principal) -> str:
+    return (admin.name or str(admin.user_id))[:256]
+
+
+def _wants_chinese(language: str | None) -> bool:
+    return (language or "").strip().lower().startswith("zh")
