@@ -227,12 +227,12 @@ BAD: list[tuple[str, Any, int]] = [
 ]
 
 
-@pytest.mark.parametrize(("path", "body", "status"), BAD, ids=lambda one: str(one)[:60])
-async def test_bad_input_is_refused(
-    api: httpx.AsyncClient, alert: dict[str, Any], path: str, body: Any, status: int
-) -> None:
-    answer = await api.post(path.replace("{id}", alert["alert_id"]), json=body)
-    assert answer.status_code == status, answer.text
+async def test_bad_input_is_refused(api: httpx.AsyncClient, alert: dict[str, Any]) -> None:
+    answered = [
+        (await api.post(path.replace("{id}", alert["alert_id"]), json=body)).status_code
+        for path, body, _ in BAD
+    ]
+    assert answered == [status for *_, status in BAD]
 
 
 async def test_a_bad_query_is_refused(api: httpx.AsyncClient) -> None:
@@ -247,18 +247,13 @@ async def test_a_thousand_alerts_at_once_are_recorded(api: httpx.AsyncClient) ->
     assert len(page["items"]) == 200
 
 
-@pytest.mark.parametrize(
-    "path",
-    ["acknowledge", "silence", "notes", "test", "alertmanager", "rules", ""],
-)
-async def test_only_for_administrators(node: Node, path: str) -> None:
+async def test_only_for_administrators(node: Node) -> None:
+    one = ULID()
+    asked = ["alertmanager", "test", *(f"{one}/{do}" for do in ("acknowledge", "silence", "notes"))]
     async with api_of(node, "user", "bob") as api:
-        if path in ("rules", ""):
-            answer = await api.get(f"/alerts/{path}".rstrip("/"))
-        else:
-            place = path if path in ("test", "alertmanager") else f"{ULID()}/{path}"
-            answer = await api.post(f"/alerts/{place}", json={})
-    assert answer.status_code == 403
+        answers = [await api.get("/alerts"), await api.get("/alerts/rules")]
+        answers += [await api.post(f"/alerts/{path}", json={}) for path in asked]
+    assert [answer.status_code for answer in answers] == [403] * 7
 
 
 def test_a_bad_file_is_said_before_anything_starts(tmp_path: Path) -> None:
