@@ -53,7 +53,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
             **labels,
             "value": shown(value, self.unit),
             "threshold": shown(self.threshold, self.unit),
-            "window": _duration(self.window_s),
+            "window": duration(self.window_s),
         }
         return Text(*(_filled(template, words) for template in self.summary))
 
@@ -70,7 +70,7 @@ def shown(value: float, unit: Unit) -> str:
             return f"{value:.10g}"
 
 
-def _duration(seconds: int) -> str:
+def duration(seconds: int) -> str:
     return f"{seconds // 60} min" if seconds and seconds % 60 == 0 else f"{seconds} s"
 
 
