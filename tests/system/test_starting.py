@@ -238,3 +238,9 @@ def _alive(process: psutil.Process) -> bool:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def test_rules_of_alerts_that_can_not_be_meant_are_one_line(tmp_path: Path) -> None:
+    (tmp_path / "alerts.yml").write_text("rules:\n  sun_down: {threshold: 1}\n")
+    said = refusal("--data-dir", "data", cwd=tmp_path, ALERTS="alerts.yml")
+    assert "alerts.yml: rules: unknown rule sun_down" in said

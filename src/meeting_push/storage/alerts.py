@@ -138,6 +138,13 @@ class AlertRepository:
             row = (await connection.execute(_SELECT.where(_a.alert_id == alert_id))).one_or_none()
         return None if row is None else AlertRow(*row)
 
+    async def standings(self, alert_ids: Sequence[str]) -> dict[str, AlertRow]:
+        """通知的一边来问：谁认领了、静音到几时；不认识的不在其中。"""
+        statement = _SELECT.where(among(self._database, _a.alert_id, alert_ids))
+        async with self._database.connect() as connection:
+            rows = [AlertRow(*row) for row in await connection.execute(statement)]
+        return {row.alert_id: row for row in rows}
+
     async def notes(self, alert_ids: Sequence[str]) -> dict[str, list[NoteRow]]:
         """早的在前；没有备注的不在其中。"""
         statement = (

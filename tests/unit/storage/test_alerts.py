@@ -119,6 +119,14 @@ async def test_who_acknowledges_first_is_remembered(database: Database) -> None:
     assert (found.acknowledged_by, found.acknowledged_at) == ("ann", NOW)
 
 
+async def test_the_standing_of_those_asked_about_is_told(database: Database) -> None:
+    alerts, one = AlertRepository(database), row()
+    await alerts.fire([one])
+    await alerts.silence(one.alert_id, NOW + 1)
+    found = await alerts.standings([one.alert_id, str(ULID())])
+    assert {i: standing.silenced_until for i, standing in found.items()} == {one.alert_id: NOW + 1}
+
+
 async def test_notes_belong_to_their_alert_in_order(database: Database) -> None:
     alerts, one, other = AlertRepository(database), row(), row("other")
     notes = [NoteRow(str(ULID()), one.alert_id, "ann", NOW, f"第 {n} 条") for n in range(2)]

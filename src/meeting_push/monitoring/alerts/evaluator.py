@@ -19,7 +19,7 @@ from .book import AlertBook
 from .election import Election
 from .expressions import selectors
 from .history import History, Reading
-from .model import Severity
+from .model import Alert, Severity
 from .phases import step
 from .rule import Rule
 from .sinks import AlertSink
@@ -82,6 +82,10 @@ class AlertEvaluator:
         outcome = step(self.rules, self._history, self._book.before(), now, partial=partial_sight)
         self._book.apply(self.rules, outcome, now)
         await self._book.settle(self.sink, now)
+
+    def firing(self) -> list[Alert] | None:
+        """此刻在触发的；None：不由这个进程评估。"""
+        return self._book.firing if self._led else None
 
     async def _look(self) -> bool:
         """记一次大家的数；True：只看得见自己的。"""

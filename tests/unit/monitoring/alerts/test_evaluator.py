@@ -156,6 +156,8 @@ async def test_the_figures_say_what_fires_and_who_evaluates(
         }
         assert figures["alerts_firing", "warning"] == count
         assert figures["alert_evaluator", None] == count
+    assert [one.rule for one in first.evaluator.firing() or ()] == ["hot"]
+    assert second.evaluator.firing() is None
 
 
 # ── Redis、SQL 不在 ──────────────────────────────────────────────────────────
