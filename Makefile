@@ -26,7 +26,7 @@ AGAIN = { echo "once more, alone, what did not pass:"; \
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo serve test test-system test-full-size check format bench peers lock figures settings clean
+.PHONY: help demo serve test test-system test-full-size check format bench peers lock figures settings prometheus clean
 
 help: ## This menu
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -76,6 +76,9 @@ figures: $(DEV) ## Write docs/metrics.md from what a node tells
 
 settings: $(DEV) ## Write .env.example and docs/settings.md from the settings
 	@$(BIN)/python tools/settings_pages.py
+
+prometheus: $(DEV) ## Write deploy/prometheus/ from the rules of the alerts
+	@$(BIN)/python tools/prometheus_files.py
 
 clean: ## Remove the environment, caches and build results (never data/)
 	rm -rf $(VENV) build dist reports .mypy_cache .ruff_cache .pytest_cache .hypothesis \
