@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from .expressions import (
@@ -26,7 +26,7 @@ NODE: Final = "node"
 Labels = tuple[tuple[str, str], ...]
 Values = dict[Labels, float]
 
-_COMBINE: Final = {"max": max, "min": min, "sum": sum}
+_COMBINE: Final[dict[str, Callable[[list[float]], float]]] = {"max": max, "min": min, "sum": sum}
 
 
 def evaluate(expression: Expression, history: History, window_s: float) -> Values:
