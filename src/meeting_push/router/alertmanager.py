@@ -52,7 +52,7 @@ def alert_of(foreign: ForeignAlert, rules: Mapping[str, Rule]) -> Alert:
         summary=Text(said.get("summary_zh", english), english),
         labels={**labels, SOURCE: ALERTMANAGER},
         value=_number(said.get("value", "")),
-        threshold=rule.threshold if rule else _number(said.get("threshold", "")),
+        threshold=_number(said.get("threshold", "")),
         started_at=max(0, int(foreign.startsAt.timestamp() * 1_000)),
         runbook=said.get("runbook") or said.get("runbook_url") or (rule.page if rule else ""),
     )
