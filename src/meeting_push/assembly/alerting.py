@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..monitoring.alerts.book import AlertBook
 from ..monitoring.alerts.config import load_alerts
 from ..monitoring.alerts.desk import AlertDesk
-from ..monitoring.alerts.election import LEASE_S, Election
+from ..monitoring.alerts.election import Election, lease_s
 from ..monitoring.alerts.evaluator import AlertEvaluator, Sight
 from ..monitoring.alerts.sinks import AlertSink, LogSink
 from ..node_identity import NodeIdentity
@@ -34,15 +34,17 @@ class Alerting:
         sink: AlertSink = LogSink()
         records = AlertRepository(record.database)
         state = AlertStateRepository(record.database)
-        turn = Turn(bus.redis.lean, bus.redis.keys.alert_turn, int(LEASE_S * 1_000))
+        interval_s = settings.alerting.interval_s
+        lease = lease_s(interval_s)
+        turn = Turn(bus.redis.lean, bus.redis.keys.alert_turn, int(lease * 1_000))
         reports = observation.reports
         self._evaluator = AlertEvaluator(
             config.rules,
             Sight(reports.read, reports.own),
-            election=Election(turn, state, node),
+            election=Election(turn, state, node, lease),
             book=AlertBook(records, state),
             sink=sink,
-            interval_s=settings.alerting.interval_s,
+            interval_s=interval_s,
         )
         self.desk = AlertDesk(records, config.rules, sink)
         observation.metrics.add(self._evaluator.samples)

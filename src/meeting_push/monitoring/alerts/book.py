@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,6 +19,8 @@ from .records import alert_from, alert_of, key_of, pending_row, row_of, spot_of,
 from .rule import Rule
 from .sinks import AlertSink
 
+#: 一轮里等 SQL 至多这么久：挂住的也当它不在，告诉人不等它。
+STORE_S: Final = 3.0
 #: Alertmanager 交来的带着这个标签；触发与恢复由它说。
 SOURCE: Final = "source"
 ALERTMANAGER: Final = "alertmanager"
@@ -55,6 +58,7 @@ class AlertBook:
 
     def forget(self) -> None:
         """轮到别人了：他从 SQL 接着做。"""
+        self._is_away = False
         self._entries: dict[str, _Entry] = {}
         self._pending: dict[Spot, int] = {}
         #: SQL 里的；None = 还没有读过。
@@ -71,15 +75,16 @@ class AlertBook:
 
     async def refresh(self) -> None:
         """SQL 里的并进来：别人记下的、静音了的；第一次还有等着的。SQL 不在则无事。"""
-        try:
-            await self._store()
-            for row in await self._records.open():
-                self._merge(alert_from(row), Told(row.told), row.silenced_until or 0)
-            if self._kept is None:
-                self._kept = dict(map(waiting, await self._state.pending()))
-                self._pending = {**self._kept, **self._pending}
-        except MeetingPushError as error:
-            self._defer(error)
+        self._is_away = False
+        await self._reach(self._store)
+        await self._reach(self._read)
+
+    async def _read(self) -> None:
+        for row in await self._records.open():
+            self._merge(alert_from(row), Told(row.told), row.silenced_until or 0)
+        if self._kept is None:
+            self._kept = dict(map(waiting, await self._state.pending()))
+            self._pending = {**self._kept, **self._pending}
 
     def _merge(self, alert: Alert, told: Told, silenced_until: int) -> None:
         mine = self._entries.get(alert.alert_id)
@@ -110,9 +115,9 @@ class AlertBook:
 
         :raises MeetingPushError: ``sink`` 现在收不下；下一轮再来
         """
-        await self._try_store()
+        await self._reach(self._store)
         await self._tell(sink, now)
-        await self._try_store()
+        await self._reach(self._store)
 
     async def _tell(self, sink: AlertSink, now: int) -> None:
         untold = [one for one in self._entries.values() if one.told < one.wanted]
@@ -128,37 +133,43 @@ class AlertBook:
 
     # ── SQL ─────────────────────────────────────────────────────────────────
 
-    async def _try_store(self) -> None:
+    async def _reach(self, work: Callable[[], Awaitable[None]]) -> None:
+        """这一轮里它没有回答过一次，就不再问。"""
+        if self._is_away:
+            return
         try:
-            await self._store()
+            async with asyncio.timeout(STORE_S):
+                await work()
+        except TimeoutError:
+            self._is_away = True
+            self._deferred.say(code="database_unavailable", cause="timeout")
         except MeetingPushError as error:
-            self._defer(error)
-
-    def _defer(self, error: MeetingPushError) -> None:
-        if not error.temporary:
-            raise error
-        self._deferred.say(code=error.code, cause=error.cause)
+            if not error.temporary:
+                raise
+            self._is_away = True
+            self._deferred.say(code=error.code, cause=error.cause)
 
     async def _store(self) -> None:
         """让 SQL 与内存一样；做了一半也无妨，每一步重来无害。"""
-        for entry in [one for one in self._entries.values() if not one.stored]:
-            await self._store_new(entry)
+        await self._store_new([one for one in self._entries.values() if not one.stored])
         await self._store_ends()
         await self._store_told()
         await self._store_pending()
         self._entries = {i: one for i, one in self._entries.items() if not one.is_over}
 
-    async def _store_new(self, entry: _Entry) -> None:
-        row = row_of(entry.alert)
-        (written,) = await self._records.fire([row])
-        known = await self._records.get(row.alert_id)
-        if not written and known is None:
-            # 同一处别人已记下一条：以它为准，随后由 ``refresh`` 读到
-            del self._entries[row.alert_id]
+    async def _store_new(self, entries: Sequence[_Entry]) -> None:
+        if not entries:
             return
-        entry.stored = True
-        entry.stored_end = entry.alert.resolved_at is not None
-        entry.silenced_until = (known.silenced_until if known else None) or 0
+        await self._records.fire([row_of(one.alert) for one in entries])
+        known = await self._records.standings([one.alert.alert_id for one in entries])
+        for entry in entries:
+            row = known.get(entry.alert.alert_id)
+            if row is None:  # 同一处别人已记下一条：以它为准，随后由 ``refresh`` 读到
+                del self._entries[entry.alert.alert_id]
+                continue
+            entry.stored = True
+            entry.stored_end = row.resolved_at is not None
+            entry.silenced_until = row.silenced_until or 0
 
     async def _store_ends(self) -> None:
         ended = [one for one in self._entries.values() if _is_ended(one) and not one.stored_end]

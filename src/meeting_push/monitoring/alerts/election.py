@@ -15,10 +15,15 @@ from ...errors import MeetingPushError
 from ...node_identity import NodeIdentity
 from ...storage.alert_state import AlertStateRepository
 
-#: 契约是别人 30 秒之内接手：一个租期，加上两轮里等不到回答的。
-LEASE_S: Final = 12.0
 #: 一处不回答，等这么久就当它不在。
 ANSWER_S: Final = 2.0
+#: 一轮至多：看、问两处、等 SQL。
+ROUND_S: Final = 8.0
+
+
+def lease_s(interval_s: float) -> float:
+    """隔 ``interval_s`` 来续一次的租期；契约是别人 30 秒之内接手。"""
+    return interval_s + ROUND_S
 
 
 class TurnHolder(Protocol):
@@ -32,18 +37,20 @@ class TurnHolder(Protocol):
 
 
 class Election:
-    """``turn`` 的租期须是 ``LEASE_S``。"""
+    """``turn`` 的租期也是 ``lease_s``。"""
 
     def __init__(
         self,
         turn: TurnHolder,
         state: AlertStateRepository,
         node: NodeIdentity,
+        lease_s: float,
         clock: Clock = now_ms,
     ) -> None:
         self._turn = turn
         self._state = state
         self._node = node
+        self._lease_ms = int(lease_s * 1_000)
         self._clock = clock
         #: 上一次问的结果。
         self.leads = False
@@ -69,7 +76,7 @@ class Election:
         return mine
 
     async def _ask_sql(self) -> bool:
-        return await self._state.lease(self._node.id, self._clock(), int(LEASE_S * 1000))
+        return await self._state.lease(self._node.id, self._clock(), self._lease_ms)
 
     async def _give_back(self) -> bool:
         await self._state.release(self._node.id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from urllib.parse import urlsplit
 
@@ -9,6 +10,7 @@ import msgspec
 import pytest
 
 from meeting_push.errors import UnavailableError
+from meeting_push.monitoring.alerts.election import ROUND_S
 from meeting_push.monitoring.alerts.model import AlertState
 from meeting_push.redis.dial import RedisAddress
 from meeting_push.redis.keys import Keys
@@ -18,7 +20,7 @@ from tests.support.postgres_server import PostgresServer
 from tests.support.proxy_thread import ProxyThread, proxy_thread
 from tests.support.redis_server import RedisServer
 
-from .world import AT_ONCE, Ear, Scene, Watcher
+from .world import AT_ONCE, LEASE_S, Ear, Scene, Watcher
 
 
 @pytest.fixture
@@ -70,7 +72,7 @@ async def test_killed_while_pending_it_fires_all_the_same_once(
     await second.round()
     assert first.election.leads
     assert not second.election.leads
-    scene.later(12.1)  # 第一个死了：租期过去
+    scene.later(LEASE_S + 0.1)  # 第一个死了：租期过去
     await redis.lean.execute("DEL", redis.keys.alert_turn)
     await second.round()
     assert second.election.leads
@@ -102,10 +104,10 @@ async def test_two_evaluators_at_once_fire_one_record(
     assert await first.election.ask()
     second.election.leads = True
     await redis.lean.execute("DEL", redis.keys.alert_turn)
-    scene.later(13)
+    scene.later(LEASE_S + 1)
     await second.round()
     await redis.lean.execute("DEL", redis.keys.alert_turn)
-    scene.later(13)
+    scene.later(LEASE_S + 1)
     await first.round()
     assert ear.states == ["hot firing"]
     assert len((await first.records.page("all", None, 10)).items) == 1
@@ -208,7 +210,7 @@ async def test_without_redis_the_one_in_sql_goes_on(
         await watcher.round()
     assert (first.election.leads, second.election.leads) == (True, False)
     assert ear.states == ["hot firing"]
-    scene.later(13)
+    scene.later(LEASE_S + 1)
     await second.round()
     assert second.election.leads
     assert ear.states == ["hot firing"]
@@ -233,6 +235,54 @@ async def test_without_sql_it_is_told_and_recorded_later(
     assert row.alert_id == ear.heard[0].alert_id
     await watcher.round()
     assert ear.states == ["hot firing"]
+
+
+async def test_sql_that_hangs_does_not_keep_it_from_being_told(
+    redis: RedisService,
+    far_database: Database,
+    sql_line: ProxyThread,
+    scene: Scene,
+    ear: Ear,
+) -> None:
+    watcher = Watcher(scene, redis, far_database, ear, AT_ONCE)
+    await watcher.round()
+    sql_line.hold()
+    scene.heat = 11
+    async with asyncio.timeout(ROUND_S):
+        await watcher.round()
+    assert ear.states == ["hot firing"]
+
+
+async def test_redis_that_hangs_does_not_keep_it_from_being_told(
+    far_redis: RedisService,
+    redis_line: ProxyThread,
+    database: Database,
+    scene: Scene,
+    ear: Ear,
+) -> None:
+    watcher = Watcher(scene, far_redis, database, ear, AT_ONCE)
+    await watcher.round()
+    redis_line.hold()
+    scene.heat = 11
+    async with asyncio.timeout(ROUND_S):
+        await watcher.round()
+    assert ear.states == ["hot firing"]
+
+
+async def test_a_thousand_fire_at_once(
+    redis: RedisService, database: Database, scene: Scene, ear: Ear
+) -> None:
+    by_room = msgspec.structs.replace(
+        AT_ONCE, expression=msgspec.structs.replace(AT_ONCE.expression, by="room")
+    )
+    scene.rooms, scene.heat = 1_000, 11
+    watcher = Watcher(scene, redis, database, ear, by_room)
+    await watcher.round()
+    assert len(ear.heard) == len(await watcher.records.open()) == 1_000
+    scene.heat = 0
+    await watcher.round()
+    assert len(ear.heard) == 2_000
+    assert await watcher.records.open() == []
 
 
 async def test_what_came_and_went_without_sql_is_recorded_as_over(

@@ -10,7 +10,7 @@ import msgspec
 
 from meeting_push.errors import NotFoundError, UnavailableError
 from meeting_push.monitoring.alerts.book import AlertBook
-from meeting_push.monitoring.alerts.election import LEASE_S, Election
+from meeting_push.monitoring.alerts.election import Election, lease_s
 from meeting_push.monitoring.alerts.evaluator import AlertEvaluator, Sight
 from meeting_push.monitoring.alerts.expressions import Latest, gauge
 from meeting_push.monitoring.alerts.model import Alert, Severity, Text
@@ -26,6 +26,7 @@ from meeting_push.storage.alerts import AlertRepository
 from meeting_push.storage.database import Database
 
 NOW: Final = 1_800_000_000_000
+LEASE_S: Final = lease_s(5)
 HOT: Final = Rule(
     rule_id="hot",
     expression=Latest(gauge("heat"), "max"),
@@ -45,12 +46,14 @@ class Scene:
 
     heat: float = 0
     now: int = NOW
+    rooms: int = 1
 
     def later(self, seconds: float) -> None:
         self.now += int(seconds * 1_000)
 
     def samples(self) -> Iterator[Sample]:
-        yield Sample("heat", "gauge", "how hot", self.heat)
+        for number in range(self.rooms):
+            yield Sample("heat", "gauge", "how hot", self.heat, {"room": str(number)})
 
 
 @dataclass
@@ -92,7 +95,7 @@ class Watcher:
         turn = Turn(redis.lean, redis.keys.alert_turn, int(LEASE_S * 1_000))
         state = AlertStateRepository(database)
         self.records = AlertRepository(database)
-        self.election = Election(turn, state, node, lambda: scene.now)
+        self.election = Election(turn, state, node, LEASE_S, lambda: scene.now)
         self.evaluator = AlertEvaluator(
             {rule.rule_id: rule},
             Sight(reports.read, reports.own),
