@@ -86,7 +86,12 @@ CASES: Final = {
     ),
     "redis_slow": Case((_gauge("redis_last_round_trip_seconds", 0.001, 0.2, process="0"),)),
     "database_unavailable": Case((_gauge("database_up", 1, 0, process="0"),)),
-    "queue_lag_high": Case((_gauge("queue_oldest_age_seconds", 0, 40, queue="priority"),)),
+    "queue_lag_high": Case(
+        (
+            _gauge("queue_oldest_age_seconds", 0, 40, queue="priority_message_queue"),
+            _gauge("queue_oldest_age_seconds", 600, 600, queue="dead_letter_queue"),
+        )
+    ),
     "queue_nearly_full": Case((_gauge("queue_fill_ratio", 0.1, 0.9, queue="normal"),)),
     "consumer_stalled": _part("consumers"),
     "node_lost": Case((_counter("nodes_reaped", 0, 1),)),

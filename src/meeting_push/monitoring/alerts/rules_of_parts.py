@@ -49,7 +49,16 @@ _STORES: Final = (
 _QUEUES: Final = (
     Rule(
         rule_id="queue_lag_high",
-        expression=Latest(gauge("queue_oldest_age_seconds"), "max", by="queue"),
+        # 慢的那条等得久是应该的，死信、预约的也是
+        expression=Latest(
+            gauge(
+                "queue_oldest_age_seconds",
+                "queue",
+                *("message_delivery_queue", "priority_message_queue"),
+            ),
+            "max",
+            by="queue",
+        ),
         comparison=Comparison.ABOVE,
         threshold=30,
         unit="seconds",

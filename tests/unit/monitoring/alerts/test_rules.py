@@ -80,7 +80,7 @@ def test_it_fires_when_it_is_bad_and_nothing_else_does(rule_id: str) -> None:
     ("rule_id", "labels"),
     [
         ("resource_usage_high", (("resource", "disk"),)),
-        ("queue_lag_high", (("queue", "priority"),)),
+        ("queue_lag_high", (("queue", "priority_message_queue"),)),
         ("loop_restarting", (("loop", "relay"),)),
         ("deaf_node", (("node", "1"),)),
         ("redis_unavailable", ()),
