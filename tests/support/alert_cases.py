@@ -68,7 +68,13 @@ CASES: Final = {
         bad_s=900,
     ),
     "unacked_old": Case((_gauge("unacked_oldest_age_seconds", 5, 700),)),
-    "mailboxes_growing": Case((_gauge("unacked_recipients", 100, 20_000),), calm_s=2_400),
+    "mailboxes_growing": Case(
+        (
+            _counter("recipients_accepted", 300, 1_200),
+            _counter("recipients_ended", 300, 300, outcome="delivered"),
+        ),
+        calm_s=2_400,
+    ),
     "dead_letters": Case((_gauge("dead_letters", 0, 1),)),
     "abnormal_disconnects_high": Case(
         (_counter("disconnects", 10, 10), _counter("abnormal_disconnects", 0, 1))

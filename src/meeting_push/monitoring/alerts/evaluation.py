@@ -10,8 +10,8 @@ from .expressions import (
     PROCESS,
     Always,
     Burn,
+    Excess,
     Expression,
-    Growth,
     Increase,
     Latest,
     Pair,
@@ -36,9 +36,11 @@ def evaluate(expression: Expression, history: History, window_s: float) -> Value
             return _increase(expression, history, window_s)
         case Latest():
             return _latest(expression, history)
-        case Growth(of=of):
-            grown = history.growth(of, window_s)
-            return {} if grown is None else {(): grown}
+        case Excess():
+            came, went = (
+                _total(one, history, window_s) for one in (expression.came, expression.went)
+            )
+            return {} if came is None or went is None else {(): came - went}
         case Ratio():
             part, whole = (
                 _total(one, history, window_s) for one in (expression.part, expression.whole)

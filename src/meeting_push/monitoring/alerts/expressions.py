@@ -48,10 +48,11 @@ class Latest(msgspec.Struct, frozen=True):
     absolute: bool = False
 
 
-class Growth(msgspec.Struct, frozen=True):
-    """一个大家共有的量，比窗口开头多了多少。"""
+class Excess(msgspec.Struct, frozen=True):
+    """窗口里来的比走的多多少。"""
 
-    of: Selector
+    came: Increase
+    went: Increase
 
 
 class Ratio(msgspec.Struct, frozen=True):
@@ -83,7 +84,7 @@ class Always(msgspec.Struct, frozen=True):
     """总是 1。"""
 
 
-Expression = Increase | Latest | Growth | Ratio | Burn | Always
+Expression = Increase | Latest | Excess | Ratio | Burn | Always
 
 
 def selectors(expression: Expression) -> tuple[Selector, ...]:
@@ -91,8 +92,10 @@ def selectors(expression: Expression) -> tuple[Selector, ...]:
     match expression:
         case Increase(of=of):
             return of
-        case Latest(of=one) | Growth(of=one):
+        case Latest(of=one):
             return (one,)
+        case Excess(came=came, went=went):
+            return came.of + went.of
         case Ratio(part=part, whole=whole):
             return part.of + whole.of
         case Burn(good=good, all=every):
@@ -103,4 +106,4 @@ def selectors(expression: Expression) -> tuple[Selector, ...]:
 
 def is_windowed(expression: Expression) -> bool:
     """规则的 ``window_s`` 对它有没有意义。"""
-    return isinstance(expression, Increase | Growth | Ratio)
+    return isinstance(expression, Increase | Excess | Ratio)

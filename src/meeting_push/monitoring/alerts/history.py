@@ -34,7 +34,6 @@ class Reading(NamedTuple):
 class _Point(NamedTuple):
     at: float
     totals: dict[Key, float]
-    gauges: dict[Key, float]
 
 
 class History:
@@ -54,7 +53,7 @@ class History:
             self._count(process, self._watched(reading.totals))
         self._now = {name: self._watched(one.gauges) for name, one in readings.items()}
         self._has_seen_all |= not partial
-        self._append(_Point(at, dict(self._totals), self._largest()))
+        self._append(_Point(at, dict(self._totals)))
 
     def _watched(self, figures: Figures) -> dict[Key, float]:
         return {
@@ -75,13 +74,6 @@ class History:
         self._last[process] = totals  # 放到最后：最久没见的在最前
         while len(self._last) > MAX_PROCESSES:
             del self._last[next(iter(self._last))]
-
-    def _largest(self) -> dict[Key, float]:
-        found: dict[Key, float] = {}
-        for gauges in self._now.values():
-            for key, value in gauges.items():
-                found[key] = max(value, found.get(key, value))
-        return found
 
     def _append(self, point: _Point) -> None:
         points = self._points
@@ -115,14 +107,6 @@ class History:
             if name == selector.name and _wanted(selector, label)
         }
 
-    def growth(self, selector: Selector, window_s: float) -> float | None:
-        """大家共有的量（各进程里最大的）比窗口开头多了多少。"""
-        if not self._points:
-            return None
-        now = _largest_of(self._points[-1], selector)
-        then = _largest_of(self._at(self._points[-1].at - window_s), selector)
-        return None if now is None or then is None else now - then
-
     def _at(self, at: float) -> _Point:
         """``at`` 那时的；记得没有那么久，就是最早的。"""
         index = bisect_right(self._points, at, key=lambda one: one.at)
@@ -131,12 +115,3 @@ class History:
 
 def _wanted(selector: Selector, label: str) -> bool:
     return not selector.values or not set(selector.values).isdisjoint(label.split(","))
-
-
-def _largest_of(point: _Point, selector: Selector) -> float | None:
-    found = [
-        value
-        for (name, label), value in point.gauges.items()
-        if name == selector.name and _wanted(selector, label)
-    ]
-    return max(found, default=None)

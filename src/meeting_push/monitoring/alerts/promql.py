@@ -7,8 +7,8 @@ from .expressions import (
     PROCESS,
     Always,
     Burn,
+    Excess,
     Expression,
-    Growth,
     Increase,
     Latest,
     Pair,
@@ -40,9 +40,8 @@ def value(expression: Expression, window_s: int) -> str:
             inner = selector(expression.of)
             inner = f"abs({inner})" if expression.absolute else inner
             return f"{expression.how}{_by(expression.by)}({inner})"
-        case Growth(of=of):
-            text = selector(of)
-            return f"max({text}) - max({text} offset {window_s}s)"
+        case Excess(came=came, went=went):
+            return f"{_increase(came, window_s)} - {_increase(went, window_s)}"
         case Ratio():
             part, whole = (_increase(one, window_s) for one in _sides(expression))
             return f"{part} / {whole}"

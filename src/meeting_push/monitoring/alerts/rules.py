@@ -11,7 +11,7 @@ from typing import Final
 from .expressions import (
     Always,
     Burn,
-    Growth,
+    Excess,
     Increase,
     Latest,
     Pair,
@@ -92,7 +92,10 @@ _DELIVERY: Final = (
     ),
     Rule(
         rule_id="mailboxes_growing",
-        expression=Growth(gauge("unacked_recipients")),
+        expression=Excess(
+            Increase((counter("recipients_accepted"),)),
+            Increase((counter("recipients_ended"),)),
+        ),
         comparison=Comparison.ABOVE,
         threshold=10_000,
         unit="count",
@@ -100,8 +103,8 @@ _DELIVERY: Final = (
         for_s=300,
         severity=Severity.WARNING,
         summary=Text(
-            "没有送达的收件人 {window} 里多了 {value}（限 {threshold}）",
-            "recipients not delivered grew by {value} in {window} (limit {threshold})",
+            "还没有结局的收件人 {window} 里多了 {value}（限 {threshold}）",
+            "recipients that wait grew by {value} in {window} (limit {threshold})",
         ),
     ),
     Rule(

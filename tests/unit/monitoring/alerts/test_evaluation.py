@@ -9,7 +9,7 @@ from meeting_push.monitoring.alerts.expressions import (
     PROCESS,
     Always,
     Burn,
-    Growth,
+    Excess,
     Increase,
     Latest,
     Pair,
@@ -55,10 +55,10 @@ def test_too_few_in_the_denominator_is_no_value() -> None:
 
 @pytest.mark.parametrize(
     "expression",
-    [Ratio(GOOD, ALL), GOOD, Latest(HIGH, "max"), Growth(HIGH), Burn(GOOD, ALL, 0.9, ())],
+    [Ratio(GOOD, ALL), GOOD, Latest(HIGH, "max"), Excess(ALL, GOOD), Burn(GOOD, ALL, 0.9, ())],
 )
 def test_an_absent_metric_is_no_value(
-    expression: Ratio | Increase | Latest | Growth | Burn,
+    expression: Ratio | Increase | Latest | Excess | Burn,
 ) -> None:
     assert evaluate(expression, history_of({}, {}), 60) == {}
 
@@ -67,6 +67,11 @@ def test_several_counters_add_up() -> None:
     both = Increase(GOOD.of + ALL.of)
     history = history_of({"good": {"": 0}, "all": {"": 0}}, {"good": {"": 1}, "all": {"": 2}})
     assert evaluate(both, history, 60) == {(): 3}
+
+
+def test_an_excess_is_what_came_less_what_went() -> None:
+    history = history_of({"all": {"": 0}, "good": {"": 0}}, {"all": {"": 7}, "good": {"": 5}})
+    assert evaluate(Excess(ALL, GOOD), history, 60) == {(): 2}
 
 
 def test_an_increase_by_label_has_one_value_for_each() -> None:

@@ -82,24 +82,16 @@ def test_what_nobody_has_is_absent(history: History) -> None:
     history.take(0, {"a": Reading({}, {})})
     assert history.increase(DROPS, 60) == {}
     assert history.latest(LENGTH) == {}
-    assert history.growth(LENGTH, 60) is None
 
 
 def test_nothing_is_there_before_the_first_look(history: History) -> None:
     assert history.increase(DROPS, 60) == {}
-    assert history.growth(LENGTH, 60) is None
 
 
 def test_a_gauge_is_what_each_process_says_now(history: History) -> None:
     history.take(0, {"a": measured(1), "b": measured(2)})
     history.take(5, {"a": measured(3)})
     assert history.latest(LENGTH) == {("a", ""): 3}
-
-
-def test_growth_is_since_the_beginning_of_the_window(history: History) -> None:
-    for at in range(0, 100, 10):
-        history.take(at, {"a": measured(at), "b": measured(0)})
-    assert history.growth(LENGTH, 20) == 20
 
 
 def test_six_hours_are_kept_in_few_points(history: History) -> None:
