@@ -320,4 +320,18 @@ alert_turn = Table(
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("holder", String(64), nullable=False),
     Column("lease_until", BigInteger, nullable=False),
+
+# 一条告警在一个渠道上说过什么：触发、恢复、升级各一行。
+alert_notices = Table(
+    "alert_notices",
+    metadata,
+    Column("alert_id", String(64), nullable=False),
+    Column("channel", String(64), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("is_escalation", Boolean, nullable=False),
+    Column("told", Boolean, nullable=False),
+    Column("reason", Text, nullable=False),  # 为什么没有说到；或谁被拒绝了
+    Column("at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("alert_id", "channel", "state", "is_escalation"),
+    Index("ix_alert_notices_at", "at"),
 )

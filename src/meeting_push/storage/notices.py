@@ -1,0 +1,76 @@
+"""告警通知过谁：一条告警在一个渠道上，触发与恢复各一行，连同失败的与为什么。"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy import delete, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from .database import Database
+from .tables import alert_notices
+
+_n: Final = alert_notices.c
+#: 记着这么久，给告警页的时间线。
+KEEP_MS: Final = 90 * 24 * 3_600_000
+#: 恢复了的，重新接手时只认这么久之内的。
+RECENT_MS: Final = 24 * 3_600_000
+_BATCH: Final = 500
+_KEYS: Final = ("alert_id", "channel", "state", "is_escalation")
+
+
+class ToldRow(NamedTuple):
+    """``reason`` 空即说到了；说到了而有收件人被拒绝的，``told`` 为真，``reason`` 说是谁。"""
+
+    alert_id: str
+    channel: str
+    state: str
+    is_escalation: bool
+    told: bool
+    reason: str
+    at: int
+
+
+class NoticeRepository:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._insert: Any = sqlite.insert if database.is_sqlite else postgresql.insert
+
+    async def note(self, rows: Sequence[ToldRow]) -> None:
+        """写下；同一条再写是改（失败之后成了）。写两遍无害。
+
+        :raises DatabaseUnavailableError: 一行也没有写，或写了几批
+        """
+        for start in range(0, len(rows), _BATCH):
+            # 同一句里不能改同一行两次：留最后的
+            batch = {row[:4]: row._asdict() for row in rows[start : start + _BATCH]}
+            statement = self._insert(alert_notices).values(list(batch.values()))
+            changed = {name: statement.excluded[name] for name in ("told", "reason", "at")}
+            upsert = statement.on_conflict_do_update(index_elements=list(_KEYS), set_=changed)
+            async with self._database.transaction() as connection:
+                await connection.execute(upsert)
+
+    async def told(self, now_ms: int) -> list[ToldRow]:
+        """说到了的：还没有恢复的告警，与最近恢复的。"""
+        resolved = select(_n.alert_id).where(
+            _n.state == "resolved", _n.told, _n.at < now_ms - RECENT_MS
+        )
+        statement = select(alert_notices).where(_n.told, _n.alert_id.not_in(resolved))
+        return await self._rows(statement)
+
+    async def of(self, alert_id: str) -> list[ToldRow]:
+        """一条告警的通知，早的在前。"""
+        statement = select(alert_notices).where(_n.alert_id == alert_id)
+        return await self._rows(statement.order_by(_n.at, _n.channel))
+
+    async def purge(self, now_ms: int) -> int:
+        """忘掉很久以前的；返回几行。"""
+        statement = delete(alert_notices).where(_n.at < now_ms - KEEP_MS)
+        async with self._database.transaction() as connection:
+            return (await connection.execute(statement)).rowcount
+
+    async def _rows(self, statement: Any) -> list[ToldRow]:
+        async with self._database.connect() as connection:
+            found = (await connection.execute(statement)).all()
+        return [ToldRow(*(row._mapping[name] for name in ToldRow._fields)) for row in found]
