@@ -259,6 +259,20 @@ class DatabaseUnavailableError(UnavailableError):
     code = "database_unavailable"
 
 
+class ChannelFailedError(UnavailableError):
+    """一个通知渠道没有收下；``temporary`` 为假时原样再来无用（地址、签名、模板不对）。
+
+    ``slow_down_s`` 大于 0：对方嫌太快，过这么久再来，不算渠道坏了。
+    """
+
+    code = "channel_failed"
+
+    def __init__(self, message: str, *, temporary: bool = True, slow_down_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.temporary = temporary
+        self.slow_down_s = slow_down_s
+
+
 class OutcomeUnknownError(DatabaseUnavailableError):
     """提交发出去了，回答没有来：可能已存下，也可能没有。
 

@@ -1,0 +1,121 @@
+"""把一份通知发到一个渠道：几次，退避，数着；发不成就抛出，由 ``Notifier`` 决定怎么办。"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from loguru import logger
+from ulid import ULID
+
+from ...errors import ChannelFailedError
+from ...logs import RepeatedWarning
+from ..alerts.model import Alert, Notice
+from .lane import Lane
+from .sender import Sender
+from .statistics import NoticeStatistics
+
+#: 嫌太快的连着这么多次，就是坏了。
+MOST_SLOW_DOWNS: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    #: 各次重试之前歇多久，乘以一个 0.5–1 的随机数。
+    retries_s: tuple[float, ...] = (1.0, 4.0)
+    #: 没有后备的渠道坏了，歇多久再试。
+    rest_s: float = 60.0
+    #: 看门狗的心跳多久一次；多久没有新的评估就停。
+    beat_s: float = 60.0
+    stale_s: float = 180.0
+    #: 多久看一眼此刻在触发的。
+    watch_s: float = 5.0
+    #: 问记录至多等这么久。
+    ask_s: float = 2.0
+
+
+class Courier:
+    """一个渠道一个。"""
+
+    def __init__(
+        self,
+        lane: Lane,
+        sender: Sender,
+        statistics: NoticeStatistics,
+        timings: Timings,
+        monotonic: Callable[[], float],
+    ) -> None:
+        self.lane = lane
+        self.wake = asyncio.Event()
+        self._sender = sender
+        self._statistics = statistics
+        self._timings = timings
+        self._monotonic = monotonic
+        self._slow_downs = 0
+        self._said = RepeatedWarning("notice_failed", lines=5)
+
+    @property
+    def name(self) -> str:
+        return self.lane.channel.name
+
+    async def deliver(
+        self, alerts: Sequence[Alert], *, is_test: bool = False, is_escalation: bool = False
+    ) -> tuple[str, ...]:
+        """返回被拒绝的收件人。成败都数过、说过。
+
+        :raises ChannelFailedError: 没有人收到；``slow_down_s`` 大于 0 的不算失败
+        """
+        notice = Notice(
+            notice_id=str(ULID()),
+            alerts=tuple(alerts),
+            is_test=is_test,
+            is_escalation=is_escalation,
+        )
+        try:
+            refused = await self._attempts(notice)
+        except ChannelFailedError as error:
+            raise self._judged(error, len(alerts)) from None
+        self._slow_downs = 0
+        self._statistics.sent[self.lane.channel.kind] += 1
+        if refused:
+            self._statistics.failed[self.lane.channel.kind] += 1
+            self._said.say(channel=self.name, refused=", ".join(refused), alerts=len(alerts))
+        return refused
+
+    async def _attempts(self, notice: Notice) -> tuple[str, ...]:
+        for pause_s in self._timings.retries_s:
+            try:
+                return await self._attempt(notice)
+            except ChannelFailedError as error:
+                if not error.temporary or error.slow_down_s:
+                    raise
+            await asyncio.sleep(pause_s * random.uniform(0.5, 1))  # noqa: S311 — 抖动
+            if wait_s := self.lane.rate_wait(self._monotonic()):
+                raise ChannelFailedError("out of its rate", slow_down_s=wait_s)
+        return await self._attempt(notice)
+
+    async def _attempt(self, notice: Notice) -> tuple[str, ...]:
+        try:
+            return await self._sender.send(notice)
+        except ChannelFailedError:
+            raise
+        except Exception as error:  # noqa: BLE001 — 见下
+            # 我们自己的错也不许丢了通知：当作渠道坏了，由后备去说
+            logger.bind(channel=self.name).opt(exception=error).error("notice_sender_broken")
+            raise ChannelFailedError(type(error).__name__, temporary=False) from None
+        finally:
+            self.lane.attempted(self._monotonic())
+
+    def _judged(self, error: ChannelFailedError, alerts: int) -> ChannelFailedError:
+        """嫌太快的先等着；连着几次就是坏了。"""
+        if error.slow_down_s:
+            self._slow_downs += 1
+            if self._slow_downs < MOST_SLOW_DOWNS:
+                return error
+        self._slow_downs = 0
+        self._statistics.failed[self.lane.channel.kind] += 1
+        self._said.say(channel=self.name, reason=error.message, alerts=alerts)
+        return ChannelFailedError(error.message, temporary=error.temporary)
