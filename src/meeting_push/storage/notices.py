@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, exists, select
 from sqlalchemy.dialects import postgresql, sqlite
 
+from .alerts import AlertRow
 from .database import Database
-from .tables import alert_notices
+from .id_list import among
+from .tables import alert_notices, alerts
 
 _n: Final = alert_notices.c
+_a: Final = alerts.c
 #: 记着这么久，给告警页的时间线。
 KEEP_MS: Final = 90 * 24 * 3_600_000
 #: 恢复了的，重新接手时只认这么久之内的。
@@ -30,6 +33,13 @@ class ToldRow(NamedTuple):
     told: bool
     reason: str
     at: int
+
+
+class Standing(NamedTuple):
+    """一条告警此刻有没有人管。"""
+
+    acknowledged_at: int | None = None
+    silenced_until: int | None = None
 
 
 class NoticeRepository:
@@ -58,6 +68,29 @@ class NoticeRepository:
         )
         statement = select(alert_notices).where(_n.told, _n.alert_id.not_in(resolved))
         return await self._rows(statement)
+
+    async def unsaid(self, now_ms: int) -> list[AlertRow]:
+        """最近恢复了、有渠道说过触发而没有说过恢复的：说的那个进程死在了中间。"""
+        later = alert_notices.alias()
+        said = exists().where(
+            later.c.alert_id == _n.alert_id,
+            later.c.channel == _n.channel,
+            later.c.state == "resolved",
+            later.c.told,
+        )
+        heard = exists().where(_n.alert_id == _a.alert_id, _n.state == "firing", _n.told, ~said)
+        columns = (_a[name] for name in AlertRow._fields)
+        statement = select(*columns).where(_a.resolved_at > now_ms - RECENT_MS, heard)
+        async with self._database.connect() as connection:
+            return [AlertRow(*row) for row in await connection.execute(statement)]
+
+    async def standings(self, alert_ids: Sequence[str]) -> dict[str, Standing]:
+        """不认识的不在回答里。"""
+        statement = select(_a.alert_id, _a.acknowledged_at, _a.silenced_until).where(
+            among(self._database, _a.alert_id, alert_ids)
+        )
+        async with self._database.connect() as connection:
+            return {row[0]: Standing(*row[1:]) for row in await connection.execute(statement)}
 
     async def of(self, alert_id: str) -> list[ToldRow]:
         """一条告警的通知，早的在前。"""

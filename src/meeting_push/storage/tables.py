@@ -320,6 +320,7 @@ alert_turn = Table(
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("holder", String(64), nullable=False),
     Column("lease_until", BigInteger, nullable=False),
+)
 
 # 一条告警在一个渠道上说过什么：触发、恢复、升级各一行。
 alert_notices = Table(

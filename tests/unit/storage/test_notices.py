@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import pytest
 
+from meeting_push.storage.alerts import AlertRepository, AlertRow
 from meeting_push.storage.database import Database
-from meeting_push.storage.notices import KEEP_MS, RECENT_MS, NoticeRepository, ToldRow
+from meeting_push.storage.notices import (
+    KEEP_MS,
+    RECENT_MS,
+    NoticeRepository,
+    Standing,
+    ToldRow,
+)
 
 NOW = 1_764_500_000_000
 
@@ -49,6 +56,52 @@ async def test_a_time_line_is_in_order(notices: NoticeRepository) -> None:
         [row(state="resolved", at=NOW + 5), row(), row(is_escalation=True, at=NOW + 2)]
     )
     assert [one.at for one in await notices.of("a")] == [NOW, NOW + 2, NOW + 5]
+
+
+def alert_row(alert_id: str, resolved_at: int | None = None) -> AlertRow:
+    return AlertRow(
+        alert_id=alert_id,
+        rule="redis_slow",
+        labels="{}",
+        severity="warning",
+        summary_zh="慢",
+        summary_en="slow",
+        value=1,
+        threshold=0,
+        runbook="",
+        started_at=NOW - 1_000,
+        resolved_at=resolved_at,
+        spot_key=alert_id,
+    )
+
+
+async def test_a_recovery_nobody_told_is_found(
+    database: Database, notices: NoticeRepository
+) -> None:
+    alerts = AlertRepository(database)
+    for name in ("told", "unsaid", "unheard"):
+        await alerts.fire(alert_row(name, NOW))
+    await alerts.fire(alert_row("firing"))
+    await alerts.fire(alert_row("long-ago", NOW - RECENT_MS - 1))
+    await notices.note([row(name) for name in ("told", "unsaid", "firing", "long-ago")])
+    await notices.note([row("told", "resolved"), row("unsaid", "resolved", channel="hook")])
+    await notices.note([row("unsaid", "resolved", told=False), row("unheard", told=False)])
+    assert [one.alert_id for one in await notices.unsaid(NOW)] == ["unsaid"]
+
+
+async def test_who_looks_after_an_alert_is_known(
+    database: Database, notices: NoticeRepository
+) -> None:
+    alerts = AlertRepository(database)
+    for name in ("a", "b", "c"):
+        await alerts.fire(alert_row(name))
+    await alerts.acknowledge("a", "me", NOW)
+    await alerts.silence("b", NOW + 1)
+    assert await notices.standings(["a", "b", "c", "unknown"]) == {
+        "a": Standing(NOW, None),
+        "b": Standing(None, NOW + 1),
+        "c": Standing(),
+    }
 
 
 async def test_what_is_old_is_forgotten(notices: NoticeRepository) -> None:

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from ...storage.notices import Standing
 from ..alerts.model import Alert
 from .config import Escalation
 from .lane import LOOK_AGAIN_S
-from .records import Standing
 
 
 @dataclass(slots=True)

@@ -10,10 +10,11 @@ from typing import Final
 from ...clock import Clock
 from ...errors import MeetingPushError
 from ...logs import RepeatedWarning
-from ...storage.notices import ToldRow
+from ...storage.alerts import AlertRow
+from ...storage.notices import Standing, ToldRow
 from ...supervision import periodically, woken
 from .lane import Waiting
-from .records import NoticeRecords, Standing, Standings
+from .records import NoticeRecords
 
 #: 没有记下的多于它，丢最早的：记录不如通知要紧。
 MOST_UNSAVED: Final = 20_000
@@ -31,19 +32,17 @@ class Outcome:
 
 
 class Ledger:
-    """``on_load``：读到了说过什么。``ask_s``：问 SQL 至多等这么久，等不到当作没有人管。"""
+    """``on_load``：读到了说过什么，与该补说的恢复。``ask_s``：问 SQL 至多等这么久。"""
 
     def __init__(
         self,
         records: NoticeRecords | None,
-        standings: Standings | None,
         clock: Clock,
         monotonic: Callable[[], float],
-        on_load: Callable[[Sequence[ToldRow]], None],
+        on_load: Callable[[Sequence[ToldRow], Sequence[AlertRow]], None],
         ask_s: float,
     ) -> None:
         self._records = records
-        self._standings = standings
         self._clock = clock
         self._monotonic = monotonic
         self._load_again_at = 0.0
@@ -85,11 +84,13 @@ class Ledger:
         self._load_again_at = now + _LOAD_AGAIN_S
         try:
             async with asyncio.timeout(self._ask_s):
-                self._on_load(await self._records.told(self._clock()))
+                told = await self._records.told(self._clock())
+                unsaid = await self._records.unsaid(self._clock())
         except (MeetingPushError, TimeoutError) as error:
             self._unanswered.say(error=type(error).__name__)
         else:
             self.is_loaded = True
+            self._on_load(told, unsaid)
 
     def unload(self) -> None:
         """不再由这个进程说：下次轮到再读。"""
@@ -98,11 +99,11 @@ class Ledger:
 
     async def standings(self, alert_ids: Sequence[str]) -> Mapping[str, Standing]:
         """谁认领了、静了音；问不到就当作没有。"""
-        if self._standings is None:
+        if self._records is None:
             return {}
         try:
             async with asyncio.timeout(self._ask_s):
-                return await self._standings.standings(alert_ids)
+                return await self._records.standings(alert_ids)
         except (MeetingPushError, TimeoutError) as error:
             self._unanswered.say(error=type(error).__name__)
             return {}

@@ -18,16 +18,18 @@ from typing import Final
 
 from ...clock import Clock, now_ms
 from ...errors import ChannelFailedError, NotFoundError
+from ...storage.alerts import AlertRow
 from ...storage.notices import ToldRow
 from ...supervision import periodically, woken
 from ..alerts.model import Alert, AlertState, Severity, Text
+from ..alerts.records import alert_from
 from . import watchdog
 from .config import Channel, NoticeConfig
 from .courier import Courier, Timings
 from .escalation import Escalations
 from .lane import LOOK_AGAIN_S, Lane, Waiting
 from .ledger import Ledger, Outcome
-from .records import NoticeRecords, Standings
+from .records import NoticeRecords
 from .sender import Sender
 from .senders import sender_of
 from .statistics import NoticeStatistics
@@ -50,7 +52,6 @@ class Notifier:
         config: NoticeConfig,
         writer: NoticeWriter,
         records: NoticeRecords | None = None,
-        standings: Standings | None = None,
         *,
         firing: Firing = lambda: None,
         timings: Timings | None = None,
@@ -85,9 +86,7 @@ class Notifier:
         self._escalations = Escalations(config.escalate)
         self._escalated: dict[str, set[str]] = {}
         self._first_told: dict[str, int] = {}
-        self._ledger = Ledger(
-            records, standings, clock, monotonic, self._recall, self._timings.ask_s
-        )
+        self._ledger = Ledger(records, clock, monotonic, self._recall, self._timings.ask_s)
 
     # ── 评估的一边 ───────────────────────────────────────────────────────────
 
@@ -267,8 +266,8 @@ class Notifier:
 
     # ── 从前 ────────────────────────────────────────────────────────────────
 
-    def _recall(self, rows: Sequence[ToldRow]) -> None:
-        for row in rows:
+    def _recall(self, told: Sequence[ToldRow], unsaid: Sequence[AlertRow]) -> None:
+        for row in told:
             if row.channel in self._couriers:
                 self._couriers[row.channel].lane.remember(row.alert_id, AlertState(row.state))
             if row.is_escalation:
@@ -276,6 +275,8 @@ class Notifier:
             elif row.state == AlertState.FIRING:
                 at = self._first_told.get(row.alert_id, row.at)
                 self._first_told[row.alert_id] = min(at, row.at)
+        for alert in map(alert_from, unsaid):
+            self._hear(alert)
 
 
 def _test_alert(at: int) -> Alert:

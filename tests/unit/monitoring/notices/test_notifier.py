@@ -8,19 +8,21 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
 from meeting_push.clock import now_ms
 from meeting_push.errors import ChannelFailedError, DatabaseUnavailableError, NotFoundError
 from meeting_push.monitoring.alerts.model import Alert, Severity
+from meeting_push.monitoring.alerts.records import row_of
 from meeting_push.monitoring.notices.config import Escalation, NoticeConfig, notice_config
 from meeting_push.monitoring.notices.courier import Timings
 from meeting_push.monitoring.notices.notifier import Notifier
 from meeting_push.monitoring.notices.statistics import notice_samples
 from meeting_push.monitoring.notices.text import NoticeWriter
-from meeting_push.storage.notices import ToldRow
+from meeting_push.storage.alerts import AlertRow
+from meeting_push.storage.notices import Standing, ToldRow
 from meeting_push.supervision import Supervisor
 from tests.support.eventually import eventually
 from tests.support.notice_receivers import (
@@ -35,17 +37,13 @@ from tests.support.notices import alert, resolved
 QUICK = Timings(retries_s=(0.01, 0.01), rest_s=0.05, beat_s=0.05, stale_s=0.5, watch_s=0.02)
 
 
-class Standing(NamedTuple):
-    acknowledged_at: int | None = None
-    silenced_until: int | None = None
-
-
 @dataclass
 class Memory:
     """SQL 的替身：``down`` 时不在。"""
 
     rows: dict[tuple[Any, ...], ToldRow] = field(default_factory=dict)
     standing: dict[str, Standing] = field(default_factory=dict)
+    recovered: list[AlertRow] = field(default_factory=list)
     down: bool = False
 
     async def note(self, rows: Sequence[ToldRow]) -> None:
@@ -55,6 +53,9 @@ class Memory:
     async def told(self, now_ms: int) -> list[ToldRow]:
         self._check()
         return [row for row in self.rows.values() if row.told]
+
+    async def unsaid(self, now_ms: int) -> list[AlertRow]:
+        return self.recovered
 
     async def purge(self, now_ms: int) -> int:
         return 0
@@ -81,7 +82,6 @@ class World:
         notifier = Notifier(
             config,
             NoticeWriter(),
-            self.memory,
             self.memory,
             firing=lambda: self.firing,
             timings=given.pop("timings", QUICK),
@@ -333,6 +333,18 @@ async def test_who_takes_over_tells_the_rest_and_nothing_twice(world: World) -> 
         [("b", "firing")],
         [("a", "resolved")],
     ]
+
+
+async def test_who_takes_over_tells_the_recovery_its_predecessor_died_with(world: World) -> None:
+    async with http_receiver() as there:
+        async with world.notifier(config(hook(there))) as first:
+            await first.told([alert("a")])
+            await eventually(lambda: bool(world.memory.rows))
+        world.memory.recovered = [row_of(resolved("a"))]
+        world.firing = []
+        async with world.notifier(config(hook(there))):
+            _, second = await there.arrived(2)
+    assert told(second) == [("a", "resolved")]
 
 
 async def test_an_escalation_is_not_repeated_by_who_takes_over(world: World) -> None:
