@@ -117,5 +117,5 @@ class Courier:
                 return error
         self._slow_downs = 0
         self._statistics.failed[self.lane.channel.kind] += 1
-        self._said.say(channel=self.name, reason=error.message, alerts=alerts)
+        self._said.say(channel=self.name, cause=error.message, alerts=alerts)
         return ChannelFailedError(error.message, temporary=error.temporary)
