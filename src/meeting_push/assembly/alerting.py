@@ -1,18 +1,28 @@
-"""告警：看大家的数，评估，记下，告诉通知的那一边；人来处理。"""
+"""告警：看大家的数，评估，记下，通知；人来处理。"""
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Callable, Iterable, Mapping
+
+from ..errors import ConfigurationError
 from ..monitoring.alerts.book import AlertBook
-from ..monitoring.alerts.config import load_alerts
+from ..monitoring.alerts.config import AlertConfig, load_alerts
 from ..monitoring.alerts.desk import AlertDesk
 from ..monitoring.alerts.election import Election, lease_s
 from ..monitoring.alerts.evaluator import AlertEvaluator, Sight
-from ..monitoring.alerts.sinks import AlertSink, LogSink
+from ..monitoring.alerts.model import Alert
+from ..monitoring.alerts.rule import Rule, shown
+from ..monitoring.notices.config import NoticeConfig, notice_config
+from ..monitoring.notices.notifier import Notifier
+from ..monitoring.notices.statistics import notice_samples
+from ..monitoring.notices.text import NoticeWriter, ShowFigure, bare_figure
 from ..node_identity import NodeIdentity
 from ..redis.claims import Turn
 from ..settings import Settings
 from ..storage.alert_state import AlertStateRepository
 from ..storage.alerts import AlertRepository
+from ..storage.notices import NoticeRepository
 from ..supervision import Supervisor
 from .ground import Bus, Record
 from .observation import Observation
@@ -31,7 +41,7 @@ class Alerting:
         observation: Observation,
     ) -> None:
         config = load_alerts(settings.alerting.file)
-        sink: AlertSink = LogSink()
+        self._notifier = _notifier(settings, config, record, lambda: self._evaluator.firing())
         records = AlertRepository(record.database)
         state = AlertStateRepository(record.database)
         interval_s = settings.alerting.interval_s
@@ -43,15 +53,50 @@ class Alerting:
             Sight(reports.read, reports.own),
             election=Election(turn, state, node, lease),
             book=AlertBook(records, state),
-            sink=sink,
+            sink=self._notifier,
             interval_s=interval_s,
         )
-        self.desk = AlertDesk(records, config.rules, sink)
+        self.desk = AlertDesk(records, config.rules, self._notifier)
         observation.metrics.add(self._evaluator.samples)
+        observation.metrics.add(lambda: notice_samples(self._notifier.statistics()))
 
     def start(self, supervisor: Supervisor) -> None:
         supervisor.start("alerts", self._evaluator.run)
+        for name, body in self._notifier.loops():
+            supervisor.start(name, body)
 
     async def stop(self) -> None:
         """让位；在循环停下之后。"""
         await self._evaluator.stop()
+
+
+def _notifier(
+    settings: Settings,
+    config: AlertConfig,
+    record: Record,
+    firing: Callable[[], Iterable[Alert] | None],
+) -> Notifier:
+    try:
+        notices = notice_config(*map(config.notices.get, ("channels", "escalate", "quiet_hours")))
+        writer = _writer(settings, config.rules, notices)
+        return Notifier(notices, writer, NoticeRepository(record.database), firing=firing)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{settings.alerting.file}: {error.message}") from error
+
+
+def _writer(settings: Settings, rules: Mapping[str, Rule], notices: NoticeConfig) -> NoticeWriter:
+    process = settings.process
+    everywhere = process.host in {"0.0.0.0", "::"}  # noqa: S104 — 是比较，不是监听
+    here = socket.gethostname() if everywhere else process.host
+    site = settings.alerting.site or f"http://{here}:{process.port}"
+    quiet = notices.quiet_hours
+    zone = None if quiet is None else quiet.zone
+    return NoticeWriter(site=site.rstrip("/"), show=_figures(rules), zone=zone)
+
+
+def _figures(rules: Mapping[str, Rule]) -> ShowFigure:
+    def show(rule: str, value: float) -> str:
+        known = rules.get(rule)
+        return bare_figure(rule, value) if known is None else shown(value, known.unit)
+
+    return show

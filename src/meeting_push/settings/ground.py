@@ -242,3 +242,10 @@ class AlertingSettings(Group):
         flat="alerts",
     )
     interval_s: PositiveSeconds = setting(5, "隔多久看一遍规则", flat="alerts_interval_s")
+    site: Text | None = setting(
+        None,
+        "通知里 `/ops` 的链接从哪里起，`https://push.example`；没有就是监听的地址",
+        "前面有代理",
+        unit="地址",
+        flat="alerts_site",
+    )

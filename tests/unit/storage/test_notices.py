@@ -79,10 +79,8 @@ async def test_a_recovery_nobody_told_is_found(
     database: Database, notices: NoticeRepository
 ) -> None:
     alerts = AlertRepository(database)
-    for name in ("told", "unsaid", "unheard"):
-        await alerts.fire(alert_row(name, NOW))
-    await alerts.fire(alert_row("firing"))
-    await alerts.fire(alert_row("long-ago", NOW - RECENT_MS - 1))
+    await alerts.fire([alert_row(name, NOW) for name in ("told", "unsaid", "unheard")])
+    await alerts.fire([alert_row("firing"), alert_row("long-ago", NOW - RECENT_MS - 1)])
     await notices.note([row(name) for name in ("told", "unsaid", "firing", "long-ago")])
     await notices.note([row("told", "resolved"), row("unsaid", "resolved", channel="hook")])
     await notices.note([row("unsaid", "resolved", told=False), row("unheard", told=False)])
@@ -93,8 +91,7 @@ async def test_who_looks_after_an_alert_is_known(
     database: Database, notices: NoticeRepository
 ) -> None:
     alerts = AlertRepository(database)
-    for name in ("a", "b", "c"):
-        await alerts.fire(alert_row(name))
+    await alerts.fire([alert_row(name) for name in ("a", "b", "c")])
     await alerts.acknowledge("a", "me", NOW)
     await alerts.silence("b", NOW + 1)
     assert await notices.standings(["a", "b", "c", "unknown"]) == {

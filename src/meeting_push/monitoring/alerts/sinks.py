@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from loguru import logger
-
-from ...errors import NotFoundError
-from .model import Alert, AlertState, Severity
+from .model import Alert
 
 
 class AlertSink(Protocol):
@@ -25,33 +22,3 @@ class AlertSink(Protocol):
 
         :raises NotFoundError: 没有这个渠道
         """
-
-
-class LogSink:
-    """没有渠道时的：写进日志。"""
-
-    CHANNEL = "log"
-
-    async def told(self, alerts: Sequence[Alert]) -> None:
-        for alert in alerts:
-            log = logger.bind(
-                alert_id=alert.alert_id,
-                rule=alert.rule,
-                severity=alert.severity.value,
-                labels=alert.labels,
-                value=alert.value,
-                threshold=alert.threshold,
-                summary=alert.summary.en,
-                runbook=alert.runbook,
-            )
-            if alert.state is AlertState.RESOLVED:
-                log.info("alert_resolved")
-            elif alert.severity is Severity.CRITICAL:
-                log.error("alert_firing")
-            else:
-                log.warning("alert_firing")
-
-    async def test(self, channel: str) -> None:
-        if channel != self.CHANNEL:
-            raise NotFoundError("no such channel")
-        logger.info("alert_test")

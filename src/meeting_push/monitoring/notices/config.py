@@ -70,7 +70,12 @@ class NoticeConfig:
 
 def log_only() -> NoticeConfig:
     """没有告警文件：写日志。"""
-    return NoticeConfig((Channel(name="log", address=Address("log://")),))
+    return NoticeConfig((Channel(name="log", address=Address("log://"), group_s=0),))
+
+
+def _group_s(address: Address) -> float:
+    """日志一条一行，没有什么好攒的。"""
+    return 0 if address.scheme == "log" else GROUP_S
 
 
 def notice_config(channels: object, escalate: object, quiet_hours: object) -> NoticeConfig:
@@ -110,7 +115,7 @@ def _channel(where: str, raw: object) -> Channel:
         name=name,
         address=address,
         min_severity=_severity(f"{where}: min_severity", given.get("min_severity", "info")),
-        group_s=_seconds(f"{where}: group_s", given.get("group_s", GROUP_S), least=0),
+        group_s=_seconds(f"{where}: group_s", given.get("group_s", _group_s(address)), least=0),
         rate_per_min=_rate(f"{where}: rate_per_min", rate),
         fallback=_optional_name(f"{where}: fallback", given.get("fallback")),
         language=_language(f"{where}: language", given.get("language", "zh")),
@@ -236,9 +241,9 @@ def _named(kind: type[Severity]) -> str:
 
 
 def _seconds(where: str, raw: object, *, least: float) -> float:
-    is_number = isinstance(raw, int | float) and not isinstance(raw, bool)
-    if is_number and math.isfinite(raw) and least <= raw <= 7 * 24 * 3600:
-        return float(raw)
+    number = raw if isinstance(raw, int | float) else math.nan
+    if not isinstance(raw, bool) and least <= number <= 7 * 24 * 3600:  # nan 两头都不在
+        return float(number)
     raise ConfigurationError(f"{where}: {raw!r} is no number of seconds from {least:g} to 604800")
 
 

@@ -88,8 +88,8 @@ class NoticeWriter:
         return f"{local:%Y-%m-%d %H:%M:%S %z}"
 
     def runbook(self, alert: Alert) -> str:
-        """处置手册的页；站点知道就是一个链接。"""
-        return f"{self.site}/docs/{alert.runbook}" if self.site else f"docs/{alert.runbook}"
+        """处置手册的页：仓库里的路径；别处来的告警给的是地址，照它的。"""
+        return plain(alert.runbook) if "://" in alert.runbook else f"docs/{alert.runbook}"
 
     def ops_url(self) -> str:
         return f"{self.site}/ops"

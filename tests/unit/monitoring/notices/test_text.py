@@ -40,14 +40,19 @@ def test_it_says_what_somebody_needs_to_know(language: Language, words: list[str
         text = written(notice(), language, 10_000)
         for word in [*words, "redis_slow", "2025-11-30 18:53:20 +0800", "node=n1"]:
             assert word in text
-        assert f"https://push.example/docs/{alert().runbook}" in text
+        assert f"docs/{alert().runbook}" in text
         assert "https://push.example/ops" in text
 
 
-def test_without_a_site_paths_are_said() -> None:
+def test_without_a_site_the_path_is_said() -> None:
     text = NoticeWriter(zone=UTC).plain(notice(), "zh", 10_000)
-    assert f"docs/{alert().runbook}" in text
+    assert "运维页: /ops" in text
     assert "2025-11-30 10:53:20 +0000" in text
+
+
+def test_a_runbook_elsewhere_is_its_address() -> None:
+    text = WRITER.plain(notice(alert(runbook="https://wiki.example/x")), "en", 10_000)
+    assert "runbook https://wiki.example/x" in text
 
 
 def test_a_recovery_says_since_when_and_until_when() -> None:
