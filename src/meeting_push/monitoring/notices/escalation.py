@@ -44,6 +44,10 @@ class Escalations:
     def close(self, alert_id: str) -> None:
         self._open.pop(alert_id, None)
 
+    def keep(self, firing: Collection[str]) -> None:
+        """别的都不再触发了。"""
+        self._open = {i: one for i, one in self._open.items() if i in firing}
+
     def clear(self) -> None:
         self._open.clear()
 

@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -154,6 +154,16 @@ class Lane:
         older = {w.alert.alert_id: self._later(w, not_before) for w in batch}
         self._land(batch)
         self._waiting = {**older, **newer}
+
+    def forget_over(self, firing: Collection[str]) -> None:
+        """静着音的时候恢复了的，没有人来说：不再等。"""
+        over = [
+            alert_id
+            for alert_id, one in self._waiting.items()
+            if one.not_before and alert_id not in firing
+        ]
+        for alert_id in over:
+            del self._waiting[alert_id]
 
     def _later(self, waiting: Waiting, not_before: float) -> Waiting:
         return Waiting(waiting.alert, waiting.since, not_before, waiting.is_escalation)

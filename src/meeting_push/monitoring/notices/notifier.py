@@ -230,10 +230,17 @@ class Notifier:
         firing = self._firing()
         if firing is not None:
             self._leads = True
-            await self.told(firing)
+            await self._look(list(firing))
         elif self._leads:
             self._stand_down()
         await self._escalate()
+
+    async def _look(self, firing: Sequence[Alert]) -> None:
+        await self.told(firing)
+        ids = {alert.alert_id for alert in firing}
+        self._escalations.keep(ids)
+        for courier in self._told_about():
+            courier.lane.forget_over(ids)
 
     async def _watch_pause(self) -> None:
         due_s = self._escalations.due_in(self._monotonic())

@@ -166,6 +166,15 @@ def test_while_it_is_quiet_the_clock_is_looked_at_every_minute() -> None:
     assert lane.due_in(100, THREE) == 60
 
 
+def test_what_recovered_while_it_was_silenced_is_forgotten() -> None:
+    lane = a_lane()
+    for name in ("a", "b", "c"):
+        lane.offer(alert(name), 0)
+    lane.put_off(lane.take(10, NOON)[:2], 70)
+    lane.forget_over({"b"})
+    assert [name for name, _ in take(lane, 80)] == ["b"]
+
+
 def test_an_escalation_says_it_again() -> None:
     lane = a_lane()
     lane.offer(alert("a"), 0)
