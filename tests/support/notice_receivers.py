@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from email import message_from_bytes, policy
 from email.message import EmailMessage
+from ssl import SSLContext
 from urllib.parse import parse_qs, urlsplit
 
 import httptools
@@ -86,7 +87,7 @@ class HttpReceiver:
             await writer.drain()
             self.requests.append(request)
             self._arrived.set()
-        except (ConnectionError, asyncio.CancelledError):
+        except (OSError, asyncio.CancelledError):
             pass
         finally:
             writer.close()
@@ -105,9 +106,11 @@ async def _read(reader: asyncio.StreamReader) -> Received:
 
 
 @asynccontextmanager
-async def http_receiver(answer: Answerer = lambda _: Reply()) -> AsyncIterator[HttpReceiver]:
+async def http_receiver(
+    answer: Answerer = lambda _: Reply(), tls: SSLContext | None = None
+) -> AsyncIterator[HttpReceiver]:
     receiver = HttpReceiver(answer)
-    async with _serving(receiver.serve) as receiver.port:
+    async with _serving(receiver.serve, tls) as receiver.port:
         yield receiver
 
 
@@ -132,6 +135,9 @@ class SmtpReceiver:
         self.data_reply = "250 ok"
         self.hang = False
         self.login: str | None = None
+        #: 给了就会 STARTTLS。
+        self.tls: SSLContext | None = None
+        self.encrypted = False
         self._sender = ""
         self._to: list[str] = []
 
@@ -142,10 +148,10 @@ class SmtpReceiver:
                 return
             writer.write(b"220 loopback\r\n")
             while line := (await reader.readline()).decode().strip():
-                reply = await self._reply(line, reader, writer)
-                writer.write(f"{reply}\r\n".encode())
+                if reply := await self._reply(line, reader, writer):
+                    writer.write(f"{reply}\r\n".encode())
                 await writer.drain()
-        except (ConnectionError, asyncio.CancelledError):
+        except (OSError, asyncio.CancelledError):
             pass
         finally:
             writer.close()
@@ -156,7 +162,14 @@ class SmtpReceiver:
         verb, _, rest = line.partition(" ")
         match verb.upper():
             case "EHLO":
-                return "250-loopback\r\n250 AUTH PLAIN"
+                offers_tls = self.tls is not None and not self.encrypted
+                return "250-loopback\r\n250 " + ("STARTTLS" if offers_tls else "AUTH PLAIN")
+            case "STARTTLS":
+                assert self.tls is not None
+                writer.write(b"220 go\r\n")
+                await writer.start_tls(self.tls)
+                self.encrypted = True
+                return ""
             case "AUTH":
                 self.login = rest.removeprefix("PLAIN ")
                 return "235 in"
@@ -196,6 +209,7 @@ async def smtp_receiver() -> AsyncIterator[SmtpReceiver]:
 @asynccontextmanager
 async def _serving(
     serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+    tls: SSLContext | None = None,
 ) -> AsyncIterator[int]:
     tasks: set[asyncio.Task[None]] = set()
 
@@ -207,10 +221,10 @@ async def _serving(
             await serve(reader, writer)
         finally:
             tasks.discard(task)
-            with contextlib.suppress(ConnectionError):
+            with contextlib.suppress(OSError):
                 await writer.wait_closed()
 
-    server = await asyncio.start_server(held, "127.0.0.1", 0)
+    server = await asyncio.start_server(held, "127.0.0.1", 0, ssl=tls)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from pathlib import Path
 
 import pytest
 
 from meeting_push.errors import ChannelFailedError
 from meeting_push.monitoring.notices.address import Address
 from meeting_push.monitoring.notices.http_post import MOST_ANSWER_BYTES, HttpPost
+from tests.support.certificate import self_signed
 from tests.support.notice_receivers import Received, Reply, http_receiver
 
 SECRET = "SECRETSECRET"
@@ -91,3 +93,12 @@ async def test_what_the_other_side_says_is_one_line_without_our_secrets() -> Non
     assert SECRET not in caught.value.message
     assert caught.value.message.isprintable()
     assert len(caught.value.message) < 300
+
+
+async def test_a_certificate_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    context, trusted = self_signed(tmp_path)
+    async with http_receiver(tls=context) as there:
+        with pytest.raises(ChannelFailedError, match="SSLCertVerificationError"):
+            await post(f"https://{there.host}/")
+        monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
+        assert await post(f"https://{there.host}/") == b"{}"

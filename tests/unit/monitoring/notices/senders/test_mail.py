@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from pathlib import Path
 
 import pytest
 
 from meeting_push.errors import ChannelFailedError
 from meeting_push.monitoring.notices.senders.mail import Mail
 from meeting_push.monitoring.notices.text import NoticeWriter
+from tests.support.certificate import self_signed
 from tests.support.notice_receivers import SmtpReceiver, smtp_receiver
 from tests.support.notices import channel, notice
 
@@ -81,3 +83,28 @@ async def test_being_cancelled_does_not_wait_for_the_server() -> None:
         sending.cancel()
         await asyncio.wait([sending], timeout=5)
         assert sending.cancelled()
+
+
+async def test_mailtos_is_encrypted_before_the_password_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with smtp_receiver() as there:
+        there.tls, trusted = self_signed(tmp_path)
+        url = f"mailtos://me:pass@127.0.0.1:{there.port}?to=ops@example.org"
+        sender = Mail(channel(url), NoticeWriter())
+        with pytest.raises(ChannelFailedError, match="SSLCertVerificationError"):
+            await sender.send(notice())
+        assert there.login is None
+        there.encrypted = False
+        monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
+        await sender.send(notice())
+    assert there.encrypted
+    assert len(there.letters) == 1
+
+
+async def test_mailtos_to_a_server_without_tls_fails_and_says_no_password() -> None:
+    async with smtp_receiver() as there:
+        url = f"mailtos://me:pass@127.0.0.1:{there.port}?to=ops@example.org"
+        with pytest.raises(ChannelFailedError, match="SMTP"):
+            await Mail(channel(url), NoticeWriter()).send(notice())
+    assert there.login is None
