@@ -52,7 +52,10 @@ class Lane:
         return len(self._waiting) + len(self._flying)
 
     def remember(self, alert_id: str, state: AlertState) -> None:
-        """说过了；换了一个进程来说，从记录里读到的。"""
+        """说过了；换了一个进程来说，从记录里读到的，正等着的就不必再等。"""
+        waiting = self._waiting.get(alert_id)
+        if waiting is not None and waiting.alert.state is state and not waiting.is_escalation:
+            del self._waiting[alert_id]
         if self._told.get(alert_id) is not AlertState.RESOLVED:
             self._told[alert_id] = state
 
@@ -63,8 +66,8 @@ class Lane:
         known = alert.alert_id in self._waiting or alert.alert_id in self._flying
         heard = known or self._told.get(alert.alert_id) is AlertState.FIRING
         grave = alert.severity.rank >= self.channel.min_severity.rank
-        resolved = alert.state is AlertState.RESOLVED
-        if heard if resolved and remembers else heard or grave:
+        only_if_heard = remembers and alert.state is AlertState.RESOLVED
+        if heard or (grave and not only_if_heard):
             self.press(alert, now)
 
     def press(self, alert: Alert, now: float, *, is_escalation: bool = False) -> None:

@@ -57,13 +57,13 @@ class NoticeWriter:
     def plain(self, notice: Notice, language: Language, most_bytes: int) -> str:
         words = WORDS[language]
         head = _marks(notice, words) + _digest(notice, words, None)
-        blocks = [self._plain_block(alert, words) for alert in _in_order(notice.alerts)]
+        blocks = [self._plain_block(alert, language) for alert in _in_order(notice.alerts)]
         return _fitted(head, blocks, self._ops(words, "{name}: {url}"), words, most_bytes)
 
     def markdown(self, notice: Notice, language: Language, most_bytes: int) -> str:
         words = WORDS[language]
         head = f"### {_marks(notice, words)}{_digest(notice, words, None)}"
-        blocks = [self._markdown_block(alert, words) for alert in _in_order(notice.alerts)]
+        blocks = [self._markdown_block(alert, language) for alert in _in_order(notice.alerts)]
         ops = self._ops(words, "[{name}]({url})" if self.site else "{name}: {url}")
         return _fitted(head, blocks, ops, words, most_bytes)
 
@@ -116,20 +116,18 @@ class NoticeWriter:
             lines.append(f"{words.runbook} {self.runbook(alert)}")
         return lines
 
-    def _plain_block(self, alert: Alert, words: Words) -> str:
+    def _plain_block(self, alert: Alert, language: Language) -> str:
+        words = WORDS[language]
         first = f"[{words.severities[alert.severity]}] {words.states[alert.state]} {alert.rule}"
-        summary = _summary(alert, _language(words))
+        summary = _summary(alert, language)
         return "\n  ".join([f"{first}: {summary}", *self._lines(alert, words)])
 
-    def _markdown_block(self, alert: Alert, words: Words) -> str:
+    def _markdown_block(self, alert: Alert, language: Language) -> str:
+        words = WORDS[language]
         first = f"**{words.severities[alert.severity]} {words.states[alert.state]} {alert.rule}**"
-        summary = _summary(alert, _language(words))
+        summary = _summary(alert, language)
         lines = [f"{first} {summary}", *(f"> {line}" for line in self._lines(alert, words))]
         return "\n\n".join(_harmless(line) for line in lines)
-
-
-def _language(words: Words) -> Language:
-    return "zh" if words is WORDS["zh"] else "en"
 
 
 def _summary(alert: Alert, language: Language) -> str:

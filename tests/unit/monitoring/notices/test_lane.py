@@ -122,6 +122,13 @@ def test_what_another_process_told_is_not_told_again_but_its_recovery_is() -> No
     assert take(lane, 10) == [("a", AlertState.RESOLVED)]
 
 
+def test_what_waits_when_it_is_read_to_have_been_told_waits_no_longer() -> None:
+    lane = a_lane()
+    lane.offer(alert("a"), 0)
+    lane.remember("a", AlertState.FIRING)
+    assert lane.due_in(10, NOON) is None
+
+
 def test_the_twenty_first_waits_and_is_merged() -> None:
     lane = a_lane(group_s=0, rate_per_min=20)
     for n in range(20):
