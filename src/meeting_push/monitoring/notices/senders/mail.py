@@ -98,10 +98,14 @@ class _Talk:
         self, letter: EmailMessage, sender: str, to: tuple[str, ...]
     ) -> dict[str, tuple[int, bytes]]:
         """返回被拒绝的收件人；全被拒绝则抛出。"""
-        with self._open() as smtp:
-            if self._address.password:
-                smtp.login(self._address.user, self._address.password)
-            return smtp.send_message(letter, sender, to)
+        try:
+            with self._open() as smtp:
+                if self._address.password:
+                    smtp.login(self._address.user, self._address.password)
+                return smtp.send_message(letter, sender, to)
+        finally:
+            if self._smtp is not None:
+                self._smtp.close()  # 连上了而 TLS 没有谈成的
 
     def _open(self) -> smtplib.SMTP:
         host = self._address.get("smtp") or self._address.host
