@@ -134,9 +134,13 @@ async def periodically(
 
 
 async def woken(event: asyncio.Event, within_s: float | None) -> None:
-    """等到 ``event`` 置位，至多 ``within_s``；由取走要做的那一步清它。"""
+    """等到 ``event`` 置位，至多 ``within_s``；由取走要做的那一步清它。
+
+    不用 ``wait_for``：Python 3.11 的在置位的同一刻会吞掉取消，循环就停不下来。
+    """
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(event.wait(), within_s)
+        async with asyncio.timeout(within_s):
+            await event.wait()
 
 
 async def summoned(

@@ -20,6 +20,7 @@ from meeting_push.supervision import (
     SupervisedLoop,
     Supervisor,
     periodically,
+    woken,
 )
 from tests.support.eventually import eventually
 
@@ -140,3 +141,16 @@ async def test_restarts_are_remembered_after_a_loop_is_gone() -> None:
     await supervisor.remove(loop)
     assert supervisor.restarts() == {"one": 1}
     await supervisor.stop()
+
+
+@pytest.mark.parametrize("ticks", range(4))
+async def test_a_loop_woken_as_it_is_stopped_stops(ticks: int) -> None:
+    wake = asyncio.Event()
+    loop = SupervisedLoop("one", lambda: periodically(wake.clear, lambda: woken(wake, 60)))
+    loop.start()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    wake.set()
+    for _ in range(ticks):
+        await asyncio.sleep(0)
+    await asyncio.wait_for(loop.stop(), 2)
