@@ -9,7 +9,7 @@ from sqlalchemy import delete, exists, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from .alerts import AlertRow
-from .database import Database
+from .database import Database, Repository
 from .id_list import among
 from .tables import alert_notices, alerts
 
@@ -42,9 +42,9 @@ class Standing(NamedTuple):
     silenced_until: int | None = None
 
 
-class NoticeRepository:
+class NoticeRepository(Repository):
     def __init__(self, database: Database) -> None:
-        self._database = database
+        super().__init__(database)
         self._insert: Any = sqlite.insert if database.is_sqlite else postgresql.insert
 
     async def note(self, rows: Sequence[ToldRow]) -> None:
@@ -58,8 +58,7 @@ class NoticeRepository:
             statement = self._insert(alert_notices).values(list(batch.values()))
             changed = {name: statement.excluded[name] for name in ("told", "reason", "at")}
             upsert = statement.on_conflict_do_update(index_elements=list(_KEYS), set_=changed)
-            async with self._database.transaction() as connection:
-                await connection.execute(upsert)
+            await self._database.change(upsert)
 
     async def told(self, now_ms: int) -> list[ToldRow]:
         """说到了的：还没有恢复的告警，与最近恢复的。"""
@@ -81,16 +80,15 @@ class NoticeRepository:
         heard = exists().where(_n.alert_id == _a.alert_id, _n.state == "firing", _n.told, ~said)
         columns = (_a[name] for name in AlertRow._fields)
         statement = select(*columns).where(_a.resolved_at > now_ms - RECENT_MS, heard)
-        async with self._database.connect() as connection:
-            return [AlertRow(*row) for row in await connection.execute(statement)]
+        return [AlertRow(*row) for row in await self._database.rows(statement)]
 
     async def standings(self, alert_ids: Sequence[str]) -> dict[str, Standing]:
         """不认识的不在回答里。"""
         statement = select(_a.alert_id, _a.acknowledged_at, _a.silenced_until).where(
             among(self._database, _a.alert_id, alert_ids)
         )
-        async with self._database.connect() as connection:
-            return {row[0]: Standing(*row[1:]) for row in await connection.execute(statement)}
+        rows = await self._database.rows(statement)
+        return {row[0]: Standing(*row[1:]) for row in rows}
 
     async def of(self, alert_id: str) -> list[ToldRow]:
         """一条告警的通知，早的在前。"""
@@ -99,11 +97,9 @@ class NoticeRepository:
 
     async def purge(self, now_ms: int) -> int:
         """忘掉很久以前的；返回几行。"""
-        statement = delete(alert_notices).where(_n.at < now_ms - KEEP_MS)
-        async with self._database.transaction() as connection:
-            return (await connection.execute(statement)).rowcount
+        old = delete(alert_notices).where(_n.at < now_ms - KEEP_MS)
+        return await self._database.change(old)
 
     async def _rows(self, statement: Any) -> list[ToldRow]:
-        async with self._database.connect() as connection:
-            found = (await connection.execute(statement)).all()
+        found = await self._database.rows(statement)
         return [ToldRow(*(row._mapping[name] for name in ToldRow._fields)) for row in found]
