@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from sqlalchemy import delete, or_, select, text, update
 
-from .database import Database
+from .database import Repository
 from .id_list import among
 from .tables import alert_pending, alert_turn
 
@@ -32,16 +32,12 @@ class PendingRow(NamedTuple):
     since: int
 
 
-class AlertStateRepository:
+class AlertStateRepository(Repository):
     """错误同 ``Database.transaction``。"""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
 
     async def pending(self) -> list[PendingRow]:
         statement = select(*(_p[name] for name in PendingRow._fields))
-        async with self._database.connect() as connection:
-            return [PendingRow(*row) for row in await connection.execute(statement)]
+        return [PendingRow(*row) for row in await self._database.rows(statement)]
 
     async def keep(self, begun: Sequence[PendingRow], ended: Sequence[str]) -> None:
         """开始等的与不再等的，一个事务。"""
@@ -64,5 +60,4 @@ class AlertStateRepository:
     async def release(self, holder: str) -> None:
         """不等租期过去；不在他手里则无事。"""
         statement = update(alert_turn).where(_t.holder == holder).values(holder="", lease_until=0)
-        async with self._database.transaction() as connection:
-            await connection.execute(statement)
+        await self._database.change(statement)

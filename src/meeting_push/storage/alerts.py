@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import IntEnum
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
-from sqlalchemy import case, insert, select, text, update
+from sqlalchemy import Select, case, insert, select, text, update
 
-from .database import Database
+from .database import Repository
 from .id_list import among
+from .rows import Page
 from .tables import alert_notes, alerts
 
 _a: Final = alerts.c
@@ -66,21 +67,11 @@ class NoteRow(NamedTuple):
     text: str
 
 
-class AlertPage(NamedTuple):
-    """新的在前；``next_cursor`` 为 None 即到底。"""
-
-    items: list[AlertRow]
-    next_cursor: str | None
-
-
 _SELECT: Final = select(*(_a[name] for name in AlertRow._fields))
 
 
-class AlertRepository:
+class AlertRepository(Repository):
     """错误同 ``Database.transaction``。"""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
 
     # ── 评估的一边 ───────────────────────────────────────────────────────────
 
@@ -103,47 +94,38 @@ class AlertRepository:
                 told=case((_a.told == Told.NOTHING, Told.RESOLVED), else_=_a.told),
             )
         )
-        async with self._database.transaction() as connection:
-            await connection.execute(statement)
+        await self._database.change(statement)
 
     async def open(self) -> list[AlertRow]:
         """在触发的，与恢复了还没有告诉的。"""
-        async with self._database.connect() as connection:
-            rows = await connection.execute(_SELECT.where(text("told < 2")).order_by(_a.alert_id))
-            return [AlertRow(*row) for row in rows]
+        return await self._read(_SELECT.where(text("told < 2")).order_by(_a.alert_id))
 
     async def mark_told(self, alert_ids: Sequence[str], told: Told) -> None:
         statement = update(alerts).where(
             among(self._database, _a.alert_id, alert_ids), _a.told < told
         )
-        async with self._database.transaction() as connection:
-            await connection.execute(statement.values(told=told))
+        await self._database.change(statement.values(told=told))
 
     # ── 人的一边 ─────────────────────────────────────────────────────────────
 
-    async def page(self, which: Which, cursor: str | None, limit: int) -> AlertPage:
+    async def page(self, which: Which, cursor: str | None, limit: int) -> Page[AlertRow, str]:
+        """新的在前。"""
         statement = _SELECT.order_by(_a.alert_id.desc()).limit(limit + 1)
         if which != "all":
             is_firing = _a.resolved_at.is_(None)
             statement = statement.where(is_firing if which == "firing" else ~is_firing)
         if cursor is not None:
             statement = statement.where(_a.alert_id < cursor)
-        async with self._database.connect() as connection:
-            rows = [AlertRow(*row) for row in await connection.execute(statement)]
-        more = len(rows) > limit
-        return AlertPage(rows[:limit], rows[limit - 1].alert_id if more else None)
+        return Page.of(await self._read(statement), limit, lambda row: row.alert_id)
 
     async def get(self, alert_id: str) -> AlertRow | None:
-        async with self._database.connect() as connection:
-            row = (await connection.execute(_SELECT.where(_a.alert_id == alert_id))).one_or_none()
+        row = await self._database.row(_SELECT.where(_a.alert_id == alert_id))
         return None if row is None else AlertRow(*row)
 
     async def standings(self, alert_ids: Sequence[str]) -> dict[str, AlertRow]:
         """通知的一边来问：谁认领了、静音到几时；不认识的不在其中。"""
         statement = _SELECT.where(among(self._database, _a.alert_id, alert_ids))
-        async with self._database.connect() as connection:
-            rows = [AlertRow(*row) for row in await connection.execute(statement)]
-        return {row.alert_id: row for row in rows}
+        return {row.alert_id: row for row in await self._read(statement)}
 
     async def notes(self, alert_ids: Sequence[str]) -> dict[str, list[NoteRow]]:
         """早的在前；没有备注的不在其中。"""
@@ -153,25 +135,24 @@ class AlertRepository:
             .order_by(_n.note_id)
         )
         found: dict[str, list[NoteRow]] = {}
-        async with self._database.connect() as connection:
-            for row in await connection.execute(statement):
-                found.setdefault(row.alert_id, []).append(NoteRow(*row))
+        for row in await self._database.rows(statement):
+            found.setdefault(row.alert_id, []).append(NoteRow(*row))
         return found
 
     async def acknowledge(self, alert_id: str, by: str, now: int) -> None:
         """先认领的算数。"""
         statement = update(alerts).where(_a.alert_id == alert_id, _a.acknowledged_at.is_(None))
-        async with self._database.transaction() as connection:
-            await connection.execute(statement.values(acknowledged_by=by, acknowledged_at=now))
+        await self._database.change(statement.values(acknowledged_by=by, acknowledged_at=now))
 
     async def silence(self, alert_id: str, until: int) -> None:
         statement = update(alerts).where(_a.alert_id == alert_id)
-        async with self._database.transaction() as connection:
-            await connection.execute(statement.values(silenced_until=until))
+        await self._database.change(statement.values(silenced_until=until))
 
     async def add_note(self, note: NoteRow) -> None:
-        async with self._database.transaction() as connection:
-            await connection.execute(insert(alert_notes), note._asdict())
+        await self._database.change(insert(alert_notes), note._asdict())
+
+    async def _read(self, statement: Select[*tuple[Any, ...]]) -> list[AlertRow]:
+        return [AlertRow(*row) for row in await self._database.rows(statement)]
 
 
 def _firing(row: AlertRow) -> dict[str, object]:
