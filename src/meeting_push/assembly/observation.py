@@ -292,7 +292,7 @@ class Observation:
         supervisor.start("surroundings", self.surroundings.run)
         supervisor.start("activity", self.activity.run)
         if self.metrics.shared:
-            stack.callback(self.metrics.leave)
+            stack.callback(self.metrics.publish)  # 最后一遍
             supervisor.start("metrics", self.metrics.run)
 
     def _watch_meetings(self, meetings: Meetings, *, essential: bool) -> None:

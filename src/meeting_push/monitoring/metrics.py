@@ -150,12 +150,6 @@ class Metrics:
         """监督者运行的循环体；永不返回。"""
         await periodically(self.publish, partial(asyncio.sleep, EVERY_S))
 
-    def leave(self) -> None:
-        """关机时：最后一遍。"""
-        if self._files is not None:
-            self.publish()
-            self._files.leave()
-
     def families(self) -> list[Family]:
         """同一个 ``serve`` 的全部进程的。有几个进程时先写下自己的，再只看写下的：无论问谁，
         说出去的都已经写下，计数不会倒退。"""

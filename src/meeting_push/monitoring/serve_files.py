@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import tempfile
@@ -21,6 +22,8 @@ from .families import Snapshot, merged, only_counted
 #: 隔多久写一遍；契约是 5 秒之内。
 EVERY_S: Final = 1.0
 DEPARTED: Final = "departed"
+_PREFIX: Final = "meeting-push-metrics-"
+_OWNER: Final = "owner"
 _IN_MEMORY: Final = Path("/dev/shm")  # noqa: S108 — 里面只有自己的 0700 文件夹
 
 _decoder: Final = msgspec.msgpack.Decoder(Snapshot)
@@ -45,7 +48,6 @@ class ServeFiles:
     def __init__(self, mine: Path) -> None:
         self._mine = mine
         self.process = mine.name
-        self._parent = os.getppid()
         self._failed = RepeatedWarning("metrics_not_written")
 
     def write(self, snapshot: Snapshot) -> None:
@@ -69,18 +71,22 @@ class ServeFiles:
         lives = departed.lives
         return [*(one for one in alive if lives.get(one.process) != one.life), departed.total]
 
-    def leave(self) -> None:
-        """从容离开；父进程已经没了的（``kill -9``），文件夹由我们拿走。"""
-        if os.getppid() != self._parent:
-            shutil.rmtree(self._mine.parent, ignore_errors=True)
-
 
 class ServeFolder:
-    """父进程手里的：造文件夹，收拾死了的。"""
+    """父进程手里的：造文件夹，收拾死了的。
+
+    它锁着里面的 ``owner`` 直到死；``kill -9`` 留下的，由下一个起来的拿走。
+    """
 
     def __init__(self) -> None:
-        where = _IN_MEMORY if os.access(_IN_MEMORY, os.W_OK | os.X_OK) else None
-        self._path = Path(tempfile.mkdtemp(prefix="meeting-push-metrics-", dir=where))
+        writable = os.access(_IN_MEMORY, os.W_OK | os.X_OK)
+        where = _IN_MEMORY if writable else Path(tempfile.gettempdir())
+        for left in where.glob(f"{_PREFIX}*"):
+            _remove_if_left(left)
+        self._path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=where))
+        self._owner = (self._path / f"{_OWNER}.new").open("wb")
+        fcntl.flock(self._owner, fcntl.LOCK_EX)
+        (self._path / f"{_OWNER}.new").rename(self._path / _OWNER)  # 锁着的才叫这个名字
         self._lives: dict[str, str] = {}
         self._total = Snapshot("", DEPARTED, None, [])
 
@@ -104,7 +110,18 @@ class ServeFolder:
             logger.bind(reason=error.strerror).warning("metrics_not_written")
 
     def remove(self) -> None:
+        self._owner.close()
         shutil.rmtree(self._path, ignore_errors=True)
+
+
+def _remove_if_left(folder: Path) -> None:
+    """没有人锁着的：主人已经没了。别人的（没有权限）不动。"""
+    try:
+        with (folder / _OWNER).open("rb") as owner:
+            fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+    except OSError:
+        return
 
 
 def _replace(path: Path, data: bytes) -> None:

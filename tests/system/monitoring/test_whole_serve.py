@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
@@ -15,7 +15,8 @@ import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support.eventually import eventually, wait_until
+from meeting_push.monitoring.serve_files import ServeFolder
+from tests.support.eventually import eventually
 from tests.support.people import Person, device, register, send
 from tests.support.redis_server import RedisServer
 from tests.support.server_process import ServerProcess
@@ -158,15 +159,26 @@ def test_prometheus_finds_nothing_to_say(tmp_path: Path) -> None:
     assert (checked.returncode, checked.stdout + checked.stderr) == (0, b"")
 
 
-@pytest.mark.parametrize("leave", [ServerProcess.terminate, ServerProcess.kill])
-def test_nothing_is_left_in_memory_after_it(
-    tmp_path: Path, leave: Callable[[ServerProcess], object]
-) -> None:
+def folder_of(server: ServerProcess) -> Path:
+    [folder] = {
+        Path(psutil.Process(pid).environ()["MEETING_PUSH_METRICS_FILE"]).parent
+        for pid in workers(server)
+    }
+    return folder
+
+
+def test_nothing_is_left_in_memory_after_it(tmp_path: Path) -> None:
     with ServerProcess(tmp_path, workers=2) as server:
-        [folder] = {
-            Path(psutil.Process(pid).environ()["MEETING_PUSH_METRICS_FILE"]).parent
-            for pid in workers(server)
-        }
+        folder = folder_of(server)
         assert folder.exists()
-        leave(server)
-        wait_until(lambda: not folder.exists(), 20)
+        server.terminate()
+        assert not folder.exists()
+
+
+def test_what_a_killed_one_left_is_taken_away_by_the_next(tmp_path: Path) -> None:
+    with ServerProcess(tmp_path, workers=2) as server:
+        folder = folder_of(server)
+        server.kill()
+    assert folder.exists()
+    ServeFolder().remove()
+    assert not folder.exists()

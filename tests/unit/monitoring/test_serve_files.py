@@ -125,3 +125,11 @@ def test_a_single_process_writes_nothing(tmp_path: Path, monkeypatch: pytest.Mon
     metrics.publish()
     assert not metrics.shared
     assert seen(metrics.families(), "processes") == 1
+
+
+def test_what_the_dead_left_is_taken_away_and_what_lives_is_not(folder: ServeFolder) -> None:
+    left = ServeFolder()
+    left._owner.close()  # 死了：锁没了
+    ServeFolder().remove()
+    assert not left.file_of(0).parent.exists()
+    assert folder.file_of(0).parent.exists()
