@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from itertools import cycle, islice
 from typing import Any, Final
 
 import pytest
@@ -150,17 +150,15 @@ async def test_redis_does_not_answer_in_time(place: Place) -> None:
 
 @pytest.mark.timeout(180)
 async def test_resource_usage_above_80_percent(place: Place) -> None:
-    with contextlib.ExitStack() as open_files:
-
-        def open_one() -> None:
-            one = open_files.enter_context(socket.socket())
-            one.connect(("127.0.0.1", place.server.port))
+    people = cycle(await create_people(place.database_url, 200))
+    async with contextlib.AsyncExitStack() as devices:
 
         async def use_up() -> None:
             if not await place.engines("resource_usage_high", resource="open_files"):
-                for _ in range(30):
-                    open_one()
+                for one in islice(people, 8):  # 一点一点来：用到头了，别的也办不成
+                    url = place.server.ws_url(one.user_id)
+                    await devices.enter_async_context(device(url, one))
 
         watched = fires_and_clears(place, "resource_usage_high", use_up, resource="open_files")
         async for _ in watched:
-            open_files.close()
+            await devices.aclose()
