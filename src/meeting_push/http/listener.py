@@ -100,7 +100,7 @@ class Listener:
         self._resting = self._loop.call_later(seconds, self._listen)
 
     def _accept(self) -> None:
-        arrived, gone = list[socket.socket](), 0
+        arrived, gone, rest_s = list[socket.socket](), 0, 0.0
         while len(arrived) < (LOBBY if gone else ENTERING_AT_ONCE) and gone < SWEPT_AT_ONCE:
             try:
                 sock = self._next()
@@ -108,9 +108,8 @@ class Listener:
                 break
             except OSError as error:
                 logger.bind(error=str(error)).debug("accept_failed")
-                self._lobby = arrived
-                self._rest(EXHAUSTED_S)
-                return
+                rest_s = EXHAUSTED_S
+                break
             if self._left_meanwhile(sock):
                 gone += 1
             else:
@@ -118,10 +117,12 @@ class Listener:
         if gone:
             self._left(gone)
             self._lobby = arrived
-            self._rest(REST_S)
+            rest_s = rest_s or REST_S
         else:
             for sock in arrived:
                 self._enter(sock)
+        if rest_s:
+            self._rest(rest_s)
 
     def _left_meanwhile(self, sock: socket.socket) -> bool:
         """走了的当场关掉。"""
