@@ -152,7 +152,6 @@ class MeetingPush:
         self.auth, self.revocations = rooms.access.auth, rooms.access.revocations
         self.displaced = rooms.recovery.claim.lost
         self.health, self.metrics = self._observation.health, self._observation.metrics
-        self._unknown_requests = self._observation.requests.unknown
 
     # ── 生与死 ───────────────────────────────────────────────────────────────
 
@@ -262,5 +261,5 @@ def create_app(push: MeetingPush) -> FastAPI:
     add_docs(app)
     app.router.routes.extend(push.router.routes)  # 不 include：少一层，见 ``contract_router``
     app.router.add_websocket_route("/{path:path}", no_websocket(push.manager))
-    app.router.default = _counted(app.router.default, push._unknown_requests)
+    app.router.default = _counted(app.router.default, push._observation.requests.unknown)
     return app
