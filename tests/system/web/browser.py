@@ -27,6 +27,7 @@ _FLAGS: Final = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # 页面不靠外网
     "--remote-debugging-port=0",
 )
 _TIMEOUT_S: Final = 15.0
