@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from meeting_push.monitoring.alerts.model import Alert, AlertState, Notice, Severity, Text
-from meeting_push.monitoring.notices.config import Channel, notice_config
+from meeting_push.monitoring.notices.channel import Channel
+from meeting_push.monitoring.notices.config import notice_config
 
 
 def alert(alert_id: str = "a1", rule: str = "redis_slow", **given: Any) -> Alert:

@@ -13,9 +13,10 @@ from ..monitoring.alerts.election import Election, lease_s
 from ..monitoring.alerts.evaluator import AlertEvaluator, Sight
 from ..monitoring.alerts.model import Alert
 from ..monitoring.alerts.rule import Rule, shown
-from ..monitoring.notices.config import NoticeConfig, notice_config
+from ..monitoring.notices.channel import NoticeConfig
+from ..monitoring.notices.config import notice_config
+from ..monitoring.notices.courier import notice_samples
 from ..monitoring.notices.notifier import Notifier
-from ..monitoring.notices.statistics import notice_samples
 from ..monitoring.notices.text import NoticeWriter, ShowFigure, bare_figure
 from ..node_identity import NodeIdentity
 from ..redis.claims import Turn

@@ -8,22 +8,17 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import time
 from itertools import pairwise
-from typing import Final, Literal
+from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from ...errors import ConfigurationError
 from ..alerts.model import Severity
-from .address import Address
-from .quiet_hours import QuietHours
-
-Language = Literal["zh", "en"]
+from .channel import GROUP_S, Address, Channel, Escalation, Language, NoticeConfig, QuietHours
 
 #: 机器人每分钟收这么多（钉钉、企微的文档），多了封十分钟。
 ROBOT_RATE: Final = 20
-GROUP_S: Final = 10.0
 _ROBOTS: Final = frozenset({"dingtalk+https", "dingtalk+http", "wecom+https", "wecom+http"})
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 _TIME: Final = re.compile(r"([01]\d|2[0-3]):([0-5]\d)\Z")
@@ -31,41 +26,6 @@ _TIME: Final = re.compile(r"([01]\d|2[0-3]):([0-5]\d)\Z")
 _CHANNEL_KEYS: Final = frozenset(
     {"name", "url", "min_severity", "group_s", "rate_per_min", "fallback", "language", "watchdog"}
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Channel:
-    """``rate_per_min`` 为 0 即不限。``watchdog``：另一头是看门狗的开关，只收心跳，别的都不收。"""
-
-    name: str
-    address: Address
-    min_severity: Severity = Severity.INFO
-    group_s: float = GROUP_S
-    rate_per_min: int = 0
-    fallback: str | None = None
-    language: Language = "zh"
-    watchdog: bool = False
-
-    @property
-    def kind(self) -> str:
-        """渠道的种类，给指标：``webhook``、``dingtalk``、``mailto`` …"""
-        head, _, _ = self.address.scheme.partition("+")
-        return head
-
-
-@dataclass(frozen=True, slots=True)
-class Escalation:
-    """触发 ``after_s`` 之后还没有人认领，告诉 ``to``。"""
-
-    after_s: float
-    to: str
-
-
-@dataclass(frozen=True, slots=True)
-class NoticeConfig:
-    channels: tuple[Channel, ...]
-    escalate: tuple[Escalation, ...] = ()
-    quiet_hours: QuietHours | None = None
 
 
 def log_only() -> NoticeConfig:

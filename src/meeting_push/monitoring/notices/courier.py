@@ -1,11 +1,16 @@
-"""把一份通知发到一个渠道：几次，退避，数着；发不成就抛出，由 ``Notifier`` 决定怎么办。"""
+"""把一份通知发到一个渠道：几次，退避，数着；发不成就抛出，由 ``Notifier`` 决定怎么办。
+
+看门狗的心跳也是这样发的：规则 ``watchdog`` 一直触发，每分钟往另一头的开关（healthchecks 之类）说
+一声，那一头听不到了就该去叫人：评估停了、进程没了、网断了都是。所以评估不再来说，心跳也停。
+"""
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 from loguru import logger
@@ -13,11 +18,14 @@ from ulid import ULID
 
 from ...errors import ChannelFailedError
 from ...logs import RepeatedWarning
-from ..alerts.model import Alert, Notice
-from .lane import Lane
-from .sender import Sender
-from .statistics import NoticeStatistics
+from ...supervision import periodically, woken
+from ..alerts.model import Alert, AlertState, Notice
+from ..metrics import Sample
+from .channel import Sender
+from .schedule import Lane
 
+#: 看门狗的规则。
+WATCHDOG: Final = "watchdog"
 #: 嫌太快的连着这么多次，就是坏了。
 MOST_SLOW_DOWNS: Final = 3
 
@@ -35,6 +43,35 @@ class Timings:
     watch_s: float = 5.0
     #: 问记录至多等这么久。
     ask_s: float = 2.0
+
+
+@dataclass(slots=True)
+class NoticeStatistics:
+    """发了几份、失败了几份，按渠道的种类；规则 ``notifier_failing`` 看的就是它。
+
+    只增，``waiting`` 除外。种类一开始就都在，值是 0：没有发过也看得见。
+    """
+
+    kinds: frozenset[str]
+    sent: Counter[str] = field(default_factory=Counter)
+    #: 试了几次都没有说成的份数，与有收件人被拒绝的份数。
+    failed: Counter[str] = field(default_factory=Counter)
+    #: 等不下而丢了的告警。
+    dropped: int = 0
+    waiting: int = 0
+
+
+def notice_samples(statistics: NoticeStatistics) -> Iterator[Sample]:
+    for kind in sorted(statistics.kinds):
+        label = {"channel": kind}
+        yield Sample("notices_sent", "counter", "notices sent", statistics.sent[kind], label)
+        yield Sample(
+            "notices_failed", "counter", "notices that failed", statistics.failed[kind], label
+        )
+    yield Sample(
+        "notices_dropped", "counter", "alerts dropped, too many waiting", statistics.dropped
+    )
+    yield Sample("notices_waiting", "gauge", "alerts waiting to be told", statistics.waiting)
 
 
 class Courier:
@@ -119,3 +156,57 @@ class Courier:
         self._statistics.failed[self.lane.channel.kind] += 1
         self._said.say(channel=self.name, cause=error.message, alerts=alerts)
         return ChannelFailedError(error.message, temporary=error.temporary)
+
+
+class Watchdog:
+    """``couriers``：收心跳的渠道，它们不收别的。"""
+
+    def __init__(
+        self, couriers: Sequence[Courier], timings: Timings, monotonic: Callable[[], float]
+    ) -> None:
+        self._couriers = couriers
+        self._timings = timings
+        self._monotonic = monotonic
+        self._alert: Alert | None = None
+        self._heard_at = 0.0
+        self._next_at = 0.0
+        self._wake = asyncio.Event()
+
+    def hear(self, alert: Alert) -> None:
+        """评估说它还活着。"""
+        if alert.state is AlertState.RESOLVED:
+            self.stop()
+            return
+        if self._alert is None:
+            self._wake.set()
+        self._alert, self._heard_at = alert, self._monotonic()
+
+    def stop(self) -> None:
+        self._alert = None
+
+    async def beat(self) -> None:
+        """一个循环。"""
+        await periodically(self._step, self._pause)
+
+    async def _step(self) -> None:
+        self._wake.clear()
+        now = self._monotonic()
+        alert = self._alert
+        if alert is None or now < self._next_at:
+            return
+        if now - self._heard_at > self._timings.stale_s:
+            self._alert = None
+            return
+        self._next_at = now + self._timings.beat_s
+        await asyncio.gather(*(_told(courier, alert) for courier in self._couriers))
+
+    async def _pause(self) -> None:
+        left_s = self._next_at - self._monotonic()
+        await woken(self._wake, left_s if self._alert and left_s > 0 else self._timings.beat_s)
+
+
+async def _told(courier: Courier, alert: Alert) -> None:
+    try:
+        await courier.deliver([alert])
+    except ChannelFailedError:
+        return  # 数过、说过；下一次心跳不远

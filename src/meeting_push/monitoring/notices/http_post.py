@@ -16,8 +16,7 @@ from urllib.parse import urlsplit
 import httptools
 
 from ...errors import ChannelFailedError, ConfigurationError
-from .address import Address
-from .sender import TIMEOUT_S
+from .channel import TIMEOUT_S, Address
 
 #: 回答连同头至多读这么多；机器人的回答是一行 JSON。
 MOST_ANSWER_BYTES: Final = 64 * 1024

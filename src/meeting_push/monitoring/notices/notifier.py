@@ -23,16 +23,11 @@ from ...storage.notices import ToldRow
 from ...supervision import periodically, woken
 from ..alerts.model import Alert, AlertState, Severity, Text
 from ..alerts.records import alert_from
-from . import watchdog
-from .config import Channel, NoticeConfig
-from .courier import Courier, Timings
-from .escalation import Escalations
-from .lane import LOOK_AGAIN_S, Lane, Waiting
-from .ledger import Ledger, Outcome
-from .records import NoticeRecords
-from .sender import Sender
+from .channel import Channel, NoticeConfig, Sender
+from .courier import WATCHDOG, Courier, NoticeStatistics, Timings, Watchdog
+from .ledger import Ledger, NoticeRecords, Outcome
+from .schedule import LOOK_AGAIN_S, Escalations, Lane, Waiting
 from .senders import sender_of
-from .statistics import NoticeStatistics
 from .text import NoticeWriter
 
 Loop = Callable[[], Awaitable[None]]
@@ -78,7 +73,7 @@ class Notifier:
             )
             for channel in config.channels
         }
-        self._watchdog = watchdog.Watchdog(
+        self._watchdog = Watchdog(
             [one for one in self._couriers.values() if one.lane.channel.watchdog],
             self._timings,
             monotonic,
@@ -100,7 +95,7 @@ class Notifier:
             self._hear(alert)
 
     def _hear(self, alert: Alert) -> None:
-        if alert.rule == watchdog.RULE:
+        if alert.rule == WATCHDOG:
             self._watchdog.hear(alert)
             return
         self._follow(alert)

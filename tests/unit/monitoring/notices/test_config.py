@@ -9,7 +9,8 @@ import pytest
 
 from meeting_push.errors import ConfigurationError
 from meeting_push.monitoring.alerts.model import Severity
-from meeting_push.monitoring.notices.config import NoticeConfig, notice_config
+from meeting_push.monitoring.notices.channel import NoticeConfig
+from meeting_push.monitoring.notices.config import notice_config
 from meeting_push.monitoring.notices.notifier import Notifier
 from meeting_push.monitoring.notices.text import NoticeWriter
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from meeting_push.errors import ChannelFailedError
-from meeting_push.monitoring.notices.address import Address
+from meeting_push.monitoring.notices.channel import Address
 from meeting_push.monitoring.notices.http_post import MOST_ANSWER_BYTES, HttpPost
 from tests.support.certificate import self_signed
 from tests.support.notice_receivers import Received, Reply, http_receiver

@@ -16,10 +16,10 @@ from meeting_push.clock import now_ms
 from meeting_push.errors import ChannelFailedError, DatabaseUnavailableError, NotFoundError
 from meeting_push.monitoring.alerts.model import Alert, Severity
 from meeting_push.monitoring.alerts.records import row_of
-from meeting_push.monitoring.notices.config import Escalation, NoticeConfig, notice_config
-from meeting_push.monitoring.notices.courier import Timings
+from meeting_push.monitoring.notices.channel import Escalation, NoticeConfig
+from meeting_push.monitoring.notices.config import notice_config
+from meeting_push.monitoring.notices.courier import Timings, notice_samples
 from meeting_push.monitoring.notices.notifier import Notifier
-from meeting_push.monitoring.notices.statistics import notice_samples
 from meeting_push.monitoring.notices.text import NoticeWriter
 from meeting_push.storage.alerts import AlertRow
 from meeting_push.storage.notices import Standing, ToldRow

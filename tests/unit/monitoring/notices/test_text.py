@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meeting_push.monitoring.alerts.model import Alert, AlertState, Notice, Severity, Text
-from meeting_push.monitoring.notices.config import Language
+from meeting_push.monitoring.notices.channel import Language
 from meeting_push.monitoring.notices.text import NoticeWriter, cut
 from tests.support.notices import alert, notice, resolved
 

@@ -12,9 +12,8 @@ import pytest
 
 from meeting_push.errors import ChannelFailedError
 from meeting_push.monitoring.alerts.model import Notice, Text
-from meeting_push.monitoring.notices.sender import Sender
-from meeting_push.monitoring.notices.senders.dingtalk import DingTalk
-from meeting_push.monitoring.notices.senders.wecom import WeCom
+from meeting_push.monitoring.notices.channel import Sender
+from meeting_push.monitoring.notices.robots import DingTalk, WeCom
 from meeting_push.monitoring.notices.text import NoticeWriter
 from tests.support.notice_receivers import HttpReceiver, Received, Reply, http_receiver
 from tests.support.notices import alert, channel, notice

@@ -17,8 +17,7 @@ from tencentcloud.common.profile.client_profile import ClientProfile
 from tencentcloud.common.profile.http_profile import HttpProfile
 
 from meeting_push.errors import ChannelFailedError
-from meeting_push.monitoring.notices.senders.aliyun_sms import AliyunSms, acs3
-from meeting_push.monitoring.notices.senders.tencent_sms import TencentSms
+from meeting_push.monitoring.notices.sms import AliyunSms, TencentSms, acs3
 from meeting_push.monitoring.notices.text import NoticeWriter
 from tests.support.notice_receivers import HttpReceiver, Received, Reply, http_receiver
 from tests.support.notices import channel, notice

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from meeting_push.monitoring.notices.senders.webhook import Webhook
 from meeting_push.monitoring.notices.text import NoticeWriter
+from meeting_push.monitoring.notices.webhook import Webhook
 from tests.support.notice_receivers import Received, http_receiver
 from tests.support.notices import alert, channel, notice, resolved
 

@@ -15,14 +15,12 @@ from typing import Any, Final
 
 import msgspec
 
-from ....clock import Clock, now_ms
-from ....errors import ConfigurationError
-from ...alerts.model import Alert, AlertState, Notice
-from ..address import Address
-from ..config import Channel
-from ..http_post import HttpPost
-from ..sender import TIMEOUT_S
-from ..text import NoticeWriter
+from ...clock import Clock, now_ms
+from ...errors import ConfigurationError
+from ..alerts.model import Alert, AlertState, Notice
+from .channel import TIMEOUT_S, Address, Channel
+from .http_post import HttpPost
+from .text import NoticeWriter
 
 _PREFIX: Final = "whsec_"
 #: 里面那段给人看的字至多这么长。

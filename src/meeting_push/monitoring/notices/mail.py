@@ -20,12 +20,10 @@ from email.utils import format_datetime, localtime
 from ssl import create_default_context
 from typing import Final
 
-from ....errors import ChannelFailedError, ConfigurationError
-from ...alerts.model import Notice
-from ..address import Address
-from ..config import Channel
-from ..sender import TIMEOUT_S
-from ..text import NoticeWriter
+from ...errors import ChannelFailedError, ConfigurationError
+from ..alerts.model import Notice
+from .channel import TIMEOUT_S, Address, Channel
+from .text import NoticeWriter
 
 _MAILBOX: Final = re.compile(r"[^@\s,<>\"]+@[^@\s,<>\"]+\Z", re.ASCII)
 _KNOWN: Final = frozenset({"to", "from", "smtp"})

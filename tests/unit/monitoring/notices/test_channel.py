@@ -1,4 +1,4 @@
-"""安静的时段：跨过午夜，当地的钟，夏令时；攒着的在结束时说。"""
+"""渠道安静的时段：跨过午夜，当地的钟，夏令时；攒着的在结束时说。"""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meeting_push.monitoring.alerts.model import Severity
-from meeting_push.monitoring.notices.quiet_hours import QuietHours
+from meeting_push.monitoring.notices.channel import QuietHours
 
 SHANGHAI = ZoneInfo("Asia/Shanghai")
 NIGHT = QuietHours(time(22), time(7), SHANGHAI, Severity.CRITICAL)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from meeting_push.errors import ChannelFailedError
-from meeting_push.monitoring.notices.senders.mail import Mail
+from meeting_push.monitoring.notices.mail import Mail
 from meeting_push.monitoring.notices.text import NoticeWriter
 from tests.support.certificate import self_signed
 from tests.support.notice_receivers import SmtpReceiver, smtp_receiver

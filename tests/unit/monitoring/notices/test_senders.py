@@ -1,4 +1,4 @@
-"""其余的渠道由 Apprise 发。"""
+"""没有自己一页的渠道：写日志的，由 Apprise 发的。"""
 
 from __future__ import annotations
 
@@ -7,11 +7,20 @@ import json
 import pytest
 
 from meeting_push.errors import ChannelFailedError
-from meeting_push.monitoring.notices.senders import sender_of
-from meeting_push.monitoring.notices.senders.others import Others
+from meeting_push.monitoring.notices.senders import LogLines, Others, sender_of
 from meeting_push.monitoring.notices.text import NoticeWriter
 from tests.support.notice_receivers import Reply, http_receiver
-from tests.support.notices import channel, notice
+from tests.support.notices import alert, channel, notice, resolved
+
+
+async def test_each_alert_is_a_line(log: list[str]) -> None:
+    lines = LogLines(channel("log://"), NoticeWriter())
+    await lines.send(notice(alert("a"), resolved("b", "node_lost")))
+    first, second = log
+    assert first.startswith("alert_firing")
+    assert "redis_slow" in first
+    assert second.startswith("alert_resolved")
+    assert "node_lost" in second
 
 
 async def test_an_address_of_apprise_is_told_by_apprise() -> None:

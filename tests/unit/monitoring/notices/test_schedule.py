@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meeting_push.monitoring.alerts.model import AlertState, Severity
-from meeting_push.monitoring.notices import lane as lane_module
-from meeting_push.monitoring.notices.lane import Lane, Waiting
-from meeting_push.monitoring.notices.quiet_hours import QuietHours
+from meeting_push.monitoring.notices import schedule
+from meeting_push.monitoring.notices.channel import QuietHours
+from meeting_push.monitoring.notices.schedule import Lane, Waiting
 from tests.support.notices import alert, channel, resolved
 
 ZONE = ZoneInfo("Asia/Shanghai")
@@ -191,7 +191,7 @@ def test_an_escalation_says_it_again() -> None:
 
 
 def test_there_is_an_end_to_what_waits(monkeypatch: Any) -> None:
-    monkeypatch.setattr(lane_module, "MOST_WAITING", 3)
+    monkeypatch.setattr(schedule, "MOST_WAITING", 3)
     lane = a_lane()
     lane.offer(alert("over"), 0)
     lane.offer(resolved("over"), 0)

@@ -1,22 +1,19 @@
-"""一个渠道的等候：攒够 ``group_s`` 一并说，每分钟至多几份，夜里攒着，说过的不再说。
+"""何时该说：每个渠道攒着的，没有人认领而等着升级的。
 
-纯的：``now`` 是单调的秒（等多久），``now_ms`` 是墙上的毫秒（只问安静的时段）；
+纯的：``now`` 是单调的秒（等多久），``now_ms`` 是墙上的毫秒（只问安静的时段与静音）；
 墙上的钟跳了，等的不跟着跳。
-
-一条告警在一个渠道上：等着 → 在路上 → 说过了。恢复只说给听过触发的；触发还没有说出去
-就恢复了的，只说恢复。
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
+from ...storage.notices import Standing
 from ..alerts.model import Alert, AlertState
-from .config import Channel
-from .quiet_hours import QuietHours
+from .channel import Channel, Escalation, QuietHours
 
 #: 等着的多于它，丢最早恢复了的，没有就丢最早的；计数。
 MOST_WAITING: Final = 5_000
@@ -37,6 +34,12 @@ class Waiting:
 
 
 class Lane:
+    """一个渠道的等候：攒够 ``group_s`` 一并说，每分钟至多几份，夜里攒着，说过的不再说。
+
+    一条告警在一个渠道上：等着 → 在路上 → 说过了。恢复只说给听过触发的；触发还没有说出去
+    就恢复了的，只说恢复。
+    """
+
     def __init__(self, channel: Channel, quiet: QuietHours | None = None) -> None:
         self.channel = channel
         #: 等不下而丢了的，只增。
@@ -179,3 +182,83 @@ class Lane:
     def _land(self, batch: Iterable[Waiting]) -> None:
         for waiting in batch:
             self._flying.pop(waiting.alert.alert_id, None)
+
+
+@dataclass(slots=True)
+class _Open:
+    alert: Alert
+    since: float
+    #: 说过了的那几级。
+    done: set[str] = field(default_factory=set)
+    look_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    alert: Alert
+    to: tuple[str, ...]
+
+
+class Escalations:
+    """没有人认领就往上说：触发 ``after_s`` 之后还没有认领的，告诉下一个渠道，每一级一次。
+
+    接手别的进程说过的，从它第一次说出去算起。
+    """
+
+    def __init__(self, steps: Iterable[Escalation]) -> None:
+        self._steps = tuple(steps)
+        self._open: dict[str, _Open] = {}
+
+    def open(self, alert: Alert, since: float, done: Collection[str] = ()) -> bool:
+        """触发了；已经知道的无事，返回 False。``done``：从前升级到过的渠道。"""
+        if not self._steps or alert.alert_id in self._open:
+            return False
+        self._open[alert.alert_id] = _Open(alert, since, set(done))
+        return True
+
+    def close(self, alert_id: str) -> None:
+        self._open.pop(alert_id, None)
+
+    def keep(self, firing: Collection[str]) -> None:
+        """别的都不再触发了。"""
+        self._open = {i: one for i, one in self._open.items() if i in firing}
+
+    def clear(self) -> None:
+        self._open.clear()
+
+    def due_in(self, now: float) -> float | None:
+        """再过几秒有到时的；没有则 None。"""
+        times = [at for one in self._open.values() if (at := self._next(one)) is not None]
+        return max(0.0, min(times) - now) if times else None
+
+    def due(self, now: float) -> list[str]:
+        """到时的告警。"""
+        return [
+            alert_id
+            for alert_id, one in self._open.items()
+            if (at := self._next(one)) is not None and at <= now
+        ]
+
+    def settle(
+        self, ids: Iterable[str], standings: Mapping[str, Standing], now: float, now_ms: int
+    ) -> Iterator[Due]:
+        """认领了的不再问；静着音的过一会儿再看；别的该告诉谁。"""
+        for alert_id in ids:
+            one, standing = self._open.get(alert_id), standings.get(alert_id)
+            if one is None:
+                continue
+            if standing is not None and standing.acknowledged_at is not None:
+                one.done = {step.to for step in self._steps}
+            elif standing is not None and (standing.silenced_until or 0) > now_ms:
+                one.look_at = now + LOOK_AGAIN_S
+            else:
+                to = tuple(s.to for s in self._left(one) if one.since + s.after_s <= now)
+                one.done.update(to)
+                yield Due(one.alert, to)
+
+    def _left(self, one: _Open) -> Iterator[Escalation]:
+        return (step for step in self._steps if step.to not in one.done)
+
+    def _next(self, one: _Open) -> float | None:
+        step = next(self._left(one), None)
+        return None if step is None else max(one.since + step.after_s, one.look_at)
