@@ -14,8 +14,7 @@ from typing import Any, Final
 import yaml
 
 from meeting_push.monitoring.alerts.config import load_alerts
-from meeting_push.monitoring.alerts.promql import condition
-from meeting_push.monitoring.alerts.rule import Rule, Unit, duration, shown
+from meeting_push.monitoring.alerts.rule import Rule, Unit, condition, duration, shown
 from meeting_push.monitoring.alerts.rules import RULES
 
 FOLDER: Final = Path(__file__).resolve().parent.parent / "deploy" / "prometheus"

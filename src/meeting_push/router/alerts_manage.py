@@ -13,8 +13,7 @@ from pydantic import BaseModel, Field
 
 from ..model import Principal
 from ..monitoring.alerts.desk import AlertDesk, Listed
-from ..monitoring.alerts.promql import condition
-from ..monitoring.alerts.rule import Rule
+from ..monitoring.alerts.rule import Rule, condition
 from ..storage.alerts import Which
 from .alertmanager import WebhookIn, alert_of
 from .contract_route import contract_router

@@ -8,16 +8,26 @@ from dataclasses import dataclass
 from typing import Final
 
 import msgspec
+from ulid import ULID
 
 from ...errors import MeetingPushError
 from ...logs import RepeatedWarning
 from ...storage.alert_state import AlertStateRepository
 from ...storage.alerts import AlertRepository, Told
-from .model import Alert, AlertState
-from .phases import Before, Outcome, Spot
-from .records import alert_from, alert_of, key_of, pending_row, row_of, spot_of, waiting
+from .evaluation import Before, Outcome
+from .model import (
+    Alert,
+    AlertSink,
+    AlertState,
+    Spot,
+    alert_from,
+    key_of,
+    pending_row,
+    row_of,
+    spot_of,
+    waiting,
+)
 from .rule import Rule
-from .sinks import AlertSink
 
 #: 一轮里等 SQL 至多这么久：挂住的也当它不在，告诉人不等它。
 STORE_S: Final = 3.0
@@ -100,7 +110,7 @@ class AlertBook:
         """一次评估的结果，先记在内存里。"""
         self._pending = outcome.pending
         for spot, value in outcome.fired.items():
-            alert = alert_of(rules[spot.rule_id], spot, value, now)
+            alert = _alert_of(rules[spot.rule_id], spot, value, now)
             self._entries[alert.alert_id] = _Entry(alert)
         ended = set(outcome.resolved)
         for entry in self._entries.values():
@@ -201,6 +211,23 @@ class AlertBook:
         rows = [pending_row(spot, self._pending[spot]) for spot in begun]
         await self._state.keep(rows, [key_of(spot) for spot in ended])
         self._kept = dict(self._pending)
+
+
+def _alert_of(rule: Rule, spot: Spot, value: float, now: int) -> Alert:
+    """刚触发的一条。"""
+    labels = dict(spot.labels)
+    return Alert(
+        alert_id=str(ULID()),
+        rule=rule.rule_id,
+        severity=rule.severity,
+        state=AlertState.FIRING,
+        summary=rule.say(value, labels),
+        labels=labels,
+        value=value,
+        threshold=rule.threshold,
+        started_at=now,
+        runbook=rule.page,
+    )
 
 
 def _resolved(alert: Alert, now: int) -> Alert:

@@ -12,9 +12,8 @@ import yaml
 from msgspec import UNSET, Meta, UnsetType
 
 from ...errors import ConfigurationError
-from .expressions import is_windowed
 from .model import Severity
-from .rule import Rule
+from .rule import Rule, is_windowed
 from .rules import RULES
 
 #: 通知那一边的几节。

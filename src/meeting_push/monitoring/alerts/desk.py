@@ -10,10 +10,8 @@ from ulid import ULID
 from ...clock import Clock, now_ms
 from ...errors import NotFoundError
 from ...storage.alerts import AlertRepository, AlertRow, NoteRow, Which
-from .model import Alert
-from .records import key_of, row_of, spot_of
+from .model import Alert, AlertSink, key_of, row_of, spot_of
 from .rule import Rule
-from .sinks import AlertSink
 
 
 class Listed(NamedTuple):

@@ -17,12 +17,10 @@ from ..metrics import Sample
 from ..report import NodeReport
 from .book import AlertBook
 from .election import Election
-from .expressions import selectors
+from .evaluation import step
 from .history import History, Reading
-from .model import Alert, Severity
-from .phases import step
-from .rule import Rule
-from .sinks import AlertSink
+from .model import Alert, AlertSink, Severity
+from .rule import Rule, selectors
 
 #: 大家的报告这么久读不到，就只看自己的。
 READ_S: Final = 2.0

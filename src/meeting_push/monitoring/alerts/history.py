@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 from ..report import Figures
-from .expressions import Selector
+from .rule import Selector
 
 #: 这么久之内每一次都留着，更老的一分钟留一次。
 FINE_S: Final = 900.0

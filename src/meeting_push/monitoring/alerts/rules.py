@@ -8,19 +8,20 @@ from __future__ import annotations
 
 from typing import Final
 
-from .expressions import (
+from .model import Severity, Text
+from .rule import (
     Always,
     Burn,
+    Comparison,
     Excess,
     Increase,
     Latest,
     Pair,
     Ratio,
+    Rule,
     counter,
     gauge,
 )
-from .model import Severity, Text
-from .rule import Comparison, Rule
 from .rules_of_parts import PARTS
 
 _DELIVERY: Final = (

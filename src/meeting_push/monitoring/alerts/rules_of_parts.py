@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from .expressions import PROCESS, Increase, Latest, counter, gauge
 from .model import Severity, Text
-from .rule import Comparison, Rule
+from .rule import PROCESS, Comparison, Increase, Latest, Rule, counter, gauge
 
 _STORES: Final = (
     Rule(

@@ -21,8 +21,7 @@ from ...errors import ChannelFailedError, NotFoundError
 from ...storage.alerts import AlertRow
 from ...storage.notices import ToldRow
 from ...supervision import periodically, woken
-from ..alerts.model import Alert, AlertState, Severity, Text
-from ..alerts.records import alert_from
+from ..alerts.model import Alert, AlertState, Severity, Text, alert_from
 from .channel import Channel, NoticeConfig, Sender
 from .courier import WATCHDOG, Courier, NoticeStatistics, Timings, Watchdog
 from .ledger import Ledger, NoticeRecords, Outcome

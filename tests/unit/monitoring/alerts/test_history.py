@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from meeting_push.monitoring.alerts.expressions import Selector, counter, gauge
 from meeting_push.monitoring.alerts.history import COARSE_STEP_S, FINE_S, KEPT_S, History, Reading
+from meeting_push.monitoring.alerts.rule import Selector, counter, gauge
 
 DROPS = counter("drops")
 LENGTH = gauge("length")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from meeting_push.monitoring.alerts.expressions import selectors
+from meeting_push.monitoring.alerts.rule import selectors
 from meeting_push.monitoring.alerts.rules import RULES
 from meeting_push.monitoring.metrics import PREFIX
 from tests.support.eventually import eventually

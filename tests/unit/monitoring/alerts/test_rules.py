@@ -10,10 +10,10 @@ import msgspec
 import pytest
 import yaml
 
-from meeting_push.monitoring.alerts.evaluation import Labels
-from meeting_push.monitoring.alerts.expressions import selectors
+from meeting_push.monitoring.alerts.evaluation import Before, Outcome, step
 from meeting_push.monitoring.alerts.history import History, Reading
-from meeting_push.monitoring.alerts.phases import Before, Outcome, Spot, step
+from meeting_push.monitoring.alerts.model import Labels, Spot
+from meeting_push.monitoring.alerts.rule import selectors
 from meeting_push.monitoring.alerts.rules import RULES
 from meeting_push.monitoring.metrics import PREFIX
 from tests.support.alert_cases import CASES, STEP_S, Case, Line

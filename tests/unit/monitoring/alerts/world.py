@@ -12,9 +12,8 @@ from meeting_push.errors import NotFoundError, UnavailableError
 from meeting_push.monitoring.alerts.book import AlertBook
 from meeting_push.monitoring.alerts.election import Election, lease_s
 from meeting_push.monitoring.alerts.evaluator import AlertEvaluator, Sight
-from meeting_push.monitoring.alerts.expressions import Latest, gauge
 from meeting_push.monitoring.alerts.model import Alert, Severity, Text
-from meeting_push.monitoring.alerts.rule import Comparison, Rule
+from meeting_push.monitoring.alerts.rule import Comparison, Latest, Rule, gauge
 from meeting_push.monitoring.metrics import Metrics, Sample
 from meeting_push.monitoring.report import NodeReports, Reporter
 from meeting_push.node_identity import NodeIdentity

@@ -14,8 +14,7 @@ import pytest
 
 from meeting_push.clock import now_ms
 from meeting_push.errors import ChannelFailedError, DatabaseUnavailableError, NotFoundError
-from meeting_push.monitoring.alerts.model import Alert, Severity
-from meeting_push.monitoring.alerts.records import row_of
+from meeting_push.monitoring.alerts.model import Alert, Severity, row_of
 from meeting_push.monitoring.notices.channel import Escalation, NoticeConfig
 from meeting_push.monitoring.notices.config import notice_config
 from meeting_push.monitoring.notices.courier import Timings, notice_samples
