@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from loguru import logger
 
@@ -57,6 +58,10 @@ class Record:
     def __init__(self, settings: Settings, directory: UserDirectory | None) -> None:
         database = self.database = Database(settings.sql_url, settings.database.timeout_s)
         users = UserRepository(database)
+        #: 认得的各人的名字。
+        self.names: Callable[[Sequence[int]], Awaitable[Mapping[int, str]]] = (
+            users.names if settings.auth.owns_accounts else _nobody
+        )
         self.stores = MessageStores(
             database=database,
             messages=MessageRepository(database),
@@ -80,6 +85,11 @@ class Record:
     async def start(self, stack: contextlib.AsyncExitStack) -> None:
         await self.database.migrate()
         stack.push_async_callback(self.database.dispose)
+
+
+async def _nobody(_user_ids: Sequence[int]) -> Mapping[int, str]:
+    """人归应用：名字我们不知道。"""
+    return {}
 
 
 def _directory(

@@ -45,6 +45,7 @@ from ..monitoring.edge_samples import (
 )
 from ..monitoring.health import Health
 from ..monitoring.host import Host
+from ..monitoring.inspection import Inspector
 from ..monitoring.metrics import Metrics
 from ..monitoring.process_samples import (
     GcPauses,
@@ -206,6 +207,13 @@ class Observation:
             Reporter(self.metrics, node, role, __version__),
             ReportBoard(bus.redis.client, bus.redis.keys),
             settings.node.stats_interval_s,
+        )
+        self.inspector = Inspector(
+            rooms.messages.mailbox,
+            rooms.edge.presence,
+            rooms.record.reports,
+            rooms.record.names,
+            bus.clock,
         )
         self._check(rooms, role)
         self._watch_process(supervisor)

@@ -9,6 +9,7 @@ from ..router.alerts_manage import alert_router
 from ..router.auth_manage import auth_router, revocation_router, ticket_router
 from ..router.contract_route import API_PREFIX, ContractRoute, complete, methods_of
 from ..router.delivery_manage import delivery_router, queue_router
+from ..router.inspection import inspection_router
 from ..router.json_body import BodyRules
 from ..router.meeting_manage import meeting_router, meeting_socket_router
 from ..router.message_manage import broadcast_router, message_router, user_messages_router
@@ -85,4 +86,5 @@ def _api(
         queue_router(messages.queue, outcomes.dead_letters, admin),
         broadcast_router(broadcasts, admin, settings.messages),
         alert_router(alerting.desk, admin),
+        inspection_router(observation.inspector, admin),
     ]

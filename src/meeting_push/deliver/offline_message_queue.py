@@ -88,6 +88,8 @@ class OfflineMessageQueue:
         #: 把已确认的 (user_id, message_ids) 移出信箱，返回移出了几条。幂等。
         self.remove = self._mailboxes.remove
         self.overfull = self._mailboxes.overfull
+        #: 找出有哪些信箱，见 ``Mailboxes.walk``。
+        self.walk = self._mailboxes.walk
         self._bodies = Bodies(redis.lean, redis.keys, settings.compress_above_bytes, ttl_ms)
         #: 存入 (message_id, 尾, 优先级, 过期时刻)；必须先于 ``deliver``。幂等。
         self.store_bodies = self._bodies.store

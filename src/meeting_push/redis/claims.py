@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 from typing import Final, NamedTuple
 
-from .keys import Keys
+from .keys import Keys, literally
 from .lean import LeanConnection, Script
 
 _mark: Final = Script("mark")
@@ -117,7 +116,7 @@ class RedisClaim:
         return True
 
     async def _wipe(self, turn: str) -> None:
-        prefix = re.sub(r"([*?\[\]\\^])", r"\\\1", self._keys.prefix)
+        prefix = literally(self._keys.prefix)
         for pattern in _ITS_DATA:
             # 日志的附属键把整个键名放在 hash tag 里
             for match in (f"{prefix}{pattern}", f"{{{prefix}{pattern}}}*"):

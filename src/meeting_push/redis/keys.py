@@ -5,10 +5,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Final
 
 DELIVERY_GROUP: Final = "delivery_workers"
+
+
+def literally(text: str) -> str:
+    """``MATCH`` 里的一段，其中的特殊字符只当字面。"""
+    return re.sub(r"([*?\[\]\\^])", r"\\\1", text)
 
 
 class _Name:

@@ -11,7 +11,7 @@ import msgspec
 from loguru import logger
 
 from ..model import Origin, ResumePoint
-from .keys import Keys
+from .keys import Keys, literally
 from .lean import LeanConnection, Script
 from .link import Argument
 
@@ -29,6 +29,8 @@ _RESYNC: Final[dict[bytes, ResyncReason]] = {
 MAX_TOMBSTONES: Final = 1_000
 #: 一次 Lua 调用里至多这么多个收件人：实测约 2 ms，再大就会推迟别人的命令。
 CALL_RECIPIENTS: Final = 200
+#: 找信箱时一步看多少个键。
+WALK_KEYS: Final = 1_000
 #: ``mailbox_senders``：seq → [谁发的, 多急]。
 _origins_decoder: Final = msgspec.json.Decoder(dict[int, Origin])
 
@@ -80,6 +82,14 @@ class OverfullMailbox(NamedTuple):
     leaving: list[str]
     #: 记着的：seq → 谁发的、多急。不在其中的要问 SQL。
     origins: dict[int, Origin]
+
+
+class MailboxHead(NamedTuple):
+    """一只信箱：几条，seq 最小（进来最早）的是哪一条。"""
+
+    user_id: int
+    size: int
+    oldest_id: str
 
 
 class OpenedMailbox(NamedTuple):
@@ -213,6 +223,28 @@ class Mailboxes:
         """信箱里全部的 (message_id, seq)，按 seq 升序。"""
         key = self._keys.mailbox(user_id)
         return _id_seq_pairs(await self._lean.execute("ZRANGE", key, 0, -1, "WITHSCORES"))
+
+    async def walk(self, cursor: bytes) -> tuple[bytes, list[MailboxHead]]:
+        """从 ``cursor`` 起看约 ``WALK_KEYS`` 个键（哪种都算，约 1 ms 的 Redis），说出其中的信箱。
+
+        从 ``b"0"`` 走到又是 ``b"0"``，一直在的信箱必在其中，可能不止一次。
+        """
+        match = f"{literally(self._keys.prefix)}offline_messages:{{*}}"
+        cursor, found = await self._lean.execute(
+            "SCAN", cursor, "MATCH", match, "COUNT", WALK_KEYS, "TYPE", "zset"
+        )
+        owners = [
+            (key, owner) for key in found if (owner := key[key.rfind(b"{") + 1 : -1]).isdigit()
+        ]
+        answers = await self._lean.execute_many(
+            [command for key, _ in owners for command in (("ZCARD", key), ("ZRANGE", key, 0, 0))]
+        )
+        rows = zip(owners, answers[::2], answers[1::2], strict=True)
+        return cursor, [
+            MailboxHead(int(owner), count, oldest[0].decode(errors="replace"))
+            for (_, owner), count, oldest in rows
+            if oldest
+        ]
 
     async def remove(self, acks: Sequence[tuple[int, Sequence[str]]]) -> int:
         """把各用户的这些消息移出信箱，返回移出了几条。幂等。"""

@@ -107,6 +107,18 @@ def presence_router(
         )
 
     @router.delete(
+        "/users/{user_id}/connections",
+        status_code=status.HTTP_204_NO_CONTENT,
+        summary="踢掉此刻的每一台设备，不论在哪个节点（本人、管理员）",
+    )
+    async def kick_all(user_id: UserIdPath, viewer: CurrentUser) -> None:
+        """令牌仍然有效：要他进不来，用 ``POST /users/{user_id}/revoke``。"""
+        if not _may_manage(viewer, user_id):
+            raise ForbiddenError("only the user and administrators may do this")
+        for info in await presence.get_user_connections(user_id):
+            await control.publish(Kick(user_id=user_id, connection_id=info.connection_id))
+
+    @router.delete(
         "/users/{user_id}/connections/{connection_id}",
         status_code=status.HTTP_204_NO_CONTENT,
         summary="踢掉一台设备，不论它在哪个节点（本人、管理员）",

@@ -61,6 +61,13 @@ class UserRepository(Repository):
         async with self._database.connect() as connection:
             return set(await connection.scalars(statement))
 
+    async def names(self, user_ids: Sequence[int]) -> dict[int, str]:
+        """认得的各人的名字，停用的也在其中。"""
+        statement = select(users.c.id, users.c.username).where(
+            among(self._database, users.c.id, user_ids)
+        )
+        return {row.id: row.username for row in await self._database.rows(statement)}
+
     async def _one(self, condition: ColumnElement[bool]) -> User | None:
         row = await self._database.row(_USERS.where(condition))
         return None if row is None else User(*row)

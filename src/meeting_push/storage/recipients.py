@@ -17,6 +17,7 @@ from .rows import (
     FailedDelivery,
     OutcomeRow,
     Page,
+    RecentMessage,
     columns_of,
 )
 from .tables import message_recipients, messages
@@ -127,6 +128,21 @@ _FAILURES: Final = select(
     _m.title,
     _m.expires_at,
 ).join_from(message_recipients, messages, _m.message_id == _r.message_id)
+_RECENT: Final = select(
+    _r.message_id,
+    _m.title,
+    _m.message_type,
+    _m.priority,
+    _m.created_at,
+    _r.deliver_at,
+    _r.status,
+    _r.attempts,
+    _r.sent_at,
+    _r.delivered_at,
+    _r.failed_at,
+    _r.failure_reason,
+    _r.read_at,
+).join_from(message_recipients, messages, _m.message_id == _r.message_id)
 FailurePosition = tuple[int, str, int]
 _POSITION: Final = tuple_(_r.failed_at, _r.message_id, _r.user_id)
 
@@ -167,6 +183,11 @@ class DeliveryReports(Repository):
         )
         found: int | None = await self._database.scalar(statement)
         return found
+
+    async def recent(self, user_id: int, limit: int) -> list[RecentMessage]:
+        """发给该用户的最近 ``limit`` 条，新的在前；预约的也在其中。"""
+        statement = _RECENT.where(_r.user_id == user_id).order_by(_r.message_id.desc()).limit(limit)
+        return [RecentMessage(*row) for row in await self._database.rows(statement)]
 
     async def failures(
         self, before: FailurePosition | None, limit: int

@@ -127,6 +127,25 @@ class FailedDelivery:
     expires_at: int
 
 
+@dataclass(frozen=True, slots=True)
+class RecentMessage:
+    """发给一个人的一条，不带正文；``timestamp`` 是接受的时刻。"""
+
+    message_id: str
+    title: str
+    message_type: str
+    priority: int
+    timestamp: int
+    deliver_at: int | None
+    status: DeliveryStatus
+    attempts: int
+    sent_at: int | None
+    delivered_at: int | None
+    failed_at: int | None
+    failure_reason: str | None
+    read_at: int | None
+
+
 # ── ``messages`` 的一行 ──────────────────────────────────────────────────────
 
 _object: Final = msgspec.json.Decoder(dict[str, Any])

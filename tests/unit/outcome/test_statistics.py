@@ -111,3 +111,19 @@ async def test_dlv_4_a_late_ack_wins_in_the_record(ledger: Ledger) -> None:
     assert await ledger.recipients.record_delivered(rows) == 0
     state = (await ledger.recipients.page(failed)).items[0]
     assert (state.status, state.failed_at, state.failure_reason) == ("delivered", None, None)
+
+
+async def test_the_last_messages_of_a_person_come_newest_first(ledger: Ledger) -> None:
+    oldest, failed, newest = [await ledger.accept(age_ms) for age_ms in (3_000, 2_000, 1_000)]
+    await ledger.record.record_failed([(failed, USER)], "no_ack", NOW)
+    await ledger.recipients.record_delivered([(newest, USER, NOW, NOW + 5)])
+    found = await DeliveryReports(ledger.database).recent(USER, 2)
+    assert [(one.message_id, one.status, one.failure_reason) for one in found] == [
+        (newest, "delivered", None),
+        (failed, "failed", "no_ack"),
+    ]
+    assert (found[0].timestamp, found[0].sent_at, found[0].delivered_at) == (
+        *(NOW - 1_000, NOW),
+        NOW + 5,
+    )
+    assert oldest not in [one.message_id for one in found]

@@ -45,6 +45,12 @@ async def test_of_many_who_want_a_name_one_gets_it(users: UserRepository) -> Non
     assert sum(isinstance(result, UsernameTakenError) for result in results) == 7
 
 
+async def test_the_names_of_those_who_exist_are_told(users: UserRepository) -> None:
+    ann, bob = [await users.create(name, "hash", "user", 0) for name in ("ann", "bob")]
+    assert await users.names([bob.id, ann.id, 99]) == {ann.id: "ann", bob.id: "bob"}
+    assert await users.names([]) == {}
+
+
 async def test_users_are_listed_in_pages(users: UserRepository) -> None:
     ids = [(await users.create(f"user{n}", "hash", "user", 0)).id for n in range(5)]
     first = await users.list(limit=3)
