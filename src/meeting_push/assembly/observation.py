@@ -146,7 +146,7 @@ _ANYBODYS_LOOPS: Final = frozenset(
     {
         *("outbox-sweep", "outbox-fast", "outbox-mark", "broadcast-relay"),
         *("reconciler", "node-report", "presence-reap", "metrics", "alerts"),
-        *("loop-lag", "surroundings", "activity"),
+        *("loop-lag", "surroundings", "activity", "stats-history"),
     }
 )
 

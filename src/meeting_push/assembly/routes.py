@@ -74,6 +74,7 @@ def _api(
             messages.queue,
             rooms.bus.count_online,
             observation.activity,
+            alerting.history,
             security,
         ),
         meeting_router(

@@ -4,10 +4,10 @@
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, Self
+from typing import Annotated, Final, Self
 
 import msgspec
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Depends, Query, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 from pydantic import Field
 
@@ -18,11 +18,14 @@ from ..monitoring.health import Health
 from ..monitoring.latency import LatencyHistogram
 from ..monitoring.metrics import Metrics
 from ..monitoring.report import Figures, NodeReport, NodeReports, add_up
+from ..monitoring.rollup import HistoryReader
 from ..queue.message_queue import MessageQueue, QueueLength
 from ..redis.activity import HourTraffic
 from .contract_route import ContractRoute, Out, contract_router
 from .turns import Security
 
+#: 时刻至多这么大（毫秒）：JavaScript 也写得准的整数。
+MAX_MS: Final = 2**53 - 1
 _NOT_FOUND: Final = Refusal(404, "not_found", "there is no such path here")
 
 
@@ -211,6 +214,27 @@ class StatsOut(Out):
         )
 
 
+class FigureMeaningOut(Out):
+    """一个数的意思；``unit``：count、per_s、ms、ratio。"""
+
+    name: str
+    unit: str
+    zh: str
+    en: str
+
+
+class FigureMeaningsOut(Out):
+    items: list[FigureMeaningOut]
+
+
+class HistoryOut(Out):
+    """各列一样长；null：那一段不知道，或还没有到头。"""
+
+    step_s: int = Field(description="一格多长")
+    at: list[int] = Field(description="各格开始的毫秒")
+    figures: dict[str, list[float | None]]
+
+
 def _heartbeat(totals: Figures, per_s: Figures) -> HeartbeatOut:
     return HeartbeatOut(
         received=_one(totals, "heartbeats"),
@@ -253,19 +277,41 @@ def stats_router(
     queue: MessageQueue,
     count_online: Callable[[], Awaitable[int]],
     activity: Activity,
+    history: HistoryReader,
     security: Security,
 ) -> APIRouter:
     """``/stats``；前缀由调用者加。"""
     router = contract_router(tags=["stats"])
+    admin_only = [Depends(security.require_admin)]
 
     @router.get(
         "/stats",
         summary="连接、节点、速率、延迟、心跳与清理、队列（管理员）",
-        dependencies=[Depends(security.require_admin)],
+        dependencies=admin_only,
     )
     async def stats() -> StatsOut:
         return StatsOut.of(
             await reports.read(), await queue.lengths(), await count_online(), await activity.read()
+        )
+
+    @router.get("/stats/history", summary="主要的数从前怎样（管理员）", dependencies=admin_only)
+    async def stats_history(
+        figures: Annotated[str, Query(max_length=2_000, description="逗号分开；空即全部")] = "",
+        since: Annotated[int | None, Query(ge=0, le=MAX_MS, description="毫秒")] = None,
+        until: Annotated[int | None, Query(ge=0, le=MAX_MS, description="毫秒")] = None,
+    ) -> HistoryOut:
+        """没有说从何时起，就是最近一小时。两天之内一格一分钟，更早的十分钟，至多 1,500 格。"""
+        names = [name for name in figures.split(",") if name]
+        return HistoryOut.model_validate(await history.read(names, since, until))
+
+    @router.get("/stats/figures", summary="历史里有哪些数（管理员）", dependencies=admin_only)
+    async def stats_figures() -> FigureMeaningsOut:
+        known = history.figures.values()
+        return FigureMeaningsOut(
+            items=[
+                FigureMeaningOut(name=one.name, unit=one.unit, zh=one.label.zh, en=one.label.en)
+                for one in known
+            ]
         )
 
     return router
