@@ -12,10 +12,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Final
 
-from loguru import logger
-
 from ..deliver.offline_message_queue import OfflineMessageQueue
 from ..errors import MeetingPushError
+from ..logs import logger
 from ..monitoring.activity import Activity
 from ..monitoring.delivery_samples import (
     accept_samples,
@@ -46,6 +45,7 @@ from ..monitoring.edge_samples import (
 from ..monitoring.health import Health
 from ..monitoring.host import Host
 from ..monitoring.inspection import Inspector
+from ..monitoring.log_counts import LogCounts, log_samples
 from ..monitoring.metrics import Metrics
 from ..monitoring.process_samples import (
     GcPauses,
@@ -70,6 +70,7 @@ from ..monitoring.surroundings import Surroundings
 from ..node.fleet_membership import CutOff, FleetMembership
 from ..node_identity import NodeIdentity
 from ..redis.activity import ActivityStore
+from ..redis.log_counts import LogCountStore
 from ..redis.presence import ReportBoard
 from ..redis.probe import RedisProbe
 from ..settings import Role, Settings
@@ -146,7 +147,7 @@ _ANYBODYS_LOOPS: Final = frozenset(
     {
         *("outbox-sweep", "outbox-fast", "outbox-mark", "broadcast-relay"),
         *("reconciler", "node-report", "presence-reap", "metrics", "alerts"),
-        *("loop-lag", "surroundings", "activity", "stats-history"),
+        *("loop-lag", "surroundings", "activity", "stats-history", "log-counts"),
     }
 )
 
@@ -203,6 +204,7 @@ class Observation:
         self._lag, self._pauses = LoopLag(), GcPauses()
         self.surroundings = _surroundings(settings, rooms, role)
         self.activity = _activity(rooms, role)
+        self.log_counts = LogCounts(LogCountStore(bus.redis.lean, bus.redis.keys))
         self.reports = NodeReports(
             Reporter(self.metrics, node, role, __version__),
             ReportBoard(bus.redis.client, bus.redis.keys),
@@ -267,6 +269,7 @@ class Observation:
         metrics, lag, pauses = self.metrics, self._lag, self._pauses
         metrics.add(lambda: process_samples(lag, pauses))
         metrics.add_histograms(lambda: process_histograms(lag, pauses))
+        metrics.add(log_samples)
         metrics.add(lambda: health_samples(self.health))
         metrics.add(lambda: loop_samples(supervisor.restarts()))
         metrics.add(self.surroundings.samples)
@@ -299,6 +302,7 @@ class Observation:
         supervisor.start("loop-lag", self._lag.run)
         supervisor.start("surroundings", self.surroundings.run)
         supervisor.start("activity", self.activity.run)
+        supervisor.start("log-counts", self.log_counts.run)
         if self.metrics.shared:
             stack.callback(self.metrics.publish)  # 最后一遍
             supervisor.start("metrics", self.metrics.run)

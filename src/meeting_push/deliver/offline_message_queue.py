@@ -10,13 +10,12 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
-from loguru import logger
 
 from ..clock import Clock, now_ms
 from ..contracts import BodySource
 from ..errors import UnavailableError
 from ..histogram import Histogram
-from ..logs import RepeatedWarning
+from ..logs import RepeatedWarning, logger
 from ..model import EvictedRange, MailboxEntry, MailboxView, Message, Origin, ResumePoint
 from ..protocol.envelope import encode_tail, new_message
 from ..protocol.frames import NewMessageTail

@@ -68,6 +68,10 @@ class Keys:
         """一天里每小时发了多少、收到多少。"""
         return f"{self.prefix}traffic:{name}"
 
+    def log_counts(self, name: str) -> str:
+        """一格时间里各种日志事件说了几次；各格在一个槽里。"""
+        return f"{self.prefix}log_counts:{{all}}:{name}"
+
     def probe(self, node_id: str) -> str:
         """就绪检查自己写的，见 ``probe.lua``。"""
         return f"{self.prefix}probe:{{{node_id}}}"

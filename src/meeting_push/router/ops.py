@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Annotated, Final, Self
+from typing import Annotated, Final, Literal, Self
 
 import msgspec
 from fastapi import APIRouter, Depends, Query, Response
@@ -16,6 +16,7 @@ from ..http.refusals import Refusal
 from ..monitoring.activity import Activity
 from ..monitoring.health import Health
 from ..monitoring.latency import LatencyHistogram
+from ..monitoring.log_counts import LogCounts
 from ..monitoring.metrics import Metrics
 from ..monitoring.report import Figures, NodeReport, NodeReports, add_up
 from ..monitoring.rollup import HistoryReader
@@ -26,6 +27,9 @@ from .turns import Security
 
 #: 时刻至多这么大（毫秒）：JavaScript 也写得准的整数。
 MAX_MS: Final = 2**53 - 1
+#: 日志的计数看得到多远。
+MOST_WINDOW_S: Final = 7 * 86_400
+
 _NOT_FOUND: Final = Refusal(404, "not_found", "there is no such path here")
 
 
@@ -313,5 +317,42 @@ def stats_router(
                 for one in known
             ]
         )
+
+    return router
+
+
+class EventCountOut(Out):
+    event: str = Field(description="见 docs/logs.md")
+    level: str
+    code: str | None = Field(description="我们的错误码；这种事件没有则 null")
+    count: int
+    by_time: list[int] = Field(description="一格一个，早的在前")
+
+
+class LogEventsOut(Out):
+    """各进程之和；没有一句日志的文字。"""
+
+    items: list[EventCountOut] = Field(description="多的在前")
+    step_s: int = Field(description="一格多长：两小时以内 60，一天以内 600，再远 3600")
+    since: int = Field(description="第一格开始的毫秒")
+
+
+LogLevel = Literal["INFO", "WARNING", "ERROR", "CRITICAL"]
+
+
+def log_router(counts: LogCounts, security: Security) -> APIRouter:
+    """``/logs/events``；前缀由调用者加。"""
+    router = contract_router("/logs", tags=["logs"])
+
+    @router.get(
+        "/events",
+        summary="各种日志事件说了几次，按时间（管理员）",
+        dependencies=[Depends(security.require_admin)],
+    )
+    async def events(
+        window_s: Annotated[int, Query(ge=60, le=MOST_WINDOW_S)] = 3_600,
+        level: LogLevel | None = None,
+    ) -> LogEventsOut:
+        return LogEventsOut.model_validate(await counts.read(window_s, level))
 
     return router
