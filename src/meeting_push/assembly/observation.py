@@ -27,7 +27,6 @@ from ..monitoring.delivery_samples import (
     outcome_samples,
     quota_samples,
     recovery_samples,
-    refused_samples,
     retry_samples,
     worker_samples,
 )
@@ -43,19 +42,19 @@ from ..monitoring.edge_samples import (
     seat_samples,
 )
 from ..monitoring.health import Health
-from ..monitoring.host import Host
 from ..monitoring.inspection import Inspector
 from ..monitoring.log_counts import LogCounts, log_samples
 from ..monitoring.metrics import Metrics
-from ..monitoring.process_samples import (
+from ..monitoring.process import (
     GcPauses,
+    Host,
     LoopLag,
     process_histograms,
     process_samples,
+    process_usage,
 )
-from ..monitoring.refused_requests import RefusedRequests
 from ..monitoring.report import NodeReports, Reporter
-from ..monitoring.rest_requests import RestRequests
+from ..monitoring.rest_requests import RefusedRequests, RestRequests
 from ..monitoring.serve_files import ServeFiles
 from ..monitoring.store_samples import (
     database_histograms,
@@ -243,7 +242,7 @@ class Observation:
     def _watch_api(self, rooms: Rooms) -> None:
         metrics = self.metrics
         metrics.add(lambda: quota_samples(rooms.access.quota))
-        metrics.add(lambda: refused_samples(self.refused))
+        metrics.add(self.refused.samples)
         metrics.add(lambda: accept_samples(rooms.messages.messages.tally))
 
     def _watch_edge(self, bus: Bus, edge: Edge, mailbox: OfflineMessageQueue) -> None:
@@ -267,6 +266,7 @@ class Observation:
 
     def _watch_process(self, supervisor: Supervisor) -> None:
         metrics, lag, pauses = self.metrics, self._lag, self._pauses
+        metrics.add_families(process_usage)
         metrics.add(lambda: process_samples(lag, pauses))
         metrics.add_histograms(lambda: process_histograms(lag, pauses))
         metrics.add(log_samples)

@@ -19,18 +19,11 @@ from ..outcome.retry_service import RetryService
 from ..queue.consumer_pool import ConsumerPool
 from ..supervision import Asides
 from .metrics import HistogramSample, Sample, counted
-from .refused_requests import CODES, RefusedRequests
 
 
 def quota_samples(quota: SendQuota) -> Iterator[Sample]:
     """API：因为发送者自己的上限而拒绝的请求。"""
     yield Sample("sends_refused", "counter", "requests over a sender's limit", quota.refused)
-
-
-def refused_samples(refused: RefusedRequests) -> Iterator[Sample]:
-    """REST 回答了错误的请求。"""
-    text = "REST requests answered with an error"
-    yield from counted("requests_refused", text, "code", refused.counts, CODES)
 
 
 _KINDS: Final = [

@@ -47,8 +47,7 @@ from ..errors import (
 from ..http.listener import LINE, has_left
 from ..http.refusals import error_body
 from ..logs import RepeatedWarning, logger
-from ..monitoring.refused_requests import RefusedRequests
-from ..monitoring.rest_requests import RouteRequests
+from ..monitoring.rest_requests import RefusedRequests, RouteRequests
 from .json_body import TURN, BodyRule, BoundedBody, JsonBody, ordinary
 from .turns import Turn, Turns
 
