@@ -21,7 +21,6 @@ from ..monitoring.delivery_samples import (
     aside_samples,
     clock_samples,
     eviction_samples,
-    expiry_samples,
     mailbox_histograms,
     mailbox_samples,
     outcome_samples,
@@ -160,7 +159,6 @@ def _activity(rooms: Rooms, role: Role) -> Activity:
         online=lambda: list(edge.manager.user_connections) if role.holds_sockets else (),
         sent=lambda: path.messages.tally.messages.total(),
         received=lambda: path.confirmation.delivered,
-        waiting=lambda: path.mailbox.appended - rooms.outcomes.ended(),
         clock=rooms.bus.clock,
     )
 
@@ -314,4 +312,3 @@ class Observation:
     def _watch_workers(self, messages: MessagePath, outcomes: OutcomePath) -> None:
         self.health.add("consumers", messages.consumers.check)
         self.metrics.add(lambda: worker_samples(messages.consumers))
-        self.metrics.add(lambda: expiry_samples(outcomes.expiry))

@@ -108,11 +108,6 @@ def retry_samples(retries: RetryService) -> Iterator[Sample]:
     yield Sample("no_acks", "counter", "deliveries failed without an ack", retries.failed)
 
 
-def expiry_samples(expiry: ExpirySweeper) -> Iterator[Sample]:
-    """工人：记为过期的收件人。"""
-    yield Sample("recipients_expired", "counter", "recipients expired", expiry.expired)
-
-
 def eviction_samples(evictions: MailboxEvictor) -> Iterator[Sample]:
     """被信箱上限挤出、记为失败的。"""
     yield Sample("mailbox_evictions", "counter", "recorded as failed", evictions.evicted)

@@ -13,8 +13,6 @@ from functools import partial
 from typing import Final, Literal, TypeVar
 from uuid import uuid4
 
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
-
 from ..histogram import Histogram
 from ..supervision import periodically
 from .families import Family, Point, Snapshot, merged, text
@@ -71,7 +69,8 @@ class Metrics:
     ``files``：同一个 ``serve`` 的别的进程；有它时抓一个进程看见全体（决定 0013）。
     """
 
-    content_type: Final = CONTENT_TYPE_LATEST
+    #: 文本格式 1.0.0，同 prometheus_client 的。
+    content_type: Final = "text/plain; version=1.0.0; charset=utf-8"
 
     def __init__(self, files: ServeFiles | None = None) -> None:
         self._sources: list[Source] = []
