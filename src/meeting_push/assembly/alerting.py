@@ -23,8 +23,7 @@ from ..monitoring.rollup import HistoryReader, StatsHistory
 from ..node_identity import NodeIdentity
 from ..redis.claims import Turn
 from ..settings import Settings
-from ..storage.alert_state import AlertStateRepository
-from ..storage.alerts import AlertRepository
+from ..storage.alerts import AlertRepository, AlertStateRepository
 from ..storage.notices import NoticeRepository
 from ..storage.stats_history import StatsHistoryRepository
 from ..supervision import Supervisor
