@@ -60,6 +60,7 @@ out = Console(highlight=False)
 
 DataDir = Annotated[Path | None, typer.Option(help="Folder of SQLite, embedded Redis, secrets.")]
 DatabaseUrl = Annotated[str | None, typer.Option(help="SQL database; default SQLite.")]
+RedisUrl = Annotated[str | None, typer.Option(help="External Redis; default embedded.")]
 BaseUrl = Annotated[str, typer.Option(help="Where the server is.")]
 TokenOption = Annotated[
     str | None,
@@ -73,7 +74,7 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Port; 0 chooses a free one.")] = None,
     role: Annotated[Role | None, typer.Option(help="all, api, gateway or worker.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes behind one port.")] = None,
-    redis_url: Annotated[str | None, typer.Option(help="External Redis; default embedded.")] = None,
+    redis_url: RedisUrl = None,
     database_url: DatabaseUrl = None,
     data_dir: DataDir = None,
 ) -> None:
@@ -240,15 +241,31 @@ def run_demo(
 
 @app.command("doctor")
 def run_doctor(
-    redis_url: Annotated[str | None, typer.Option()] = None,
-    database_url: DatabaseUrl = None,
-    data_dir: DataDir = None,
+    redis_url: RedisUrl = None, database_url: DatabaseUrl = None, data_dir: DataDir = None
 ) -> None:
     """Check Redis, database, limits, clock and migrations: one line each."""
     from . import doctor
 
     settings = load_settings(redis_url=redis_url, database_url=database_url, data_dir=data_dir)
     raise typer.Exit(asyncio.run(doctor.run(out, settings)))
+
+
+@app.command("drill")
+def run_drill(
+    name: Annotated[str | None, typer.Argument(help="Which one.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="One after the other.")] = False,
+    names: Annotated[bool, typer.Option("--list", help="Name them, and stop.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The result as one JSON object.")] = False,
+    really: Annotated[bool, typer.Option("--yes-really", help="Break the one at --url.")] = False,
+    url: Annotated[str | None, typer.Option(help="A test system; default: one of its own.")] = None,
+    token: Annotated[str | None, typer.Option(envvar="MEETING_PUSH_TOKEN")] = None,
+    redis_url: Annotated[str | None, typer.Option(envvar="MEETING_PUSH_REDIS_URL")] = None,
+) -> None:
+    """Break something on purpose: fault, alert, notice, recovery, all clear, with times."""
+    from .drill import runner
+
+    given = runner.Given(name, every, names, as_json, really, url, token, redis_url)
+    raise typer.Exit(asyncio.run(runner.run(out, given)))
 
 
 @app.command()
@@ -271,22 +288,15 @@ def _require_accounts(settings: Settings) -> None:
         )
 
 
-def _tokens(settings: Settings) -> AccessTokens:
-    _require_accounts(settings)
-    return AccessTokens(settings.auth, signing_secret(settings.auth, settings.process.data_dir))
-
-
 def _sign(
-    settings: Settings,
-    user_id: int,
-    role: str = USER_ROLE,
-    ttl_s: int | None = None,
-    name: str = "",
+    settings: Settings, user: int, role: str = USER_ROLE, ttl_s: int | None = None, name: str = ""
 ) -> str:
-    if not 1 <= user_id <= MAX_USER_ID:
+    if not 1 <= user <= MAX_USER_ID:
         raise InvalidInputError("--user-id: a positive integer below 2^53")
+    _require_accounts(settings)
     lifetime = settings.auth.access_token_ttl_s if ttl_s is None else ttl_s
-    return _tokens(settings).issue(user_id, role, name, lifetime)
+    tokens = AccessTokens(settings.auth, signing_secret(settings.auth, settings.process.data_dir))
+    return tokens.issue(user, role, name, lifetime)
 
 
 @contextlib.asynccontextmanager
@@ -350,7 +360,7 @@ _VARIABLES: Final = {
     "--token": "MEETING_PUSH_TOKEN",
 }
 #: 别的命令（bench）的同名选项与环境变量无关。
-_COMMANDS: Final = frozenset({"serve", "doctor", "user", "send", "listen"})
+_COMMANDS: Final = frozenset({"serve", "doctor", "user", "send", "listen", "drill"})
 
 
 def hide_secrets() -> None:

@@ -14,12 +14,13 @@ from operator import attrgetter
 from typing import Final
 
 import msgspec
+from loguru import logger
 
 from ..clock import Clock, now_ms
 from ..contracts import AckSink, Arrival
 from ..deliver.offline_message_queue import OfflineMessageQueue
 from ..errors import DatabaseUnavailableError
-from ..logs import RepeatedWarning, logger
+from ..logs import RepeatedWarning
 from ..model import AckOutcome, BroadcastEntry, BroadcastView
 from ..outcome.batch_writer import BatchWriter
 from ..protocol.envelope import BroadcastId, broadcast_message
@@ -186,7 +187,8 @@ class BroadcastAcks:
         self._record = record
         self._writer = BatchWriter[_Row](
             self._write,
-            deferred=RepeatedWarning("broadcast_ack_flush_deferred"),
+            left="broadcast_acks_left_at_shutdown",
+            deferred="broadcast_ack_flush_deferred",
             batch_rows=BATCH_ROWS,
             aside=aside,
             flush_s=flush_ms / 1000,

@@ -13,7 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
-from ..logs import logger
+from loguru import logger
+
 from ..model import PresenceStatus
 from ..protocol import frames
 from .connection import EventHandler, EventHub

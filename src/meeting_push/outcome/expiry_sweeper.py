@@ -11,7 +11,9 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from typing import Final
 
-from ..logs import RepeatedWarning, logger
+from loguru import logger
+
+from ..logs import RepeatedWarning
 from ..model import DeliveryStatus
 from ..redis.claims import Turn
 from ..redis.outcomes import Outcomes

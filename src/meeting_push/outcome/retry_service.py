@@ -11,7 +11,6 @@ from typing import Final, NamedTuple
 
 from ..clock import Clock, now_ms
 from ..contracts import RetrySettled
-from ..logs import RepeatedWarning
 from ..protocol.sent import Overdue
 from ..redis.outcomes import Claimed, Outcomes, Verdict
 from ..storage.outcomes import OutcomeRepository
@@ -51,7 +50,7 @@ class RetryService:
         self._clock = clock
         self._writer = BatchWriter[_Claim](
             self._claim_batch,
-            deferred=RepeatedWarning("retry_deferred"),
+            deferred="retry_deferred",
             batch_rows=BATCH,
             aside=aside,
         )

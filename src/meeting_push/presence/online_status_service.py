@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+from loguru import logger
+
 from ..clock import Clock, now_ms
 from ..errors import MeetingPushError, RedisUnavailableError
-from ..logs import RepeatedWarning, logger
+from ..logs import RepeatedWarning
 from ..model import ConnectionInfo, PresenceStatus
 from ..node_identity import NodeIdentity
 from ..redis.presence import PresenceStore, overall_status

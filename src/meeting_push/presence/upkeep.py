@@ -8,7 +8,9 @@ import asyncio
 from functools import partial
 from typing import Final
 
-from ..logs import RepeatedWarning, logger
+from loguru import logger
+
+from ..logs import RepeatedWarning
 from ..node_identity import NodeIdentity
 from ..redis.presence import PresenceStore
 from ..supervision import periodically
@@ -51,7 +53,7 @@ class PresenceReaper:
             self.connections_reaped += step.removed
             if step.last:
                 self.nodes_reaped += node_id != self._node.id  # 自己从容离开的不算
-                logger.bind(reaped=node_id, connections=removed).info("node_reaped")
+                logger.bind(node=node_id, connections=removed).info("node_reaped")
 
 
 RECONCILE_CHUNK: Final = 500

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from ..logs import logger
+from loguru import logger
+
 from ..model import BroadcastEntry
 from ..supervision import Aside
 from .claims import GenerationMark

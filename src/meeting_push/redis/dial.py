@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from typing import Final, TypeVar
 from urllib.parse import SplitResult, parse_qs, quote, unquote, urlsplit
 
+from loguru import logger
+
 from ..errors import ConfigurationError, MeetingPushError, RedisUnavailableError
-from ..logs import RepeatedWarning, logger
+from ..logs import RepeatedWarning
 from ..supervision import Backoff
 from .link import Argument, Link
 

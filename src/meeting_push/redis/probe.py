@@ -6,13 +6,18 @@ PING 有回答不算（B2，LESSONS 25）。
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final
 
 from ..clock import Clock, now_ms
 from ..errors import ConfigurationError, MeetingPushError
 from ..histogram import Histogram
 from ..node_identity import NodeIdentity
+from ..supervision import periodically
 from .dial import DEFAULT_USERNAME, RedisAddress
 from .keys import DELIVERY_GROUP, Keys
 from .lean import LeanConnection, Script
@@ -98,6 +103,37 @@ def _lacking(user: str, keys: Keys, missing: list[str]) -> ConfigurationError:
     )
     error.cause = "noperm"
     return error
+
+
+# ── 收不下写入，故意的（``meeting-push drill``） ──────────────────────────────
+
+#: 放开靠自己：说停这么久，一直续着；续的人死了，到时 Redis 自己放开。
+_PAUSE_MS: Final = 15_000
+_RENEW_S: Final = 5.0
+
+
+@asynccontextmanager
+async def writes_paused(address: RedisAddress) -> AsyncIterator[None]:
+    """在里面的时候，这个 Redis 读有回答，写没有（对所有的客户端）；离开就放开。
+
+    :raises RedisUnavailableError: 连不上，或它不许（``CLIENT PAUSE``）
+    """
+    lean = LeanConnection(address, timeout_s=5, name="meeting-push-drill")
+    await lean.connect()
+
+    async def pause() -> None:
+        await lean.execute("CLIENT", "PAUSE", _PAUSE_MS, "WRITE")
+
+    try:
+        await pause()
+        renewing = asyncio.create_task(periodically(pause, partial(asyncio.sleep, _RENEW_S)))
+        try:
+            yield
+        finally:
+            renewing.cancel()
+            await lean.execute("CLIENT", "UNPAUSE")
+    finally:
+        await lean.close()
 
 
 # ── 收得下写入吗 ─────────────────────────────────────────────────────────────

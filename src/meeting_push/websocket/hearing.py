@@ -6,8 +6,10 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection
 from typing import Final
 
+from loguru import logger
+
 from ..errors import MeetingPushError
-from ..logs import RepeatedWarning, logger
+from ..logs import RepeatedWarning
 from ..node.canary import Canary, Ear
 from ..node.control_channel import Kick
 from ..protocol.codes import CloseCode

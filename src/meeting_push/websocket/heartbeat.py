@@ -11,7 +11,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final, Generic, Protocol, TypeVar
 
-from ..logs import logger
+from loguru import logger
+
 from ..protocol.codes import CloseCode
 from ..protocol.commands import Command
 from ..protocol.limits import Limits

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
 import msgspec
+from loguru import logger
 
 from ..clock import now_ms
 from ..contracts import (
@@ -25,7 +26,7 @@ from ..contracts import (
     Seats,
 )
 from ..errors import InvalidInputError, MalformedEnvelopeError, MeetingPushError
-from ..logs import RepeatedWarning, logger
+from ..logs import RepeatedWarning
 from ..model import Revocation
 from ..node_identity import NodeIdentity
 from ..protocol.codes import CloseCode

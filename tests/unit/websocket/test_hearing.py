@@ -9,12 +9,11 @@ from pathlib import Path
 import pytest
 from websockets.exceptions import ConnectionClosed
 
+from meeting_push.drill.redis_proxy import RedisProxy, redis_proxy
 from tests.support.eventually import eventually
 from tests.support.people import device
 from tests.support.redis_server import RedisServer
 from tests.support.running_node import Node, running_node
-
-from .deaf_proxy import DeafProxy, deaf_proxy
 
 #: 15 秒缩成半秒；再短，忙的机器上没聋也像聋了。
 QUICK = {"canary_interval_s": 0.05, "canary_deaf_s": 0.4, "drain_window_s": 0.1}
@@ -23,9 +22,9 @@ QUICK = {"canary_interval_s": 0.05, "canary_deaf_s": 0.4, "drain_window_s": 0.1}
 @contextlib.asynccontextmanager
 async def proxied(
     tmp_path: Path, server: RedisServer, prefix: str, **settings: object
-) -> AsyncIterator[tuple[Node, DeafProxy]]:
+) -> AsyncIterator[tuple[Node, RedisProxy]]:
     async with (
-        deaf_proxy(server.port) as proxy,
+        redis_proxy(server.port) as proxy,
         running_node(tmp_path, proxy.url, prefix, **(QUICK | settings)) as node,
     ):
         yield node, proxy
@@ -90,7 +89,7 @@ async def test_con_3_a_node_that_stays_deaf_sends_its_clients_away(
             pass
 
 
-async def ready_after(node: Node, proxy: DeafProxy) -> None:
+async def ready_after(node: Node, proxy: RedisProxy) -> None:
     proxy.deaf = False
     await ready(node)
 

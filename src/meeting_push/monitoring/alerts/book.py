@@ -12,7 +12,8 @@ from ulid import ULID
 
 from ...errors import MeetingPushError
 from ...logs import RepeatedWarning
-from ...storage.alerts import AlertRepository, AlertStateRepository, Told
+from ...storage.alert_state import AlertStateRepository
+from ...storage.alerts import AlertRepository, Told
 from .evaluation import Before, Outcome
 from .model import (
     Alert,

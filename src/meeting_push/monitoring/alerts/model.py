@@ -9,7 +9,8 @@ from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
-from ...storage.alerts import AlertRow, PendingRow
+from ...storage.alert_state import PendingRow
+from ...storage.alerts import AlertRow
 
 #: 一个值的标签；没有则空。
 Labels = tuple[tuple[str, str], ...]

@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from loguru import logger
 from ulid import ULID
 
 from ...errors import ChannelFailedError
-from ...logs import RepeatedWarning, logger
+from ...logs import RepeatedWarning
 from ...supervision import periodically, woken
 from ..alerts.model import Alert, AlertState, Notice
 from ..metrics import Sample
