@@ -71,8 +71,9 @@ lock: $(DEV) ## Write the lock files from pyproject.toml (UPGRADE=1: newest vers
 		--output-file requirements/dev.txt
 	@$(LOCK) --group peers --constraint requirements/runtime.txt --output-file requirements/peers.txt
 
-figures: $(DEV) ## Write docs/metrics.md from what a node tells
+figures: $(DEV) ## Write docs/metrics.md and docs/logs.md from what a node tells
 	@$(BIN)/python tools/metrics_page.py
+	@$(BIN)/python tools/logs_page.py
 
 settings: $(DEV) ## Write .env.example and docs/settings.md from the settings
 	@$(BIN)/python tools/settings_pages.py

@@ -10,6 +10,9 @@ import pytest
 
 from meeting_push.redis.keys import Keys
 from tests.support.citations import ROOT, dangling, dead_links, rows, searched
+from tools.logs_page import PAGE as LOGS_PAGE
+from tools.logs_page import page as logs_page
+from tools.logs_page import said, vocabulary
 
 PACKAGE = ROOT / "src" / "meeting_push"
 #: 键名里的变量在 docs/redis-data.md 里怎么写。
@@ -24,6 +27,10 @@ PLACEHOLDERS = {
 #: 页上的路径从哪里算起。
 HOMES = (PACKAGE, PACKAGE / "redis" / "lua", ROOT / "bench" / "src" / "meeting_push_bench")
 PAGES = [*sorted(ROOT.glob("docs/**/*.md")), *sorted(ROOT.glob("*.md")), ROOT / "bench/README.md"]
+#: 出口自己说的：库里的记录；种类太多，合在一起的。
+OF_THE_OUTLET = {"library", "others"}
+#: 每一行的头里的。
+RESERVED = {"ts", "level", "event", "node", "role", "logger", "text"}
 KEYS = [name for name in vars(Keys) if not name.startswith("_") and name != "prefix"]
 
 
@@ -157,6 +164,33 @@ def test_every_key_and_channel_has_a_row(name: str) -> None:
         member = member(*(PLACEHOLDERS[each] for each in inspect.signature(member).parameters))
     rows = re.findall(r"^\| ([^|]+) \|", (ROOT / "docs" / "redis-data.md").read_text(), re.M)
     assert f"`{member}`" in " · ".join(rows).split(" · ")
+
+
+# ── 日志 ────────────────────────────────────────────────────────────────────
+
+
+def test_every_event_of_the_log_is_in_the_vocabulary_and_every_one_there_is_said() -> None:
+    """``log_events.txt``：少一行是没有人懂的日志，多一行是谎话。"""
+    events, unnamed = said()
+    assert unnamed == [], "the name of an event is a literal"
+    assert set(events) ^ (set(vocabulary()) - OF_THE_OUTLET) == set()
+
+
+def test_an_event_is_said_at_the_level_the_vocabulary_gives() -> None:
+    levels = {event: entry.level.split("/") for event, entry in vocabulary().items()}
+    wrong = [event for event, one in said()[0].items() if not one.levels <= set(levels[event])]
+    assert wrong == []
+
+
+def test_an_event_is_snake_case_and_its_fields_do_not_hide_the_head_of_the_line() -> None:
+    events = said()[0]
+    assert [name for name in events if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name)] == []
+    hidden = {name: one.fields & RESERVED for name, one in events.items() if one.fields & RESERVED}
+    assert hidden == {"serving": {"node", "role"}, "draining": {"node"}}  # 同一个节点
+
+
+def test_the_page_of_the_logs_is_up_to_date() -> None:
+    assert LOGS_PAGE.read_text() == logs_page(), "run: make figures"
 
 
 # ── README ─────────────────────────────────────────────────────────────────

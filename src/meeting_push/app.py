@@ -178,6 +178,7 @@ class MeetingPush:
             stack.push_async_callback(self.presence.close)
         reports = self._observation.reports
         stack.push_async_callback(reports.withdraw)
+        stack.push_async_callback(self._observation.log_counts.finish)
         stack.push_async_callback(self._alerting.stop)
         stack.push_async_callback(supervisor.stop)
         rooms.bus.start_clock(supervisor)

@@ -1,39 +1,37 @@
-"""日志：怎样说一件事。反复的隔一阵说一次，别人给的文字先去掉控制符，哪个库的都从一个出口走。
+"""日志：怎样说一件事。一件事是一个英文的事件名（全部在 ``log_events.txt``）与几个字段。
 
-日志：loguru 为主，标准库的（uvicorn、picows、alembic）并入同一出口。
+各处说话都用这里的 ``logger``，写法同 loguru；出口（去哪里、什么样子）归 ``log_outlet.py``。没有设置
+出口的（内嵌进别人的应用）交给 loguru 时，字段与回溯都已写在文字里：它缺省的样子只有 ``{message}``，
+而且会把回溯里变量的值印出来，那可能是令牌。
 
-令牌绝不出现（SEC-2）：写出之前整行涂掉 ``token=``、``ticket=``、``bearer`` 与 JWT，
-不论是哪个库打印的（uvicorn 接受 WebSocket 时会打印整条 URL，LESSONS 11）。
+令牌绝不出现（SEC-2）：写出之前涂掉 ``token=``、``ticket=``、``bearer`` 与 JWT，不论是谁说的。
 
 一条记录就是一行（LESSONS 28）：控制符写成转义，字段的值加引号，回溯的每一行都缩进；别人给的
 文字造不出另一条记录，也碰不到终端。
 
-反复发生的同一件事只隔一阵说几次：依赖不在时、被人攻击时，每秒几百行会把别的都淹掉。
+反复发生的同一件事只隔一阵说几次：依赖不在时、被人攻击时，每秒几百行会把别的都淹掉。别人制造得出的
+每一种事件都经 ``RepeatedWarning`` 说（内嵌时也是）；没有说的有数，窗口到头时说出来。
 
-别人制造得出的每一种事件都经这里说（内嵌时也是）；没有说的有数，窗口到头时说出来。我们自己的出口
-（``logs.py``）对每一种事件还有同样的节制，谁也不能用日志灌满磁盘。
-
-别人给的文字进日志、进终端之前：控制符写成转义，一行仍是一行（LESSONS 28）。
+每说一次（没有轮到写的也算）数一次：``counts``。
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import re
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from contextvars import ContextVar
+from importlib.resources import files
+from traceback import TracebackException
+from typing import Any, Final, NamedTuple
 
-from loguru import logger
+import loguru
 
-from .settings import ProcessSettings
-
-if TYPE_CHECKING:
-    from loguru import Message, Record
-
+from .errors import MeetingPushError
 
 #: 一个窗口：一处依赖不在，各处加起来每分钟仍只有十来行。
 EVERY_S: Final = 60.0
@@ -41,6 +39,194 @@ EVERY_S: Final = 60.0
 MANY: Final = 20
 #: 一个字段至多这么长。
 MAX_FIELD_CHARS: Final = 512
+#: 回溯留最里面的这么多：错在那里。
+MAX_TRACEBACK_CHARS: Final = 16_384
+
+
+# ── 文字 ────────────────────────────────────────────────────────────────────
+
+_SECRETS: Final = re.compile(
+    r"((?:token|ticket|password|secret)=\"?|bearer[. ]\s*)[^\s&\"',;]+", re.IGNORECASE
+)
+#: 光秃秃的 JWT：三段 base64url，第一段以 {" 开头。
+_JWT: Final = re.compile(r"\beyJ[\w-]{5,}\.[\w-]+(?:\.[\w-]*)?")
+_QUOTED: Final = re.compile(r'[\s"=]')
+
+
+def redact(text: str) -> str:
+    """涂掉一段文字里的令牌。"""
+    return _JWT.sub("***", _SECRETS.sub(r"\1***", text))
+
+
+def plain(text: str) -> str:
+    r"""换行、ESC、C1、双向控制符、行分隔符、孤立代理项……写成 ``\n``、``\x1b``、``\u202e``。"""
+    return _escaped(text, lambda c: c.encode("unicode_escape").decode("ascii"))
+
+
+def plain_json(text: str) -> str:
+    """一段没有换行的 JSON：控制符只可能在字符串里，换成 JSON 的转义，意思不变。"""
+    return _escaped(text, _json_escape)
+
+
+def _json_escape(character: str) -> str:
+    code = ord(character)
+    if code < 0x10000:
+        return f"\\u{code:04x}"
+    high, low = divmod(code - 0x10000, 0x400)
+    return f"\\u{0xD800 + high:04x}\\u{0xDC00 + low:04x}"
+
+
+def _escaped(text: str, escape: Callable[[str], str]) -> str:
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else escape(c) for c in text)
+
+
+def line(head: str, fields: Mapping[str, object], traceback: str = "") -> str:
+    """一条记录：一行，回溯的每一行缩进在它下面。"""
+    said = "".join(f" {name}={_quoted(value)}" for name, value in fields.items())
+    lines = [f"{plain(head)}{said}"]
+    lines += [f"    {plain(one)}" for one in traceback.splitlines()]
+    return redact("\n".join(lines))
+
+
+def _quoted(value: object) -> str:
+    text = plain(str(value))
+    if _QUOTED.search(text) is None:
+        return text
+    return '"' + text.replace('"', '\\"') + '"'
+
+
+def traceback_of(error: BaseException) -> str:
+    """回溯，不展开变量的值：它们可能是令牌。"""
+    text = "".join(TracebackException.from_exception(error).format())
+    return text[-MAX_TRACEBACK_CHARS:]
+
+
+# ── 数 ──────────────────────────────────────────────────────────────────────
+
+
+def _vocabulary() -> dict[str, str]:
+    text = files("meeting_push").joinpath("log_events.txt").read_text("utf-8")
+    rows = (row.split("|") for row in text.splitlines() if row and row[0] not in "#")
+    return {name.strip(): level.strip() for name, level, *_ in rows}
+
+
+def _codes(kind: type[MeetingPushError]) -> set[str]:
+    return {kind.code}.union(*map(_codes, kind.__subclasses__()))
+
+
+#: 事件名 → 它的级别（有两种的以 ``/`` 隔开）；页是 ``docs/logs.md``。
+EVENTS: Final[Mapping[str, str]] = _vocabulary()
+#: 库里的记录；词表里没有的。
+LIBRARY: Final = "library"
+OTHER: Final = "other"
+_CODES: Final = frozenset(_codes(MeetingPushError))
+
+
+class Said(NamedTuple):
+    """``code`` 是我们的错误码，没有则空。都只有那么多种，可以做标签。"""
+
+    event: str
+    level: str
+    code: str
+
+
+#: 这个进程里各说了几次，从 INFO 起；只增。
+counts: Final[Counter[Said]] = Counter()
+_told: Final[Counter[Said]] = Counter()
+_UNCOUNTED: Final = frozenset({"TRACE", "DEBUG"})
+
+
+def count(event: str, level: str, code: object = None) -> None:
+    """说了一次；没有轮到写的也在这里数。"""
+    if level not in _UNCOUNTED:
+        known = event if event in EVENTS else OTHER
+        counts[Said(known, level, code if isinstance(code, str) and code in _CODES else "")] += 1
+
+
+def untold() -> Counter[Said]:
+    """上次问过之后又说了的；一个进程里谁先问到归谁。"""
+    fresh = counts - _told
+    _told.update(fresh)
+    return fresh
+
+
+# ── 说 ──────────────────────────────────────────────────────────────────────
+
+#: 正在办的事带着的字段（``request_id``）；写的时候才看。
+_carried: Final[ContextVar[Mapping[str, object]]] = ContextVar("log_fields")
+_NOTHING: Final[Mapping[str, object]] = {}
+
+
+def carry(**fields: object) -> None:
+    """这个任务从此说的每一句都有这些字段。"""
+    _carried.set({**carried(), **fields})
+
+
+def carried() -> Mapping[str, object]:
+    return _carried.get(_NOTHING)
+
+
+class Outlet:
+    """出口是不是我们设置的：不是，就把一切写进文字。"""
+
+    ours = False
+
+
+class Log:
+    """写法同 loguru 的那几样；``exception`` 只给我们自己的错，客户端造成的不该有回溯。"""
+
+    __slots__ = ("_error", "_fields")
+
+    def __init__(
+        self, fields: Mapping[str, object] = _NOTHING, error: BaseException | None = None
+    ) -> None:
+        self._fields = fields
+        self._error = error
+
+    def bind(self, **fields: object) -> Log:
+        return Log({**self._fields, **fields}, self._error)
+
+    def opt(self, *, exception: BaseException | bool) -> Log:
+        """``True``：正在处理的那个。"""
+        error = exception if isinstance(exception, BaseException) else sys.exc_info()[1]
+        return Log(self._fields, error)
+
+    def debug(self, event: str) -> None:
+        self._say("DEBUG", event)
+
+    def info(self, event: str) -> None:
+        self._say("INFO", event)
+
+    def warning(self, event: str) -> None:
+        self._say("WARNING", event)
+
+    def error(self, event: str) -> None:
+        self._say("ERROR", event)
+
+    def _say(self, level: str, event: str) -> None:
+        count(event, level, self._fields.get("code"))
+        self.write(level, event, depth=3)
+
+    def write(self, level: str, event: str, depth: int = 2) -> None:
+        """已经数过的。``depth``：往上几层是说话的人。"""
+        traceback = "" if self._error is None else traceback_of(self._error)
+        fields = {**self._fields, **carried()}
+        if Outlet.ours:
+            extra = {**fields, "traceback": traceback} if traceback else fields
+            text = event
+        else:  # 字段也给：用 JSON 的应用要它们
+            extra = {name: _field(value) for name, value in fields.items()}
+            text = line(event, extra, traceback)
+        loguru.logger.bind(**{**extra, "event": event}).opt(depth=depth).log(level, text)
+
+
+def _field(value: Any) -> Any:
+    return redact(plain(value[:MAX_FIELD_CHARS])) if isinstance(value, str) else value
+
+
+logger: Final = Log()
 
 
 class Turns:
@@ -103,7 +289,7 @@ class RepeatedWarning:
     头 ``lines`` 次立即记下；此后直到 ``every_s`` 满了才再记。其间没有记下的次数是下一行的
     ``repeated``；没有下一次，就由窗口的末尾补一行。
 
-    ``context``：每一行都有的字段，补的那一行也有。字段在这里就去掉控制符：内嵌时写日志的是应用自己的格式。
+    ``context``：每一行都有的字段，补的那一行也有。
     """
 
     def __init__(
@@ -123,196 +309,17 @@ class RepeatedWarning:
 
     def say(self, exception: BaseException | None = None, **fields: Any) -> None:
         """``exception`` 连同回溯；只给我们自己的错，客户端造成的不该有回溯。"""
+        count(self._event, self._level, fields.get("code", self._context.get("code")))
         if self._turns.take():
             self._write(exception, fields)
 
     def _write(self, exception: BaseException | None, fields: dict[str, Any]) -> None:
         given = {**self._context, **fields}
-        said = {name: _field(value) for name, value in given.items() if value is not None}
+        said = {name: _short(value) for name, value in given.items() if value is not None}
         if repeated := self._turns.unsaid():
             said["repeated"] = repeated
-        log = logger.bind(**said)
-        if exception is not None:
-            log = log.opt(exception=plain_error(exception))
-        log.log(self._level, self._event)
+        Log(said, exception).write(self._level, self._event, depth=3)
 
 
-def _field(value: Any) -> Any:
-    return plain(value[:MAX_FIELD_CHARS]) if isinstance(value, str) else value
-
-
-_SECRETS: Final = re.compile(
-    r"((?:token|ticket|password|secret)=\"?|bearer[. ]\s*)[^\s&\"',;]+", re.IGNORECASE
-)
-#: 光秃秃的 JWT：三段 base64url，第一段以 {" 开头。
-_JWT: Final = re.compile(r"\beyJ[\w-]{5,}\.[\w-]+(?:\.[\w-]*)?")
-
-
-#: 带回溯的一种，一个窗口里说这么多次。
-_BROKEN_LINES: Final = 3
-#: 这么多种各有各的节制，再多的合用一个。
-_MAX_KINDS: Final = 256
-_QUOTED: Final = re.compile(r'[\s"=]')
-
-
-def redact(text: str) -> str:
-    """涂掉一行文字里的令牌。"""
-    return _JWT.sub("***", _SECRETS.sub(r"\1***", text))
-
-
-#: uvicorn 记为 ERROR（有的还带回溯），其实是客户端的事，谁都能从外面制造：降为 DEBUG。
-_CLIENT_FAULTS: Final = frozenset(
-    {
-        "Invalid UTF-8 sequence received from client.",
-        "ASGI callable returned without completing handshake.",  # 升级途中客户端走了
-    }
-)
-
-
-class _ToLoguru(logging.Handler):
-    """标准库日志 → loguru。"""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if record.msg in _CLIENT_FAULTS:
-            record.levelno, record.levelname, record.exc_info = logging.DEBUG, "DEBUG", None
-        # 深度 0：调用者是库，它的名字已在 record.name 里
-        logger.bind(logger=record.name).opt(exception=record.exc_info).log(
-            _level(record), "{}", record.getMessage()
-        )
-
-
-class _Kind(NamedTuple):
-    event: str
-    level: str
-    broken: bool
-
-
-class _Moderation:
-    """出口上的过滤器：每一种事件一个窗口里至多 ``MANY`` 行，带回溯的更少（A14）。
-
-    我们的事件名就是种类；库的按它的名字，消息的文字没有尽头。调试时不管。
-    """
-
-    def __init__(self) -> None:
-        self._kinds: dict[_Kind, Turns] = {}
-
-    def __call__(self, record: Record) -> bool:
-        if record["level"].no < logging.INFO or "repeated" in record["extra"]:
-            return True
-        event = str(record["extra"].get("logger", record["message"]))
-        kind = _Kind(event, record["level"].name, record["exception"] is not None)
-        return self._turns(kind).take()
-
-    def _turns(self, kind: _Kind) -> Turns:
-        if kind not in self._kinds:
-            if len(self._kinds) >= _MAX_KINDS:
-                kind = kind._replace(event="others")
-            self._kinds.setdefault(kind, _turns_of(kind))
-        return self._kinds[kind]
-
-
-def _turns_of(kind: _Kind) -> Turns:
-    def sum_up() -> None:
-        logger.bind(repeated=turns.unsaid()).log(kind.level, "{}", kind.event)
-
-    turns = Turns(EVERY_S, _BROKEN_LINES if kind.broken else MANY, sum_up)
-    return turns
-
-
-def _level(record: logging.LogRecord) -> str | int:
-    try:
-        return logger.level(record.levelname).name
-    except ValueError:
-        return record.levelno
-
-
-def _text(message: Message) -> str:
-    """``message`` 本身是回溯（``_traceback`` 的格式），没有则空。"""
-    record = message.record
-    fields = "".join(f" {key}={_value(value)}" for key, value in record["extra"].items())
-    head = f"{record['time']:YYYY-MM-DDTHH:mm:ss.SSSZ} {record['level'].name: <7}"
-    lines = [f"{head} {plain(record['message'])}{fields}"]
-    lines += [f"    {plain(line)}" for line in str(message).splitlines()]
-    return "\n".join(lines)
-
-
-def _value(value: object) -> str:
-    text = plain(str(value))
-    if _QUOTED.search(text) is None:
-        return text
-    return '"' + text.replace('"', '\\"') + '"'
-
-
-_JSON_TEXT: Final = "{time} {level: <7} {message}\n{exception}"
-
-
-def _traceback(_record: Record) -> str:
-    return "{exception}"
-
-
-def _write_text(message: Message) -> None:
-    """最后一道：整行（连同异常文字）都过一遍，哪个库写的都一样。"""
-    sys.stderr.write(redact(_text(message)) + "\n")
-
-
-def _write_json(message: Message) -> None:
-    sys.stderr.write(plain_json(redact(str(message).rstrip("\n"))) + "\n")
-
-
-def configure_logging(settings: ProcessSettings) -> None:
-    """进程启动时调用一次；内嵌进别的应用时由应用决定，不调用它。"""
-    logger.remove()
-    level = settings.log_level
-    json = settings.log_json
-    logger.add(
-        _write_json if json else _write_text,
-        level=level,
-        filter=_Moderation(),
-        serialize=json,
-        format=_JSON_TEXT if json else _traceback,
-        backtrace=False,
-        diagnose=False,  # 回溯里不展开变量的值，它们可能是令牌
-    )
-    # 数字：标准库不认识 TRACE
-    logging.basicConfig(handlers=[_ToLoguru()], level=logger.level(level).no, force=True)
-    for name in ("picows", "aiosqlite", "asyncio", "alembic", "uvicorn"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-
-
-def plain(text: str) -> str:
-    r"""换行、ESC、C1、双向控制符、行分隔符、孤立代理项……写成 ``\n``、``\x1b``、``\u202e``。"""
-    return _escaped(text, lambda c: c.encode("unicode_escape").decode("ascii"))
-
-
-def plain_json(text: str) -> str:
-    """一段没有换行的 JSON：控制符只可能在字符串里，换成 JSON 的转义，意思不变。"""
-    return _escaped(text, _json_escape)
-
-
-def plain_error(error: BaseException) -> BaseException:
-    """同一个错误，它和它的来由的话都是一行；不必改就是它自己。"""
-    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    before = None if cause is None else plain_error(cause)
-    text = str(error)
-    if text.isprintable() and before is cause:
-        return error
-    kind = type(error)
-    copy: BaseException = type(kind.__name__, (Exception,), {"__module__": kind.__module__})(
-        plain(text)
-    )
-    copy.__traceback__, copy.__cause__ = error.__traceback__, before
-    return copy
-
-
-def _escaped(text: str, escape: Callable[[str], str]) -> str:
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else escape(c) for c in text)
-
-
-def _json_escape(character: str) -> str:
-    code = ord(character)
-    if code < 0x10000:
-        return f"\\u{code:04x}"
-    high, low = divmod(code - 0x10000, 0x400)
-    return f"\\u{0xD800 + high:04x}\\u{0xDC00 + low:04x}"
+def _short(value: Any) -> Any:
+    return value[:MAX_FIELD_CHARS] if isinstance(value, str) else value

@@ -29,7 +29,6 @@ from typing import Any, Final, cast
 
 import uvicorn
 from dotenv import dotenv_values
-from loguru import logger
 
 from .app import MeetingPush, create_app
 from .errors import ConfigurationError, UnavailableError
@@ -38,7 +37,8 @@ from .http.listener import BACKLOG, Listener
 from .http.patient_http import patient_http
 from .launcher import dying_with_us
 from .limits.rate import TrustedProxies
-from .logs import RepeatedWarning, configure_logging
+from .log_outlet import configure_logging, introduce
+from .logs import RepeatedWarning, logger
 from .monitoring.edge_samples import door_samples
 from .monitoring.serve_files import ServeFolder
 from .redis.embedded import EmbeddedRedis
@@ -114,7 +114,7 @@ def _listening_errors(settings: Settings) -> Iterator[None]:
 async def run_process(settings: Settings) -> None:
     """一个进程的一生；收到 SIGTERM/SIGINT/SIGHUP 后有次序地停下，第二次立即退出。"""
     calm_allocator()
-    configure_logging(settings.process)
+    configure_logging(settings.process.log_level, as_json=settings.process.log_json)
     if not settings.process.reuse_port:  # --workers 的子进程不必再说
         _warn_of_any_audience(settings)
         _warn_unknown_variables()
@@ -123,6 +123,7 @@ async def run_process(settings: Settings) -> None:
         sock = stack.enter_context(contextlib.closing(listen(settings)))
         owner: Identity = "accounts" if settings.auth.owns_accounts else "application"
         push = MeetingPush(settings, identity=owner)
+        introduce(node=push.node_id, role=settings.process.role.value)
         if not await _started(push, settings, stop):
             return
         stack.push_async_callback(push.stop)
@@ -274,7 +275,7 @@ def _warn_unknown_variables() -> None:
 
 async def run_workers(settings: Settings) -> None:
     """父进程：带着内嵌 Redis，看着 N 个子进程；子进程死了就重启。"""
-    configure_logging(settings.process)
+    configure_logging(settings.process.log_level, as_json=settings.process.log_json)
     _warn_of_any_audience(settings)
     _warn_unknown_variables()
     stop = _stop_event()

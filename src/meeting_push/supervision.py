@@ -18,10 +18,8 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Never, TypeVar
 
-from loguru import logger
-
 from .errors import MeetingPushError, UnavailableError
-from .logs import RepeatedWarning
+from .logs import RepeatedWarning, logger
 
 FIRST_RESTART_S = 0.1
 MAX_RESTART_S = 4.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 from loguru import logger
@@ -10,6 +11,9 @@ from loguru import logger
 from meeting_push.storage.database import Database
 from tests.support.parts import Parts
 from tests.support.redis_server import RedisServer, redis_of
+
+if TYPE_CHECKING:
+    from loguru import Message
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -32,6 +36,11 @@ async def parts(engines: tuple[RedisServer, str], key_prefix: str) -> AsyncItera
 def log() -> Iterator[list[str]]:
     """每条日志：事件名与字段。"""
     lines: list[str] = []
-    sink = logger.add(lambda m: lines.append(f"{m.record['message']} {m.record['extra']}"))
+
+    def note(message: Message) -> None:
+        fields = dict(message.record["extra"])
+        lines.append(f"{fields.pop('event', message.record['message'])} {fields}")
+
+    sink = logger.add(note)
     yield lines
     logger.remove(sink)

@@ -76,9 +76,8 @@ async def test_b1_a_loop_that_only_sets_aside_is_not_well() -> None:
 async def test_b1_a_row_that_always_times_out_does_not_block_the_others() -> None:
     """一行被别人锁着：等它的是它自己，不是大家。"""
     store = Store({0}, UnavailableError("locked"))
-    writer = BatchWriter[int](
-        store.write, left="rows_left", deferred="deferred", batch_rows=64, aside=Aside("loop")
-    )
+    deferred = RepeatedWarning("deferred")
+    writer = BatchWriter[int](store.write, deferred=deferred, batch_rows=64, aside=Aside("loop"))
     writer.add(range(64))
     loop = asyncio.create_task(writer.run())
     await eventually(lambda: store.written == set(range(1, 64)), timeout=20)

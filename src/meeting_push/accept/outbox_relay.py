@@ -12,13 +12,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Final
 
-from loguru import logger
-
 from ..clock import Clock, now_ms
 from ..deliver.offline_message_queue import OfflineMessageQueue
 from ..errors import MeetingPushError, QueueFullError
 from ..limits.send_limits import FairLine, FairShares
-from ..logs import RepeatedWarning
+from ..logs import RepeatedWarning, logger
 from ..model import Outgoing, QueueEntry
 from ..protocol import envelope
 from ..queue.message_queue import MessageQueue

@@ -13,17 +13,19 @@ from ..monitoring.alerts.election import Election, lease_s
 from ..monitoring.alerts.evaluator import AlertEvaluator, Sight
 from ..monitoring.alerts.model import Alert
 from ..monitoring.alerts.rule import Rule, shown
+from ..monitoring.figures import FIGURES, watched
 from ..monitoring.notices.channel import NoticeConfig
 from ..monitoring.notices.config import notice_config
 from ..monitoring.notices.courier import notice_samples
 from ..monitoring.notices.notifier import Notifier
 from ..monitoring.notices.text import NoticeWriter, ShowFigure, bare_figure
+from ..monitoring.rollup import HistoryReader, StatsHistory
 from ..node_identity import NodeIdentity
 from ..redis.claims import Turn
 from ..settings import Settings
-from ..storage.alert_state import AlertStateRepository
-from ..storage.alerts import AlertRepository
+from ..storage.alerts import AlertRepository, AlertStateRepository
 from ..storage.notices import NoticeRepository
+from ..storage.stats_history import StatsHistoryRepository
 from ..supervision import Supervisor
 from .ground import Bus, Record
 from .observation import Observation
@@ -57,12 +59,18 @@ class Alerting:
             sink=self._notifier,
             interval_s=interval_s,
         )
+        history = StatsHistoryRepository(record.database)
+        self._rollup = StatsHistory(history, clock=bus.clock, agreed=bus.clock.agreed)
+        self._evaluator.listen(self._rollup.saw, watched(FIGURES.values()))
+        self.history = HistoryReader(history, bus.clock)
         self.desk = AlertDesk(records, config.rules, self._notifier)
         observation.metrics.add(self._evaluator.samples)
+        observation.metrics.add(self._rollup.samples)
         observation.metrics.add(lambda: notice_samples(self._notifier.statistics()))
 
     def start(self, supervisor: Supervisor) -> None:
         supervisor.start("alerts", self._evaluator.run)
+        supervisor.start("stats-history", self._rollup.run)
         for name, body in self._notifier.loops():
             supervisor.start(name, body)
 

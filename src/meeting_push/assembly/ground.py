@@ -14,8 +14,6 @@ import contextlib
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from loguru import logger
-
 from ..accept.drafts import Everybody, ForeignDirectory, KnownUsers
 from ..accept.message_service import MessageStores
 from ..auth.access_tokens import AccessTokens, ForeignVerifier, RevocableCredentials
@@ -27,6 +25,7 @@ from ..clock import now_ms
 from ..contracts import TokenVerifier, UserDirectory
 from ..errors import ConfigurationError, MeetingPushError, RedisUnavailableError, UnavailableError
 from ..limits.send_limits import SendQuota
+from ..logs import logger
 from ..meeting.service import MeetingStores
 from ..model import Keyring
 from ..node.agreed_clock import AgreedClock

@@ -147,7 +147,6 @@ class MessagePath:
 class OutcomePath:
     def __init__(self, settings: Settings, record: Record, bus: Bus, path: MessagePath) -> None:
         redis, outcomes = bus.redis, path.outcomes
-        self._confirmation = path.confirmation
         self.failures = DeliveryFailures(
             outcomes=outcomes,
             record=record.outcomes,
@@ -183,10 +182,6 @@ class OutcomePath:
         self.evictions = MailboxEvictor(
             path.mailbox, record.outcomes, self.failures.fail, bus.asides.of("evictions")
         )
-
-    def ended(self) -> int:
-        """本进程记下的结局。"""
-        return self._confirmation.delivered + self.failures.failed.total() + self.expiry.expired
 
     async def record_dead(self, entry: QueueEntry, reason: str) -> None:
         """队列里做不了的一项：收件人记为失败；死信由队列自己写，整项一封。"""

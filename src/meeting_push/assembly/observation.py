@@ -12,23 +12,20 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Final
 
-from loguru import logger
-
 from ..deliver.offline_message_queue import OfflineMessageQueue
 from ..errors import MeetingPushError
+from ..logs import logger
 from ..monitoring.activity import Activity
 from ..monitoring.delivery_samples import (
     accept_samples,
     aside_samples,
     clock_samples,
     eviction_samples,
-    expiry_samples,
     mailbox_histograms,
     mailbox_samples,
     outcome_samples,
     quota_samples,
     recovery_samples,
-    refused_samples,
     retry_samples,
     worker_samples,
 )
@@ -44,18 +41,19 @@ from ..monitoring.edge_samples import (
     seat_samples,
 )
 from ..monitoring.health import Health
-from ..monitoring.host import Host
 from ..monitoring.inspection import Inspector
+from ..monitoring.log_counts import LogCounts, log_samples
 from ..monitoring.metrics import Metrics
-from ..monitoring.process_samples import (
+from ..monitoring.process import (
     GcPauses,
+    Host,
     LoopLag,
     process_histograms,
     process_samples,
+    process_usage,
 )
-from ..monitoring.refused_requests import RefusedRequests
 from ..monitoring.report import NodeReports, Reporter
-from ..monitoring.rest_requests import RestRequests
+from ..monitoring.rest_requests import RefusedRequests, RestRequests
 from ..monitoring.serve_files import ServeFiles
 from ..monitoring.store_samples import (
     database_histograms,
@@ -70,6 +68,7 @@ from ..monitoring.surroundings import Surroundings
 from ..node.fleet_membership import CutOff, FleetMembership
 from ..node_identity import NodeIdentity
 from ..redis.activity import ActivityStore
+from ..redis.log_counts import LogCountStore
 from ..redis.presence import ReportBoard
 from ..redis.probe import RedisProbe
 from ..settings import Role, Settings
@@ -146,7 +145,7 @@ _ANYBODYS_LOOPS: Final = frozenset(
     {
         *("outbox-sweep", "outbox-fast", "outbox-mark", "broadcast-relay"),
         *("reconciler", "node-report", "presence-reap", "metrics", "alerts"),
-        *("loop-lag", "surroundings", "activity"),
+        *("loop-lag", "surroundings", "activity", "stats-history", "log-counts"),
     }
 )
 
@@ -160,7 +159,6 @@ def _activity(rooms: Rooms, role: Role) -> Activity:
         online=lambda: list(edge.manager.user_connections) if role.holds_sockets else (),
         sent=lambda: path.messages.tally.messages.total(),
         received=lambda: path.confirmation.delivered,
-        waiting=lambda: path.mailbox.appended - rooms.outcomes.ended(),
         clock=rooms.bus.clock,
     )
 
@@ -203,6 +201,7 @@ class Observation:
         self._lag, self._pauses = LoopLag(), GcPauses()
         self.surroundings = _surroundings(settings, rooms, role)
         self.activity = _activity(rooms, role)
+        self.log_counts = LogCounts(LogCountStore(bus.redis.lean, bus.redis.keys))
         self.reports = NodeReports(
             Reporter(self.metrics, node, role, __version__),
             ReportBoard(bus.redis.client, bus.redis.keys),
@@ -241,7 +240,7 @@ class Observation:
     def _watch_api(self, rooms: Rooms) -> None:
         metrics = self.metrics
         metrics.add(lambda: quota_samples(rooms.access.quota))
-        metrics.add(lambda: refused_samples(self.refused))
+        metrics.add(self.refused.samples)
         metrics.add(lambda: accept_samples(rooms.messages.messages.tally))
 
     def _watch_edge(self, bus: Bus, edge: Edge, mailbox: OfflineMessageQueue) -> None:
@@ -265,8 +264,10 @@ class Observation:
 
     def _watch_process(self, supervisor: Supervisor) -> None:
         metrics, lag, pauses = self.metrics, self._lag, self._pauses
+        metrics.add_families(process_usage)
         metrics.add(lambda: process_samples(lag, pauses))
         metrics.add_histograms(lambda: process_histograms(lag, pauses))
+        metrics.add(log_samples)
         metrics.add(lambda: health_samples(self.health))
         metrics.add(lambda: loop_samples(supervisor.restarts()))
         metrics.add(self.surroundings.samples)
@@ -299,6 +300,7 @@ class Observation:
         supervisor.start("loop-lag", self._lag.run)
         supervisor.start("surroundings", self.surroundings.run)
         supervisor.start("activity", self.activity.run)
+        supervisor.start("log-counts", self.log_counts.run)
         if self.metrics.shared:
             stack.callback(self.metrics.publish)  # 最后一遍
             supervisor.start("metrics", self.metrics.run)
@@ -310,4 +312,3 @@ class Observation:
     def _watch_workers(self, messages: MessagePath, outcomes: OutcomePath) -> None:
         self.health.add("consumers", messages.consumers.check)
         self.metrics.add(lambda: worker_samples(messages.consumers))
-        self.metrics.add(lambda: expiry_samples(outcomes.expiry))

@@ -13,7 +13,7 @@ from ..router.inspection import inspection_router
 from ..router.json_body import BodyRules
 from ..router.meeting_manage import meeting_router, meeting_socket_router
 from ..router.message_manage import broadcast_router, message_router, user_messages_router
-from ..router.ops import ops_router, stats_router
+from ..router.ops import log_router, ops_router, stats_router
 from ..router.presence_manage import presence_router
 from ..router.turns import LargeTurns, Security, Turns
 from ..router.web import web_router
@@ -74,6 +74,7 @@ def _api(
             messages.queue,
             rooms.bus.count_online,
             observation.activity,
+            alerting.history,
             security,
         ),
         meeting_router(
@@ -87,4 +88,5 @@ def _api(
         broadcast_router(broadcasts, admin, settings.messages),
         alert_router(alerting.desk, admin),
         inspection_router(observation.inspector, admin),
+        log_router(observation.log_counts, security),
     ]

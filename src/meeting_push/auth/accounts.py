@@ -68,7 +68,7 @@ class Accounts:
             )
         password_hash = await self._passwords.hash(password, rate_key(address))
         user = await self._users.create(name, password_hash, role, self._clock())
-        self._created.say(user_id=user.id, role=role)
+        self._created.say(user_id=user.id, user_role=role)
         return user
 
     async def authenticate(self, username: str, password: str, address: str) -> User:

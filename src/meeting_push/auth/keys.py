@@ -24,9 +24,9 @@ import msgspec
 from jwt import PyJWK, PyJWKClient
 from jwt.algorithms import get_default_algorithms
 from jwt.exceptions import PyJWTError
-from loguru import logger
 
 from ..errors import ConfigurationError, InvalidTokenError, UnavailableError
+from ..logs import logger
 from ..model import Keyring
 from ..private_files import keep_private, written_beside
 from ..settings import AuthSettings

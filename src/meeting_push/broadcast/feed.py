@@ -14,13 +14,12 @@ from operator import attrgetter
 from typing import Final
 
 import msgspec
-from loguru import logger
 
 from ..clock import Clock, now_ms
 from ..contracts import AckSink, Arrival
 from ..deliver.offline_message_queue import OfflineMessageQueue
 from ..errors import DatabaseUnavailableError
-from ..logs import RepeatedWarning
+from ..logs import RepeatedWarning, logger
 from ..model import AckOutcome, BroadcastEntry, BroadcastView
 from ..outcome.batch_writer import BatchWriter
 from ..protocol.envelope import BroadcastId, broadcast_message
@@ -187,8 +186,7 @@ class BroadcastAcks:
         self._record = record
         self._writer = BatchWriter[_Row](
             self._write,
-            left="broadcast_acks_left_at_shutdown",
-            deferred="broadcast_ack_flush_deferred",
+            deferred=RepeatedWarning("broadcast_ack_flush_deferred"),
             batch_rows=BATCH_ROWS,
             aside=aside,
             flush_s=flush_ms / 1000,

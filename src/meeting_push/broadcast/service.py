@@ -15,14 +15,13 @@ from functools import partial
 from typing import Final
 
 import msgspec
-from loguru import logger
 
 from ..accept.drafts import DraftRules, check_idempotency_key, message_from
 from ..accept.idempotency import IdempotentStore, described, stored_response
 from ..clock import Clock, now_ms
 from ..deliver.offline_message_queue import OfflineMessageQueue
 from ..errors import OutcomeUnknownError
-from ..logs import RepeatedWarning
+from ..logs import RepeatedWarning, logger
 from ..model import Accepted, Draft, Message, Sender
 from ..protocol.envelope import encode_tail
 from ..redis.broadcast_log import BroadcastLog

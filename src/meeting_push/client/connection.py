@@ -13,10 +13,10 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, get_args
 
-from loguru import logger
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
+from ..logs import logger
 from ..protocol import frames
 from . import wire
 from .errors import NotConnectedError

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 import msgspec
-from loguru import logger
 from msgspec import structs
 
+from ..logs import logger
 from ..model import ResumePoint
 from ..protocol import frames
 from ..protocol.frames import NewMessageTail

@@ -23,8 +23,8 @@ from threading import Lock
 from typing import Final
 
 import msgspec
-from loguru import logger
 
+from ..logs import logger
 from ..model import ResumePoint
 from ..private_files import written_beside
 from ..protocol.frames import MAX_ACK_IDS

@@ -11,12 +11,12 @@ from enum import StrEnum
 from http import HTTPStatus
 from typing import Final
 
-from loguru import logger
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 from websockets.typing import Subprotocol
 
 from ..errors import MeetingPushError
+from ..logs import logger
 from ..protocol import frames
 from ..protocol.codes import CloseCode, may_reconnect
 from . import wire

@@ -13,8 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
-from loguru import logger
-
+from ..logs import logger
 from ..model import PresenceStatus
 from ..protocol import frames
 from .connection import EventHandler, EventHub

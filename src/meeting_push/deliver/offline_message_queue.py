@@ -10,13 +10,12 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
-from loguru import logger
 
 from ..clock import Clock, now_ms
 from ..contracts import BodySource
 from ..errors import UnavailableError
 from ..histogram import Histogram
-from ..logs import RepeatedWarning
+from ..logs import RepeatedWarning, logger
 from ..model import EvictedRange, MailboxEntry, MailboxView, Message, Origin, ResumePoint
 from ..protocol.envelope import encode_tail, new_message
 from ..protocol.frames import NewMessageTail
@@ -102,8 +101,6 @@ class OfflineMessageQueue:
         self._not_restored = RepeatedWarning("bodies_not_restored")
         #: 一只信箱的上限。
         self.max_entries = settings.mailbox_max_entries
-        #: 本进程送进信箱的收件人，只增；重试的、早已确认的不算。
-        self.appended = 0
         #: 连接时各人的信箱里有几条。
         self.sizes = Histogram(MAILBOX_SIZES)
         #: 因正文已不可得（过期、来源不认识）而移出信箱的条数。
@@ -124,9 +121,6 @@ class OfflineMessageQueue:
         """
         delivered, overfull = await self._mailboxes.deliver(deliveries, publish=publish)
         self.overflow.note(overfull)
-        for delivery, row in zip(deliveries, delivered, strict=True):
-            if not delivery.attempt:
-                self.appended += sum(not one.acked for one in row)
         return delivered
 
     # ── 挤出 ────────────────────────────────────────────────────────────────

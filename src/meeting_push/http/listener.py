@@ -13,7 +13,7 @@ import ssl
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-from loguru import logger
+from ..logs import logger
 
 BACKLOG: Final = 4096
 #: 一次至多关掉这么多条走了的：约 2 ms。比歇着时来得了的多，队才不会越排越长。

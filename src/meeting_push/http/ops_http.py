@@ -7,8 +7,7 @@ from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Final, NamedTuple, cast
 
-from loguru import logger
-
+from ..logs import logger
 from .doorway import Doorway
 from .refusals import BAD_REQUEST, HEAD_TOO_LARGE, TOO_MANY_HERE, TOO_SLOW, Refusal, say_farewell
 

@@ -11,11 +11,10 @@ import os
 from collections.abc import Callable, Collection
 from dataclasses import replace
 
-from loguru import logger
-
 from ..clock import now_ms
 from ..contracts import Seats
 from ..errors import MeetingPushError, UnavailableError
+from ..logs import logger
 from ..model import RECORDER_ROLE, MeetingView, Principal, Revocation
 from ..protocol.codes import CloseCode
 from ..protocol.frames import encode

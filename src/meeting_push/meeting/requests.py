@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Final, Protocol
 
-from loguru import logger
 from msgspec import Struct
 
 from ..clock import Clock
@@ -19,7 +18,7 @@ from ..errors import (
     OutcomeUnknownError,
     RateLimitedError,
 )
-from ..logs import RepeatedWarning
+from ..logs import RepeatedWarning, logger
 from ..model import RECORDER_ROLE, Principal, Segment, Utterance
 from ..protocol import commands
 from ..protocol.codes import CloseCode

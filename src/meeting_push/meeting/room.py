@@ -10,9 +10,8 @@ import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from loguru import logger
-
 from ..errors import MalformedEnvelopeError
+from ..logs import logger
 from ..model import RECORDER_ROLE, MeetingPosition, Segment
 from ..protocol.codes import CloseCode
 from ..protocol.envelope import batch_parts

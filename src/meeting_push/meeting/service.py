@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from loguru import logger
 from ulid import ULID
 
 from ..accept.drafts import MEETING_ENDED, check_title
@@ -23,6 +22,7 @@ from ..errors import (
     PayloadTooLargeError,
     UnknownParticipantsError,
 )
+from ..logs import logger
 from ..model import (
     MAX_USER_ID,
     RECORDER_ROLE,

@@ -26,7 +26,7 @@ HOURS: Final = 24
 
 class Activity:
     """``came``：上次取走之后来过的（取走即清）；``online``：此刻连着的。``sent``、``received``
-    从进程启动起只增；``waiting``：进了信箱的减去有了结局的。``run`` 须由监督者一直运行。"""
+    从进程启动起只增。``run`` 须由监督者一直运行。"""
 
     def __init__(
         self,
@@ -36,7 +36,6 @@ class Activity:
         online: Callable[[], Iterable[int]],
         sent: Callable[[], int],
         received: Callable[[], int],
-        waiting: Callable[[], int],
         clock: Clock = now_ms,
     ) -> None:
         self._store = store
@@ -44,14 +43,11 @@ class Activity:
         self._online = online
         self._sent = sent
         self._received = received
-        self._waiting = waiting
         self._clock = clock
         self._unsaid: set[int] = set()
         #: 连着的人已写进哪一格。
         self._slots: dict[Grain, int] = {}
         self._told = (0, 0)
-        self._waiting_told = 0
-        self._unacked: int | None = None
         self._rounds = 0
         self._active: dict[str, int] = {}
         self._deferred = RepeatedWarning("activity_deferred")
@@ -71,7 +67,7 @@ class Activity:
                 self._active = await self._store.active(self._clock())
             self._rounds += 1
         except MeetingPushError:
-            self._active, self._unacked = {}, None
+            self._active = {}
             raise
 
     async def _write(self) -> None:
@@ -89,9 +85,6 @@ class Activity:
             before = self._told
             await self._store.note_traffic(sent - before[0], received - before[1], now)
             self._told = sent, received
-        waiting = self._waiting()
-        self._unacked = await self._store.note_waiting(waiting - self._waiting_told)
-        self._waiting_told = waiting
 
     async def read(self) -> tuple[dict[str, int], list[HourTraffic]]:
         """此刻的：各窗口来过的人数，最近各小时。"""
@@ -102,6 +95,3 @@ class Activity:
         text = "users who were online or acknowledged something in the window (estimate)"
         for window, count in self._active.items():
             yield Sample("active_users", "gauge", text, count, {"window": window}, "shared")
-        if self._unacked is not None:
-            text = "recipients in mailboxes without an outcome (estimate)"
-            yield Sample("unacked_recipients", "gauge", text, self._unacked, scope="shared")

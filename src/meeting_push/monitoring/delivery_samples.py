@@ -19,18 +19,11 @@ from ..outcome.retry_service import RetryService
 from ..queue.consumer_pool import ConsumerPool
 from ..supervision import Asides
 from .metrics import HistogramSample, Sample, counted
-from .refused_requests import CODES, RefusedRequests
 
 
 def quota_samples(quota: SendQuota) -> Iterator[Sample]:
     """API：因为发送者自己的上限而拒绝的请求。"""
     yield Sample("sends_refused", "counter", "requests over a sender's limit", quota.refused)
-
-
-def refused_samples(refused: RefusedRequests) -> Iterator[Sample]:
-    """REST 回答了错误的请求。"""
-    text = "REST requests answered with an error"
-    yield from counted("requests_refused", text, "code", refused.counts, CODES)
 
 
 _KINDS: Final = [
@@ -113,11 +106,6 @@ def retry_samples(retries: RetryService) -> Iterator[Sample]:
     yield Sample("retries", "counter", "retries claimed", retries.retried)
     yield Sample("retry_claims_dropped", "counter", "claims given up", retries.dropped)
     yield Sample("no_acks", "counter", "deliveries failed without an ack", retries.failed)
-
-
-def expiry_samples(expiry: ExpirySweeper) -> Iterator[Sample]:
-    """工人：记为过期的收件人。"""
-    yield Sample("recipients_expired", "counter", "recipients expired", expiry.expired)
 
 
 def eviction_samples(evictions: MailboxEvictor) -> Iterator[Sample]:

@@ -13,13 +13,10 @@ from functools import partial
 from typing import Final, Literal, TypeVar
 from uuid import uuid4
 
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
-
 from ..histogram import Histogram
 from ..supervision import periodically
 from .families import Family, Point, Snapshot, merged, text
 from .latency import LatencyHistogram
-from .process_usage import process_usage
 from .serve_files import EVERY_S, ServeFiles
 
 PREFIX: Final = "meeting_push_"
@@ -54,6 +51,7 @@ class HistogramSample:
 #: 各部分交来的快照函数。
 Source = Callable[[], Iterable[Sample]]
 HistogramSource = Callable[[], Iterable[HistogramSample]]
+FamilySource = Callable[[], Iterable[Family]]
 Key = TypeVar("Key", str, int)
 
 
@@ -71,11 +69,13 @@ class Metrics:
     ``files``：同一个 ``serve`` 的别的进程；有它时抓一个进程看见全体（决定 0013）。
     """
 
-    content_type: Final = CONTENT_TYPE_LATEST
+    #: 文本格式 1.0.0，同 prometheus_client 的。
+    content_type: Final = "text/plain; version=1.0.0; charset=utf-8"
 
     def __init__(self, files: ServeFiles | None = None) -> None:
         self._sources: list[Source] = []
         self._histograms: list[HistogramSource] = []
+        self._families: list[FamilySource] = []
         #: 名字 → (说明, 直方图)；值是毫秒，一直累积。
         self.latencies: dict[str, tuple[str, LatencyHistogram]] = {}
         self._files = files
@@ -89,6 +89,10 @@ class Metrics:
 
     def add_histograms(self, source: HistogramSource) -> None:
         self._histograms.append(source)
+
+    def add_families(self, source: FamilySource) -> None:
+        """名字是全名的（``process_*``）；都是一个进程的量。"""
+        self._families.append(source)
 
     def add_latency(self, name: str, help_text: str, histogram: LatencyHistogram) -> None:
         """``name`` 不带单位；指标叫 ``<name>_latency_seconds``。"""
@@ -118,7 +122,7 @@ class Metrics:
             family.points.append(Point(suffix, labels, float(sample.value)))
         yield from families.values()
         yield from self._own_histograms()
-        yield from self._own_process()
+        yield from self._own_families()
 
     def _own_histograms(self) -> Iterator[Family]:
         for name, (help_text, histogram) in self.latencies.items():
@@ -132,12 +136,12 @@ class Metrics:
                 family.points += _buckets(one)
         yield from families.values()
 
-    def _own_process(self) -> Iterator[Family]:
-        """``process_*``：CPU、内存、打开的文件。"""
+    def _own_families(self) -> Iterator[Family]:
         mine = (("process", self._process),)
-        for one in process_usage():
-            suffix = "_total" if one.kind == "counter" else ""
-            yield Family(one.name, one.kind, one.help, points=[Point(suffix, mine, one.value)])
+        for source in self._families:
+            for family in source():
+                family.points = [Point(one.suffix, mine, one.value) for one in family.points]
+                yield family
 
     # ── 这个 serve 的 ────────────────────────────────────────────────────────
 

@@ -14,11 +14,10 @@ from functools import partial
 from typing import Final, NamedTuple
 
 import msgspec
-from loguru import logger
 
 from ..clock import Clock, now_ms
 from ..errors import MeetingPushError
-from ..logs import RepeatedWarning
+from ..logs import RepeatedWarning, logger
 from ..node_identity import NodeIdentity
 from ..redis.presence import ReportBoard
 from ..supervision import periodically

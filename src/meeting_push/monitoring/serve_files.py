@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 import msgspec
-from loguru import logger
 
-from ..logs import RepeatedWarning
+from ..logs import RepeatedWarning, logger
 from .families import Snapshot, merged, only_counted
 
 #: 隔多久写一遍；契约是 5 秒之内。

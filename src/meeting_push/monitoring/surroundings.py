@@ -15,8 +15,8 @@ from ..queue.message_queue import MessageQueue, QueueLength
 from ..redis.redis_service import RedisInfo, RedisService
 from ..supervision import periodically
 from ..websocket.manager import Unanswered
-from .host import Host
 from .metrics import Sample
+from .process import Host
 from .store_samples import info_samples
 
 EVERY_S: Final = 5.0

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from loguru import logger
-
 from ..errors import MeetingPushError, UnavailableError
+from ..logs import logger
 from ..node_identity import NodeIdentity
 from ..redis.redis_service import RedisService
 from ..supervision import periodically

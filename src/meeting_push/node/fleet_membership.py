@@ -15,12 +15,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from loguru import logger
-
 from ..clock import Clock, now_ms
 from ..errors import UnavailableError
 from ..histogram import Histogram
-from ..logs import RepeatedWarning
+from ..logs import RepeatedWarning, logger
 from ..model import Keyring
 from ..node_identity import NodeIdentity
 from ..storage.fleet import NodeRepository, NodeRow, Roster

@@ -10,31 +10,27 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Generic, TypeVar
 
-from loguru import logger
-
 from ..errors import MeetingPushError
-from ..logs import RepeatedWarning
+from ..logs import RepeatedWarning, logger
 from ..supervision import Aside, periodically
 
 Row = TypeVar("Row")
 
 
 class BatchWriter(Generic[Row]):
-    """``run`` 须由监督者一直运行。日志里 ``deferred`` 是写不成，``left`` 是放手时剩下几行。"""
+    """``run`` 须由监督者一直运行；写不成时说 ``deferred``。"""
 
     def __init__(
         self,
         write: Callable[[Sequence[Row]], Awaitable[None]],
         *,
-        left: str = "rows_left_at_shutdown",
-        deferred: str,
+        deferred: RepeatedWarning,
         batch_rows: int,
         aside: Aside,
         flush_s: float = 0,
     ) -> None:
         self._write = write
-        self._left = left
-        self._deferred = RepeatedWarning(deferred)
+        self._deferred = deferred
         self._batch_rows = self._size = batch_rows
         self._aside = aside
         self._flush_s = flush_s
@@ -70,7 +66,9 @@ class BatchWriter(Generic[Row]):
         try:
             await asyncio.wait_for(self._idle.wait(), timeout_s)
         except TimeoutError:
-            logger.bind(acks=len(self._rows)).warning(self._left)
+            logger.bind(writer=self._aside.name, rows=len(self._rows)).warning(
+                "rows_left_at_shutdown"
+            )
 
     async def _write_batch(self) -> None:
         batch = self._rows[: self._size]

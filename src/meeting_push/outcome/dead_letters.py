@@ -18,12 +18,11 @@ from dataclasses import dataclass
 from typing import Final
 
 import msgspec
-from loguru import logger
 
 from ..clock import Clock, now_ms
 from ..deliver.offline_message_queue import OfflineMessageQueue
 from ..errors import MessageExpiredError, NotFoundError
-from ..logs import RepeatedWarning
+from ..logs import RepeatedWarning, logger
 from ..model import DeliveryStatus, QueueEntry
 from ..redis.outcomes import DeadLetterStreams, Outcomes, RawLetter
 from ..redis.redis_service import RedisService

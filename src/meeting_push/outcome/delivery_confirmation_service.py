@@ -58,8 +58,7 @@ class DeliveryConfirmationService:
         self._aside = aside
         self._writer = BatchWriter[DeliveredRow](
             self._write,
-            left="acks_left_at_shutdown",
-            deferred="ack_flush_deferred",
+            deferred=RepeatedWarning("ack_flush_deferred"),
             batch_rows=BATCH_ROWS,
             aside=self._aside,
             flush_s=flush_ms / 1000,

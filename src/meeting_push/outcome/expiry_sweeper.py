@@ -11,9 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from typing import Final
 
-from loguru import logger
-
-from ..logs import RepeatedWarning
+from ..logs import RepeatedWarning, logger
 from ..model import DeliveryStatus
 from ..redis.claims import Turn
 from ..redis.outcomes import Outcomes

@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 
 from ..clock import Clock, now_ms
 from ..contracts import RetrySettled
+from ..logs import RepeatedWarning
 from ..protocol.sent import Overdue
 from ..redis.outcomes import Claimed, Outcomes, Verdict
 from ..storage.outcomes import OutcomeRepository
@@ -50,7 +51,7 @@ class RetryService:
         self._clock = clock
         self._writer = BatchWriter[_Claim](
             self._claim_batch,
-            deferred="retry_deferred",
+            deferred=RepeatedWarning("retry_deferred"),
             batch_rows=BATCH,
             aside=aside,
         )

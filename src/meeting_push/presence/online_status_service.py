@@ -14,11 +14,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from loguru import logger
-
 from ..clock import Clock, now_ms
 from ..errors import MeetingPushError, RedisUnavailableError
-from ..logs import RepeatedWarning
+from ..logs import RepeatedWarning, logger
 from ..model import ConnectionInfo, PresenceStatus
 from ..node_identity import NodeIdentity
 from ..redis.presence import PresenceStore, overall_status

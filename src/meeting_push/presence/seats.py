@@ -7,10 +7,8 @@ from functools import partial
 from itertools import islice
 from typing import Final
 
-from loguru import logger
-
 from ..errors import MeetingPushError
-from ..logs import RepeatedWarning
+from ..logs import RepeatedWarning, logger
 from ..node.control_channel import ControlCommand
 from ..node_identity import NodeIdentity
 from ..redis.presence import ConnectionKey, SeatRules, SeatStore

@@ -8,9 +8,7 @@ import asyncio
 from functools import partial
 from typing import Final
 
-from loguru import logger
-
-from ..logs import RepeatedWarning
+from ..logs import RepeatedWarning, logger
 from ..node_identity import NodeIdentity
 from ..redis.presence import PresenceStore
 from ..supervision import periodically
@@ -53,7 +51,7 @@ class PresenceReaper:
             self.connections_reaped += step.removed
             if step.last:
                 self.nodes_reaped += node_id != self._node.id  # 自己从容离开的不算
-                logger.bind(node=node_id, connections=removed).info("node_reaped")
+                logger.bind(reaped=node_id, connections=removed).info("node_reaped")
 
 
 RECONCILE_CHUNK: Final = 500

@@ -8,10 +8,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from loguru import logger
-
 from ..errors import UnavailableError
-from ..logs import RepeatedWarning
+from ..logs import RepeatedWarning, logger
 from ..supervision import SupervisedLoop, Supervisor, periodically
 from .message_consumer import ConsumerStatistics, MessageConsumer
 from .message_queue import MessageQueue

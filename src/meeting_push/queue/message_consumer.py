@@ -15,12 +15,11 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 import msgspec
-from loguru import logger
 
 from ..clock import Clock, now_ms
 from ..deliver.offline_message_queue import Delivery, OfflineMessageQueue
 from ..errors import DatabaseUnavailableError, MeetingPushError
-from ..logs import RepeatedWarning
+from ..logs import RepeatedWarning, logger
 from ..model import MessageKind
 from ..protocol.envelope import peek_type
 from ..supervision import Aside, is_temporary

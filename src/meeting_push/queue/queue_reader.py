@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
-from loguru import logger
 
 from ..errors import MalformedEnvelopeError, MeetingPushError
+from ..logs import logger
 from ..model import QueueEntry
 from ..redis.keys import QueueKeys
 from ..redis.link import NoGroupError

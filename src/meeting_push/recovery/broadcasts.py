@@ -10,10 +10,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from loguru import logger
-
 from ..broadcast.service import BroadcastRelay
 from ..clock import Clock, now_ms
+from ..logs import logger
 from ..model import BroadcastEntry
 from ..redis.broadcast_log import BroadcastLog
 from ..storage.broadcasts import BroadcastRepository

@@ -11,11 +11,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from loguru import logger
 from ulid import ULID
 
 from ..errors import MeetingPushError, UnavailableError
-from ..logs import RepeatedWarning
+from ..logs import RepeatedWarning, logger
 from ..node_identity import NodeIdentity
 from ..redis.claims import RedisClaim
 from ..storage.fleet import GenerationRepository

@@ -22,13 +22,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeVar
 
-from loguru import logger
-
 from ..accept.outbox_relay import MARK_EVERY_S, OutboxRelay
 from ..clock import Clock, now_ms
 from ..deliver.offline_message_queue import OfflineMessageQueue
 from ..errors import DatabaseUnavailableError
-from ..logs import RepeatedWarning
+from ..logs import RepeatedWarning, logger
 from ..node_identity import NodeIdentity
 from ..queue.message_queue import MessageQueue
 from ..redis.claims import GenerationMark, RedisMark

@@ -90,17 +90,6 @@ class ActivityStore:
             ]
         )
 
-    async def note_waiting(self, change: int) -> int:
-        """进了信箱的多了（结局多了为负），返回此刻大约几个。
-
-        Redis 丢过数据、有人死在两批之间，就差一点；不到 0 的从 0 数起。
-        """
-        key = self._keys.waiting_recipients
-        waiting = int(await self._lean.execute("INCRBY", key, change))
-        if waiting < 0:
-            await self._lean.execute("INCRBY", key, -waiting)
-        return max(0, waiting)
-
     async def active(self, now: int) -> dict[str, int]:
         """各窗口里来过的人数。"""
         counts = await self._lean.execute_many(

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from typing import Final
 
 import zstandard
-from loguru import logger
 
 from ..errors import MalformedEnvelopeError
+from ..logs import logger
 from ..model import DEFAULT_TYPE, Outgoing
 from .keys import Keys
 from .lean import LeanConnection, Script

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from loguru import logger
-
+from ..logs import logger
 from ..model import BroadcastEntry
 from ..supervision import Aside
 from .claims import GenerationMark

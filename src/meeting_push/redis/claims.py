@@ -70,7 +70,6 @@ _ITS_DATA: Final = (
         "cancelled_messages",
         "evicted_messages:*",
         "mailbox_senders:*",
-        "waiting_recipients",
         "ws_ticket:*",
     ),
 )

@@ -9,10 +9,8 @@ from dataclasses import dataclass, field
 from typing import Final, TypeVar
 from urllib.parse import SplitResult, parse_qs, quote, unquote, urlsplit
 
-from loguru import logger
-
 from ..errors import ConfigurationError, MeetingPushError, RedisUnavailableError
-from ..logs import RepeatedWarning
+from ..logs import RepeatedWarning, logger
 from ..supervision import Backoff
 from .link import Argument, Link
 

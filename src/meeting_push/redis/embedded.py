@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import Final, Self
 from urllib.parse import quote
 
-from loguru import logger
-
 from ..errors import ConfigurationError, RedisUnavailableError
 from ..launcher import dying_with_us
+from ..logs import logger
 from ..private_files import keep_private, private_folder
 from ..supervision import SupervisedLoop
 from .dial import RedisAddress

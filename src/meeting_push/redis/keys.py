@@ -59,14 +59,13 @@ class Keys:
         """一格时间里的活跃用户；各格在一个槽里，一次数得了几格。"""
         return f"{self.prefix}active_users:{{all}}:{name}"
 
-    @property
-    def waiting_recipients(self) -> str:
-        """进了信箱还没有结局的收件人，大约几个。"""
-        return f"{self.prefix}waiting_recipients"
-
     def traffic(self, name: str) -> str:
         """一天里每小时发了多少、收到多少。"""
         return f"{self.prefix}traffic:{name}"
+
+    def log_counts(self, name: str) -> str:
+        """一格时间里各种日志事件说了几次；各格在一个槽里。"""
+        return f"{self.prefix}log_counts:{{all}}:{name}"
 
     def probe(self, node_id: str) -> str:
         """就绪检查自己写的，见 ``probe.lua``。"""

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
 import msgspec
-from loguru import logger
 
+from ..logs import logger
 from ..model import Origin, ResumePoint
 from .keys import Keys, literally
 from .lean import LeanConnection, Script

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
-from loguru import logger
 
+from ..logs import logger
 from ..model import ConnectionInfo, PresenceStatus
 from ..node_identity import NodeIdentity
 from ..settings import DevicePolicy

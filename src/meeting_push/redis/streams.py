@@ -9,8 +9,7 @@ from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from loguru import logger
-
+from ..logs import logger
 from ..model import URGENT_PRIORITY
 from .keys import DELIVERY_GROUP, Keys, QueueKeys
 from .lean import LeanConnection, Script

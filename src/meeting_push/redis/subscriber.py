@@ -10,10 +10,10 @@ from operator import itemgetter
 from typing import Any, Final
 
 import hiredis
-from loguru import logger
 
 from ..contracts import ChannelHandler
 from ..errors import MeetingPushError, RedisUnavailableError
+from ..logs import logger
 from .dial import OURS, Reconnector, RedisAddress, credentials_refused, dial, greeting
 from .keys import Keys
 from .link import Argument, Link, pack

@@ -3,27 +3,38 @@
 不用 ``from __future__ import annotations``：见 ``message_manage.py``。
 """
 
-from collections.abc import Callable
-from typing import Annotated, Any, Final, Self
+import math
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Annotated, Any, Final, Literal, Self
 
 import msgspec
 from fastapi import APIRouter, Depends, Header, status
 from msgspec import Meta, Struct
 from pydantic import BaseModel, Field
+from ulid import ULID
 
 from ..model import Principal
+from ..monitoring.alerts.book import ALERTMANAGER, SOURCE
 from ..monitoring.alerts.desk import AlertDesk, Listed
+from ..monitoring.alerts.model import Alert, AlertState, Severity, Text
 from ..monitoring.alerts.rule import Rule, condition
 from ..storage.alerts import Which
-from .alertmanager import WebhookIn, alert_of
 from .contract_route import contract_router
 from .json_body import JsonBody
 from .message_manage import Limit, MessageCursor, MessageIdPath
 
 MAX_SILENCE_S: Final = 30 * 86_400
 MAX_TEXT_CHARS: Final = 4_000
+MAX_ALERTS: Final = 1_000
+#: 别人的说法里相当于 critical 的；不认识的是 warning。
+_CRITICAL: Final = frozenset({"critical", "page", "error", "fatal", "emergency"})
 
 _decode: Final = msgspec.json.decode
+
+_Name = Annotated[str, Meta(min_length=1, max_length=200)]
+_Value = Annotated[str, Meta(max_length=4_096)]
+_Words = Annotated[dict[_Name, _Value], Meta(max_length=64)]
 
 
 class NoteOut(BaseModel):
@@ -113,6 +124,21 @@ class RuleOut(BaseModel):
 class RulesOut(BaseModel):
     items: list[RuleOut]
     next_cursor: None = None
+
+
+class ForeignAlert(Struct):
+    """Alertmanager 的一条；字段是它的名字，多出来的不理。"""
+
+    status: Literal["firing", "resolved"]
+    labels: _Words
+    startsAt: Annotated[datetime, Meta(tz=True)]  # noqa: N815 — 别人的格式
+    annotations: _Words = {}
+
+
+class WebhookIn(Struct):
+    """它的 webhook 第 4 版的正文里我们要的。"""
+
+    alerts: Annotated[list[ForeignAlert], Meta(max_length=MAX_ALERTS)]
 
 
 class TakenOut(BaseModel):
@@ -208,7 +234,7 @@ def alert_router(desk: AlertDesk, require_admin: Callable[..., object]) -> APIRo
     ) -> TakenOut:
         """记为告警；同一条再来一遍无害。"""
         firing, resolved = (
-            [alert_of(one, desk.rules) for one in body.alerts if one.status == state]
+            [_alert_of(one, desk.rules) for one in body.alerts if one.status == state]
             for state in ("firing", "resolved")
         )
         await desk.take_in(firing, resolved)
@@ -223,3 +249,40 @@ def _name(admin: Principal) -> str:
 
 def _wants_chinese(language: str | None) -> bool:
     return (language or "").strip().lower().startswith("zh")
+
+
+# ── Alertmanager 的 JSON → 我们的告警 ────────────────────────────────────────
+
+
+def _alert_of(foreign: ForeignAlert, rules: Mapping[str, Rule]) -> Alert:
+    labels = dict(foreign.labels)
+    name = labels.pop("alertname", "unnamed")[:200]
+    severity = labels.pop("severity", "")
+    said, rule = foreign.annotations, rules.get(name)
+    english = said.get("summary") or said.get("description") or name
+    return Alert(
+        alert_id=str(ULID()),
+        rule=name,
+        severity=_severity(severity),
+        state=AlertState(foreign.status),
+        summary=Text(said.get("summary_zh", english), english),
+        labels={**labels, SOURCE: ALERTMANAGER},
+        value=_number(said.get("value", "")),
+        threshold=_number(said.get("threshold", "")),
+        started_at=max(0, int(foreign.startsAt.timestamp() * 1_000)),
+        runbook=said.get("runbook") or said.get("runbook_url") or (rule.page if rule else ""),
+    )
+
+
+def _severity(text: str) -> Severity:
+    if text.lower() in _CRITICAL:
+        return Severity.CRITICAL
+    return Severity.INFO if text.lower() in {"info", "none"} else Severity.WARNING
+
+
+def _number(text: str) -> float:
+    try:
+        found = float(text)
+    except ValueError:
+        return 0.0
+    return found if math.isfinite(found) else 0.0

@@ -21,7 +21,6 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from fastapi.security.base import SecurityBase
-from loguru import logger
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Route
@@ -47,9 +46,8 @@ from ..errors import (
 )
 from ..http.listener import LINE, has_left
 from ..http.refusals import error_body
-from ..logs import RepeatedWarning
-from ..monitoring.refused_requests import RefusedRequests
-from ..monitoring.rest_requests import RouteRequests
+from ..logs import RepeatedWarning, logger
+from ..monitoring.rest_requests import RefusedRequests, RouteRequests
 from .json_body import TURN, BodyRule, BoundedBody, JsonBody, ordinary
 from .turns import Turn, Turns
 

@@ -4,10 +4,10 @@
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, Self
+from typing import Annotated, Final, Literal, Self
 
 import msgspec
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Depends, Query, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 from pydantic import Field
 
@@ -16,12 +16,19 @@ from ..http.refusals import Refusal
 from ..monitoring.activity import Activity
 from ..monitoring.health import Health
 from ..monitoring.latency import LatencyHistogram
+from ..monitoring.log_counts import LogCounts
 from ..monitoring.metrics import Metrics
 from ..monitoring.report import Figures, NodeReport, NodeReports, add_up
+from ..monitoring.rollup import HistoryReader
 from ..queue.message_queue import MessageQueue, QueueLength
 from ..redis.activity import HourTraffic
 from .contract_route import ContractRoute, Out, contract_router
 from .turns import Security
+
+#: 时刻至多这么大（毫秒）：JavaScript 也写得准的整数。
+MAX_MS: Final = 2**53 - 1
+#: 日志的计数看得到多远。
+MOST_WINDOW_S: Final = 7 * 86_400
 
 _NOT_FOUND: Final = Refusal(404, "not_found", "there is no such path here")
 
@@ -211,6 +218,27 @@ class StatsOut(Out):
         )
 
 
+class FigureMeaningOut(Out):
+    """一个数的意思；``unit``：count、per_s、ms、ratio。"""
+
+    name: str
+    unit: str
+    zh: str
+    en: str
+
+
+class FigureMeaningsOut(Out):
+    items: list[FigureMeaningOut]
+
+
+class HistoryOut(Out):
+    """各列一样长；null：那一段不知道，或还没有到头。"""
+
+    step_s: int = Field(description="一格多长")
+    at: list[int] = Field(description="各格开始的毫秒")
+    figures: dict[str, list[float | None]]
+
+
 def _heartbeat(totals: Figures, per_s: Figures) -> HeartbeatOut:
     return HeartbeatOut(
         received=_one(totals, "heartbeats"),
@@ -253,19 +281,78 @@ def stats_router(
     queue: MessageQueue,
     count_online: Callable[[], Awaitable[int]],
     activity: Activity,
+    history: HistoryReader,
     security: Security,
 ) -> APIRouter:
     """``/stats``；前缀由调用者加。"""
     router = contract_router(tags=["stats"])
+    admin_only = [Depends(security.require_admin)]
 
     @router.get(
         "/stats",
         summary="连接、节点、速率、延迟、心跳与清理、队列（管理员）",
-        dependencies=[Depends(security.require_admin)],
+        dependencies=admin_only,
     )
     async def stats() -> StatsOut:
         return StatsOut.of(
             await reports.read(), await queue.lengths(), await count_online(), await activity.read()
         )
+
+    @router.get("/stats/history", summary="主要的数从前怎样（管理员）", dependencies=admin_only)
+    async def stats_history(
+        figures: Annotated[str, Query(max_length=2_000, description="逗号分开；空即全部")] = "",
+        since: Annotated[int | None, Query(ge=0, le=MAX_MS, description="毫秒")] = None,
+        until: Annotated[int | None, Query(ge=0, le=MAX_MS, description="毫秒")] = None,
+    ) -> HistoryOut:
+        """没有说从何时起，就是最近一小时。两天之内一格一分钟，更早的十分钟，至多 1,500 格。"""
+        names = [name for name in figures.split(",") if name]
+        return HistoryOut.model_validate(await history.read(names, since, until))
+
+    @router.get("/stats/figures", summary="历史里有哪些数（管理员）", dependencies=admin_only)
+    async def stats_figures() -> FigureMeaningsOut:
+        known = history.figures.values()
+        return FigureMeaningsOut(
+            items=[
+                FigureMeaningOut(name=one.name, unit=one.unit, zh=one.label.zh, en=one.label.en)
+                for one in known
+            ]
+        )
+
+    return router
+
+
+class EventCountOut(Out):
+    event: str = Field(description="见 docs/logs.md")
+    level: str
+    code: str | None = Field(description="我们的错误码；这种事件没有则 null")
+    count: int
+    by_time: list[int] = Field(description="一格一个，早的在前")
+
+
+class LogEventsOut(Out):
+    """各进程之和；没有一句日志的文字。"""
+
+    items: list[EventCountOut] = Field(description="多的在前")
+    step_s: int = Field(description="一格多长：两小时以内 60，一天以内 600，再远 3600")
+    since: int = Field(description="第一格开始的毫秒")
+
+
+LogLevel = Literal["INFO", "WARNING", "ERROR", "CRITICAL"]
+
+
+def log_router(counts: LogCounts, security: Security) -> APIRouter:
+    """``/logs/events``；前缀由调用者加。"""
+    router = contract_router("/logs", tags=["logs"])
+
+    @router.get(
+        "/events",
+        summary="各种日志事件说了几次，按时间（管理员）",
+        dependencies=[Depends(security.require_admin)],
+    )
+    async def events(
+        window_s: Annotated[int, Query(ge=60, le=MOST_WINDOW_S)] = 3_600,
+        level: LogLevel | None = None,
+    ) -> LogEventsOut:
+        return LogEventsOut.model_validate(await counts.read(window_s, level))
 
     return router

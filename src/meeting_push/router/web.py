@@ -80,6 +80,10 @@ def web_router() -> APIRouter:
     async def inbox(request: Request) -> Response:
         return _answer(request, _assets()["inbox.html"])
 
+    @router.api_route("/ops", methods=["GET", "HEAD"])
+    async def ops(request: Request) -> Response:
+        return _answer(request, _assets()["ops.html"])
+
     @router.api_route("/static/{name:path}", methods=["GET", "HEAD"])
     async def static(request: Request, name: str) -> Response:
         return _static(request, name)

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, cast
 
-from loguru import logger
 from sqlalchemy import Executable, Row, event, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
@@ -25,6 +24,7 @@ from ..errors import (
     MissingExtraError,
 )
 from ..histogram import Histogram
+from ..logs import logger
 from ..private_files import keep_private, private_file, private_folder
 from .failures import LeftBehind, converted_failures, uncertain_commit
 from .migration import check_known, downgrade, migrate, needs_migration

@@ -14,15 +14,15 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from alembic.script.revision import RevisionError
 from alembic.util.exc import CommandError
-from loguru import logger
 from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from ..errors import ConfigurationError
+from ..logs import logger
 
 #: ``migrations/versions`` 里最新的一份；写新迁移时一并改（有测试核对）。
-HEAD: Final = "0010"
+HEAD: Final = "0011"
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
 
 _CURRENT: Final = text("SELECT version_num FROM alembic_version")

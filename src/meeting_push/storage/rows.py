@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
-from loguru import logger
 from sqlalchemy import Column, Row, Table
 
+from ..logs import logger
 from ..model import AppData, DeliveryStatus, Message, Sender
 from ..protocol.json_text import is_too_deep
 from .tables import messages

@@ -336,3 +336,29 @@ alert_notices = Table(
     PrimaryKeyConstraint("alert_id", "channel", "state", "is_escalation"),
     Index("ix_alert_notices_at", "at"),
 )
+
+# 主要的数：一分钟一行，老了的十分钟一行。数是 JSON（名字 → 数）：后来添的数不必再迁移。
+stats_history = Table(
+    "stats_history",
+    metadata,
+    Column("step_s", Integer, nullable=False),
+    Column("at", BigInteger, nullable=False),  # 这一段开始的时刻
+    Column("figures", Text, nullable=False),  # 不知道的不在其中
+    PrimaryKeyConstraint("step_s", "at"),
+)
+
+# 一条告警上发生过的：静音、自动处理；认领、备注、通知各有自己的地方。
+alert_events = Table(
+    "alert_events",
+    metadata,
+    Column("event_id", _message_id, nullable=False),
+    Column("alert_id", _message_id, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("by", String(256), nullable=False),  # 谁；自动处理的是做它的进程
+    Column("text", Text, nullable=False),
+    Column("state", String(16)),  # 自动处理的结果
+    Column("until", BigInteger),  # 静音到几时
+    PrimaryKeyConstraint("event_id"),
+    Index("ix_alert_events_alert", "alert_id", "event_id"),
+)

@@ -52,7 +52,7 @@ export class Session extends EventTarget {
 
   /** 别处签发的访问令牌（演示的链接）；没有刷新令牌，到期就要登录。 */
   adopt(token, userId) {
-    this.#keep({ userId, name: nameIn(token), accessToken: token, refreshToken: null });
+    this.#keep({ userId, name: claimsOf(token).name ?? "", accessToken: token, refreshToken: null });
   }
 
   async signOut() {
@@ -136,13 +136,13 @@ export class Session extends EventTarget {
 
 const newTabName = () => [...crypto.getRandomValues(new Uint32Array(4))].join("-");
 
-/** 令牌里的名字，只用来显示：不验证签名。 */
-function nameIn(token) {
+/** 令牌里写的，只用来显示与认路：不验证签名；不是 JWT 则空。 */
+export function claimsOf(token) {
   try {
     const payload = token.split(".")[1].replace(/-/g, "+").replace(/_/g, "/");
     const bytes = Uint8Array.from(atob(payload), (char) => char.charCodeAt(0));
-    return JSON.parse(new TextDecoder().decode(bytes)).name ?? "";
+    return JSON.parse(new TextDecoder().decode(bytes));
   } catch {
-    return "";
+    return {};
   }
 }

@@ -1,4 +1,4 @@
-/** 界面文字：跟随浏览器的语言，中文或英文。 */
+/** 界面文字：中文或英文。 */
 
 export const dictionaries = {
   en: {
@@ -202,15 +202,29 @@ export const dictionaries = {
   },
 };
 
-const preferred = (navigator.language || "en").toLowerCase();
-const words = preferred.startsWith("zh") ? dictionaries.zh : dictionaries.en;
+/** 界面语言：用户选过的，否则跟随浏览器。 */
+const KEPT_AS = "meeting-push.language";
+const browsers = (navigator.language || "en").toLowerCase();
+export const language = (localStorage.getItem(KEPT_AS) ?? browsers).startsWith("zh") ? "zh" : "en";
+const words = dictionaries[language];
 /** 时间的写法跟随界面语言，地区习惯（12/24 小时）跟随浏览器。 */
-const locale = preferred.startsWith("zh") || preferred.startsWith("en") ? navigator.language : "en";
+export const locale = browsers.startsWith(language) ? navigator.language : { zh: "zh-CN", en: "en" }[language];
 const clock = new Intl.DateTimeFormat(locale, { timeStyle: "short" });
 const day = new Intl.DateTimeFormat(locale, { month: "short", day: "numeric" });
 const date = new Intl.DateTimeFormat(locale, { dateStyle: "medium" });
 const full = new Intl.DateTimeFormat(locale, { dateStyle: "long", timeStyle: "short" });
 const exact = new Intl.DateTimeFormat(locale, { timeStyle: "medium" });
+
+/** 换一种语言，从头显示这一页。 */
+export function choose(next) {
+  localStorage.setItem(KEPT_AS, next);
+  location.reload();
+}
+
+/** 另一页自己的文字，两种语言各一份。 */
+export function learn(more) {
+  for (const [name, added] of Object.entries(more)) Object.assign(dictionaries[name], added);
+}
 
 /** 一句界面文字；`{name}` 换成 `values.name`。 */
 export function say(key, values = {}) {
@@ -220,7 +234,7 @@ export function say(key, values = {}) {
 
 /** 把 HTML 里 `data-say`、`data-say-label`、`data-say-hint` 标着的地方填上。 */
 export function fillWords(root) {
-  document.documentElement.lang = words === dictionaries.zh ? "zh-CN" : "en";
+  document.documentElement.lang = { zh: "zh-CN", en: "en" }[language];
   for (const node of root.querySelectorAll("[data-say]")) node.textContent = say(node.dataset.say);
   for (const node of root.querySelectorAll("[data-say-label]")) {
     node.setAttribute("aria-label", say(node.dataset.sayLabel));

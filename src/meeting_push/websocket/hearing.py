@@ -6,10 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection
 from typing import Final
 
-from loguru import logger
-
 from ..errors import MeetingPushError
-from ..logs import RepeatedWarning
+from ..logs import RepeatedWarning, logger
 from ..node.canary import Canary, Ear
 from ..node.control_channel import Kick
 from ..protocol.codes import CloseCode

@@ -11,8 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final, Generic, Protocol, TypeVar
 
-from loguru import logger
-
+from ..logs import logger
 from ..protocol.codes import CloseCode
 from ..protocol.commands import Command
 from ..protocol.limits import Limits

@@ -12,8 +12,7 @@ from copy import copy
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, Protocol
 
-from loguru import logger
-
+from ..logs import logger
 from ..model import ConnectionInfo, MailboxView, PresenceStatus, Principal
 from ..node_identity import NodeIdentity
 from ..protocol.codes import CloseCode, Ending, ended_by_us
@@ -167,7 +166,8 @@ class Line:
 
     def _write_failed(self, error: Exception) -> None:
         """传输正在消失，断开的回调还没轮到：分发循环不能因它停下。"""
-        logger.bind(line=self.connection_id, error=type(error).__name__).debug("write_failed")
+        log = logger.bind(connection_id=self.connection_id, error=type(error).__name__)
+        log.debug("write_failed")
         self._driver.abort()
 
     # ── 驱动的通知 ─────────────────────────────────────────────────────────

@@ -25,10 +25,9 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final, Generic, TypeVar
 
-from loguru import logger
-
 from ..errors import MeetingPushError
 from ..limits.rate import rate_key
+from ..logs import logger
 from ..model import Principal
 from ..protocol.codes import CloseCode, Ending
 from ..protocol.commands import Command

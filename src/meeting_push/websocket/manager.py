@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
 import msgspec
-from loguru import logger
 
 from ..clock import now_ms
 from ..contracts import (
@@ -26,7 +25,7 @@ from ..contracts import (
     Seats,
 )
 from ..errors import InvalidInputError, MalformedEnvelopeError, MeetingPushError
-from ..logs import RepeatedWarning
+from ..logs import RepeatedWarning, logger
 from ..model import Revocation
 from ..node_identity import NodeIdentity
 from ..protocol.codes import CloseCode

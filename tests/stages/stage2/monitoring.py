@@ -30,7 +30,7 @@ class Monitoring:
                 "worker-1",
                 "entries_taken_total delivered_total reached_total consumer_failures_total",
             ),
-            ("worker-1", "claimed_total entries_poisoned_total recipients_expired_total"),
+            ("worker-1", "claimed_total entries_poisoned_total recipients_ended_total"),
             ("api", "meetings meeting_connections meeting_frames_pushed_total"),
         ],
     )

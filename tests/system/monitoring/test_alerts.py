@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from meeting_push.storage.alert_state import AlertStateRepository
+from meeting_push.storage.alerts import AlertStateRepository
 from meeting_push.storage.database import Database
 from tests.support.eventually import eventually
 from tests.support.house import House

@@ -131,13 +131,12 @@ async def door(
 
 @pytest.fixture
 def log() -> Iterator[list[str]]:
-    """应用自己的出口，不经我们的格式与涂抹。"""
+    """应用自己的出口，不经我们的格式与涂抹；回溯里有变量的值，如 loguru 缺省的。"""
     lines: list[str] = []
     number = logger.add(
         lambda text: lines.append(str(text)),
         level="TRACE",
         format="{message} {extra}\n{exception}",
-        diagnose=False,
     )
     yield lines
     logger.remove(number)

@@ -19,14 +19,13 @@ class House:
         self.now = NOON
         self.came: set[int] = set()
         self.online: list[int] = []
-        self.sent = self.received = self.waiting = 0
+        self.sent = self.received = 0
         self.activity = Activity(
             ActivityStore(redis.lean, redis.keys),
             came=self._take,
             online=lambda: self.online,
             sent=lambda: self.sent,
             received=lambda: self.received,
-            waiting=lambda: self.waiting,
             clock=lambda: self.now,
         )
 
@@ -107,24 +106,3 @@ async def test_what_was_not_written_is_written_later(redis: RedisService) -> Non
     await house.activity.step()
     active, hours = await house.activity.read()
     assert (active["1h"], hours[-1].sent) == (1, 1)
-
-
-async def test_what_waits_is_what_came_in_less_what_ended(redis: RedisService) -> None:
-    """一个进程送进信箱，另一个记下结局。"""
-    worker, gateway = House(redis), House(redis)
-    worker.waiting, gateway.waiting = 5, -2
-    for house in (worker, gateway, worker):
-        await house.activity.step()
-    [waiting] = [s for s in worker.activity.samples() if s.name == "unacked_recipients"]
-    assert (waiting.value, waiting.scope) == (3, "shared")
-
-
-async def test_what_waits_is_never_less_than_nothing(redis: RedisService) -> None:
-    """Redis 丢了数据：此前的没有了，结局还在来。"""
-    house = House(redis)
-    house.waiting = -50
-    await house.activity.step()
-    house.waiting = -43
-    await house.activity.step()
-    [waiting] = [s for s in house.activity.samples() if s.name == "unacked_recipients"]
-    assert waiting.value == 7

@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import inf
 
 import pytest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.parser import text_string_to_metric_families
 
 from meeting_push.histogram import Histogram
@@ -52,6 +53,10 @@ def test_the_order_of_adding_does_not_make_a_counter_smaller() -> None:
 def test_the_dead_leave_their_counts_not_their_gauges() -> None:
     families = only_counted(merged([part("0", 1, counter(2), shared(1))]))
     assert [family.name for family in families] == ["x"]
+
+
+def test_the_format_is_called_what_prometheus_calls_it() -> None:
+    assert Metrics.content_type == CONTENT_TYPE_LATEST
 
 
 def test_a_histogram_survives_the_text_format() -> None:

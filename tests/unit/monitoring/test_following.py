@@ -97,13 +97,3 @@ async def test_the_surroundings_are_told_and_forgotten_without_redis(
         assert total(metrics, "part_failing", part="redis") == 1
         assert total(metrics, "database_up") == 1
         private_redis_server.start()
-
-
-async def test_who_is_away_is_waited_for(node: Node) -> None:
-    await node.send(ALICE)
-    await eventually(lambda: total(node.push.metrics, "recipients_delivered") == 1)
-    await node.push._observation.activity.step()
-    assert total(node.push.metrics, "unacked_recipients") == 1
-    await node.push._rooms.outcomes.failures.clear(ALICE)
-    await node.push._observation.activity.step()
-    assert total(node.push.metrics, "unacked_recipients") == 0

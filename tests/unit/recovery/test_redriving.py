@@ -254,7 +254,7 @@ def swept() -> Iterator[list[int]]:
     counts: list[int] = []
 
     def note(line: Any) -> None:
-        if line.record["message"] == "outbox_swept":
+        if line.record["extra"]["event"] == "outbox_swept":
             counts.append(line.record["extra"]["messages"])
 
     handler = logger.add(note, level="INFO")

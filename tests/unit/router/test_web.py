@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from meeting_push.router.contract_route import install_error_handlers
 from meeting_push.router.web import add_docs, web_router
 
-PAGES = ["/inbox", "/docs"]
+PAGES = ["/inbox", "/ops", "/docs"]
 LARGE = "/static/vendor/swagger-ui-bundle.js"
 
 

@@ -6,8 +6,14 @@ import asyncio
 
 from ulid import ULID
 
-from meeting_push.storage.alert_state import AlertStateRepository, PendingRow
-from meeting_push.storage.alerts import AlertRepository, AlertRow, NoteRow, Told
+from meeting_push.storage.alerts import (
+    AlertRepository,
+    AlertRow,
+    AlertStateRepository,
+    NoteRow,
+    PendingRow,
+    Told,
+)
 from meeting_push.storage.database import Database
 
 NOW = 1_800_000_000_000

@@ -108,7 +108,7 @@ async def test_a_long_log_is_checkpointed_beside_the_writers(
 
 async def test_a_checkpoint_that_fails_is_said(database: Database, path: Path) -> None:
     warnings: list[str] = []
-    sink = logger.add(lambda m: warnings.append(m.record["message"]), level="WARNING")
+    sink = logger.add(lambda m: warnings.append(m.record["extra"]["event"]), level="WARNING")
     try:
         await database.write_sqlite([insert(0)])
         _put_a_folder_in_place_of(path)  # 写者的连接还开着，新的连接打不开

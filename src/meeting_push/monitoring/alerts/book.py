@@ -12,8 +12,7 @@ from ulid import ULID
 
 from ...errors import MeetingPushError
 from ...logs import RepeatedWarning
-from ...storage.alert_state import AlertStateRepository
-from ...storage.alerts import AlertRepository, Told
+from ...storage.alerts import AlertRepository, AlertStateRepository, Told
 from .evaluation import Before, Outcome
 from .model import (
     Alert,

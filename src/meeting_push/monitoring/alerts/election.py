@@ -13,7 +13,7 @@ from typing import Final, Protocol
 from ...clock import Clock, now_ms
 from ...errors import MeetingPushError
 from ...node_identity import NodeIdentity
-from ...storage.alert_state import AlertStateRepository
+from ...storage.alerts import AlertStateRepository
 
 #: 一处不回答，等这么久就当它不在。
 ANSWER_S: Final = 2.0

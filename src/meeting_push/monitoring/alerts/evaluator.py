@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Final, NamedTuple
 
@@ -13,6 +13,7 @@ from ...clock import Clock, now_ms
 from ...errors import MeetingPushError
 from ...logs import RepeatedWarning
 from ...supervision import periodically
+from ..figures import Seen
 from ..metrics import Sample
 from ..report import NodeReport
 from .book import AlertBook
@@ -20,7 +21,7 @@ from .election import Election
 from .evaluation import step
 from .history import History, Reading
 from .model import Alert, AlertSink, Severity
-from .rule import Rule, selectors
+from .rule import Rule, Selector, selectors
 
 #: 大家的报告这么久读不到，就只看自己的。
 READ_S: Final = 2.0
@@ -31,6 +32,10 @@ class Sight(NamedTuple):
 
     everybody: Callable[[], Awaitable[Iterable[NodeReport]]]
     own: Callable[[], NodeReport]
+
+
+#: 每一轮看见了什么，也告诉它；同步，不得抛出。
+Observer = Callable[[Seen], None]
 
 
 class AlertEvaluator:
@@ -61,6 +66,12 @@ class AlertEvaluator:
         )
         self._deferred = RepeatedWarning("alert_round_deferred")
         self._led = False
+        self._observers: list[Observer] = []
+
+    def listen(self, observer: Observer, watched: Iterable[Selector] = ()) -> None:
+        """``watched``：它还要看的指标；在 ``run`` 之前。"""
+        self._history.watch(watched)
+        self._observers.append(observer)
 
     async def run(self) -> None:
         """监督者运行的循环体；永不返回。"""
@@ -68,24 +79,31 @@ class AlertEvaluator:
 
     async def round(self) -> None:
         """看一遍；轮到我就评估。"""
-        partial_sight = await self._look()
+        reports, partial_sight = await self._look()
         if not await self._election.ask():
             if self._led:
                 self._book.forget()
             self._led = False
+            self._show(reports, partial_sight)
             return
         self._led = True
         await self._book.refresh()
         now = self._clock()
         outcome = step(self.rules, self._history, self._book.before(), now, partial=partial_sight)
         self._book.apply(self.rules, outcome, now)
+        self._show(reports, partial_sight)
         await self._book.settle(self.sink, now)
 
     def firing(self) -> list[Alert] | None:
         """此刻在触发的；None：不由这个进程评估。"""
         return self._book.firing if self._led else None
 
-    async def _look(self) -> bool:
+    def _show(self, reports: Sequence[NodeReport], alone: bool) -> None:
+        seen = Seen(reports, self._history, self._monotonic(), not alone, self.firing())
+        for observer in self._observers:
+            observer(seen)
+
+    async def _look(self) -> tuple[list[NodeReport], bool]:
         """记一次大家的数；True：只看得见自己的。"""
         try:
             async with asyncio.timeout(READ_S):
@@ -94,7 +112,7 @@ class AlertEvaluator:
             reports, alone = [self._sight.own()], True
         readings = {one.node_id: Reading(one.gauges, one.totals) for one in reports}
         self._history.take(self._monotonic(), readings, partial=alone)
-        return alone
+        return reports, alone
 
     async def stop(self) -> None:
         """从容离开：别人马上接手。"""

@@ -47,6 +47,10 @@ class History:
         self._now: dict[str, dict[Key, float]] = {}
         self._has_seen_all = False
 
+    def watch(self, watched: Iterable[Selector]) -> None:
+        """还要留这些；在第一次 ``take`` 之前。"""
+        self._names |= {one.name for one in watched}
+
     def take(self, at: float, readings: Mapping[str, Reading], *, partial: bool = False) -> None:
         """``partial``：只看得见一部分进程（Redis 不在）。"""
         for process, reading in readings.items():

@@ -9,8 +9,7 @@ from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
-from ...storage.alert_state import PendingRow
-from ...storage.alerts import AlertRow
+from ...storage.alerts import AlertRow, PendingRow
 
 #: 一个值的标签；没有则空。
 Labels = tuple[tuple[str, str], ...]

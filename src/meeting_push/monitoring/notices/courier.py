@@ -13,11 +13,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from loguru import logger
 from ulid import ULID
 
 from ...errors import ChannelFailedError
-from ...logs import RepeatedWarning
+from ...logs import RepeatedWarning, logger
 from ...supervision import periodically, woken
 from ..alerts.model import Alert, AlertState, Notice
 from ..metrics import Sample

@@ -22,8 +22,8 @@ from ...clock import Clock, now_ms
 from ...errors import ChannelFailedError, ConfigurationError
 from ..alerts.model import Notice
 from .channel import TIMEOUT_S, Address, Channel
-from .http_post import Answer, HttpPost
 from .text import NoticeWriter
+from .webhook import Answer, HttpPost
 
 #: 嫌太快之后歇这么久：它们按一分钟算。
 PAUSE_S = 60.0

@@ -6,10 +6,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Final
 
-from loguru import logger
-
 from ...errors import ChannelFailedError, ConfigurationError, MissingExtraError
-from ...logs import plain
+from ...logs import logger, plain
 from ..alerts.model import Alert, AlertState, Notice, Severity
 from .channel import TIMEOUT_S, Address, Channel, Sender
 from .mail import Mail
@@ -34,7 +32,6 @@ class LogLines:
         return ()
 
     def _say(self, alert: Alert, notice: Notice) -> None:
-        """事件名是 ``alert_firing``、``alert_resolved``。"""
         summary = alert.summary.zh if self._language == "zh" else alert.summary.en
         fields = {
             "alert_id": alert.alert_id,
@@ -49,7 +46,11 @@ class LogLines:
             **({"test": True} if notice.is_test else {}),
             **({"escalated": True} if notice.is_escalation else {}),
         }
-        logger.bind(**fields).warning(f"alert_{alert.state.value}")
+        log = logger.bind(**fields)
+        if alert.state is AlertState.FIRING:
+            log.warning("alert_firing")
+        else:
+            log.warning("alert_resolved")
 
 
 class Others:

@@ -30,8 +30,8 @@ from ...clock import Clock, now_ms
 from ...errors import ChannelFailedError, ConfigurationError
 from ..alerts.model import Notice
 from .channel import TIMEOUT_S, Address, Channel
-from .http_post import Answer, HttpPost, base_of, host_header
 from .text import NoticeWriter
+from .webhook import Answer, HttpPost, base_of, host_header
 
 #: 通知里可以放进模板的，见 ``NoticeWriter.facts``。
 FACTS: Final = (*("state", "rules", "severity", "count", "summary", "value", "threshold", "since"),)

@@ -20,8 +20,7 @@ from meeting_push.node_identity import NodeIdentity
 from meeting_push.redis.claims import Turn
 from meeting_push.redis.presence import ReportBoard
 from meeting_push.redis.redis_service import RedisService
-from meeting_push.storage.alert_state import AlertStateRepository
-from meeting_push.storage.alerts import AlertRepository
+from meeting_push.storage.alerts import AlertRepository, AlertStateRepository
 from meeting_push.storage.database import Database
 
 NOW: Final = 1_800_000_000_000

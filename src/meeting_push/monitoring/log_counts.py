@@ -1,0 +1,111 @@
+"""日志里的事件有多少：这个进程的给 ``/metrics``，全体的按时间给 ``GET /logs/events``。
+
+说的时候只加一个整数（``logs.counts``）；隔几秒把新的一批加进 Redis。Redis 不在时攒着，记得是哪一
+分钟的：那时说的正是要看的。
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from ..clock import Clock, now_ms
+from ..errors import MeetingPushError
+from ..logs import EVENTS, RepeatedWarning, Said, counts, logger, untold
+from ..redis.activity import MINUTE_MS
+from ..redis.log_counts import GRAINS, REACH_MS, LogCountStore
+from ..supervision import periodically
+from .metrics import Sample
+
+EVERY_S: Final = 5.0
+#: Redis 不在时攒着最近这么多分钟的。
+MOST_MINUTES: Final = 120
+
+
+@dataclass(frozen=True, slots=True)
+class EventCount:
+    """``by_time`` 一格一个，早的在前。"""
+
+    event: str
+    level: str
+    code: str | None
+    count: int
+    by_time: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class LogHistory:
+    """``since`` 是第一格开始的毫秒。"""
+
+    items: list[EventCount]
+    step_s: int
+    since: int
+
+
+class LogCounts:
+    """``run`` 须由监督者一直运行。"""
+
+    def __init__(self, store: LogCountStore, clock: Clock = now_ms) -> None:
+        self._store = store
+        self._clock = clock
+        #: 第几分钟 → 还没有写进 Redis 的。
+        self._pending: dict[int, Counter[Said]] = {}
+        self._deferred = RepeatedWarning("log_counts_deferred")
+
+    async def run(self) -> None:
+        """监督者运行的循环体；永不返回。"""
+        await periodically(self.step, partial(asyncio.sleep, EVERY_S), self._deferred)
+
+    async def step(self) -> None:
+        """:raises RedisUnavailableError: 没有写的下次再写"""
+        if fresh := untold():
+            minute = self._clock() // MINUTE_MS
+            self._pending.setdefault(minute, Counter()).update(fresh)
+            while len(self._pending) > MOST_MINUTES:
+                del self._pending[min(self._pending)]
+        for minute in sorted(self._pending):
+            await self._store.note(self._pending[minute], minute * MINUTE_MS)
+            del self._pending[minute]
+
+    async def finish(self) -> None:
+        """关机时：最后一批。"""
+        try:
+            await self.step()
+        except MeetingPushError as error:
+            logger.bind(code=error.code, cause=error.cause).debug("log_counts_left")
+
+    async def read(self, window_s: int, level: str | None = None) -> LogHistory:
+        """最近 ``window_s`` 秒的，多的在前；``level`` 只要这一级的。"""
+        grain = next(
+            g for g, reach in zip(GRAINS, REACH_MS, strict=True) if window_s * 1_000 <= reach
+        )
+        slots = -(-window_s * 1_000 // grain.width_ms)
+        first = self._clock() // grain.width_ms - slots + 1
+        by_slot = await self._store.read(grain, first, slots)
+        kinds = {said for one in by_slot for said in one if level in (None, said.level)}
+        items = [
+            EventCount(
+                event=said.event,
+                level=said.level,
+                code=said.code or None,
+                count=sum(one[said] for one in by_slot),
+                by_time=[one[said] for one in by_slot],
+            )
+            for said in sorted(kinds)
+        ]
+        items.sort(key=lambda item: -item.count)
+        return LogHistory(items, grain.width_ms // 1_000, first * grain.width_ms)
+
+
+def log_samples() -> Iterator[Sample]:
+    """这个进程的；没有说过的错误也有 0，别的从第一次起才有。"""
+    totals = Counter({(name, "ERROR"): 0 for name, level in EVENTS.items() if "ERROR" in level})
+    for said, count in counts.items():
+        totals[said.event, said.level] += count
+    text = "log events said, also those not written to the log"
+    for (event, level), count in totals.items():
+        yield Sample("log_events", "counter", text, count, {"event": event, "level": level})

@@ -1,0 +1,251 @@
+"""运维页，像管理员一样用：真实的浏览器，真实的服务器，真的故障。"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from tests.support.accounts import sign
+from tests.support.eventually import eventually
+from tests.support.people import PASSWORD, Person, delivery, device, register, send
+from tests.support.server_process import ServerProcess
+from tests.system.web.browser import Browser, Page
+
+pytestmark = pytest.mark.timeout(120)  # 冷启动的浏览器与服务器
+
+RULE = "authentication_failures_high"
+MARKUP = "<img src=x onerror=alert(1)> & <b>bold</b>"
+VIEWS = ["overview", "nodes", "alerts", "failures", "mailboxes", "user", "message", "logs"]
+TILE = '[data-figure="{}"] dd'
+ALERT_ROW = f"""[...document.querySelectorAll('[data-panel="alerts"] tbody tr')].find(
+  row => row.innerText.includes('{RULE}'))"""
+#: 画布上此刻的样子。
+DRAWN = """document.querySelector('[data-chart="accepted_per_s"] canvas')?.toDataURL()"""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """告警的阈值与重试的间隔都缩短了。"""
+    folder = tmp_path_factory.mktemp("server")
+    rules = folder / "alerts.yml"
+    rules.write_text(f"rules: {{{RULE}: {{threshold: 1, for_s: 0}}}}")
+    settings = {
+        "alerts": rules,
+        "alerts_interval_s": 0.5,
+        "retry_delays_s": "[0.2, 0.3]",
+        "node_report_interval_s": 1,
+    }
+    with ServerProcess(folder, settings=settings) as process:
+        yield process
+
+
+@pytest.fixture
+def admin() -> Person:
+    return Person(999, "root", sign(999, "root", "admin"))
+
+
+@pytest.fixture
+async def alice(server: ServerProcess) -> Person:
+    return await register(server.base_url, "alice")
+
+
+@pytest.fixture
+async def bob(server: ServerProcess) -> Person:
+    return await register(server.base_url, f"bob-{uuid4().hex[:8]}")
+
+
+async def paste(page: Page, server: ServerProcess, token: str) -> None:
+    await page.open(f"{server.base_url}/ops")
+    await page.evaluate("document.querySelector('#token-entry').open = true")
+    await page.fill("#token", token)
+    await page.click("#token-submit")
+
+
+async def inside(browser: Browser, server: ServerProcess, admin: Person, view: str = "") -> Page:
+    page = await browser.page()
+    await paste(page, server, admin.token)
+    await page.wait_for("!document.querySelector('#app').hidden")
+    await page.evaluate(f"location.hash = '#{view}'")
+    return page
+
+
+# ── 进门 ─────────────────────────────────────────────────────────────────────
+
+
+async def test_a_pasted_token_lets_an_administrator_in_and_stays_in_the_tab(
+    server: ServerProcess, browser: Browser, admin: Person
+) -> None:
+    page = await inside(browser, server, admin)
+    await page.wait_for_text("#view", "Sockets")
+    kept = "JSON.stringify({...localStorage}) + location.href + document.cookie"
+    assert admin.token not in await page.evaluate(kept)
+    assert admin.token in await page.evaluate("JSON.stringify({...sessionStorage})")
+    await page.click("#sign-out")
+    await page.wait_for("!document.querySelector('#signin').hidden")
+    assert await page.evaluate("sessionStorage.length") == 0
+    assert page.problems == []
+
+
+async def test_whoever_is_no_administrator_stays_outside(
+    server: ServerProcess, browser: Browser, bob: Person
+) -> None:
+    page = await browser.page()
+    await page.open(f"{server.base_url}/ops")
+    await page.fill("#username", bob.name)
+    await page.fill("#password", PASSWORD)
+    await page.click("#account-submit")
+    await page.wait_for_text("#signin-error", "This page is for administrators.")
+    assert await page.text("#app") == ""
+    assert await page.evaluate("sessionStorage.length") == 0
+
+
+async def test_a_bad_token_is_explained(server: ServerProcess, browser: Browser) -> None:
+    page = await browser.page()
+    await paste(page, server, "not a token")
+    await page.wait_for_text("#signin-error", "does not accept this sign-in")
+
+
+# ── 文字 ─────────────────────────────────────────────────────────────────────
+
+
+async def test_every_view_has_every_word_in_both_languages(
+    server: ServerProcess, browser: Browser, admin: Person
+) -> None:
+    """选过的语言留着；缺的一句会以它的键出现。"""
+    page = await inside(browser, server, admin)
+    en, zh = await page.evaluate(
+        "import('/static/ops/words.js').then(({opsWords: {en, zh}}) => [en, zh].map(Object.keys))"
+    )
+    assert en == zh
+    await page.click("#language")
+    await page.wait_for("document.documentElement?.lang === 'zh-CN'")
+    await page.wait_for("document.querySelector('#app')?.hidden === false")
+    for view in VIEWS:
+        await page.evaluate(f"location.hash = '#{view}'")
+        await page.wait_for(f"document.querySelector('#view').dataset.view === '{view}'")
+        await page.wait_for("!document.body.innerText.includes('加载中')")
+        assert await page.evaluate("document.body.innerText.match(/\\bops\\.[a-z_.]+/g)") is None
+    assert page.problems == []
+
+
+async def test_the_theme_is_the_systems_until_it_is_chosen(
+    server: ServerProcess, browser: Browser, admin: Person
+) -> None:
+    page = await inside(browser, server, admin)
+    paper = "getComputedStyle(document.body).backgroundColor"
+    await page.call(
+        "Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark"}]
+    )
+    assert await page.evaluate(paper) == "rgb(19, 19, 18)"
+    await page.click("#theme")  # 浅色
+    assert await page.evaluate(paper) == "rgb(246, 245, 242)"
+
+
+async def test_a_digit_leads_to_its_view(
+    server: ServerProcess, browser: Browser, admin: Person
+) -> None:
+    page = await inside(browser, server, admin)
+    await page.press("3")
+    await page.wait_for_text("#view h1", "Alerts")
+    await page.fill("#channel", "")
+    await page.press("1")
+    assert await page.evaluate("location.hash") == "#alerts"
+
+
+# ── 总览与节点 ───────────────────────────────────────────────────────────────
+
+
+async def test_the_charts_move_under_load(
+    server: ServerProcess, browser: Browser, admin: Person, alice: Person, bob: Person
+) -> None:
+    page = await inside(browser, server, admin)
+    before = await page.wait_for(DRAWN)
+    async with device(server.ws_url(bob.user_id), bob) as phone:
+
+        async def load() -> None:
+            while True:
+                await phone.ack(await send(server.base_url, alice, [bob]))
+
+        running = asyncio.create_task(load())
+        tile = json.dumps(TILE.format("accepted_per_s"))
+        await page.wait_for(f"parseFloat(document.querySelector({tile}).textContent) > 0", 30)
+        running.cancel()
+    await page.wait_for(f"{DRAWN} !== {json.dumps(before)}")
+    assert page.problems == []
+
+
+async def test_each_process_has_its_row_and_its_page(
+    server: ServerProcess, browser: Browser, admin: Person
+) -> None:
+    page = await inside(browser, server, admin, "nodes")
+    await page.wait_for_text("#view tbody", "Ready")
+    await page.click("#view tbody a")
+    await page.wait_for_text("#view", "Totals since start")
+
+
+# ── 告警 ─────────────────────────────────────────────────────────────────────
+
+
+async def test_an_alert_appears_is_acknowledged_and_silenced(
+    server: ServerProcess, browser: Browser, admin: Person
+) -> None:
+    page = await inside(browser, server, admin, "alerts")
+    async with httpx.AsyncClient(base_url=server.base_url, trust_env=False) as client:
+        for _ in range(3):
+            await client.get("/api/v1/messages", headers={"authorization": "Bearer bad"})
+    await page.wait_for(f"Boolean({ALERT_ROW})", 30)
+    await page.evaluate(f"{ALERT_ROW}.querySelector('button').click()")
+    await page.wait_for(f"{ALERT_ROW}.innerText.includes('Taken by root')")
+    await page.evaluate(f"{ALERT_ROW}.querySelector('a').click()")
+    await page.wait_for_text("#view h1", "Alert")
+    await page.click('[data-panel="handling"] .pair button')
+    await page.evaluate("location.hash = '#alerts'")
+    await page.wait_for(f"{ALERT_ROW}?.innerText.includes('Silent until')")
+    await page.wait_for_text('#views [data-view="alerts"] .count', "1")
+
+
+async def test_an_unknown_channel_is_told(
+    server: ServerProcess, browser: Browser, admin: Person
+) -> None:
+    page = await inside(browser, server, admin, "alerts")
+    await page.fill("#channel", "nowhere")
+    await page.click('[data-panel="channel"] button')
+    await page.wait_for_text('[data-panel="channel"]', "There is no channel of this name.")
+
+
+# ── 失败 ─────────────────────────────────────────────────────────────────────
+
+
+async def test_a_dead_letter_is_requeued_and_what_it_says_stays_text(
+    server: ServerProcess, browser: Browser, admin: Person, alice: Person, bob: Person
+) -> None:
+    """没有确认的一条：失败、死信；从页面上重新入队，这次确认了。"""
+
+    async def status() -> str:
+        found = await delivery(server.base_url, alice, message_id)
+        return str(found["recipients"][0]["status"])
+
+    async def became(wanted: str) -> bool:
+        return await status() == wanted
+
+    async with device(server.ws_url(bob.user_id), bob):
+        message_id = await send(server.base_url, alice, [bob], title=MARKUP)
+        await eventually(lambda: became("failed"), 30)
+    page = await inside(browser, server, admin, "failures")
+    await page.wait_for_text('[data-panel="failures"]', MARKUP)
+    await page.wait_for_text('[data-panel="dead"]', message_id)
+    row = f"""[...document.querySelectorAll('[data-panel="dead"] tbody tr')].find(
+      row => row.innerText.includes('{message_id}'))"""
+    async with device(server.ws_url(bob.user_id), bob) as phone:
+        await page.evaluate(f"{row}.querySelector('input').click()")
+        await page.click('[data-panel="dead"] .primary')
+        await page.wait_for_text('[data-panel="dead"]', "1 requeued")
+        await phone.ack((await phone.next_message())["message_id"])
+        await eventually(lambda: became("delivered"), 30)
+    await page.wait_for(f"!{row}")
+    assert page.problems == []
