@@ -249,3 +249,54 @@ async def test_a_dead_letter_is_requeued_and_what_it_says_stays_text(
         await eventually(lambda: became("delivered"), 30)
     await page.wait_for(f"!{row}")
     assert page.problems == []
+
+
+# ── 一个人 ───────────────────────────────────────────────────────────────────
+
+
+async def test_a_user_is_inspected_and_kicked(
+    server: ServerProcess, browser: Browser, admin: Person, alice: Person, bob: Person
+) -> None:
+    held = await send(server.base_url, alice, [bob], title="for later")
+    async with device(server.ws_url(bob.user_id, device_info=MARKUP), bob) as phone:
+        assert (await phone.next_message())["message_id"] == held
+        page = await inside(browser, server, admin, f"user/{bob.user_id}")
+        await page.wait_for_text('[data-panel="user"]', bob.name)
+        await page.wait_for_text('[data-panel="user"]', MARKUP)
+        await page.wait_for_text('[data-panel="user"]', held)
+        await page.click('[data-panel="user"] tbody button')
+        await asyncio.wait([phone.reader], timeout=10)
+        assert phone.socket.close_code == 4503
+    await page.wait_for_text('[data-panel="user"]', "Not connected.")
+    assert page.problems == []
+
+
+@pytest.mark.parametrize("sure", [False, True])
+async def test_revoking_asks_first(
+    server: ServerProcess, browser: Browser, admin: Person, bob: Person, sure: bool
+) -> None:
+    page = await inside(browser, server, admin, f"user/{bob.user_id}")
+    async with device(server.ws_url(bob.user_id), bob) as phone:
+        await page.evaluate(f"window.confirm = () => (window.asked = true, {str(sure).lower()})")
+        await page.click('[data-panel="actions"] .danger')
+        await page.wait_for("window.asked")
+        if sure:
+            await asyncio.wait([phone.reader], timeout=10)
+            assert phone.socket.close_code == 4502
+        else:
+            await phone.round_trip()
+            assert phone.socket.close_code is None
+
+
+async def test_who_is_online_and_whose_mailbox_is_full_lead_to_the_person(
+    server: ServerProcess, browser: Browser, admin: Person, alice: Person, bob: Person
+) -> None:
+    await send(server.base_url, alice, [bob])
+    page = await inside(browser, server, admin, "mailboxes")
+    row = f"""document.querySelector('[data-panel="mailboxes"] a[href="#user/{bob.user_id}"]')"""
+    await page.wait_for(f"Boolean({row})", 30)
+    await page.evaluate(f"{row}.click()")
+    await page.wait_for_text('[data-panel="user"]', bob.name)
+    async with device(server.ws_url(alice.user_id), alice):
+        await page.evaluate("location.hash = '#user'")
+        await page.wait_for_text('[data-panel="online"]', str(alice.user_id))

@@ -90,7 +90,13 @@ export class Chart {
         y: { range: (_, low, high) => [Math.min(0, low ?? 0), roof(high, unit)] },
       },
       axes: [
-        { ...axis, size: 26, space: 70, values: (_, splits, __, ___, step) => splits.map(clock(step)) },
+        {
+          ...axis,
+          size: 30,
+          gap: 9,
+          space: 70,
+          values: (_, splits, __, ___, step) => splits.map(clock(step)),
+        },
         {
           ...axis,
           size: 56,

@@ -179,7 +179,10 @@ function deadLetters(call, signal) {
     name: "dead",
     signal,
     ask: () => ask(null),
-    show: (page) => rows.first(page),
+    show: (page) => {
+      buttons.hidden = page.items.length === 0;
+      return rows.first(page);
+    },
   });
   const all = action("ops.choose.all", () => {
     for (const box of table.node.querySelectorAll("input:not(:disabled)")) {
@@ -187,7 +190,8 @@ function deadLetters(call, signal) {
       chosen.add(box.dataset.id);
     }
   });
-  panel.node.append(element("div", { className: "buttons" }, all, requeue), told);
+  const buttons = element("div", { className: "buttons", hidden: true }, all, requeue);
+  panel.node.append(buttons, told);
   return panel.node;
 }
 

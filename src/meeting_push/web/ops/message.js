@@ -49,7 +49,7 @@ function headOf(trace) {
     facts([
       [say("ops.message.id"), element("span", { className: "mono", textContent: trace.message_id })],
       [say("ops.sender"), trace.sender_id ? user(trace.sender_id) : say("ops.sender.system")],
-      [say("ops.type"), trace.message_type],
+      [say("ops.type"), say(`ops.type.${trace.message_type}`)],
       [say("ops.priority"), String(trace.priority)],
       [say("ops.recipients"), countText(trace.recipient_count)],
       [say("ops.accepted.at"), momentText(trace.accepted_at)],

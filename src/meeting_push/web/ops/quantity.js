@@ -38,8 +38,8 @@ export const countText = (value) => (value === null || value === undefined ? NON
 export function durationText(ms) {
   if (ms === null || ms === undefined) return NONE;
   if (ms < 1_000) return `${fine.format(ms)} ms`;
-  if (ms < 120_000) return `${fine.format(ms / 1_000)} s`;
-  if (ms < 7_200_000) return say("ops.min", { value: fine.format(ms / 60_000) });
+  if (ms < 120_000) return say("ops.s", { value: fine.format(ms / 1_000) });
+  if (ms < 3_600_000) return say("ops.min", { value: fine.format(ms / 60_000) });
   if (ms < 172_800_000) return say("ops.h", { value: fine.format(ms / 3_600_000) });
   return say("ops.d", { value: fine.format(ms / 86_400_000) });
 }

@@ -3,7 +3,7 @@
 import { element } from "../element.js";
 import { say } from "../words.js";
 import { action, badge, choice, facts, finder, message, note, Panel, Table, user } from "./parts.js";
-import { countText, durationText, momentText } from "./quantity.js";
+import { agoText, countText, durationText, momentText } from "./quantity.js";
 
 // ── 信箱 ────────────────────────────────────────────────────────────────────
 
@@ -27,7 +27,10 @@ export function showMailboxes({ signal, call }, [given = "fullest"]) {
     everyMs: 10_000,
     tools: [choice(say("ops.order"), orders, order, (value) => (location.hash = `#mailboxes/${value}`))],
     ask: () => call("GET", `mailboxes?order=${order}&limit=50`),
-    show: ({ items }) => table.set(items).node,
+    show: ({ items, complete, at }) => [
+      table.set(items).node,
+      note(complete ? say("ops.mailboxes.at", { time: agoText(at) }) : say("ops.mailboxes.partial")),
+    ],
   });
   return [panel.node];
 }
@@ -63,7 +66,7 @@ function onlineNow(call, signal) {
       number: true,
       cell: ({ connection_count: count }) => countText(count),
     },
-    { title: say("ops.status"), cell: ({ status }) => status ?? "—" },
+    { title: say("ops.status"), cell: ({ status }) => (status ? say(`ops.presence.${status}`) : "—") },
   ];
   const table = new Table(columns, {
     key: ({ user_id: id }) => String(id),
@@ -128,7 +131,7 @@ function connectionTable(id, call, changed) {
       ],
     },
     { title: say("ops.address"), cell: ({ ip_address: address }) => address },
-    { title: say("ops.status"), cell: ({ status }) => status },
+    { title: say("ops.status"), cell: ({ status }) => say(`ops.presence.${status}`) },
     {
       title: say("ops.node"),
       fixed: true,
@@ -154,7 +157,7 @@ const titled = (row) => [
 function waitingTable() {
   const columns = [
     { title: say("ops.message"), fixed: true, wide: true, cell: titled },
-    { title: say("ops.type"), cell: ({ message_type: kind }) => kind },
+    { title: say("ops.type"), cell: ({ message_type: kind }) => say(`ops.type.${kind}`) },
     { title: say("ops.priority"), number: true, cell: ({ priority }) => priority },
     { title: say("ops.accepted.at"), number: true, cell: ({ timestamp }) => momentText(timestamp) },
     { title: say("ops.expires.at"), number: true, cell: ({ expires_at: at }) => momentText(at) },
@@ -169,7 +172,7 @@ function waitingTable() {
 function latestTable() {
   const columns = [
     { title: say("ops.message"), fixed: true, wide: true, cell: titled },
-    { title: say("ops.type"), cell: ({ message_type: kind }) => kind },
+    { title: say("ops.type"), cell: ({ message_type: kind }) => say(`ops.type.${kind}`) },
     { title: say("ops.priority"), number: true, cell: ({ priority }) => priority },
     { title: say("ops.accepted.at"), number: true, cell: ({ timestamp }) => momentText(timestamp) },
     { title: say("ops.state"), cell: ({ status, failure_reason: reason }) => stateOf(status, reason) },
@@ -194,12 +197,7 @@ function dangerous(id, call, changed) {
   const person = encodeURIComponent(id);
   const kickAll = action("ops.kick.all", async () => {
     if (!confirm(say("ops.kick.all.sure", { id }))) return;
-    const { connections } = await call("GET", `presence/users/${person}`);
-    await Promise.allSettled(
-      connections.map((one) =>
-        call("DELETE", `presence/users/${person}/connections/${encodeURIComponent(one.connection_id)}`),
-      ),
-    );
+    await call("DELETE", `presence/users/${person}/connections`);
     changed();
   });
   const revoke = action(
