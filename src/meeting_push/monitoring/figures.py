@@ -130,8 +130,8 @@ _DELIVERY: Final = (
     Figure(
         "waiting_recipients",
         "count",
-        Text("没有结局的收件人", "recipients waiting"),
-        Now(Latest(gauge("unacked_recipients"), "max")),
+        Text("等着确认的", "waiting for their ack"),
+        Now(Latest(gauge("unacked_messages"), "sum")),
     ),
 )
 

@@ -133,7 +133,7 @@ function figuresOf(stats) {
     queue_length: sum(flowing, (queue) => queue.length),
     queue_lag_ms: greatest(flowing, (queue) => queue.oldest_age_ms),
     dead_letters: queues.find(({ name }) => name === "dead_letter_queue")?.length ?? null,
-    waiting_recipients: gauge(nodes, (gauges) => gauges.unacked_recipients),
+    waiting_recipients: sum(nodes, ({ gauges }) => gauges.unacked_messages ?? 0),
     redis_round_trip_ms: seconds(nodes, (gauges) => gauges.redis_last_round_trip_seconds),
     database_round_trip_ms: seconds(nodes, (gauges) => gauges.database_last_round_trip_seconds),
     cpu_ratio: gauge(nodes, (gauges) => gauges.resource_usage_ratio?.cpu),

@@ -232,7 +232,7 @@ function outcomesOf({ stats, figures }) {
     count: added("totals", state),
     rate: added("per_s", state),
   }));
-  return [{ state: "pending", count: figures.waiting_recipients, rate: null }, ...ended];
+  return [{ state: "unacked", count: figures.waiting_recipients, rate: null }, ...ended];
 }
 
 function firingList({ items }) {
