@@ -18,7 +18,7 @@ from meeting_push.app import MeetingPush
 from meeting_push.cli import app as command_line
 from meeting_push.protocol import frames
 from meeting_push.protocol.codes import CloseCode
-from meeting_push.router.contract_route import status_of
+from meeting_push.router.error_answers import status_of
 from meeting_push.settings import FLAT, load_settings
 from tests.support.citations import DOCS
 

@@ -31,7 +31,7 @@ from .contracts import TokenVerifier, UserDirectory
 from .model import QueueEntry
 from .monitoring.rest_requests import RouteRequests
 from .node_identity import NodeIdentity
-from .router.contract_route import install_error_handlers
+from .router.error_answers import install_error_handlers
 from .router.web import add_docs
 from .settings import Identity, Settings
 from .supervision import Supervisor

@@ -60,7 +60,7 @@ def _api(
         message_router(
             messages.messages,
             messages.confirmation,
-            anybody,
+            security,
             broadcasts=broadcasts,
             quota=access.quota,
             rules=settings.messages,

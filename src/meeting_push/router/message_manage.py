@@ -4,10 +4,10 @@
 函数里的依赖。
 """
 
-from collections.abc import Callable
-from typing import Annotated, Any, Final, Self
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any, Final, Self, TypeVar
 
-from fastapi import APIRouter, Depends, Header, Path, Query, Response, status
+from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response, status
 from msgspec import Meta, Raw, Struct, field
 
 from ..accept.drafts import MAX_IDEMPOTENCY_KEY_CHARS, check_send_rights
@@ -33,8 +33,9 @@ from ..settings import MessageSettings
 from ..storage.rows import InboxItem
 from ..websocket.asgi import user_messages_endpoint
 from ..websocket.manager import ConnectionManager
-from .contract_route import Out, contract_router
+from .contract_route import ContractRoute, Handler, Out, contract_router
 from .json_body import JsonBody, Schema, answers, json_answer
+from .turns import Security
 
 MESSAGE_ID_PATTERN: Final = "[0-9A-Z]{26}"
 NULL: Final = Raw(b"null")
@@ -206,10 +207,30 @@ class DeliveryOut(Out):
         )
 
 
+Body = TypeVar("Body")
+Send = Callable[[Principal, Body, str | None], Coroutine[Any, Any, Response]]
+
+
+def _direct(send: Send[Body], security: Security, body: JsonBody[Body]) -> Handler:
+    """``send`` 的热路；次序同路由的：先令牌，后请求体。"""
+
+    async def handle(request: Request) -> Response:
+        user = await security.principal_of(request)
+        return await send(user, await body(request), request.headers.get("idempotency-key"))
+
+    return handle
+
+
+def _has_plain_key(request: Request) -> bool:
+    """没有幂等的键，或长短合适；别的由框架来说哪里不对。"""
+    key = request.headers.get("idempotency-key")
+    return key is None or 1 <= len(key) <= MAX_IDEMPOTENCY_KEY_CHARS
+
+
 def message_router(
     service: MessageService,
     confirmation: DeliveryConfirmationService,
-    current_principal: Callable[..., object],
+    security: Security,
     *,
     broadcasts: BroadcastService,
     quota: SendQuota,
@@ -218,7 +239,8 @@ def message_router(
     """``/messages…``；前缀由调用者加。"""
     router = contract_router(tags=["messages"])
     limits = {**draft_limits(rules), "messages": {"maxItems": rules.max_batch_messages}}
-    CurrentUser = Annotated[Principal, Depends(current_principal)]  # noqa: N806 — 它是类型
+    CurrentUser = Annotated[Principal, Depends(security.current_principal)]  # noqa: N806 — 类型
+    one, many = JsonBody(DraftIn, limits), JsonBody(BatchIn, limits)
 
     @router.post(
         "/messages",
@@ -228,7 +250,7 @@ def message_router(
     )
     async def send(
         user: CurrentUser,
-        body: Annotated[DraftIn, Depends(JsonBody(DraftIn, limits))],
+        body: Annotated[DraftIn, Depends(one)],
         idempotency_key: IdempotencyKey = None,
     ) -> Response:
         """202 即已提交到数据库：此后它不会丢。``system`` 只有管理员可以发（403）。"""
@@ -248,7 +270,7 @@ def message_router(
     )
     async def send_batch(
         user: CurrentUser,
-        body: Annotated[BatchIn, Depends(JsonBody(BatchIn, limits))],
+        body: Annotated[BatchIn, Depends(many)],
         idempotency_key: IdempotencyKey = None,
     ) -> Response:
         """全部在一个事务里：要么都接受，要么都不。"""
@@ -261,6 +283,14 @@ def message_router(
             _sender(user), drafts, idempotency_key, charge=quota.charge(user)
         )
         return json_answer(BatchOut(accepted), status.HTTP_202_ACCEPTED)
+
+    for route, handle in zip(
+        router.routes,
+        (_direct(send, security, one), _direct(send_batch, security, many)),
+        strict=True,
+    ):
+        assert isinstance(route, ContractRoute)
+        route.go_direct(handle, _has_plain_key)
 
     @router.get("/messages", summary="收件箱，新的在前", responses=answers(InboxOut))
     async def inbox(

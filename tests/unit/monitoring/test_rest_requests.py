@@ -12,9 +12,9 @@ from meeting_push.router.contract_route import (
     ContractRoute,
     complete,
     contract_router,
-    install_error_handlers,
     methods_of,
 )
+from meeting_push.router.error_answers import install_error_handlers
 
 Counts = dict[tuple[str, str, str], float]
 

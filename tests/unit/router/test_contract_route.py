@@ -1,14 +1,17 @@
-"""拒绝了的请求看得见（E12）：每个码一个计数器、一行日志，不论有多少。"""
+"""拒绝了的请求看得见（E12）：每个码一个计数器、一行日志，不论有多少；热路绕过框架，别的照旧。"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import httpx
 import pytest
+from fastapi import Depends, FastAPI, HTTPException, Request, Response, params
+from fastapi.responses import JSONResponse
 
 from meeting_push import MeetingPush, load_settings
+from meeting_push.router.contract_route import ContractRoute, contract_router
 from tests.support.embedded import hosted
 from tests.support.redis_server import RedisServer
 
@@ -54,3 +57,45 @@ async def test_e12_refused_requests_are_counted_and_said_once(
 
 async def test_e12_the_counters_are_there_from_the_start(api: httpx.AsyncClient) -> None:
     assert await counted(api, "database_unavailable") == 0
+
+
+def direct_app(*, included_with: Sequence[params.Depends] = ()) -> FastAPI:
+    """一条热路：``x-odd`` 的由框架来办。"""
+    router = contract_router()
+
+    @router.get("/thing")
+    async def thing() -> str:
+        return "framework"
+
+    async def handle(_request: Request) -> Response:
+        return JSONResponse("direct")
+
+    [route] = router.routes
+    assert isinstance(route, ContractRoute)
+    route.go_direct(handle, lambda request: "x-odd" not in request.headers)
+    app = FastAPI()
+    if included_with:
+        app.include_router(router, dependencies=included_with)
+    else:
+        app.router.routes.append(route)
+    return app
+
+
+async def told(app: FastAPI, **headers: str) -> tuple[int, object]:
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://h") as client:
+        answer = await client.get("/api/v1/thing", headers=headers)
+    return answer.status_code, answer.json()
+
+
+async def test_a_hot_route_does_without_the_framework_and_leaves_the_odd_to_it() -> None:
+    app = direct_app()
+    assert await told(app) == (200, "direct")
+    assert await told(app, **{"x-odd": "1"}) == (200, "framework")
+
+
+async def test_a_hot_route_in_somebody_elses_application_keeps_his_dependencies() -> None:
+    def closed() -> None:
+        raise HTTPException(418)
+
+    assert (await told(direct_app(included_with=[Depends(closed)])))[0] == 418

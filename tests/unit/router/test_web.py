@@ -12,7 +12,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from meeting_push.router.contract_route import install_error_handlers
+from meeting_push.router.error_answers import install_error_handlers
 from meeting_push.router.web import add_docs, web_router
 
 PAGES = ["/inbox", "/ops", "/docs"]
