@@ -1,7 +1,9 @@
 """攒着、成批写的循环：确认、广播的确认、重试的登记都用它。
 
-依赖不在就留着，退避着重试；坏的一项搁置，别的照写。取消时不丢正在写的一批：写成之后才从队里
-去掉，所以 ``write`` 须是幂等的。
+依赖不在就留着，退避着重试；坏的一项搁置，别的照写。取消时不丢正在写的一批：没有写成的放回队里，
+所以 ``write`` 须是幂等的。
+
+几道（``lanes``）同时各写一批：一批里 Redis、SQL、Redis 是先后的三步，一步等着，另一道用着另一样。
 """
 
 from __future__ import annotations
@@ -28,20 +30,23 @@ class BatchWriter(Generic[Row]):
         batch_rows: int,
         aside: Aside,
         flush_s: float = 0,
+        lanes: int = 1,
     ) -> None:
         self._write = write
         self._deferred = deferred
         self._batch_rows = self._size = batch_rows
         self._aside = aside
         self._flush_s = flush_s
+        self._lanes = lanes
         self._rows: list[Row] = []
+        self._in_hand = 0
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
 
     def __len__(self) -> int:
         """还没写成的有几行。"""
-        return len(self._rows)
+        return len(self._rows) + self._in_hand
 
     def add(self, rows: Iterable[Row]) -> None:
         self._rows += rows
@@ -51,12 +56,18 @@ class BatchWriter(Generic[Row]):
 
     async def run(self) -> None:
         """有了就等 ``flush_s``，一批一批写到没有。"""
+        async with asyncio.TaskGroup() as lanes:
+            for _ in range(self._lanes):
+                lanes.create_task(self._lane())
+
+    async def _lane(self) -> None:
         await periodically(self._write_batch, self._until_more, self._deferred)
 
     async def _until_more(self) -> None:
         if self._rows:
             return
-        self._idle.set()
+        if not self._in_hand:
+            self._idle.set()
         await self._wake.wait()
         self._wake.clear()
         await asyncio.sleep(self._flush_s)
@@ -66,22 +77,20 @@ class BatchWriter(Generic[Row]):
         try:
             await asyncio.wait_for(self._idle.wait(), timeout_s)
         except TimeoutError:
-            logger.bind(writer=self._aside.name, rows=len(self._rows)).warning(
-                "rows_left_at_shutdown"
-            )
+            logger.bind(writer=self._aside.name, rows=len(self)).warning("rows_left_at_shutdown")
 
     async def _write_batch(self) -> None:
-        batch = self._rows[: self._size]
+        batch, self._rows = self._rows[: self._size], self._rows[self._size :]
+        if not batch:
+            return
+        self._in_hand += len(batch)
         try:
             await self._aside.isolate(batch, self._write)
-        except MeetingPushError:  # 暂时的
-            self._step_aside(batch)
+        except BaseException as error:
+            self._rows += batch  # 排到最后：一行被别人锁着，别的先写
+            if isinstance(error, MeetingPushError):  # 暂时的：下次少写些，等它的只是越来越少的几行
+                self._size = max(1, len(batch) // 4)
             raise
-        del self._rows[: len(batch)]
+        finally:
+            self._in_hand -= len(batch)
         self._size = min(self._batch_rows, self._size * 4)
-
-    def _step_aside(self, batch: Sequence[Row]) -> None:
-        """排到最后，下次少写些：一行被别人锁着，等它的只是越来越少的几行。"""
-        del self._rows[: len(batch)]
-        self._rows += batch
-        self._size = max(1, len(batch) // 4)
