@@ -129,7 +129,7 @@ BULK_READ: Final = 5_000
 BULK_RECIPIENTS: Final = 100
 #: 这么久没有见到此刻的消息，一段就大一些：没有人在等，往返才是代价。
 CALM_S: Final = 1.0
-CALM_RECIPIENTS: Final = 1_000
+CALM_RECIPIENTS: Final = 4_000
 BULK_ENTRY_COST: Final = 4
 #: 一次取的项数的界；在其间按上次每项有几份来定。
 BULK_ENTRIES: Final = (10, 500)
