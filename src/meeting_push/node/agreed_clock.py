@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from functools import partial
 from statistics import median_low
+from time import monotonic_ns
 from typing import Final
 
 from ..clock import Clock, now_ms
@@ -49,7 +49,7 @@ class AgreedClock:
         self.skew_ms = 0
 
     def __call__(self) -> int:
-        return _monotonic_ms() + self._ahead_of_monotonic
+        return monotonic_ns() // 1_000_000 + self._ahead_of_monotonic  # 热路：每帧一次
 
     async def run(self) -> None:
         await periodically(self.check, partial(asyncio.sleep, CHECK_EVERY_S), self._deferred)
@@ -111,4 +111,4 @@ def _ahead(told: int, asked: int) -> int | None:
 
 
 def _monotonic_ms() -> int:
-    return time.monotonic_ns() // 1_000_000
+    return monotonic_ns() // 1_000_000
