@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from meeting_push.errors import UnavailableError
+from meeting_push.logs import RepeatedWarning
 from meeting_push.outcome.batch_writer import BatchWriter
 from meeting_push.supervision import Aside
 from tests.support.eventually import eventually
@@ -32,7 +33,11 @@ class SlowStore:
 
 def writer_of(store: SlowStore, lanes: int = 2) -> BatchWriter[int]:
     return BatchWriter(
-        store.write, deferred="deferred", batch_rows=4, aside=Aside("loop"), lanes=lanes
+        store.write,
+        deferred=RepeatedWarning("ack_flush_deferred"),
+        batch_rows=4,
+        aside=Aside("loop"),
+        lanes=lanes,
     )
 
 
@@ -91,7 +96,13 @@ async def test_a_batch_the_store_is_away_for_is_written_when_it_is_back() -> Non
             raise away.pop()
         written.extend(rows)
 
-    writer = BatchWriter(write, deferred="deferred", batch_rows=4, aside=Aside("loop"), lanes=2)
+    writer = BatchWriter(
+        write,
+        deferred=RepeatedWarning("ack_flush_deferred"),
+        batch_rows=4,
+        aside=Aside("loop"),
+        lanes=2,
+    )
     writer.add(range(12))
     loop = asyncio.create_task(writer.run())
     await writer.drain(10)
