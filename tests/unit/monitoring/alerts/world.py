@@ -22,6 +22,7 @@ from meeting_push.redis.presence import ReportBoard
 from meeting_push.redis.redis_service import RedisService
 from meeting_push.storage.alerts import AlertRepository, AlertStateRepository
 from meeting_push.storage.database import Database
+from tests.support.proxy_thread import ProxyThread
 
 NOW: Final = 1_800_000_000_000
 LEASE_S: Final = lease_s(5)
@@ -36,22 +37,6 @@ HOT: Final = Rule(
     summary=Text("热到 {value}", "as hot as {value}"),
 )
 AT_ONCE: Final = msgspec.structs.replace(HOT, for_s=0)
-
-
-@dataclass
-class Scene:
-    """大家共有的：此刻多热，几点了。"""
-
-    heat: float = 0
-    now: int = NOW
-    rooms: int = 1
-
-    def later(self, seconds: float) -> None:
-        self.now += int(seconds * 1_000)
-
-    def samples(self) -> Iterator[Sample]:
-        for number in range(self.rooms):
-            yield Sample("heat", "gauge", "how hot", self.heat, {"room": str(number)})
 
 
 @dataclass
@@ -74,17 +59,45 @@ class Ear:
         return [f"{one.rule} {one.state.value}" for one in self.heard]
 
 
+@dataclass(kw_only=True)
+class Scene:
+    """大家共有的：Redis、SQL、听的人，此刻多热，几点了。"""
+
+    redis: RedisService
+    database: Database
+    ear: Ear = field(default_factory=Ear)
+    heat: float = 0
+    now: int = NOW
+    rooms: int = 1
+
+    def later(self, seconds: float) -> None:
+        self.now += int(seconds * 1_000)
+
+    def samples(self) -> Iterator[Sample]:
+        for number in range(self.rooms):
+            yield Sample("heat", "gauge", "how hot", self.heat, {"room": str(number)})
+
+    def watcher(self, rule: Rule = AT_ONCE) -> Watcher:
+        """一个进程里的评估。"""
+        return Watcher(self, rule)
+
+    def watchers(self, rule: Rule = AT_ONCE) -> tuple[Watcher, Watcher]:
+        return Watcher(self, rule), Watcher(self, rule)
+
+
+@dataclass(kw_only=True)
+class FarScene(Scene):
+    """到 Redis、到 SQL 各有一条可以断、可以挂住的线。"""
+
+    redis_line: ProxyThread
+    sql_line: ProxyThread
+
+
 class Watcher:
     """一个进程里的评估。"""
 
-    def __init__(
-        self,
-        scene: Scene,
-        redis: RedisService,
-        database: Database,
-        ear: Ear,
-        rule: Rule = HOT,
-    ) -> None:
+    def __init__(self, scene: Scene, rule: Rule) -> None:
+        redis, database = scene.redis, scene.database
         node = NodeIdentity()
         metrics = Metrics()
         metrics.add(scene.samples)
@@ -99,7 +112,7 @@ class Watcher:
             Sight(reports.read, reports.own),
             election=self.election,
             book=AlertBook(self.records, state),
-            sink=ear,
+            sink=scene.ear,
             interval_s=5,
             clock=lambda: scene.now,
             monotonic=lambda: scene.now / 1_000,
