@@ -56,6 +56,8 @@ class Walk(ast.NodeVisitor):
         self._warnings: dict[str, str] = {}
         #: 变量的名字 → 已经绑上的字段。
         self._bound: dict[str, set[str]] = {}
+        #: 产出 ``Log`` 的函数 → 它绑上的字段。
+        self._makers: dict[str, set[str]] = {}
         tree = ast.parse(path.read_text())
         self._find_warnings(tree)
         self.visit(tree)
@@ -69,6 +71,11 @@ class Walk(ast.NodeVisitor):
                     assert isinstance(call, ast.Call)
                     for target in targets:
                         self._warnings[_name(target)] = _literal(call) or ""
+
+            if isinstance(node, ast.FunctionDef) and node.returns and _name(node.returns) == "Log":
+                returned = [one.value for one in ast.walk(node) if isinstance(one, ast.Return)]
+                for value in returned:
+                    self._makers[node.name] = (value and self._chain(value)) or set()
 
     def visit_Assign(self, node: ast.Assign) -> None:
         fields = self._chain(node.value)
@@ -123,6 +130,8 @@ class Walk(ast.NodeVisitor):
         """``logger.bind(a=…).opt(…)`` 绑上的字段；不是从 ``logger`` 来的是 None。"""
         if isinstance(node, ast.Name):
             return set() if node.id == "logger" else self._bound.get(node.id)
+        if (made := self._makers.get(_called(node))) is not None:
+            return made
         if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
             return None
         before = self._chain(node.func.value)

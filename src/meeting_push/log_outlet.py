@@ -26,6 +26,7 @@ from .logs import (
     line,
     plain_json,
     redact,
+    shown,
     traceback_of,
 )
 
@@ -175,9 +176,7 @@ def _scalar(name: str, value: object) -> object:
         return value
     if isinstance(value, float) and isfinite(value):
         return value
-    if isinstance(value, list | tuple | set | frozenset):
-        value = ",".join(map(str, value))
-    return redact(str(value))
+    return redact(shown(value))
 
 
 def _write_text(message: Message) -> None:

@@ -24,7 +24,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 from importlib.resources import files
 from traceback import TracebackException
 from typing import Any, Final, NamedTuple
@@ -90,8 +90,15 @@ def line(head: str, fields: Mapping[str, object], traceback: str = "") -> str:
     return redact("\n".join(lines))
 
 
+def shown(value: object) -> str:
+    """几个的写成一个，逗号隔开：收日志的各家对数组各有各的想法。"""
+    if isinstance(value, list | tuple | set | frozenset):
+        return ",".join(map(str, value))
+    return str(value)
+
+
 def _quoted(value: object) -> str:
-    text = plain(str(value))
+    text = plain(shown(value))
     if _QUOTED.search(text) is None:
         return text
     return '"' + text.replace('"', '\\"') + '"'
@@ -274,7 +281,8 @@ class Turns:
         if self._timer is None:
             with contextlib.suppress(RuntimeError):
                 loop = asyncio.get_running_loop()
-                self._timer = loop.call_later(delay_s, self._end)
+                # 不是这一次的事：没有它带着的字段
+                self._timer = loop.call_later(delay_s, self._end, context=Context())
 
     def _end(self) -> None:
         self._timer = None

@@ -1,14 +1,11 @@
 """把一个角色跑成进程：信号、端口、多进程、内嵌 Redis、有次序的关机。
 
-信号归我们：uvicorn 自己的处理会先用 1012 关掉所有 WebSocket（LESSONS 19）。
+信号归我们：uvicorn 自己的处理会先用 1012 关掉所有 WebSocket（LESSONS 19）。写错了名字的设置也由
+我们来说：pydantic 不认识的环境变量它一声不吭。
 
-写错了名字的设置：pydantic 不认识的环境变量它一声不吭。
-
-循环垃圾回收：启动时就有的从此不看，整堆的回收很少做。
-
-一条连接是几十个活很久的对象。按缺省的设置，一万条连接涌来时六分之一的 CPU 花在回收上；收一次整堆
-要停几百毫秒，人人都感觉得到。连接断开时自己拆掉互指（``tests/unit/websocket/test_cycles.py``），所以循环垃圾
-几乎没有；留着回收，是防我们不知道的。
+循环垃圾回收：启动时就有的从此不看，整堆的回收很少做。一条连接是几十个活很久的对象，按缺省的设置，
+一万条连接涌来时六分之一的 CPU 花在回收上；收一次整堆要停几百毫秒，人人都感觉得到。连接断开时自己
+拆掉互指（``tests/unit/websocket/test_cycles.py``），所以循环垃圾几乎没有；留着回收，是防我们不知道的。
 """
 
 from __future__ import annotations
@@ -35,6 +32,7 @@ from .errors import ConfigurationError, UnavailableError
 from .http.doorway import DoorLimits, Doorway, Patience
 from .http.listener import BACKLOG, Listener
 from .http.patient_http import patient_http
+from .http.request_ids import identified
 from .launcher import dying_with_us
 from .limits.rate import TrustedProxies
 from .log_outlet import configure_logging, introduce
@@ -223,7 +221,7 @@ async def _front(push: MeetingPush, settings: Settings, sock: socket.socket) -> 
         return
     http = _Server(
         uvicorn.Config(
-            create_app(push),
+            identified(create_app(push)),
             http=patient_http(Patience.of(settings.edge), doorway),
             # 类型写的是 type[Protocol]，uvicorn 只是调用它（见 docs/adr/0002）
             ws=native_edge(push.manager) if native else BoundedWebSocket,  # type: ignore[arg-type]

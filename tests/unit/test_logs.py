@@ -339,6 +339,19 @@ def test_what_the_task_carries_is_on_every_line_of_it(written: Written) -> None:
     assert [one.get("request_id") for one in written()] == ["r-1", "r-1", "r-1", None]
 
 
+async def test_the_sum_of_a_minute_does_not_carry_what_one_request_did(log: list[str]) -> None:
+    warning = RepeatedWarning("requests_refused", every_s=0.05)
+
+    def in_a_request() -> None:
+        carry(request_id="r-1")
+        warning.say()
+        warning.say()
+
+    copy_context().run(in_a_request)
+    await eventually(lambda: len(log) == 2)
+    assert ["r-1" in line for line in log] == [True, False]
+
+
 # ── 内嵌：出口是应用的 ───────────────────────────────────────────────────────
 
 

@@ -234,7 +234,7 @@ class MessageService:
             )
             [delivered] = await self._mailbox.deliver([delivery])
         except MeetingPushError as error:
-            self._deferred.say(code=error.code, cause=error.cause)
+            self._deferred.say(message_id=message.message_id, code=error.code, cause=error.cause)
             return set()
         return {
             user_id for user_id, one in zip(recipients, delivered, strict=True) if one.receivers

@@ -23,7 +23,7 @@ from ..queue.message_queue import MessageQueue
 from ..redis.bodies import Body
 from ..redis.claims import Turn
 from ..storage.messages import UNREADABLE, MessageRepository
-from ..supervision import Aside, periodically, summoned, woken
+from ..supervision import LOGGED_ITEMS, Aside, periodically, summoned, woken
 
 #: 别的进程正扫着发件箱：过这么久再看还有没有自己的。
 TURN_AGAIN_S: Final = 0.25
@@ -102,7 +102,12 @@ class OutboxRelay:
             except MeetingPushError as error:
                 self._pending.clear()
                 self.hurry()
-                self._not_enqueued.say(code=error.code, cause=error.cause, messages=len(batch))
+                self._not_enqueued.say(
+                    code=error.code,
+                    cause=error.cause,
+                    messages=len(batch),
+                    message_ids=[item.message.message_id for item in batch[:LOGGED_ITEMS]],
+                )
 
     async def run_mark(self) -> None:
         """成批记下已入队的。"""

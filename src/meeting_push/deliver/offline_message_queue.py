@@ -30,6 +30,7 @@ from ..redis.mailboxes import (
 )
 from ..redis.redis_service import RedisService
 from ..settings import MessageSettings
+from ..supervision import LOGGED_ITEMS
 from .overflow import Overflow
 
 __all__ = ["Delivered", "Delivery", "OfflineMessage", "OfflineMessageQueue"]
@@ -229,7 +230,7 @@ class OfflineMessageQueue:
         try:
             return await self.tails(message_ids)
         except UnavailableError as error:
-            self._not_restored.say(bodies=len(message_ids), code=error.code, cause=error.cause)
+            self._note_not_restored(message_ids, error)
             found = await self._bodies.load(message_ids)
             return {i: tail for i, tail in zip(message_ids, found, strict=True) if tail is not None}
 
@@ -257,6 +258,14 @@ class OfflineMessageQueue:
         unknown = set(missing).difference(gone, (i for i in missing if known[i] is not None))
         return entries, [seqs[i] for i in gone], [seqs[i] for i in unknown]
 
+    def _note_not_restored(self, message_ids: Sequence[str], error: UnavailableError) -> None:
+        self._not_restored.say(
+            bodies=len(message_ids),
+            message_ids=message_ids[:LOGGED_ITEMS],
+            code=error.code,
+            cause=error.cause,
+        )
+
     async def _recover(
         self,
         user_id: int,
@@ -269,13 +278,14 @@ class OfflineMessageQueue:
             restored = await self._restore(missing)
         except UnavailableError as error:
             # 连接路径不依赖 SQL（LESSONS 1）：这次先不推它们，留在信箱里等下一次
-            self._not_restored.say(bodies=len(missing), code=error.code, cause=error.cause)
+            self._note_not_restored(missing, error)
             return []
         known.update((message_id, priority) for message_id, _, priority, _ in restored)
         gone = [message_id for message_id in missing if known[message_id] is None]
         if lost := [message_id for message_id in gone if message_id in mailbox]:
             self.dropped += await self._mailboxes.bury(user_id, [(i, mailbox[i]) for i in lost])
-            logger.bind(user_id=user_id, message_ids=lost).info("mailbox_entries_dropped")
+            log = logger.bind(user_id=user_id, entries=len(lost), message_ids=lost[:LOGGED_ITEMS])
+            log.info("mailbox_entries_dropped")
         return gone
 
     async def _restore(self, message_ids: Sequence[str]) -> list[Body]:

@@ -7,9 +7,10 @@ from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Final, NamedTuple, cast
 
-from ..logs import logger
+from ..logs import carry, logger
 from .doorway import Doorway
 from .refusals import BAD_REQUEST, HEAD_TOO_LARGE, TOO_MANY_HERE, TOO_SLOW, Refusal, say_farewell
+from .request_ids import HEADER, chosen, given_in_head
 
 MAX_REQUEST_BYTES: Final = 8192
 
@@ -77,7 +78,7 @@ class OpsHttp(asyncio.Protocol):
 
     def _refuse(self, refusal: Refusal) -> None:
         self._doorway.turned_away[refusal.code] += 1
-        self._say(refusal.wire)
+        self._say(refusal.answer(given_in_head(self._request)))
 
     def _say(self, answer: bytes) -> None:
         """最后一句；请求体还没有读完的也听得到。"""
@@ -93,6 +94,8 @@ class OpsHttp(asyncio.Protocol):
             leave()
 
     async def _serve(self) -> None:
+        known = chosen(given_in_head(self._request))
+        carry(request_id=known)  # 这个任务只办这一个请求
         answer, with_body = await self._answer(self._request.partition(b"\r\n")[0])
         allow = "Allow: GET, HEAD\r\n" if answer.status == HTTPStatus.METHOD_NOT_ALLOWED else ""
         head = (
@@ -100,6 +103,7 @@ class OpsHttp(asyncio.Protocol):
             f"Content-Type: {answer.content_type}\r\n"
             f"Content-Length: {len(answer.body)}\r\n"
             f"{allow}Cache-Control: no-store\r\n"
+            f"{HEADER}: {known}\r\n"
             "Connection: close\r\n\r\n"
         )
         self._say(head.encode() + (answer.body if with_body else b""))

@@ -30,6 +30,7 @@ from .doorway import (
     UnreadAnswers,
 )
 from .listener import LINE
+from .request_ids import given_in
 from .upgrade_request import (
     MAX_HEAD_BYTES,
     MAX_HEADERS,
@@ -87,7 +88,7 @@ class PatientHttp(HttpToolsProtocol):
         #: 这一个答完就关：不读后面的了。
         self._last = False
         #: 还没有说的拒绝。
-        self._held: refusals.Refusal | None = None
+        self._held: bytes | None = None
         self._keep_alive = self._parting = False
         self._deadline = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -352,10 +353,11 @@ class PatientHttp(HttpToolsProtocol):
             cycle.disconnected = True
             cycle.message_event.set()
         delay_s = 0.0 if refusal in refusals.AT_ONCE else self._refusal_delay_s()
+        answer = refusal.answer(given_in(self.headers or ()))
         if delay_s:
-            self._hold(refusal, delay_s)
+            self._hold(answer, delay_s)
         else:
-            self._say(refusal)
+            self._say(answer)
 
     def _refusal_delay_s(self) -> float:
         lines = self.headers or ()  # 请求行就不对的：还没有头
@@ -363,20 +365,20 @@ class PatientHttp(HttpToolsProtocol):
         address = self.client[0] if self.client else ""
         return self._doorway.refusal_delay_s(address, forwarded, self.loop.time())
 
-    def _hold(self, refusal: refusals.Refusal, delay_s: float) -> None:
+    def _hold(self, answer: bytes, delay_s: float) -> None:
         """一再撞门的：不读它，晚些再说；描述符缺了它先让位。"""
         self._stop_waiting()
         self._unset_keepalive_if_required()
         if self._phase is _Phase.HEAD and self.headers:
             self.headers.clear()  # 至多 64 KB，没有人要了
-        self._last, self._held = True, refusal
+        self._last, self._held = True, answer
         self.flow.pause_reading()
         self._doorway.wait(self)
-        self._timer = self.loop.call_later(delay_s, self._say, refusal)
+        self._timer = self.loop.call_later(delay_s, self._say, answer)
 
-    def _say(self, refusal: refusals.Refusal) -> None:
+    def _say(self, answer: bytes) -> None:
         self._held = None
-        self._line.write(refusal.wire)
+        self._line.write(answer)
         self._part()
 
     def _part(self) -> None:

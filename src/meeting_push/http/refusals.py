@@ -14,6 +14,8 @@ from typing import Any, Final
 
 import msgspec
 
+from .request_ids import HEADER, chosen
+
 _RETRY_AFTER_S: Final = 1
 
 
@@ -39,16 +41,18 @@ class Refusal:
         return msgspec.json.encode(error_body(self.code, self.message, temporary=self.temporary))
 
     @cached_property
-    def wire(self) -> bytes:
-        """完整的 HTTP/1.1 应答。"""
+    def _head(self) -> str:
         retry = (("retry-after", str(_RETRY_AFTER_S)),) if self.temporary else ()
         more = "".join(f"{name}: {value}\r\n" for name, value in (*self.headers, *retry))
-        head = (
+        return (
             f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}\r\n"
             f"content-type: application/json\r\ncontent-length: {len(self.body)}\r\n"
-            f"{more}connection: close\r\n\r\n"
+            f"{more}connection: close\r\n"
         )
-        return head.encode() + self.body
+
+    def answer(self, given: str = "") -> bytes:
+        """完整的 HTTP/1.1 应答；``given`` 是请求自己给的 id，没有、还不知道则空。"""
+        return f"{self._head}{HEADER}: {chosen(given)}\r\n\r\n".encode() + self.body
 
 
 BAD_REQUEST: Final = Refusal(400, "bad_request", "this is not an HTTP/1.1 request")

@@ -287,4 +287,9 @@ class Receipts:
             try:
                 await self._channel.publish_frame(receipt.to, frames.encode(frame))
             except MeetingPushError as error:
-                self._lost.say(code=error.code, cause=error.cause)
+                self._lost.say(
+                    message_id=receipt.message_id,
+                    user_id=receipt.user_id,
+                    code=error.code,
+                    cause=error.cause,
+                )

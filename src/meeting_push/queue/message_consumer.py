@@ -228,7 +228,8 @@ class MessageConsumer:
             if isinstance(error, MeetingPushError) and error.temporary:
                 await self._wait(error)
                 return False
-            logger.bind(consumer=self.name, error=type(error).__name__).error("batch_failed")
+            log = logger.bind(consumer=self.name, error=type(error).__name__, entries=len(taken))
+            log.error("batch_failed")
             await self._one_by_one(taken)
         return True
 

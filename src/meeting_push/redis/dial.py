@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Awaitable, Callable
+from contextvars import Context
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 from urllib.parse import SplitResult, parse_qs, quote, unquote, urlsplit
@@ -193,7 +194,9 @@ class Reconnector:
         if self._started and self._task is None:
             self.cause = cause
             _lost.say(connection=self._name, cause=cause)
-            self._task = asyncio.create_task(self._reopen(), name=f"reconnect:{self._name}")
+            self._task = asyncio.create_task(
+                self._reopen(), name=f"reconnect:{self._name}", context=Context()
+            )
 
     async def stop(self) -> None:
         """不再重连；之后可以重新 ``start``。"""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextvars import Context
 from dataclasses import dataclass
 from functools import cache
 from itertools import islice
@@ -268,7 +269,9 @@ class AcceptBatch:
         waiting = _Waiting(outgoing, rows, asyncio.get_running_loop().create_future())
         self._queue.append(waiting)
         if self._writer is None:
-            self._writer = asyncio.create_task(self._write(), name="accept-batch")
+            self._writer = asyncio.create_task(
+                self._write(), name="accept-batch", context=Context()
+            )
         await waiting.done
 
     async def _write(self) -> None:

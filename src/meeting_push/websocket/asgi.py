@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from ..http.refusals import FOREIGN_ORIGIN, NOT_FOUND, Refusal
+from ..http.request_ids import HEADER, request_id
 from ..limits.rate import TrustedProxies, rate_key
 from ..protocol.codes import CloseCode, ended_by_peer
 from ..protocol.envelope import FrameRun
@@ -137,7 +138,8 @@ async def turn_away(
     """升级之前以 HTTP 状态码拒绝；一再来的，晚些才说。"""
     await admission.keep_waiting(rate_key(handshake.ip_address))
     if "websocket.http.response" in websocket.scope.get("extensions", {}):
-        answer = Response(refusal.body, refusal.status, media_type="application/json")
+        headers = {HEADER: request_id(websocket.scope)}
+        answer = Response(refusal.body, refusal.status, headers, "application/json")
         await websocket.send_denial_response(answer)
     else:
         await websocket.close()  # 服务器替我们回 403

@@ -23,6 +23,7 @@ from ..http.refusals import (
     Refusal,
     say_farewell,
 )
+from ..http.request_ids import HEADER
 from ..http.upgrade_request import END_OF_HEAD, MAX_HEAD_BYTES, MAX_HEADERS, UpgradeRequest
 from ..limits.rate import TrustedProxies, rate_key
 from .handshake import PATH_PREFIX, Handshake, user_id_in_path
@@ -39,6 +40,7 @@ class Front(asyncio.Protocol):
     __slots__ = (
         "_fallback",
         "_forwarded",
+        "_given",
         "_head",
         "_manager",
         "_successor",
@@ -60,6 +62,8 @@ class Front(asyncio.Protocol):
         self._head = bytearray()
         #: 请求里的 X-Forwarded-For。
         self._forwarded: Sequence[str] = ()
+        #: 请求里的 X-Request-ID。
+        self._given = ""
         #: 收到的字节此刻归谁。
         self._take: Callable[[bytes], None] = self._gather
         self._successor: Any = None
@@ -88,7 +92,9 @@ class Front(asyncio.Protocol):
     def _choose(self, received: bytes, end: int) -> None:
         """请求头完整了：不是用户连接的交给别人，是的就 4xx 或者升级。"""
         request = UpgradeRequest.parse(received[:end])
-        self._forwarded = () if request is None else request.values("x-forwarded-for")
+        if request is not None:
+            self._forwarded = request.values("x-forwarded-for")
+            self._given = next(iter(request.values(HEADER)), "")
         if received.count(b"\r\n", 0, end) > MAX_HEADERS + 2:
             self._refuse(HEAD_TOO_LARGE)
         elif request is None:
@@ -164,7 +170,7 @@ class Front(asyncio.Protocol):
         if not self._transport.is_closing():
             if not self._transport.is_reading():
                 self._transport.resume_reading()
-            say_farewell(self._transport, refusal.wire)
+            say_farewell(self._transport, refusal.answer(self._given))
 
     def eof_received(self) -> bool | None:
         return None if self._successor is None else self._successor.eof_received()
@@ -220,7 +226,7 @@ class BareFront(Front):
         self._doorway.turned_away[refusal.code] += 1
         if refusal is CROWDED:  # 请求读完了，不必等它先走：它占着的正是缺的
             self._stop_waiting()
-            self._transport.write(refusal.wire)
+            self._transport.write(refusal.answer(self._given))
             self._transport.close()
         else:
             super()._refuse(refusal)

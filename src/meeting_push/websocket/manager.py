@@ -25,7 +25,7 @@ from ..contracts import (
     Seats,
 )
 from ..errors import InvalidInputError, MalformedEnvelopeError, MeetingPushError
-from ..logs import RepeatedWarning, logger
+from ..logs import Log, RepeatedWarning, logger
 from ..model import Revocation
 from ..node_identity import NodeIdentity
 from ..protocol.codes import CloseCode
@@ -116,7 +116,7 @@ class ConnectionManager(Lines[UserConnection]):
         except TimeoutError:
             connection.close(CloseCode.NODE_UNHEALTHY)
         except Exception as error:  # noqa: BLE001 — 认证器出错也不能让未认证的连接留着
-            logger.bind(user_id=connection.user_id).opt(exception=error).error("ws_auth_broken")
+            _of(connection).opt(exception=error).error("ws_auth_broken")
             connection.close(CloseCode.NODE_UNHEALTHY)
         else:
             if principal is None:
@@ -146,7 +146,7 @@ class ConnectionManager(Lines[UserConnection]):
             websocket.receive_early()
             await self._opener.flush(websocket, view)
         except TimeoutError:
-            logger.bind(user_id=user_id).warning("ws_open_timeout")
+            _of(websocket).warning("ws_open_timeout")
             websocket.close(CloseCode.NODE_UNHEALTHY)
         except Exception as error:  # noqa: BLE001 — 任何错都不能留下一条半开的连接
             self._give_up(websocket, error)
@@ -167,9 +167,14 @@ class ConnectionManager(Lines[UserConnection]):
         if connection.closing_since is not None:
             return
         if isinstance(error, MeetingPushError):  # 他的键被写坏了（B1）：只是他，不必回溯
-            self._broken.say(user_id=connection.user_id, code=error.code, reason=error.message)
+            self._broken.say(
+                user_id=connection.user_id,
+                connection_id=connection.connection_id,
+                code=error.code,
+                reason=error.message,
+            )
         else:
-            logger.bind(user_id=connection.user_id).opt(exception=error).error("ws_session_broken")
+            _of(connection).opt(exception=error).error("ws_session_broken")
         connection.close(CloseCode.NODE_UNHEALTHY)
 
     def disconnect_user(
@@ -313,6 +318,11 @@ class ConnectionManager(Lines[UserConnection]):
             sockets=len(self._sockets),
             waiting=self.admission.waiting,
         )
+
+
+def _of(connection: UserConnection) -> Log:
+    """说的是这条连接。"""
+    return logger.bind(user_id=connection.user_id, connection_id=connection.connection_id)
 
 
 def _encode(message: Mapping[str, object] | ServerFrame) -> bytes:

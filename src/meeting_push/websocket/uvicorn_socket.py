@@ -109,7 +109,7 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
         """请求头是完整地来的，HTTP 一侧已经问过它合不合规矩。"""
         request = UpgradeRequest.parse(head)
         if request is None:
-            self.transport.write(BAD_REQUEST.wire)
+            self.transport.write(BAD_REQUEST.answer())
             self.transport.close()
             self._linger()
         else:

@@ -67,7 +67,7 @@ def test_c9_another_version_is_426_and_names_ours(version: str) -> None:
     refusal = parsed(*GOOD[:-1], f"Sec-WebSocket-Version: {version}").refusal()
     assert refusal is not None
     assert refusal.status == 426
-    assert b"\r\nsec-websocket-version: 13\r\n" in refusal.wire
+    assert b"\r\nsec-websocket-version: 13\r\n" in refusal.answer()
 
 
 @pytest.mark.parametrize(
