@@ -1,8 +1,8 @@
 """给运维页拍照：两种语言、两种外观、桌面与手机，供人看。
 
-    python tools/ops_pictures.py http://127.0.0.1:8000 照片的文件夹 < 管理员的令牌
+    python tools/ops_pictures.py http://127.0.0.1:8000 照片的文件夹 [哪几屏…] < 管理员的令牌
 
-令牌从标准输入读，不进命令行。一个用户与一条消息取此刻有的。
+令牌从标准输入读，不进命令行。一个用户、一条消息、一条告警取此刻有的。
 """
 
 from __future__ import annotations
@@ -73,8 +73,9 @@ async def take(page: Page, path: Path) -> None:
     await asyncio.to_thread(path.write_bytes, base64.b64decode(answer["data"]))
 
 
-async def take_all(browser: Browser, url: str, token: str, folder: Path) -> None:
+async def take_all(browser: Browser, url: str, token: str, folder: Path, wanted: list[str]) -> None:
     shown = await views(url, token)
+    shown = {name: shown[name] for name in wanted or shown}
     for (language, locale), theme, (size, (width, height)) in itertools.product(
         LANGUAGES.items(), THEMES, SIZES.items()
     ):
@@ -97,12 +98,12 @@ async def take_all(browser: Browser, url: str, token: str, folder: Path) -> None
         await page.call("Page.close")
 
 
-async def visit(address: str, url: str, token: str, folder: Path) -> None:
+async def visit(address: str, url: str, token: str, folder: Path, wanted: list[str]) -> None:
     async with open_browser(address) as browser:
-        await take_all(browser, url, token, folder)
+        await take_all(browser, url, token, folder, wanted)
 
 
-def main(url: str, folder: Path, token: str) -> None:
+def main(url: str, folder: Path, token: str, wanted: list[str]) -> None:
     binary = find_chromium()
     if binary is None:
         raise SystemExit("no chromium on PATH")
@@ -110,10 +111,10 @@ def main(url: str, folder: Path, token: str) -> None:
     with tempfile.TemporaryDirectory() as profile:
         chromium = Chromium(binary, Path(profile))
         try:
-            asyncio.run(visit(chromium.address, url, token, folder))
+            asyncio.run(visit(chromium.address, url, token, folder, wanted))
         finally:
             chromium.stop()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), sys.stdin.read().strip())
+    main(sys.argv[1], Path(sys.argv[2]), sys.stdin.read().strip(), sys.argv[3:])

@@ -56,6 +56,7 @@ def test_a2_what_is_not_content_is_bounded(
         b"/ws/user/1/messages",
         b"/api/v1/messages",
         b"/docs",
+        b"/ops",
         b"/nowhere",
     ],
 )

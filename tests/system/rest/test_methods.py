@@ -8,7 +8,7 @@ import pytest
 from tests.support.people import Person, api_of
 from tests.support.server_process import ServerProcess
 
-GETS = ["/healthz", "/readyz", "/metrics", "/inbox", "/openapi.json", "/docs"]
+GETS = ["/healthz", "/readyz", "/metrics", "/inbox", "/ops", "/openapi.json", "/docs"]
 LISTS = ["/messages", "/meetings", "/presence/online", "/queues", "/queues/dead-letter", "/stats"]
 ALLOWED = {
     "/messages": "GET, HEAD, POST",
@@ -66,7 +66,7 @@ async def test_c4_a_literal_path_is_no_message_id(
     assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
 
 
-@pytest.mark.parametrize("path", ["/api/v1/messages/", "/healthz/", "/inbox/", "/docs/"])
+@pytest.mark.parametrize("path", ["/api/v1/messages/", "/healthz/", "/inbox/", "/ops/", "/docs/"])
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1"])
 async def test_a17_a_trailing_slash_leads_nowhere(
     server: ServerProcess, path: str, host: str
@@ -90,7 +90,7 @@ async def test_a17_private_json_is_not_stored(server: ServerProcess, alice: Pers
     assert [a.headers["cache-control"] for a in answers] == ["no-store"] * len(answers)
 
 
-@pytest.mark.parametrize("path", ["/docs", "/inbox"])
+@pytest.mark.parametrize("path", ["/docs", "/inbox", "/ops"])
 async def test_a17_no_page_can_be_framed(server: ServerProcess, path: str) -> None:
     """A17: by old browsers and new."""
     headers = (await ask(server, "GET", path)).headers

@@ -130,6 +130,7 @@ async def test_every_view_has_every_word_in_both_languages(
         await page.wait_for(f"document.querySelector('#view').dataset.view === '{view}'")
         await page.wait_for("!document.body.innerText.includes('加载中')")
         assert await page.evaluate("document.body.innerText.match(/\\bops\\.[a-z_.]+/g)") is None
+        assert await page.text(".trouble") == ""
     assert page.problems == []
 
 

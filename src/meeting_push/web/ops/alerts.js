@@ -103,9 +103,9 @@ function ruleTable() {
     {
       title: say("ops.rule"),
       wide: true,
-      cell: ({ rule, summary }) => [
-        element("strong", { textContent: rule }),
-        element("div", { className: "muted", textContent: plainSummary(summary) }),
+      cell: (rule) => [
+        element("strong", { textContent: rule.rule }),
+        element("div", { className: "muted", textContent: plainSummary(rule) }),
       ],
     },
     {
@@ -135,8 +135,11 @@ function ruleTable() {
   return new Table(columns, { key: ({ rule }) => rule, caption: say("ops.rules") });
 }
 
-/** 规则的一句话里留着空的地方：这里没有值可填。 */
-const plainSummary = (summary) => summary.replace(/\{\w+\}/g, "…");
+/** 规则的一句话里留着空的地方：阈值与窗口填上，别的触发了才有。 */
+function plainSummary({ summary, threshold, unit, window_s: s }) {
+  const known = { threshold: valueText(threshold, unit), window: durationText(s * 1_000) };
+  return summary.replace(/\{(\w+)\}/g, (_, name) => known[name] ?? "…");
+}
 
 function channelTest(call) {
   const input = element("input", { id: "channel", autocomplete: "off", maxLength: 200, required: true });

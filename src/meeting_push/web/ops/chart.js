@@ -168,7 +168,7 @@ function colorOf(node, name) {
 /** 都是零时也有一格高；比例不画过 100 %。 */
 function roof(high, unit) {
   if (!(high > 0)) return unit === "ratio" ? 0.1 : 1;
-  return unit === "ratio" ? Math.min(Math.max(high * 1.15, 0.1), Math.max(1, high)) : high * 1.15;
+  return unit === "ratio" ? Math.min(Math.max(high * 1.15, 0.1), Math.max(1.04, high)) : high * 1.15;
 }
 
 function clock(stepMs) {

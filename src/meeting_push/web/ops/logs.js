@@ -46,7 +46,7 @@ export function showLogs({ signal, call }) {
     ask: () =>
       call(
         "GET",
-        `logs/events?window_s=${wanted.window}${wanted.level === "all" ? "" : `&level=${wanted.level}`}`,
+        `logs/events?window_s=${wanted.window}${wanted.level === "all" ? "" : `&level=${wanted.level.toUpperCase()}`}`,
       ),
     show: ({ items }) => table.set([...items].sort((a, b) => b.count - a.count)).node,
   });

@@ -44,6 +44,11 @@ export function showMessage({ signal, call }, [id, recipient]) {
 
 function headOf(trace) {
   const silent = trace.silent_nodes ?? [];
+  const missing = [
+    silent.length ? say("ops.silent.nodes", { nodes: silent.join(", ") }) : "",
+    trace.fleet_asked === false ? say("ops.trace.alone") : "",
+    trace.truncated ? say("ops.trace.truncated") : "",
+  ].filter(Boolean);
   return [
     element("p", { className: "summary title", dir: "auto", textContent: trace.title }),
     facts([
@@ -57,14 +62,7 @@ function headOf(trace) {
       [say("ops.enqueued.at"), trace.enqueued_at ? momentText(trace.enqueued_at) : null],
       [say("ops.expires.at"), momentText(trace.expires_at)],
     ]),
-    ...(silent.length
-      ? [
-          element("p", {
-            className: "trouble",
-            textContent: say("ops.silent.nodes", { nodes: silent.join(", ") }),
-          }),
-        ]
-      : []),
+    ...missing.map((text) => element("p", { className: "trouble", textContent: text })),
   ];
 }
 

@@ -79,7 +79,7 @@ export function showOverview({ live, signal, call }) {
     name: "errors",
     signal,
     everyMs: 30_000,
-    ask: () => call("GET", "logs/events?window_s=3600&level=error"),
+    ask: () => call("GET", "logs/events?window_s=3600&level=ERROR"),
     show: errorList,
   });
   return [
