@@ -184,7 +184,8 @@ class MeetingPush:
         rooms.bus.start_clock(supervisor)
         self._observation.start(supervisor, stack)
         supervisor.start("node-report", reports.run)
-        self._alerting.start(supervisor)
+        if self.settings.node.metrics:  # 没有数，也就没有什么可评估的
+            self._alerting.start(supervisor)
         supervisor.start("presence-reap", self.presence.reaper.run)
         if role.serves_api or role.holds_sockets:
             rooms.access.start(supervisor)

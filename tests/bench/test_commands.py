@@ -41,6 +41,10 @@ CASES: dict[str, Sequence[str]] = {
     "meeting-isolation": ("--quick --rounds 2",),
     "siege": ("--quick --seconds 3.5 --only A1,A5",),
     "fuzz": ("--quick --cases 5 --seed 3 --edge asgi",),
+    "pair": (
+        "--profile 1k --set metrics=false --rounds 2 --seconds 3.5",
+        "--redis-url redis://127.0.0.1:7",
+    ),
     "chaos": ("--quick --seed 4 --database-url sqlite:///x.db --recheck h.jsonl",),
     **dict.fromkeys(PROFILES, LOAD),
 }
@@ -50,6 +54,7 @@ SEAMS = {
     "slow-consumer": "cli.run_disturbance",
     "meeting-isolation": "cli.run_disturbance",
     "chaos": "cli.run_chaos_order",
+    "pair": "load.cli.measure_pair",
 }
 #: 与数字无关的，和不出报告的（``fuzz --case``）。
 NOT_PRINTED = {"--reports", "--keep", "--case"}

@@ -71,6 +71,7 @@ class Edge:
         self.watch = PresenceWatch(bus.subscriber, routes, self.presence, keys, settings.presence)
         self.seats = DeviceSeats(bus.redis, node, settings.presence, aside=bus.asides.of("seats"))
         self.push_latency, self.ack_latency = PushLatency(), AckLatency(broadcasts.acks)
+        measures = settings.node.metrics
         self.manager = ConnectionManager(
             authenticator=Authenticator(
                 access.credentials,
@@ -82,7 +83,7 @@ class Edge:
             channels=bus.subscriber,
             mailbox=messages.mailbox,
             sinks=Sinks(
-                acks=self.ack_latency,
+                acks=self.ack_latency if measures else broadcasts.acks,
                 presence=self.presence.ledger,
                 reads=messages.messages,
                 watches=self.watch,
@@ -93,7 +94,7 @@ class Edge:
             node=node,
             routes=routes,
             seats=self.seats,
-            on_push=self.push_latency,
+            on_push=self.push_latency if measures else None,
             broadcasts=broadcasts.feed,
             clock=bus.clock,
         )

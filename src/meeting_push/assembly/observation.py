@@ -191,6 +191,7 @@ class Observation:
         self, settings: Settings, node: NodeIdentity, rooms: Rooms, supervisor: Supervisor
     ) -> None:
         bus, role = rooms.bus, settings.process.role
+        self._measures = settings.node.metrics
         self.health = Health(
             supervisor.states, lambda loop: role is Role.ALL or loop not in _ANYBODYS_LOOPS
         )
@@ -295,6 +296,10 @@ class Observation:
     def start(self, supervisor: Supervisor, stack: contextlib.AsyncExitStack) -> None:
         self.fleet.start(supervisor, stack)
         supervisor.start("health", self.health.run)
+        if self._measures:
+            self._start_measuring(supervisor, stack)
+
+    def _start_measuring(self, supervisor: Supervisor, stack: contextlib.AsyncExitStack) -> None:
         self._pauses.start()
         stack.callback(self._pauses.stop)
         supervisor.start("loop-lag", self._lag.run)

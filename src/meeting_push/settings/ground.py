@@ -229,6 +229,11 @@ class NodeSettings(Group):
     stats_interval_s: PositiveSeconds = setting(
         5, "每个进程隔多久把自己的统计交给大家", "几十个进程：15"
     )
+    metrics: bool = setting(
+        True,
+        "量不量延迟、事件循环、依赖与机器；不量也就不评估告警，`/metrics` 只剩别处也用的计数",
+        "只为看它的代价（`bench pair`）",
+    )
 
 
 class AlertingSettings(Group):

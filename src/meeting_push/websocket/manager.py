@@ -72,7 +72,7 @@ class ConnectionManager(Lines[UserConnection]):
         node: NodeIdentity,
         routes: Mapping[bytes, ChannelRoute],
         seats: Seats,
-        on_push: PushObserver,
+        on_push: PushObserver | None,
         broadcasts: Broadcasts,
         clock: Callable[[], int] = now_ms,
     ) -> None:
@@ -213,11 +213,12 @@ class ConnectionManager(Lines[UserConnection]):
             self._spread(channel, payload)
             return
         now = self.clock()
-        if now != self._measured_at:
-            self._measured_at = now
-            self._on_push(payload, key, now)
-        if key is not None and payload.find(FIRST_ATTEMPT, 0, HEAD_BYTES) > 0:
-            self.counters.first_pushes += len(connections)
+        if self._on_push is not None:
+            if now != self._measured_at:
+                self._measured_at = now
+                self._on_push(payload, key, now)
+            if key is not None and payload.find(FIRST_ATTEMPT, 0, HEAD_BYTES) > 0:
+                self.counters.first_pushes += len(connections)
         for connection in connections:
             connection.offer(payload, key, now)
 

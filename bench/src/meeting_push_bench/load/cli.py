@@ -1,4 +1,4 @@
-"""``meeting-push bench smoke`` … ``soak``，以及 ``bench compare``。"""
+"""``meeting-push bench smoke`` … ``soak``，以及 ``bench compare``、``bench pair``。"""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ..command_line import Reports, changed, heading_of
 from ..progress import Steps
 from .compare import compare_table, differences
 from .page import write_result
+from .pair import Pair, measure_pair
 from .plan import PROFILES, LoadPlan
 from .result import read_result
 from .run import run_profile
@@ -87,6 +88,7 @@ def add_profiles(app: typer.Typer) -> None:
     for name, plan in PROFILES.items():
         app.command(name, help=plan.about)(_command(name))
     app.command("compare")(compare)
+    app.command("pair")(pair)
 
 
 def _command(profile: str) -> Callable[..., None]:
@@ -145,6 +147,31 @@ def _run(
     console.print(f"report: {folder / 'index.html'}", soft_wrap=True)
     if check and result.missed:
         raise typer.Exit(1)
+
+
+def pair(
+    context: typer.Context,
+    profile: Annotated[str, typer.Option(help="durable, 1k, fanout …")] = "durable",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="What arm B has; default metrics=false."),
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each arm runs.")] = 3,
+    seconds: Seconds = None,
+    redis_url: RedisUrl = None,
+    reports: Reports = Path("reports"),
+) -> None:
+    """One profile in two arms, in turn: as it is, and with a few settings changed."""
+    if profile not in PROFILES:
+        raise typer.BadParameter(f"one of {', '.join(PROFILES)}", param_hint="--profile")
+    order = Pair(
+        profile=profile,
+        settings=parse_settings(settings or ["metrics=false"]),
+        rounds=rounds,
+        seconds=seconds,
+        redis_url=redis_url,
+    )
+    measure_pair(order, heading_of(context), reports)
 
 
 def compare(
