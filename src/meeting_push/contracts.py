@@ -16,6 +16,7 @@ from .model import (
     BroadcastEntry,
     BroadcastView,
     ConnectionInfo,
+    FailureCause,
     MailboxEntry,
     MailboxView,
     PresenceStatus,
@@ -35,6 +36,8 @@ PushObserver = Callable[[bytes, FrameKey | None, int], None]
 
 #: 一条登记的结果：(message_id, 推到了第几次；None = 不必再等)。
 RetrySettled = Callable[[str, int | None], None]
+#: 此刻，他为什么没有确认推到这条连接上的。同步、不得抛出。
+WhyUnanswered = Callable[[], FailureCause]
 
 
 class Arrival(Enum):
@@ -168,11 +171,14 @@ class Seats(Protocol):
 class RetrySink(Protocol):
     """等不到确认的推送的去处。由 ``RetryService`` 实现。"""
 
-    def claim(self, user_id: int, overdue: Sequence[Overdue], settle: RetrySettled) -> None:
+    def claim(
+        self, user_id: int, overdue: Sequence[Overdue], settle: RetrySettled, why: WhyUnanswered
+    ) -> None:
         """登记；立即返回，稍后成批认领：一个用户的一次重试，不论几台设备、几个节点只有一次。
 
-        认领到的经延迟队列以原来的 seq 再推；用完次数的记为 failed。每条的结果交给 ``settle``
-        （同步、不得抛出；连接可能已关闭）。Redis 不在时留着重试；进程死掉则由信箱补发代替。
+        认领到的经延迟队列以原来的 seq 再推；用完次数的记为 failed，那时问 ``why``。每条的结果交给
+        ``settle``（同步、不得抛出；连接可能已关闭）。Redis 不在时留着重试；进程死掉则由信箱补发
+        代替。
         """
 
 
@@ -181,7 +187,10 @@ class PresenceSink(Protocol):
 
     def connection_opened(self, user_id: int, info: ConnectionInfo) -> None: ...
 
-    def connection_closed(self, user_id: int, connection_id: str) -> None: ...
+    def connection_closed(
+        self, user_id: int, connection_id: str, left: FailureCause | None = None
+    ) -> None:
+        """``left``：它这样没有的，说明了他为什么收不到（``codes.cause_of_leaving``）。"""
 
     def heartbeat(self, user_id: int, connection_id: str, now: int) -> None: ...
 

@@ -42,6 +42,28 @@ class DeliveryStatus(StrEnum):
     EXPIRED = "expired"
 
 
+class FailureCause(StrEnum):
+    """没有送达归到哪一类；每一类凭什么，见 docs/delivery.md“为什么没有送达”。"""
+
+    NETWORK = "network"
+    AUTHENTICATION = "authentication"
+    CLIENT = "client"
+    SYSTEM = "system"
+    POLICY = "policy"
+
+
+#: 用完了重试次数，始终没有确认。
+NO_ACK: Final = "no_ack"
+_BY_RULE: Final = frozenset({"cleared", "cancelled", "mailbox_evicted"})
+
+
+def cause_of(reason: str) -> FailureCause | None:
+    """失败的原因自己就说明了的类别；``no_ack`` 说明不了，要看当时的情形。"""
+    if reason == NO_ACK:
+        return None
+    return FailureCause.POLICY if reason in _BY_RULE else FailureCause.SYSTEM
+
+
 @dataclass(frozen=True, slots=True)
 class Principal:
     """一枚已验证的令牌说明的身份。

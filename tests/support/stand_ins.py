@@ -7,7 +7,13 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from meeting_push.contracts import Arrival, ChannelHandler, RetrySettled, Watcher
+from meeting_push.contracts import (
+    Arrival,
+    ChannelHandler,
+    RetrySettled,
+    Watcher,
+    WhyUnanswered,
+)
 from meeting_push.errors import InvalidTokenError, MeetingPushError, RedisUnavailableError
 from meeting_push.limits.rate import TrustedProxies
 from meeting_push.model import (
@@ -16,6 +22,7 @@ from meeting_push.model import (
     BroadcastEntry,
     BroadcastView,
     ConnectionInfo,
+    FailureCause,
     MailboxEntry,
     MailboxView,
     PresenceStatus,
@@ -178,13 +185,18 @@ class PresenceSink:
     def __init__(self) -> None:
         self.events: list[tuple[object, ...]] = []
         self.online: dict[str, ConnectionInfo] = {}
+        #: 走了的，各说明了什么。
+        self.left: list[FailureCause | None] = []
 
     def connection_opened(self, user_id: int, info: ConnectionInfo) -> None:
         self.events.append(("opened", user_id))
         self.online[info.connection_id] = info
 
-    def connection_closed(self, user_id: int, connection_id: str) -> None:
+    def connection_closed(
+        self, user_id: int, connection_id: str, left: FailureCause | None = None
+    ) -> None:
         self.events.append(("closed", user_id))
+        self.left.append(left)
         del self.online[connection_id]
 
     def heartbeat(self, user_id: int, connection_id: str, now: int) -> None:
@@ -270,10 +282,13 @@ class RetrySink:
     def __init__(self) -> None:
         self.claimed: list[tuple[int, Overdue]] = []
         self.settle: RetrySettled | None = None
+        self.why: WhyUnanswered | None = None
 
-    def claim(self, user_id: int, overdue: Sequence[Overdue], settle: RetrySettled) -> None:
+    def claim(
+        self, user_id: int, overdue: Sequence[Overdue], settle: RetrySettled, why: WhyUnanswered
+    ) -> None:
         self.claimed += [(user_id, each) for each in overdue]
-        self.settle = settle
+        self.settle, self.why = settle, why
 
 
 def authenticator_of(verifier: Verifier, allowed_origins: Iterable[str] = ()) -> Authenticator:

@@ -345,10 +345,12 @@ class MessageService:
         """
         message, now = await self.require_sender(message_id, viewer), self._clock()
         async with self._stores.database.transaction() as connection:
-            if not await cancel(connection, message_id, now, now + CANCEL_GUARD_MS):
+            cancelled = await cancel(connection, message_id, now, now + CANCEL_GUARD_MS)
+            if cancelled is None:
                 raise AlreadyDueError("the message is due already")
             assert message.deliver_at is not None
             await self._queue.unschedule(message_id, message.deliver_at)
+        self.tally.cancelled += cancelled
 
     async def mark_read(self, user_id: int, message_ids: Sequence[str]) -> int:
         newly = await self._stores.inbox.mark_read(user_id, message_ids)

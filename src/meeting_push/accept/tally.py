@@ -12,6 +12,8 @@ class AcceptTally:
     def __init__(self) -> None:
         self.messages: Counter[MessageKind] = Counter()
         self.recipients: Counter[MessageKind] = Counter()
+        #: 到时之前撤回了的收件人。
+        self.cancelled = 0
 
     def note(self, accepted: Iterable[Outgoing]) -> None:
         for one in accepted:

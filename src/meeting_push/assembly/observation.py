@@ -286,7 +286,14 @@ class Observation:
 
     def _watch_outcomes(self, rooms: Rooms) -> None:
         metrics, path, outcomes = self.metrics, rooms.messages, rooms.outcomes
-        metrics.add(lambda: outcome_samples(path.confirmation, outcomes.failures, outcomes.expiry))
+        metrics.add(
+            lambda: outcome_samples(
+                path.confirmation,
+                outcomes.failures,
+                outcomes.expiry,
+                path.messages.tally.cancelled,
+            )
+        )
         metrics.add(lambda: mailbox_samples(path.mailbox))
         metrics.add(lambda: eviction_samples(outcomes.evictions))
         metrics.add(lambda: aside_samples(rooms.bus.asides))

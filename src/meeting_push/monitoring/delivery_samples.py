@@ -9,7 +9,7 @@ from typing import Final, get_args
 from ..accept.tally import AcceptTally
 from ..deliver.offline_message_queue import OfflineMessageQueue
 from ..limits.send_limits import SendQuota
-from ..model import MAX_PRIORITY, MIN_PRIORITY, MessageKind, MessageType
+from ..model import MAX_PRIORITY, MIN_PRIORITY, FailureCause, MessageKind, MessageType
 from ..node.agreed_clock import AgreedClock
 from ..outcome.dead_letters import DeliveryFailures
 from ..outcome.delivery_confirmation_service import DeliveryConfirmationService
@@ -51,9 +51,12 @@ def accept_samples(tally: AcceptTally) -> Iterator[Sample]:
 
 
 def outcome_samples(
-    confirmation: DeliveryConfirmationService, failures: DeliveryFailures, expiry: ExpirySweeper
+    confirmation: DeliveryConfirmationService,
+    failures: DeliveryFailures,
+    expiry: ExpirySweeper,
+    cancelled: int,
 ) -> Iterator[Sample]:
-    """每个收件人的结局，先记进 SQL 的那个进程数一次。"""
+    """每个收件人的结局，先记进 SQL 的那个进程数一次；撤回的（``cancelled``）没有投递过。"""
     ended = {
         "delivered": confirmation.delivered,
         "failed": failures.failed.total(),
@@ -65,8 +68,14 @@ def outcome_samples(
     reasons: Counter[str] = Counter()
     for reason, count in failures.failed.items():
         reasons[reason if reason in REASONS else "other"] += count
+    reasons["cancelled"] += cancelled
     text = "recipients that failed, by reason"
     yield from counted("delivery_failures", text, "reason", reasons, REASONS)
+    causes: Counter[str] = Counter()
+    for counts in (failures.causes, expiry.causes, {FailureCause.POLICY: cancelled}):
+        causes.update(counts)
+    text = "recipients that failed or expired, by class of cause"
+    yield from counted("recipients_undelivered", text, "cause", causes, FailureCause)
 
 
 def mailbox_samples(mailbox: OfflineMessageQueue) -> Iterator[Sample]:

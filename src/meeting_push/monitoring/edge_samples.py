@@ -13,7 +13,7 @@ from ..presence.online_status_service import PresenceStatistics
 from ..presence.seats import DeviceSeats
 from ..presence.watch import WatchStatistics
 from ..protocol.codes import CloseCode, Ending
-from ..websocket.lines import DROP_REASONS, EdgeStatistics
+from ..websocket.lines import DROP_REASONS, REFUSALS, EdgeStatistics
 from .latency import AckLatency, PushLatency
 from .metrics import Sample, counted
 
@@ -43,8 +43,15 @@ def edge_samples(edge: EdgeStatistics) -> Iterator[Sample]:
     )
     yield from counted("drops", "frames not pushed", "reason", edge.drops, DROP_REASONS)
     yield from counted("closes", "connections closed by us", "code", edge.closes, _CLOSES)
+    yield from _refusals("", edge.refusals)
     yield from _endings("", edge.endings)
     yield from _acknowledging(edge)
+
+
+def _refusals(prefix: str, refusals: Mapping[str, int]) -> Iterator[Sample]:
+    """在门口拒绝了的连接，每条一次。"""
+    text = "connections refused at the door, by cause"
+    yield from counted(f"{prefix}connections_refused", text, "cause", refusals, REFUSALS)
 
 
 def _endings(prefix: str, endings: Mapping[str, int]) -> Iterator[Sample]:
@@ -160,4 +167,5 @@ def meeting_samples(hub: MeetingStatistics) -> Iterator[Sample]:
     drops, closes = hub.drops, hub.closes
     yield from counted("meeting_drops", "frames dropped", "reason", drops, MEETING_DROP_REASONS)
     yield from counted("meeting_closes", "closed by us", "code", closes, _CLOSES)
+    yield from _refusals("meeting_", hub.refusals)
     yield from _endings("meeting_", hub.endings)

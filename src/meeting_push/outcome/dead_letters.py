@@ -23,7 +23,7 @@ from ..clock import Clock, now_ms
 from ..deliver.offline_message_queue import OfflineMessageQueue
 from ..errors import MessageExpiredError, NotFoundError
 from ..logs import RepeatedWarning, logger
-from ..model import DeliveryStatus, QueueEntry
+from ..model import DeliveryStatus, FailureCause, QueueEntry, cause_of
 from ..redis.outcomes import DeadLetterStreams, Outcomes, RawLetter
 from ..redis.redis_service import RedisService
 from ..storage.id_list import Recipient
@@ -31,8 +31,6 @@ from ..storage.outcomes import Failed, OutcomeRepository
 from ..storage.recipients import DeliveredRow, RecipientRepository
 from .delivery_confirmation_service import DueReceipt, Receipts
 
-#: 用完了重试次数，始终没有确认。
-NO_ACK: Final = "no_ack"
 #: 用户（或管理员）清空了信箱。
 CLEARED: Final = "cleared"
 #: 清空时一次处理这么多条。
@@ -63,11 +61,23 @@ class DeliveryFailures:
         self._warnings: dict[str, RepeatedWarning] = {}
         #: 本进程记下的失败，按原因，只增。
         self.failed: Counter[str] = Counter()
+        #: 同上，按类。
+        self.causes: Counter[FailureCause] = Counter()
 
-    async def fail(self, pairs: Sequence[Recipient], reason: str, *, letters: bool = True) -> int:
-        """把还没有结局的记为 failed，返回这次记下几条；``letters``：每个收件人一封死信。"""
-        now = self._clock()
-        rows = await self._record.record_failed(pairs, reason, now)
+    async def fail(
+        self,
+        pairs: Sequence[Recipient],
+        reason: str,
+        *,
+        cause: FailureCause | None = None,
+        letters: bool = True,
+    ) -> int:
+        """把还没有结局的记为 failed，返回这次记下几条；``letters``：每个收件人一封死信。
+
+        ``cause``：哪一类；没有给就由原因看出（``model.cause_of``）。
+        """
+        now, cause = self._clock(), cause or cause_of(reason)
+        rows = await self._record.record_failed(pairs, reason, now, cause)
         verdicts = await self._outcomes.fail(
             [(row.message_id, row.user_id, _entry(row) if letters else b"") for row in rows],
             reason,
@@ -77,7 +87,9 @@ class DeliveryFailures:
         fresh = [row for row, verdict in zip(rows, verdicts, strict=True) if verdict in (1, -1)]
         await self._prefer_acks(rows, verdicts)
         self.failed[reason] += len(fresh)
-        self._say(fresh, reason)
+        if cause is not None:
+            self.causes[cause] += len(fresh)
+        self._say(fresh, reason, cause)
         await self._receipts.send(
             [
                 DueReceipt(row.message_id, row.receipt_to, row.user_id, now)
@@ -88,13 +100,14 @@ class DeliveryFailures:
         )
         return len(fresh)
 
-    def _say(self, fresh: Sequence[Failed], reason: str) -> None:
+    def _say(self, fresh: Sequence[Failed], reason: str, cause: FailureCause | None) -> None:
         """谁都能让一千条一起失败（灌满信箱、清空自己的）：每个原因轮流说，条数看指标。"""
         if fresh:
             warning = self._warnings.setdefault(reason, RepeatedWarning("deliveries_failed"))
             one = fresh[0]
             warning.say(
                 reason=reason,
+                cause=cause and cause.value,
                 deliveries=len(fresh),
                 message_id=one.message_id,
                 user_id=one.user_id,

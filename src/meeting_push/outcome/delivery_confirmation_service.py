@@ -21,11 +21,24 @@ from ..contracts import UserChannel
 from ..deliver.offline_message_queue import OfflineMessageQueue
 from ..errors import InvalidInputError, MeetingPushError, NotFoundError
 from ..logs import RepeatedWarning
-from ..model import Ack, AckOutcome, DeliveryStatus, MessageKind, RecipientState
+from ..model import (
+    Ack,
+    AckOutcome,
+    DeliveryStatus,
+    FailureCause,
+    MessageKind,
+    RecipientState,
+)
 from ..protocol import frames
 from ..redis.outcomes import Outcomes
 from ..storage.recipients import DeliveredRow, DeliveryReports, RecipientRepository
-from ..storage.rows import DeliveryCounts, FailedDelivery, OutcomeRow, Page
+from ..storage.rows import (
+    DeliveryCounts,
+    FailedDelivery,
+    OutcomeRow,
+    Page,
+    UndeliveredRow,
+)
 from ..supervision import Aside
 from .batch_writer import BatchWriter
 
@@ -133,6 +146,10 @@ class DeliveryConfirmationService:
         """最近 ``window_s`` 秒里接受的、发给该用户的消息：送达率、耗时、重试率、失败原因。"""
         return await user_statistics(self._reports, user_id, window_s, self._clock())
 
+    async def get_undelivered_statistics(self, window_s: int = DAY_S) -> UndeliveredStatistics:
+        """最近 ``window_s`` 秒里失败的、过期的，各类、各原因几条。"""
+        return await undelivered_statistics(self._reports, window_s, self._clock())
+
     async def get_delivery_failure_messages(
         self, cursor: str | None = None, limit: int = 50
     ) -> tuple[list[FailedDelivery], str | None]:
@@ -212,6 +229,7 @@ class DeliveryStatistics:
     mean_ack_ms: float | None
     p95_ack_ms: int | None
     reasons: dict[str, int] = field(default_factory=dict)
+    causes: dict[FailureCause, int] = field(default_factory=dict)
     by_type: dict[str, Tally] = field(default_factory=dict)
     by_time: dict[int, Tally] = field(default_factory=dict)
 
@@ -240,6 +258,7 @@ async def user_statistics(
         ),
         p95_ack_ms=p95,
         reasons=_reasons(rows),
+        causes=_causes(rows),
         by_type=_tallies(rows, lambda row: row.message_type),
         by_time=_tallies(rows, lambda row: since + row.bucket * width),
     )
@@ -251,6 +270,45 @@ def _reasons(rows: Iterable[OutcomeRow]) -> dict[str, int]:
         if row.status is DeliveryStatus.FAILED and row.reason is not None:
             reasons[row.reason] = reasons.get(row.reason, 0) + row.count
     return reasons
+
+
+def _causes(rows: Iterable[OutcomeRow | UndeliveredRow]) -> dict[FailureCause, int]:
+    """失败的、过期的各类；一条也没有的是 0。"""
+    causes = dict.fromkeys(FailureCause, 0)
+    for row in rows:
+        if row.cause is not None:
+            causes[row.cause] += row.count
+    return causes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UndeliveredStatistics:
+    """一个窗口里失败的、过期的；``unknown`` 是旧程序没有记类的。"""
+
+    window_s: int
+    causes: dict[FailureCause, int]
+    reasons: dict[str, int]
+    unknown: int
+
+
+#: 过期的没有失败的原因，与别的原因并列时用这个名字。
+EXPIRED: Final = "expired"
+
+
+async def undelivered_statistics(
+    reports: DeliveryReports, window_s: int, now: int
+) -> UndeliveredStatistics:
+    """``now`` 之前 ``window_s`` 秒里记下的。"""
+    rows = await reports.undelivered(max(0, now - window_s * 1000))
+    reasons: Counter[str] = Counter()
+    for row in rows:
+        reasons[row.reason or EXPIRED] += row.count
+    return UndeliveredStatistics(
+        window_s=window_s,
+        causes=_causes(rows),
+        reasons=dict(reasons),
+        unknown=sum(row.count for row in rows if row.cause is None),
+    )
 
 
 def _tallies(rows: Iterable[OutcomeRow], key: Callable[[OutcomeRow], Key]) -> dict[Key, Tally]:

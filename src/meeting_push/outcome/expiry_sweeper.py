@@ -7,15 +7,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Final
 
 from ..logs import RepeatedWarning, logger
-from ..model import DeliveryStatus
+from ..model import DeliveryStatus, FailureCause
 from ..redis.claims import Turn
 from ..redis.outcomes import Outcomes
+from ..redis.presence import Whereabouts, whereabouts
 from ..redis.redis_service import RedisService
+from ..storage.id_list import Recipient
 from ..storage.outcomes import Expirable, OutcomeRepository
 from ..supervision import Aside, periodically
 from .dead_letters import DeadLetters
@@ -45,6 +48,7 @@ class ExpirySweeper:
     ) -> None:
         #: 占住一个间隔；占着的节点死了，下一轮就是别人的。
         self._turn = Turn(redis.lean, redis.keys.expiry_turn, max(1, int(interval_s * 900)))
+        self._redis = redis
         self._outcomes = outcomes
         self._record = record
         self._dead_letters = dead_letters
@@ -53,8 +57,9 @@ class ExpirySweeper:
         self._aside = aside
         self._agreed = agreed
         self._failed = RepeatedWarning("expiry_sweep_failed")
-        #: 本进程记下的过期数。
+        #: 本进程记下的过期数；按类。
         self.expired = 0
+        self.causes: Counter[FailureCause] = Counter()
 
     async def run(self) -> None:
         await periodically(self._round, partial(asyncio.sleep, self._interval_s), self._failed)
@@ -84,10 +89,11 @@ class ExpirySweeper:
     async def _expire(self, now: int, batch: Sequence[Expirable]) -> None:
         ids = [message.message_id for message in batch]
         by_id = {message.message_id: message for message in batch}
-        fresh = await self._record.record_expired(ids)
+        ended = await self._record.record_expired(ids, now, await self._causes(by_id))
+        fresh = [pair for pairs in ended.values() for pair in pairs]
         # 全部过期的，不只刚刚的：上一轮可能死在记录与移出之间
         await self._aside.isolate(
-            [(i, user, by_id[i].expires_at) for i, user in await self._record.expired_pairs(ids)],
+            [(i, user, by_id[i].expires_at) for i, user in await self._expired(ids)],
             self._outcomes.expire,
         )
         await self._record.mark_expired(ids, now)
@@ -101,7 +107,34 @@ class ExpirySweeper:
         )
         if fresh:
             self.expired += len(fresh)
+            self.causes.update({c: len(pairs) for c, pairs in ended.items() if c is not None})
             logger.bind(messages=len(batch), recipients=len(fresh)).info("messages_expired")
+
+    async def _expired(self, message_ids: Sequence[str]) -> list[Recipient]:
+        return await self._record.pairs_of(message_ids, DeliveryStatus.EXPIRED)
+
+    async def _causes(self, by_id: Mapping[str, Expirable]) -> dict[FailureCause, list[Recipient]]:
+        """还没有结局的各归哪一类；记下之前就问：记下了就要移出信箱。"""
+        pairs = await self._record.pairs_of(list(by_id), DeliveryStatus.PENDING)
+        reached = await self._outcomes.reached(pairs)
+        users = sorted({user_id for _, user_id in pairs})
+        found = await whereabouts(self._redis.lean, self._redis.keys, users)
+        where = dict(zip(users, found, strict=True))
+        causes: defaultdict[FailureCause, list[Recipient]] = defaultdict(list)
+        for pair, arrived in zip(pairs, reached, strict=True):
+            message_id, user_id = pair
+            queued = arrived and by_id[message_id].enqueued_at is not None
+            causes[_why_expired(where[user_id], reached=queued)].append(pair)
+        return causes
+
+
+def _why_expired(user: Whereabouts, *, reached: bool) -> FailureCause:
+    """没有到过信箱的是我们慢了；到了而他连着，是他没有确认；他不在，看他怎样走的。"""
+    if not reached:
+        return FailureCause.SYSTEM
+    if user.online:
+        return FailureCause.CLIENT
+    return user.left or FailureCause.POLICY
 
 
 def _batches(page: Sequence[Expirable]) -> Iterator[list[Expirable]]:

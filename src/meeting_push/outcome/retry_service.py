@@ -6,18 +6,21 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from ..clock import Clock, now_ms
-from ..contracts import RetrySettled
+from ..contracts import RetrySettled, WhyUnanswered
 from ..logs import RepeatedWarning
+from ..model import NO_ACK, FailureCause
 from ..protocol.sent import Overdue
 from ..redis.outcomes import Claimed, Outcomes, Verdict
+from ..storage.id_list import Recipient
 from ..storage.outcomes import OutcomeRepository
 from ..supervision import Aside
 from .batch_writer import BatchWriter
-from .dead_letters import NO_ACK, DeliveryFailures
+from .dead_letters import DeliveryFailures
 
 BATCH: Final = 1_000
 #: 等 Redis 回来的登记至多这么多；再多就放手：连接隔一级还会再交来。
@@ -29,6 +32,7 @@ class _Claim(NamedTuple):
     user_id: int
     attempt: int
     settle: RetrySettled
+    why: WhyUnanswered
 
 
 class RetryService:
@@ -60,11 +64,13 @@ class RetryService:
         #: 认领到的重试数、放弃的登记数、用完次数的失败数。
         self.retried = self.dropped = self.failed = 0
 
-    def claim(self, user_id: int, overdue: Sequence[Overdue], settle: RetrySettled) -> None:
+    def claim(
+        self, user_id: int, overdue: Sequence[Overdue], settle: RetrySettled, why: WhyUnanswered
+    ) -> None:
         if len(self._writer) >= MAX_WAITING:
             self.dropped += len(overdue)
             return
-        self._writer.add(_Claim(o.message_id, user_id, o.attempt, settle) for o in overdue)
+        self._writer.add(_Claim(o.message_id, user_id, o.attempt, settle, why) for o in overdue)
 
     async def _claim_batch(self, batch: Sequence[_Claim]) -> None:
         """整批重来无害：认领到的再登记一次会得到 ``STALE``，失败是幂等的。"""
@@ -78,7 +84,6 @@ class RetryService:
         pairs = list(zip(batch, answers, strict=True))
         claimed = [(c, a) for c, a in pairs if a.verdict is Verdict.CLAIMED]
         self.retried += len(claimed)
-        exhausted = [(c.message_id, c.user_id) for c, a in pairs if a.verdict is Verdict.EXHAUSTED]
         await self._record.record_attempts(
             [
                 (c.message_id, c.user_id, a.attempts)
@@ -86,8 +91,14 @@ class RetryService:
                 if a.verdict in (Verdict.CLAIMED, Verdict.STALE)
             ]
         )
-        if exhausted:
-            self.failed += await self._failures.fail(exhausted, NO_ACK)
+        await self._fail([c for c, a in pairs if a.verdict is Verdict.EXHAUSTED])
+
+    async def _fail(self, exhausted: Sequence[_Claim]) -> None:
+        by_cause: defaultdict[FailureCause, list[Recipient]] = defaultdict(list)
+        for claim in exhausted:
+            by_cause[claim.why()].append((claim.message_id, claim.user_id))
+        for cause, pairs in by_cause.items():
+            self.failed += await self._failures.fail(pairs, NO_ACK, cause=cause)
 
     @staticmethod
     def _settle(claim: _Claim, answer: Claimed) -> None:

@@ -9,7 +9,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from ..model import ConnectionInfo, PresenceStatus
+from ..model import ConnectionInfo, FailureCause, PresenceStatus
 from ..node_identity import NodeIdentity
 from ..redis.presence import Change, ConnectionKey
 
@@ -45,6 +45,8 @@ class PresenceLedger:
         self._dirty: dict[ConnectionKey, None] = {}
         #: 可能已在 Redis 里的连接：从未写入的关闭时不必去删，断线再久也只积压这么多。
         self._written: set[ConnectionKey] = set()
+        #: 待移走的里，怎样没有的说明了什么的。
+        self._left: dict[ConnectionKey, FailureCause] = {}
         #: 有了待写的。
         self.wake = asyncio.Event()
         self.beats = 0
@@ -61,10 +63,14 @@ class PresenceLedger:
         self._came.add(user_id)
         self.mark((connection,))
 
-    def connection_closed(self, user_id: int, connection_id: str) -> None:
+    def connection_closed(
+        self, user_id: int, connection_id: str, left: FailureCause | None = None
+    ) -> None:
         connection = (user_id, connection_id)
         self._live.pop(connection, None)
         if connection in self._written:
+            if left is not None:
+                self._left[connection] = left
             self.mark((connection,))
         else:
             self._dirty.pop(connection, None)
@@ -113,7 +119,7 @@ class PresenceLedger:
 
     def abandon(self) -> None:
         """不再持有任何连接；Redis 里的由收拾节点的人移走。"""
-        for kept in (self._live, self._dirty, self._written):
+        for kept in (self._live, self._dirty, self._written, self._left):
             kept.clear()
 
     def _is_due(self, entry: _Entry, now: int) -> bool:
@@ -130,14 +136,14 @@ class PresenceLedger:
         changes = [self._change(each, now) for each in list(islice(self._dirty, limit))]
         for user_id, connection_id, info in changes:
             del self._dirty[user_id, connection_id]
-            if info is not None:
+            if isinstance(info, ConnectionInfo):
                 self._written.add((user_id, connection_id))
         return changes
 
     def _change(self, connection: ConnectionKey, now: int) -> Change:
         entry = self._live.get(connection)
         if entry is None:
-            return (*connection, None)
+            return (*connection, self._left.get(connection))
         entry.written_at = now
         if entry.info.last_heartbeat != entry.beat:
             entry.info = replace(entry.info, last_heartbeat=entry.beat)
@@ -145,8 +151,9 @@ class PresenceLedger:
 
     def settle(self, changes: Iterable[Change]) -> None:
         for user_id, connection_id, info in changes:
-            if info is None:
+            if not isinstance(info, ConnectionInfo):
                 self._written.discard((user_id, connection_id))
+                self._left.pop((user_id, connection_id), None)
 
     def put_back(self, changes: Iterable[Change]) -> None:
         self.mark((user_id, connection_id) for user_id, connection_id, _ in changes)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from enum import IntEnum, StrEnum
 from typing import Final
 
+from ..model import FailureCause
+
 
 class CloseCode(IntEnum):
     """服务器关闭用户连接时用的全部码；名字就是 close reason。
@@ -93,3 +95,32 @@ def ended_by_peer(code: int | None) -> Ending:
     if code == 1001:
         return Ending.GOING_AWAY
     return Ending.ABRUPT if code == 1006 else Ending.ABNORMAL
+
+
+_TOKEN: Final = frozenset(
+    {
+        *(CloseCode.TOKEN_EXPIRED, CloseCode.INVALID_TOKEN),
+        *(CloseCode.FORBIDDEN, CloseCode.REVOKED),
+    }
+)
+#: 他发来的我们不能要，或他读得太慢。
+_FAULTY: Final = frozenset(
+    {
+        *(CloseCode.PROTOCOL_ERROR, CloseCode.INVALID_UTF8, CloseCode.MESSAGE_TOO_BIG),
+        *(CloseCode.SLOW_CONSUMER, CloseCode.RATE_LIMITED, CloseCode.PROTOCOL_VIOLATION),
+    }
+)
+
+
+def cause_of_leaving(ending: Ending | None, code: int | None) -> FailureCause | None:
+    """一条连接怎样没有的，说明了他为什么收不到；自己走的、被请走的不说明什么。
+
+    ``code`` 是我们关闭它用的码；``ending`` 为 None 是没有人说再见。
+    """
+    if ending in (None, Ending.ABRUPT, Ending.HEARTBEAT_TIMEOUT):
+        return FailureCause.NETWORK
+    if code in _TOKEN:
+        return FailureCause.AUTHENTICATION
+    if ending is Ending.ABNORMAL or code in _FAULTY:
+        return FailureCause.CLIENT
+    return None

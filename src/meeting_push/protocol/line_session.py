@@ -82,6 +82,10 @@ class LineSession:
             return Close(code, encode(error))
         return Refused(error.code, encode(error))
 
+    def missed_a_beat(self, now: int) -> bool:
+        """心跳晚了半个间隔以上：线的那一头多半没有人了。"""
+        return now - self.last_heartbeat > self._limits.heartbeat_interval_s * 1500
+
     # ── 令牌与时间 ─────────────────────────────────────────────────────────
 
     def token_refreshed(self, principal: Principal, request_id: RequestIdValue) -> Command:

@@ -38,6 +38,8 @@ class Keys:
         return f"{self.prefix}online_users:{{{user_id}}}"
 
     online_users_set = _Name("online_users_set")
+    #: 最近一条连接断得不正常、还没有回来的人。
+    left_users = _Name("left_users")
 
     def connection_count(self, user_id: int) -> str:
         return f"{self.prefix}user_connections_count:{{{user_id}}}"

@@ -117,6 +117,19 @@ class Outcomes:
         """(message_id, user_id, 过期时刻) 过期了：移出信箱，没确认过的留下墓碑。"""
         await self._run(_expire, [self._ttl_ms, MAX_TOMBSTONES], rows)
 
+    async def reached(self, pairs: Sequence[tuple[str, int]]) -> list[bool]:
+        """各条（message_id, user_id）到没到过他的信箱：还在，在续传日志里，或立了墓碑。"""
+        places = (self._keys.mailbox, self._keys.message_log, self._keys.expired_messages)
+        found: list[bool] = []
+        for chunk in _chunks(pairs, CALL_ROWS):
+            replies = await self._lean.execute_many(
+                [("ZSCORE", key(user_id), i) for i, user_id in chunk for key in places],
+                tolerant=True,  # 键坏了的：没有到
+            )
+            seen = iter(isinstance(one, bytes) for one in replies)
+            found += [any(one) for one in zip(*[seen] * len(places), strict=True)]
+        return found
+
     async def _run(
         self, script: Script, head: Sequence[Argument], rows: Sequence[Row]
     ) -> list[Any]:

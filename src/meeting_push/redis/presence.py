@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from ..logs import logger
-from ..model import ConnectionInfo, PresenceStatus
+from ..model import ConnectionInfo, FailureCause, PresenceStatus
 from ..node_identity import NodeIdentity
 from ..settings import DevicePolicy
 from .keys import Keys
@@ -29,8 +29,17 @@ SCAN_COUNT: Final = 1_000
 
 #: 哪一条连接：(user_id, connection_id)。
 ConnectionKey = tuple[int, str]
-#: 一条连接的变化：(user_id, connection_id, 现状)；None 表示它没了。
-Change = tuple[int, str, ConnectionInfo | None]
+#: 一条连接的变化：(user_id, connection_id, 现状)；None 表示它没了，``FailureCause`` 是它没了，
+#: 而且怎样没有的说明了他为什么收不到。
+Change = tuple[int, str, ConnectionInfo | FailureCause | None]
+
+#: 记得最近这么多个人的最近一条连接怎样没有的（一个约 100 字节）。
+MAX_LEFT: Final = 200_000
+#: ``left_users`` 里的分数：断开的毫秒 × 16 + 这里的次序（0 是没有说明什么）。
+_LEFT: Final = (None, FailureCause.NETWORK, FailureCause.AUTHENTICATION, FailureCause.CLIENT)
+_LEFT_SCALE: Final = 16
+#: 断开了这么久还没有回来的，不再算线的、令牌的事。比默认的有效期（七天）长一天。
+LEFT_MS: Final = 8 * 86_400_000
 
 
 class Reaped(NamedTuple):
@@ -74,12 +83,14 @@ class PresenceStore:
         args: list[Argument] = [
             *(self._keys.prefix, self._node.id, self._ttl_ms),
             *(now - self._ttl_ms, self._node_ttl_ms, int(announce)),
+            *(MAX_LEFT, (now - LEFT_MS) * _LEFT_SCALE, LEFT_MS),
         ]
         for user_id, connection_id, info in changes:
-            if info is None:
-                args += (user_id, connection_id, "", 0)
-            else:
+            if isinstance(info, ConnectionInfo):
                 args += (user_id, connection_id, _encoder.encode(info), info.last_heartbeat)
+            else:
+                left = _LEFT.index(info)
+                args += (user_id, connection_id, "", left and now * _LEFT_SCALE + left)
         await _apply.run(self._lean, (), args)
 
     async def missing(self, connections: Sequence[ConnectionKey]) -> list[ConnectionKey]:
@@ -155,6 +166,35 @@ class PresenceStore:
 async def count_online(client: RedisClient, keys: Keys) -> int:
     """全局在线集合里有几个人；死节点上的还没有收拾的也算。"""
     return int(await client.execute_command("ZCARD", keys.online_users_set))
+
+
+class Whereabouts(NamedTuple):
+    """一个人此刻在不在；不在的，最近一条连接怎样没有的说明了什么。"""
+
+    online: bool
+    left: FailureCause | None
+
+
+async def whereabouts(
+    lean: LeanConnection, keys: Keys, user_ids: Sequence[int]
+) -> list[Whereabouts]:
+    """各人的下落，次序不变；几百毫秒之前的。死节点上的还没有收拾的算在线。"""
+    found: list[Whereabouts] = []
+    for start in range(0, len(user_ids), SCAN_COUNT):
+        some = user_ids[start : start + SCAN_COUNT]
+        online, left = await lean.execute_many(
+            [("ZMSCORE", keys.online_users_set, *some), ("ZMSCORE", keys.left_users, *some)]
+        )
+        found += [
+            Whereabouts(at is not None, None if gone is None else _left(gone))
+            for at, gone in zip(online, left, strict=True)
+        ]
+    return found
+
+
+def _left(score: bytes) -> FailureCause | None:
+    number = int(float(score)) % _LEFT_SCALE
+    return _LEFT[number] if number < len(_LEFT) else None
 
 
 class ReportBoard:

@@ -14,7 +14,7 @@ from pydantic import Field
 from ..clock import now_ms
 from ..deliver.offline_message_queue import OfflineMessage, OfflineMessageQueue
 from ..errors import ForbiddenError
-from ..model import MAX_USER_ID, Principal
+from ..model import MAX_USER_ID, FailureCause, Principal
 from ..outcome.dead_letters import DeadLetter, DeadLetters, DeliveryFailures
 from ..outcome.delivery_confirmation_service import (
     DAY_S,
@@ -50,6 +50,7 @@ class StatisticsOut(TallyOut):
     mean_ack_ms: float | None
     p95_ack_ms: int | None
     failure_reasons: dict[str, int]
+    failure_causes: dict[FailureCause, int]
     by_type: dict[str, TallyOut]
     by_time: list[BucketOut]
 
@@ -64,6 +65,7 @@ class StatisticsOut(TallyOut):
             mean_ack_ms=found.mean_ack_ms,
             p95_ack_ms=found.p95_ack_ms,
             failure_reasons=found.reasons,
+            failure_causes=found.causes,
             by_type={kind: TallyOut.model_validate(tally) for kind, tally in found.by_type.items()},
             by_time=[
                 BucketOut(start=start, **TallyOut.model_validate(tally).model_dump())
@@ -82,7 +84,17 @@ class FailureOut(Out):
     attempts: int
     failed_at: int
     failure_reason: str = Field(validation_alias="reason")
+    cause: FailureCause | None = Field(description="归哪一类；旧程序没有记的是 null")
     expires_at: int
+
+
+class FailureCausesOut(Out):
+    """失败的与过期的（``reasons`` 里的 ``expired``）；``unknown`` 是旧程序没有记类的。"""
+
+    window_s: int
+    causes: dict[FailureCause, int]
+    reasons: dict[str, int]
+    unknown: int
 
 
 class FailuresOut(Out):
@@ -210,6 +222,15 @@ def delivery_router(
         return FailuresOut(
             items=[FailureOut.model_validate(one) for one in items], next_cursor=next_cursor
         )
+
+    @router.get(
+        "/deliveries/failures/causes",
+        summary="没有送达的各归哪一类、各是什么原因",
+        dependencies=admin_only,
+    )
+    async def failure_causes(window_s: Window = DAY_S) -> FailureCausesOut:
+        found = await confirmation.get_undelivered_statistics(window_s)
+        return FailureCausesOut.model_validate(found)
 
     @router.post(
         "/deliveries/failures/{message_id}/{user_id}/requeue",

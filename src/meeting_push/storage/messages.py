@@ -15,7 +15,7 @@ import msgspec
 from sqlalchemy import func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from ..model import DeliveryStatus, Message, Outgoing
+from ..model import DeliveryStatus, Message, Outgoing, cause_of
 from ..protocol.envelope import encode_tail
 from ..supervision import is_temporary
 from .database import Repository
@@ -128,7 +128,12 @@ class MessageRepository(Repository):
                 among(self._database, of.message_id, message_ids),
                 of.status == DeliveryStatus.PENDING,
             )
-            .values(status=DeliveryStatus.FAILED, failed_at=now, failure_reason=reason)
+            .values(
+                status=DeliveryStatus.FAILED,
+                failed_at=now,
+                failure_reason=reason,
+                failure_cause=cause_of(reason),
+            )
         )
         out = (
             update(messages)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import ColumnElement, Row, case, exists, func, or_, select, true, tuple_, update
 
-from ..model import DeliveryStatus, Origin
+from ..model import DeliveryStatus, FailureCause, Origin
 from .database import Repository
 from .id_list import Recipient, among, among_pairs
 from .recipients import first_id_at
@@ -35,6 +35,7 @@ class Expirable(NamedTuple):
     expires_at: int
     recipient_count: int
     receipt_to: int | None
+    enqueued_at: int | None
 
 
 _RECEIPT_TO: Final = case((_m.receipt, _m.sender_id), else_=None)
@@ -64,7 +65,7 @@ class OutcomeRepository(Repository):
                 )
 
     async def record_failed(
-        self, pairs: Sequence[Recipient], reason: str, now: int
+        self, pairs: Sequence[Recipient], reason: str, now: int, cause: FailureCause | None = None
     ) -> list[Failed]:
         """把还是 pending 的记为 failed；返回其中此刻是 failed 的，含早先就失败的。"""
         if not pairs:
@@ -74,7 +75,12 @@ class OutcomeRepository(Repository):
             await connection.execute(
                 update(message_recipients)
                 .where(here, _r.status == DeliveryStatus.PENDING)
-                .values(status=DeliveryStatus.FAILED, failed_at=now, failure_reason=reason[:200])
+                .values(
+                    status=DeliveryStatus.FAILED,
+                    failed_at=now,
+                    failure_reason=reason[:200],
+                    failure_cause=cause,
+                )
             )
             rows = await connection.execute(_FAILED.where(here, _r.status == DeliveryStatus.FAILED))
             return [Failed(*row) for row in rows]
@@ -124,7 +130,13 @@ class OutcomeRepository(Repository):
         statement = (
             update(message_recipients)
             .where(among_pairs(self._database, pairs), _r.status == DeliveryStatus.FAILED)
-            .values(status=DeliveryStatus.PENDING, attempts=0, failed_at=None, failure_reason=None)
+            .values(
+                status=DeliveryStatus.PENDING,
+                attempts=0,
+                failed_at=None,
+                failure_reason=None,
+                failure_cause=None,
+            )
         )
         await self._database.change(statement)
 
@@ -140,32 +152,41 @@ class OutcomeRepository(Repository):
         position = tuple_(_m.expires_at, _m.message_id)
         later = true() if after is None else position > (after.expires_at, after.message_id)
         statement = (
-            select(_m.message_id, _m.expires_at, _m.recipient_count, _RECEIPT_TO)
+            select(_m.message_id, _m.expires_at, _m.recipient_count, _RECEIPT_TO, _m.enqueued_at)
             .where(_m.expired_at.is_(None), _m.expires_at < before_ms, later)
             .order_by(_m.expires_at, _m.message_id)
             .limit(limit)
         )
         return [Expirable(*row) for row in await self._database.rows(statement)]
 
-    async def record_expired(self, message_ids: Sequence[str]) -> list[Recipient]:
-        """这些消息的 pending 收件人记为 expired，返回刚刚过期的。"""
-        statement = (
-            update(message_recipients)
-            .where(
-                among(self._database, _r.message_id, message_ids),
-                _r.status == DeliveryStatus.PENDING,
-            )
-            .values(status=DeliveryStatus.EXPIRED)
-            .returning(_r.message_id, _r.user_id)
-        )
+    async def record_expired(
+        self,
+        message_ids: Sequence[str],
+        now: int,
+        causes: Mapping[FailureCause, Sequence[Recipient]] | None = None,
+    ) -> dict[FailureCause | None, list[Recipient]]:
+        """这些消息的 pending 收件人记为 expired，返回刚刚过期的，各归哪一类。"""
+        whole = among(self._database, _r.message_id, message_ids)
+        parts = [(c, among_pairs(self._database, pairs)) for c, pairs in (causes or {}).items()]
         async with self._database.transaction() as connection:
-            return [_pair(row) for row in await connection.execute(statement)]
+            # 最后一句：问的时候还不是 pending 的，不知道归哪一类
+            return {
+                cause: [
+                    _pair(row)
+                    for row in await connection.execute(
+                        update(message_recipients)
+                        .where(these, _r.status == DeliveryStatus.PENDING)
+                        .values(status=DeliveryStatus.EXPIRED, expired_at=now, failure_cause=cause)
+                        .returning(_r.message_id, _r.user_id)
+                    )
+                ]
+                for cause, these in [*parts, (None, whole)]
+            }
 
-    async def expired_pairs(self, message_ids: Sequence[str]) -> list[Recipient]:
-        """这些消息的全部 expired 收件人。"""
+    async def pairs_of(self, message_ids: Sequence[str], status: DeliveryStatus) -> list[Recipient]:
+        """这些消息的收件人里，此刻是 ``status`` 的。"""
         statement = select(_r.message_id, _r.user_id).where(
-            among(self._database, _r.message_id, message_ids),
-            _r.status == DeliveryStatus.EXPIRED,
+            among(self._database, _r.message_id, message_ids), _r.status == status
         )
         return [_pair(row) for row in await self._database.rows(statement)]
 

@@ -10,7 +10,7 @@ from sqlalchemy import Row, case, func, literal, select, text, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from ulid import ULID
 
-from ..model import DeliveryStatus, RecipientState
+from ..model import DeliveryStatus, FailureCause, RecipientState, cause_of
 from .database import Repository
 from .rows import (
     DeliveryCounts,
@@ -18,6 +18,7 @@ from .rows import (
     OutcomeRow,
     Page,
     RecentMessage,
+    UndeliveredRow,
     columns_of,
 )
 from .tables import message_recipients, messages
@@ -43,8 +44,12 @@ _PG_DELIVERED: Final = text(
     " WHERE r.message_id = v.message_id AND r.user_id = v.user_id AND r.status = 'pending'"
 )
 #: 迟到的确认胜过 failed 与 expired（DLV-4：客户端说收到了，就是收到了）。另成一句：常态不执行，
-#: 而且碰了 failed_at 就要动它的索引。
-_LATE: Final = ("'delivered',", "'delivered', failed_at = NULL, failure_reason = NULL,")
+#: 而且碰了 failed_at、expired_at 就要动它们的索引。
+_LATE: Final = (
+    "'delivered',",
+    "'delivered', failed_at = NULL, failure_reason = NULL, failure_cause = NULL,"
+    " expired_at = NULL,",
+)
 _PENDING: Final = ("status = 'pending'", "status IN ('failed', 'expired')")
 _SQLITE_LATE: Final = _SQLITE_DELIVERED.replace(*_LATE).replace(*_PENDING)
 _PG_LATE: Final = text(_PG_DELIVERED.text.replace(*_LATE).replace(*_PENDING))
@@ -122,6 +127,7 @@ _FAILURES: Final = select(
     _r.attempts,
     _r.failed_at,
     _r.failure_reason,
+    _r.failure_cause,
     _m.sender_id,
     _m.message_type,
     _m.priority,
@@ -151,9 +157,9 @@ class DeliveryReports(Repository):
     """只扫给定用户（或失败）的行：经收件箱索引与失败索引。"""
 
     async def outcomes(self, user_id: int, since_ms: int, bucket_ms: int) -> list[OutcomeRow]:
-        """该用户 ``since_ms`` 起接受的消息，按（时段, 类型, 状态, 原因）汇总。"""
+        """该用户 ``since_ms`` 起接受的消息，按（时段, 类型, 状态, 原因, 归哪一类）汇总。"""
         bucket = (_m.created_at - since_ms) // bucket_ms
-        group = (bucket, _m.message_type, _r.status, _r.failure_reason)
+        group = (bucket, _m.message_type, _r.status, _r.failure_reason, _r.failure_cause)
         statement = (
             select(
                 *group,
@@ -199,13 +205,50 @@ class DeliveryReports(Repository):
         statement = statement.order_by(
             _r.failed_at.desc(), _r.message_id.desc(), _r.user_id.desc()
         ).limit(limit + 1)
-        items = [FailedDelivery(*row) for row in await self._database.rows(statement)]
+        items = [_failed(row) for row in await self._database.rows(statement)]
         return Page.of(items, limit, lambda one: (one.failed_at, one.message_id, one.user_id))
+
+    async def undelivered(self, since_ms: int) -> list[UndeliveredRow]:
+        """``since_ms`` 起失败的、过期的（没有原因），按（原因, 归哪一类）汇总。"""
+        failed = (
+            select(_r.failure_reason, _r.failure_cause, func.count())
+            .where(_r.failed_at >= since_ms, _r.status == DeliveryStatus.FAILED)
+            .group_by(_r.failure_reason, _r.failure_cause)
+        )
+        expired = (
+            select(_r.failure_cause, func.count())
+            .where(_r.expired_at >= since_ms, _r.status == DeliveryStatus.EXPIRED)
+            .group_by(_r.failure_cause)
+        )
+        return [
+            *(UndeliveredRow(r, _cause(c, r), n) for r, c, n in await self._database.rows(failed)),
+            *(
+                UndeliveredRow(None, _cause(c, None), n)
+                for c, n in await self._database.rows(expired)
+            ),
+        ]
 
 
 def _outcome(row: Row[*tuple[Any, ...]]) -> OutcomeRow:
-    bucket, message_type, status, reason, *sums = row
-    return OutcomeRow(int(bucket), message_type, DeliveryStatus(status), reason, *map(int, sums))
+    bucket, message_type, status, reason, cause, *sums = row
+    known = _cause(cause, reason)
+    return OutcomeRow(
+        int(bucket), message_type, DeliveryStatus(status), reason, known, *map(int, sums)
+    )
+
+
+def _failed(row: Row[*tuple[Any, ...]]) -> FailedDelivery:
+    message_id, user_id, attempts, failed_at, reason, cause, *rest = row
+    return FailedDelivery(
+        message_id, user_id, attempts, failed_at, reason, _cause(cause, reason), *rest
+    )
+
+
+def _cause(stored: str | None, reason: str | None) -> FailureCause | None:
+    """记下的；旧程序没有记的，由原因看出。"""
+    if stored is not None:
+        return FailureCause(stored)
+    return None if reason is None else cause_of(reason)
 
 
 # ── 撤回 ─────────────────────────────────────────────────────────────────────
@@ -215,8 +258,11 @@ CANCELLED: Final = "cancelled"
 NEVER: Final = 2**62
 
 
-async def cancel(connection: AsyncConnection, message_id: str, now: int, due_after: int) -> bool:
-    """在 ``connection`` 的事务里撤回；False = 不是预约的，或不晚于 ``due_after`` 就到时了。
+async def cancel(
+    connection: AsyncConnection, message_id: str, now: int, due_after: int
+) -> int | None:
+    """在 ``connection`` 的事务里撤回，返回几个收件人；None = 不是预约的，或不晚于 ``due_after``
+    就到时了。
 
     收件人变成 failed、原因 cancelled；消息当即过期，此后哪一站都不会再投递它。重复撤回无害。
     """
@@ -226,20 +272,21 @@ async def cancel(connection: AsyncConnection, message_id: str, now: int, due_aft
         )
     ).one_or_none()
     if row is None or row.deliver_at is None or row.deliver_at <= due_after:
-        return False
+        return None
     await connection.execute(
         update(messages)
         .where(_m.message_id == message_id, _m.expires_at > now)
         .values(expires_at=now, enqueued_at=now)
     )
-    await connection.execute(
+    changed = await connection.execute(
         update(message_recipients)
         .where(_r.message_id == message_id, _r.status == DeliveryStatus.PENDING)
         .values(
             status=DeliveryStatus.FAILED,
             failed_at=now,
             failure_reason=CANCELLED,
+            failure_cause=cause_of(CANCELLED),
             deliver_at=NEVER,
         )
     )
-    return True
+    return changed.rowcount

@@ -10,7 +10,7 @@ import msgspec
 from sqlalchemy import Column, Row, Table
 
 from ..logs import logger
-from ..model import AppData, DeliveryStatus, Message, Sender
+from ..model import AppData, DeliveryStatus, FailureCause, Message, Sender
 from ..protocol.json_text import is_too_deep
 from .tables import messages
 
@@ -97,7 +97,7 @@ class StoredResponse:
 
 @dataclass(frozen=True, slots=True)
 class OutcomeRow:
-    """一组收件人：第几个时段、什么类型、什么状态（失败则为何）。
+    """一组收件人：第几个时段、什么类型、什么状态（失败则为何，失败、过期归哪一类）。
 
     ``count`` 人，其中 ``retried`` 人重试过；``to_ack_ms`` 是从推到确认的毫秒数之和。
     """
@@ -106,9 +106,19 @@ class OutcomeRow:
     message_type: str
     status: DeliveryStatus
     reason: str | None
+    cause: FailureCause | None
     count: int
     retried: int
     to_ack_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class UndeliveredRow:
+    """没有送达的一组；``reason`` 为 None 是过期的，``cause`` 为 None 是旧程序没有记的。"""
+
+    reason: str | None
+    cause: FailureCause | None
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +130,7 @@ class FailedDelivery:
     attempts: int
     failed_at: int
     reason: str
+    cause: FailureCause | None
     sender_id: int
     message_type: str
     priority: int

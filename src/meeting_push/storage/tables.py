@@ -122,7 +122,7 @@ messages = Table(
 # 有空位才行：混着来的全是，一条消息的 500 人一起确认时 24 %，见 docs/tuning.md），在 SQLite 上
 # 只改一处。加一个 status = 'pending' 的部分索引，实测两边都慢到 0.4～0.5 倍
 # （PostgreSQL 65k → 25k 行/秒，SQLite 46k → 25k 行/秒）；未送达的行经收件箱索引去找，过期的
-# 经 messages 的 ix_messages_expiry 去找。失败的索引只看 failed_at，送达从不碰它。
+# 经 messages 的 ix_messages_expiry 去找。失败、过期的索引只看各自的时刻，送达从不碰它们。
 message_recipients = Table(
     "message_recipients",
     metadata,
@@ -135,6 +135,8 @@ message_recipients = Table(
     Column("delivered_at", BigInteger),
     Column("failed_at", BigInteger),
     Column("failure_reason", String(200)),
+    Column("failure_cause", String(16)),  # 失败、过期的；NULL = 旧程序记的
+    Column("expired_at", BigInteger),  # 记为过期的时刻
     Column("read_at", BigInteger),
     PrimaryKeyConstraint("message_id", "user_id"),
     # 末尾的 read_at 让未读的只看索引就能数出来；另立一个“只有未读”的索引，在 SQLite 上每写一行
@@ -145,6 +147,12 @@ message_recipients = Table(
         *("failed_at", "message_id", "user_id"),
         sqlite_where=text("failed_at IS NOT NULL"),
         postgresql_where=text("failed_at IS NOT NULL"),
+    ),
+    Index(
+        "ix_recipients_expired",
+        *("expired_at", "failure_cause"),
+        sqlite_where=text("expired_at IS NOT NULL"),
+        postgresql_where=text("expired_at IS NOT NULL"),
     ),
     sqlite_with_rowid=False,
     postgresql_with={"fillfactor": 80},

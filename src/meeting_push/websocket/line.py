@@ -42,6 +42,8 @@ class LineCounters:
     origins_refused: int = 0
     drops: Counter[str] = field(default_factory=Counter)
     closes: Counter[int] = field(default_factory=Counter)
+    #: 在门口拒绝了的连接，按 ``CloseCode.reason``；升级之前的是 ``FOREIGN_ORIGIN``。
+    refusals: Counter[str] = field(default_factory=Counter)
     #: 断开了的，各怎样结束的（``Ending``）。
     endings: Counter[str] = field(default_factory=Counter)
 
@@ -93,6 +95,7 @@ class Line:
         "_host",
         "_parting",
         "closing_since",
+        "code",
         "connection_id",
         "ending",
         "ip_address",
@@ -122,6 +125,8 @@ class Line:
         self.closing_since: int | None = None
         #: 怎样结束的，谁先说的算；None 是没有人说。
         self.ending: Ending | None = None
+        #: 我们以它关闭的。
+        self.code: CloseCode | None = None
         self._host = host
         self._driver = driver
         self._drained: asyncio.Future[None] | None = None
@@ -242,6 +247,7 @@ class Line:
         if self.closing_since is not None:
             return
         self.ending = self.ending or ended_by_us(code)
+        self.code = code
         self.closing_since = self._host.clock() + int(after_s * 1000)
         self._host.counters.closes[code] += 1
         self._end()

@@ -49,6 +49,22 @@ DROP_REASONS: Final = (
 )
 
 
+#: 别处的页面来连，升级之前就拒绝了。
+FOREIGN_ORIGIN: Final = "foreign_origin"
+#: 在门口拒绝一条连接的全部原因。
+REFUSALS: Final = (
+    FOREIGN_ORIGIN,
+    *(
+        each.reason
+        for each in (
+            *(CloseCode.TOKEN_EXPIRED, CloseCode.INVALID_TOKEN, CloseCode.REVOKED),
+            *(CloseCode.FORBIDDEN, CloseCode.RATE_LIMITED, CloseCode.TOO_MANY_CONNECTIONS),
+            *(CloseCode.SERVER_DRAINING, CloseCode.NODE_UNHEALTHY),
+        )
+    ),
+)
+
+
 @dataclass(slots=True)
 class EdgeCounters(LineCounters):
     acks: int = 0
@@ -112,6 +128,7 @@ class Lines(Generic[SomeLine]):
         allowed = self.authenticator.origin_allowed(handshake)
         if not allowed:
             self.counters.origins_refused += 1
+            self.counters.refusals[FOREIGN_ORIGIN] += 1
         return allowed
 
     def _arrive(self, connection: SomeLine, opening: Callable[[], Opening], name: str) -> None:
@@ -121,7 +138,7 @@ class Lines(Generic[SomeLine]):
         self.heartbeat.schedule(connection)
         room = self.admission.enter(connection.ip_address)
         if self._refusing_with is not None:
-            connection.close(self._refusing_with)
+            self._refuse(connection, self._refusing_with)
         elif not room:
             self.turn_away(connection, CloseCode.TOO_MANY_CONNECTIONS)
         else:
@@ -143,14 +160,18 @@ class Lines(Generic[SomeLine]):
         except MeetingPushError as error:
             self.counters.auth_failures += 1
             delay_s = self.admission.failure_delay_s(who_failed(error, connection.ip_address))
-            connection.close(close_code_for(error), delay_s)
+            self._refuse(connection, close_code_for(error), delay_s)
             return None
+
+    def _refuse(self, connection: SomeLine, code: CloseCode, delay_s: float = 0) -> None:
+        self.counters.refusals[code.reason] += 1
+        connection.close(code, delay_s)
 
     def turn_away(self, connection: SomeLine, code: CloseCode) -> None:
         """在门口拒绝；一再来的，晚些才说。"""
         user_id = connection.known_user_id
         key = rate_key(connection.ip_address) if user_id is None else user_id
-        connection.close(code, self.admission.closing_delay_s(key))
+        self._refuse(connection, code, self.admission.closing_delay_s(key))
 
     def refuse(self, code: CloseCode | None) -> None:
         """此后的新连接一升级就以 ``code`` 关闭；None = 照常接受。"""

@@ -28,7 +28,7 @@ from ..errors import InvalidInputError, MalformedEnvelopeError, MeetingPushError
 from ..logs import Log, RepeatedWarning, logger
 from ..model import Revocation
 from ..node_identity import NodeIdentity
-from ..protocol.codes import CloseCode
+from ..protocol.codes import CloseCode, cause_of_leaving
 from ..protocol.envelope import FIRST_ATTEMPT, HEAD_BYTES, BroadcastId, frame_key
 from ..protocol.frames import ServerFrame, encode
 from ..protocol.limits import Limits
@@ -114,10 +114,10 @@ class ConnectionManager(Lines[UserConnection]):
         try:
             principal = await self._identify(connection, handshake, self.authenticator.authenticate)
         except TimeoutError:
-            connection.close(CloseCode.NODE_UNHEALTHY)
+            self._refuse(connection, CloseCode.NODE_UNHEALTHY)
         except Exception as error:  # noqa: BLE001 — 认证器出错也不能让未认证的连接留着
             _of(connection).opt(exception=error).error("ws_auth_broken")
-            connection.close(CloseCode.NODE_UNHEALTHY)
+            self._refuse(connection, CloseCode.NODE_UNHEALTHY)
         else:
             if principal is None:
                 return
@@ -274,7 +274,8 @@ class ConnectionManager(Lines[UserConnection]):
         if connection.user_id not in self.user_connections:
             self._opener.subscriptions.release(connection.user_id)
         if connection.announced:
-            self._presence.connection_closed(connection.user_id, connection.connection_id)
+            left = cause_of_leaving(connection.ending, connection.code)
+            self._presence.connection_closed(connection.user_id, connection.connection_id, left)
 
     # ── 结束与观察 ────────────────────────────────────────────────────────
 

@@ -8,8 +8,9 @@ from typing import Generic
 
 from ..contracts import AckSink, PresenceSink, PresenceWatches, ReadSink, RetrySink
 from ..errors import MeetingPushError
-from ..model import Principal
+from ..model import FailureCause, Principal
 from ..protocol import commands
+from ..protocol.codes import cause_of_leaving
 from ..protocol.commands import RequestIdValue
 from ..protocol.frames import (
     AckResult,
@@ -196,7 +197,10 @@ class ClientRequests(LineRequests[UserConnection]):
         def settle(message_id: str, attempt: int | None) -> None:
             connection.session.unacked.late.settle(message_id, attempt, self._clock())
 
-        self._sinks.retries.claim(connection.user_id, command.overdue, settle)
+        def why() -> FailureCause:
+            return _why_unanswered(connection, self._clock())
+
+        self._sinks.retries.claim(connection.user_id, command.overdue, settle, why)
 
     def _change_status(self, connection: UserConnection, command: StatusFrame) -> None:
         info = command.device_info
@@ -259,3 +263,12 @@ class ClientRequests(LineRequests[UserConnection]):
             connection.answer(busy)
             return
         super()._later(connection, work, request_id)
+
+
+def _why_unanswered(connection: UserConnection, now: int) -> FailureCause:
+    """推到了这条连接上而没有确认：心跳照常的是客户端没有做它该做的，没有心跳的是线断了。"""
+    if connection.closing_since is not None:
+        left = cause_of_leaving(connection.ending, connection.code)
+        return left or FailureCause.CLIENT
+    silent = connection.session.missed_a_beat(now)
+    return FailureCause.NETWORK if silent else FailureCause.CLIENT

@@ -129,6 +129,7 @@ async def test_the_queues_are_listed(server: ServerProcess, admin: Person) -> No
         ("GET", "/deliveries/failures"),
         ("POST", f"/deliveries/failures/{'0' * 26}/1/requeue"),
         ("GET", "/queues"),
+        ("GET", "/deliveries/failures/causes"),
         ("GET", "/queues/dead-letter"),
         ("POST", "/queues/dead-letter/requeue"),
         ("GET", "/users/999/delivery-statistics"),

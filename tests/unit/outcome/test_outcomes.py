@@ -181,7 +181,7 @@ async def test_an_expired_dead_letter_is_dropped_and_the_failure_stays(parts: Pa
 async def test_dlv_1_killed_between_the_record_of_an_expiry_and_the_mailbox(parts: Parts) -> None:
     message_id = await parts.deliver(USER, 8)
     parts.now += 62_000
-    await parts.record.record_expired([message_id])
+    await parts.record.record_expired([message_id], parts.now)
     assert await parts.expiry.sweep() == 0
     assert (await parts.held(), await parts.held(8)) == ([], [])
     assert await parts.redis_status(message_id) == "expired"

@@ -12,7 +12,7 @@ from meeting_push.accept.outbox_relay import OutboxRelay
 from meeting_push.broadcast.service import BroadcastRelay
 from meeting_push.errors import DatabaseUnavailableError
 from meeting_push.limits.send_limits import FairShares
-from meeting_push.model import Ack, Message, Outgoing, Principal, QueueEntry
+from meeting_push.model import Ack, FailureCause, Message, Outgoing, Principal, QueueEntry
 from meeting_push.outcome.retry_service import RetryService
 from meeting_push.protocol.sent import Overdue
 from meeting_push.queue.message_consumer import MAILBOX_BROKEN, MessageConsumer
@@ -132,7 +132,12 @@ async def test_b1_a_spoiled_mailbox_stops_nobodys_retries(parts: Parts) -> None:
         aside=Aside("retry"),
     )
     for user_id, message_id in ((USER, one), (OTHER, two)):
-        service.claim(user_id, [Overdue(message_id, 0)], lambda *end: settled.append(end))
+        service.claim(
+            user_id,
+            [Overdue(message_id, 0)],
+            lambda *end: settled.append(end),
+            lambda: FailureCause.CLIENT,
+        )
     loop = asyncio.create_task(service.run())
     await eventually(lambda: (two, 1) in settled and not len(service._writer))
     loop.cancel()

@@ -68,7 +68,7 @@ async def test_the_numbers_are_those_computed_by_hand(ledger: Ledger) -> None:
     await ledger.record.record_attempts([(failed, USER, 3), (retried, USER, 1)])
     await ledger.record.record_failed([(failed, USER)], "no_ack", NOW)
     await ledger.record.record_failed([(retried, USER)], "cleared", NOW)
-    await ledger.record.record_expired([expired])
+    await ledger.record.record_expired([expired], NOW)
     found = await ledger.statistics()
     total = found.total
     assert (total.sent, total.delivered, total.failed) == (24, 20, 2)
@@ -105,7 +105,7 @@ async def test_other_recipients_do_not_count(ledger: Ledger) -> None:
 async def test_dlv_4_a_late_ack_wins_in_the_record(ledger: Ledger) -> None:
     failed, expired = await ledger.accept(), await ledger.accept()
     await ledger.record.record_failed([(failed, USER)], "no_ack", NOW)
-    await ledger.record.record_expired([expired])
+    await ledger.record.record_expired([expired], NOW)
     rows = [(message_id, USER, NOW, NOW + 1) for message_id in (failed, expired)]
     assert await ledger.recipients.record_delivered(rows) == 2
     assert await ledger.recipients.record_delivered(rows) == 0

@@ -6,6 +6,7 @@ from collections import Counter
 
 import pytest
 
+from meeting_push.model import ConnectionInfo
 from meeting_push.node_identity import NodeIdentity
 from meeting_push.presence.ledger import BEATS_PER_S, REFRESH_MS, PresenceLedger
 
@@ -64,7 +65,7 @@ def test_the_newest_heartbeat_is_the_one_written() -> None:
     for now in (1, 2, 3):
         ledger.heartbeat(0, "c0", now + INTERVAL_MS)
     [(_, _, written)] = ledger.take(10, 0)
-    assert written is not None
+    assert isinstance(written, ConnectionInfo)
     assert written.last_heartbeat == INTERVAL_MS + 3
 
 

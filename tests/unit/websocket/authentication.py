@@ -107,6 +107,14 @@ class AuthenticationBehaviour(EdgeHarness):
             url = world.url(1, f"?token={world.token(1)}")
             assert await status_of(url, origin=Origin("https://evil.example")) == 403
             assert world.manager.statistics().origins_refused == 1
+            assert world.manager.statistics().refusals == {"foreign_origin": 1}
+
+    async def test_who_is_refused_is_counted_by_cause(self) -> None:
+        async with self.world() as world:
+            assert await close_of(world, 1, "?token=nonsense") == 4500
+            assert await close_of(world, 2, f"?token={world.token(1)}") == 4501
+            found = world.manager.statistics().refusals
+            assert found == {"invalid_token": 1, "forbidden": 1}
 
     async def test_the_same_origin_is_allowed(self) -> None:
         async with self.world() as world:

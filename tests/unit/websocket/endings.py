@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from meeting_push.model import FailureCause, Revocation
 from meeting_push.protocol.codes import CloseCode, Ending
 from tests.support.edge_world import Client, World
 from tests.support.eventually import eventually
@@ -38,6 +39,10 @@ async def is_sent_elsewhere(world: World, _client: Client) -> None:
     await world.manager.evacuate(CloseCode.NODE_UNHEALTHY)
 
 
+async def is_revoked(world: World, _client: Client) -> None:
+    world.manager.disconnect_revoked(Revocation(1, world.manager.clock() + 1))
+
+
 class EndingBehaviour(EdgeHarness):
     @pytest.mark.parametrize(
         ("leave", "ending"),
@@ -56,6 +61,25 @@ class EndingBehaviour(EdgeHarness):
                 await leave(world, client)
                 await eventually(lambda: world.manager.statistics().sockets == 0)
             assert world.manager.statistics().endings == {ending: 1}
+
+    @pytest.mark.parametrize(
+        ("leave", "left"),
+        [
+            (says_goodbye, None),
+            (fails, FailureCause.CLIENT),
+            (vanishes, FailureCause.NETWORK),
+            (is_revoked, FailureCause.AUTHENTICATION),
+            (is_drained, None),
+        ],
+    )
+    async def test_presence_hears_what_the_end_says(
+        self, leave: Leave, left: FailureCause | None
+    ) -> None:
+        async with self.world() as world:
+            async with world.live(1) as client:
+                await leave(world, client)
+                await eventually(lambda: world.manager.statistics().connections == 0)
+            assert world.presence.left == [left]
 
     async def test_a_heartbeat_that_does_not_come_is_an_end_of_its_own(self) -> None:
         limits = {"heartbeat_interval_s": 0.1, "heartbeat_timeout_s": 0.2}

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
+from meeting_push.model import FailureCause
+from meeting_push.protocol.codes import CloseCode
 from meeting_push.protocol.envelope import new_message
 from meeting_push.protocol.sent import Overdue
 from tests.support.stand_ins import RetrySink, message_id, tail
@@ -78,3 +82,49 @@ async def test_a_late_one_is_acked_by_id_and_by_upto() -> None:
     connection.receive(b'{"type":"ack","message_ids":["%s"]}' % message_id(1).encode())
     connection.receive(b'{"type":"ack","upto":2}')
     assert len(connection.session.unacked.late) == 0
+
+
+# ── 为什么没有确认 ───────────────────────────────────────────────────────────
+
+
+async def test_without_heartbeats_it_is_the_network() -> None:
+    house, sink = watched()
+    house.connect()
+    push(house, 1)
+    house.pass_time(62)
+    assert sink.why is not None
+    assert sink.why() is FailureCause.NETWORK
+
+
+async def test_with_heartbeats_it_is_the_client() -> None:
+    house, sink = watched()
+    connection, _ = house.connect()
+    push(house, 1)
+    for _ in range(3):
+        connection.receive(b'{"type":"heartbeat","timestamp":1}')
+        house.pass_time(30)
+    assert sink.why is not None
+    assert sink.why() is FailureCause.CLIENT
+
+
+@pytest.mark.parametrize(
+    ("code", "cause"),
+    [
+        (None, FailureCause.NETWORK),
+        (CloseCode.TOKEN_EXPIRED, FailureCause.AUTHENTICATION),
+        (CloseCode.SERVER_DRAINING, FailureCause.CLIENT),
+    ],
+)
+async def test_once_it_is_closed_how_it_was_closed_tells(
+    code: CloseCode | None, cause: FailureCause
+) -> None:
+    house, sink = watched()
+    connection, _ = house.connect()
+    push(house, 1)
+    connection.receive(b'{"type":"heartbeat","timestamp":1}')
+    house.pass_time(62)
+    if code is not None:
+        connection.close(code)
+    connection.lost()
+    assert sink.why is not None
+    assert sink.why() is cause

@@ -15,7 +15,7 @@ from ulid import ULID
 from meeting_push.clock import now_ms
 from meeting_push.deliver.message_publisher import MessagePublisher
 from meeting_push.deliver.offline_message_queue import Delivery, OfflineMessageQueue
-from meeting_push.model import Message, Outgoing, Sender
+from meeting_push.model import FailureCause, Message, Outgoing, Sender
 from meeting_push.outcome.dead_letters import DeadLetters, DeliveryFailures
 from meeting_push.outcome.delivery_confirmation_service import Receipts
 from meeting_push.outcome.expiry_sweeper import ExpirySweeper
@@ -174,7 +174,7 @@ class Lab:
 
         for message_id, user_id in self.pairs:
             overdue = Overdue(message_id, known)
-            self._retries.claim(user_id, [overdue], settle)
+            self._retries.claim(user_id, [overdue], settle, lambda: FailureCause.CLIENT)
         running = asyncio.create_task(self._retries.run())
         try:
             await done.wait()

@@ -1,7 +1,19 @@
 -- 把本节点一批连接的变化写进在线状态；幂等，重来无害。接在 presence_user.lua 之后。
 -- ARGV[4] 早于它的心跳不再算在线(ms)   ARGV[5] 节点的键的 TTL(ms)，长于 ARGV[3]
 -- ARGV[6] 1 = 租约断过：期间读到的是离线，没有转变也要发布
--- 之后每四个一组：user_id, connection_id, JSON（'' = 这条连接没了）, 最后心跳(ms)
+-- ARGV[7] left_users 至多几个人   ARGV[8] 低于它的分数已经太久   ARGV[9] 它的 TTL(ms)
+-- 之后每四个一组：user_id, connection_id, JSON（'' = 这条连接没了）, 最后心跳(ms)；
+-- 没了的，第四个是它在 left_users 里的分数，0 = 不说明什么
+local left_users = prefix .. 'left_users'
+local any_left = false
+
+-- 最后一条连接没了：记下怎样没有的，直到他回来。
+local function leave(user, score)
+  if score ~= '0' and call('EXISTS', key_of(user)) == 0 then
+    call('ZADD', left_users, score, user)
+    any_left = true
+  end
+end
 
 -- 多数人只有一台设备：能由写入前的样子与 HSET 的回答推出来的，不再问一遍
 local function put(user, connection, json)
@@ -9,14 +21,19 @@ local function put(user, connection, json)
   local before = call('HVALS', key)
   local count = #before + call('HSET', key, connection, json)
   call('PEXPIRE', key, ttl)
+  if #before == 0 then
+    call('ZREM', left_users, user)
+  end
   settle(user, before, count > 1 and call('HVALS', key) or { json }, ARGV[6] == '1')
 end
 
-for i = 7, #ARGV, 4 do
+for i = 10, #ARGV, 4 do
   local user, connection, json = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local member = user .. ':' .. connection
   if json == '' then
-    remove(user, connection)
+    if remove(user, connection) == 1 then
+      leave(user, ARGV[i + 3])
+    end
     call('SREM', own_index, member)
   else
     call('SADD', own_index, member)
@@ -28,6 +45,11 @@ end
 call('SADD', nodes, own)
 call('PEXPIRE', nodes, ARGV[5])
 call('PEXPIRE', own_index, ARGV[5])
+if any_left then
+  call('ZREMRANGEBYSCORE', left_users, '-inf', '(' .. ARGV[8])
+  call('ZREMRANGEBYRANK', left_users, 0, -ARGV[7] - 1)
+  call('PEXPIRE', left_users, ARGV[9])
+end
 call('ZREMRANGEBYSCORE', online, '-inf', '(' .. ARGV[4])
 call('PEXPIRE', online, ttl)
 return 1
