@@ -64,7 +64,7 @@ from ..monitoring.store_samples import (
     redis_samples,
     subscriber_samples,
 )
-from ..monitoring.surroundings import Surroundings
+from ..monitoring.surroundings import Counts, SharedFigures, Surroundings
 from ..node.fleet_membership import CutOff, FleetMembership
 from ..node_identity import NodeIdentity
 from ..redis.activity import ActivityStore
@@ -163,15 +163,9 @@ def _activity(rooms: Rooms, role: Role) -> Activity:
     )
 
 
-def _surroundings(settings: Settings, rooms: Rooms, role: Role) -> Surroundings:
-    return Surroundings(
-        rooms.bus.redis,
-        rooms.messages.queue,
-        rooms.outcomes.dead_letters.count,
-        rooms.bus.count_online,
-        Host(settings.process.data_dir),
-        rooms.edge.manager.unacked if role.holds_sockets else None,
-    )
+def _shared(rooms: Rooms, activity: Activity, is_mine: Callable[[], bool]) -> SharedFigures:
+    counts = Counts(rooms.outcomes.dead_letters.count, rooms.bus.count_online, activity.active)
+    return SharedFigures(rooms.bus.redis, rooms.messages.queue, counts, is_mine)
 
 
 def _reconnects(rooms: Rooms, role: Role) -> dict[str, int]:
@@ -200,8 +194,12 @@ class Observation:
         self.metrics = Metrics(None if file is None else ServeFiles(file))
         self.refused, self.requests = RefusedRequests(), RestRequests()
         self._lag, self._pauses = LoopLag(), GcPauses()
-        self.surroundings = _surroundings(settings, rooms, role)
         self.activity = _activity(rooms, role)
+        self.surroundings = Surroundings(
+            Host(settings.process.data_dir),
+            _shared(rooms, self.activity, self.metrics.is_first),
+            rooms.edge.manager.unacked if role.holds_sockets else None,
+        )
         self.log_counts = LogCounts(LogCountStore(bus.redis.lean, bus.redis.keys))
         self.reports = NodeReports(
             Reporter(self.metrics, node, role, __version__),
@@ -272,7 +270,6 @@ class Observation:
         metrics.add(lambda: health_samples(self.health))
         metrics.add(lambda: loop_samples(supervisor.restarts()))
         metrics.add(self.surroundings.samples)
-        metrics.add(self.activity.samples)
         metrics.add(self.requests.samples)
         metrics.add_histograms(self.requests.histograms)
 

@@ -6,20 +6,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Final
 
 from ..clock import Clock, now_ms
-from ..errors import MeetingPushError
 from ..logs import RepeatedWarning
 from ..redis.activity import GRAINS, ActivityStore, Grain, HourTraffic
 from ..supervision import periodically
-from .metrics import Sample
 
 EVERY_S: Final = 10.0
-#: 每写几遍数一遍来过的人：并几十格，约 2 ms 的 Redis。
-READ_EVERY: Final = 6
 #: ``GET /stats`` 里最近几个小时。
 HOURS: Final = 24
 
@@ -48,8 +44,6 @@ class Activity:
         #: 连着的人已写进哪一格。
         self._slots: dict[Grain, int] = {}
         self._told = (0, 0)
-        self._rounds = 0
-        self._active: dict[str, int] = {}
         self._deferred = RepeatedWarning("activity_deferred")
 
     async def run(self) -> None:
@@ -57,20 +51,10 @@ class Activity:
         await periodically(self.step, partial(asyncio.sleep, EVERY_S), self._deferred)
 
     async def step(self) -> None:
-        """写一批；隔一阵也数一遍。
+        """写一批。
 
         :raises RedisUnavailableError: 没有写的下次再写
         """
-        try:
-            await self._write()
-            if self._rounds % READ_EVERY == 0:
-                self._active = await self._store.active(self._clock())
-            self._rounds += 1
-        except MeetingPushError:
-            self._active = {}
-            raise
-
-    async def _write(self) -> None:
         now = self._clock()
         self._unsaid |= self._came()
         if self._unsaid:
@@ -88,10 +72,8 @@ class Activity:
 
     async def read(self) -> tuple[dict[str, int], list[HourTraffic]]:
         """此刻的：各窗口来过的人数，最近各小时。"""
-        now = self._clock()
-        return await self._store.active(now), await self._store.traffic(HOURS, now)
+        return await self.active(), await self._store.traffic(HOURS, self._clock())
 
-    def samples(self) -> Iterator[Sample]:
-        text = "users who were online or acknowledged something in the window (estimate)"
-        for window, count in self._active.items():
-            yield Sample("active_users", "gauge", text, count, {"window": window}, "shared")
+    async def active(self) -> dict[str, int]:
+        """各窗口里来过的人数。"""
+        return await self._store.active(self._clock())

@@ -145,6 +145,10 @@ class Metrics:
 
     # ── 这个 serve 的 ────────────────────────────────────────────────────────
 
+    def is_first(self) -> bool:
+        """这个 serve 里由我去看大家看着的；只有一个进程就是它。"""
+        return self._files is None or self._files.is_first()
+
     def publish(self) -> None:
         """写下此刻的，给同一个 ``serve`` 的别的进程；只有一个进程则无事。"""
         if self._files is not None:

@@ -9,6 +9,7 @@ import fcntl
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TypeVar
@@ -20,6 +21,8 @@ from .families import Snapshot, merged, only_counted
 
 #: 隔多久写一遍；契约是 5 秒之内。
 EVERY_S: Final = 1.0
+#: 这么久没有写，就当它卡住了。
+STALE_S: Final = 3.0
 DEPARTED: Final = "departed"
 _PREFIX: Final = "meeting-push-metrics-"
 _OWNER: Final = "owner"
@@ -55,6 +58,15 @@ class ServeFiles:
             _replace(self._mine, msgspec.msgpack.encode(snapshot))
         except OSError as error:
             self._failed.say(reason=error.strerror)
+
+    def is_first(self) -> bool:
+        """活着的里面位置最前的是我：大家看着的同一样东西由我去看。
+
+        ``STALE_S`` 之内写过的算活着；死了的，父进程随即拿走它的文件。
+        """
+        me = int(self.process)
+        before = [one for one in _listed(self._mine.parent) if one.name.isdigit()]
+        return not any(_is_fresh(one) for one in before if int(one.name) < me)
 
     def read(self) -> list[Snapshot]:
         """每个活着的最后写下的，加上死了的。
@@ -129,6 +141,13 @@ def _replace(path: Path, data: bytes) -> None:
     with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
         file.write(data)
     beside.replace(path)
+
+
+def _is_fresh(path: Path) -> bool:
+    try:
+        return abs(time.time() - path.stat().st_mtime) < STALE_S
+    except OSError:  # 刚被拿走
+        return False
 
 
 def _listed(folder: Path) -> list[Path]:

@@ -10,6 +10,7 @@ import pytest
 
 from meeting_push.model import DraftOptions, Sender
 from meeting_push.monitoring.metrics import Metrics
+from meeting_push.monitoring.surroundings import Counts, SharedFigures
 from tests.support.eventually import eventually
 from tests.support.people import device
 from tests.support.redis_server import RedisServer
@@ -87,7 +88,13 @@ async def test_the_surroundings_are_told_and_forgotten_without_redis(
     async with running_node(tmp_path, private_redis_server.url, key_prefix) as node:
         metrics, around = node.push.metrics, node.push._observation.surroundings
         await around.look()
-        asked = {"redis_memory_used_bytes", "queue_length", "dead_letters", "online_users"}
+        asked = {
+            "redis_memory_used_bytes",
+            "queue_length",
+            "dead_letters",
+            "online_users",
+            "active_users",
+        }
         assert asked <= {sample.name for sample in metrics.samples()}
         private_redis_server.kill()
         await around.look()
@@ -97,3 +104,22 @@ async def test_the_surroundings_are_told_and_forgotten_without_redis(
         assert total(metrics, "part_failing", part="redis") == 1
         assert total(metrics, "database_up") == 1
         private_redis_server.start()
+
+
+async def test_whose_turn_it_is_not_forgets_what_is_shared(node: Node) -> None:
+    rooms, turn = node.push._rooms, [True]
+    counts = Counts(
+        rooms.outcomes.dead_letters.count,
+        rooms.bus.count_online,
+        node.push._observation.activity.active,
+    )
+    shared = SharedFigures(rooms.bus.redis, rooms.messages.queue, counts, lambda: turn[0])
+    await shared.look()
+    told = {sample.name for sample in shared.samples()}
+    assert {"redis_memory_used_bytes", "queue_length", "online_users", "active_users"} <= told
+    turn[0] = False
+    await shared.look()
+    assert list(shared.samples()) == []
+    turn[0] = True
+    await shared.look()
+    assert {sample.name for sample in shared.samples()} == told

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import stat
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +13,7 @@ import pytest
 
 from meeting_push.monitoring.families import Family
 from meeting_push.monitoring.metrics import Metrics, Sample
-from meeting_push.monitoring.serve_files import DEPARTED, ServeFiles, ServeFolder
+from meeting_push.monitoring.serve_files import DEPARTED, STALE_S, ServeFiles, ServeFolder
 
 
 class Worker:
@@ -133,3 +135,26 @@ def test_what_the_dead_left_is_taken_away_and_what_lives_is_not(folder: ServeFol
     ServeFolder().remove()
     assert not left.file_of(0).parent.exists()
     assert folder.file_of(0).parent.exists()
+
+
+def test_the_first_who_lives_looks_at_what_is_shared(folder: ServeFolder) -> None:
+    first, second, third = (Worker(folder, index) for index in range(3))
+    for worker in (first, second, third):
+        worker.metrics.publish()
+    assert [one.metrics.is_first() for one in (first, second, third)] == [True, False, False]
+    folder.bury(0)
+    assert [one.metrics.is_first() for one in (second, third)] == [True, False]
+
+
+def test_who_hangs_no_longer_looks_for_the_others(folder: ServeFolder) -> None:
+    first, second = Worker(folder, 0), Worker(folder, 1)
+    first.metrics.publish()
+    hung_at = time.time() - STALE_S - 1
+    os.utime(folder.file_of(0), (hung_at, hung_at))
+    assert second.metrics.is_first()
+    first.metrics.publish()
+    assert not second.metrics.is_first()
+
+
+def test_a_process_alone_looks_itself() -> None:
+    assert Metrics().is_first()
