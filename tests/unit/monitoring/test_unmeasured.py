@@ -24,5 +24,5 @@ async def test_unmeasured_it_is_ready_and_looks_at_nothing(
     ):
         assert (await client.get("/readyz")).status_code == 200
         working = {task.get_name() for task in asyncio.all_tasks()}
-    assert "health" in working
-    assert not working & {"loop-lag", "surroundings", "activity", "alerts"}
+    assert "loop:health" in working
+    assert not working & {"loop:loop-lag", "loop:surroundings", "loop:activity", "loop:alerts"}
