@@ -9,6 +9,7 @@ import httpx
 
 from meeting_push import MeetingPush, load_settings
 from tests.support.embedded import hosted
+from tests.support.eventually import eventually
 from tests.support.redis_server import RedisServer
 
 
@@ -22,7 +23,11 @@ async def test_unmeasured_it_is_ready_and_looks_at_nothing(
         hosted(MeetingPush(settings, identity="accounts")) as address,
         httpx.AsyncClient(base_url=f"http://{address}", trust_env=False) as client,
     ):
-        assert (await client.get("/readyz")).status_code == 200
+
+        async def ready() -> bool:
+            return (await client.get("/readyz")).status_code == 200
+
+        await eventually(ready, timeout=20)
         working = {task.get_name() for task in asyncio.all_tasks()}
     assert "loop:health" in working
     assert not working & {"loop:loop-lag", "loop:surroundings", "loop:activity", "loop:alerts"}
