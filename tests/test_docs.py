@@ -23,6 +23,7 @@ PLACEHOLDERS = {
     "message_id": "<message_id>",
     "digest": "<sha256>",
     "name": "<name>",
+    "nonce": "<nonce>",
 }
 #: 页上的路径从哪里算起。
 HOMES = (PACKAGE, PACKAGE / "redis" / "lua", ROOT / "bench" / "src" / "meeting_push_bench")

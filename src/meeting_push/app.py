@@ -198,6 +198,8 @@ class MeetingPush:
             rooms.outcomes.start_workers(supervisor)
         if role.holds_sockets:
             await rooms.edge.start(supervisor, stack)
+        else:
+            await rooms.bus.listen(stack)
         if role.serves_api:
             await rooms.meetings.start(supervisor, stack)
 

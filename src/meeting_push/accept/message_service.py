@@ -27,6 +27,7 @@ from ..errors import (
 from ..limits.send_limits import Charge
 from ..logs import RepeatedWarning
 from ..model import Accepted, Draft, DraftOptions, Message, Outgoing, Principal, Sender
+from ..node.flight_recorder import OFF, FlightRecorder
 from ..protocol import envelope, frames
 from ..queue.message_queue import MessageQueue
 from ..redis.redis_service import courtesy
@@ -80,6 +81,7 @@ class MessageService:
         queue: MessageQueue,
         mailbox: OfflineMessageQueue,
         publisher: MessagePublisher,
+        recorder: FlightRecorder = OFF,
         clock: Clock = now_ms,
     ) -> None:
         self._stores = stores
@@ -94,6 +96,7 @@ class MessageService:
         self._sync_lost = RepeatedWarning("read_sync_lost")
         self._accepts = AcceptBatch(stores.messages)
         self.tally = AcceptTally()
+        self._record = recorder.accepted.extend
 
     # ── 发送 ────────────────────────────────────────────────────────────────
 
@@ -267,6 +270,7 @@ class MessageService:
         if earlier is not None:
             return [], earlier
         self.tally.note(outgoing)
+        self._record([(now, one.message_id) for one in accepted])
         return outgoing, accepted
 
     async def _store(

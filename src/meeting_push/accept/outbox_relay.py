@@ -18,6 +18,7 @@ from ..errors import MeetingPushError, QueueFullError
 from ..limits.send_limits import FairLine, FairShares
 from ..logs import RepeatedWarning, logger
 from ..model import Outgoing, QueueEntry
+from ..node.flight_recorder import OFF, FlightRecorder
 from ..protocol import envelope
 from ..queue.message_queue import MessageQueue
 from ..redis.bodies import Body
@@ -56,6 +57,7 @@ class OutboxRelay:
         grace_s: float,
         aside: Aside,
         turn: Turn,
+        recorder: FlightRecorder = OFF,
         clock: Clock = now_ms,
     ) -> None:
         self._messages = messages
@@ -69,6 +71,7 @@ class OutboxRelay:
         self._grace_ms = int(grace_s * 1000)
         self._aside = aside
         self._turn = turn
+        self._record = recorder.enqueued.extend
         self._clock = clock
         self._pending = FairLine()
         self._wake = asyncio.Event()
@@ -247,6 +250,7 @@ class OutboxRelay:
                 [(e, i.message.deliver_at or 0) for i in later for e in self._entries(i)], bulk=bulk
             ),
         )
+        self._record([(now, item.message.message_id) for item in batch])
 
     async def _open_status(self, batch: Sequence[Outgoing], now: int) -> None:
         """开不成，消息照送：结局记在 SQL 里，只是不会重试。"""

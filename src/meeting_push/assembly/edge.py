@@ -70,7 +70,8 @@ class Edge:
         )
         self.watch = PresenceWatch(bus.subscriber, routes, self.presence, keys, settings.presence)
         self.seats = DeviceSeats(bus.redis, node, settings.presence, aside=bus.asides.of("seats"))
-        self.push_latency, self.ack_latency = PushLatency(), AckLatency(broadcasts.acks)
+        self.push_latency = PushLatency()
+        self.ack_latency = AckLatency(broadcasts.acks, bus.recorder)
         measures = settings.node.metrics
         self.manager = ConnectionManager(
             authenticator=Authenticator(
@@ -96,6 +97,7 @@ class Edge:
             seats=self.seats,
             on_push=self.push_latency if measures else None,
             broadcasts=broadcasts.feed,
+            recorder=bus.recorder,
             clock=bus.clock,
         )
         self.hearing = NodeHearing(
@@ -135,14 +137,7 @@ class Edge:
         stack.push_async_callback(subscriber.close)
         canary = self.hearing.canary
         self._routes[canary.channel.encode()] = canary.hear
-        own = (keys.broadcast_channel, keys.system_channel, canary.channel)
-        try:
-            async with asyncio.timeout(self._settings.redis.timeout_s):
-                for channel in own:
-                    await subscriber.subscribe_channel(channel)
-        except TimeoutError:  # 没有期限的等待会藏起原因（LESSONS 26）
-            why = "the subscriptions were not confirmed in time"
-            raise RedisUnavailableError(why, cause=subscriber.cause) from None
+        await self._bus.subscribe(keys.broadcast_channel, keys.system_channel, canary.channel)
         # 先订阅，后读日志：中间到的已在目录里
         await self._broadcasts.feed.refresh()
 

@@ -30,6 +30,7 @@ from ..meeting.service import MeetingStores
 from ..model import Keyring
 from ..node.agreed_clock import AgreedClock
 from ..node.control_channel import ControlChannel
+from ..node.flight_recorder import FlightRecorder
 from ..redis.dial import RedisAddress
 from ..redis.embedded import EmbeddedRedis
 from ..redis.keys import Keys
@@ -112,6 +113,8 @@ class Bus:
         self.subscriber = Subscriber(address, keys, timeout_s=settings.redis.timeout_s)
         self.control = ControlChannel(self.redis)
         self.reread = asyncio.Event()
+        #: 各站往里记。
+        self.recorder = FlightRecorder(settings.node.flight_recorder_entries)
         #: 各循环搁置坏项的地方。
         self.asides = Asides()
         #: 各房间看的钟。
@@ -144,6 +147,25 @@ class Bus:
             return
         if policy != NO_EVICTION:
             logger.bind(policy=policy, wanted=NO_EVICTION).warning("redis_may_evict_mailboxes")
+
+    async def listen(self, stack: contextlib.AsyncExitStack) -> None:
+        """没有连接的角色也听得到控制命令；有连接的由边缘去听。"""
+        await self.subscriber.start(lambda _, payload: self._heard(payload), lambda: None)
+        stack.push_async_callback(self.subscriber.close)
+        await self.subscribe(self.redis.keys.system_channel)
+
+    async def subscribe(self, *channels: str) -> None:
+        """:raises RedisUnavailableError: 没有及时确认；没有期限的等待会藏起原因（LESSONS 26）"""
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                for channel in channels:
+                    await self.subscriber.subscribe_channel(channel)
+        except TimeoutError:
+            why = "the subscriptions were not confirmed in time"
+            raise RedisUnavailableError(why, cause=self.subscriber.cause) from None
+
+    def _heard(self, payload: bytes) -> None:
+        self.control.take(payload)
 
     def start_clock(self, supervisor: Supervisor) -> None:
         supervisor.start("clock", self.clock.run)

@@ -72,7 +72,9 @@ class MessagePath:
             clock=bus.clock,
         )
         bodies = StoredBodies(record.stores.messages)
-        self.mailbox = OfflineMessageQueue(bus.redis, bodies, settings.messages, clock=bus.clock)
+        self.mailbox = OfflineMessageQueue(
+            bus.redis, bodies, settings.messages, recorder=bus.recorder, clock=bus.clock
+        )
         self.receipts = Receipts(self.publisher)
         self.outcomes = Outcomes(bus.redis.lean, bus.redis.keys, settings.messages.ttl_s * 1000)
         self.confirmation = DeliveryConfirmationService(
@@ -95,6 +97,7 @@ class MessagePath:
             grace_s=settings.delivery.relay_grace_s,
             aside=bus.asides.of("outbox"),
             turn=Turn(bus.redis.lean, bus.redis.keys.outbox_turn, TURN_MS),
+            recorder=bus.recorder,
             clock=bus.clock,
         )
         self.messages = MessageService(
@@ -104,6 +107,7 @@ class MessagePath:
             queue=self.queue,
             mailbox=self.mailbox,
             publisher=self.publisher,
+            recorder=bus.recorder,
             clock=bus.clock,
         )
         self._bulk_slots = asyncio.Semaphore(BULK_TASKS)
@@ -129,6 +133,7 @@ class MessagePath:
             waits=waits,
             aside=bus.asides.of("consumer"),
             bulk_slots=self._bulk_slots,
+            recorder=bus.recorder,
             clock=bus.clock,
         )
 
@@ -161,6 +166,7 @@ class OutcomePath:
             failures=self.failures,
             max_attempts=len(settings.delivery.retry_delays_s),
             aside=bus.asides.of("retry"),
+            recorder=bus.recorder,
             clock=bus.clock,
         )
         self.dead_letters = DeadLetters(

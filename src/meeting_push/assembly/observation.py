@@ -43,6 +43,7 @@ from ..monitoring.edge_samples import (
 from ..monitoring.health import Health
 from ..monitoring.inspection import Inspector
 from ..monitoring.log_counts import LogCounts, log_samples
+from ..monitoring.message_trace import Tracer
 from ..monitoring.metrics import Metrics
 from ..monitoring.process import (
     GcPauses,
@@ -66,6 +67,7 @@ from ..monitoring.store_samples import (
 )
 from ..monitoring.surroundings import Counts, SharedFigures, Surroundings
 from ..node.fleet_membership import CutOff, FleetMembership
+from ..node.flight_recorder import FlightAnswers, TraceAsk
 from ..node_identity import NodeIdentity
 from ..redis.activity import ActivityStore
 from ..redis.log_counts import LogCountStore
@@ -213,6 +215,11 @@ class Observation:
             rooms.record.names,
             bus.clock,
         )
+        self._answers = FlightAnswers(bus.recorder, bus.redis, node)
+        bus.control.on(TraceAsk, self._answers.take)
+        self.tracer = Tracer(
+            rooms.record.reports, self._answers, bus.control, bus.redis, self.reports
+        )
         self._check(rooms, role)
         self._watch_process(supervisor)
         self._watch_stores(rooms, role)
@@ -299,6 +306,7 @@ class Observation:
 
     def start(self, supervisor: Supervisor, stack: contextlib.AsyncExitStack) -> None:
         self.fleet.start(supervisor, stack)
+        stack.push_async_callback(self._answers.close)
         supervisor.start("health", self.health.run)
         if self._measures:
             self._start_measuring(supervisor, stack)

@@ -87,6 +87,6 @@ def _api(
         queue_router(messages.queue, outcomes.dead_letters, admin),
         broadcast_router(broadcasts, admin, settings.messages),
         alert_router(alerting.desk, admin),
-        inspection_router(observation.inspector, admin),
+        inspection_router(observation.inspector, observation.tracer, admin),
         log_router(observation.log_counts, security),
     ]

@@ -17,6 +17,7 @@ from ..errors import UnavailableError
 from ..histogram import Histogram
 from ..logs import RepeatedWarning, logger
 from ..model import EvictedRange, MailboxEntry, MailboxView, Message, Origin, ResumePoint
+from ..node.flight_recorder import OFF, FlightRecorder
 from ..protocol.envelope import encode_tail, new_message
 from ..protocol.frames import NewMessageTail
 from ..redis.bodies import Bodies, Body
@@ -75,6 +76,7 @@ class OfflineMessageQueue:
         body_source: BodySource,
         settings: MessageSettings,
         *,
+        recorder: FlightRecorder = OFF,
         clock: Clock = now_ms,
     ) -> None:
         ttl_ms = self._ttl_ms = settings.ttl_s * 1000
@@ -97,6 +99,7 @@ class OfflineMessageQueue:
         #: 谁也不等的：正文现在就删，状态留给迟到的确认片刻。
         self.give_back = self._bodies.forget
         self._body_source = body_source
+        self._record = recorder.delivered.append
         self._clock = clock
         self.overflow = Overflow()
         self._not_restored = RepeatedWarning("bodies_not_restored")
@@ -120,8 +123,13 @@ class OfflineMessageQueue:
         对每个（用户, 消息）原子且幂等：还在信箱的沿用旧 seq 再推一次（重试），已确认的不动。
         整批不原子：抛出时可能已投递一部分，整批重来无害。``publish`` 为假则只进信箱。
         """
+        at = self._clock()  # 之前的：推送在回答到来之前就发生了
         delivered, overfull = await self._mailboxes.deliver(deliveries, publish=publish)
         self.overflow.note(overfull)
+        for delivery, row in zip(deliveries, delivered, strict=True):
+            if row:
+                first, last = row[0].user_id, row[-1].user_id
+                self._record((at, delivery.message_id, first, last, delivery.attempt))
         return delivered
 
     # ── 挤出 ────────────────────────────────────────────────────────────────

@@ -15,6 +15,7 @@ import msgspec
 
 from ..contracts import AckSink
 from ..model import Ack, AckOutcome
+from ..node.flight_recorder import OFF, FlightRecorder
 from ..protocol.envelope import peek_attempt
 
 _CELL_BITS: Final = 6
@@ -135,13 +136,14 @@ class PushLatency:
 class AckLatency:
     """包着真正的 ``AckSink``：量一量推送到确认，别的原样转交。"""
 
-    def __init__(self, sink: AckSink) -> None:
+    def __init__(self, sink: AckSink, recorder: FlightRecorder = OFF) -> None:
         self.histogram = LatencyHistogram()
         #: 推了 ``IN_TIME_MS`` 之内的确认；不是抽样。
         self.in_time = 0
         self._users: set[int] = set()
         self._sink = sink
         self._record = sink.record
+        self._note = recorder.acked.append
         self._measured_at = 0
 
     def record(self, user_id: int, acks: Sequence[Ack]) -> None:
@@ -151,6 +153,7 @@ class AckLatency:
             self.histogram.record(max(0, newest.acked_at - newest.sent_at))
         self._users.add(user_id)
         for ack in acks:
+            self._note((ack.acked_at, ack.message_id, user_id, ack.sent_at))
             if ack.acked_at - ack.sent_at <= IN_TIME_MS:
                 self.in_time += 1
         self._record(user_id, acks)

@@ -14,6 +14,7 @@ from ..clock import Clock, now_ms
 from ..contracts import RetrySettled, WhyUnanswered
 from ..logs import RepeatedWarning
 from ..model import NO_ACK, FailureCause
+from ..node.flight_recorder import OFF, FlightRecorder
 from ..protocol.sent import Overdue
 from ..redis.outcomes import Claimed, Outcomes, Verdict
 from ..storage.id_list import Recipient
@@ -46,8 +47,10 @@ class RetryService:
         failures: DeliveryFailures,
         max_attempts: int,
         aside: Aside,
+        recorder: FlightRecorder = OFF,
         clock: Clock = now_ms,
     ) -> None:
+        self._recorder = recorder
         self._outcomes = outcomes
         self._record = record
         self._failures = failures
@@ -84,6 +87,8 @@ class RetryService:
         pairs = list(zip(batch, answers, strict=True))
         claimed = [(c, a) for c, a in pairs if a.verdict is Verdict.CLAIMED]
         self.retried += len(claimed)
+        at = self._clock()
+        self._recorder.retried.extend((at, c.message_id, c.user_id, a.attempts) for c, a in claimed)
         await self._record.record_attempts(
             [
                 (c.message_id, c.user_id, a.attempts)

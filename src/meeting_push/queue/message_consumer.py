@@ -20,7 +20,8 @@ from ..clock import Clock, now_ms
 from ..deliver.offline_message_queue import Delivery, OfflineMessageQueue
 from ..errors import DatabaseUnavailableError, MeetingPushError
 from ..logs import RepeatedWarning, logger
-from ..model import MessageKind
+from ..model import MessageKind, QueueEntry
+from ..node.flight_recorder import OFF, FlightRecorder
 from ..protocol.envelope import peek_type
 from ..supervision import Aside, is_temporary
 from .message_queue import MessageQueue, Taken
@@ -75,6 +76,7 @@ class MessageConsumer:
         waits: RepeatedWarning,
         aside: Aside,
         bulk_slots: asyncio.Semaphore,
+        recorder: FlightRecorder = OFF,
         clock: Clock = now_ms,
     ) -> None:
         """:param waits: 等依赖回来时的日志；一个进程里的消费者共用一个
@@ -90,6 +92,7 @@ class MessageConsumer:
         self._aside = aside
         self._bulk_slots = bulk_slots
         self._may_bulk = False
+        self._record = recorder.taken.extend
         self._clock = clock
         self._stopping = False
         self._next_claim = 0.0
@@ -177,6 +180,8 @@ class MessageConsumer:
         self._progress()
         if taken:
             self._done.in_hand = len(taken)
+            at = self._clock()
+            self._record([_sighted(item.entry, at) for item in taken if item.entry.recipient_ids])
             started = time.monotonic()
             await self._handle(taken)
             self._done.in_hand = 0
@@ -333,6 +338,11 @@ class MessageConsumer:
             return live
         cancelled = await self._queue.streams.cancelled(scheduled)
         return [i for i in live if not (i.scheduled and i.entry.message_id in cancelled)]
+
+
+def _sighted(entry: QueueEntry, at: int) -> tuple[int, str, int, int, int]:
+    recipients = entry.recipient_ids
+    return at, entry.message_id, recipients[0], recipients[-1], entry.attempt
 
 
 def _delivery(item: Taken, tails: dict[str, bytes]) -> Delivery:

@@ -146,6 +146,11 @@ class Keys:
     def attempts(self, name: str, digest: str) -> str:
         return f"{self.prefix}attempts:{name}:{digest}"
 
+    # 运维
+    def trace_answers(self, nonce: str) -> str:
+        """各进程说它们看见一条消息走到了哪里。"""
+        return f"{self.prefix}trace_answers:{nonce}"
+
     # 频道
     def meeting_channel(self, meeting_id: str) -> str:
         return f"{self.prefix}meeting:{{{meeting_id}}}:frames"

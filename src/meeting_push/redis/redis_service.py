@@ -172,6 +172,19 @@ class RedisService:
         await self.lean.execute("DEL", key)
         return 0, 0
 
+    # ── 大家的回答 ──────────────────────────────────────────────────────────
+
+    async def add_answer(self, key: str, answer: bytes, *, most: int, ttl_ms: int) -> None:
+        """放进一份；``most`` 份以后的不留。"""
+        await self.lean.execute_many(
+            [("RPUSH", key, answer), ("LTRIM", key, 0, most - 1), ("PEXPIRE", key, ttl_ms)]
+        )
+
+    async def answers(self, key: str, after: int) -> list[bytes]:
+        """第 ``after`` 份以后的。"""
+        found: list[bytes] = await self.lean.execute("LRANGE", key, after, -1)
+        return found
+
     # ── 发布 ────────────────────────────────────────────────────────────────
 
     def publish(self, channel: str, payload: Argument) -> asyncio.Future[int]:

@@ -1,21 +1,22 @@
-"""给操作页的 REST：看一个人，看谁的信箱最满、最旧。都只给管理员。
+"""给操作页的 REST：看一个人，看谁的信箱最满、最旧，跟着一条消息。都只给管理员。
 
 不用 ``from __future__ import annotations``：见 ``message_manage.py``。
 """
 
 from collections.abc import Callable
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from fastapi import APIRouter, Depends, Query
 from pydantic import Field
 
 from ..clock import now_ms
-from ..model import PresenceStatus
+from ..model import MAX_USER_ID, PresenceStatus
 from ..monitoring.inspection import Inspected, Inspector, MailboxOrder
+from ..monitoring.message_trace import Trace, TracedRecipient, Tracer
 from ..redis.presence import overall_status
 from .contract_route import Out, contract_router
 from .delivery_manage import OfflineMessageOut, UserIdPath
-from .message_manage import Limit
+from .message_manage import Limit, MessageIdPath
 from .presence_manage import ConnectionOut
 
 
@@ -87,8 +88,85 @@ class InspectedOut(Out):
         )
 
 
-def inspection_router(inspector: Inspector, require_admin: Callable[..., object]) -> APIRouter:
-    """``/mailboxes``、``/users/{id}/inspect``；前缀由调用者加。"""
+class TraceEventOut(Out):
+    stage: str = Field(
+        description="accepted enqueued taken delivered pushed acked retried failed expired read"
+    )
+    at: int
+    node_id: str | None
+    source: Literal["record", "recorder"] = Field(
+        description="record：SQL 记着的；recorder：某个进程内存里的"
+    )
+    detail: str | None
+
+
+class TracedRecipientOut(Out):
+    user_id: int
+    status: str
+    attempts: int
+    failure_reason: str | None
+    events: list[TraceEventOut] = Field(description="早的在前")
+
+    @classmethod
+    def of(cls, found: TracedRecipient) -> Self:
+        times = found.times
+        return cls(
+            user_id=times.user_id,
+            status=times.status,
+            attempts=times.attempts,
+            failure_reason=times.failure_reason,
+            events=[TraceEventOut.model_validate(each) for each in found.events],
+        )
+
+
+class TraceOut(Out):
+    message_id: str
+    sender_id: int
+    message_type: str
+    priority: int
+    title: str
+    accepted_at: int
+    deliver_at: int | None
+    enqueued_at: int | None = Field(description="null：还在发件箱")
+    expires_at: int
+    recipient_count: int
+    recipients: list[TracedRecipientOut] = Field(description="按 id；发给所有人的没有名单")
+    next_cursor: str | None
+    silent_nodes: list[str] = Field(description="一秒之内没有答的进程：它们看到的不在其中")
+    fleet_asked: bool = Field(description="为假：Redis 不在，只有记录与这个进程看到的")
+    truncated: bool = Field(description="内存里看到的不止这些")
+
+    @classmethod
+    def of(cls, found: Trace) -> Self:
+        head = found.head
+        return cls(
+            message_id=head.message_id,
+            sender_id=head.sender_id,
+            message_type=head.message_type,
+            priority=head.priority,
+            title=head.title,
+            accepted_at=head.created_at,
+            deliver_at=head.deliver_at,
+            enqueued_at=head.enqueued_at,
+            expires_at=head.expires_at,
+            recipient_count=head.recipient_count,
+            recipients=[TracedRecipientOut.of(one) for one in found.recipients],
+            next_cursor=None if found.next_cursor is None else str(found.next_cursor),
+            silent_nodes=found.silent_nodes,
+            fleet_asked=found.fleet_asked,
+            truncated=found.truncated,
+        )
+
+
+TraceCursor = Annotated[str, Query(pattern="^[0-9]{1,16}$")]
+TraceLimit = Annotated[int, Query(ge=1, le=100, description="一页几个收件人")]
+Recipient = Annotated[int | None, Query(ge=1, le=MAX_USER_ID, description="只看他")]
+
+
+def inspection_router(
+    inspector: Inspector, tracer: Tracer, require_admin: Callable[..., object]
+) -> APIRouter:
+    """``/mailboxes``、``/users/{id}/inspect``、``/messages/{id}/trace``；前缀由调用者加。"""
     router = contract_router(tags=["operations"], dependencies=[Depends(require_admin)])
 
     @router.get("/mailboxes", summary="最满的、最旧的信箱")
@@ -103,5 +181,15 @@ def inspection_router(inspector: Inspector, require_admin: Callable[..., object]
     @router.get("/users/{user_id}/inspect", summary="一个人：设备、信箱、最近的消息")
     async def inspect(user_id: UserIdPath) -> InspectedOut:
         return InspectedOut.of(await inspector.user(user_id))
+
+    @router.get("/messages/{message_id}/trace", summary="跟着一条消息：每个收件人走到了哪一站")
+    async def trace(
+        message_id: MessageIdPath,
+        cursor: TraceCursor = "0",
+        limit: TraceLimit = 50,
+        recipient: Recipient = None,
+    ) -> TraceOut:
+        """404：没有这条消息，或他不是它的收件人；429：有人正在问（一个进程同时只问一次）。"""
+        return TraceOut.of(await tracer.trace(message_id, int(cursor), limit, recipient))
 
     return router

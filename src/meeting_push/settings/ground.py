@@ -234,6 +234,12 @@ class NodeSettings(Group):
         "量不量延迟、事件循环、依赖与机器；不量也就不评估告警，`/metrics` 只剩别处也用的计数",
         "只为看它的代价（`bench pair`）",
     )
+    flight_recorder_entries: Annotated[int, Field(ge=0, le=100_000)] = setting(
+        10_000,
+        "飞行记录仪：每个进程的每一站记住最近多少件；0 = 不记",
+        "要追得更久：大一些，满了每一万件约 10 MB",
+        unit="件",
+    )
 
 
 class AlertingSettings(Group):

@@ -15,9 +15,11 @@ from .database import Repository
 from .rows import (
     DeliveryCounts,
     FailedDelivery,
+    MessageHead,
     OutcomeRow,
     Page,
     RecentMessage,
+    RecipientTimes,
     UndeliveredRow,
     columns_of,
 )
@@ -149,6 +151,8 @@ _RECENT: Final = select(
     _r.failure_reason,
     _r.read_at,
 ).join_from(message_recipients, messages, _m.message_id == _r.message_id)
+_HEAD: Final = select(*columns_of(MessageHead, messages))
+_TIMES: Final = select(*columns_of(RecipientTimes, message_recipients))
 FailurePosition = tuple[int, str, int]
 _POSITION: Final = tuple_(_r.failed_at, _r.message_id, _r.user_id)
 
@@ -189,6 +193,21 @@ class DeliveryReports(Repository):
         )
         found: int | None = await self._database.scalar(statement)
         return found
+
+    async def head(self, message_id: str) -> MessageHead | None:
+        row = await self._database.row(_HEAD.where(_m.message_id == message_id))
+        return None if row is None else MessageHead(*row)
+
+    async def times(
+        self, message_id: str, cursor: int, limit: int, upto: int | None = None
+    ) -> Page[RecipientTimes, int]:
+        """``user_id`` 大于 ``cursor``、不大于 ``upto`` 的前 ``limit`` 个收件人。"""
+        wanted = [_r.message_id == message_id, _r.user_id > cursor]
+        if upto is not None:
+            wanted.append(_r.user_id <= upto)
+        statement = _TIMES.where(*wanted).order_by(_r.user_id).limit(limit + 1)
+        items = [RecipientTimes(*row) for row in await self._database.rows(statement)]
+        return Page.of(items, limit, lambda one: one.user_id)
 
     async def recent(self, user_id: int, limit: int) -> list[RecentMessage]:
         """发给该用户的最近 ``limit`` 条，新的在前；预约的也在其中。"""

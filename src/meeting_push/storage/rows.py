@@ -157,6 +157,36 @@ class RecentMessage:
     read_at: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class MessageHead:
+    """一条消息，不带正文；``created_at`` 是接受的时刻，``enqueued_at`` 为 None：还在发件箱。"""
+
+    message_id: str
+    sender_id: int
+    message_type: str
+    priority: int
+    title: str
+    created_at: int
+    deliver_at: int | None
+    enqueued_at: int | None
+    expires_at: int
+    recipient_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class RecipientTimes:
+    """一个收件人的各个时刻；``expired`` 没有自己的时刻，是消息的 ``expires_at``。"""
+
+    user_id: int
+    status: DeliveryStatus
+    attempts: int
+    sent_at: int | None
+    delivered_at: int | None
+    failed_at: int | None
+    failure_reason: str | None
+    read_at: int | None
+
+
 # ── ``messages`` 的一行 ──────────────────────────────────────────────────────
 
 _object: Final = msgspec.json.Decoder(dict[str, Any])

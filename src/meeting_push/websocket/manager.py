@@ -27,6 +27,7 @@ from ..contracts import (
 from ..errors import InvalidInputError, MalformedEnvelopeError, MeetingPushError
 from ..logs import Log, RepeatedWarning, logger
 from ..model import Revocation
+from ..node.flight_recorder import OFF, FlightRecorder
 from ..node_identity import NodeIdentity
 from ..protocol.codes import CloseCode, cause_of_leaving
 from ..protocol.envelope import FIRST_ATTEMPT, HEAD_BYTES, BroadcastId, frame_key
@@ -74,6 +75,7 @@ class ConnectionManager(Lines[UserConnection]):
         seats: Seats,
         on_push: PushObserver | None,
         broadcasts: Broadcasts,
+        recorder: FlightRecorder = OFF,
         clock: Callable[[], int] = now_ms,
     ) -> None:
         super().__init__(authenticator, Admission(limits.arrivals), limits, EdgeCounters(), clock)
@@ -93,7 +95,8 @@ class ConnectionManager(Lines[UserConnection]):
         self._everyone = {keys.broadcast_channel.encode(), keys.system_channel.encode()}
         self._broadcast_channel = keys.broadcast_channel.encode()
         self._broadcasts = broadcasts
-        self._opener = Opener(channels, mailbox, self.counters, clock, broadcasts)
+        self._record = recorder.pushed.append
+        self._opener = Opener(channels, mailbox, self.counters, clock, broadcasts, recorder)
         self._catch_up = CatchUp(self._opener, self._registry, self._tasks, self._give_up)
         self._fanout = Fanout(self._registry, clock)
         self._requests = ClientRequests(
@@ -219,6 +222,8 @@ class ConnectionManager(Lines[UserConnection]):
                 self._on_push(payload, key, now)
             if key is not None and payload.find(FIRST_ATTEMPT, 0, HEAD_BYTES) > 0:
                 self.counters.first_pushes += len(connections)
+        if key is not None:
+            self._record((now, key, channel))
         for connection in connections:
             connection.offer(payload, key, now)
 
