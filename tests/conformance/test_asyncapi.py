@@ -68,8 +68,9 @@ async def listening(url: str, token: str) -> AsyncIterator[Listener]:
 
 
 def short_token(user_id: int, ttl_s: int = 50) -> str:
+    """一个管理员的：他也看整个系统此刻的数。"""
     now = int(time.time())
-    claims = {"sub": str(user_id), "role": "user", "aud": "meeting-push"}
+    claims = {"sub": str(user_id), "role": "admin", "aud": "meeting-push"}
     return jwt.encode({**claims, "iat": now, "exp": now + ttl_s}, TEST_JWT_SECRET)
 
 
@@ -145,6 +146,8 @@ async def requests(phone: Listener, message_id: str, alice: Person, bob: Person)
     await phone.ask("read_sync", type="read", message_ids=[message_id], request_id="r")
     await phone.ask("presence", type="watch", user_ids=[alice.user_id, 10**9])
     await phone.ask("watch_result", type="unwatch", user_ids=[10**9], request_id="u")
+    await phone.ask("ops_watch_result", type="ops_watch", request_id="o")
+    await phone.until("ops")
     await phone.ask("error", type="dance", request_id="e")
     await phone.ask("token_refreshed", type="refresh_token", token=bob.token)
 

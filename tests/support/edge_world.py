@@ -74,11 +74,13 @@ class World:
         pace = RefusalPace(per_s=0.001, burst=1, delay_s=delay_s)
         self.manager.admission.pace = self.doorway.pace = pace
 
-    def token(self, user_id: int, ttl_ms: int = TOKEN_TTL_MS, name: str = "") -> str:
+    def token(
+        self, user_id: int, ttl_ms: int = TOKEN_TTL_MS, name: str = "", role: str = "user"
+    ) -> str:
         """一枚新的有效令牌。"""
         now = now_ms()
         token = f"token-{user_id}-{name or len(self.verifier.tokens)}"
-        self.verifier.tokens[token] = Principal(user_id, "user", now, now + ttl_ms)
+        self.verifier.tokens[token] = Principal(user_id, role, now, now + ttl_ms)
         return token
 
     def url(self, user_id: int | str, query: str = "") -> str:

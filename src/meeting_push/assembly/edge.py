@@ -30,6 +30,7 @@ from ..websocket.handshake import Authenticator
 from ..websocket.hearing import Dismissals, NodeHearing, Rereading
 from ..websocket.lines import window_s
 from ..websocket.manager import ConnectionManager
+from ..websocket.ops_feed import OpsFeed
 from ..websocket.requests import Sinks
 from .ground import Access, Bus, Record
 from .message_path import BroadcastPath, MessagePath, OutcomePath
@@ -89,6 +90,7 @@ class Edge:
                 reads=messages.messages,
                 watches=self.watch,
                 retries=outcomes.retries,
+                ops=OpsFeed(bus.clock),
             ),
             keys=keys,
             limits=_limits(settings),
@@ -129,6 +131,7 @@ class Edge:
         supervisor.start("evacuation", self.hearing.run)
         supervisor.start("reread", self._rereading.run)
         supervisor.start("presence-watch", self.watch.run)
+        supervisor.start("ops-feed", self.manager.ops.run)
         await self.presence.start(supervisor)
 
     async def _listen(self, stack: contextlib.AsyncExitStack) -> None:

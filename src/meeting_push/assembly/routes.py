@@ -13,7 +13,7 @@ from ..router.inspection import inspection_router
 from ..router.json_body import BodyRules
 from ..router.meeting_manage import meeting_router, meeting_socket_router
 from ..router.message_manage import broadcast_router, message_router, user_messages_router
-from ..router.ops import log_router, ops_router, stats_router
+from ..router.ops import Statistics, log_router, ops_router, stats_router
 from ..router.presence_manage import presence_router
 from ..router.turns import LargeTurns, Security, Turns
 from ..router.web import web_router
@@ -32,6 +32,7 @@ def routes(
         parts = [*api, *parts, meeting_socket_router(rooms.meetings.hub), web_router()]
     if settings.process.role.holds_sockets:
         parts.append(user_messages_router(rooms.edge.manager))
+        rooms.edge.manager.ops.provide(_statistics(rooms, observation).text)
     table = complete(route for part in parts for route in part.routes)
     rules, proxies = (
         BodyRules(settings.http, settings.messages, settings.meeting),
@@ -47,6 +48,11 @@ def routes(
             route.refused = observation.refused
             route.body_rule = rules.of(route.path.removeprefix(API_PREFIX))
     return APIRouter(routes=table)
+
+
+def _statistics(rooms: Rooms, observation: Observation) -> Statistics:
+    queue, count_online = rooms.messages.queue, rooms.bus.count_online
+    return Statistics(observation.reports, queue, count_online, observation.activity)
 
 
 def _api(
@@ -69,14 +75,7 @@ def _api(
         ticket_router(access.tickets, security),
         revocation_router(access.revocations, security),
         presence_router(rooms.edge.presence, rooms.bus.control, security),
-        stats_router(
-            observation.reports,
-            messages.queue,
-            rooms.bus.count_online,
-            observation.activity,
-            alerting.history,
-            security,
-        ),
+        stats_router(_statistics(rooms, observation), alerting.history, security),
         meeting_router(
             rooms.meetings.service,
             anybody,

@@ -130,6 +130,22 @@ class WatchResult(ServerFrame, frozen=True, kw_only=True, tag="watch_result"):
     request_id: str | int
 
 
+class OpsWatchResult(
+    ServerFrame, frozen=True, kw_only=True, tag="ops_watch_result", omit_defaults=True
+):
+    """``ops_watch`` 的回答；``ops_unwatch`` 带了 request_id 时也是，那时 ``every_s`` 为 0。"""
+
+    every_s: int
+    request_id: str | int | None = None
+
+
+class Ops(ServerFrame, frozen=True, kw_only=True, tag="ops"):
+    """管理员在看的：此刻的数，形状同 ``GET /stats``；瞬时的。"""
+
+    at: int
+    stats: Annotated[msgspec.Raw, Meta(extra_json_schema={"type": "object"})]
+
+
 class Gap(ServerFrame, frozen=True, kw_only=True, tag="gap"):
     from_seq: Whole
     to_seq: Whole
@@ -217,11 +233,30 @@ class UnwatchFrame(ClientFrame, frozen=True, kw_only=True, tag="unwatch"):
     user_ids: Annotated[list[UserId], Meta(min_length=1, max_length=MAX_WATCH_IDS)]
 
 
+class OpsWatchFrame(ClientFrame, frozen=True, kw_only=True, tag="ops_watch"):
+    every_s: Annotated[int, Meta(ge=1, le=60)] = 2
+
+
+class OpsUnwatchFrame(ClientFrame, frozen=True, kw_only=True, tag="ops_unwatch"):
+    pass
+
+
 AnyClientFrame = (
-    Heartbeat | AckFrame | StatusFrame | ReadFrame | RefreshTokenFrame | WatchFrame | UnwatchFrame
+    Heartbeat
+    | AckFrame
+    | StatusFrame
+    | ReadFrame
+    | RefreshTokenFrame
+    | WatchFrame
+    | UnwatchFrame
+    | OpsWatchFrame
+    | OpsUnwatchFrame
 )
 CLIENT_FRAME_TYPES: Final = frozenset(
-    {"heartbeat", "ack", "status", "read", "refresh_token", "watch", "unwatch"}
+    {
+        *("heartbeat", "ack", "status", "read", "refresh_token", "watch", "unwatch"),
+        *("ops_watch", "ops_unwatch"),
+    }
 )
 
 

@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Final, Literal, Self
 
 import msgspec
@@ -276,13 +277,30 @@ def _plain(figures: Figures) -> FiguresOut:
     }
 
 
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """全体此刻的数；``GET /stats`` 与管理员的 ``ops`` 帧说的是同一份。"""
+
+    reports: NodeReports
+    queue: MessageQueue
+    count_online: Callable[[], Awaitable[int]]
+    activity: Activity
+
+    async def read(self) -> StatsOut:
+        """:raises RedisUnavailableError: 大家的报告在 Redis 里"""
+        return StatsOut.of(
+            await self.reports.read(),
+            await self.queue.lengths(),
+            await self.count_online(),
+            await self.activity.read(),
+        )
+
+    async def text(self) -> bytes:
+        return (await self.read()).model_dump_json().encode()
+
+
 def stats_router(
-    reports: NodeReports,
-    queue: MessageQueue,
-    count_online: Callable[[], Awaitable[int]],
-    activity: Activity,
-    history: HistoryReader,
-    security: Security,
+    statistics: Statistics, history: HistoryReader, security: Security
 ) -> APIRouter:
     """``/stats``；前缀由调用者加。"""
     router = contract_router(tags=["stats"])
@@ -294,9 +312,7 @@ def stats_router(
         dependencies=admin_only,
     )
     async def stats() -> StatsOut:
-        return StatsOut.of(
-            await reports.read(), await queue.lengths(), await count_online(), await activity.read()
-        )
+        return await statistics.read()
 
     @router.get("/stats/history", summary="主要的数从前怎样（管理员）", dependencies=admin_only)
     async def stats_history(

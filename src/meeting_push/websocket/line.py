@@ -357,6 +357,13 @@ class UserConnection(Line):
         else:
             self.send(frame, now)
 
+    def offer_or_drop(self, frame: bytes, now: int) -> None:
+        """瞬时的一帧：此刻写得出去才写；不然丢了，不占发件箱。"""
+        if self.session.phase is _LIVE and self.outbox.clear_way:
+            self.send(frame, now)
+        else:
+            self._host.counters.drops["not_clear"] += 1
+
     def offer_run(self, run: FrameRun, now: int) -> None:
         """几帧广播：都要现在写，就一次写出。"""
         due = []

@@ -83,6 +83,7 @@ class ConnectionManager(Lines[UserConnection]):
         self.node = node
         self._presence = sinks.presence
         self._watches = sinks.watches
+        self.ops = sinks.ops
         self._seats = seats
         self._on_push = on_push
         #: 最近一次量推送延迟的那一毫秒：每毫秒至多量一条，热路径上只比较一个整数。
@@ -275,6 +276,7 @@ class ConnectionManager(Lines[UserConnection]):
         if not self._registry.remove(connection):
             return
         self._watches.forget(connection)
+        self.ops.forget(connection)
         self._seats.release(connection.user_id, connection.connection_id)
         if connection.user_id not in self.user_connections:
             self._opener.subscriptions.release(connection.user_id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic
 
 from ..contracts import AckSink, PresenceSink, PresenceWatches, ReadSink, RetrySink
@@ -15,6 +15,9 @@ from ..protocol.commands import RequestIdValue
 from ..protocol.frames import (
     AckResult,
     ErrorFrame,
+    OpsUnwatchFrame,
+    OpsWatchFrame,
+    OpsWatchResult,
     ReadFrame,
     ReadSync,
     RefreshTokenFrame,
@@ -34,6 +37,7 @@ from .handshake import (
 )
 from .line import LineCounters, UserConnection
 from .lines import EdgeCounters, SomeLine
+from .ops_feed import OpsFeed
 
 #: 一条连接同时进行的异步请求（核实确认、已读、换令牌）；再多则回 ``busy``。
 MAX_REQUESTS = 8
@@ -48,6 +52,7 @@ class Sinks:
     reads: ReadSink
     watches: PresenceWatches
     retries: RetrySink
+    ops: OpsFeed = field(default_factory=OpsFeed)
 
 
 class LineRequests(Generic[SomeLine]):
@@ -158,6 +163,8 @@ class ClientRequests(LineRequests[UserConnection]):
                 self._later(connection, self._refresh(connection, command), command.request_id)
             case WatchFrame() | UnwatchFrame():
                 self._watching(connection, command)
+            case OpsWatchFrame() | OpsUnwatchFrame():
+                self._watch_ops(connection, command)
             case commands.Unanswered():
                 self._retry(connection, command)
             case _:
@@ -231,6 +238,21 @@ class ClientRequests(LineRequests[UserConnection]):
     ) -> None:
         if request_id is not None:
             connection.answer(WatchResult(watching=watching, request_id=request_id))
+
+    def _watch_ops(
+        self, connection: UserConnection, command: OpsWatchFrame | OpsUnwatchFrame
+    ) -> None:
+        if isinstance(command, OpsUnwatchFrame):
+            self._sinks.ops.forget(connection)
+            if command.request_id is not None:
+                connection.answer(OpsWatchResult(every_s=0, request_id=command.request_id))
+            return
+        try:
+            self._sinks.ops.watch(connection, command.every_s)
+        except MeetingPushError as error:
+            self._failed(connection, error, command.request_id)
+            return
+        connection.answer(OpsWatchResult(every_s=command.every_s, request_id=command.request_id))
 
     async def _mark_read(self, connection: UserConnection, command: ReadFrame) -> None:
         unread = await self._sinks.reads.mark_read(connection.user_id, command.message_ids)

@@ -19,6 +19,10 @@ async def still_alive(client: Client) -> bool:
     return bool(answer["type"] == "heartbeat_ack")
 
 
+async def two_sockets() -> bytes:
+    return b'{"sockets":2}'
+
+
 class AckBehaviour(EdgeHarness):
     async def test_ids_are_recorded_for_their_user(self) -> None:
         async with self.world() as world, world.live(1) as client:
@@ -136,6 +140,23 @@ class RequestBehaviour(EdgeHarness):
             assert (answer["type"], answer["watching"]) == ("watch_result", 2)
             answer = await client.ask(type="unwatch", user_ids=[2], request_id=2)
             assert (answer["type"], answer["watching"]) == ("watch_result", 1)
+
+    async def test_an_administrator_watches_operations(self) -> None:
+        async with self.world() as world:
+            world.manager.ops.provide(two_sockets)
+            async with world.live(1, token=world.token(1, role="admin")) as client:
+                answer = await client.ask(type="ops_watch", every_s=5, request_id="o")
+                assert answer == {"type": "ops_watch_result", "every_s": 5, "request_id": "o"}
+                await world.manager.ops.step()
+                frame = await client.read()
+                assert (frame["type"], frame["stats"]) == ("ops", {"sockets": 2})
+
+    async def test_nobody_else_watches_operations(self) -> None:
+        async with self.world() as world, world.live(1) as client:
+            error = await client.ask(type="ops_watch", request_id="o")
+            assert (error["type"], error["code"]) == ("error", "forbidden")
+            assert error["request_id"] == "o"
+            assert await still_alive(client)
 
     async def test_a_refreshed_token_counts_from_then_on(self) -> None:
         async with self.world() as world, world.live(1) as client:
