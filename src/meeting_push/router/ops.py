@@ -299,9 +299,7 @@ class Statistics:
         return (await self.read()).model_dump_json().encode()
 
 
-def stats_router(
-    statistics: Statistics, history: HistoryReader, security: Security
-) -> APIRouter:
+def stats_router(statistics: Statistics, history: HistoryReader, security: Security) -> APIRouter:
     """``/stats``；前缀由调用者加。"""
     router = contract_router(tags=["stats"])
     admin_only = [Depends(security.require_admin)]
