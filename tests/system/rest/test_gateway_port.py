@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import httpx
 import pytest
 
+from meeting_push.app import MeetingPush
+from meeting_push.settings import load_settings
 from tests.support.redis_server import RedisServer
 from tests.support.server_process import ServerProcess
+
+PROBES = {"/healthz", "/readyz", "/metrics"}
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +32,7 @@ def ask(gateway: ServerProcess, method: str, path: str) -> httpx.Response:
     return httpx.request(method, f"{gateway.base_url}{path}", trust_env=False)
 
 
-@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics"])
+@pytest.mark.parametrize("path", sorted(PROBES))
 def test_c4_head_answers_as_get_does_at_the_gateway(gateway: ServerProcess, path: str) -> None:
     """C4"""
     get, head = ask(gateway, "GET", path), ask(gateway, "HEAD", path)
@@ -51,3 +56,13 @@ def test_c10_the_gateways_errors_are_the_contracts(
     answer = ask(gateway, method, path)
     assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
     assert answer.headers.get("allow") == ("GET, HEAD" if status == 405 else None)
+
+
+def test_the_gateway_serves_neither_the_api_nor_the_pages(gateway: ServerProcess) -> None:
+    """Whatever an ``api`` node serves beside its probes is nowhere here: /ops, alerts, all."""
+    routes = MeetingPush(load_settings(redis_url="redis://127.0.0.1:1", role="api")).router.routes
+    paths = {str(getattr(route, "path", "")) for route in routes} - PROBES
+    with httpx.Client(base_url=gateway.base_url, trust_env=False) as client:
+        answers = {path: client.get(re.sub(r"{.*?}", "1", path)).status_code for path in paths}
+    assert {path: status for path, status in answers.items() if status != 404} == {}
+    assert {"/ops", "/api/v1/alerts", "/static/{name:path}"} <= answers.keys()
