@@ -15,6 +15,7 @@ from uuid import uuid4
 import pytest
 from hypothesis import HealthCheck, settings
 
+from meeting_push import logs
 from meeting_push.redis.redis_service import RedisService
 from meeting_push.storage.database import Database
 from tests.support.acceptance_report import AcceptanceReport
@@ -37,6 +38,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(AcceptanceReport())
     if count := config.getoption("--slowest-files"):
         config.pluginmanager.register(SlowestFiles(count))
+
+
+@pytest.fixture(autouse=True)
+def nothing_was_said_before() -> None:
+    """别的测试说过的，不占这一个的节制。"""
+    logs._turns.clear()
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import loguru
 
 from .logs import (
+    BROKEN_LINES,
     EVERY_S,
     LIBRARY,
     MANY,
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
 
 _log: Final = loguru.logger
 
-#: 带回溯的一种，一个窗口里说这么多次。
-_BROKEN_LINES: Final = 3
 #: 这么多种各有各的节制，再多的合用一个。
 _MAX_KINDS: Final = 256
 #: 值不论是什么都不写的字段。
@@ -123,7 +122,7 @@ def _turns_of(kind: _Kind) -> Turns:
         said = {kind.field: kind.name, "repeated": turns.unsaid()}
         _log.bind(**said).log(kind.level, "{}", kind.name)
 
-    turns = Turns(EVERY_S, _BROKEN_LINES if kind.broken else MANY, sum_up)
+    turns = Turns(EVERY_S, BROKEN_LINES if kind.broken else MANY, sum_up)
     return turns
 
 

@@ -10,7 +10,7 @@
 文字造不出另一条记录，也碰不到终端。
 
 反复发生的同一件事只隔一阵说几次：依赖不在时、被人攻击时，每秒几百行会把别的都淹掉。别人制造得出的
-每一种事件都经 ``RepeatedWarning`` 说（内嵌时也是）；没有说的有数，窗口到头时说出来。
+每一种事件都经 ``RepeatedWarning`` 说；没有说的有数，窗口到头时说出来。别的也有节制，内嵌时也是。
 
 每说一次（没有轮到写的也算）数一次：``counts``。
 """
@@ -37,6 +37,8 @@ from .errors import MeetingPushError
 EVERY_S: Final = 60.0
 #: 每一行都有不同的内容（谁、从哪里）的事件，一个窗口里说这么多行。
 MANY: Final = 20
+#: 带回溯的，说这么多次。
+BROKEN_LINES: Final = 3
 #: 一个字段至多这么长。
 MAX_FIELD_CHARS: Final = 512
 #: 回溯留最里面的这么多：错在那里。
@@ -214,7 +216,8 @@ class Log:
 
     def _say(self, level: str, event: str) -> None:
         count(event, level, self._fields.get("code"))
-        self.write(level, event, depth=3)
+        if Outlet.ours or level in _UNCOUNTED or _has_turn(event, level, self._error is not None):
+            self.write(level, event, depth=3)
 
     def write(self, level: str, event: str, depth: int = 2) -> None:
         """已经数过的。``depth``：往上几层是说话的人。"""
@@ -289,6 +292,26 @@ class Turns:
         if self._unsaid:
             self._since, self._said = self._clock(), 1
             self._sum_up()
+
+
+#: 内嵌时各种事件的节制，见 ``_has_turn``。
+_turns: Final[dict[tuple[str, str, bool], Turns]] = {}
+
+
+def _has_turn(event: str, level: str, broken: bool) -> bool:
+    """应用的出口没有节制（我们自己的有，见 ``log_outlet.py``）：一种事件一个窗口里只说这么多行。"""
+    key = event, level, broken
+    if key not in _turns:
+        _turns[key] = _turns_of(event, level, BROKEN_LINES if broken else MANY)
+    return _turns[key].take()
+
+
+def _turns_of(event: str, level: str, lines: int) -> Turns:
+    def sum_up() -> None:
+        Log({"repeated": turns.unsaid()}).write(level, event)
+
+    turns = Turns(EVERY_S, lines, sum_up)
+    return turns
 
 
 class RepeatedWarning:

@@ -32,7 +32,7 @@ from .errors import ConfigurationError, UnavailableError
 from .http.doorway import DoorLimits, Doorway, Patience
 from .http.listener import BACKLOG, Listener
 from .http.patient_http import patient_http
-from .http.request_ids import identified
+from .http.request_ids import Identified
 from .launcher import dying_with_us
 from .limits.rate import TrustedProxies
 from .log_outlet import configure_logging, introduce
@@ -221,7 +221,7 @@ async def _front(push: MeetingPush, settings: Settings, sock: socket.socket) -> 
         return
     http = _Server(
         uvicorn.Config(
-            identified(create_app(push)),
+            Identified(create_app(push)),
             http=patient_http(Patience.of(settings.edge), doorway),
             # 类型写的是 type[Protocol]，uvicorn 只是调用它（见 docs/adr/0002）
             ws=native_edge(push.manager) if native else BoundedWebSocket,  # type: ignore[arg-type]

@@ -369,6 +369,26 @@ def test_an_application_that_wants_json_finds_the_event_and_the_fields() -> None
     assert json.loads(lines[0])["record"]["extra"] == {"event": "ws_session_broken", "user_id": 7}
 
 
+def test_a14_an_application_is_not_flooded_either() -> None:
+    lines: list[str] = []
+    loguru.logger.add(lines.append, format="{message}", level="DEBUG")
+    for number in range(1_000):
+        logger.bind(number=number).warning("ws_open_timeout")
+        logger.opt(exception=ValueError("x")).error("ws_auth_broken")
+        logger.debug("hold_failed")
+    events = Counter(line.split()[0] for line in lines)
+    assert events == {"ws_open_timeout": 20, "ws_auth_broken": 3, "hold_failed": 1_000}
+
+
+async def test_a14_nor_is_it_kept_in_the_dark(
+    log: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("meeting_push.logs.EVERY_S", 0.2)
+    for _ in range(1_000):
+        logger.warning("ws_open_timeout")
+    await eventually(lambda: log[-1] == "ws_open_timeout {'repeated': 980}")
+
+
 def test_braces_and_tags_in_a_field_mean_nothing_to_the_application() -> None:
     lines: list[str] = []
     loguru.logger.add(lines.append, format="{message}", colorize=True)

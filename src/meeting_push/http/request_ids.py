@@ -51,12 +51,20 @@ def request_id(scope: Scope) -> str:
     return known
 
 
-def identified(app: App) -> App:
-    """``app`` 的每个 HTTP 应答都带着 id，办它时说的每一句日志也是；套几层都只做一遍。"""
+class Identified:
+    """``app`` 的每个 HTTP 应答都带着 id，办它时说的每一句日志也是；套几层都只做一遍。
 
-    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+    是个对象，不是函数：Starlette 的路由把函数当作收 ``Request`` 的。
+    """
+
+    __slots__ = ("_app",)
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or _KEY in scope:
-            await app(scope, receive, send)
+            await self._app(scope, receive, send)
             return
         known = request_id(scope)
         carry(request_id=known)
@@ -66,6 +74,4 @@ def identified(app: App) -> App:
                 message["headers"] = [*message.get("headers", ()), (_NAME, known.encode())]
             await send(message)
 
-        await app(scope, receive, stamped)
-
-    return answer
+        await self._app(scope, receive, stamped)

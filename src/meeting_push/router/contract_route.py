@@ -28,7 +28,7 @@ from ..errors import (
     RateLimitedError,
 )
 from ..http.listener import LINE, has_left
-from ..http.request_ids import identified
+from ..http.request_ids import Identified
 from ..monitoring.rest_requests import RefusedRequests, RouteRequests
 from .error_answers import (
     ErrorAnswer,
@@ -173,7 +173,7 @@ class ContractRoute(APIRoute):
                     pass
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await identified(self._handle)(scope, receive, send)
+        await Identified(self._handle)(scope, receive, send)
 
     async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] in methods_of(self):
@@ -280,7 +280,7 @@ def _closed(table: Sequence[BaseRoute], allowed: dict[str, set[str]]) -> Iterato
     parametrised = [each for each in table if isinstance(each, Route) and _has_parameter(each)]
     for path, methods in allowed.items():
         if any(each.path_regex.match(path) and each.path != path for each in parametrised):
-            yield Route(path, identified(method_not_allowed(methods)), include_in_schema=False)
+            yield Route(path, Identified(method_not_allowed(methods)), include_in_schema=False)
 
 
 def _has_parameter(route: BaseRoute) -> bool:

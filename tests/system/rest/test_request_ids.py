@@ -27,7 +27,7 @@ DOORS: Final = {
     "ready": ("GET /readyz HTTP/1.1",),
     "no such path": ("GET /nowhere HTTP/1.1",),
     "no such method": ("PATCH /api/v1/messages HTTP/1.1",),
-    "not a message": ("PUT /api/v1/messages/batch HTTP/1.1",),
+    "not a message": ("GET /api/v1/messages/batch HTTP/1.1",),
     "no token": ("GET /api/v1/messages HTTP/1.1",),
     "no body": ("POST /api/v1/auth/login HTTP/1.1", "Content-Length: 0"),
     "a page": ("GET /inbox HTTP/1.1",),
