@@ -61,6 +61,10 @@ async def bob(server: ServerProcess) -> Person:
 
 async def paste(page: Page, server: ServerProcess, token: str) -> None:
     await page.open(f"{server.base_url}/ops")
+    await paste_into(page, token)
+
+
+async def paste_into(page: Page, token: str) -> None:
     await page.evaluate("document.querySelector('#token-entry').open = true")
     await page.fill("#token", token)
     await page.click("#token-submit")
@@ -178,6 +182,18 @@ async def test_the_charts_move_under_load(
         running.cancel()
     await page.wait_for(f"{DRAWN} !== {json.dumps(before)}")
     assert page.problems == []
+
+
+async def test_without_the_socket_the_page_asks_and_says_so(
+    server: ServerProcess, browser: Browser, admin: Person
+) -> None:
+    """页面的 WebSocket 永远连不上。"""
+    page = await browser.page()
+    await page.open(f"{server.base_url}/ops")
+    await page.evaluate("window.WebSocket = class extends EventTarget { close() {} send() {} }")
+    await paste_into(page, admin.token)
+    await page.wait_for_text("#connection", "Polling")
+    await page.wait_for_text("#view tbody", "Ordinary")
 
 
 async def test_each_process_has_its_row_and_its_page(

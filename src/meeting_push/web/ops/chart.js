@@ -8,6 +8,8 @@ import { figureText } from "./quantity.js";
 const COLORS = ["--line-1", "--line-2", "--line-3", "--line-4"];
 const DASHES = [undefined, [6, 4], [2, 3], [10, 3, 2, 3]];
 const HEIGHT = 170;
+/** 历史的最后几行可以还没有记好。 */
+const LATE_ROWS = 3;
 const sync = uPlot.sync("ops");
 
 const hours = new Intl.DateTimeFormat(locale, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
@@ -192,11 +194,15 @@ export function joined(answer, recent, names, since, until) {
   if (answer === null && live.length > 1) since = live[0].at;
   const firstLive = live[0]?.at ?? Infinity;
   const past = (answer?.at ?? []).flatMap((at, index) => (at >= since && at < firstLive ? [index] : []));
+  const known = (index) => names.some((name) => (answer.figures[name]?.[index] ?? null) !== null);
+  // 这一分钟的还没有记：不让线在接缝处断开；再长就是真的没有
+  const end = past.findLastIndex(known) + 1;
+  if (past.length - end <= LATE_ROWS) past.length = end;
   const columns = {};
   for (const name of names) {
-    const known = answer?.figures[name];
+    const kept = answer?.figures[name];
     columns[name] = [
-      ...past.map((index) => known?.[index] ?? null),
+      ...past.map((index) => kept?.[index] ?? null),
       ...live.map(({ figures }) => figures[name] ?? null),
     ];
   }

@@ -7,7 +7,7 @@ import { countText, durationText, momentText } from "./quantity.js";
 
 const HOUR_S = 3_600;
 const WINDOWS = [HOUR_S, 24 * HOUR_S, 7 * 24 * HOUR_S, 30 * 24 * HOUR_S];
-const PAGE = 50;
+const PAGE = 20;
 
 export function showFailures({ signal, call }) {
   return [causes(call, signal), failedDeliveries(call, signal), deadLetters(call, signal)];
@@ -27,11 +27,11 @@ function causes(call, signal) {
       }),
     ],
     ask: () => call("GET", `deliveries/failures/causes?window_s=${window}`),
-    show: ({ causes: classes, reasons }) =>
+    show: ({ causes: classes, reasons, unknown = 0 }) =>
       element(
         "div",
         { className: "grid" },
-        bars(say("ops.cause"), "ops.cause", classes),
+        bars(say("ops.cause"), "ops.cause", { ...classes, unknown }),
         bars(say("ops.reason"), "ops.reason", reasons),
       ),
   });

@@ -126,7 +126,7 @@ function stepOf({ stage, at, node_id: node, source, detail }, start, before) {
       element("span", {
         className: "muted",
         dir: "auto",
-        textContent: typeof detail === "string" ? detail : JSON.stringify(detail),
+        textContent: detailText(detail),
       }),
     );
   return element(
@@ -147,4 +147,10 @@ function preciseText(at) {
   const time = new Date(at);
   const two = (value, width = 2) => String(value).padStart(width, "0");
   return `${two(time.getHours())}:${two(time.getMinutes())}:${two(time.getSeconds())}.${two(time.getMilliseconds(), 3)}`;
+}
+
+/** 服务器的话里认得的换成界面的；别的（原因的码）照写。 */
+function detailText(detail) {
+  const [, attempt] = /^attempt (\d+)$/.exec(detail) ?? [];
+  return attempt ? say("ops.attempt", { count: attempt }) : detail;
 }
