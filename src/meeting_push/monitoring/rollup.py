@@ -183,9 +183,9 @@ class StatsHistory:
 
     def samples(self) -> Iterator[Sample]:
         text = "minutes of figures written to the database"
-        yield Sample("stats_history_minutes_written", "counter", text, self._written)
+        yield Sample("stats_history_rows_written", "counter", text, self._written)
         text = "minutes given up: the database was away for too long"
-        yield Sample("stats_history_minutes_dropped", "counter", text, self._dropped)
+        yield Sample("stats_history_rows_dropped", "counter", text, self._dropped)
 
 
 # ── 读 ──────────────────────────────────────────────────────────────────────

@@ -295,8 +295,8 @@ async def test_what_waits_is_bounded_and_what_is_lost_is_counted(
     await one.step()
     assert len(await kept(database)) == MAX_WAITING
     counts = {sample.name: sample.value for sample in one.samples()}
-    assert counts["stats_history_minutes_dropped"] == 3
-    assert counts["stats_history_minutes_written"] == MAX_WAITING
+    assert counts["stats_history_rows_dropped"] == 3
+    assert counts["stats_history_rows_written"] == MAX_WAITING
 
 
 async def fill(database: Database, start: int, count: int, step_s: int = FINE_S) -> None:
