@@ -69,10 +69,9 @@ from ..monitoring.surroundings import Counts, SharedFigures, Surroundings
 from ..node.fleet_membership import CutOff, FleetMembership
 from ..node.flight_recorder import FlightAnswers, TraceAsk
 from ..node_identity import NodeIdentity
-from ..redis.activity import ActivityStore
-from ..redis.log_counts import LogCountStore
 from ..redis.presence import ReportBoard
 from ..redis.probe import RedisProbe
+from ..redis.time_slots import ActivityStore, LogCountStore
 from ..settings import Role, Settings
 from ..storage.fleet import NodeRepository
 from ..supervision import Supervisor

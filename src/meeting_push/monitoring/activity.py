@@ -1,6 +1,6 @@
 """用户活跃度：谁来过，发了多少、收到多少；攒着，隔几秒一批写进 Redis，不在谁的路上。
 
-来过：连着，或确认了什么。一直连着的人每进一格只写一次（见 ``redis/activity.py``）。
+来过：连着，或确认了什么。一直连着的人每进一格只写一次（见 ``redis/time_slots.py``）。
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final
 
 from ..clock import Clock, now_ms
 from ..logs import RepeatedWarning
-from ..redis.activity import GRAINS, ActivityStore, Grain, HourTraffic
+from ..redis.time_slots import USER_GRAINS, ActivityStore, Grain, HourTraffic
 from ..supervision import periodically
 
 EVERY_S: Final = 10.0
@@ -58,9 +58,9 @@ class Activity:
         now = self._clock()
         self._unsaid |= self._came()
         if self._unsaid:
-            await self._store.note_users(sorted(self._unsaid), GRAINS, now)
+            await self._store.note_users(sorted(self._unsaid), USER_GRAINS, now)
             self._unsaid.clear()
-        entered = [each for each in GRAINS if self._slots.get(each) != now // each.width_ms]
+        entered = [each for each in USER_GRAINS if self._slots.get(each) != now // each.width_ms]
         if entered:
             await self._store.note_users(list(self._online()), entered, now)
             self._slots.update({each: now // each.width_ms for each in entered})

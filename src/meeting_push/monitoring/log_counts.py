@@ -16,8 +16,7 @@ from typing import Final
 from ..clock import Clock, now_ms
 from ..errors import MeetingPushError
 from ..logs import EVENTS, RepeatedWarning, Said, counts, logger, untold
-from ..redis.activity import MINUTE_MS
-from ..redis.log_counts import GRAINS, REACH_MS, LogCountStore
+from ..redis.time_slots import LOG_GRAINS, MINUTE_MS, REACH_MS, LogCountStore
 from ..supervision import periodically
 from .metrics import Sample
 
@@ -81,7 +80,7 @@ class LogCounts:
     async def read(self, window_s: int, level: str | None = None) -> LogHistory:
         """最近 ``window_s`` 秒的，多的在前；``level`` 只要这一级的。"""
         grain = next(
-            g for g, reach in zip(GRAINS, REACH_MS, strict=True) if window_s * 1_000 <= reach
+            g for g, reach in zip(LOG_GRAINS, REACH_MS, strict=True) if window_s * 1_000 <= reach
         )
         slots = -(-window_s * 1_000 // grain.width_ms)
         first = self._clock() // grain.width_ms - slots + 1

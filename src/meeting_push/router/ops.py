@@ -22,7 +22,7 @@ from ..monitoring.metrics import Metrics
 from ..monitoring.report import Figures, NodeReport, NodeReports, add_up
 from ..monitoring.rollup import HistoryReader
 from ..queue.message_queue import MessageQueue, QueueLength
-from ..redis.activity import HourTraffic
+from ..redis.time_slots import HourTraffic
 from .contract_route import ContractRoute, Out, contract_router
 from .turns import Security
 

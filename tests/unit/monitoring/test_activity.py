@@ -6,8 +6,8 @@ import pytest
 
 from meeting_push.errors import RedisUnavailableError
 from meeting_push.monitoring.activity import Activity
-from meeting_push.redis.activity import DAY_MS, HOUR_MS, MINUTE_MS, ActivityStore
 from meeting_push.redis.redis_service import RedisService
+from meeting_push.redis.time_slots import DAY_MS, HOUR_MS, MINUTE_MS, ActivityStore
 
 NOON = 20_000 * DAY_MS + 12 * HOUR_MS
 

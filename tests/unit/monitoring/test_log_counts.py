@@ -9,9 +9,8 @@ import pytest
 from meeting_push.errors import RedisUnavailableError
 from meeting_push.logs import RepeatedWarning, logger, untold
 from meeting_push.monitoring.log_counts import EventCount, LogCounts, log_samples
-from meeting_push.redis.activity import DAY_MS, HOUR_MS, MINUTE_MS
-from meeting_push.redis.log_counts import LogCountStore
 from meeting_push.redis.redis_service import RedisService
+from meeting_push.redis.time_slots import DAY_MS, HOUR_MS, MINUTE_MS, LogCountStore
 
 NOON = 20_000 * DAY_MS + 12 * HOUR_MS
 

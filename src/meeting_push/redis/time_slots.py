@@ -1,15 +1,16 @@
-"""用户活跃度：多少人来过（HyperLogLog，误差约 0.8 %），每小时发了多少、收到多少。
+"""按时间的格子，一格一个键，到时自己没有：来过的用户，每小时的收发，日志的事件。
 
-四种粗细的格子，一格一个键，都在一个槽里（``{all}``）：数一个窗口就是把最近的几格并起来，所以窗口
-长出不满一格的零头。
+都走精简连接；错误是 ``RedisUnavailableError``、``RedisCommandError``。
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from ..logs import EVENTS, OTHER, Said
 from .keys import Keys
 from .lean import LeanConnection
 from .link import Argument
@@ -29,12 +30,20 @@ class Grain(NamedTuple):
     keep_ms: int
 
 
-GRAINS: Final = (
+USER_GRAINS: Final = (
     Grain("m", MINUTE_MS, 10 * MINUTE_MS),
     Grain("f", 5 * MINUTE_MS, 2 * HOUR_MS),
     Grain("h", HOUR_MS, 26 * HOUR_MS),
     Grain("d", DAY_MS, 32 * DAY_MS),
 )
+#: 细的在前；留着的比看得到的（``REACH_MS``）多几格。
+LOG_GRAINS: Final = (
+    Grain("m", MINUTE_MS, 3 * HOUR_MS),
+    Grain("t", 10 * MINUTE_MS, 26 * HOUR_MS),
+    Grain("h", HOUR_MS, 8 * DAY_MS),
+)
+#: 各种粗细看得到多远。
+REACH_MS: Final = (2 * HOUR_MS, DAY_MS, 7 * DAY_MS)
 
 
 class Window(NamedTuple):
@@ -46,11 +55,11 @@ class Window(NamedTuple):
 
 
 WINDOWS: Final = (
-    Window("5m", GRAINS[0], 5),
-    Window("1h", GRAINS[1], 12),
-    Window("1d", GRAINS[2], 24),
-    Window("7d", GRAINS[3], 7),
-    Window("30d", GRAINS[3], 30),
+    Window("5m", USER_GRAINS[0], 5),
+    Window("1h", USER_GRAINS[1], 12),
+    Window("1d", USER_GRAINS[2], 24),
+    Window("7d", USER_GRAINS[3], 7),
+    Window("30d", USER_GRAINS[3], 30),
 )
 
 
@@ -64,7 +73,10 @@ class HourTraffic:
 
 
 class ActivityStore:
-    """都走精简连接；错误是 ``RedisUnavailableError``、``RedisCommandError``。"""
+    """用户活跃度：多少人来过（HyperLogLog，误差约 0.8 %），每小时发了多少、收到多少。
+
+    格子都在一个槽里（``{all}``）：数一个窗口就是把最近的几格并起来，所以窗口长出不满一格的零头。
+    """
 
     def __init__(self, lean: LeanConnection, keys: Keys) -> None:
         self._lean = lean
@@ -117,3 +129,37 @@ class ActivityStore:
 
     def _slot(self, grain: Grain, number: int) -> str:
         return self._keys.active_users(f"{grain.letter}{number}")
+
+
+class LogCountStore:
+    """日志里每一种事件说了几次，全体的；近的按分钟，远的按十分钟、按小时，一格一个哈希。"""
+
+    def __init__(self, lean: LeanConnection, keys: Keys) -> None:
+        self._lean = lean
+        self._keys = keys
+
+    async def note(self, counts: Mapping[Said, int], at: int) -> None:
+        """``at`` 那时又说了这么多次。不幂等：断在半路的，可能多数一遍。"""
+        commands: list[tuple[Argument, ...]] = []
+        for grain in LOG_GRAINS:
+            key = self._slot(grain, at // grain.width_ms)
+            commands += [("HINCRBY", key, " ".join(said), n) for said, n in counts.items()]
+            commands.append(("PEXPIRE", key, grain.keep_ms, "NX"))
+        await self._lean.execute_many(commands)
+
+    async def read(self, grain: Grain, first: int, slots: int) -> list[Counter[Said]]:
+        """从第 ``first`` 格起的 ``slots`` 格。"""
+        commands = [("HGETALL", self._slot(grain, first + number)) for number in range(slots)]
+        return [_counts(reply) for reply in await self._lean.execute_many(commands)]
+
+    def _slot(self, grain: Grain, number: int) -> str:
+        return self._keys.log_counts(f"{grain.letter}{number}")
+
+
+def _counts(reply: list[bytes]) -> Counter[Said]:
+    """别的版本的节点说的、别人写的，词表里没有：合成一个。"""
+    counts = Counter[Said]()
+    for name, count in zip(reply[::2], reply[1::2], strict=True):
+        event, level, code = (*name.decode("utf-8", "replace").split(" "), "", "")[:3]
+        counts[Said(event if event in EVENTS else OTHER, level, code)] += int(count)
+    return counts
