@@ -6,12 +6,13 @@
 
 认识的用户：记住最近确认过存在的 id，热的收件人不必每次问 SQL。
 
-通过了检查的草稿 → 消息：得到号、时刻与有效期。
+通过了检查的草稿 → 消息：得到号、时刻与有效期；数着收下了多少。
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, get_args
 
@@ -35,9 +36,12 @@ from ..model import (
     AppData,
     Draft,
     Message,
+    MessageKind,
     MessageType,
+    Outgoing,
     Principal,
     Sender,
+    kind_of,
 )
 from ..protocol.json_text import accepted_data
 from ..settings import MessageSettings
@@ -236,3 +240,19 @@ def message_from(sender: Sender, draft: Draft, now: int, *, default_ttl_s: int) 
         data=draft.data,
         receipt=draft.receipt,
     )
+
+
+class AcceptTally:
+    """一个进程收下了多少，按种类，只增；应用自己的事务里的、广播不在内。"""
+
+    def __init__(self) -> None:
+        self.messages: Counter[MessageKind] = Counter()
+        self.recipients: Counter[MessageKind] = Counter()
+        #: 到时之前撤回了的收件人。
+        self.cancelled = 0
+
+    def note(self, accepted: Iterable[Outgoing]) -> None:
+        for one in accepted:
+            kind = kind_of(one.message)
+            self.messages[kind] += 1
+            self.recipients[kind] += len(one.recipient_ids)

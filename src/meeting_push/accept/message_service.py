@@ -37,10 +37,9 @@ from ..storage.inbox import InboxRepository
 from ..storage.messages import AcceptBatch, MessageRepository
 from ..storage.recipients import cancel
 from ..storage.rows import InboxItem, Page
-from .drafts import DraftRules, check_idempotency_key, check_text, message_from
+from .drafts import AcceptTally, DraftRules, check_idempotency_key, check_text, message_from
 from .idempotency import IdempotentStore, described, stored_response
 from .outbox_relay import OutboxRelay
-from .tally import AcceptTally
 
 #: 一段几条；检查或成形约一两毫秒。
 SLICE_DRAFTS: Final = 50

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Final, get_args
 
-from ..accept.tally import AcceptTally
+from ..accept.drafts import AcceptTally
 from ..deliver.offline_message_queue import OfflineMessageQueue
 from ..limits.send_limits import SendQuota
 from ..model import MAX_PRIORITY, MIN_PRIORITY, FailureCause, MessageKind, MessageType
