@@ -63,7 +63,9 @@ class Alerting:
         self._rollup = StatsHistory(history, clock=bus.clock, agreed=bus.clock.agreed)
         self._evaluator.listen(self._rollup.saw, watched(FIGURES.values()))
         self.history = HistoryReader(history, bus.clock)
-        self.desk = AlertDesk(records, config.rules, self._notifier)
+        self.desk = AlertDesk(
+            records, config.rules, self._notifier, NoticeRepository(record.database)
+        )
         observation.metrics.add(self._evaluator.samples)
         observation.metrics.add(self._rollup.samples)
         observation.metrics.add(lambda: notice_samples(self._notifier.statistics()))

@@ -1,4 +1,4 @@
-"""告警的 REST：清单、处理、规则、试一试渠道；Alertmanager 交来的。都只给管理员。
+"""告警的 REST：清单、始末、处理、规则、试一试渠道；Alertmanager 交来的。都只给管理员。
 
 不用 ``from __future__ import annotations``：见 ``message_manage.py``。
 """
@@ -16,7 +16,7 @@ from ulid import ULID
 
 from ..model import Principal
 from ..monitoring.alerts.book import ALERTMANAGER, SOURCE
-from ..monitoring.alerts.desk import AlertDesk, Listed
+from ..monitoring.alerts.desk import AlertDesk, Listed, Story
 from ..monitoring.alerts.model import Alert, AlertState, Severity, Text
 from ..monitoring.alerts.rule import Rule, condition
 from ..storage.alerts import Which
@@ -87,6 +87,37 @@ class AlertOut(BaseModel):
 class AlertsOut(BaseModel):
     items: list[AlertOut]
     next_cursor: str | None
+
+
+class EventOut(BaseModel):
+    """没有的是 null。"""
+
+    at: int
+    kind: str = Field(
+        description="fired、resolved、acknowledged、silenced、note、notice、action",
+    )
+    by: str | None = Field(None, description="谁；自动处理的是做它的进程")
+    channel: str | None = Field(None, description="通知的渠道")
+    state: str | None = Field(
+        None,
+        description="fired：轻重；notice：firing、resolved、escalated；action：done、failed、refused",
+    )
+    text: str | None = Field(None, description="备注的话；通知为什么没有到；做了什么")
+    ok: bool | None = Field(None, description="通知到了没有；处理成了没有")
+    until: int | None = Field(None, description="静音到几时；不晚于 at 就是不再静音")
+
+
+class StoryOut(AlertOut):
+    timeline: list[EventOut] = Field(description="早的在前")
+    figures: list[str] = Field(description="值得看的曲线，给 GET /stats/history")
+
+    @classmethod
+    def told(cls, story: Story, language: str | None) -> Self:
+        return cls(
+            **AlertOut.of(story.listed, language).__dict__,
+            timeline=[EventOut(**event._asdict()) for event in story.timeline],
+            figures=list(story.figures),
+        )
 
 
 class RuleOut(BaseModel):
@@ -190,6 +221,10 @@ def alert_router(desk: AlertDesk, require_admin: Callable[..., object]) -> APIRo
     async def list_rules(language: Language = None) -> RulesOut:
         return RulesOut(items=[RuleOut.of(rule, language) for rule in desk.rules.values()])
 
+    @router.get("/{alert_id}", summary="一条告警的始末", **admin_only)
+    async def read_alert(alert_id: MessageIdPath, language: Language = None) -> StoryOut:
+        return StoryOut.told(await desk.story(alert_id), language)
+
     @router.post("/{alert_id}/acknowledge", summary="认领")
     async def acknowledge(
         alert_id: MessageIdPath,
@@ -200,14 +235,15 @@ def alert_router(desk: AlertDesk, require_admin: Callable[..., object]) -> APIRo
         """先认领的算数；不再升级。"""
         return AlertOut.of(await desk.acknowledge(alert_id, _name(admin), body.text), language)
 
-    @router.post("/{alert_id}/silence", summary="静音", **admin_only)
+    @router.post("/{alert_id}/silence", summary="静音")
     async def silence(
         alert_id: MessageIdPath,
         body: Annotated[SilenceIn, Depends(JsonBody(SilenceIn))],
+        admin: Admin,
         language: Language = None,
     ) -> AlertOut:
         """这么久之内不通知；同一条规则、同一组标签再触发的也是。"""
-        return AlertOut.of(await desk.silence(alert_id, body.for_s), language)
+        return AlertOut.of(await desk.silence(alert_id, _name(admin), body.for_s), language)
 
     @router.post("/{alert_id}/notes", summary="备注")
     async def add_note(

@@ -1,4 +1,4 @@
-"""触发过的告警：记下、恢复、有没有告诉过通知那一边；人对它做的：认领、静音、备注。
+"""触发过的告警：记下、恢复、有没有告诉过通知那一边；对它做的：认领、静音、备注、自动处理。
 
 评估的状态：谁在等着触发；Redis 不在时轮到谁评估。
 """
@@ -14,10 +14,13 @@ from sqlalchemy import Select, case, delete, insert, or_, select, text, update
 from .database import Repository
 from .id_list import among
 from .rows import Page
-from .tables import alert_notes, alert_pending, alert_turn, alerts
+from .tables import alert_events, alert_notes, alert_pending, alert_turn, alerts
 
 _a: Final = alerts.c
 _n: Final = alert_notes.c
+_e: Final = alert_events.c
+#: 时间线上至多这么多件自动处理与静音：最近的。
+MAX_EVENTS: Final = 500
 #: 同一处的前一条还静音着，新的也静音。没有写明冲突在哪：同一个 id 再写一遍（上次结果不定）也无事。
 #: ``same``、``begun`` 与 ``spot_key``、``started_at`` 相同：PostgreSQL 不许一个参数有两种类型。
 _FIRE: Final = text(
@@ -27,6 +30,12 @@ _FIRE: Final = text(
     " :threshold, :runbook, :started_at, :resolved_at, :spot_key, :firing_key, :told,"
     " (SELECT max(silenced_until) FROM alerts"
     " WHERE spot_key = :same AND silenced_until > :begun))"
+    " ON CONFLICT DO NOTHING"
+)
+
+_NOTE_EVENT: Final = text(
+    'INSERT INTO alert_events (event_id, alert_id, at, kind, "by", text, state, until)'
+    " VALUES (:event_id, :alert_id, :at, :kind, :by, :text, :state, :until)"
     " ON CONFLICT DO NOTHING"
 )
 
@@ -68,6 +77,19 @@ class NoteRow(NamedTuple):
     author: str
     at: int
     text: str
+
+
+class EventRow(NamedTuple):
+    """``kind``：``silenced``（``until`` 是静音到几时）、``action``（``state`` 是结果）。"""
+
+    event_id: str
+    alert_id: str
+    at: int
+    kind: Literal["silenced", "action"]
+    by: str
+    text: str = ""
+    state: str | None = None
+    until: int | None = None
 
 
 _SELECT: Final = select(*(_a[name] for name in AlertRow._fields))
@@ -147,9 +169,37 @@ class AlertRepository(Repository):
         statement = update(alerts).where(_a.alert_id == alert_id, _a.acknowledged_at.is_(None))
         await self._database.change(statement.values(acknowledged_by=by, acknowledged_at=now))
 
-    async def silence(self, alert_id: str, until: int) -> None:
+    async def silence(self, alert_id: str, until: int, event: EventRow | None = None) -> None:
+        """``event``：谁静的，与它同一个事务。"""
         statement = update(alerts).where(_a.alert_id == alert_id)
-        await self._database.change(statement.values(silenced_until=until))
+        async with self._database.transaction() as connection:
+            await connection.execute(statement.values(silenced_until=until))
+            if event is not None:
+                await connection.execute(insert(alert_events), event._asdict())
+
+    async def periods(self, rules: Sequence[str], since: int) -> list[tuple[int, int | None]]:
+        """``since`` 之后还触发着的这几条规则：从何时到何时，None 即此刻。"""
+        statement = select(_a.started_at, _a.resolved_at).where(
+            among(self._database, _a.rule, rules),
+            or_(_a.resolved_at.is_(None), _a.resolved_at > since),
+        )
+        return [(row[0], row[1]) for row in await self._database.rows(statement)]
+
+    async def add_events(self, events: Sequence[EventRow]) -> None:
+        """记下几件，一个事务；上次结果不定的再写一遍无事。"""
+        values = [event._asdict() for event in events]
+        async with self._database.transaction() as connection:
+            await connection.execute(_NOTE_EVENT, values)
+
+    async def events(self, alert_id: str) -> list[EventRow]:
+        """最近的至多 ``MAX_EVENTS`` 件，早的在前。"""
+        statement = (
+            select(*(_e[name] for name in EventRow._fields))
+            .where(_e.alert_id == alert_id)
+            .order_by(_e.event_id.desc())
+            .limit(MAX_EVENTS)
+        )
+        return [EventRow(*row) for row in reversed(await self._database.rows(statement))]
 
     async def add_note(self, note: NoteRow) -> None:
         await self._database.change(insert(alert_notes), note._asdict())

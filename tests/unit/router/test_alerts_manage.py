@@ -262,3 +262,46 @@ def test_a_bad_file_is_said_before_anything_starts(tmp_path: Path) -> None:
     settings = load_settings(data_dir=tmp_path, redis_url="redis://127.0.0.1:1", alerts=rules)
     with pytest.raises(ConfigurationError, match="unknown rule sun_down"):
         MeetingPush(settings)
+
+
+async def test_an_alert_tells_its_story(api: httpx.AsyncClient, alert: dict[str, Any]) -> None:
+    """触发、认领、静音、备注、恢复：谁、何时、次序。"""
+    path = f"/alerts/{alert['alert_id']}"
+    await api.post(f"{path}/acknowledge", json={})
+    silenced = (await api.post(f"{path}/silence", json={"for_s": 60})).json()
+    await api.post(f"{path}/notes", json={"text": "looking"})
+    await from_alertmanager(api, sent("DiskFull", "resolved", severity="page"))
+    story = (await api.get(path)).json()
+    assert story["alert_id"] == alert["alert_id"]
+    timeline = [one for one in story["timeline"] if one["kind"] != "notice"]
+    assert sorted(one["kind"] for one in timeline) == sorted(
+        ["fired", "acknowledged", "silenced", "note", "resolved"]
+    )
+    assert [one["at"] for one in timeline] == sorted(one["at"] for one in timeline)
+    by = {one["kind"]: one for one in timeline}
+    assert {by[kind]["by"] for kind in ("acknowledged", "silenced", "note")} == {"ann"}
+    assert by["silenced"]["until"] == silenced["silenced_until"]
+    assert by["note"]["text"] == "looking"
+    assert story["figures"] == []
+
+
+async def test_a_notice_is_in_the_story_and_so_are_the_curves(api: httpx.AsyncClient) -> None:
+    for _ in range(3):
+        await api.get("/alerts", headers={"authorization": "Bearer nonsense"})
+
+    async def told() -> dict[str, Any] | None:
+        for one in await listed(api, state="firing"):
+            found = (await api.get(f"/alerts/{one['alert_id']}")).json()
+            if any(event["kind"] == "notice" for event in found["timeline"]):
+                return dict(found)
+        return None
+
+    story = await eventually(told)
+    assert story
+    (notice,) = [one for one in story["timeline"] if one["kind"] == "notice"]
+    assert (notice["channel"], notice["state"], notice["ok"]) == ("log", "firing", True)
+    assert story["figures"] == ["auth_failures_per_s", "closes_per_s"]
+
+
+async def test_there_is_no_story_of_what_never_was(api: httpx.AsyncClient) -> None:
+    assert (await api.get(f"/alerts/{ULID()}")).status_code == 404

@@ -10,6 +10,7 @@ from meeting_push.storage.alerts import (
     AlertRepository,
     AlertRow,
     AlertStateRepository,
+    EventRow,
     NoteRow,
     PendingRow,
     Told,
@@ -168,3 +169,16 @@ async def test_of_many_that_ask_at_once_one_has_the_turn(database: Database) -> 
     state = AlertStateRepository(database)
     asked = await asyncio.gather(*(state.lease(str(who), NOW, 1_000) for who in range(5)))
     assert sum(asked) == 1
+
+
+async def test_an_event_written_twice_is_one(database: Database) -> None:
+    alerts, one = AlertRepository(database), row()
+    await alerts.fire([one])
+    done, failed = (
+        EventRow(str(ULID()), one.alert_id, NOW, "action", "node-1", "resubscribe", state)
+        for state in ("done", "failed")
+    )
+    await alerts.add_events([done])
+    await alerts.add_events([done, failed])
+    assert await alerts.events(one.alert_id) == [done, failed]
+    assert await alerts.events(str(ULID())) == []

@@ -1,15 +1,18 @@
-"""人看告警、处理告警：清单、认领、静音、备注；Alertmanager 交来的也记在这里。"""
+"""人看告警、处理告警：清单、时间线、认领、静音、备注；Alertmanager 交来的也记在这里。"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from operator import attrgetter
+from typing import Literal, NamedTuple
 
 from ulid import ULID
 
 from ...clock import Clock, now_ms
 from ...errors import NotFoundError
-from ...storage.alerts import AlertRepository, AlertRow, NoteRow, Which
+from ...storage.alerts import AlertRepository, AlertRow, EventRow, NoteRow, Which
+from ...storage.notices import NoticeRepository, ToldRow
+from ..figures import OF_RULES
 from .model import Alert, AlertSink, key_of, row_of, spot_of
 from .rule import Rule
 
@@ -21,6 +24,31 @@ class Listed(NamedTuple):
     notes: list[NoteRow]
 
 
+Kind = Literal["fired", "resolved", "acknowledged", "silenced", "note", "notice", "action"]
+
+
+class Event(NamedTuple):
+    """时间线上的一件；没有的是 None。``state``：通知的是 ``firing``、``resolved``、``escalated``，
+    自动处理的是结果；``ok``：通知到了、处理成了没有；``until``：静音到几时。"""
+
+    at: int
+    kind: Kind
+    by: str | None = None
+    channel: str | None = None
+    state: str | None = None
+    text: str | None = None
+    ok: bool | None = None
+    until: int | None = None
+
+
+class Story(NamedTuple):
+    """一条告警的始末；``figures``：值得看的曲线（见 ``monitoring/figures.py``）。"""
+
+    listed: Listed
+    timeline: list[Event]
+    figures: tuple[str, ...]
+
+
 class AlertDesk:
     """错误同 ``AlertRepository``。``rules`` 是此刻生效的。"""
 
@@ -29,11 +57,13 @@ class AlertDesk:
         records: AlertRepository,
         rules: Mapping[str, Rule],
         sink: AlertSink,
+        notices: NoticeRepository,
         clock: Clock = now_ms,
     ) -> None:
         self.rules = rules
         self._records = records
         self._sink = sink
+        self._notices = notices
         self._clock = clock
 
     async def page(
@@ -63,13 +93,29 @@ class AlertDesk:
             await self._note(alert_id, by, text)
         return await self.get(alert_id)
 
-    async def silence(self, alert_id: str, for_s: int) -> Listed:
+    async def story(self, alert_id: str) -> Story:
+        """:raises NotFoundError: 没有这一条"""
+        listed = await self.get(alert_id)
+        events = [
+            *_of_row(listed.row),
+            *(Event(note.at, "note", by=note.author, text=note.text) for note in listed.notes),
+            *map(_of_notice, await self._notices.of(alert_id)),
+            *map(_of_event, await self._records.events(alert_id)),
+        ]
+        # 同一毫秒的：触发在前，别的照原来的次序
+        events.sort(key=attrgetter("at"))
+        return Story(listed, events, OF_RULES.get(listed.row.rule, ()))
+
+    async def silence(self, alert_id: str, by: str, for_s: int) -> Listed:
         """从此刻起不告诉人；同一处再触发的也是。0：不再静音。
 
         :raises NotFoundError: 没有这一条
         """
         await self.get(alert_id)
-        await self._records.silence(alert_id, self._clock() + for_s * 1_000)
+        now = self._clock()
+        until = now + for_s * 1_000
+        event = EventRow(str(ULID()), alert_id, now, "silenced", by, until=until)
+        await self._records.silence(alert_id, until, event)
         return await self.get(alert_id)
 
     async def note(self, alert_id: str, by: str, text: str) -> Listed:
@@ -90,3 +136,32 @@ class AlertDesk:
         await self._records.fire([row_of(alert) for alert in firing])
         keys = [key_of(spot_of(alert.rule, alert.labels)) for alert in resolved]
         await self._records.resolve(keys, self._clock())
+
+
+def _of_row(row: AlertRow) -> list[Event]:
+    events = [Event(row.started_at, "fired", state=row.severity)]
+    if row.acknowledged_at is not None:
+        events.append(Event(row.acknowledged_at, "acknowledged", by=row.acknowledged_by))
+    if row.resolved_at is not None:
+        events.append(Event(row.resolved_at, "resolved"))
+    return events
+
+
+def _of_notice(row: ToldRow) -> Event:
+    state = "escalated" if row.is_escalation else row.state
+    return Event(
+        row.at, "notice", channel=row.channel, state=state, text=row.reason or None, ok=row.told
+    )
+
+
+def _of_event(row: EventRow) -> Event:
+    ok = None if row.state is None else row.state == "done"
+    return Event(
+        row.at,
+        row.kind,
+        row.by or None,
+        state=row.state,
+        text=row.text or None,
+        ok=ok,
+        until=row.until,
+    )
