@@ -17,7 +17,7 @@ from ..figures import Seen
 from ..metrics import Sample
 from ..report import NodeReport
 from .book import AlertBook
-from .election import Election
+from .election import Election, lease_s
 from .evaluation import step
 from .history import History, Reading
 from .model import Alert, AlertSink, Severity
@@ -66,6 +66,8 @@ class AlertEvaluator:
         )
         self._deferred = RepeatedWarning("alert_round_deferred")
         self._led = False
+        #: 最近一次轮到我（单调的秒）：一轮挂住了，过了租期就不再算我的。
+        self._led_at = 0.0
         self._observers: list[Observer] = []
 
     def listen(self, observer: Observer, watched: Iterable[Selector] = ()) -> None:
@@ -86,7 +88,7 @@ class AlertEvaluator:
             self._led = False
             self._show(reports, partial_sight)
             return
-        self._led = True
+        self._led, self._led_at = True, self._monotonic()
         await self._book.refresh()
         now = self._clock()
         outcome = step(self.rules, self._history, self._book.before(), now, partial=partial_sight)
@@ -95,8 +97,12 @@ class AlertEvaluator:
         await self._book.settle(self.sink, now)
 
     def firing(self) -> list[Alert] | None:
-        """此刻在触发的；None：不由这个进程评估。"""
-        return self._book.firing if self._led else None
+        """此刻在触发的；None：不由这个进程评估，或它的一轮挂住了，早已不在评估。"""
+        return self._book.firing if self._leads else None
+
+    @property
+    def _leads(self) -> bool:
+        return self._led and self._monotonic() - self._led_at <= lease_s(self._interval_s)
 
     def _show(self, reports: Sequence[NodeReport], alone: bool) -> None:
         seen = Seen(reports, self._history, self._monotonic(), not alone, self.firing())
@@ -120,9 +126,9 @@ class AlertEvaluator:
 
     def samples(self) -> Iterator[Sample]:
         """在触发的；只有评估的那个进程报。"""
-        counts = Counter(alert.severity for alert in self._book.firing) if self._led else Counter()
+        counts = Counter(alert.severity for alert in self.firing() or ())
         for severity in Severity:
             labels = {"severity": severity.value}
             yield Sample("alerts_firing", "gauge", "alerts firing", counts[severity], labels)
-        leads = int(self._led)
+        leads = int(self._leads)
         yield Sample("alert_evaluator", "gauge", "1 = this process evaluates the rules", leads)

@@ -142,6 +142,18 @@ async def test_the_figures_say_what_fires_and_who_evaluates(scene: Scene) -> Non
     assert second.evaluator.firing() is None
 
 
+async def test_who_hangs_in_its_round_no_longer_says_what_fires(
+    redis: RedisService, database: Database, scene: Scene, ear: Ear
+) -> None:
+    """否则看门狗的心跳照旧，而没有人在评估。"""
+    watcher = Watcher(scene, redis, database, ear, AT_ONCE)
+    scene.heat = 11
+    await watcher.round()
+    assert watcher.evaluator.firing()
+    scene.later(LEASE_S + 1)
+    assert watcher.evaluator.firing() is None
+
+
 # ── Redis、SQL 不在 ──────────────────────────────────────────────────────────
 
 
