@@ -86,11 +86,7 @@ class MeetingPush:
         self._rooms = self._build(directory, verifier)
         self._observation = Observation(settings, self._node, self._rooms, self._supervisor)
         self._alerting = Alerting(
-            settings,
-            self._node,
-            record=self._rooms.record,
-            bus=self._rooms.bus,
-            observation=self._observation,
+            settings, self._node, rooms=self._rooms, observation=self._observation
         )
         self.router = routes(settings, self._rooms, self._observation, self._alerting)
         self._introduce(self._rooms)

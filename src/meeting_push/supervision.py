@@ -70,6 +70,19 @@ class SupervisedLoop:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
+    async def restart(self, within_s: float) -> bool:
+        """取消这一生，从头来过，算一次重启；False：它 ``within_s`` 里没有理会取消。"""
+        task = self._task
+        assert task is not None, "not started"
+        task.cancel()
+        _, pending = await asyncio.wait([task], timeout=within_s)
+        if pending:
+            return False
+        if self._task is task:  # 没有人在这期间停下它
+            self._restarts += 1
+            self._task = asyncio.create_task(self._run(), name=f"loop:{self.name}")
+        return True
+
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         backoff = Backoff(FIRST_RESTART_S, MAX_RESTART_S)

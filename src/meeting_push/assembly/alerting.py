@@ -6,19 +6,27 @@ import socket
 from collections.abc import Callable, Iterable, Mapping
 
 from ..errors import ConfigurationError
+from ..monitoring.alerts.actions import (
+    RESTART,
+    RESUBSCRIBE,
+    Ability,
+    OrderTaker,
+    RecoveryActions,
+)
 from ..monitoring.alerts.book import AlertBook
 from ..monitoring.alerts.config import AlertConfig, load_alerts
 from ..monitoring.alerts.desk import AlertDesk
 from ..monitoring.alerts.election import Election, lease_s
 from ..monitoring.alerts.evaluator import AlertEvaluator, Sight
 from ..monitoring.alerts.model import Alert
-from ..monitoring.alerts.rule import Rule, shown
+from ..monitoring.alerts.rule import Rule, gauge, shown
 from ..monitoring.figures import FIGURES, watched
 from ..monitoring.notices.channel import NoticeConfig
 from ..monitoring.notices.config import notice_config
 from ..monitoring.notices.courier import notice_samples
 from ..monitoring.notices.notifier import Notifier
 from ..monitoring.notices.text import NoticeWriter, ShowFigure, bare_figure
+from ..monitoring.report import Errands
 from ..monitoring.rollup import HistoryReader, StatsHistory
 from ..node_identity import NodeIdentity
 from ..redis.claims import Turn
@@ -27,8 +35,8 @@ from ..storage.alerts import AlertRepository, AlertStateRepository
 from ..storage.notices import NoticeRepository
 from ..storage.stats_history import StatsHistoryRepository
 from ..supervision import Supervisor
-from .ground import Bus, Record
-from .observation import Observation
+from .ground import Record
+from .observation import Observation, Rooms
 
 
 class Alerting:
@@ -39,10 +47,10 @@ class Alerting:
         settings: Settings,
         node: NodeIdentity,
         *,
-        record: Record,
-        bus: Bus,
+        rooms: Rooms,
         observation: Observation,
     ) -> None:
+        record, bus = rooms.record, rooms.bus
         config = load_alerts(settings.alerting.file)
         self._notifier = _notifier(settings, config, record, lambda: self._evaluator.firing())
         records = AlertRepository(record.database)
@@ -66,6 +74,18 @@ class Alerting:
         self.desk = AlertDesk(
             records, config.rules, self._notifier, NoticeRepository(record.database)
         )
+        self._orders = _orders(settings, node, rooms, reports.errands)
+        self._actions = RecoveryActions(
+            config.actions,
+            node,
+            reports.errands,
+            records=records,
+            requeue=rooms.outcomes.dead_letters.requeue_temporary,
+            pause_above=config.rules["queue_nearly_full"].threshold,
+        )
+        self._evaluator.listen(self._orders.saw)
+        self._evaluator.listen(self._actions.saw, [gauge("queue_fill_ratio")])
+        observation.metrics.add(self._actions.samples)
         observation.metrics.add(self._evaluator.samples)
         observation.metrics.add(self._rollup.samples)
         observation.metrics.add(lambda: notice_samples(self._notifier.statistics()))
@@ -73,12 +93,32 @@ class Alerting:
     def start(self, supervisor: Supervisor) -> None:
         supervisor.start("alerts", self._evaluator.run)
         supervisor.start("stats-history", self._rollup.run)
+        supervisor.start("alert-orders", self._orders.run)
+        supervisor.start("alert-actions", self._actions.run)
         for name, body in self._notifier.loops():
             supervisor.start(name, body)
 
     async def stop(self) -> None:
         """让位；在循环停下之后。"""
         await self._evaluator.stop()
+
+
+def _orders(settings: Settings, node: NodeIdentity, rooms: Rooms, errands: Errands) -> OrderTaker:
+    """这个角色会做的。"""
+    role, abilities = settings.process.role, dict[str, Ability]()
+
+    async def resubscribe() -> str:
+        rooms.bus.subscriber.reset()
+        return "subscribing to everything again"
+
+    async def restart() -> str:
+        return f"{await rooms.messages.consumers.restart_stalled()} consumers started again"
+
+    if role.holds_sockets:
+        abilities[RESUBSCRIBE] = resubscribe
+    if role.delivers:
+        abilities[RESTART] = restart
+    return OrderTaker(node, errands, abilities, rooms.messages.queue.room.pause)
 
 
 def _notifier(

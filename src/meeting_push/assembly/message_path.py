@@ -227,6 +227,7 @@ class BroadcastPath:
             idempotency=record.stores.idempotency,
             rules=DraftRules(settings.messages),
             relay=self.relay,
+            check_open=path.queue.room.check_open,
             clock=bus.clock,
         )
         self.feed = BroadcastFeed(log, path.mailbox, bus.reread.set, clock=bus.clock)

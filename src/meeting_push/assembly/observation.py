@@ -27,6 +27,7 @@ from ..monitoring.delivery_samples import (
     quota_samples,
     recovery_samples,
     retry_samples,
+    room_samples,
     worker_samples,
 )
 from ..monitoring.edge_samples import (
@@ -147,6 +148,7 @@ _ANYBODYS_LOOPS: Final = frozenset(
         *("outbox-sweep", "outbox-fast", "outbox-mark", "broadcast-relay"),
         *("reconciler", "node-report", "presence-reap", "metrics", "alerts"),
         *("loop-lag", "surroundings", "activity", "stats-history", "log-counts"),
+        *("alert-orders", "alert-actions"),
     }
 )
 
@@ -247,6 +249,7 @@ class Observation:
         metrics.add(lambda: quota_samples(rooms.access.quota))
         metrics.add(self.refused.samples)
         metrics.add(lambda: accept_samples(rooms.messages.messages.tally))
+        metrics.add(lambda: room_samples(rooms.messages.queue.room))
 
     def _watch_edge(self, bus: Bus, edge: Edge, mailbox: OfflineMessageQueue) -> None:
         metrics, canary = self.metrics, edge.hearing.canary

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Final
@@ -44,8 +44,11 @@ class BroadcastService:
         idempotency: IdempotencyRepository,
         rules: DraftRules,
         relay: BroadcastRelay,
+        check_open: Callable[[], None],
         clock: Clock = now_ms,
     ) -> None:
+        """``check_open``：停收着则抛 ``QueueFullError``，见 ``QueueRoom``。"""
+        self._check_open = check_open
         self._database = database
         self._record = record
         self._idempotent = IdempotentStore(database, idempotency)
@@ -62,12 +65,14 @@ class BroadcastService:
 
         :raises InvalidInputError: 草稿不合规；什么都没有保存
         :raises IdempotencyConflictError: 同一个键曾带来不同的内容
+        :raises QueueFullError: 停收着；什么都没有保存
         :raises OutcomeUnknownError: 可能已保存，见 ``MessageService``
         :raises DatabaseUnavailableError: 什么都没有保存
         """
         now = self._clock()
         draft = self._rules.check_message(draft, now)
         key = check_idempotency_key(idempotency_key)
+        self._check_open()
         message = message_from(
             sender, replace(draft, receipt=False), now, default_ttl_s=self._rules.limits.ttl_s
         )

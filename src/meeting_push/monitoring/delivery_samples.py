@@ -17,6 +17,7 @@ from ..outcome.expiry_sweeper import ExpirySweeper
 from ..outcome.mailbox_evictor import MailboxEvictor
 from ..outcome.retry_service import RetryService
 from ..queue.consumer_pool import ConsumerPool
+from ..queue.message_queue import QueueRoom
 from ..supervision import Asides
 from .metrics import HistogramSample, Sample, counted
 
@@ -48,6 +49,12 @@ def accept_samples(tally: AcceptTally) -> Iterator[Sample]:
     """API：收下的。"""
     yield from _by_kind("messages_accepted", "messages accepted", tally.messages)
     yield from _by_kind("recipients_accepted", "their recipients", tally.recipients)
+
+
+def room_samples(room: QueueRoom) -> Iterator[Sample]:
+    """API：停收着没有。"""
+    text = "1 = nothing is accepted: the delivery queue is nearly full"
+    yield Sample("accepting_paused", "gauge", text, int(room.is_paused), scope="process")
 
 
 def outcome_samples(

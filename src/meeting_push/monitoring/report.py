@@ -8,8 +8,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Final, NamedTuple
 
@@ -33,6 +34,22 @@ SHORTEST_MS: Final = 1_000
 Figures = dict[str, dict[str, float]]
 
 
+class Order(msgspec.Struct, frozen=True):
+    """评估告警的进程请 ``node`` 做的一件事，写在它自己的报告里；``node`` 空即各进程。"""
+
+    order_id: str
+    action: str
+    node: str
+
+
+class Done(msgspec.Struct, frozen=True):
+    """一件做过了，写在做的进程的报告里；``text`` 是怎样。"""
+
+    order_id: str
+    ok: bool
+    text: str
+
+
 class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
     """``latency``：名字 → 最近一分钟的直方图（毫秒）；可以跨节点合并。"""
 
@@ -45,6 +62,46 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
     totals: Figures
     per_s: Figures
     latency: dict[str, LatencyHistogram]
+    orders: tuple[Order, ...] = ()
+    done: tuple[Done, ...] = ()
+
+
+#: 请人做的、做过的，在报告里留这么久：够大家看到，又不会看到早已过去的。
+ERRAND_S: Final = 60.0
+_MAX_ERRANDS: Final = 100
+
+
+class Errands:
+    """随报告来去的差事。聋了的进程听不到控制频道，没有连接的进程不听；报告谁都交、谁都看。"""
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        self._kept: dict[str, tuple[float, Order | Done]] = {}
+
+    def keep(self, one: Order | Done, for_s: float = ERRAND_S) -> None:
+        """写进报告 ``for_s``；同一件再来是续。"""
+        self._kept[_key(one)] = (self._monotonic() + for_s, one)
+        while len(self._kept) > _MAX_ERRANDS:
+            del self._kept[next(iter(self._kept))]
+
+    def withdraw(self, one: Order) -> None:
+        """不再写进报告。"""
+        self._kept.pop(_key(one), None)
+
+    def orders(self) -> tuple[Order, ...]:
+        return tuple(one for one in self._live() if isinstance(one, Order))
+
+    def done(self) -> tuple[Done, ...]:
+        return tuple(one for one in self._live() if isinstance(one, Done))
+
+    def _live(self) -> list[Order | Done]:
+        now = self._monotonic()
+        self._kept = {key: kept for key, kept in self._kept.items() if kept[0] > now}
+        return [one for _, one in self._kept.values()]
+
+
+def _key(one: Order | Done) -> str:
+    return f"{type(one).__name__} {one.order_id}"
 
 
 class _Snapshot(NamedTuple):
@@ -70,6 +127,8 @@ class Reporter:
         self._role = role
         self._version = version
         self._clock = clock
+        #: 随这个进程的报告交出去的。
+        self.errands = Errands()
         self._started_at = clock()
         self._past = deque([_Snapshot(self._started_at, {}, {})])
 
@@ -99,6 +158,8 @@ class Reporter:
             totals=totals,
             per_s=_rates(self._recent(now - SHORTEST_MS), totals, now),
             latency=self._latencies(),
+            orders=self.errands.orders(),
+            done=self.errands.done(),
         )
 
     def _snapshot(self, now: int, totals: Figures) -> _Snapshot:
@@ -163,6 +224,10 @@ class NodeReports:
         self._interval_s = interval_s
         self._stale_ms = int(interval_s * 1000) * STALE_INTERVALS
         self._deferred = RepeatedWarning("node_report_deferred")
+
+    @property
+    def errands(self) -> Errands:
+        return self._reporter.errands
 
     async def run(self) -> None:
         """监督者运行的循环体；永不返回。"""

@@ -19,9 +19,10 @@ from typing import Final
 
 import msgspec
 
+from .. import errors
 from ..clock import Clock, now_ms
 from ..deliver.offline_message_queue import OfflineMessageQueue
-from ..errors import MessageExpiredError, NotFoundError
+from ..errors import MessageExpiredError, NotFoundError, UnavailableError
 from ..logs import RepeatedWarning, logger
 from ..model import DeliveryStatus, FailureCause, QueueEntry, cause_of
 from ..redis.outcomes import DeadLetterStreams, Outcomes, RawLetter
@@ -191,10 +192,19 @@ def _entry(row: Failed) -> bytes:
     )
 
 
+#: 取出太多次（``queue/queue_reader.py`` 的 ``POISON``；两间房互不认识）。
+POISON: Final = "delivered_too_often"
 #: 一轮过期清理看这么多封。
 SCAN_LETTERS: Final = 200
 
+#: 找死于暂时的，看最新的这么多封，一页一页。
+LOOK_LETTERS: Final = 1_000
+PAGE_LETTERS: Final = 100
+
 _decoder: Final = msgspec.json.Decoder(QueueEntry)
+
+#: Redis 或数据库不在的一段（毫秒）。
+Outage = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +216,8 @@ class DeadLetter:
     reason: str
     queue: str
     entry: QueueEntry | None
+    #: 处理它时的意外，连同回溯；没有记下过则空。
+    error: str = ""
 
 
 class DeadLetters:
@@ -249,6 +261,20 @@ class DeadLetters:
             [(entry.message_id, user_id) for user_id in entry.recipient_ids]
         )
 
+    async def requeue_temporary(self, outages: Sequence[Outage], most: int) -> int:
+        """死于暂时的（见 ``died_of_outage``）从头再来，至多 ``most`` 封；返回几封。
+
+        只看最新的 ``LOOK_LETTERS`` 封。幂等。
+        """
+        found: list[str] = []
+        cursor: str | None = None
+        for _ in range(LOOK_LETTERS // PAGE_LETTERS):
+            letters, cursor = await self.page(cursor, PAGE_LETTERS)
+            found += [each.id for each in letters if died_of_outage(each, outages)]
+            if cursor is None or len(found) >= most:
+                break
+        return len(await self.requeue(found[:most]))
+
     async def drop_expired(self, now: int) -> int:
         """各看一段，丢掉过了有效期的：再也不能重新入队。下一次接着看，到头再从头来。"""
         return sum([await self._drop_expired(stream, now) for stream in self._letters.streams])
@@ -262,6 +288,22 @@ class DeadLetters:
         return len(gone)
 
 
+def died_of_outage(letter: DeadLetter, outages: Sequence[Outage]) -> bool:
+    """记下的意外是我们的暂时的错；或没有意外，只是取出太多次（握不住），死在 ``outages`` 里。
+
+    让工人死掉的毒条目也没有记下意外：所以平时死的不算，再来一遍又死的也不会再算。
+    """
+    if letter.entry is None:
+        return False
+    if letter.error:
+        last = letter.error.rstrip().rpartition("\n")[2]
+        kind = getattr(errors, last.partition(":")[0].rpartition(".")[2], None)
+        return isinstance(kind, type) and issubclass(kind, UnavailableError)
+    return letter.reason == POISON and any(
+        since <= letter.died_at <= until for since, until in outages
+    )
+
+
 def _letter(raw: RawLetter) -> DeadLetter:
     entry_id, flat = raw
     fields = dict(zip(flat[::2], flat[1::2], strict=True))
@@ -270,6 +312,7 @@ def _letter(raw: RawLetter) -> DeadLetter:
         died_at=int(entry_id.split(b"-")[0]),
         reason=fields.get(b"reason", b"").decode(errors="replace"),
         queue=fields.get(b"queue", b"").decode(errors="replace"),
+        error=fields.get(b"error", b"").decode(errors="replace"),
         entry=_decode(fields.get(b"entry", b"")),
     )
 

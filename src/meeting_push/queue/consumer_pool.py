@@ -20,6 +20,8 @@ MOVE_EVERY_S: Final = 0.2
 SHRINK_AFTER: Final = 10
 #: 闲了这么久、手里已空的名字，它的进程早已不在。
 RETIRE_IDLE_MS: Final = 300_000
+#: 卡住的从头来过：比它做完手里的（``message_consumer.FINISH_WITHIN_S``）再多等一点。
+RESTART_WITHIN_S: Final = 8.0
 RETIRE_EVERY: Final = 60  # 次调整
 
 
@@ -91,6 +93,19 @@ class ConsumerPool:
         stuck = [one.name for one in working if one.silent_for_s > self._stuck_after_s]
         if stuck:
             raise UnavailableError(f"consumers without progress: {len(stuck)}")
+
+    async def restart_stalled(self) -> int:
+        """卡住了的从头来过，返回几个；手里没有了结的，别人会认领。
+
+        :raises UnavailableError: 有的连取消也不理会：这个进程要重启
+        """
+        working = list(zip(self._consumers, self._loops, strict=False))
+        stuck = [loop for one, loop in working if one.silent_for_s > self._stuck_after_s]
+        restarted = await asyncio.gather(*(loop.restart(RESTART_WITHIN_S) for loop in stuck))
+        logger.bind(consumers=sum(restarted), stuck=len(stuck)).warning("consumers_restarted")
+        if not all(restarted):
+            raise UnavailableError("some consumers do not even take a cancel", cause="stuck")
+        return len(stuck)
 
     async def adjust(self, supervisor: Supervisor) -> None:
         """看一次积压，至多增减一个。"""

@@ -111,6 +111,8 @@ class MessageConsumer:
     async def run(self) -> None:
         """取、投递、了结，直到被取消；取消时手里的做完、了结，然后从消费组除名。"""
         self._stopping = False
+        self._done.in_hand = 0  # 上一生没有了结的，由别人认领
+        self._progress()
         reader = await self._open()
         try:
             await self._until_cancelled(reader)

@@ -207,6 +207,8 @@ class MessageQueue:
 #: 多久看一次；这么久以内的还算知道。
 LOOK_EVERY_S: Final = 0.25
 FRESH_S: Final = 1.0
+#: 停收着，请人过这么久再来。
+PAUSED_RETRY_S: Final = 5
 
 
 class QueueRoom:
@@ -223,9 +225,25 @@ class QueueRoom:
         self._clock = clock
         #: 队列 → （何时知道的，长度）。
         self._known: dict[str, tuple[float, int]] = {}
+        self._paused_until = float("-inf")
+
+    @property
+    def is_paused(self) -> bool:
+        return self._clock() < self._paused_until
+
+    def pause(self, for_s: float) -> None:
+        """这么久之内什么也不收；要一直停就一直来说，没有人说了自会再收。0：再收。"""
+        self._paused_until = self._clock() + for_s
+
+    def check_open(self) -> None:
+        """:raises QueueFullError: 队列快满了，停收着"""
+        if self.is_paused:
+            why = "nothing is accepted for now: the delivery queue is nearly full"
+            raise QueueFullError(why, retry_after_s=PAUSED_RETRY_S)
 
     def check(self) -> None:
-        """:raises QueueFullError: 知道有一条满了"""
+        """:raises QueueFullError: 知道有一条满了，或停收着"""
+        self.check_open()
         since = self._clock() - FRESH_S
         if any(at >= since and length >= self._max_length for at, length in self._known.values()):
             raise QueueFullError("the delivery queue is full", retry_after_s=1)

@@ -118,3 +118,72 @@ async def test_a_retry_comes_out_of_the_queue(parts: Parts, queue: MessageQueue)
     await queue.close()
     assert taken is not None
     assert (taken.entry.message_id, taken.entry.attempt) == (message_id, 1)
+
+
+TRACE = "Traceback (most recent call last):\n  File …\nmeeting_push.errors.{}: it was away\n"
+
+
+async def die(parts: Parts, queue: MessageQueue, reason: str, error: str = "") -> str:
+    """一封死信；``error`` 是处理它时记下的意外。"""
+    message = await parts.accept(USER)
+    await parts.mailbox.open_status([Outgoing(message, (USER,))], parts.now)
+    entry = QueueEntry(
+        message_id=message.message_id,
+        recipient_ids=(USER,),
+        priority=0,
+        expires_at=message.expires_at,
+    )
+    await queue.enqueue_message(entry)
+    taken = await queue.dequeue_message(1)
+    assert taken is not None
+    if error:
+        await queue.settlement.note_error(taken, error)
+    await queue.reject(taken, reason)
+    await queue.close()
+    return message.message_id
+
+
+async def left(dead_letters: DeadLetters) -> set[str]:
+    letters, _ = await dead_letters.page()
+    return {letter.entry.message_id for letter in letters if letter.entry}
+
+
+async def test_what_died_of_a_temporary_error_is_enqueued_again_and_nothing_else(
+    parts: Parts, queue: MessageQueue, dead_letters: DeadLetters
+) -> None:
+    temporary = await die(
+        parts, queue, "delivered_too_often", TRACE.format("RedisUnavailableError")
+    )
+    others = {
+        await die(parts, queue, "delivered_too_often", TRACE.format("RedisCommandError")),
+        await die(parts, queue, "delivered_too_often", "…\nKeyError: 'x'"),
+        await die(parts, queue, "delivered_too_often"),  # 没有依赖不在：也许是它让工人死的
+        await die(parts, queue, "body_gone"),
+    }
+    assert await left(dead_letters) == {temporary, *others}
+    assert await dead_letters.requeue_temporary([], 10) == 1
+    assert await left(dead_letters) == others
+    assert await parts.status(temporary, USER) == ("pending", None)
+
+
+async def test_what_nobody_could_hold_in_an_outage_is_enqueued_again(
+    parts: Parts, queue: MessageQueue, dead_letters: DeadLetters
+) -> None:
+    await die(parts, queue, "delivered_too_often")
+    gone = await die(parts, queue, "body_gone")
+    [letter, _], _ = await dead_letters.page()
+    died_at = letter.died_at
+    before = [(died_at - 20_000, died_at - 10_000)]
+    assert await dead_letters.requeue_temporary(before, 10) == 0
+    during = [(died_at - 10_000, died_at + 10_000)]
+    assert await dead_letters.requeue_temporary(during, 10) == 1
+    assert await left(dead_letters) == {gone}
+
+
+async def test_no_more_are_enqueued_again_than_asked_for(
+    parts: Parts, queue: MessageQueue, dead_letters: DeadLetters
+) -> None:
+    for _ in range(3):
+        await die(parts, queue, "delivered_too_often", TRACE.format("DatabaseUnavailableError"))
+    assert await dead_letters.requeue_temporary([], 2) == 2
+    assert len(await left(dead_letters)) == 1

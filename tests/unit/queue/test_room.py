@@ -72,3 +72,17 @@ def test_what_is_a_second_old_is_not_known(queue: Queue) -> None:
         room.check()
     now[0] = FRESH_S + 0.1
     room.check()
+
+
+def test_while_paused_nothing_is_accepted_and_a_pause_ends_by_itself(queue: Queue) -> None:
+    now = 0.0
+    room = QueueRoom(queue.look, 10, clock=lambda: now)
+    room.pause(30)
+    with pytest.raises(QueueFullError) as refused:
+        room.check()
+    assert refused.value.retry_after_s == 5
+    now = 30.0
+    room.check()
+    room.pause(30)
+    room.pause(0)
+    room.check()

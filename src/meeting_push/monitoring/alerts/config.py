@@ -1,4 +1,4 @@
-"""``MEETING_PUSH_ALERTS`` 的文件：规则改哪几项；渠道、升级、安静的时段原样交给通知那一边。"""
+"""``MEETING_PUSH_ALERTS`` 的文件：规则改哪几项；自动处理开哪几样；通知的几节原样交给通知那一边。"""
 
 from __future__ import annotations
 
@@ -29,6 +29,16 @@ class AlertConfig(NamedTuple):
 
     rules: dict[str, Rule]
     notices: dict[str, Any]
+    actions: ActionConfig
+
+
+class ActionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """自动处理：哪几样开着。会改变别人看得见的事的（停收、把失败的再送），默认关着。"""
+
+    resubscribe: bool = True
+    restart_stalled_loop: bool = True
+    pause_accepting: bool = False
+    requeue_dead_letters: bool = False
 
 
 class _RuleIn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -57,10 +67,12 @@ def load_alerts(path: Path | None) -> AlertConfig:
     :raises ConfigurationError: 一行话说哪里不对；不含渠道的地址（有密钥）
     """
     if path is None:
-        return AlertConfig(dict(RULES), {})
+        return AlertConfig(dict(RULES), {}, ActionConfig())
     try:
         found = _read(path)
-        return AlertConfig(_rules(found.get("rules")), _notices(found))
+        return AlertConfig(
+            _rules(found.get("rules")), _notices(found), _actions(found.get("actions"))
+        )
     except (ValueError, msgspec.ValidationError) as error:
         raise ConfigurationError(f"{path}: {error}") from None
     except OSError as error:
@@ -83,10 +95,17 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 
 def _notices(found: Mapping[str, Any]) -> dict[str, Any]:
-    known = ("rules", *NOTICE_SECTIONS)
+    known = ("rules", "actions", *NOTICE_SECTIONS)
     if unknown := next((key for key in found if key not in known), None):
         raise ValueError(f"unknown key {unknown}; known are {', '.join(known)}")
     return {name: found[name] for name in NOTICE_SECTIONS if name in found}
+
+
+def _actions(found: object) -> ActionConfig:
+    try:
+        return msgspec.convert({} if found is None else found, ActionConfig)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"actions: {error}") from None
 
 
 def _rules(found: object) -> dict[str, Rule]:

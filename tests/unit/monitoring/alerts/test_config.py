@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from meeting_push.errors import ConfigurationError
-from meeting_push.monitoring.alerts.config import load_alerts
+from meeting_push.monitoring.alerts.config import ActionConfig, load_alerts
 from meeting_push.monitoring.alerts.model import Severity
 from meeting_push.monitoring.alerts.rules import RULES
 
@@ -44,6 +44,26 @@ def test_the_sections_of_notices_are_handed_on_as_they_are(tmp_path: Path) -> No
         "channels": [{"name": "log", "url": "log://"}],
         "escalate": [],
     }
+
+
+def test_actions_that_others_would_notice_are_off_until_asked_for(tmp_path: Path) -> None:
+    assert load_alerts(None).actions == ActionConfig(
+        resubscribe=True,
+        restart_stalled_loop=True,
+        pause_accepting=False,
+        requeue_dead_letters=False,
+    )
+    text = "actions: {pause_accepting: true, resubscribe: false}"
+    actions = load_alerts(written(tmp_path, text)).actions
+    assert actions == ActionConfig(resubscribe=False, pause_accepting=True)
+
+
+@pytest.mark.parametrize(
+    "text", ["actions: {reboot: true}", "actions: {resubscribe: 1}", "actions: [resubscribe]"]
+)
+def test_an_action_that_is_not_one_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigurationError, match="actions: "):
+        load_alerts(written(tmp_path, text))
 
 
 def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:

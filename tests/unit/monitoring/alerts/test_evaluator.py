@@ -142,11 +142,9 @@ async def test_the_figures_say_what_fires_and_who_evaluates(scene: Scene) -> Non
     assert second.evaluator.firing() is None
 
 
-async def test_who_hangs_in_its_round_no_longer_says_what_fires(
-    redis: RedisService, database: Database, scene: Scene, ear: Ear
-) -> None:
+async def test_who_hangs_in_its_round_no_longer_says_what_fires(scene: Scene) -> None:
     """否则看门狗的心跳照旧，而没有人在评估。"""
-    watcher = Watcher(scene, redis, database, ear, AT_ONCE)
+    watcher = scene.watcher()
     scene.heat = 11
     await watcher.round()
     assert watcher.evaluator.firing()
