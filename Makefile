@@ -26,7 +26,7 @@ AGAIN = { echo "once more, alone, what did not pass:"; \
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo serve test test-system test-full-size check format bench peers lock figures settings prometheus clean
+.PHONY: help demo serve test test-system test-full-size check format bench peers lock figures settings prometheus grafana clean
 
 help: ## This menu
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -80,6 +80,9 @@ settings: $(DEV) ## Write .env.example and docs/settings.md from the settings
 
 prometheus: $(DEV) ## Write deploy/prometheus/ from the rules of the alerts
 	@$(BIN)/python tools/prometheus_files.py
+
+grafana: $(DEV) ## Write deploy/grafana/ from tools/grafana_boards.py
+	@$(BIN)/python -m tools.grafana_files
 
 clean: ## Remove the environment, caches and build results (never data/)
 	rm -rf $(VENV) build dist reports .mypy_cache .ruff_cache .pytest_cache .hypothesis \

@@ -64,6 +64,13 @@ class PrometheusSite:
             )
             yield
 
+    def ask(self, expression: str) -> list[Any]:
+        """此刻的各条序列；写错了的式子是 ``AssertionError``。"""
+        address = f"http://127.0.0.1:{self._prometheus}/api/v1/query"
+        answer = httpx.get(address, params={"query": expression}, trust_env=False)
+        assert answer.is_success, answer.text
+        return list(answer.json()["data"]["result"])
+
     def _start(self, stack: contextlib.ExitStack, port: int, name: str, *options: str) -> None:
         program = shutil.which(name)
         if program is None:

@@ -32,6 +32,7 @@ from ..monitoring.delivery_samples import (
 )
 from ..monitoring.edge_samples import (
     ack_samples,
+    broadcast_samples,
     canary_samples,
     control_samples,
     due_samples,
@@ -228,6 +229,8 @@ class Observation:
         if role.holds_sockets:
             self._watch_edge(bus, rooms.edge, rooms.messages.mailbox)
             self.metrics.add(lambda: retry_samples(rooms.outcomes.retries))
+            casts = rooms.broadcasts
+            self.metrics.add(lambda: broadcast_samples(casts.feed, casts.acks))
         if role.serves_api:
             self._watch_api(rooms)
             self._watch_meetings(rooms.meetings, essential=role is Role.ALL)

@@ -68,6 +68,8 @@ class BroadcastFeed:
         #: 各条在这里最早的号，连接按它记账：Redis 丢了数据会换个号再记一遍，推过的不再推。
         self._first: dict[str, BroadcastId] = {}
         self._newest = 0
+        #: 只增：听到的、漏了的（要重读）、正文问不到而没有补发的。
+        self.heard = self.missed = self.unloaded = 0
         self._not_loaded = RepeatedWarning("broadcasts_not_loaded")
 
     async def refresh(self) -> None:
@@ -80,6 +82,11 @@ class BroadcastFeed:
         # 读的途中实时到的还不在其中；Redis 丢了数据，还没有再记一遍的也不在
         others = [entry for entry in self._entries if entry.message_id not in logged]
         self._keep(sorted([*others, *read], key=_id))
+
+    @property
+    def remembered(self) -> int:
+        """目录里有几条。"""
+        return len(self._entries)
 
     def find(self, message_id: str) -> BroadcastEntry | None:
         """没过期的广播；别的一概 None。"""
@@ -96,12 +103,14 @@ class BroadcastFeed:
         if not self._newest < broadcast_id <= self._clock() + MAX_AHEAD_MS:
             return self._first.get(frame.message_id)  # 重读日志时已经读到的认得
         if frame.broadcast_prev > self._newest:
+            self.missed += 1
             logger.bind(broadcast_id=broadcast_id).warning("broadcast_missed")
             self._on_missed()
             return Arrival.MISSED
         entry = BroadcastEntry(
             broadcast_id, frame.broadcast_prev, frame.message_id, frame.priority, frame.expires_at
         )
+        self.heard += 1
         others = [each for each in self._entries if each.message_id != frame.message_id]
         self._keep([*others, entry])
         return self._first.get(frame.message_id, broadcast_id)
@@ -124,6 +133,7 @@ class BroadcastFeed:
             tails = await self._mailbox.tails([entry.message_id for entry in entries])
         except DatabaseUnavailableError as error:
             # 正文丢了又问不到记录：连接不等 SQL（LESSONS 1），下次连接再补
+            self.unloaded += len(entries)
             self._not_loaded.say(broadcasts=len(entries), code=error.code, cause=error.cause)
             return []
         return [
@@ -193,6 +203,8 @@ class BroadcastAcks:
         )
         #: 写入循环；关机时没写完的，下次连接会再推。
         self.run, self.drain = self._writer.run, self._writer.drain
+        #: 写下的确认，只增。
+        self.confirmed = 0
 
     async def confirm(self, user_id: int, message_ids: Sequence[str], now: int) -> AckOutcome:
         """任何人都可以确认没过期的广播：它本就是发给所有人的。"""
@@ -207,3 +219,4 @@ class BroadcastAcks:
     async def _write(self, batch: Sequence[_Row]) -> None:
         await self._record.record_delivered([(e.message_id, u, at) for u, e, at in batch])
         await self._log.advance([(u, e.broadcast_id, e.previous) for u, e, _ in batch])
+        self.confirmed += len(batch)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from ..broadcast.feed import BroadcastAcks, BroadcastFeed
 from ..http.doorway import TURNED_AWAY, Doorway
 from ..meeting.connection import MEETING_DROP_REASONS, MeetingStatistics
 from ..node.canary import CanaryStatistics, Hearing
@@ -96,6 +97,17 @@ def push_samples(push: PushLatency) -> Iterator[Sample]:
     yield Sample(
         "late_pushes", "counter", "pushed minutes after being accepted (sampled)", push.late
     )
+
+
+def broadcast_samples(feed: BroadcastFeed, acks: BroadcastAcks) -> Iterator[Sample]:
+    """发给所有人的：目录、听到的、漏了的、确认。"""
+    text = "broadcasts somebody may still need"
+    yield Sample("broadcasts_remembered", "gauge", text, feed.remembered, scope="shared")
+    yield Sample("broadcasts_heard", "counter", "broadcasts heard by nodes", feed.heard)
+    yield Sample("broadcasts_missed", "counter", "holes found: the log is read again", feed.missed)
+    text = "not sent to who came: their bodies were gone and the database away"
+    yield Sample("broadcasts_unloaded", "counter", text, feed.unloaded)
+    yield Sample("broadcast_acks", "counter", "acks of broadcasts recorded", acks.confirmed)
 
 
 def seat_samples(seats: DeviceSeats) -> Iterator[Sample]:

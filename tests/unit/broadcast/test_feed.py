@@ -277,6 +277,7 @@ async def test_dlv_5_a_frame_after_a_missed_one_is_not_pushed_before_it(town: To
     town.feed.arrived(town.frame(one))
     assert town.feed.arrived(town.frame(three)) is Arrival.MISSED
     assert town.missed == 1
+    assert (town.feed.heard, town.feed.missed) == (1, 1)
     await town.feed.refresh()
     assert [int(e.message_id) for e in town.feed.after(one.broadcast_id).entries] == [2, 3]
 
