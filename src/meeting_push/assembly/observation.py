@@ -217,7 +217,7 @@ class Observation:
             rooms.record.names,
             bus.clock,
         )
-        self._answers = FlightAnswers(bus.recorder, bus.redis, node)
+        self._answers = FlightAnswers(bus.recorder, bus.redis, node, rooms.edge.manager.pushed)
         bus.control.on(TraceAsk, self._answers.take)
         self.tracer = Tracer(
             rooms.record.reports, self._answers, bus.control, bus.redis, self.reports

@@ -112,7 +112,7 @@ class Tracer:
             if recipient is not None and not page.items:
                 raise NotFoundError("not a recipient of the message")
             ids = [one.user_id for one in page.items]
-            heard = await self._ask(message_id, *((ids[0], ids[-1]) if ids else (0, 0)))
+            heard = await self._ask(message_id, ids)
         told = _Telling(head, heard.answers)
         recipients = [told.recipient(times) for times in page.items]
         return Trace(
@@ -124,15 +124,15 @@ class Tracer:
             fleet_asked=heard.fleet_asked,
         )
 
-    async def _ask(self, message_id: str, first: int, last: int) -> _Heard:
-        own = self._own.own(message_id, first, last)
+    async def _ask(self, message_id: str, recipients: list[int]) -> _Heard:
+        own = self._own.own(message_id, recipients)
         try:
             others = {one.node_id for one in await self._reports.read()} - {own.node_id}
             if not others:
                 return _Heard([own])
             nonce = secrets.token_hex(8)
             ask = TraceAsk(
-                nonce=nonce, asker=own.node_id, message_id=message_id, first=first, last=last
+                nonce=nonce, asker=own.node_id, message_id=message_id, recipients=recipients
             )
             await self._control.publish(ask)
             heard = await self._collect(nonce, others)
@@ -201,7 +201,7 @@ class _Telling:
     def _recorded(self, times: RecipientTimes) -> Iterator[TraceEvent]:
         for node_id, one in self._seen:
             if one.first == 0 or one.first <= times.user_id <= one.last:
-                detail = f"attempt {one.number}" if one.number else None
+                detail = one.connection_id or (f"attempt {one.number}" if one.number else None)
                 yield TraceEvent(one.stage, one.at, node_id, "recorder", detail)
 
 

@@ -1,7 +1,7 @@
 """飞行记录仪：一条消息在这个进程里走过哪几站，各在何时；只在内存里，有界，丢了无妨。
 
-长久的时刻在 SQL。这里的是更细的：取出、进信箱、每一次推送、哪个节点。每一站一个环，写的一方只往
-里放一个现成的小元组，热路上不看钟、不建对象、不多一次循环；花费见 ``docs/operations.md``。
+长久的时刻在 SQL。这里的是更细的：取出、进信箱、还没有确认的推送、哪个节点。每一站一个环，写的一方
+每条消息只往里放一个小元组，都在那一站的百分之一以内；花费见 ``docs/operations.md``。
 
 要看时经控制频道问所有进程：各自从环里找出来，放进 Redis 的一个列表，问的人来取。
 """
@@ -9,10 +9,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
-from typing import Final, Literal
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from itertools import chain, islice
+from typing import Annotated, Final, Literal, NamedTuple
 
 import msgspec
+from msgspec import Meta
 
 from ..errors import MeetingPushError
 from ..logs import logger
@@ -25,16 +27,22 @@ Stage = Literal["accepted", "enqueued", "taken", "delivered", "pushed", "acked",
 
 #: 一个进程的一份回答至多说这么多件。
 MAX_SIGHTINGS: Final = 1_000
+#: 一次至多问这么多个收件人的。
+MAX_ASKED: Final = 100
 #: 回答在 Redis 里留这么久：问的人一秒之内就来取。
 ANSWER_TTL_MS: Final = 5_000
 #: 一次至多收这么多份回答。
 MAX_ANSWERS: Final = 512
 
 
+#: 一项投递任务走到了哪里，见 ``FlightRecorder.taken``。
+_Entry = tuple[int, str, int, int, int]
+
+
 class Sighting(msgspec.Struct, frozen=True, array_like=True):
     """一件事；``first``～``last`` 是哪些收件人（一段升序的 id 的首尾；0～0：整条消息）。
 
-    ``number``：第几次（``taken``、``delivered``、``retried``），几台设备不知道。
+    ``number``：第几次（``taken``、``delivered``、``retried``）；``connection_id``：推给了哪条连接。
     """
 
     stage: Stage
@@ -42,6 +50,20 @@ class Sighting(msgspec.Struct, frozen=True, array_like=True):
     first: int = 0
     last: int = 0
     number: int = 0
+    connection_id: str = ""
+
+
+class Pushed(NamedTuple):
+    """推给了谁的哪条连接；``at`` 是最近一次。"""
+
+    at: int
+    message_id: str
+    user_id: int
+    connection_id: str
+
+
+#: 此刻连着的人：(message_id, 哪些人) → 推了还没有确认的。
+LivePushes = Callable[[str, Sequence[int]], Iterable[Pushed]]
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,29 +75,33 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FlightRecorder:
-    """``entries``：每一站记住多少件，0 = 不记。环由各站直接 ``append``、``extend``。"""
+    """``entries``：每一站记住多少件，0 = 不记。环由各站直接 ``append``、``extend``。
+
+    推送不在其中：推一次记一件，连同挤掉最旧的，量得 0.4 µs，是一次推送的百分之四。没有确认的，会话
+    本来就记着；确认了的，确认里有推的时刻；断了而没有确认的，断的时候记。
+    """
 
     def __init__(self, entries: int) -> None:
         #: (毫秒, message_id)
         self.accepted = deque[tuple[int, str]](maxlen=entries)
         self.enqueued = deque[tuple[int, str]](maxlen=entries)
         #: (毫秒, message_id, 第一个收件人, 最后一个, 第几次)；一项的收件人升序
-        self.taken = deque[tuple[int, str, int, int, int]](maxlen=entries)
-        self.delivered = deque[tuple[int, str, int, int, int]](maxlen=entries)
-        #: (毫秒, (seq, message_id), 用户的频道)：实时的
-        self.pushed = deque[tuple[int, tuple[int, str], bytes]](maxlen=entries)
-        #: (毫秒, message_id, user_id)：补发的
-        self.flushed = deque[tuple[int, str, int]](maxlen=entries)
+        self.taken = deque[_Entry](maxlen=entries)
+        self.delivered = deque[_Entry](maxlen=entries)
+        #: 推了没有确认，连接断了：同 ``Pushed``
+        self.unacked = deque[tuple[int, str, int, str]](maxlen=entries)
         #: (确认的毫秒, message_id, user_id, 那条连接推它的毫秒)
         self.acked = deque[tuple[int, str, int, int]](maxlen=entries)
         #: (毫秒, message_id, user_id, 第几次)
         self.retried = deque[tuple[int, str, int, int]](maxlen=entries)
 
-    def find(self, message_id: str, first: int, last: int) -> Iterator[Sighting]:
-        """这条消息、``first``～``last`` 的收件人的；一万件的环约 3 ms，不让出。"""
+    def find(self, message_id: str, user_ids: Collection[int]) -> Iterator[Sighting]:
+        """这条消息、这些收件人的；一万件的环约 3 ms，不让出。"""
         yield from self._whole(message_id)
+        if user_ids:
+            yield from self._of_entries(message_id, min(user_ids), max(user_ids))
         for sighting in self._of_recipients(message_id):
-            if sighting.first <= last and sighting.last >= first:
+            if sighting.first in user_ids:
                 yield sighting
 
     def _whole(self, message_id: str) -> Iterator[Sighting]:
@@ -86,36 +112,31 @@ class FlightRecorder:
             if name == message_id:
                 yield Sighting("enqueued", at)
 
-    def _of_recipients(self, message_id: str) -> Iterator[Sighting]:
-        entries: tuple[tuple[Stage, deque[tuple[int, str, int, int, int]]], ...] = (
+    def _of_entries(self, message_id: str, low: int, high: int) -> Iterator[Sighting]:
+        rings: tuple[tuple[Stage, deque[_Entry]], ...] = (
             ("taken", self.taken),
             ("delivered", self.delivered),
         )
-        for stage, ring in entries:
+        for stage, ring in rings:
             for at, name, first, last, attempt in ring:
-                if name == message_id:
+                if name == message_id and first <= high and last >= low:
                     yield Sighting(stage, at, first, last, attempt)
-        yield from self._pushes(message_id)
-        for acked_at, name, user_id, _ in self.acked:
+
+    def _of_recipients(self, message_id: str) -> Iterator[Sighting]:
+        for at, name, user_id, connection_id in self.unacked:
             if name == message_id:
+                yield pushed_to(user_id, at, connection_id)
+        for acked_at, name, user_id, pushed_at in self.acked:
+            if name == message_id:
+                yield pushed_to(user_id, pushed_at)
                 yield Sighting("acked", acked_at, user_id, user_id)
         for at, name, user_id, attempt in self.retried:
             if name == message_id:
                 yield Sighting("retried", at, user_id, user_id, attempt)
 
-    def _pushes(self, message_id: str) -> Iterator[Sighting]:
-        for at, key, channel in self.pushed:
-            if key[1] == message_id:
-                user_id = _owner(channel)
-                yield Sighting("pushed", at, user_id, user_id)
-        for at, name, user_id in self.flushed:
-            if name == message_id:
-                yield Sighting("pushed", at, user_id, user_id)
 
-
-def _owner(channel: bytes) -> int:
-    """``user:{42}:messages`` → 42；前缀里也许也有花括号。"""
-    return int(channel[channel.rfind(b"{") + 1 : channel.rfind(b"}")])
+def pushed_to(user_id: int, at: int, connection_id: str = "") -> Sighting:
+    return Sighting("pushed", at, user_id, user_id, 0, connection_id)
 
 
 #: 不记的。
@@ -131,15 +152,21 @@ class TraceAsk(ControlCommand, frozen=True, kw_only=True, tag="trace"):
     nonce: str
     asker: str
     message_id: str
-    first: int
-    last: int
+    recipients: Annotated[list[int], Meta(max_length=MAX_ASKED)]
 
 
 class FlightAnswers:
     """这个进程的回答；同时只答一份，忙着时来的不答（问的人会说这个节点没有答）。"""
 
-    def __init__(self, recorder: FlightRecorder, redis: RedisService, node: NodeIdentity) -> None:
+    def __init__(
+        self,
+        recorder: FlightRecorder,
+        redis: RedisService,
+        node: NodeIdentity,
+        live: LivePushes = lambda _message_id, _user_ids: (),
+    ) -> None:
         self._recorder = recorder
+        self._live = live
         self._redis = redis
         self._node = node
         self._tasks = Tasks()
@@ -147,13 +174,16 @@ class FlightAnswers:
         self.refused = 0
         self.close = self._tasks.close
 
-    def own(self, message_id: str, first: int, last: int) -> Answer:
-        found: list[Sighting] = []
-        for sighting in self._recorder.find(message_id, first, last):
-            if len(found) == MAX_SIGHTINGS:
-                return Answer(node_id=self._node.id, sightings=found, truncated=True)
-            found.append(sighting)
-        return Answer(node_id=self._node.id, sightings=found, truncated=False)
+    def own(self, message_id: str, user_ids: Sequence[int]) -> Answer:
+        live = (
+            pushed_to(each.user_id, each.at, each.connection_id)
+            for each in self._live(message_id, user_ids)
+        )
+        seen = chain(self._recorder.find(message_id, set(user_ids)), live)
+        found = list(islice(seen, MAX_SIGHTINGS))
+        return Answer(
+            node_id=self._node.id, sightings=found, truncated=next(seen, None) is not None
+        )
 
     def take(self, ask: TraceAsk) -> None:
         """控制频道来的；同步，不抛出。"""
@@ -165,7 +195,7 @@ class FlightAnswers:
             self._tasks.spawn(self._answer(ask), "trace_answer")
 
     async def _answer(self, ask: TraceAsk) -> None:
-        own = msgspec.json.encode(self.own(ask.message_id, ask.first, ask.last))
+        own = msgspec.json.encode(self.own(ask.message_id, ask.recipients))
         key = self._redis.keys.trace_answers(ask.nonce)
         try:
             await self._redis.add_answer(key, own, most=MAX_ANSWERS, ttl_ms=ANSWER_TTL_MS)

@@ -215,6 +215,11 @@ class RetryLadder:
         firsts = (next(iter(rung.values())) for rung in self._rungs if rung)
         return min((late.sent_at for late in firsts), default=None)
 
+    def pushed_at(self, message_id: str) -> int | None:
+        """最近一次推的时刻；不在则 None。"""
+        found = (rung.get(message_id) for rung in self._rungs)
+        return next((late.sent_at for late in found if late is not None), None)
+
     def put(self, message_id: str, attempt: int, pushed: tuple[int, int], since: int) -> None:
         """``pushed`` 是 (seq, 推的时刻)。放到第 ``attempt`` 级的末尾；超过最高级的算最高级。"""
         self.pop(message_id)
@@ -301,6 +306,15 @@ class Unacked:
         """等得最久的一条最近一次推的时刻；没有则 None。"""
         first = next(iter(self.fresh.values()), None)
         return min((at for at in (first and first[1], self.late.oldest()) if at), default=None)
+
+    def pushed_at(self, message_id: str) -> int | None:
+        """还没有确认的，最近一次推的时刻；没有推过、确认了的都是 None。"""
+        found = self.fresh.get(message_id)
+        return self.late.pushed_at(message_id) if found is None else found[1]
+
+    def newest(self, most: int) -> list[tuple[str, int]]:
+        """最近首推而没有确认的：(message_id, 推的时刻)，新的在前。"""
+        return [(i, at) for i, (_, at) in islice(reversed(self.fresh.items()), most)]
 
     def pushed_again(self, key: FrameKey, attempt: int, now: int) -> None:
         seq, message_id = key

@@ -237,7 +237,7 @@ class NodeSettings(Group):
     flight_recorder_entries: Annotated[int, Field(ge=0, le=100_000)] = setting(
         10_000,
         "飞行记录仪：每个进程的每一站记住最近多少件；0 = 不记",
-        "要追得更久：大一些，满了每一万件约 10 MB",
+        "要追得更久：大一些，每一万件约 8 MB",
         unit="件",
     )
 

@@ -291,6 +291,8 @@ class ConnectionHost(LineHost, Protocol):
 
     def on_hole(self, connection: UserConnection) -> None: ...
 
+    def on_unacked(self, connection: UserConnection) -> None: ...
+
 
 class UserConnection(Line):
     """``offer`` 也是同步的，从不抛出、从不等待。"""
@@ -402,4 +404,6 @@ class UserConnection(Line):
 
     def _end(self) -> None:
         super()._end()
+        if self.session.unacked.fresh:
+            self._host.on_unacked(self)
         self.session.close()

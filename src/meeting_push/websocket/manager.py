@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
 import msgspec
@@ -27,7 +27,7 @@ from ..contracts import (
 from ..errors import InvalidInputError, MalformedEnvelopeError, MeetingPushError
 from ..logs import Log, RepeatedWarning, logger
 from ..model import Revocation
-from ..node.flight_recorder import OFF, FlightRecorder
+from ..node.flight_recorder import OFF, FlightRecorder, Pushed
 from ..node_identity import NodeIdentity
 from ..protocol.codes import CloseCode, cause_of_leaving
 from ..protocol.envelope import FIRST_ATTEMPT, HEAD_BYTES, BroadcastId, frame_key
@@ -44,6 +44,8 @@ from .requests import ClientRequests, Sinks
 
 #: 数没有确认的：每看这么多条连接让别人跑一跑。
 CHUNK: Final = 500
+#: 断开的一条连接至多记下这么多条没有确认的。
+UNACKED_RECORDED: Final = 20
 
 
 class Unanswered(NamedTuple):
@@ -96,8 +98,8 @@ class ConnectionManager(Lines[UserConnection]):
         self._everyone = {keys.broadcast_channel.encode(), keys.system_channel.encode()}
         self._broadcast_channel = keys.broadcast_channel.encode()
         self._broadcasts = broadcasts
-        self._record = recorder.pushed.append
-        self._opener = Opener(channels, mailbox, self.counters, clock, broadcasts, recorder)
+        self._recorder = recorder
+        self._opener = Opener(channels, mailbox, self.counters, clock, broadcasts)
         self._catch_up = CatchUp(self._opener, self._registry, self._tasks, self._give_up)
         self._fanout = Fanout(self._registry, clock)
         self._requests = ClientRequests(
@@ -223,8 +225,6 @@ class ConnectionManager(Lines[UserConnection]):
                 self._on_push(payload, key, now)
             if key is not None and payload.find(FIRST_ATTEMPT, 0, HEAD_BYTES) > 0:
                 self.counters.first_pushes += len(connections)
-        if key is not None:
-            self._record((now, key, channel))
         for connection in connections:
             connection.offer(payload, key, now)
 
@@ -270,6 +270,20 @@ class ConnectionManager(Lines[UserConnection]):
 
     def on_hole(self, connection: UserConnection) -> None:
         self._catch_up.start(connection)
+
+    def on_unacked(self, connection: UserConnection) -> None:
+        """断了而没有确认的：记下推过，此后只有记录仪知道。"""
+        user_id, connection_id = connection.user_id, connection.connection_id
+        newest = connection.session.unacked.newest(UNACKED_RECORDED)
+        self._recorder.unacked.extend((at, name, user_id, connection_id) for name, at in newest)
+
+    def pushed(self, message_id: str, user_ids: Iterable[int]) -> Iterator[Pushed]:
+        """推给了谁的哪条连接、还没有确认的；账本来就在会话里，热路径不为此多做什么。"""
+        for user_id in user_ids:
+            for connection in self.user_connections.get(user_id, ()):
+                at = connection.session.unacked.pushed_at(message_id)
+                if at is not None:
+                    yield Pushed(at, message_id, user_id, connection.connection_id)
 
     def _depart(self, connection: UserConnection) -> None:
         super()._depart(connection)

@@ -13,7 +13,6 @@ from typing import Final
 
 from ..contracts import Broadcasts, Channels, Mailbox
 from ..model import BroadcastEntry, MailboxEntry, MailboxView, ResumePoint
-from ..node.flight_recorder import OFF, FlightRecorder
 from ..protocol.envelope import BATCH_MAX_MESSAGES, batch, batch_parts, peek
 from ..protocol.frames import Gap, encode
 from ..protocol.session import Phase
@@ -77,9 +76,7 @@ class Opener:
         counters: EdgeCounters,
         clock: Callable[[], int],
         broadcasts: Broadcasts,
-        recorder: FlightRecorder = OFF,
     ) -> None:
-        self._record = recorder.flushed.extend
         self.subscriptions = Subscriptions(channels)
         self._mailbox = mailbox
         self._broadcasts = broadcasts
@@ -131,8 +128,6 @@ class Opener:
         messages = await self._load(entries)
         if len(messages) < len(entries):
             self._announce_lost(connection, entries, messages)
-        at, user_id = self._clock(), connection.user_id
-        self._record([(at, entry.message_id, user_id) for entry in entries])
         for part in batch_parts(messages):
             await connection.writable()
             if session.phase is not Phase.FLUSHING:

@@ -129,6 +129,17 @@ async def test_what_waited_in_the_mailbox_is_seen_pushed(one: Node) -> None:
         found = await traced(one.push, sent.message_id)
     pushed = event(found, "pushed")
     assert (pushed["source"], pushed["node_id"]) == ("recorder", one.push.node_id)
+    assert pushed["detail"] == phone.welcome["connection_id"]
+
+
+async def test_what_a_device_took_away_without_an_ack_is_seen_pushed(one: Node) -> None:
+    async with device(one.ws_url(USER), one.person(USER)) as phone:
+        sent = await send(one.push, USER)
+        await phone.next_message()
+    await eventually(lambda: not one.push.manager.get_user_connections(USER))
+    found = await traced(one.push, sent.message_id)
+    assert event(found, "pushed")["detail"] == phone.welcome["connection_id"]
+    assert found["recipients"][0]["status"] == "pending"
 
 
 async def test_the_time_of_failing_comes_with_its_reason(one: Node) -> None:

@@ -20,7 +20,6 @@ from meeting_push.redis.redis_service import RedisService
 from tests.support.eventually import eventually
 
 MINE, OTHER = "01J00000000000000000000000", "01J00000000000000000000001"
-CHANNEL = b"p{x}:user:{7}:messages"
 
 
 def full() -> FlightRecorder:
@@ -31,28 +30,27 @@ def full() -> FlightRecorder:
         recorder.enqueued.append((2, message_id))
         recorder.taken.append((3, message_id, 5, 9, 0))
         recorder.delivered.append((4, message_id, 5, 9, 0))
-        recorder.pushed.append((5, (1, message_id), CHANNEL))
-        recorder.flushed.append((6, message_id, 8))
+        recorder.unacked.append((6, message_id, 8, "c8"))
         recorder.acked.append((7, message_id, 7, 5))
         recorder.retried.append((8, message_id, 8, 2))
     return recorder
 
 
 def test_one_message_is_found_at_every_stage() -> None:
-    assert list(full().find(MINE, 1, 100)) == [
+    assert list(full().find(MINE, {7, 8})) == [
         Sighting("accepted", 1),
         Sighting("enqueued", 2),
         Sighting("taken", 3, 5, 9),
         Sighting("delivered", 4, 5, 9),
+        Sighting("pushed", 6, 8, 8, 0, "c8"),
         Sighting("pushed", 5, 7, 7),
-        Sighting("pushed", 6, 8, 8),
         Sighting("acked", 7, 7, 7),
         Sighting("retried", 8, 8, 8, 2),
     ]
 
 
 def test_only_what_touches_the_recipients_asked_for_is_told() -> None:
-    found = [(one.stage, one.first) for one in full().find(MINE, 8, 8)]
+    found = [(one.stage, one.first) for one in full().find(MINE, {8})]
     assert found == [
         *(("accepted", 0), ("enqueued", 0), ("taken", 5), ("delivered", 5)),
         *(("pushed", 8), ("retried", 8)),
@@ -62,14 +60,14 @@ def test_only_what_touches_the_recipients_asked_for_is_told() -> None:
 def test_the_oldest_is_forgotten_first() -> None:
     recorder = FlightRecorder(2)
     recorder.accepted.extend((at, MINE) for at in range(5))
-    assert [one.at for one in recorder.find(MINE, 1, 1)] == [3, 4]
+    assert [one.at for one in recorder.find(MINE, {1})] == [3, 4]
 
 
 def test_a_recorder_that_is_off_remembers_nothing() -> None:
     recorder = FlightRecorder(0)
-    recorder.pushed.append((1, (1, MINE), CHANNEL))
+    recorder.accepted.append((1, MINE))
     recorder.taken.extend([(1, MINE, 1, 1, 0)])
-    assert list(recorder.find(MINE, 1, 100)) == []
+    assert list(recorder.find(MINE, {1})) == []
 
 
 @pytest.fixture
@@ -80,7 +78,7 @@ async def answers(redis: RedisService) -> AsyncIterator[FlightAnswers]:
 
 
 def ask(nonce: str = "n", asker: str = "somebody") -> TraceAsk:
-    return TraceAsk(nonce=nonce, asker=asker, message_id=MINE, first=7, last=7)
+    return TraceAsk(nonce=nonce, asker=asker, message_id=MINE, recipients=[7])
 
 
 async def test_an_answer_lies_where_the_asker_looks(
@@ -90,14 +88,14 @@ async def test_an_answer_lies_where_the_asker_looks(
     key = redis.keys.trace_answers("n")
     [raw] = await eventually(lambda: redis.answers(key, 0))
     answer = msgspec.json.decode(raw, type=Answer)
-    assert answer == answers.own(MINE, 7, 7)
+    assert answer == answers.own(MINE, [7])
     assert 0 < await redis.lean.execute("PTTL", key) <= flight_recorder.ANSWER_TTL_MS
 
 
 async def test_who_asks_does_not_answer_himself(
     answers: FlightAnswers, redis: RedisService
 ) -> None:
-    answers.take(ask(asker=answers.own(MINE, 1, 1).node_id))
+    answers.take(ask(asker=answers.own(MINE, [1]).node_id))
     answers.take(ask("other"))
     await eventually(lambda: redis.answers(redis.keys.trace_answers("other"), 0))
     assert await redis.answers(redis.keys.trace_answers("n"), 0) == []
@@ -112,8 +110,8 @@ async def test_one_answer_at_a_time(answers: FlightAnswers, redis: RedisService)
 
 async def test_an_answer_is_bounded_and_says_so(redis: RedisService) -> None:
     recorder = FlightRecorder(5_000)
-    recorder.pushed.extend((at, (1, MINE), CHANNEL) for at in range(5_000))
-    answer = FlightAnswers(recorder, redis, NodeIdentity()).own(MINE, 7, 7)
+    recorder.accepted.extend((at, MINE) for at in range(5_000))
+    answer = FlightAnswers(recorder, redis, NodeIdentity()).own(MINE, [7])
     assert (len(answer.sightings), answer.truncated) == (flight_recorder.MAX_SIGHTINGS, True)
 
 
