@@ -4,7 +4,7 @@ import { element } from "../element.js";
 import { language, say } from "../words.js";
 import { Chart, joined } from "./chart.js";
 import { action, badge, choice, facts, link, note, pages, Panel, Table } from "./parts.js";
-import { durationText, momentText, valueText } from "./quantity.js";
+import { durationText, momentText, numberText, valueText } from "./quantity.js";
 
 const HEADERS = { "Accept-Language": language };
 const HOUR_S = 3_600;
@@ -211,8 +211,8 @@ function alertFacts(alert) {
     ),
     element("p", { className: "summary", textContent: alert.summary }),
     facts([
-      [say("ops.value"), String(alert.value)],
-      [say("ops.threshold"), String(alert.threshold)],
+      [say("ops.value"), numberText(alert.value)],
+      [say("ops.threshold"), numberText(alert.threshold)],
       [say("ops.labels"), labelsText(alert.labels)],
       [say("ops.since"), momentText(alert.started_at)],
       [say("ops.resolved.at"), momentText(alert.resolved_at)],
@@ -233,9 +233,10 @@ function timeline(events) {
   return element("ol", { className: "timeline" }, ...events.map(timelineEntry));
 }
 
-function timelineEntry({ at, kind, by, channel, state, text, ok }) {
+function timelineEntry({ at, kind, by, channel, state, text, ok, until }) {
   const outcome = ok === undefined || ok === null ? "" : say(ok ? "ops.went.well" : "ops.went.badly");
-  const said = [say(`ops.timeline.${kind}`), state && say(`ops.alerts.${state}`), channel, by, outcome]
+  const end = until && say("ops.silenced.until", { time: momentText(until) });
+  const said = [say(`ops.timeline.${kind}`), state && say(`ops.event.${state}`), channel, by, end, outcome]
     .filter(Boolean)
     .join(" · ");
   return element(

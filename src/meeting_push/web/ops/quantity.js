@@ -44,6 +44,9 @@ export function durationText(ms) {
   return say("ops.d", { value: fine.format(ms / 86_400_000) });
 }
 
+/** 单位在别处说的一个数。 */
+export const numberText = (value) => String(Math.round(value * 1_000) / 1_000);
+
 export const momentText = (ms) => (ms ? moment.format(ms) : NONE);
 
 /** 离现在多久。 */
