@@ -153,3 +153,38 @@ async def test_a_loop_woken_as_it_is_stopped_stops(ticks: int) -> None:
     for _ in range(ticks):
         await asyncio.sleep(0)
     await asyncio.wait_for(loop.stop(), 2)
+
+
+async def test_a_loop_that_hangs_can_be_started_again() -> None:
+    lives = 0
+
+    async def body() -> None:
+        nonlocal lives
+        lives += 1
+        await asyncio.Event().wait()
+
+    loop = SupervisedLoop("one", body)
+    loop.start()
+    await eventually(lambda: lives == 1)
+    assert await loop.restart(5)
+    await eventually(lambda: lives == 2)
+    assert (loop.state.running, loop.state.restarts) == (True, 1)
+    await loop.stop()
+
+
+async def test_a_loop_that_does_not_even_take_a_cancel_is_left_as_it_is() -> None:
+    over, begun = asyncio.Event(), asyncio.Event()
+
+    async def body() -> None:
+        begun.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        await over.wait()
+
+    loop = SupervisedLoop("one", body)
+    loop.start()
+    await begun.wait()
+    assert not await loop.restart(0.05)
+    assert loop.state.restarts == 0
+    over.set()
+    await loop.stop()

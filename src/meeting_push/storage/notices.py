@@ -11,9 +11,10 @@ from sqlalchemy.dialects import postgresql, sqlite
 from .alerts import AlertRow
 from .database import Database, Repository
 from .id_list import among
-from .tables import alert_notices, alerts
+from .tables import alert_events, alert_notices, alerts
 
 _n: Final = alert_notices.c
+_e: Final = alert_events.c
 _a: Final = alerts.c
 #: 记着这么久，给告警页的时间线。
 KEEP_MS: Final = 90 * 24 * 3_600_000
@@ -96,9 +97,10 @@ class NoticeRepository(Repository):
         return await self._rows(statement.order_by(_n.at, _n.channel))
 
     async def purge(self, now_ms: int) -> int:
-        """忘掉很久以前的；返回几行。"""
-        old = delete(alert_notices).where(_n.at < now_ms - KEEP_MS)
-        return await self._database.change(old)
+        """忘掉很久以前的，连同告警上发生过的事；返回几行。"""
+        before = now_ms - KEEP_MS
+        events = await self._database.change(delete(alert_events).where(_e.at < before))
+        return events + await self._database.change(delete(alert_notices).where(_n.at < before))
 
     async def _rows(self, statement: Any) -> list[ToldRow]:
         found = await self._database.rows(statement)

@@ -16,6 +16,7 @@ from meeting_push.storage.alerts import (
     Told,
 )
 from meeting_push.storage.database import Database
+from meeting_push.storage.notices import KEEP_MS, NoticeRepository
 
 NOW = 1_800_000_000_000
 
@@ -182,3 +183,14 @@ async def test_an_event_written_twice_is_one(database: Database) -> None:
     await alerts.add_events([done, failed])
     assert await alerts.events(one.alert_id) == [done, failed]
     assert await alerts.events(str(ULID())) == []
+
+
+async def test_events_of_long_ago_are_forgotten(database: Database) -> None:
+    alerts, one = AlertRepository(database), row()
+    old, new = (
+        EventRow(str(ULID()), one.alert_id, at, "silenced", "ann", until=at)
+        for at in (NOW - KEEP_MS - 1, NOW)
+    )
+    await alerts.add_events([old, new])
+    assert await NoticeRepository(database).purge(NOW) == 1
+    assert await alerts.events(one.alert_id) == [new]
