@@ -11,8 +11,7 @@ from typing import Final, Literal, NamedTuple
 
 import msgspec
 
-from .alerts.evaluation import evaluate
-from .alerts.history import History
+from .alerts.evaluation import History, evaluate
 from .alerts.model import Alert, Text
 from .alerts.rule import Increase, Latest, Ratio, Selector, counter, gauge, selectors
 from .latency import LatencyHistogram

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from meeting_push.errors import DatabaseUnavailableError, InvalidInputError, UnavailableError
-from meeting_push.monitoring.alerts.history import History, Reading
+from meeting_push.monitoring.alerts.evaluation import History, Reading
 from meeting_push.monitoring.figures import FIGURES, Seen, watched
 from meeting_push.monitoring.latency import LatencyHistogram
 from meeting_push.monitoring.report import Figures, NodeReport

@@ -18,8 +18,7 @@ from ..metrics import Sample
 from ..report import NodeReport
 from .book import AlertBook
 from .election import Election, lease_s
-from .evaluation import step
-from .history import History, Reading
+from .evaluation import History, Reading, step
 from .model import Alert, AlertSink, Severity
 from .rule import Rule, Selector, selectors
 

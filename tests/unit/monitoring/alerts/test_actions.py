@@ -25,7 +25,7 @@ from meeting_push.monitoring.alerts.actions import (
 )
 from meeting_push.monitoring.alerts.config import ActionConfig
 from meeting_push.monitoring.alerts.desk import Event
-from meeting_push.monitoring.alerts.history import History
+from meeting_push.monitoring.alerts.evaluation import History
 from meeting_push.monitoring.alerts.model import Alert, AlertState, Severity, Text, row_of
 from meeting_push.monitoring.figures import Seen
 from meeting_push.monitoring.report import Errands, NodeReport, Order

@@ -10,8 +10,7 @@ import msgspec
 import pytest
 import yaml
 
-from meeting_push.monitoring.alerts.evaluation import Before, Outcome, step
-from meeting_push.monitoring.alerts.history import History, Reading
+from meeting_push.monitoring.alerts.evaluation import Before, History, Outcome, Reading, step
 from meeting_push.monitoring.alerts.model import Labels, Spot
 from meeting_push.monitoring.alerts.rule import selectors
 from meeting_push.monitoring.alerts.rules import RULES
