@@ -16,8 +16,7 @@ from ..monitoring.alerts.actions import (
 from ..monitoring.alerts.book import AlertBook
 from ..monitoring.alerts.config import AlertConfig, load_alerts
 from ..monitoring.alerts.desk import AlertDesk
-from ..monitoring.alerts.election import Election, lease_s
-from ..monitoring.alerts.evaluator import AlertEvaluator, Sight
+from ..monitoring.alerts.evaluator import AlertEvaluator, Election, Sight, lease_s
 from ..monitoring.alerts.model import Alert
 from ..monitoring.alerts.rule import Rule, gauge, shown
 from ..monitoring.figures import FIGURES, watched

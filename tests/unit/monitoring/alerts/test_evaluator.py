@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from meeting_push.errors import UnavailableError
-from meeting_push.monitoring.alerts.election import ROUND_S
+from meeting_push.monitoring.alerts.evaluator import ROUND_S
 from meeting_push.monitoring.alerts.model import AlertState
 from meeting_push.redis.dial import RedisAddress
 from meeting_push.redis.keys import Keys

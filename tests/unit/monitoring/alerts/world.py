@@ -10,8 +10,7 @@ import msgspec
 
 from meeting_push.errors import NotFoundError, UnavailableError
 from meeting_push.monitoring.alerts.book import AlertBook
-from meeting_push.monitoring.alerts.election import Election, lease_s
-from meeting_push.monitoring.alerts.evaluator import AlertEvaluator, Sight
+from meeting_push.monitoring.alerts.evaluator import AlertEvaluator, Election, Sight, lease_s
 from meeting_push.monitoring.alerts.model import Alert, Severity, Text
 from meeting_push.monitoring.alerts.rule import Comparison, Latest, Rule, gauge
 from meeting_push.monitoring.metrics import Metrics, Sample
