@@ -20,7 +20,17 @@ from tests.support.limits import limits_with
 
 from .test_session import live, message, message_id
 
-FRAME_TYPES = ["heartbeat", "ack", "status", "read", "refresh_token", "watch", "unwatch", "x"]
+FRAME_TYPES = [
+    "heartbeat",
+    "ack",
+    "status",
+    "read",
+    "refresh_token",
+    "watch",
+    "unwatch",
+    "ops_watch",
+    "x",
+]
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
@@ -30,7 +40,15 @@ NEAR_FRAMES = st.fixed_dictionaries(
     {"type": st.sampled_from(FRAME_TYPES)},
     optional={
         name: JSON_VALUES | st.integers(0, 9) | st.lists(st.text(min_size=26, max_size=26))
-        for name in ("message_ids", "upto", "timestamp", "token", "user_ids", "request_id")
+        for name in (
+            "message_ids",
+            "upto",
+            "timestamp",
+            "token",
+            "user_ids",
+            "every_s",
+            "request_id",
+        )
     },
 )
 

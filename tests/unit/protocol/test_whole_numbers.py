@@ -25,6 +25,8 @@ USER_FRAMES: list[dict[str, Any]] = [
     {"type": "refresh_token", "token": "t", "request_id": 7},
     {"type": "watch", "user_ids": [7, 8], "request_id": 7},
     {"type": "unwatch", "user_ids": [7], "request_id": 7},
+    {"type": "ops_watch", "every_s": 2, "request_id": 7},
+    {"type": "ops_unwatch", "request_id": 7},
 ]
 MEETING_FRAMES: list[dict[str, Any]] = [
     {"type": "heartbeat", "timestamp": 5, "request_id": 7},

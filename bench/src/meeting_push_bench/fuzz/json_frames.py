@@ -19,6 +19,8 @@ VALID: Final[tuple[Frame, ...]] = (
     {"type": "refresh_token", "token": "a.b.c", "request_id": 3},
     {"type": "watch", "user_ids": [1, 2], "request_id": 4},
     {"type": "unwatch", "user_ids": [1], "request_id": 5},
+    {"type": "ops_watch", "every_s": 2, "request_id": 6},
+    {"type": "ops_unwatch", "request_id": 7},
 )
 
 NASTY_TEXTS: Final = (
