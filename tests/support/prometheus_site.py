@@ -23,14 +23,21 @@ START_S = 30.0
 
 
 class PrometheusSite:
-    """``rules``：我们的告警文件；``target``：抓哪个端口；``token``：管理员的。没有装就跳过。"""
+    """``rules``：我们的告警文件；``target``：抓哪个端口；``token``：管理员的。没有装就跳过。
 
-    def __init__(self, folder: Path, rules: Path, target: int, token: str) -> None:
+    ``hasten=False``：快慢照生成的。
+    """
+
+    def __init__(
+        self, folder: Path, rules: Path, target: int, token: str, *, hasten: bool = True
+    ) -> None:
         folder.mkdir()
         self._folder = folder
         self._prometheus, self._alertmanager = free_port(), free_port()
         self._write(files(load_alerts(rules).rules), target)
         (folder / "meeting-push.token").write_text(token)
+        if not hasten:
+            return
         self._hasten("prometheus.yml", "global", scrape_interval="1s", evaluation_interval="1s")
         self._hasten("alertmanager.yml", "route", group_wait="1s", group_interval="1s")
 
@@ -62,6 +69,7 @@ class PrometheusSite:
                 *("prometheus", "--config.file=prometheus.yml"),
                 "--storage.tsdb.path=prometheus",
             )
+            wait_until(lambda: self.ask("up == 1"), START_S)  # 起来之后 5 秒才发现要抓谁
             yield
 
     def ask(self, expression: str) -> list[Any]:

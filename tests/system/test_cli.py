@@ -136,10 +136,11 @@ def test_a_wrong_use_is_told_without_a_traceback(
     assert result.stderr.strip()
 
 
-def test_the_command_line_loads_no_bench(tmp_path: Path) -> None:
+@pytest.mark.parametrize("heavy", ["meeting_push_bench", "meeting_push.drill"])
+def test_the_command_line_loads_neither_bench_nor_drills(tmp_path: Path, heavy: str) -> None:
     look = (
         "import sys; import meeting_push.cli;"
-        "sys.exit(any(name.startswith('meeting_push_bench') for name in sys.modules))"
+        f"sys.exit(any(name.startswith('{heavy}') for name in sys.modules))"
     )
     ran = subprocess.run([sys.executable, "-c", look], cwd=tmp_path, timeout=50, check=False)
     assert ran.returncode == 0

@@ -20,7 +20,6 @@ from .throwaway import AlreadyFiringError, DrillFailedError, Throwaway, throwawa
 
 #: 弄坏、修好本身至多这么久。
 DOING_S: Final = 60.0
-#: 触发（恢复）之后这么久之内要有通知。
 NOTICE_S: Final = 10.0
 READY_S: Final = 30.0
 #: 弄坏之前：别的缘故在触发的，等这么久让它过去。
@@ -182,6 +181,8 @@ async def _first(*waits: Coroutine[object, object, T]) -> T:
 class Limits:
     fires_s: float
     clears_s: float
+    #: 触发（恢复）之后这么久之内要有通知。
+    notice_s: float
 
 
 class Practice:
@@ -201,7 +202,9 @@ class Practice:
             async with asyncio.timeout(DOING_S):
                 await undoing.enter_async_context(self._stage.fault())
             told = await self._see(FIRED, self._limits.fires_s, self._stage.fired) and (
-                await self._see(NOTICE, NOTICE_S, lambda: self._stage.noticed("firing"))
+                await self._see(
+                    NOTICE, self._limits.notice_s, lambda: self._stage.noticed("firing")
+                )
             )
             self._began = time.monotonic()
             async with asyncio.timeout(DOING_S):
@@ -210,7 +213,9 @@ class Practice:
             told
             and await self._see(MENDED, READY_S, self._stage.mended)
             and await self._see(RESOLVED, self._limits.clears_s, self._stage.resolved)
-            and await self._see(TOLD, NOTICE_S, lambda: self._stage.noticed("resolved"))
+            and await self._see(
+                TOLD, self._limits.notice_s, lambda: self._stage.noticed("resolved")
+            )
         )
 
     async def _see(self, name: str, limit_s: float, what: Callable[[], Awaitable[object]]) -> bool:
@@ -251,7 +256,7 @@ async def _stage(drill: Drill, target: Target | None) -> AsyncIterator[tuple[Sta
         async with throwaway(drill.plan) as site:
             stage = OwnStage(drill, site)
             await stage.calm()
-            yield stage, Limits(FIRES_S, drill.clears_s)
+            yield stage, Limits(FIRES_S, drill.clears_s, NOTICE_S)
         return
     system = System(target.url, target.token, target.redis_url)
     rule = await system.rule(drill.rule)
@@ -259,4 +264,4 @@ async def _stage(drill: Drill, target: Target | None) -> AsyncIterator[tuple[Sta
         raise DrillFailedError(f"the rule {drill.rule} is switched off there")
     if await system.firing(drill.rule, drill.labels):
         raise AlreadyFiringError(f"{drill.rule} fires there already: nothing to see")
-    yield GivenStage(drill, system), Limits(rule.for_s + SLACK_S, rule.window_s + SLACK_S)
+    yield GivenStage(drill, system), Limits(rule.for_s + SLACK_S, rule.window_s + SLACK_S, SLACK_S)

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import re
 from collections.abc import AsyncIterator, Mapping
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Final
 from uuid import uuid4
@@ -22,11 +23,15 @@ from websockets.typing import Subprotocol
 from ..client.endpoint import parse_endpoint, user_id_in
 from ..client.errors import ApiError, ServerUnreachableError
 from ..client.rest_call import HttpCaller, HttpRequest
+from ..clock import now_ms
 from ..protocol.frames import BEARER_SUBPROTOCOL_PREFIX, SUBPROTOCOL
+from ..supervision import periodically
 
 #: 问一次等至多这么久：它可能正坏着。
 ANSWER_S: Final = 5.0
 OPEN_S: Final = 15.0
+#: 多久一次心跳；比服务器的时限短得多。
+BEAT_S: Final = 20.0
 #: 一帧里的 ack 至多这么多个。
 _ACKS: Final = 100
 
@@ -89,14 +94,14 @@ class System:
     def __init__(self, url: str, token: str, redis_url: str | None = None) -> None:
         self.url = url
         self.redis_url = redis_url
-        self._token = token
+        self.token = token
         self._endpoint = parse_endpoint(url)
         self._http = HttpCaller(self._endpoint, ANSWER_S, None)
 
     @property
     def user_id(self) -> int:
         """:raises TokenUnreadableError: 令牌里没有整数的 ``sub``"""
-        return user_id_in(self._token, "sub")
+        return user_id_in(self.token, "sub")
 
     # ── REST ────────────────────────────────────────────────────────────────
 
@@ -107,7 +112,7 @@ class System:
 
         :raises ServerUnreachableError: 没有回答
         """
-        headers = {"Authorization": f"Bearer {token or self._token}"}
+        headers = {"Authorization": f"Bearer {token or self.token}"}
         content = None
         if body is not None:
             headers["Content-Type"] = "application/json"
@@ -170,9 +175,14 @@ class System:
     async def device(self, *, reads: bool = True) -> AsyncIterator[ClientConnection]:
         """连上一台设备；``reads=False``：欢迎之后什么也不读。离开时好好地关上。"""
         socket = await self._open(reads)
+        beating = asyncio.create_task(
+            periodically(partial(_beat, socket), partial(asyncio.sleep, BEAT_S))
+        )
         try:
             yield socket
         finally:
+            beating.cancel()
+            await asyncio.gather(beating, return_exceptions=True)
             await socket.close()
 
     async def vanish(self, times: int) -> None:
@@ -184,13 +194,14 @@ class System:
 
     async def _open(self, reads: bool) -> ClientConnection:
         url = self._endpoint.messages_url(self.user_id, f"drill-{uuid4().hex[:12]}", "drill", None)
-        bearer = f"{BEARER_SUBPROTOCOL_PREFIX}{self._token}"
+        bearer = f"{BEARER_SUBPROTOCOL_PREFIX}{self.token}"
         socket = await connect(
             url,
             subprotocols=[Subprotocol(SUBPROTOCOL), Subprotocol(bearer)],
             proxy=None,
             open_timeout=OPEN_S,
             close_timeout=1,
+            ping_interval=None,  # 心跳由我们发；不读的收不到 pong
             max_size=None,
             # 不读的设备：库的队列、套接字的缓冲都满了，就轮到服务器的发件箱
             max_queue=None if reads else 1,
@@ -198,6 +209,17 @@ class System:
         async with asyncio.timeout(OPEN_S):
             await socket.recv()  # welcome
         return socket
+
+
+async def _beat(socket: ClientConnection) -> None:
+    """慢的也活着：没有心跳，服务器一分钟就关。"""
+    with contextlib.suppress(ConnectionClosed):
+        await socket.send(_beat_frame())
+
+
+def _beat_frame() -> str:
+    frame = {"type": "heartbeat", "timestamp": now_ms()}
+    return msgspec.json.encode(frame).decode()
 
 
 async def acknowledge(socket: ClientConnection, wanted: int, within_s: float) -> int:

@@ -66,14 +66,17 @@ class AlreadyFiringError(MeetingPushError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """``change``：规则改哪几项；``roles``：几个进程，看第一个；``proxied``：经代理到 Redis。
+    """``change``：规则改哪几项；``roles``：几个 ``serve``，看第一个；``proxied``：经代理到 Redis。
 
-    ``max_open_files``：各进程的描述符上限。
+    ``workers``：一个 ``serve`` 几个进程；``max_open_files``：各进程的描述符上限；
+    ``quick``：各种等待缩短。
     """
 
     change: Mapping[str, object] = field(default_factory=dict)
     settings: Mapping[str, object] = field(default_factory=dict)
     roles: tuple[str, ...] = ("all",)
+    workers: int = 1
+    quick: bool = True
     proxied: bool = False
     max_open_files: int | None = None
     #: 还有一个会坏的渠道（``Receiver.broken``），后备是好的那个。
@@ -234,6 +237,16 @@ class Throwaway:
         return self._proxy
 
     @property
+    def rules(self) -> Path:
+        """规则与渠道的文件。"""
+        return self.folder / "alerts.yml"
+
+    @property
+    def port(self) -> int:
+        """看着的那一个的。"""
+        return self._ports[0]
+
+    @property
     def database(self) -> Path:
         return self.folder / "data" / "meeting-push.db"
 
@@ -258,7 +271,8 @@ class Throwaway:
         port = free_port()
         command = (
             *(sys.executable, "-m", "meeting_push", "serve", "--port", str(port)),
-            *("--role", role, "--data-dir", str(self.folder / "data")),
+            *("--role", role, "--workers", str(self._plan.workers)),
+            *("--data-dir", str(self.folder / "data")),
         )
         node = Process(command, self.folder, f"node-{len(self.nodes)}-{role}")
         stack.push_async_callback(node.stop)
@@ -290,9 +304,8 @@ class Throwaway:
             url, extra = self.receiver.url("broken"), {"group_s": 0.2, "fallback": "drill"}
             channels = [{"name": "broken", "url": url, **extra}, *channels]
         text = yaml.safe_dump({"rules": dict(self._plan.change), "channels": channels})
-        path = self.folder / "alerts.yml"
-        path.touch(0o600)
-        path.write_text(text)
+        self.rules.touch(0o600)
+        self.rules.write_text(text)
 
     async def _make_redis(self, stack: AsyncExitStack) -> Process:
         binary = await asyncio.to_thread(find_server)
@@ -309,8 +322,8 @@ class Throwaway:
     def _environment(self, settings: Mapping[str, object]) -> dict[str, str]:
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("MEETING_PUSH_")}
         given = {
-            **QUICK,
-            "alerts": self.folder / "alerts.yml",
+            **(QUICK if self._plan.quick else {}),
+            "alerts": self.rules,
             "jwt_secret": self._jwt_secret,
             "redis_url": self._proxy.url if self._proxy else self.redis_url,
             **self._plan.settings,
