@@ -184,6 +184,13 @@ async def test_the_charts_move_under_load(
     assert page.problems == []
 
 
+async def test_the_figures_come_over_the_administrators_own_socket(
+    server: ServerProcess, browser: Browser, admin: Person
+) -> None:
+    page = await inside(browser, server, admin)
+    await page.wait_for_text("#connection", "Live")
+
+
 async def test_without_the_socket_the_page_asks_and_says_so(
     server: ServerProcess, browser: Browser, admin: Person
 ) -> None:
@@ -221,6 +228,7 @@ async def test_an_alert_appears_is_acknowledged_and_silenced(
     await page.evaluate(f"{ALERT_ROW}.querySelector('a').click()")
     await page.wait_for_text("#view h1", "Alert")
     await page.click('[data-panel="handling"] .pair button')
+    await page.wait_for_text('[data-panel="alert"] .timeline', "Silenced")
     await page.evaluate("location.hash = '#alerts'")
     await page.wait_for(f"{ALERT_ROW}?.innerText.includes('Silent until')")
     count = """document.querySelector('#views [data-view="alerts"] .count')"""
@@ -318,3 +326,30 @@ async def test_who_is_online_and_whose_mailbox_is_full_lead_to_the_person(
     async with device(server.ws_url(alice.user_id), alice):
         await page.evaluate("location.hash = '#user'")
         await page.wait_for_text('[data-panel="online"]', str(alice.user_id))
+
+
+# ── 一条消息 ─────────────────────────────────────────────────────────────────
+
+
+async def test_a_message_is_followed_from_accept_to_ack(
+    server: ServerProcess, browser: Browser, admin: Person, alice: Person, bob: Person
+) -> None:
+    async with device(server.ws_url(bob.user_id), bob) as phone:
+        message_id = await send(server.base_url, alice, [bob], title=MARKUP)
+        await phone.ack((await phone.next_message())["message_id"])
+        await eventually(lambda: is_delivered(server, alice, message_id), 30)
+    page = await inside(browser, server, admin, "message")
+    await page.fill("#find-message", message_id)
+    await page.click(".finder .primary")
+    await page.wait_for_text('[data-panel="message"]', MARKUP)
+    steps = f"[...document.querySelectorAll('[data-user=\"{bob.user_id}\"] [data-stage]')]"
+    stages = await page.evaluate(f"{steps}.map(step => step.dataset.stage)")
+    wanted = ["accepted", "enqueued", "taken", "delivered", "pushed", "acked"]
+    assert [stage for stage in stages if stage in wanted] == wanted
+    assert "after accept" in await page.evaluate(f"{steps}.at(-1).innerText")
+    assert page.problems == []
+
+
+async def is_delivered(server: ServerProcess, sender: Person, message_id: str) -> bool:
+    found = await delivery(server.base_url, sender, message_id)
+    return bool(found["recipients"][0]["status"] == "delivered")
