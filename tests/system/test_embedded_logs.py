@@ -1,13 +1,21 @@
-"""内嵌进不设置日志的应用：字段都在，令牌不在。loguru 缺省只写 ``{message}``，还印出变量的值。"""
+"""内嵌进不设置日志的应用：字段都在，令牌不在；自己的进程：一行一个平的对象。
+
+loguru 缺省只写 ``{message}``，还印出变量的值。
+"""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Final
 
+import httpx
 import pytest
+
+from tests.support.eventually import wait_until
+from tests.support.server_process import ServerProcess
 
 TOKEN: Final = "opaque-token-of-a-customer"
 
@@ -77,3 +85,17 @@ def test_sec_2_embedded_no_field_is_lost_and_no_value_of_a_variable_is_printed(s
 
 def test_what_an_application_says_itself_shows_that_the_token_was_there_to_be_printed() -> None:
     assert TOKEN in written("alone")
+
+
+def test_a_server_of_ours_writes_one_flat_object_a_line(tmp_path: Path) -> None:
+    with ServerProcess(tmp_path, settings={"log_json": True}) as server:
+        headers = {"x-request-id": "r-1", "authorization": "Bearer nonsense"}
+        httpx.get(f"{server.base_url}/api/v1/messages", headers=headers, trust_env=False)
+        wait_until(lambda: "rest_auth_failed" in server.output, 10)
+        said = [json.loads(line) for line in server.output.splitlines()]
+    assert not [value for one in said for value in one.values() if isinstance(value, dict | list)]
+    of_request = [one for one in said if one.get("request_id") == "r-1"]
+    assert "rest_auth_failed" in {one["event"] for one in of_request}
+    [serving] = [one for one in said if one["event"] == "serving"]
+    assert {one["node"] for one in of_request} == {serving["node"]}
+    assert serving["role"] == "all"
