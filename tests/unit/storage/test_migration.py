@@ -104,6 +104,21 @@ async def test_e10_an_index_left_half_built_is_built_again(on_postgres: Database
     assert await differences(on_postgres) == []
 
 
+async def test_e10_columns_added_and_an_index_left_half_built_are_gone_on_with(
+    on_postgres: Database,
+) -> None:
+    """0011 → 0012 死在半路：不在一个事务里，从头再做一遍。"""
+    await on_postgres.downgrade("0011")
+    async with on_postgres.transaction() as connection:
+        for statement in (
+            "ALTER TABLE message_recipients ADD COLUMN failure_cause varchar(16)",
+            "CREATE INDEX ix_recipients_expired ON message_recipients (failure_cause)",
+        ):
+            await connection.execute(text(statement))
+    await on_postgres.migrate()
+    assert await differences(on_postgres) == []
+
+
 async def test_e10_there_is_a_way_back_from_every_step(database: Database) -> None:
     async with database.connect() as connection:
         config = await connection.run_sync(alembic_config)
