@@ -95,9 +95,9 @@ async def test_a_given_system_is_broken_by_its_redis_and_left_as_it_was(
     (admin,) = await create_people(f"sqlite:///{tmp_path}/data/meeting-push.db", 1, "admin")
     where = ("--yes-really", "--url", given.base_url, "--redis-url", private_redis_server.url)
     done = drill("redis-down", "--json", *where, MEETING_PUSH_TOKEN=admin.token)
+    assert done.returncode == 0, done
     (record,) = json.loads(done.stdout)["drills"]
-    took = {step["name"]: step["took_s"] for step in record["steps"]}
-    assert took["fired"] is not None, done
+    assert [step["name"] for step in record["steps"]][-1] == "told"
     wait_until(given.is_ready, 20)
 
 
