@@ -63,3 +63,35 @@ async def test_the_log_of_a_server_says_the_id(server: ServerProcess, alice: Per
         headers = {"x-request-id": GIVEN, "authorization": "Bearer nonsense"}
         await client.get("/api/v1/messages", headers=headers)
     assert f"request_id={GIVEN}" in server.output
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        pytest.param("y" * 10_000, id="10 KB"),
+        pytest.param("\xe9\xff", id="not ascii"),
+        pytest.param("a\x1b[2Jb", id="an escape"),
+        pytest.param("a\rSet-Cookie: forged=1", id="a bare CR"),
+        pytest.param("a\nSet-Cookie: forged=1", id="a bare LF"),
+        pytest.param("a\r\n\tforged", id="a folded line"),
+        pytest.param("a\x00b", id="a NUL"),
+        pytest.param(", ".join(["a"] * 50), id="a list"),
+        pytest.param("", id="nothing"),
+    ],
+)
+@pytest.mark.parametrize("door", ["ready", "no token", "a page", "no such user", "a long head"])
+async def test_what_is_no_id_is_neither_answered_nor_logged(
+    door: str, given: str, server: ServerProcess
+) -> None:
+    """A13: the answer has one of ours, whatever was given and wherever it was refused."""
+    line, *headers = DOORS[door]
+    [made] = await answered(server.port, line, f"X-Request-ID: {given}", *headers)
+    assert re.fullmatch(rf"{MADE}|a", made)
+    assert not re.search("forged|\x1b|yyyyy", server.output)
+
+
+@pytest.mark.parametrize("door", ["ready", "no token", "a page", "no such user"])
+async def test_of_many_ids_one_is_answered(door: str, server: ServerProcess) -> None:
+    line, *headers = DOORS[door]
+    many = [f"X-Request-ID: many-{number}" for number in range(60)]
+    assert await answered(server.port, line, *many, *headers) == ["many-0"]

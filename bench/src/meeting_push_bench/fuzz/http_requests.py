@@ -16,6 +16,7 @@ _PATHS: Final = (
     *(b"/ws/user/1/messages%3Ftoken=x", b"//ws/user/1/messages", b"/ws/user/1/../1/messages"),
     *(b"http://h/ws/user/1/messages", b"*", b"", b"/ws/user/" + b"1" * 9000 + b"/messages"),
     *(b"/ws/user/\xd9\xa1/messages", b"/ws/meeting/1", b"/healthz", b"/api/v1/messages"),
+    *(b"/ops", b"/docs", b"/static/vendor/", b"/api/v1/alerts/alertmanager", b"/api/v1/alerts/1"),
 )
 _QUERIES: Final = (
     *(b"", b"?", b"?token=", b"?token=x&token=y", b"?token=%", b"?token=%ff%00", b"?ticket=x"),
@@ -31,7 +32,16 @@ _VALUES: Final = (
 _NAMES: Final = (
     *(b"Host", b"Upgrade", b"Connection", b"Sec-WebSocket-Key", b"Sec-WebSocket-Version"),
     *(b"Sec-WebSocket-Protocol", b"Sec-WebSocket-Extensions", b"Authorization", b"Origin"),
-    *(b"Content-Length", b"Transfer-Encoding", b"Expect", b"", b"X\x00Y", b"Bad Name", b"\xff"),
+    *(
+        b"Content-Length",
+        b"Transfer-Encoding",
+        b"X-Request-ID",
+        b"Expect",
+        b"",
+        b"X\x00Y",
+        b"Bad Name",
+        b"\xff",
+    ),
 )
 _LINES: Final = (b"GET", b"get", b"POST", b"HEAD", b"OPTIONS", b"CONNECT", b"G\x00T", b"")
 _VERSIONS: Final = (

@@ -141,12 +141,12 @@ class Assault:
                 group.create_task(again())
 
     @contextlib.asynccontextmanager
-    async def socket(self, path: str) -> AsyncIterator[ClientConnection]:
-        """攻击者自己的一条 WebSocket；不读也不积压。"""
+    async def socket(self, path: str, token: str | None = None) -> AsyncIterator[ClientConnection]:
+        """攻击者自己的一条 WebSocket；不读也不积压。``token``：不是他平常的那一份。"""
         target = self.town.target
         async with connect(
             f"ws://{target.host}:{target.port}{path}",
-            additional_headers={"Authorization": f"Bearer {self.token}"},
+            additional_headers={"Authorization": f"Bearer {token or self.token}"},
             local_addr=(self.address, 0),
             compression=None,
             ping_interval=None,

@@ -1,4 +1,7 @@
-"""一种坏法一个函数：一直做，直到被取消。名字就是 docs/findings.md 里的编号。"""
+"""一种坏法一个函数：一直做，直到被取消。
+
+名字是 docs/findings.md 里的编号；还没有找出毛病的门，就是门的名字。
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from ..assault import Assault
-from . import accounts, bodies, doors, floods, heads
+from . import accounts, bodies, doors, floods, heads, operations
 
 ATTACKS: Final[dict[str, Callable[[Assault], Awaitable[None]]]] = {
     "A1": bodies.validation_bomb,
@@ -24,4 +27,8 @@ ATTACKS: Final[dict[str, Callable[[Assault], Awaitable[None]]]] = {
     "A13": accounts.forged_names,
     "A14": accounts.log_flood,
     "A16": bodies.unauthenticated_bodies,
+    "ALERTS": operations.alert_floods,
+    "OPS": operations.forgotten_tabs,
+    "PAGES": operations.page_floods,
+    "LOOKUPS": operations.lookups_of_nothing,
 }
