@@ -12,6 +12,7 @@ from meeting_push_bench.chaos.history import (
     AnyEvent,
     Died,
     Faulted,
+    Looked,
     Observed,
     Recovered,
     SeenState,
@@ -574,6 +575,13 @@ def test_a_server_that_ended_by_itself_is_caught(story: Story) -> None:
     story.add(Died(at=story.now, target="worker-0", exit_code=1, ready=True))
     story.add(Died(at=story.now, target="worker-1", exit_code=1, ready=False))
     assert broken(story.end()) == {"survival": 1}
+
+
+@pytest.mark.parametrize(("status", "took_ms"), [(500, 3), (200, 30_000), (0, 30_000)])
+def test_an_operator_who_is_not_answered_is_caught(story: Story, status: int, took_ms: int) -> None:
+    for seen, waited in ((200, 90), (503, 4_000), (0, 2_000), (status, took_ms)):
+        story.add(Looked(at=story.now, path="/stats", status=seen, took_ms=waited))
+    assert broken(story.end()) == {"operations": 1}
 
 
 def test_a_violation_shows_its_slice_of_the_history(story: Story) -> None:

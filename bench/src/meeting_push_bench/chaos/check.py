@@ -18,6 +18,7 @@ from .rules.duplicates import duplicates
 from .rules.foreign import foreign
 from .rules.holes import holes
 from .rules.idempotency import idempotency
+from .rules.operations import operations
 from .rules.order import order
 from .rules.reports import reports
 from .rules.survival import survival
@@ -39,6 +40,7 @@ RULES: Final[tuple[Rule, ...]] = (
     reports,
     idempotency,
     survival,
+    operations,
 )
 
 

@@ -162,6 +162,14 @@ class Observed(Event, frozen=True, kw_only=True, tag="observed"):
     states: tuple[SeenState, ...]
 
 
+class Looked(Event, frozen=True, kw_only=True, tag="looked"):
+    """管理员看了一眼；``status`` 为 0：没有得到完整的回答（它死了，链路断了）。"""
+
+    path: str
+    status: int
+    took_ms: int
+
+
 class Settled(Event, frozen=True, kw_only=True, tag="settled"):
     """已确认，已不在信箱，随后 SQL 里已有结局：此后不该再来。"""
 
@@ -222,6 +230,7 @@ AnyEvent = (
     | Cried
     | Heard
     | Observed
+    | Looked
     | Settled
     | Unrecorded
     | Faulted

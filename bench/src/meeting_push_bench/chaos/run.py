@@ -18,6 +18,7 @@ from .history import Began, Ended, HistoryWriter, now_ms
 from .injector import Injector
 from .ledger import Ledger
 from .observer import Observer
+from .operator import Operator
 from .phone import Phone, phones_of
 from .plan import ChaosPlan
 from .reading import Reading, open_reading
@@ -86,6 +87,7 @@ async def _disturb(scene: _Scene) -> None:
         async with asyncio.TaskGroup() as group:
             background = [
                 group.create_task(_observer(scene).run()),
+                group.create_task(Operator(scene.town, scene.ledger, scene.history).run()),
                 *(group.create_task(phone.run(each)) for phone, each in stays),
             ]
             faults = group.create_task(
