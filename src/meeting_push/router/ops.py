@@ -62,7 +62,7 @@ def ops_router(health: Health, metrics: Metrics) -> APIRouter:
 
     @router.get("/metrics", summary="Prometheus 文本", response_class=PlainTextResponse)
     async def metrics_text() -> Response:
-        return Response(metrics.render(), media_type=metrics.content_type)
+        return Response(metrics.page(), media_type=metrics.content_type)
 
     return router
 
@@ -78,7 +78,7 @@ def ops_endpoint(health: Health, metrics: Metrics) -> OpsEndpoint:
             body = msgspec.json.encode(report.as_dict())
             return OpsAnswer(200 if report.ready else 503, "application/json", body)
         if path == "/metrics":
-            return OpsAnswer(200, metrics.content_type, metrics.render())
+            return OpsAnswer(200, metrics.content_type, metrics.page())
         return refused(_NOT_FOUND)
 
     return answer

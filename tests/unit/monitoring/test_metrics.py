@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from meeting_push.monitoring.metrics import Metrics, Sample
 from tests.support.redis_server import RedisServer
 from tests.support.running_node import running_node
 
@@ -35,3 +36,20 @@ async def test_c12_a_sampled_histogram_says_so(
     assert f"# HELP meeting_push_{name}_latency_seconds" in text
     [line] = [each for each in text.splitlines() if f"HELP meeting_push_{name}_latency" in each]
     assert "sample" in line
+
+
+def test_a7_a_flood_of_scrapes_is_answered_with_the_last_page() -> None:
+    """A7: anybody may ask for it, and each page costs the loop ten milliseconds."""
+    asked = 0
+
+    def source() -> list[Sample]:
+        nonlocal asked
+        asked += 1
+        return [Sample("asked", "counter", "h", asked)]
+
+    metrics = Metrics()
+    metrics.add(source)
+    pages = [metrics.page() for _ in range(500)]
+    assert b"meeting_push_asked_total 2" in pages[1]
+    assert pages[-1] == pages[-2]
+    assert asked < 60

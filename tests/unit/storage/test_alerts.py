@@ -59,6 +59,18 @@ async def test_writing_the_same_record_again_does_nothing(database: Database) ->
     assert await alerts.fire([one]) == [False]
 
 
+async def test_many_are_recorded_at_once_as_one_by_one(database: Database) -> None:
+    alerts, first, silenced = AlertRepository(database), row("known"), row("silenced")
+    await alerts.record([first, silenced, row("known"), *(row(f"s{n}") for n in range(1_000))])
+    await alerts.silence(silenced.alert_id, NOW + 60_000)
+    await alerts.resolve(["silenced"], NOW + 1)
+    await alerts.record([row("known"), again := row("silenced")])
+    await alerts.record([])
+    found = {one.alert_id: one.silenced_until for one in await alerts.open()}
+    assert len(found) == 1_002
+    assert (found[first.alert_id], found[again.alert_id]) == (None, NOW + 60_000)
+
+
 async def test_after_it_is_resolved_it_may_fire_again(database: Database) -> None:
     alerts, first, second = AlertRepository(database), row(), row()
     await alerts.fire([first])

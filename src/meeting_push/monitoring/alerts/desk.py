@@ -133,7 +133,7 @@ class AlertDesk:
 
     async def take_in(self, firing: Sequence[Alert], resolved: Sequence[Alert]) -> None:
         """别处评估的：再来一遍无害，评估的进程随后告诉人。"""
-        await self._records.fire([row_of(alert) for alert in firing])
+        await self._records.record([row_of(alert) for alert in firing])
         keys = [key_of(spot_of(alert.rule, alert.labels)) for alert in resolved]
         await self._records.resolve(keys, self._clock())
 

@@ -27,7 +27,13 @@ _ASKED_BY_A_TAB: Final = (
 _PAGES: Final = (
     *("/ops", "/docs", "/inbox", "/openapi.json", "/static/ops/ops.js", "/static/theme.css"),
     *("/static/vendor/swagger-ui-bundle.js", "/static/vendor/swagger-ui.css", "/static/nowhere"),
-    *("/static/vendor/uPlot.esm.js", "/static/../../etc/passwd", "/static/%2e%2e/%00"),
+    *(
+        "/metrics",
+        "/readyz",
+        "/static/vendor/uPlot.esm.js",
+        "/static/../../etc/passwd",
+        "/static/%2e%2e/%00",
+    ),
 )
 _LARGE_FILE: Final = "/static/vendor/swagger-ui-bundle.js"
 _GZIP: Final = "Accept-Encoding: gzip"
