@@ -28,6 +28,7 @@ from .assembly.message_path import BroadcastPath, MessagePath, OutcomePath, Reco
 from .assembly.observation import Observation, Rooms
 from .assembly.routes import routes
 from .contracts import TokenVerifier, UserDirectory
+from .limits.rate import TrustedProxies
 from .model import QueueEntry
 from .monitoring.rest_requests import RouteRequests
 from .node_identity import NodeIdentity
@@ -258,7 +259,7 @@ def create_app(push: MeetingPush) -> FastAPI:
         redirect_slashes=False,  # 多一条斜杠就是另一个路径：不凭 Host 头把人带走（A17）
     )
     install_error_handlers(app)
-    add_docs(app)
+    add_docs(app, TrustedProxies(push.settings.http.trusted_proxies))
     app.router.routes.extend(push.router.routes)  # 不 include：少一层，见 ``contract_router``
     app.router.add_websocket_route("/{path:path}", no_websocket(push.manager))
     app.router.default = _counted(app.router.default, push._observation.requests.unknown)

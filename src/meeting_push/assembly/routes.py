@@ -26,18 +26,16 @@ def routes(
     settings: Settings, rooms: Rooms, observation: Observation, alerting: Alerting
 ) -> APIRouter:
     """一张平的表；``POST /messages`` 在最前：路由是一条一条试的。"""
+    proxies = TrustedProxies(settings.http.trusted_proxies)
     parts = [ops_router(observation.health, observation.metrics)]
     if settings.process.role.serves_api:
         api = _api(settings, rooms, observation, alerting)
-        parts = [*api, *parts, meeting_socket_router(rooms.meetings.hub), web_router()]
+        parts = [*api, *parts, meeting_socket_router(rooms.meetings.hub), web_router(proxies)]
     if settings.process.role.holds_sockets:
         parts.append(user_messages_router(rooms.edge.manager))
         rooms.edge.manager.ops.provide(_statistics(rooms, observation).text)
     table = complete(route for part in parts for route in part.routes)
-    rules, proxies = (
-        BodyRules(settings.http, settings.messages, settings.meeting),
-        TrustedProxies(settings.http.trusted_proxies),
-    )
+    rules = BodyRules(settings.http, settings.messages, settings.meeting)
     large = LargeTurns() if settings.messages.sends_per_user_per_s else None
     turns = Turns(proxies, rooms.edge.manager.admission.refusal_delay_s, large=large)
     for route in table:

@@ -8,9 +8,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import hashlib
 import re
+import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.resources import files
@@ -18,10 +21,11 @@ from importlib.resources.abc import Traversable
 from typing import Final
 
 import msgspec
-from fastapi import APIRouter, FastAPI, Request, Response, status
+from fastapi import APIRouter, Depends, FastAPI, Request, Response, status
 from fastapi.responses import RedirectResponse
 
 from ..errors import NotFoundError
+from ..limits.rate import RefusalPace, TrustedProxies, rate_key
 
 _MEDIA_TYPES: Final = {
     ".html": "text/html; charset=utf-8",
@@ -39,6 +43,11 @@ _HEADERS: Final = {
     "X-Frame-Options": "DENY",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
+#: 一个地址每秒这么多、攒着这么多；再多的等一会儿才答：页面谁都能要，一份文件有一两 MB。
+_FILES_PER_S: Final = 50
+_FILES_BURST: Final = 1_000
+_FILES_DELAY_S: Final = 1.0
+_FILES_WAITING: Final = 1_000
 _CLOSED: Final = (
     "base-uri 'none'",
     "form-action 'none'",
@@ -67,9 +76,10 @@ class _Asset:
         return gzip.decompress(self.stored) if self.packed else self.stored
 
 
-def web_router() -> APIRouter:
+def web_router(proxies: TrustedProxies | None = None) -> APIRouter:
     """``/``、``/inbox``、``/ops``、``/static/…``。"""
-    router = APIRouter(include_in_schema=False)
+    pace = [Depends(_paced(proxies or TrustedProxies()))]
+    router = APIRouter(include_in_schema=False, dependencies=pace)
 
     @router.api_route("/", methods=["GET", "HEAD"])
     async def home() -> RedirectResponse:
@@ -91,25 +101,44 @@ def web_router() -> APIRouter:
     return router
 
 
-def add_docs(app: FastAPI) -> None:
+def add_docs(app: FastAPI, proxies: TrustedProxies | None = None) -> None:
     """``/docs`` 与它要的；``app`` 自己的 ``openapi_url``、``docs_url`` 须是 None。"""
+
+    pace = [Depends(_paced(proxies or TrustedProxies()))]
 
     @cache
     def document() -> bytes:  # 第一次有人要时才有：那时路由都加好了
         return msgspec.json.encode(app.openapi())
 
-    @app.api_route("/openapi.json", methods=["GET", "HEAD"], include_in_schema=False)
+    @app.api_route(
+        "/openapi.json", methods=["GET", "HEAD"], include_in_schema=False, dependencies=pace
+    )
     async def openapi() -> Response:
         return Response(document(), media_type="application/json")
 
-    @app.api_route("/docs", methods=["GET", "HEAD"], include_in_schema=False)
+    @app.api_route("/docs", methods=["GET", "HEAD"], include_in_schema=False, dependencies=pace)
     async def docs(request: Request) -> Response:
         return _answer(request, _assets()["docs.html"], _DOCS_POLICY)
 
-    @app.api_route("/static/{name:path}", methods=["GET", "HEAD"], include_in_schema=False)
+    @app.api_route(
+        "/static/{name:path}", methods=["GET", "HEAD"], include_in_schema=False, dependencies=pace
+    )
     async def static(request: Request, name: str) -> Response:
         """不开 REST 的角色也有 ``/docs``。"""
         return _static(request, name)
+
+
+def _paced(proxies: TrustedProxies) -> Callable[[Request], Awaitable[None]]:
+    """依赖：同一个地址要得太快，就等一会儿再答，不拒绝：同一个出口后面可能有很多人。"""
+    pace = RefusalPace(_FILES_PER_S, _FILES_BURST, _FILES_DELAY_S, _FILES_WAITING)
+
+    async def wait(request: Request) -> None:
+        peer = request.client.host if request.client is not None else "unknown"
+        address = proxies.client_address(peer, request.headers.getlist("x-forwarded-for"))
+        if delay_s := pace.delay_s(rate_key(address), time.monotonic()):
+            await asyncio.sleep(delay_s)
+
+    return wait
 
 
 def _static(request: Request, name: str) -> Response:

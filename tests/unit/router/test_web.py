@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import hashlib
 import re
+import time
 from collections.abc import AsyncIterator
 from importlib.resources import files
+from itertools import pairwise
 
 import httpx
 import pytest
@@ -182,3 +185,16 @@ def test_every_vendored_work_comes_with_its_licence() -> None:
     works = {file.name.split(".")[0].removesuffix("-bundle") for file in vendor.iterdir()}
     for work in works - {"README"}:
         assert "License" in (vendor / f"{work}.LICENSE.txt").read_text()
+
+
+async def test_a7_who_asks_for_files_all_the_time_waits_for_them(http: httpx.AsyncClient) -> None:
+    """A7: a flood of pages is slowed down, not refused: many may share the address."""
+    finished: list[float] = []
+
+    async def ask() -> int:
+        status = (await http.get("/ops")).status_code
+        finished.append(time.monotonic())
+        return status
+
+    assert set(await asyncio.gather(*(ask() for _ in range(1_300)))) == {200}
+    assert max(later - one for one, later in pairwise(finished)) > 0.1
