@@ -12,7 +12,8 @@ from ..protocol.commands import RequestIdValue
 from ..protocol.frames import ErrorFrame
 from ..protocol.outbox import HeldFrames
 from ..redis.meeting_bus import member_of
-from ..websocket.line import Driver, Line, LineCounters, LineHost
+from ..websocket.line import Line
+from ..websocket.line_host import Driver, LineCounters, LineHost
 from .frames import SegmentResult
 from .session import MeetingLimits, MeetingSession
 

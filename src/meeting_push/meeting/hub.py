@@ -24,7 +24,7 @@ from ..settings import MeetingSettings
 from ..supervision import patiently
 from ..websocket.admission import Admission
 from ..websocket.handshake import Authenticator, Device, Handshake, close_code_for
-from ..websocket.line import Driver
+from ..websocket.line_host import Driver
 from ..websocket.lines import Lines, send_off
 from .connection import MeetingConnection, MeetingCounters, MeetingStatistics
 from .frames import Attendee, MeetingWelcome

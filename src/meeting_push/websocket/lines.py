@@ -40,7 +40,8 @@ from ..supervision import Tasks
 from .admission import Admission
 from .handshake import Authenticator, Handshake, close_code_for, who_failed
 from .heartbeat import HeartbeatSweep
-from .line import Line, LineCounters, UserConnection
+from .line import Line, UserConnection
+from .line_host import LineCounters
 
 #: 一帧没有推出去的全部原因。
 DROP_REASONS: Final = (

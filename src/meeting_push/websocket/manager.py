@@ -37,7 +37,8 @@ from ..redis.keys import Keys
 from ..supervision import patiently
 from .admission import Admission
 from .handshake import Authenticator, Handshake
-from .line import Driver, UserConnection
+from .line import UserConnection
+from .line_host import Driver
 from .lines import EdgeCounters, EdgeStatistics, Fanout, Lines, Registry, farewell, send_off
 from .opening import CatchUp, Opener
 from .requests import ClientRequests, Sinks

@@ -35,7 +35,8 @@ from .handshake import (
     close_code_for,
     is_about_the_token,
 )
-from .line import LineCounters, UserConnection
+from .line import UserConnection
+from .line_host import LineCounters
 from .lines import EdgeCounters, SomeLine
 from .ops_feed import OpsFeed
 
