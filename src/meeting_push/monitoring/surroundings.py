@@ -83,8 +83,8 @@ class SharedFigures:
     def samples(self) -> Iterator[Sample]:
         if self._info is not None:
             yield from info_samples(self._info)
-        for one in self._lengths:
-            yield from self._queue_samples(one)
+        for name, parts in self._queues().items():
+            yield from self._queue_samples(name, parts)
         if self._dead is not None:
             text = "entries in the dead-letter queues"
             yield Sample("dead_letters", "gauge", text, self._dead, scope="shared")
@@ -95,18 +95,30 @@ class SharedFigures:
         for window, count in self._active.items():
             yield Sample("active_users", "gauge", text, count, {"window": window}, "shared")
 
-    def _queue_samples(self, one: QueueLength) -> Iterator[Sample]:
-        labels = {"queue": one.name.removeprefix(self._redis.keys.prefix)}
+    def _queues(self) -> dict[str, list[QueueLength]]:
+        """一条队列的各分区合在一起：规则、曲线认得队列的名字，不认得分区。"""
+        queues: dict[str, list[QueueLength]] = {}
+        for one in self._lengths:
+            name, _, _ = one.name.removeprefix(self._redis.keys.prefix).partition(":")
+            queues.setdefault(name, []).append(one)
+        return queues
+
+    def _queue_samples(self, name: str, parts: Sequence[QueueLength]) -> Iterator[Sample]:
+        length = max(one.length for one in parts)
         figures = [
-            ("length", "entries in the queue", one.length),
-            ("pending", "taken and not settled yet", one.pending),
-            ("oldest_age_seconds", "its oldest entry that is due", one.oldest_age_ms / 1000),
+            ("length", "entries in the queue", sum(one.length for one in parts)),
+            ("pending", "taken and not settled yet", sum(one.pending for one in parts)),
+            (
+                "oldest_age_seconds",
+                "its oldest entry that is due",
+                max(one.oldest_age_ms for one in parts) / 1000,
+            ),
         ]
-        if one.name in self._queue.streams.bounded:
-            fill = one.length / self._queue.max_length
-            figures.append(("fill_ratio", "its length, of the limit", fill))
-        for name, text, value in figures:
-            yield Sample(f"queue_{name}", "gauge", text, value, labels, "shared")
+        if parts[0].name in self._queue.streams.bounded:
+            fill = length / self._queue.max_length
+            figures.append(("fill_ratio", "its length, of the limit (the fullest partition)", fill))
+        for figure, text, value in figures:
+            yield Sample(f"queue_{figure}", "gauge", text, value, {"queue": name}, "shared")
 
 
 class Surroundings:

@@ -123,3 +123,16 @@ async def test_whose_turn_it_is_not_forgets_what_is_shared(node: Node) -> None:
     turn[0] = True
     await shared.look()
     assert {sample.name for sample in shared.samples()} == told
+
+
+async def test_the_partitions_of_a_queue_are_one_queue_to_the_rules(
+    tmp_path: Path, redis_server: RedisServer, key_prefix: str
+) -> None:
+    async with running_node(
+        tmp_path, redis_server.url, key_prefix, queue_partitions=3
+    ) as partitioned:
+        around = partitioned.push._observation.surroundings
+        await around.look()
+        told = [one.labels["queue"] for one in around.samples() if one.name == "queue_length"]
+    assert sorted(told) == sorted(set(told))
+    assert {"priority_message_queue", "message_delivery_queue", "bulk_message_queue"} <= set(told)
