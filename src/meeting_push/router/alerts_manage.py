@@ -266,7 +266,7 @@ def alert_router(desk: AlertDesk, require_admin: Callable[..., object]) -> APIRo
 
     @router.post("/alertmanager", summary="Alertmanager 的 webhook", **admin_only)
     async def alertmanager(
-        body: Annotated[WebhookIn, Depends(JsonBody(WebhookIn))],
+        body: Annotated[WebhookIn, Depends(JsonBody(WebhookIn, admins_too=True))],
     ) -> TakenOut:
         """记为告警；同一条再来一遍无害。"""
         firing, resolved = (

@@ -8,15 +8,19 @@ from typing import Any
 
 import httpx
 import pytest
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
+from msgspec import Struct
 
 from meeting_push.errors import RateLimitedError
+from meeting_push.model import Principal
 from meeting_push.router.contract_route import ContractRoute, contract_router
+from meeting_push.router.json_body import JsonBody
 from meeting_push.router.turns import (
     AT_ONCE,
     LEAST,
     MOST_READS,
     MOST_READS_OF_STRANGERS,
+    LargeTurn,
     LargeTurns,
     Turns,
 )
@@ -234,3 +238,51 @@ async def test_large_work_that_waits_for_a_dependency_keeps_nobody(
     (await large.take("bob")).done()
     turn.done()
     (await large.take("carol")).done()
+
+
+class Thing(Struct):
+    text: str
+
+
+@pytest.mark.parametrize(
+    ("role", "admins_too", "in_line"),
+    [
+        ("user", False, True),
+        ("admin", False, False),
+        ("admin", True, True),
+    ],
+)
+async def test_large_bodies_stand_in_line_the_administrators_where_anybody_may_flood(
+    clock: Monotonic, role: str, admins_too: bool, in_line: bool
+) -> None:
+    """说了又说的 Alertmanager 用的是管理员的令牌：大的请求体也一个一个地办。"""
+
+    class Line(LargeTurns):
+        taken = 0
+
+        async def take(self, key: Hashable) -> LargeTurn:
+            self.taken += 1
+            return await super().take(key)
+
+    router = contract_router()
+
+    def asks(request: Request) -> None:
+        request.state.principal = Principal(7, role, 0, 2**50)
+
+    @router.post("/thing", dependencies=[Depends(asks)])
+    async def thing(
+        body: Thing = Depends(JsonBody(Thing, admins_too=admins_too)),  # noqa: B008
+    ) -> int:
+        return len(body.text)
+
+    [route] = router.routes
+    assert isinstance(route, ContractRoute)
+    line = Line(clock)
+    route.turns = Turns(large=line)
+    app = FastAPI()
+    app.router.routes.append(route)
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://h") as client:
+        answer = await client.post("/api/v1/thing", json={"text": "x" * 20_000})
+    assert answer.json() == 20_000
+    assert line.taken == int(in_line)
