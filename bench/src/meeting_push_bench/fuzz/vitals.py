@@ -43,7 +43,7 @@ _SETTLED: Final = {
 #: 连接增长；过期清理的轮次时有时无。
 _EXPIRING: Final = (
     *("message_", "user_seq:", "broadcast_cursor:", "expiry_turn", "outbox_turn"),
-    *("active_users:", "traffic:"),
+    *("active_users:", "traffic:", "log_counts:", "left_users", "trace_answers:"),
 )
 
 
