@@ -119,7 +119,10 @@ async def test_a_name_somebody_else_wrote_is_other(redis: RedisService, one: Log
     assert await items(one, 60) == [("other", "ERROR", None, [3])]
 
 
-def test_an_error_that_never_happened_is_zero() -> None:
-    found = {tuple(each.labels.values()): each.value for each in log_samples()}
-    assert found["message_row_unreadable", "ERROR"] == 0
-    assert ("serving_never_said", "INFO") not in found
+def test_c12_every_event_of_the_vocabulary_is_counted_from_zero_on() -> None:
+    found = {(each.labels["event"], each.labels["level"]): each.value for each in log_samples()}
+    said = {(one.event, one.level): count for one, count in counts.items()}
+    told = {(name, level) for name, levels in EVENTS.items() for level in levels.split("/")}
+    for kind in told:
+        assert (kind in found) == (kind[1] != "DEBUG")
+        assert kind in said or found.get(kind, 0) == 0
