@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from meeting_push.errors import RedisUnavailableError
-from meeting_push.logs import RepeatedWarning, logger, untold
+from meeting_push.logs import EVENTS, RepeatedWarning, counts, logger, untold
 from meeting_push.monitoring.log_counts import EventCount, LogCounts, log_samples
 from meeting_push.redis.redis_service import RedisService
 from meeting_push.redis.time_slots import DAY_MS, HOUR_MS, MINUTE_MS, LogCountStore
@@ -121,7 +121,7 @@ async def test_a_name_somebody_else_wrote_is_other(redis: RedisService, one: Log
 
 def test_c12_every_event_of_the_vocabulary_is_counted_from_zero_on() -> None:
     found = {(each.labels["event"], each.labels["level"]): each.value for each in log_samples()}
-    said = {(one.event, one.level): count for one, count in counts.items()}
+    said = {(one.event, one.level) for one in counts}
     told = {(name, level) for name, levels in EVENTS.items() for level in levels.split("/")}
     for kind in told:
         assert (kind in found) == (kind[1] != "DEBUG")
