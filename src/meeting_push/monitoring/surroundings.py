@@ -104,7 +104,6 @@ class SharedFigures:
         return queues
 
     def _queue_samples(self, name: str, parts: Sequence[QueueLength]) -> Iterator[Sample]:
-        length = max(one.length for one in parts)
         figures = [
             ("length", "entries in the queue", sum(one.length for one in parts)),
             ("pending", "taken and not settled yet", sum(one.pending for one in parts)),
@@ -115,7 +114,7 @@ class SharedFigures:
             ),
         ]
         if parts[0].name in self._queue.streams.bounded:
-            fill = length / self._queue.max_length
+            fill = max(one.length for one in parts) / self._queue.max_length
             figures.append(("fill_ratio", "its length, of the limit (the fullest partition)", fill))
         for figure, text, value in figures:
             yield Sample(f"queue_{figure}", "gauge", text, value, {"queue": name}, "shared")
