@@ -13,12 +13,15 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import contextlib
 import hashlib
+import hmac
+import math
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from jwt import PyJWK, PyJWKClient
@@ -65,8 +68,15 @@ class TokenKeys:
             self._jwks = Jwks(settings.jwt_jwks_url, public)
         else:
             self._fixed |= {name: (_public_key(name, settings.jwt_public_key),) for name in public}
+        #: 常情的捷径，见 ``SharedSecrets.claims``。
+        self.plain_claims: Final = SharedSecrets(self._fixed).claims
         #: 我们自己签发时用的；没有 HS* 算法时为 None。
         self.signing: Final = self._fixed[symmetric[0]][0] if symmetric else None
+
+    @property
+    def fresh_s(self) -> float:
+        """此刻的钥匙还能当真多久，秒：过后要再看公布的有没有撤下。"""
+        return math.inf if self._jwks is None else self._jwks.fresh_s
 
     def keyring(self, scope: str) -> Keyring:
         """这些钥匙的指纹；``scope`` 是令牌还须相符的（受众、签发者）。"""
@@ -91,6 +101,74 @@ class TokenKeys:
         if self._jwks is None or header.alg not in self.algorithms or header.kid is None:
             raise InvalidTokenError("the token's algorithm or key is not allowed")
         return (await self._jwks.find(header.kid),)
+
+
+_claims: Final = msgspec.json.Decoder(dict[str, Any])
+_DIGESTS: Final = {"HS256": "sha256", "HS384": "sha384", "HS512": "sha512"}
+#: 头部至多记得这么多种：它由签发者写死，一两种就是全部。
+_HEADERS: Final = 16
+_URLSAFE: Final = str.maketrans("-_", "+/")
+
+
+class _PlainHeader(msgspec.Struct, forbid_unknown_fields=True):
+    alg: str
+    typ: str = ""
+    kid: str = ""
+
+
+_plain_header: Final = msgspec.json.Decoder(_PlainHeader)
+
+
+class SharedSecrets:
+    """HMAC 的捷径：一枚写法规整、签得对的令牌，约 6 µs（PyJWT 约 60）。
+
+    它只会说“是”：有一点不寻常（别的头部、不规整的编码、签得不对）就交给 PyJWT 判。
+    """
+
+    def __init__(self, keys: Mapping[str, Sequence[PyJWK]]) -> None:
+        self._secrets = {
+            name: (digest, _usable(keys[name])) for name, digest in _DIGESTS.items() if name in keys
+        }
+        #: 看过的头部 → 它的算法的散列与密钥。
+        self._headers: dict[str, tuple[str, tuple[bytes, ...]]] = {}
+
+    def claims(self, token: str) -> Mapping[str, Any] | None:
+        """签得对的令牌的声明；None：不归这里说。``token`` 须是 ASCII。"""
+        signed, _, signature = token.rpartition(".")
+        header, _, payload = signed.partition(".")
+        try:
+            digest, secrets = self._headers.get(header) or self._read(header)
+            made = (hmac.digest(secret, signed.encode(), digest) for secret in secrets)
+            if any(hmac.compare_digest(_encoded(each), signature) for each in made):
+                return _claims.decode(_strictly(payload))
+        except (binascii.Error, msgspec.DecodeError, KeyError, RecursionError):
+            pass  # 不寻常
+        return None
+
+    def _read(self, header: str) -> tuple[str, tuple[bytes, ...]]:
+        found = self._secrets[_plain_header.decode(_strictly(header)).alg]
+        if len(self._headers) < _HEADERS:
+            self._headers[header] = found
+        return found
+
+
+def _usable(keys: Sequence[PyJWK]) -> tuple[bytes, ...]:
+    """PyJWT 不肯当密钥的（公钥的样子）不要：捷径不比它宽。"""
+    found = []
+    for key in keys:
+        with contextlib.suppress(PyJWTError):
+            found.append(key.Algorithm.prepare_key(key.key))
+    return tuple(found)
+
+
+def _encoded(digest: bytes) -> str:
+    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+
+
+def _strictly(encoded: str) -> bytes:
+    """:raises binascii.Error: 不是规整的、没有填充的 base64url"""
+    padded = encoded.translate(_URLSAFE) + "=" * (-len(encoded) % 4)
+    return binascii.a2b_base64(padded, strict_mode=True)
 
 
 #: 值得猜的只有短的密钥；一次 30 ms，启动时算一回。
@@ -184,6 +262,11 @@ class Jwks:
             async with self._fetching:
                 await self._fetch()
         return self._known(kid)
+
+    @property
+    def fresh_s(self) -> float:
+        """缓存的还算新鲜多久，秒。"""
+        return max(0.0, self._asked_at + LIFESPAN_S - self._clock())
 
     def _must_ask(self, kid: str) -> bool:
         pause = COOLDOWN_S if self._reachable else RETRY_S

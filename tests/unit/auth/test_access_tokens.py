@@ -7,7 +7,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import jwt
 import pytest
@@ -17,13 +17,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from meeting_push.auth.access_tokens import AccessTokens, RevocationList
+from meeting_push.auth import access_tokens
+from meeting_push.auth.access_tokens import AccessTokens, RevocableCredentials, RevocationList
+from meeting_push.auth.tickets import WsTickets
 from meeting_push.errors import (
     AuthenticationError,
     ConfigurationError,
     InvalidTokenError,
     TokenExpiredError,
     TokenNotYetValidError,
+    TokenRevokedError,
 )
 from meeting_push.model import Principal, Revocation
 from meeting_push.settings import load_settings
@@ -205,6 +208,41 @@ async def test_a_token_that_was_verified_before_still_expires(clock: WallClock) 
     clock.now = NOW + 3_600_000
     with pytest.raises(TokenExpiredError):
         await tokens.verify_access_token(token)
+
+
+async def test_a_verified_token_is_not_good_before_the_time_it_was_verified(
+    clock: WallClock,
+) -> None:
+    """钟倒走了：记着的不算数，照样看还没有到时候。"""
+    tokens = verifier(clock)
+    token = signed(nbf=NOW_S)
+    await tokens.verify_access_token(token)
+    clock.now = NOW - 60_000
+    with pytest.raises(TokenNotYetValidError):
+        await tokens.verify_access_token(token)
+
+
+async def test_a_revoked_token_is_refused_though_it_was_verified_before() -> None:
+    """SEC-1: 记着验过的，不记着没有吊销。"""
+    revoked = RevocationList()
+    credentials = RevocableCredentials(verifier(), cast(WsTickets, None), revoked)
+    token = signed(jti="one")
+    await credentials.verify_access_token(token)
+    revoked.add(Revocation(42, 0, NOW + 60_000, token_id="one"))
+    with pytest.raises(TokenRevokedError):
+        await credentials.verify_access_token(token)
+
+
+async def test_only_so_many_verified_tokens_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """最久没用的先忘：再来时重新验，得到另一个身份对象。"""
+    monkeypatch.setattr(access_tokens, "_CACHE_ENTRIES", 2)
+    tokens = verifier()
+    used, unused, new = [signed(jti=jti) for jti in ("used", "unused", "new")]
+    first = {token: await tokens.verify_access_token(token) for token in (used, unused)}
+    await tokens.verify_access_token(used)
+    await tokens.verify_access_token(new)
+    assert await tokens.verify_access_token(used) is first[used]
+    assert await tokens.verify_access_token(unused) is not first[unused]
 
 
 async def test_a_forged_expired_token_is_invalid_not_expired() -> None:
@@ -412,6 +450,48 @@ async def test_no_changed_character_goes_unnoticed(position: int, letter: int) -
         return
     with pytest.raises(InvalidTokenError):
         await verifier().verify_access_token(changed)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from([*CLAIMS, "iss", "nbf", "jti"]),
+        st.none() | st.booleans() | st.integers() | st.text() | st.lists(st.text(), max_size=2),
+    )
+)
+async def test_the_short_cut_takes_nothing_that_the_library_refuses(changes: Any) -> None:
+    """捷径只会说“是”；它说“是”的，PyJWT 也要说“是”，读出来的也一样。"""
+    tokens = verifier()
+    token = handmade({"alg": "HS256", "typ": "JWT"}, CLAIMS | changes)
+    found = tokens._plain_claims(token)
+    if found is not None:
+        assert found == await tokens._signed_claims(token)
+
+
+def test_the_short_cut_takes_an_ordinary_token() -> None:
+    assert verifier()._plain_claims(signed()) == CLAIMS
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"alg": "HS256", "crit": ["b64"], "b64": False},
+        {"alg": "HS256", "crit": ["exp"]},
+        {"alg": "HS512"},
+        {"alg": "none"},
+        {"alg": "HS256", "kid": 1},
+        [],
+    ],
+)
+def test_the_short_cut_leaves_an_unusual_header_to_the_library(header: object) -> None:
+    assert verifier()._plain_claims(handmade(header, CLAIMS)) is None
+
+
+@pytest.mark.parametrize("part", [0, 1, 2])
+@pytest.mark.parametrize("junk", ["=", "!", "\n", "+"])
+def test_the_short_cut_leaves_an_unusual_encoding_to_the_library(part: int, junk: str) -> None:
+    parts = signed().split(".")
+    parts[part] += junk
+    assert verifier()._plain_claims(".".join(parts)) is None
 
 
 async def test_sec_2_no_error_quotes_the_token() -> None:

@@ -17,7 +17,7 @@ from meeting_push.auth.access_tokens import AccessTokens
 from meeting_push.auth.keys import COOLDOWN_S, LIFESPAN_S, RETRY_S, Jwks
 from meeting_push.errors import InvalidTokenError, UnavailableError
 from meeting_push.settings import load_settings
-from tests.support.clocks import Monotonic
+from tests.support.clocks import Monotonic, WallClock
 
 NOW = 1_800_000_000
 KEYS = {name: rsa.generate_private_key(public_exponent=65537, key_size=2048) for name in ("a", "b")}
@@ -141,6 +141,23 @@ async def test_a_withdrawn_key_is_refused_when_the_cache_is_old(
     clock.now += LIFESPAN_S
     with pytest.raises(InvalidTokenError):
         await jwks.find("a")
+
+
+async def test_a_verified_token_does_not_outlive_its_withdrawn_key(
+    server: JwksServer, jwks: Jwks, clock: Monotonic
+) -> None:
+    """记着验过的，不让撤下的钥匙多用一刻。"""
+    wall = WallClock(NOW * 1000)
+    verifier = tokens(server)
+    verifier._keys._jwks, verifier._clock = jwks, wall
+    await jwks.find("a")
+    clock.now += LIFESPAN_S - 1
+    await verifier.verify_access_token(signed("a"))
+    server.body = published("b")
+    clock.now += 1
+    wall.now += 1_000
+    with pytest.raises(InvalidTokenError):
+        await verifier.verify_access_token(signed("a"))
 
 
 async def test_while_the_server_is_down_known_keys_still_work(
