@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,7 +35,10 @@ CASES: dict[str, Sequence[str]] = {
     "queue": ("--quick --repeats 2",),
     "retries": ("--quick --scheduled 12",),
     "mailbox-memory": ("--quick",),
-    "peers": ("--quick --rounds 2 --sockets 9 --seconds 1.5",),
+    "peers": (
+        "--quick --rounds 2 --sockets 9 --seconds 1.5",
+        f"--centrifugo {sys.executable} --only others,transient",
+    ),
     "flush": ("--quick --users 3 --messages 4",),
     "rolling": ("--quick",),
     "slow-consumer": ("--quick --rounds 2",),

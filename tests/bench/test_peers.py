@@ -4,28 +4,54 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import shutil
 from pathlib import Path
 
 import msgspec
 import pytest
 from rich.console import Console
 
+from meeting_push.errors import ConfigurationError
 from meeting_push_bench.failure import BenchError
 from meeting_push_bench.peers.contenders import CONTENDERS, Contender, check_installed
-from meeting_push_bench.peers.report import PeersReport, make_report, peers_table, write_peers
-from meeting_push_bench.peers.run import QUICK, run_peers
+from meeting_push_bench.peers.duel import QUICK_DUEL
+from meeting_push_bench.peers.duel_client import COMPILER
+from meeting_push_bench.peers.report import PeersReport, make_report, peers_tables, write_peers
+from meeting_push_bench.peers.run import QUICK, PeersPlan, run_peers
 from meeting_push_bench.progress import Steps
 from meeting_push_bench.report import Heading
 
 pytestmark = pytest.mark.timeout(180)
-PLAN = msgspec.structs.replace(QUICK, sockets=10, seconds=0.2, settle_s=0)
+DUEL = msgspec.structs.replace(
+    QUICK_DUEL,
+    seconds=0.3,
+    sockets=20,
+    storm_sockets=20,
+    users=10,
+    unicast_per_s=100,
+    ladder=(),
+    settle_s=0,
+)
+PLAN = msgspec.structs.replace(QUICK, sockets=10, seconds=0.2, settle_s=0, duel=DUEL)
 HERE = tuple(c for c in CONTENDERS if not c.needs or importlib.util.find_spec(c.needs))
 
 
 @pytest.fixture(scope="module")
 def report() -> PeersReport:
-    runs = run_peers(HERE, PLAN, Steps(Console(file=io.StringIO())))
-    return make_report(Heading.now("peers", ""), PLAN, HERE, runs)
+    return measured(PLAN)
+
+
+def measured(plan: PeersPlan) -> PeersReport:
+    found = run_peers(HERE, plan, Steps(Console(file=io.StringIO())))
+    return make_report(Heading.now("peers", ""), plan, HERE, found)
+
+
+def shown(report: PeersReport) -> str:
+    out = io.StringIO()
+    console = Console(file=out, width=200)
+    for table in peers_tables(report):
+        console.print(table)
+    return out.getvalue()
 
 
 def test_everybody_delivers_every_frame(report: PeersReport) -> None:
@@ -35,12 +61,11 @@ def test_everybody_delivers_every_frame(report: PeersReport) -> None:
 
 
 def test_the_report_shows_everybody(report: PeersReport, tmp_path: Path) -> None:
-    out = io.StringIO()
-    Console(file=out, width=200).print(peers_table(report))
+    out = shown(report)
     folder = write_peers(report, tmp_path)
     page = (folder / "index.html").read_text()
     for contender in HERE:
-        assert contender.name in out.getvalue()
+        assert contender.name in out
         assert contender.about in page
     written = (folder / "result.json").read_bytes()
     assert msgspec.json.decode(written, type=PeersReport) == report
@@ -50,3 +75,30 @@ def test_a_missing_peer_says_how_to_install_it() -> None:
     absent = Contender("absent", "", "absent.py", needs="no_such_module_anywhere")
     with pytest.raises(BenchError, match=r"pip install .*requirements/peers\.txt"):
         check_installed((absent,))
+
+
+@pytest.mark.skipif(shutil.which(COMPILER) is None, reason="its client is compiled here")
+def test_the_duel_delivers_everything_and_says_who_is_absent(report: PeersReport) -> None:
+    [run] = report.duel
+    lost = {name: figure for name, figure in run.figures.items() if name.endswith("_lost")}
+    kinds = ("unicast", "fanout", "single", "paced", "batch")
+    assert lost == dict.fromkeys((f"{kind}_lost" for kind in kinds), 0)
+    assert run.figures["storm_per_s"] > 0
+    assert run.figures["paced_p50_ms"] > 0
+    assert "durable, one message a request" in shown(report)
+    assert any("SENDS_PER_USER_PER_S=0" in note for note in report.notes)
+    assert any("--centrifugo PATH" in note for note in report.notes)
+
+
+def test_without_a_compiler_the_duel_says_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    report = measured(msgspec.structs.replace(PLAN, only="transient,durable"))
+    assert not report.duel
+    assert any(f"no {COMPILER} here" in note for note in report.notes)
+
+
+def test_a_part_nobody_knows_is_refused_before_anything_starts() -> None:
+    with pytest.raises(ConfigurationError, match="others, transient, durable"):
+        measured(msgspec.structs.replace(PLAN, only="transient,everything"))

@@ -34,7 +34,7 @@ from .load.edges_report import QUICK, EdgesPlan, EdgesReport, edges_table
 from .mailbox_memory import QUICK_MAILBOX_MEMORY, MailboxMemoryPlan, run_mailbox_memory
 from .measured import measured_table
 from .peers.contenders import CONTENDERS
-from .peers.report import make_report, peers_table, write_peers
+from .peers.report import make_report, peers_tables, write_peers
 from .peers.run import QUICK as QUICK_PEERS
 from .peers.run import PeersPlan, run_peers
 from .progress import Steps
@@ -128,15 +128,25 @@ def peers(
     rounds: Rounds = None,
     sockets: Annotated[int | None, typer.Option(min=1, max=19_000)] = None,
     seconds: Annotated[float | None, typer.Option(min=0.5, help="Of each measurement.")] = None,
+    centrifugo: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="Its binary, for its rows.")
+    ] = None,
+    only: Annotated[str | None, typer.Option(help="Of others,transient,durable.")] = None,
     reports: Reports = REPORTS,
 ) -> None:
-    """Ours, a hand-written FastAPI manager, python-socketio, bare picows: the same work."""
+    """Ours, a hand-written manager, python-socketio, bare picows, Centrifugo: the same work."""
     plan = QUICK_PEERS if quick else PeersPlan()
-    plan = changed(plan, rounds=rounds, sockets=sockets, seconds=seconds)
+    duel = changed(plan.duel, rounds=rounds, sockets=sockets, seconds=seconds)
+    plan = changed(plan, rounds=rounds, sockets=sockets, seconds=seconds, duel=duel)
+    plan = changed(plan, centrifugo=str(centrifugo) if centrifugo else None, only=only)
+    plan.parts()  # 说错了就不开始
     console = Console(highlight=False)
     heading = heading_of(context)
     report = make_report(heading, plan, CONTENDERS, run_peers(CONTENDERS, plan, Steps(console)))
-    console.print(peers_table(report))
+    for table in peers_tables(report):
+        console.print(table)
+    for note in report.notes:
+        console.print(note, markup=False, soft_wrap=True)
     folder = write_peers(report, reports)
     console.print(f"report: {folder / 'index.html'}", soft_wrap=True)
 

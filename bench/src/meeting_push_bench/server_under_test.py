@@ -32,7 +32,7 @@ _LOG_LINES: Final = 5
 NO_LIMITS: Final = {"SENDS_PER_USER_PER_S": "0"}
 #: 用户连接的两种 edge。
 EDGES: Final = ("native", "asgi")
-_SERVE: Final = ("-m", "meeting_push", "serve")
+_SERVE: Final = (sys.executable, "-m", "meeting_push", "serve")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,10 +124,10 @@ def launch(
     log_name: str = "log",
     program: Sequence[str] = _SERVE,
 ) -> subprocess.Popen[bytes]:
-    """``program``：给 Python 的参数。"""
+    """``program``：怎样启动它，缺省是我们自己。"""
     with (directory / log_name).open("wb") as log:
         return subprocess.Popen(  # noqa: S603 — 参数不来自外人
-            dying_with_us(sys.executable, *program),
+            dying_with_us(*program),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -14,7 +14,7 @@ from meeting_push.storage.accounts import UserRepository
 from meeting_push.storage.database import Database
 
 from ..failure import BenchError
-from ..progress import OnProgress
+from ..progress import OnProgress, silent
 from .servers import Servers
 
 #: 没有账号的用户：远离任何真实的 id（对着已有的服务器时也是）。
@@ -53,13 +53,15 @@ async def _accounts(servers: Servers, count: int, on_progress: OnProgress) -> li
     names = [f"bench-{batch}-{index}" for index in range(count)]
     try:
         if servers.sql_url is not None:
-            return await _insert(servers.sql_url, names, on_progress)
+            return await insert_accounts(servers.sql_url, names, on_progress)
         return await _register(servers.api.base_url, names, on_progress)
     except MeetingPushError as error:
         raise BenchError(f"can not make accounts: {error.message}") from None
 
 
-async def _insert(url: str, names: list[str], on_progress: OnProgress) -> list[int]:
+async def insert_accounts(
+    url: str, names: list[str], on_progress: OnProgress = silent
+) -> list[int]:
     """直接写进数据库：注册每个要几十毫秒的密码散列，一千个要半分钟。"""
     database = Database(url, _TIMEOUT_S)
     users = UserRepository(database)

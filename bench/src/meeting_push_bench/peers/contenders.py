@@ -8,8 +8,9 @@ import os
 import secrets
 import socket
 import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -87,7 +88,7 @@ def running(contender: Contender, directory: Path, redis_url: str) -> Iterator[t
     log = directory / f"{contender.name}.log"
     process = _start(contender, directory, target, log)
     try:
-        wait_ready(process, target, log, _accepts if contender.program else None)
+        wait_ready(process, target, log, accepts if contender.program else None)
         yield target, process.pid
     finally:
         end(process)
@@ -100,12 +101,12 @@ def _start(
         settings: dict[str, object] = {"role": "gateway", "redis_url": target.redis_url}
         return launch(directory, server_environment(target, directory, settings), log.name)
     script = peers_directory() / contender.program
-    arguments = (str(script), "--port", str(target.port), "--redis-url", target.redis_url)
+    where = ("--port", str(target.port), "--redis-url", target.redis_url)
     environment = os.environ | {"BENCH_JWT_SECRET": target.jwt_secret}
-    return launch(directory, environment, log.name, arguments)
+    return launch(directory, environment, log.name, (sys.executable, str(script), *where))
 
 
-def _accepts(target: Target) -> bool:
+def accepts(target: Target) -> bool:
     """端口开了：它们都在准备好之后才监听。"""
     try:
         socket.create_connection((target.host, target.port), timeout=2).close()
@@ -121,7 +122,17 @@ def throwaway_redis(directory: Path) -> Iterator[str]:
     :raises BenchError: 起不来
     """
     path = directory / "redis.sock"
-    command = (str(find_server().path), "--port", "0", "--unixsocket", str(path), "--save", "")
+    with redis_running(directory, "--port", "0", "--unixsocket", str(path)):
+        yield f"unix://{path}"
+
+
+@contextlib.contextmanager
+def redis_running(directory: Path, *arguments: str) -> Iterator[int]:
+    """``directory`` 里的 Redis，没有快照；听得见了才产出它的 pid。
+
+    :raises BenchError: 起不来
+    """
+    command = (str(find_server().path), "--save", "", *arguments)
     process = subprocess.Popen(  # noqa: S603 — 参数不来自外人
         dying_with_us(*command),
         cwd=directory,
@@ -132,15 +143,17 @@ def throwaway_redis(directory: Path) -> Iterator[str]:
     )
     try:
         deadline = time.monotonic() + _REDIS_WAIT_S
-        while not _listens(path):
+        while not _listens(arguments):
             if process.poll() is not None or time.monotonic() > deadline:
                 raise BenchError("redis-server did not start")
             time.sleep(0.02)
-        yield f"unix://{path}"
+        yield process.pid
     finally:
         end(process)
 
 
-def _listens(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX) as probe:
-        return probe.connect_ex(str(path)) == 0
+def _listens(arguments: Sequence[str]) -> bool:
+    given = dict(zip(arguments[::2], arguments[1::2], strict=True))
+    path = given.get("--unixsocket")
+    with socket.socket(socket.AF_UNIX if path else socket.AF_INET) as probe:
+        return probe.connect_ex(path or ("127.0.0.1", int(given["--port"]))) == 0

@@ -15,6 +15,7 @@ from typing import Final
 import msgspec
 import uvloop
 
+from meeting_push.errors import ConfigurationError
 from meeting_push.redis.keys import Keys
 
 from ..failure import BenchError
@@ -28,6 +29,7 @@ from ..open_files import allow_sockets
 from ..progress import Steps
 from ..target import Target
 from .contenders import Contender, check_installed, peers_directory, running, throwaway_redis
+from .duel import PARTS, QUICK_DUEL, DuelPlan, DuelRun, run_duel
 
 
 class PeersPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,10 +44,24 @@ class PeersPlan(msgspec.Struct, frozen=True, kw_only=True):
     connect_concurrency: int = 64
     heartbeat_interval_s: float = 20
     settle_s: float = 2
+    #: Centrifugo 的程序；没有它，它的那些行没有数字。
+    centrifugo: str | None = None
+    #: 只做哪几样，逗号隔开；缺省全做。
+    only: str | None = None
+    duel: DuelPlan = DuelPlan()
+
+    def parts(self) -> list[str]:
+        """:raises ConfigurationError: 没有这一样"""
+        chosen = self.only.split(",") if self.only else [OTHERS, *PARTS]
+        if unknown := [part for part in chosen if part not in (OTHERS, *PARTS)]:
+            known = ", ".join((OTHERS, *PARTS))
+            raise ConfigurationError(f"--only: no {', '.join(unknown)} here; there is {known}")
+        return chosen
 
 
-QUICK = PeersPlan(rounds=1, sockets=200, seconds=1, settle_s=0.5)
-
+QUICK = PeersPlan(rounds=1, sockets=200, seconds=1, settle_s=0.5, duel=QUICK_DUEL)
+#: Centrifugo 之外的，见 ``CONTENDERS``。
+OTHERS: Final = "others"
 
 _ROLE: Final = "server"
 _FANOUT_TRIAL: Final = 5
@@ -71,7 +87,7 @@ class _Speed(msgspec.Struct, frozen=True, kw_only=True):
     lost: int
 
 
-async def duel(
+async def take_turn(
     contender: Contender, target: Target, pid: int, plan: PeersPlan, team: Team
 ) -> PeerFigures:
     """:raises BenchError: 有的没连上，或一帧也没有到"""
@@ -189,11 +205,24 @@ class _Round:
         return channels, [frame] * len(channels)
 
 
-def run_peers(
+class Measured(msgspec.Struct, frozen=True, kw_only=True):
+    others: list[PeerFigures]
+    duel: list[DuelRun]
+
+
+def run_peers(contenders: tuple[Contender, ...], plan: PeersPlan, steps: Steps) -> Measured:
+    """:raises BenchError: 缺什么，或哪一步没有做成"""
+    parts = plan.parts()
+    peers_directory()
+    return Measured(
+        others=_run_others(contenders, plan, steps) if OTHERS in parts else [],
+        duel=run_duel(plan.duel, plan.centrifugo, [p for p in PARTS if p in parts], steps),
+    )
+
+
+def _run_others(
     contenders: tuple[Contender, ...], plan: PeersPlan, steps: Steps
 ) -> list[PeerFigures]:
-    """:raises BenchError: 缺什么，或哪一步没有做成"""
-    peers_directory()
     check_installed(contenders)
     allow_sockets(plan.sockets)
     figures = []
@@ -214,4 +243,4 @@ def _one(contender: Contender, plan: PeersPlan) -> PeerFigures:
             running(contender, directory, redis_url) as (target, pid),
             team(plan.sockets, 1) as load,
         ):
-            return uvloop.run(duel(contender, target, pid, plan, load))
+            return uvloop.run(take_turn(contender, target, pid, plan, load))
