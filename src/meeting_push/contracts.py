@@ -6,9 +6,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from .model import (
     Ack,
@@ -252,6 +252,14 @@ class UserDirectory(Protocol):
 
     async def existing_ids(self, user_ids: Sequence[int]) -> set[int]:
         """``user_ids``（至多 10,000 个，已去重）里存在且未停用的那些。"""
+
+
+@runtime_checkable
+class UserNames(Protocol):
+    """各人怎样称呼，给人看的。应用的名册有它就问它，没有就只有 id。"""
+
+    async def names(self, user_ids: Sequence[int]) -> Mapping[int, str]:
+        """``user_ids`` 里认得的各人的名字；不认得的不出现。"""
 
 
 class UserChannel(Protocol):

@@ -5,16 +5,21 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import httpx
 import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from websockets.asyncio.client import connect
 
 from meeting_push import MeetingPush, load_settings
+from meeting_push.auth.accounts import Accounts
+from meeting_push.auth.passwords import Passwords
 from meeting_push.errors import ConfigurationError
+from meeting_push.storage.accounts import UserRepository
+from meeting_push.storage.database import Database
 from tests.support.embedded import hosted
 from tests.support.people import Person, device, send
 from tests.support.redis_server import RedisServer
@@ -82,6 +87,53 @@ async def test_f1_a_stranger_can_not_become_an_applications_customer(
     assert [answer.status_code for answer in answers] == [404, 404, 404]
 
 
+FORGED: Final = (
+    None,
+    "mallory",
+    jwt.encode({"sub": "2", "iat": 1, "exp": 4_000_000_000}, "", "none"),
+    jwt.encode({"sub": "2", "iat": 1, "exp": 4_000_000_000}, "another secret " * 3, "HS256"),
+)
+
+
+@pytest.mark.parametrize("directory", [None, Customers()], ids=["everybody", "directory"])
+async def test_f1_no_way_in_exists_to_become_somebody(
+    directory: Customers | None, database_url: str, embedded: Embedded
+) -> None:
+    """F1: 共用的密钥在应用手里；我们的每一扇门都只认它签的，我们自己的账号表也帮不了谁。"""
+    database = Database(database_url)
+    await Accounts(UserRepository(database), Passwords()).create(role="admin", **CREDENTIALS)
+    await database.dispose()
+    settings = OURS | {"database_url": database_url, "auth_failure_delay_s": 0}
+    async with embedded(settings, directory=directory) as api:
+        routes = [await api.post(f"/auth/{name}", json=CREDENTIALS) for name in ACCOUNT_ROUTES]
+        doors = [
+            await api.request(method, path, headers={} if token is None else bearer(token))
+            for token in FORGED
+            for method, path in (
+                ("POST", "/auth/ws-ticket"),
+                ("POST", "/auth/logout"),
+                ("POST", "/users/2/revoke"),
+                ("GET", "/messages"),
+            )
+        ]
+        address = f"ws://{api.base_url.host}:{api.base_url.port}/ws"
+        closed = [
+            await close_code(f"{address}/{path}?{name}={token or ''}")
+            for token in FORGED
+            for path in ("user/2/messages", "meeting/01J00000000000000000000000")
+            for name in ("token", "ticket")
+        ]
+    assert {answer.status_code for answer in routes} == {404}
+    assert {answer.status_code for answer in doors} == {401}
+    assert set(closed) == {4500}
+
+
+async def close_code(address: str) -> int | None:
+    async with connect(address, proxy=None) as socket:
+        await socket.wait_closed()
+        return socket.close_code
+
+
 async def test_f1_the_rest_of_auth_stays(embedded: Embedded) -> None:
     """F1: 票据、登出、吊销照旧。"""
     token = signed(TEST_JWT_SECRET, "HS256", jti="a")
@@ -136,6 +188,29 @@ async def test_f1_an_audience_is_required_only_when_one_is_set(
         assert (await api.get("/messages", headers=bearer(token))).status_code == status
 
 
+async def test_f1_a_directory_that_knows_names_is_asked_for_them_in_bulk(
+    embedded: Embedded,
+) -> None:
+    """信箱的一览里有名字；它出错也只是没有名字。"""
+
+    class Named(Customers):
+        asked: ClassVar[list[Sequence[int]]] = []
+
+        async def names(self, user_ids: Sequence[int]) -> dict[int, str]:
+            self.asked.append(list(user_ids))
+            if len(self.asked) > 1:
+                raise ConnectionError
+            return dict.fromkeys(user_ids, "Ann")
+
+    body = {"recipient_ids": [2], "title": "t", "content": "c"}
+    admin = bearer(signed(TEST_JWT_SECRET, "HS256", sub="9", role="admin"))
+    async with embedded(OURS, directory=Named()) as api:
+        await api.post("/messages", json=body, headers=admin)
+        answers = [await api.get("/users/2/inspect", headers=admin) for _ in range(2)]
+    assert [answer.json()["name"] for answer in answers] == ["Ann", None]
+    assert Named.asked == [[2], [2]]
+
+
 async def test_a_directory_that_raises_is_temporary_and_says_nothing_else(
     embedded: Embedded,
 ) -> None:
@@ -164,8 +239,8 @@ def test_accounts_need_a_key_to_sign_with(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def foreign(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """``serve``，令牌由别处的私钥签发。"""
-    settings = {"jwt_algorithms": '["ES256"]', "jwt_public_key": PEM}
+    """``serve``，令牌由别处的私钥签发；别的一样不说。"""
+    settings = {"jwt_public_key": PEM, "jwt_claim_role": "realm_access.roles"}
     with ServerProcess(tmp_path_factory.mktemp("foreign"), settings=settings) as server:
         yield server
 
@@ -188,6 +263,15 @@ async def test_f1_serve_with_a_public_key_knows_whoever_a_token_names(
     message_id = await send(foreign.base_url, ann, [ben])
     async with device(foreign.ws_url(5), ben) as phone:
         assert (await phone.next_message())["message_id"] == message_id
+
+
+def test_f1_serve_knows_an_administrator_by_a_claim_deep_inside(foreign: ServerProcess) -> None:
+    statuses = []
+    for roles in (["offline_access"], ["offline_access", "admin"]):
+        token = signed(KEY, "ES256", realm_access={"roles": roles})
+        url = f"{foreign.base_url}/api/v1/stats"
+        statuses.append(httpx.get(url, headers=bearer(token), trust_env=False).status_code)
+    assert statuses == [403, 200]
 
 
 def test_f1_serve_warns_once_that_any_audience_is_accepted(foreign: ServerProcess) -> None:

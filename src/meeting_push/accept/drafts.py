@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, get_args
 
@@ -20,7 +20,7 @@ import msgspec
 from ulid import ULID
 
 from ..clock import Clock, now_ms
-from ..contracts import UserDirectory
+from ..contracts import UserDirectory, UserNames
 from ..errors import (
     DirectoryUnavailableError,
     ForbiddenError,
@@ -174,6 +174,8 @@ def _event_of(data: AppData) -> str | None:
     return found if isinstance(found, str) else None
 
 
+#: 给人看的名字至多这么长。
+MAX_NAME_CHARS: Final = 256
 #: 停用的用户至多再收到这么久的消息。
 KEEP_MS: Final = 60_000
 MAX_KNOWN: Final = 500_000
@@ -202,6 +204,16 @@ class ForeignDirectory:
         except Exception as error:  # noqa: BLE001 — 别人的代码，什么都可能抛出
             self._failed.say(error=type(error).__name__)
             raise DirectoryUnavailableError("the directory of users failed") from None
+
+    async def names(self, user_ids: Sequence[int]) -> Mapping[int, str]:
+        """见 ``contracts.UserNames``；问不到就没有名字，id 照样看得到。"""
+        assert isinstance(self._directory, UserNames)
+        try:
+            found = await self._directory.names(user_ids)
+            return {user_id: str(name)[:MAX_NAME_CHARS] for user_id, name in found.items()}
+        except Exception as error:  # noqa: BLE001 — 别人的代码，什么都可能抛出
+            self._failed.say(error=type(error).__name__)
+            return {}
 
 
 class KnownUsers:

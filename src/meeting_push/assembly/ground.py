@@ -22,7 +22,7 @@ from ..auth.keys import signing_secret
 from ..auth.revocations import Revocations, Revoke
 from ..auth.tickets import WsTickets
 from ..clock import now_ms
-from ..contracts import TokenVerifier, UserDirectory
+from ..contracts import TokenVerifier, UserDirectory, UserNames
 from ..errors import ConfigurationError, MeetingPushError, RedisUnavailableError, UnavailableError
 from ..limits.send_limits import SendQuota
 from ..logs import logger
@@ -53,15 +53,16 @@ from ..supervision import Asides, Supervisor
 
 
 class Record:
-    """``directory`` 是应用自己的用户表。没有给：账号归我们时用我们的，否则谁都存在。"""
+    """``directory`` 是应用自己的用户表。没有给：账号归我们时用我们的，否则谁都存在。
+
+    它认得名字（``contracts.UserNames``）就由它来说。
+    """
 
     def __init__(self, settings: Settings, directory: UserDirectory | None) -> None:
         database = self.database = Database(settings.sql_url, settings.database.timeout_s)
         users = UserRepository(database)
         #: 认得的各人的名字。
-        self.names: Callable[[Sequence[int]], Awaitable[Mapping[int, str]]] = (
-            users.names if settings.auth.owns_accounts else _nobody
-        )
+        self.names = _names(settings, directory, users)
         self.stores = MessageStores(
             database=database,
             messages=MessageRepository(database),
@@ -85,6 +86,15 @@ class Record:
     async def start(self, stack: contextlib.AsyncExitStack) -> None:
         await self.database.migrate()
         stack.push_async_callback(self.database.dispose)
+
+
+Names = Callable[[Sequence[int]], Awaitable[Mapping[int, str]]]
+
+
+def _names(settings: Settings, given: UserDirectory | None, users: UserRepository) -> Names:
+    if given is not None:
+        return ForeignDirectory(given).names if isinstance(given, UserNames) else _nobody
+    return users.names if settings.auth.owns_accounts else _nobody
 
 
 async def _nobody(_user_ids: Sequence[int]) -> Mapping[int, str]:

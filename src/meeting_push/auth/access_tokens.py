@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import jwt
 from jwt import PyJWK, PyJWT
-from jwt.exceptions import InvalidSignatureError, PyJWTError
+from jwt.exceptions import InvalidSignatureError, MissingRequiredClaimError, PyJWTError
 
 from ..clock import Clock, now_ms
 from ..contracts import TokenVerifier
@@ -33,7 +33,15 @@ from ..errors import (
     VerifierUnavailableError,
 )
 from ..logs import RepeatedWarning
-from ..model import MAX_USER_ID, USER_ROLE, Keyring, Principal, Revocation
+from ..model import (
+    ADMIN_ROLE,
+    MAX_USER_ID,
+    RECORDER_ROLE,
+    USER_ROLE,
+    Keyring,
+    Principal,
+    Revocation,
+)
 from ..settings import AuthSettings
 from .keys import TokenKeys
 
@@ -62,7 +70,7 @@ class AccessTokens:
         self._clock = clock
         self._leeway_ms = settings.jwt_leeway_s * 1000
         aud = ["aud"] if settings.audience is not None else []
-        self._required = ["exp", "iat", settings.jwt_claim_user_id, *aud]
+        self._required = ["exp", "iat", *aud]
         # 时间声明自己查：PyJWT 会把 true、"1" 当作数。用户 id 也自己查：它不许 sub 是整数。
         self._decoder = PyJWT(
             {
@@ -114,7 +122,7 @@ class AccessTokens:
     async def verify_access_token(self, token: str) -> Principal:
         """见 ``TokenVerifier``。先验签名，后看时间：伪造的过期令牌是无效，不是过期。
 
-        :raises UnavailableError: 需要的 JWKS 现在取不到；不说明令牌好坏
+        :raises VerifierUnavailableError: 需要的 JWKS 现在取不到；不说明令牌好坏
         """
         if len(token) > MAX_TOKEN_CHARS or not token.isascii():
             raise InvalidTokenError("the token is malformed")
@@ -151,6 +159,8 @@ class AccessTokens:
                 failure = error
                 if not isinstance(error, InvalidSignatureError):
                     break
+        if isinstance(failure, MissingRequiredClaimError):
+            raise InvalidTokenError(f"the token has no {failure.claim}")
         # 只留类名：PyJWT 的文字可能引用令牌的片段（SEC-2）。
         raise InvalidTokenError(f"the token is invalid: {type(failure).__name__}")
 
@@ -168,8 +178,8 @@ class AccessTokens:
         issued_at, expires_at = _time(claims, "iat"), _time(claims, "exp")
         not_before = _time(claims, "nbf") if "nbf" in claims else issued_at
         principal = Principal(
-            user_id=_user_id(claims[settings.jwt_claim_user_id]),
-            role=_text(claims, settings.jwt_claim_role) or USER_ROLE,
+            user_id=_user_id(claims, settings.jwt_claim_user_id),
+            role=_role(claims, settings.jwt_claim_role),
             issued_at=issued_at,
             expires_at=expires_at,
             session_id=_text(claims, settings.jwt_claim_session) or None,  # 空的不是会话
@@ -197,12 +207,33 @@ class AccessTokens:
         self._verified[digest] = (principal, now, until)
 
 
-def _user_id(value: object) -> int:
+def _claim(claims: Mapping[str, Any], name: str) -> object:
+    """先当名字，后当路径：有的名字自己就有点（``https://app.example/role``）。"""
+    if name in claims:
+        return claims[name]
+    found: object = claims
+    for part in name.split("."):
+        found = found.get(part) if isinstance(found, dict) else None
+    return found
+
+
+def _role(claims: Mapping[str, Any], claim: str) -> str:
+    """几个角色里我们认得的、管得最多的那一个；叫 ``role`` 的是我们自己的写法，只有一个。"""
+    value = _claim(claims, claim)
+    if not isinstance(value, list) or claim == "role":
+        return _text(claims, claim) or USER_ROLE
+    return next((role for role in (ADMIN_ROLE, RECORDER_ROLE) if role in value), USER_ROLE)
+
+
+def _user_id(claims: Mapping[str, Any], claim: str) -> int:
+    value = _claim(claims, claim)
+    if value is None:
+        raise InvalidTokenError(f"the token has no {claim}")
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 16:
         value = -1 if value.startswith("0") else int(value)
     if type(value) is int and 0 < value <= MAX_USER_ID:  # bool 是 int 的子类，不算
         return value
-    raise InvalidTokenError("the token's user id is not a positive integer")
+    raise InvalidTokenError(f"the token's {claim} is not a positive integer")
 
 
 def _time(claims: Mapping[str, Any], claim: str) -> int:
@@ -215,7 +246,7 @@ def _time(claims: Mapping[str, Any], claim: str) -> int:
 
 
 def _text(claims: Mapping[str, Any], claim: str) -> str | None:
-    value = claims.get(claim)
+    value = _claim(claims, claim)
     if value is None:
         return None
     if not isinstance(value, str) or len(value) > _MAX_TEXT or "\0" in value:

@@ -28,7 +28,7 @@ from jwt import PyJWK, PyJWKClient
 from jwt.algorithms import get_default_algorithms
 from jwt.exceptions import PyJWTError
 
-from ..errors import ConfigurationError, InvalidTokenError, UnavailableError
+from ..errors import ConfigurationError, InvalidTokenError, VerifierUnavailableError
 from ..logs import logger
 from ..model import Keyring
 from ..private_files import keep_private, written_beside
@@ -50,7 +50,7 @@ class TokenKeys:
     """
 
     def __init__(self, settings: AuthSettings, secret: str | None) -> None:
-        self.algorithms: Final = settings.jwt_algorithms
+        self.algorithms: Final = algorithms_of(settings)
         _check_algorithms(self.algorithms)
         symmetric = [name for name in self.algorithms if name.startswith("HS")]
         public = [name for name in self.algorithms if not name.startswith("HS")]
@@ -89,7 +89,7 @@ class TokenKeys:
         还没有验证任何东西。
 
         :raises InvalidTokenError: 头部畸形，算法不在允许之列，或没有这把钥匙
-        :raises UnavailableError: 取不到 JWKS
+        :raises VerifierUnavailableError: 取不到 JWKS
         """
         if len(self._fixed) == 1 and self._jwks is None:
             # 常见情形不必解析头部：钥匙绑定了算法，不符时 PyJWT 会拒绝。
@@ -181,6 +181,43 @@ def _fingerprint(key: bytes) -> str:
     return hashlib.scrypt(key, salt=_SALT, n=_COST, r=8, p=1, dklen=16).hex()
 
 
+#: 公钥的各种；公布的每一把自己说是哪一种。
+_PUBLIC: Final = (
+    *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
+    *("ES256", "ES384", "ES512", "EdDSA"),
+)
+
+
+def algorithms_of(settings: AuthSettings) -> tuple[str, ...]:
+    """设置的；没有设置就由钥匙来说：别人的公钥放上就能用。
+
+    :raises ConfigurationError: 不是公钥
+    """
+    if settings.jwt_algorithms is not None:
+        return settings.jwt_algorithms
+    if settings.jwt_jwks_url is not None:
+        return _PUBLIC
+    if settings.jwt_public_key is not None:
+        return (_algorithm_of(settings.jwt_public_key),)
+    return ("HS256",)
+
+
+def _algorithm_of(pem: str) -> str:
+    for name in ("RS256", "ES256", "ES384", "ES512", "EdDSA"):
+        algorithm = get_default_algorithms()[name]
+        try:
+            found = PyJWK(algorithm.to_jwk(algorithm.prepare_key(_lines(pem)), as_dict=True))
+        except (PyJWTError, ValueError, TypeError):
+            continue
+        return found.algorithm_name
+    raise ConfigurationError("jwt_public_key is not an RSA, EC or Ed25519 public key in PEM")
+
+
+def _lines(pem: str) -> str:
+    """环境变量里的 PEM 常把换行写成两个字符的 \\n。"""
+    return pem.replace("\\n", "\n")
+
+
 def _check_algorithms(algorithms: tuple[str, ...]) -> None:
     known = get_default_algorithms().keys() - {"none"}
     if not algorithms or not known.issuperset(algorithms):
@@ -204,8 +241,7 @@ def _public_key(name: str, pem: str | None) -> PyJWK:
         raise ConfigurationError(f"{name} needs jwt_public_key or jwt_jwks_url")
     algorithm = get_default_algorithms()[name]
     try:
-        # 环境变量里的 PEM 常把换行写成两个字符的 \n。
-        key = algorithm.prepare_key(pem.replace("\\n", "\n"))
+        key = algorithm.prepare_key(_lines(pem))
         return PyJWK({**algorithm.to_jwk(key, as_dict=True), "alg": name})
     except (PyJWTError, ValueError, TypeError) as error:
         raise ConfigurationError(f"jwt_public_key does not fit {name}") from error
@@ -251,7 +287,7 @@ class Jwks:
 
     async def find(self, kid: str) -> PyJWK:
         """:raises InvalidTokenError: 没有这把钥匙
-        :raises UnavailableError: 不知道有没有：地址取不到，又没有缓存
+        :raises VerifierUnavailableError: 不知道有没有：地址取不到，又没有缓存
         """
         if self._must_ask(kid):
             async with self._fetching:
@@ -281,7 +317,7 @@ class Jwks:
             return key
         if self._reachable:
             raise InvalidTokenError("the token is signed with an unknown key")
-        raise UnavailableError("the signing keys can not be fetched now")
+        raise VerifierUnavailableError("the signing keys can not be fetched now")
 
     async def _fetch(self) -> None:
         self._asked_at = self._clock()
@@ -308,7 +344,7 @@ def signing_secret(settings: AuthSettings, data_dir: Path) -> str | None:
     """配置的密钥；没有就用数据文件夹里的。只用公钥验证的应用不需要，为 None。"""
     if settings.jwt_secret is not None:
         return settings.jwt_secret.get_secret_value()
-    if any(name.startswith("HS") for name in settings.jwt_algorithms):
+    if any(name.startswith("HS") for name in algorithms_of(settings)):
         return load_or_create_secret(data_dir)
     return None
 

@@ -161,7 +161,11 @@ class AuthSettings(Group):
         None, "签发与验证的密钥；没有给出就在 data_dir 里生成", "几台机器：都给同一个"
     )
     jwt_previous_secrets: tuple[SecretStr, ...] = setting((), "只验证、不签发的旧密钥", "换密钥时")
-    jwt_algorithms: tuple[str, ...] = setting(("HS256",), "收哪些算法", "令牌由别处以公钥签发")
+    jwt_algorithms: tuple[str, ...] | None = setting(
+        None,
+        "收哪些算法；没有给出时 HS256，给了公钥就是它的那一种，给了 JWKS 就是公钥的各种",
+        "只收其中几种",
+    )
     jwt_public_key: Text | None = setting(None, "RS、ES、EdDSA 的公钥", "同上", unit="PEM")
     jwt_jwks_url: Text | None = setting(None, "公钥从这里取，会轮换", "同上", unit="URL")
     jwt_audience: str | None = setting(
@@ -173,8 +177,14 @@ class AuthSettings(Group):
     jwt_leeway_s: Annotated[int, Field(ge=0, le=300)] = setting(
         10, "判断过期与吊销的容差", "时钟对不准"
     )
-    jwt_claim_user_id: str = setting("sub", "令牌里的用户 id 叫什么", "令牌由别处签发")
-    jwt_claim_role: str = setting("role", "令牌里的角色叫什么", "同上")
+    jwt_claim_user_id: str = setting(
+        "sub", "令牌里的用户 id 叫什么；没有这个名字就当作路径，一点一层", "令牌由别处签发"
+    )
+    jwt_claim_role: str = setting(
+        "role",
+        "令牌里的角色叫什么，如 `realm_access.roles`；几个角色的表里有 `admin` 就是管理员",
+        "同上",
+    )
     jwt_claim_name: str = setting("name", "令牌里的名字叫什么", "同上")
     jwt_claim_session: str = setting("sid", "令牌里的会话叫什么", "同上")
     access_token_ttl_s: PositiveInt = setting(

@@ -9,6 +9,8 @@ import { callRest, RestError } from "./rest.js";
 
 const STORAGE_KEY = "meeting-push.session";
 const CHANNEL = "meeting-push.session";
+/** API 密钥的开头。 */
+const KEY_PREFIX = "mpk_";
 /** 等别的标签页回答多久。 */
 const ASK_MS = 300;
 /** 令牌的寿命过了这么多就换：请求在路上也要时间。 */
@@ -48,6 +50,14 @@ export class Session extends EventTarget {
   async register(username, password) {
     await callRest("POST", "auth/register", { body: { username, password } });
     await this.signIn(username, password);
+  }
+
+  /** 粘贴的令牌：它是谁由服务器说（哪个声明是用户 id，各家不同）；API 密钥不是谁，`userId` 为 null。 */
+  async paste(text) {
+    const token = text.trim().replace(/^Bearer\s+/i, "");
+    this.adopt(token, null);
+    if (token.startsWith(KEY_PREFIX)) return;
+    this.adopt(token, (await this.call("POST", "auth/ws-ticket")).user_id);
   }
 
   /** 别处签发的访问令牌（演示的链接）；没有刷新令牌，到期就要登录。 */
@@ -137,7 +147,7 @@ export class Session extends EventTarget {
 const newTabName = () => [...crypto.getRandomValues(new Uint32Array(4))].join("-");
 
 /** 令牌里写的，只用来显示与认路：不验证签名；不是 JWT 则空。 */
-export function claimsOf(token) {
+function claimsOf(token) {
   try {
     const payload = token.split(".")[1].replace(/-/g, "+").replace(/_/g, "/");
     const bytes = Uint8Array.from(atob(payload), (char) => char.charCodeAt(0));

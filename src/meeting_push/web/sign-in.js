@@ -1,7 +1,7 @@
 import { byId } from "./element.js";
 import { explain, say } from "./words.js";
 
-/** 登录与注册：同一张表单，两种模式。 */
+/** 登录与注册：同一张表单，两种模式；或粘贴别处签发的令牌。 */
 export class SignIn {
   #session;
   #onDone;
@@ -15,6 +15,7 @@ export class SignIn {
       this.#setMode(this.#mode === "signin" ? "register" : "signin");
       byId("username").focus();
     });
+    byId("token-form").addEventListener("submit", (event) => this.#paste(event));
     this.#setMode("signin");
   }
 
@@ -38,17 +39,34 @@ export class SignIn {
   async #submit(event) {
     event.preventDefault();
     const [username, password] = [byId("username").value.trim(), byId("password").value];
-    byId("signin-submit").disabled = true;
+    await this.#trying(byId("signin-submit"), () =>
+      this.#mode === "signin"
+        ? this.#session.signIn(username, password)
+        : this.#session.register(username, password),
+    );
+  }
+
+  async #paste(event) {
+    event.preventDefault();
+    await this.#trying(byId("token-submit"), async () => {
+      await this.#session.paste(byId("token").value);
+      if (this.#session.user.userId === null) throw { code: "session_expired" }; // 密钥没有收件箱
+    });
+  }
+
+  async #trying(button, act) {
+    button.disabled = true;
     this.#showError("");
     try {
-      if (this.#mode === "signin") await this.#session.signIn(username, password);
-      else await this.#session.register(username, password);
-      byId("signin-form").reset();
+      await act();
+      for (const id of ["signin-form", "token-form"]) byId(id).reset();
       this.#onDone();
     } catch (error) {
-      this.#showError(explain(error));
+      this.#session.forget();
+      if (error.status === 404) byId("token-entry").open = true;
+      this.#showError(refusal(error));
     } finally {
-      byId("signin-submit").disabled = false;
+      button.disabled = false;
     }
   }
 
@@ -56,4 +74,10 @@ export class SignIn {
     byId("signin-error").textContent = text;
     byId("signin-error").hidden = text === "";
   }
+}
+
+function refusal(error) {
+  if (error.status === 404) return say("no_accounts");
+  if (error.code === "session_expired") return say("token.refused");
+  return explain(error);
 }

@@ -83,6 +83,24 @@ async def test_a_token_in_the_fragment_signs_in_and_disappears_from_the_address(
     assert await page.evaluate("location.href") == f"{server.base_url}/inbox"
 
 
+async def test_f1_a_pasted_token_opens_the_inbox_and_stays_in_the_tab(
+    server: ServerProcess, browser: Browser, bob: Person
+) -> None:
+    """F1: 没有账号的服务器，收件箱也进得去。"""
+    page = await browser.page()
+    await open_inbox(page, server)
+    await page.evaluate("document.querySelector('#token-entry').open = true")
+    await page.fill("#token", "Bearer nonsense")
+    await page.click("#token-submit")
+    await page.wait_for_text("#signin-error", "does not accept this sign-in")
+    await page.fill("#token", f"Bearer {bob.token}")
+    await page.click("#token-submit")
+    await page.wait_for(LIVE)
+    assert await page.text("#you-name") == bob.name
+    kept = "JSON.stringify({...localStorage}) + location.href + document.cookie"
+    assert bob.token not in await page.evaluate(kept)
+
+
 @pytest.mark.parametrize("agreed", [False, True])
 async def test_a17_a_link_does_not_silently_replace_who_is_signed_in(
     server: ServerProcess, browser: Browser, alice: Person, bob: Person, agreed: bool

@@ -119,6 +119,69 @@ async def test_claim_names_are_those_of_the_application() -> None:
     assert (issued.user_id, issued.session_id) == (8, "y")
 
 
+@pytest.mark.parametrize(
+    ("claim", "claims", "role"),
+    [
+        ("realm_access.roles", {"realm_access": {"roles": ["x", "admin"]}}, "admin"),
+        ("realm_access.roles", {"realm_access": {"roles": ["recorder"]}}, "recorder"),
+        ("realm_access.roles", {"realm_access": {"roles": ["x", {}, 5]}}, "user"),
+        ("realm_access.roles", {"realm_access": {}}, "user"),
+        ("realm_access.roles", {"realm_access": ["roles"]}, "user"),
+        ("realm_access.role", {"realm_access": {"role": "admin"}}, "admin"),
+        ("roles", {"roles": ["admin"]}, "admin"),
+        ("https://shop.example/role", {"https://shop.example/role": "admin"}, "admin"),
+    ],
+)
+async def test_f1_a_role_may_be_deep_inside_and_one_of_several(
+    claim: str, claims: dict[str, Any], role: str
+) -> None:
+    """F1: 别处签发的令牌照它自己的样子。"""
+    token = signed(role=..., **claims)
+    principal = await verifier(jwt_claim_role=claim).verify_access_token(token)
+    assert principal.role == role
+
+
+async def test_f1_the_user_id_may_be_deep_inside() -> None:
+    tokens = verifier(jwt_claim_user_id="user.id", jwt_claim_name="user.nick")
+    token = signed(sub="auth0|x", name=..., user={"id": 7, "nick": "bob"})
+    principal = await tokens.verify_access_token(token)
+    assert (principal.user_id, principal.name) == (7, "bob")
+
+
+@pytest.mark.parametrize("claim", ["sub", "iat", "exp", "aud"])
+async def test_f1_a_missing_claim_is_named(claim: str) -> None:
+    changes: dict[str, Any] = {claim: ...}
+    with pytest.raises(InvalidTokenError, match=f"^the token has no {claim}$"):
+        await verifier().verify_access_token(signed(**changes))
+
+
+async def test_f1_a_missing_claim_is_named_as_the_setting_has_it() -> None:
+    with pytest.raises(InvalidTokenError, match=r"^the token has no user\.id$"):
+        await verifier(jwt_claim_user_id="user.id").verify_access_token(signed(user={}))
+
+
+@pytest.mark.parametrize(
+    ("key", "algorithm"),
+    [
+        (RSA_KEY, "RS256"),
+        (ec.generate_private_key(ec.SECP256R1()), "ES256"),
+        (ec.generate_private_key(ec.SECP384R1()), "ES384"),
+        (ec.generate_private_key(ec.SECP521R1()), "ES512"),
+        (ed25519.Ed25519PrivateKey.generate(), "EdDSA"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "key",
+)
+async def test_f7_a_public_key_alone_is_enough(key: Any, algorithm: str) -> None:
+    """F7: 别人的公钥放上就能用，不必再说算法；对称的从此不收。"""
+    pem = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    tokens = verifier(jwt_public_key=pem.decode())
+    token = signed(key, algorithm, aud="anything")
+    assert (await tokens.verify_access_token(token)).user_id == 42
+    for forged in (signed(), handmade({"alg": "HS256"}, CLAIMS, pem)):
+        with pytest.raises(InvalidTokenError):
+            await tokens.verify_access_token(forged)
+
+
 async def test_without_role_and_name_it_is_a_nameless_user() -> None:
     principal = await verifier().verify_access_token(signed(role=..., name=...))
     assert (principal.role, principal.name, principal.session_id) == ("user", "", None)
@@ -373,8 +436,12 @@ async def test_without_a_secret_no_token_can_be_issued() -> None:
         {"jwt_algorithms": ("ES256",), "jwt_public_key": RSA_PEM.decode()},
         {"jwt_algorithms": ("EdDSA",), "jwt_public_key": RSA_PEM.decode()},
         {"jwt_algorithms": ("RS256",), "jwt_jwks_url": "file:///etc/passwd"},
+        {"jwt_public_key": "nonsense"},
     ],
-    ids=["none given", "none", "HS999", "no key", "no PEM", "EC with RSA", "Ed with RSA", "file"],
+    ids=[
+        *("none given", "none", "HS999", "no key", "no PEM", "EC with RSA", "Ed with RSA"),
+        *("file", "no PEM, no algorithm"),
+    ],
 )
 def test_keys_that_can_not_work_are_refused_at_the_start(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError):

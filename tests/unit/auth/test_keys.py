@@ -15,7 +15,7 @@ from jwt.algorithms import HMACAlgorithm, RSAAlgorithm
 
 from meeting_push.auth.access_tokens import AccessTokens
 from meeting_push.auth.keys import COOLDOWN_S, LIFESPAN_S, RETRY_S, Jwks
-from meeting_push.errors import InvalidTokenError, UnavailableError
+from meeting_push.errors import InvalidTokenError, VerifierUnavailableError
 from meeting_push.settings import load_settings
 from tests.support.clocks import Monotonic, WallClock
 
@@ -95,6 +95,12 @@ async def test_a_token_signed_with_a_published_key_is_accepted(server: JwksServe
     assert (await tokens(server).verify_access_token(signed("a"))).user_id == 42
 
 
+async def test_f7_an_address_of_keys_alone_is_enough(server: JwksServer) -> None:
+    """F7: 不必再说算法。"""
+    alone = AccessTokens(load_settings(jwt_jwks_url=server.url).auth, None, lambda: NOW * 1000)
+    assert (await alone.verify_access_token(signed("a"))).user_id == 42
+
+
 @pytest.mark.parametrize("kid", ["nobody", None])
 async def test_a_token_of_an_unknown_key_is_invalid(server: JwksServer, kid: str | None) -> None:
     with pytest.raises(InvalidTokenError):
@@ -167,7 +173,7 @@ async def test_while_the_server_is_down_known_keys_still_work(
     server.status = 503
     clock.now += LIFESPAN_S
     assert (await jwks.find("a")).key_id == "a"
-    with pytest.raises(UnavailableError):
+    with pytest.raises(VerifierUnavailableError):
         await jwks.find("b")
 
 
@@ -175,7 +181,7 @@ async def test_a_server_that_comes_up_late_is_asked_again_soon(
     server: JwksServer, jwks: Jwks, clock: Monotonic
 ) -> None:
     server.status = 503
-    with pytest.raises(UnavailableError):
+    with pytest.raises(VerifierUnavailableError):
         await jwks.find("a")
     server.status = 200
     clock.now += RETRY_S
@@ -187,7 +193,7 @@ async def test_a_nonsense_answer_is_unavailable_not_a_crash(
     server: JwksServer, jwks: Jwks, body: bytes
 ) -> None:
     server.body = body
-    with pytest.raises(UnavailableError):
+    with pytest.raises(VerifierUnavailableError):
         await jwks.find("a")
 
 

@@ -1,7 +1,7 @@
 /** 运维页：登录、导航、语言与外观；每一屏在自己的文件里。 */
 
 import { byId, element } from "../element.js";
-import { claimsOf, Session } from "../session.js";
+import { Session } from "../session.js";
 import { choose, explain, fillWords, language, learn, say } from "../words.js";
 import { showAlert, showAlerts } from "./alerts.js";
 import { showFailures } from "./failures.js";
@@ -65,13 +65,7 @@ class OpsPage {
   /** 粘贴的令牌：留在这个标签页里，从不进地址。 */
   async #adopt(event) {
     event.preventDefault();
-    const token = byId("token")
-      .value.trim()
-      .replace(/^Bearer\s+/i, "");
-    const subject = String(claimsOf(token).sub ?? "");
-    await this.#trying(byId("token-submit"), async () =>
-      this.#session.adopt(token, /^[1-9]\d*$/.test(subject) ? Number(subject) : null),
-    );
+    await this.#trying(byId("token-submit"), () => this.#session.paste(byId("token").value));
   }
 
   async #trying(button, act) {
@@ -226,8 +220,8 @@ function decodeSafely(text) {
 
 function refusal(error) {
   if (error.status === 403) return say("ops.forbidden");
-  if (error.status === 404) return say("ops.no_accounts");
-  if (error.code === "session_expired") return say("ops.token.refused");
+  if (error.status === 404) return say("no_accounts");
+  if (error.code === "session_expired") return say("token.refused");
   return explain(error);
 }
 
