@@ -1,4 +1,4 @@
-"""速率：令牌桶（一个，或每个键一个）、“窗口里攒够几次”、拒绝的步调。都不看时钟，``now`` 是毫秒。
+"""速率：令牌桶（一个，或每个键一个）、拒绝的步调、干活的步调。都不看时钟，``now`` 是毫秒。
 
 以地址为键的：代理后面的客户端是谁（``X-Forwarded-For`` 只从可信的代理那里相信），哪些地址算一个。
 """
@@ -136,6 +136,46 @@ class RefusalPace:
             return 0.0
         self._turn = (self._turn + _GOLDEN) % 1
         return 1 - self._turn / 2
+
+
+#: 没有办过的，一件先当作这么久，秒。
+_FIRST_COST_S: Final = 0.002
+#: 一件至多算这么久，秒：再久的是在等谁（数据库挂着），不是在算。
+_MOST_COST_S: Final = 0.02
+_LEARNT: Final = 0.25
+
+
+class WorkPace:
+    """每个键至多用掉 ``1 / (1 + rest)`` 的时间：办一件用了 t 秒，下一件隔 ``(1 + rest) * t``。
+
+    一件要多久事先不知道：按这个键近来的平均预留，所以几十件一起来的也一件一件地轮到。攒下的
+    ``credit_s`` 秒之内不等：打开一页的十来个不必排队。键多于 ``max_keys`` 时忘掉最久没有动静的。
+    """
+
+    def __init__(self, rest: float, credit_s: float, *, max_keys: int = 10_000) -> None:
+        self._spacing = 1 + rest
+        self._credit_s = credit_s
+        self._max_keys = max_keys
+        #: 键 → [下一件何时, 近来一件多久]，秒。
+        self._paces: OrderedDict[Hashable, list[float]] = OrderedDict()
+
+    def wait_s(self, key: Hashable, now_s: float) -> float:
+        """为下一件留了位：过这么久再开始。"""
+        pace = self._pace(key)
+        start = max(pace[0], now_s - self._credit_s)
+        pace[0] = start + pace[1] * self._spacing
+        return max(0.0, start - now_s)
+
+    def took(self, key: Hashable, seconds: float) -> None:
+        pace = self._pace(key)
+        pace[1] += (min(seconds, _MOST_COST_S) - pace[1]) * _LEARNT
+
+    def _pace(self, key: Hashable) -> list[float]:
+        pace = self._paces.setdefault(key, [0.0, _FIRST_COST_S])
+        self._paces.move_to_end(key)
+        if len(self._paces) > self._max_keys:
+            self._paces.popitem(last=False)
+        return pace
 
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address

@@ -23,7 +23,7 @@ from ..model import RECORDER_ROLE, Principal, Segment, Utterance
 from ..protocol import commands
 from ..protocol.codes import CloseCode
 from ..protocol.commands import RequestIdValue
-from ..protocol.frames import ErrorFrame, RefreshTokenFrame, encode
+from ..protocol.frames import RefreshTokenFrame, encode
 from ..redis.meeting_bus import MeetingBus
 from ..supervision import Tasks
 from ..websocket.handshake import Authenticator
@@ -227,7 +227,7 @@ class Requests(LineRequests[MeetingConnection]):
             return True
         self._counters.drops["busy"] += 1
         busy = RateLimitedError("too many unanswered requests")
-        connection.answer(ErrorFrame.of(busy, request_id))
+        super()._failed(connection, busy, request_id)
         return False
 
     def _failed(

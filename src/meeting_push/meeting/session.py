@@ -48,7 +48,7 @@ class MeetingSession(LineSession):
         self._warned = False
         self._frames = TokenBucket(limits.own.frames_per_s, now)
         self._bytes = TokenBucket(limits.own.bytes_per_s, now, line.max_frame_bytes)
-        self._bad = ()
+        self._bad = self._failures = ()
         self._excess: Sequence[int] = ()
 
     # ── 收 ────────────────────────────────────────────────────────────────
@@ -87,7 +87,7 @@ class MeetingSession(LineSession):
             request_id=peek_request_id(text),
         )
         self._excess = self._recent(self._excess, now)
-        return self._strike(error, self._excess, CloseCode.RATE_LIMITED)
+        return self._strike(error, len(self._excess), CloseCode.RATE_LIMITED)
 
     # ── 令牌与时间 ─────────────────────────────────────────────────────────
 

@@ -24,8 +24,8 @@ PREFIX: Final = "meeting_push_"
 #: 延迟直方图的桶（毫秒）。
 BUCKETS_MS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 60_000)
 #: ``/metrics`` 每秒至多现做几页，攒着几页；一页约十毫秒的 CPU，谁都能要。
-_PAGES_PER_S: Final = 10
-_PAGES_BURST: Final = 20
+_PAGES_PER_S: Final = 2
+_PAGES_BURST: Final = 10
 #: 一个进程的量：按 ``process`` 分；大家看着的同一样东西：谁新听谁的；其余相加。
 Scope = Literal["sum", "process", "shared"]
 
@@ -179,7 +179,7 @@ class Metrics:
         return text(self.families())
 
     def page(self) -> bytes:
-        """给外人的：问得太勤的得到至多 0.1 秒以前的那一页，占不住事件循环。"""
+        """给外人的：问得太勤的得到至多半秒以前的那一页，占不住事件循环。"""
         if not self._page or self._turns.take(1, _now_ms()):
             self._page = self.render()
         return self._page

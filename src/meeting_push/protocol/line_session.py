@@ -13,6 +13,8 @@ from .limits import Limits
 
 #: 令牌到期前多久提醒。
 EXPIRY_NOTICE_MS: Final = 60_000
+#: 一个没有做成的请求算几分之一个坏帧：偶尔要多了、不许的都是常事，一遍遍地撞门不是。
+FAILURES_EACH: Final = 2
 
 
 class LineSession:
@@ -20,6 +22,7 @@ class LineSession:
 
     __slots__ = (
         "_bad",
+        "_failures",
         "_limits",
         "_warned",
         "connection_id",
@@ -34,6 +37,8 @@ class LineSession:
     _warned: bool
     #: 窗口里的坏帧各在何时。
     _bad: Sequence[int]
+    #: 窗口里没有做成的请求各在何时。
+    _failures: Sequence[int]
 
     @property
     def greeted(self) -> bool:
@@ -70,15 +75,20 @@ class LineSession:
         """一个坏帧：回 ``error``；窗口里攒够了就关（4504）。"""
         error = ErrorFrame(code=code, message=message, temporary=False, request_id=request_id)
         self._bad = self._recent(self._bad, now)
-        return self._strike(error, self._bad, CloseCode.PROTOCOL_VIOLATION)
+        return self._strike(error, len(self._bad), CloseCode.PROTOCOL_VIOLATION)
+
+    def fail(self, error: ErrorFrame, now: int) -> Command:
+        """因为他而没有做成的请求（不许、太勤、太多）：回 ``error``；窗口里攒够了就关（4005）。"""
+        self._failures = self._recent(self._failures, now)
+        return self._strike(error, len(self._failures) // FAILURES_EACH, CloseCode.RATE_LIMITED)
 
     def _recent(self, strikes: Sequence[int], now: int) -> Sequence[int]:
         """窗口里的各次，连同现在这一次。"""
         since = now - self._limits.bad_frame_window_ms
         return [*(at for at in strikes if at > since), now]
 
-    def _strike(self, error: ErrorFrame, strikes: Sequence[int], code: CloseCode) -> Command:
-        if len(strikes) >= self._limits.bad_frame_limit:
+    def _strike(self, error: ErrorFrame, strikes: int, code: CloseCode) -> Command:
+        if strikes >= self._limits.bad_frame_limit:
             return Close(code, encode(error))
         return Refused(error.code, encode(error))
 

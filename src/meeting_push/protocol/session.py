@@ -93,7 +93,7 @@ class Session(LineSession):
         self.unacked = Unacked(limits)
         self._held: HeldFrames | None = None
         self._warned = False
-        self._bad = ()
+        self._bad = self._failures = ()
 
     # ── 开始与补发 ──────────────────────────────────────────────────────────
 

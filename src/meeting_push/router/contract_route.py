@@ -154,8 +154,8 @@ class ContractRoute(APIRoute):
             del request.scope[TURN]  # 它指着 ``request``：一个环会把读到一半的正文留到下一次回收
         if HTTPStatus.BAD_REQUEST <= response.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
             await self._pause(request, self.turns.refusal_delay_s(self.turns.key(request)))
-        if getattr(request.state, "principal", None) is not None:
-            self.turns.trust(request)
+        if (principal := getattr(request.state, "principal", None)) is not None:
+            self.turns.trust(request, principal.user_id)
         return response
 
     def _asker_left(self, request: Request) -> bool:

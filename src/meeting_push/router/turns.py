@@ -11,7 +11,7 @@ import functools
 import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Hashable, Iterable
-from typing import Annotated, Final
+from typing import Annotated, Final, NamedTuple
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -26,7 +26,7 @@ from ..errors import (
     TokenNotYetValidError,
     TokenRevokedError,
 )
-from ..limits.rate import KeyedBuckets, Network, TrustedProxies, rate_key
+from ..limits.rate import KeyedBuckets, Network, TrustedProxies, WorkPace, rate_key
 from ..logs import MANY, RepeatedWarning
 from ..model import Principal
 
@@ -38,6 +38,9 @@ YIELD_S: Final = 0.1
 #: 等到超时。还不认识的合成一个地址，宽些。
 MOST_READS: Final = 32
 MOST_READS_OF_STRANGERS: Final = 128
+#: 别人也在问时，一个人同时来的几个读用了多久就歇几倍，攒着几秒：五十个标签页也只用掉七分之一个核。
+READ_REST: Final = 6
+READ_CREDIT_S: Final = 0.2
 #: 这么久（秒）没有问过的不算在问。
 _WINDOW_S: Final = 1.0
 #: 办一个大的请求体之后歇它所花的几倍：发得最多的人至多用掉七分之一个核，仍快过每秒一千份的上限。
@@ -102,6 +105,12 @@ def _address(request: Request, proxies: TrustedProxies) -> str:
     return proxies.client_address(peer, request.headers.getlist("x-forwarded-for"))
 
 
+class Person(NamedTuple):
+    """令牌通过了认证的；换几个令牌都是同一个人。"""
+
+    user_id: int
+
+
 class Turns:
     """一个应用一个。``take`` 可以取消；每次 ``take`` 成功恰好对应一次 ``give_back``。"""
 
@@ -120,7 +129,8 @@ class Turns:
         self.refusal_delay_s = refusal_delay_s or _at_once
         self._at_once = at_once
         self._clock = clock
-        self._known: OrderedDict[Hashable, None] = OrderedDict()
+        self._known: OrderedDict[int, Person] = OrderedDict()
+        self._read_pace = WorkPace(READ_REST, READ_CREDIT_S)
         self._running: Counter[Hashable] = Counter()
         self._reading: Counter[Hashable] = Counter()
         #: 轮到谁：最前的先；办了一个就排到最后。
@@ -129,6 +139,9 @@ class Turns:
         self._seen_before: set[Hashable] = set()
         self._since = clock()
 
+    def now(self) -> float:
+        return self._clock()
+
     @property
     def waiting(self) -> int:
         return sum(map(len, self._waiting.values()))
@@ -136,26 +149,38 @@ class Turns:
     def key(self, request: Request) -> Hashable:
         """通过过认证的令牌是一个人；其余的，同一个地址的合成一个。"""
         token = request.headers.get("authorization", "")
-        if token and (found := hash(token)) in self._known:
-            return found
+        if token and (person := self._known.get(hash(token))) is not None:
+            return person
         return rate_key(_address(request, self._proxies))
 
-    def trust(self, request: Request) -> None:
-        """这个请求的令牌通过了认证。"""
+    def trust(self, request: Request, user_id: int) -> None:
+        """这个请求的令牌通过了认证，是他的。"""
         found = hash(request.headers.get("authorization", ""))
-        self._known[found] = None
+        self._known[found] = Person(user_id)
         self._known.move_to_end(found)
         if len(self._known) > _KNOWN:
             self._known.popitem(last=False)
 
     def begin_reading(self, key: Hashable) -> None:
         """:raises RateLimitedError: 他同时在问的太多；成功则要 ``end_reading``"""
-        known = key in self._known
+        known = isinstance(key, Person)
         if self._reading[key] >= (MOST_READS if known else MOST_READS_OF_STRANGERS):
             raise RateLimitedError("too many requests at once")
         self._reading[key] += 1
 
-    def end_reading(self, key: Hashable) -> None:
+    async def keep_pace(self, key: Hashable) -> bool:
+        """读之前；等过没有。独自一人的、问完一个才问下一个的不等。"""
+        if self.large is None or self._people < 2 or self._reading[key] < 2:
+            return False
+        wait_s = self._read_pace.wait_s(key, self._clock())
+        if wait_s:
+            await asyncio.sleep(wait_s)
+        return wait_s > 0
+
+    def end_reading(self, key: Hashable, since: float | None) -> None:
+        """:param since: 何时开始办的；没有办的 None"""
+        if since is not None:
+            self._read_pace.took(key, self._clock() - since)
         self._reading[key] -= 1
         if not self._reading[key]:
             del self._reading[key]
@@ -201,8 +226,12 @@ class Turns:
     def _has_room(self, key: Hashable) -> bool:
         if self._running.total() >= self._at_once:
             return False
-        people = max(len(self._seen), len(self._seen_before), 1)
-        return self._running[key] < max(LEAST, self._at_once // people)
+        return self._running[key] < max(LEAST, self._at_once // max(self._people, 1))
+
+    @property
+    def _people(self) -> int:
+        """此刻有几个人在问。"""
+        return max(len(self._seen), len(self._seen_before))
 
     def _note(self, key: Hashable) -> None:
         now = self._clock()
@@ -268,6 +297,7 @@ class Turn:
         self._key: Hashable | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._reader: Hashable | None = None
+        self._read_since: float | None = None
         self._large: LargeTurn | None = None
 
     def begin_reading(self) -> None:
@@ -282,7 +312,7 @@ class Turn:
             self._large.done()
             self._large = None
         if self._reader is not None:
-            self._turns.end_reading(self._reader)
+            self._turns.end_reading(self._reader, self._read_since)
             self._reader = None
 
     async def take(self, large_of: Hashable | None = None) -> bool:
@@ -295,8 +325,10 @@ class Turn:
             self._large = await self._turns.large.take(large_of)
         if self._timer is None:
             key = self._turns.key(self._request)
-            waited = await self._turns.take(key)
+            kept = self._reader is not None and await self._turns.keep_pace(self._reader)
+            waited = await self._turns.take(key) or kept
             self._key = key
+            self._read_since = self._turns.now()
             self._timer = asyncio.get_running_loop().call_later(YIELD_S, self.give_back)
         return waited
 

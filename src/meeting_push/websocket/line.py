@@ -200,6 +200,10 @@ class Line:
             self._driver.close(code, code.reason)
         self._host.on_closing(self)
 
+    def expel(self, code: CloseCode) -> None:
+        """他胡来：关闭；一再来的，晚些才说。"""
+        self._host.expel(self, code)
+
     def part(self, code: CloseCode) -> None:
         """还欠着关闭帧的，现在就说；不欠则无事发生。"""
         parting, self._parting = self._parting, None

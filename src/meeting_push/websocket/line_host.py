@@ -8,6 +8,7 @@ from copy import copy
 from dataclasses import dataclass, field, fields
 from typing import Any, Protocol
 
+from ..protocol.codes import CloseCode
 from ..protocol.commands import Command
 from ..protocol.envelope import FrameRun
 
@@ -60,6 +61,8 @@ class LineHost(Protocol):
     def counters(self) -> LineCounters: ...
 
     def on_command(self, connection: Any, command: Command, /) -> None: ...
+
+    def expel(self, connection: Any, code: CloseCode, /) -> None: ...
 
     def on_blocked(self, connection: Any, /) -> None: ...
 

@@ -170,9 +170,16 @@ class Lines(Generic[SomeLine]):
 
     def turn_away(self, connection: SomeLine, code: CloseCode) -> None:
         """在门口拒绝；一再来的，晚些才说。"""
+        self._refuse(connection, code, self._closing_delay_s(connection))
+
+    def expel(self, connection: SomeLine, code: CloseCode) -> None:
+        """请走一条胡来的；一再来的，晚些才说。"""
+        connection.close(code, self._closing_delay_s(connection))
+
+    def _closing_delay_s(self, connection: SomeLine) -> float:
         user_id = connection.known_user_id
         key = rate_key(connection.ip_address) if user_id is None else user_id
-        self._refuse(connection, code, self.admission.closing_delay_s(key))
+        return self.admission.closing_delay_s(key)
 
     def refuse(self, code: CloseCode | None) -> None:
         """此后的新连接一升级就以 ``code`` 关闭；None = 照常接受。"""

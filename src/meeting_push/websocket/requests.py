@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Generic
 
 from ..contracts import AckSink, PresenceSink, PresenceWatches, ReadSink, RetrySink
-from ..errors import MeetingPushError
+from ..errors import MeetingPushError, UnavailableError
 from ..model import FailureCause, Principal
 from ..protocol import commands
 from ..protocol.codes import cause_of_leaving
@@ -81,10 +81,12 @@ class LineRequests(Generic[SomeLine]):
                 self._counters.bad_frames += 1
                 connection.send(command.frame, self._clock())
             case commands.Close():
-                if command.frame is not None:
+                if command.frame is None:
+                    connection.close(command.code)
+                else:
                     self._counters.bad_frames += 1
                     connection.send(command.frame, self._clock())
-                connection.close(command.code)
+                    connection.expel(command.code)
             case _:
                 raise AssertionError(f"unknown command {type(command).__name__}")
 
@@ -130,7 +132,12 @@ class LineRequests(Generic[SomeLine]):
     def _failed(
         self, connection: SomeLine, error: MeetingPushError, request_id: RequestIdValue
     ) -> None:
-        connection.answer(ErrorFrame.of(error, request_id))
+        """我们这边不行的（依赖不在）不算他的。"""
+        frame = ErrorFrame.of(error, request_id)
+        if isinstance(error, UnavailableError):
+            connection.answer(frame)
+        else:
+            self.handle(connection, connection.session.fail(frame, self._clock()))
 
 
 class ClientRequests(LineRequests[UserConnection]):
@@ -283,7 +290,7 @@ class ClientRequests(LineRequests[UserConnection]):
             work.close()
             text = "too many requests at once"
             busy = ErrorFrame(code="busy", message=text, temporary=True, request_id=request_id)
-            connection.answer(busy)
+            self.handle(connection, connection.session.fail(busy, self._clock()))
             return
         super()._later(connection, work, request_id)
 

@@ -9,6 +9,7 @@ from meeting_push.limits.rate import (
     REFUSALS_BURST,
     REFUSALS_PER_S,
     RefusalPace,
+    WorkPace,
 )
 
 
@@ -58,3 +59,35 @@ def test_a11_a_refused_socket_waits_sooner_and_longer_than_a_refused_request() -
 def test_the_answer_stays_within_five_seconds() -> None:
     """contract：说出来，对方先走，都在五秒里。"""
     assert REFUSAL_DELAY_S < 5
+
+
+def test_who_works_much_has_his_share_of_the_time_and_no_more() -> None:
+    pace, now, worked = WorkPace(rest=3, credit_s=0.2), 0.0, 0.0
+    while now < 10:
+        now += pace.wait_s("flood", now)
+        pace.took("flood", 0.01)
+        worked += 0.01
+        now += 0.01
+    assert 0.2 < worked / now < 0.3
+    assert pace.wait_s("bob", now) == 0
+
+
+def test_many_that_come_at_once_start_one_by_one() -> None:
+    pace = WorkPace(rest=3, credit_s=0.0)
+    waits = [pace.wait_s("flood", 0.0) for _ in range(50)]
+    assert len(set(waits)) == len(waits)
+
+
+def test_what_waits_for_somebody_is_not_taken_for_work() -> None:
+    pace = WorkPace(rest=3, credit_s=0.0)
+    for _ in range(50):
+        pace.took("slow", 60.0)
+    pace.wait_s("slow", 100.0)
+    assert pace.wait_s("slow", 100.0) < 0.1
+
+
+def test_the_paces_that_are_remembered_are_bounded() -> None:
+    pace = WorkPace(rest=3, credit_s=0.0, max_keys=10)
+    for key in range(1_000):
+        pace.wait_s(key, 0.0)
+    assert len(pace._paces) == 10

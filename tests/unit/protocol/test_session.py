@@ -11,8 +11,9 @@ from meeting_push.model import Ack, MailboxEntry, MailboxView, Principal, Resume
 from meeting_push.protocol import commands
 from meeting_push.protocol.codes import CloseCode
 from meeting_push.protocol.envelope import batch_parts, frame_key, new_message
-from meeting_push.protocol.frames import RefreshTokenFrame
+from meeting_push.protocol.frames import ErrorFrame, RefreshTokenFrame
 from meeting_push.protocol.limits import Limits
+from meeting_push.protocol.line_session import FAILURES_EACH
 from meeting_push.protocol.session import Phase, Pushed, Session
 from tests.support.limits import limits_with
 
@@ -321,6 +322,15 @@ def test_bad_frames_close_together_end_it() -> None:
     assert isinstance(command, commands.Close)
     assert command.code is CloseCode.PROTOCOL_VIOLATION
     assert command.frame is not None
+
+
+def test_requests_refused_again_and_again_end_it_and_he_may_come_back() -> None:
+    session = live(bad_frame_limit=2)
+    refused = ErrorFrame(code="rate_limited", message="no", temporary=True)
+    answers = [session.fail(refused, NOW) for _ in range(2 * FAILURES_EACH)]
+    assert all(isinstance(one, commands.Refused) for one in answers[:-1])
+    assert isinstance(answers[-1], commands.Close)
+    assert answers[-1].code is CloseCode.RATE_LIMITED
 
 
 def test_a_frame_of_just_the_limit_is_fine() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Hashable, MutableMapping
+from collections.abc import Hashable, MutableMapping, Sequence
 from typing import Any
 
 import httpx
@@ -179,7 +179,7 @@ def test_a14_one_persons_reads_at_once_are_bounded(clock: Monotonic) -> None:
     with pytest.raises(RateLimitedError):
         turns.begin_reading("address")
     turns.begin_reading("another")
-    turns.end_reading("address")
+    turns.end_reading("address", None)
     turns.begin_reading("address")
 
 
@@ -188,12 +188,38 @@ def test_a14_who_is_known_has_a_bound_of_his_own(clock: Monotonic) -> None:
     scope = {"type": "http", "headers": [(b"authorization", b"Bearer x")], "client": ("a", 1)}
     request = Request(scope)
     assert turns.key(request) == "a"
-    turns.trust(request)
+    turns.trust(request, 7)
     for _ in range(MOST_READS):
         turns.begin_reading(turns.key(request))
     with pytest.raises(RateLimitedError):
         turns.begin_reading(turns.key(request))
     turns.begin_reading("a")
+
+
+def test_several_tokens_of_one_person_are_one_person(clock: Monotonic) -> None:
+    turns, keys = Turns(clock=clock), set()
+    for number in range(3):
+        token = f"Bearer {number}".encode()
+        scope = {"type": "http", "headers": [(b"authorization", token)], "client": ("a", 1)}
+        turns.trust(Request(scope), 7)
+        keys.add(turns.key(Request(scope)))
+    assert len(keys) == 1
+
+
+@pytest.mark.parametrize("others", [(), ("bob",)])
+async def test_a_person_alone_reads_as_fast_as_he_can_among_others_he_rests(
+    clock: Monotonic, others: Sequence[str]
+) -> None:
+    turns = Turns(clock=clock, large=LargeTurns(clock))
+    for person in ("flood", *others):
+        await turns.take(person)
+        turns.give_back(person)
+    for _ in range(2):
+        turns.begin_reading("flood")
+    waited = False
+    for _ in range(100):
+        waited = waited or await turns.keep_pace("flood")
+    assert waited == bool(others)
 
 
 # ── 大的一次一个 ───────────────────────────────────────────────────────────────
