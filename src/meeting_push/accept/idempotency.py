@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict
+from dataclasses import fields
 from functools import partial
 from typing import Final
 
@@ -48,18 +48,21 @@ class IdempotentStore:
             async with self._database.transaction() as connection:
                 earlier = await self._keys.find(connection, sender_id, key)
                 if earlier is not None:
-                    return _answer(earlier, mine)
+                    return answer_of(earlier, mine)
                 if await self._keys.save(connection, sender_id, key, mine, now):
                     await write(connection)
                     return None
 
 
+_FIELDS: Final = tuple(each.name for each in fields(Draft))
+
+
 def described(draft: Draft) -> dict[str, object]:
     """草稿里决定“是不是同一个请求”的一切；``data`` 里键的次序不算。"""
-    fields = asdict(draft)
+    found = {name: getattr(draft, name) for name in _FIELDS}
     if isinstance(draft.data, msgspec.Raw):
-        fields["data"] = msgspec.json.decode(draft.data)
-    return fields
+        found["data"] = msgspec.json.decode(draft.data)
+    return found
 
 
 def stored_response(request: object, response: object, kind: bytes = b"") -> StoredResponse:
@@ -68,7 +71,8 @@ def stored_response(request: object, response: object, kind: bytes = b"") -> Sto
     return StoredResponse(hashlib.sha256(encoded).digest(), msgspec.json.encode(response).decode())
 
 
-def _answer(earlier: StoredResponse, mine: StoredResponse) -> str:
+def answer_of(earlier: StoredResponse, mine: StoredResponse) -> str:
+    """:raises IdempotencyConflictError: 同一个键曾带来不同的内容"""
     if earlier.request_hash != mine.request_hash:
         raise IdempotencyConflictError("this Idempotency-Key was used with another body")
     return earlier.response

@@ -31,14 +31,15 @@ from ..node.flight_recorder import OFF, FlightRecorder
 from ..protocol import envelope, frames
 from ..queue.message_queue import MessageQueue
 from ..redis.redis_service import courtesy
+from ..storage.accept_batch import AcceptBatch
 from ..storage.database import CallerTransaction, Database, SqlConnection, connection_of
-from ..storage.idempotency import IdempotencyRepository
+from ..storage.idempotency import Claim, IdempotencyRepository
 from ..storage.inbox import InboxRepository
-from ..storage.messages import AcceptBatch, MessageRepository
+from ..storage.messages import MessageRepository
 from ..storage.recipients import cancel
 from ..storage.rows import InboxItem, Page
 from .drafts import AcceptTally, DraftRules, check_idempotency_key, check_text, message_from
-from .idempotency import IdempotentStore, described, stored_response
+from .idempotency import answer_of, described, stored_response
 from .outbox_relay import OutboxRelay
 
 #: 一段几条；检查或成形约一两毫秒。
@@ -90,10 +91,9 @@ class MessageService:
         self._mailbox = mailbox
         self._publisher = publisher
         self._clock = clock
-        self._idempotent = IdempotentStore(stores.database, stores.idempotency)
         self._deferred = RepeatedWarning("realtime_deferred")
         self._sync_lost = RepeatedWarning("read_sync_lost")
-        self._accepts = AcceptBatch(stores.messages)
+        self._accepts = AcceptBatch(stores.messages, stores.idempotency)
         self.tally = AcceptTally()
         self._record = recorder.accepted.extend
 
@@ -280,20 +280,16 @@ class MessageService:
         outgoing: Sequence[Outgoing],
         accepted: Sequence[Accepted],
     ) -> list[Accepted] | None:
-        """提交。幂等键已被占则什么都不写，返回当时的结果，见 ``IdempotentStore``。"""
+        """提交；同时到来的共用一个事务。幂等键已被占则什么都不写，返回当时的结果。"""
         if key is None:
             try:
                 await self._accepts.insert(outgoing)
             except OutcomeUnknownError as error:
                 raise error.without_key() from error
             return None
-
-        async def write(connection: SqlConnection) -> None:
-            await self._stores.messages.insert(connection, outgoing)
-
         mine = stored_response([described(draft) for draft in drafts], accepted)
-        earlier = await self._idempotent.once(sender_id, key, mine, self._clock(), write)
-        return None if earlier is None else _accepted.decode(earlier)
+        earlier = await self._accepts.insert(outgoing, Claim(sender_id, key, mine, self._clock()))
+        return None if earlier is None else _accepted.decode(answer_of(earlier, mine))
 
     async def _check_recipients(self, drafts: Sequence[Draft]) -> None:
         wanted = {user_id for draft in drafts for user_id in draft.recipient_ids}

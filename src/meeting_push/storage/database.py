@@ -154,15 +154,15 @@ class Database:
                 yield connection
                 commit.sent = True
 
-    async def write_sqlite(self, statements: Sequence[Statement]) -> list[int]:
-        """SQLite 的热路：一个写事务，一次线程往返；返回各语句改了几行。错误同 ``transaction``。"""
+    async def write_sqlite(self, statements: Sequence[Statement], at_least: int = 0) -> list[int]:
+        """SQLite 的热路：见 ``SqliteWriter.write``；错误同 ``transaction``。"""
         assert self._writer is not None, "SQLite only"
         began = time.perf_counter()
         with uncertain_commit() as commit, self.figures.converted():
             self._check_file()
             async with self._turn():
                 turned = time.perf_counter()
-                changed = await self._writer.write(statements, commit)
+                changed = await self._writer.write(statements, commit, at_least)
                 self.figures.waits.record(turned - began)
                 self.figures.statements.record(time.perf_counter() - turned)
                 return changed

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 from sqlalchemy import delete, select, text, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from .database import Repository
 from .rows import StoredResponse
+from .sqlite import Statement
 from .tables import idempotency_keys
 
 _k: Final = idempotency_keys.c
@@ -17,9 +21,70 @@ _SAVE: Final = text(
     " VALUES (:sender_id, :key, :request_hash, :response, :created_at)"
     " ON CONFLICT (sender_id, key) DO NOTHING"
 )
+#: 一组键一条语句；散列是 BLOB，进不了 JSON，所以接成一串，各取自己的 32 字节。
+_SQLITE_CLAIM: Final = (
+    "INSERT INTO idempotency_keys (sender_id, key, request_hash, response, created_at)"
+    " SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'),"
+    " substr(?2, key * 32 + 1, 32), json_extract(value, '$[2]'), json_extract(value, '$[3]')"
+    " FROM json_each(?1) WHERE true ON CONFLICT (sender_id, key) DO NOTHING"
+)
+_PG_CLAIM: Final = text(
+    "INSERT INTO idempotency_keys (sender_id, key, request_hash, response, created_at)"
+    " SELECT * FROM unnest(CAST(:senders AS bigint[]), CAST(:keys AS varchar[]),"
+    " CAST(:hashes AS bytea[]), CAST(:responses AS text[]), CAST(:times AS bigint[]))"
+    " ON CONFLICT (sender_id, key) DO NOTHING"
+)
+_MAX_ASKED: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """一个请求要占的键，占下之后记着的回答（散列 32 字节）与时刻。"""
+
+    sender_id: int
+    key: str
+    stored: StoredResponse
+    at: int
+
+    @property
+    def place(self) -> tuple[int, str]:
+        return self.sender_id, self.key
+
+
+def sqlite_claim(claims: Sequence[Claim]) -> Statement:
+    """占下各不相同的键，已有的跳过：改了几行就是占下几个。"""
+    rows = [(c.sender_id, c.key, c.stored.response, c.at) for c in claims]
+    hashes = b"".join(claim.stored.request_hash for claim in claims)
+    return _SQLITE_CLAIM, (msgspec.json.encode(rows).decode(), hashes)
+
+
+async def claim(connection: AsyncConnection, claims: Sequence[Claim]) -> int:
+    """同 ``sqlite_claim``，PostgreSQL；返回占下几个。次序都一样，几个进程才不会互相死锁。"""
+    ordered = sorted(claims, key=lambda each: each.place)
+    columns = {
+        "senders": [each.sender_id for each in ordered],
+        "keys": [each.key for each in ordered],
+        "hashes": [each.stored.request_hash for each in ordered],
+        "responses": [each.stored.response for each in ordered],
+        "times": [each.at for each in ordered],
+    }
+    return (await connection.execute(_PG_CLAIM, columns)).rowcount
 
 
 class IdempotencyRepository(Repository):
+    async def answers(
+        self, places: Sequence[tuple[int, str]]
+    ) -> dict[tuple[int, str], StoredResponse]:
+        """(sender_id, key) → 第一次的回答；没有的略去。"""
+        found: dict[tuple[int, str], StoredResponse] = {}
+        for start in range(0, len(places), _MAX_ASKED):
+            statement = select(_k.sender_id, _k.key, _k.request_hash, _k.response).where(
+                tuple_(_k.sender_id, _k.key).in_(places[start : start + _MAX_ASKED])
+            )
+            for sender_id, key, *stored in await self._database.rows(statement):
+                found[sender_id, key] = StoredResponse(*stored)
+        return found
+
     async def find(
         self, connection: AsyncConnection, sender_id: int, key: str
     ) -> StoredResponse | None:

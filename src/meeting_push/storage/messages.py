@@ -1,12 +1,9 @@
-"""消息与它的 outbox；成组提交：同时到来的接受共用一个事务。"""
+"""消息与它的 outbox。"""
 
 from __future__ import annotations
 
-import asyncio
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextvars import Context
-from dataclasses import dataclass
 from functools import cache
 from itertools import islice
 from typing import Final
@@ -17,9 +14,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ..model import DeliveryStatus, Message, Outgoing, cause_of
 from ..protocol.envelope import encode_tail
-from ..supervision import is_temporary
 from .database import Repository
 from .id_list import among
+from .idempotency import Claim, claim, sqlite_claim
 from .rows import MESSAGE_COLUMNS, readable
 from .sqlite import Statement
 from .tables import message_recipients, messages
@@ -66,13 +63,21 @@ class MessageRepository(Repository):
         while chunk := list(islice(rows, _CHUNK_ROWS)):
             await self._insert_recipients(connection, chunk)
 
-    async def store(self, items: Sequence[Outgoing]) -> None:
-        """``insert``，自成一个事务。"""
+    async def store(self, items: Sequence[Outgoing], claims: Sequence[Claim] = ()) -> bool:
+        """``insert``，自成一个事务，连同占下 ``claims``；有一个已被占则 False，什么都没有写。"""
         if self._database.is_sqlite:
-            await self._database.write_sqlite(list(_sqlite_inserts(items)))
-            return
-        async with self._database.transaction() as connection:
-            await self.insert(connection, items)
+            first = [sqlite_claim(claims)] if claims else []
+            statements = [*first, *_sqlite_inserts(items)]
+            changed = await self._database.write_sqlite(statements, len(claims))
+            return not claims or changed[0] == len(claims)
+        try:
+            async with self._database.transaction() as connection:
+                if claims and await claim(connection, claims) < len(claims):
+                    raise _TakenError
+                await self.insert(connection, items)
+        except _TakenError:
+            return False
+        return True
 
     async def mark_enqueued(self, message_ids: Sequence[str], now: int) -> None:
         """移出 outbox：队列已收下它们。幂等。"""
@@ -237,114 +242,8 @@ def _sqlite_messages(columns: tuple[str, ...], rows: int) -> str:
     return f"INSERT INTO messages ({', '.join(columns)}) VALUES {listed}"  # noqa: S608 — 只有列名与问号
 
 
-# ── 成组提交 ───────────────────────────────────────────────────────────────
-# 一次提交的代价（加锁、落盘、线程往返）与写一条几乎一样。前一个事务在提交时新来的就排着，下一个事务
-# 把它们一起带走：没有人为的等待，越忙每组越大。
-
-#: 一组至多这么多行收件人：事务太长会让别的写者久等。
-MAX_ROWS: Final = 5_000
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Waiting:
-    outgoing: Sequence[Outgoing]
-    rows: int
-    done: asyncio.Future[None]
-
-
-class AcceptBatch:
-    """``insert`` 返回即已提交；一个进程一个。"""
-
-    def __init__(self, messages: MessageRepository) -> None:
-        self._messages = messages
-        self._queue: list[_Waiting] = []
-        self._writer: asyncio.Task[None] | None = None
-        self._gave_way = False
-
-    async def insert(self, outgoing: Sequence[Outgoing]) -> None:
-        """原子：``outgoing`` 全部写下，或一条都不。
-
-        被取消时结果不定（可能已提交），与单独的事务一样。
-
-        :raises InvalidInputError: 有存不下的值；只影响这一次调用
-        :raises OutcomeUnknownError: 可能已提交
-        :raises DatabaseUnavailableError: 没有提交
-        """
-        rows = sum(len(one.recipient_ids) for one in outgoing)
-        waiting = _Waiting(outgoing, rows, asyncio.get_running_loop().create_future())
-        self._queue.append(waiting)
-        if self._writer is None:
-            self._writer = asyncio.create_task(
-                self._write(), name="accept-batch", context=Context()
-            )
-        await waiting.done
-
-    async def _write(self) -> None:
-        try:
-            while self._queue:
-                await self._commit(self._take())
-        except BaseException as error:
-            _fail(self._take_all(), error)  # 不能让排着的永远等下去
-            raise
-        finally:
-            self._writer = None
-
-    def _take_all(self) -> list[_Waiting]:
-        taken, self._queue = self._queue, []
-        return taken
-
-    def _take(self) -> list[_Waiting]:
-        if small := self._small():
-            return small
-        rows = count = 0
-        for waiting in self._queue:
-            if count and rows + waiting.rows > MAX_ROWS:
-                break
-            rows += waiting.rows
-            count += 1
-        taken = self._queue[:count]
-        del self._queue[:count]
-        return taken
-
-    def _small(self) -> list[_Waiting]:
-        """轮到一个很大的，先让别的：两个大的之间，小的总有一次（LESSONS 34）。"""
-        if self._gave_way or not self._queue or self._queue[0].rows <= MAX_ROWS:
-            self._gave_way = False
-            return []
-        self._gave_way = True
-        small: list[_Waiting] = []
-        rows = 0
-        for waiting in self._queue:
-            if waiting.rows <= MAX_ROWS - rows:
-                small.append(waiting)
-                rows += waiting.rows
-        self._queue = [waiting for waiting in self._queue if waiting not in small]
-        return small
-
-    async def _commit(self, group: Sequence[_Waiting]) -> None:
-        try:
-            await self._messages.store([one for w in group for one in w.outgoing])
-        except Exception as error:  # noqa: BLE001 — 交给等着的人
-            if is_temporary(error) or len(group) == 1:
-                _fail(group, error)
-                return
-            # 一条存不下的不该连累同组的：对半再来（抛出即什么都没有写）
-            middle = len(group) // 2
-            await self._commit(group[:middle])
-            await self._commit(group[middle:])
-        except BaseException as error:
-            _fail(group, error)
-            raise
-        else:
-            for waiting in group:
-                if not waiting.done.done():
-                    waiting.done.set_result(None)
-
-
-def _fail(group: Sequence[_Waiting], error: BaseException) -> None:
-    for waiting in group:
-        if not waiting.done.done():
-            waiting.done.set_exception(error)
+class _TakenError(Exception):
+    """回滚：有一个键已被占。"""
 
 
 # ── 正文：从记录重新做出来 ───────────────────────────────────────────────────

@@ -53,10 +53,11 @@ class SqliteWriter:
         return self._connection is not None
 
     async def write(
-        self, statements: Sequence[Statement], commit: Commit | None = None
+        self, statements: Sequence[Statement], commit: Commit | None = None, at_least: int = 0
     ) -> list[int]:
         """一个事务里依次执行，返回各改了几行；抛出即什么都没有写。
 
+        第一句改的不到 ``at_least`` 行，就到此为止，什么都没有写：只返回它的。
         等待中被取消时结果不定（可能已提交）；``commit`` 记下走到了提交没有。
 
         :raises sqlite3.Error: 原样；``UnicodeEncodeError``、``OverflowError`` 同
@@ -65,7 +66,7 @@ class SqliteWriter:
             self._threads = (_thread("sqlite-writer"), _thread("sqlite-checkpoint"))
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(
-            self._threads[0], self._write, statements, commit or Commit()
+            self._threads[0], self._write, statements, commit or Commit(), at_least
         )
 
     async def close(self) -> None:
@@ -79,14 +80,18 @@ class SqliteWriter:
 
     # ── 写的线程 ─────────────────────────────────────────────────────────────
 
-    def _write(self, statements: Sequence[Statement], commit: Commit) -> list[int]:
+    def _write(self, statements: Sequence[Statement], commit: Commit, at_least: int) -> list[int]:
         if self._connection is None:
             self._connection = self._connect()
             self._connection.execute(f"PRAGMA cache_size=-{CACHE_KB}")
         connection = self._connection
         try:
             connection.execute("BEGIN IMMEDIATE")
-            changed = [connection.execute(*statement).rowcount for statement in statements]
+            changed = [connection.execute(*statements[0]).rowcount]
+            if changed[0] < at_least:
+                connection.execute("ROLLBACK")
+                return changed
+            changed += [connection.execute(*each).rowcount for each in statements[1:]]
             commit.sent = True
             connection.execute("COMMIT")
         except BaseException:

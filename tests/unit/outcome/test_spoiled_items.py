@@ -19,8 +19,9 @@ from meeting_push.queue.message_consumer import MAILBOX_BROKEN, MessageConsumer
 from meeting_push.queue.message_queue import MessageQueue
 from meeting_push.redis.broadcast_log import BroadcastLog
 from meeting_push.settings import load_settings
+from meeting_push.storage.accept_batch import AcceptBatch
 from meeting_push.storage.broadcasts import BroadcastRepository
-from meeting_push.storage.messages import UNREADABLE, AcceptBatch
+from meeting_push.storage.messages import UNREADABLE
 from meeting_push.storage.tables import messages
 from meeting_push.supervision import Aside
 from tests.support.eventually import eventually

@@ -11,9 +11,10 @@ from sqlalchemy import text
 from ulid import ULID
 
 from meeting_push.model import DeliveryStatus, Message, Outgoing, RecipientState, Sender
+from meeting_push.storage.accept_batch import MAX_ROWS, AcceptBatch
 from meeting_push.storage.database import Database
 from meeting_push.storage.inbox import MAX_PAGE_CHARS, InboxRepository
-from meeting_push.storage.messages import MAX_ROWS, AcceptBatch, MessageRepository
+from meeting_push.storage.messages import MessageRepository
 from meeting_push.storage.recipients import RecipientRepository, first_id_at
 from meeting_push.storage.rows import DeliveryCounts, InboxItem
 

@@ -16,9 +16,10 @@ from meeting_push.accept.idempotency import IdempotentStore
 from meeting_push.clock import now_ms
 from meeting_push.errors import DatabaseUnavailableError, InvalidInputError, OutcomeUnknownError
 from meeting_push.model import Message, Outgoing, Sender
+from meeting_push.storage.accept_batch import AcceptBatch
 from meeting_push.storage.database import Database, SqlConnection
 from meeting_push.storage.idempotency import IdempotencyRepository
-from meeting_push.storage.messages import AcceptBatch, MessageRepository
+from meeting_push.storage.messages import MessageRepository
 from meeting_push.storage.rows import StoredResponse
 from meeting_push.storage.sqlite import SqliteWriter
 from meeting_push_bench.tcp_proxy import TcpProxy
@@ -159,9 +160,9 @@ class Doubtful(MessageRepository):
 
     calls = 0
 
-    async def store(self, items: Any) -> None:
+    async def store(self, items: Any, claims: Any = ()) -> bool:
         self.calls += 1
-        await super().store(items)
+        await super().store(items, claims)
         raise OutcomeUnknownError
 
 
