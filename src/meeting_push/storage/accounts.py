@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from contextvars import Context
 from dataclasses import asdict
 from typing import Final
 
+import msgspec
 from sqlalchemy import ColumnElement, delete, insert, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ..errors import UsernameTakenError
 from ..model import MAX_USER_ID, Revocation
-from .database import Repository
+from .database import Database, Repository
 from .id_list import among
 from .rows import RefreshToken, User, columns_of
 from .tables import refresh_tokens, revocation_version, revocations, users
@@ -23,9 +26,23 @@ _CREATE_USER: Final = text(
     " VALUES (:username, :username_key, :password_hash, :role, :created_at)"
     " ON CONFLICT (username_key) DO NOTHING RETURNING id"
 )
+_SQLITE_EXISTING: Final = (
+    "SELECT id FROM users WHERE id IN (SELECT value FROM json_each(?)) AND disabled_at IS NULL"
+)
+_PG_EXISTING: Final = text(
+    "SELECT id FROM users WHERE id = ANY(CAST(:ids AS bigint[])) AND disabled_at IS NULL"
+)
+#: 一次问这么多个以上的，不与别人的合在一起。
+_ASKED_ALONE: Final = 200
 
 
 class UserRepository(Repository):
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        #: 下一次查询要问的，与它的结果。
+        self._wanted: set[int] = set()
+        self._answer: asyncio.Task[set[int]] | None = None
+
     async def create(self, username: str, password_hash: str, role: str, now: int) -> User:
         """:raises UsernameTakenError: 已有不分大小写、不分全半角的同名者"""
         values = {
@@ -53,13 +70,28 @@ class UserRepository(Repository):
         return [User(*row) for row in await self._database.rows(statement)]
 
     async def existing_ids(self, user_ids: Sequence[int]) -> set[int]:
-        """见 ``contracts.UserDirectory``；一次查询，一万个约 10 ms。"""
-        storable = [user_id for user_id in user_ids if 0 < user_id <= MAX_USER_ID]
-        statement = select(users.c.id).where(
-            among(self._database, users.c.id, storable), users.c.disabled_at.is_(None)
-        )
+        """见 ``contracts.UserDirectory``；同一圈里问的合成一次查询，一万个约 10 ms。"""
+        wanted = {user_id for user_id in user_ids if 0 < user_id <= MAX_USER_ID}
+        if len(wanted) > _ASKED_ALONE:
+            return await self._existing(wanted)
+        self._wanted |= wanted
+        if self._answer is None:
+            self._answer = asyncio.create_task(self._ask(), name="existing-ids", context=Context())
+        # 一个人走了，别人还等着
+        return wanted & await asyncio.shield(self._answer)
+
+    async def _ask(self) -> set[int]:
+        await asyncio.sleep(0)  # 这一圈里的都来了
+        wanted, self._wanted, self._answer = self._wanted, set(), None
+        return await self._existing(wanted)
+
+    async def _existing(self, user_ids: Collection[int]) -> set[int]:
+        if self._database.is_sqlite:
+            listed = msgspec.json.encode(user_ids).decode()
+            rows = await self._database.read_sqlite((_SQLITE_EXISTING, (listed,)))
+            return {user_id for (user_id,) in rows}
         async with self._database.connect() as connection:
-            return set(await connection.scalars(statement))
+            return set(await connection.scalars(_PG_EXISTING, {"ids": list(user_ids)}))
 
     async def names(self, user_ids: Sequence[int]) -> dict[int, str]:
         """认得的各人的名字，停用的也在其中。"""

@@ -29,7 +29,7 @@ from ..private_files import keep_private, private_file, private_folder
 from .failures import LeftBehind, converted_failures, uncertain_commit
 from .migration import check_known, downgrade, migrate, needs_migration
 from .postgres import POOLED, asks_for_it, asyncpg_url, is_behind_one
-from .sqlite import PRAGMAS, SqliteFile, SqliteWriter, Statement
+from .sqlite import PRAGMAS, SqliteFile, SqliteReader, SqliteWriter, Statement
 
 #: 事务里传来传去的连接；别处用这个名字，不必导入 SQLAlchemy。
 SqlConnection = AsyncConnection
@@ -91,8 +91,10 @@ class Database:
         )
         # SQLite 同时只容一个写者：本进程内排队，免得在 busy_timeout 里睡着互抢。
         self._write_turn = asyncio.Lock() if self.is_sqlite else None
-        self._writer = _sqlite_writer(self._url, timeout_s) if self.is_sqlite else None
-        self._file = SqliteFile(Path(self._url.database or "")) if self.is_sqlite else None
+        path = Path(self._url.database or "")
+        self._file = SqliteFile(path) if self.is_sqlite else None
+        self._writer = SqliteWriter(path, timeout_s, self._check_file) if self.is_sqlite else None
+        self._reader = SqliteReader(path, timeout_s) if self.is_sqlite else None
         self._autocommit = self._reading_engine()
 
     def _watched(self, engine: AsyncEngine) -> AsyncEngine:
@@ -159,13 +161,22 @@ class Database:
         assert self._writer is not None, "SQLite only"
         began = time.perf_counter()
         with uncertain_commit() as commit, self.figures.converted():
-            self._check_file()
             async with self._turn():
                 turned = time.perf_counter()
                 changed = await self._writer.write(statements, commit, at_least)
                 self.figures.waits.record(turned - began)
                 self.figures.statements.record(time.perf_counter() - turned)
                 return changed
+
+    async def read_sqlite(self, statement: Statement) -> list[tuple[Any, ...]]:
+        """SQLite 的热路：一条短的查询；错误同 ``connect``。"""
+        assert self._reader is not None, "SQLite only"
+        began = time.perf_counter()
+        with self.figures.converted():
+            self._check_file()
+            found = await self._reader.rows(statement)
+            self.figures.statements.record(time.perf_counter() - began)
+            return found
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[AsyncConnection]:
@@ -254,8 +265,9 @@ class Database:
 
     async def dispose(self) -> None:
         """关闭所有连接；此后的使用会重新连接。"""
-        if self._writer is not None:
-            await self._writer.close()
+        for beside in (self._writer, self._reader):
+            if beside is not None:
+                await beside.close()
         await self._engine.dispose()
 
     @asynccontextmanager
@@ -305,11 +317,6 @@ def _sqlite_url(url: URL) -> URL:
     if not url.database or ":memory:" in url.database or url.query.get("mode") == "memory":
         raise ConfigurationError("database_url: SQLite needs a file, e.g. sqlite:///data/push.db")
     return url.set(drivername="sqlite+aiosqlite")
-
-
-def _sqlite_writer(url: URL, timeout_s: float) -> SqliteWriter:
-    assert url.database is not None, "checked by async_url"
-    return SqliteWriter(Path(url.database), timeout_s)
 
 
 def _create_engine(url: URL, timeout_s: float, *, pooled: bool = False) -> AsyncEngine:

@@ -1,4 +1,4 @@
-"""SQLite 的热路：一个写事务是一次线程往返，检查点不占写者的时间；文件还是不是我们的那一个。
+"""SQLite 的热路：一个写事务、一次读是一次线程往返，检查点不占写者的时间；文件还是不是我们的那一个。
 
 经 aiosqlite，一个事务是十来次往返（游标、BEGIN、每条语句、COMMIT），每一次都要排事件循环的队；
 自动的检查点又在谁的 COMMIT 里，谁就停几十毫秒。这里一个线程做完整个事务，另一个线程做检查点。
@@ -9,15 +9,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+import struct
+import threading
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from queue import SimpleQueue
+from typing import Any, Final, ParamSpec, TypeVar
 
 from ..errors import DatabaseUnavailableError
 from ..logs import RepeatedWarning
 from .failures import Commit
 
+P = ParamSpec("P")
+T = TypeVar("T")
 #: 一条语句与它的参数。
 Statement = tuple[str, tuple[Any, ...]]
 
@@ -31,20 +36,28 @@ PRAGMAS: Final = (
 )
 #: 写者的页缓存；默认的 2 MB 装不下索引的热页，每次都向内核要（每行 18 → 11 µs）。
 CACHE_KB: Final = 32_768
-#: WAL 超过这么大就在旁边的线程里做检查点：越小，每次要写的越少，重复写的页越多。
+#: WAL 里没有搬的超过这么多就在旁边的线程里做检查点：越小，每次要写的越少，重复写的页越多。
 CHECKPOINT_BYTES: Final = 8 * 2**20
+#: 旁边的做完时余下的不超过这么多，由写者自己追上：平常只有几页，一两毫秒。
+CAUGHT_UP_BYTES: Final = 4 * 2**20
 
 
 class SqliteWriter:
-    """一个进程一个；一次一个事务，由调用者排队。``timeout_s`` 是等别的进程的写锁的上限。"""
+    """一个进程一个；一次一个事务，由调用者排队。``timeout_s`` 是等别的进程的写锁的上限。
 
-    def __init__(self, path: Path, timeout_s: float) -> None:
+    :param check: 每次之前在写的线程里问；它抛出就什么都不写
+    """
+
+    def __init__(
+        self, path: Path, timeout_s: float, check: Callable[[], None] = lambda: None
+    ) -> None:
         self._path = path
-        self._wal = path.with_name(path.name + "-wal")
+        self._shm = path.with_name(path.name + "-shm")
         self._timeout_s = timeout_s
-        self._threads: tuple[ThreadPoolExecutor, ThreadPoolExecutor] | None = None
+        self._check = check
+        self._thread: WorkThread | None = None
         self._connection: sqlite3.Connection | None = None
-        self._checkpointing: Future[None] | None = None
+        self._beside: threading.Thread | None = None
         self._checkpoint_failed = RepeatedWarning("sqlite_checkpoint_failed")
 
     @property
@@ -62,25 +75,23 @@ class SqliteWriter:
 
         :raises sqlite3.Error: 原样；``UnicodeEncodeError``、``OverflowError`` 同
         """
-        if self._threads is None:
-            self._threads = (_thread("sqlite-writer"), _thread("sqlite-checkpoint"))
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(
-            self._threads[0], self._write, statements, commit or Commit(), at_least
-        )
+        if self._thread is None:
+            self._thread = WorkThread("sqlite-writer")
+        return await self._thread.do(self._write, statements, commit or Commit(), at_least)
 
     async def close(self) -> None:
         """做完手里的，关闭；此后的使用重新打开。"""
-        threads, self._threads = self._threads, None
-        if threads is not None:
-            loop = asyncio.get_running_loop()
-            await loop.run_in_executor(threads[0], self._disconnect)
-            for thread in threads:
-                await asyncio.to_thread(thread.shutdown)
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            await thread.do(self._disconnect)
+            await asyncio.to_thread(thread.end)
+        if self._beside is not None:
+            await asyncio.to_thread(self._beside.join)
 
     # ── 写的线程 ─────────────────────────────────────────────────────────────
 
     def _write(self, statements: Sequence[Statement], commit: Commit, at_least: int) -> list[int]:
+        self._check()
         if self._connection is None:
             self._connection = self._connect()
             self._connection.execute(f"PRAGMA cache_size=-{CACHE_KB}")
@@ -97,7 +108,7 @@ class SqliteWriter:
         except BaseException:
             self._disconnect()  # 没有提交的随之回滚；连接坏没坏都不必知道
             raise
-        self._checkpoint_beside()
+        self._tend_wal(connection)
         return changed
 
     def _disconnect(self) -> None:
@@ -106,41 +117,149 @@ class SqliteWriter:
             connection.close()
 
     def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            self._path, timeout=self._timeout_s, isolation_level=None, check_same_thread=False
-        )
-        for pragma in PRAGMAS:
-            connection.execute(pragma)
-        return connection
+        return connect(self._path, self._timeout_s)
 
-    def _checkpoint_beside(self) -> None:
-        if self._checkpointing is not None and not self._checkpointing.done():
+    def _tend_wal(self, connection: sqlite3.Connection) -> None:
+        """WAL 长了就在旁边做检查点；旁边的做完了，追上它期间写的：追平了，下一个写者才从头写起。"""
+        if self._beside is not None and self._beside.is_alive():
             return
-        threads = self._threads
-        if threads is not None and _size(self._wal) > CHECKPOINT_BYTES:
-            self._checkpointing = threads[1].submit(self._checkpoint)
+        unmoved, done = _unmoved_bytes(self._shm), self._beside is not None
+        self._beside = None
+        if done and unmoved <= CAUGHT_UP_BYTES:
+            self._checkpoint(connection)
+        elif done or unmoved > CHECKPOINT_BYTES:
+            self._beside = threading.Thread(target=self._checkpoint_beside, daemon=True)
+            self._beside.start()
+
+    def _checkpoint(self, connection: sqlite3.Connection) -> None:
+        """PASSIVE 不挡写者。"""
+        try:
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        except sqlite3.Error as error:
+            self._checkpoint_failed.say(error=str(error))
 
     # ── 检查点的线程 ──────────────────────────────────────────────────────────
 
-    def _checkpoint(self) -> None:
-        """PASSIVE 不挡写者；第二遍补上第一遍期间写的，追平了，下一个写者就从 WAL 的头写起。"""
+    def _checkpoint_beside(self) -> None:
+        """第二遍补上第一遍期间写的，余下的就不多了。"""
         try:
             with contextlib.closing(self._connect()) as connection:
                 for _ in range(2):
-                    connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+                    self._checkpoint(connection)
         except sqlite3.Error as error:
             self._checkpoint_failed.say(error=str(error))
 
 
-def _thread(name: str) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
+class SqliteReader:
+    """一个进程一个：一条短的查询一次线程往返，与写者互不等待（WAL）。"""
+
+    def __init__(self, path: Path, timeout_s: float) -> None:
+        self._path = path
+        self._timeout_s = timeout_s
+        self._thread: WorkThread | None = None
+        self._connection: sqlite3.Connection | None = None
+
+    async def rows(self, statement: Statement) -> list[tuple[Any, ...]]:
+        """:raises sqlite3.Error: 原样"""
+        if self._thread is None:
+            self._thread = WorkThread("sqlite-reader")
+        return await self._thread.do(self._rows, statement)
+
+    async def close(self) -> None:
+        """做完手里的，关闭；此后的使用重新打开。"""
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            await thread.do(self._disconnect)
+            await asyncio.to_thread(thread.end)
+
+    def _rows(self, statement: Statement) -> list[tuple[Any, ...]]:
+        if self._connection is None:
+            self._connection = connect(self._path, self._timeout_s)
+        try:
+            return self._connection.execute(*statement).fetchall()
+        except BaseException:
+            self._disconnect()
+            raise
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
 
-def _size(path: Path) -> int:
+def connect(path: Path, timeout_s: float) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        path, timeout=timeout_s, isolation_level=None, check_same_thread=False
+    )
+    for pragma in PRAGMAS:
+        connection.execute(pragma)
+    return connection
+
+
+class WorkThread:
+    """一条线程，一次一件，按交来的次序。
+
+    一次往返约是 ``run_in_executor`` 的一半：没有它的两种 Future 与条件变量。
+    """
+
+    def __init__(self, name: str) -> None:
+        self._jobs = SimpleQueue[tuple[Callable[[], Any], asyncio.Future[Any]] | None]()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    async def do(self, work: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
+        """等待中被取消，事情照做。"""
+        done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._jobs.put((partial(work, *args, **named), done))
+        return await done
+
+    def end(self) -> None:
+        """做完手里的；阻塞。"""
+        self._jobs.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            work, done = job
+            try:
+                settle = partial(_succeed, done, work())
+            except BaseException as error:  # noqa: BLE001 — 交给等着的人
+                settle = partial(_fail, done, error)
+            with contextlib.suppress(RuntimeError):  # 事件循环没有了：没有人等着
+                done.get_loop().call_soon_threadsafe(settle)
+            del job, work, done, settle
+
+
+def _succeed(done: asyncio.Future[T], result: T) -> None:
+    if not done.done():
+        done.set_result(result)
+
+
+def _fail(done: asyncio.Future[Any], error: BaseException) -> None:
+    if not done.done():
+        done.set_exception(error)
+
+
+#: WAL 的一帧：一页与它的头。
+_FRAME_BYTES: Final = 4096 + 24
+
+
+def _unmoved_bytes(shm: Path) -> int:
+    """WAL 里还没有搬进库文件的；看不到就当没有，SQLite 自己有后备。
+
+    文件的大小说明不了：从头写起时它不变小。WAL-index 的 mxFrame（第 16 字节）减 nBackfill（第 96
+    字节），本机字节序：sqlite.org/walformat.html 2.1、2.2 节。
+    """
     try:
-        return path.stat().st_size
-    except OSError:
+        with shm.open("rb", buffering=0) as file:
+            head = file.read(100)
+        written, moved = (int(_U32.unpack_from(head, at)[0]) for at in (16, 96))
+    except (OSError, struct.error):
         return 0
+    return max(0, written - moved) * _FRAME_BYTES
+
+
+_U32: Final = struct.Struct("=I")
 
 
 # ── 文件（E8） ───────────────────────────────────────────────────────────────

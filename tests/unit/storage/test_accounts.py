@@ -68,6 +68,19 @@ async def test_ten_thousand_ids_are_checked_in_one_query(
     assert await users.existing_ids(range(1, 10_001)) == set(range(1, 5_001))
 
 
+async def test_what_is_asked_in_one_tick_is_one_question(
+    users: UserRepository, database: Database
+) -> None:
+    here = [(await users.create(name, "hash", "user", 5)).id for name in ("alice", "bob", "carol")]
+    before = database.figures.statements.count
+    given_up = asyncio.create_task(users.existing_ids([here[0]]))
+    answers = [asyncio.create_task(users.existing_ids([user_id, 10**9])) for user_id in here]
+    await asyncio.sleep(0)
+    given_up.cancel()
+    assert await asyncio.gather(*answers) == [{user_id} for user_id in here]
+    assert database.figures.statements.count == before + 1
+
+
 async def test_ids_that_can_not_be_ids_do_not_exist(users: UserRepository) -> None:
     created = await users.create("alice", "hash", "user", 5)
     assert await users.existing_ids([-1, 0, created.id, 2**63, 10**40]) == {created.id}

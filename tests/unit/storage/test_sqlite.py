@@ -12,7 +12,7 @@ from loguru import logger
 
 from meeting_push.errors import DatabaseUnavailableError, InvalidInputError
 from meeting_push.storage.database import Database
-from meeting_push.storage.sqlite import CHECKPOINT_BYTES, Statement
+from meeting_push.storage.sqlite import CHECKPOINT_BYTES, SqliteWriter, Statement
 from tests.support.eventually import eventually
 
 _INSERT = "INSERT INTO t VALUES (?, ?)"
@@ -104,6 +104,39 @@ async def test_a_long_log_is_checkpointed_beside_the_writers(
     for key in range(10):
         await database.write_sqlite([insert(key, chunk)])
     await eventually(lambda: path.stat().st_size > CHECKPOINT_BYTES, 10)
+
+
+async def test_a_log_once_long_is_not_checkpointed_at_every_commit(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """文件不会变小：凭它的大小，从此每次提交都做一遍。"""
+    rounds: list[None] = []
+    beside = SqliteWriter._checkpoint_beside
+
+    def counted(writer: SqliteWriter) -> None:
+        rounds.append(None)
+        beside(writer)
+
+    monkeypatch.setattr(SqliteWriter, "_checkpoint_beside", counted)
+    await database.write_sqlite([insert(0, bytes(2 * CHECKPOINT_BYTES))])
+    await eventually(lambda: bool(rounds), 10)
+    for key in range(1, 200):
+        await database.write_sqlite([insert(key)])
+    assert len(rounds) <= 2
+
+
+async def test_the_log_is_written_again_from_its_head(database: Database, path: Path) -> None:
+    wal = path.with_name(path.name + "-wal")
+    chunk = bytes(CHECKPOINT_BYTES // 8)
+    for key in range(80):
+        await database.write_sqlite([insert(key, chunk)])
+    assert wal.stat().st_size < 4 * CHECKPOINT_BYTES
+
+
+async def test_a_reader_sees_what_is_committed_and_takes_no_turn(database: Database) -> None:
+    await database.write_sqlite([insert(1)])
+    async with database.transaction():
+        assert await database.read_sqlite(("SELECT count(*) FROM t", ())) == [(1,)]
 
 
 async def test_a_checkpoint_that_fails_is_said(database: Database, path: Path) -> None:
