@@ -12,13 +12,14 @@ from copy import copy
 from http import HTTPStatus
 from typing import Any, Final
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from fastapi.security.base import SecurityBase
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
@@ -36,6 +37,7 @@ from .error_answers import (
     method_not_allowed,
     on_expected,
     on_invalid_request,
+    on_unexpected,
 )
 from .json_body import TURN, BodyRule, BoundedBody, JsonBody, ordinary
 from .turns import Turn, Turns
@@ -96,6 +98,7 @@ class ContractRoute(APIRoute):
         self._has_body = body is not None
         self.refused: RefusedRequests | None = None
         self.requests = RouteRequests("", path)
+        self._direct: tuple[Handler, Callable[[Request], bool]] | None = None
         # 先认证，后读请求体：不靠各个函数里参数的次序（A16）
         self.dependant.dependencies.sort(key=lambda each: isinstance(each.call, JsonBody))
         self.allow = frozenset(methods_of(self))
@@ -109,11 +112,12 @@ class ContractRoute(APIRoute):
         return answer
 
     def go_direct(self, handle: Handler, fits: Callable[[Request], bool]) -> None:
-        """热路：不经框架的依赖求解与它的几层栈（一个请求约 0.4 ms）；``fits`` 为假的仍由它来办。
+        """热路：不经框架的依赖求解与它的几层栈；``fits`` 为假的仍由它来办。
 
         合进别人的应用时（``include_router`` 可以带自己的依赖）框架另造一个，不走这里。
         """
         framework = self.app
+        self._direct = handle, fits
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             request = Request(scope, receive, send)
@@ -124,6 +128,30 @@ class ContractRoute(APIRoute):
                 await framework(scope, receive, send)
 
         self.app = app
+
+    @property
+    def hot(self) -> bool:
+        return self._direct is not None
+
+    async def answer_direct(self, scope: Scope, receive: Receive, send: Send) -> bool:
+        """热路，连应用的中间件与路由也不经（``HotDoor``）；False = 得由框架来办，什么也没有做。"""
+        assert self._direct is not None, "only a hot route"
+        handle, fits = self._direct
+        if not fits(Request(scope)):
+            return False
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            request = Request(scope, receive, send)
+            try:
+                response = await self._answer(handle, request)
+            except Exception as error:
+                # 同框架最外面的那一层：先回答，再抛给服务器
+                await (await on_unexpected(request, error))(scope, receive, send)
+                raise
+            await response(scope, receive, send)
+
+        await Identified(app)(scope, receive, send)
+        return True
 
     async def _answer(self, handle: Handler, request: Request) -> Response:
         with self.requests.watched() as seen:
@@ -197,6 +225,8 @@ async def _bounded(handle: Handler, request: Request, rule: BodyRule) -> Respons
         response = await _contract(handle, Request(request.scope, body))
     except PayloadTooLargeError as error:
         response = error_response(error)
+    except ClientDisconnect:  # 说到一半走了
+        response = Response(status_code=_ASKER_GONE)
     except HTTPException:
         if (refused := body.close()) is None:
             raise
@@ -213,6 +243,27 @@ async def _contract(handle: Handler, request: Request) -> Response:
         return await on_expected(request, error)
     except RequestValidationError as error:
         return await on_invalid_request(request, error)
+
+
+class HotDoor:
+    """在 ``app`` 的前面认出热路：方法与路径对上的，不经它的中间件与路由；别的都归它。"""
+
+    def __init__(self, app: FastAPI) -> None:
+        self._app = app
+        self._hot = {
+            (method, route.path): route
+            for route in app.routes
+            if isinstance(route, ContractRoute) and route.hot
+            for method in methods_of(route)
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # 挂在前缀下的，路径要由框架去掉它
+        if scope["type"] == "http" and not scope.get("root_path"):
+            route = self._hot.get((scope["method"], scope["path"]))
+            if route is not None and await route.answer_direct(scope, receive, send):
+                return
+        await self._app(scope, receive, send)
 
 
 def contract_router(prefix: str = "", **options: Any) -> APIRouter:

@@ -64,7 +64,7 @@ def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(MeetingPushError, on_expected)
     app.add_exception_handler(RequestValidationError, on_invalid_request)
     app.add_exception_handler(HTTPException, _on_http)
-    app.add_exception_handler(Exception, _on_unexpected)
+    app.add_exception_handler(Exception, on_unexpected)
 
 
 class ErrorAnswer(JSONResponse):
@@ -97,7 +97,7 @@ def method_not_allowed(allowed: Iterable[str]) -> ErrorAnswer:
 async def on_expected(request: Request, error: Exception) -> ErrorAnswer:
     assert isinstance(error, MeetingPushError)
     if status_of(error) == 500:
-        return await _on_unexpected(request, error)
+        return await on_unexpected(request, error)
     if status_of(error) == 503:
         _refused.say(code=error.code, cause=error.cause)
     if isinstance(error, OutcomeUnknownError) and "idempotency-key" not in request.headers:
@@ -125,7 +125,7 @@ async def _on_http(_request: Request, error: Exception) -> ErrorAnswer:
     return ErrorAnswer(body, error.status_code, error.headers)
 
 
-async def _on_unexpected(request: Request, error: Exception) -> ErrorAnswer:
+async def on_unexpected(request: Request, error: Exception) -> ErrorAnswer:
     logger.bind(method=request.method, path=request.url.path).opt(exception=error).error(
         "request_failed"
     )

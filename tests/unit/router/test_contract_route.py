@@ -9,9 +9,10 @@ import httpx
 import pytest
 from fastapi import Depends, FastAPI, HTTPException, Request, Response, params
 from fastapi.responses import JSONResponse
+from starlette.requests import ClientDisconnect
 
 from meeting_push import MeetingPush, load_settings
-from meeting_push.router.contract_route import ContractRoute, contract_router
+from meeting_push.router.contract_route import ContractRoute, HotDoor, contract_router
 from tests.support.embedded import hosted
 from tests.support.redis_server import RedisServer
 
@@ -99,3 +100,62 @@ async def test_a_hot_route_in_somebody_elses_application_keeps_his_dependencies(
         raise HTTPException(418)
 
     assert (await told(direct_app(included_with=[Depends(closed)])))[0] == 418
+
+
+async def told_at_the_hot_door(
+    app: FastAPI, *, prefix: str = "", method: str = "GET", **headers: str
+) -> tuple[int, object]:
+    transport = httpx.ASGITransport(HotDoor(app), root_path=prefix, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://h") as client:
+        answer = await client.request(method, f"{prefix}/api/v1/thing", headers=headers)
+    return answer.status_code, answer.json()
+
+
+def closing(app: FastAPI) -> FastAPI:
+    """走到应用的中间件的，一律 418。"""
+
+    @app.middleware("http")
+    async def close(_request: Request, _next: object) -> Response:
+        return JSONResponse("closed", 418)
+
+    return app
+
+
+async def test_a_hot_route_is_known_before_the_applications_middlewares() -> None:
+    assert await told_at_the_hot_door(closing(direct_app())) == (200, "direct")
+
+
+@pytest.mark.parametrize(
+    "asked", [{"x-odd": "1"}, {"method": "POST"}, {"prefix": "/mounted"}], ids=str
+)
+async def test_what_is_not_plainly_a_hot_route_is_the_applications(asked: dict[str, str]) -> None:
+    assert await told_at_the_hot_door(closing(direct_app()), **asked) == (418, "closed")
+
+
+def failing_app(error: Exception) -> FastAPI:
+    app = direct_app()
+
+    async def fail(_request: Request) -> Response:
+        raise error
+
+    [route] = [each for each in app.routes if isinstance(each, ContractRoute)]
+    route.go_direct(fail, lambda _request: True)
+    return app
+
+
+async def test_an_unexpected_error_at_the_hot_door_shows_nothing_and_has_the_id() -> None:
+    app = HotDoor(failing_app(ZeroDivisionError("secret")))
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://h") as client:
+        answer = await client.get("/api/v1/thing", headers={"x-request-id": "mine"})
+    assert answer.status_code == 500
+    assert answer.json()["error"]["code"] == "internal_error"
+    assert "secret" not in answer.text
+    assert answer.headers["x-request-id"] == "mine"
+
+
+async def test_who_leaves_in_the_middle_of_a_body_is_no_error_of_ours() -> None:
+    app = HotDoor(failing_app(ClientDisconnect()))
+    transport = httpx.ASGITransport(app)  # 抛出来的就是这里的失败
+    async with httpx.AsyncClient(transport=transport, base_url="http://h") as client:
+        assert (await client.get("/api/v1/thing")).status_code == 499
