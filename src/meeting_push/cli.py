@@ -218,7 +218,7 @@ def db_downgrade(
     settings = load_settings(database_url=database_url, data_dir=data_dir)
 
     async def run() -> None:
-        database = Database(settings.sql_url, settings.database.timeout_s)
+        database = Database.of(settings.sql_url, settings.database)
         try:
             await database.downgrade(revision)
         finally:
@@ -303,7 +303,7 @@ def _sign(
 async def _database(settings: Settings) -> AsyncIterator[Database]:
     from .storage.database import Database
 
-    database = Database(settings.sql_url, settings.database.timeout_s)
+    database = Database.of(settings.sql_url, settings.database)
     await database.migrate()
     try:
         yield database

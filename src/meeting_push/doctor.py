@@ -113,7 +113,7 @@ async def _clock(settings: Settings) -> Finding:
 
 
 async def _database(settings: Settings) -> Finding:
-    database = Database(settings.sql_url, settings.database.timeout_s)
+    database = Database.of(settings.sql_url, settings.database)
     kind = "SQLite" if database.is_sqlite else "PostgreSQL"
     try:
         if database.is_sqlite and not _exists(settings.process.data_dir):

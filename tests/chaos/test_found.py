@@ -29,10 +29,10 @@ async def test_a_scheduled_message_swept_again_is_still_one_delayed_entry(
         with closing(sqlite3.connect(tmp_path / "data" / "meeting-push.db", timeout=10)) as sql:
 
             def marked() -> bool:
-                return sql.execute("SELECT enqueued_at FROM messages").fetchone()[0] is not None
+                return sql.execute("SELECT enqueued_at FROM mp_messages").fetchone()[0] is not None
 
             await eventually(marked)
             with sql:
-                sql.execute("UPDATE messages SET enqueued_at = NULL")
+                sql.execute("UPDATE mp_messages SET enqueued_at = NULL")
             await eventually(marked)
         assert redis.zcard("delayed_message_queue") == 1

@@ -113,7 +113,7 @@ def redis_gone(fleet: Fleet) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def sql_locked(fleet: Fleet, table: str = "message_recipients") -> Iterator[None]:
+def sql_locked(fleet: Fleet, table: str = "mp_message_recipients") -> Iterator[None]:
     """有人锁着表不放（一次没完的迁移、备份）；读得到，写不进。"""
     holder = subprocess.Popen(_psql(fleet), stdin=subprocess.PIPE, text=True)
     assert holder.stdin is not None
@@ -183,7 +183,7 @@ REDIS_FAULTS: Final = (
 )
 SQL_FAULTS: Final = (
     Fault("locked", sql_locked, "timeout"),
-    Fault("users_locked", lambda fleet: sql_locked(fleet, "users"), "timeout"),
+    Fault("users_locked", lambda fleet: sql_locked(fleet, "mp_users"), "timeout"),
     Fault("readonly", sql_readonly, "readonly"),
     Fault("statement_timeout", sql_too_slow, "timeout"),
     Fault("hung", sql_hung, "timeout"),

@@ -71,7 +71,7 @@ def test_a_clock_that_is_off(
 
 def test_probes_leave_nothing_behind(fleet: Fleet) -> None:
     """契约：就绪检查不出现在统计、队列、收件箱里。"""
-    counts = ("messages", "message_recipients", "idempotency_keys")
+    counts = ("mp_messages", "mp_message_recipients", "mp_idempotency_keys")
     before = [sql(fleet, f"SELECT count(*) FROM {table}") for table in counts]
     time.sleep(2.5)  # 每个进程都又检查了两遍
     assert [sql(fleet, f"SELECT count(*) FROM {table}") for table in counts] == before

@@ -50,7 +50,7 @@ def add_users(path: Path) -> None:
     rows = [(n, f"u{n}", f"u{n}", "-", "user", 1) for n in (*RECIPIENTS, SENDER)]
     columns = "id, username, username_key, password_hash, role, created_at"
     with closing(sqlite3.connect(path, timeout=10)) as database, database:
-        database.executemany(f"INSERT INTO users ({columns}) VALUES (?, ?, ?, ?, ?, ?)", rows)
+        database.executemany(f"INSERT INTO mp_users ({columns}) VALUES (?, ?, ?, ?, ?, ?)", rows)
 
 
 async def send_to_all(server: ServerProcess) -> str:

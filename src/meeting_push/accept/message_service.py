@@ -32,7 +32,8 @@ from ..protocol import envelope, frames
 from ..queue.message_queue import MessageQueue
 from ..redis.redis_service import courtesy
 from ..storage.accept_batch import AcceptBatch
-from ..storage.database import CallerTransaction, Database, SqlConnection, connection_of
+from ..storage.caller import CallerTransaction, connection_of
+from ..storage.database import Database, SqlConnection
 from ..storage.idempotency import Claim, IdempotencyRepository
 from ..storage.inbox import InboxRepository
 from ..storage.messages import MessageRepository
@@ -209,7 +210,7 @@ class MessageService:
         await self._check_recipients([checked])
         self._queue.room.check()
         message = self._message(sender, checked, now)
-        async with connection_of(transaction, sqlite=self._stores.database.is_sqlite) as connection:
+        async with connection_of(transaction, self._stores.database) as connection:
             await self._stores.messages.insert(
                 connection, [Outgoing(message, checked.recipient_ids)]
             )

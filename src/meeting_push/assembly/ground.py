@@ -59,7 +59,7 @@ class Record:
     """
 
     def __init__(self, settings: Settings, directory: UserDirectory | None) -> None:
-        database = self.database = Database(settings.sql_url, settings.database.timeout_s)
+        database = self.database = Database.of(settings.sql_url, settings.database)
         users = UserRepository(database)
         #: 认得的各人的名字。
         self.names = _names(settings, directory, users)

@@ -147,6 +147,18 @@ class DatabaseSettings(Group, alias_generator="database_{}".format):
         None, "SQL；没有给出就是 data_dir 里的 SQLite", "几台机器：PostgreSQL", unit="URL"
     )
     timeout_s: PositiveSeconds = setting(10, "连接、一条语句各等至多这么久", "数据库隔得远")
+    table_prefix: str | None = setting(
+        None,
+        "每张表、每个索引的名字之前的；没有给出：mp_，0.1 建的库则没有前缀",
+        "同一个库里有两套，或 mp_ 已有人用",
+        flat="table_prefix",
+    )
+    schema_name: Text | None = setting(
+        None,
+        "表在 PostgreSQL 的这个 schema 里，没有就建；没有给出：search_path 的第一个",
+        "与应用同一个库而要分开授权、备份",
+        flat="database_schema",
+    )
 
 
 class AuthSettings(Group):

@@ -22,15 +22,15 @@ from .tables import refresh_tokens, revocation_version, revocations, users
 
 _USERS: Final = select(*columns_of(User, users))
 _CREATE_USER: Final = text(
-    "INSERT INTO users (username, username_key, password_hash, role, created_at)"
+    "INSERT INTO mp_users (username, username_key, password_hash, role, created_at)"
     " VALUES (:username, :username_key, :password_hash, :role, :created_at)"
     " ON CONFLICT (username_key) DO NOTHING RETURNING id"
 )
 _SQLITE_EXISTING: Final = (
-    "SELECT id FROM users WHERE id IN (SELECT value FROM json_each(?)) AND disabled_at IS NULL"
+    "SELECT id FROM mp_users WHERE id IN (SELECT value FROM json_each(?)) AND disabled_at IS NULL"
 )
 _PG_EXISTING: Final = text(
-    "SELECT id FROM users WHERE id = ANY(CAST(:ids AS bigint[])) AND disabled_at IS NULL"
+    "SELECT id FROM mp_users WHERE id = ANY(CAST(:ids AS bigint[])) AND disabled_at IS NULL"
 )
 #: 一次问这么多个以上的，不与别人的合在一起。
 _ASKED_ALONE: Final = 200
@@ -201,12 +201,12 @@ _NEXT_VERSION: Final = (
 )
 # 各节点的钟略有先后：再吊销一次不得把时刻往回拨。
 _REVOKE: Final = text(
-    "INSERT INTO revocations"
+    "INSERT INTO mp_revocations"
     " (user_id, session_id, token_id, revoked_before, expires_at, version)"
     " VALUES (:user_id, :session_id, :token_id, :revoked_before, :expires_at, :version)"
     " ON CONFLICT (user_id, session_id, token_id) DO UPDATE SET"
-    " revoked_before = CASE WHEN excluded.revoked_before > revocations.revoked_before"
-    " THEN excluded.revoked_before ELSE revocations.revoked_before END,"
+    " revoked_before = CASE WHEN excluded.revoked_before > mp_revocations.revoked_before"
+    " THEN excluded.revoked_before ELSE mp_revocations.revoked_before END,"
     " expires_at = excluded.expires_at, version = excluded.version"
 )
 _REVOCATIONS: Final = select(

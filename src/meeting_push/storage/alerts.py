@@ -24,17 +24,17 @@ MAX_EVENTS: Final = 500
 #: 同一处的前一条还静音着，新的也静音。没有写明冲突在哪：同一个 id 再写一遍（上次结果不定）也无事。
 #: ``same``、``begun`` 与 ``spot_key``、``started_at`` 相同：PostgreSQL 不许一个参数有两种类型。
 _FIRE: Final = text(
-    "INSERT INTO alerts (alert_id, rule, labels, severity, summary_zh, summary_en, value,"
+    "INSERT INTO mp_alerts (alert_id, rule, labels, severity, summary_zh, summary_en, value,"
     " threshold, runbook, started_at, resolved_at, spot_key, firing_key, told, silenced_until)"
     " VALUES (:alert_id, :rule, :labels, :severity, :summary_zh, :summary_en, :value,"
     " :threshold, :runbook, :started_at, :resolved_at, :spot_key, :firing_key, :told,"
-    " (SELECT max(silenced_until) FROM alerts"
+    " (SELECT max(silenced_until) FROM mp_alerts"
     " WHERE spot_key = :same AND silenced_until > :begun))"
     " ON CONFLICT DO NOTHING"
 )
 
 _NOTE_EVENT: Final = text(
-    'INSERT INTO alert_events (event_id, alert_id, at, kind, "by", text, state, until)'
+    'INSERT INTO mp_alert_events (event_id, alert_id, at, kind, "by", text, state, until)'
     " VALUES (:event_id, :alert_id, :at, :kind, :by, :text, :state, :until)"
     " ON CONFLICT DO NOTHING"
 )
@@ -228,12 +228,13 @@ def _firing(row: AlertRow) -> dict[str, object]:
 _p: Final = alert_pending.c
 _t: Final = alert_turn.c
 _WAIT: Final = text(
-    "INSERT INTO alert_pending (spot_key, rule, labels, since)"
+    "INSERT INTO mp_alert_pending (spot_key, rule, labels, since)"
     " VALUES (:spot_key, :rule, :labels, :since)"
     " ON CONFLICT (spot_key) DO UPDATE SET since = excluded.since"
 )
 _FIRST: Final = text(
-    "INSERT INTO alert_turn (id, holder, lease_until) VALUES (1, '', 0) ON CONFLICT (id) DO NOTHING"
+    "INSERT INTO mp_alert_turn (id, holder, lease_until) VALUES (1, '', 0)"
+    " ON CONFLICT (id) DO NOTHING"
 )
 
 

@@ -20,11 +20,11 @@ _b: Final = broadcasts.c
 ReceiptRow = tuple[str, int, int]
 
 _SQLITE_RECEIPTS: Final = (
-    "INSERT INTO broadcast_receipts (message_id, user_id, delivered_at) VALUES (?, ?, ?)"
+    "INSERT INTO mp_broadcast_receipts (message_id, user_id, delivered_at) VALUES (?, ?, ?)"
     " ON CONFLICT (message_id, user_id) DO NOTHING"
 )
 _PG_RECEIPTS: Final = text(
-    "INSERT INTO broadcast_receipts (message_id, user_id, delivered_at)"
+    "INSERT INTO mp_broadcast_receipts (message_id, user_id, delivered_at)"
     " SELECT m, u, d FROM unnest("
     "CAST(:message_ids AS varchar[]), CAST(:user_ids AS bigint[]), CAST(:delivered AS bigint[])"
     ") AS v (m, u, d) ON CONFLICT (message_id, user_id) DO NOTHING"

@@ -9,27 +9,28 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, Self, cast
 
 from sqlalchemy import Executable, Row, event, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import QueuePool
 
 from ..errors import (
     ConfigurationError,
     DatabaseUnavailableError,
-    InvalidInputError,
     MissingExtraError,
 )
 from ..histogram import Histogram
 from ..logs import logger
 from ..private_files import keep_private, private_file, private_folder
+from ..settings import DatabaseSettings
 from .failures import LeftBehind, converted_failures, uncertain_commit
-from .migration import check_known, downgrade, migrate, needs_migration
+from .migration import downgrade, is_current, migrate, pending
+from .naming import BARE, UNSAID, Wanted, find_naming
 from .postgres import POOLED, asks_for_it, asyncpg_url, is_behind_one
-from .sqlite import PRAGMAS, SqliteFile, SqliteReader, SqliteWriter, Statement
+from .sqlite import SqliteFile, SqliteReader, SqliteWriter, Statement, prepare, sqlite_url
 
 #: 事务里传来传去的连接；别处用这个名字，不必导入 SQLAlchemy。
 SqlConnection = AsyncConnection
@@ -76,13 +77,19 @@ class DatabaseFigures:
 class Database:
     """一个进程一个；构造不连接。``timeout_s`` 是等连接、等锁、等一条语句的上限。
 
-    :raises ConfigurationError: ``url`` 不是可用的 SQLite 文件或 PostgreSQL 地址
+    ``wanted``：表叫什么；没有说的，第一次看表结构时才知道（``naming``）。
+
+    :raises ConfigurationError: ``url`` 不是可用的 SQLite 文件或 PostgreSQL 地址；名字不行
     """
 
-    def __init__(self, url: str, timeout_s: float = 10.0) -> None:
+    def __init__(self, url: str, timeout_s: float = 10.0, wanted: Wanted = UNSAID) -> None:
         self._url = async_url(url)
         self._timeout_s = timeout_s
         self.is_sqlite: Final = self._url.get_backend_name() == "sqlite"
+        wanted.check(sqlite=self.is_sqlite)
+        self._wanted = wanted
+        self.naming = wanted.naming()
+        self._looked = False
         #: 中间有按事务复用连接的池；``meet_pooler`` 问过才知道，URL 也可以说。
         self.behind_a_pooler = not self.is_sqlite and asks_for_it(asyncpg_url(self._url)[1])
         self.figures = DatabaseFigures()
@@ -97,10 +104,36 @@ class Database:
         self._reader = SqliteReader(path, timeout_s) if self.is_sqlite else None
         self._autocommit = self._reading_engine()
 
+    @classmethod
+    def of(cls, url: str, settings: DatabaseSettings) -> Self:
+        wanted = Wanted(settings.table_prefix, settings.schema_name)
+        return cls(url, settings.timeout_s, wanted)
+
     def _watched(self, engine: AsyncEngine) -> AsyncEngine:
         event.listen(engine.sync_engine, "before_cursor_execute", self.figures.before)
         event.listen(engine.sync_engine, "after_cursor_execute", self.figures.after)
+        return self._named(engine)
+
+    def _named(self, engine: AsyncEngine) -> AsyncEngine:
+        if not self.naming.is_default:
+            event.listen(
+                engine.sync_engine, "before_cursor_execute", self.naming.before, retval=True
+            )
         return engine
+
+    async def _look(self) -> None:
+        """表叫什么，看一次。
+
+        :raises ConfigurationError: 见 ``find_naming``
+        """
+        if self._looked:
+            return
+        async with self.connect() as connection:
+            found = await connection.run_sync(find_naming, self._wanted)
+        self._looked = True
+        if found != self.naming:
+            self.naming = found
+            self._named(self._engine)
 
     def pool(self) -> tuple[int, int]:
         """在用的、闲着的连接。"""
@@ -161,9 +194,10 @@ class Database:
         assert self._writer is not None, "SQLite only"
         began = time.perf_counter()
         with uncertain_commit() as commit, self.figures.converted():
+            named = self.naming.statements(statements)
             async with self._turn():
                 turned = time.perf_counter()
-                changed = await self._writer.write(statements, commit, at_least)
+                changed = await self._writer.write(named, commit, at_least)
                 self.figures.waits.record(turned - began)
                 self.figures.statements.record(time.perf_counter() - turned)
                 return changed
@@ -174,7 +208,8 @@ class Database:
         began = time.perf_counter()
         with self.figures.converted():
             self._check_file()
-            found = await self._reader.rows(statement)
+            [named] = self.naming.statements([statement])
+            found = await self._reader.rows(named)
             self.figures.statements.record(time.perf_counter() - began)
             return found
 
@@ -224,13 +259,15 @@ class Database:
 
     async def needs_migration(self) -> bool:
         """表结构是否还不是最新的；空库也算。"""
+        await self._look()
         async with self.connect() as connection:
-            return await needs_migration(connection)
+            return not await connection.run_sync(is_current, self.naming)
 
     async def check_schema(self) -> None:
         """:raises ConfigurationError: 库的版本不是我们能用、能升级的"""
+        await self._look()
         async with self.connect() as connection:
-            await check_known(connection)
+            await connection.run_sync(pending, self.naming)
 
     async def migrate(self) -> None:
         """把表结构带到最新；几个进程同时调用是安全的，无事可做时只有一次查询。
@@ -242,12 +279,10 @@ class Database:
         with converted_failures():
             self._make_directory()
             if await self.needs_migration():
-                # 迁移可以很久，不受平时的语句时限约束，所以另用一个引擎。
-                engine = _create_engine(self._url, MIGRATION_TIMEOUT_S, pooled=self.behind_a_pooler)
-                try:
-                    await migrate(engine, MIGRATION_TIMEOUT_S)
-                finally:
-                    await engine.dispose()
+                async with self._migrating() as engine:
+                    await migrate(engine, self.naming, MIGRATION_TIMEOUT_S)
+            if self.naming == BARE:
+                logger.info("tables_have_no_prefix")
         if self._file is not None:
             self._file.remember()
 
@@ -257,11 +292,18 @@ class Database:
         :raises ConfigurationError: 没有这个版本
         """
         with converted_failures():
-            engine = _create_engine(self._url, MIGRATION_TIMEOUT_S, pooled=self.behind_a_pooler)
-            try:
-                await downgrade(engine, revision, MIGRATION_TIMEOUT_S)
-            finally:
-                await engine.dispose()
+            await self._look()
+            async with self._migrating() as engine:
+                await downgrade(engine, self.naming, revision, MIGRATION_TIMEOUT_S)
+
+    @asynccontextmanager
+    async def _migrating(self) -> AsyncIterator[AsyncEngine]:
+        """迁移可以很久，不受平时的语句时限约束，所以另用一个引擎。"""
+        engine = _create_engine(self._url, MIGRATION_TIMEOUT_S, pooled=self.behind_a_pooler)
+        try:
+            yield self._named(engine)
+        finally:
+            await engine.dispose()
 
     async def dispose(self) -> None:
         """关闭所有连接；此后的使用会重新连接。"""
@@ -306,17 +348,10 @@ def async_url(url: str) -> URL:
         raise ConfigurationError("database_url is not a URL") from None
     backend = parsed.drivername.partition("+")[0]
     if backend == "sqlite":
-        return _sqlite_url(parsed)
+        return sqlite_url(parsed)
     if backend in ("postgresql", "postgres"):
         return parsed.set(drivername="postgresql+asyncpg")
     raise ConfigurationError("database_url must begin with sqlite:/// or postgresql://")
-
-
-def _sqlite_url(url: URL) -> URL:
-    # 内存库随连接消失，各连接互不相见：既不能保存消息，也不能给几个进程用。
-    if not url.database or ":memory:" in url.database or url.query.get("mode") == "memory":
-        raise ConfigurationError("database_url: SQLite needs a file, e.g. sqlite:///data/push.db")
-    return url.set(drivername="sqlite+aiosqlite")
 
 
 def _create_engine(url: URL, timeout_s: float, *, pooled: bool = False) -> AsyncEngine:
@@ -351,15 +386,8 @@ def _create_engine(url: URL, timeout_s: float, *, pooled: bool = False) -> Async
         # isolation_level=None：BEGIN 由我们发出，sqlite3 不得自作主张。
         connect_args={"timeout": timeout_s, "isolation_level": None},
     )
-    event.listen(engine.sync_engine, "connect", _prepare_sqlite)
+    event.listen(engine.sync_engine, "connect", prepare)
     return engine
-
-
-def _prepare_sqlite(dbapi_connection: Any, _record: object) -> None:
-    cursor = dbapi_connection.cursor()
-    for pragma in PRAGMAS:
-        cursor.execute(pragma)
-    cursor.close()
 
 
 class Repository:
@@ -367,25 +395,3 @@ class Repository:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-
-
-# ── 调用者自己的事务 ─────────────────────────────────────────────────────────
-
-#: 应用交来的；提交、回滚、关闭都是应用的事。
-CallerTransaction = AsyncConnection | AsyncSession
-
-
-@asynccontextmanager
-async def connection_of(
-    caller: CallerTransaction, *, sqlite: bool
-) -> AsyncIterator[AsyncConnection]:
-    """在调用者的事务里执行我们的语句；我们从不提交它。
-
-    :raises InvalidInputError: 它连的不是同一种数据库
-    :raises DatabaseUnavailableError: 语句没有执行；调用者的事务多半只能回滚
-    """
-    with converted_failures():
-        connection = await caller.connection() if isinstance(caller, AsyncSession) else caller
-        if (connection.dialect.name == "sqlite") is not sqlite:
-            raise InvalidInputError("the transaction is on another kind of database")
-        yield connection

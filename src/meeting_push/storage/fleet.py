@@ -23,15 +23,15 @@ _NOTHING: Final = "WITH {} SELECT 1".format(
     )
 )
 _UPSERT: Final = (
-    "INSERT INTO nodes"
+    "INSERT INTO mp_nodes"
     " (node_id, role, version, hears, joined, signs, started_at, beat_at)"
     " VALUES (:node_id, :role, :version, :hears, :joined, :signs, :started_at, <now>)"
     " ON CONFLICT (node_id) DO UPDATE SET hears = excluded.hears, joined = excluded.joined,"
     " signs = excluded.signs, beat_at = excluded.beat_at"
 )
-_FORGET: Final = "DELETE FROM nodes WHERE beat_at < <now> - 3600000"
+_FORGET: Final = "DELETE FROM mp_nodes WHERE beat_at < <now> - 3600000"
 _READ: Final = (
-    "SELECT <now> AS now, node_id, role, version, hears, joined, signs, started_at FROM nodes"
+    "SELECT <now> AS now, node_id, role, version, hears, joined, signs, started_at FROM mp_nodes"
     " WHERE node_id = :me OR beat_at > <now> - 5000"
 )
 #: 数据库的钟，毫秒。
@@ -93,14 +93,16 @@ class NodeRepository:
 
     async def withdraw(self, node_id: str) -> None:
         """从容离开：不再算在服务的里面。"""
-        await self._database.change(text("DELETE FROM nodes WHERE node_id = :me"), {"me": node_id})
+        await self._database.change(
+            text("DELETE FROM mp_nodes WHERE node_id = :me"), {"me": node_id}
+        )
 
 
 # ── 代次 ─────────────────────────────────────────────────────────────────────
 
 _g: Final = delivery_generation.c
 _CREATE: Final = text(
-    "INSERT INTO delivery_generation (id, generation, mark, holder, lease_until, database_id)"
+    "INSERT INTO mp_delivery_generation (id, generation, mark, holder, lease_until, database_id)"
     " VALUES (1, :generation, 0, '', 0, :database_id) ON CONFLICT (id) DO NOTHING"
 )
 

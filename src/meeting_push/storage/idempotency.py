@@ -17,19 +17,19 @@ from .tables import idempotency_keys
 
 _k: Final = idempotency_keys.c
 _SAVE: Final = text(
-    "INSERT INTO idempotency_keys (sender_id, key, request_hash, response, created_at)"
+    "INSERT INTO mp_idempotency_keys (sender_id, key, request_hash, response, created_at)"
     " VALUES (:sender_id, :key, :request_hash, :response, :created_at)"
     " ON CONFLICT (sender_id, key) DO NOTHING"
 )
 #: 一组键一条语句；散列是 BLOB，进不了 JSON，所以接成一串，各取自己的 32 字节。
 _SQLITE_CLAIM: Final = (
-    "INSERT INTO idempotency_keys (sender_id, key, request_hash, response, created_at)"
+    "INSERT INTO mp_idempotency_keys (sender_id, key, request_hash, response, created_at)"
     " SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'),"
     " substr(?2, key * 32 + 1, 32), json_extract(value, '$[2]'), json_extract(value, '$[3]')"
     " FROM json_each(?1) WHERE true ON CONFLICT (sender_id, key) DO NOTHING"
 )
 _PG_CLAIM: Final = text(
-    "INSERT INTO idempotency_keys (sender_id, key, request_hash, response, created_at)"
+    "INSERT INTO mp_idempotency_keys (sender_id, key, request_hash, response, created_at)"
     " SELECT * FROM unnest(CAST(:senders AS bigint[]), CAST(:keys AS varchar[]),"
     " CAST(:hashes AS bytea[]), CAST(:responses AS text[]), CAST(:times AS bigint[]))"
     " ON CONFLICT (sender_id, key) DO NOTHING"

@@ -28,7 +28,7 @@ _COLUMNS: Final = (
 )
 _SELECT: Final = select(*_COLUMNS)
 _JOIN: Final = text(
-    "INSERT INTO meeting_participants (meeting_id, user_id, name, invited_at)"
+    "INSERT INTO mp_meeting_participants (meeting_id, user_id, name, invited_at)"
     " VALUES (:meeting_id, :user_id, :name, :invited_at)"
     " ON CONFLICT (meeting_id, user_id) DO NOTHING"
 )

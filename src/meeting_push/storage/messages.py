@@ -32,15 +32,15 @@ UNREADABLE: Final = "unreadable"
 
 #: ``?1`` 是 {message_id: [user_id, …]}，``?2`` 是它们共同的 deliver_at。
 _SQLITE_RECIPIENTS: Final = (
-    "INSERT INTO message_recipients (message_id, user_id, deliver_at, status, attempts)"
+    "INSERT INTO mp_message_recipients (message_id, user_id, deliver_at, status, attempts)"
     " SELECT m.key, r.value, ?2, 'pending', 0 FROM json_each(?1) AS m, json_each(m.value) AS r"
 )
 _SQLITE_ENQUEUED: Final = (
-    "UPDATE messages SET enqueued_at = ?"
+    "UPDATE mp_messages SET enqueued_at = ?"
     " WHERE message_id IN (SELECT value FROM json_each(?)) AND enqueued_at IS NULL"
 )
 _PG_RECIPIENTS: Final = text(
-    "INSERT INTO message_recipients (message_id, user_id, deliver_at, status, attempts)"
+    "INSERT INTO mp_message_recipients (message_id, user_id, deliver_at, status, attempts)"
     " SELECT m, u, d, 'pending', 0 FROM unnest("
     "CAST(:message_ids AS varchar[]), CAST(:user_ids AS bigint[]), CAST(:due AS bigint[])"
     ") AS v (m, u, d)"
@@ -239,7 +239,7 @@ def _sqlite_inserts(items: Sequence[Outgoing]) -> Iterator[Statement]:
 def _sqlite_messages(columns: tuple[str, ...], rows: int) -> str:
     row = f"({', '.join('?' * len(columns))})"
     listed = ", ".join([row] * rows)
-    return f"INSERT INTO messages ({', '.join(columns)}) VALUES {listed}"  # noqa: S608 — 只有列名与问号
+    return f"INSERT INTO mp_messages ({', '.join(columns)}) VALUES {listed}"  # noqa: S608 — 只有列名与问号
 
 
 class _TakenError(Exception):

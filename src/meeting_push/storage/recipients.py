@@ -32,13 +32,13 @@ DeliveredRow = tuple[str, int, int, int]
 
 #: 一条语句、整批作一个参数，理由见 ``messages.py`` 的 ``_STATEMENT_MESSAGES``。
 _SQLITE_DELIVERED: Final = (
-    "UPDATE message_recipients AS r SET status = 'delivered',"
+    "UPDATE mp_message_recipients AS r SET status = 'delivered',"
     " sent_at = json_extract(v.value, '$[2]'), delivered_at = json_extract(v.value, '$[3]')"
     " FROM json_each(?) AS v WHERE r.message_id = json_extract(v.value, '$[0]')"
     " AND r.user_id = json_extract(v.value, '$[1]') AND r.status = 'pending'"
 )
 _PG_DELIVERED: Final = text(
-    "UPDATE message_recipients AS r"
+    "UPDATE mp_message_recipients AS r"
     " SET status = 'delivered', sent_at = v.sent_at, delivered_at = v.delivered_at"
     " FROM unnest(CAST(:message_ids AS varchar[]), CAST(:user_ids AS bigint[]),"
     " CAST(:sent AS bigint[]), CAST(:delivered AS bigint[]))"

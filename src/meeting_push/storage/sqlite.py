@@ -17,7 +17,9 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Final, ParamSpec, TypeVar
 
-from ..errors import DatabaseUnavailableError
+from sqlalchemy.engine import URL
+
+from ..errors import ConfigurationError, DatabaseUnavailableError
 from ..logs import RepeatedWarning
 from .failures import Commit
 
@@ -40,6 +42,25 @@ CACHE_KB: Final = 32_768
 CHECKPOINT_BYTES: Final = 8 * 2**20
 #: 旁边的做完时余下的不超过这么多，由写者自己追上：平常只有几页，一两毫秒。
 CAUGHT_UP_BYTES: Final = 4 * 2**20
+
+
+def sqlite_url(url: URL) -> URL:
+    """换成 aiosqlite 的 URL。
+
+    :raises ConfigurationError: 不是文件
+    """
+    # 内存库随连接消失，各连接互不相见：既不能保存消息，也不能给几个进程用。
+    if not url.database or ":memory:" in url.database or url.query.get("mode") == "memory":
+        raise ConfigurationError("database_url: SQLite needs a file, e.g. sqlite:///data/push.db")
+    return url.set(drivername="sqlite+aiosqlite")
+
+
+def prepare(dbapi_connection: Any, _record: object) -> None:
+    """引擎的 ``connect``。"""
+    cursor = dbapi_connection.cursor()
+    for pragma in PRAGMAS:
+        cursor.execute(pragma)
+    cursor.close()
 
 
 class SqliteWriter:

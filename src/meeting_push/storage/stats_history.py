@@ -16,7 +16,7 @@ from .tables import stats_history
 
 _h: Final = stats_history.c
 _KEEP: Final = text(
-    "INSERT INTO stats_history (step_s, at, figures) VALUES (:step_s, :at, :figures)"
+    "INSERT INTO mp_stats_history (step_s, at, figures) VALUES (:step_s, :at, :figures)"
     " ON CONFLICT DO NOTHING"
 )
 _figures: Final = msgspec.json.Decoder(dict[str, float])

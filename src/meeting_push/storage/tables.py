@@ -32,7 +32,7 @@ _message_id = String(26).with_variant(String(26, collation="C"), "postgresql")
 _serial = BigInteger().with_variant(Integer(), "sqlite")
 
 users = Table(
-    "users",
+    "mp_users",
     metadata,
     Column("id", _serial, primary_key=True),
     Column("username", String(64), nullable=False),
@@ -41,29 +41,29 @@ users = Table(
     Column("role", String(32), nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("disabled_at", BigInteger),
-    Index("ux_users_username_key", "username_key", unique=True),
+    Index("mp_ux_users_username_key", "username_key", unique=True),
     # 删掉的 id 不得再发给新人：旧令牌还认得它。
     sqlite_autoincrement=True,
 )
 
 refresh_tokens = Table(
-    "refresh_tokens",
+    "mp_refresh_tokens",
     metadata,
     Column("token_hash", LargeBinary(32), nullable=False),
     Column("family_id", String(26), nullable=False),
-    Column("user_id", _serial, ForeignKey("users.id", ondelete="CASCADE"), nullable=False),
+    Column("user_id", _serial, ForeignKey("mp_users.id", ondelete="CASCADE"), nullable=False),
     Column("expires_at", BigInteger, nullable=False),
     Column("used_at", BigInteger),
     Column("revoked_at", BigInteger),
     PrimaryKeyConstraint("token_hash"),
-    Index("ix_refresh_tokens_family", "family_id"),
-    Index("ix_refresh_tokens_user", "user_id"),
+    Index("mp_ix_refresh_tokens_family", "family_id"),
+    Index("mp_ix_refresh_tokens_user", "user_id"),
     sqlite_with_rowid=False,
 )
 
 # 会话与令牌两列为空即吊销整个用户；同一对象再吊销一次是改这一行。
 revocations = Table(
-    "revocations",
+    "mp_revocations",
     metadata,
     Column("user_id", BigInteger, nullable=False),
     Column("session_id", String(256), nullable=False),
@@ -72,13 +72,13 @@ revocations = Table(
     Column("expires_at", BigInteger),  # NULL = 永远
     Column("version", BigInteger, nullable=False),
     PrimaryKeyConstraint("user_id", "session_id", "token_id"),
-    Index("ix_revocations_version", "version"),
+    Index("mp_ix_revocations_version", "version"),
     sqlite_with_rowid=False,
 )
 
 # 一行：已发到第几号。先锁它再写，号的次序就是提交的次序，按号取增量才不会漏。
 revocation_version = Table(
-    "revocation_version",
+    "mp_revocation_version",
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("version", BigInteger, nullable=False),
@@ -86,7 +86,7 @@ revocation_version = Table(
 
 # 行可达 64 KB，WITHOUT ROWID 会把整行放进 B 树内部节点，所以这张表留着 rowid。
 messages = Table(
-    "messages",
+    "mp_messages",
     metadata,
     Column("message_id", _message_id, nullable=False),
     Column("sender_id", BigInteger, nullable=False),
@@ -105,13 +105,13 @@ messages = Table(
     Column("recipient_count", Integer, nullable=False),
     PrimaryKeyConstraint("message_id"),
     Index(
-        "ix_messages_outbox",
+        "mp_ix_messages_outbox",
         "message_id",
         sqlite_where=text("enqueued_at IS NULL"),
         postgresql_where=text("enqueued_at IS NULL"),
     ),
     Index(
-        "ix_messages_expiry",
+        "mp_ix_messages_expiry",
         "expires_at",
         sqlite_where=text("expired_at IS NULL"),
         postgresql_where=text("expired_at IS NULL"),
@@ -124,7 +124,7 @@ messages = Table(
 # （PostgreSQL 65k → 25k 行/秒，SQLite 46k → 25k 行/秒）；未送达的行经收件箱索引去找，过期的
 # 经 messages 的 ix_messages_expiry 去找。失败、过期的索引只看各自的时刻，送达从不碰它们。
 message_recipients = Table(
-    "message_recipients",
+    "mp_message_recipients",
     metadata,
     Column("message_id", _message_id, nullable=False),
     Column("user_id", BigInteger, nullable=False),
@@ -141,15 +141,15 @@ message_recipients = Table(
     PrimaryKeyConstraint("message_id", "user_id"),
     # 末尾的 read_at 让未读的只看索引就能数出来；另立一个“只有未读”的索引，在 SQLite 上每写一行
     # 多 13 µs（34 → 21，见 docs/tuning.md）。
-    Index("ix_recipients_inbox", "user_id", "message_id", "read_at"),
+    Index("mp_ix_recipients_inbox", "user_id", "message_id", "read_at"),
     Index(
-        "ix_recipients_failed",
+        "mp_ix_recipients_failed",
         *("failed_at", "message_id", "user_id"),
         sqlite_where=text("failed_at IS NOT NULL"),
         postgresql_where=text("failed_at IS NOT NULL"),
     ),
     Index(
-        "ix_recipients_expired",
+        "mp_ix_recipients_expired",
         *("expired_at", "failure_cause"),
         sqlite_where=text("expired_at IS NOT NULL"),
         postgresql_where=text("expired_at IS NOT NULL"),
@@ -160,13 +160,13 @@ message_recipients = Table(
 
 # 发给所有人的消息：正文在 ``messages``（它在那里算已入队，普通的发件箱看不见它）。
 broadcasts = Table(
-    "broadcasts",
+    "mp_broadcasts",
     metadata,
     Column("message_id", _message_id, nullable=False),
     Column("logged_at", BigInteger),  # NULL = 还在 outbox，没有进 broadcast_log
     PrimaryKeyConstraint("message_id"),
     Index(
-        "ix_broadcasts_outbox",
+        "mp_ix_broadcasts_outbox",
         "message_id",
         sqlite_where=text("logged_at IS NULL"),
         postgresql_where=text("logged_at IS NULL"),
@@ -175,7 +175,7 @@ broadcasts = Table(
 
 # 只有确认过的人才有一行：发给一百万人的广播，发出时不写一百万行。
 broadcast_receipts = Table(
-    "broadcast_receipts",
+    "mp_broadcast_receipts",
     metadata,
     Column("message_id", _message_id, nullable=False),
     Column("user_id", BigInteger, nullable=False),
@@ -185,7 +185,7 @@ broadcast_receipts = Table(
 )
 
 idempotency_keys = Table(
-    "idempotency_keys",
+    "mp_idempotency_keys",
     metadata,
     Column("sender_id", BigInteger, nullable=False),
     Column("key", String(255), nullable=False),
@@ -193,11 +193,11 @@ idempotency_keys = Table(
     Column("response", Text, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     PrimaryKeyConstraint("sender_id", "key"),
-    Index("ix_idempotency_keys_created", "created_at"),
+    Index("mp_ix_idempotency_keys_created", "created_at"),
 )
 
 meetings = Table(
-    "meetings",
+    "mp_meetings",
     metadata,
     Column("meeting_id", _message_id, nullable=False),
     Column("title", Text, nullable=False),
@@ -211,20 +211,20 @@ meetings = Table(
 )
 
 meeting_participants = Table(
-    "meeting_participants",
+    "mp_meeting_participants",
     metadata,
     Column("meeting_id", _message_id, nullable=False),
     Column("user_id", BigInteger, nullable=False),
     Column("name", String(256), nullable=False),
     Column("invited_at", BigInteger, nullable=False),
     PrimaryKeyConstraint("meeting_id", "user_id"),
-    Index("ix_meeting_participants_user", "user_id", "meeting_id"),
+    Index("mp_ix_meeting_participants_user", "user_id", "meeting_id"),
     sqlite_with_rowid=False,
 )
 
 # 一段可达十几 KB，同 messages，留着 rowid。
 transcript_segments = Table(
-    "transcript_segments",
+    "mp_transcript_segments",
     metadata,
     Column("meeting_id", _message_id, nullable=False),
     Column("seq", BigInteger, nullable=False),
@@ -239,7 +239,7 @@ transcript_segments = Table(
 
 # 只有一行（id = 1），见 ``recovery/reconciler.py``。
 delivery_generation = Table(
-    "delivery_generation",
+    "mp_delivery_generation",
     metadata,
     Column("id", Integer, nullable=False),
     Column("generation", BigInteger, nullable=False),
@@ -253,7 +253,7 @@ delivery_generation = Table(
 
 # 谁在服务：每个进程每秒写一次自己的一行（就绪检查的那一次写），时刻是数据库的钟。
 nodes = Table(
-    "nodes",
+    "mp_nodes",
     metadata,
     Column("node_id", String(64), nullable=False),
     Column("role", String(16), nullable=False),
@@ -268,7 +268,7 @@ nodes = Table(
 
 # 触发过的告警。``firing_key`` 只有触发着的才有：同一条规则、同一组标签，至多一条在触发。
 alerts = Table(
-    "alerts",
+    "mp_alerts",
     metadata,
     Column("alert_id", _message_id, nullable=False),
     Column("rule", String(200), nullable=False),
@@ -288,10 +288,10 @@ alerts = Table(
     Column("acknowledged_at", BigInteger),
     Column("silenced_until", BigInteger),
     PrimaryKeyConstraint("alert_id"),
-    Index("ux_alerts_firing", "firing_key", unique=True),
-    Index("ix_alerts_spot", "spot_key"),
+    Index("mp_ux_alerts_firing", "firing_key", unique=True),
+    Index("mp_ix_alerts_spot", "spot_key"),
     Index(
-        "ix_alerts_open",
+        "mp_ix_alerts_open",
         "alert_id",
         sqlite_where=text("told < 2"),
         postgresql_where=text("told < 2"),
@@ -299,7 +299,7 @@ alerts = Table(
 )
 
 alert_notes = Table(
-    "alert_notes",
+    "mp_alert_notes",
     metadata,
     Column("note_id", _message_id, nullable=False),
     Column("alert_id", _message_id, nullable=False),
@@ -307,12 +307,12 @@ alert_notes = Table(
     Column("at", BigInteger, nullable=False),
     Column("text", Text, nullable=False),
     PrimaryKeyConstraint("note_id"),
-    Index("ix_alert_notes_alert", "alert_id", "note_id"),
+    Index("mp_ix_alert_notes_alert", "alert_id", "note_id"),
 )
 
 # 越了线、还不到 ``for_s`` 的：评估的进程死了，接手的从这里接着等。
 alert_pending = Table(
-    "alert_pending",
+    "mp_alert_pending",
     metadata,
     Column("spot_key", String(64), nullable=False),
     Column("rule", String(200), nullable=False),
@@ -323,7 +323,7 @@ alert_pending = Table(
 
 # 一行：Redis 不在时谁评估。
 alert_turn = Table(
-    "alert_turn",
+    "mp_alert_turn",
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("holder", String(64), nullable=False),
@@ -332,7 +332,7 @@ alert_turn = Table(
 
 # 一条告警在一个渠道上说过什么：触发、恢复、升级各一行。
 alert_notices = Table(
-    "alert_notices",
+    "mp_alert_notices",
     metadata,
     Column("alert_id", String(64), nullable=False),
     Column("channel", String(64), nullable=False),
@@ -342,12 +342,12 @@ alert_notices = Table(
     Column("reason", Text, nullable=False),  # 为什么没有说到；或谁被拒绝了
     Column("at", BigInteger, nullable=False),
     PrimaryKeyConstraint("alert_id", "channel", "state", "is_escalation"),
-    Index("ix_alert_notices_at", "at"),
+    Index("mp_ix_alert_notices_at", "at"),
 )
 
 # 主要的数：一分钟一行，老了的十分钟一行。数是 JSON（名字 → 数）：后来添的数不必再迁移。
 stats_history = Table(
-    "stats_history",
+    "mp_stats_history",
     metadata,
     Column("step_s", Integer, nullable=False),
     Column("at", BigInteger, nullable=False),  # 这一段开始的时刻
@@ -357,7 +357,7 @@ stats_history = Table(
 
 # 一条告警上发生过的：静音、自动处理；认领、备注、通知各有自己的地方。
 alert_events = Table(
-    "alert_events",
+    "mp_alert_events",
     metadata,
     Column("event_id", _message_id, nullable=False),
     Column("alert_id", _message_id, nullable=False),
@@ -368,5 +368,5 @@ alert_events = Table(
     Column("state", String(16)),  # 自动处理的结果
     Column("until", BigInteger),  # 静音到几时
     PrimaryKeyConstraint("event_id"),
-    Index("ix_alert_events_alert", "alert_id", "event_id"),
+    Index("mp_ix_alert_events_alert", "alert_id", "event_id"),
 )

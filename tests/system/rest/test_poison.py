@@ -132,7 +132,7 @@ async def test_a3_poison_in_the_record_does_not_close_the_inbox(
     message_id = await send(server.base_url, alice, [bob], data={"d": 1})
     database = Database(f"sqlite:///{server.directory / 'data' / 'meeting-push.db'}")
     try:
-        statement = "UPDATE messages SET data = ? WHERE message_id = ?"
+        statement = "UPDATE mp_messages SET data = ? WHERE message_id = ?"
         await database.write_sqlite([(statement, (stored, message_id))])
     finally:
         await database.dispose()

@@ -211,8 +211,8 @@ async def test_failed_and_expired_are_counted_by_the_moment_they_ended(
 @pytest.mark.parametrize(
     ("query", "index"),
     [
-        ("failed_at >= 1 AND status = 'failed'", "ix_recipients_failed"),
-        ("expired_at >= 1 AND status = 'expired'", "ix_recipients_expired"),
+        ("failed_at >= 1 AND status = 'failed'", "mp_ix_recipients_failed"),
+        ("expired_at >= 1 AND status = 'expired'", "mp_ix_recipients_expired"),
     ],
 )
 async def test_counting_reads_only_what_ended(parts: Parts, query: str, index: str) -> None:
@@ -221,7 +221,7 @@ async def test_counting_reads_only_what_ended(parts: Parts, query: str, index: s
             await connection.execute(text("SET LOCAL enable_seqscan = off"))
         explain = "EXPLAIN QUERY PLAN " if parts.database.is_sqlite else "EXPLAIN "
         question = (
-            f"SELECT failure_cause, count(*) FROM message_recipients WHERE {query} GROUP BY 1"
+            f"SELECT failure_cause, count(*) FROM mp_message_recipients WHERE {query} GROUP BY 1"
         )
         plan = (await connection.execute(text(explain + question))).all()
     assert index in str(plan)

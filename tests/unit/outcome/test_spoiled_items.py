@@ -222,7 +222,7 @@ async def test_b1_an_unreadable_broadcast_stops_no_other(parts: Parts) -> None:
         for message in made:
             values = {"m": message.message_id}
             await connection.exec_driver_sql(
-                "INSERT INTO broadcasts (message_id) VALUES "
+                "INSERT INTO mp_broadcasts (message_id) VALUES "
                 + ("(?)" if parts.database.is_sqlite else "($1)"),
                 (values["m"],),
             )
@@ -399,7 +399,7 @@ async def test_b1_an_unreadable_revocation_does_not_hide_the_others(parts: Parts
     record = revocations_of(settings, parts.database)
     await record.revoke_user(1, reason="test")
     async with parts.database.transaction() as connection:
-        await connection.exec_driver_sql("UPDATE revocations SET revoked_before = 'x'")
+        await connection.exec_driver_sql("UPDATE mp_revocations SET revoked_before = 'x'")
     await record.revoke_user(2, reason="test")
     reader = revocations_of(settings, parts.database)
     await reader.refresh()

@@ -268,7 +268,7 @@ async def test_e12_two_processes_do_not_sweep_the_same_rows(
     async with start_node() as first, start_node() as second:
         await store(first._rooms.record.database, 1_200)
         async with first._rooms.record.database.transaction() as connection:
-            await connection.execute(text("UPDATE messages SET enqueued_at = NULL"))
+            await connection.execute(text("UPDATE mp_messages SET enqueued_at = NULL"))
         for push in (first, second, first, second):
             push._rooms.messages.relay.hurry()
 
@@ -290,7 +290,7 @@ async def test_e12_the_turn_of_a_dead_process_passes_on(start_node: StartNode) -
         )
         await store(push._rooms.record.database, 1)
         async with push._rooms.record.database.transaction() as connection:
-            await connection.execute(text("UPDATE messages SET enqueued_at = NULL"))
+            await connection.execute(text("UPDATE mp_messages SET enqueued_at = NULL"))
         push._rooms.messages.relay.hurry()
 
         async def empty() -> bool:

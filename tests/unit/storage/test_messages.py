@@ -301,16 +301,17 @@ async def test_a_scheduled_message_is_not_in_the_inbox_before_its_time(
     ("query", "index"),
     [
         (
-            "SELECT message_id FROM messages WHERE enqueued_at IS NULL ORDER BY message_id",
-            "ix_messages_outbox",
+            "SELECT message_id FROM mp_messages WHERE enqueued_at IS NULL ORDER BY message_id",
+            "mp_ix_messages_outbox",
         ),
         (
-            "SELECT count(*) FROM message_recipients WHERE user_id = 1 AND read_at IS NULL",
-            "ix_recipients_inbox",
+            "SELECT count(*) FROM mp_message_recipients WHERE user_id = 1 AND read_at IS NULL",
+            "mp_ix_recipients_inbox",
         ),
         (
-            "SELECT message_id FROM message_recipients WHERE user_id = 1 ORDER BY message_id DESC",
-            "ix_recipients_inbox",
+            "SELECT message_id FROM mp_message_recipients"
+            " WHERE user_id = 1 ORDER BY message_id DESC",
+            "mp_ix_recipients_inbox",
         ),
     ],
 )

@@ -18,12 +18,13 @@ from meeting_push.errors import ConfigurationError
 from meeting_push.settings import Settings
 from meeting_push.storage import migration
 from meeting_push.storage.database import Database
-from meeting_push.storage.migration import HEAD, alembic_config
+from meeting_push.storage.migration import HEAD, MIGRATIONS
+from meeting_push.storage.naming import VERSION_TABLE
 from meeting_push.storage.tables import metadata
 from tests.support.eventually import eventually
 
 INSERT = text(
-    "INSERT INTO message_recipients (message_id, user_id, status, attempts)"
+    "INSERT INTO mp_message_recipients (message_id, user_id, status, attempts)"
     " VALUES (:id, 1, 'pending', 0)"
 )
 
@@ -38,13 +39,15 @@ def on_postgres(database: Database) -> Database:
 async def stamp(database: Database, version: str) -> None:
     async with database.transaction() as connection:
         await connection.execute(
-            text("UPDATE alembic_version SET version_num = :version"), {"version": version}
+            text("UPDATE mp_alembic_version SET version_num = :version"), {"version": version}
         )
 
 
 async def differences(database: Database) -> object:
     def compare(connection: Connection) -> object:
-        return compare_metadata(MigrationContext.configure(connection), metadata)
+        return compare_metadata(
+            MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE}), metadata
+        )
 
     async with database.connect() as connection:
         return await connection.run_sync(compare)
@@ -85,11 +88,11 @@ async def test_e10_a_migration_that_waits_for_a_lock_lets_the_others_pass(
     monkeypatch.setattr(migration, "_PG_LOCK_TIMEOUT", text("SET LOCAL lock_timeout = '200ms'"))
     await on_postgres.downgrade("0007")
     async with on_postgres.transaction() as slow:
-        await slow.execute(text("SELECT * FROM delivery_generation"))
+        await slow.execute(text("SELECT * FROM mp_delivery_generation"))
         migrating = asyncio.create_task(on_postgres.migrate())
         await waiting_for_a_lock(on_postgres)
         async with on_postgres.transaction() as other:
-            await asyncio.wait_for(other.execute(text("SELECT * FROM delivery_generation")), 5)
+            await asyncio.wait_for(other.execute(text("SELECT * FROM mp_delivery_generation")), 5)
         assert not migrating.done()
     await asyncio.wait_for(migrating, 30)
 
@@ -98,7 +101,7 @@ async def test_e10_an_index_left_half_built_is_built_again(on_postgres: Database
     await on_postgres.downgrade("0006")
     async with on_postgres.transaction() as connection:
         await connection.execute(
-            text("CREATE INDEX ix_recipients_inbox_next ON message_recipients (user_id)")
+            text("CREATE INDEX mp_ix_recipients_inbox_next ON mp_message_recipients (user_id)")
         )
     await on_postgres.migrate()
     assert await differences(on_postgres) == []
@@ -111,8 +114,8 @@ async def test_e10_columns_added_and_an_index_left_half_built_are_gone_on_with(
     await on_postgres.downgrade("0011")
     async with on_postgres.transaction() as connection:
         for statement in (
-            "ALTER TABLE message_recipients ADD COLUMN failure_cause varchar(16)",
-            "CREATE INDEX ix_recipients_expired ON message_recipients (failure_cause)",
+            "ALTER TABLE mp_message_recipients ADD COLUMN failure_cause varchar(16)",
+            "CREATE INDEX mp_ix_recipients_expired ON mp_message_recipients (failure_cause)",
         ):
             await connection.execute(text(statement))
     await on_postgres.migrate()
@@ -120,9 +123,7 @@ async def test_e10_columns_added_and_an_index_left_half_built_are_gone_on_with(
 
 
 async def test_e10_there_is_a_way_back_from_every_step(database: Database) -> None:
-    async with database.connect() as connection:
-        config = await connection.run_sync(alembic_config)
-    script = ScriptDirectory.from_config(config)
+    script = ScriptDirectory(str(MIGRATIONS))
     for step in script.iterate_revisions(HEAD, "base"):
         await database.downgrade(str(step.down_revision or "base"))
     await database.migrate()

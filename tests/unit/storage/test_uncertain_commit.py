@@ -26,7 +26,7 @@ from meeting_push_bench.tcp_proxy import TcpProxy
 from tests.support.eventually import eventually
 from tests.support.postgres_server import PostgresServer
 
-INSERT = text("INSERT INTO revocation_version (id, version) VALUES (7, 1)")
+INSERT = text("INSERT INTO mp_revocation_version (id, version) VALUES (7, 1)")
 
 
 @asynccontextmanager
@@ -66,7 +66,9 @@ async def write(
 async def stored(url: str) -> bool:
     database = Database(url)
     async with database.connect() as connection:
-        found = await connection.scalar(text("SELECT count(*) FROM revocation_version WHERE id=7"))
+        found = await connection.scalar(
+            text("SELECT count(*) FROM mp_revocation_version WHERE id=7")
+        )
     await database.dispose()
     return bool(found)
 
@@ -105,7 +107,7 @@ async def test_e7_a_commit_the_database_refuses_is_surely_not_stored(postgres_ur
     deferred = (
         "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
         " $$ BEGIN RAISE serialization_failure; END $$",
-        "CREATE CONSTRAINT TRIGGER late AFTER INSERT ON revocation_version"
+        "CREATE CONSTRAINT TRIGGER late AFTER INSERT ON mp_revocation_version"
         " DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION refuse()",
     )
     async with database.transaction() as connection:
@@ -148,7 +150,7 @@ async def test_e7_sqlite_knows_the_difference_too(
         )
 
     monkeypatch.setattr(SqliteWriter, "_connect", connect)
-    statement = ("INSERT INTO revocation_version (id, version) VALUES (7, 1)", ())
+    statement = ("INSERT INTO mp_revocation_version (id, version) VALUES (7, 1)", ())
     with pytest.raises(DatabaseUnavailableError) as caught:
         await database.write_sqlite([statement])
     assert isinstance(caught.value, OutcomeUnknownError) is unknown
@@ -196,7 +198,7 @@ async def test_a_value_that_can_not_be_stored_is_not_unknown(sqlite_url: str) ->
     database = Database(sqlite_url)
     with pytest.raises(InvalidInputError):
         await database.write_sqlite(
-            [("INSERT INTO revocation_version (id, version) VALUES (?, 1)", (2**70,))]
+            [("INSERT INTO mp_revocation_version (id, version) VALUES (?, 1)", (2**70,))]
         )
     await database.dispose()
 

@@ -27,23 +27,23 @@ from .town import Ground
 
 #: 广播没有收件人，另算（``rules/broadcasts.py``）。
 _MESSAGES = (
-    "SELECT message_id, sender_id, title, priority, enqueued_at IS NULL FROM messages"
-    " WHERE message_id NOT IN (SELECT message_id FROM broadcasts)"
+    "SELECT message_id, sender_id, title, priority, enqueued_at IS NULL FROM mp_messages"
+    " WHERE message_id NOT IN (SELECT message_id FROM mp_broadcasts)"
 )
-_RECIPIENTS = "SELECT message_id, user_id, status, delivered_at FROM message_recipients"
+_RECIPIENTS = "SELECT message_id, user_id, status, delivered_at FROM mp_message_recipients"
 _OUTBOX = (
-    "SELECT count(*) FROM messages WHERE enqueued_at IS NULL"
-    " AND message_id NOT IN (SELECT message_id FROM broadcasts)"
+    "SELECT count(*) FROM mp_messages WHERE enqueued_at IS NULL"
+    " AND message_id NOT IN (SELECT message_id FROM mp_broadcasts)"
 )
 _PENDING_SQLITE = (
-    "SELECT message_id FROM message_recipients WHERE user_id = ? AND status = 'pending'"
+    "SELECT message_id FROM mp_message_recipients WHERE user_id = ? AND status = 'pending'"
     " AND message_id IN (SELECT value FROM json_each(?))"
 )
 _PENDING_PG = (
-    "SELECT message_id FROM message_recipients WHERE user_id = $1 AND status = 'pending'"
+    "SELECT message_id FROM mp_message_recipients WHERE user_id = $1 AND status = 'pending'"
     " AND message_id IN (SELECT jsonb_array_elements_text($2::jsonb))"
 )
-_PENDING_COUNT = "SELECT count(*) FROM message_recipients WHERE status = 'pending'"
+_PENDING_COUNT = "SELECT count(*) FROM mp_message_recipients WHERE status = 'pending'"
 
 
 class Sql:

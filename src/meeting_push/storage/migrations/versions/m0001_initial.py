@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlalchemy as sa
-from alembic import op
+from alembic.operations import Operations
 
 revision = "0001"
 down_revision: str | None = None
@@ -14,17 +14,17 @@ _message_id = sa.String(26).with_variant(sa.String(26, collation="C"), "postgres
 _serial = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
-def upgrade() -> None:
-    _create_users()
-    _create_refresh_tokens()
-    _create_messages()
-    _create_message_recipients()
-    _create_idempotency_keys()
+def upgrade(op: Operations) -> None:
+    _create_users(op)
+    _create_refresh_tokens(op)
+    _create_messages(op)
+    _create_message_recipients(op)
+    _create_idempotency_keys(op)
 
 
-def _create_users() -> None:
+def _create_users(op: Operations) -> None:
     op.create_table(
-        "users",
+        "mp_users",
         sa.Column("id", _serial, primary_key=True),
         sa.Column("username", sa.String(64), nullable=False),
         sa.Column("username_key", sa.String(256), nullable=False),
@@ -34,16 +34,16 @@ def _create_users() -> None:
         sa.Column("disabled_at", sa.BigInteger),
         sqlite_autoincrement=True,
     )
-    op.create_index("ux_users_username_key", "users", ["username_key"], unique=True)
+    op.create_index("mp_ux_users_username_key", "mp_users", ["username_key"], unique=True)
 
 
-def _create_refresh_tokens() -> None:
+def _create_refresh_tokens(op: Operations) -> None:
     op.create_table(
-        "refresh_tokens",
+        "mp_refresh_tokens",
         sa.Column("token_hash", sa.LargeBinary(32), nullable=False),
         sa.Column("family_id", sa.String(26), nullable=False),
         sa.Column(
-            "user_id", _serial, sa.ForeignKey("users.id", ondelete="CASCADE"), nullable=False
+            "user_id", _serial, sa.ForeignKey("mp_users.id", ondelete="CASCADE"), nullable=False
         ),
         sa.Column("expires_at", sa.BigInteger, nullable=False),
         sa.Column("used_at", sa.BigInteger),
@@ -51,13 +51,13 @@ def _create_refresh_tokens() -> None:
         sa.PrimaryKeyConstraint("token_hash"),
         sqlite_with_rowid=False,
     )
-    op.create_index("ix_refresh_tokens_family", "refresh_tokens", ["family_id"])
-    op.create_index("ix_refresh_tokens_user", "refresh_tokens", ["user_id"])
+    op.create_index("mp_ix_refresh_tokens_family", "mp_refresh_tokens", ["family_id"])
+    op.create_index("mp_ix_refresh_tokens_user", "mp_refresh_tokens", ["user_id"])
 
 
-def _create_messages() -> None:
+def _create_messages(op: Operations) -> None:
     op.create_table(
-        "messages",
+        "mp_messages",
         sa.Column("message_id", _message_id, nullable=False),
         sa.Column("sender_id", sa.BigInteger, nullable=False),
         sa.Column("sender_name", sa.String(256), nullable=False),
@@ -76,17 +76,17 @@ def _create_messages() -> None:
     )
     waiting = sa.text("enqueued_at IS NULL")
     op.create_index(
-        "ix_messages_outbox",
-        "messages",
+        "mp_ix_messages_outbox",
+        "mp_messages",
         ["message_id"],
         sqlite_where=waiting,
         postgresql_where=waiting,
     )
 
 
-def _create_message_recipients() -> None:
+def _create_message_recipients(op: Operations) -> None:
     op.create_table(
-        "message_recipients",
+        "mp_message_recipients",
         sa.Column("message_id", _message_id, nullable=False),
         sa.Column("user_id", sa.BigInteger, nullable=False),
         sa.Column("status", sa.String(9), nullable=False),
@@ -101,20 +101,20 @@ def _create_message_recipients() -> None:
         sqlite_with_rowid=False,
         postgresql_with={"fillfactor": 80},
     )
-    op.create_index("ix_recipients_inbox", "message_recipients", ["user_id", "message_id"])
+    op.create_index("mp_ix_recipients_inbox", "mp_message_recipients", ["user_id", "message_id"])
     unread = sa.text("read_at IS NULL")
     op.create_index(
-        "ix_recipients_unread",
-        "message_recipients",
+        "mp_ix_recipients_unread",
+        "mp_message_recipients",
         ["user_id", "message_id"],
         sqlite_where=unread,
         postgresql_where=unread,
     )
 
 
-def _create_idempotency_keys() -> None:
+def _create_idempotency_keys(op: Operations) -> None:
     op.create_table(
-        "idempotency_keys",
+        "mp_idempotency_keys",
         sa.Column("sender_id", sa.BigInteger, nullable=False),
         sa.Column("key", sa.String(255), nullable=False),
         sa.Column("request_hash", sa.LargeBinary(32), nullable=False),
@@ -122,15 +122,15 @@ def _create_idempotency_keys() -> None:
         sa.Column("created_at", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("sender_id", "key"),
     )
-    op.create_index("ix_idempotency_keys_created", "idempotency_keys", ["created_at"])
+    op.create_index("mp_ix_idempotency_keys_created", "mp_idempotency_keys", ["created_at"])
 
 
-def downgrade() -> None:
+def downgrade(op: Operations) -> None:
     for table in (
-        "idempotency_keys",
-        "message_recipients",
-        "messages",
-        "refresh_tokens",
-        "users",
+        "mp_idempotency_keys",
+        "mp_message_recipients",
+        "mp_messages",
+        "mp_refresh_tokens",
+        "mp_users",
     ):
         op.drop_table(table)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlalchemy as sa
-from alembic import op
+from alembic.operations import Operations
 
 revision = "0002"
 down_revision: str | None = "0001"
@@ -13,15 +13,15 @@ depends_on: str | None = None
 _meeting_id = sa.String(26).with_variant(sa.String(26, collation="C"), "postgresql")
 
 
-def upgrade() -> None:
-    _create_meetings()
-    _create_participants()
-    _create_segments()
+def upgrade(op: Operations) -> None:
+    _create_meetings(op)
+    _create_participants(op)
+    _create_segments(op)
 
 
-def _create_meetings() -> None:
+def _create_meetings(op: Operations) -> None:
     op.create_table(
-        "meetings",
+        "mp_meetings",
         sa.Column("meeting_id", _meeting_id, nullable=False),
         sa.Column("title", sa.Text, nullable=False),
         sa.Column("organizer_id", sa.BigInteger, nullable=False),
@@ -33,9 +33,9 @@ def _create_meetings() -> None:
     )
 
 
-def _create_participants() -> None:
+def _create_participants(op: Operations) -> None:
     op.create_table(
-        "meeting_participants",
+        "mp_meeting_participants",
         sa.Column("meeting_id", _meeting_id, nullable=False),
         sa.Column("user_id", sa.BigInteger, nullable=False),
         sa.Column("name", sa.String(256), nullable=False),
@@ -44,13 +44,13 @@ def _create_participants() -> None:
         sqlite_with_rowid=False,
     )
     op.create_index(
-        "ix_meeting_participants_user", "meeting_participants", ["user_id", "meeting_id"]
+        "mp_ix_meeting_participants_user", "mp_meeting_participants", ["user_id", "meeting_id"]
     )
 
 
-def _create_segments() -> None:
+def _create_segments(op: Operations) -> None:
     op.create_table(
-        "transcript_segments",
+        "mp_transcript_segments",
         sa.Column("meeting_id", _meeting_id, nullable=False),
         sa.Column("seq", sa.BigInteger, nullable=False),
         sa.Column("sender_id", sa.BigInteger, nullable=False),
@@ -63,6 +63,6 @@ def _create_segments() -> None:
     )
 
 
-def downgrade() -> None:
-    for table in ("transcript_segments", "meeting_participants", "meetings"):
+def downgrade(op: Operations) -> None:
+    for table in ("mp_transcript_segments", "mp_meeting_participants", "mp_meetings"):
         op.drop_table(table)

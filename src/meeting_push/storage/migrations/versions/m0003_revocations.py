@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlalchemy as sa
-from alembic import op
+from alembic.operations import Operations
 
 revision = "0003"
 down_revision: str | None = "0002"
@@ -11,9 +11,9 @@ branch_labels: str | None = None
 depends_on: str | None = None
 
 
-def upgrade() -> None:
+def upgrade(op: Operations) -> None:
     op.create_table(
-        "revocations",
+        "mp_revocations",
         sa.Column("user_id", sa.BigInteger, nullable=False),
         sa.Column("session_id", sa.String(256), nullable=False),
         sa.Column("token_id", sa.String(256), nullable=False),
@@ -23,15 +23,15 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("user_id", "session_id", "token_id"),
         sqlite_with_rowid=False,
     )
-    op.create_index("ix_revocations_version", "revocations", ["version"])
+    op.create_index("mp_ix_revocations_version", "mp_revocations", ["version"])
     version = op.create_table(
-        "revocation_version",
+        "mp_revocation_version",
         sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
         sa.Column("version", sa.BigInteger, nullable=False),
     )
     op.bulk_insert(version, [{"id": 1, "version": 0}])
 
 
-def downgrade() -> None:
-    op.drop_table("revocation_version")
-    op.drop_table("revocations")
+def downgrade(op: Operations) -> None:
+    op.drop_table("mp_revocation_version")
+    op.drop_table("mp_revocations")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlalchemy as sa
-from alembic import op
+from alembic.operations import Operations
 
 revision = "0005"
 down_revision: str | None = "0004"
@@ -11,10 +11,10 @@ branch_labels: str | None = None
 depends_on: str | None = None
 
 
-def upgrade() -> None:
+def upgrade(op: Operations) -> None:
     message_id = sa.String(26).with_variant(sa.String(26, collation="C"), "postgresql")
     op.create_table(
-        "delivery_generation",
+        "mp_delivery_generation",
         sa.Column("id", sa.Integer, nullable=False),
         sa.Column("generation", sa.BigInteger, nullable=False),
         sa.Column("mark", sa.BigInteger, nullable=False),
@@ -25,5 +25,5 @@ def upgrade() -> None:
     )
 
 
-def downgrade() -> None:
-    op.drop_table("delivery_generation")
+def downgrade(op: Operations) -> None:
+    op.drop_table("mp_delivery_generation")

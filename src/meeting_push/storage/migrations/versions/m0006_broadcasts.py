@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlalchemy as sa
-from alembic import op
+from alembic.operations import Operations
 
 revision = "0006"
 down_revision: str | None = "0005"
@@ -13,23 +13,23 @@ depends_on: str | None = None
 _message_id = sa.String(26).with_variant(sa.String(26, collation="C"), "postgresql")
 
 
-def upgrade() -> None:
+def upgrade(op: Operations) -> None:
     op.create_table(
-        "broadcasts",
+        "mp_broadcasts",
         sa.Column("message_id", _message_id, nullable=False),
         sa.Column("logged_at", sa.BigInteger),
         sa.PrimaryKeyConstraint("message_id"),
     )
     waiting = sa.text("logged_at IS NULL")
     op.create_index(
-        "ix_broadcasts_outbox",
-        "broadcasts",
+        "mp_ix_broadcasts_outbox",
+        "mp_broadcasts",
         ["message_id"],
         sqlite_where=waiting,
         postgresql_where=waiting,
     )
     op.create_table(
-        "broadcast_receipts",
+        "mp_broadcast_receipts",
         sa.Column("message_id", _message_id, nullable=False),
         sa.Column("user_id", sa.BigInteger, nullable=False),
         sa.Column("delivered_at", sa.BigInteger, nullable=False),
@@ -38,6 +38,6 @@ def upgrade() -> None:
     )
 
 
-def downgrade() -> None:
-    op.drop_table("broadcast_receipts")
-    op.drop_table("broadcasts")
+def downgrade(op: Operations) -> None:
+    op.drop_table("mp_broadcast_receipts")
+    op.drop_table("mp_broadcasts")

@@ -6,7 +6,7 @@ PostgreSQL 上不挡写入（五百万行时，从前挡 8.4 秒）：新的在�
 from __future__ import annotations
 
 import sqlalchemy as sa
-from alembic import op
+from alembic.operations import Operations
 
 revision = "0007"
 down_revision: str | None = "0006"
@@ -16,24 +16,24 @@ depends_on: str | None = None
 #: CONCURRENTLY 不能在事务里；每一步都可重来：死在半路，从头再做一遍。
 OUTSIDE_TRANSACTION = True
 
-_TABLE = "message_recipients"
-_INBOX, _UNREAD = "ix_recipients_inbox", "ix_recipients_unread"
+_TABLE = "mp_message_recipients"
+_INBOX, _UNREAD = "mp_ix_recipients_inbox", "mp_ix_recipients_unread"
 
 
-def upgrade() -> None:
-    if _is_postgresql():
-        _replace(_INBOX, ["user_id", "message_id", "read_at"])
-        _drop(_UNREAD)
+def upgrade(op: Operations) -> None:
+    if _is_postgresql(op):
+        _replace(op, _INBOX, ["user_id", "message_id", "read_at"])
+        _drop(op, _UNREAD)
         return
     op.drop_index(_UNREAD, _TABLE)
     op.drop_index(_INBOX, _TABLE)
     op.create_index(_INBOX, _TABLE, ["user_id", "message_id", "read_at"])
 
 
-def downgrade() -> None:
+def downgrade(op: Operations) -> None:
     unread = sa.text("read_at IS NULL")
-    if _is_postgresql():
-        _drop(_UNREAD)
+    if _is_postgresql(op):
+        _drop(op, _UNREAD)
         op.create_index(
             _UNREAD,
             _TABLE,
@@ -41,24 +41,24 @@ def downgrade() -> None:
             postgresql_where=unread,
             postgresql_concurrently=True,
         )
-        _replace(_INBOX, ["user_id", "message_id"])
+        _replace(op, _INBOX, ["user_id", "message_id"])
         return
     op.drop_index(_INBOX, _TABLE)
     op.create_index(_INBOX, _TABLE, ["user_id", "message_id"])
     op.create_index(_UNREAD, _TABLE, ["user_id", "message_id"], sqlite_where=unread)
 
 
-def _is_postgresql() -> bool:
-    return op.get_bind().dialect.name == "postgresql"
+def _is_postgresql(op: Operations) -> bool:
+    return op.get_context().dialect.name == "postgresql"
 
 
-def _replace(name: str, columns: list[str]) -> None:
+def _replace(op: Operations, name: str, columns: list[str]) -> None:
     building = f"{name}_next"
-    _drop(building)  # 上一次没有建完的：无效，却仍要维护
+    _drop(op, building)  # 上一次没有建完的：无效，却仍要维护
     op.create_index(building, _TABLE, columns, postgresql_concurrently=True)
-    _drop(name)
+    _drop(op, name)
     op.execute(f"ALTER INDEX {building} RENAME TO {name}")
 
 
-def _drop(name: str) -> None:
+def _drop(op: Operations, name: str) -> None:
     op.drop_index(name, _TABLE, postgresql_concurrently=True, if_exists=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlalchemy as sa
-from alembic import op
+from alembic.operations import Operations
 
 revision = "0008"
 down_revision: str | None = "0007"
@@ -11,9 +11,9 @@ branch_labels: str | None = None
 depends_on: str | None = None
 
 
-def upgrade() -> None:
+def upgrade(op: Operations) -> None:
     op.create_table(
-        "nodes",
+        "mp_nodes",
         sa.Column("node_id", sa.String(64), nullable=False),
         sa.Column("role", sa.String(16), nullable=False),
         sa.Column("version", sa.String(32), nullable=False),
@@ -24,9 +24,9 @@ def upgrade() -> None:
         sa.Column("beat_at", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("node_id"),
     )
-    op.add_column("delivery_generation", sa.Column("database_id", sa.String(26)))
+    op.add_column("mp_delivery_generation", sa.Column("database_id", sa.String(26)))
 
 
-def downgrade() -> None:
-    op.drop_column("delivery_generation", "database_id")
-    op.drop_table("nodes")
+def downgrade(op: Operations) -> None:
+    op.drop_column("mp_delivery_generation", "database_id")
+    op.drop_table("mp_nodes")

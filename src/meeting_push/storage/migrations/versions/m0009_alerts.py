@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlalchemy as sa
-from alembic import op
+from alembic.operations import Operations
 
 revision = "0009"
 down_revision: str | None = "0008"
@@ -17,9 +17,9 @@ def _id() -> sa.String:
     return sa.String(26).with_variant(sa.String(26, collation="C"), "postgresql")
 
 
-def upgrade() -> None:
+def upgrade(op: Operations) -> None:
     op.create_table(
-        "alerts",
+        "mp_alerts",
         sa.Column("alert_id", _id(), nullable=False),
         sa.Column("rule", sa.String(200), nullable=False),
         sa.Column("labels", sa.Text, nullable=False),
@@ -39,13 +39,13 @@ def upgrade() -> None:
         sa.Column("silenced_until", sa.BigInteger),
         sa.PrimaryKeyConstraint("alert_id"),
     )
-    op.create_index("ux_alerts_firing", "alerts", ["firing_key"], unique=True)
-    op.create_index("ix_alerts_spot", "alerts", ["spot_key"])
+    op.create_index("mp_ux_alerts_firing", "mp_alerts", ["firing_key"], unique=True)
+    op.create_index("mp_ix_alerts_spot", "mp_alerts", ["spot_key"])
     op.create_index(
-        "ix_alerts_open", "alerts", ["alert_id"], sqlite_where=_OPEN, postgresql_where=_OPEN
+        "mp_ix_alerts_open", "mp_alerts", ["alert_id"], sqlite_where=_OPEN, postgresql_where=_OPEN
     )
     op.create_table(
-        "alert_notes",
+        "mp_alert_notes",
         sa.Column("note_id", _id(), nullable=False),
         sa.Column("alert_id", _id(), nullable=False),
         sa.Column("author", sa.String(256), nullable=False),
@@ -53,9 +53,9 @@ def upgrade() -> None:
         sa.Column("text", sa.Text, nullable=False),
         sa.PrimaryKeyConstraint("note_id"),
     )
-    op.create_index("ix_alert_notes_alert", "alert_notes", ["alert_id", "note_id"])
+    op.create_index("mp_ix_alert_notes_alert", "mp_alert_notes", ["alert_id", "note_id"])
     op.create_table(
-        "alert_pending",
+        "mp_alert_pending",
         sa.Column("spot_key", sa.String(64), nullable=False),
         sa.Column("rule", sa.String(200), nullable=False),
         sa.Column("labels", sa.Text, nullable=False),
@@ -63,13 +63,13 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("spot_key"),
     )
     op.create_table(
-        "alert_turn",
+        "mp_alert_turn",
         sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
         sa.Column("holder", sa.String(64), nullable=False),
         sa.Column("lease_until", sa.BigInteger, nullable=False),
     )
 
 
-def downgrade() -> None:
-    for table in ("alert_turn", "alert_pending", "alert_notes", "alerts"):
+def downgrade(op: Operations) -> None:
+    for table in ("mp_alert_turn", "mp_alert_pending", "mp_alert_notes", "mp_alerts"):
         op.drop_table(table)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlalchemy as sa
-from alembic import op
+from alembic.operations import Operations
 
 revision = "0010"
 down_revision: str | None = "0009"
@@ -11,9 +11,9 @@ branch_labels: str | None = None
 depends_on: str | None = None
 
 
-def upgrade() -> None:
+def upgrade(op: Operations) -> None:
     op.create_table(
-        "alert_notices",
+        "mp_alert_notices",
         sa.Column("alert_id", sa.String(64), nullable=False),
         sa.Column("channel", sa.String(64), nullable=False),
         sa.Column("state", sa.String(16), nullable=False),
@@ -23,9 +23,9 @@ def upgrade() -> None:
         sa.Column("at", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("alert_id", "channel", "state", "is_escalation"),
     )
-    op.create_index("ix_alert_notices_at", "alert_notices", ["at"])
+    op.create_index("mp_ix_alert_notices_at", "mp_alert_notices", ["at"])
 
 
-def downgrade() -> None:
-    op.drop_index("ix_alert_notices_at", "alert_notices")
-    op.drop_table("alert_notices")
+def downgrade(op: Operations) -> None:
+    op.drop_index("mp_ix_alert_notices_at", "mp_alert_notices")
+    op.drop_table("mp_alert_notices")

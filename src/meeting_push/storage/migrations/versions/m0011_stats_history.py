@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlalchemy as sa
-from alembic import op
+from alembic.operations import Operations
 
 revision = "0011"
 down_revision: str | None = "0010"
@@ -15,16 +15,16 @@ def _id() -> sa.String:
     return sa.String(26).with_variant(sa.String(26, collation="C"), "postgresql")
 
 
-def upgrade() -> None:
+def upgrade(op: Operations) -> None:
     op.create_table(
-        "stats_history",
+        "mp_stats_history",
         sa.Column("step_s", sa.Integer, nullable=False),
         sa.Column("at", sa.BigInteger, nullable=False),
         sa.Column("figures", sa.Text, nullable=False),
         sa.PrimaryKeyConstraint("step_s", "at"),
     )
     op.create_table(
-        "alert_events",
+        "mp_alert_events",
         sa.Column("event_id", _id(), nullable=False),
         sa.Column("alert_id", _id(), nullable=False),
         sa.Column("at", sa.BigInteger, nullable=False),
@@ -35,9 +35,9 @@ def upgrade() -> None:
         sa.Column("until", sa.BigInteger),
         sa.PrimaryKeyConstraint("event_id"),
     )
-    op.create_index("ix_alert_events_alert", "alert_events", ["alert_id", "event_id"])
+    op.create_index("mp_ix_alert_events_alert", "mp_alert_events", ["alert_id", "event_id"])
 
 
-def downgrade() -> None:
-    op.drop_table("alert_events")
-    op.drop_table("stats_history")
+def downgrade(op: Operations) -> None:
+    op.drop_table("mp_alert_events")
+    op.drop_table("mp_stats_history")

@@ -6,7 +6,7 @@ PostgreSQL 上不挡写入：加的列都可空，索引在旁边建。旧的行
 from __future__ import annotations
 
 import sqlalchemy as sa
-from alembic import op
+from alembic.operations import Operations
 
 revision = "0012"
 down_revision: str | None = "0011"
@@ -16,14 +16,14 @@ depends_on: str | None = None
 #: CONCURRENTLY 不能在事务里；每一步都可重来：死在半路，从头再做一遍。
 OUTSIDE_TRANSACTION = True
 
-_TABLE = "message_recipients"
-_INDEX = "ix_recipients_expired"
+_TABLE = "mp_message_recipients"
+_INDEX = "mp_ix_recipients_expired"
 _INDEXED = ["expired_at", "failure_cause"]
 _COLUMNS = ("failure_cause", "expired_at")
 
 
-def upgrade() -> None:
-    if _is_postgresql():
+def upgrade(op: Operations) -> None:
+    if _is_postgresql(op):
         for name, kind in (("failure_cause", "varchar(16)"), ("expired_at", "bigint")):
             op.execute(f"ALTER TABLE {_TABLE} ADD COLUMN IF NOT EXISTS {name} {kind}")
         # 上一次没有建完的：无效，却仍要维护
@@ -38,8 +38,8 @@ def upgrade() -> None:
     op.create_index(_INDEX, _TABLE, _INDEXED, sqlite_where=sa.text("expired_at IS NOT NULL"))
 
 
-def downgrade() -> None:
-    if _is_postgresql():
+def downgrade(op: Operations) -> None:
+    if _is_postgresql(op):
         op.drop_index(_INDEX, _TABLE, postgresql_concurrently=True, if_exists=True)
         for name in _COLUMNS:
             op.execute(f"ALTER TABLE {_TABLE} DROP COLUMN IF EXISTS {name}")
@@ -49,5 +49,5 @@ def downgrade() -> None:
         op.drop_column(_TABLE, name)
 
 
-def _is_postgresql() -> bool:
-    return op.get_bind().dialect.name == "postgresql"
+def _is_postgresql(op: Operations) -> bool:
+    return op.get_context().dialect.name == "postgresql"
