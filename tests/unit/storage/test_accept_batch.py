@@ -10,7 +10,7 @@ import pytest
 
 from meeting_push.errors import InvalidInputError, OutcomeUnknownError
 from meeting_push.model import Message, Outgoing, Sender
-from meeting_push.storage.accept_batch import AcceptBatch
+from meeting_push.storage.accept_batch import ENOUGH_ROWS, AcceptBatch
 from meeting_push.storage.database import Database
 from meeting_push.storage.idempotency import Claim, IdempotencyRepository
 from meeting_push.storage.messages import MessageRepository
@@ -196,3 +196,48 @@ async def test_e7_who_gave_up_during_the_commit_may_try_again_with_his_key(
         await given_up
     assert await accepts.insert(outgoing(3), claim("k", "3")) == first.stored
     assert await stored(database) == {1, 2}
+
+
+FOREVER_S = 3600.0
+
+
+async def test_one_sender_alone_never_waits_for_company(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("meeting_push.storage.accept_batch.PACE_S", FOREVER_S)
+    accepts = batch_of(database)
+    for number in range(5):
+        await accepts.insert(outgoing(number))
+
+
+async def test_who_came_together_are_waited_for_and_no_longer(
+    database: Database, messages: Counted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("meeting_push.storage.accept_batch.PACE_S", FOREVER_S)
+    accepts = batch_of(database, messages)
+    await asyncio.gather(*(accepts.insert(outgoing(number)) for number in range(3)))
+    early = [asyncio.create_task(accepts.insert(outgoing(number))) for number in (3, 4)]
+    await asyncio.sleep(0)
+    await accepts.insert(outgoing(5))
+    await asyncio.gather(*early)
+    assert messages.transactions == 2
+
+
+async def test_who_is_waited_for_in_vain_is_not_waited_for_long(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("meeting_push.storage.accept_batch.PACE_S", 0.05)
+    accepts = batch_of(database)
+    await asyncio.gather(*(accepts.insert(outgoing(number)) for number in range(3)))
+    await accepts.insert(outgoing(3))
+    assert await stored(database) == set(range(4))
+
+
+async def test_many_recipients_are_company_enough(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("meeting_push.storage.accept_batch.PACE_S", FOREVER_S)
+    accepts = batch_of(database)
+    await asyncio.gather(*(accepts.insert(outgoing(number)) for number in range(3)))
+    [many] = outgoing(3)
+    await accepts.insert([Outgoing(many.message, range(1, ENOUGH_ROWS + 1))])
