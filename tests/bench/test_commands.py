@@ -41,6 +41,7 @@ CASES: dict[str, Sequence[str]] = {
     ),
     "flush": ("--quick --users 3 --messages 4",),
     "rolling": ("--quick",),
+    "kills": ("--quick --messages 9 --every 1.5 --with-redis",),
     "slow-consumer": ("--quick --rounds 2",),
     "meeting-isolation": ("--quick --rounds 2",),
     "siege": ("--quick --seconds 3.5 --only A1,A5",),

@@ -1,4 +1,4 @@
-"""压测 flush、retries、mailbox-memory、rolling：跑得完，数字都在，没有一条丢失；从不断言速度。"""
+"""压测 flush、retries、rolling、kills 等：跑得完，数字都在，没有一条丢失；从不断言速度。"""
 
 from __future__ import annotations
 
@@ -52,6 +52,14 @@ def test_an_id_in_a_mailbox_with_ten_others_takes_at_most_a_hundred_bytes(tmp_pa
     assert 26 < report.value("log_id") <= 100
     assert report.value("recipient") <= 200
     assert report.value("full_average") > 26
+
+
+def test_what_a_killed_server_had_accepted_arrives_once(tmp_path: Path) -> None:
+    report = measured(tmp_path, "kills", "--messages", "1000")
+    assert report.value("kills") > 0
+    assert report.value("accepted") == report.value("ids") == 1_000
+    for nothing in ("missing", "twice", "stray"):
+        assert report.value(nothing) == 0
 
 
 def test_nodes_restart_one_after_the_other_and_no_application_notices(tmp_path: Path) -> None:

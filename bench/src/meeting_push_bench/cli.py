@@ -28,6 +28,7 @@ from .flush.run import run_flush
 from .fuzz.plan import QUICK as QUICK_FUZZ
 from .fuzz.plan import FuzzPlan
 from .fuzz.report import fuzz_table, run_case_alone, run_fuzz
+from .kills import QUICK_KILLS, KillsPlan, run_kills
 from .load.cli import add_profiles
 from .load.edges import ServerSource, run_edges
 from .load.edges_report import QUICK, EdgesPlan, EdgesReport, edges_table
@@ -174,6 +175,21 @@ def rolling(context: typer.Context, quick: Quick = False, reports: Reports = REP
     """Three nodes restart one after the other under load: what senders and applications notice."""
     plan = QUICK_ROLLING if quick else RollingPlan()
     _report(context, reports, partial(run_rolling, plan), measured_table)
+
+
+@bench_app.command()
+def kills(
+    context: typer.Context,
+    quick: Quick = False,
+    messages: Annotated[int | None, typer.Option(min=1, max=1_000_000)] = None,
+    every: Annotated[float | None, typer.Option(min=0.5, help="Seconds between kills.")] = None,
+    with_redis: Annotated[bool | None, typer.Option(help="Its embedded Redis dies too.")] = None,
+    reports: Reports = REPORTS,
+) -> None:
+    """100,000 single messages while the server is killed (-9) every 5 s: nothing may be lost."""
+    plan = QUICK_KILLS if quick else KillsPlan()
+    plan = changed(plan, messages=messages, every_s=every, with_redis=with_redis)
+    _report(context, reports, partial(run_kills, plan), measured_table)
 
 
 @bench_app.command("slow-consumer")
