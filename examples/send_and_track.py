@@ -25,7 +25,7 @@ async def main(recipients: list[int], title: str, content: str) -> None:
 
     client = PushClient(url, tokens, device_info="examples/send_and_track.py")
     client.on("receipt", receipts.put_nowait)
-    async with client:
+    async with rest, client:  # 连接养着，下一条就快了
         await client.wait_connected()
         # 返回即已提交到数据库；重试用同一个 Idempotency-Key，不会发成两条
         sent = await rest.send(recipients, title, content, receipt=True)

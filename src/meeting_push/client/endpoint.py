@@ -60,12 +60,16 @@ class RestOptions:
 
     :param retries: 幂等调用最多重试几次（429、503、连不上）
     :param max_retry_wait_s: ``Retry-After`` 比它还长就不等了，把错误交给调用者
+    :param max_connections: 同时至多几条连接；多出来的调用排队，排队不算在 ``timeout_s`` 里
+    :param max_answer_bytes: 更大的回答不要（``unexpected_answer``）；一页收件箱可以有几十兆字节
     """
 
     timeout_s: float = 10
     retries: int = 3
     backoff_base_s: float = 0.5
     max_retry_wait_s: float = 30
+    max_connections: int = 64
+    max_answer_bytes: int = 64 * 1024 * 1024
     ssl: SSLContext | None = None
 
 
@@ -91,6 +95,11 @@ class Endpoint:
         scheme = "wss" if self.secure else "ws"
         path = f"{self.path}/ws/user/{user_id}/messages"
         return f"{scheme}://{self._authority}{path}?{urlencode(query)}"
+
+    @property
+    def rest_url(self) -> str:
+        """REST 的路径接在它后面。"""
+        return f"{'https' if self.secure else 'http'}://{self._authority}{self.path}"
 
     @property
     def _authority(self) -> str:

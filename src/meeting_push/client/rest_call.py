@@ -1,4 +1,4 @@
-"""一次 HTTP 调用：标准库的 http.client 放在线程里，够 SDK 用，不添依赖。
+"""一次 HTTP 调用：aiohttp 的连接池，不用线程。
 
 REST 回答的样子；服务器多给的字段被忽略。
 """
@@ -6,24 +6,37 @@ REST 回答的样子；服务器多给的字段被忽略。
 from __future__ import annotations
 
 import asyncio
-import http.client
+import weakref
+from collections.abc import AsyncGenerator
+from contextlib import suppress
 from dataclasses import dataclass
-from ssl import SSLContext, create_default_context
+from ssl import create_default_context
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
 from ..model import Accepted, RecipientState
 from ..protocol.frames import NewMessageTail
-from .endpoint import Endpoint
+from .endpoint import Endpoint, RestOptions
 from .errors import ServerUnreachableError
+
+if TYPE_CHECKING:
+    import aiohttp
+
+#: 闲着的连接养这么久：短于服务器的 65 秒与代理常用的 60 秒，少碰上它们恰在此时关闭。
+KEEP_ALIVE_S: Final = 30
 
 
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
+    """``idempotent``：做两次与做一次一样，可以用闲着的连接，也可以重试。"""
+
     method: str
     path: str
     headers: dict[str, str]
     body: bytes | None = None
+    idempotent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,40 +48,150 @@ class HttpAnswer:
     retry_after_s: float | None
 
 
-class HttpCaller:
-    """每次调用一条连接：SDK 的 REST 调用稀疏，不值得养连接池。不跟随重定向。"""
+@dataclass(frozen=True, slots=True)
+class _Pool:
+    """一个事件循环的连接。排队的在 ``room`` 外面等，不算在超时里。"""
 
-    def __init__(self, endpoint: Endpoint, timeout_s: float, ssl: SSLContext | None) -> None:
-        self._endpoint = endpoint
-        self._timeout_s = timeout_s
-        self._ssl = (ssl or create_default_context()) if endpoint.secure else None
+    session: aiohttp.ClientSession
+    room: asyncio.Semaphore
+    keeper: AsyncGenerator[None]
+
+
+class HttpCaller:
+    """可并发调用；不跟随重定向，不看 ``HTTP_PROXY``，不记 cookie。
+
+    连接属于调用时的事件循环，每个循环（``fork`` 之后的也是）各有一份；忘了关的，
+    循环结束时关，或随它自己一起被回收。
+    """
+
+    def __init__(self, endpoint: Endpoint, options: RestOptions) -> None:
+        self._base = endpoint.rest_url
+        self._options = options
+        self._ssl = (options.ssl or create_default_context()) if endpoint.secure else True
+        self._pools: dict[asyncio.AbstractEventLoop, _Pool] = {}
+        weakref.finalize(self, _abandon, self._pools)
 
     async def call(self, request: HttpRequest) -> HttpAnswer:
-        """取消时立即返回，但线程会跑到超时，请求可能已被执行。
+        """取消时连接随之关闭；请求可能已被执行。
 
         :raises ServerUnreachableError: 没有得到完整的回答；请求可能已被执行
         """
-        return await asyncio.to_thread(self._call, request)
+        if not request.idempotent:
+            return await self._alone(request)
+        pool, reused = await self._pool(), list[object]()
+        async with pool.room:
+            try:
+                return await self._exchange(pool.session, request, reused)
+            except ServerUnreachableError as error:
+                if not (reused and _closed(error.__cause__)):
+                    raise
+            # 服务器关了闲着的这一条，不是没有它：马上换一条新的
+            return await self._alone(request)
 
-    def _call(self, request: HttpRequest) -> HttpAnswer:
-        connection = self._connection()
+    async def aclose(self) -> None:
+        """关掉此刻的循环养着的连接；之后还可以调用，另开就是。"""
+        if pool := self._pools.pop(asyncio.get_running_loop(), None):
+            await pool.keeper.aclose()
+
+    async def _alone(self, request: HttpRequest) -> HttpAnswer:
+        """用一条新的连接，用完即关。"""
+        async with self._session() as session:
+            return await self._exchange(session, request, [])
+
+    async def _exchange(
+        self, session: aiohttp.ClientSession, request: HttpRequest, reused: list[object]
+    ) -> HttpAnswer:
+        """``reused`` 里有了东西，就是用了闲着的连接。"""
+        from aiohttp import ClientError
+        from yarl import URL
+
         try:
-            connection.request(
-                request.method, self._endpoint.path + request.path, request.body, request.headers
-            )
-            response = connection.getresponse()
-            retry_after = response.getheader("Retry-After", "")
-            return HttpAnswer(response.status, response.read(), _seconds(retry_after))
-        except (OSError, http.client.HTTPException) as error:
+            async with session.request(
+                request.method,
+                URL(self._base + request.path, encoded=True),
+                data=request.body,
+                headers=request.headers,
+                allow_redirects=False,
+                trace_request_ctx=reused,
+            ) as answer:
+                retry_after = answer.headers.get("Retry-After", "")
+                return HttpAnswer(answer.status, await self._body(answer), _seconds(retry_after))
+        except (ClientError, OSError) as error:  # 超时是 OSError
             raise ServerUnreachableError(f"no answer: {type(error).__name__}") from error
-        finally:
-            connection.close()
 
-    def _connection(self) -> http.client.HTTPConnection:
-        host, port = self._endpoint.host, self._endpoint.port
-        if self._ssl is None:
-            return http.client.HTTPConnection(host, port, timeout=self._timeout_s)
-        return http.client.HTTPSConnection(host, port, timeout=self._timeout_s, context=self._ssl)
+    async def _body(self, answer: aiohttp.ClientResponse) -> bytes:
+        """太大的不要：空的正文不是任何一种回答。"""
+        limit, parts, size = self._options.max_answer_bytes, list[bytes](), 0
+        async for part in answer.content.iter_any():
+            parts.append(part)
+            size += len(part)
+            if size > limit:
+                answer.close()
+                return b""
+        return b"".join(parts)
+
+    async def _pool(self) -> _Pool:
+        loop = asyncio.get_running_loop()
+        pool = self._pools.get(loop)
+        if pool is None:
+            for ended in [each for each in self._pools if each.is_closed()]:
+                _close_now(self._pools.pop(ended))
+            session = self._session()
+            room = asyncio.Semaphore(self._options.max_connections)
+            pool = self._pools[loop] = _Pool(session, room, _keep(session))
+            await anext(pool.keeper)
+        return pool
+
+    def _session(self) -> aiohttp.ClientSession:
+        import aiohttp  # 十分之一秒：不调用 REST 的不必付
+
+        reuse = aiohttp.TraceConfig()
+        reuse.on_connection_reuseconn.append(_note_reuse)
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=self._ssl, limit=0, keepalive_timeout=KEEP_ALIVE_S),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            # 不要压缩：解开之前不知道有多大
+            headers={"Accept-Encoding": "identity"},
+            timeout=aiohttp.ClientTimeout(total=self._options.timeout_s),
+            trace_configs=[reuse],
+        )
+
+
+async def _note_reuse(_session: object, context: SimpleNamespace, _params: object) -> None:
+    context.trace_request_ctx.append(True)
+
+
+def _closed(cause: BaseException | None) -> bool:
+    """服务器关闭了连接，而不是等不到它。"""
+    from aiohttp import ClientConnectionError
+
+    return isinstance(cause, ClientConnectionError) and not isinstance(cause, TimeoutError)
+
+
+async def _keep(session: aiohttp.ClientSession) -> AsyncGenerator[None]:
+    """循环结束之前（``shutdown_asyncgens``）关：之后就关不了了。"""
+    try:
+        yield
+    finally:
+        await session.close()
+
+
+def _abandon(pools: dict[asyncio.AbstractEventLoop, _Pool]) -> None:
+    """没有 ``aclose`` 的：在各自的循环里关；我们可能在别的线程里（垃圾回收）。"""
+    for loop, pool in pools.items():
+        if loop.is_closed() or loop is asyncio._get_running_loop():
+            _close_now(pool)
+        else:
+            with suppress(RuntimeError):  # 恰在此时关了
+                loop.call_soon_threadsafe(_close_now, pool)
+
+
+def _close_now(pool: _Pool) -> None:
+    """各走一步就够：套接字当场关，不等对方告别；循环已关的也走得了这一步。"""
+    for closing in (pool.session.close(), pool.keeper.aclose()):
+        with suppress(StopIteration):
+            closing.send(None)
+        closing.close()
 
 
 def _seconds(retry_after: str) -> float | None:

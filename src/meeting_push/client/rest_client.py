@@ -10,9 +10,9 @@ import random
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from http import HTTPStatus
-from typing import Final, TypeVar, Unpack
+from typing import Final, Self, TypeVar, Unpack
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -43,7 +43,7 @@ _BUSY: Final = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVA
 
 
 class RestClient:
-    """可并发使用，没有要关闭的东西。
+    """可并发使用；连接养着下次再用，用完 ``aclose``（``async with`` 也行），忘了关的随它自己回收。
 
     幂等的调用遇到 429、503、没有回答时重试（``options.retries`` 次）；别的只试一次。
     所有方法都可能抛出 ``ApiError``（服务器说不行）与 ``ServerUnreachableError``（没有回答）。
@@ -58,9 +58,18 @@ class RestClient:
     ) -> None:
         """:param token: ``register``、``login``、``refresh`` 不需要；其余都要"""
         self._options = options or RestOptions()
-        endpoint = parse_endpoint(base_url)
-        self._http = HttpCaller(endpoint, self._options.timeout_s, self._options.ssl)
+        self._http = HttpCaller(parse_endpoint(base_url), self._options)
         self._token = token
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """关掉此刻的事件循环里养着的连接；之后还可以调用。"""
+        await self._http.aclose()
 
     # ── 账号 ────────────────────────────────────────────────────────────────
 
@@ -97,16 +106,16 @@ class RestClient:
         重试用同一个 Idempotency-Key（不给就生成一个），不会发成两条。
         """
         draft = Draft(recipient_ids=tuple(recipient_ids), title=title, content=content, **options)
-        request = _post("/messages", asdict(draft), _idempotency(idempotency_key))
-        return await self._call(Accepted, request, idempotent=True)
+        request = _post("/messages", draft, _idempotency(idempotency_key), idempotent=True)
+        return await self._call(Accepted, request)
 
     async def send_batch(
         self, drafts: Sequence[Draft], *, idempotency_key: str | None = None
     ) -> list[Accepted]:
         """一个事务里发一批（≤ 1,000 条），全部或全不；结果与 ``drafts`` 同序。"""
-        body = {"messages": [asdict(draft) for draft in drafts]}
-        request = _post("/messages/batch", body, _idempotency(idempotency_key))
-        return (await self._call(BatchResults, request, idempotent=True)).results
+        body = {"messages": list(drafts)}
+        request = _post("/messages/batch", body, _idempotency(idempotency_key), idempotent=True)
+        return (await self._call(BatchResults, request)).results
 
     # ── 收件箱 ──────────────────────────────────────────────────────────────
 
@@ -118,13 +127,13 @@ class RestClient:
 
     async def read(self, message_ids: Sequence[str]) -> int:
         """标为已读（≤ 1,000 条），返回剩下的未读数。"""
-        request = _post("/messages/read", {"message_ids": list(message_ids)})
-        return (await self._call(Unread, request, idempotent=True)).unread_count
+        request = _post("/messages/read", {"message_ids": list(message_ids)}, idempotent=True)
+        return (await self._call(Unread, request)).unread_count
 
     async def read_upto(self, message_id: str) -> int:
         """把不晚于它的全部标为已读，返回剩下的未读数。"""
-        request = _post("/messages/read", {"upto_message_id": message_id})
-        return (await self._call(Unread, request, idempotent=True)).unread_count
+        request = _post("/messages/read", {"upto_message_id": message_id}, idempotent=True)
+        return (await self._call(Unread, request)).unread_count
 
     # ── 投递状态 ────────────────────────────────────────────────────────────
 
@@ -145,26 +154,17 @@ class RestClient:
 
     async def _get(self, kind: type[T], path: str, query: dict[str, str]) -> T:
         target = f"{_PREFIX}{path}" + (f"?{urlencode(query)}" if query else "")
-        return await self._call(kind, HttpRequest("GET", target, {}), idempotent=True)
+        return await self._call(kind, HttpRequest("GET", target, {}, idempotent=True))
 
-    async def _call(
-        self,
-        kind: type[T],
-        request: HttpRequest,
-        *,
-        idempotent: bool = False,
-        signed: bool = True,
-    ) -> T:
-        answer = await self._request(request, idempotent=idempotent, signed=signed)
+    async def _call(self, kind: type[T], request: HttpRequest, *, signed: bool = True) -> T:
+        answer = await self._request(request, signed=signed)
         try:
             return msgspec.json.decode(answer.body, type=kind)
         except (msgspec.DecodeError, UnicodeDecodeError):
             raise _api_error(answer) from None
 
-    async def _request(
-        self, request: HttpRequest, *, idempotent: bool = False, signed: bool = True
-    ) -> HttpAnswer:
-        retries = self._options.retries if idempotent else 0
+    async def _request(self, request: HttpRequest, *, signed: bool = True) -> HttpAnswer:
+        retries = self._options.retries if request.idempotent else 0
         backoff = Backoff(
             self._options.backoff_base_s, self._options.max_retry_wait_s, random.random
         )
@@ -183,9 +183,7 @@ class RestClient:
             headers["Content-Type"] = "application/json"
         if signed and self._token is not None:
             headers["Authorization"] = f"Bearer {await obtain(self._token)}"
-        answer = await self._http.call(
-            HttpRequest(request.method, request.path, headers, request.body)
-        )
+        answer = await self._http.call(replace(request, headers=headers))
         if answer.status >= HTTPStatus.MULTIPLE_CHOICES:
             raise _api_error(answer)
         return answer
@@ -198,8 +196,11 @@ class RestClient:
         )
 
 
-def _post(path: str, body: object, headers: dict[str, str] | None = None) -> HttpRequest:
-    return HttpRequest("POST", f"{_PREFIX}{path}", headers or {}, msgspec.json.encode(body))
+def _post(
+    path: str, body: object, headers: dict[str, str] | None = None, *, idempotent: bool = False
+) -> HttpRequest:
+    content = msgspec.json.encode(body)
+    return HttpRequest("POST", f"{_PREFIX}{path}", headers or {}, content, idempotent)
 
 
 def _idempotency(key: str | None) -> dict[str, str]:
