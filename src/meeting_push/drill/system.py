@@ -20,7 +20,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
-from ..client.endpoint import parse_endpoint, user_id_in
+from ..client.endpoint import RestOptions, parse_endpoint, user_id_in
 from ..client.errors import ApiError, ServerUnreachableError
 from ..client.rest_call import HttpCaller, HttpRequest
 from ..clock import now_ms
@@ -96,7 +96,7 @@ class System:
         self.redis_url = redis_url
         self.token = token
         self._endpoint = parse_endpoint(url)
-        self._http = HttpCaller(self._endpoint, ANSWER_S, None)
+        self._http = HttpCaller(self._endpoint, RestOptions(timeout_s=ANSWER_S))
 
     @property
     def user_id(self) -> int:
