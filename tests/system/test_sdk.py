@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -236,3 +237,31 @@ async def test_a_forged_token_is_refused_for_good(
     with pytest.raises(PushRefusedError) as caught:
         await PushClient(server.base_url, unsigned_jwt(sub="1"), options=options).wait_connected()
     assert caught.value.close_code == 4500
+
+
+FORKING = """
+import asyncio, os, sys
+from meeting_push import RestClient
+
+url, token, recipient = sys.argv[1:]
+rest = RestClient(url, token)
+send = lambda title: rest.send([int(recipient)], title, "c")
+
+async def parent():
+    await send("before")
+    child = os.fork()
+    if child == 0:
+        asyncio.run(send("child"))
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    await send("parent")
+
+asyncio.run(parent())
+"""
+
+
+async def test_parent_and_child_of_a_fork_share_no_connection(alice: Account, bob: Account) -> None:
+    arguments = [alice.url, await alice.tokens(), str(bob.user_id)]
+    ran = await asyncio.create_subprocess_exec(sys.executable, "-c", FORKING, *arguments)
+    assert await ran.wait() == 0
+    assert {one.title for one in (await bob.rest.inbox()).items} == {"before", "child", "parent"}

@@ -6,7 +6,6 @@ import asyncio
 import gc
 import json
 import ssl
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -246,32 +245,6 @@ async def test_a_proxy_in_the_environment_is_not_asked(monkeypatch: pytest.Monke
     async with keeping() as server, RestClient(server.url, "t", options=ONCE) as rest:
         await rest.send([1], "t", "c")
         assert len(server.wires) == 1
-
-
-FORKING = """
-import asyncio, os, sys
-from meeting_push import RestClient
-
-rest = RestClient(sys.argv[1], "t")
-
-async def parent():
-    await rest.send([1], "t", "c")
-    child = os.fork()
-    if child == 0:
-        asyncio.run(rest.send([1], "t", "c"))
-        os._exit(0)
-    assert os.waitpid(child, 0)[1] == 0
-    await rest.send([1], "t", "c")
-
-asyncio.run(parent())
-"""
-
-
-async def test_parent_and_child_of_a_fork_share_no_connection() -> None:
-    async with keeping() as server:
-        ran = await asyncio.create_subprocess_exec(sys.executable, "-c", FORKING, server.url)
-        assert await ran.wait() == 0
-        assert [len(wire.heads) for wire in server.wires] == [2, 1]
 
 
 async def test_a_certificate_nobody_vouches_for_is_no_answer(tmp_path: Path) -> None:
