@@ -15,7 +15,7 @@ from .load.table import amount, goal
 from .progress import Steps
 from .report import Heading
 
-PlanValue = int | float | str
+PlanValue = bool | int | float | str
 P = TypeVar("P", bound=msgspec.Struct)
 
 
