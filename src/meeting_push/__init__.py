@@ -9,25 +9,6 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from .client import (
-    ApiError,
-    ClientOptions,
-    ClientState,
-    DeliveryReport,
-    HandshakeRejectedError,
-    InboxMessage,
-    InboxPage,
-    NotConnectedError,
-    PushClient,
-    PushRefusedError,
-    ReceivedMessage,
-    RestClient,
-    RestOptions,
-    ServerUnreachableError,
-    TokenKeeper,
-    TokenUnreadableError,
-)
-from .contracts import TokenVerifier, UserDirectory
 from .errors import (
     AlreadyDueError,
     AuthenticationError,
@@ -87,7 +68,6 @@ from .model import (
     Segment,
     Sender,
 )
-from .protocol.frames import ErrorFrame, Gap, Notice, Presence, ReadSync, Receipt, Resync
 from .version import __version__
 
 if TYPE_CHECKING:
@@ -96,6 +76,25 @@ if TYPE_CHECKING:
     from .auth.auth_service import AuthService
     from .auth.revocations import Revocations
     from .broadcast.service import BroadcastService
+    from .client import (
+        ApiError,
+        ClientOptions,
+        ClientState,
+        DeliveryReport,
+        HandshakeRejectedError,
+        InboxMessage,
+        InboxPage,
+        NotConnectedError,
+        PushClient,
+        PushRefusedError,
+        ReceivedMessage,
+        RestClient,
+        RestOptions,
+        ServerUnreachableError,
+        TokenKeeper,
+        TokenUnreadableError,
+    )
+    from .contracts import TokenVerifier, UserDirectory
     from .deliver.message_publisher import MessagePublisher
     from .deliver.offline_message_queue import OfflineMessageQueue
     from .meeting.service import MeetingService
@@ -103,6 +102,7 @@ if TYPE_CHECKING:
     from .monitoring.metrics import Metrics
     from .outcome.delivery_confirmation_service import DeliveryConfirmationService
     from .presence.online_status_service import OnlineStatusService
+    from .protocol.frames import ErrorFrame, Gap, Notice, Presence, ReadSync, Receipt, Resync
     from .queue.consumer_pool import ConsumerPool
     from .queue.message_consumer import MessageConsumer
     from .queue.message_queue import MessageQueue
@@ -112,12 +112,21 @@ if TYPE_CHECKING:
 
 #: 用到才导入的名字 → 它所在的模块；与上面一一对应（有测试）。
 _HOMES = {
+    "ApiError": ".client",
     "AuthService": ".auth.auth_service",
     "BroadcastService": ".broadcast.service",
+    "ClientOptions": ".client",
+    "ClientState": ".client",
     "ConnectionManager": ".websocket.manager",
     "ConsumerPool": ".queue.consumer_pool",
     "DeliveryConfirmationService": ".outcome.delivery_confirmation_service",
+    "DeliveryReport": ".client",
+    "ErrorFrame": ".protocol.frames",
+    "Gap": ".protocol.frames",
+    "HandshakeRejectedError": ".client",
     "Health": ".monitoring.health",
+    "InboxMessage": ".client",
+    "InboxPage": ".client",
     "MeetingPush": ".app",
     "MeetingService": ".meeting.service",
     "MessageConsumer": ".queue.message_consumer",
@@ -125,12 +134,28 @@ _HOMES = {
     "MessageQueue": ".queue.message_queue",
     "MessageService": ".accept.message_service",
     "Metrics": ".monitoring.metrics",
+    "NotConnectedError": ".client",
+    "Notice": ".protocol.frames",
     "OfflineMessageQueue": ".deliver.offline_message_queue",
     "OnlineStatusService": ".presence.online_status_service",
+    "Presence": ".protocol.frames",
+    "PushClient": ".client",
+    "PushRefusedError": ".client",
+    "ReadSync": ".protocol.frames",
+    "Receipt": ".protocol.frames",
+    "ReceivedMessage": ".client",
     "RedisService": ".redis.redis_service",
+    "RestClient": ".client",
+    "RestOptions": ".client",
+    "Resync": ".protocol.frames",
     "Revocations": ".auth.revocations",
     "Role": ".settings",
+    "ServerUnreachableError": ".client",
     "Settings": ".settings",
+    "TokenKeeper": ".client",
+    "TokenUnreadableError": ".client",
+    "TokenVerifier": ".contracts",
+    "UserDirectory": ".contracts",
     "load_settings": ".settings",
 }
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import getpass
 import os
 import sys
@@ -26,20 +27,16 @@ from urllib.parse import urlsplit
 
 import typer
 from loguru import logger
-from rich.console import Console
-from rich.table import Table
 
-from .auth.access_tokens import AccessTokens
-from .auth.keys import signing_secret
-from .client.push_client import PushClient
-from .client.rest_client import RestClient
 from .errors import ConfigurationError, InvalidInputError, MeetingPushError, MissingExtraError
 from .logs import plain, plain_json
 from .model import ADMIN_ROLE, MAX_USER_ID, USER_ROLE
 from .settings import Role, Settings, load_settings
 from .version import __version__
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # 用到才导入：签一个令牌不必等服务器与终端的表
+    from rich.console import Console
+
     from .storage.database import Database
 
 app = typer.Typer(
@@ -55,8 +52,6 @@ app.add_typer(db_app, name="db")
 
 #: 别的发行包把 ``typer.Typer`` 挂在这一组入口点上，名字就是命令。
 COMMANDS: Final = "meeting_push.commands"
-
-out = Console(highlight=False)
 
 DataDir = Annotated[Path | None, typer.Option(help="Folder of SQLite, embedded Redis, secrets.")]
 DatabaseUrl = Annotated[str | None, typer.Option(help="SQL database; default SQLite.")]
@@ -79,6 +74,7 @@ def serve(
     data_dir: DataDir = None,
 ) -> None:
     """Run the server until SIGTERM or SIGINT."""
+    gc.disable()  # 导入与装配造的都要留着；服务开始时再打开（``server.calm_collector``）
     import uvloop
 
     from .server import run_process, run_workers
@@ -121,6 +117,7 @@ def send(
     """Send one message and print its id."""
     recipients = _user_ids(to)
     access = token or _sign(load_settings(data_dir=data_dir), sender_id)
+    from .client.rest_client import RestClient
 
     async def run() -> None:
         sent = await RestClient(url, access).send(recipients, title, content, priority=priority)
@@ -139,6 +136,7 @@ def listen(
 ) -> None:
     """Print each message as one JSON line, acknowledging it."""
     settings = load_settings(data_dir=data_dir)
+    from .client.push_client import PushClient
 
     def fresh_token() -> str:
         return token or _sign(settings, user_id)
@@ -187,6 +185,8 @@ def user_create(
 @user_app.command("list")
 def user_list(database_url: DatabaseUrl = None, data_dir: DataDir = None) -> None:
     """List accounts."""
+    from rich.table import Table
+
     from .storage.accounts import UserRepository
 
     settings = load_settings(database_url=database_url, data_dir=data_dir)
@@ -201,7 +201,7 @@ def user_list(database_url: DatabaseUrl = None, data_dir: DataDir = None) -> Non
                 for user in page:
                     table.add_row(str(user.id), user.username, user.role)
                 last = page[-1].id
-        out.print(table)
+        _console().print(table)
 
     asyncio.run(run())
 
@@ -236,7 +236,7 @@ def run_demo(
     from . import demo
 
     import_module(".server", __package__)  # 演示把它起成进程：没有装就不开始
-    raise typer.Exit(asyncio.run(demo.run(out, once=once, port=port)))
+    raise typer.Exit(asyncio.run(demo.run(_console(), once=once, port=port)))
 
 
 @app.command("doctor")
@@ -247,7 +247,7 @@ def run_doctor(
     from . import doctor
 
     settings = load_settings(redis_url=redis_url, database_url=database_url, data_dir=data_dir)
-    raise typer.Exit(asyncio.run(doctor.run(out, settings)))
+    raise typer.Exit(asyncio.run(doctor.run(_console(), settings)))
 
 
 @app.command("drill")
@@ -265,13 +265,19 @@ def run_drill(
     from .drill import runner
 
     given = runner.Given(name, every, names, as_json, really, url, token, redis_url)
-    raise typer.Exit(asyncio.run(runner.run(out, given)))
+    raise typer.Exit(asyncio.run(runner.run(_console(), given)))
 
 
 @app.command()
 def version() -> None:
     """Print the version."""
     sys.stdout.write(__version__ + "\n")
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(highlight=False)
 
 
 def _user_ids(text: str) -> list[int]:
@@ -294,6 +300,9 @@ def _sign(
     if not 1 <= user <= MAX_USER_ID:
         raise InvalidInputError("--user-id: a positive integer below 2^53")
     _require_accounts(settings)
+    from .auth.access_tokens import AccessTokens
+    from .auth.keys import signing_secret
+
     lifetime = settings.auth.access_token_ttl_s if ttl_s is None else ttl_s
     tokens = AccessTokens(settings.auth, signing_secret(settings.auth, settings.process.data_dir))
     return tokens.issue(user, role, name, lifetime)

@@ -274,6 +274,7 @@ def _warn_unknown_variables() -> None:
 
 async def run_workers(settings: Settings) -> None:
     """父进程：带着内嵌 Redis，看着 N 个子进程；子进程死了就重启。"""
+    gc.enable()
     configure_logging(settings.process.log_level, as_json=settings.process.log_json)
     _warn_of_any_audience(settings)
     _warn_unknown_variables()
@@ -383,10 +384,11 @@ THRESHOLDS: Final = (2_000, 10, 50)
 
 
 def calm_collector() -> None:
-    """服务开始后调用一次。"""
+    """服务开始后调用一次；启动时一直关着（``cli.serve``）：那时造的多半活到最后，收也白收。"""
     gc.collect()
     gc.freeze()
     gc.set_threshold(*THRESHOLDS)
+    gc.enable()
 
 
 def _open_descriptors(most: int = 1_048_576) -> int:

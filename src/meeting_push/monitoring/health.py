@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Final
 
 from ..errors import MeetingPushError
@@ -17,6 +16,8 @@ from ..supervision import LoopState, periodically
 
 #: 多久检查一遍；一项至多等多久。坏了到不就绪最多 1 + 2 + 1 + 2 秒，契约是 10 秒。
 EVERY_S: Final = 1.0
+#: 启动以来还没有就绪过时：订阅晚几毫秒，不必为它多等一秒。
+STARTING_S: Final = 0.05
 CHECK_TIMEOUT_S: Final = 2.0
 #: 没有循环在检查时（内嵌的应用还没启动它），结果在这么久之内共用。
 CACHE_S: Final = 0.5
@@ -80,6 +81,7 @@ class Health:
         self._parts: dict[str, _Part] = {}
         self._draining = False
         self._watched = False
+        self._started = False
         self._checked_at = float("-inf")
         self._checking: asyncio.Task[None] | None = None
 
@@ -92,11 +94,15 @@ class Health:
 
     async def run(self) -> None:
         """监督者运行的循环体；永不返回。"""
-        await periodically(self._watch, partial(asyncio.sleep, EVERY_S))
+        await periodically(self._watch, self._pause)
 
     async def _watch(self) -> None:
         await self.check_now()
         self._watched = True
+        self._started = self._started or self.latest().ready
+
+    async def _pause(self) -> None:
+        await asyncio.sleep(EVERY_S if self._started else STARTING_S)
 
     async def report(self) -> HealthReport:
         if self._draining:

@@ -22,8 +22,9 @@ from ..supervision import periodically
 PATIENCE: Final = 2
 
 
-#: 还没听到过、正聋着的时候，隔这么久放一只。
+#: 还没听到过、正聋着的时候，隔这么久放一只；一次也没有订好过的，隔这么久看一看订好了没有。
 IMPATIENT_S: Final = 1.0
+STARTING_S: Final = 0.05
 
 
 class Hearing(Enum):
@@ -102,6 +103,8 @@ class Canary:
 
     def _pause_s(self) -> float:
         """还没听到过、正聋着：不等平时的间隔，一好就知道。"""
+        if self._too_early():
+            return STARTING_S
         well = self._heard and self._hearing is Hearing.GOOD
         return self._interval_s if well else min(self._interval_s, IMPATIENT_S)
 
@@ -115,7 +118,13 @@ class Canary:
             raise UnavailableError(why, cause="deaf")
         await self._first.wait()
 
+    def _too_early(self) -> bool:
+        """第一次订好之前放出的回不来。"""
+        return not self._number and not self._ear.connected()
+
     async def _send(self) -> None:
+        if self._too_early():
+            return
         self._number += 1
         number = self._number
         self._out[number] = _now()  # 回来可能比 PUBLISH 的回答还早

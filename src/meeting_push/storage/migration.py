@@ -7,13 +7,8 @@ import sqlite3
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
-from typing import Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
-from alembic.migration import MigrationContext
-from alembic.operations import Operations
-from alembic.script import ScriptDirectory
-from alembic.script.revision import RevisionError
-from alembic.util.exc import CommandError
 from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -22,6 +17,9 @@ from sqlalchemy.schema import CreateSchema
 from ..errors import ConfigurationError
 from ..logs import logger
 from .naming import VERSION_TABLE, Naming, taken, version_of
+
+if TYPE_CHECKING:  # Alembic 要动结构时才导入：多半的启动不必
+    from alembic.script import ScriptDirectory
 
 #: ``migrations/versions`` 里最新的一份；写新迁移时一并改（有测试核对）。
 HEAD: Final = "0012"
@@ -163,6 +161,9 @@ def pending(connection: Connection, naming: Naming) -> list[Step]:
 
 def _between(connection: Connection, naming: Naming, target: str) -> list[Step]:
     """从此刻的往回，到 ``target`` 为止；各步是“退到哪里”。"""
+    from alembic.script.revision import RevisionError
+    from alembic.util.exc import CommandError
+
     script, current = _script(), version_of(connection, naming)
     _check_known(script, current)
     try:
@@ -173,6 +174,8 @@ def _between(connection: Connection, naming: Naming, target: str) -> list[Step]:
 
 
 def _script() -> ScriptDirectory:
+    from alembic.script import ScriptDirectory
+
     return ScriptDirectory(str(MIGRATIONS))
 
 
@@ -194,6 +197,10 @@ def _check_known(script: ScriptDirectory, current: str | None) -> None:
 
 def _move(connection: Connection, naming: Naming, step: Step) -> None:
     """不经 Alembic 的全局代理 ``alembic.op``：应用自己的迁移可能正在用它，我们也可能有两个。"""
+    from alembic.migration import MigrationContext
+    from alembic.operations import Operations
+    from alembic.util.exc import CommandError
+
     script = _script()
     find = script._downgrade_revs if step.back else script._upgrade_revs
     options = {
