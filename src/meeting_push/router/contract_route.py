@@ -9,14 +9,17 @@ import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Sequence
 from copy import copy
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, Final
 
 from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi._compat import ModelField
 from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from fastapi.security.base import SecurityBase
+from fastapi.utils import create_model_field
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -80,11 +83,11 @@ class ContractRoute(APIRoute):
     """
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
-        declared = {
-            **_errors(path, options.get("methods") or ()),
-            **(options.pop("responses") or {}),
-        }
-        super().__init__(path, endpoint, responses=declared, **options)
+        errors = _errors(path, options.get("methods") or ())
+        given = options.pop("responses") or {}
+        super().__init__(path, endpoint, responses={**errors, **given}, **options)
+        # 都是同一个样子：框架给每条路由的每个状态另造一个，五十条路由就是五百个
+        self.response_fields |= {one: _error_field() for one in errors if one not in given}
         calls = [each.call for each in _flattened(self.dependant)]
         secured = any(isinstance(call, SecurityBase) for call in calls)
         body = next((call for call in calls if isinstance(call, JsonBody)), None)
@@ -293,10 +296,12 @@ def _errors(path: str, methods: Collection[str]) -> dict[int | str, dict[str, An
         statuses |= {404, 409}
     if "POST" in methods:
         statuses |= {400, 404, 409, 413, 415}
-    return {
-        status: {"description": HTTPStatus(status).phrase, "model": ErrorOut}
-        for status in sorted(statuses)
-    }
+    return {status: {"description": HTTPStatus(status).phrase} for status in sorted(statuses)}
+
+
+@lru_cache(maxsize=1)
+def _error_field() -> ModelField:
+    return create_model_field("ErrorOut", ErrorOut, mode="serialization")
 
 
 def complete(routes: Iterable[BaseRoute]) -> list[BaseRoute]:
