@@ -181,9 +181,11 @@ class _Post:
                     await self._post(connection, number)
                     break
                 except BenchError:
+                    if connection is not None:
+                        await connection.close()
+                    connection = None
                     if time.monotonic() > deadline:
                         raise
-                    connection = None
                     await asyncio.sleep(_RETRY_AFTER_S)
         if connection is not None:
             await connection.close()
