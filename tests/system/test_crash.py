@@ -1,12 +1,14 @@
 """DLV-1：在每一步之间 ``kill -9``，已接受的消息都会到。
 
 各步之间用真实的角色切开，不在产品里埋崩溃点：没有 Redis 时提交停在入队之前，只有 api 角色时
-停在取出之前，别的消费者取走不还停在投递之前，没有网关时停在推送之前。
+停在取出之前（不直接投递），别的消费者取走不还停在投递之前，没有网关时停在推送之前。
 """
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -58,7 +60,7 @@ async def test_dlv_1_killed_after_the_commit_before_the_enqueue(house: House) ->
 
 
 async def test_dlv_1_killed_after_the_enqueue_before_the_take(house: House) -> None:
-    first = house.start("api")
+    first = house.start("api", direct_recipients=0)
     alice, bob = await people(first)
     message_id = await send(first.base_url, alice, [bob])
     with Redis.from_url(house.redis_server.url) as redis:
@@ -68,7 +70,7 @@ async def test_dlv_1_killed_after_the_enqueue_before_the_take(house: House) -> N
 
 
 async def test_dlv_1_a_worker_dies_with_the_entry_in_hand(house: House) -> None:
-    first = house.start("api")
+    first = house.start("api", direct_recipients=0)
     alice, bob = await people(first)
     message_id = await send(first.base_url, alice, [bob])
     with Redis.from_url(house.redis_server.url) as redis:
@@ -89,6 +91,25 @@ async def test_dlv_1_killed_after_the_delivery_before_the_push(house: House) -> 
     api.kill()
     worker.kill()
     await arrives(house.start("gateway"), bob, message_id)
+
+
+async def test_dlv_1_killed_after_the_direct_delivery_before_the_mark(house: House) -> None:
+    """收下它的进程自己投递了，没有记下就死了：扫描再送一遍，还是那一条、那个 seq。"""
+    first = house.start("api")
+    alice, bob = await people(first)
+    message_id = await send(first.base_url, alice, [bob])
+    mailbox = f"offline_messages:{{{bob.user_id}}}"
+    await eventually(lambda: house.redis.zscore(mailbox, message_id) == 1)
+    first.kill()
+    with closing(sqlite3.connect(house.directory / "data" / "meeting-push.db", timeout=10)) as sql:
+        with sql:  # 也许刚来得及记下
+            sql.execute("UPDATE messages SET enqueued_at = NULL")
+        last = house.start()
+        marked = "SELECT enqueued_at FROM messages WHERE message_id = ?"
+        await eventually(lambda: sql.execute(marked, [message_id]).fetchone()[0] is not None)
+    await eventually(lambda: house.redis.xlen("message_delivery_queue") == 0)
+    assert house.redis.zrange(mailbox, 0, -1, withscores=True) == [(message_id, 1)]
+    await arrives(last, bob, message_id)
 
 
 async def test_dlv_1_killed_after_the_push_before_the_ack(house: House) -> None:

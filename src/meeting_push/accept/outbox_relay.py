@@ -1,8 +1,8 @@
-"""发件箱中继：把已提交的消息送进队列。
+"""发件箱中继：把已提交的消息送进信箱，或送进队列。
 
 SQL 提交是持久点；``enqueued_at IS NULL`` 的行就是发件箱。刚提交的消息直接交来
-（``submit``，快路）；进程死掉、Redis 不在时留下的由定时扫描补上（慢路）。两路都只经过
-这里，所以“接受”从不等待 Redis。重复入队无害：投递按消息 id 幂等。
+（``submit``，快路）：小的当场投递（``DirectDelivery``），别的入队；进程死掉、Redis 不在时留下的由
+定时扫描入队（慢路）。两路都只经过这里，所以“接受”从不等待 Redis。做两遍无害：投递按消息 id 幂等。
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..deliver.offline_message_queue import OfflineMessageQueue
 from ..errors import MeetingPushError, QueueFullError
 from ..limits.send_limits import FairLine, FairShares
 from ..logs import RepeatedWarning, logger
-from ..model import Outgoing, QueueEntry
+from ..model import URGENT_PRIORITY, Outgoing, QueueEntry
 from ..node.flight_recorder import OFF, FlightRecorder
 from ..protocol import envelope
 from ..queue.message_queue import MessageQueue
@@ -25,6 +25,7 @@ from ..redis.bodies import Body
 from ..redis.claims import Turn
 from ..storage.messages import UNREADABLE, MessageRepository
 from ..supervision import LOGGED_ITEMS, Aside, periodically, summoned, woken
+from .direct_delivery import DirectDelivery
 
 #: 别的进程正扫着发件箱：过这么久再看还有没有自己的。
 TURN_AGAIN_S: Final = 0.25
@@ -35,7 +36,7 @@ TURN_MS: Final = 5_000
 #: 编码不应占住事件循环超过几毫秒。
 BATCH_MESSAGES: Final = 100
 BATCH_UNITS: Final = 5_000
-#: 记下 ``enqueued_at`` 可以晚一点：没记上的只会被扫描再入队一次，无害。攒着写，省下每条
+#: 记下 ``enqueued_at``（送走了）可以晚一点：没记上的只会被扫描再入队一次，无害。攒着写，省下每条
 #: 消息一个 SQL 事务。必须远小于扫描的宽限期。
 MARK_EVERY_S: Final = 0.25
 #: 慢的那条满过，这么久之内还当它满着。
@@ -43,7 +44,10 @@ BULK_FULL_MS: Final = 1_000
 
 
 class OutboxRelay:
-    """入队一条消息 = 写正文、开状态、写队列条目，最后在 SQL 里记下 ``enqueued_at``。"""
+    """送走一条消息 = 写正文、开状态、投递或写队列条目，最后在 SQL 里记下 ``enqueued_at``。
+
+    ``direct``：没有给就都入队。
+    """
 
     def __init__(
         self,
@@ -57,6 +61,7 @@ class OutboxRelay:
         grace_s: float,
         aside: Aside,
         turn: Turn,
+        direct: DirectDelivery | None = None,
         recorder: FlightRecorder = OFF,
         clock: Clock = now_ms,
     ) -> None:
@@ -73,10 +78,13 @@ class OutboxRelay:
         self._turn = turn
         self._record = recorder.enqueued.extend
         self._clock = clock
-        self._pending = FairLine()
+        self.direct = direct
+        #: 等着的：急的，其余的。
+        self._urgent, self._pending = FairLine(), FairLine()
         self._wake = asyncio.Event()
         self._unmarked: list[str] = []
         self._mark_wake = asyncio.Event()
+        self._marking = asyncio.Lock()
         self._hurry = asyncio.Event()
         self._not_enqueued = RepeatedWarning("enqueue_deferred")
         self._not_marked = RepeatedWarning("mark_enqueued_deferred")
@@ -88,21 +96,24 @@ class OutboxRelay:
 
     def submit(self, outgoing: Iterable[Outgoing]) -> None:
         """交来刚提交的消息；立即返回。进程死掉也不丢：它们还在 SQL 里。"""
-        self._pending.extend(outgoing)
+        for item in outgoing:
+            line = self._urgent if item.message.priority >= URGENT_PRIORITY else self._pending
+            line.append(item)
         self._wake.set()
 
     async def run_fast(self) -> None:
-        """快路循环：有就取走全部，入队失败就放手，催慢路来补。"""
+        """快路循环：有就取走全部，送不走就放手，催慢路来补。"""
         await periodically(self.drain, self._wake.wait, self._not_enqueued)
 
     async def drain(self) -> None:
-        """把交来的都送进队列。"""
+        """把交来的都送走。"""
         self._wake.clear()
-        while batch := self._pending.take(BATCH_MESSAGES, BATCH_UNITS):
+        while batch := self._next():
             try:
-                if await self._enqueue(batch):
+                if await self._dispatch(batch, self.direct):
                     self.hurry()
             except MeetingPushError as error:
+                self._urgent.clear()
                 self._pending.clear()
                 self.hurry()
                 self._not_enqueued.say(
@@ -112,6 +123,12 @@ class OutboxRelay:
                     message_ids=[item.message.message_id for item in batch[:LOGGED_ITEMS]],
                 )
 
+    def _next(self) -> list[Outgoing]:
+        """下一批，急的在前。"""
+        urgent = self._urgent.take(BATCH_MESSAGES, BATCH_UNITS)
+        room = BATCH_MESSAGES - len(urgent)
+        return [*urgent, *self._pending.take(room, BATCH_UNITS)] if room else urgent
+
     async def run_mark(self) -> None:
         """成批记下已入队的。"""
         pause = partial(summoned, self._mark_wake, gather_s=MARK_EVERY_S)
@@ -120,13 +137,14 @@ class OutboxRelay:
     async def mark(self) -> None:
         """把已入队而未记下的都记进 SQL；失败时留着下次再记。"""
         self._mark_wake.clear()
-        marking = tuple(self._unmarked)
-        try:
-            await self._messages.mark_enqueued(marking, self._clock())
-        except MeetingPushError:
-            self._mark_wake.set()
-            raise
-        del self._unmarked[: len(marking)]
+        async with self._marking:  # 循环与扫描都来
+            marking = tuple(self._unmarked)
+            try:
+                await self._messages.mark_enqueued(marking, self._clock())
+            except MeetingPushError:
+                self._mark_wake.set()
+                raise
+            del self._unmarked[: len(marking)]
 
     async def run_sweep(self) -> None:
         """慢路循环：每 ``interval_s`` 扫一遍早于宽限期仍未入队的消息。"""
@@ -159,9 +177,10 @@ class OutboxRelay:
         """补送全部遗留的消息，返回条数。"""
         swept = 0
         full: set[int] = set()
+        await self.mark()  # 送走了的不必再来一遍
         before = self._clock() - grace_ms
         while batch := await self._messages.outbox(before, BATCH_MESSAGES, sorted(full)):
-            full |= await self._enqueue(batch)
+            full |= await self._dispatch(batch)
             await self.mark()  # 否则下一页还是它们
             await self._turn.keep()
             swept += len(batch)
@@ -170,22 +189,42 @@ class OutboxRelay:
             raise QueueFullError("the bulk queue is full", retry_after_s=1)
         return swept
 
-    async def _enqueue(self, batch: Sequence[Outgoing]) -> set[int]:
+    async def _dispatch(
+        self, batch: Sequence[Outgoing], direct: DirectDelivery | None = None
+    ) -> set[int]:
         """返回慢的那条满了、只好留在发件箱里的发送者。"""
         now = self._clock()
-        # 过期的不入队，只移出发件箱；它们的状态由过期清理记录
+        # 过期的不送，只移出发件箱；它们的状态由过期清理记录
         live = [item for item in batch if item.message.expires_at > now]
         bodies = await self._bodies(live, now)
         whole = [i for i in live if i.message.message_id in bodies]
         bulk = [i for i in whole if not self._within_share(i, now)]
         slow = {i.message.message_id for i in bulk}
         quick = [i for i in whole if i.message.message_id not in slow]
+        if direct is not None:
+            quick = await self._deliver_some(direct, quick, bodies, now)
         await self._enqueue_live(quick, bodies, now)
+        if direct is not None:
+            direct.hold(quick)
         left = await self._enqueue_bulk(bulk, bodies, now)
         settled = [i.message.message_id for i in batch]
         self._unmarked += [name for name in settled if not (left and name in slow)]
         self._mark_wake.set()
         return left
+
+    async def _deliver_some(
+        self,
+        direct: DirectDelivery,
+        batch: Sequence[Outgoing],
+        bodies: Mapping[str, Body],
+        now: int,
+    ) -> list[Outgoing]:
+        """投递走短路的，返回其余的。"""
+        chosen = direct.select(batch, len(self._pending))
+        refused = await direct.deliver(chosen, bodies, now)
+        done = {item.message.message_id for item in chosen}
+        done.difference_update(item.message.message_id for item in refused)
+        return [item for item in batch if item.message.message_id not in done]
 
     def _within_share(self, outgoing: Outgoing, now: int) -> bool:
         return self._shares.spend(outgoing.message.sender.id, len(outgoing.recipient_ids), now)
@@ -240,6 +279,8 @@ class OutboxRelay:
 
         前面的没有写成而后面的写成了也无害：正文可从 SQL 重做，而失败的整批会再来。
         """
+        if not batch:
+            return
         due = [item for item in batch if (item.message.deliver_at or 0) <= now]
         later = [item for item in batch if (item.message.deliver_at or 0) > now]
         await asyncio.gather(

@@ -14,6 +14,7 @@ import contextlib
 from functools import partial
 from typing import Final
 
+from ..accept.direct_delivery import DirectDelivery
 from ..accept.drafts import DraftRules
 from ..accept.idempotency import IdempotencyPurge
 from ..accept.message_service import MessageService
@@ -87,6 +88,13 @@ class MessagePath:
             aside=bus.asides.of("confirm"),
             clock=bus.clock,
         )
+        self.direct = DirectDelivery(
+            self.mailbox,
+            self.queue,
+            most_recipients=settings.queue.direct_recipients,
+            aside=bus.asides.of("outbox"),
+            recorder=bus.recorder,
+        )
         self.relay = OutboxRelay(
             messages=record.stores.messages,
             queue=self.queue,
@@ -97,6 +105,7 @@ class MessagePath:
             grace_s=settings.delivery.relay_grace_s,
             aside=bus.asides.of("outbox"),
             turn=Turn(bus.redis.lean, bus.redis.keys.outbox_turn, TURN_MS),
+            direct=self.direct if settings.queue.direct_recipients else None,
             recorder=bus.recorder,
             clock=bus.clock,
         )

@@ -20,6 +20,7 @@ from ..monitoring.delivery_samples import (
     accept_samples,
     aside_samples,
     clock_samples,
+    delivered_samples,
     eviction_samples,
     mailbox_histograms,
     mailbox_samples,
@@ -303,6 +304,7 @@ class Observation:
                 path.messages.tally.cancelled,
             )
         )
+        metrics.add(lambda: delivered_samples(path.consumers, path.direct.tally))
         metrics.add(lambda: mailbox_samples(path.mailbox))
         metrics.add(lambda: eviction_samples(outcomes.evictions))
         metrics.add(lambda: aside_samples(rooms.bus.asides))

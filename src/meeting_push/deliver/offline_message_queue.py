@@ -16,13 +16,15 @@ from ..contracts import BodySource
 from ..errors import UnavailableError
 from ..histogram import Histogram
 from ..logs import RepeatedWarning, logger
-from ..model import EvictedRange, MailboxEntry, MailboxView, Message, Origin, ResumePoint
+from ..model import EvictedRange, MailboxEntry, MailboxView, Message, Origin, Outgoing, ResumePoint
 from ..node.flight_recorder import OFF, FlightRecorder
 from ..protocol.envelope import encode_tail, new_message
 from ..protocol.frames import NewMessageTail
-from ..redis.bodies import Bodies, Body
+from ..redis.bodies import Bodies, Body, unopened
+from ..redis.link import Command
 from ..redis.mailboxes import (
     Delivered,
+    DeliveredBatch,
     Delivery,
     Mailboxes,
     MailboxLimits,
@@ -123,14 +125,38 @@ class OfflineMessageQueue:
         对每个（用户, 消息）原子且幂等：还在信箱的沿用旧 seq 再推一次（重试），已确认的不动。
         整批不原子：抛出时可能已投递一部分，整批重来无害。``publish`` 为假则只进信箱。
         """
+        return (await self._deliver(deliveries, publish=publish)).rows
+
+    async def deliver_fresh(
+        self,
+        batch: Sequence[Outgoing],
+        bodies: Sequence[Body],
+        now: int,
+        also: Sequence[Command] = (),
+    ) -> tuple[list[list[Delivered]], list[tuple[str, Exception]]]:
+        """刚接受的：状态、正文、投递，一次写出（``also`` 随着一起），Redis 依次执行。
+
+        结果与 ``batch``、其中升序的收件人一一对应；另外返回开不成状态的。原子与幂等同 ``deliver``。
+        """
+        opening = self._bodies.opening(batch, now)
+        ahead = [*opening, *self._bodies.storing(bodies), *also]
+        deliveries = [
+            _first(item.recipient_ids, body) for item, body in zip(batch, bodies, strict=True)
+        ]
+        done = await self._deliver(deliveries, publish=True, ahead=ahead)
+        return done.rows, unopened(batch, done.ahead[: len(opening)])
+
+    async def _deliver(
+        self, deliveries: Sequence[Delivery], *, publish: bool, ahead: Sequence[Command] = ()
+    ) -> DeliveredBatch:
         at = self._clock()  # 之前的：推送在回答到来之前就发生了
-        delivered, overfull = await self._mailboxes.deliver(deliveries, publish=publish)
-        self.overflow.note(overfull)
-        for delivery, row in zip(deliveries, delivered, strict=True):
+        done = await self._mailboxes.deliver(deliveries, publish=publish, ahead=ahead)
+        self.overflow.note(done.overfull)
+        for delivery, row in zip(deliveries, done.rows, strict=True):
             if row:
                 first, last = row[0].user_id, row[-1].user_id
                 self._record((at, delivery.message_id, first, last, delivery.attempt))
-        return delivered
+        return done
 
     # ── 挤出 ────────────────────────────────────────────────────────────────
 
@@ -311,16 +337,9 @@ class OfflineMessageQueue:
 
     async def add_offline_message(self, user_id: int, message: Message) -> int:
         """存入正文与信箱但不推送，返回 seq；同一条重复加入得到同一个 seq。"""
-        tail = encode_tail(message)
-        await self.store_bodies([(message.message_id, tail, message.priority, message.expires_at)])
-        delivery = Delivery(
-            message_id=message.message_id,
-            tail=tail,
-            recipient_ids=(user_id,),
-            priority=message.priority,
-            expires_at=message.expires_at,
-        )
-        [[delivered]] = await self.deliver([delivery], publish=False)
+        body = (message.message_id, encode_tail(message), message.priority, message.expires_at)
+        await self.store_bodies([body])
+        [[delivered]] = await self.deliver([_first((user_id,), body)], publish=False)
         return delivered.seq
 
     async def get_offline_messages(self, user_id: int, limit: int = 100) -> list[OfflineMessage]:
@@ -357,6 +376,15 @@ class OfflineMessageQueue:
 def _unknown_reason(unknown: Iterable[int], applied: int) -> ResyncReason | None:
     """记录此刻问不到，不知道是过期了还是还会来：不是 ``gap``，也不能不说（DLV-5）。"""
     return "too_far_behind" if any(seq > applied for seq in unknown) else None
+
+
+def _first(recipient_ids: Iterable[int], body: Body) -> Delivery:
+    """第一次投递。"""
+    name, tail, priority, expires_at = body
+    to = tuple(sorted(recipient_ids))
+    return Delivery(
+        message_id=name, tail=tail, recipient_ids=to, priority=priority, expires_at=expires_at
+    )
 
 
 def _decode(tail: bytes) -> StoredTail:

@@ -224,10 +224,13 @@ class FairLine:
     def __len__(self) -> int:
         return self._count
 
+    def append(self, outgoing: Outgoing) -> None:
+        self._lines.setdefault(outgoing.message.sender.id, deque()).append(outgoing)
+        self._count += 1
+
     def extend(self, outgoing: Iterable[Outgoing]) -> None:
         for item in outgoing:
-            self._lines.setdefault(item.message.sender.id, deque()).append(item)
-            self._count += 1
+            self.append(item)
 
     def take(self, messages: int, units: int) -> list[Outgoing]:
         """至多 ``messages`` 条，到 ``units`` 份为止；每人轮到一次给 ``QUANTUM`` 份。"""

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Final, get_args
 
+from ..accept.direct_delivery import DirectTally
 from ..accept.drafts import AcceptTally
 from ..deliver.offline_message_queue import OfflineMessageQueue
 from ..limits.send_limits import SendQuota
@@ -17,6 +18,7 @@ from ..outcome.expiry_sweeper import ExpirySweeper
 from ..outcome.mailbox_evictor import MailboxEvictor
 from ..outcome.retry_service import RetryService
 from ..queue.consumer_pool import ConsumerPool
+from ..queue.message_consumer import ConsumerStatistics
 from ..queue.message_queue import QueueRoom
 from ..supervision import Asides
 from .metrics import HistogramSample, Sample, counted
@@ -98,17 +100,26 @@ def mailbox_histograms(mailbox: OfflineMessageQueue) -> Iterator[HistogramSample
     yield HistogramSample("mailbox_entries", text, mailbox.sizes)
 
 
+def delivered_samples(pool: ConsumerPool, direct: DirectTally) -> Iterator[Sample]:
+    """投递了的：消费者的，连同不经队列的。"""
+    done: list[DirectTally | ConsumerStatistics] = [direct, *pool.statistics()]
+    yield Sample("delivered", "counter", "mailbox writes", sum(c.recipients for c in done))
+    kinds: Counter[MessageKind] = Counter()
+    for one in done:
+        kinds.update(one.delivered)
+    yield from _by_kind("recipients_delivered", "first mailbox writes of recipients", kinds)
+    yield Sample("reached", "counter", "deliveries heard", sum(c.reached for c in done))
+    text = "messages delivered by the process that accepted them"
+    yield Sample("messages_direct", "counter", text, direct.messages)
+    text = "messages handed to the queue after Redis refused their direct delivery"
+    yield Sample("messages_handed_back", "counter", text, direct.handed_back)
+
+
 def worker_samples(pool: ConsumerPool) -> Iterator[Sample]:
-    """工人：人手，取出、投递、认领、失败。"""
+    """工人：人手，取出、认领、失败。"""
     consumers = pool.statistics()
     yield Sample("consumers", "gauge", "consumers at work", pool.working)
     yield Sample("entries_taken", "counter", "queue entries", sum(c.entries for c in consumers))
-    yield Sample("delivered", "counter", "mailbox writes", sum(c.recipients for c in consumers))
-    kinds: Counter[MessageKind] = Counter()
-    for consumer in consumers:
-        kinds.update(consumer.delivered)
-    yield from _by_kind("recipients_delivered", "first mailbox writes of recipients", kinds)
-    yield Sample("reached", "counter", "deliveries heard", sum(c.reached for c in consumers))
     yield Sample("expired", "counter", "entries expired", sum(c.expired for c in consumers))
     yield Sample("claimed", "counter", "entries claimed", sum(c.claimed for c in consumers))
     yield Sample("entries_poisoned", "counter", "poison", sum(c.poisoned for c in consumers))

@@ -13,8 +13,9 @@ from ..logs import RepeatedWarning, logger
 from ..supervision import SupervisedLoop, Supervisor, periodically
 from .message_consumer import ConsumerStatistics, MessageConsumer
 from .message_queue import MessageQueue
+from .queue_reader import LIVE_LOOK_S
 
-ADJUST_EVERY_S: Final = 1.0
+ADJUST_EVERY_S: Final = LIVE_LOOK_S
 MOVE_EVERY_S: Final = 0.2
 #: 清闲了连续这么多次才减一个：忙闲交替时不来回增减。
 SHRINK_AFTER: Final = 10
@@ -109,6 +110,7 @@ class ConsumerPool:
 
     async def adjust(self, supervisor: Supervisor) -> None:
         """看一次积压，至多增减一个。"""
+        await self._queue.look_for_live()
         backlog = await self._queue.streams.backlog()
         working = len(self._loops)
         self._calm = self._calm + 1 if backlog < self._entries_each * (working - 1) else 0

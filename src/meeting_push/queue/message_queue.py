@@ -20,11 +20,12 @@ from ..clock import Clock, now_ms
 from ..errors import MeetingPushError, QueueFullError
 from ..model import URGENT_PRIORITY, QueueEntry
 from ..redis.keys import QueueKeys
-from ..redis.link import Argument
+from ..redis.link import Argument, Command
 from ..redis.redis_service import RedisService
 from ..redis.streams import GroupReader, QueueLength, QueueStreams
 from ..supervision import Aside, periodically
 from .queue_reader import (
+    LIVE_LOOK_S,
     LiveTraffic,
     OnDead,
     QueueReader,
@@ -106,6 +107,18 @@ class MessageQueue:
             self.room.learn(lengths)
         if -1 in lengths.values():
             raise QueueFullError("the delivery queue is full", retry_after_s=1)
+
+    def note_live(self) -> list[Command]:
+        """要不经队列投递此刻的消息：做慢的那条的要知道有人在等。
+
+        返回的与投递一起写出，告诉别的进程（``look_for_live``）；刚说过则空着。
+        """
+        return [self.streams.telling_live()] if self._traffic.tell() else []
+
+    async def look_for_live(self) -> None:
+        """别的进程投递了此刻的消息没有；比 ``CALM_S`` 更常来看才不漏。"""
+        if await self.streams.told_live():
+            self._traffic.note(LIVE_LOOK_S)
 
     # ── 延迟 ────────────────────────────────────────────────────────────────
 
@@ -226,6 +239,8 @@ class QueueRoom:
         #: 队列 → （何时知道的，长度）。
         self._known: dict[str, tuple[float, int]] = {}
         self._paused_until = float("-inf")
+        #: 看见快的两条都空着：最近一次开始看是何时；在此之前放进去的都已了结。
+        self.empty_at = float("-inf")
 
     @property
     def is_paused(self) -> bool:
@@ -259,7 +274,12 @@ class QueueRoom:
         await periodically(self._look_again, partial(asyncio.sleep, LOOK_EVERY_S))
 
     async def _look_again(self) -> None:
+        started = self._clock()
         try:
-            self.learn(await self._look())
+            lengths = await self._look()
         except MeetingPushError:
             self._known.clear()  # 不知道；Redis 不在自有别人说
+            return
+        self.learn(lengths)
+        if not any(lengths.values()):
+            self.empty_at = started

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import zstandard
@@ -17,7 +17,7 @@ from ..logs import logger
 from ..model import DEFAULT_TYPE, Outgoing
 from .keys import Keys
 from .lean import LeanConnection, Script
-from .link import Argument
+from .link import Command
 
 HEADER_LENGTH: Final = 2
 _PLAIN: Final = b"j"
@@ -96,19 +96,26 @@ class Bodies:
 
     async def store(self, items: Sequence[Body]) -> None:
         """幂等：重复存入同一条无害。已过期的会被 Redis 立刻丢掉。"""
-        await self._lean.execute_many(
-            [
-                (
-                    *("SET", f"{self._body_prefix}{message_id}"),
-                    *(encode_body(tail, priority, self._compress_above), "PXAT", expires_at),
-                )
-                for message_id, tail, priority, expires_at in items
-            ]
-        )
+        await self._lean.execute_many(self.storing(items))
+
+    def storing(self, items: Iterable[Body]) -> list[Command]:
+        """``store`` 的命令，一条一个。"""
+        return [
+            (
+                *("SET", f"{self._body_prefix}{message_id}"),
+                *(encode_body(tail, priority, self._compress_above), "PXAT", expires_at),
+            )
+            for message_id, tail, priority, expires_at in items
+        ]
 
     async def open_status(self, batch: Sequence[Outgoing], now: int) -> list[tuple[str, Exception]]:
         """各开一张状态表：总数、发送者、要不要回执，重试所需的优先级与有效期；返回开不成的。"""
-        commands: list[tuple[Argument, ...]] = []
+        replies = await self._lean.execute_many(self.opening(batch, now), tolerant=True)
+        return unopened(batch, replies)
+
+    def opening(self, batch: Sequence[Outgoing], now: int) -> list[Command]:
+        """``open_status`` 的命令，一条两个。"""
+        commands: list[Command] = []
         for message, total in ((item.message, len(item.recipient_ids)) for item in batch):
             key = f"{self._status_prefix}{message.message_id}"
             fields: list[str | int] = [
@@ -123,12 +130,7 @@ class Bodies:
             # 预约在很久以后的，也要活到过期清理之后
             until = max(now + self._ttl_ms, message.expires_at + KEEP_STATUS_MS)
             commands.append(("PEXPIREAT", key, until))
-        replies = await self._lean.execute_many(commands, tolerant=True)
-        return [
-            (item.message.message_id, reply)
-            for item, reply in zip(batch, replies[::2], strict=True)
-            if isinstance(reply, Exception)
-        ]
+        return commands
 
     async def forget(self, message_ids: Sequence[str]) -> None:
         """谁也不等的：正文现在就删，状态再活 ``STATUS_LINGERS_MS``。幂等。"""
@@ -161,6 +163,15 @@ class Bodies:
             blobs = await self._lean.execute("MGET", *keys)
             tails += [_decode(*pair) for pair in zip(chunk, blobs, strict=True)]
         return tails
+
+
+def unopened(batch: Sequence[Outgoing], replies: Sequence[object]) -> list[tuple[str, Exception]]:
+    """``opening`` 的回答里出了错的。"""
+    return [
+        (item.message.message_id, reply)
+        for item, reply in zip(batch, replies[::2], strict=True)
+        if isinstance(reply, Exception)
+    ]
 
 
 def _decode(message_id: str, blob: bytes | None) -> bytes | None:

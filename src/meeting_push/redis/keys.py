@@ -124,6 +124,8 @@ class Keys:
     #: 谁拿到它，谁评估告警的规则。
     alert_turn = _Name("alert_turn")
     cancelled_messages = _Name("cancelled_messages")
+    #: 有人不经队列投递着此刻的消息：做 ``bulk_queue`` 的一次少做些。
+    live_traffic = _Name("live_traffic")
     delivery_generation = _Name("delivery_generation")
     #: 服务着哪个数据库，它的哪些节点活着（``claim.lua``）。
     database_claim = _Name("database_claim")

@@ -14,7 +14,7 @@ import hiredis
 
 from ..errors import MeetingPushError, RedisUnavailableError
 from .dial import Reconnector, RedisAddress, credentials_refused, dial, greeting
-from .link import Argument, DemotedError, Link, ScriptMissingError, pack
+from .link import Argument, Command, DemotedError, Link, ScriptMissingError, pack
 
 
 class _Batch:
@@ -211,11 +211,15 @@ class Script:
         self.text = b"".join([folder.joinpath(f"{name}.lua").read_bytes() for name in names])
         self._sha = hashlib.sha1(self.text, usedforsecurity=False).hexdigest()
 
+    def call(self, keys: Sequence[Argument], args: Sequence[Argument]) -> Command:
+        """一条命令，与别的一起写出；``ScriptMissingError`` 的再 ``run`` 一遍。"""
+        return ("EVALSHA", self._sha, len(keys), *keys, *args)
+
     async def run(
         self, lean: LeanConnection, keys: Sequence[Argument], args: Sequence[Argument]
     ) -> Any:
         """执行并返回它的回答；错误同 ``LeanConnection.execute``。"""
         try:
-            return await lean.execute("EVALSHA", self._sha, len(keys), *keys, *args)
+            return await lean.execute(*self.call(keys, args))
         except ScriptMissingError:
             return await lean.execute("EVAL", self.text, len(keys), *keys, *args)

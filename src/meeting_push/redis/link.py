@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, cast
 
 import hiredis
@@ -91,6 +91,8 @@ def _code(message: str) -> str:
 
 
 Argument = bytes | str | int | float
+#: 一条命令与它的参数。
+Command = Sequence[Argument]
 #: 沉默满这么多个半周期才算对方死了。事件循环自己卡住时，uvloop 先跑定时器后读数据，
 #: 所以一次到点不能当真，还要给它读到积压数据的机会。
 SILENT_TICKS: Final = 3

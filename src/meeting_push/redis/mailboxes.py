@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
@@ -13,7 +13,7 @@ from ..logs import logger
 from ..model import Origin, ResumePoint
 from .keys import Keys, literally
 from .lean import LeanConnection, Script
-from .link import Argument
+from .link import Argument, Command, ScriptMissingError
 
 _deliver: Final = Script("deliver")
 _open: Final = Script("open")
@@ -75,6 +75,15 @@ class EvictedBefore(NamedTuple):
     at: int
 
 
+class DeliveredBatch(NamedTuple):
+    """``rows`` 与投递的各条、各收件人一一对应；``overfull`` 是信箱溢出了的：此刻还没有挤。"""
+
+    rows: list[list[Delivered]]
+    overfull: list[int]
+    #: ``ahead`` 的回答；被拒绝的是异常。
+    ahead: list[object]
+
+
 class OverfullMailbox(NamedTuple):
     """``held`` 是 (message_id, seq)，按 seq 升序；``leaving`` 立了碑还没有移出，不在其中。"""
 
@@ -123,24 +132,41 @@ class Mailboxes:
         self.emptied = False
 
     async def deliver(
-        self, deliveries: Sequence[Delivery], *, publish: bool
-    ) -> tuple[list[list[Delivered]], list[int]]:
+        self, deliveries: Sequence[Delivery], *, publish: bool, ahead: Sequence[Command] = ()
+    ) -> DeliveredBatch:
         """投递一批；对每个（用户, 消息）原子且幂等，整批不原子：失败后整批重来无害。
 
-        另外说出谁的信箱溢出了：此刻还没有挤，见 ``overfull``。
+        ``ahead``：先于它们执行的，全部在一次写出里；没有给，就一次调用一个来回，让别人的命令插得进来。
         """
+        calls = [(n, self._head(publish) + call) for n, call in _calls(deliveries)]
+        if ahead:
+            early, replies = await self._at_once(ahead, [args for _, args in calls])
+        else:
+            early, replies = [], [await _deliver.run(self._lean, (), args) for _, args in calls]
         pairs: list[int] = []
         overfull: list[int] = []
-        for recipients, call in _calls(deliveries):
-            reply = await _deliver.run(self._lean, (), self._head(publish) + call)
+        for (recipients, _), reply in zip(calls, replies, strict=True):
             pairs += reply[: 2 * recipients]
             overfull += map(int, reply[2 * recipients :])
         each = iter(pairs)
-        delivered = [
+        rows = [
             [_delivered(user_id, next(each), next(each)) for user_id in delivery.recipient_ids]
             for delivery in deliveries
         ]
-        return delivered, overfull
+        return DeliveredBatch(rows, overfull, early)
+
+    async def _at_once(
+        self, ahead: Sequence[Command], calls: Sequence[Command]
+    ) -> tuple[list[object], list[Sequence[Any]]]:
+        commands = [*ahead, *(_deliver.call((), args) for args in calls)]
+        answers = await self._lean.execute_many(commands, tolerant=True)
+        early, replies = answers[: len(ahead)], answers[len(ahead) :]
+        for at, reply in enumerate(replies):
+            if isinstance(reply, ScriptMissingError):
+                replies[at] = await _deliver.run(self._lean, (), calls[at])
+            elif isinstance(reply, Exception):
+                raise reply
+        return early, replies
 
     def _head(self, publish: bool) -> list[Argument]:
         limits = self._limits

@@ -13,7 +13,7 @@ from ..logs import logger
 from ..model import URGENT_PRIORITY
 from .keys import DELIVERY_GROUP, Keys, QueueKeys
 from .lean import LeanConnection, Script
-from .link import Argument, GroupExistsError, NoGroupError
+from .link import Argument, Command, GroupExistsError, NoGroupError
 
 _enqueue: Final = Script("enqueue")
 _due: Final = Script("due")
@@ -25,6 +25,8 @@ _retire: Final = Script("retire")
 MAX_FINISH: Final = 500
 #: 撤回的记号比预约的时刻多留这么久：那时还在路上的条目都已看过它。
 CANCEL_MARK_MS: Final = 3_600_000
+#: 说过一次“有此刻的消息”，这么久之内算数。
+LIVE_TRAFFIC_MS: Final = 1_500
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +140,15 @@ class QueueStreams:
         key = self._keys.cancelled_messages
         scores = await self._lean.execute("ZMSCORE", key, *message_ids)
         return {one for one, score in zip(message_ids, scores, strict=True) if score is not None}
+
+    # ── 此刻的 ──────────────────────────────────────────────────────────────
+
+    def telling_live(self) -> Command:
+        """有人不经队列投递着此刻的消息。"""
+        return ("SET", self._keys.live_traffic, 1, "PX", LIVE_TRAFFIC_MS)
+
+    async def told_live(self) -> bool:
+        return bool(await self._lean.execute("EXISTS", self._keys.live_traffic))
 
     # ── 了结 ────────────────────────────────────────────────────────────────
 

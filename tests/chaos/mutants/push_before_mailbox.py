@@ -8,24 +8,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from meeting_push.cli import main
-from meeting_push.redis.mailboxes import Delivered, Delivery, Mailboxes
+from meeting_push.redis.link import Command
+from meeting_push.redis.mailboxes import DeliveredBatch, Delivery, Mailboxes
 
 deliver_and_keep = Mailboxes.deliver
 
 
 async def deliver(
-    self: Mailboxes, deliveries: Sequence[Delivery], *, publish: bool
-) -> tuple[list[list[Delivered]], list[int]]:
-    results, overfull = await deliver_and_keep(self, deliveries, publish=publish)
+    self: Mailboxes,
+    deliveries: Sequence[Delivery],
+    *,
+    publish: bool,
+    ahead: Sequence[Command] = (),
+) -> DeliveredBatch:
+    done = await deliver_and_keep(self, deliveries, publish=publish, ahead=ahead)
     await self.remove(
         [
             (one.user_id, [delivery.message_id])
-            for delivery, row in zip(deliveries, results, strict=True)
+            for delivery, row in zip(deliveries, done.rows, strict=True)
             for one in row
             if one.receivers
         ]
     )
-    return results, overfull
+    return done
 
 
 if __name__ == "__main__":

@@ -39,14 +39,15 @@ class Losses:
         self, house: House
     ) -> None:
         """任务 2.1：消息持久化（没有工人时排在队里，Redis ``kill -9`` 后还在）；支持优先级队列。"""
-        alice, bob = await house.people(2)
+        alice, bob, *crowd = await house.people(103)  # 收件人多的才走队列
         workers = [house[name].pid for name in WORKERS if house[name].running]
         for pid in workers:
             os.kill(pid, signal.SIGSTOP)
         # 正阻塞着的读到时之后，才不会再有条目交到它们手里
         await eventually(lambda: house.redis.info("clients")["blocked_clients"] == 0)
         async with device(url_of(house, bob), bob) as phone:
-            ids = [await post(house, alice, [bob], priority=priority) for priority in (0, 0, 9)]
+            to = [bob, *crowd]
+            ids = [await post(house, alice, to, priority=priority) for priority in (0, 0, 9)]
             lengths = {QUEUE: 2, "priority_message_queue": 1}
             for queue, length in lengths.items():
                 await eventually(lambda q=queue, n=length: house.redis.xlen(q) == n)  # type: ignore[misc]

@@ -158,7 +158,7 @@ async def test_a_worker_without_sockets_tells_what_it_took(
     shared = {"key_prefix": key_prefix, "jwt_secret": TEST_JWT_SECRET}
     url = embedded_redis_server.url
     async with (
-        node(url, sqlite_url, tmp_path, role="api", **shared) as api,
+        node(url, sqlite_url, tmp_path, role="api", direct_recipients=0, **shared) as api,
         node(url, sqlite_url, tmp_path, role="worker", **shared) as worker,
     ):
         sent = await send(api, USER)
