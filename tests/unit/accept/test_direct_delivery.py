@@ -153,7 +153,8 @@ async def test_it_is_counted_by_kind(door: Door) -> None:
 # ── 次序 ────────────────────────────────────────────────────────────────────
 
 
-async def test_dlv_3_one_sender_is_numbered_in_the_order_of_his_posts(door: Door) -> None:
+async def test_dlv_3_one_sender_is_numbered_in_the_order_of_his_posts(parts: Parts) -> None:
+    door = Door(parts, share=1_000)
     posts = [(await door.parts.accept(USER), [USER]) for _ in range(250)]
     await door.submit(*posts)
     assert list(await door.seqs()) == [message.message_id for message, _ in posts]
