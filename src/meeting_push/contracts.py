@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from .model import (
     Ack,
@@ -110,12 +110,6 @@ class Broadcasts(Protocol):
         同步、不抛出。
         """
 
-    async def open(self, user_id: int) -> BroadcastView:
-        """该用户还没确认的广播。第一次来的用户从此刻的日志末尾算起，没有积压。
-
-        :raises RedisUnavailableError: 稍后再试
-        """
-
     def after(self, broadcast_id: int) -> BroadcastView:
         """日志里 ``broadcast_id`` 之后的，不论确认与否；给已经打开的连接。"""
 
@@ -150,6 +144,28 @@ class AckSink(Protocol):
 
         在该用户信箱里的：登记为确认。已确认过的：算 accepted。其余：unknown，什么也不改
         （别人的消息永远确认不了，SEC-1）。
+        """
+
+
+class Opened(NamedTuple):
+    """一条新连接该补的。"""
+
+    mailbox: MailboxView
+    #: 该用户还没确认的广播。第一次来的用户从此刻的日志末尾算起，没有积压。
+    broadcasts: BroadcastView
+
+
+class Arrivals(Protocol):
+    """一条新连接要的一切，一次往返。由 ``assembly.edge`` 实现。"""
+
+    async def open(
+        self, user_id: int, connection_id: str, device_id: str, resume: ResumePoint | None
+    ) -> Opened | None:
+        """占一个座位（见 ``Seats.claim``），读信箱（见 ``Mailbox.open``）与广播；满了则 None。
+
+        调用者必须先订阅频道再调用它。可以取消：随后 ``Seats.release`` 即可。
+
+        :raises RedisUnavailableError: 不知道占到没有；重来无害
         """
 
 

@@ -7,9 +7,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from meeting_push import contracts
 from meeting_push.contracts import (
     Arrival,
     ChannelHandler,
+    Opened,
     RetrySettled,
     Watcher,
     WhyUnanswered,
@@ -244,14 +246,23 @@ class Seats:
     def release(self, user_id: int, connection_id: str) -> None: ...
 
 
+class Arrivals:
+    """总有座位，没有广播；信箱是 ``mailbox``。"""
+
+    def __init__(self, mailbox: contracts.Mailbox) -> None:
+        self._mailbox = mailbox
+
+    async def open(
+        self, user_id: int, connection_id: str, device_id: str, resume: ResumePoint | None
+    ) -> Opened:
+        return Opened(await self._mailbox.open(user_id, resume), BroadcastView((), 0))
+
+
 class NoBroadcasts:
     """没有人广播过；日志之外的照样推。"""
 
     def arrived(self, payload: bytes) -> BroadcastId | Arrival | None:
         return None
-
-    async def open(self, user_id: int) -> BroadcastView:
-        return self.after(0)
 
     def after(self, broadcast_id: int) -> BroadcastView:
         return BroadcastView((), broadcast_id)
@@ -295,7 +306,9 @@ def authenticator_of(verifier: Verifier, allowed_origins: Iterable[str] = ()) ->
     return Authenticator(verifier, allowed_origins, limits=Unhurried(), proxies=TrustedProxies())
 
 
-def manager_of(sinks: Sinks, *, authenticator: Authenticator, **rest: Any) -> ConnectionManager:
+def manager_of(
+    sinks: Sinks, *, authenticator: Authenticator, mailbox: contracts.Mailbox, **rest: Any
+) -> ConnectionManager:
     """``rest`` 之外的邻居都无事。"""
     return ConnectionManager(
         authenticator=authenticator,
@@ -303,6 +316,8 @@ def manager_of(sinks: Sinks, *, authenticator: Authenticator, **rest: Any) -> Co
         keys=Keys(),
         routes={},
         seats=Seats(),
+        arrivals=Arrivals(mailbox),
+        mailbox=mailbox,
         on_push=lambda _payload, _key, _now: None,
         broadcasts=NoBroadcasts(),
         **rest,

@@ -9,11 +9,13 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 
-from ..contracts import ChannelRoute
+from ..contracts import ChannelRoute, Opened
+from ..deliver.offline_message_queue import OfflineMessageQueue
 from ..errors import RedisUnavailableError
 from ..limits.rate import TrustedProxies
 from ..meeting.hub import MeetingHub, limits_of_meetings
 from ..meeting.service import MeetingDesk, MeetingService
+from ..model import ResumePoint
 from ..monitoring.latency import AckLatency, PushLatency
 from ..node.control_channel import Kick
 from ..node_identity import NodeIdentity
@@ -22,6 +24,8 @@ from ..presence.seats import DeviceSeats, Replace
 from ..presence.watch import PresenceWatch
 from ..protocol.codes import CloseCode
 from ..protocol.limits import Limits
+from ..redis.arrivals import Arrivals, Newcomer
+from ..redis.lean import LeanConnection
 from ..redis.meeting_bus import MeetingBus
 from ..settings import Settings
 from ..supervision import Supervisor
@@ -38,6 +42,35 @@ from .message_path import BroadcastPath, MessagePath, OutcomePath
 
 def _limits(settings: Settings) -> Limits:
     return limits_of(settings.edge, settings.admission, settings.delivery, settings.redis)
+
+
+class _Arrivals:
+    """实现 ``contracts.Arrivals``：各站从同一次往返里取各自的。"""
+
+    def __init__(
+        self,
+        lean: LeanConnection,
+        seats: DeviceSeats,
+        mailbox: OfflineMessageQueue,
+        broadcasts: BroadcastPath,
+    ) -> None:
+        self._store = Arrivals(lean, seats.store, mailbox.boxes, broadcasts.log)
+        self._seats = seats
+        self._mailbox = mailbox
+        self._feed = broadcasts.feed
+
+    async def open(
+        self, user_id: int, connection_id: str, device_id: str, resume: ResumePoint | None
+    ) -> Opened | None:
+        who = Newcomer(user_id, connection_id, device_id, resume)
+        arrived = await self._store.open(who, self._feed.newest)
+        if not self._seats.took(user_id, connection_id, arrived and arrived.seat):
+            return None
+        assert arrived is not None, "somebody seated has arrived"
+        return Opened(
+            await self._mailbox.view(user_id, arrived.mailbox, resume),
+            await self._feed.view(user_id, arrived.cursor),
+        )
 
 
 class Edge:
@@ -97,6 +130,7 @@ class Edge:
             node=node,
             routes=routes,
             seats=self.seats,
+            arrivals=_Arrivals(bus.redis.lean, self.seats, messages.mailbox, broadcasts),
             on_push=self.push_latency if measures else None,
             broadcasts=broadcasts.feed,
             recorder=bus.recorder,

@@ -88,6 +88,11 @@ class BroadcastFeed:
         """目录里有几条。"""
         return len(self._entries)
 
+    @property
+    def newest(self) -> int:
+        """目录里最新的号；没有过则 0。"""
+        return self._newest
+
     def find(self, message_id: str) -> BroadcastEntry | None:
         """没过期的广播；别的一概 None。"""
         return self._by_message.get(message_id)
@@ -116,7 +121,18 @@ class BroadcastFeed:
         return self._first.get(frame.message_id, broadcast_id)
 
     async def open(self, user_id: int) -> BroadcastView:
-        at, acked = await self._log.cursor(user_id, self._newest, self._clock())
+        return await self._opened(
+            user_id, *await self._log.cursor(user_id, self._newest, self._clock())
+        )
+
+    async def view(self, user_id: int, found: tuple[Sequence[bytes], int]) -> BroadcastView:
+        """同 ``open``；游标已在 ``redis/arrivals.py`` 问过。"""
+        now = self._clock()
+        return await self._opened(
+            user_id, *await self._log.position(user_id, self._newest, now, found)
+        )
+
+    async def _opened(self, user_id: int, at: int, acked: set[int]) -> BroadcastView:
         missing = [each for each in self._since(at) if each.broadcast_id not in acked]
         # 过期的不会再有人确认：游标越过它们，零散记着的才并得进来
         reached = missing[0].previous if missing else self._newest

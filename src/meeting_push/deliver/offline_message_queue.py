@@ -88,7 +88,7 @@ class OfflineMessageQueue:
             ttl_ms=ttl_ms,
             seq_ttl_ms=ttl_ms + SEQ_EXTRA_TTL_MS,
         )
-        self._mailboxes = Mailboxes(redis.lean, redis.keys, limits)
+        self.boxes = self._mailboxes = Mailboxes(redis.lean, redis.keys, limits)
         #: 把已确认的 (user_id, message_ids) 移出信箱，返回移出了几条。幂等。
         self.remove = self._mailboxes.remove
         self.overfull = self._mailboxes.overfull
@@ -218,7 +218,12 @@ class OfflineMessageQueue:
     # ── 连接时读取 ───────────────────────────────────────────────────────────
 
     async def open(self, user_id: int, resume: ResumePoint | None = None) -> MailboxView:
-        opened = await self._mailboxes.open(user_id, resume)
+        return await self.view(user_id, await self._mailboxes.open(user_id, resume), resume)
+
+    async def view(
+        self, user_id: int, opened: OpenedMailbox, resume: ResumePoint | None
+    ) -> MailboxView:
+        """读到的信箱，连同各条的优先级；正文救不回来的、溢出的在这里处置。"""
         self.sizes.record(len(opened.mailbox))
         if len(opened.mailbox) > self.max_entries:
             # 还没来得及挤（或挤的人死了）：等一小会儿；记录不在就算了，多补几条无妨

@@ -44,7 +44,7 @@ class DeviceSeats:
         aside: Aside,
     ) -> None:
         rules = SeatRules(settings.max_devices_per_user, settings.device_policy, TTL_S * 1000)
-        self._store = SeatStore(redis.lean, redis.keys, node, rules)
+        self.store = self._store = SeatStore(redis.lean, redis.keys, node, rules)
         self._aside = aside
         #: 本节点占着的。
         self._held: dict[ConnectionKey, bytes] = {}
@@ -65,7 +65,12 @@ class DeviceSeats:
         return self._refused
 
     async def claim(self, user_id: int, connection_id: str, device_id: str) -> bool:
-        seat = await self._store.claim(user_id, connection_id, device_id)
+        return self.took(
+            user_id, connection_id, await self._store.claim(user_id, connection_id, device_id)
+        )
+
+    def took(self, user_id: int, connection_id: str, seat: bytes | None) -> bool:
+        """占座的结果，别处（``redis/arrivals.py``）问来的也一样。"""
         if seat is None:
             self._refused += 1
             return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Final
 
@@ -44,6 +45,10 @@ class BroadcastLog:
         self._log_ttl_ms = log_ttl_ms
         self._cursor_ttl_ms = cursor_ttl_ms
         self._aside = aside
+        #: 上一次问到的：日志的一个寿命之内没有丢过数据。
+        self._whole = False
+        #: 这一圈里正要问的，大家共用。
+        self._asking: asyncio.Task[bool] | None = None
 
     async def append(
         self, message_id: str, tail: bytes, *, priority: int, expires_at: int, now: int
@@ -89,10 +94,41 @@ class BroadcastLog:
         key, ttl_ms = self._keys.broadcast_cursor(user_id), self._cursor_ttl_ms
         flat = await _cursor.run(self._lean, [key], [ttl_ms])
         if not flat:
-            lost = await self._mark.lost_after(now - self._log_ttl_ms)
+            lost = await self._lost(now)
             flat = await _cursor.run(self._lean, [key], [ttl_ms, 0 if lost else newest])
-        fields = dict(zip(flat[::2], flat[1::2], strict=True))
-        return int(fields.pop(b"at")), {int(each) for each in fields}
+        return _position(flat)
+
+    def question(self, user_id: int, newest: int) -> tuple[str, int, int | str]:
+        """``arrive.lua`` 要的：键、TTL、新人的起点（还不知道则空着，由 ``cursor`` 来定）。"""
+        start: int | str = newest if self._whole else ""
+        return self._keys.broadcast_cursor(user_id), self._cursor_ttl_ms, start
+
+    async def position(
+        self, user_id: int, newest: int, now: int, found: tuple[Sequence[bytes], int]
+    ) -> tuple[int, set[int]]:
+        """同 ``cursor``；``found`` 是 ``arrive.lua`` 的：(HGETALL, 1 = 起点是它定下的)。
+
+        起点所依据的是上一次问到的，所以定下之后再问：这期间丢过数据，就从头开始。
+        """
+        flat, begun = found
+        if not flat:
+            return await self.cursor(user_id, newest, now)
+        if begun and await self._lost(now):
+            await self._lean.execute("HSET", self._keys.broadcast_cursor(user_id), "at", 0)
+            return 0, set()
+        return _position(flat)
+
+    async def _lost(self, now: int) -> bool:
+        if self._asking is None:
+            self._asking = asyncio.ensure_future(self._mark.lost_after(now - self._log_ttl_ms))
+            self._asking.add_done_callback(_retrieve)
+            asyncio.get_running_loop().call_soon(self._asked)
+        lost = await asyncio.shield(self._asking)
+        self._whole = not lost
+        return lost
+
+    def _asked(self) -> None:
+        self._asking = None  # 这一圈之后来的，要自己再问
 
     async def advance(self, acked: Sequence[tuple[int, int, int]]) -> None:
         """(user_id, broadcast_id, previous) 已确认；对每个用户原子，幂等，次序不拘。"""
@@ -104,6 +140,17 @@ class BroadcastLog:
             if spoiled := await _ack.run(self._lean, [], args):
                 # 游标坏了：确认在 SQL 里，他只会再收到同一个 message_id
                 self._aside.note([rows[at][0] for at in spoiled], "broadcast cursor spoiled")
+
+
+def _retrieve(task: asyncio.Task[bool]) -> None:
+    """等它的人都走了，也不算“从未取走”的异常。"""
+    if not task.cancelled():
+        task.exception()
+
+
+def _position(flat: Sequence[bytes]) -> tuple[int, set[int]]:
+    fields = dict(zip(flat[::2], flat[1::2], strict=True))
+    return int(fields.pop(b"at")), {int(each) for each in fields}
 
 
 def _entry(entry_id: bytes, flat: Sequence[bytes]) -> BroadcastEntry | None:

@@ -219,31 +219,23 @@ class Mailboxes:
 
     async def open(self, user_id: int, resume: ResumePoint | None) -> OpenedMailbox:
         """一次往返读出一切；新用户在此得到 epoch。"""
+        return opened(await _open.run(self._lean, *self.question(user_id, resume)))
+
+    def question(
+        self, user_id: int, resume: ResumePoint | None
+    ) -> tuple[list[Argument], list[Argument]]:
+        """``open.lua`` 的键与参数；它的回答交给 ``opened``。"""
         keys = self._keys
-        epoch, seq, verdict, mailbox, log, before, expired, evicted = await _open.run(
-            self._lean,
-            (
-                *(keys.user_seq(user_id), keys.mailbox(user_id)),
-                *(keys.message_log(user_id), keys.expired_messages(user_id)),
-                keys.evicted_messages(user_id),
-            ),
-            (
-                *(self._fresh_epoch(), self._limits.seq_ttl_ms),
-                *((resume.epoch, resume.last_seq) if resume is not None else ("", 0)),
-                int(resume is not None and resume.proven),
-            ),
-        )
-        return OpenedMailbox(
-            epoch=epoch.decode(),
-            seq=seq,
-            resumed=verdict == b"resumed",
-            resync_reason=_RESYNC.get(verdict),
-            mailbox=_id_seq_pairs(mailbox),
-            log=_id_seq_pairs(log),
-            evicted_before=EvictedBefore(*map(int, before)) if None not in before else None,
-            expired=[seq for _, seq in _id_seq_pairs(expired)],
-            evicted=_id_seq_pairs(evicted),
-        )
+        names: list[Argument] = [
+            *(keys.user_seq(user_id), keys.mailbox(user_id)),
+            *(keys.message_log(user_id), keys.expired_messages(user_id)),
+            keys.evicted_messages(user_id),
+        ]
+        return names, [
+            *(self._fresh_epoch(), self._limits.seq_ttl_ms),
+            *((resume.epoch, resume.last_seq) if resume is not None else ("", 0)),
+            int(resume is not None and resume.proven),
+        ]
 
     async def entries(self, user_id: int) -> list[tuple[str, int]]:
         """信箱里全部的 (message_id, seq)，按 seq 升序。"""
@@ -368,6 +360,22 @@ def _calls(deliveries: Iterable[Delivery]) -> Iterator[tuple[int, list[Argument]
                 args, room = [], CALL_RECIPIENTS
     if args:
         yield CALL_RECIPIENTS - room, args
+
+
+def opened(reply: Sequence[Any]) -> OpenedMailbox:
+    """``open.lua`` 的回答。"""
+    epoch, seq, verdict, mailbox, log, before, expired, evicted = reply
+    return OpenedMailbox(
+        epoch=epoch.decode(),
+        seq=seq,
+        resumed=verdict == b"resumed",
+        resync_reason=_RESYNC.get(verdict),
+        mailbox=_id_seq_pairs(mailbox),
+        log=_id_seq_pairs(log),
+        evicted_before=EvictedBefore(*map(int, before)) if None not in before else None,
+        expired=[seq for _, seq in _id_seq_pairs(expired)],
+        evicted=_id_seq_pairs(evicted),
+    )
 
 
 def _delivered(user_id: int, seq: int, receivers: int) -> Delivered:

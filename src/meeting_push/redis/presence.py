@@ -257,28 +257,26 @@ class SeatStore:
 
     async def claim(self, user_id: int, connection_id: str, device_id: str) -> bytes | None:
         """占一个座位，返回它的值；满了则 None。常态一次往返，满了再加两次。"""
-        verdict, rest = await self._ask(user_id, connection_id, device_id, [0])
+        key = self.key(user_id)
+        question = self.question(user_id, connection_id, device_id)
+        verdict, *rest = await _claim_seat.run(self._lean, (key,), (*question, 0))
         if verdict < 0:
-            dead = await self._dead(rest)
-            verdict, rest = await self._ask(user_id, connection_id, device_id, [1, *dead])
+            asked = (*question, 1, *await self.dead(rest))
+            verdict, *rest = await _claim_seat.run(self._lean, (key,), asked)
         return rest[0] if verdict > 0 else None
 
-    async def _ask(
-        self, user_id: int, connection_id: str, device_id: str, asked: Sequence[Argument]
-    ) -> tuple[int, list[bytes]]:
-        rules, keys = self._rules, self._keys
-        answer = await _claim_seat.run(
-            self._lean,
-            (keys.user_slots(user_id),),
-            (
-                *(user_id, connection_id, self._node.id, device_id),
-                *(rules.limit, rules.policy, rules.ttl_ms, keys.system_channel),
-                *asked,
-            ),
-        )
-        return answer[0], answer[1:]
+    def key(self, user_id: int) -> str:
+        return self._keys.user_slots(user_id)
 
-    async def _dead(self, nodes: Sequence[bytes]) -> list[bytes]:
+    def question(self, user_id: int, connection_id: str, device_id: str) -> list[Argument]:
+        """``seat_claim.lua`` 的前八个参数。"""
+        rules = self._rules
+        return [
+            *(user_id, connection_id, self._node.id, device_id),
+            *(rules.limit, rules.policy, rules.ttl_ms, self._keys.system_channel),
+        ]
+
+    async def dead(self, nodes: Sequence[bytes]) -> list[bytes]:
         leases = await self._lean.execute("MGET", *(self._keys.node(n.decode()) for n in nodes))
         return [node for node, lease in zip(nodes, leases, strict=True) if lease is None]
 

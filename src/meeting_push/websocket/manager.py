@@ -1,7 +1,8 @@
 """ConnectionManager：本节点持有的全部用户连接。
 
 一帧的路：``on_channel_message`` → 查表 → ``UserConnection.offer`` → 驱动。
-一条连接的路：``accept`` → 认证 → ``connect_user``（登记 → 订阅 → 读信箱 → welcome → 补发 → 实时）。
+一条连接的路：``accept`` → 认证 → ``connect_user``（登记 → 订阅 → 占座与信箱 → welcome → 补发 →
+实时）。
 都在事件循环线程里，没有锁；与会议 WebSocket 毫无共享。
 """
 
@@ -17,6 +18,7 @@ import msgspec
 from ..clock import now_ms
 from ..contracts import (
     Arrival,
+    Arrivals,
     Broadcasts,
     ChannelRoute,
     Channels,
@@ -34,7 +36,6 @@ from ..protocol.envelope import FIRST_ATTEMPT, HEAD_BYTES, BroadcastId, frame_ke
 from ..protocol.frames import ServerFrame, encode
 from ..protocol.limits import Limits
 from ..redis.keys import Keys
-from ..supervision import patiently
 from .admission import Admission
 from .handshake import Authenticator, Handshake
 from .line import UserConnection
@@ -76,6 +77,7 @@ class ConnectionManager(Lines[UserConnection]):
         node: NodeIdentity,
         routes: Mapping[bytes, ChannelRoute],
         seats: Seats,
+        arrivals: Arrivals,
         on_push: PushObserver | None,
         broadcasts: Broadcasts,
         recorder: FlightRecorder = OFF,
@@ -100,7 +102,7 @@ class ConnectionManager(Lines[UserConnection]):
         self._broadcast_channel = keys.broadcast_channel.encode()
         self._broadcasts = broadcasts
         self._recorder = recorder
-        self._opener = Opener(channels, mailbox, self.counters, clock, broadcasts)
+        self._opener = Opener(channels, arrivals, mailbox, self.counters, clock, broadcasts)
         self._catch_up = CatchUp(self._opener, self._registry, self._tasks, self._give_up)
         self._fanout = Fanout(self._registry, clock)
         self._requests = ClientRequests(
@@ -144,10 +146,10 @@ class ConnectionManager(Lines[UserConnection]):
             raise ValueError("the connection belongs to another user")
         self._registry.add(websocket)
         try:
-            if not await self._seated(websocket):
+            view = await self._opener.first_view(websocket, self.limits.open_timeout_s)
+            if view is None:
                 self.turn_away(websocket, CloseCode.TOO_MANY_CONNECTIONS)
                 return
-            view = await self._opener.first_view(websocket, self.limits.open_timeout_s)
             websocket.welcome(view)
             self._announce(websocket)
             websocket.receive_early()
@@ -157,13 +159,6 @@ class ConnectionManager(Lines[UserConnection]):
             websocket.close(CloseCode.NODE_UNHEALTHY)
         except Exception as error:  # noqa: BLE001 — 任何错都不能留下一条半开的连接
             self._give_up(websocket, error)
-
-    async def _seated(self, connection: UserConnection) -> bool:
-        """占一个座位；先占后订阅，被拒绝的不再花别的。"""
-        user_id, connection_id = connection.user_id, connection.connection_id
-        device_id = connection.device.device_id
-        async with asyncio.timeout(self.limits.open_timeout_s):
-            return await patiently(lambda: self._seats.claim(user_id, connection_id, device_id))
 
     def _announce(self, connection: UserConnection) -> None:
         if connection.closing_since is None:

@@ -11,7 +11,7 @@ from heapq import merge
 from itertools import groupby
 from typing import Final
 
-from ..contracts import Broadcasts, Channels, Mailbox
+from ..contracts import Arrivals, Broadcasts, Channels, Mailbox, Opened
 from ..model import BroadcastEntry, MailboxEntry, MailboxView, ResumePoint
 from ..protocol.envelope import BATCH_MAX_MESSAGES, batch, batch_parts, peek
 from ..protocol.frames import Gap, encode
@@ -72,12 +72,14 @@ class Opener:
     def __init__(
         self,
         channels: Channels,
+        arrivals: Arrivals,
         mailbox: Mailbox,
         counters: EdgeCounters,
         clock: Callable[[], int],
         broadcasts: Broadcasts,
     ) -> None:
         self.subscriptions = Subscriptions(channels)
+        self._arrivals = arrivals
         self._mailbox = mailbox
         self._broadcasts = broadcasts
         self._counters = counters
@@ -85,13 +87,29 @@ class Opener:
         self._reads = asyncio.Semaphore(MAX_READS)
         self._loads = asyncio.Semaphore(MAX_LOADS)
 
-    async def first_view(self, connection: UserConnection, timeout_s: float) -> MailboxView:
-        """订阅并读信箱；Redis 不可用时开着 socket 重试。
+    async def first_view(self, connection: UserConnection, timeout_s: float) -> MailboxView | None:
+        """订阅，占座，读信箱与广播；设备满了则 None。Redis 不可用时开着 socket 重试。
+
+        在 welcome 之前，所以 welcome 之后的广播都有他的份。
 
         :raises TimeoutError: ``timeout_s`` 之内没有成功
         """
+        device, user_id = connection.device, connection.user_id
+
+        async def arrive() -> Opened | None:
+            await self.subscriptions.ensure(user_id)
+            connection.session.missed = False  # 此前漏的都会在这次读取里
+            async with self._reads:
+                return await self._arrivals.open(
+                    user_id, connection.connection_id, device.device_id, device.resume
+                )
+
         async with asyncio.timeout(timeout_s):
-            return await self._read(connection, connection.device.resume)
+            opened = await patiently(arrive)
+        if opened is None:
+            return None
+        connection.session.broadcasts.read(opened.broadcasts)
+        return opened.mailbox
 
     async def catch_up(self, connection: UserConnection) -> None:
         """补上这条连接没收到过的；会话须已在 FLUSHING。"""
@@ -116,8 +134,10 @@ class Opener:
         return view
 
     async def _push_unsent(self, connection: UserConnection, view: MailboxView) -> None:
-        entries = connection.session.unsent(view.entries)
         broadcasts = connection.session.broadcasts.take()
+        if not view.entries and not broadcasts:
+            return
+        entries = connection.session.unsent(view.entries)
         for run in _runs(entries, broadcasts) if broadcasts else [entries]:
             for start in range(0, len(run), BATCH_MAX_MESSAGES):
                 await self._push_part(connection, run[start : start + BATCH_MAX_MESSAGES])
@@ -147,21 +167,16 @@ class Opener:
                 gap = Gap(from_seq=entry.seq, to_seq=entry.seq, count=1, reason="expired")
                 connection.send(encode(gap), self._clock())
 
-    async def _read_broadcasts(self, connection: UserConnection) -> None:
-        """读这条连接该补的广播；在 welcome 之前，所以 welcome 之后的广播都有他的份。"""
-        progress = connection.session.broadcasts
-        if progress.upto is None:
-            progress.read(await self._broadcasts.open(connection.user_id))
-        else:
-            progress.read(self._broadcasts.after(progress.upto))
-
     async def _read(self, connection: UserConnection, resume: ResumePoint | None) -> MailboxView:
+        session = connection.session
+
         async def read() -> MailboxView:
             await self.subscriptions.ensure(connection.user_id)
-            connection.session.missed = False  # 此前漏的都会在这次读取里
+            session.missed = False  # 此前漏的都会在这次读取里
             async with self._reads:
                 view = await self._mailbox.open(connection.user_id, resume)
-            await self._read_broadcasts(connection)
+            assert session.broadcasts.upto is not None, "the first view read the broadcasts"
+            session.broadcasts.read(self._broadcasts.after(session.broadcasts.upto))
             return view
 
         return await patiently(read)

@@ -1,6 +1,7 @@
 -- 读一个用户的信箱与续传日志；除了给新用户建立 epoch，什么也不改。
 -- epoch = “代次-随机”。代次比我们的旧，说明 Redis 丢过数据（对账者换了代次）：换新的 epoch，
 -- seq 接着走，于是每台设备都得到 resync，没有人把新消息误当成应用过的。
+-- 单独用，或拼在 arrive.lua 前面（那时的 KEYS、ARGV 是它给的一段）。
 -- KEYS[1] user_seq   KEYS[2] offline_messages   KEYS[3] message_log   KEYS[4] expired_messages
 -- KEYS[5] evicted_messages
 -- ARGV[1] 新 epoch   ARGV[2] seq 的 TTL(ms)   ARGV[3] 设备的 epoch（'' = 没有位置）   ARGV[4] last_seq
@@ -10,40 +11,51 @@
 -- 过期的见 expire.lua：{id, seq, ...}；续传的设备不看它们，日志里有
 -- 结论：'' · resumed · epoch_changed · too_far_behind
 local call = redis.call
-if call('HSETNX', KEYS[1], 'epoch', ARGV[1]) == 1 then
-  call('PEXPIRE', KEYS[1], ARGV[2])
-end
-local state = call('HMGET', KEYS[1], 'epoch', 'seq')
-local epoch, seq = state[1], tonumber(state[2] or '0')
 local function generation(of)
   return tonumber(string.match(of, '^(%d+)-') or '0')
 end
-if generation(epoch) < generation(ARGV[1]) then
-  epoch = ARGV[1]
-  call('HSET', KEYS[1], 'epoch', epoch)
+local function open_mailbox(KEYS, ARGV)
+  local epoch, seq, from, to, evictions, evicted_at =
+    unpack(call('HMGET', KEYS[1], 'epoch', 'seq', 'evicted_from', 'evicted_to', 'evicted', 'evicted_at'))
+  seq = tonumber(seq or '0')
+  if not epoch then
+    epoch = ARGV[1]
+    call('HSET', KEYS[1], 'epoch', epoch)
+    call('PEXPIRE', KEYS[1], ARGV[2])
+  elseif generation(epoch) < generation(ARGV[1]) then
+    epoch = ARGV[1]
+    call('HSET', KEYS[1], 'epoch', epoch)
+  end
+  local before = { from, to, evictions, evicted_at }
+  if ARGV[3] == '' and call('EXISTS', KEYS[2], KEYS[4], KEYS[5]) == 0 then -- 多数人：没有什么在等
+    return { epoch, seq, '', {}, {}, before, {}, {} }
+  end
+  local mailbox = call('ZRANGE', KEYS[2], 0, -1, 'WITHSCORES')
+  local evicted = call('ZRANGE', KEYS[5], 0, -1, 'WITHSCORES')
+  local function without_position(verdict)
+    local expired = call('ZRANGE', KEYS[4], 0, -1, 'WITHSCORES')
+    return { epoch, seq, verdict, mailbox, {}, before, expired, evicted }
+  end
+  if ARGV[3] == '' then
+    return without_position('')
+  end
+  local behind = seq - tonumber(ARGV[4])
+  if ARGV[3] == epoch and behind < 0 and ARGV[5] == '1' then
+    -- 推过的号这里还没有发出：Redis 退回了旧的数据，会再用一遍。换 epoch，没有人把新的当成推过的
+    epoch = ARGV[1]
+    call('HSET', KEYS[1], 'epoch', epoch)
+  end
+  if ARGV[3] ~= epoch or behind < 0 then
+    return without_position('epoch_changed')
+  end
+  local log = call('ZRANGEBYSCORE', KEYS[3], '(' .. ARGV[4], '+inf', 'WITHSCORES')
+  -- 每个 seq 恰有一条日志：条数对得上，就是一条不缺
+  if #log ~= behind * 2 then
+    return without_position('too_far_behind')
+  end
+  return { epoch, seq, 'resumed', mailbox, log, before, {}, evicted }
 end
-local mailbox = call('ZRANGE', KEYS[2], 0, -1, 'WITHSCORES')
-local before = call('HMGET', KEYS[1], 'evicted_from', 'evicted_to', 'evicted', 'evicted_at')
-local evicted = call('ZRANGE', KEYS[5], 0, -1, 'WITHSCORES')
-local function without_position(verdict)
-  local expired = call('ZRANGE', KEYS[4], 0, -1, 'WITHSCORES')
-  return { epoch, seq, verdict, mailbox, {}, before, expired, evicted }
+
+if #KEYS == 5 then
+  return open_mailbox(KEYS, ARGV)
 end
-if ARGV[3] == '' then
-  return without_position('')
-end
-local behind = seq - tonumber(ARGV[4])
-if ARGV[3] == epoch and behind < 0 and ARGV[5] == '1' then
-  -- 推过的号这里还没有发出：Redis 退回了旧的数据，会再用一遍。换 epoch，没有人把新的当成推过的
-  epoch = ARGV[1]
-  call('HSET', KEYS[1], 'epoch', epoch)
-end
-if ARGV[3] ~= epoch or behind < 0 then
-  return without_position('epoch_changed')
-end
-local log = call('ZRANGEBYSCORE', KEYS[3], '(' .. ARGV[4], '+inf', 'WITHSCORES')
--- 每个 seq 恰有一条日志：条数对得上，就是一条不缺
-if #log ~= behind * 2 then
-  return without_position('too_far_behind')
-end
-return { epoch, seq, 'resumed', mailbox, log, before, {}, evicted }
