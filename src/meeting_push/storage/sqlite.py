@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sqlite3
 import struct
 import threading
@@ -272,8 +273,7 @@ def _unmoved_bytes(shm: Path) -> int:
     字节），本机字节序：sqlite.org/walformat.html 2.1、2.2 节。
     """
     try:
-        with shm.open("rb", buffering=0) as file:
-            head = file.read(100)
+        head = os.pread(_opened(shm), 100, 0)
         written, moved = (int(_U32.unpack_from(head, at)[0]) for at in (16, 96))
     except (OSError, struct.error):
         return 0
@@ -281,6 +281,18 @@ def _unmoved_bytes(shm: Path) -> int:
 
 
 _U32: Final = struct.Struct("=I")
+#: 哪个文件（设备与编号）→ 打开着的。绝不关闭：对一个文件的任何一次 ``close`` 都丢掉本进程在它上面的
+#: 全部 POSIX 锁，别的进程（``meeting-push user create``）以为没有人在用，截短它，我们死于 SIGBUS。
+_OPENED: Final[dict[tuple[int, int], int]] = {}
+
+
+def _opened(shm: Path) -> int:
+    """:raises OSError: 没有这个文件"""
+    found = shm.stat()
+    which = found.st_dev, found.st_ino
+    if which not in _OPENED:
+        _OPENED[which] = os.open(shm, os.O_RDONLY | os.O_CLOEXEC)
+    return _OPENED[which]
 
 
 # ── 文件（E8） ───────────────────────────────────────────────────────────────

@@ -154,3 +154,17 @@ async def test_a_checkpoint_that_fails_is_said(database: Database, path: Path) -
 def _put_a_folder_in_place_of(path: Path) -> None:
     path.rename(path.with_name("away.db"))
     path.mkdir()
+
+
+async def test_looking_at_the_log_leaves_the_locks_of_sqlite(
+    database: Database, path: Path
+) -> None:
+    """没有锁，别的进程打开这个库就截短 WAL-index，我们映着它的线程死于 SIGBUS。"""
+    for key in range(3):
+        await database.write_sqlite([insert(key)])
+        assert _locked(path.with_name(f"{path.name}-shm"))
+
+
+def _locked(path: Path) -> bool:
+    held = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+    return any(one[1] == "POSIX" and one[-3].endswith(f":{path.stat().st_ino}") for one in held)
