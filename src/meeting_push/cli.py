@@ -1,4 +1,4 @@
-"""命令行：serve · demo · send · listen · token · user · doctor；别的发行包的（bench）从入口点来。
+"""命令行：serve · demo · send · listen · token · user · db · doctor；别的包的（bench）从入口点来。
 
 只装了 SDK 的机器上有 send、listen、token、version；其余的要 ``[server]``，轮到它们才导入，
 缺了就说装什么。
@@ -21,13 +21,14 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from importlib import import_module
 from importlib.metadata import entry_points
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, NoReturn
 from urllib.parse import urlsplit
 
 import typer
 from loguru import logger
 
+from .db import DatabaseUrl, DataDir
+from .db import app as db_app
 from .errors import ConfigurationError, InvalidInputError, MeetingPushError, MissingExtraError
 from .logs import plain, plain_json
 from .model import ADMIN_ROLE, MAX_USER_ID, USER_ROLE
@@ -47,14 +48,11 @@ app = typer.Typer(
 )
 user_app = typer.Typer(help="Accounts.", no_args_is_help=True)
 app.add_typer(user_app, name="user")
-db_app = typer.Typer(help="The database.", no_args_is_help=True)
 app.add_typer(db_app, name="db")
 
 #: 别的发行包把 ``typer.Typer`` 挂在这一组入口点上，名字就是命令。
 COMMANDS: Final = "meeting_push.commands"
 
-DataDir = Annotated[Path | None, typer.Option(help="Folder of SQLite, embedded Redis, secrets.")]
-DatabaseUrl = Annotated[str | None, typer.Option(help="SQL database; default SQLite.")]
 RedisUrl = Annotated[str | None, typer.Option(help="External Redis; default embedded.")]
 BaseUrl = Annotated[str, typer.Option(help="Where the server is.")]
 TokenOption = Annotated[
@@ -206,27 +204,6 @@ def user_list(database_url: DatabaseUrl = None, data_dir: DataDir = None) -> Non
     asyncio.run(run())
 
 
-@db_app.command("downgrade")
-def db_downgrade(
-    revision: Annotated[str, typer.Argument(help="Schema to go back to, such as 0007.")],
-    database_url: DatabaseUrl = None,
-    data_dir: DataDir = None,
-) -> None:
-    """Take the schema back for an older program; what was added since is lost."""
-    from .storage.database import Database
-
-    settings = load_settings(database_url=database_url, data_dir=data_dir)
-
-    async def run() -> None:
-        database = Database.of(settings.sql_url, settings.database)
-        try:
-            await database.downgrade(revision)
-        finally:
-            await database.dispose()
-
-    asyncio.run(run())
-
-
 @app.command("demo")
 def run_demo(
     once: Annotated[bool, typer.Option("--once", help="Stop after the job.")] = False,
@@ -369,7 +346,7 @@ _VARIABLES: Final = {
     "--token": "MEETING_PUSH_TOKEN",
 }
 #: 别的命令（bench）的同名选项与环境变量无关。
-_COMMANDS: Final = frozenset({"serve", "doctor", "user", "send", "listen", "drill"})
+_COMMANDS: Final = frozenset({"serve", "doctor", "user", "db", "send", "listen", "drill"})
 
 
 def hide_secrets() -> None:

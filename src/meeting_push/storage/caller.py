@@ -5,16 +5,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
-from sqlalchemy import Connection, event
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from ..errors import InvalidInputError
 from .database import Database
 from .failures import converted_failures
-from .naming import Naming
+from .naming import named
 
 #: 应用交来的。
 CallerTransaction = AsyncConnection | AsyncSession
@@ -36,16 +35,3 @@ async def connection_of(
         assert connection.sync_connection is not None, "begun by the caller"
         with named(connection.sync_connection, database.naming):
             yield connection
-
-
-@contextmanager
-def named(connection: Connection, naming: Naming) -> Iterator[None]:
-    """这一会儿，这条连接上我们的语句说 ``naming`` 的名字。"""
-    if naming.is_default:
-        yield
-        return
-    event.listen(connection, "before_cursor_execute", naming.before, retval=True)
-    try:
-        yield
-    finally:
-        event.remove(connection, "before_cursor_execute", naming.before)

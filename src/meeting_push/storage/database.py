@@ -12,32 +12,27 @@ from pathlib import Path
 from typing import Any, Final, Self, cast
 
 from sqlalchemy import Executable, Row, event, text
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import QueuePool
 
 from ..errors import (
-    ConfigurationError,
     DatabaseUnavailableError,
-    MissingExtraError,
 )
 from ..histogram import Histogram
 from ..logs import logger
 from ..private_files import keep_private, private_file, private_folder
 from ..settings import DatabaseSettings
-from .failures import LeftBehind, converted_failures, uncertain_commit
-from .migration import downgrade, is_current, migrate, pending
-from .naming import BARE, UNSAID, Wanted, find_naming
-from .postgres import POOLED, asks_for_it, asyncpg_url, is_behind_one
-from .sqlite import SqliteFile, SqliteReader, SqliteWriter, Statement, prepare, sqlite_url
+from .engine import async_url, create_engine
+from .failures import converted_failures, uncertain_commit
+from .migration import downgrade, is_current, migrate, pending, script_of
+from .naming import BARE, UNSAID, Wanted, find_naming, version_of
+from .postgres import asks_for_it, asyncpg_url, is_behind_one
+from .renaming import rename
+from .sqlite import SqliteFile, SqliteReader, SqliteWriter, Statement
 
 #: 事务里传来传去的连接；别处用这个名字，不必导入 SQLAlchemy。
 SqlConnection = AsyncConnection
 
-_SQLITE_CONNECTIONS: Final = 5  # 每个都是一个线程；写者反正只有一个
-_PG_CONNECTIONS: Final = 10  # 乘以进程数应小于服务器的 max_connections（默认 100）
-_PG_RECYCLE_S: Final = 1800  # 防火墙常在空闲一小时后悄悄断开
 _PG_TIME: Final = text("SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint)")
 #: 等别的进程迁移完、以及迁移本身的上限。
 MIGRATION_TIMEOUT_S: Final = 600.0
@@ -94,7 +89,7 @@ class Database:
         self.behind_a_pooler = not self.is_sqlite and asks_for_it(asyncpg_url(self._url)[1])
         self.figures = DatabaseFigures()
         self._engine = self._watched(
-            _create_engine(self._url, timeout_s, pooled=self.behind_a_pooler)
+            create_engine(self._url, timeout_s, pooled=self.behind_a_pooler)
         )
         # SQLite 同时只容一个写者：本进程内排队，免得在 busy_timeout 里睡着互抢。
         self._write_turn = asyncio.Lock() if self.is_sqlite else None
@@ -153,7 +148,7 @@ class Database:
         """
         if self.is_sqlite or self.behind_a_pooler:
             return
-        engine = _create_engine(self._url, self._timeout_s, pooled=True)
+        engine = create_engine(self._url, self._timeout_s, pooled=True)
         try:
             with converted_failures():
                 self.behind_a_pooler = await is_behind_one(engine)
@@ -257,6 +252,12 @@ class Database:
             return None
         return int(await self.scalar(_PG_TIME) or 0)
 
+    async def schema_version(self) -> str | None:
+        """迁移到了哪一份；空库 None。"""
+        await self._look()
+        async with self.connect() as connection:
+            return await connection.run_sync(version_of, self.naming)
+
     async def needs_migration(self) -> bool:
         """表结构是否还不是最新的；空库也算。"""
         await self._look()
@@ -296,12 +297,31 @@ class Database:
             async with self._migrating() as engine:
                 await downgrade(engine, self.naming, revision, MIGRATION_TIMEOUT_S)
 
+    async def upgrade_script(self, since: str | None) -> str:
+        """``migrate`` 会执行的 SQL；``since``：从这一份起（``base``：空库），None：从此刻的。
+
+        :raises ConfigurationError: 没有这一份
+        """
+        current = await self.schema_version() if since is None else since
+        return script_of(self._url.get_backend_name(), self.naming, current)
+
+    async def rename(self, prefix: str, schema: str | None) -> None:
+        """叫 ``prefix``、在 ``schema`` 里的，改成设置里说的名字。
+
+        :raises ConfigurationError: 见 ``renaming.rename``
+        """
+        old = Wanted(prefix, schema)
+        old.check(sqlite=self.is_sqlite)
+        with converted_failures():
+            async with self._migrating(named=False) as engine:
+                await rename(engine, old.naming(), self._wanted.naming(), MIGRATION_TIMEOUT_S)
+
     @asynccontextmanager
-    async def _migrating(self) -> AsyncIterator[AsyncEngine]:
+    async def _migrating(self, *, named: bool = True) -> AsyncIterator[AsyncEngine]:
         """迁移可以很久，不受平时的语句时限约束，所以另用一个引擎。"""
-        engine = _create_engine(self._url, MIGRATION_TIMEOUT_S, pooled=self.behind_a_pooler)
+        engine = create_engine(self._url, MIGRATION_TIMEOUT_S, pooled=self.behind_a_pooler)
         try:
-            yield self._named(engine)
+            yield self._named(engine) if named else engine
         finally:
             await engine.dispose()
 
@@ -335,59 +355,6 @@ class Database:
             private_file(path)  # SQLite 造的 -wal、-shm 权限与它相同
             for beside in ("-wal", "-shm"):
                 keep_private(path.with_name(path.name + beside))
-
-
-def async_url(url: str) -> URL:
-    """``sqlite:///x.db``、``postgresql://…``、``postgres://…`` → 异步驱动的 URL。
-
-    :raises ConfigurationError: 说明原因；不含 URL 本身（可能有密码）
-    """
-    try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError):
-        raise ConfigurationError("database_url is not a URL") from None
-    backend = parsed.drivername.partition("+")[0]
-    if backend == "sqlite":
-        return sqlite_url(parsed)
-    if backend in ("postgresql", "postgres"):
-        return parsed.set(drivername="postgresql+asyncpg")
-    raise ConfigurationError("database_url must begin with sqlite:/// or postgresql://")
-
-
-def _create_engine(url: URL, timeout_s: float, *, pooled: bool = False) -> AsyncEngine:
-    """:raises MissingExtraError: 没有装它的驱动"""
-    # hide_parameters：异常与日志里不得出现密码散列和消息正文。
-    if url.get_backend_name() != "sqlite":
-        address, arguments = asyncpg_url(url)
-        limits = {"timeout": timeout_s, "command_timeout": timeout_s}
-        try:
-            engine = create_async_engine(
-                address,
-                hide_parameters=True,
-                pool_size=_PG_CONNECTIONS,
-                max_overflow=0,
-                pool_timeout=timeout_s,
-                pool_pre_ping=True,
-                pool_recycle=_PG_RECYCLE_S,
-                connect_args={**limits, **arguments, **(POOLED if pooled else {})},
-            )
-        except ModuleNotFoundError as error:
-            raise MissingExtraError("PostgreSQL", error, "postgres") from None
-        event.listen(engine.sync_engine, "handle_error", LeftBehind())
-        return engine
-    engine = create_async_engine(
-        url,
-        hide_parameters=True,
-        pool_size=_SQLITE_CONNECTIONS,
-        max_overflow=0,
-        pool_timeout=timeout_s,
-        # 还回池时不必 ROLLBACK（又一次线程往返）：transaction() 自己提交或回滚，读取是自动提交。
-        pool_reset_on_return=None,
-        # isolation_level=None：BEGIN 由我们发出，sqlite3 不得自作主张。
-        connect_args={"timeout": timeout_s, "isolation_level": None},
-    )
-    event.listen(engine.sync_engine, "connect", prepare)
-    return engine
 
 
 class Repository:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import sqlite3
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -16,7 +17,7 @@ from sqlalchemy.schema import CreateSchema
 
 from ..errors import ConfigurationError
 from ..logs import logger
-from .naming import VERSION_TABLE, Naming, taken, version_of
+from .naming import VERSION_TABLE, Naming, named, taken, version_of
 
 if TYPE_CHECKING:  # Alembic 要动结构时才导入：多半的启动不必
     from alembic.script import ScriptDirectory
@@ -26,7 +27,7 @@ HEAD: Final = "0012"
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
 
 # 任意常数，只须各进程一致
-_PG_LOCK: Final = text("SELECT pg_try_advisory_xact_lock(7262711601)")
+PG_LOCK: Final = text("SELECT pg_try_advisory_xact_lock(7262711601)")
 _PG_PATIENT: Final = text("SET LOCAL idle_in_transaction_session_timeout = 0")
 _LOCK_POLL_S: Final = 0.1
 #: 一份迁移等别人的锁至多这么久，然后让开再来。
@@ -92,14 +93,14 @@ async def _run_postgresql(engine: AsyncEngine, naming: Naming, steps: Steps) -> 
         # 问一声，不排队：排着队等锁的语句有快照，会与 CONCURRENTLY 互等
         await _until(partial(_locked, lock))
         async with engine.begin() as connection:
-            await connection.run_sync(_make_schema, naming)
+            await connection.run_sync(make_schema, naming)
         todo = await lock.run_sync(steps, naming)
         await lock.execute(_PG_PATIENT)  # 也换掉上一句的门户（portal）：它还握着快照
         for step in todo:
             await _until(partial(_moved, engine, naming, step))
 
 
-def _make_schema(connection: Connection, naming: Naming) -> None:
+def make_schema(connection: Connection, naming: Naming) -> None:
     """已有的不碰：有 IF NOT EXISTS 也要先有建 schema 的权限。"""
     if naming.schema is not None and not inspect(connection).has_schema(naming.schema):
         connection.execute(CreateSchema(naming.schema))
@@ -114,7 +115,7 @@ async def _until(attempt: Callable[[], Awaitable[bool]]) -> None:
 
 async def _locked(connection: AsyncConnection) -> bool:
     await connection.rollback()
-    return bool(await connection.scalar(_PG_LOCK))
+    return bool(await connection.scalar(PG_LOCK))
 
 
 async def _moved(engine: AsyncEngine, naming: Naming, step: Step) -> bool:
@@ -195,25 +196,70 @@ def _check_known(script: ScriptDirectory, current: str | None) -> None:
     raise ConfigurationError(f"the schema {current!r} is not of meeting-push")
 
 
+def _options(naming: Naming, step: Step) -> dict[str, object]:
+    script = _script()
+    find = script._downgrade_revs if step.back else script._upgrade_revs
+    return {
+        "fn": lambda current, _context: find(step.revision, current),
+        "version_table": naming.name(VERSION_TABLE),
+        "version_table_schema": naming.schema,
+    }
+
+
 def _move(connection: Connection, naming: Naming, step: Step) -> None:
     """不经 Alembic 的全局代理 ``alembic.op``：应用自己的迁移可能正在用它，我们也可能有两个。"""
     from alembic.migration import MigrationContext
     from alembic.operations import Operations
     from alembic.util.exc import CommandError
 
-    script = _script()
-    find = script._downgrade_revs if step.back else script._upgrade_revs
-    options = {
-        "fn": lambda current, _context: find(step.revision, current),
-        "version_table": naming.name(VERSION_TABLE),
-        "version_table_schema": naming.schema,
-    }
-    context = MigrationContext.configure(connection, opts=options)
+    context = MigrationContext.configure(connection, opts=_options(naming, step))
     try:
         context.run_migrations(op=Operations(context))
     except CommandError as error:
         raise ConfigurationError(f"the database can not be migrated: {error}") from error
     logger.bind(revision=step.revision).info("database_migrated")
+
+
+# ── 不经我们的手 ─────────────────────────────────────────────────────────────
+
+
+def script_of(dialect: str, naming: Naming, current: str | None) -> str:
+    """从 ``current``（None：空库）到 ``HEAD`` 的 SQL，一份一个事务，供 DBA 看过再执行。"""
+    out, before = io.StringIO(), current
+    for one in reversed(list(_script().iterate_revisions(HEAD, current or "base"))):
+        step = _step(one.revision, one.module)
+        _write_out(dialect, naming, out, before, step)
+        before = step.revision
+    return naming.sql(out.getvalue())
+
+
+def _write_out(
+    dialect: str, naming: Naming, out: io.StringIO, before: str | None, step: Step
+) -> None:
+    from alembic.migration import MigrationContext
+    from alembic.operations import Operations
+
+    options = {
+        **_options(naming, step),
+        "as_sql": True,
+        "output_buffer": out,
+        "starting_rev": before,
+        "transactional_ddl": not step.outside,
+        "transaction_per_migration": True,
+    }
+    context = MigrationContext.configure(dialect_name=dialect, opts=options)
+    context.run_migrations(op=Operations(context))
+
+
+def upgrade_in(connection: Connection, naming: Naming) -> None:
+    """在应用自己的 Alembic 的一份迁移里，把我们的带到 ``HEAD``：随它一起提交或回滚。
+
+    ``CONCURRENTLY`` 不能在事务里，而空库上用不着：只在建表时用它；已有消息的库由我们自己的启动或
+    ``meeting-push db upgrade`` 来升。
+    """
+    with named(connection, naming):
+        for step in pending(connection, naming):
+            _move(connection, naming, step)
 
 
 async def _enter_wal(engine: AsyncEngine) -> None:

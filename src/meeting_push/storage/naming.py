@@ -10,11 +10,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sqlalchemy import Connection, inspect, text
+from sqlalchemy import Connection, event, inspect, text
 
 from ..errors import ConfigurationError
 from .sqlite import Statement
@@ -79,6 +80,19 @@ class Naming:
             return f"{within}{self.prefix}{found['table']}"
         verb = found["verb"] or ""
         return f"{verb}{within if verb else ''}{self.prefix}{found['index']}"
+
+
+@contextmanager
+def named(connection: Connection, naming: Naming) -> Iterator[None]:
+    """这一会儿，这条连接上我们的语句说 ``naming`` 的名字。"""
+    if naming.is_default:
+        yield
+        return
+    event.listen(connection, "before_cursor_execute", naming.before, retval=True)
+    try:
+        yield
+    finally:
+        event.remove(connection, "before_cursor_execute", naming.before)
 
 
 @dataclass(frozen=True, slots=True)

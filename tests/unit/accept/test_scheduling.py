@@ -12,7 +12,7 @@ from meeting_push.app import MeetingPush
 from meeting_push.clock import now_ms
 from meeting_push.errors import InvalidInputError, NotFoundError
 from meeting_push.model import USER_ROLE, Draft, Principal, QueueEntry, Sender
-from meeting_push.storage.database import async_url
+from meeting_push.storage.engine import async_url
 from tests.support.eventually import eventually
 from tests.support.node import node
 from tests.support.redis_server import RedisServer

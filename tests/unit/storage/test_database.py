@@ -20,7 +20,8 @@ from meeting_push.errors import (
     InvalidInputError,
     MeetingPushError,
 )
-from meeting_push.storage.database import Database, async_url
+from meeting_push.storage.database import Database
+from meeting_push.storage.engine import async_url
 from meeting_push.storage.migration import HEAD, MIGRATIONS
 from meeting_push.storage.naming import VERSION_TABLE
 from meeting_push.storage.postgres import asyncpg_url
