@@ -6,8 +6,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Unpack
 
@@ -32,19 +31,24 @@ from ..protocol import envelope, frames
 from ..queue.message_queue import MessageQueue
 from ..redis.redis_service import courtesy
 from ..storage.accept_batch import AcceptBatch
-from ..storage.caller import CallerTransaction, connection_of
+from ..storage.caller import CallerTransaction, SyncTransaction, ask_here, connection_of, run_here
 from ..storage.database import Database, SqlConnection
 from ..storage.idempotency import Claim, IdempotencyRepository
 from ..storage.inbox import InboxRepository
 from ..storage.messages import MessageRepository
 from ..storage.recipients import cancel
 from ..storage.rows import InboxItem, Page
-from .drafts import AcceptTally, DraftRules, check_idempotency_key, check_text, message_from
+from .drafts import (
+    AcceptTally,
+    DraftRules,
+    check_idempotency_key,
+    check_text,
+    message_from,
+    slices,
+)
 from .idempotency import answer_of, described, stored_response
 from .outbox_relay import OutboxRelay
 
-#: 一段几条；检查或成形约一两毫秒。
-SLICE_DRAFTS: Final = 50
 #: 离到时不足这么久就算到了：撤回的记号要抢在到期的那一刻之前落下。
 CANCEL_GUARD_MS: Final = 1_000
 _accepted: Final = msgspec.json.Decoder(list[Accepted])
@@ -197,17 +201,35 @@ class MessageService:
     ) -> Accepted:
         """在调用者自己的事务里接受：与他的写入一起提交，或一起消失。
 
-        ``transaction`` 是同一个数据库上的 ``AsyncConnection`` 或 ``AsyncSession``。他提交之前
-        什么也不入队；提交之后由发件箱的扫描发现，最晚 ``relay_interval_s + relay_grace_s``
-        （默认 6 秒），提交后调用 ``notify_committed()`` 则立即。收件人须在此之前就已存在。
+        同一个数据库上的 ``AsyncConnection``、``AsyncSession``，或同步的 ``Connection``、``Session``
+        （语句在别的线程里执行）。提交之前什么也不入队；之后由发件箱的扫描发现，默认最晚 6 秒，调用
+        ``notify_committed()`` 则立即。收件人须在此之前就已存在。
 
-        :raises InvalidInputError: 草稿不合规；什么都没有写
+        :raises InvalidInputError: 草稿不合规，收件人不存在；什么都没有写
         :raises QueueFullError: 队列已满；什么都没有写
         :raises DatabaseUnavailableError: 没有写成
         """
-        now = self._clock()
-        checked = self._rules.check(draft, now)
+        checked = self._rules.check(draft, self._clock())
         await self._check_recipients([checked])
+        return await self._insert_into(transaction, sender, checked)
+
+    def send_in_transaction_sync(
+        self, transaction: SyncTransaction, sender: Sender, draft: Draft
+    ) -> Accepted:
+        """同 ``send_in_transaction``，给没有事件循环的线程（Django 的视图、Celery 的任务）。
+
+        没有 ``start`` 过也行：提交之后由别的进程的扫描发现。
+
+        :raises RuntimeError: 这个线程里有事件循环
+        """
+        checked = self._rules.check(draft, self._clock())
+        ask_here(self._check_recipients([checked]), self._relay.loop, self._stores.database)
+        return run_here(self._insert_into(transaction, sender, checked))
+
+    async def _insert_into(
+        self, transaction: CallerTransaction, sender: Sender, checked: Draft
+    ) -> Accepted:
+        now = self._clock()
         self._queue.room.check()
         message = self._message(sender, checked, now)
         async with connection_of(transaction, self._stores.database) as connection:
@@ -217,8 +239,8 @@ class MessageService:
         return Accepted(message.message_id, len(checked.recipient_ids), now)
 
     def notify_committed(self) -> None:
-        """``send_in_transaction`` 的事务提交了：立即扫描发件箱。立即返回，可随意多调用。"""
-        self._relay.hurry()
+        """``send_in_transaction`` 的事务提交了：立即扫描发件箱。哪个线程都行，可随意多调用。"""
+        self._relay.hurry_from_anywhere()
 
     async def _deliver_now(self, outgoing: Outgoing) -> set[int]:
         message, recipients = outgoing.message, outgoing.recipient_ids
@@ -252,9 +274,7 @@ class MessageService:
     ) -> tuple[list[Outgoing], list[Accepted]]:
         now = self._clock()
         key = check_idempotency_key(idempotency_key)
-        checked = [
-            self._rules.check(draft, now) async for part in _slices(drafts) for draft in part
-        ]
+        checked = [self._rules.check(draft, now) async for part in slices(drafts) for draft in part]
         if charge is not None:
             charge(checked)
         await self._check_recipients(checked)
@@ -262,7 +282,7 @@ class MessageService:
         self._relay.check_share(sender.id)
         outgoing = [
             Outgoing(self._message(sender, d, now), d.recipient_ids)
-            async for part in _slices(checked)
+            async for part in slices(checked)
             for d in part
         ]
         accepted = [Accepted(o.message.message_id, len(o.recipient_ids), now) for o in outgoing]
@@ -373,11 +393,3 @@ class MessageService:
                 self._sync_lost.say(code=error.code, cause=error.cause, user_id=user_id)
                 break
         return unread
-
-
-async def _slices(drafts: Sequence[Draft]) -> AsyncIterator[Sequence[Draft]]:
-    """一段一段地给，段与段之间让别人一次：一千条的一批不占住事件循环。"""
-    for start in range(0, len(drafts), SLICE_DRAFTS):
-        if start:
-            await asyncio.sleep(0)
-        yield drafts[start : start + SLICE_DRAFTS]

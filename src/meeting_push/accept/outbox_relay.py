@@ -86,6 +86,8 @@ class OutboxRelay:
         self._mark_wake = asyncio.Event()
         self._marking = asyncio.Lock()
         self._hurry = asyncio.Event()
+        #: 扫描所在的事件循环；还没有开始则 None。
+        self.loop: asyncio.AbstractEventLoop | None = None
         self._not_enqueued = RepeatedWarning("enqueue_deferred")
         self._not_marked = RepeatedWarning("mark_enqueued_deferred")
         self._not_swept = RepeatedWarning("outbox_sweep_failed")
@@ -93,6 +95,11 @@ class OutboxRelay:
     def hurry(self) -> None:
         """发件箱里有不经快路来的（别人的事务、对账者、没能入队的）：立即扫一遍，不等宽限期。"""
         self._hurry.set()
+
+    def hurry_from_anywhere(self) -> None:
+        """同 ``hurry``，在别的线程里也行；没有在扫描则无事。"""
+        if self.loop is not None and not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(self._hurry.set)
 
     def submit(self, outgoing: Iterable[Outgoing]) -> None:
         """交来刚提交的消息；立即返回。进程死掉也不丢：它们还在 SQL 里。"""
@@ -148,6 +155,7 @@ class OutboxRelay:
 
     async def run_sweep(self) -> None:
         """慢路循环：每 ``interval_s`` 扫一遍早于宽限期仍未入队的消息。"""
+        self.loop = asyncio.get_running_loop()
         self.hurry()  # 启动后的第一遍不等：前一个进程留下的不会再有人送
 
         async def step() -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self, cast
 
-from sqlalchemy import Executable, Row, event, text
+from sqlalchemy import Connection, Executable, Row, event, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import QueuePool
 
@@ -121,10 +121,15 @@ class Database:
 
         :raises ConfigurationError: 见 ``find_naming``
         """
+        if not self._looked:
+            async with self.connect() as connection:
+                await connection.run_sync(self.look_on)
+
+    def look_on(self, connection: Connection) -> None:
+        """同上，在这条连接上看；看过了就不再看。"""
         if self._looked:
             return
-        async with self.connect() as connection:
-            found = await connection.run_sync(find_naming, self._wanted)
+        found = find_naming(connection, self._wanted)
         self._looked = True
         if found != self.naming:
             self.naming = found

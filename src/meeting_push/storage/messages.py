@@ -164,7 +164,8 @@ class MessageRepository(Repository):
     async def _insert_recipients(
         self, connection: AsyncConnection, rows: list[tuple[str, int, int | None]]
     ) -> None:
-        message_ids, user_ids, due = zip(*rows, strict=True)
+        # 列表：调用者的驱动不一定把元组当数组
+        message_ids, user_ids, due = map(list, zip(*rows, strict=True))
         await connection.execute(
             _PG_RECIPIENTS, {"message_ids": message_ids, "user_ids": user_ids, "due": due}
         )
