@@ -108,6 +108,7 @@ if TYPE_CHECKING:
     from .queue.message_queue import MessageQueue
     from .redis.redis_service import RedisService
     from .settings import Role, Settings, load_settings
+    from .storage.migration import upgrade_tables
     from .websocket.manager import ConnectionManager
 
 #: 用到才导入的名字 → 它所在的模块；与上面一一对应（有测试）。
@@ -157,6 +158,7 @@ _HOMES = {
     "TokenVerifier": ".contracts",
     "UserDirectory": ".contracts",
     "load_settings": ".settings",
+    "upgrade_tables": ".storage.migration",
 }
 
 __all__ = [
@@ -261,6 +263,7 @@ __all__ = [
     "WeakPasswordError",
     "__version__",
     "load_settings",
+    "upgrade_tables",
 ]
 
 

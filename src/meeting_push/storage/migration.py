@@ -8,16 +8,24 @@ import sqlite3
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
-from sqlalchemy import Connection, inspect, text
+from sqlalchemy import Connection, event, inspect, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.schema import CreateSchema
 
 from ..errors import ConfigurationError
 from ..logs import logger
-from .naming import VERSION_TABLE, Naming, named, taken, version_of
+from .naming import (
+    DEFAULT_PREFIX,
+    VERSION_TABLE,
+    Naming,
+    Wanted,
+    named,
+    taken,
+    version_of,
+)
 
 if TYPE_CHECKING:  # Alembic 要动结构时才导入：多半的启动不必
     from alembic.script import ScriptDirectory
@@ -251,15 +259,31 @@ def _write_out(
     context.run_migrations(op=Operations(context))
 
 
-def upgrade_in(connection: Connection, naming: Naming) -> None:
-    """在应用自己的 Alembic 的一份迁移里，把我们的带到 ``HEAD``：随它一起提交或回滚。
+def upgrade_tables(
+    connection: Connection, prefix: str = DEFAULT_PREFIX, schema: str | None = None
+) -> None:
+    """在应用自己的 Alembic 的一份迁移里，把我们的表带到最新：随它的事务一起提交或回滚。
 
-    ``CONCURRENTLY`` 不能在事务里，而空库上用不着：只在建表时用它；已有消息的库由我们自己的启动或
-    ``meeting-push db upgrade`` 来升。
+    索引不以 ``CONCURRENTLY`` 建（它不能在事务里）：消息很多的库由 ``db upgrade`` 来升。
+
+    :raises ConfigurationError: 名字不行，或同 ``pending``
     """
-    with named(connection, naming):
-        for step in pending(connection, naming):
-            _move(connection, naming, step)
+    wanted = Wanted(prefix, schema)
+    wanted.check(sqlite=connection.dialect.name == "sqlite")
+    naming = wanted.naming()
+    make_schema(connection, naming)
+    event.listen(connection, "before_cursor_execute", _in_line, retval=True)
+    try:
+        with named(connection, naming):
+            for step in pending(connection, naming):
+                _move(connection, naming, step)
+    finally:
+        event.remove(connection, "before_cursor_execute", _in_line)
+
+
+def _in_line(_connection: object, _cursor: object, *rest: Any) -> tuple[str, Any]:
+    statement, parameters, *_ = rest
+    return statement.replace(" INDEX CONCURRENTLY ", " INDEX "), parameters
 
 
 async def _enter_wal(engine: AsyncEngine) -> None:
