@@ -221,7 +221,7 @@ class QueueSettings(Group):
     )
     fair_share_burst: PositiveInt = setting(2_000, "同上，攒得下多少", "同上", unit="人")
     direct_recipients: Annotated[int, Field(ge=0, le=500)] = setting(
-        100,
+        10,
         "收件人不多于它的，收下的进程自己投递，不经队列；0 = 都经队列",
         "投递要另给机器：0",
         unit="人",
