@@ -116,8 +116,10 @@ class Device:
 
 def clean(text: str, max_chars: int) -> str:
     """去掉控制字符、代理项与首尾空白，截短。"""
-    kept = (char for char in text[: max_chars * 2] if unicodedata.category(char)[0] != "C")
-    return "".join(kept).strip()[:max_chars]
+    text = text[: max_chars * 2]
+    if not (text.isascii() and text.isprintable()):  # 常情不逐字看：一份 User-Agent 就是一百多个
+        text = "".join([char for char in text if unicodedata.category(char)[0] != "C"])
+    return text.strip()[:max_chars]
 
 
 def _resume_point(epoch: str, last_seq: str) -> ResumePoint | None:
