@@ -278,8 +278,7 @@ class BroadcastView:
     upto: int
 
 
-@dataclass(frozen=True, slots=True)
-class Ack:
+class Ack(msgspec.Struct, frozen=True, gc=False):
     """一次已核实的确认：该消息确在这条连接上推过。"""
 
     message_id: str

@@ -108,6 +108,7 @@ class DeliveryConfirmationService:
     # ── 写入 ────────────────────────────────────────────────────────────────
 
     async def _write(self, batch: Sequence[DeliveredRow]) -> None:
+        batch = sorted(batch)  # 同一条消息的相邻：Redis 里合成一次
         await self._record_in_redis(batch)
         self.delivered += await self._recipients.record_delivered(batch)
         await self._mailbox.remove(_by_user(batch))
@@ -121,8 +122,10 @@ class DeliveryConfirmationService:
         状态坏了的跳过：SQL 照记，照样移出信箱。
         """
         async for receipts, spoiled, kinds in self._outcomes.confirm(batch):
-            self._unsent.update(((one.message_id, one.user_id), one) for one in _receipts(receipts))
             self.confirmed.update(kinds)
+            if receipts:
+                each = _receipts(receipts)
+                self._unsent.update(((one.message_id, one.user_id), one) for one in each)
             if spoiled:
                 self._aside.note([row[:2] for row in spoiled], "delivery status spoiled")
 

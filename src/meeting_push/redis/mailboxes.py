@@ -271,9 +271,10 @@ class Mailboxes:
             [("ZREM", mailbox(user_id), *ids) for user_id, ids in acks if ids],
             tolerant=True,  # 一个人的信箱坏了，别人的照移
         )
+        if set(map(type, removed)) <= {int}:
+            return sum(removed)
         spoiled = [one for one in removed if isinstance(one, Exception)]
-        if spoiled:
-            logger.bind(mailboxes=len(spoiled), error=str(spoiled[0])).warning("mailbox_spoiled")
+        logger.bind(mailboxes=len(spoiled), error=str(spoiled[0])).warning("mailbox_spoiled")
         return sum(one for one in removed if not isinstance(one, Exception))
 
     async def bury(self, user_id: int, entries: Sequence[tuple[str, int]]) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from enum import IntEnum
+from itertools import chain
 from typing import Any, Final, NamedTuple, TypeVar, get_args
 
 from ..model import DEFAULT_TYPE, MAX_PRIORITY, MIN_PRIORITY, MessageKind, MessageType
@@ -89,12 +90,14 @@ class Outcomes:
         ]
 
     async def confirm(self, rows: Sequence[ConfirmedRow]) -> AsyncIterator[ConfirmedChunk]:
-        """记下确认，一段一段地。"""
-        for chunk in _chunks(rows, CONFIRM_ROWS):
-            flat = [value for row in chunk for value in row]
-            args = [self._keys.prefix, self._ttl_ms, *flat]
+        """记下确认，一段一段地；同一条消息的相邻时最快。"""
+        for start in range(0, len(rows), CONFIRM_ROWS):
+            chunk = rows[start : start + CONFIRM_ROWS]
+            args: list[Argument] = [self._keys.prefix, self._ttl_ms]
+            args += chain.from_iterable(chunk)
             receipts, spoiled, kinds = await _confirm.run(self._lean, (), args)
-            yield ConfirmedChunk(receipts, [chunk[at] for at in spoiled], _kinds(kinds))
+            failed = [chunk[at] for at in spoiled] if spoiled else []
+            yield ConfirmedChunk(receipts, failed, _kinds(kinds))
 
     async def claim(
         self, rows: Sequence[tuple[str, int, int]], max_attempts: int, now: int

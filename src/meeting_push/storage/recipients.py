@@ -69,7 +69,11 @@ class RecipientRepository(Repository):
         # 各节点都按同一次序取行锁，免得互相死锁。
         ordered = sorted(rows)
         if self._database.is_sqlite:
-            return await self._record_sqlite(ordered)
+            listed = (msgspec.json.encode(ordered).decode(),)
+            [changed] = await self._database.write_sqlite([(_SQLITE_DELIVERED, listed)])
+            if changed < len(rows):
+                changed += sum(await self._database.write_sqlite([(_SQLITE_LATE, listed)]))
+            return changed
         async with self._database.transaction() as connection:
             message_ids, user_ids, sent, delivered = zip(*ordered, strict=True)
             columns = {
@@ -82,13 +86,6 @@ class RecipientRepository(Repository):
             if changed < len(ordered):
                 changed += (await connection.execute(_PG_LATE, columns)).rowcount
             return changed
-
-    async def _record_sqlite(self, rows: Sequence[DeliveredRow]) -> int:
-        listed = (msgspec.json.encode(rows).decode(),)
-        [changed] = await self._database.write_sqlite([(_SQLITE_DELIVERED, listed)])
-        if changed < len(rows):
-            changed += sum(await self._database.write_sqlite([(_SQLITE_LATE, listed)]))
-        return changed
 
     async def counts(self, message_id: str) -> DeliveryCounts:
         """一条消息的收件人按状态计数；消息不存在则全为 0。"""

@@ -216,3 +216,21 @@ async def test_what_has_not_expired_is_left_alone(parts: Parts) -> None:
 
 async def test_one_node_at_a_time_has_the_turn(parts: Parts) -> None:
     assert [await parts.expiry._turn.take_anew() for _ in range(3)] == [True, False, False]
+
+
+# ── 一批确认 ────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("failed_before", [False, True])
+async def test_one_recipient_twice_in_a_batch_of_acks_counts_once(
+    parts: Parts, failed_before: bool
+) -> None:
+    """两台设备各确认了一次，落在同一批里。"""
+    message_id = await parts.deliver()
+    if failed_before:
+        await parts.failures.fail([(message_id, USER)], "no_ack")
+    rows = [(message_id, USER, parts.now, parts.now + at) for at in range(2)]
+    await parts.confirmation._record_in_redis(rows)
+    assert sum(parts.confirmation.confirmed.values()) == 1
+    assert await parts.redis_status(message_id) == "delivered"
+    assert await parts.letters() == 0
