@@ -95,6 +95,7 @@ async def test_a_consumer_that_hangs_is_started_again_and_goes_on(
         "consumer_tasks_max": 1,
         "consumer_block_ms": 20,
         "consumer_stall_s": 1,
+        "direct_recipients": 0,
     }
     async with running_node(tmp_path, embedded_redis_server.url, key_prefix, **settings) as node:
         pool = node.push._rooms.messages.consumers
@@ -146,6 +147,7 @@ async def test_a_queue_nearly_full_pauses_every_door_until_it_has_room(
         **settings,
         role="api",
         queue_max_length=10,
+        direct_recipients=0,
     ) as node:
         push, queue = node.push, node.push._rooms.messages.queue
         for user_id in range(2, 11):  # 没有工人：都留在队列里
