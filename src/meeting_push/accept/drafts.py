@@ -240,7 +240,7 @@ class KnownUsers:
 def message_from(sender: Sender, draft: Draft, now: int, *, default_ttl_s: int) -> Message:
     ttl_s = draft.expires_in_s if draft.expires_in_s is not None else default_ttl_s
     return Message(
-        message_id=str(ULID.from_timestamp(now / 1000)),
+        message_id=str(ULID.from_timestamp(now)),
         message_type=draft.message_type,
         priority=draft.priority,
         title=draft.title,

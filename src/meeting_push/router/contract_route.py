@@ -140,11 +140,11 @@ class ContractRoute(APIRoute):
         """热路，连应用的中间件与路由也不经（``HotDoor``）；False = 得由框架来办，什么也没有做。"""
         assert self._direct is not None, "only a hot route"
         handle, fits = self._direct
-        if not fits(Request(scope)):
+        request = Request(scope, receive)
+        if not fits(request):
             return False
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
-            request = Request(scope, receive, send)
             try:
                 response = await self._answer(handle, request)
             except Exception as error:

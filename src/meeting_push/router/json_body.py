@@ -19,6 +19,7 @@ from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 from fastapi import Request, Response
+from starlette.requests import ClientDisconnect
 from starlette.types import Message
 
 from ..clock import now_ms
@@ -73,8 +74,7 @@ class JsonBody(Generic[T]):
         """:raises InvalidInputError: 415、400、422；说出第一处错，绝不回显输入（可能是密码）"""
         if not _is_json(request.headers.get("content-type", "")):
             raise UnsupportedMediaTypeError("content-type must be application/json")
-        # 不用 ``request.body()``：它替请求留着一份，几 MB 要到应答之后才放手
-        body = b"".join([chunk async for chunk in request.stream()])
+        body = await _whole(request)
         turn: Turn | None = request.scope.get(TURN)
         if turn is not None:
             large = len(body) > _LARGE_BYTES and (self._admins_too or not _is_admin(request))
@@ -95,6 +95,22 @@ class JsonBody(Generic[T]):
             if _is_not_finite(body, str(error)):
                 raise _first("body", "numbers must be finite") from None
             raise InvalidJsonError("the body is not valid JSON") from None
+
+
+async def _whole(request: Request) -> bytes:
+    """不用 ``request.body()``：它替请求留着一份，几 MB 要到应答之后才放手。
+
+    :raises ClientDisconnect: 说到一半走了
+    """
+    chunks: list[bytes] = []
+    more = True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunks.append(message.get("body", b""))
+        more = message.get("more_body", False)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 def schema_of(kind: object, limits: Mapping[str, Schema]) -> Schema:
