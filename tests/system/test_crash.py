@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -16,7 +17,7 @@ from redis import Redis
 
 from tests.support.eventually import eventually
 from tests.support.house import House
-from tests.support.people import Person, delivery, device, register, send
+from tests.support.people import Person, api_of, delivery, device, register, send
 from tests.support.redis_server import RedisServer
 from tests.support.server_process import ServerProcess
 
@@ -175,3 +176,37 @@ async def test_dlv_1_killed_at_any_moment_nothing_accepted_is_lost(house: House)
             received.add(frame["message_id"])
             await phone.ack(frame["message_id"])
     assert received == accepted
+
+
+async def test_dlv_1_killed_with_groups_of_keyed_requests_on_the_way_each_is_there_once(
+    house: House,
+) -> None:
+    """一组共用一个提交：杀掉时没有等到回答的，带着同一个键再来；键与消息一起在，或都不在。"""
+    server = house.start()
+    alice, bob = await people(server)
+    answers: dict[str, str] = {}
+
+    async def post(key: str) -> None:
+        body = {"recipient_ids": [bob.user_id], "title": "t", "content": key}
+        async with api_of(server.base_url, alice) as api:
+            answer = await api.post("/messages", json=body, headers={"Idempotency-Key": key})
+        assert answer.status_code == 202, answer.text
+        message_id = answer.json()["message_id"]
+        assert answers.setdefault(key, message_id) == message_id
+
+    keys = [f"k{number}" for number in range(60)]
+    first = [asyncio.create_task(post(key)) for key in keys]
+    await eventually(lambda: len(answers) >= 5)
+    server.kill()
+    await asyncio.gather(*first, return_exceptions=True)
+    server.start()
+    for key in keys:
+        await post(key)
+    contents: list[str] = []
+    async with device(server.ws_url(bob.user_id), bob) as phone:
+        while len(contents) < len(keys):
+            frame = await phone.next_message()
+            assert frame["message_id"] == answers[frame["content"]]
+            contents.append(frame["content"])
+            await phone.ack(frame["message_id"])
+    assert sorted(contents) == sorted(keys)
