@@ -129,12 +129,13 @@ _ALL: Final = (
     _drill(
         *("queue-lag", "queue_lag_high", "no worker runs, a message waits"),
         *(faults.workers_gone(1), {"threshold": 2, "for_s": 0}),
+        settings={"direct_recipients": 0},  # 都走队列
         roles=_QUEUES,
     ),
     _drill(
         *("queue-full", "queue_nearly_full", "no worker runs, the queue fills up"),
         faults.workers_gone(18),
-        settings={"queue_max_length": 20},
+        settings={"queue_max_length": 20, "direct_recipients": 0},
         roles=_QUEUES,
     ),
     _drill(
