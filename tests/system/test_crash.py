@@ -105,9 +105,9 @@ async def test_dlv_1_killed_after_the_direct_delivery_before_the_mark(house: Hou
     first.kill()
     with closing(sqlite3.connect(house.directory / "data" / "meeting-push.db", timeout=10)) as sql:
         with sql:  # 也许刚来得及记下
-            sql.execute("UPDATE messages SET enqueued_at = NULL")
+            sql.execute("UPDATE mp_messages SET enqueued_at = NULL")
         last = house.start()
-        marked = "SELECT enqueued_at FROM messages WHERE message_id = ?"
+        marked = "SELECT enqueued_at FROM mp_messages WHERE message_id = ?"
         await eventually(lambda: sql.execute(marked, [message_id]).fetchone()[0] is not None)
     await eventually(lambda: house.redis.xlen("message_delivery_queue") == 0)
     assert house.redis.zrange(mailbox, 0, -1, withscores=True) == [(message_id, 1)]

@@ -368,7 +368,6 @@ class OfflineMessageQueue:
 
     async def clear_offline_messages(self, user_id: int) -> int:
         """清空信箱，返回清掉了几条；它们在续传日志里仍算“推过”。
-
         只动信箱：有记录的消息要用 ``DeliveryFailures.clear``，它先记下结局。
         """
         return await self._mailboxes.clear(user_id)
@@ -397,6 +396,5 @@ def _decode(tail: bytes) -> StoredTail:
 
 
 def _body(item: tuple[str, bytes]) -> Body:
-    message_id, tail = item
-    decoded = _decode(tail)
-    return message_id, tail, decoded.priority, decoded.expires_at
+    decoded = _decode(item[1])
+    return (*item, decoded.priority, decoded.expires_at)
