@@ -55,9 +55,9 @@ def test_an_id_in_a_mailbox_with_ten_others_takes_at_most_a_hundred_bytes(tmp_pa
 
 
 def test_what_a_killed_server_had_accepted_arrives_once(tmp_path: Path) -> None:
-    report = measured(tmp_path, "kills", "--messages", "400")
+    report = measured(tmp_path, "kills", "--messages", "300")
     assert report.value("kills") > 0
-    assert report.value("accepted") == report.value("ids") == 400
+    assert report.value("accepted") == report.value("ids") == 300
     for nothing in ("missing", "twice", "stray"):
         assert report.value(nothing) == 0
 

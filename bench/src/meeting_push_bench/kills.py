@@ -35,17 +35,23 @@ from .target import Target
 
 
 class KillsPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """``connections``：同时发的几条连接；``checked``：每隔几条问一次记录里的状态。"""
+    """``connections``：同时发的几条连接；``rate_per_s``：每秒至多几条，0 = 能多快就多快。
+
+    ``checked``：每隔几条问一次记录里的状态。
+    """
 
     messages: int = 100_000
     users: int = 20
     connections: int = 16
+    rate_per_s: float = 0
     every_s: float = 5
     with_redis: bool = False
     checked: int = 100
 
 
-QUICK_KILLS: Final = KillsPlan(messages=200, users=3, connections=4, every_s=1, checked=10)
+QUICK_KILLS: Final = KillsPlan(
+    messages=200, users=3, connections=4, rate_per_s=100, every_s=1, checked=10
+)
 
 _PATIENCE_S: Final = 60.0
 _RETRY_AFTER_S: Final = 0.05
@@ -167,6 +173,8 @@ class _Post:
         token = target.token(accounts.sender_id)
         self._head = post_head(target.host, target.port, "/api/v1/messages", token)
         self._left = iter(range(plan.messages))
+        self._spacing_s = 1 / plan.rate_per_s if plan.rate_per_s else 0.0
+        self._since = time.monotonic()
         self.accepted: list[tuple[str, int]] = []
         self.tries = 0
 
@@ -174,6 +182,8 @@ class _Post:
         """一条长连接，断了就重拨。"""
         connection: PostConnection | None = None
         for number in self._left:
+            due = self._since + number * self._spacing_s
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
             deadline = time.monotonic() + _PATIENCE_S
             while True:
                 try:
