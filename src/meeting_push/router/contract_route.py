@@ -174,7 +174,8 @@ class ContractRoute(APIRoute):
             if not self._has_body:
                 if self._asker_left(request):
                     return Response(status_code=_ASKER_GONE)
-                turn.begin_reading()
+                if self.body_field is None:  # 登录、注册不是读：同一个地址后面的别人也在登录（A8）
+                    turn.begin_reading()
                 if await turn.take() and self._asker_left(request):
                     return Response(status_code=_ASKER_GONE)
             response = await _bounded(handle, request, self.body_rule)

@@ -10,6 +10,7 @@ import httpx
 import pytest
 from fastapi import Depends, FastAPI, Request
 from msgspec import Struct
+from pydantic import BaseModel
 
 from meeting_push.errors import RateLimitedError
 from meeting_push.model import Principal
@@ -25,6 +26,10 @@ from meeting_push.router.turns import (
     Turns,
 )
 from tests.support.clocks import Monotonic
+
+
+class Credentials(BaseModel):
+    username: str
 
 
 class Office:
@@ -126,6 +131,30 @@ async def test_only_refusals_keep_their_pace() -> None:
         assert refused == []
         assert (await client.get("/api/v1/thing?number=x")).status_code == 422
     assert refused == ["10.0.0.1"]
+
+
+async def test_a8_many_who_register_at_once_leave_the_others_their_login() -> None:
+    """A8: 一个地址上几百个注册同时来，后面的人的登录排着队，不是 429：它们不是读。"""
+    router = contract_router()
+
+    @router.post("/login")
+    async def login(body: Credentials) -> str:
+        await asyncio.sleep(0)
+        return body.username
+
+    [route] = router.routes
+    assert isinstance(route, ContractRoute)
+    route.turns = Turns()
+    app = FastAPI()
+    app.router.routes.append(route)
+    transport = httpx.ASGITransport(app, client=("10.0.0.1", 1))
+    async with httpx.AsyncClient(transport=transport, base_url="http://h") as client:
+        asking = (
+            client.post("/api/v1/login", json={"username": "ann"})
+            for _ in range(2 * MOST_READS_OF_STRANGERS)
+        )
+        answers = await asyncio.gather(*asking)
+    assert {one.status_code for one in answers} == {200}
 
 
 async def test_a14_who_left_is_not_kept_waiting() -> None:
