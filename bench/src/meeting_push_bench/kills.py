@@ -20,8 +20,8 @@ from typing import Final
 
 import msgspec
 
-from meeting_push.client.push_client import PushClient
 from meeting_push.client.rest_client import RestClient
+from meeting_push.monitoring.latency import LatencyHistogram
 from meeting_push.redis.embedded import EmbeddedRedis
 
 from .accounts import Accounts, make_accounts
@@ -30,6 +30,7 @@ from .measured import MeasuredReport, Measurements, measured_run
 from .post_connection import PostConnection, accepted, post_head
 from .progress import OnProgress, Steps
 from .report import Heading
+from .rolling.people import Device, devices
 from .server_under_test import end, free_port, launch, server_environment, wait_ready
 from .target import Target
 
@@ -68,17 +69,17 @@ async def _measure(plan: KillsPlan, found: Measurements, steps: Steps) -> None:
     async with _victim(plan) as victim:
         with steps.step(f"{plan.users} accounts"):
             accounts = await asyncio.to_thread(make_accounts, victim.target, plan.users)
-        post = _Post(victim.target, accounts, plan)
-        async with _devices(victim.target, accounts.recipient_ids) as devices:
+        post, latency = _Post(victim.target, accounts, plan), LatencyHistogram()
+        async with devices(victim.target, accounts.recipient_ids, 1, latency) as people:
             with steps.step(f"send {plan.messages:,}, kill -9 every {plan.every_s} s") as progress:
                 start = time.monotonic()
                 await _send_under_fire(post, victim, plan, progress)
                 found.add("seconds", "sending", time.monotonic() - start, "s")
             with steps.step("the last arrivals"):
-                missing = await _all_arrived(devices, post)
+                missing = await _all_arrived(people, post)
         with steps.step("the record"):
             states = await _recorded(victim.target, accounts, post.accepted[:: plan.checked])
-    _report(found, plan, victim, post, devices, missing, states)
+    _report(found, plan, victim, post, people, missing, states)
 
 
 # ── 服务器 ──────────────────────────────────────────────────────────────────
@@ -134,37 +135,6 @@ async def _victim(plan: KillsPlan) -> AsyncIterator[_Victim]:
             await asyncio.to_thread(victim.end)
 
 
-# ── 设备 ────────────────────────────────────────────────────────────────────
-
-
-class _Device:
-    """``received``：应用看到每个 id 几次。"""
-
-    def __init__(self, target: Target, user_id: int) -> None:
-        self.user_id = user_id
-        self.client = PushClient(target.base_url, target.token(user_id), user_id=user_id)
-        self.received: Counter[str] = Counter()
-
-    async def run(self) -> None:
-        async with self.client:
-            async for message in self.client:
-                self.received[message.message_id] += 1
-
-
-@contextlib.asynccontextmanager
-async def _devices(target: Target, user_ids: Sequence[int]) -> AsyncIterator[list[_Device]]:
-    """都连上了才进入。"""
-    devices = [_Device(target, user_id) for user_id in user_ids]
-    tasks = [asyncio.create_task(one.run()) for one in devices]
-    try:
-        await asyncio.gather(*(one.client.connected.wait() for one in devices))
-        yield devices
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
 # ── 发送 ────────────────────────────────────────────────────────────────────
 
 
@@ -189,10 +159,11 @@ class _Post:
             due = self._since + number * self._spacing_s
             await asyncio.sleep(max(0.0, due - time.monotonic()))
             deadline = time.monotonic() + _PATIENCE_S
+            at_ns = str(time.monotonic_ns())  # 重试的也是它：同一个键，同样的内容
             while True:
                 try:
                     connection = connection or await self._open()
-                    await self._post(connection, number)
+                    await self._post(connection, number, at_ns)
                     break
                 except BenchError:
                     if connection is not None:
@@ -207,9 +178,9 @@ class _Post:
     async def _open(self) -> PostConnection:
         return await PostConnection.open(self._target.host, self._target.port)
 
-    async def _post(self, connection: PostConnection, number: int) -> None:
+    async def _post(self, connection: PostConnection, number: int, at_ns: str) -> None:
         user_id = self._recipients[number % len(self._recipients)]
-        body = {"recipient_ids": [user_id], "title": str(number), "content": "kill -9"}
+        body = {"recipient_ids": [user_id], "title": at_ns, "content": "kill -9"}
         self.tries += 1
         head = self._head + b"Idempotency-Key: kills-%d\r\n" % number
         status, answer = await connection.post(head, msgspec.json.encode(body))
@@ -248,10 +219,10 @@ async def _send_under_fire(
 # ── 对账 ────────────────────────────────────────────────────────────────────
 
 
-async def _all_arrived(devices: Sequence[_Device], post: _Post) -> int:
+async def _all_arrived(people: Sequence[Device], post: _Post) -> int:
     """等到齐；返回还缺几条。"""
     deadline = time.monotonic() + _PATIENCE_S
-    received = {one.user_id: one.received for one in devices}
+    received = {one.user_id: one.received for one in people}
     while missing := sum(message_id not in received[user] for message_id, user in post.accepted):
         if time.monotonic() > deadline:
             break
@@ -281,7 +252,7 @@ def _report(
     plan: KillsPlan,
     victim: _Victim,
     post: _Post,
-    devices: Sequence[_Device],
+    people: Sequence[Device],
     missing: int,
     states: Counter[str],
 ) -> None:
@@ -291,10 +262,10 @@ def _report(
     ids = len({message_id for message_id, _ in post.accepted})
     found.add("ids", "  messages of their own", ids, "", "higher", plan.messages)
     found.add("missing", "accepted and not on the device", missing, "", "lower", 0)
-    twice = sum(times > 1 for one in devices for times in one.received.values())
+    twice = sum(times > 1 for one in people for times in one.received.values())
     found.add("twice", "seen twice by the application", twice, "", "lower", 0)
     known = {message_id for message_id, _ in post.accepted}
-    stray = sum(len(one.received.keys() - known) for one in devices)
+    stray = sum(len(one.received.keys() - known) for one in people)
     found.add("stray", "received, never accepted", stray, "", "lower", 0)
     asked = sum(states.values())
     found.add(
