@@ -172,13 +172,15 @@ class ScriptedServer:
 
 
 @asynccontextmanager
-async def playing(*scenes: Scene, statuses: tuple[int, ...] = ()) -> AsyncIterator[ScriptedServer]:
+async def playing(
+    *scenes: Scene, statuses: tuple[int, ...] = (), port: int = 0
+) -> AsyncIterator[ScriptedServer]:
     """剧本里的断言失败在离场时抛出。"""
     script = ScriptedServer(*scenes, statuses=statuses)
     async with serve(
         script._play,
         "127.0.0.1",
-        0,
+        port,
         subprotocols=[Subprotocol("meeting-push.v1")],
         process_request=script._refuse,
         compression=None,

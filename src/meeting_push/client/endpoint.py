@@ -33,6 +33,8 @@ class ClientOptions:
     """``PushClient`` 的可调项；默认值可直接用于生产。
 
     :param dead_after_s: 发出心跳后这么久没有任何帧到达，就当服务器已死
+    :param backoff_cap_s: 退避的封顶；服务器答了而不让连的，等得到这么久
+    :param unreachable_cap_s: 同上，连不上的（没有人在听：多半在重启，一两秒就回来）
     :param stable_after_s: 连接活过这么久才算稳定，此后退避从头算起
     :param inbox_limit: 最多替应用存着几条没来得及处理的消息；满了就不再读套接字
     :param applied_capacity: 去重记住多少个已应用的消息 id
@@ -44,6 +46,7 @@ class ClientOptions:
     dead_after_s: float = 10
     backoff_base_s: float = 1
     backoff_cap_s: float = 60
+    unreachable_cap_s: float = 5
     stable_after_s: float = 10
     ack_delay_s: float = 0.005
     concurrency: int = 1
@@ -170,7 +173,7 @@ _MAX_DOUBLINGS: Final = 32
 
 
 class Backoff:
-    """第 n 次（从 0 数）的等待在 [0, min(cap, base·2ⁿ)) 里均匀取。
+    """第 n 次（从 0 数）的等待在 [0, min(cap, base·2ⁿ)) 里均匀取；到了封顶 n 就不再长。
 
     从第一次起就抖动：发布之后所有客户端同时断开，差别只能来自这里（phoenix#4045）。
     """
@@ -182,11 +185,13 @@ class Backoff:
         self._random = random
         self._attempt = 0
 
-    def next_delay(self) -> float:
-        """下一次尝试前要等的秒数。"""
-        ceiling = min(self._cap_s, ldexp(self._base_s, min(self._attempt, _MAX_DOUBLINGS)))
-        self._attempt += 1
-        return self._random() * ceiling
+    def next_delay(self, cap_s: float | None = None) -> float:
+        """下一次尝试前要等的秒数；``cap_s`` 是这一次的封顶，不高于平常的。"""
+        cap = self._cap_s if cap_s is None else min(cap_s, self._cap_s)
+        ceiling = ldexp(self._base_s, min(self._attempt, _MAX_DOUBLINGS))
+        if ceiling < cap:
+            self._attempt += 1
+        return self._random() * min(cap, ceiling)
 
     def within(self, window_s: float) -> float:
         """服务器指定的窗口（draining）里的一点；不计作一次失败。"""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -47,6 +48,8 @@ class _End:
     reason: str
     lasted_s: float = 0
     drain_window_s: float | None = None
+    #: 没有人应声：不是服务器不让连。
+    unreachable: bool = False
 
 
 class _Unsuitable(Exception):  # noqa: N818 — 不出本文件
@@ -110,7 +113,9 @@ class Lifeline:
             self._backoff.reset()
         if end.drain_window_s:  # 0 不是窗口：所有人立刻一起回来，正是要避免的
             return self._backoff.within(end.drain_window_s)
-        return self._backoff.next_delay()
+        return self._backoff.next_delay(
+            self._options.unreachable_cap_s if end.unreachable else None
+        )
 
     async def _attempt(self) -> _End:
         """连一次，服务到断开；可以再试的都变成 ``_End``。"""
@@ -126,7 +131,7 @@ class Lifeline:
         except InvalidStatus as error:
             return self._rejected(error.response.status_code)
         except (OSError, WebSocketException) as error:
-            return _End(type(error).__name__)
+            return _End(type(error).__name__, unreachable=_unreachable(error))
         try:
             return await self._serve(socket)
         finally:
@@ -217,3 +222,8 @@ class Lifeline:
     def _used_up(self) -> bool:
         """固定的令牌到期了，不会有新的。"""
         return isinstance(self._tokens, str) and not lasts(self._tokens)
+
+
+def _unreachable(error: Exception) -> bool:
+    """TCP 就没有连上。一直没有回音的（已经等了 ``open_timeout_s``）、TLS 谈不拢的不算。"""
+    return isinstance(error, OSError) and not isinstance(error, TimeoutError | ssl.SSLError)

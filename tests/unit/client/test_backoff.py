@@ -36,3 +36,13 @@ def test_a_server_given_window_does_not_count_as_a_failure() -> None:
     backoff = Backoff(1, 60, lambda: 0.5)
     assert backoff.within(8) == 4
     assert backoff.next_delay() == 0.5
+
+
+def test_a_lower_cap_of_one_wait_does_not_lengthen_the_later_ones() -> None:
+    backoff = Backoff(1, 60, lambda: 0.5)
+    assert [backoff.next_delay(5) for _ in range(6)] == [0.5, 1, 2, 2.5, 2.5, 2.5]
+    assert [backoff.next_delay() for _ in range(2)] == [4, 8]
+
+
+def test_the_cap_of_one_wait_never_raises_the_usual_one() -> None:
+    assert Backoff(10, 3, lambda: 0.5).next_delay(5) == 1.5

@@ -17,6 +17,7 @@ from meeting_push.client import (
 )
 from meeting_push.errors import ConfigurationError
 from tests.support.eventually import eventually
+from tests.support.ports import free_port
 from tests.support.scripted_server import Peer, Scene, Signal, playing, stay
 
 
@@ -200,6 +201,31 @@ async def test_lesson_1_a_window_of_zero_is_not_an_invitation_to_rush(
         PushClient(server.url, token, options=slow) as client,
     ):
         await client.wait_connected()
+        await eventually(lambda: client.state is ClientState.WAITING)
+        await asyncio.sleep(0.05)  # 立刻就来的话早已离开这个状态
+        assert client.state is ClientState.WAITING
+
+
+async def test_a_server_that_is_not_there_is_asked_again_soon(
+    token: str, options: ClientOptions
+) -> None:
+    """平常的退避长到测试等不起：没有人在听的时候不照它。"""
+    port = free_port()
+    slow = replace(options, backoff_base_s=1e9, backoff_cap_s=1e9, unreachable_cap_s=0.001)
+    async with PushClient(f"http://localhost:{port}", token, options=slow) as client:
+        await eventually(lambda: client.state is ClientState.WAITING)
+        async with playing(port=port):
+            await asyncio.wait_for(client.wait_connected(), 10)
+
+
+async def test_a_server_that_refuses_is_left_alone_for_longer(
+    token: str, options: ClientOptions
+) -> None:
+    slow = replace(options, backoff_base_s=1e9, backoff_cap_s=1e9, unreachable_cap_s=0.001)
+    async with (
+        playing(statuses=(503,)) as server,
+        PushClient(server.url, token, options=slow) as client,
+    ):
         await eventually(lambda: client.state is ClientState.WAITING)
         await asyncio.sleep(0.05)  # 立刻就来的话早已离开这个状态
         assert client.state is ClientState.WAITING
