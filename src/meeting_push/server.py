@@ -383,8 +383,10 @@ THRESHOLDS: Final = (2_000, 10, 50)
 
 
 def calm_collector() -> None:
-    """服务开始后调用一次；启动时一直关着（``cli.serve``）：那时造的多半活到最后，收也白收。"""
-    gc.collect()
+    """服务开始后调用一次；启动时一直关着（``cli.serve``）：那时造的多半活到最后，收也白收。
+
+    冻结之前也不收：收一遍要 0.15 秒，正在就绪的路上，换来的是一万个小对象（约 1 MB）。
+    """
     gc.freeze()
     gc.set_threshold(*THRESHOLDS)
     gc.enable()
