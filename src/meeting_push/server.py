@@ -28,6 +28,7 @@ from dotenv import dotenv_values
 
 from .app import MeetingPush, create_app
 from .errors import ConfigurationError, UnavailableError
+from .http.cors import Cors, CrossOrigin
 from .http.doorway import DoorLimits, Doorway, Patience
 from .http.listener import BACKLOG, Listener
 from .http.patient_http import patient_http
@@ -205,11 +206,12 @@ async def local_parts(settings: Settings) -> AsyncIterator[Settings]:
 async def _front(push: MeetingPush, settings: Settings, sock: socket.socket) -> AsyncIterator[None]:
     """对外的一面：网关角色是裸的 picows，其余是 uvicorn（同一端口，两种速度）。"""
     native = settings.edge.driver == "native"
-    doorway = Doorway(
-        DoorLimits.of(settings.http.max_connections_per_address, _open_descriptors()),
+    limits = DoorLimits.of(settings.http.max_connections_per_address, _open_descriptors())
+    proxies, cors = (
         TrustedProxies(settings.http.trusted_proxies),
-        push.manager.admission.pace,
+        Cors(settings.handshake.allowed_origins),
     )
+    doorway = Doorway(limits, proxies, push.manager.admission.pace, cors)
     push.metrics.add(lambda: door_samples(doorway))
     if settings.process.role is Role.GATEWAY and native:
         ops = ops_endpoint(push.health, push.metrics)
@@ -221,7 +223,7 @@ async def _front(push: MeetingPush, settings: Settings, sock: socket.socket) -> 
         return
     http = _Server(
         uvicorn.Config(
-            Identified(HotDoor(create_app(push))),
+            Identified(CrossOrigin(HotDoor(create_app(push)), cors)),
             http=patient_http(Patience.of(settings.edge), doorway),
             # 类型写的是 type[Protocol]，uvicorn 只是调用它（见 docs/adr/0002）
             ws=native_edge(push.manager) if native else BoundedWebSocket,  # type: ignore[arg-type]

@@ -15,3 +15,9 @@ async def request_ids(port: int, request_line: str, *headers: str) -> list[str]:
         answer = await reader.readuntil(b"\r\n\r\n")
     writer.close()
     return re.findall(r"^x-request-id: (.*)\r$", answer.decode(), re.MULTILINE | re.IGNORECASE)
+
+
+async def answer_of(reader: asyncio.StreamReader) -> str:
+    """下一个应答的头。"""
+    async with asyncio.timeout(20):
+        return (await reader.readuntil(b"\r\n\r\n")).decode()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
+from ..http.cors import Cors
 from ..limits.rate import TrustedProxies
 from ..router.alerts_manage import alert_router
 from ..router.auth_manage import auth_router, revocation_router, ticket_router
@@ -34,7 +35,8 @@ def routes(
     if settings.process.role.holds_sockets:
         parts.append(user_messages_router(rooms.edge.manager))
         rooms.edge.manager.ops.provide(_statistics(rooms, observation).text)
-    table = complete(route for part in parts for route in part.routes)
+    cors = Cors(settings.handshake.allowed_origins)
+    table = complete((route for part in parts for route in part.routes), cors)
     rules = BodyRules(settings.http, settings.messages, settings.meeting)
     large = LargeTurns() if settings.messages.sends_per_user_per_s else None
     turns = Turns(proxies, rooms.edge.manager.admission.refusal_delay_s, large=large)

@@ -17,6 +17,7 @@ from typing import Any, Final, Protocol
 from ..limits.rate import RefusalPace, TokenBucket, TrustedProxies, rate_key
 from ..logs import RepeatedWarning
 from ..settings import EdgeSettings
+from .cors import Cors
 from .listener import has_left
 from .refusals import LINGER_S, REFUSALS
 
@@ -79,7 +80,9 @@ class Doorway:
         limits: DoorLimits,
         proxies: TrustedProxies,
         pace: RefusalPace,
+        cors: Cors | None = None,
     ) -> None:
+        self.cors = cors or Cors()
         self._limits = limits
         self._proxies = proxies
         self.pace = pace

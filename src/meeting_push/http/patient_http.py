@@ -353,7 +353,8 @@ class PatientHttp(HttpToolsProtocol):
             cycle.disconnected = True
             cycle.message_event.set()
         delay_s = 0.0 if refusal in refusals.AT_ONCE else self._refusal_delay_s()
-        answer = refusal.answer(given_in(self.headers or ()))
+        lines = self.headers or ()
+        answer = refusal.answer(given_in(lines), self._doorway.cors.headers(lines))
         if delay_s:
             self._hold(answer, delay_s)
         else:

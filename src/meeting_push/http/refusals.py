@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from http import HTTPStatus
@@ -50,9 +51,15 @@ class Refusal:
             f"{more}connection: close\r\n"
         )
 
-    def answer(self, given: str = "") -> bytes:
-        """完整的 HTTP/1.1 应答；``given`` 是请求自己给的 id，没有、还不知道则空。"""
-        return f"{self._head}{HEADER}: {chosen(given)}\r\n\r\n".encode() + self.body
+    def answer(self, given: str = "", more: Iterable[tuple[bytes, bytes]] = ()) -> bytes:
+        """完整的 HTTP/1.1 应答。
+
+        :param given: 请求自己给的 id；没有、还不知道则空
+        :param more: 再添的头
+        """
+        lines = b"".join([b"%b: %b\r\n" % each for each in more])
+        head = f"{self._head}{HEADER}: {chosen(given)}\r\n".encode()
+        return b"".join((head, lines, b"\r\n", self.body))
 
 
 BAD_REQUEST: Final = Refusal(400, "bad_request", "this is not an HTTP/1.1 request")

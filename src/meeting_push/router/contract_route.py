@@ -31,6 +31,7 @@ from ..errors import (
     PayloadTooLargeError,
     RateLimitedError,
 )
+from ..http.cors import Cors, CrossOrigin
 from ..http.listener import LINE, has_left
 from ..http.request_ids import Identified
 from ..monitoring.rest_requests import RefusedRequests, RouteRequests
@@ -77,8 +78,8 @@ class ErrorOut(BaseModel):
 class ContractRoute(APIRoute):
     """我们的错误与校验失败在路由里就变成 contract 的错误体；OpenAPI 也照实说（C10）。
 
-    ``refused``、``requests``：拒绝了的、全部的在那里计数；``body_rule``：请求体的上限，没填的用一个保守的；``turns``：轮流办事，没填的不轮流。都由
-    ``assembly.routes`` 填上。
+    ``refused``、``requests``：拒绝了的、全部的在那里计数；``body_rule``：请求体的上限，没填的用一个保守的；
+    ``turns``：轮流办事，没填的不轮流；``cors``：哪些来源的页面读得到。由 ``assembly.routes`` 填上。
     ``allow``：这个路径收的全部方法，由 ``route_table`` 填上；一个路径有几条路由，405 说的是全部。
     """
 
@@ -98,6 +99,7 @@ class ContractRoute(APIRoute):
         self.openapi_extra = {**described, **(self.openapi_extra or {})}
         self.body_rule: BodyRule = ordinary()
         self.turns: Turns | None = None
+        self.cors = Cors()
         self._has_body = body is not None
         self.refused: RefusedRequests | None = None
         self.requests = RouteRequests("", path)
@@ -205,7 +207,7 @@ class ContractRoute(APIRoute):
                     pass
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await Identified(self._handle)(scope, receive, send)
+        await Identified(CrossOrigin(self._handle, self.cors))(scope, receive, send)
 
     async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] in methods_of(self):
@@ -305,8 +307,8 @@ def _error_field() -> ModelField:
     return create_model_field("ErrorOut", ErrorOut, mode="serialization")
 
 
-def complete(routes: Iterable[BaseRoute]) -> list[BaseRoute]:
-    """``routes`` 里各路径的次序不变，只是带参数的排到字面的后面。"""
+def complete(routes: Iterable[BaseRoute], cors: Cors | None = None) -> list[BaseRoute]:
+    """``routes`` 里各路径的次序不变，只是带参数的排到字面的后面；都归 ``cors`` 管。"""
     table = sorted(_with_head(routes), key=_has_parameter)
     allowed = defaultdict[str, set[str]](set)
     for route in table:
@@ -315,7 +317,8 @@ def complete(routes: Iterable[BaseRoute]) -> list[BaseRoute]:
     for route in table:
         if isinstance(route, ContractRoute):
             route.allow = frozenset(allowed[route.path])
-    return sorted([*table, *_closed(table, allowed)], key=_has_parameter)
+            route.cors = cors or route.cors
+    return sorted([*table, *_closed(table, allowed, cors or Cors())], key=_has_parameter)
 
 
 def _with_head(routes: Iterable[BaseRoute]) -> Iterator[BaseRoute]:
@@ -332,12 +335,15 @@ def _with_head(routes: Iterable[BaseRoute]) -> Iterator[BaseRoute]:
             yield head
 
 
-def _closed(table: Sequence[BaseRoute], allowed: dict[str, set[str]]) -> Iterator[Route]:
+def _closed(
+    table: Sequence[BaseRoute], allowed: dict[str, set[str]], cors: Cors
+) -> Iterator[Route]:
     """``GET /messages/batch`` 不是 id 为 batch 的消息：字面的路径不落到带参数的路由里。"""
     parametrised = [each for each in table if isinstance(each, Route) and _has_parameter(each)]
     for path, methods in allowed.items():
         if any(each.path_regex.match(path) and each.path != path for each in parametrised):
-            yield Route(path, Identified(method_not_allowed(methods)), include_in_schema=False)
+            closed = CrossOrigin(method_not_allowed(methods), cors)
+            yield Route(path, Identified(closed), include_in_schema=False)
 
 
 def _has_parameter(route: BaseRoute) -> bool:

@@ -26,6 +26,7 @@ from fastapi.responses import RedirectResponse
 
 from ..errors import NotFoundError
 from ..limits.rate import RefusalPace, TrustedProxies, rate_key
+from .contract_route import ContractRoute
 
 _MEDIA_TYPES: Final = {
     ".html": "text/html; charset=utf-8",
@@ -79,7 +80,7 @@ class _Asset:
 def web_router(proxies: TrustedProxies | None = None) -> APIRouter:
     """``/``、``/inbox``、``/ops``、``/static/…``。"""
     pace = [Depends(_paced(proxies or TrustedProxies()))]
-    router = APIRouter(include_in_schema=False, dependencies=pace)
+    router = APIRouter(include_in_schema=False, dependencies=pace, route_class=ContractRoute)
 
     @router.api_route("/", methods=["GET", "HEAD"])
     async def home() -> RedirectResponse:

@@ -46,7 +46,10 @@ class HandshakeSettings(Group):
     """握手"""
 
     allowed_origins: Origins = setting(
-        (), "放行的 Origin；空的只许同源或没有 Origin", "页面与 API 不同源", unit="来源"
+        (),
+        "放行的来源：WebSocket 的 Origin 与 CORS；空的只许同源或没有 Origin",
+        "页面与 API 不同源",
+        unit="来源",
     )
     token_sources: Annotated[tuple[TokenSource, ...], Field(min_length=1)] = setting(
         TOKEN_SOURCES, "令牌可以从哪里来", "代理会记下 URL：去掉 query", flat="ws_token_sources"

@@ -25,6 +25,7 @@ from ..errors import (
     TokenNotYetValidError,
     TokenRevokedError,
 )
+from ..http.cors import as_browsers_say, normal_origin
 from ..limits.rate import TrustedProxies, rate_key
 from ..logs import MANY, RepeatedWarning
 from ..model import MAX_USER_ID, Principal, ResumePoint
@@ -228,7 +229,7 @@ class Authenticator:
         proxies: TrustedProxies,
     ) -> None:
         self._credentials = credentials
-        self._origins = frozenset(_normal_origin(origin) for origin in allowed_origins)
+        self._origins = frozenset(map(as_browsers_say, allowed_origins))
         self._sources = frozenset(sources)
         self._limits = limits
         self.proxies = proxies
@@ -252,7 +253,7 @@ class Authenticator:
         return not forbidden
 
     def _allowed(self, origin: str, host: str | None) -> bool:
-        if ANY_ORIGIN in self._origins or _normal_origin(origin) in self._origins:
+        if ANY_ORIGIN in self._origins or normal_origin(origin) in self._origins:
             return True
         return host is not None and _same_host(origin, host)
 
@@ -310,14 +311,10 @@ def _require_user(principal: Principal, user_id: int) -> None:
         raise ForbiddenError("the token belongs to another user")
 
 
-def _normal_origin(origin: str) -> str:
-    return origin.strip().rstrip("/").lower()
-
-
 def _same_host(origin: str, host: str) -> bool:
     """Origin 的主机与端口就是 Host；默认端口可省。TLS 常在前面的代理上，所以不比协议。"""
     try:
-        parts = urlsplit(_normal_origin(origin))
+        parts = urlsplit(normal_origin(origin))
     except ValueError:
         return False
     default = _DEFAULT_PORTS.get(parts.scheme)
