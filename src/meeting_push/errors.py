@@ -100,7 +100,7 @@ class UnknownRecipientsError(InvalidInputError):
 
     code = "unknown_recipients"
 
-    def __init__(self, user_ids: Sequence[int]) -> None:
+    def __init__(self, user_ids: Sequence[int | str]) -> None:
         super().__init__("unknown recipients", details={"user_ids": list(user_ids)})
 
 
@@ -109,7 +109,7 @@ class UnknownParticipantsError(InvalidInputError):
 
     code = "unknown_participants"
 
-    def __init__(self, user_ids: Sequence[int]) -> None:
+    def __init__(self, user_ids: Sequence[int | str]) -> None:
         super().__init__("unknown participants", details={"user_ids": list(user_ids)})
 
 
@@ -188,6 +188,15 @@ class RateLimitedError(MeetingPushError):
     def __init__(self, message: str, *, retry_after_s: int = 1) -> None:
         super().__init__(message, details={"retry_after_s": retry_after_s})
         self.retry_after_s = retry_after_s
+
+
+class PeopleLimitError(RateLimitedError):
+    """这个用户一天之内发给了太多我们不认识的人；``details.limit``：``people``。"""
+
+    def __init__(self, most_a_day: int) -> None:
+        text = f"one user brings at most {most_a_day} new people a day"
+        super().__init__(text, retry_after_s=3600)
+        self.details = {"retry_after_s": 3600, "limit": "people"}
 
 
 class SendLimitError(RateLimitedError):

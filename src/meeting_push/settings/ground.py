@@ -16,6 +16,8 @@ from pydantic import (
     model_validator,
 )
 
+from ..person_id import PersonIds
+
 Value = TypeVar("Value")
 
 
@@ -169,6 +171,14 @@ class AuthSettings(Group):
         "人归谁；没有给出时 serve：给了公钥或 JWKS 即 application，否则 accounts",
         "令牌由应用用共享的密钥签发：application",
     )
+    user_ids: Literal["auto", "string"] = setting(
+        "auto",
+        "人的 id；auto：十进制数是整数，别的（人归应用时）是一段字；string：全是一段字",
+        "应用的 id 是一段字，其中有的恰是数字；从一开始就定下",
+    )
+    people_per_user_per_day: PositiveInt = setting(
+        1_000, "人归应用而 id 是一段字：一个用户一天之内可以发给多少我们还不认识的人", unit="人"
+    )
     jwt_secret: Secret | None = setting(
         None, "签发与验证的密钥；没有给出就在 data_dir 里生成", "几台机器：都给同一个"
     )
@@ -233,6 +243,13 @@ class AuthSettings(Group):
         if self.access_token_ttl_s >= self.refresh_token_ttl_s:
             raise ValueError("refresh_token_ttl_s must be more than access_token_ttl_s")
         return self
+
+    @property
+    def person_ids(self) -> PersonIds:
+        """收什么样的 id：账号是我们的，id 就是我们发的整数。"""
+        if self.owns_accounts:
+            return PersonIds()
+        return PersonIds(strings=True, always=self.user_ids == "string")
 
 
 class NodeSettings(Group):

@@ -61,6 +61,29 @@ refresh_tokens = Table(
     sqlite_with_rowid=False,
 )
 
+# 人的 id 是一段字的：号是 ``id`` + 2^53，别的表里只有号。大小写不同是两个人，不论库怎样比。
+people = Table(
+    "mp_people",
+    metadata,
+    Column("id", _serial, primary_key=True),
+    Column(
+        "outer_id",
+        String(64).with_variant(String(64, collation="C"), "postgresql"),
+        nullable=False,
+    ),
+    Column("created_at", BigInteger, nullable=False),
+    Column("created_by", BigInteger),  # 谁发给了他，他才被认识；NULL = 自己来的，或应用说的
+    Index("mp_ux_people_outer_id", "outer_id", unique=True),
+    Index(
+        "mp_ix_people_created_by",
+        *("created_by", "created_at"),
+        sqlite_where=text("created_by IS NOT NULL"),
+        postgresql_where=text("created_by IS NOT NULL"),
+    ),
+    # 删掉的号不得再发给别人：Redis 里、旧令牌里还有它。
+    sqlite_autoincrement=True,
+)
+
 # 会话与令牌两列为空即吊销整个用户；同一对象再吊销一次是改这一行。
 revocations = Table(
     "mp_revocations",

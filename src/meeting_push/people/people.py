@@ -1,0 +1,234 @@
+"""人：对外的 id 与内里的号互换，两边都记着（有界）；不认识的一圈一次一起问 SQL。
+
+整数的号就是它自己，不查不记；只有一段字的在表里。别处（SQL、Redis、各站之间）只有号，在门口换：
+进来的（令牌、路径、请求体、帧）``numbers``，出去的（应答、帧）``persons``。
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from contextvars import Context
+from typing import Any, Final, NamedTuple, cast
+
+from ..clock import Clock, now_ms
+from ..errors import InvalidInputError, UnknownRecipientsError
+from ..person_id import NOBODY, PersonId, PersonIds
+from ..storage.people import PeopleRepository
+
+#: 记着多少个人；一个约 300 字节。忘掉最早记下的，再来就再问一次。
+MAX_KNOWN: Final = 200_000
+#: 一次问这么多个以上的，不与别人的合在一起。
+_ASKED_ALONE: Final = 500
+
+#: 应用的名册：一串对外的 id 里存在的那些。
+Existing = Callable[[Sequence[PersonId]], Awaitable[Collection[PersonId]]]
+
+
+class Bringer(NamedTuple):
+    """谁发给了他们。``most_a_day``：他一天之内可以带来多少我们还不认识的人。"""
+
+    number: int
+    most_a_day: int
+
+
+class People:
+    """``existing``：应用的名册；没有给则发给谁谁就存在。"""
+
+    def __init__(
+        self,
+        ids: PersonIds,
+        record: PeopleRepository,
+        existing: Existing | None = None,
+        *,
+        most_known: int = MAX_KNOWN,
+        clock: Clock = now_ms,
+    ) -> None:
+        self.ids = ids
+        self._record = record
+        self._existing = existing
+        self._most_known = most_known
+        self._clock = clock
+        self._numbers: dict[str, int] = {}
+        self._persons: dict[int, str] = {}
+        #: 下一次一起问的，与它的结果；后一种是问不到就给号的。
+        self._asking = _Together(record.numbers)
+        self._adding = _Together(self._add)
+
+    # ── 进来的 ───────────────────────────────────────────────────────────────
+
+    def read(self, given: object) -> PersonId:
+        """:raises InvalidInputError: 不是 id；不引用原文"""
+        person = self.ids.read(given)
+        if person is None:
+            raise InvalidInputError(self.grammar)
+        return person
+
+    @property
+    def grammar(self) -> str:
+        integer = "an integer from 1 to 2^53-1"
+        if not self.ids.strings:
+            return f"a user id is {integer}"
+        return f"a user id is {integer}, or 1 to 64 characters of A-Z a-z 0-9 . _ ~ - @ : +"
+
+    async def number(self, given: object) -> int:
+        """令牌说的、应用自己说的：他从此存在。
+
+        :raises InvalidInputError: 不是 id
+        :raises DatabaseUnavailableError: 还不认识他，此刻也问不到
+        """
+        person = self.read(given)
+        if isinstance(person, int):
+            return person
+        known = self._numbers.get(person)
+        if known is not None:
+            return known
+        found = await self._ask([person]) or await self._adding.ask([person])
+        self._remember(found)
+        return found[person]
+
+    async def find(self, given: object) -> int:
+        """只是问起的人：不认识的是 ``NOBODY``，不因此存在。错误同 ``number``。"""
+        person = self.read(given)
+        if isinstance(person, int):
+            return person
+        known = self._numbers.get(person)
+        return known if known is not None else (await self._ask([person])).get(person, NOBODY)
+
+    async def numbers(
+        self, given: Sequence[PersonId], bringer: Bringer | None = None
+    ) -> Sequence[int]:
+        """发给的人，次序不变；全是整数的原样交回。不认识的从此存在，除非名册说没有。
+
+        :raises InvalidInputError: 有的不是 id
+        :raises UnknownRecipientsError: 名册里没有的，一个不漏
+        :raises PeopleLimitError: 他今天带来的太多；一个也没有认下
+        :raises DatabaseUnavailableError: 有不认识的，此刻也问不到
+        """
+        return (await self.each_number([given], bringer))[0]
+
+    async def each_number(
+        self, given: Sequence[Sequence[PersonId]], bringer: Bringer | None = None
+    ) -> Sequence[Sequence[int]]:
+        """几列一起：不认识的只问一次。其余同 ``numbers``。"""
+        if not self.ids.always and all(map(_plain, given)):
+            return cast("Sequence[Sequence[int]]", given)
+        persons = [[self.read(one) for one in each] for each in given]
+        strings = {one for each in persons for one in each if isinstance(one, str)}
+        found = {one: self._numbers[one] for one in strings if one in self._numbers}
+        if len(found) < len(strings):
+            unknown = [one for one in strings if one not in found]
+            found |= await self._ask(unknown)
+            if strangers := [one for one in unknown if one not in found]:
+                await self._require_existing(strangers, persons)
+                found |= await self._bring(strangers, bringer)
+        return [[one if isinstance(one, int) else found[one] for one in each] for each in persons]
+
+    async def _require_existing(
+        self, strangers: Sequence[str], persons: Sequence[Sequence[PersonId]]
+    ) -> None:
+        if self._existing is None or not strangers:
+            return
+        if set(strangers) <= set(await self._existing(strangers)):
+            return
+        wanted = list(dict.fromkeys(one for each in persons for one in each))
+        existing = set(await self._existing(wanted))
+        raise UnknownRecipientsError([one for one in wanted if one not in existing])
+
+    async def _bring(self, strangers: Sequence[str], bringer: Bringer | None) -> dict[str, int]:
+        if bringer is None:
+            found = await self._record.add(strangers, self._clock())
+        else:
+            found = await self._record.add(strangers, self._clock(), *bringer)
+        self._remember(found)
+        return found
+
+    # ── 出去的 ───────────────────────────────────────────────────────────────
+
+    def person(self, number: int) -> PersonId:
+        """已经认识的；忘了的、没有的，是号写成的字。"""
+        return number if number <= NOBODY else self._persons.get(number, str(number))
+
+    async def persons(self, numbers: Iterable[int]) -> Mapping[int, PersonId]:
+        """号 → 对外的 id，一个不少；没有这样的人（删掉了）是号写成的字。
+
+        :raises DatabaseUnavailableError: 有忘了的，此刻问不到
+        """
+        shown: dict[int, PersonId] = {}
+        unknown: list[int] = []
+        for number in numbers:
+            if number <= NOBODY:
+                shown[number] = number
+            elif (person := self._persons.get(number)) is not None:
+                shown[number] = person
+            else:
+                unknown.append(number)
+        if unknown:
+            found = await self._record.persons(set(unknown))
+            self._remember({person: number for number, person in found.items()})
+            shown.update((number, found.get(number, str(number))) for number in unknown)
+        return shown
+
+    # ── 记着的 ───────────────────────────────────────────────────────────────
+
+    async def start(self) -> None:
+        """先记起最近的一半：刚起来的网关，SQL 不在也认得他们。"""
+        if self.ids.strings:
+            self._remember(await self._record.newest(self._most_known // 2))
+
+    def forget(self, number: int) -> None:
+        """这个人删掉了。"""
+        person = self._persons.pop(number, None)
+        if person is not None:
+            self._numbers.pop(person, None)
+
+    async def _ask(self, unknown: Collection[str]) -> dict[str, int]:
+        if len(unknown) > _ASKED_ALONE:
+            found = await self._record.numbers(unknown)
+        else:
+            found = await self._asking.ask(unknown)
+        self._remember(found)
+        return found
+
+    async def _add(self, persons: Collection[str]) -> dict[str, int]:
+        return await self._record.add(persons, self._clock())
+
+    def _remember(self, found: Mapping[str, int]) -> None:
+        for person, number in found.items():
+            self._numbers[person] = number
+            self._persons[number] = person
+        for _ in range(len(self._numbers) - self._most_known):
+            oldest = next(iter(self._numbers))
+            self._persons.pop(self._numbers.pop(oldest), None)
+
+
+def _plain(ids: Sequence[object]) -> bool:
+    """只有整数，都在范围之内。"""
+    if len(ids) == 1:
+        return type(ids[0]) is int and 0 < ids[0] < NOBODY
+    return set(map(type, ids)) <= {int} and (not ids or _within(ids))
+
+
+def _within(ids: Sequence[Any]) -> bool:
+    return bool(min(ids) > 0 and max(ids) < NOBODY)
+
+
+class _Together:
+    """同一圈里要的合成一次。"""
+
+    def __init__(self, ask: Callable[[Collection[str]], Awaitable[dict[str, int]]]) -> None:
+        self._ask = ask
+        self._wanted: set[str] = set()
+        self._answer: asyncio.Task[dict[str, int]] | None = None
+
+    async def ask(self, wanted: Collection[str]) -> dict[str, int]:
+        self._wanted.update(wanted)
+        if self._answer is None:
+            self._answer = asyncio.create_task(self._run(), name="people", context=Context())
+        found = await asyncio.shield(self._answer)  # 一个人走了，别人还等着
+        return {one: found[one] for one in wanted if one in found}
+
+    async def _run(self) -> dict[str, int]:
+        await asyncio.sleep(0)  # 这一圈里的都来了
+        wanted, self._wanted, self._answer = self._wanted, set(), None
+        return await self._ask(wanted)
