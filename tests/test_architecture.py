@@ -342,7 +342,17 @@ def test_a_loop_with_an_end_is_not_hand_written() -> None:
 
 #: 装配的与命令：只有它们看得见整个设置。
 WIRING: Final = frozenset(
-    {"__init__.py", "app.py", "assembly", "cli.py", "db.py", "doctor.py", "server.py", "settings"}
+    {
+        "__init__.py",
+        "app.py",
+        "assembly",
+        "cli.py",
+        "db.py",
+        "user.py",
+        "doctor.py",
+        "server.py",
+        "settings",
+    }
 )
 
 

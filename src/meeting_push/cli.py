@@ -13,12 +13,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
-import getpass
 import os
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Annotated, Final, NoReturn
@@ -31,14 +29,15 @@ from .db import DatabaseUrl, DataDir
 from .db import app as db_app
 from .errors import ConfigurationError, InvalidInputError, MeetingPushError, MissingExtraError
 from .logs import plain, plain_json
-from .model import ADMIN_ROLE, MAX_USER_ID, USER_ROLE
+from .model import MAX_USER_ID, USER_ROLE
 from .settings import Role, Settings, load_settings
+from .user import app as user_app
+from .user import require_accounts
 from .version import __version__
 
 if TYPE_CHECKING:  # 用到才导入：签一个令牌不必等服务器与终端的表
     from rich.console import Console
 
-    from .storage.database import Database
 
 app = typer.Typer(
     name="meeting-push",
@@ -46,7 +45,6 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-user_app = typer.Typer(help="Accounts.", no_args_is_help=True)
 app.add_typer(user_app, name="user")
 app.add_typer(db_app, name="db")
 
@@ -153,57 +151,6 @@ def listen(
     asyncio.run(run())
 
 
-@user_app.command("create")
-def user_create(
-    name: str,
-    role: Annotated[str, typer.Option(help="user or admin.")] = USER_ROLE,
-    database_url: DatabaseUrl = None,
-    data_dir: DataDir = None,
-) -> None:
-    """Create an account; the password is asked for, or read from standard input."""
-    from .auth.accounts import Accounts
-    from .auth.passwords import Passwords
-    from .storage.accounts import UserRepository
-
-    if role not in (USER_ROLE, ADMIN_ROLE):
-        raise ConfigurationError(f"--role must be {USER_ROLE} or {ADMIN_ROLE}")
-    settings = load_settings(database_url=database_url, data_dir=data_dir)
-    _require_accounts(settings)
-    password = getpass.getpass() if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
-
-    async def run() -> None:
-        async with _database(settings) as database:
-            accounts = Accounts(UserRepository(database), Passwords())
-            user = await accounts.create(name, password, role)
-        sys.stdout.write(f"{user.id}\n")
-
-    asyncio.run(run())
-
-
-@user_app.command("list")
-def user_list(database_url: DatabaseUrl = None, data_dir: DataDir = None) -> None:
-    """List accounts."""
-    from rich.table import Table
-
-    from .storage.accounts import UserRepository
-
-    settings = load_settings(database_url=database_url, data_dir=data_dir)
-    _require_accounts(settings)
-
-    async def run() -> None:
-        table = Table("id", "username", "role")
-        async with _database(settings) as database:
-            users = UserRepository(database)
-            last = 0
-            while page := await users.list(last):
-                for user in page:
-                    table.add_row(str(user.id), user.username, user.role)
-                last = page[-1].id
-        _console().print(table)
-
-    asyncio.run(run())
-
-
 @app.command("demo")
 def run_demo(
     once: Annotated[bool, typer.Option("--once", help="Stop after the job.")] = False,
@@ -264,37 +211,18 @@ def _user_ids(text: str) -> list[int]:
         raise InvalidInputError("--to: user ids separated by commas, such as 1,2") from None
 
 
-def _require_accounts(settings: Settings) -> None:
-    if not settings.auth.owns_accounts:
-        raise ConfigurationError(
-            "identity=application: people and tokens are the application's, none are made here"
-        )
-
-
 def _sign(
     settings: Settings, user: int, role: str = USER_ROLE, ttl_s: int | None = None, name: str = ""
 ) -> str:
     if not 1 <= user <= MAX_USER_ID:
         raise InvalidInputError("--user-id: a positive integer below 2^53")
-    _require_accounts(settings)
+    require_accounts(settings)
     from .auth.access_tokens import AccessTokens
     from .auth.keys import signing_secret
 
     lifetime = settings.auth.access_token_ttl_s if ttl_s is None else ttl_s
     tokens = AccessTokens(settings.auth, signing_secret(settings.auth, settings.process.data_dir))
     return tokens.issue(user, role, name, lifetime)
-
-
-@contextlib.asynccontextmanager
-async def _database(settings: Settings) -> AsyncIterator[Database]:
-    from .storage.database import Database
-
-    database = Database.of(settings.sql_url, settings.database)
-    await database.migrate()
-    try:
-        yield database
-    finally:
-        await database.dispose()
 
 
 def join_commands(wanted: str | None = None) -> None:

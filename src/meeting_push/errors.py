@@ -77,6 +77,12 @@ class BadCredentialsError(AuthenticationError):
     code = "bad_credentials"
 
 
+class AccountDisabledError(AuthenticationError):
+    """密码对，而账号停用着；只有知道密码的人听得到这一句。"""
+
+    code = "account_disabled"
+
+
 class ForbiddenError(MeetingPushError):
     """身份明确，但无权做这件事。"""
 

@@ -177,7 +177,7 @@ def _event_of(data: AppData) -> str | None:
 
 #: 给人看的名字至多这么长。
 MAX_NAME_CHARS: Final = 256
-#: 停用的用户至多再收到这么久的消息。
+#: 停用了而没有人说（``forget``）的用户至多再收到这么久的消息。
 KEEP_MS: Final = 60_000
 MAX_KNOWN: Final = 500_000
 
@@ -224,13 +224,21 @@ class KnownUsers:
         self._directory = directory
         self._clock = clock
         self._until: dict[int, int] = {}
+        self._forgotten = 0
+
+    def forget(self, user_id: int) -> None:
+        """他停用了、没有了：再来的重新问；正在问的不算数。"""
+        self._until.pop(user_id, None)
+        self._forgotten += 1
 
     async def existing_ids(self, user_ids: Sequence[int]) -> set[int]:
-        now, until = self._clock(), self._until
+        now, until, forgotten = self._clock(), self._until, self._forgotten
         known = {user_id for user_id in user_ids if until.get(user_id, 0) > now}
         if len(known) == len(user_ids):
             return known
         found = await self._directory.existing_ids([u for u in user_ids if u not in known])
+        if forgotten != self._forgotten:
+            return known | found
         if len(until) + len(found) > MAX_KNOWN:
             until.clear()
         until.update(dict.fromkeys(found, now + KEEP_MS))

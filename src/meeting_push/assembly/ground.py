@@ -27,7 +27,7 @@ from ..errors import ConfigurationError, MeetingPushError, RedisUnavailableError
 from ..limits.send_limits import SendQuota
 from ..logs import logger
 from ..meeting.service import MeetingStores
-from ..model import Keyring
+from ..model import Keyring, Revocation
 from ..node.agreed_clock import AgreedClock
 from ..node.control_channel import ControlChannel
 from ..node.flight_recorder import FlightRecorder
@@ -63,12 +63,14 @@ class Record:
         users = UserRepository(database)
         #: 认得的各人的名字。
         self.names = _names(settings, directory, users)
+        people = _directory(settings, directory, users)
+        self._known = people if isinstance(people, KnownUsers) else None
         self.stores = MessageStores(
             database=database,
             messages=MessageRepository(database),
             inbox=InboxRepository(database),
             idempotency=IdempotencyRepository(database),
-            directory=_directory(settings, directory, users),
+            directory=people,
         )
         self.recipients = RecipientRepository(database)
         self.reports = DeliveryReports(database)
@@ -82,6 +84,12 @@ class Record:
             transcripts=TranscriptRepository(database),
             directory=self.stores.directory,
         )
+
+    def note_revoked(self, revocation: Revocation) -> None:
+        """整个用户的：他可能停用了、没有了，还在不在重新问。"""
+        whole = revocation.session_id is None and revocation.token_id is None
+        if whole and self._known is not None:
+            self._known.forget(revocation.user_id)
 
     async def start(self, stack: contextlib.AsyncExitStack) -> None:
         await self.database.migrate()
@@ -202,6 +210,7 @@ class Access:
             clock=bus.clock,
         )
         bus.control.on(Revoke, self.revocations.take)
+        self.revocations.listen(record.note_revoked)
         tokens = AccessTokens(
             settings.auth, signing_secret(settings.auth, settings.process.data_dir), bus.clock
         )

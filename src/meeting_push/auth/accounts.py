@@ -15,7 +15,13 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from ..clock import Clock, now_ms
-from ..errors import BadCredentialsError, InvalidInputError, RateLimitedError, RedisUnavailableError
+from ..errors import (
+    AccountDisabledError,
+    BadCredentialsError,
+    InvalidInputError,
+    RateLimitedError,
+    RedisUnavailableError,
+)
 from ..limits.rate import rate_key
 from ..logs import MANY, RepeatedWarning
 from ..redis.redis_service import RedisService, courtesy
@@ -66,13 +72,18 @@ class Accounts:
             raise InvalidInputError(
                 "the username must have 3 to 64 letters, digits or any of . _ @ + -"
             )
-        password_hash = await self._passwords.hash(password, rate_key(address))
+        password_hash = await self.hash(password, address)
         user = await self._users.create(name, password_hash, role, self._clock())
         self._created.say(user_id=user.id, user_role=role)
         return user
 
+    async def hash(self, password: str, address: str = "") -> str:
+        """:raises InvalidInputError: 密码不合规，``WeakPasswordError`` 也是"""
+        return await self._passwords.hash(password, rate_key(address))
+
     async def authenticate(self, username: str, password: str, address: str) -> User:
-        """:raises BadCredentialsError: 不对，或账号已停用；不加区分
+        """:raises BadCredentialsError: 用户名或密码不对；不加区分
+        :raises AccountDisabledError: 密码对，账号停用着
         :raises RateLimitedError: 5 分钟内失败太多
         """
         username = username[:_MAX_TYPED]
@@ -86,6 +97,9 @@ class Accounts:
             self._log_failure(address, "rate_limited")
             raise
         await self._by_name.forget(attempt)
+        if user.disabled_at is not None:
+            self._log_failure(address, "disabled", user)
+            raise AccountDisabledError("the account is disabled")
         return user
 
     async def _verified(self, username: str, password: str, place: str, address: str) -> User:
@@ -98,14 +112,14 @@ class Accounts:
         else:
             stored = user.password_hash if user else None
             right = await self._passwords.verify(stored, password, place)
-        if user is not None and right and user.disabled_at is None:
+        if user is not None and right:
             return user
         if suspected:
             if user is not None:
                 await self._wrong_by_address.count(place)
             await self._by_address.check(place)
         await self._by_address.count(place)
-        self._log_failure(address, _reason(user, right=right), user)
+        self._log_failure(address, "unknown_user" if user is None else "wrong_password", user)
         raise BadCredentialsError("wrong username or password")
 
     def _log_failure(self, address: str, reason: str, user: User | None = None) -> None:
@@ -117,12 +131,6 @@ class Accounts:
         if not _USERNAME.fullmatch(unicodedata.normalize("NFKC", username)):
             return None
         return await self._users.by_name(username)
-
-
-def _reason(user: User | None, *, right: bool) -> str:
-    if user is None:
-        return "unknown_user"
-    return "disabled" if right else "wrong_password"
 
 
 class SharedWindow:

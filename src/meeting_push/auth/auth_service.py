@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from ..clock import Clock, now_ms
-from ..errors import AuthenticationError, ForbiddenError, RateLimitedError
+from ..errors import (
+    AuthenticationError,
+    BadCredentialsError,
+    ForbiddenError,
+    RateLimitedError,
+)
 from ..limits.rate import KeyedBuckets, rate_key
 from ..logs import MANY, RepeatedWarning
 from ..model import USER_ROLE, Principal
 from ..redis.redis_service import RedisService
 from ..settings import AuthSettings
 from ..storage.accounts import UserRepository
-from ..storage.database import Database
+from ..storage.database import Database, SqlConnection
 from ..storage.rows import User
 from .access_tokens import AccessTokens
 from .accounts import Accounts
@@ -37,17 +42,21 @@ class AuthService:
         clock: Clock = now_ms,
     ) -> None:
         self._settings = settings
+        self._database = database
         self._clock = clock
         self._registrations = KeyedBuckets(
             settings.registrations_per_address_per_s, settings.registrations_per_address_burst
         )
         self._access_tokens = access_tokens
         self._revocations = revocations
-        users = UserRepository(database)
-        self._accounts = Accounts(users, passwords or Passwords(), clock, redis)
+        self._users = UserRepository(database)
+        self._accounts = Accounts(self._users, passwords or Passwords(), clock, redis)
         self._logged_in = RepeatedWarning("auth_login", lines=MANY, level="INFO")
         self._logged_out = RepeatedWarning("auth_logout", lines=MANY, level="INFO")
         self._without_id = RepeatedWarning("auth_logout_without_id", lines=MANY)
+        self._changed = RepeatedWarning("auth_password_changed", lines=MANY, level="INFO")
+        self._disabled = RepeatedWarning("auth_user_disabled", lines=MANY, level="INFO")
+        self._enabled = RepeatedWarning("auth_user_enabled", lines=MANY, level="INFO")
         self._not_refreshed = RepeatedWarning("auth_refresh_failed", lines=MANY)
         self._sessions = Sessions(settings, database, access_tokens, self._revocations, clock)
 
@@ -83,7 +92,8 @@ class AuthService:
     async def login(self, username: str, password: str, address: str) -> TokenPair:
         """``address`` 是客户端地址，用于限速与安全日志。
 
-        :raises BadCredentialsError: 用户名或密码不对，或账号已停用
+        :raises BadCredentialsError: 用户名或密码不对
+        :raises AccountDisabledError: 密码对，账号停用着
         :raises RateLimitedError: 同一用户名与地址 5 分钟内失败 5 次
         """
         user = await self._accounts.authenticate(username, password, address)
@@ -122,6 +132,72 @@ class AuthService:
         else:
             self._without_id.say(user_id=principal.user_id)
         self._logged_out.say(user_id=principal.user_id, session_id=principal.session_id)
+
+    # ── 换密码、停用 ─────────────────────────────────────────────────────────
+
+    async def change_password(
+        self, principal: Principal, old: str, new: str, address: str = ""
+    ) -> None:
+        """本人换密码：别的会话全部吊销，连接以 4502 关闭；这一个照旧。
+
+        旧密码不对与登录失败记在同一本账上。
+
+        :raises BadCredentialsError: 旧密码不对，或令牌不是我们的哪个账号的
+        :raises InvalidInputError: 新密码不合规，``WeakPasswordError`` 也是；什么也没有变
+        :raises RateLimitedError: 5 分钟内失败太多
+        """
+        known = await self._users.by_id(principal.user_id)
+        if known is None:
+            raise BadCredentialsError("wrong password")
+        user = await self._accounts.authenticate(known.username, old, address)
+        password_hash = await self._accounts.hash(new, address)
+
+        async def change(connection: SqlConnection, _now: int) -> None:
+            await self._users.set_password(connection, user.id, password_hash)
+
+        await self._revocations.revoke_other_sessions(
+            user.id, principal.session_id, reason="password_changed", change=change
+        )
+        self._changed.say(user_id=user.id, address=address)
+
+    async def set_password(self, user_id: int, new: str) -> None:
+        """替他换：不问旧的；他的令牌全部作废。
+
+        :raises NotFoundError: 没有这个人
+        :raises InvalidInputError: 密码不合规，``WeakPasswordError`` 也是
+        """
+        password_hash = await self._accounts.hash(new)
+
+        async def change(connection: SqlConnection, _now: int) -> None:
+            await self._users.set_password(connection, user_id, password_hash)
+
+        await self._revocations.revoke_user(user_id, reason="password_changed", change=change)
+        self._changed.say(user_id=user_id)
+
+    async def disable(self, user_id: int) -> None:
+        """停用：不能登录，令牌作废，连接以 4502 关闭，发给他是 422 ``unknown_recipients``；幂等。
+
+        他的消息都留着。
+
+        :raises NotFoundError: 没有这个人
+        """
+
+        async def change(connection: SqlConnection, now: int) -> None:
+            await self._users.set_disabled(connection, user_id, now)
+
+        await self._revocations.revoke_user(user_id, reason="account_disabled", change=change)
+        self._disabled.say(user_id=user_id)
+
+    async def enable(self, user_id: int) -> None:
+        """又可以登录、可以收；停用前的令牌仍是作废的。幂等。
+
+        :raises NotFoundError: 没有这个人
+        """
+        async with self._database.transaction() as connection:
+            await self._users.set_disabled(connection, user_id, None)
+        self._enabled.say(user_id=user_id)
+
+    # ── 令牌 ────────────────────────────────────────────────────────────────
 
     def issue_access_token(
         self,

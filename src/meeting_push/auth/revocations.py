@@ -20,7 +20,7 @@ from ..node.control_channel import ControlCommand
 from ..redis.redis_service import courtesy
 from ..settings import AuthSettings
 from ..storage.accounts import RefreshTokenRepository, RevocationRepository
-from ..storage.database import Database
+from ..storage.database import Database, SqlConnection
 from ..supervision import Aside, periodically
 from .access_tokens import RevocationList
 
@@ -32,6 +32,8 @@ _FOREIGN_LIFE_MS: Final = 365 * 86_400_000
 
 #: 有一次吊销刚在本节点生效：同步，不得抛出。
 Listener = Callable[[Revocation], None]
+#: 在吊销的那个事务里还要做的，连同它的时刻。
+Change = Callable[[SqlConnection, int], Awaitable[None]]
 
 
 class Revoke(ControlCommand, frozen=True, kw_only=True, tag="revoke"):
@@ -83,15 +85,39 @@ class Revocations:
 
     # ── 吊销 ────────────────────────────────────────────────────────────────
 
-    async def revoke_user(self, user_id: int, *, reason: str) -> None:
-        """此刻以前签发的访问令牌与刷新令牌全部作废；之后登录得到的照常。"""
+    async def revoke_user(self, user_id: int, *, reason: str, change: Change | None = None) -> None:
+        """此刻以前签发的访问令牌与刷新令牌全部作废；之后登录得到的照常。
+
+        ``change``：同一个事务里还要做的；它抛出则什么也没有发生。
+        """
         async with self._database.transaction() as connection:
             await self._refresh_tokens.lock(connection, user_id)
             now = self._clock()  # 锁住之后才看钟：并发的刷新要么已算在内，要么已被挡住
+            if change is not None:
+                await change(connection, now)
             await self._refresh_tokens.revoke_user(connection, user_id, now)
             revocation = Revocation(user_id, now)
             await self._records.add(connection, revocation, now)
         await self._announce(revocation, "user", reason)
+
+    async def revoke_other_sessions(
+        self, user_id: int, kept: str | None, *, reason: str, change: Change
+    ) -> None:
+        """除了 ``kept`` 的每一个会话；``change`` 见 ``revoke_user``。"""
+        async with self._database.transaction() as connection:
+            await self._refresh_tokens.lock(connection, user_id)
+            now = self._clock()
+            await change(connection, now)
+            until = now + self._access_ms + self._leeway_ms
+            revoked = []
+            for family_id in await self._refresh_tokens.families(connection, user_id):
+                if family_id == kept:
+                    continue
+                await self._refresh_tokens.revoke_family(connection, family_id, now)
+                revoked.append(Revocation(user_id, now, until, session_id=family_id))
+                await self._records.add(connection, revoked[-1], now)
+        for revocation in revoked:
+            await self._announce(revocation, "session", reason)
 
     async def revoke_session(
         self, user_id: int, session_id: str, *, reason: str, expires_at: int = 0

@@ -11,6 +11,7 @@ from ulid import ULID
 
 from ..clock import Clock, now_ms
 from ..errors import (
+    BadCredentialsError,
     InvalidTokenError,
     RateLimitedError,
     TokenExpiredError,
@@ -68,10 +69,15 @@ class Sessions:
         self._reused = RepeatedWarning("auth_refresh_reused", lines=MANY)
 
     async def open(self, user: User) -> TokenPair:
-        """开始一族；顺手删掉该用户过期的令牌。"""
+        """开始一族；顺手删掉该用户过期的令牌。
+
+        :raises BadCredentialsError: 核对之后他换了密码、被停用或抹掉了
+        """
         refresh, record = self._new(user.id, str(ULID()))
         pair = self._pair(user, refresh, record.family_id)
         async with self._database.transaction() as connection:
+            if not await self._tokens.hold(connection, user):
+                raise BadCredentialsError("the account changed meanwhile")
             await self._tokens.purge(connection, user.id, self._clock())
             await self._tokens.add(connection, record)
             await self._tokens.keep_newest(connection, user.id, _KEPT_PER_USER)

@@ -86,6 +86,10 @@ class RestClient:
         body = {"refresh_token": refresh_token}
         return await self._call(Tokens, _post("/auth/refresh", body), signed=False)
 
+    async def change_password(self, old: str, new: str) -> None:
+        """别的会话全部作废，这一个照旧。"""
+        await self._request(_post("/auth/password", {"old": old, "new": new}))
+
     async def logout(self) -> None:
         """结束这次登录，并关闭它的套接字。"""
         await self._request(_post("/auth/logout", {}))

@@ -1,4 +1,4 @@
-"""``/auth``：注册、登录、刷新、登出、WebSocket 票据；``/users/{id}/revoke``：吊销。
+"""``/auth``：注册、登录、刷新、换密码、登出、WebSocket 票据；``/users/{id}/revoke``：吊销。
 
 不用 ``from __future__ import annotations``：FastAPI 在模块的全局名字里求值注解，找不到工厂
 函数里的 ``security``。
@@ -34,6 +34,11 @@ class CredentialsBody(_Body):
 
 class RefreshBody(_Body):
     refresh_token: _Secret = Field(description="登录或上次刷新得到的刷新令牌，只能用一次")
+
+
+class PasswordBody(_Body):
+    old: _Secret = Field(description="现在的密码")
+    new: _Secret = Field(description="8 个字符以上，不全是数字，不是常见的；至多 1024 字节")
 
 
 class RegisteredUser(Out):
@@ -83,7 +88,8 @@ def _add_accounts(router: APIRouter, auth: AuthService, security: Security) -> N
 
     @router.post("/login", summary="登录")
     async def login(body: CredentialsBody, address: Address) -> Tokens:
-        """换取令牌。401 ``bad_credentials``；反复失败后 429，见 ``Retry-After``。"""
+        """换取令牌。401 ``bad_credentials``；密码对而账号停用着 401 ``account_disabled``；
+        反复失败后 429，见 ``Retry-After``。"""
         password = body.password.get_secret_value()
         return Tokens.model_validate(await auth.login(body.username, password, address))
 
@@ -92,6 +98,17 @@ def _add_accounts(router: APIRouter, auth: AuthService, security: Security) -> N
         """旧的刷新令牌换一对新的；再次使用旧的会吊销整个会话（401 ``revoked``）。"""
         token = body.refresh_token.get_secret_value()
         return Tokens.model_validate(await auth.refresh(token, address))
+
+    @router.post("/password", status_code=204, summary="换密码")
+    async def change_password(
+        body: PasswordBody,
+        principal: Annotated[Principal, Depends(security.current_principal)],
+        address: Address,
+    ) -> None:
+        """这个会话照旧，他别的会话全部吊销（4502）。旧密码不对 401 ``bad_credentials``，与登录失败
+        记在同一本账上（429）；新的太容易猜 422 ``weak_password``。"""
+        old, new = body.old.get_secret_value(), body.new.get_secret_value()
+        await auth.change_password(principal, old, new, address)
 
 
 def ticket_router(tickets: WsTickets, security: Security) -> APIRouter:

@@ -13,7 +13,7 @@ import msgspec
 from sqlalchemy import ColumnElement, delete, insert, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from ..errors import UsernameTakenError
+from ..errors import NotFoundError, UsernameTakenError
 from ..model import MAX_USER_ID, Revocation
 from .database import Database, Repository
 from .id_list import among
@@ -63,6 +63,22 @@ class UserRepository(Repository):
 
     async def by_id(self, user_id: int) -> User | None:
         return await self._one(users.c.id == user_id)
+
+    async def set_password(
+        self, connection: AsyncConnection, user_id: int, password_hash: str
+    ) -> None:
+        await self._change(connection, user_id, password_hash=password_hash)
+
+    async def set_disabled(
+        self, connection: AsyncConnection, user_id: int, disabled_at: int | None
+    ) -> None:
+        await self._change(connection, user_id, disabled_at=disabled_at)
+
+    async def _change(self, connection: AsyncConnection, user_id: int, **values: object) -> None:
+        """:raises NotFoundError: 没有这个人"""
+        statement = update(users).where(users.c.id == user_id).values(**values)
+        if (await connection.execute(statement)).rowcount == 0:
+            raise NotFoundError("no such account")
 
     async def list(self, after_id: int = 0, limit: int = 100) -> list[User]:
         """``id`` 大于 ``after_id`` 的前 ``limit`` 个，按 id 升序。"""
@@ -172,6 +188,21 @@ class RefreshTokenRepository:
         吊销之前调用：``add`` 的外键在用户行上取 KEY SHARE，不等它，刚换出的那枚就漏网。
         """
         await connection.execute(select(users.c.id).where(users.c.id == user_id).with_for_update())
+
+    async def hold(self, connection: AsyncConnection, user: User) -> bool:
+        """他还是 ``user`` 的样子（密码没换、没停用），而且在本事务结束之前一直是；否则 False。"""
+        statement = select(users.c.id).where(
+            users.c.id == user.id,
+            users.c.password_hash == user.password_hash,
+            users.c.disabled_at.is_(None),
+        )
+        return await connection.scalar(statement.with_for_update(read=True)) is not None
+
+    async def families(self, connection: AsyncConnection, user_id: int) -> list[str]:
+        """一个用户还没吊销的各族。"""
+        t = refresh_tokens.c
+        statement = select(t.family_id).where(t.user_id == user_id, t.revoked_at.is_(None))
+        return list(await connection.scalars(statement.distinct()))
 
     async def revoke_family(self, connection: AsyncConnection, family_id: str, now: int) -> int:
         """吊销一族里还没吊销的，返回几枚；幂等。"""

@@ -17,6 +17,7 @@ from meeting_push.auth.auth_service import AuthService
 from meeting_push.auth.keys import FILE_NAME, load_or_create_secret
 from meeting_push.auth.passwords import Passwords
 from meeting_push.errors import (
+    AccountDisabledError,
     BadCredentialsError,
     ConfigurationError,
     ForbiddenError,
@@ -173,7 +174,7 @@ async def test_a_disabled_account_can_not_log_in(auth: AuthService, database: Da
     await auth.register("alice", PASSWORD)
     async with database.transaction() as connection:
         await connection.execute(update(users).values(disabled_at=NOW))
-    with pytest.raises(BadCredentialsError):
+    with pytest.raises(AccountDisabledError):
         await auth.login("alice", PASSWORD, HERE)
 
 
