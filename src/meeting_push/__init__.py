@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from .errors import (
+    AccountDisabledError,
     AlreadyDueError,
     AuthenticationError,
     BadCredentialsError,
@@ -166,6 +167,7 @@ __all__ = [
     "RECORDER_ROLE",
     "USER_ROLE",
     "Accepted",
+    "AccountDisabledError",
     "AlreadyDueError",
     "ApiError",
     "AuthService",

@@ -10,6 +10,7 @@ import httpx
 from tests.support.eventually import eventually
 from tests.support.house import House
 from tests.support.people import PASSWORD
+from tests.support.server_process import ServerProcess
 from tests.system.test_cli import meeting_push
 
 from .visitors import Lines, login, post, rest_code
@@ -88,7 +89,7 @@ async def test_disabled_by_the_command_line_he_is_out_everywhere(
     assert set(await asyncio.gather(here.closed(), there.closed())) == {REVOKED}
     for node in (house.near, house.far):
 
-        async def is_unknown(node=node) -> bool:
+        async def is_unknown(node: ServerProcess = node) -> bool:
             answer = await post(node, "/messages", bob.person.token, letter)
             return answer.status_code == 422 and code_of(answer)[1] == "unknown_recipients"
 
