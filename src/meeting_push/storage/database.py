@@ -28,7 +28,8 @@ from .migration import downgrade, is_current, migrate, pending, script_of
 from .naming import BARE, UNSAID, Wanted, find_naming, version_of
 from .postgres import asks_for_it, asyncpg_url, is_behind_one
 from .renaming import rename
-from .sqlite import SqliteFile, SqliteReader, SqliteWriter, Statement
+from .sqlite import SqliteFile, SqliteReader, Statement
+from .sqlite_writer import SqliteWriter
 
 #: 事务里传来传去的连接；别处用这个名字，不必导入 SQLAlchemy。
 SqlConnection = AsyncConnection
@@ -59,6 +60,11 @@ class DatabaseFigures:
         except DatabaseUnavailableError as error:
             self.failures[error.cause] += 1
             raise
+
+    def wrote(self, waited_s: float, took_s: float) -> None:
+        """SQLite 的热路的一个事务。"""
+        self.waits.record(waited_s)
+        self.statements.record(took_s)
 
     def before(self, *event_arguments: Any) -> None:
         """引擎的 ``before_cursor_execute``。"""
@@ -95,7 +101,11 @@ class Database:
         self._write_turn = asyncio.Lock() if self.is_sqlite else None
         path = Path(self._url.database or "")
         self._file = SqliteFile(path) if self.is_sqlite else None
-        self._writer = SqliteWriter(path, timeout_s, self._check_file) if self.is_sqlite else None
+        self._writer = (
+            SqliteWriter(path, timeout_s, self._check_file, self._turn, self.figures.wrote)
+            if self.is_sqlite
+            else None
+        )
         self._reader = SqliteReader(path, timeout_s) if self.is_sqlite else None
         self._autocommit = self._reading_engine()
 
@@ -189,18 +199,14 @@ class Database:
                 yield connection
                 commit.sent = True
 
-    async def write_sqlite(self, statements: Sequence[Statement], at_least: int = 0) -> list[int]:
+    async def write_sqlite(
+        self, statements: Sequence[Statement], at_least: int = 0, *, patient: bool = False
+    ) -> list[int]:
         """SQLite 的热路：见 ``SqliteWriter.write``；错误同 ``transaction``。"""
         assert self._writer is not None, "SQLite only"
-        began = time.perf_counter()
         with uncertain_commit() as commit, self.figures.converted():
             named = self.naming.statements(statements)
-            async with self._turn():
-                turned = time.perf_counter()
-                changed = await self._writer.write(named, commit, at_least)
-                self.figures.waits.record(turned - began)
-                self.figures.statements.record(time.perf_counter() - turned)
-                return changed
+            return await self._writer.write(named, commit, at_least, patient=patient)
 
     async def read_sqlite(self, statement: Statement) -> list[tuple[Any, ...]]:
         """SQLite 的热路：一条短的查询；错误同 ``connect``。"""

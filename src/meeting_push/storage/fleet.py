@@ -74,7 +74,7 @@ class NodeRepository:
         forget = self._at_now(_FORGET)
         if self._database.is_sqlite:
             upsert = re.sub(r":\w+", "?", self._at_now(_UPSERT))
-            await self._database.write_sqlite([(forget, ()), (upsert, me)])
+            await self._database.write_sqlite([(forget, ()), (upsert, me)], patient=True)
             async with self._database.connect() as connection:
                 return await self._roster(connection, me.node_id)
         async with self._database.transaction() as connection:

@@ -85,7 +85,7 @@ class MessageRepository(Repository):
             return
         if self._database.is_sqlite:
             listed = msgspec.json.encode(message_ids).decode()
-            await self._database.write_sqlite([(_SQLITE_ENQUEUED, (now, listed))])
+            await self._database.write_sqlite([(_SQLITE_ENQUEUED, (now, listed))], patient=True)
             return
         statement = (
             update(messages)

@@ -70,9 +70,10 @@ class RecipientRepository(Repository):
         ordered = sorted(rows)
         if self._database.is_sqlite:
             listed = (msgspec.json.encode(ordered).decode(),)
-            [changed] = await self._database.write_sqlite([(_SQLITE_DELIVERED, listed)])
+            write = self._database.write_sqlite
+            [changed] = await write([(_SQLITE_DELIVERED, listed)], patient=True)
             if changed < len(rows):
-                changed += sum(await self._database.write_sqlite([(_SQLITE_LATE, listed)]))
+                changed += sum(await write([(_SQLITE_LATE, listed)]))
             return changed
         async with self._database.transaction() as connection:
             message_ids, user_ids, sent, delivered = zip(*ordered, strict=True)

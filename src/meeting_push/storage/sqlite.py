@@ -1,18 +1,12 @@
-"""SQLite 的热路：一个写事务、一次读是一次线程往返，检查点不占写者的时间；文件还是不是我们的那一个。
-
-经 aiosqlite，一个事务是十来次往返（游标、BEGIN、每条语句、COMMIT），每一次都要排事件循环的队；
-自动的检查点又在谁的 COMMIT 里，谁就停几十毫秒。这里一个线程做完整个事务，另一个线程做检查点。
-"""
+"""SQLite：怎样连上；一次读是一次线程往返；文件还是不是我们的那一个。写见 ``sqlite_writer.py``。"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import sqlite3
-import struct
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
@@ -21,8 +15,6 @@ from typing import Any, Final, ParamSpec, TypeVar
 from sqlalchemy.engine import URL
 
 from ..errors import ConfigurationError, DatabaseUnavailableError
-from ..logs import RepeatedWarning
-from .failures import Commit
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -37,12 +29,6 @@ PRAGMAS: Final = (
     "PRAGMA foreign_keys=ON",
     f"PRAGMA wal_autocheckpoint={AUTOCHECKPOINT_PAGES}",
 )
-#: 写者的页缓存；默认的 2 MB 装不下索引的热页，每次都向内核要（每行 18 → 11 µs）。
-CACHE_KB: Final = 32_768
-#: WAL 里没有搬的超过这么多就在旁边的线程里做检查点：越小，每次要写的越少，重复写的页越多。
-CHECKPOINT_BYTES: Final = 8 * 2**20
-#: 旁边的做完时余下的不超过这么多，由写者自己追上：平常只有几页，一两毫秒。
-CAUGHT_UP_BYTES: Final = 4 * 2**20
 
 
 def sqlite_url(url: URL) -> URL:
@@ -62,114 +48,6 @@ def prepare(dbapi_connection: Any, _record: object) -> None:
     for pragma in PRAGMAS:
         cursor.execute(pragma)
     cursor.close()
-
-
-class SqliteWriter:
-    """一个进程一个；一次一个事务，由调用者排队。``timeout_s`` 是等别的进程的写锁的上限。
-
-    :param check: 每次之前在写的线程里问；它抛出就什么都不写
-    """
-
-    def __init__(
-        self, path: Path, timeout_s: float, check: Callable[[], None] = lambda: None
-    ) -> None:
-        self._path = path
-        self._shm = path.with_name(path.name + "-shm")
-        self._timeout_s = timeout_s
-        self._check = check
-        self._thread: WorkThread | None = None
-        self._connection: sqlite3.Connection | None = None
-        self._beside: threading.Thread | None = None
-        self._checkpoint_failed = RepeatedWarning("sqlite_checkpoint_failed")
-
-    @property
-    def connected(self) -> bool:
-        """写过，连接还开着：WAL 的文件也就该在。"""
-        return self._connection is not None
-
-    async def write(
-        self, statements: Sequence[Statement], commit: Commit | None = None, at_least: int = 0
-    ) -> list[int]:
-        """一个事务里依次执行，返回各改了几行；抛出即什么都没有写。
-
-        第一句改的不到 ``at_least`` 行，就到此为止，什么都没有写：只返回它的。
-        等待中被取消时结果不定（可能已提交）；``commit`` 记下走到了提交没有。
-
-        :raises sqlite3.Error: 原样；``UnicodeEncodeError``、``OverflowError`` 同
-        """
-        if self._thread is None:
-            self._thread = WorkThread("sqlite-writer")
-        return await self._thread.do(self._write, statements, commit or Commit(), at_least)
-
-    async def close(self) -> None:
-        """做完手里的，关闭；此后的使用重新打开。"""
-        thread, self._thread = self._thread, None
-        if thread is not None:
-            await thread.do(self._disconnect)
-            await asyncio.to_thread(thread.end)
-        if self._beside is not None:
-            await asyncio.to_thread(self._beside.join)
-
-    # ── 写的线程 ─────────────────────────────────────────────────────────────
-
-    def _write(self, statements: Sequence[Statement], commit: Commit, at_least: int) -> list[int]:
-        self._check()
-        if self._connection is None:
-            self._connection = self._connect()
-            self._connection.execute(f"PRAGMA cache_size=-{CACHE_KB}")
-        connection = self._connection
-        try:
-            connection.execute("BEGIN IMMEDIATE")
-            changed = [connection.execute(*statements[0]).rowcount]
-            if changed[0] < at_least:
-                connection.execute("ROLLBACK")
-                return changed
-            changed += [connection.execute(*each).rowcount for each in statements[1:]]
-            commit.sent = True
-            connection.execute("COMMIT")
-        except BaseException:
-            self._disconnect()  # 没有提交的随之回滚；连接坏没坏都不必知道
-            raise
-        self._tend_wal(connection)
-        return changed
-
-    def _disconnect(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
-
-    def _connect(self) -> sqlite3.Connection:
-        return connect(self._path, self._timeout_s)
-
-    def _tend_wal(self, connection: sqlite3.Connection) -> None:
-        """WAL 长了就在旁边做检查点；旁边的做完了，追上它期间写的：追平了，下一个写者才从头写起。"""
-        if self._beside is not None and self._beside.is_alive():
-            return
-        unmoved, done = _unmoved_bytes(self._shm), self._beside is not None
-        self._beside = None
-        if done and unmoved <= CAUGHT_UP_BYTES:
-            self._checkpoint(connection)
-        elif done or unmoved > CHECKPOINT_BYTES:
-            self._beside = threading.Thread(target=self._checkpoint_beside, daemon=True)
-            self._beside.start()
-
-    def _checkpoint(self, connection: sqlite3.Connection) -> None:
-        """PASSIVE 不挡写者。"""
-        try:
-            connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
-        except sqlite3.Error as error:
-            self._checkpoint_failed.say(error=str(error))
-
-    # ── 检查点的线程 ──────────────────────────────────────────────────────────
-
-    def _checkpoint_beside(self) -> None:
-        """第二遍补上第一遍期间写的，余下的就不多了。"""
-        try:
-            with contextlib.closing(self._connect()) as connection:
-                for _ in range(2):
-                    self._checkpoint(connection)
-        except sqlite3.Error as error:
-            self._checkpoint_failed.say(error=str(error))
 
 
 class SqliteReader:
@@ -260,39 +138,6 @@ def _succeed(done: asyncio.Future[T], result: T) -> None:
 def _fail(done: asyncio.Future[Any], error: BaseException) -> None:
     if not done.done():
         done.set_exception(error)
-
-
-#: WAL 的一帧：一页与它的头。
-_FRAME_BYTES: Final = 4096 + 24
-
-
-def _unmoved_bytes(shm: Path) -> int:
-    """WAL 里还没有搬进库文件的；看不到就当没有，SQLite 自己有后备。
-
-    文件的大小说明不了：从头写起时它不变小。WAL-index 的 mxFrame（第 16 字节）减 nBackfill（第 96
-    字节），本机字节序：sqlite.org/walformat.html 2.1、2.2 节。
-    """
-    try:
-        head = os.pread(_opened(shm), 100, 0)
-        written, moved = (int(_U32.unpack_from(head, at)[0]) for at in (16, 96))
-    except (OSError, struct.error):
-        return 0
-    return max(0, written - moved) * _FRAME_BYTES
-
-
-_U32: Final = struct.Struct("=I")
-#: 哪个文件（设备与编号）→ 打开着的。绝不关闭：对一个文件的任何一次 ``close`` 都丢掉本进程在它上面的
-#: 全部 POSIX 锁，别的进程（``meeting-push user create``）以为没有人在用，截短它，我们死于 SIGBUS。
-_OPENED: Final[dict[tuple[int, int], int]] = {}
-
-
-def _opened(shm: Path) -> int:
-    """:raises OSError: 没有这个文件"""
-    found = shm.stat()
-    which = found.st_dev, found.st_ino
-    if which not in _OPENED:
-        _OPENED[which] = os.open(shm, os.O_RDONLY | os.O_CLOEXEC)
-    return _OPENED[which]
 
 
 # ── 文件（E8） ───────────────────────────────────────────────────────────────

@@ -12,7 +12,8 @@ from loguru import logger
 
 from meeting_push.errors import DatabaseUnavailableError, InvalidInputError
 from meeting_push.storage.database import Database
-from meeting_push.storage.sqlite import CHECKPOINT_BYTES, SqliteWriter, Statement
+from meeting_push.storage.sqlite import Statement
+from meeting_push.storage.sqlite_writer import CHECKPOINT_BYTES, SqliteWriter
 from tests.support.eventually import eventually
 
 _INSERT = "INSERT INTO t VALUES (?, ?)"

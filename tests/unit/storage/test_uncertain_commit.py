@@ -21,7 +21,7 @@ from meeting_push.storage.database import Database, SqlConnection
 from meeting_push.storage.idempotency import IdempotencyRepository
 from meeting_push.storage.messages import MessageRepository
 from meeting_push.storage.rows import StoredResponse
-from meeting_push.storage.sqlite import SqliteWriter
+from meeting_push.storage.sqlite_writer import SqliteWriter
 from meeting_push_bench.tcp_proxy import TcpProxy
 from tests.support.eventually import eventually
 from tests.support.postgres_server import PostgresServer
