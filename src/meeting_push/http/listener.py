@@ -28,6 +28,8 @@ REST_S: Final = 0.002
 EXHAUSTED_S: Final = 0.1
 #: ASGI scope 里这个请求的连接（``Line``）；别的服务器没有。
 LINE: Final = "meeting_push.line"
+#: 同上：请求体没有读完就拒绝了，收下的不必留着（``() -> None``）。
+UNWANTED: Final = "meeting_push.unwanted"
 #: Linux 的 ``TCP_CLOSE_WAIT``：对方已经说完再见了。
 _CLOSE_WAIT: Final = 8
 _TCP_INFO: Final[int | None] = getattr(socket, "TCP_INFO", None)

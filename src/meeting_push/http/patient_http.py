@@ -29,7 +29,7 @@ from .doorway import (
     Patience,
     UnreadAnswers,
 )
-from .listener import LINE
+from .listener import LINE, UNWANTED
 from .request_ids import given_in
 from .upgrade_request import (
     MAX_HEAD_BYTES,
@@ -46,17 +46,6 @@ class _Phase(Enum):
     BODY = auto()
     #: 请求收完了：在回答，或等着下一个。
     DONE = auto()
-
-
-class _RefusedError(Exception):
-    """从解析器的回调里出来：余下的不必再解析。"""
-
-    def __init__(self, refusal: refusals.Refusal) -> None:
-        self.refusal = refusal
-
-
-class _EnoughError(Exception):
-    """同上：前面的答完就关，余下的没有人要。"""
 
 
 class PatientHttp(HttpToolsProtocol):
@@ -115,6 +104,8 @@ class PatientHttp(HttpToolsProtocol):
         # 它与排着的都指着我们；还在办的自己知道已经没有人听
         self.cycle = None  # type: ignore[assignment]  # uvicorn 也这样写
         self.pipeline.clear()
+        if self.scope is not None:
+            self.scope.pop(UNWANTED, None)  # type: ignore[typeddict-item]
 
     def handle_websocket_upgrade(self) -> None:
         self._let_go()  # 此后的期限归 WebSocket 一侧
@@ -169,9 +160,9 @@ class PatientHttp(HttpToolsProtocol):
             self._measure(len(data), len(data) - self._body_bytes + body_bytes if in_body else 0)
 
     def _on_stopped(self, cause: BaseException | None) -> None:
-        if isinstance(cause, _RefusedError):
+        if isinstance(cause, refusals.RefusedError):
             self._refuse(cause.refusal)
-        elif not isinstance(cause, _EnoughError):
+        elif not isinstance(cause, refusals.EnoughError):
             self._refuse(refusals.BAD_REQUEST)
 
     def _measure(self, size: int, framing: int) -> None:
@@ -203,7 +194,7 @@ class PatientHttp(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         if self._last:
-            raise _EnoughError
+            raise refusals.EnoughError
         self._unset_keepalive_if_required()
         self._progress, self._phase = True, _Phase.HEAD
         self._head_bytes = self._header_count = 0
@@ -219,7 +210,7 @@ class PatientHttp(HttpToolsProtocol):
         self._header_count += 1
         self._take_head(len(name) + len(value) + 4)
         if self._header_count > MAX_HEADERS:
-            raise _RefusedError(refusals.HEAD_TOO_LARGE)
+            raise refusals.RefusedError(refusals.HEAD_TOO_LARGE)
         if self._phase is _Phase.HEAD:  # 拖尾没有人看
             super().on_header(name, value)
 
@@ -227,12 +218,12 @@ class PatientHttp(HttpToolsProtocol):
         self._progress = True
         self._head_bytes += size
         if self._head_bytes > MAX_HEAD_BYTES:
-            raise _RefusedError(refusals.HEAD_TOO_LARGE)
+            raise refusals.RefusedError(refusals.HEAD_TOO_LARGE)
 
     def on_headers_complete(self) -> None:
         self._progress = True
         if self._crowded and self.url.partition(b"?")[0] not in PROBES:
-            raise _RefusedError(refusals.CROWDED)
+            raise refusals.RefusedError(refusals.CROWDED)
         if not self.parser.should_upgrade():
             self._enter()
         elif self._should_upgrade():
@@ -243,6 +234,7 @@ class PatientHttp(HttpToolsProtocol):
         self._doorway.busy(self)
         self._phase = _Phase.BODY
         self.scope[LINE] = self._line  # type: ignore[typeddict-unknown-key]
+        self.scope[UNWANTED] = self._drop_body  # type: ignore[typeddict-unknown-key]
         super().on_headers_complete()
         # 没收完就回答的（401、413），答完关：余下的请求体没有人要
         self._keep_alive, self.cycle.keep_alive = self.cycle.keep_alive, False
@@ -253,12 +245,18 @@ class PatientHttp(HttpToolsProtocol):
         if self._leave_address is None:
             self._leave_address = self._doorway.enter(self.client[0] if self.client else "")
             if self._leave_address is None:
-                raise _RefusedError(refusals.TOO_MANY_HERE)
+                raise refusals.RefusedError(refusals.TOO_MANY_HERE)
 
     def on_body(self, body: bytes) -> None:
         self._progress = True
         self._body_bytes += len(body)
         super().on_body(body)
+
+    def _drop_body(self) -> None:
+        """没有读它就拒绝了：收下的（至多 256 KB，几百条就是几十 MB）放手；排着后面的就算了。"""
+        if (cycle := self.cycle) is not None and cycle.more_body and not self.pipeline:
+            cycle.body.clear()
+            self.flow.pause_reading()
 
     def on_message_complete(self) -> None:
         self._stop_waiting()
@@ -386,6 +384,7 @@ class PatientHttp(HttpToolsProtocol):
         if self._parting or self._line.is_closing():
             return
         self._parting = True
+        self._drop_body()
         self._stop_waiting()
         self._unset_keepalive_if_required()
         self._doorway.wait(self)

@@ -78,6 +78,19 @@ TOO_MANY_HERE: Final = Refusal(
 CROWDED: Final = Refusal(503, "overloaded", "this server is full", temporary=True)
 #: 再等没有好处：它已经等过了，或占着的正是缺的。
 AT_ONCE: Final = (TOO_SLOW, CROWDED)
+
+
+class RefusedError(Exception):
+    """从解析器的回调里出来：余下的不必再解析。"""
+
+    def __init__(self, refusal: Refusal) -> None:
+        self.refusal = refusal
+
+
+class EnoughError(Exception):
+    """同上：前面的答完就关，余下的没有人要。"""
+
+
 #: 每个进程在门口都可能说的；指标从 0 开始就有它们。
 REFUSALS: Final = (
     *(BAD_REQUEST, NOT_FOUND, FOREIGN_ORIGIN, TOO_SLOW),

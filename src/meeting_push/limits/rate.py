@@ -122,17 +122,20 @@ class RefusalPace:
         self._turn = 0.0
         self._places = TokenBucket(most_waiting / delay_s, 0, most_waiting, exact=True)
 
-    def delay_s(self, key: Hashable, now_s: float) -> float:
-        """又拒绝了他一次：这个回答该等多久再给。等着的已经太多，就不等。"""
-        return self._delay_s * self._share(self._free, key, now_s)
+    def delay_s(self, key: Hashable, now_s: float, cost: float = 1) -> float:
+        """又拒绝了他一次：这个回答该等多久再给。等着的已经太多，就不等。
+
+        :param cost: 抵几次
+        """
+        return self._delay_s * self._share(self._free, key, now_s, cost)
 
     def closing_delay_s(self, key: Hashable, now_s: float) -> float:
         """同上，升级之后的关闭帧：没有人在等一个 HTTP 回答，再久一倍。"""
         return 2 * self._delay_s * self._share(self._closings, key, now_s)
 
-    def _share(self, free: KeyedBuckets, key: Hashable, now_s: float) -> float:
+    def _share(self, free: KeyedBuckets, key: Hashable, now_s: float, cost: float = 1) -> float:
         now = int(now_s * 1000)
-        if free.take(key, now) or not self._places.take(1, now):
+        if free.take(key, now, cost) or not self._places.take(1, now):
             return 0.0
         self._turn = (self._turn + _GOLDEN) % 1
         return 1 - self._turn / 2

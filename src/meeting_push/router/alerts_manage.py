@@ -4,7 +4,7 @@
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -270,10 +270,9 @@ def alert_router(desk: AlertDesk, require_admin: Callable[..., object]) -> APIRo
     ) -> TakenOut:
         """记为告警；同一条再来一遍无害。"""
         firing, resolved = (
-            [_alert_of(one, desk.rules) for one in body.alerts if one.status == state]
-            for state in ("firing", "resolved")
+            [one for one in body.alerts if one.status == state] for state in ("firing", "resolved")
         )
-        await desk.take_in(firing, resolved)
+        await desk.take_in(_alerts_of(firing, desk.rules), _alerts_of(resolved, desk.rules))
         return TakenOut(firing=len(firing), resolved=len(resolved))
 
     return router
@@ -288,6 +287,11 @@ def _wants_chinese(language: str | None) -> bool:
 
 
 # ── Alertmanager 的 JSON → 我们的告警 ────────────────────────────────────────
+
+
+def _alerts_of(foreign: list[ForeignAlert], rules: Mapping[str, Rule]) -> Iterator[Alert]:
+    """要一条才造一条。"""
+    return (_alert_of(one, rules) for one in foreign)
 
 
 def _alert_of(foreign: ForeignAlert, rules: Mapping[str, Rule]) -> Alert:

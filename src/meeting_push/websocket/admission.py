@@ -137,9 +137,12 @@ class Admission:
         else:
             del self._by_address[key]
 
-    def refusal_delay_s(self, key: Hashable) -> float:
-        """又拒绝了一次：过多久再说。``key``：认证过的用户，否则 ``rate_key(地址)``。"""
-        return self.pace.delay_s(key, asyncio.get_running_loop().time())
+    def refusal_delay_s(self, key: Hashable, cost: float = 1) -> float:
+        """又拒绝了一次，抵 ``cost`` 次：过多久再说。
+
+        ``key``：认证过的用户，否则 ``rate_key(地址)``。
+        """
+        return self.pace.delay_s(key, asyncio.get_running_loop().time(), cost)
 
     def closing_delay_s(self, key: Hashable) -> float:
         """同上，升级之后的关闭帧。"""

@@ -14,6 +14,7 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from meeting_push.http.doorway import MAX_PIPELINED
 from meeting_push.http.patient_http import PatientHttp
+from meeting_push.limits.rate import RefusalPace
 from meeting_push.websocket.native import native_edge
 from tests.support.eventually import eventually
 from tests.support.garbage import alive
@@ -22,6 +23,10 @@ from tests.support.redis_server import RedisServer
 from tests.support.running_node import Node, running_node
 
 _OURS = (PatientHttp, RequestResponseCycle)
+UPLOAD = (
+    b"POST /api/v1/messages HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\n"
+    b"Content-Length: 400000\r\n\r\n"
+)
 
 
 @pytest.fixture
@@ -97,6 +102,23 @@ async def test_a14_who_has_left_is_not_worked_for(
     assert asked == 1
 
 
+@pytest.mark.parametrize("held", [False, True])
+async def test_alerts_a_body_nobody_wants_is_not_kept(node: Node, held: bool) -> None:
+    """没有令牌的上传：回答了、还在听告别的，一再来、等着听回答的，都不留着收下的那一段。"""
+    if held:
+        node.push.manager.admission.pace = RefusalPace(per_s=0.001, burst=1, delay_s=1_000)
+        node.push.manager.admission.pace.delay_s("127.0.0.1", 0)
+    async with served(node.push, native_edge(node.push.manager)) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(UPLOAD + b"x" * 60_000)
+        asked = [one for one in await eventually(_cycles) if one.scope["method"] == "POST"]
+        if not held:
+            await reader.readuntil(b"\r\n\r\n")
+        await eventually(lambda: not any(one.body for one in asked))
+        asked.clear()
+        await _go(writer)
+
+
 async def _ask_and_go(node: Node, port: int) -> None:
     await _go(await _ask(node, port))
 
@@ -116,6 +138,10 @@ def _head(node: Node) -> bytes:
 async def _go(writer: asyncio.StreamWriter) -> None:
     writer.close()
     await writer.wait_closed()
+
+
+def _cycles() -> list[RequestResponseCycle]:
+    return [each for each in gc.get_objects() if isinstance(each, RequestResponseCycle)]
 
 
 def _lines() -> list[PatientHttp]:

@@ -22,6 +22,14 @@ def test_who_keeps_knocking_waits_and_nobody_else_does() -> None:
     assert pace.delay_s("bob", 0) == 0
 
 
+def test_a14_a_dear_refusal_counts_for_several() -> None:
+    """A14: 一次抵十次的，一阵里只有十分之一立即听到；别的照样扣同一本账。"""
+    pace = RefusalPace()
+    delays = [pace.delay_s("flood", 0, 10) for _ in range(REFUSALS_BURST // 10 + 1)]
+    assert [delay > 0 for delay in delays] == [False] * (REFUSALS_BURST // 10) + [True]
+    assert pace.delay_s("flood", 0) > 0
+
+
 def test_who_rests_is_forgiven() -> None:
     pace = RefusalPace()
     for _ in range(REFUSALS_BURST + 1):

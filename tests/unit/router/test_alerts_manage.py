@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,10 @@ from meeting_push import MeetingPush, load_settings
 from meeting_push.app import create_app
 from meeting_push.auth.access_tokens import AccessTokens
 from meeting_push.errors import ConfigurationError
+from meeting_push.monitoring.alerts.desk import TAKEN_AT_ONCE
+from meeting_push.monitoring.alerts.model import Alert
+from meeting_push.router import alerts_manage, json_body
+from meeting_push.storage.alerts import AlertRepository, AlertRow
 from tests.support.eventually import eventually
 from tests.support.redis_server import RedisServer
 from tests.support.running_node import Node, running_node
@@ -39,8 +43,10 @@ async def node(
 
 
 @contextlib.asynccontextmanager
-async def api_of(node: Node, role: str, name: str) -> AsyncIterator[httpx.AsyncClient]:
-    token = AccessTokens(node.push.settings.auth, TEST_JWT_SECRET).issue(1, role, name, 600)
+async def api_of(
+    node: Node, role: str, name: str, user_id: int = 1
+) -> AsyncIterator[httpx.AsyncClient]:
+    token = AccessTokens(node.push.settings.auth, TEST_JWT_SECRET).issue(user_id, role, name, 600)
     transport = httpx.ASGITransport(app=create_app(node.push))
     async with httpx.AsyncClient(
         transport=transport,
@@ -245,6 +251,46 @@ async def test_a_thousand_alerts_at_once_are_recorded(api: httpx.AsyncClient) ->
     assert (await from_alertmanager(api, *many)).json()["firing"] == 1_000
     page = (await api.get("/alerts?limit=200")).json()
     assert len(page["items"]) == 200
+
+
+async def test_alerts_many_alerts_are_taken_in_piece_by_piece(
+    api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """一千条一个事务、一口气造出来，就是别人等着的几十毫秒。"""
+    made, written, pieces = 0, 0, list[int]()
+    record, make = AlertRepository.record, alerts_manage._alert_of
+
+    def making(*given: Any) -> Alert:
+        nonlocal made
+        made += 1
+        return make(*given)
+
+    async def recording(self: AlertRepository, rows: Sequence[AlertRow]) -> None:
+        nonlocal written
+        pieces.append(made - written)
+        written += len(rows)
+        await record(self, rows)
+
+    monkeypatch.setattr(alerts_manage, "_alert_of", making)
+    monkeypatch.setattr(AlertRepository, "record", recording)
+    await from_alertmanager(api, *(sent("x", n=str(n)) for n in range(2 * TAKEN_AT_ONCE + 1)))
+    assert pieces == [TAKEN_AT_ONCE, TAKEN_AT_ONCE, 1]
+
+
+async def test_alerts_one_administrators_alerts_are_bounded(
+    node: Node, api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """每一条都是库里的一行：攒着的用完了 429，别的管理员照常。"""
+    monkeypatch.setattr(json_body, "now_ms", lambda: 0)
+    many = [sent("x", n=str(n), a="b" * 4_000) for n in range(200)]
+    answers = [await from_alertmanager(api, *many) for _ in range(3)]
+    assert [one.status_code for one in answers] == [200, 200, 429]
+    assert "retry-after" in answers[-1].headers
+    async with api_of(node, "admin", "eve", user_id=2) as another:
+        assert (await from_alertmanager(another, sent("y"))).status_code == 200
+        some = [sent("x", n=str(n), a="b" * 4_000) for n in range(15)]
+        small = [await from_alertmanager(another, *some) for _ in range(36)]
+    assert {one.status_code for one in small} == {200, 429}  # 许多小的也是许多
 
 
 async def test_only_for_administrators(node: Node) -> None:

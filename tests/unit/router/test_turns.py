@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Hashable, MutableMapping, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Hashable, MutableMapping, Sequence
 from typing import Any
 
 import httpx
 import pytest
-from fastapi import Depends, FastAPI, Request
+from fastapi import APIRouter, Depends, FastAPI, Request
 from msgspec import Struct
 from pydantic import BaseModel
 
-from meeting_push.errors import RateLimitedError
+from meeting_push.errors import BadCredentialsError, RateLimitedError
 from meeting_push.model import Principal
-from meeting_push.router.contract_route import ContractRoute, contract_router
+from meeting_push.router import turns as turns_module
+from meeting_push.router.contract_route import DEAR, ContractRoute, contract_router
 from meeting_push.router.json_body import JsonBody
 from meeting_push.router.turns import (
     AT_ONCE,
@@ -106,12 +108,25 @@ async def test_who_left_while_waiting_takes_no_place(office: Office) -> None:
     assert office.served == ["flood"] * AT_ONCE + ["bob"]
 
 
+@contextlib.asynccontextmanager
+async def asking(router: APIRouter, turns: Turns) -> AsyncIterator[httpx.AsyncClient]:
+    """同一个陌生的地址来问。"""
+    app = FastAPI()
+    for route in router.routes:
+        assert isinstance(route, ContractRoute)
+        route.turns = turns
+        app.router.routes.append(route)
+    transport = httpx.ASGITransport(app, client=("10.0.0.1", 1))
+    async with httpx.AsyncClient(transport=transport, base_url="http://h") as client:
+        yield client
+
+
 async def test_only_refusals_keep_their_pace() -> None:
     """A8、A14：拒绝的回答等到该给了才给，做成了的不问；键是地址，通过过认证的是他自己。"""
-    refused: list[Hashable] = []
+    refused: list[tuple[Hashable, float]] = []
 
-    def note(key: Hashable) -> float:
-        refused.append(key)
+    def note(key: Hashable, cost: float) -> float:
+        refused.append((key, cost))
         return 0
 
     router = contract_router()
@@ -120,17 +135,83 @@ async def test_only_refusals_keep_their_pace() -> None:
     async def thing(number: int) -> int:
         return number
 
-    [route] = router.routes
-    assert isinstance(route, ContractRoute)
-    route.turns = Turns(refusal_delay_s=note)
-    app = FastAPI()
-    app.router.routes.append(route)
-    transport = httpx.ASGITransport(app, client=("10.0.0.1", 1))
-    async with httpx.AsyncClient(transport=transport, base_url="http://h") as client:
+    async with asking(router, Turns(refusal_delay_s=note)) as client:
         assert (await client.get("/api/v1/thing?number=1")).status_code == 200
         assert refused == []
         assert (await client.get("/api/v1/thing?number=x")).status_code == 422
-    assert refused == ["10.0.0.1"]
+    assert refused == [("10.0.0.1", 1)]
+
+
+async def test_a14_a_refused_login_is_dear() -> None:
+    """A14: 一次猜错的密码费一次散列：抵别处的十次拒绝，一阵里能费的就少。"""
+    costs: list[float] = []
+
+    def note(_key: Hashable, cost: float) -> float:
+        costs.append(cost)
+        return 0
+
+    router = contract_router()
+
+    @router.post("/login")
+    async def login(body: Credentials) -> str:
+        raise BadCredentialsError(body.username)
+
+    async with asking(router, Turns(refusal_delay_s=note)) as client:
+        answer = await client.post("/api/v1/login", json={"username": "ann"})
+    assert (answer.status_code, costs) == (401, [DEAR])
+
+
+async def test_a14_a_login_waits_neither_for_registrations_nor_for_passwords(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A14: 同一个地址的登录、注册各排各的；等着线程里算密码的让出位子。"""
+    monkeypatch.setattr(turns_module, "YIELD_S", 1_000)
+    router, never = contract_router(), asyncio.Event()
+
+    @router.post("/register")
+    @router.post("/login")
+    async def credentials(body: Credentials) -> str:
+        if body.username == "held":
+            await never.wait()
+        return body.username
+
+    async with asking(router, Turns(at_once=LEAST)) as client:
+        held = [
+            asyncio.ensure_future(client.post(f"/api/v1/{path}", json={"username": "held"}))
+            for path in ("register", "login")
+            for _ in range(4 * LEAST)
+        ]
+        ann = client.post("/api/v1/login", json={"username": "ann"})
+        assert (await asyncio.create_task(ann)).json() == "ann"
+        never.set()
+        await asyncio.gather(*held)
+
+
+async def test_a14_registrations_fill_their_own_line_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("YIELD_S", "THREAD_YIELD_S"):
+        monkeypatch.setattr(turns_module, name, 1_000)
+    router, never = contract_router(), asyncio.Event()
+
+    @router.post("/register")
+    async def register(body: Credentials) -> str:
+        await never.wait()
+        return body.username
+
+    @router.post("/login")
+    async def login(body: Credentials) -> str:
+        return body.username
+
+    async with asking(router, Turns()) as client:
+        before = await client.post("/api/v1/login", json={"username": "ann"})  # 有两队在问
+        held = [
+            asyncio.ensure_future(client.post("/api/v1/register", json={"username": "held"}))
+            for _ in range(AT_ONCE)
+        ]
+        ann = client.post("/api/v1/login", json={"username": "ann"})
+        answer = await asyncio.create_task(ann)
+        assert (before.status_code, answer.status_code) == (200, 200)
+        never.set()
+        await asyncio.gather(*held)
 
 
 async def test_a8_many_who_register_at_once_leave_the_others_their_login() -> None:
@@ -142,18 +223,12 @@ async def test_a8_many_who_register_at_once_leave_the_others_their_login() -> No
         await asyncio.sleep(0)
         return body.username
 
-    [route] = router.routes
-    assert isinstance(route, ContractRoute)
-    route.turns = Turns()
-    app = FastAPI()
-    app.router.routes.append(route)
-    transport = httpx.ASGITransport(app, client=("10.0.0.1", 1))
-    async with httpx.AsyncClient(transport=transport, base_url="http://h") as client:
-        asking = (
+    async with asking(router, Turns()) as client:
+        logins = (
             client.post("/api/v1/login", json={"username": "ann"})
             for _ in range(2 * MOST_READS_OF_STRANGERS)
         )
-        answers = await asyncio.gather(*asking)
+        answers = await asyncio.gather(*logins)
     assert {one.status_code for one in answers} == {200}
 
 
@@ -167,7 +242,7 @@ async def test_a14_who_left_is_not_kept_waiting() -> None:
 
     [route] = router.routes
     assert isinstance(route, ContractRoute)
-    route.turns = Turns(refusal_delay_s=lambda _key: 1_000)
+    route.turns = Turns(refusal_delay_s=lambda _key, _cost: 1_000)
     scope = {
         "type": "http",
         "method": "GET",
