@@ -344,6 +344,7 @@ def test_a_loop_with_an_end_is_not_hand_written() -> None:
 WIRING: Final = frozenset(
     {
         "__init__.py",
+        "api_keys.py",
         "app.py",
         "assembly",
         "cli.py",

@@ -15,6 +15,7 @@ from .errors import (
     AuthenticationError,
     BadCredentialsError,
     BadFrameError,
+    BadKeyError,
     ChannelFailedError,
     ConfigurationError,
     DatabaseUnavailableError,
@@ -36,6 +37,7 @@ from .errors import (
     RateLimitedError,
     RedisCommandError,
     RedisUnavailableError,
+    ScopeError,
     SendLimitError,
     TokenExpiredError,
     TokenNotYetValidError,
@@ -50,6 +52,12 @@ from .errors import (
     WatchLimitError,
     WeakPasswordError,
 )
+from .meeting_model import (
+    Meeting,
+    MeetingView,
+    Participant,
+    Segment,
+)
 from .model import (
     ADMIN_ROLE,
     RECORDER_ROLE,
@@ -58,15 +66,11 @@ from .model import (
     ConnectionInfo,
     DeliveryStatus,
     Draft,
-    Meeting,
-    MeetingView,
     Message,
     MessageType,
-    Participant,
     PresenceStatus,
     Principal,
     RecipientState,
-    Segment,
     Sender,
 )
 from .version import __version__
@@ -174,6 +178,7 @@ __all__ = [
     "AuthenticationError",
     "BadCredentialsError",
     "BadFrameError",
+    "BadKeyError",
     "BroadcastService",
     "ChannelFailedError",
     "ClientOptions",
@@ -242,6 +247,7 @@ __all__ = [
     "Resync",
     "Revocations",
     "Role",
+    "ScopeError",
     "Segment",
     "SendLimitError",
     "Sender",

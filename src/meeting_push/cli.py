@@ -1,4 +1,4 @@
-"""命令行：serve · demo · send · listen · token · user · db · doctor；别的包的（bench）从入口点来。
+"""命令行：serve · demo · send · listen · token · user · key · db · doctor；bench 从入口点来。
 
 只装了 SDK 的机器上有 send、listen、token、version；其余的要 ``[server]``，轮到它们才导入，
 缺了就说装什么。
@@ -25,6 +25,7 @@ from urllib.parse import urlsplit
 import typer
 from loguru import logger
 
+from .api_keys import app as key_app
 from .db import DatabaseUrl, DataDir
 from .db import app as db_app
 from .errors import ConfigurationError, InvalidInputError, MeetingPushError, MissingExtraError
@@ -47,6 +48,7 @@ app = typer.Typer(
 )
 app.add_typer(user_app, name="user")
 app.add_typer(db_app, name="db")
+app.add_typer(key_app, name="key")
 
 #: 别的发行包把 ``typer.Typer`` 挂在这一组入口点上，名字就是命令。
 COMMANDS: Final = "meeting_push.commands"
@@ -55,7 +57,7 @@ RedisUrl = Annotated[str | None, typer.Option(help="External Redis; default embe
 BaseUrl = Annotated[str, typer.Option(help="Where the server is.")]
 TokenOption = Annotated[
     str | None,
-    typer.Option(envvar="MEETING_PUSH_TOKEN", help="Access token; default: sign one locally."),
+    typer.Option(envvar="MEETING_PUSH_TOKEN", help="Access token or API key; default: sign one."),
 ]
 
 
@@ -274,7 +276,7 @@ _VARIABLES: Final = {
     "--token": "MEETING_PUSH_TOKEN",
 }
 #: 别的命令（bench）的同名选项与环境变量无关。
-_COMMANDS: Final = frozenset({"serve", "doctor", "user", "db", "send", "listen", "drill"})
+_COMMANDS: Final = frozenset({"serve", "doctor", "user", "key", "db", "send", "listen", "drill"})
 
 
 def hide_secrets() -> None:

@@ -83,10 +83,22 @@ class AccountDisabledError(AuthenticationError):
     code = "account_disabled"
 
 
+class BadKeyError(AuthenticationError):
+    """API 密钥不对、不认得或已吊销（分不出）；重试无用。"""
+
+    code = "bad_key"
+
+
 class ForbiddenError(MeetingPushError):
     """身份明确，但无权做这件事。"""
 
     code = "forbidden"
+
+
+class ScopeError(ForbiddenError):
+    """API 密钥没有这件事要的范围，或这件事只有人能做。"""
+
+    code = "scope"
 
 
 class NotFoundError(MeetingPushError):

@@ -4,7 +4,7 @@
 出口的（内嵌进别人的应用）交给 loguru 时，字段与回溯都已写在文字里：它缺省的样子只有 ``{message}``，
 而且会把回溯里变量的值印出来，那可能是令牌。
 
-令牌绝不出现（SEC-2）：写出之前涂掉 ``token=``、``ticket=``、``bearer`` 与 JWT，不论是谁说的。
+令牌绝不出现（SEC-2）：写出之前涂掉 ``token=``、``ticket=``、``bearer``、JWT、API 密钥，不论谁说的。
 
 一条记录就是一行（LESSONS 28）：控制符写成转义，字段的值加引号，回溯的每一行都缩进；别人给的
 文字造不出另一条记录，也碰不到终端。
@@ -50,14 +50,14 @@ MAX_TRACEBACK_CHARS: Final = 16_384
 _SECRETS: Final = re.compile(
     r"((?:token|ticket|password|secret)=\"?|bearer[. ]\s*)[^\s&\"',;]+", re.IGNORECASE
 )
-#: 光秃秃的 JWT：三段 base64url，第一段以 {" 开头。
-_JWT: Final = re.compile(r"\beyJ[\w-]{5,}\.[\w-]+(?:\.[\w-]*)?")
+#: 光秃秃的 JWT：三段 base64url，第一段以 {" 开头；与 API 密钥。
+_BARE: Final = re.compile(r"\beyJ[\w-]{5,}\.[\w-]+(?:\.[\w-]*)?|mpk_[\w-]+")
 _QUOTED: Final = re.compile(r'[\s"=]')
 
 
 def redact(text: str) -> str:
     """涂掉一段文字里的令牌。"""
-    return _JWT.sub("***", _SECRETS.sub(r"\1***", text))
+    return _BARE.sub("***", _SECRETS.sub(r"\1***", text))
 
 
 def plain(text: str) -> str:

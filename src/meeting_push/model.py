@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final, Literal, NamedTuple, TypedDict
+from typing import Any, Final, Literal, NamedTuple, TypedDict, get_args
 
 import msgspec
 
@@ -84,6 +84,20 @@ class Principal:
     def is_admin(self) -> bool:
         return self.role == ADMIN_ROLE
 
+    @property
+    def reads_all(self) -> bool:
+        """别人的投递也看得到。"""
+        return self.is_admin
+
+    @property
+    def key_id(self) -> int | None:
+        """人没有；见 ``KeyPrincipal``。"""
+        return None
+
+    @property
+    def sender(self) -> Sender:
+        return Sender(self.user_id, self.name)
+
 
 @dataclass(frozen=True, slots=True)
 class Keyring:
@@ -118,10 +132,42 @@ class Revocation:
 
 
 class Sender(msgspec.Struct, frozen=True):
-    """发送者在帧里的样子。"""
+    """发送者在帧里的样子；``id`` 为 None（从前是 0）的是系统，不是哪个人。"""
 
-    id: int
+    id: int | None
     name: str
+
+
+Scope = Literal["send", "broadcast", "read", "presence", "admin"]
+SCOPES: Final[tuple[Scope, ...]] = get_args(Scope)
+#: 密钥的 ``Principal.role``；管什么由它的范围定。
+KEY_ROLE: Final = "key"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPrincipal(Principal):
+    """一枚 API 密钥：不是人。
+
+    ``user_id`` 是它的号取负：限额、份额、幂等键都记在它名下，与谁都不撞。
+    """
+
+    scopes: frozenset[Scope] = frozenset()
+
+    def may(self, *scopes: Scope) -> bool:
+        """有其中之一；admin 有全部。"""
+        return self.is_admin or not self.scopes.isdisjoint(scopes)
+
+    @property
+    def reads_all(self) -> bool:
+        return self.may("read")
+
+    @property
+    def key_id(self) -> int | None:
+        return -self.user_id
+
+    @property
+    def sender(self) -> Sender:
+        return Sender(None, self.name)
 
 
 class Origin(NamedTuple):
@@ -135,7 +181,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     """一条已被接受的消息（与收件人无关的部分）。
 
     ``timestamp`` 是接受时刻；``deliver_at`` 为 None 表示立即；``data`` 是应用自己的
-    JSON 对象，原样送达。
+    JSON 对象，原样送达。``key_id`` 是哪一枚 API 密钥发的，人发的没有。
     """
 
     message_id: str
@@ -149,6 +195,12 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     deliver_at: int | None = None
     data: AppData | None = None
     receipt: bool = False
+    key_id: int | None = None
+
+    @property
+    def account(self) -> int:
+        """记在谁名下：密钥发的是密钥的（``KeyPrincipal.user_id``），不论替谁发；系统的是 0。"""
+        return (self.sender.id or 0) if self.key_id is None else -self.key_id
 
 
 class MessageKind(NamedTuple):
@@ -171,7 +223,10 @@ class Outgoing(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
-    """应用交来的、尚未接受的一条消息；各字段的上下限见 ``MessageService``。"""
+    """应用交来的、尚未接受的一条消息；各字段的上下限见 ``MessageService``。
+
+    ``sender``：替谁发的，只有 API 密钥可以说；没有说的是交来它的那一个。
+    """
 
     recipient_ids: tuple[int, ...]
     title: str
@@ -182,6 +237,7 @@ class Draft:
     deliver_at: int | None = None
     data: AppData | None = None
     receipt: bool = False
+    sender: Sender | None = None
 
 
 class DraftOptions(TypedDict, total=False):
@@ -329,66 +385,3 @@ class RecipientState:
     delivered_at: int | None
     failed_at: int | None
     failure_reason: str | None
-
-
-# ── 会议 ─────────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True, slots=True)
-class Meeting:
-    """一场会议；``seq`` 是最新一段转录的号，从 1 起连续无洞。"""
-
-    meeting_id: str
-    title: str
-    organizer_id: int
-    created_at: int
-    ended_at: int | None
-    seq: int
-
-
-@dataclass(frozen=True, slots=True)
-class Participant:
-    """``name`` 可能为空：内嵌的应用没有给出名字，而他还没有连上过。"""
-
-    user_id: int
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class MeetingView:
-    """进得来的人看到的会议。"""
-
-    meeting: Meeting
-    participants: tuple[Participant, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class MeetingPosition:
-    """记录走到了哪里。"""
-
-    seq: int
-    ended_at: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Utterance:
-    """一段还没有号的转录；``start_ms``、``end_ms`` 从录音开始算起。"""
-
-    sender_id: int
-    speaker: str
-    text: str
-    start_ms: int
-    end_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """一段已保存的转录；``timestamp`` 是保存的时刻。"""
-
-    seq: int
-    sender_id: int
-    speaker: str
-    text: str
-    start_ms: int
-    end_ms: int
-    timestamp: int

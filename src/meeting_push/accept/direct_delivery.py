@@ -81,7 +81,7 @@ class DirectDelivery:
         chosen: list[Outgoing] = []
         behind: set[int] = set()  # 同一批里他的前一条走了队列
         for item in batch:
-            sender_id = item.message.sender.id
+            sender_id = item.message.account
             if item.message.deliver_at is not None:
                 continue
             if sender_id in behind or self._is_queued(item):
@@ -96,7 +96,7 @@ class DirectDelivery:
         now = self._clock()
         for item in queued:
             if item.message.deliver_at is None:
-                sender_id = item.message.sender.id
+                sender_id = item.message.account
                 is_first = len(item.recipient_ids) > self._most or not self._is_held(sender_id)
                 self._held[sender_id] = (now if is_first else self._held[sender_id][0], now)
         while len(self._held) > MAX_HELD:
@@ -104,7 +104,7 @@ class DirectDelivery:
 
     def _is_queued(self, item: Outgoing) -> bool:
         return len(item.recipient_ids) > self._most or (
-            bool(self._held) and self._is_held(item.message.sender.id)
+            bool(self._held) and self._is_held(item.message.account)
         )
 
     def _is_held(self, sender_id: int) -> bool:

@@ -28,6 +28,7 @@ from ..errors import (
     InvalidInputError,
     MeetingPushError,
     PayloadTooLargeError,
+    UnknownRecipientsError,
 )
 from ..logs import RepeatedWarning
 from ..model import (
@@ -36,6 +37,7 @@ from ..model import (
     MIN_PRIORITY,
     AppData,
     Draft,
+    KeyPrincipal,
     Message,
     MessageKind,
     MessageType,
@@ -154,13 +156,31 @@ _event: Final = msgspec.json.Decoder(_Event)
 
 
 def check_send_rights(sender: Principal, drafts: Sequence[Draft]) -> None:
-    """:raises ForbiddenError: 普通用户发 ``system``，或冒充我们自己的通知"""
+    """:raises ForbiddenError: 普通用户发 ``system``，或冒充我们自己的通知
+    :raises InvalidInputError: 人说自己替谁发；密钥要回执而没有说替谁发
+    """
+    is_key = isinstance(sender, KeyPrincipal)
+    for draft in drafts:
+        _check_behalf(draft, is_key=is_key)
     if sender.is_admin:
         return
-    if any(draft.message_type == "system" for draft in drafts):
-        raise ForbiddenError("message_type system: administrators only")
+    if not is_key and any(draft.message_type == "system" for draft in drafts):
+        raise ForbiddenError("message_type system: administrators and API keys only")
     if any(draft.data is not None and _event_of(draft.data) in _OURS for draft in drafts):
         raise ForbiddenError("data.event: this event is the system's own")
+
+
+def _check_behalf(draft: Draft, *, is_key: bool) -> None:
+    if draft.sender is None:
+        nobody = True
+    elif is_key:
+        check_text("sender.name", draft.sender.name)
+        nobody = draft.sender.id is None
+    else:
+        details = [{"field": "sender", "message": "only with an API key"}]
+        raise InvalidInputError("the request is invalid", details=details)
+    if is_key and nobody and draft.receipt:
+        raise InvalidInputError("receipt: goes to sender.id, which this API key did not give")
 
 
 def _event_of(data: AppData) -> str | None:
@@ -245,7 +265,25 @@ class KnownUsers:
         return known | found
 
 
-def message_from(sender: Sender, draft: Draft, now: int, *, default_ttl_s: int) -> Message:
+async def check_people(directory: UserDirectory, drafts: Sequence[Draft]) -> None:
+    """收件人与替谁发的那些人都在。
+
+    :raises UnknownRecipientsError: 有收件人不存在
+    :raises InvalidInputError: ``sender.id`` 不存在
+    """
+    wanted = {user_id for draft in drafts for user_id in draft.recipient_ids}
+    senders = {draft.sender.id for draft in drafts if draft.sender and draft.sender.id}
+    asked = wanted | senders if senders else wanted
+    unknown = asked - await directory.existing_ids(sorted(asked))
+    if unknown & wanted:
+        raise UnknownRecipientsError(sorted(unknown & wanted))
+    if unknown:
+        raise InvalidInputError("sender.id: no such user")
+
+
+def message_from(
+    sender: Sender, draft: Draft, now: int, *, default_ttl_s: int, key_id: int | None = None
+) -> Message:
     ttl_s = draft.expires_in_s if draft.expires_in_s is not None else default_ttl_s
     return Message(
         message_id=str(ULID.from_timestamp(now)),
@@ -253,13 +291,14 @@ def message_from(sender: Sender, draft: Draft, now: int, *, default_ttl_s: int) 
         priority=draft.priority,
         title=draft.title,
         content=draft.content,
-        sender=sender,
+        sender=draft.sender or sender,
         timestamp=now,
         # 有效期从该送达的时刻算起：预约在明天的消息不应今晚就过期
         expires_at=max(now, draft.deliver_at or 0) + ttl_s * 1000,
         deliver_at=draft.deliver_at,
         data=draft.data,
         receipt=draft.receipt,
+        key_id=key_id,
     )
 
 

@@ -60,6 +60,8 @@ _FIELDS: Final = tuple(each.name for each in fields(Draft))
 def described(draft: Draft) -> dict[str, object]:
     """草稿里决定“是不是同一个请求”的一切；``data`` 里键的次序不算。"""
     found = {name: getattr(draft, name) for name in _FIELDS}
+    if draft.sender is None:  # 没有这一项的版本记下的散列，照样对得上
+        del found["sender"]
     if isinstance(draft.data, msgspec.Raw):
         found["data"] = msgspec.json.decode(draft.data)
     return found

@@ -21,7 +21,6 @@ from ..errors import (
     MeetingPushError,
     NotFoundError,
     OutcomeUnknownError,
-    UnknownRecipientsError,
 )
 from ..limits.send_limits import Charge
 from ..logs import RepeatedWarning
@@ -42,6 +41,7 @@ from .drafts import (
     AcceptTally,
     DraftRules,
     check_idempotency_key,
+    check_people,
     check_text,
     message_from,
     slices,
@@ -142,15 +142,17 @@ class MessageService:
         idempotency_key: str | None = None,
         *,
         charge: Charge | None = None,
+        key_id: int | None = None,
     ) -> list[Accepted]:
         """一个事务里接受一批，全部或全不。
 
         ``charge``：检查过的草稿在碰数据库之前记在谁的账上（见 ``SendQuota``）；应用自己的发送不记。
+        ``key_id``：哪一枚 API 密钥发的；份额与幂等键都是它的，不论替谁发。
 
         带 ``idempotency_key``（每个发送者各自的名字空间）重复调用时返回第一次的结果；
         同一个键配不同内容 → IdempotencyConflictError。
         """
-        outgoing, accepted = await self._accept(sender, drafts, idempotency_key, charge)
+        outgoing, accepted = await self._accept(sender, drafts, idempotency_key, charge, key_id)
         self._relay.submit(outgoing)
         return accepted
 
@@ -210,7 +212,7 @@ class MessageService:
         :raises DatabaseUnavailableError: 没有写成
         """
         checked = self._rules.check(draft, self._clock())
-        await self._check_recipients([checked])
+        await check_people(self._stores.directory, [checked])
         return await self._insert_into(transaction, sender, checked)
 
     def send_in_transaction_sync(
@@ -223,7 +225,8 @@ class MessageService:
         :raises RuntimeError: 这个线程里有事件循环
         """
         checked = self._rules.check(draft, self._clock())
-        ask_here(self._check_recipients([checked]), self._relay.loop, self._stores.database)
+        directory = self._stores.directory
+        ask_here(check_people(directory, [checked]), self._relay.loop, self._stores.database)
         return run_here(self._insert_into(transaction, sender, checked))
 
     async def _insert_into(
@@ -271,22 +274,24 @@ class MessageService:
         drafts: Sequence[Draft],
         idempotency_key: str | None,
         charge: Charge | None = None,
+        key_id: int | None = None,
     ) -> tuple[list[Outgoing], list[Accepted]]:
+        account = (sender.id or 0) if key_id is None else -key_id
         now = self._clock()
         key = check_idempotency_key(idempotency_key)
         checked = [self._rules.check(draft, now) async for part in slices(drafts) for draft in part]
         if charge is not None:
             charge(checked)
-        await self._check_recipients(checked)
+        await check_people(self._stores.directory, checked)
         self._queue.room.check()
-        self._relay.check_share(sender.id)
+        self._relay.check_share(account)
         outgoing = [
-            Outgoing(self._message(sender, d, now), d.recipient_ids)
+            Outgoing(self._message(sender, d, now, key_id), d.recipient_ids)
             async for part in slices(checked)
             for d in part
         ]
         accepted = [Accepted(o.message.message_id, len(o.recipient_ids), now) for o in outgoing]
-        earlier = await self._store(sender.id, key, checked, outgoing, accepted)
+        earlier = await self._store(account, key, checked, outgoing, accepted)
         if earlier is not None:
             return [], earlier
         self.tally.note(outgoing)
@@ -295,7 +300,7 @@ class MessageService:
 
     async def _store(
         self,
-        sender_id: int,
+        account: int,
         key: str | None,
         drafts: Sequence[Draft],
         outgoing: Sequence[Outgoing],
@@ -309,17 +314,12 @@ class MessageService:
                 raise error.without_key() from error
             return None
         mine = stored_response([described(draft) for draft in drafts], accepted)
-        earlier = await self._accepts.insert(outgoing, Claim(sender_id, key, mine, self._clock()))
+        earlier = await self._accepts.insert(outgoing, Claim(account, key, mine, self._clock()))
         return None if earlier is None else _accepted.decode(answer_of(earlier, mine))
 
-    async def _check_recipients(self, drafts: Sequence[Draft]) -> None:
-        wanted = {user_id for draft in drafts for user_id in draft.recipient_ids}
-        unknown = wanted - await self._stores.directory.existing_ids(sorted(wanted))
-        if unknown:
-            raise UnknownRecipientsError(sorted(unknown))
-
-    def _message(self, sender: Sender, draft: Draft, now: int) -> Message:
-        return message_from(sender, draft, now, default_ttl_s=self._rules.limits.ttl_s)
+    def _message(self, sender: Sender, draft: Draft, now: int, key: int | None = None) -> Message:
+        ttl_s = self._rules.limits.ttl_s
+        return message_from(sender, draft, now, default_ttl_s=ttl_s, key_id=key)
 
     # ── 收件箱 ──────────────────────────────────────────────────────────────
 
@@ -343,13 +343,16 @@ class MessageService:
             return item
         return await self.require_sender(message_id, viewer)
 
-    async def require_sender(self, message_id: str, viewer: Principal) -> Message:
-        """只有发送者与管理员可看投递状态。
+    async def require_sender(
+        self, message_id: str, viewer: Principal, *, reading: bool = False
+    ) -> Message:
+        """只有发送者（人，或发它的密钥）与管理员可看投递状态；``reading``：有 read 的密钥也可以。
 
         :raises NotFoundError: 不存在，或不该让此人知道它存在
         """
         message = await self._stores.messages.get(message_id)
-        if message is None or not (message.sender.id == viewer.user_id or viewer.is_admin):
+        sees = viewer.reads_all if reading else viewer.is_admin
+        if message is None or not (sees or viewer.user_id in (message.sender.id, message.account)):
             raise NotFoundError("no such message")
         return message
 

@@ -235,7 +235,7 @@ class OutboxRelay:
         return [item for item in batch if item.message.message_id not in done]
 
     def _within_share(self, outgoing: Outgoing, now: int) -> bool:
-        return self._shares.spend(outgoing.message.sender.id, len(outgoing.recipient_ids), now)
+        return self._shares.spend(outgoing.message.account, len(outgoing.recipient_ids), now)
 
     async def _enqueue_bulk(
         self, batch: Sequence[Outgoing], bodies: Mapping[str, Body], now: int
@@ -246,7 +246,7 @@ class OutboxRelay:
             await self._enqueue_live(batch, bodies, now, bulk=True)
         except QueueFullError:  # 只是发得太多的人自己的事
             self._bulk_full_at = now
-            return {item.message.sender.id for item in batch}
+            return {item.message.account for item in batch}
         return set()
 
     def check_share(self, sender_id: int) -> None:

@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from ..accept.drafts import Everybody, ForeignDirectory, KnownUsers
 from ..accept.message_service import MessageStores
 from ..auth.access_tokens import AccessTokens, ForeignVerifier, RevocableCredentials
+from ..auth.api_keys import ApiKeys
 from ..auth.auth_service import AuthService
 from ..auth.keys import signing_secret
 from ..auth.revocations import Revocations, Revoke
@@ -40,6 +41,7 @@ from ..redis.redis_service import NO_EVICTION, RedisService
 from ..redis.subscriber import Subscriber
 from ..settings import Settings
 from ..storage.accounts import UserRepository
+from ..storage.api_keys import ApiKeyRepository
 from ..storage.broadcasts import BroadcastRepository
 from ..storage.database import Database
 from ..storage.fleet import GenerationRepository
@@ -237,7 +239,15 @@ class Access:
             settings.messages.sends_per_user_per_s,
             settings.messages.sends_per_user_burst,
             clock=now_ms,
+            per_key_per_s=settings.messages.sends_per_key_per_s,
         )
+        #: 后端的密钥；只有开着 REST 的角色认它们。
+        self.keys = ApiKeys(
+            ApiKeyRepository(record.database), settings.auth.revocation_refresh_s, now_ms
+        )
+        self._serves_api = settings.process.role.serves_api
 
     def start(self, supervisor: Supervisor) -> None:
         supervisor.start("revocations", self.revocations.run)
+        if self._serves_api:
+            supervisor.start("api-keys", self.keys.run)

@@ -16,7 +16,8 @@ from ..router.meeting_manage import meeting_router, meeting_socket_router
 from ..router.message_manage import broadcast_router, message_router, user_messages_router
 from ..router.ops import Statistics, log_router, ops_router, stats_router
 from ..router.presence_manage import presence_router
-from ..router.turns import LargeTurns, Security, Turns
+from ..router.security import Security
+from ..router.turns import LargeTurns, Turns
 from ..router.web import web_router
 from ..settings import Settings
 from .alerting import Alerting
@@ -59,8 +60,8 @@ def _api(
     settings: Settings, rooms: Rooms, observation: Observation, alerting: Alerting
 ) -> list[APIRouter]:
     access, messages, outcomes = rooms.access, rooms.messages, rooms.outcomes
-    security = Security(access.credentials, settings.http.trusted_proxies)
-    anybody, admin = security.current_principal, security.require_admin
+    security = Security(access.credentials, settings.http.trusted_proxies, access.keys)
+    admin = security.require_admin
     broadcasts = rooms.broadcasts.service
     return [
         message_router(
@@ -78,13 +79,13 @@ def _api(
         stats_router(_statistics(rooms, observation), alerting.history, security),
         meeting_router(
             rooms.meetings.service,
-            anybody,
+            security,
             quota=access.quota,
             rules=settings.meeting,
         ),
-        delivery_router(messages.confirmation, outcomes.failures, messages.mailbox, anybody, admin),
+        delivery_router(messages.confirmation, outcomes.failures, messages.mailbox, security),
         queue_router(messages.queue, outcomes.dead_letters, admin),
-        broadcast_router(broadcasts, admin, settings.messages),
+        broadcast_router(broadcasts, security.admin_or("broadcast"), settings.messages),
         alert_router(alerting.desk, admin),
         inspection_router(observation.inspector, observation.tracer, admin),
         log_router(observation.log_counts, security),

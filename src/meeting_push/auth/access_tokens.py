@@ -43,6 +43,7 @@ from ..model import (
     Revocation,
 )
 from ..settings import AuthSettings
+from .api_keys import is_key
 from .keys import TokenKeys
 
 if TYPE_CHECKING:  # 命令行签令牌用不着 Redis：裸的安装里没有它
@@ -372,6 +373,9 @@ class RevocableCredentials:
         self._check = revoked.check
 
     async def verify_access_token(self, token: str) -> Principal:
+        """API 密钥不是令牌：不去解，也不交给应用的验证者。"""
+        if is_key(token):
+            raise InvalidTokenError("an API key is not a token")
         principal = await self._verifier.verify_access_token(token)
         self._check(principal)
         return principal

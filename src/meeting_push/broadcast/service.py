@@ -57,7 +57,12 @@ class BroadcastService:
         self._clock = clock
 
     async def send_broadcast(
-        self, sender: Sender, draft: Draft, idempotency_key: str | None = None
+        self,
+        sender: Sender,
+        draft: Draft,
+        idempotency_key: str | None = None,
+        *,
+        key_id: int | None = None,
     ) -> Accepted:
         """返回即已提交：此后在线的立即收到，不在的在有效期内连上时收到。
 
@@ -74,7 +79,11 @@ class BroadcastService:
         key = check_idempotency_key(idempotency_key)
         self._check_open()
         message = message_from(
-            sender, replace(draft, receipt=False), now, default_ttl_s=self._rules.limits.ttl_s
+            sender,
+            replace(draft, receipt=False),
+            now,
+            default_ttl_s=self._rules.limits.ttl_s,
+            key_id=key_id,
         )
         accepted = await self._store(message, draft, key)
         self._relay.wake()
@@ -97,9 +106,7 @@ class BroadcastService:
                 raise error.without_key() from error
             return accepted
         mine = stored_response(described(draft), accepted, b"broadcast")
-        earlier = await self._idempotent.once(
-            message.sender.id, key, mine, message.timestamp, write
-        )
+        earlier = await self._idempotent.once(message.account, key, mine, message.timestamp, write)
         return accepted if earlier is None else _accepted.decode(earlier)
 
 

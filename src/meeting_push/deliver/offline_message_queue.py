@@ -170,7 +170,7 @@ class OfflineMessageQueue:
         """没有记录的（不是经 MessageService 来的）：看正文。"""
         tails = await self._bodies.load(message_ids)
         found = {i: _decode(t) for i, t in zip(message_ids, tails, strict=True) if t is not None}
-        return {i: Origin(tail.sender.id, tail.priority) for i, tail in found.items()}
+        return {i: Origin(tail.sender.id or 0, tail.priority) for i, tail in found.items()}
 
     async def tails(self, message_ids: Sequence[str]) -> dict[str, bytes]:
         """各消息的尾；Redis 里没有的从来源重做。都没有（或已过期）的不出现。"""

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple, Protocol
 import msgspec
 
 from ..errors import SendLimitError, TooExpensiveError
-from ..model import URGENT_PRIORITY, Draft, Outgoing, Principal
+from ..model import URGENT_PRIORITY, Draft, KeyPrincipal, Outgoing, Principal
 from .rate import KeyedBuckets
 
 UNIT_BYTES: Final = 1024
@@ -129,38 +129,47 @@ Charge = Callable[[Sequence[Draft]], None]
 class SendQuota:
     """谁的令牌发了多少，记在谁账上：每个进程各记，从不问 Redis。管理员与应用自己不记。
 
-    ``per_s`` 为 0：谁也不记。
+    ``per_s`` 为 0：谁也不记。API 密钥另有 ``per_key_per_s``，替谁发都记在密钥名下。
     """
 
-    def __init__(self, per_s: float, burst: float, *, clock: Callable[[], int]) -> None:
-        self._limits = SendLimits(per_s, burst)
-        self._unlimited = per_s == 0
+    def __init__(
+        self, per_s: float, burst: float, *, clock: Callable[[], int], per_key_per_s: float = 0
+    ) -> None:
+        self._people = SendLimits(per_s, burst) if per_s else None
+        burst = max(burst, per_key_per_s)
+        self._keys = SendLimits(per_key_per_s, burst) if per_key_per_s else None
         self._clock = clock
         #: 拒绝了几次请求。
         self.refused = 0
 
     def charge(self, user: Principal) -> Charge | None:
         """他的账；不记账的人没有。"""
-        if self._is_free(user):
+        limits = self._limits_of(user)
+        if limits is None:
             return None
-        return lambda drafts: self._take(user, cost_of(drafts))
+        return lambda drafts: self._take(limits, user, cost_of(drafts))
 
     def glance(self, user: Principal, drafts: Iterable[Priced]) -> None:
         """还没有逐条检查就知道的最低价。付不起的不必再看：检查几万个收件人也花工夫（A5）。"""
-        if not self._is_free(user):
-            cost = least_cost_of(drafts, self._limits.burst)
-            self._counted(lambda: self._limits.look(user.user_id, cost, self._clock()))
+        limits = self._limits_of(user)
+        if limits is not None:
+            cost = least_cost_of(drafts, limits.burst)
+            self._counted(lambda: limits.look(user.user_id, cost, self._clock()))
 
     def charge_recipients(self, user: Principal, user_ids: Iterable[int]) -> None:
         """他让这些人各得一条通知。"""
-        if not self._is_free(user):
-            self._take(user, Cost(len(set(user_ids)), 0))
+        limits = self._limits_of(user)
+        if limits is not None:
+            self._take(limits, user, Cost(len(set(user_ids)), 0))
 
-    def _is_free(self, user: Principal) -> bool:
-        return user.is_admin or self._unlimited
+    def _limits_of(self, user: Principal) -> SendLimits | None:
+        """不记账的没有。"""
+        if isinstance(user, KeyPrincipal):
+            return self._keys
+        return None if user.is_admin else self._people
 
-    def _take(self, user: Principal, cost: Cost) -> None:
-        self._counted(lambda: self._limits.take(user.user_id, cost, self._clock()))
+    def _take(self, limits: SendLimits, user: Principal, cost: Cost) -> None:
+        self._counted(lambda: limits.take(user.user_id, cost, self._clock()))
 
     def _counted(self, ask: Callable[[], None]) -> None:
         try:
@@ -225,7 +234,7 @@ class FairLine:
         return self._count
 
     def append(self, outgoing: Outgoing) -> None:
-        self._lines.setdefault(outgoing.message.sender.id, deque()).append(outgoing)
+        self._lines.setdefault(outgoing.message.account, deque()).append(outgoing)
         self._count += 1
 
     def extend(self, outgoing: Iterable[Outgoing]) -> None:

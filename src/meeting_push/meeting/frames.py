@@ -12,7 +12,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta, Struct
 
-from ..model import Segment
+from ..meeting_model import Segment
 from ..protocol.envelope import decode_foreign
 from ..protocol.frames import (
     ClientFrame,

@@ -15,7 +15,8 @@ from ..clock import now_ms
 from ..contracts import Seats
 from ..errors import MeetingPushError, UnavailableError
 from ..logs import logger
-from ..model import RECORDER_ROLE, MeetingView, Principal, Revocation
+from ..meeting_model import MeetingView
+from ..model import RECORDER_ROLE, Principal, Revocation
 from ..protocol.codes import CloseCode
 from ..protocol.frames import encode
 from ..protocol.limits import Limits

@@ -19,7 +19,8 @@ from ..errors import (
     RateLimitedError,
 )
 from ..logs import RepeatedWarning, logger
-from ..model import RECORDER_ROLE, Principal, Segment, Utterance
+from ..meeting_model import Segment, Utterance
+from ..model import RECORDER_ROLE, Principal
 from ..protocol import commands
 from ..protocol.codes import CloseCode
 from ..protocol.commands import RequestIdValue

@@ -12,7 +12,8 @@ from typing import Final
 
 from ..errors import MalformedEnvelopeError
 from ..logs import logger
-from ..model import RECORDER_ROLE, MeetingPosition, Segment
+from ..meeting_model import MeetingPosition, Segment
+from ..model import RECORDER_ROLE
 from ..protocol.codes import CloseCode
 from ..protocol.envelope import batch_parts
 from ..protocol.frames import encode

@@ -23,18 +23,19 @@ from ..errors import (
     UnknownParticipantsError,
 )
 from ..logs import logger
-from ..model import (
-    MAX_USER_ID,
-    RECORDER_ROLE,
-    Draft,
+from ..meeting_model import (
     Meeting,
     MeetingPosition,
     MeetingView,
     Participant,
-    Principal,
     Segment,
-    Sender,
     Utterance,
+)
+from ..model import (
+    MAX_USER_ID,
+    RECORDER_ROLE,
+    Draft,
+    Principal,
 )
 from ..protocol.frames import encode
 from ..redis.meeting_bus import MeetingBus
@@ -149,7 +150,7 @@ class MeetingService:
             if ended is not None:
                 ids = await self._stores.meetings.participant_ids(connection, meeting_id)
                 outgoing = await self._messages.send_within(
-                    connection, Sender(ender.user_id, ender.name), _notification(ended, ids)
+                    connection, ender.sender, _notification(ended, ids)
                 )
         if ended is not None:
             self._messages.dispatch(outgoing)

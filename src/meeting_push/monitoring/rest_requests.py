@@ -26,6 +26,7 @@ CODES: Final = (
     "invalid_token",
     "token_expired",
     "bad_credentials",
+    "bad_key",
     "forbidden",
     "not_found",
     "payload_too_large",

@@ -15,7 +15,7 @@ from ..auth.tickets import WsTickets
 from ..model import Principal
 from .contract_route import Out, contract_router
 from .delivery_manage import UserIdPath
-from .turns import Security
+from .security import Security
 
 # strict=False 只为让 JSON 的字符串变成 SecretStr；数字仍会被拒绝。
 _Secret = Annotated[SecretStr, Field(strict=False, max_length=4096)]

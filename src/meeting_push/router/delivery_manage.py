@@ -25,6 +25,7 @@ from ..queue.message_queue import MessageQueue
 from .contract_route import Out, contract_router
 from .json_body import JsonBody
 from .message_manage import Limit, MessageIdPath
+from .security import Security
 
 
 class TallyOut(Out):
@@ -122,7 +123,7 @@ class OfflineMessageOut(Out):
             message_type=tail.message_type,
             priority=tail.priority,
             title=tail.title,
-            sender_id=tail.sender.id,
+            sender_id=tail.sender.id or 0,
             timestamp=tail.timestamp,
             expires_at=tail.expires_at,
             age_s=max(0, now - tail.timestamp) / 1000,
@@ -203,15 +204,16 @@ def delivery_router(
     confirmation: DeliveryConfirmationService,
     failures: DeliveryFailures,
     mailbox: OfflineMessageQueue,
-    current_principal: Callable[..., object],
-    require_admin: Callable[..., object],
+    security: Security,
 ) -> APIRouter:
     """``/deliveries…`` 与 ``/users/{id}/…``；前缀由调用者加。"""
     router = contract_router(tags=["deliveries"])
-    CurrentUser = Annotated[Principal, Depends(current_principal)]  # noqa: N806 — 它是类型
-    admin_only = [Depends(require_admin)]
+    CurrentUser = Annotated[Principal, Depends(security.allowing("admin"))]  # noqa: N806 — 类型
+    Reader = Annotated[Principal, Depends(security.allowing("read"))]  # noqa: N806
+    admin_only = [Depends(security.require_admin)]
+    reading = [Depends(security.admin_or("read"))]
 
-    @router.get("/deliveries/failures", summary="失败的投递，新的在前", dependencies=admin_only)
+    @router.get("/deliveries/failures", summary="失败的投递，新的在前", dependencies=reading)
     async def list_failures(
         cursor: Annotated[
             str | None, Query(pattern="^[0-9]{1,18}:[0-9A-Z]{26}:[0-9]{1,18}$")
@@ -226,7 +228,7 @@ def delivery_router(
     @router.get(
         "/deliveries/failures/causes",
         summary="没有送达的各归哪一类、各是什么原因",
-        dependencies=admin_only,
+        dependencies=reading,
     )
     async def failure_causes(window_s: Window = DAY_S) -> FailureCausesOut:
         found = await confirmation.get_undelivered_statistics(window_s)
@@ -244,9 +246,9 @@ def delivery_router(
 
     @router.get("/users/{user_id}/delivery-statistics", summary="发给一个用户的投递统计")
     async def statistics(
-        user_id: UserIdPath, user: CurrentUser, window_s: Window = DAY_S
+        user_id: UserIdPath, user: Reader, window_s: Window = DAY_S
     ) -> StatisticsOut:
-        _self_or_admin(user, user_id)
+        _self_or_admin(user, user_id, reading=True)
         found = await confirmation.get_user_delivery_statistics(user_id, window_s)
         return StatisticsOut.of_user(found)
 
@@ -276,8 +278,9 @@ def delivery_router(
     return router
 
 
-def _self_or_admin(viewer: Principal, user_id: int) -> None:
-    if viewer.user_id != user_id and not viewer.is_admin:
+def _self_or_admin(viewer: Principal, user_id: int, *, reading: bool = False) -> None:
+    sees = viewer.reads_all if reading else viewer.is_admin
+    if viewer.user_id != user_id and not sees:
         raise ForbiddenError("only the user and administrators")
 
 

@@ -56,7 +56,7 @@ class JsonBody(Generic[T]):
     """依赖：``Annotated[DraftIn, Depends(JsonBody(DraftIn))]``。
 
     ``limits`` 是由设置定的上限（字段名 → JSON Schema 的几项），只为 OpenAPI；由服务检查。
-    ``admins_too``：大的请求体，管理员的也一个一个地办；不然他的是应用自己的，不排。
+    ``admins_too``：大的请求体，管理员与密钥的也一个一个地办；不然是应用自己的，不排。
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class JsonBody(Generic[T]):
         body = await _whole(request)
         turn: Turn | None = request.scope.get(TURN)
         if turn is not None:
-            large = len(body) > _LARGE_BYTES and (self._admins_too or not _is_admin(request))
+            large = len(body) > _LARGE_BYTES and (self._admins_too or not _is_ours(request))
             await turn.take(_who(request) if large else None)
         decoded = self.decode(body)
         if len(body) > _LARGE_BYTES:
@@ -191,7 +191,7 @@ _ID_BYTES: Final = 72
 _UNCOUNTED_BYTES: Final = 64 * 1024
 #: 一份（一个收件人，或 1 KB）在 JSON 里至多约这么多字节；攒着的少算些，界限以上的先读后拒也要钱。
 _BYTES_PER_UNIT, _BURST_BYTES_PER_UNIT = 8 * 1024, 1024
-#: 大过它的轮到一个办一个（``LargeTurns``）；管理员的是应用自己的，不排。
+#: 大过它的轮到一个办一个（``LargeTurns``）；管理员与密钥的是应用自己的，不排。
 _LARGE_BYTES: Final = 8 * 1024
 #: 同时读着的，以 ``max_request_bytes`` 计：一个人的、一共的。
 _SHARE, _TOTAL = 1.5, 6
@@ -328,9 +328,10 @@ def _flow(messages: MessageSettings) -> KeyedBuckets | None:
     return KeyedBuckets(per_s * _BYTES_PER_UNIT, burst * _BURST_BYTES_PER_UNIT) if per_s else None
 
 
-def _is_admin(request: Request) -> bool:
+def _is_ours(request: Request) -> bool:
+    """管理员或后端的密钥：应用自己的。"""
     principal: Principal | None = getattr(request.state, "principal", None)
-    return principal is not None and principal.is_admin
+    return principal is not None and (principal.is_admin or principal.key_id is not None)
 
 
 def _who(request: Request) -> Hashable:

@@ -4,7 +4,6 @@
 """
 
 import re
-from collections.abc import Callable
 from dataclasses import asdict
 from typing import Annotated, Final, Self
 
@@ -17,7 +16,8 @@ from ..http.refusals import FOREIGN_ORIGIN, NOT_FOUND
 from ..limits.send_limits import SendQuota
 from ..meeting.hub import MeetingHub
 from ..meeting.service import MeetingService
-from ..model import MeetingView, Principal
+from ..meeting_model import MeetingView
+from ..model import Principal
 from ..protocol.frames import UserId
 from ..settings import MeetingSettings
 from ..storage.rows import Page
@@ -27,6 +27,7 @@ from .contract_route import Out, contract_router
 from .delivery_manage import UserIdPath
 from .json_body import JsonBody, Schema
 from .message_manage import Limit
+from .security import Security
 
 #: 重复的只算一次；列得再长就不去数了（设置里的上限至多一万）。
 MAX_LISTED: Final = 20_000
@@ -140,7 +141,7 @@ SegmentCursor = Annotated[str, Query(pattern="^[0-9]{1,16}$", description="从�
 
 def meeting_router(
     service: MeetingService,
-    current_principal: Callable[..., object],
+    security: Security,
     *,
     quota: SendQuota,
     rules: MeetingSettings,
@@ -151,11 +152,12 @@ def meeting_router(
     """
     router = contract_router(tags=["meetings"])
     limits = meeting_limits(rules)
-    CurrentUser = Annotated[Principal, Depends(current_principal)]  # noqa: N806 — 它是类型
+    CurrentUser = Annotated[Principal, Depends(security.allowing("admin"))]  # noqa: N806 — 类型
+    Person = Annotated[Principal, Depends(security.current_principal)]  # noqa: N806
 
     @router.post("/meetings", status_code=status.HTTP_201_CREATED, summary="召开会议")
     async def create(
-        user: CurrentUser, body: Annotated[MeetingIn, Depends(JsonBody(MeetingIn, limits))]
+        user: Person, body: Annotated[MeetingIn, Depends(JsonBody(MeetingIn, limits))]
     ) -> MeetingDetailOut:
         quota.charge_recipients(user, body.participant_ids)
         view = await service.create(user, body.title, body.participant_ids)
@@ -163,7 +165,7 @@ def meeting_router(
 
     @router.get("/meetings", summary="我参加的会议，新的在前")
     async def page(
-        user: CurrentUser,
+        user: Person,
         ended: bool | None = None,
         cursor: MeetingCursor = None,
         limit: Limit = 50,

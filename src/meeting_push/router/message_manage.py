@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, Self, TypeVar
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response, status
 from msgspec import Meta, Raw, Struct, field
 
-from ..accept.drafts import MAX_IDEMPOTENCY_KEY_CHARS, check_send_rights
+from ..accept.drafts import MAX_IDEMPOTENCY_KEY_CHARS, MAX_NAME_CHARS, check_send_rights
 from ..accept.message_service import MessageService
 from ..broadcast.service import BroadcastService
 from ..errors import PayloadTooLargeError
@@ -35,7 +35,7 @@ from ..websocket.asgi import user_messages_endpoint
 from ..websocket.manager import ConnectionManager
 from .contract_route import ContractRoute, Handler, Out, contract_router
 from .json_body import JsonBody, Schema, answers, json_answer
-from .turns import Security
+from .security import Security
 
 MESSAGE_ID_PATTERN: Final = "[0-9A-Z]{26}"
 NULL: Final = Raw(b"null")
@@ -49,6 +49,16 @@ Limit = Annotated[int, Query(ge=1, le=200, description="一页几条")]
 
 def _null() -> Raw:
     return NULL
+
+
+class SenderIn(Struct, forbid_unknown_fields=True):
+    """替谁发的；只有 API 密钥可以说。不说 ``id`` 的是系统。"""
+
+    id: UserId | None = None
+    name: Annotated[str, Meta(max_length=MAX_NAME_CHARS)] = ""
+
+    def sender(self) -> Sender | None:
+        return Sender(self.id, self.name) if self.id is not None or self.name else None
 
 
 class _TextIn(Struct, forbid_unknown_fields=True, kw_only=True, gc=False):
@@ -71,6 +81,7 @@ class _TextIn(Struct, forbid_unknown_fields=True, kw_only=True, gc=False):
             extra_json_schema={"type": ["object", "null"]},
         ),
     ] = field(default_factory=_null)
+    sender: SenderIn | None = None
 
     def draft_to(self, recipient_ids: tuple[int, ...], *, receipt: bool) -> Draft:
         return Draft(
@@ -83,6 +94,7 @@ class _TextIn(Struct, forbid_unknown_fields=True, kw_only=True, gc=False):
             deliver_at=self.deliver_at,
             data=None if self.data == NULL else self.data,
             receipt=receipt,
+            sender=None if self.sender is None else self.sender.sender(),
         )
 
 
@@ -215,7 +227,7 @@ def _direct(send: Send[Body], security: Security, body: JsonBody[Body]) -> Handl
     """``send`` 的热路；次序同路由的：先令牌，后请求体。"""
 
     async def handle(request: Request) -> Response:
-        user = await security.principal_of(request)
+        user = await security.principal_of(request, "send")
         return await send(user, await body(request), request.headers.get("idempotency-key"))
 
     return handle
@@ -240,6 +252,8 @@ def message_router(
     router = contract_router(tags=["messages"])
     limits = {**draft_limits(rules), "messages": {"maxItems": rules.max_batch_messages}}
     CurrentUser = Annotated[Principal, Depends(security.current_principal)]  # noqa: N806 — 类型
+    Sending = Annotated[Principal, Depends(security.allowing("send"))]  # noqa: N806
+    tracking = security.allowing("send", "broadcast", "read")
     one, many = JsonBody(DraftIn, limits), JsonBody(BatchIn, limits)
 
     @router.post(
@@ -249,16 +263,20 @@ def message_router(
         responses=answers(Accepted, status.HTTP_202_ACCEPTED),
     )
     async def send(
-        user: CurrentUser,
+        user: Sending,
         body: Annotated[DraftIn, Depends(one)],
         idempotency_key: IdempotencyKey = None,
     ) -> Response:
-        """202 即已提交到数据库：此后它不会丢。``system`` 只有管理员可以发（403）。"""
+        """202 即已提交到数据库：此后它不会丢。``system`` 只有管理员与密钥可以发（403）。"""
         quota.glance(user, [body])
         drafts = [body.draft()]
         check_send_rights(user, drafts)
         [accepted] = await service.send_batch(
-            _sender(user), drafts, idempotency_key, charge=quota.charge(user)
+            user.sender,
+            drafts,
+            idempotency_key,
+            charge=quota.charge(user),
+            key_id=user.key_id,
         )
         return json_answer(accepted, status.HTTP_202_ACCEPTED)
 
@@ -269,7 +287,7 @@ def message_router(
         responses=answers(BatchOut, status.HTTP_202_ACCEPTED),
     )
     async def send_batch(
-        user: CurrentUser,
+        user: Sending,
         body: Annotated[BatchIn, Depends(many)],
         idempotency_key: IdempotencyKey = None,
     ) -> Response:
@@ -280,7 +298,11 @@ def message_router(
         drafts = [message.draft() for message in body.messages]
         check_send_rights(user, drafts)
         accepted = await service.send_batch(
-            _sender(user), drafts, idempotency_key, charge=quota.charge(user)
+            user.sender,
+            drafts,
+            idempotency_key,
+            charge=quota.charge(user),
+            key_id=user.key_id,
         )
         return json_answer(BatchOut(accepted), status.HTTP_202_ACCEPTED)
 
@@ -320,23 +342,23 @@ def message_router(
         return UnreadOut(unread_count=unread)
 
     @router.get("/messages/{message_id}", summary="一条消息", responses=answers(MessageOut))
-    async def get(message_id: MessageIdPath, user: CurrentUser) -> Response:
+    async def get(message_id: MessageIdPath, user: Sending) -> Response:
         return json_answer(MessageOut.of(await service.get_message(message_id, user)))
 
     @router.delete(
         "/messages/{message_id}", status_code=204, summary="撤回还没到时的（发送者、管理员）"
     )
-    async def cancel(message_id: MessageIdPath, user: CurrentUser) -> None:
+    async def cancel(message_id: MessageIdPath, user: Sending) -> None:
         await service.cancel_message(message_id, user)
 
     @router.get("/messages/{message_id}/delivery", summary="投递状态（发送者、管理员）")
     async def delivery(
         message_id: MessageIdPath,
-        user: CurrentUser,
+        user: Annotated[Principal, Depends(tracking)],
         cursor: Annotated[str | None, Query(pattern="^[0-9]{1,18}$")] = None,
         limit: Limit = 100,
     ) -> DeliveryOut:
-        await service.require_sender(message_id, user)
+        await service.require_sender(message_id, user, reading=True)
         if (acked := await broadcasts.delivered_count(message_id)) is not None:
             return DeliveryOut.of_broadcast(message_id, acked)
         counts, page = await confirmation.get_message_delivery_status(
@@ -365,16 +387,12 @@ def user_messages_router(manager: ConnectionManager) -> APIRouter:
     return router
 
 
-def _sender(user: Principal) -> Sender:
-    return Sender(user.user_id, user.name)
-
-
 def broadcast_router(
-    service: BroadcastService, require_admin: Callable[..., object], rules: MessageSettings
+    service: BroadcastService, may_broadcast: Callable[..., object], rules: MessageSettings
 ) -> APIRouter:
     """``/messages/broadcast``；前缀由调用者加。"""
     router = contract_router(tags=["messages"])
-    Admin = Annotated[Principal, Depends(require_admin)]  # noqa: N806 — 它是类型
+    Admin = Annotated[Principal, Depends(may_broadcast)]  # noqa: N806 — 它是类型
 
     @router.post(
         "/messages/broadcast",
@@ -387,8 +405,11 @@ def broadcast_router(
         idempotency_key: IdempotencyKey = None,
     ) -> BroadcastOut:
         """202 即已提交：在线的立即收到；不在的，有效期内连上时收到。"""
-        sender = Sender(admin.user_id, admin.name)
-        accepted = await service.send_broadcast(sender, body.draft(), idempotency_key)
+        draft = body.draft()
+        check_send_rights(admin, [draft])
+        accepted = await service.send_broadcast(
+            admin.sender, draft, idempotency_key, key_id=admin.key_id
+        )
         return BroadcastOut.model_validate(accepted)
 
     return router

@@ -24,7 +24,7 @@ from ..monitoring.rollup import HistoryReader
 from ..queue.message_queue import MessageQueue, QueueLength
 from ..redis.time_slots import HourTraffic
 from .contract_route import ContractRoute, Out, contract_router
-from .turns import Security
+from .security import Security
 
 #: 时刻至多这么大（毫秒）：JavaScript 也写得准的整数。
 MAX_MS: Final = 2**53 - 1

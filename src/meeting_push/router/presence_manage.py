@@ -16,7 +16,7 @@ from ..presence.online_status_service import OnlineStatusService
 from ..redis.presence import overall_status
 from .contract_route import Out, contract_router
 from .delivery_manage import UserIdPath
-from .turns import Security
+from .security import Security
 
 
 class OnlineUserOut(Out):
@@ -77,12 +77,13 @@ def presence_router(
 ) -> APIRouter:
     """``/presence…``；前缀由调用者加。"""
     router = contract_router("/presence", tags=["presence"])
-    CurrentUser = Annotated[Principal, Depends(security.current_principal)]  # noqa: N806 — 类型
+    CurrentUser = Annotated[Principal, Depends(security.allowing("admin"))]  # noqa: N806 — 类型
+    Viewer = Annotated[Principal, Depends(security.allowing("presence"))]  # noqa: N806
 
     @router.get(
         "/online",
         summary="在线用户，按 id 升序（管理员）",
-        dependencies=[Depends(security.require_admin)],
+        dependencies=[Depends(security.admin_or("presence"))],
     )
     async def online(
         cursor: Annotated[str | None, Query(pattern="^[0-9]{1,16}$")] = None,
@@ -97,13 +98,13 @@ def presence_router(
         return OnlineUsersOut(items=items, next_cursor=str(items[-1].user_id) if more else None)
 
     @router.get("/users/{user_id}", summary="一个用户在不在线；设备的详情只给本人与管理员")
-    async def user(user_id: UserIdPath, viewer: CurrentUser) -> UserPresenceOut:
+    async def user(user_id: UserIdPath, viewer: Viewer) -> UserPresenceOut:
         connections = await presence.get_user_connections(user_id)
         return UserPresenceOut.of(
             user_id,
             overall_status(connections),
             connections,
-            details=_may_manage(viewer, user_id),
+            details=_may_manage(viewer, user_id) or viewer.key_id is not None,
         )
 
     @router.delete(

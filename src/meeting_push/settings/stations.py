@@ -144,6 +144,12 @@ class MessageSettings(Group):
     sends_per_user_burst: PositiveInt = setting(
         50_000, "同上，攒得下多少；优先级 5–9 的各只有十分之一", "同上", unit="份"
     )
+    sends_per_key_per_s: Rate = setting(
+        0,
+        "一枚 API 密钥发多快，替谁发都算它的；攒得下的同 `sends_per_user_burst`；0 = 不限",
+        "一个后端不该拖慢别的",
+        unit="份/秒",
+    )
     mailbox_max_entries: PositiveInt = setting(
         1_000, "一个人还没确认的，满了先挤占得最多的发送者", "Redis 内存紧：128", unit="条"
     )

@@ -10,7 +10,13 @@ from sqlalchemy import Select, delete, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ..errors import MeetingEndedError
-from ..model import Meeting, MeetingPosition, Participant, Segment, Utterance
+from ..meeting_model import (
+    Meeting,
+    MeetingPosition,
+    Participant,
+    Segment,
+    Utterance,
+)
 from .database import Repository
 from .id_list import among
 from .rows import Page

@@ -45,6 +45,8 @@ _PG_RECIPIENTS: Final = text(
     "CAST(:message_ids AS varchar[]), CAST(:user_ids AS bigint[]), CAST(:due AS bigint[])"
     ") AS v (m, u, d)"
 )
+#: 同 ``Message.account``。
+_ACCOUNT: Final = func.coalesce(-messages.c.key_id, messages.c.sender_id)
 _IDS: Final = msgspec.json.Decoder(tuple[int, ...])
 
 
@@ -100,7 +102,7 @@ class MessageRepository(Repository):
     async def outbox(self, before_ms: int, limit: int, skip: Sequence[int] = ()) -> list[Outgoing]:
         """``before_ms`` 之前接受、还没入队的消息，最早的在前，各带仍 pending 的收件人。
 
-        ``skip``：不看这些发送者的。
+        ``skip``：不看这些发送者（``Message.account``）的。
 
         没有这样的收件人也会列出（空元组），好让调用者把它移出 outbox。
         几个进程会读到同一条：入队是至少一次。读不懂的行在这里就移出（``set_aside``），一整页都
@@ -113,7 +115,7 @@ class MessageRepository(Repository):
             .limit(limit)
         )
         if skip:
-            statement = statement.where(messages.c.sender_id.not_in(skip))
+            statement = statement.where(_ACCOUNT.not_in(skip))
         while True:
             async with self._database.connect() as connection:
                 found, unreadable = readable(await connection.execute(statement))
@@ -210,7 +212,7 @@ def values_of(message: Message, recipient_count: int) -> dict[str, object]:
         "priority": message.priority,
         "title": message.title,
         "content": message.content,
-        "sender_id": message.sender.id,
+        "sender_id": message.sender.id or 0,
         "sender_name": message.sender.name,
         "created_at": message.timestamp,
         "expires_at": message.expires_at,
@@ -218,6 +220,7 @@ def values_of(message: Message, recipient_count: int) -> dict[str, object]:
         "data": None if data is None else msgspec.json.encode(data).decode(),
         "receipt": message.receipt,
         "recipient_count": recipient_count,
+        "key_id": message.key_id,
     }
 
 

@@ -204,6 +204,7 @@ MESSAGE_COLUMNS: Final = (
     messages.c.deliver_at,
     messages.c.data,
     messages.c.receipt,
+    messages.c.key_id,
 )
 
 
@@ -218,12 +219,13 @@ def _message(row: Row[*tuple[Any, ...]], data: AppData | None) -> Message:
         priority=row.priority,
         title=row.title,
         content=row.content,
-        sender=Sender(id=row.sender_id, name=row.sender_name),
+        sender=Sender(row.sender_id or (0 if row.key_id is None else None), row.sender_name),
         timestamp=row.created_at,
         expires_at=row.expires_at,
         deliver_at=row.deliver_at,
         data=data,
         receipt=row.receipt,
+        key_id=row.key_id,
     )
 
 

@@ -107,6 +107,21 @@ revocation_version = Table(
     Column("version", BigInteger, nullable=False),
 )
 
+# 名字里有我们的名字：0.1 建的库没有前缀，而 ``api_keys`` 是应用自己爱用的。
+api_keys = Table(
+    "mp_meeting_push_keys",
+    metadata,
+    Column("id", _serial, primary_key=True),
+    Column("name", String(64), nullable=False),
+    Column("scopes", String(128), nullable=False),
+    Column("digest", LargeBinary(32), nullable=False),  # SHA-256；密钥本身从不存
+    Column("created_at", BigInteger, nullable=False),
+    Column("revoked_at", BigInteger),
+    Index("mp_ux_meeting_push_keys_digest", "digest", unique=True),
+    # 号不得再用：消息、幂等键记在它名下。
+    sqlite_autoincrement=True,
+)
+
 # 行可达 64 KB，WITHOUT ROWID 会把整行放进 B 树内部节点，所以这张表留着 rowid。
 messages = Table(
     "mp_messages",
@@ -126,6 +141,7 @@ messages = Table(
     Column("enqueued_at", BigInteger),  # NULL = 还在 outbox
     Column("expired_at", BigInteger),  # 过期清理做完的时刻
     Column("recipient_count", Integer, nullable=False),
+    Column("key_id", BigInteger),  # 哪一枚 API 密钥发的；``sender_id`` 为 0 则没有替谁发
     PrimaryKeyConstraint("message_id"),
     Index(
         "mp_ix_messages_outbox",

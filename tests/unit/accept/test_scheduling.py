@@ -54,7 +54,7 @@ async def test_a_cancelled_message_leaves_the_delayed_queue(push: MeetingPush) -
         )
 
     await eventually(delayed)
-    alice = Principal(ALICE.id, USER_ROLE, issued_at=0, expires_at=HOUR_MS)
+    alice = Principal(1, USER_ROLE, issued_at=0, expires_at=HOUR_MS)
     await push.messages.cancel_message(accepted.message_id, alice)
     assert await delayed() == 0
     assert await push.messages.get_unread_count(BOB) == 0

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from meeting_push.meeting.connection import MeetingConnection, MeetingCounters
 from meeting_push.meeting.frames import Ended, SegmentFrame, decode_bus_frame
 from meeting_push.meeting.room import MAX_AHEAD, Room
-from meeting_push.model import MeetingPosition, Segment
+from meeting_push.meeting_model import MeetingPosition, Segment
 from meeting_push.protocol.envelope import FrameRun
 from meeting_push.protocol.frames import encode
 from tests.support.limits import meeting_limits_with

@@ -31,7 +31,7 @@ from meeting_push.errors import (
 from meeting_push.model import Principal
 from meeting_push.router.auth_manage import auth_router
 from meeting_push.router.error_answers import install_error_handlers, status_of
-from meeting_push.router.turns import Security
+from meeting_push.router.security import Security
 from meeting_push.settings import load_settings
 from meeting_push.storage.database import Database
 from tests.support.revoking import revocations_of

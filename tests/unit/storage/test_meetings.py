@@ -8,7 +8,12 @@ from collections.abc import AsyncIterator
 import pytest
 
 from meeting_push.errors import MeetingEndedError
-from meeting_push.model import Meeting, MeetingPosition, Participant, Utterance
+from meeting_push.meeting_model import (
+    Meeting,
+    MeetingPosition,
+    Participant,
+    Utterance,
+)
 from meeting_push.storage.database import Database
 from meeting_push.storage.meetings import MeetingRepository, TranscriptRepository
 

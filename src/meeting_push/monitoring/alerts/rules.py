@@ -147,7 +147,7 @@ _CONNECTIONS: Final = (
                 counter(
                     "requests_refused",
                     "code",
-                    *("unauthenticated", "invalid_token", "bad_credentials"),
+                    *("unauthenticated", "invalid_token", "bad_credentials", "bad_key"),
                 ),
             )
         ),
