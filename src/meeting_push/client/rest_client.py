@@ -10,14 +10,14 @@ import random
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from http import HTTPStatus
 from typing import Final, Self, TypeVar, Unpack
 from urllib.parse import quote, urlencode
 
 import msgspec
 
-from ..model import Accepted, Draft, DraftOptions
+from ..model import Accepted, Draft, DraftOptions, Sender
 from .endpoint import Backoff, RestOptions, TokenSource, obtain, parse_endpoint
 from .errors import ApiError, ServerUnreachableError
 from .rest_call import (
@@ -103,21 +103,26 @@ class RestClient:
         content: str,
         *,
         idempotency_key: str | None = None,
+        sender: Sender | None = None,
         **options: Unpack[DraftOptions],
     ) -> Accepted:
         """发一条；返回即已提交，不会丢。
 
-        重试用同一个 Idempotency-Key（不给就生成一个），不会发成两条。
+        重试用同一个 Idempotency-Key（不给就生成一个），不会发成两条。``sender``：令牌是 API 密钥的，
+        可以替一个人发（没有 id 的只是换个名字）。
         """
-        draft = Draft(recipient_ids=tuple(recipient_ids), title=title, content=content, **options)
-        request = _post("/messages", draft, _idempotency(idempotency_key), idempotent=True)
+        recipients = tuple(recipient_ids)
+        draft = Draft(
+            recipient_ids=recipients, title=title, content=content, sender=sender, **options
+        )
+        request = _post("/messages", _body(draft), _idempotency(idempotency_key), idempotent=True)
         return await self._call(Accepted, request)
 
     async def send_batch(
         self, drafts: Sequence[Draft], *, idempotency_key: str | None = None
     ) -> list[Accepted]:
         """一个事务里发一批（≤ 1,000 条），全部或全不；结果与 ``drafts`` 同序。"""
-        body = {"messages": list(drafts)}
+        body = {"messages": [_body(draft) for draft in drafts]}
         request = _post("/messages/batch", body, _idempotency(idempotency_key), idempotent=True)
         return (await self._call(BatchResults, request)).results
 
@@ -205,6 +210,17 @@ def _post(
 ) -> HttpRequest:
     content = msgspec.json.encode(body)
     return HttpRequest("POST", f"{_PREFIX}{path}", headers or {}, content, idempotent)
+
+
+_FIELDS: Final = tuple(each.name for each in fields(Draft))
+
+
+def _body(draft: Draft) -> dict[str, object]:
+    """没有替谁发的不提：从前的服务器不认得这一项。"""
+    body = {name: getattr(draft, name) for name in _FIELDS}
+    if draft.sender is None:
+        del body["sender"]
+    return body
 
 
 def _idempotency(key: str | None) -> dict[str, str]:

@@ -9,13 +9,14 @@ const PREVIEW_CHARS = 160;
 /** Date 能表示的最晚时刻。 */
 const LATEST_MS = 8.64e15;
 
+/** 没有 id（null，从前的 0）的是系统。 */
 export function senderName({ id, name }) {
-  return name || say("sender.unknown", { id });
+  return name || (id ? say("sender.unknown", { id }) : say("sender.system"));
 }
 
 export function avatar(sender) {
   const initial = [...senderName(sender).trim()][0] ?? "?";
-  const data = { tone: sender.id % TONES };
+  const data = { tone: (sender.id ?? 0) % TONES };
   return element("span", { className: "avatar", textContent: initial, data, aria: { hidden: true } });
 }
 

@@ -12,7 +12,7 @@ export function showMessage(message) {
       "div",
       {},
       element("strong", { textContent: senderName(message.sender) }),
-      element("span", { className: "muted", textContent: say("you.id", { id: message.sender.id }) }),
+      element("span", { className: "muted", textContent: senderId(message.sender) }),
       element("time", {
         className: "muted",
         dateTime: new Date(message.timestamp).toISOString(),
@@ -20,9 +20,14 @@ export function showMessage(message) {
       }),
     ),
   );
+  byId("reply").hidden = !message.sender.id; // 系统没有收件箱
   byId("reader-body").textContent = message.content;
   showData(message.data);
   byId("reader-meta").replaceChildren(...meta(message));
+}
+
+function senderId({ id }) {
+  return id ? say("you.id", { id }) : "";
 }
 
 function marks(message) {
