@@ -108,8 +108,8 @@ class RestClient:
     ) -> Accepted:
         """发一条；返回即已提交，不会丢。
 
-        重试用同一个 Idempotency-Key（不给就生成一个），不会发成两条。``sender``：令牌是 API 密钥的，
-        可以替一个人发（没有 id 的只是换个名字）。
+        重试用同一个 Idempotency-Key（不给就生成一个），不会发成两条。
+        ``sender``：令牌是 API 密钥的，可以替一个人发（没有 id 的只是换个名字）。
         """
         recipients = tuple(recipient_ids)
         draft = Draft(

@@ -61,7 +61,7 @@ class SenderIn(Struct, forbid_unknown_fields=True):
         return Sender(self.id, self.name) if self.id is not None or self.name else None
 
 
-class _TextIn(Struct, forbid_unknown_fields=True, kw_only=True, gc=False):
+class TextIn(Struct, forbid_unknown_fields=True, kw_only=True, gc=False):
     """消息里与收件人无关的字段；由设置定的上限由服务检查（413/422）。"""
 
     title: Annotated[str, Meta(min_length=1)]
@@ -98,7 +98,7 @@ class _TextIn(Struct, forbid_unknown_fields=True, kw_only=True, gc=False):
         )
 
 
-class DraftIn(_TextIn, gc=False):
+class DraftIn(TextIn, gc=False):
     """一条要发送的消息。"""
 
     recipient_ids: Annotated[list[UserId], Meta(min_length=1, description="收件人；重复的只算一次")]
@@ -106,13 +106,6 @@ class DraftIn(_TextIn, gc=False):
 
     def draft(self) -> Draft:
         return self.draft_to(tuple(self.recipient_ids), receipt=self.receipt)
-
-
-class BroadcastIn(_TextIn, gc=False):
-    """一条发给所有人的消息；没有回执。"""
-
-    def draft(self) -> Draft:
-        return self.draft_to((), receipt=False)
 
 
 def draft_limits(rules: MessageSettings) -> dict[str, Schema]:
@@ -123,11 +116,6 @@ def draft_limits(rules: MessageSettings) -> dict[str, Schema]:
         "content": {"maxLength": rules.max_content_bytes},
         "expires_in_s": {"minimum": 1, "maximum": rules.ttl_s, "type": ["integer", "null"]},
     }
-
-
-class BroadcastOut(Out):
-    message_id: str
-    created_at: int
 
 
 class BatchIn(Struct, forbid_unknown_fields=True):
@@ -384,32 +372,4 @@ def user_messages_router(manager: ConnectionManager) -> APIRouter:
     router.add_api_websocket_route(
         "/ws/user/{user_id}/messages", user_messages_endpoint(manager), name="user_messages"
     )
-    return router
-
-
-def broadcast_router(
-    service: BroadcastService, may_broadcast: Callable[..., object], rules: MessageSettings
-) -> APIRouter:
-    """``/messages/broadcast``；前缀由调用者加。"""
-    router = contract_router(tags=["messages"])
-    Admin = Annotated[Principal, Depends(may_broadcast)]  # noqa: N806 — 它是类型
-
-    @router.post(
-        "/messages/broadcast",
-        status_code=status.HTTP_202_ACCEPTED,
-        summary="发给所有用户（管理员）",
-    )
-    async def broadcast(
-        admin: Admin,
-        body: Annotated[BroadcastIn, Depends(JsonBody(BroadcastIn, draft_limits(rules)))],
-        idempotency_key: IdempotencyKey = None,
-    ) -> BroadcastOut:
-        """202 即已提交：在线的立即收到；不在的，有效期内连上时收到。"""
-        draft = body.draft()
-        check_send_rights(admin, [draft])
-        accepted = await service.send_broadcast(
-            admin.sender, draft, idempotency_key, key_id=admin.key_id
-        )
-        return BroadcastOut.model_validate(accepted)
-
     return router

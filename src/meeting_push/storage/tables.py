@@ -10,12 +10,10 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
-    Float,
     ForeignKey,
     Index,
     Integer,
     LargeBinary,
-    MetaData,
     PrimaryKeyConstraint,
     SmallInteger,
     String,
@@ -24,12 +22,10 @@ from sqlalchemy import (
     text,
 )
 
-metadata = MetaData()
-
-# ULID 只含 ASCII：用 "C" 排序规则比较更快，且次序必与 Python 的字符串次序一致。
-_message_id = String(26).with_variant(String(26, collation="C"), "postgresql")
-# SQLite 只有 INTEGER PRIMARY KEY 才是 rowid 的别名。
-_serial = BigInteger().with_variant(Integer(), "sqlite")
+from . import alert_tables  # noqa: F401 — 登记告警的表
+from .columns import message_id as _message_id
+from .columns import metadata as metadata
+from .columns import serial as _serial
 
 users = Table(
     "mp_users",
@@ -305,85 +301,6 @@ nodes = Table(
     PrimaryKeyConstraint("node_id"),
 )
 
-# 触发过的告警。``firing_key`` 只有触发着的才有：同一条规则、同一组标签，至多一条在触发。
-alerts = Table(
-    "mp_alerts",
-    metadata,
-    Column("alert_id", _message_id, nullable=False),
-    Column("rule", String(200), nullable=False),
-    Column("labels", Text, nullable=False),  # JSON
-    Column("severity", String(8), nullable=False),
-    Column("summary_zh", Text, nullable=False),
-    Column("summary_en", Text, nullable=False),
-    Column("value", Float, nullable=False),
-    Column("threshold", Float, nullable=False),
-    Column("runbook", Text, nullable=False),
-    Column("started_at", BigInteger, nullable=False),
-    Column("resolved_at", BigInteger),
-    Column("spot_key", String(64), nullable=False),  # 规则与标签的散列
-    Column("firing_key", String(64)),
-    Column("told", SmallInteger, nullable=False),  # 告诉过通知那一边：0 没有，1 触发，2 恢复
-    Column("acknowledged_by", String(256)),
-    Column("acknowledged_at", BigInteger),
-    Column("silenced_until", BigInteger),
-    PrimaryKeyConstraint("alert_id"),
-    Index("mp_ux_alerts_firing", "firing_key", unique=True),
-    Index("mp_ix_alerts_spot", "spot_key"),
-    Index(
-        "mp_ix_alerts_open",
-        "alert_id",
-        sqlite_where=text("told < 2"),
-        postgresql_where=text("told < 2"),
-    ),
-)
-
-alert_notes = Table(
-    "mp_alert_notes",
-    metadata,
-    Column("note_id", _message_id, nullable=False),
-    Column("alert_id", _message_id, nullable=False),
-    Column("author", String(256), nullable=False),
-    Column("at", BigInteger, nullable=False),
-    Column("text", Text, nullable=False),
-    PrimaryKeyConstraint("note_id"),
-    Index("mp_ix_alert_notes_alert", "alert_id", "note_id"),
-)
-
-# 越了线、还不到 ``for_s`` 的：评估的进程死了，接手的从这里接着等。
-alert_pending = Table(
-    "mp_alert_pending",
-    metadata,
-    Column("spot_key", String(64), nullable=False),
-    Column("rule", String(200), nullable=False),
-    Column("labels", Text, nullable=False),
-    Column("since", BigInteger, nullable=False),
-    PrimaryKeyConstraint("spot_key"),
-)
-
-# 一行：Redis 不在时谁评估。
-alert_turn = Table(
-    "mp_alert_turn",
-    metadata,
-    Column("id", Integer, primary_key=True, autoincrement=False),
-    Column("holder", String(64), nullable=False),
-    Column("lease_until", BigInteger, nullable=False),
-)
-
-# 一条告警在一个渠道上说过什么：触发、恢复、升级各一行。
-alert_notices = Table(
-    "mp_alert_notices",
-    metadata,
-    Column("alert_id", String(64), nullable=False),
-    Column("channel", String(64), nullable=False),
-    Column("state", String(16), nullable=False),
-    Column("is_escalation", Boolean, nullable=False),
-    Column("told", Boolean, nullable=False),
-    Column("reason", Text, nullable=False),  # 为什么没有说到；或谁被拒绝了
-    Column("at", BigInteger, nullable=False),
-    PrimaryKeyConstraint("alert_id", "channel", "state", "is_escalation"),
-    Index("mp_ix_alert_notices_at", "at"),
-)
-
 # 主要的数：一分钟一行，老了的十分钟一行。数是 JSON（名字 → 数）：后来添的数不必再迁移。
 stats_history = Table(
     "mp_stats_history",
@@ -392,20 +309,4 @@ stats_history = Table(
     Column("at", BigInteger, nullable=False),  # 这一段开始的时刻
     Column("figures", Text, nullable=False),  # 不知道的不在其中
     PrimaryKeyConstraint("step_s", "at"),
-)
-
-# 一条告警上发生过的：静音、自动处理；认领、备注、通知各有自己的地方。
-alert_events = Table(
-    "mp_alert_events",
-    metadata,
-    Column("event_id", _message_id, nullable=False),
-    Column("alert_id", _message_id, nullable=False),
-    Column("at", BigInteger, nullable=False),
-    Column("kind", String(16), nullable=False),
-    Column("by", String(256), nullable=False),  # 谁；自动处理的是做它的进程
-    Column("text", Text, nullable=False),
-    Column("state", String(16)),  # 自动处理的结果
-    Column("until", BigInteger),  # 静音到几时
-    PrimaryKeyConstraint("event_id"),
-    Index("mp_ix_alert_events_alert", "alert_id", "event_id"),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -146,7 +146,7 @@ async def test_an_admin_key_operates(node: Node, api: httpx.AsyncClient) -> None
     assert [one.status_code for one in answers] == [200, 200, 200, 204, 200]
 
 
-BAD: Final = {
+BAD: Final[Mapping[str, Callable[[str], str]]] = {
     "cut": lambda key: key[:-1],
     "unknown": lambda key: KEY_PREFIX + "A" * 43,
     "two": lambda key: f"{key} {key}",
