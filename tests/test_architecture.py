@@ -353,6 +353,7 @@ WIRING: Final = frozenset(
         "doctor.py",
         "server.py",
         "settings",
+        "testing.py",
     }
 )
 

@@ -49,7 +49,7 @@ def test_every_rest_call_has_a_row_and_every_row_is_a_call(tmp_path: Path) -> No
     push = MeetingPush(settings, identity="accounts")
     real = {
         (f"{method} {route.path.removeprefix(API)}", frozenset(_query(route.dependant)))
-        for route in push.router.routes
+        for route in (*push.router.routes, *push.probes.routes)
         if isinstance(route, APIRoute) and route.include_in_schema
         for method in (route.methods or set()) - {"HEAD"}
     }

@@ -66,6 +66,7 @@ def push(tmp_path: Path) -> MeetingPush:
 #: 说好支持的；改它就是改契约。
 SUPPORTED: Final = {
     *("settings", "node_id", "router", "lifespan", "start", "drain", "stop", "displaced"),
+    *("probes", "pages", "error_handlers"),
     *("messages", "broadcasts", "meetings", "publisher", "mailbox", "confirmation"),
     *("presence", "manager", "auth", "revocations", "health", "metrics"),
 }

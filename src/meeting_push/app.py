@@ -18,7 +18,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .assembly.alerting import Alerting
@@ -28,12 +28,14 @@ from .assembly.message_path import BroadcastPath, MessagePath, OutcomePath, Reco
 from .assembly.observation import Observation, Rooms
 from .assembly.routes import routes
 from .contracts import TokenVerifier, UserDirectory
+from .errors import MeetingPushError
+from .http.host_signals import drained_first
 from .limits.rate import TrustedProxies
 from .model import QueueEntry
 from .monitoring.rest_requests import RouteRequests
 from .node_identity import NodeIdentity
-from .router.error_answers import install_error_handlers
-from .router.web import add_docs
+from .router.error_answers import ErrorHandler, install_error_handlers, on_expected
+from .router.web import add_docs, add_home
 from .settings import Identity, Settings
 from .supervision import Supervisor
 from .version import __version__
@@ -56,7 +58,9 @@ class MeetingPush:
     支持的只有下面这些（有测试），其余的随时会变：
 
     - ``settings``、``node_id``：此刻生效的设置，这个节点在日志与报告里的名字
-    - ``router``、``lifespan``，或自己叫 ``start``、``drain``、``stop``：装进别人的应用
+    - ``router``、``lifespan``，或自己叫 ``start``、``drain``、``stop``：装进别人的应用，任何前缀下
+    - ``probes``、``pages``、``error_handlers``：探针与指标，网页与浏览器的 SDK，应用的路由里出来的
+      我们的错误；要的才装
     - ``displaced``：Redis 被另一个数据库接手时置位，这个节点不该再留着
     - ``messages``：发送，也可在应用自己的事务里；收件箱
     - ``broadcasts``：发给所有人
@@ -80,24 +84,45 @@ class MeetingPush:
         verifier: TokenVerifier | None = None,
     ) -> None:
         owner = identity or settings.auth.identity or "application"
-        settings = self.settings = settings.changed(identity=owner)
-        self._node = NodeIdentity()
+        self.settings = settings.changed(identity=owner)
+        self._brought = directory, verifier
+        self.router, self.probes, self.pages = APIRouter(), APIRouter(), APIRouter()
         self._stack = contextlib.AsyncExitStack()
-        self._supervisor = Supervisor()
-        self._rooms = self._build(directory, verifier)
-        self._observation = Observation(settings, self._node, self._rooms, self._supervisor)
-        self._alerting = Alerting(
-            settings, self._node, rooms=self._rooms, observation=self._observation
-        )
-        self.router = routes(settings, self._rooms, self._observation, self._alerting)
-        self._introduce(self._rooms)
+        #: 起过的那个事件循环。
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._started = False
+        self._leaving: asyncio.Task[None] | None = None
+        self._assemble()
 
     @property
     def node_id(self) -> str:
         """这个进程里的这个节点；fork 之后各是各的。"""
         return self._node.id
 
+    @property
+    def error_handlers(self) -> dict[int | type[Exception], ErrorHandler]:
+        """给 ``FastAPI(exception_handlers=…)``：我们的错误从应用的路由里出来，也是契约的样子。"""
+        return {MeetingPushError: on_expected}
+
     # ── 组装 ────────────────────────────────────────────────────────────────
+
+    def _assemble(self) -> None:
+        """一个新的节点；路由器还是那几个，装进应用的不必再装。"""
+        self._node, self._supervisor = NodeIdentity(), Supervisor()
+        self._rooms = self._build(*self._brought)
+        self._observation = Observation(self.settings, self._node, self._rooms, self._supervisor)
+        self._alerting = Alerting(
+            self.settings, self._node, rooms=self._rooms, observation=self._observation
+        )
+        doors = routes(self.settings, self._rooms, self._observation, self._alerting)
+        for router, table in (
+            (self.router, doors.api),
+            (self.probes, doors.probes),
+            (self.pages, doors.pages),
+        ):
+            router.routes[:] = table
+            router._mark_routes_changed()
+        self._introduce(self._rooms)
 
     def _build(self, directory: UserDirectory | None, verifier: TokenVerifier | None) -> Rooms:
         settings, node = self.settings, self._node
@@ -155,9 +180,15 @@ class MeetingPush:
     async def start(self) -> None:
         """取得资源并启动本角色的循环；中途失败则已取得的全部放开。
 
+        停下之后可以再起，在另一个事件循环里也行：那是一个新的节点，从 ``push`` 上另取各部分。
+
         :raises ConfigurationError: 配置与现实不符
         :raises UnavailableError: Redis 或数据库连不上
         """
+        loop = asyncio.get_running_loop()
+        if self._started or self._loop not in (None, loop):
+            self._assemble()
+        self._loop, self._leaving, self._started = loop, None, False
         rooms = self._rooms
         async with contextlib.AsyncExitStack() as stack:
             await rooms.bus.start_server(stack)
@@ -168,6 +199,7 @@ class MeetingPush:
             await rooms.recovery.claim_redis(stack)
             await self._start_loops(stack)
             self._stack = stack.pop_all()
+        self._started = True
 
     async def _start_loops(self, stack: contextlib.AsyncExitStack) -> None:
         role, rooms, supervisor = self.settings.process.role, self._rooms, self._supervisor
@@ -201,7 +233,12 @@ class MeetingPush:
             await rooms.meetings.start(supervisor, stack)
 
     async def drain(self) -> None:
-        """停止服务的前半，次序的道理见 ``docs/operations.md``；之后 ``stop`` 放开其余的。"""
+        """停止服务的前半，次序的道理见 ``docs/operations.md``；之后 ``stop``。只做一次。"""
+        if self._leaving is None:
+            self._leaving = asyncio.create_task(self._leave())
+        await asyncio.shield(self._leaving)
+
+    async def _leave(self) -> None:
         role, edge = self.settings.process.role, self._rooms.edge
         self.health.drain()
         if role.holds_sockets:
@@ -226,10 +263,11 @@ class MeetingPush:
 
     @contextlib.asynccontextmanager
     async def lifespan(self, _app: FastAPI) -> AsyncIterator[None]:
-        """给 ``FastAPI(lifespan=…)``。"""
+        """给 ``FastAPI(lifespan=…)``；在 uvicorn 里（gunicorn 的工人也是）收到信号先送客。"""
         await self.start()
         try:
-            yield
+            with drained_first(self.drain):
+                yield
         finally:
             await self.drain()
             await self.stop()
@@ -260,7 +298,10 @@ def create_app(push: MeetingPush) -> FastAPI:
     )
     install_error_handlers(app)
     add_docs(app, TrustedProxies(push.settings.http.trusted_proxies))
-    app.router.routes.extend(push.router.routes)  # 不 include：少一层，见 ``contract_router``
+    if push.settings.process.role.serves_api:
+        add_home(app)
+    for router in (push.router, push.probes, push.pages):
+        app.router.routes.extend(router.routes)  # 不 include：少一层，见 ``contract_router``
     app.router.add_websocket_route("/{path:path}", no_websocket(push.manager))
     app.router.default = _counted(app.router.default, push._observation.requests.unknown)
     return app

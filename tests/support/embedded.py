@@ -24,9 +24,10 @@ class _Server(uvicorn.Server):
 async def hosted(
     push: MeetingPush, app: FastAPI | None = None, *, native: bool = False
 ) -> AsyncIterator[str]:
-    """``主机:端口``；``app`` 不给就是一个只有我们的应用。"""
+    """``主机:端口``；``app`` 不给就是一个只有我们的应用。探针与网页都在。"""
     app = app or FastAPI(lifespan=push.lifespan)
-    app.include_router(push.router)
+    for router in (push.router, push.probes, push.pages):
+        app.include_router(router)
     sock = socket.create_server(("127.0.0.1", 0))
     ws = native_edge(push.manager) if native else "websockets-sansio"
     server = _Server(uvicorn.Config(app, log_config=None, ws=ws))  # type: ignore[arg-type]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from fastapi import APIRouter
+from starlette.routing import BaseRoute
 
 from ..http.cors import Cors
 from ..limits.rate import TrustedProxies
@@ -25,31 +28,46 @@ from .alerting import Alerting
 from .observation import Observation, Rooms
 
 
-def routes(
-    settings: Settings, rooms: Rooms, observation: Observation, alerting: Alerting
-) -> APIRouter:
-    """一张平的表；``POST /messages`` 在最前：路由是一条一条试的。"""
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """三张平的表；``POST /messages`` 在最前：路由是一条一条试的。"""
+
+    #: ``/api/v1/…``、``/ws/…``。
+    api: list[BaseRoute]
+    #: ``/healthz``、``/readyz``、``/metrics``。
+    probes: list[BaseRoute]
+    #: ``/``、``/inbox``、``/ops``、``/static/…``。
+    pages: list[BaseRoute]
+
+
+def routes(settings: Settings, rooms: Rooms, observation: Observation, alerting: Alerting) -> Doors:
     proxies = TrustedProxies(settings.http.trusted_proxies)
-    parts = [ops_router(observation.health, observation.metrics)]
+    parts, pages = list[APIRouter](), list[APIRouter]()
     if settings.process.role.serves_api:
-        api = _api(settings, rooms, observation, alerting)
-        parts = [*api, *parts, meeting_socket_router(rooms.meetings.hub), web_router(proxies)]
+        parts = _api(settings, rooms, observation, alerting)
+        parts.append(meeting_socket_router(rooms.meetings.hub))
+        pages.append(web_router(proxies))
     if settings.process.role.holds_sockets:
         parts.append(user_messages_router(rooms.edge.manager))
         rooms.edge.manager.ops.provide(_statistics(rooms, observation).text)
     cors = Cors(settings.handshake.allowed_origins)
-    table = complete((route for part in parts for route in part.routes), cors)
+    probes = [ops_router(observation.health, observation.metrics)]
+    doors = Doors(*(_table(each, cors) for each in (parts, probes, pages)))
     rules = BodyRules(settings.http, settings.messages, settings.meeting)
     large = LargeTurns() if settings.messages.sends_per_user_per_s else None
     turns = Turns(proxies, rooms.edge.manager.admission.refusal_delay_s, large=large)
-    for route in table:
+    for route in (*doors.api, *doors.probes, *doors.pages):
         if isinstance(route, ContractRoute):
             route.requests = observation.requests.of(min(methods_of(route)), route.path)
         if isinstance(route, ContractRoute) and route.path.startswith(API_PREFIX):
             route.turns = turns
             route.refused = observation.refused
             route.body_rule = rules.of(route.path.removeprefix(API_PREFIX))
-    return APIRouter(routes=table)
+    return doors
+
+
+def _table(parts: list[APIRouter], cors: Cors) -> list[BaseRoute]:
+    return complete((route for part in parts for route in part.routes), cors)
 
 
 def _statistics(rooms: Rooms, observation: Observation) -> Statistics:

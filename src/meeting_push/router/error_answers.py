@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
@@ -57,6 +57,10 @@ _HTTP_CODES: Final = {400: "invalid_json", 401: "unauthenticated", 413: "payload
 
 #: 依赖不在时拒绝了的请求：几百个也只说一次，带着次数（E12）。
 _refused: Final = RepeatedWarning("requests_refused")
+
+
+#: Starlette 的样子。
+ErrorHandler = Callable[[Request, Any], Coroutine[Any, Any, Response]]
 
 
 def install_error_handlers(app: FastAPI) -> None:

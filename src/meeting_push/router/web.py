@@ -78,14 +78,9 @@ class _Asset:
 
 
 def web_router(proxies: TrustedProxies | None = None) -> APIRouter:
-    """``/``、``/inbox``、``/ops``、``/static/…``。"""
+    """``/inbox``、``/ops``、``/static/…``。"""
     pace = [Depends(_paced(proxies or TrustedProxies()))]
     router = APIRouter(include_in_schema=False, dependencies=pace, route_class=ContractRoute)
-
-    @router.api_route("/", methods=["GET", "HEAD"])
-    async def home() -> RedirectResponse:
-        """相对地址：挂在前缀下也对。"""
-        return RedirectResponse("inbox", status.HTTP_307_TEMPORARY_REDIRECT)
 
     @router.api_route("/inbox", methods=["GET", "HEAD"])
     async def inbox(request: Request) -> Response:
@@ -100,6 +95,14 @@ def web_router(proxies: TrustedProxies | None = None) -> APIRouter:
         return _static(request, name)
 
     return router
+
+
+def add_home(app: FastAPI) -> None:
+    """``/``：只在我们自己的服务器里，别人的应用有它自己的。"""
+
+    @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
+    async def home() -> RedirectResponse:
+        return RedirectResponse("inbox", status.HTTP_307_TEMPORARY_REDIRECT)
 
 
 def add_docs(app: FastAPI, proxies: TrustedProxies | None = None) -> None:

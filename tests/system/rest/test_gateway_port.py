@@ -60,8 +60,9 @@ def test_c10_the_gateways_errors_are_the_contracts(
 
 def test_the_gateway_serves_neither_the_api_nor_the_pages(gateway: ServerProcess) -> None:
     """Whatever an ``api`` node serves beside its probes is nowhere here: /ops, alerts, all."""
-    routes = MeetingPush(load_settings(redis_url="redis://127.0.0.1:1", role="api")).router.routes
-    paths = {str(getattr(route, "path", "")) for route in routes} - PROBES
+    push = MeetingPush(load_settings(redis_url="redis://127.0.0.1:1", role="api"))
+    routes = [*push.router.routes, *push.pages.routes]
+    paths = {str(getattr(route, "path", "")) for route in routes}
     with httpx.Client(base_url=gateway.base_url, trust_env=False) as client:
         answers = {path: client.get(re.sub(r"{.*?}", "1", path)).status_code for path in paths}
     assert {path: status for path, status in answers.items() if status != 404} == {}

@@ -94,6 +94,7 @@ async def host(
     if request.param:
         inner = FastAPI()
         inner.include_router(push.router)
+        inner.include_router(push.pages)
         app.mount(request.param, inner)
     async with (
         hosted(push, app) as address,

@@ -16,7 +16,7 @@ import pytest
 from fastapi import FastAPI
 
 from meeting_push.router.error_answers import install_error_handlers
-from meeting_push.router.web import add_docs, web_router
+from meeting_push.router.web import add_docs, add_home, web_router
 
 PAGES = ["/inbox", "/ops", "/docs"]
 LARGE = "/static/vendor/swagger-ui-bundle.js"
@@ -27,6 +27,7 @@ async def http() -> AsyncIterator[httpx.AsyncClient]:
     app = FastAPI(openapi_url=None)
     install_error_handlers(app)
     add_docs(app)
+    add_home(app)
     app.include_router(web_router())
     transport = httpx.ASGITransport(app=app)
     async with httpx.AsyncClient(transport=transport, base_url="http://push.test:8000") as client:
