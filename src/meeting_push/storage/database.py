@@ -199,6 +199,18 @@ class Database:
                 yield connection
                 commit.sent = True
 
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[AsyncConnection]:
+        """同 ``transaction``，只执行一条语句：PostgreSQL 上它自成事务，省去两个往返。"""
+        if self.is_sqlite or self.behind_a_pooler:
+            async with self.transaction() as connection:
+                yield connection
+            return
+        with uncertain_commit() as commit:
+            async with self.connect() as connection:
+                commit.sent = True
+                yield connection
+
     async def write_sqlite(
         self, statements: Sequence[Statement], at_least: int = 0, *, patient: bool = False
     ) -> list[int]:
@@ -250,7 +262,7 @@ class Database:
 
     async def change(self, statement: Executable, given: Mapping[str, object] | None = None) -> int:
         """一条语句，自成一个事务；返回改了几行。"""
-        async with self.transaction() as connection:
+        async with self.alone() as connection:
             return (await connection.execute(statement, given)).rowcount
 
     async def ping(self) -> None:

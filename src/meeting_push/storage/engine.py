@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from ..errors import ConfigurationError, MissingExtraError
 from .failures import LeftBehind
-from .postgres import POOLED, asyncpg_url
+from .postgres import POOLED, asyncpg_url, probe_idle
 from .sqlite import prepare, sqlite_url
 
 _SQLITE_CONNECTIONS: Final = 5  # 每个都是一个线程；写者反正只有一个
@@ -49,13 +49,13 @@ def create_engine(url: URL, timeout_s: float, *, pooled: bool = False) -> AsyncE
                 pool_size=_PG_CONNECTIONS,
                 max_overflow=0,
                 pool_timeout=timeout_s,
-                pool_pre_ping=True,
                 pool_recycle=_PG_RECYCLE_S,
                 connect_args={**limits, **arguments, **(POOLED if pooled else {})},
             )
         except ModuleNotFoundError as error:
             raise MissingExtraError("PostgreSQL", error, "postgres") from None
         event.listen(engine.sync_engine, "handle_error", LeftBehind())
+        probe_idle(engine)
         return engine
     engine = create_async_engine(
         url,

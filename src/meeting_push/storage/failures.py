@@ -103,8 +103,10 @@ def uncertain_commit() -> Iterator[Commit]:
         raise
 
 
-#: 对 COMMIT 的这些回答就是“没有提交”；57（关机、取消）等到回答时可能已经提交了。
-_REFUSED_CLASSES: Final = frozenset({"22", "23", "25", "40", "42", "53", "54"})
+#: 对 COMMIT（或自成事务的语句）的这些回答就是“没有提交”；别的 57（关机）等到回答时可能已经提交了。
+_REFUSED_CLASSES: Final = frozenset({"22", "23", "25", "40", "42", "53", "54", "55"})
+#: 取消、语句超时只在提交之前起作用：提交途中 PostgreSQL 不理会它们（``HOLD_INTERRUPTS``）。
+_CANCELLED_STATE: Final = "57014"
 _UNKNOWN_STATE: Final = "40003"
 #: SQLite 的 BUSY、READONLY、FULL；别的（IOERR …）可能已经写进 WAL。
 _REFUSED_CODES: Final = frozenset({5, 8, 13})
@@ -116,7 +118,8 @@ def _surely_refused(error: BaseException | None) -> bool:
     cause = getattr(error, "orig", None) or error
     sqlstate = getattr(cause, "sqlstate", None) or ""
     if sqlstate:
-        return sqlstate[:2] in _REFUSED_CLASSES and sqlstate != _UNKNOWN_STATE
+        refused = sqlstate[:2] in _REFUSED_CLASSES or sqlstate == _CANCELLED_STATE
+        return refused and sqlstate != _UNKNOWN_STATE
     return (getattr(cause, "sqlite_errorcode", 0) & 0xFF) in _REFUSED_CODES
 
 

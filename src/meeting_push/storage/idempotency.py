@@ -28,7 +28,8 @@ _SQLITE_CLAIM: Final = (
     " substr(?2, key * 32 + 1, 32), json_extract(value, '$[2]'), json_extract(value, '$[3]')"
     " FROM json_each(?1) WHERE true ON CONFLICT (sender_id, key) DO NOTHING"
 )
-_PG_CLAIM: Final = text(
+#: 一组键一条语句；``pg_claimed`` 的参数。
+PG_CLAIM: Final = (
     "INSERT INTO mp_idempotency_keys (sender_id, key, request_hash, response, created_at)"
     " SELECT * FROM unnest(CAST(:senders AS bigint[]), CAST(:keys AS varchar[]),"
     " CAST(:hashes AS bytea[]), CAST(:responses AS text[]), CAST(:times AS bigint[]))"
@@ -58,17 +59,16 @@ def sqlite_claim(claims: Sequence[Claim]) -> Statement:
     return _SQLITE_CLAIM, (msgspec.json.encode(rows).decode(), hashes)
 
 
-async def claim(connection: AsyncConnection, claims: Sequence[Claim]) -> int:
-    """同 ``sqlite_claim``，PostgreSQL；返回占下几个。次序都一样，几个进程才不会互相死锁。"""
+def pg_claimed(claims: Sequence[Claim]) -> dict[str, object]:
+    """``PG_CLAIM`` 的参数。次序都一样，几个进程才不会互相死锁。"""
     ordered = sorted(claims, key=lambda each: each.place)
-    columns = {
+    return {
         "senders": [each.sender_id for each in ordered],
         "keys": [each.key for each in ordered],
         "hashes": [each.stored.request_hash for each in ordered],
         "responses": [each.stored.response for each in ordered],
         "times": [each.at for each in ordered],
     }
-    return (await connection.execute(_PG_CLAIM, columns)).rowcount
 
 
 class IdempotencyRepository(Repository):

@@ -9,14 +9,24 @@ from itertools import islice
 from typing import Final
 
 import msgspec
-from sqlalchemy import func, insert, select, text, update
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Integer,
+    SmallInteger,
+    func,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ..model import DeliveryStatus, Message, Outgoing, cause_of
 from ..protocol.envelope import encode_tail
 from .database import Repository
 from .id_list import among
-from .idempotency import Claim, claim, sqlite_claim
+from .idempotency import PG_CLAIM, Claim, pg_claimed, sqlite_claim
 from .rows import MESSAGE_COLUMNS, readable
 from .sqlite import Statement
 from .tables import message_recipients, messages
@@ -39,12 +49,36 @@ _SQLITE_ENQUEUED: Final = (
     "UPDATE mp_messages SET enqueued_at = ?"
     " WHERE message_id IN (SELECT value FROM json_each(?)) AND enqueued_at IS NULL"
 )
-_PG_RECIPIENTS: Final = text(
+#: ``values_of`` 的各列：接受之后才有值的不在其中。
+_COLUMNS: Final = [c.name for c in messages.c if c.name not in ("enqueued_at", "expired_at")]
+_PG_TYPES: Final = {
+    BigInteger: "bigint",
+    Boolean: "boolean",
+    Integer: "integer",
+    SmallInteger: "smallint",
+}
+
+
+def _pg_array(name: str) -> str:
+    return f"CAST(:{name} AS {_PG_TYPES.get(type(messages.c[name].type), 'text')}[])"
+
+
+_PG_MESSAGES: Final = (
+    f"INSERT INTO mp_messages ({', '.join(_COLUMNS)})"  # noqa: S608 — 只有列名
+    f" SELECT * FROM unnest({', '.join(map(_pg_array, _COLUMNS))})"
+)
+_PG_RECIPIENTS: Final = (
     "INSERT INTO mp_message_recipients (message_id, user_id, deliver_at, status, attempts)"
     " SELECT m, u, d, 'pending', 0 FROM unnest("
     "CAST(:message_ids AS varchar[]), CAST(:user_ids AS bigint[]), CAST(:due AS bigint[])"
     ") AS v (m, u, d)"
 )
+#: 键、消息、收件人一个来回；键没有全占下，除以零，什么也没有写下。
+_PG_STORE: Final = text(
+    f"WITH c AS ({PG_CLAIM} RETURNING 1), m AS ({_PG_MESSAGES}), r AS ({_PG_RECIPIENTS})"  # noqa: S608 — 只有上面的常量
+    " SELECT 1 / CAST((SELECT count(*) FROM c) = CAST(:claimed AS integer) AS integer)"
+)
+_DIVIDED_BY_ZERO: Final = "22012"
 #: 同 ``Message.account``。
 _ACCOUNT: Final = func.coalesce(-messages.c.key_id, messages.c.sender_id)
 _IDS: Final = msgspec.json.Decoder(tuple[int, ...])
@@ -59,11 +93,10 @@ class MessageRepository(Repository):
             for statement in _sqlite_inserts(items):
                 await connection.exec_driver_sql(*statement)
             return
-        values = [values_of(item.message, len(item.recipient_ids)) for item in items]
-        await connection.execute(insert(messages), values)
+        await connection.execute(text(_PG_MESSAGES), _pg_messages(items))
         rows = _recipient_rows(items)
         while chunk := list(islice(rows, _CHUNK_ROWS)):
-            await self._insert_recipients(connection, chunk)
+            await connection.execute(text(_PG_RECIPIENTS), _pg_recipients(chunk))
 
     async def store(self, items: Sequence[Outgoing], claims: Sequence[Claim] = ()) -> bool:
         """``insert``，自成一个事务，连同占下 ``claims``；有一个已被占则 False，什么都没有写。"""
@@ -73,13 +106,36 @@ class MessageRepository(Repository):
             changed = await self._database.write_sqlite(statements, len(claims))
             return not claims or changed[0] == len(claims)
         try:
-            async with self._database.transaction() as connection:
-                if claims and await claim(connection, claims) < len(claims):
-                    raise _TakenError
-                await self.insert(connection, items)
+            if sum(len(item.recipient_ids) for item in items) <= _CHUNK_ROWS:
+                await self._store_at_once(items, claims)
+            else:
+                await self._store_in_chunks(items, claims)
         except _TakenError:
             return False
         return True
+
+    async def _store_at_once(self, items: Sequence[Outgoing], claims: Sequence[Claim]) -> None:
+        given = {
+            **pg_claimed(claims),
+            **_pg_messages(items),
+            **_pg_recipients(list(_recipient_rows(items))),
+            "claimed": len(claims),
+        }
+        async with self._database.alone() as connection:
+            try:
+                await connection.execute(_PG_STORE, given)
+            except DBAPIError as error:
+                if getattr(error.orig, "sqlstate", None) == _DIVIDED_BY_ZERO:
+                    raise _TakenError from None
+                raise
+
+    async def _store_in_chunks(self, items: Sequence[Outgoing], claims: Sequence[Claim]) -> None:
+        async with self._database.transaction() as connection:
+            if claims:
+                claimed = await connection.execute(text(PG_CLAIM), pg_claimed(claims))
+                if claimed.rowcount < len(claims):
+                    raise _TakenError
+            await self.insert(connection, items)
 
     async def mark_enqueued(self, message_ids: Sequence[str], now: int) -> None:
         """移出 outbox：队列已收下它们。幂等。"""
@@ -163,15 +219,6 @@ class MessageRepository(Repository):
             found, _ = readable(await connection.execute(statement))
         return {message.message_id: message for message in found}
 
-    async def _insert_recipients(
-        self, connection: AsyncConnection, rows: list[tuple[str, int, int | None]]
-    ) -> None:
-        # 列表：调用者的驱动不一定把元组当数组
-        message_ids, user_ids, due = map(list, zip(*rows, strict=True))
-        await connection.execute(
-            _PG_RECIPIENTS, {"message_ids": message_ids, "user_ids": user_ids, "due": due}
-        )
-
     async def _pending(
         self, connection: AsyncConnection, message_ids: Sequence[str]
     ) -> dict[str, tuple[int, ...]]:
@@ -201,6 +248,18 @@ def _recipient_rows(
         message = item.message
         for user_id in item.recipient_ids:
             yield message.message_id, user_id, message.deliver_at
+
+
+def _pg_messages(items: Sequence[Outgoing]) -> dict[str, object]:
+    """``_PG_MESSAGES`` 的参数：各列一个数组。"""
+    rows = [values_of(item.message, len(item.recipient_ids)) for item in items]
+    return {name: [row[name] for row in rows] for name in _COLUMNS}
+
+
+def _pg_recipients(rows: Sequence[tuple[str, int, int | None]]) -> dict[str, object]:
+    # 列表：调用者的驱动不一定把元组当数组
+    message_ids, user_ids, due = map(list, zip(*rows, strict=True)) if rows else ([], [], [])
+    return {"message_ids": message_ids, "user_ids": user_ids, "due": due}
 
 
 def values_of(message: Message, recipient_count: int) -> dict[str, object]:

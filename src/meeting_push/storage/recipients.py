@@ -75,18 +75,17 @@ class RecipientRepository(Repository):
             if changed < len(rows):
                 changed += sum(await write([(_SQLITE_LATE, listed)]))
             return changed
-        async with self._database.transaction() as connection:
-            message_ids, user_ids, sent, delivered = zip(*ordered, strict=True)
-            columns = {
-                "message_ids": message_ids,
-                "user_ids": user_ids,
-                "sent": sent,
-                "delivered": delivered,
-            }
-            changed = (await connection.execute(_PG_DELIVERED, columns)).rowcount
-            if changed < len(ordered):
-                changed += (await connection.execute(_PG_LATE, columns)).rowcount
-            return changed
+        message_ids, user_ids, sent, delivered = zip(*ordered, strict=True)
+        columns = {
+            "message_ids": message_ids,
+            "user_ids": user_ids,
+            "sent": sent,
+            "delivered": delivered,
+        }
+        changed = await self._database.change(_PG_DELIVERED, columns)
+        if changed < len(ordered):
+            changed += await self._database.change(_PG_LATE, columns)
+        return changed
 
     async def counts(self, message_id: str) -> DeliveryCounts:
         """一条消息的收件人按状态计数；消息不存在则全为 0。"""
