@@ -353,6 +353,8 @@ WIRING: Final = frozenset(
         "doctor.py",
         "server.py",
         "settings",
+        "sync.py",
+        "outbox_office.py",
         "testing.py",
     }
 )

@@ -5,8 +5,8 @@
     pytest_plugins = ["meeting_push.testing"]
 
 ``push_settings``：一个 ``Settings``，交给 ``MeetingPush``。整个会话共用一个只在内存里的 Redis，每个
-测试有自己的键前缀与一份新的 SQLite（迁移只做一次，之后是拷贝）；送客、攒批、轮询都短。改几项：
-``push_settings.changed(jwt_secret=…)``。
+测试有自己的键前缀与一份新的 SQLite（迁移只做一次，之后是拷贝）；送客、攒批、轮询都短。
+令牌用 ``JWT_SECRET`` 签。改几项：``push_settings.changed(max_recipients=…)``。
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from .settings import Settings, load_settings
 from .storage.database import Database
 
 _READY_S: Final = 30.0
+#: 验证测试里的令牌（HS256）。
+JWT_SECRET: Final = "meeting-push-testing-meeting-push"  # noqa: S105 — 谁都看得到的
 #: 测试不等人：送客、攒批、轮询都短。
 _QUICK: Final = {
     "drain_window_s": 0,
@@ -97,5 +99,6 @@ def push_settings(push_redis_url: str, push_empty_database: Path, tmp_path: Path
         key_prefix=f"{secrets.token_hex(4)}:",
         database_url=f"sqlite:///{database}",
         data_dir=tmp_path,
+        jwt_secret=JWT_SECRET,
         **_QUICK,
     )

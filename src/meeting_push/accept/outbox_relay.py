@@ -18,6 +18,7 @@ from ..errors import MeetingPushError, QueueFullError
 from ..limits.send_limits import FairLine, FairShares
 from ..logs import RepeatedWarning, logger
 from ..model import URGENT_PRIORITY, Outgoing, QueueEntry
+from ..node.control_channel import ControlCommand
 from ..node.flight_recorder import OFF, FlightRecorder
 from ..protocol import envelope
 from ..queue.message_queue import MessageQueue
@@ -41,6 +42,10 @@ BATCH_UNITS: Final = 5_000
 MARK_EVERY_S: Final = 0.25
 #: 慢的那条满过，这么久之内还当它满着。
 BULK_FULL_MS: Final = 1_000
+
+
+class Hurry(ControlCommand, frozen=True, kw_only=True, tag="outbox"):
+    """别的进程往发件箱里写了（同步的发布者）：各节点立即扫一遍。"""
 
 
 class OutboxRelay:

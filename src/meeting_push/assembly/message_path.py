@@ -18,7 +18,7 @@ from ..accept.direct_delivery import DirectDelivery
 from ..accept.drafts import DraftRules
 from ..accept.idempotency import IdempotencyPurge
 from ..accept.message_service import MessageService
-from ..accept.outbox_relay import TURN_MS, OutboxRelay
+from ..accept.outbox_relay import TURN_MS, Hurry, OutboxRelay
 from ..broadcast.feed import BroadcastAcks, BroadcastFeed
 from ..broadcast.service import BroadcastRelay, BroadcastService
 from ..deliver.message_publisher import MessagePublisher
@@ -109,6 +109,7 @@ class MessagePath:
             recorder=bus.recorder,
             clock=bus.clock,
         )
+        bus.control.on(Hurry, lambda _command: self.relay.hurry())
         self.messages = MessageService(
             record.stores,
             rules=DraftRules(settings.messages),

@@ -115,7 +115,7 @@ class HttpCaller:
                 trace_request_ctx=reused,
             ) as answer:
                 retry_after = answer.headers.get("Retry-After", "")
-                return HttpAnswer(answer.status, await self._body(answer), _seconds(retry_after))
+                return HttpAnswer(answer.status, await self._body(answer), seconds_of(retry_after))
         except (ClientError, OSError) as error:  # 超时是 OSError
             raise ServerUnreachableError(f"no answer: {type(error).__name__}") from error
 
@@ -194,7 +194,7 @@ def _close_now(pool: _Pool) -> None:
         closing.close()
 
 
-def _seconds(retry_after: str) -> float | None:
+def seconds_of(retry_after: str) -> float | None:
     return float(retry_after) if retry_after.isascii() and retry_after.isdigit() else None
 
 

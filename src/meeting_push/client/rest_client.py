@@ -37,7 +37,7 @@ from .rest_call import (
 
 T = TypeVar("T")
 
-_PREFIX: Final = "/api/v1"
+PREFIX: Final = "/api/v1"
 #: “等等再来”；也可能已经做了而没有回答（``outcome_unknown``），所以只有幂等的调用才重试。
 _BUSY: Final = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
 
@@ -75,24 +75,24 @@ class RestClient:
 
     async def register(self, username: str, password: str) -> Registered:
         body = {"username": username, "password": password}
-        return await self._call(Registered, _post("/auth/register", body), signed=False)
+        return await self._call(Registered, post("/auth/register", body), signed=False)
 
     async def login(self, username: str, password: str) -> Tokens:
         body = {"username": username, "password": password}
-        return await self._call(Tokens, _post("/auth/login", body), signed=False)
+        return await self._call(Tokens, post("/auth/login", body), signed=False)
 
     async def refresh(self, refresh_token: str) -> Tokens:
         """旧的刷新令牌随即作废；再用它会吊销整族，所以从不重试。"""
         body = {"refresh_token": refresh_token}
-        return await self._call(Tokens, _post("/auth/refresh", body), signed=False)
+        return await self._call(Tokens, post("/auth/refresh", body), signed=False)
 
     async def change_password(self, old: str, new: str) -> None:
         """别的会话全部作废，这一个照旧。"""
-        await self._request(_post("/auth/password", {"old": old, "new": new}))
+        await self._request(post("/auth/password", {"old": old, "new": new}))
 
     async def logout(self) -> None:
         """结束这次登录，并关闭它的套接字。"""
-        await self._request(_post("/auth/logout", {}))
+        await self._request(post("/auth/logout", {}))
 
     # ── 发送 ────────────────────────────────────────────────────────────────
 
@@ -115,15 +115,15 @@ class RestClient:
         draft = Draft(
             recipient_ids=recipients, title=title, content=content, sender=sender, **options
         )
-        request = _post("/messages", _body(draft), _idempotency(idempotency_key), idempotent=True)
+        request = post("/messages", body_of(draft), idempotency(idempotency_key), idempotent=True)
         return await self._call(Accepted, request)
 
     async def send_batch(
         self, drafts: Sequence[Draft], *, idempotency_key: str | None = None
     ) -> list[Accepted]:
         """一个事务里发一批（≤ 1,000 条），全部或全不；结果与 ``drafts`` 同序。"""
-        body = {"messages": [_body(draft) for draft in drafts]}
-        request = _post("/messages/batch", body, _idempotency(idempotency_key), idempotent=True)
+        body = {"messages": [body_of(draft) for draft in drafts]}
+        request = post("/messages/batch", body, idempotency(idempotency_key), idempotent=True)
         return (await self._call(BatchResults, request)).results
 
     # ── 收件箱 ──────────────────────────────────────────────────────────────
@@ -136,12 +136,12 @@ class RestClient:
 
     async def read(self, message_ids: Sequence[str]) -> int:
         """标为已读（≤ 1,000 条），返回剩下的未读数。"""
-        request = _post("/messages/read", {"message_ids": list(message_ids)}, idempotent=True)
+        request = post("/messages/read", {"message_ids": list(message_ids)}, idempotent=True)
         return (await self._call(Unread, request)).unread_count
 
     async def read_upto(self, message_id: str) -> int:
         """把不晚于它的全部标为已读，返回剩下的未读数。"""
-        request = _post("/messages/read", {"upto_message_id": message_id}, idempotent=True)
+        request = post("/messages/read", {"upto_message_id": message_id}, idempotent=True)
         return (await self._call(Unread, request)).unread_count
 
     # ── 投递状态 ────────────────────────────────────────────────────────────
@@ -162,7 +162,7 @@ class RestClient:
     # ── 调用 ────────────────────────────────────────────────────────────────
 
     async def _get(self, kind: type[T], path: str, query: dict[str, str]) -> T:
-        target = f"{_PREFIX}{path}" + (f"?{urlencode(query)}" if query else "")
+        target = f"{PREFIX}{path}" + (f"?{urlencode(query)}" if query else "")
         return await self._call(kind, HttpRequest("GET", target, {}, idempotent=True))
 
     async def _call(self, kind: type[T], request: HttpRequest, *, signed: bool = True) -> T:
@@ -170,7 +170,7 @@ class RestClient:
         try:
             return msgspec.json.decode(answer.body, type=kind)
         except (msgspec.DecodeError, UnicodeDecodeError):
-            raise _api_error(answer) from None
+            raise api_error(answer) from None
 
     async def _request(self, request: HttpRequest, *, signed: bool = True) -> HttpAnswer:
         retries = self._options.retries if request.idempotent else 0
@@ -181,9 +181,9 @@ class RestClient:
             try:
                 return await self._once(request, signed)
             except (ApiError, ServerUnreachableError) as error:
-                if retries == 0 or not self._worth_retrying(error):
+                if retries == 0 or not worth_retrying(error, self._options):
                     raise
-                await asyncio.sleep(_wait_s(error, backoff))
+                await asyncio.sleep(wait_s(error, backoff))
             retries -= 1
 
     async def _once(self, request: HttpRequest, signed: bool) -> HttpAnswer:
@@ -194,28 +194,28 @@ class RestClient:
             headers["Authorization"] = f"Bearer {await obtain(self._token)}"
         answer = await self._http.call(replace(request, headers=headers))
         if answer.status >= HTTPStatus.MULTIPLE_CHOICES:
-            raise _api_error(answer)
+            raise api_error(answer)
         return answer
 
-    def _worth_retrying(self, error: ApiError | ServerUnreachableError) -> bool:
-        if isinstance(error, ServerUnreachableError):
-            return True
-        return (
-            error.status in _BUSY and (error.retry_after_s or 0) <= self._options.max_retry_wait_s
-        )
+
+def worth_retrying(error: ApiError | ServerUnreachableError, options: RestOptions) -> bool:
+    """幂等的调用，值不值得等一等再来。"""
+    if isinstance(error, ServerUnreachableError):
+        return True
+    return error.status in _BUSY and (error.retry_after_s or 0) <= options.max_retry_wait_s
 
 
-def _post(
+def post(
     path: str, body: object, headers: dict[str, str] | None = None, *, idempotent: bool = False
 ) -> HttpRequest:
     content = msgspec.json.encode(body)
-    return HttpRequest("POST", f"{_PREFIX}{path}", headers or {}, content, idempotent)
+    return HttpRequest("POST", f"{PREFIX}{path}", headers or {}, content, idempotent)
 
 
 _FIELDS: Final = tuple(each.name for each in fields(Draft))
 
 
-def _body(draft: Draft) -> dict[str, object]:
+def body_of(draft: Draft) -> dict[str, object]:
     """没有替谁发的不提：从前的服务器不认得这一项。"""
     body = {name: getattr(draft, name) for name in _FIELDS}
     if draft.sender is None:
@@ -223,7 +223,7 @@ def _body(draft: Draft) -> dict[str, object]:
     return body
 
 
-def _idempotency(key: str | None) -> dict[str, str]:
+def idempotency(key: str | None) -> dict[str, str]:
     return {"Idempotency-Key": key or uuid.uuid4().hex}
 
 
@@ -231,13 +231,13 @@ def _cursor(cursor: str | None) -> dict[str, str]:
     return {} if cursor is None else {"cursor": cursor}
 
 
-def _wait_s(error: ApiError | ServerUnreachableError, backoff: Backoff) -> float:
+def wait_s(error: ApiError | ServerUnreachableError, backoff: Backoff) -> float:
     """服务器说的时间之后再加抖动：大家听到的是同一个数（LESSONS 1）。"""
     asked = error.retry_after_s if isinstance(error, ApiError) else None
     return (asked or 0) + backoff.next_delay()
 
 
-def _api_error(answer: HttpAnswer) -> ApiError:
+def api_error(answer: HttpAnswer) -> ApiError:
     try:
         detail = msgspec.json.decode(answer.body, type=ErrorBody).error
     except (msgspec.DecodeError, UnicodeDecodeError):
