@@ -33,6 +33,7 @@ from .errors import (
     NotFoundError,
     OutcomeUnknownError,
     PayloadTooLargeError,
+    PeopleLimitError,
     QueueFullError,
     RateLimitedError,
     RedisCommandError,
@@ -106,6 +107,7 @@ if TYPE_CHECKING:
     from .monitoring.health import Health
     from .monitoring.metrics import Metrics
     from .outcome.delivery_confirmation_service import DeliveryConfirmationService
+    from .people.people import People
     from .presence.online_status_service import OnlineStatusService
     from .protocol.frames import ErrorFrame, Gap, Notice, Presence, ReadSync, Receipt, Resync
     from .queue.consumer_pool import ConsumerPool
@@ -143,6 +145,7 @@ _HOMES = {
     "NotConnectedError": ".client",
     "Notice": ".protocol.frames",
     "OfflineMessageQueue": ".deliver.offline_message_queue",
+    "People": ".people.people",
     "OnlineStatusService": ".presence.online_status_service",
     "Presence": ".protocol.frames",
     "PushClient": ".client",
@@ -228,6 +231,8 @@ __all__ = [
     "OutcomeUnknownError",
     "Participant",
     "PayloadTooLargeError",
+    "People",
+    "PeopleLimitError",
     "Presence",
     "PresenceStatus",
     "Principal",

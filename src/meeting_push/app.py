@@ -71,6 +71,7 @@ class MeetingPush:
     - ``presence``：谁在线，几台设备
     - ``manager``：这个节点握着的连接，送走谁
     - ``auth``：我们的账号（``identity="accounts"``）
+    - ``people``：应用的 id（一段字）与内里的号；收号的方法（``presence``、``mailbox`` …）要它
     - ``revocations``：吊销令牌、会话、用户；停用一个人时要叫它
     - ``health``、``metrics``：``/readyz``、``/metrics`` 说的，可并进应用自己的
     """
@@ -138,6 +139,7 @@ class MeetingPush:
         edge = Edge(
             settings,
             node,
+            record=record,
             bus=bus,
             access=access,
             messages=messages,
@@ -172,6 +174,7 @@ class MeetingPush:
         self.broadcasts, self.meetings = rooms.broadcasts.service, rooms.meetings.service
         self.manager, self.presence = edge.manager, edge.presence
         self.auth, self.revocations = rooms.access.auth, rooms.access.revocations
+        self.people = rooms.record.people
         self.displaced = rooms.recovery.claim.lost
         self.health, self.metrics = self._observation.health, self._observation.metrics
 

@@ -31,6 +31,7 @@ from .db import app as db_app
 from .errors import ConfigurationError, InvalidInputError, MeetingPushError, MissingExtraError
 from .logs import plain, plain_json
 from .model import MAX_USER_ID, USER_ROLE
+from .person_id import PersonId, PersonIds
 from .settings import Role, Settings, load_settings
 from .user import app as user_app
 from .user import require_accounts
@@ -113,7 +114,7 @@ def send(
     data_dir: DataDir = None,
 ) -> None:
     """Send one message and print its id."""
-    recipients = _user_ids(to)
+    recipients = _persons(to, "--to")
     access = token or _sign(load_settings(data_dir=data_dir), sender_id)
     from .client.rest_client import RestClient
 
@@ -126,7 +127,7 @@ def send(
 
 @app.command()
 def listen(
-    user_id: Annotated[int, typer.Option(help="Whose messages.")],
+    user_id: Annotated[str, typer.Option(help="Whose messages.")],
     url: BaseUrl = "http://127.0.0.1:8000",
     count: Annotated[int, typer.Option(help="Stop after so many; 0 = never.")] = 0,
     token: TokenOption = None,
@@ -136,12 +137,14 @@ def listen(
     settings = load_settings(data_dir=data_dir)
     from .client.push_client import PushClient
 
+    [person] = _persons(user_id, "--user-id")
+
     def fresh_token() -> str:
-        return token or _sign(settings, user_id)
+        return token or _sign(settings, _integer(person))
 
     async def run() -> None:
         received = 0
-        async with PushClient(url, fresh_token, user_id=user_id, device_info="cli") as client:
+        async with PushClient(url, fresh_token, user_id=person, device_info="cli") as client:
             async for message in client:
                 sys.stdout.write(plain_json(message.to_json()) + "\n")  # 正文是别人写的
                 sys.stdout.flush()
@@ -206,11 +209,21 @@ def _console() -> Console:
     return Console(highlight=False)
 
 
-def _user_ids(text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise InvalidInputError("--to: user ids separated by commas, such as 1,2") from None
+def _persons(text: str, option: str) -> list[PersonId]:
+    """用逗号分开的 id；收不收一段字由服务器说。"""
+    found: list[PersonId] = []
+    for part in text.split(","):
+        person = PersonIds(strings=True).read(part.strip())
+        if person is None:
+            raise InvalidInputError(f"{option}: user ids separated by commas, such as 1,2")
+        found.append(person)
+    return found
+
+
+def _integer(person: PersonId) -> int:
+    if not isinstance(person, int):
+        raise InvalidInputError("--user-id: tokens made here are for integers; pass --token")
+    return person
 
 
 def _sign(

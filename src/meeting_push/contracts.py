@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from .model import (
     Ack,
@@ -264,9 +264,12 @@ class ReadSink(Protocol):
 
 
 class UserDirectory(Protocol):
-    """谁是存在的用户。默认由 ``UserRepository`` 实现；内嵌的应用可以带来自己的。"""
+    """谁是存在的用户。默认由 ``UserRepository`` 实现；内嵌的应用可以带来自己的。
 
-    async def existing_ids(self, user_ids: Sequence[int]) -> set[int]:
+    应用的名册说的是对外的 id（整数、一段字）；我们自己的只有整数。
+    """
+
+    async def existing_ids(self, user_ids: Sequence[Any]) -> set[Any]:
         """``user_ids``（至多 10,000 个，已去重）里存在且未停用的那些。"""
 
 
@@ -274,8 +277,8 @@ class UserDirectory(Protocol):
 class UserNames(Protocol):
     """各人怎样称呼，给人看的。应用的名册有它就问它，没有就只有 id。"""
 
-    async def names(self, user_ids: Sequence[int]) -> Mapping[int, str]:
-        """``user_ids`` 里认得的各人的名字；不认得的不出现。"""
+    async def names(self, user_ids: Sequence[Any]) -> Mapping[Any, str]:
+        """``user_ids`` 里认得的各人的名字；不认得的不出现。id 同 ``UserDirectory``。"""
 
 
 class UserChannel(Protocol):

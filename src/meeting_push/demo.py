@@ -15,7 +15,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -29,6 +29,7 @@ from .client.rest_call import DeliveryReport, Tokens
 from .client.rest_client import RestClient
 from .errors import MeetingPushError
 from .launcher import dying_with_us
+from .person_id import PersonId
 
 START_TIMEOUT_S: Final = 60.0
 STEP_TIMEOUT_S: Final = 20.0
@@ -234,7 +235,7 @@ def _check(holds: bool, problem: str) -> None:
         raise DemoFailedError(problem)
 
 
-def _states(out: Console, report: DeliveryReport, names: dict[int, str]) -> None:
+def _states(out: Console, report: DeliveryReport, names: Mapping[PersonId, str]) -> None:
     table = Table("recipient", "status", "pushed → acknowledged", box=None, padding=(0, 3))
     for state in report.recipients:
         taken = "—"

@@ -119,7 +119,8 @@ class UnknownRecipientsError(InvalidInputError):
     code = "unknown_recipients"
 
     def __init__(self, user_ids: Sequence[int | str]) -> None:
-        super().__init__("unknown recipients", details={"user_ids": list(user_ids)})
+        self.user_ids = list(user_ids)
+        super().__init__("unknown recipients", details={"user_ids": self.user_ids})
 
 
 class UnknownParticipantsError(InvalidInputError):

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final, Literal, NamedTuple, TypedDict, get_args
+from typing import Any, Final, Literal, NamedTuple, TypedDict, cast, get_args
 
 import msgspec
+
+from .person_id import MAX_INTEGER, NOBODY, PersonId
 
 MessageType = Literal["message", "notification", "system"]
 DEFAULT_TYPE: Final = "message"
@@ -21,7 +23,7 @@ PresenceStatus = Literal["active", "away", "busy"]
 AppData = dict[str, Any] | msgspec.Raw
 
 #: 用户 id 与 seq 的上限：JavaScript 的整数到此为止还是准的（C8）。
-MAX_SAFE_INTEGER: Final = 2**53 - 1
+MAX_SAFE_INTEGER: Final = MAX_INTEGER
 MAX_USER_ID: Final = MAX_SAFE_INTEGER
 MIN_PRIORITY: Final = 0
 MAX_PRIORITY: Final = 9
@@ -70,6 +72,8 @@ class Principal:
 
     ``session_id`` 是刷新令牌族的 id（外来令牌没有则为 None）；
     ``token_id`` 是 ``jti``。``expires_at``、``issued_at`` 为毫秒。
+
+    ``user_id`` 是内里的号；``subject`` 是令牌说的一段字，id 是整数的没有（见 ``people/``）。
     """
 
     user_id: int
@@ -79,6 +83,20 @@ class Principal:
     session_id: str | None = None
     token_id: str | None = None
     name: str = ""
+    subject: str | None = None
+
+    @classmethod
+    def of(
+        cls, person: PersonId, role: str = USER_ROLE, *, issued_at: int, expires_at: int
+    ) -> Principal:
+        """应用自己验证令牌时给的：``person`` 是它的 id，整数或一段字。"""
+        number, subject = (person, None) if isinstance(person, int) else (NOBODY, person)
+        return cls(number, role, issued_at, expires_at, subject=subject)
+
+    @property
+    def person(self) -> PersonId:
+        """对外的 id。"""
+        return self.user_id if self.subject is None else self.subject
 
     @property
     def is_admin(self) -> bool:
@@ -96,7 +114,7 @@ class Principal:
 
     @property
     def sender(self) -> Sender:
-        return Sender(self.user_id, self.name)
+        return Sender(self.person, self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +150,9 @@ class Revocation:
 
 
 class Sender(msgspec.Struct, frozen=True):
-    """发送者在帧里的样子；``id`` 为 None（从前是 0）的是系统，不是哪个人。"""
+    """发送者在帧里的样子；``id`` 是对外的，为 None（从前是 0）的是系统，不是哪个人。"""
 
-    id: int | None
+    id: PersonId | None
     name: str
 
 
@@ -196,11 +214,20 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     data: AppData | None = None
     receipt: bool = False
     key_id: int | None = None
+    #: 发送者的号；id 是整数的就是它，不另记。
+    sender_number: int | None = None
+
+    @property
+    def sender_id(self) -> int:
+        """发送者的号；系统的是 0。"""
+        number = self.sender.id if self.sender_number is None else self.sender_number
+        assert not isinstance(number, str), "a sender whose id is a string has a number"
+        return number or 0
 
     @property
     def account(self) -> int:
         """记在谁名下：密钥发的是密钥的（``KeyPrincipal.user_id``），不论替谁发；系统的是 0。"""
-        return (self.sender.id or 0) if self.key_id is None else -self.key_id
+        return self.sender_id if self.key_id is None else -self.key_id
 
 
 class MessageKind(NamedTuple):
@@ -226,9 +253,11 @@ class Draft:
     """应用交来的、尚未接受的一条消息；各字段的上下限见 ``MessageService``。
 
     ``sender``：替谁发的，只有 API 密钥可以说；没有说的是交来它的那一个。
+
+    ``recipient_ids`` 是对外的 id；接受的路上已换成号（``numbers``）。
     """
 
-    recipient_ids: tuple[int, ...]
+    recipient_ids: tuple[PersonId, ...]
     title: str
     content: str
     message_type: MessageType = "message"
@@ -238,6 +267,11 @@ class Draft:
     data: AppData | None = None
     receipt: bool = False
     sender: Sender | None = None
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """收件人的号：换过之后才问得。"""
+        return cast("tuple[int, ...]", self.recipient_ids)
 
 
 class DraftOptions(TypedDict, total=False):
@@ -376,9 +410,9 @@ class QueueEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class RecipientState:
-    """``GET /messages/{id}/delivery`` 里的一行。"""
+    """``GET /messages/{id}/delivery`` 里的一行；记录里的是号，SDK 拿到的是对外的 id。"""
 
-    user_id: int
+    user_id: PersonId
     status: DeliveryStatus
     attempts: int
     sent_at: int | None

@@ -51,6 +51,11 @@ class PersonIds:
         return self.read(unquote(segment) if "%" in segment else segment)
 
 
+def number_or_nobody(person: PersonId) -> int:
+    """一段字的号还不知道。"""
+    return person if isinstance(person, int) else NOBODY
+
+
 def path_segment(person: PersonId) -> str:
     """写进 URL 路径的样子。"""
     return quote(str(person), safe="")

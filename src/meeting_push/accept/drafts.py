@@ -28,12 +28,10 @@ from ..errors import (
     InvalidInputError,
     MeetingPushError,
     PayloadTooLargeError,
-    UnknownRecipientsError,
 )
 from ..logs import RepeatedWarning
 from ..model import (
     MAX_PRIORITY,
-    MAX_USER_ID,
     MIN_PRIORITY,
     AppData,
     Draft,
@@ -46,6 +44,8 @@ from ..model import (
     Sender,
     kind_of,
 )
+from ..people.people import INTEGERS, People
+from ..person_id import PersonId
 from ..protocol.json_text import accepted_data
 from ..settings import MessageSettings
 
@@ -63,14 +63,21 @@ class DraftRules:
 
     limits: MessageSettings
 
+    def check_counts(self, recipients: Iterable[Sequence[PersonId]]) -> None:
+        """列得太长的不去认是谁。
+
+        :raises PayloadTooLargeError: 有一列太长
+        """
+        if max(map(len, recipients), default=0) > self.limits.max_recipients * _MAX_REPEATS:
+            raise self._too_many()
+
     def check(self, draft: Draft, now: int) -> Draft:
-        """返回收件人已去重（保持次序）的草稿。
+        """返回收件人已去重（保持次序）的草稿；收件人是号。
 
         :raises PayloadTooLargeError: 正文、data 或收件人数目过大
         :raises InvalidInputError: 其它不合规之处，消息指出字段
         """
-        if len(draft.recipient_ids) > self.limits.max_recipients * _MAX_REPEATS:
-            raise self._too_many()
+        self.check_counts([draft.recipient_ids])
         recipients = tuple(dict.fromkeys(draft.recipient_ids))
         self._check_recipients(recipients)
         checked = self.check_message(draft, now)
@@ -95,13 +102,11 @@ class DraftRules:
             return draft
         return replace(draft, data=accepted_data(draft.data, self.limits.max_data_bytes))
 
-    def _check_recipients(self, recipients: tuple[int, ...]) -> None:
+    def _check_recipients(self, recipients: tuple[PersonId, ...]) -> None:
         if not recipients:
             raise InvalidInputError("recipient_ids: must not be empty")
         if len(recipients) > self.limits.max_recipients:
             raise self._too_many()
-        if min(recipients) < 1 or max(recipients) > MAX_USER_ID:
-            raise InvalidInputError("recipient_ids: must be positive integers below 2^53")
 
     def _too_many(self) -> PayloadTooLargeError:
         return PayloadTooLargeError(
@@ -206,7 +211,7 @@ class Everybody:
     """人归应用而它没有给名册：令牌说是谁就是谁，发给谁谁就在。"""
 
     async def existing_ids(self, user_ids: Sequence[int]) -> set[int]:
-        return {user_id for user_id in user_ids if 0 < user_id <= MAX_USER_ID}
+        return set(user_ids)
 
 
 class ForeignDirectory:
@@ -214,12 +219,24 @@ class ForeignDirectory:
 
     def __init__(self, directory: UserDirectory) -> None:
         self._directory = directory
+        #: 号怎样换回名册认得的 id；认得字符串的须换上自己的。
+        self.people: People = INTEGERS
         self._failed = RepeatedWarning("directory_failed")
 
+    @property
+    def has_names(self) -> bool:
+        return isinstance(self._directory, UserNames)
+
     async def existing_ids(self, user_ids: Sequence[int]) -> set[int]:
+        """见 ``existing``；问的是号，名册只认得对外的 id。"""
+        shown = await self.people.persons(user_ids)
+        found = await self.existing(list(shown.values()))
+        return {number for number, person in shown.items() if person in found}
+
+    async def existing(self, persons: Sequence[PersonId]) -> set[PersonId]:
         """:raises DirectoryUnavailableError: 它抛出了不是我们的异常"""
         try:
-            return set(await self._directory.existing_ids(user_ids))
+            return set(await self._directory.existing_ids(persons))
         except MeetingPushError:
             raise
         except Exception as error:  # noqa: BLE001 — 别人的代码，什么都可能抛出
@@ -229,9 +246,14 @@ class ForeignDirectory:
     async def names(self, user_ids: Sequence[int]) -> Mapping[int, str]:
         """见 ``contracts.UserNames``；问不到就没有名字，id 照样看得到。"""
         assert isinstance(self._directory, UserNames)
+        shown = await self.people.persons(user_ids)
         try:
-            found = await self._directory.names(user_ids)
-            return {user_id: str(name)[:MAX_NAME_CHARS] for user_id, name in found.items()}
+            found = await self._directory.names(list(shown.values()))
+            return {
+                number: str(found[person])[:MAX_NAME_CHARS]
+                for number, person in shown.items()
+                if person in found
+            }
         except Exception as error:  # noqa: BLE001 — 别人的代码，什么都可能抛出
             self._failed.say(error=type(error).__name__)
             return {}
@@ -265,25 +287,16 @@ class KnownUsers:
         return known | found
 
 
-async def check_people(directory: UserDirectory, drafts: Sequence[Draft]) -> None:
-    """收件人与替谁发的那些人都在。
-
-    :raises UnknownRecipientsError: 有收件人不存在
-    :raises InvalidInputError: ``sender.id`` 不存在
-    """
-    wanted = {user_id for draft in drafts for user_id in draft.recipient_ids}
-    senders = {draft.sender.id for draft in drafts if draft.sender and draft.sender.id}
-    asked = wanted | senders if senders else wanted
-    unknown = asked - await directory.existing_ids(sorted(asked))
-    if unknown & wanted:
-        raise UnknownRecipientsError(sorted(unknown & wanted))
-    if unknown:
-        raise InvalidInputError("sender.id: no such user")
-
-
 def message_from(
-    sender: Sender, draft: Draft, now: int, *, default_ttl_s: int, key_id: int | None = None
+    sender: Sender,
+    draft: Draft,
+    now: int,
+    *,
+    default_ttl_s: int,
+    key_id: int | None = None,
+    sender_number: int | None = None,
 ) -> Message:
+    """``sender_number``：发送者的 id 若是一段字，他的号。"""
     ttl_s = draft.expires_in_s if draft.expires_in_s is not None else default_ttl_s
     return Message(
         message_id=str(ULID.from_timestamp(now)),
@@ -299,6 +312,7 @@ def message_from(
         data=draft.data,
         receipt=draft.receipt,
         key_id=key_id,
+        sender_number=sender_number,
     )
 
 

@@ -26,6 +26,8 @@ from ..limits.send_limits import Charge
 from ..logs import RepeatedWarning
 from ..model import Accepted, Draft, DraftOptions, Message, Outgoing, Principal, Sender
 from ..node.flight_recorder import OFF, FlightRecorder
+from ..people.people import INTEGERS, Bringer, People
+from ..person_id import PersonId
 from ..protocol import envelope, frames
 from ..queue.message_queue import MessageQueue
 from ..redis.redis_service import courtesy
@@ -37,11 +39,11 @@ from ..storage.inbox import InboxRepository
 from ..storage.messages import MessageRepository
 from ..storage.recipients import cancel
 from ..storage.rows import InboxItem, Page
+from .addressing import Addressing
 from .drafts import (
     AcceptTally,
     DraftRules,
     check_idempotency_key,
-    check_people,
     check_text,
     message_from,
     slices,
@@ -59,8 +61,8 @@ class RealtimeResult:
     """``send_realtime_message`` 的结果：当场有节点在听的收件人与其余的（已在信箱里等）。"""
 
     accepted: Accepted
-    online: tuple[int, ...]
-    offline: tuple[int, ...]
+    online: tuple[PersonId, ...]
+    offline: tuple[PersonId, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +89,12 @@ class MessageService:
         mailbox: OfflineMessageQueue,
         publisher: MessagePublisher,
         recorder: FlightRecorder = OFF,
+        people: People = INTEGERS,
         clock: Clock = now_ms,
     ) -> None:
+        self._people = people
         self._stores = stores
+        self._addressing = Addressing(people, stores.directory, rules)
         self._rules = rules
         self._relay = relay
         self._queue = queue
@@ -107,7 +112,7 @@ class MessageService:
     async def send_message(
         self,
         sender: Sender,
-        recipient_id: int,
+        recipient_id: PersonId,
         title: str,
         content: str,
         **options: Unpack[DraftOptions],
@@ -120,7 +125,7 @@ class MessageService:
     async def send_message_to_multiple(
         self,
         sender: Sender,
-        recipient_ids: Sequence[int],
+        recipient_ids: Sequence[PersonId],
         title: str,
         content: str,
         **options: Unpack[DraftOptions],
@@ -143,15 +148,18 @@ class MessageService:
         *,
         charge: Charge | None = None,
         key_id: int | None = None,
+        bringer: Bringer | None = None,
     ) -> list[Accepted]:
         """一个事务里接受一批，全部或全不。
 
         ``charge``：检查过的草稿在碰数据库之前记在谁的账上（见 ``SendQuota``）；应用自己的发送不记。
         ``key_id``：哪一枚 API 密钥发的；份额与幂等键都是它的，不论替谁发。
+        ``bringer``：收件人里我们还不认识的算谁带来的（见 ``People``）；应用自己的不数。
 
         带 ``idempotency_key``（每个发送者各自的名字空间）重复调用时返回第一次的结果；
         同一个键配不同内容 → IdempotencyConflictError。
         """
+        drafts = await self._addressing.addressed(drafts, bringer)
         outgoing, accepted = await self._accept(sender, drafts, idempotency_key, charge, key_id)
         self._relay.submit(outgoing)
         return accepted
@@ -161,14 +169,15 @@ class MessageService:
     ) -> Outgoing:
         """在调用者的事务（``Database.transaction``）里接受一条：随它一起提交或回滚。
 
-        收件人由调用者保证存在。提交之后交给 ``dispatch``；进程死在两者之间也不丢，
-        发件箱扫描会送出它，只是晚几秒。
+        收件人是号，由调用者保证存在；发送者须已有号（来过）。提交之后交给 ``dispatch``；进程死在
+        两者之间也不丢，发件箱扫描会送出它，只是晚几秒。
 
         :raises InvalidInputError: 草稿不合规
         """
         now = self._clock()
         checked = self._rules.check(draft, now)
-        outgoing = Outgoing(self._message(sender, checked, now), checked.recipient_ids)
+        number = await self._people.sender(sender.id)
+        outgoing = Outgoing(await self._message(sender, number, checked, now), checked.numbers)
         await self._stores.messages.insert(connection, [outgoing])
         return outgoing
 
@@ -179,7 +188,7 @@ class MessageService:
     async def send_realtime_message(
         self,
         sender: Sender,
-        recipient_ids: Sequence[int],
+        recipient_ids: Sequence[PersonId],
         title: str,
         content: str,
         **options: Unpack[DraftOptions],
@@ -190,13 +199,18 @@ class MessageService:
         就留给发件箱中继，此时 ``online`` 为空。
         """
         draft = Draft(recipient_ids=tuple(recipient_ids), title=title, content=content, **options)
-        outgoing, accepted = await self._accept(sender, [draft], None)
+        drafts = await self._addressing.addressed([draft])
+        outgoing, accepted = await self._accept(sender, drafts, None)
         online: set[int] = set()
         for one in outgoing:
             online |= await self._deliver_now(one)
         self._relay.submit(outgoing)
-        offline = [u for one in outgoing for u in one.recipient_ids if u not in online]
-        return RealtimeResult(accepted[0], tuple(sorted(online)), tuple(offline))
+        shown = await self._people.persons([u for one in outgoing for u in one.recipient_ids])
+        return RealtimeResult(
+            accepted[0],
+            tuple(shown[number] for number in sorted(online)),
+            tuple(person for number, person in shown.items() if number not in online),
+        )
 
     async def send_in_transaction(
         self, transaction: CallerTransaction, sender: Sender, draft: Draft
@@ -211,9 +225,8 @@ class MessageService:
         :raises QueueFullError: 队列已满；什么都没有写
         :raises DatabaseUnavailableError: 没有写成
         """
-        checked = self._rules.check(draft, self._clock())
-        await check_people(self._stores.directory, [checked])
-        return await self._insert_into(transaction, sender, checked)
+        number, checked = await self._addressing.ready(sender, draft, self._clock())
+        return await self._insert_into(transaction, sender, number, checked)
 
     def send_in_transaction_sync(
         self, transaction: SyncTransaction, sender: Sender, draft: Draft
@@ -224,21 +237,18 @@ class MessageService:
 
         :raises RuntimeError: 这个线程里有事件循环
         """
-        checked = self._rules.check(draft, self._clock())
-        directory = self._stores.directory
-        ask_here(check_people(directory, [checked]), self._relay.loop, self._stores.database)
-        return run_here(self._insert_into(transaction, sender, checked))
+        ready = self._addressing.ready(sender, draft, self._clock())
+        number, checked = ask_here(ready, self._relay.loop, self._stores.database)
+        return run_here(self._insert_into(transaction, sender, number, checked))
 
     async def _insert_into(
-        self, transaction: CallerTransaction, sender: Sender, checked: Draft
+        self, transaction: CallerTransaction, sender: Sender, number: int, checked: Draft
     ) -> Accepted:
         now = self._clock()
         self._queue.room.check()
-        message = self._message(sender, checked, now)
+        message = await self._message(sender, number, checked, now)
         async with connection_of(transaction, self._stores.database) as connection:
-            await self._stores.messages.insert(
-                connection, [Outgoing(message, checked.recipient_ids)]
-            )
+            await self._stores.messages.insert(connection, [Outgoing(message, checked.numbers)])
         return Accepted(message.message_id, len(checked.recipient_ids), now)
 
     def notify_committed(self) -> None:
@@ -276,17 +286,18 @@ class MessageService:
         charge: Charge | None = None,
         key_id: int | None = None,
     ) -> tuple[list[Outgoing], list[Accepted]]:
-        account = (sender.id or 0) if key_id is None else -key_id
         now = self._clock()
         key = check_idempotency_key(idempotency_key)
         checked = [self._rules.check(draft, now) async for part in slices(drafts) for draft in part]
         if charge is not None:
             charge(checked)
-        await check_people(self._stores.directory, checked)
+        await self._addressing.check(checked)
         self._queue.room.check()
+        number = await self._people.sender(sender.id)
+        account = number if key_id is None else -key_id
         self._relay.check_share(account)
         outgoing = [
-            Outgoing(self._message(sender, d, now, key_id), d.recipient_ids)
+            Outgoing(await self._message(sender, number, d, now, key_id), d.numbers)
             async for part in slices(checked)
             for d in part
         ]
@@ -317,9 +328,19 @@ class MessageService:
         earlier = await self._accepts.insert(outgoing, Claim(account, key, mine, self._clock()))
         return None if earlier is None else _accepted.decode(answer_of(earlier, mine))
 
-    def _message(self, sender: Sender, draft: Draft, now: int, key: int | None = None) -> Message:
-        ttl_s = self._rules.limits.ttl_s
-        return message_from(sender, draft, now, default_ttl_s=ttl_s, key_id=key)
+    async def _message(
+        self, sender: Sender, number: int, draft: Draft, now: int, key_id: int | None = None
+    ) -> Message:
+        if draft.sender is not None:
+            sender, number = draft.sender, await self._people.sender(draft.sender.id)
+        return message_from(
+            sender,
+            draft,
+            now,
+            default_ttl_s=self._rules.limits.ttl_s,
+            key_id=key_id,
+            sender_number=number if isinstance(sender.id, str) else None,
+        )
 
     # ── 收件箱 ──────────────────────────────────────────────────────────────
 
@@ -352,7 +373,7 @@ class MessageService:
         """
         message = await self._stores.messages.get(message_id)
         sees = viewer.reads_all if reading else viewer.is_admin
-        if message is None or not (sees or viewer.user_id in (message.sender.id, message.account)):
+        if message is None or not (sees or viewer.user_id in (message.sender_id, message.account)):
             raise NotFoundError("no such message")
         return message
 

@@ -79,6 +79,7 @@ class Edge:
         settings: Settings,
         node: NodeIdentity,
         *,
+        record: Record,
         bus: Bus,
         access: Access,
         messages: MessagePath,
@@ -102,7 +103,10 @@ class Edge:
             aside=bus.asides.of("presence"),
             clock=bus.clock,
         )
-        self.watch = PresenceWatch(bus.subscriber, routes, self.presence, keys, settings.presence)
+        people = record.people
+        self.watch = PresenceWatch(
+            bus.subscriber, routes, self.presence, keys, settings.presence, people.person
+        )
         self.seats = DeviceSeats(bus.redis, node, settings.presence, aside=bus.asides.of("seats"))
         self.push_latency = PushLatency()
         self.ack_latency = AckLatency(broadcasts.acks, bus.recorder)
@@ -114,6 +118,7 @@ class Edge:
                 sources=settings.handshake.token_sources,
                 limits=HandshakeLimits(settings.handshake),
                 proxies=TrustedProxies(settings.http.trusted_proxies),
+                ids=people.ids,
             ),
             channels=bus.subscriber,
             mailbox=messages.mailbox,
@@ -123,6 +128,7 @@ class Edge:
                 reads=messages.messages,
                 watches=self.watch,
                 retries=outcomes.retries,
+                people=people,
                 ops=OpsFeed(bus.clock),
             ),
             keys=keys,
@@ -236,11 +242,12 @@ class Meetings:
             rules=settings.meeting,
             messages=messages.messages,
             bus=self.bus,
+            people=record.people,
             clock=bus.clock,
         )
         self.hub = MeetingHub(
             authenticator=edge.manager.authenticator,
-            desk=MeetingDesk(stores.meetings, stores.transcripts, bus.clock),
+            desk=MeetingDesk(stores.meetings, stores.transcripts, record.people, bus.clock),
             bus=self.bus,
             limits=limits_of_meetings(settings.meeting, _limits(settings)),
             admission=edge.manager.admission,

@@ -23,7 +23,7 @@ from ..auth.keys import signing_secret
 from ..auth.revocations import Revocations, Revoke
 from ..auth.tickets import WsTickets
 from ..clock import now_ms
-from ..contracts import TokenVerifier, UserDirectory, UserNames
+from ..contracts import TokenVerifier, UserDirectory
 from ..errors import ConfigurationError, MeetingPushError, RedisUnavailableError, UnavailableError
 from ..limits.send_limits import SendQuota
 from ..logs import logger
@@ -32,6 +32,7 @@ from ..model import Keyring, Revocation
 from ..node.agreed_clock import AgreedClock
 from ..node.control_channel import ControlChannel
 from ..node.flight_recorder import FlightRecorder
+from ..people.people import People
 from ..redis.dial import RedisAddress
 from ..redis.embedded import EmbeddedRedis
 from ..redis.keys import Keys
@@ -50,6 +51,7 @@ from ..storage.inbox import InboxRepository
 from ..storage.meetings import MeetingRepository, TranscriptRepository
 from ..storage.messages import MessageRepository
 from ..storage.outcomes import OutcomeRepository, UndeliveredRepository
+from ..storage.people import PeopleRepository
 from ..storage.recipients import DeliveryReports, RecipientRepository
 from ..supervision import Asides, Supervisor
 
@@ -63,16 +65,25 @@ class Record:
     def __init__(self, settings: Settings, directory: UserDirectory | None) -> None:
         database = self.database = Database.of(settings.sql_url, settings.database)
         users = UserRepository(database)
+        theirs = None if directory is None else ForeignDirectory(directory)
+        self.people = People(
+            settings.auth.person_ids,
+            PeopleRepository(database),
+            None if theirs is None else theirs.existing,
+            most_a_day=settings.auth.people_per_user_per_day,
+        )
+        if theirs is not None:
+            theirs.people = self.people
         #: 认得的各人的名字。
-        self.names = _names(settings, directory, users)
-        people = _directory(settings, directory, users)
-        self._known = people if isinstance(people, KnownUsers) else None
+        self.names = _names(settings, theirs, users)
+        known = _directory(settings, theirs, users)
+        self._known = known if isinstance(known, KnownUsers) else None
         self.stores = MessageStores(
             database=database,
             messages=MessageRepository(database),
             inbox=InboxRepository(database),
             idempotency=IdempotencyRepository(database),
-            directory=people,
+            directory=known,
         )
         self.recipients = RecipientRepository(database)
         self.reports = DeliveryReports(database)
@@ -96,14 +107,15 @@ class Record:
     async def start(self, stack: contextlib.AsyncExitStack) -> None:
         await self.database.migrate()
         stack.push_async_callback(self.database.dispose)
+        await self.people.start()
 
 
 Names = Callable[[Sequence[int]], Awaitable[Mapping[int, str]]]
 
 
-def _names(settings: Settings, given: UserDirectory | None, users: UserRepository) -> Names:
+def _names(settings: Settings, given: ForeignDirectory | None, users: UserRepository) -> Names:
     if given is not None:
-        return ForeignDirectory(given).names if isinstance(given, UserNames) else _nobody
+        return given.names if given.has_names else _nobody
     return users.names if settings.auth.owns_accounts else _nobody
 
 
@@ -113,10 +125,10 @@ async def _nobody(_user_ids: Sequence[int]) -> Mapping[int, str]:
 
 
 def _directory(
-    settings: Settings, given: UserDirectory | None, users: UserRepository
+    settings: Settings, given: ForeignDirectory | None, users: UserRepository
 ) -> UserDirectory:
     if given is not None:
-        return KnownUsers(ForeignDirectory(given))
+        return KnownUsers(given)
     return KnownUsers(users) if settings.auth.owns_accounts else Everybody()
 
 
@@ -213,9 +225,12 @@ class Access:
         )
         bus.control.on(Revoke, self.revocations.take)
         self.revocations.listen(record.note_revoked)
-        tokens = AccessTokens(
-            settings.auth, signing_secret(settings.auth, settings.process.data_dir), bus.clock
-        )
+        people = record.people
+        place = people.place if people.ids.strings else None
+        if settings.auth.user_ids == "string" and place is None:
+            raise ConfigurationError("user_ids=string: with identity=accounts ids are integers")
+        secret = signing_secret(settings.auth, settings.process.data_dir)
+        tokens = AccessTokens(settings.auth, secret, bus.clock, place)
         if settings.auth.owns_accounts and not tokens.can_issue:
             raise ConfigurationError("identity=accounts signs tokens: jwt_algorithms needs an HS*")
         self.auth = AuthService(
@@ -232,7 +247,7 @@ class Access:
         trusted = (
             tokens
             if verifier is None
-            else ForeignVerifier(verifier, settings.edge.handshake_timeout_s)
+            else ForeignVerifier(verifier, settings.edge.handshake_timeout_s, place)
         )
         self.credentials = RevocableCredentials(trusted, self.tickets, self.revocations.known)
         self.quota = SendQuota(

@@ -76,7 +76,7 @@ class MessagePath:
         self.mailbox = OfflineMessageQueue(
             bus.redis, bodies, settings.messages, recorder=bus.recorder, clock=bus.clock
         )
-        self.receipts = Receipts(self.publisher)
+        self.receipts = Receipts(self.publisher, record.people)
         self.outcomes = Outcomes(bus.redis.lean, bus.redis.keys, settings.messages.ttl_s * 1000)
         self.confirmation = DeliveryConfirmationService(
             outcomes=self.outcomes,
@@ -118,6 +118,7 @@ class MessagePath:
             mailbox=self.mailbox,
             publisher=self.publisher,
             recorder=bus.recorder,
+            people=record.people,
             clock=bus.clock,
         )
         self._bulk_slots = asyncio.Semaphore(BULK_TASKS)
@@ -238,6 +239,7 @@ class BroadcastPath:
             rules=DraftRules(settings.messages),
             relay=self.relay,
             check_open=path.queue.room.check_open,
+            people=record.people,
             clock=bus.clock,
         )
         self.feed = BroadcastFeed(log, path.mailbox, bus.reread.set, clock=bus.clock)

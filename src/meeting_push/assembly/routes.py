@@ -19,6 +19,7 @@ from ..router.json_body import BodyRules
 from ..router.meeting_manage import meeting_router, meeting_socket_router
 from ..router.message_manage import message_router, user_messages_router
 from ..router.ops import Statistics, log_router, ops_router, stats_router
+from ..router.persons import people_router
 from ..router.presence_manage import presence_router
 from ..router.security import Security
 from ..router.turns import LargeTurns, Turns
@@ -81,7 +82,7 @@ def _api(
     access, messages, outcomes = rooms.access, rooms.messages, rooms.outcomes
     security = Security(access.credentials, settings.http.trusted_proxies, access.keys)
     admin = security.require_admin
-    broadcasts = rooms.broadcasts.service
+    broadcasts, people = rooms.broadcasts.service, rooms.record.people
     return [
         message_router(
             messages.messages,
@@ -90,22 +91,27 @@ def _api(
             broadcasts=broadcasts,
             quota=access.quota,
             rules=settings.messages,
+            people=people,
         ),
         auth_router(access.auth, security, accounts=settings.auth.owns_accounts),
         ticket_router(access.tickets, security),
-        revocation_router(access.revocations, security),
-        presence_router(rooms.edge.presence, rooms.bus.control, security),
+        revocation_router(access.revocations, security, people),
+        presence_router(rooms.edge.presence, rooms.bus.control, security, people),
         stats_router(_statistics(rooms, observation), alerting.history, security),
         meeting_router(
             rooms.meetings.service,
             security,
             quota=access.quota,
             rules=settings.meeting,
+            people=people,
         ),
-        delivery_router(messages.confirmation, outcomes.failures, messages.mailbox, security),
-        queue_router(messages.queue, outcomes.dead_letters, admin),
+        delivery_router(
+            messages.confirmation, outcomes.failures, messages.mailbox, security, people
+        ),
+        queue_router(messages.queue, outcomes.dead_letters, admin, people),
         broadcast_router(broadcasts, security.admin_or("broadcast"), settings.messages),
         alert_router(alerting.desk, admin),
-        inspection_router(observation.inspector, observation.tracer, admin),
+        inspection_router(observation.inspector, observation.tracer, admin, people),
+        people_router(people, rooms.bus.redis.keys.user_channel, security),
         log_router(observation.log_counts, security),
     ]

@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import math
 import secrets
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import jwt
@@ -35,13 +35,13 @@ from ..errors import (
 from ..logs import RepeatedWarning
 from ..model import (
     ADMIN_ROLE,
-    MAX_USER_ID,
     RECORDER_ROLE,
     USER_ROLE,
     Keyring,
     Principal,
     Revocation,
 )
+from ..person_id import NOBODY, PersonId, PersonIds
 from ..settings import AuthSettings
 from .api_keys import is_key
 from .keys import TokenKeys
@@ -49,6 +49,8 @@ from .keys import TokenKeys
 if TYPE_CHECKING:  # 命令行签令牌用不着 Redis：裸的安装里没有它
     from .tickets import WsTickets
 
+#: 令牌说的人 → 连同他的号。
+Place = Callable[[Principal], Awaitable[Principal]]
 MAX_TOKEN_CHARS: Final = 8 * 1024
 _MAX_TEXT: Final = 256
 _MAX_TIMESTAMP_S: Final = 2**53 // 1000
@@ -65,8 +67,17 @@ class AccessTokens:
     :raises ConfigurationError: 见 ``TokenKeys``
     """
 
-    def __init__(self, settings: AuthSettings, secret: str | None, clock: Clock = now_ms) -> None:
+    def __init__(
+        self,
+        settings: AuthSettings,
+        secret: str | None,
+        clock: Clock = now_ms,
+        place: Place | None = None,
+    ) -> None:
+        """:param place: 一段字的 id 怎样有号；没有给（命令行只签不验）就都只能是整数"""
         self._settings = settings
+        self._ids = settings.person_ids if place is not None else PersonIds()
+        self._place = place
         self._keys = TokenKeys(settings, secret)
         self._clock = clock
         self._leeway_ms = settings.jwt_leeway_s * 1000
@@ -137,6 +148,8 @@ class AccessTokens:
         if claims is None:
             claims = await self._signed_claims(token)
         principal = self._principal(claims, now)
+        if principal.subject is not None and self._place is not None:
+            principal = await self._place(principal)
         self._remember(digest, principal, now)
         return principal
 
@@ -178,19 +191,32 @@ class AccessTokens:
         settings = self._settings
         issued_at, expires_at = _time(claims, "iat"), _time(claims, "exp")
         not_before = _time(claims, "nbf") if "nbf" in claims else issued_at
+        person = self._person(claims)
         principal = Principal(
-            user_id=_user_id(claims, settings.jwt_claim_user_id),
+            user_id=person if isinstance(person, int) else NOBODY,
             role=_role(claims, settings.jwt_claim_role),
             issued_at=issued_at,
             expires_at=expires_at,
             session_id=_text(claims, settings.jwt_claim_session) or None,  # 空的不是会话
             token_id=_text(claims, "jti") or None,
             name=_text(claims, settings.jwt_claim_name) or "",
+            subject=person if isinstance(person, str) else None,
         )
         self._require_begun(max(issued_at, not_before) - now)
         if expires_at + self._leeway_ms <= now:
             raise TokenExpiredError("the token has expired")
         return principal
+
+    def _person(self, claims: Mapping[str, Any]) -> PersonId:
+        claim = self._settings.jwt_claim_user_id
+        value = _claim(claims, claim)
+        if value is None:
+            raise InvalidTokenError(f"the token has no {claim}")
+        person = self._ids.read(value)
+        if person is None:
+            what = "user id" if self._ids.strings else "positive integer"
+            raise InvalidTokenError(f"the token's {claim} is not a {what}")
+        return person
 
     def _require_begun(self, early_ms: int) -> None:
         if early_ms > max(MAX_EARLY_MS, self._leeway_ms):
@@ -226,17 +252,6 @@ def _role(claims: Mapping[str, Any], claim: str) -> str:
     return next((role for role in (ADMIN_ROLE, RECORDER_ROLE) if role in value), USER_ROLE)
 
 
-def _user_id(claims: Mapping[str, Any], claim: str) -> int:
-    value = _claim(claims, claim)
-    if value is None:
-        raise InvalidTokenError(f"the token has no {claim}")
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 16:
-        value = -1 if value.startswith("0") else int(value)
-    if type(value) is int and 0 < value <= MAX_USER_ID:  # bool 是 int 的子类，不算
-        return value
-    raise InvalidTokenError(f"the token's {claim} is not a positive integer")
-
-
 def _time(claims: Mapping[str, Any], claim: str) -> int:
     value = claims[claim]
     if type(value) not in (int, float) or not math.isfinite(value):
@@ -262,10 +277,16 @@ _BAD_TOKEN = (jwt.InvalidTokenError, ValueError, KeyError)
 
 
 class ForeignVerifier:
-    """包在应用给的 ``TokenVerifier`` 外面；``timeout_s`` 是等它的上限。"""
+    """包在应用给的 ``TokenVerifier`` 外面；``timeout_s`` 是等它的上限。
 
-    def __init__(self, verifier: TokenVerifier, timeout_s: float) -> None:
+    ``place``：给它说的人一个号；没有给则 id 只能是整数。
+    """
+
+    def __init__(
+        self, verifier: TokenVerifier, timeout_s: float, place: Place | None = None
+    ) -> None:
         self._verifier = verifier
+        self._place = place
         self._timeout_s = timeout_s
         self._failed = RepeatedWarning("verifier_failed")
 
@@ -275,9 +296,13 @@ class ForeignVerifier:
         :raises TokenNotYetValidError: 它说还没到时候，而令牌上写的就在几分钟之内
         :raises VerifierUnavailableError: 它抛出了别的，超时，或给的不是 ``Principal``
         """
+        principal = await self._verified(token)
+        return principal if self._place is None else await self._place(principal)
+
+    async def _verified(self, token: str) -> Principal:
         try:
             async with asyncio.timeout(self._timeout_s):
-                return _checked(await self._verifier.verify_access_token(token))
+                return self._checked(await self._verifier.verify_access_token(token))
         except _OURS as error:
             error.message, error.details = error.code.replace("_", " "), None
             error.args = (error.message,)
@@ -292,6 +317,13 @@ class ForeignVerifier:
             self._failed.say(error=type(error).__name__)
             raise VerifierUnavailableError("tokens can not be verified now") from None
 
+    def _checked(self, principal: object) -> Principal:
+        if not isinstance(principal, Principal):
+            raise TypeError("a verifier returns a Principal")
+        if PersonIds(strings=self._place is not None).read(principal.person) is None:
+            raise TypeError("a principal's user_id is a user id")
+        return principal
+
 
 def _too_early(token: str) -> AuthenticationError:
     """PyJWT 先验签名，后看时间：签名是对的，只差没有到时候；早多少看令牌自己怎么写。"""
@@ -303,14 +335,6 @@ def _too_early(token: str) -> AuthenticationError:
     if begins_s * 1000 - now_ms() <= MAX_EARLY_MS:
         return TokenNotYetValidError("the token is not valid yet")
     return InvalidTokenError("the token is invalid: ImmatureSignatureError")
-
-
-def _checked(principal: object) -> Principal:
-    if not isinstance(principal, Principal):
-        raise TypeError("a verifier returns a Principal")
-    if type(principal.user_id) is not int or not 0 < principal.user_id <= MAX_USER_ID:
-        raise TypeError("a principal's user_id is a positive integer")
-    return principal
 
 
 class RevocationList:

@@ -23,6 +23,7 @@ from ..deliver.offline_message_queue import OfflineMessageQueue
 from ..errors import OutcomeUnknownError
 from ..logs import RepeatedWarning, logger
 from ..model import Accepted, Draft, Message, Sender
+from ..people.people import INTEGERS, People
 from ..protocol.envelope import encode_tail
 from ..redis.broadcast_log import BroadcastLog
 from ..storage.broadcasts import BroadcastRepository
@@ -45,10 +46,12 @@ class BroadcastService:
         rules: DraftRules,
         relay: BroadcastRelay,
         check_open: Callable[[], None],
+        people: People = INTEGERS,
         clock: Clock = now_ms,
     ) -> None:
         """``check_open``：停收着则抛 ``QueueFullError``，见 ``QueueRoom``。"""
         self._check_open = check_open
+        self._people = people
         self._database = database
         self._record = record
         self._idempotent = IdempotentStore(database, idempotency)
@@ -78,12 +81,14 @@ class BroadcastService:
         draft = self._rules.check_message(draft, now)
         key = check_idempotency_key(idempotency_key)
         self._check_open()
+        number = await self._people.sender(sender.id)
         message = message_from(
             sender,
             replace(draft, receipt=False),
             now,
             default_ttl_s=self._rules.limits.ttl_s,
             key_id=key_id,
+            sender_number=number if isinstance(sender.id, str) else None,
         )
         accepted = await self._store(message, draft, key)
         self._relay.wake()

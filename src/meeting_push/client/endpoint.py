@@ -25,6 +25,7 @@ import msgspec
 
 from ..errors import ConfigurationError
 from ..model import ResumePoint
+from ..person_id import PersonId, PersonIds, path_segment
 from .errors import TokenUnreadableError
 
 
@@ -89,14 +90,14 @@ class Endpoint:
     path: str
 
     def messages_url(
-        self, user_id: int, device_id: str, device_info: str, resume: ResumePoint | None
+        self, user_id: PersonId, device_id: str, device_info: str, resume: ResumePoint | None
     ) -> str:
         """用户连接的 URL；令牌从不在里面（LESSONS 11）。"""
         query = {"device_id": device_id, "device_info": device_info}
         if resume is not None:
             query |= {"epoch": resume.epoch, "last_seq": str(resume.last_seq)}
         scheme = "wss" if self.secure else "ws"
-        path = f"{self.path}/ws/user/{user_id}/messages"
+        path = f"{self.path}/ws/user/{path_segment(user_id)}/messages"
         return f"{scheme}://{self._authority}{path}?{urlencode(query)}"
 
     @property
@@ -125,6 +126,8 @@ def parse_endpoint(base_url: str) -> Endpoint:
     return Endpoint(secure, host, port, parts.path.rstrip("/"))
 
 
+#: 令牌里的 id：收不收一段字由服务器说。
+_IDS: Final = PersonIds(strings=True)
 #: 固定的字符串过期后没有替换；回调可以是同步的，也可以是协程函数。
 TokenSource = str | Callable[[], str | Awaitable[str]]
 
@@ -137,17 +140,15 @@ async def obtain(source: TokenSource) -> str:
     return await token if inspect.isawaitable(token) else token
 
 
-def user_id_in(token: str, claim: str) -> int:
+def user_id_in(token: str, claim: str) -> PersonId:
     """JWT 里说的用户 id，不验证签名：验证是服务器的事，这里只为拼出 URL。
 
-    :raises TokenUnreadableError: 不是 JWT，或没有这个整数声明；消息里不含令牌
+    :raises TokenUnreadableError: 不是 JWT，或没有这个声明；消息里不含令牌
     """
-    try:
-        return int(str(_claims(token)[claim]))
-    except (ValueError, KeyError):
-        raise TokenUnreadableError(
-            f"no integer claim {claim!r} in the token; pass user_id"
-        ) from None
+    person = _IDS.read(_claims(token).get(claim))
+    if person is None:
+        raise TokenUnreadableError(f"no user id in the claim {claim!r} of the token; pass user_id")
+    return person
 
 
 def lasts(token: str) -> bool:

@@ -17,6 +17,7 @@ from msgspec import structs
 
 from ..logs import logger
 from ..model import ResumePoint
+from ..person_id import PersonId
 from ..protocol import frames
 from ..protocol.frames import NewMessageTail
 from .endpoint import ClientOptions
@@ -139,7 +140,7 @@ class Intake:
         self._applied = Applied(self._capacity, resume=resume, ids=state.applied_ids)
         self.acks = AckQueue(state.unconfirmed)
 
-    def belong_to(self, user_id: int) -> None:
+    def belong_to(self, user_id: PersonId) -> None:
         """这台设备现在是谁的；换了人，旧位置与旧账都不能用，只留设备 id。"""
         if self.user_id not in (None, user_id):
             self._restore(DeviceState(device_id=self.device_id))

@@ -26,6 +26,7 @@ import msgspec
 
 from ..logs import logger
 from ..model import ResumePoint
+from ..person_id import PersonId
 from ..private_files import written_beside
 from ..protocol.frames import MAX_ACK_IDS
 
@@ -243,7 +244,7 @@ class DeviceState(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     device_id: str
-    user_id: int | None = None
+    user_id: PersonId | None = None
     epoch: str | None = None
     floor: int | None = None
     applied_ids: list[str] = []

@@ -18,6 +18,7 @@ from websockets.typing import Subprotocol
 
 from ..errors import MeetingPushError
 from ..logs import logger
+from ..person_id import PersonId
 from ..protocol import frames
 from ..protocol.codes import CloseCode, may_reconnect
 from . import wire
@@ -73,7 +74,7 @@ class Lifeline:
         intake: Intake,
         events: EventHub,
         *,
-        user_id: int | None,
+        user_id: PersonId | None,
         greeting: Callable[[], Sequence[frames.ClientFrame]],
         device_info: str,
         connected: asyncio.Event,
@@ -148,7 +149,7 @@ class Lifeline:
             raise HandshakeRejectedError(status)
         return _End(f"http_{status}")
 
-    async def _dial(self, user_id: int, token: str) -> ClientConnection:
+    async def _dial(self, user_id: PersonId, token: str) -> ClientConnection:
         """升级完成；令牌在子协议里，压缩关闭，不用环境里的代理。"""
         bearer = f"{frames.BEARER_SUBPROTOCOL_PREFIX}{token}"
         return await _Dial(

@@ -15,6 +15,7 @@ from typing import Self, TypeVar
 
 from ..logs import logger
 from ..model import PresenceStatus
+from ..person_id import PersonId
 from ..protocol import frames
 from .connection import EventHandler, EventHub
 from .endpoint import ClientOptions, TokenSource, parse_endpoint
@@ -47,7 +48,7 @@ class PushClient:
         base_url: str,
         token: TokenSource,
         *,
-        user_id: int | None = None,
+        user_id: PersonId | None = None,
         device_id: str | None = None,
         device_info: str = "",
         state_path: Path | str | None = None,
@@ -275,11 +276,11 @@ class PushClient:
         """active、away 或 busy；没连着就等连上时说，每次重连都重说。"""
         await self._say(self._standing.set_status(status, device_info))
 
-    async def watch(self, user_ids: Iterable[int]) -> None:
+    async def watch(self, user_ids: Iterable[PersonId]) -> None:
         """关注这些用户的在线状态（``presence``）；每次重连都重说。"""
         await self._say(self._standing.watch(user_ids))
 
-    async def unwatch(self, user_ids: Iterable[int]) -> None:
+    async def unwatch(self, user_ids: Iterable[PersonId]) -> None:
         await self._say(self._standing.unwatch(user_ids))
 
     async def mark_read(self, message_ids: Sequence[str]) -> None:
@@ -306,7 +307,7 @@ class Standing:
 
     def __init__(self) -> None:
         self._status: frames.StatusFrame | None = None
-        self._watched: set[int] = set()
+        self._watched: set[PersonId] = set()
 
     def set_status(
         self, status: PresenceStatus, device_info: str | None
@@ -314,12 +315,12 @@ class Standing:
         self._status = frames.StatusFrame(status=status, device_info=device_info)
         return [self._status]
 
-    def watch(self, user_ids: Iterable[int]) -> list[frames.ClientFrame]:
+    def watch(self, user_ids: Iterable[PersonId]) -> list[frames.ClientFrame]:
         added = set(user_ids) - self._watched
         self._watched |= added
         return _watch_frames(added)
 
-    def unwatch(self, user_ids: Iterable[int]) -> list[frames.ClientFrame]:
+    def unwatch(self, user_ids: Iterable[PersonId]) -> list[frames.ClientFrame]:
         removed = set(user_ids) & self._watched
         self._watched -= removed
         return [frames.UnwatchFrame(user_ids=ids) for ids in _chunks(removed)]
@@ -330,10 +331,10 @@ class Standing:
         return status + _watch_frames(self._watched)
 
 
-def _watch_frames(user_ids: set[int]) -> list[frames.ClientFrame]:
+def _watch_frames(user_ids: set[PersonId]) -> list[frames.ClientFrame]:
     return [frames.WatchFrame(user_ids=ids) for ids in _chunks(user_ids)]
 
 
-def _chunks(user_ids: set[int]) -> list[list[int]]:
-    ordered, size = sorted(user_ids), frames.MAX_WATCH_IDS
+def _chunks(user_ids: set[PersonId]) -> list[list[PersonId]]:
+    ordered, size = sorted(user_ids, key=str), frames.MAX_WATCH_IDS
     return [ordered[start : start + size] for start in range(0, len(ordered), size)]

@@ -18,6 +18,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from ..model import Accepted, Draft, DraftOptions, Sender
+from ..person_id import PersonId, path_segment
 from .endpoint import Backoff, RestOptions, TokenSource, obtain, parse_endpoint
 from .errors import ApiError, ServerUnreachableError
 from .rest_call import (
@@ -98,7 +99,7 @@ class RestClient:
 
     async def send(
         self,
-        recipient_ids: Sequence[int],
+        recipient_ids: Sequence[PersonId],
         title: str,
         content: str,
         *,
@@ -154,10 +155,12 @@ class RestClient:
         return await self._get(DeliveryReport, path, {"limit": str(limit)} | _cursor(cursor))
 
     async def delivery_statistics(
-        self, user_id: int, *, window_s: int | None = None
+        self, user_id: PersonId, *, window_s: int | None = None
     ) -> DeliveryStatistics:
         query = {} if window_s is None else {"window_s": str(window_s)}
-        return await self._get(DeliveryStatistics, f"/users/{user_id}/delivery-statistics", query)
+        return await self._get(
+            DeliveryStatistics, f"/users/{path_segment(user_id)}/delivery-statistics", query
+        )
 
     # ── 调用 ────────────────────────────────────────────────────────────────
 

@@ -18,6 +18,7 @@ from ..histogram import Histogram
 from ..logs import RepeatedWarning, logger
 from ..model import EvictedRange, MailboxEntry, MailboxView, Message, Origin, Outgoing, ResumePoint
 from ..node.flight_recorder import OFF, FlightRecorder
+from ..person_id import number_or_nobody
 from ..protocol.envelope import encode_tail, new_message
 from ..protocol.frames import NewMessageTail
 from ..redis.bodies import Bodies, Body, unopened
@@ -170,7 +171,8 @@ class OfflineMessageQueue:
         """没有记录的（不是经 MessageService 来的）：看正文。"""
         tails = await self._bodies.load(message_ids)
         found = {i: _decode(t) for i, t in zip(message_ids, tails, strict=True) if t is not None}
-        return {i: Origin(tail.sender.id or 0, tail.priority) for i, tail in found.items()}
+        of = number_or_nobody  # 只为分清是谁的：一段字的合成一个
+        return {i: Origin(of(tail.sender.id or 0), tail.priority) for i, tail in found.items()}
 
     async def tails(self, message_ids: Sequence[str]) -> dict[str, bytes]:
         """各消息的尾；Redis 里没有的从来源重做。都没有（或已过期）的不出现。"""

@@ -21,7 +21,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
 from ..client.endpoint import RestOptions, parse_endpoint, user_id_in
-from ..client.errors import ApiError, ServerUnreachableError
+from ..client.errors import ApiError, ServerUnreachableError, TokenUnreadableError
 from ..client.rest_call import HttpCaller, HttpRequest
 from ..clock import now_ms
 from ..protocol.frames import BEARER_SUBPROTOCOL_PREFIX, SUBPROTOCOL
@@ -101,7 +101,10 @@ class System:
     @property
     def user_id(self) -> int:
         """:raises TokenUnreadableError: 令牌里没有整数的 ``sub``"""
-        return user_id_in(self.token, "sub")
+        person = user_id_in(self.token, "sub")
+        if not isinstance(person, int):
+            raise TokenUnreadableError("drills are for integer ids")
+        return person
 
     # ── REST ────────────────────────────────────────────────────────────────
 

@@ -16,6 +16,7 @@ import msgspec
 
 from ..errors import SendLimitError, TooExpensiveError
 from ..model import URGENT_PRIORITY, Draft, KeyPrincipal, Outgoing, Principal
+from ..person_id import PersonId
 from .rate import KeyedBuckets
 
 UNIT_BYTES: Final = 1024
@@ -34,7 +35,7 @@ class Priced(Protocol):
     """检查之前就看得出价钱的。"""
 
     @property
-    def recipient_ids(self) -> Collection[int]: ...
+    def recipient_ids(self) -> Collection[PersonId]: ...
     @property
     def title(self) -> str: ...
     @property
@@ -156,7 +157,7 @@ class SendQuota:
             cost = least_cost_of(drafts, limits.burst)
             self._counted(lambda: limits.look(user.user_id, cost, self._clock()))
 
-    def charge_recipients(self, user: Principal, user_ids: Iterable[int]) -> None:
+    def charge_recipients(self, user: Principal, user_ids: Iterable[PersonId]) -> None:
         """他让这些人各得一条通知。"""
         limits = self._limits_of(user)
         if limits is not None:

@@ -89,7 +89,7 @@ class MeetingConnection(Line):
     @property
     def member(self) -> str:
         principal = self.principal
-        return member_of(principal.user_id, self.connection_id, principal.name)
+        return member_of(principal.person, self.connection_id, principal.name)
 
     # ── 推 ────────────────────────────────────────────────────────────────
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Annotated, Final
 
@@ -13,12 +13,14 @@ import msgspec
 from msgspec import Meta, Struct
 
 from ..meeting_model import Segment
+from ..person_id import PersonId
 from ..protocol.envelope import decode_foreign
 from ..protocol.frames import (
     ClientFrame,
     Heartbeat,
     RefreshTokenFrame,
     ServerFrame,
+    ShownId,
     Timestamp,
     Whole,
     decode_known,
@@ -33,7 +35,7 @@ MAX_SPEAKER_CHARS: Final = 128
 class Attendee(Struct, frozen=True):
     """``welcome`` 里的一个人。"""
 
-    user_id: int
+    user_id: ShownId
     name: str
     online: bool
 
@@ -44,7 +46,7 @@ class MeetingWelcome(ServerFrame, frozen=True, kw_only=True, tag="welcome"):
     connection_id: str
     meeting_id: str
     title: str
-    user_id: int
+    user_id: ShownId
     seq: int
     participants: Sequence[Attendee]
     ended_at: int | None
@@ -65,12 +67,15 @@ class SegmentFrame(ServerFrame, frozen=True, kw_only=True, tag="segment"):
     text: str
     start_ms: Whole
     end_ms: Whole
-    sender_id: Whole
+    sender_id: ShownId
     timestamp: Whole
 
     @classmethod
-    def of(cls, segment: Segment) -> SegmentFrame:
-        return cls(interim=False, **asdict(segment))
+    def of(cls, segment: Segment, shown: Mapping[int, PersonId]) -> SegmentFrame:
+        """``shown``：号 → 对外的 id。"""
+        fields = asdict(segment)
+        fields["sender_id"] = shown[segment.sender_id]
+        return cls(interim=False, **fields)
 
 
 class SegmentResult(ServerFrame, frozen=True, kw_only=True, tag="segment_result"):
@@ -83,7 +88,7 @@ class SegmentResult(ServerFrame, frozen=True, kw_only=True, tag="segment_result"
 class Join(ServerFrame, frozen=True, kw_only=True, tag="join"):
     """某人的第一条连接到场；由 Redis 里的脚本拼出（``lua/meeting_presence.lua``）。"""
 
-    user_id: Whole
+    user_id: ShownId
     name: str
     online: bool
     timestamp: Whole
@@ -92,16 +97,16 @@ class Join(ServerFrame, frozen=True, kw_only=True, tag="join"):
 class Leave(ServerFrame, frozen=True, kw_only=True, tag="leave"):
     """某人的最后一条连接离开。"""
 
-    user_id: Whole
+    user_id: ShownId
     name: str
     online: bool
     timestamp: Whole
 
 
 class Removed(ServerFrame, frozen=True, kw_only=True, tag="removed"):
-    """某人不再是参与者：只在各节点之间，他的连接随即以 4501 关闭。"""
+    """某人不再是参与者：只在各节点之间，他的连接随即以 4501 关闭；``user_id`` 是号。"""
 
-    user_id: Whole
+    user_id: int
 
 
 class Ended(ServerFrame, frozen=True, kw_only=True, tag="ended"):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 from ..clock import now_ms
@@ -20,7 +20,7 @@ from ..model import RECORDER_ROLE, Principal, Revocation
 from ..protocol.codes import CloseCode
 from ..protocol.frames import encode
 from ..protocol.limits import Limits
-from ..redis.meeting_bus import MeetingBus, Online, Space
+from ..redis.meeting_bus import MeetingBus, Space
 from ..settings import MeetingSettings
 from ..supervision import patiently
 from ..websocket.admission import Admission
@@ -157,23 +157,25 @@ class MeetingHub(Lines[MeetingConnection]):
         newest = max(view.meeting.seq, room.seq)
         if connection.session.seq > newest:
             connection.session.seq = 0  # 它声称有我们没有的：全部重来，welcome 的 seq 会说明
-        connection.welcome(self._welcome(connection, view, online, newest), self.clock())
+        shown = await patiently(lambda: self._desk.shown(one.user_id for one in view.participants))
+        names = {shown[one.user_id]: one.name for one in view.participants}
+        names |= {person: name for person, name in online.items() if person not in names}
+        people = [Attendee(person, name, person in online) for person, name in names.items()]
+        connection.welcome(self._welcome(connection, view, people, newest), self.clock())
         return room
 
     def _welcome(
-        self, connection: MeetingConnection, view: MeetingView, online: Online, seq: int
+        self, connection: MeetingConnection, view: MeetingView, people: Sequence[Attendee], seq: int
     ) -> bytes:
         line, principal = self.limits.line, connection.principal
-        names = {p.user_id: p.name for p in view.participants}
-        names |= {user_id: name for user_id, name in online.items() if user_id not in names}
         return encode(
             MeetingWelcome(
                 connection_id=connection.connection_id,
                 meeting_id=connection.meeting_id,
                 title=view.meeting.title,
-                user_id=principal.user_id,
+                user_id=principal.person,
                 seq=seq,
-                participants=[Attendee(u, name, u in online) for u, name in names.items()],
+                participants=people,
                 ended_at=view.meeting.ended_at,
                 heartbeat_interval_s=line.heartbeat_interval_s,
                 heartbeat_timeout_s=line.heartbeat_timeout_s,

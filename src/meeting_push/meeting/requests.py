@@ -31,6 +31,7 @@ from ..websocket.handshake import Authenticator
 from ..websocket.requests import LineRequests
 from .connection import MeetingConnection, MeetingCounters
 from .frames import SegmentFrame, SegmentIn, SegmentResult
+from .room import frames_of
 from .service import MeetingDesk
 
 MAX_BATCH: Final = 64
@@ -121,8 +122,8 @@ class Scribes:
             note.author.not_stored(error, note.request_id)
 
     async def _publish(self, meeting_id: str, segments: Sequence[Segment]) -> None:
-        frames = [encode(SegmentFrame.of(segment)) for segment in segments]
         try:
+            frames = await frames_of(self._desk, segments)
             await self._bus.publish(meeting_id, frames)
         except MeetingPushError as error:
             self._unpublished.say(code=error.code, cause=error.cause, meeting_id=meeting_id)
@@ -141,7 +142,7 @@ MAX_REQUESTS: Final = 64
 def _speaker(principal: Principal, segment: SegmentIn) -> str:
     """说话的人：识别器听得出几个人，由它说；别人只能是自己（A17：转录里不能冒名）。"""
     named = segment.speaker if principal.role == RECORDER_ROLE else None
-    return named or principal.name or str(principal.user_id)
+    return named or principal.name or str(principal.person)
 
 
 class Requests(LineRequests[MeetingConnection]):
@@ -198,7 +199,8 @@ class Requests(LineRequests[MeetingConnection]):
     async def _publish_interim(
         self, connection: MeetingConnection, utterance: Utterance, request_id: RequestIdValue
     ) -> None:
-        frame = SegmentFrame(seq=None, interim=True, timestamp=self._clock(), **asdict(utterance))
+        fields = {**asdict(utterance), "sender_id": connection.principal.person}
+        frame = SegmentFrame(seq=None, interim=True, timestamp=self._clock(), **fields)
         await self._bus.publish(connection.meeting_id, [encode(frame)])
         self._counters.interims_published += 1
         if request_id is not None:

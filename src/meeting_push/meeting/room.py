@@ -14,6 +14,7 @@ from ..errors import MalformedEnvelopeError
 from ..logs import logger
 from ..meeting_model import MeetingPosition, Segment
 from ..model import RECORDER_ROLE
+from ..person_id import PersonId
 from ..protocol.codes import CloseCode
 from ..protocol.envelope import batch_parts
 from ..protocol.frames import encode
@@ -41,7 +42,7 @@ class Room:
         self.newest = 0
         self.ended: Ended | None = None
         #: 据已推的 join、leave，谁在场；``presence_version`` 随每一帧加一。
-        self.online: dict[int, str] = {}
+        self.online: dict[PersonId, str] = {}
         self.presence_version = 0
         #: 订阅并读出起点；第一条连接启动它，大家一起等。
         self.opening: asyncio.Task[None] | None = None
@@ -102,7 +103,7 @@ class Room:
         now = self._clock()
         for connection in self.connections:
             principal = connection.session.principal
-            if principal is None or principal.user_id != frame.user_id:
+            if principal is None or principal.person != frame.user_id:
                 connection.push_presence(payload, now)
 
     def expel(self, is_gone: Callable[[int], bool]) -> None:
@@ -163,6 +164,12 @@ class Room:
                 connection.finish(farewell, now)
 
 
+async def frames_of(desk: MeetingDesk, page: Sequence[Segment]) -> list[bytes]:
+    """各段的帧，说话的人是对外的 id；错误同 ``MeetingDesk``。"""
+    shown = await desk.shown(segment.sender_id for segment in page)
+    return [encode(SegmentFrame.of(segment, shown)) for segment in page]
+
+
 #: 一次从记录里读几段。
 PAGE: Final = 200
 
@@ -186,13 +193,20 @@ class History:
             async def read(after: int = after) -> list[Segment]:
                 return await self._desk.read(room.meeting_id, after, PAGE)
 
-            await self._push(connection, room, await patiently(read))
+            page = await patiently(read)
+            await self._push(connection, room, page, await self._frames(page))
         room.finish_if_over()
 
+    async def _frames(self, page: Sequence[Segment]) -> list[bytes]:
+        return await patiently(lambda: frames_of(self._desk, page))
+
     async def _push(
-        self, connection: MeetingConnection, room: Room, page: Sequence[Segment]
+        self,
+        connection: MeetingConnection,
+        room: Room,
+        page: Sequence[Segment],
+        frames: Sequence[bytes],
     ) -> None:
-        frames = [encode(SegmentFrame.of(segment)) for segment in page]
         pushed = 0
         for part in list(batch_parts(frames)) or [()]:
             await connection.writable()
@@ -305,8 +319,9 @@ class OpenRooms:
             while room.behind:
                 page = await patiently(lambda: self._read(room))
                 self._counters.segments_reread += len(page)
-                for segment in page:
-                    room.advance(segment.seq, encode(SegmentFrame.of(segment)))
+                frames = await self._frames(page)
+                for segment, frame in zip(page, frames, strict=True):
+                    room.advance(segment.seq, frame)
                 if not page:
                     self._distrust(room)
         finally:
@@ -314,6 +329,9 @@ class OpenRooms:
 
     async def _read(self, room: Room) -> list[Segment]:
         return await self._desk.read(room.meeting_id, room.seq, PAGE)
+
+    async def _frames(self, page: Sequence[Segment]) -> list[bytes]:
+        return await patiently(lambda: frames_of(self._desk, page))
 
     def _distrust(self, room: Room) -> None:
         """频道上有人声称了记录里没有的号。"""

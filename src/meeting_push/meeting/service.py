@@ -15,28 +15,18 @@ from ..clock import Clock, now_ms
 from ..contracts import UserDirectory
 from ..errors import (
     ForbiddenError,
-    InvalidInputError,
     MeetingEndedError,
     MeetingPushError,
     NotFoundError,
     PayloadTooLargeError,
     UnknownParticipantsError,
+    UnknownRecipientsError,
 )
 from ..logs import logger
-from ..meeting_model import (
-    Meeting,
-    MeetingPosition,
-    MeetingView,
-    Participant,
-    Segment,
-    Utterance,
-)
-from ..model import (
-    MAX_USER_ID,
-    RECORDER_ROLE,
-    Draft,
-    Principal,
-)
+from ..meeting_model import Meeting, MeetingPosition, MeetingView, Participant, Segment, Utterance
+from ..model import RECORDER_ROLE, Draft, Principal
+from ..people.people import INTEGERS, People
+from ..person_id import PersonId
 from ..protocol.frames import encode
 from ..redis.meeting_bus import MeetingBus
 from ..redis.redis_service import courtesy
@@ -69,8 +59,10 @@ class MeetingService:
         rules: MeetingSettings,
         messages: MessageService,
         bus: MeetingBus,
+        people: People = INTEGERS,
         clock: Clock = now_ms,
     ) -> None:
+        self._people = people
         self._stores = stores
         self._rules = rules
         self._messages = messages
@@ -78,14 +70,15 @@ class MeetingService:
         self._clock = clock
 
     async def create(
-        self, organizer: Principal, title: str, participant_ids: Sequence[int]
+        self, organizer: Principal, title: str, participant_ids: Sequence[PersonId]
     ) -> MeetingView:
         """召开；召开者自己总在参与者里。
 
         :raises InvalidInputError: 标题或参与者不合规；什么也没有保存
         """
         check_title(title, self._rules.max_title_chars)
-        others = await self._known(u for u in participant_ids if u != organizer.user_id)
+        listed = await self._numbers(organizer, participant_ids)
+        others = await self._known(u for u in listed if u != organizer.user_id)
         people = [Participant(organizer.user_id, organizer.name), *others]
         self._check_size(len(people))
         now = self._clock()
@@ -97,14 +90,14 @@ class MeetingService:
         return MeetingView(meeting, tuple(sorted(people, key=lambda p: p.user_id)))
 
     async def invite(
-        self, meeting_id: str, inviter: Principal, participant_ids: Sequence[int]
+        self, meeting_id: str, inviter: Principal, participant_ids: Sequence[PersonId]
     ) -> MeetingView:
         """邀请；已在其中的不变。只有召开者与管理员可以。
 
         :raises MeetingEndedError: 会议已结束
         """
         await self._require_organizer(meeting_id, inviter)
-        people = await self._known(participant_ids)
+        people = await self._known(await self._numbers(inviter, participant_ids))
         async with self._stores.database.transaction() as connection:
             await self._add(connection, meeting_id, people)
         return await self.get(meeting_id, inviter)
@@ -198,6 +191,12 @@ class MeetingService:
         if not (principal.is_admin or view.meeting.organizer_id == principal.user_id):
             raise ForbiddenError("only the organizer or an administrator may do this")
 
+    async def _numbers(self, user: Principal, listed: Sequence[PersonId]) -> Sequence[int]:
+        try:
+            return await self._people.numbers(listed, self._people.bringer(user))
+        except UnknownRecipientsError as error:
+            raise UnknownParticipantsError(error.user_ids) from None
+
     async def _known(self, user_ids: Iterable[int]) -> list[Participant]:
         """去重，核实存在。
 
@@ -205,11 +204,10 @@ class MeetingService:
         """
         wanted = sorted(set(user_ids))
         self._check_size(len(wanted))
-        if not all(1 <= user_id <= MAX_USER_ID for user_id in wanted):
-            raise InvalidInputError("participant_ids: must be positive integers below 2^53")
         known = await self._stores.directory.existing_ids(wanted)
         if len(known) < len(wanted):
-            raise UnknownParticipantsError([u for u in wanted if u not in known])
+            unknown = await self._people.persons(u for u in wanted if u not in known)
+            raise UnknownParticipantsError(list(unknown.values()))
         return [Participant(user_id, "") for user_id in wanted]
 
     def _check_size(self, participants: int) -> None:
@@ -251,8 +249,11 @@ class MeetingDesk:
         self,
         meetings: MeetingRepository,
         transcripts: TranscriptRepository,
+        people: People = INTEGERS,
         clock: Clock = now_ms,
     ) -> None:
+        #: 号 → 对外的 id。
+        self.shown = people.persons
         self._meetings = meetings
         self._transcripts = transcripts
         self._clock = clock

@@ -29,6 +29,7 @@ from ..model import (
     MessageKind,
     RecipientState,
 )
+from ..people.people import INTEGERS, People
 from ..protocol import frames
 from ..redis.outcomes import Outcomes
 from ..storage.recipients import DeliveredRow, DeliveryReports, RecipientRepository
@@ -333,19 +334,21 @@ class DueReceipt(NamedTuple):
 class Receipts:
     """必须在结局记进 SQL 之后才发。"""
 
-    def __init__(self, channel: UserChannel) -> None:
+    def __init__(self, channel: UserChannel, people: People = INTEGERS) -> None:
         self._channel = channel
+        self._people = people
         self._lost = RepeatedWarning("receipt_lost")
 
     async def send(self, receipts: Iterable[DueReceipt], status: DeliveryStatus) -> None:
         for receipt in receipts:
-            frame = frames.Receipt(
-                message_id=receipt.message_id,
-                recipient_id=receipt.user_id,
-                status=status,
-                timestamp=receipt.at,
-            )
             try:
+                shown = await self._people.persons([receipt.user_id])
+                frame = frames.Receipt(
+                    message_id=receipt.message_id,
+                    recipient_id=shown[receipt.user_id],
+                    status=status,
+                    timestamp=receipt.at,
+                )
                 await self._channel.publish_frame(receipt.to, frames.encode(frame))
             except MeetingPushError as error:
                 self._lost.say(

@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextvars import Context
+from dataclasses import replace
 from typing import Any, Final, NamedTuple, cast
 
 from ..clock import Clock, now_ms
 from ..errors import InvalidInputError, UnknownRecipientsError
+from ..model import KeyPrincipal, Principal
 from ..person_id import NOBODY, PersonId, PersonIds
 from ..storage.people import PeopleRepository
 
@@ -38,22 +40,30 @@ class People:
     def __init__(
         self,
         ids: PersonIds,
-        record: PeopleRepository,
+        record: PeopleRepository | None = None,
         existing: Existing | None = None,
         *,
+        most_a_day: int = 0,
         most_known: int = MAX_KNOWN,
         clock: Clock = now_ms,
     ) -> None:
+        """:param most_a_day: 一个用户一天之内可以带来多少我们还不认识的人"""
         self.ids = ids
-        self._record = record
+        self._most_a_day = most_a_day
+        self._given_record = record
         self._existing = existing
         self._most_known = most_known
         self._clock = clock
         self._numbers: dict[str, int] = {}
         self._persons: dict[int, str] = {}
         #: 下一次一起问的，与它的结果；后一种是问不到就给号的。
-        self._asking = _Together(record.numbers)
+        self._asking = _Together(self._known_of)
         self._adding = _Together(self._add)
+
+    @property
+    def _record(self) -> PeopleRepository:
+        assert self._given_record is not None, "integers need no record"
+        return self._given_record
 
     # ── 进来的 ───────────────────────────────────────────────────────────────
 
@@ -87,6 +97,24 @@ class People:
         self._remember(found)
         return found[person]
 
+    async def sender(self, person: PersonId | None) -> int:
+        """发送者的号；整数的不看范围：0、None 是系统。其余同 ``number``。"""
+        if person is None or (isinstance(person, int) and not (self.ids.always and person)):
+            return person or 0
+        return await self.number(person)
+
+    async def place(self, principal: Principal) -> Principal:
+        """令牌说的人，连同他的号。错误同 ``number``。"""
+        person = self.read(principal.person)
+        number = await self.number(person)
+        subject = person if isinstance(person, str) else None
+        return replace(principal, user_id=number, subject=subject)
+
+    def bringer(self, user: Principal) -> Bringer | None:
+        """他的令牌带来的人，数在他头上；管理员的、密钥的不数。"""
+        free = user.is_admin or isinstance(user, KeyPrincipal)
+        return None if free else Bringer(user.user_id, self._most_a_day)
+
     async def find(self, given: object) -> int:
         """只是问起的人：不认识的是 ``NOBODY``，不因此存在。错误同 ``number``。"""
         person = self.read(given)
@@ -107,10 +135,24 @@ class People:
         """
         return (await self.each_number([given], bringer))[0]
 
+    async def watched(
+        self, given: Sequence[PersonId], bringer: Bringer | None = None
+    ) -> Sequence[int]:
+        """要看着的人：名册里没有的也照样，就像看着一个没有人用的整数。其余同 ``numbers``。"""
+        return (await self._each_number([given], bringer, None))[0]
+
     async def each_number(
         self, given: Sequence[Sequence[PersonId]], bringer: Bringer | None = None
     ) -> Sequence[Sequence[int]]:
         """几列一起：不认识的只问一次。其余同 ``numbers``。"""
+        return await self._each_number(given, bringer, self._existing)
+
+    async def _each_number(
+        self,
+        given: Sequence[Sequence[PersonId]],
+        bringer: Bringer | None,
+        existing: Existing | None,
+    ) -> Sequence[Sequence[int]]:
         if not self.ids.always and all(map(_plain, given)):
             return cast("Sequence[Sequence[int]]", given)
         persons = [[self.read(one) for one in each] for each in given]
@@ -120,20 +162,10 @@ class People:
             unknown = [one for one in strings if one not in found]
             found |= await self._ask(unknown)
             if strangers := [one for one in unknown if one not in found]:
-                await self._require_existing(strangers, persons)
+                if existing is not None:
+                    await _require_existing(strangers, persons, existing)
                 found |= await self._bring(strangers, bringer)
         return [[one if isinstance(one, int) else found[one] for one in each] for each in persons]
-
-    async def _require_existing(
-        self, strangers: Sequence[str], persons: Sequence[Sequence[PersonId]]
-    ) -> None:
-        if self._existing is None or not strangers:
-            return
-        if set(strangers) <= set(await self._existing(strangers)):
-            return
-        wanted = list(dict.fromkeys(one for each in persons for one in each))
-        existing = set(await self._existing(wanted))
-        raise UnknownRecipientsError([one for one in wanted if one not in existing])
 
     async def _bring(self, strangers: Sequence[str], bringer: Bringer | None) -> dict[str, int]:
         if bringer is None:
@@ -190,6 +222,9 @@ class People:
         self._remember(found)
         return found
 
+    async def _known_of(self, persons: Collection[str]) -> dict[str, int]:
+        return await self._record.numbers(persons)
+
     async def _add(self, persons: Collection[str]) -> dict[str, int]:
         return await self._record.add(persons, self._clock())
 
@@ -200,6 +235,16 @@ class People:
         for _ in range(len(self._numbers) - self._most_known):
             oldest = next(iter(self._numbers))
             self._persons.pop(self._numbers.pop(oldest), None)
+
+
+async def _require_existing(
+    strangers: Sequence[str], persons: Sequence[Sequence[PersonId]], existing: Existing
+) -> None:
+    if set(strangers) <= set(await existing(strangers)):
+        return
+    wanted = list(dict.fromkeys(one for each in persons for one in each))
+    known = set(await existing(wanted))
+    raise UnknownRecipientsError([one for one in wanted if one not in known])
 
 
 def _plain(ids: Sequence[object]) -> bool:
@@ -232,3 +277,7 @@ class _Together:
         await asyncio.sleep(0)  # 这一圈里的都来了
         wanted, self._wanted, self._answer = self._wanted, set(), None
         return await self._ask(wanted)
+
+
+#: 只有整数的：不查不记，谁都可以用。
+INTEGERS: Final = People(PersonIds())

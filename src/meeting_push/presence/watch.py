@@ -21,6 +21,8 @@ from ..errors import MeetingPushError, UnavailableError, WatchLimitError
 from ..limits.rate import rate_key
 from ..logs import RepeatedWarning
 from ..model import PresenceStatus
+from ..people.people import INTEGERS
+from ..person_id import PersonId
 from ..protocol.frames import Presence, encode
 from ..redis.keys import Keys
 from ..redis.subscriber import Subscriber
@@ -133,16 +135,28 @@ class WatchShares:
 SPREAD_CHUNK: Final = 500
 READ_CHUNK: Final = 500
 
-_decoder: Final = msgspec.json.Decoder(Presence)
+
+class _Told(msgspec.Struct, frozen=True, kw_only=True, tag="presence", tag_field="type"):
+    """频道上的一次转变；是谁的，频道说了（里面的 user_id 是号）。"""
+
+    online: bool
+    status: PresenceStatus | None = None
+
+
+_decoder: Final = msgspec.json.Decoder(_Told)
 
 
 class _Watched:
     """一个被关注的人；``debounce`` 在第一次读到状态之后才有。"""
 
-    __slots__ = ("debounce", "early", "holder", "opening", "timer", "user_id", "watchers")
+    __slots__ = (
+        *("debounce", "early", "holder", "opening", "person", "timer", "user_id", "watchers"),
+    )
 
-    def __init__(self, user_id: int, holder: Holder) -> None:
+    def __init__(self, user_id: int, person: PersonId, holder: Holder) -> None:
         self.user_id = user_id
+        #: 帧里的他。
+        self.person = person
         #: 算在谁的份额里。
         self.holder = holder
         self.watchers: set[Watcher] = set()
@@ -154,7 +168,7 @@ class _Watched:
 
     def frame(self) -> bytes:
         state = self.debounce.announced if self.debounce is not None else None
-        return encode(Presence(user_id=self.user_id, online=state is not None, status=state))
+        return encode(Presence(user_id=self.person, online=state is not None, status=state))
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +194,10 @@ class PresenceWatch:
         presence: OnlineStatusService,
         keys: Keys,
         settings: PresenceSettings,
+        person: Callable[[int], PersonId] = INTEGERS.person,
     ) -> None:
+        """:param person: 刚换成号的，换回对外的 id"""
+        self._person = person
         self._subscriber = subscriber
         self._routes = routes
         self._presence = presence
@@ -231,7 +248,7 @@ class PresenceWatch:
 
     def _register(self, watcher: Watcher, wanted: Sequence[int]) -> list[_Watched]:
         fresh = [
-            _Watched(user_id, self._shares.take(watcher))
+            _Watched(user_id, self._person(user_id), self._shares.take(watcher))
             for user_id in wanted
             if user_id not in self._watched
         ]

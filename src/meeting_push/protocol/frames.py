@@ -17,6 +17,7 @@ from ..model import (
     PresenceStatus,
     Sender,
 )
+from ..person_id import MAX_CHARS, PATTERN
 from . import json_text
 
 SUBPROTOCOL: Final = "meeting-push.v1"
@@ -26,11 +27,17 @@ MESSAGE_ID_LENGTH: Final = 26
 MAX_ACK_IDS: Final = 1_000
 MAX_WATCH_IDS: Final = 100
 MessageId = Annotated[str, Meta(min_length=MESSAGE_ID_LENGTH, max_length=MESSAGE_ID_LENGTH)]
-UserId = Annotated[int, Meta(ge=1, le=MAX_USER_ID)]
+#: 收进来的 id；``"5"`` 与 5 是一个人，一段字收不收由 ``PersonIds`` 说。
+UserId = (
+    Annotated[int, Meta(ge=1, le=MAX_USER_ID)]
+    | Annotated[str, Meta(min_length=1, max_length=MAX_CHARS, pattern=PATTERN)]
+)
 RequestId = (
     Annotated[str, Meta(max_length=128)]
     | Annotated[int, Meta(ge=-MAX_SAFE_INTEGER, le=MAX_SAFE_INTEGER)]
 )
+#: 给出去的 id。
+ShownId = Annotated[int, Meta(ge=0, le=MAX_SAFE_INTEGER)] | Annotated[str, Meta(max_length=64)]
 #: 时刻、号、个数：不是负的，JavaScript 也读得准。
 Whole = Annotated[int, Meta(ge=0, le=MAX_SAFE_INTEGER)]
 Timestamp = Whole
@@ -45,7 +52,7 @@ class ServerFrame(Struct, frozen=True, kw_only=True, tag_field="type"):
 
 class Welcome(ServerFrame, frozen=True, kw_only=True, tag="welcome"):
     connection_id: str
-    user_id: int
+    user_id: ShownId
     device_id: str
     epoch: str
     seq: int
@@ -112,13 +119,13 @@ class ReadSync(ServerFrame, frozen=True, kw_only=True, tag="read_sync", omit_def
 
 class Receipt(ServerFrame, frozen=True, kw_only=True, tag="receipt"):
     message_id: str
-    recipient_id: Whole
+    recipient_id: ShownId
     status: str
     timestamp: Whole
 
 
 class Presence(ServerFrame, frozen=True, kw_only=True, tag="presence"):
-    user_id: Whole
+    user_id: ShownId
     online: bool
     status: PresenceStatus | None = None
 

@@ -99,17 +99,20 @@ class Session(LineSession):
 
     def authenticated(self, principal: Principal) -> None:
         self._require(Phase.OPENING)
+        self.user_id = principal.user_id
         self.token_expires_at = principal.expires_at
 
-    def welcome(self, view: MailboxView, device_id: str, now: int) -> list[bytes]:
-        """第一帧（以及需要时的 ``resync``）；此后开始补发。"""
+    def welcome(
+        self, view: MailboxView, device_id: str, now: int, person: str | None = None
+    ) -> list[bytes]:
+        """第一帧（以及需要时的 ``resync``）；此后开始补发。``person``：他的 id 若是一段字。"""
         self._require(Phase.OPENING)
         assert self.token_expires_at is not None, "welcome before authentication"
         self.phase = Phase.FLUSHING
         self.epoch, self.newest = view.epoch, view.seq
         frame = Welcome(
             connection_id=self.connection_id,
-            user_id=self.user_id,
+            user_id=self.user_id if person is None else person,
             device_id=device_id,
             epoch=view.epoch,
             seq=view.seq,

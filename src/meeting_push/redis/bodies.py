@@ -119,13 +119,13 @@ class Bodies:
         for message, total in ((item.message, len(item.recipient_ids)) for item in batch):
             key = f"{self._status_prefix}{message.message_id}"
             fields: list[str | int] = [
-                *("total", total, "sender_id", message.sender.id or 0),
+                *("total", total, "sender_id", message.sender_id),
                 *("priority", message.priority, "expires_at", message.expires_at),
             ]
             if message.message_type != DEFAULT_TYPE:  # 多数是它：省下每条三十字节
                 fields += ["message_type", message.message_type]
-            if message.receipt and message.sender.id:
-                fields += ["receipt_to", message.sender.id]
+            if message.receipt and message.sender_id:
+                fields += ["receipt_to", message.sender_id]
             commands.append(("HSET", key, *fields))
             # 预约在很久以后的，也要活到过期清理之后
             until = max(now + self._ttl_ms, message.expires_at + KEEP_STATUS_MS)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
+import msgspec
+
 from ..contracts import ChannelHandler
+from ..person_id import PersonId
 from .dial import RedisAddress
 from .keys import Keys
 from .lean import LeanConnection, Script
@@ -13,9 +17,10 @@ from .link import Argument
 from .subscriber import Subscriber
 
 _presence: Final = Script("meeting_presence")
+_person: Final[msgspec.json.Decoder[PersonId]] = msgspec.json.Decoder(PersonId)
 
-#: 在场的人：user_id → 名字。
-Online = dict[int, str]
+#: 在场的人：对外的 id → 名字。
+Online = dict[PersonId, str]
 
 
 class Space(NamedTuple):
@@ -107,9 +112,12 @@ class MeetingBus:
         key = self._keys.meeting_online(meeting_id)
         full, flat = await _presence.run(self._lean, (key,), args)
         pairs = zip(flat[::2], flat[1::2], strict=True)
-        return bool(full), {int(user): name.decode(errors="replace") for user, name in pairs}
+        return bool(full), {
+            _person.decode(user): name.decode(errors="replace") for user, name in pairs
+        }
 
 
-def member_of(user_id: int, connection_id: str, name: str) -> str:
+def member_of(person: PersonId, connection_id: str, name: str) -> str:
     """一条连接在 ``meeting_online`` 里的成员；格式见 ``lua/meeting_presence.lua``。"""
-    return f"{user_id}:{connection_id}:{name}"
+    user = json.dumps(person).replace(":", "\\u003a")
+    return f"{user}:{connection_id}:{name}"

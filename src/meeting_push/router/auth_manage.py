@@ -6,15 +6,17 @@
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Path
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from ..auth.auth_service import AuthService
 from ..auth.revocations import Revocations
 from ..auth.tickets import WsTickets
 from ..model import Principal
+from ..people.people import INTEGERS, People
+from ..person_id import PersonId
 from .contract_route import Out, contract_router
-from .delivery_manage import UserIdPath
+from .persons import PersonText, who
 from .security import Security
 
 # strict=False 只为让 JSON 的字符串变成 SecretStr；数字仍会被拒绝。
@@ -57,7 +59,7 @@ class Tokens(Out):
 class TicketOut(Out):
     ticket: str = Field(description="用作 ``?ticket=``；只能用一次")
     expires_in_s: int = Field(description="有效时间，秒")
-    user_id: int = Field(description="票据是谁的")
+    user_id: PersonId = Field(description="票据是谁的")
 
 
 def auth_router(auth: AuthService, security: Security, *, accounts: bool = True) -> APIRouter:
@@ -121,21 +123,25 @@ def ticket_router(tickets: WsTickets, security: Security) -> APIRouter:
         """换一张票据，连接时放在 ``?ticket=``：令牌不必出现在 URL 里。要得太快 429。"""
         made = await tickets.issue(principal)
         return TicketOut(
-            ticket=made.ticket, expires_in_s=made.expires_in_s, user_id=principal.user_id
+            ticket=made.ticket, expires_in_s=made.expires_in_s, user_id=principal.person
         )
 
     return router
 
 
-def revocation_router(revocations: Revocations, security: Security) -> APIRouter:
+def revocation_router(
+    revocations: Revocations, security: Security, people: People = INTEGERS
+) -> APIRouter:
     router = contract_router("/users", tags=["auth"])
 
     @router.post("/{user_id}/revoke", status_code=204, summary="吊销一个用户的全部令牌（管理员）")
     async def revoke(
-        user_id: UserIdPath,
+        user_id: Annotated[PersonText, Path()],
         admin: Annotated[Principal, Depends(security.require_admin)],
     ) -> None:
         """此刻以前签发给他的令牌全部作废，他的 WebSocket 以 4502 关闭；两秒内在每个节点生效。"""
-        await revocations.revoke_user(user_id, reason=f"admin:{admin.user_id}")
+        await who(people, user_id)  # 不是 id 的先拒绝
+        number = await people.number(user_id)  # 没有来过的也吊销得了
+        await revocations.revoke_user(number, reason=f"admin:{admin.person}")
 
     return router

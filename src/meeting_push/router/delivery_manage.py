@@ -3,28 +3,32 @@
 不用 ``from __future__ import annotations``：见 ``message_manage.py``。
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Annotated, Any, Final, Self
 
-from fastapi import APIRouter, Depends, Path, Query, status
+from fastapi import APIRouter, Depends, Query, status
 from msgspec import Meta, Struct
 from pydantic import Field
 
 from ..clock import now_ms
 from ..deliver.offline_message_queue import OfflineMessage, OfflineMessageQueue
 from ..errors import ForbiddenError
-from ..model import MAX_USER_ID, FailureCause, Principal
+from ..model import FailureCause, Principal
 from ..outcome.dead_letters import DeadLetter, DeadLetters, DeliveryFailures
 from ..outcome.delivery_confirmation_service import (
     DAY_S,
     DeliveryConfirmationService,
     DeliveryStatistics,
 )
+from ..people.people import INTEGERS, People
+from ..person_id import PersonId
 from ..queue.message_queue import MessageQueue
+from ..storage.rows import FailedDelivery
 from .contract_route import Out, contract_router
 from .json_body import JsonBody
 from .message_manage import Limit, MessageIdPath
+from .persons import InPath, Who
 from .security import Security
 
 
@@ -44,7 +48,7 @@ class BucketOut(TallyOut):
 class StatisticsOut(TallyOut):
     """发给这个用户的消息；毫秒数是从推到确认。"""
 
-    user_id: int
+    user_id: PersonId
     window_s: int
     since: int
     retry_rate: float
@@ -56,10 +60,10 @@ class StatisticsOut(TallyOut):
     by_time: list[BucketOut]
 
     @classmethod
-    def of_user(cls, found: DeliveryStatistics) -> Self:
+    def of_user(cls, found: DeliveryStatistics, person: PersonId) -> Self:
         return cls(
             **TallyOut.model_validate(found.total).model_dump(),
-            user_id=found.user_id,
+            user_id=person,
             window_s=found.window_s,
             since=found.since,
             retry_rate=found.retry_rate,
@@ -77,8 +81,8 @@ class StatisticsOut(TallyOut):
 
 class FailureOut(Out):
     message_id: str
-    user_id: int
-    sender_id: int
+    user_id: PersonId
+    sender_id: PersonId
     message_type: str
     priority: int
     title: str
@@ -87,6 +91,11 @@ class FailureOut(Out):
     failure_reason: str = Field(validation_alias="reason")
     cause: FailureCause | None = Field(description="归哪一类；旧程序没有记的是 null")
     expires_at: int
+
+    @classmethod
+    def of(cls, one: FailedDelivery, shown: Mapping[int, PersonId]) -> Self:
+        people = {"user_id": shown[one.user_id], "sender_id": shown[one.sender_id]}
+        return cls.model_validate({**asdict(one), **people})
 
 
 class FailureCausesOut(Out):
@@ -109,7 +118,7 @@ class OfflineMessageOut(Out):
     message_type: str
     priority: int
     title: str
-    sender_id: int
+    sender_id: PersonId
     timestamp: int
     expires_at: int
     age_s: float
@@ -153,13 +162,13 @@ class DeadLetterOut(Out):
     reason: str
     queue: str
     message_id: str | None
-    recipient_ids: list[int]
+    recipient_ids: list[PersonId]
     priority: int | None
     attempt: int | None
     expires_at: int | None
 
     @classmethod
-    def of(cls, letter: DeadLetter) -> Self:
+    def of(cls, letter: DeadLetter, shown: Mapping[int, PersonId]) -> Self:
         entry = letter.entry
         return cls(
             id=letter.id,
@@ -167,7 +176,7 @@ class DeadLetterOut(Out):
             reason=letter.reason,
             queue=letter.queue,
             message_id=entry.message_id if entry else None,
-            recipient_ids=list(entry.recipient_ids) if entry else [],
+            recipient_ids=[shown[one] for one in entry.recipient_ids] if entry else [],
             priority=entry.priority if entry else None,
             attempt=entry.attempt if entry else None,
             expires_at=entry.expires_at if entry else None,
@@ -196,7 +205,6 @@ class RequeuedOut(Out):
     skipped: list[str]
 
 
-UserIdPath = Annotated[int, Path(ge=1, le=MAX_USER_ID)]
 Window = Annotated[int, Query(ge=1, le=366 * DAY_S, description="最近多少秒")]
 
 
@@ -205,11 +213,13 @@ def delivery_router(
     failures: DeliveryFailures,
     mailbox: OfflineMessageQueue,
     security: Security,
+    people: People = INTEGERS,
 ) -> APIRouter:
     """``/deliveries…`` 与 ``/users/{id}/…``；前缀由调用者加。"""
     router = contract_router(tags=["deliveries"])
     CurrentUser = Annotated[Principal, Depends(security.allowing("admin"))]  # noqa: N806 — 类型
     Reader = Annotated[Principal, Depends(security.allowing("read"))]  # noqa: N806
+    UserInPath = Annotated[Who, Depends(InPath(people))]  # noqa: N806
     admin_only = [Depends(security.require_admin)]
     reading = [Depends(security.admin_or("read"))]
 
@@ -221,8 +231,9 @@ def delivery_router(
         limit: Limit = 50,
     ) -> FailuresOut:
         items, next_cursor = await confirmation.get_delivery_failure_messages(cursor, limit)
+        shown = await people.persons(n for one in items for n in (one.user_id, one.sender_id))
         return FailuresOut(
-            items=[FailureOut.model_validate(one) for one in items], next_cursor=next_cursor
+            items=[FailureOut.of(one, shown) for one in items], next_cursor=next_cursor
         )
 
     @router.get(
@@ -240,40 +251,38 @@ def delivery_router(
         status_code=status.HTTP_204_NO_CONTENT,
         dependencies=admin_only,
     )
-    async def requeue(message_id: MessageIdPath, user_id: UserIdPath) -> None:
+    async def requeue(message_id: MessageIdPath, who: UserInPath) -> None:
         """404：没有这样一条失败；409：消息已过期。"""
-        await failures.requeue(message_id, user_id)
+        await failures.requeue(message_id, who.number)
 
     @router.get("/users/{user_id}/delivery-statistics", summary="发给一个用户的投递统计")
-    async def statistics(
-        user_id: UserIdPath, user: Reader, window_s: Window = DAY_S
-    ) -> StatisticsOut:
-        _self_or_admin(user, user_id, reading=True)
-        found = await confirmation.get_user_delivery_statistics(user_id, window_s)
-        return StatisticsOut.of_user(found)
+    async def statistics(who: UserInPath, user: Reader, window_s: Window = DAY_S) -> StatisticsOut:
+        _self_or_admin(user, who.number, reading=True)
+        found = await confirmation.get_user_delivery_statistics(who.number, window_s)
+        return StatisticsOut.of_user(found, who.person)
 
     @router.get("/users/{user_id}/offline-messages", summary="信箱里的消息（只读）")
     async def offline_messages(
-        user_id: UserIdPath, user: CurrentUser, limit: Limit = 100
+        who: UserInPath, user: CurrentUser, limit: Limit = 100
     ) -> OfflineMessagesOut:
-        _self_or_admin(user, user_id)
-        found = await mailbox.get_offline_messages(user_id, limit)
+        _self_or_admin(user, who.number)
+        found = await mailbox.get_offline_messages(who.number, limit)
         now = now_ms()
         return OfflineMessagesOut(
             items=[OfflineMessageOut.of(one, now) for one in found],
-            count=await mailbox.get_offline_message_count(user_id),
+            count=await mailbox.get_offline_message_count(who.number),
         )
 
     @router.get("/users/{user_id}/offline-messages/count", summary="信箱里有几条")
-    async def offline_message_count(user_id: UserIdPath, user: CurrentUser) -> CountOut:
-        _self_or_admin(user, user_id)
-        return CountOut(count=await mailbox.get_offline_message_count(user_id))
+    async def offline_message_count(who: UserInPath, user: CurrentUser) -> CountOut:
+        _self_or_admin(user, who.number)
+        return CountOut(count=await mailbox.get_offline_message_count(who.number))
 
     @router.delete("/users/{user_id}/offline-messages", summary="清空信箱")
-    async def clear(user_id: UserIdPath, user: CurrentUser) -> ClearedOut:
+    async def clear(who: UserInPath, user: CurrentUser) -> ClearedOut:
         """清掉的对发送者是 failed，原因 ``cleared``；收件箱（SQL）里仍看得到。"""
-        _self_or_admin(user, user_id)
-        return ClearedOut(cleared=await failures.clear(user_id))
+        _self_or_admin(user, who.number)
+        return ClearedOut(cleared=await failures.clear(who.number))
 
     return router
 
@@ -285,7 +294,10 @@ def _self_or_admin(viewer: Principal, user_id: int, *, reading: bool = False) ->
 
 
 def queue_router(
-    queue: MessageQueue, dead_letters: DeadLetters, require_admin: Callable[..., object]
+    queue: MessageQueue,
+    dead_letters: DeadLetters,
+    require_admin: Callable[..., object],
+    people: People = INTEGERS,
 ) -> APIRouter:
     """``/queues…``；前缀由调用者加。"""
     router = contract_router(tags=["queues"], dependencies=[Depends(require_admin)])
@@ -300,8 +312,10 @@ def queue_router(
         limit: Limit = 50,
     ) -> DeadLettersOut:
         letters, next_cursor = await dead_letters.page(cursor, limit)
+        named = [one for each in letters if each.entry for one in each.entry.recipient_ids]
+        shown = await people.persons(named)
         return DeadLettersOut(
-            items=[DeadLetterOut.of(letter) for letter in letters], next_cursor=next_cursor
+            items=[DeadLetterOut.of(letter, shown) for letter in letters], next_cursor=next_cursor
         )
 
     @router.post("/queues/dead-letter/requeue", summary="死信重新入队")

@@ -3,25 +3,32 @@
 不用 ``from __future__ import annotations``：见 ``message_manage.py``。
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Annotated, Literal, Self
 
 from fastapi import APIRouter, Depends, Query
 from pydantic import Field
 
 from ..clock import now_ms
-from ..model import MAX_USER_ID, PresenceStatus
+from ..model import PresenceStatus
 from ..monitoring.inspection import Inspected, Inspector, MailboxOrder
 from ..monitoring.message_trace import Trace, TracedRecipient, Tracer
+from ..people.people import INTEGERS, People
+from ..person_id import PersonId
 from ..redis.presence import overall_status
 from .contract_route import Out, contract_router
-from .delivery_manage import OfflineMessageOut, UserIdPath
+from .delivery_manage import OfflineMessageOut
 from .message_manage import Limit, MessageIdPath
+from .persons import InPath, PersonText, Who, who
 from .presence_manage import ConnectionOut
+
+#: 号 → 对外的 id。
+Shown = Mapping[int, PersonId]
 
 
 class MailboxOut(Out):
-    user_id: int
+    user_id: PersonId
     name: str | None = Field(description="人归应用时没有")
     count: int
     oldest_age_ms: int | None
@@ -65,7 +72,7 @@ class RecentOut(Out):
 
 
 class InspectedOut(Out):
-    user_id: int
+    user_id: PersonId
     name: str | None
     online: bool
     status: PresenceStatus | None
@@ -74,11 +81,11 @@ class InspectedOut(Out):
     last_messages: list[RecentOut] = Field(description="新的在前，不带正文")
 
     @classmethod
-    def of(cls, found: Inspected) -> Self:
+    def of(cls, found: Inspected, person: PersonId) -> Self:
         now, status = now_ms(), overall_status(found.connections)
         held = [OfflineMessageOut.of(one, now) for one in found.held]
         return cls(
-            user_id=found.user_id,
+            user_id=person,
             name=found.name,
             online=status is not None,
             status=status,
@@ -101,17 +108,17 @@ class TraceEventOut(Out):
 
 
 class TracedRecipientOut(Out):
-    user_id: int
+    user_id: PersonId
     status: str
     attempts: int
     failure_reason: str | None
     events: list[TraceEventOut] = Field(description="早的在前")
 
     @classmethod
-    def of(cls, found: TracedRecipient) -> Self:
+    def of(cls, found: TracedRecipient, shown: Shown) -> Self:
         times = found.times
         return cls(
-            user_id=times.user_id,
+            user_id=shown[times.user_id],
             status=times.status,
             attempts=times.attempts,
             failure_reason=times.failure_reason,
@@ -121,7 +128,7 @@ class TracedRecipientOut(Out):
 
 class TraceOut(Out):
     message_id: str
-    sender_id: int
+    sender_id: PersonId
     message_type: str
     priority: int
     title: str
@@ -137,11 +144,11 @@ class TraceOut(Out):
     truncated: bool = Field(description="内存里看到的不止这些")
 
     @classmethod
-    def of(cls, found: Trace) -> Self:
+    def of(cls, found: Trace, shown: Shown) -> Self:
         head = found.head
         return cls(
             message_id=head.message_id,
-            sender_id=head.sender_id,
+            sender_id=shown[head.sender_id],
             message_type=head.message_type,
             priority=head.priority,
             title=head.title,
@@ -150,7 +157,7 @@ class TraceOut(Out):
             enqueued_at=head.enqueued_at,
             expires_at=head.expires_at,
             recipient_count=head.recipient_count,
-            recipients=[TracedRecipientOut.of(one) for one in found.recipients],
+            recipients=[TracedRecipientOut.of(one, shown) for one in found.recipients],
             next_cursor=None if found.next_cursor is None else str(found.next_cursor),
             silent_nodes=found.silent_nodes,
             fleet_asked=found.fleet_asked,
@@ -160,11 +167,14 @@ class TraceOut(Out):
 
 TraceCursor = Annotated[str, Query(pattern="^[0-9]{1,16}$")]
 TraceLimit = Annotated[int, Query(ge=1, le=100, description="一页几个收件人")]
-Recipient = Annotated[int | None, Query(ge=1, le=MAX_USER_ID, description="只看他")]
+Recipient = Annotated[PersonText | None, Query(description="只看他")]
 
 
 def inspection_router(
-    inspector: Inspector, tracer: Tracer, require_admin: Callable[..., object]
+    inspector: Inspector,
+    tracer: Tracer,
+    require_admin: Callable[..., object],
+    people: People = INTEGERS,
 ) -> APIRouter:
     """``/mailboxes``、``/users/{id}/inspect``、``/messages/{id}/trace``；前缀由调用者加。"""
     router = contract_router(tags=["operations"], dependencies=[Depends(require_admin)])
@@ -176,11 +186,16 @@ def inspection_router(
         ),
         limit: Limit = 50,
     ) -> MailboxesOut:
-        return MailboxesOut.model_validate(await inspector.mailboxes(order, limit))
+        found = await inspector.mailboxes(order, limit)
+        shown = await people.persons(one.user_id for one in found.items)
+        items = [
+            MailboxOut(**{**asdict(one), "user_id": shown[one.user_id]}) for one in found.items
+        ]
+        return MailboxesOut(items=items, complete=found.complete, at=found.at)
 
     @router.get("/users/{user_id}/inspect", summary="一个人：设备、信箱、最近的消息")
-    async def inspect(user_id: UserIdPath) -> InspectedOut:
-        return InspectedOut.of(await inspector.user(user_id))
+    async def inspect(user: Annotated[Who, Depends(InPath(people))]) -> InspectedOut:
+        return InspectedOut.of(await inspector.user(user.number), user.person)
 
     @router.get("/messages/{message_id}/trace", summary="跟着一条消息：每个收件人走到了哪一站")
     async def trace(
@@ -190,6 +205,9 @@ def inspection_router(
         recipient: Recipient = None,
     ) -> TraceOut:
         """404：没有这条消息，或他不是它的收件人；429：有人正在问（一个进程同时只问一次）。"""
-        return TraceOut.of(await tracer.trace(message_id, int(cursor), limit, recipient))
+        number = None if recipient is None else (await who(people, recipient)).number
+        found = await tracer.trace(message_id, int(cursor), limit, number)
+        told = (one.times.user_id for one in found.recipients)
+        return TraceOut.of(found, await people.persons((found.head.sender_id, *told)))
 
     return router

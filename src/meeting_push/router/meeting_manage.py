@@ -4,8 +4,9 @@
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Annotated, Final, Self
+from typing import Annotated, Any, Final, Self
 
 from fastapi import APIRouter, Depends, Path, Query, status
 from msgspec import Meta, Struct
@@ -16,17 +17,19 @@ from ..http.refusals import FOREIGN_ORIGIN, NOT_FOUND
 from ..limits.send_limits import SendQuota
 from ..meeting.hub import MeetingHub
 from ..meeting.service import MeetingService
-from ..meeting_model import MeetingView
+from ..meeting_model import Meeting, MeetingView
 from ..model import Principal
+from ..people.people import INTEGERS, People
+from ..person_id import PersonId
 from ..protocol.frames import UserId
 from ..settings import MeetingSettings
 from ..storage.rows import Page
 from ..websocket.asgi import Endpoint, serve, take_handshake, turn_away
 from ..websocket.handshake import Handshake
 from .contract_route import Out, contract_router
-from .delivery_manage import UserIdPath
 from .json_body import JsonBody, Schema
 from .message_manage import Limit
+from .persons import InPath, Who
 from .security import Security
 
 #: 重复的只算一次；列得再长就不去数了（设置里的上限至多一万）。
@@ -55,14 +58,14 @@ def meeting_limits(rules: MeetingSettings) -> dict[str, Schema]:
 
 
 class ParticipantOut(Out):
-    user_id: int
+    user_id: PersonId
     name: str = Field(description="他自己进过会议才有，之前为空")
 
 
 class MeetingOut(Out):
     meeting_id: str
     title: str
-    organizer_id: int
+    organizer_id: PersonId
     created_at: int
     ended_at: int | None
     seq: int = Field(description="最新一段转录的号")
@@ -72,9 +75,16 @@ class MeetingDetailOut(MeetingOut):
     participants: list[ParticipantOut]
 
     @classmethod
-    def of_view(cls, view: MeetingView) -> Self:
-        people = [ParticipantOut.model_validate(each) for each in view.participants]
-        return cls(**asdict(view.meeting), participants=people)
+    def of_view(cls, view: MeetingView, shown: Mapping[int, PersonId]) -> Self:
+        people = [
+            ParticipantOut(user_id=shown[each.user_id], name=each.name)
+            for each in view.participants
+        ]
+        return cls(**_meeting(view.meeting, shown), participants=people)
+
+
+def _meeting(meeting: Meeting, shown: Mapping[int, PersonId]) -> dict[str, Any]:
+    return {**asdict(meeting), "organizer_id": shown[meeting.organizer_id]}
 
 
 class MeetingsOut(Out):
@@ -84,7 +94,7 @@ class MeetingsOut(Out):
 
 class SegmentOut(Out):
     seq: int
-    sender_id: int
+    sender_id: PersonId
     speaker: str
     text: str
     start_ms: int
@@ -145,6 +155,7 @@ def meeting_router(
     *,
     quota: SendQuota,
     rules: MeetingSettings,
+    people: People = INTEGERS,
 ) -> APIRouter:
     """``/meetings…``；前缀由调用者加。
 
@@ -154,14 +165,19 @@ def meeting_router(
     limits = meeting_limits(rules)
     CurrentUser = Annotated[Principal, Depends(security.allowing("admin"))]  # noqa: N806 — 类型
     Person = Annotated[Principal, Depends(security.current_principal)]  # noqa: N806
+    UserInPath = Annotated[Who, Depends(InPath(people))]  # noqa: N806
+
+    async def detail(view: MeetingView) -> MeetingDetailOut:
+        present = (each.user_id for each in view.participants)
+        shown = await people.persons((view.meeting.organizer_id, *present))
+        return MeetingDetailOut.of_view(view, shown)
 
     @router.post("/meetings", status_code=status.HTTP_201_CREATED, summary="召开会议")
     async def create(
         user: Person, body: Annotated[MeetingIn, Depends(JsonBody(MeetingIn, limits))]
     ) -> MeetingDetailOut:
         quota.charge_recipients(user, body.participant_ids)
-        view = await service.create(user, body.title, body.participant_ids)
-        return MeetingDetailOut.of_view(view)
+        return await detail(await service.create(user, body.title, body.participant_ids))
 
     @router.get("/meetings", summary="我参加的会议，新的在前")
     async def page(
@@ -171,11 +187,13 @@ def meeting_router(
         limit: Limit = 50,
     ) -> MeetingsOut:
         found = await service.page(user, ended=ended, cursor=cursor, limit=limit)
-        return MeetingsOut.model_validate(found)
+        shown = await people.persons(one.organizer_id for one in found.items)
+        items = [MeetingOut(**_meeting(one, shown)) for one in found.items]
+        return MeetingsOut(items=items, next_cursor=found.next_cursor)
 
     @router.get("/meetings/{meeting_id}", summary="一场会议（参与者、管理员）")
     async def get(meeting_id: MeetingIdPath, user: CurrentUser) -> MeetingDetailOut:
-        return MeetingDetailOut.of_view(await service.get(meeting_id, user))
+        return await detail(await service.get(meeting_id, user))
 
     @router.post("/meetings/{meeting_id}/participants", summary="邀请（召开者、管理员）")
     async def invite(
@@ -185,22 +203,21 @@ def meeting_router(
     ) -> MeetingDetailOut:
         """已在其中的不变；会议已结束 409 ``meeting_ended``。"""
         quota.charge_recipients(user, body.participant_ids)
-        view = await service.invite(meeting_id, user, body.participant_ids)
-        return MeetingDetailOut.of_view(view)
+        return await detail(await service.invite(meeting_id, user, body.participant_ids))
 
     @router.delete(
         "/meetings/{meeting_id}/participants/{user_id}",
         status_code=status.HTTP_204_NO_CONTENT,
         summary="离开（本人），请人离开（召开者、管理员）",
     )
-    async def leave(meeting_id: MeetingIdPath, user_id: UserIdPath, user: CurrentUser) -> None:
+    async def leave(meeting_id: MeetingIdPath, who: UserInPath, user: CurrentUser) -> None:
         """此后他看不到这场会议，他的连接以 4501 关闭。召开者自己不能离开（403）。"""
-        await service.leave(meeting_id, user, user_id)
+        await service.leave(meeting_id, user, who.number)
 
     @router.post("/meetings/{meeting_id}/end", summary="结束（召开者、管理员）")
     async def end(meeting_id: MeetingIdPath, user: CurrentUser) -> MeetingDetailOut:
         """重复结束无害；每个参与者得到恰好一条通知。"""
-        return MeetingDetailOut.of_view(await service.end(meeting_id, user))
+        return await detail(await service.end(meeting_id, user))
 
     @router.get("/meetings/{meeting_id}/transcript", summary="转录，按号升序")
     async def transcript(
@@ -210,7 +227,12 @@ def meeting_router(
         limit: Limit = 100,
     ) -> TranscriptOut:
         segments = await service.transcript(meeting_id, user, int(cursor), limit + 1)
-        return TranscriptOut.model_validate(Page.of(segments, limit, lambda one: str(one.seq)))
+        found = Page.of(segments, limit, lambda one: str(one.seq))
+        shown = await people.persons(one.sender_id for one in found.items)
+        items = [
+            SegmentOut(**{**asdict(one), "sender_id": shown[one.sender_id]}) for one in found.items
+        ]
+        return TranscriptOut(items=items, next_cursor=found.next_cursor)
 
     return router
 

@@ -4,7 +4,8 @@
 函数里的依赖。
 """
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import asdict
 from typing import Annotated, Any, Final, Self, TypeVar
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response, status
@@ -24,9 +25,12 @@ from ..model import (
     Message,
     MessageType,
     Principal,
+    RecipientState,
     Sender,
 )
 from ..outcome.delivery_confirmation_service import DeliveryConfirmationService
+from ..people.people import INTEGERS, People
+from ..person_id import PersonId, number_or_nobody
 from ..protocol.frames import NewMessageTail, UserId
 from ..protocol.json_text import MAX_DEPTH
 from ..settings import MessageSettings
@@ -83,7 +87,7 @@ class TextIn(Struct, forbid_unknown_fields=True, kw_only=True, gc=False):
     ] = field(default_factory=_null)
     sender: SenderIn | None = None
 
-    def draft_to(self, recipient_ids: tuple[int, ...], *, receipt: bool) -> Draft:
+    def draft_to(self, recipient_ids: tuple[PersonId, ...], *, receipt: bool) -> Draft:
         return Draft(
             recipient_ids=recipient_ids,
             title=self.title,
@@ -172,13 +176,19 @@ class UnreadOut(Out):
 
 
 class RecipientOut(Out):
-    user_id: int
+    user_id: PersonId
     status: str
     attempts: int
     sent_at: int | None
     delivered_at: int | None
     failed_at: int | None
     failure_reason: str | None
+
+    @classmethod
+    def of(cls, state: RecipientState, shown: Mapping[int, PersonId]) -> Self:
+        return cls.model_validate(
+            {**asdict(state), "user_id": shown[number_or_nobody(state.user_id)]}
+        )
 
 
 class DeliveryOut(Out):
@@ -235,6 +245,7 @@ def message_router(
     broadcasts: BroadcastService,
     quota: SendQuota,
     rules: MessageSettings,
+    people: People = INTEGERS,
 ) -> APIRouter:
     """``/messages…``；前缀由调用者加。"""
     router = contract_router(tags=["messages"])
@@ -265,6 +276,7 @@ def message_router(
             idempotency_key,
             charge=quota.charge(user),
             key_id=user.key_id,
+            bringer=people.bringer(user),
         )
         return json_answer(accepted, status.HTTP_202_ACCEPTED)
 
@@ -291,6 +303,7 @@ def message_router(
             idempotency_key,
             charge=quota.charge(user),
             key_id=user.key_id,
+            bringer=people.bringer(user),
         )
         return json_answer(BatchOut(accepted), status.HTTP_202_ACCEPTED)
 
@@ -352,6 +365,7 @@ def message_router(
         counts, page = await confirmation.get_message_delivery_status(
             message_id, cursor=int(cursor or 0), limit=limit
         )
+        shown = await people.persons(number_or_nobody(state.user_id) for state in page.items)
         return DeliveryOut(
             message_id=message_id,
             total=counts.total,
@@ -359,7 +373,7 @@ def message_router(
             delivered=counts.delivered,
             failed=counts.failed,
             expired=counts.expired,
-            recipients=[RecipientOut.model_validate(state) for state in page.items],
+            recipients=[RecipientOut.of(state, shown) for state in page.items],
             next_cursor=None if page.next_cursor is None else str(page.next_cursor),
         )
 

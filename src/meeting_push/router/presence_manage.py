@@ -12,15 +12,17 @@ from pydantic import Field
 from ..errors import ForbiddenError, NotFoundError
 from ..model import ConnectionInfo, PresenceStatus, Principal
 from ..node.control_channel import ControlChannel, Kick
+from ..people.people import INTEGERS, People
+from ..person_id import PersonId
 from ..presence.online_status_service import OnlineStatusService
 from ..redis.presence import overall_status
 from .contract_route import Out, contract_router
-from .delivery_manage import UserIdPath
+from .persons import InPath, Who
 from .security import Security
 
 
 class OnlineUserOut(Out):
-    user_id: int
+    user_id: PersonId
     connection_count: int
     status: PresenceStatus | None
 
@@ -43,7 +45,7 @@ class ConnectionOut(Out):
 
 
 class UserPresenceOut(Out):
-    user_id: int
+    user_id: PersonId
     online: bool
     status: PresenceStatus | None = Field(description="几台设备合起来的；离线为 null")
     connection_count: int
@@ -52,7 +54,7 @@ class UserPresenceOut(Out):
     @classmethod
     def of(
         cls,
-        user_id: int,
+        user_id: PersonId,
         status: PresenceStatus | None,
         connections: Sequence[ConnectionInfo],
         *,
@@ -73,12 +75,16 @@ ConnectionIdPath = Annotated[str, Path(min_length=1, max_length=64)]
 
 
 def presence_router(
-    presence: OnlineStatusService, control: ControlChannel, security: Security
+    presence: OnlineStatusService,
+    control: ControlChannel,
+    security: Security,
+    people: People = INTEGERS,
 ) -> APIRouter:
     """``/presence…``；前缀由调用者加。"""
     router = contract_router("/presence", tags=["presence"])
     CurrentUser = Annotated[Principal, Depends(security.allowing("admin"))]  # noqa: N806 — 类型
     Viewer = Annotated[Principal, Depends(security.allowing("presence"))]  # noqa: N806
+    UserInPath = Annotated[Who, Depends(InPath(people))]  # noqa: N806
 
     @router.get(
         "/online",
@@ -90,21 +96,24 @@ def presence_router(
         limit: Annotated[int, Query(ge=1, le=500, description="一页几个")] = 100,
     ) -> OnlineUsersOut:
         page = await presence.online_page(int(cursor or 0), limit + 1)
+        shown = await people.persons(each for each, _ in page)
         items = [
-            OnlineUserOut(user_id=each, connection_count=len(row), status=overall_status(row))
+            OnlineUserOut(
+                user_id=shown[each], connection_count=len(row), status=overall_status(row)
+            )
             for each, row in page[:limit]
         ]
         more = len(page) > limit
-        return OnlineUsersOut(items=items, next_cursor=str(items[-1].user_id) if more else None)
+        return OnlineUsersOut(items=items, next_cursor=str(page[limit - 1][0]) if more else None)
 
     @router.get("/users/{user_id}", summary="一个用户在不在线；设备的详情只给本人与管理员")
-    async def user(user_id: UserIdPath, viewer: Viewer) -> UserPresenceOut:
-        connections = await presence.get_user_connections(user_id)
+    async def user(who: UserInPath, viewer: Viewer) -> UserPresenceOut:
+        connections = await presence.get_user_connections(who.number)
         return UserPresenceOut.of(
-            user_id,
+            who.person,
             overall_status(connections),
             connections,
-            details=_may_manage(viewer, user_id) or viewer.key_id is not None,
+            details=_may_manage(viewer, who) or viewer.key_id is not None,
         )
 
     @router.delete(
@@ -112,30 +121,28 @@ def presence_router(
         status_code=status.HTTP_204_NO_CONTENT,
         summary="踢掉此刻的每一台设备，不论在哪个节点（本人、管理员）",
     )
-    async def kick_all(user_id: UserIdPath, viewer: CurrentUser) -> None:
+    async def kick_all(who: UserInPath, viewer: CurrentUser) -> None:
         """令牌仍然有效：要他进不来，用 ``POST /users/{user_id}/revoke``。"""
-        if not _may_manage(viewer, user_id):
+        if not _may_manage(viewer, who):
             raise ForbiddenError("only the user and administrators may do this")
-        for info in await presence.get_user_connections(user_id):
-            await control.publish(Kick(user_id=user_id, connection_id=info.connection_id))
+        for info in await presence.get_user_connections(who.number):
+            await control.publish(Kick(user_id=who.number, connection_id=info.connection_id))
 
     @router.delete(
         "/users/{user_id}/connections/{connection_id}",
         status_code=status.HTTP_204_NO_CONTENT,
         summary="踢掉一台设备，不论它在哪个节点（本人、管理员）",
     )
-    async def kick(
-        user_id: UserIdPath, connection_id: ConnectionIdPath, viewer: CurrentUser
-    ) -> None:
-        if not _may_manage(viewer, user_id):
+    async def kick(who: UserInPath, connection_id: ConnectionIdPath, viewer: CurrentUser) -> None:
+        if not _may_manage(viewer, who):
             raise ForbiddenError("only the user and administrators may do this")
-        known = await presence.get_user_connections(user_id)
+        known = await presence.get_user_connections(who.number)
         if all(info.connection_id != connection_id for info in known):
             raise NotFoundError("no such connection")
-        await control.publish(Kick(user_id=user_id, connection_id=connection_id))
+        await control.publish(Kick(user_id=who.number, connection_id=connection_id))
 
     return router
 
 
-def _may_manage(viewer: Principal, user_id: int) -> bool:
-    return viewer.is_admin or viewer.user_id == user_id
+def _may_manage(viewer: Principal, who: Who) -> bool:
+    return viewer.is_admin or viewer.user_id == who.number

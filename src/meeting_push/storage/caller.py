@@ -76,8 +76,10 @@ async def _do(work: Callable[..., Result], *given: Any) -> Result:
 
 
 def ask_here(
-    question: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop | None, database: Database
-) -> None:
+    question: Coroutine[Any, Any, Result],
+    loop: asyncio.AbstractEventLoop | None,
+    database: Database,
+) -> Result:
     """在没有事件循环的线程里等一件要问数据库（或应用的名册）的事。
 
     ``loop`` 在跑（另一个线程里）就在那里问。没有：起一个临时的，问完把连接也关掉，它们只属于它。
@@ -85,18 +87,17 @@ def ask_here(
     :raises RuntimeError: 这个线程里有事件循环
     """
     if loop is not None and loop.is_running() and asyncio._get_running_loop() is None:
-        asyncio.run_coroutine_threadsafe(question, loop).result()
-        return
+        return asyncio.run_coroutine_threadsafe(question, loop).result()
 
-    async def ask() -> None:
+    async def ask() -> Result:
         try:
-            await question
+            return await question
         finally:
             await database.dispose()
 
     asking = ask()
     try:
-        asyncio.run(asking)
+        return asyncio.run(asking)
     finally:
         asking.close()
         question.close()

@@ -271,7 +271,7 @@ def values_of(message: Message, recipient_count: int) -> dict[str, object]:
         "priority": message.priority,
         "title": message.title,
         "content": message.content,
-        "sender_id": message.sender.id or 0,
+        "sender_id": message.sender_id,
         "sender_name": message.sender.name,
         "created_at": message.timestamp,
         "expires_at": message.expires_at,

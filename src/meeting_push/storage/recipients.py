@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from ulid import ULID
 
 from ..model import DeliveryStatus, FailureCause, RecipientState, cause_of
+from ..person_id import number_or_nobody
 from .database import Repository
 from .rows import (
     DeliveryCounts,
@@ -104,7 +105,7 @@ class RecipientRepository(Repository):
             .limit(limit + 1)
         )
         items = [_state(row) for row in await self._database.rows(statement)]
-        return Page.of(items, limit, lambda state: state.user_id)
+        return Page.of(items, limit, lambda state: number_or_nobody(state.user_id))
 
 
 def first_id_at(ms: int) -> str:

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
-from sqlalchemy import Column, Row, Table
+from sqlalchemy import Column, Row, Table, select
 
 from ..logs import logger
 from ..model import AppData, DeliveryStatus, FailureCause, Message, Sender
+from ..person_id import NOBODY
 from ..protocol.json_text import is_too_deep
-from .tables import messages
+from .tables import messages, people
 
 
 def columns_of(kind: type, table: Table) -> list[Column[Any]]:
@@ -205,6 +206,11 @@ MESSAGE_COLUMNS: Final = (
     messages.c.data,
     messages.c.receipt,
     messages.c.key_id,
+    # 发送者的 id 是一段字的：帧里是它，不是号
+    select(people.c.outer_id)
+    .where(people.c.id == messages.c.sender_id - NOBODY)
+    .scalar_subquery()
+    .label("sender_person"),
 )
 
 
@@ -213,20 +219,27 @@ def message_of(row: Row[*tuple[Any, ...]]) -> Message:
 
 
 def _message(row: Row[*tuple[Any, ...]], data: AppData | None) -> Message:
+    person: str | None = row.sender_person
     return Message(
         message_id=row.message_id,
         message_type=row.message_type,
         priority=row.priority,
         title=row.title,
         content=row.content,
-        sender=Sender(row.sender_id or (0 if row.key_id is None else None), row.sender_name),
+        sender=Sender(_sender(row) if person is None else person, row.sender_name),
         timestamp=row.created_at,
         expires_at=row.expires_at,
         deliver_at=row.deliver_at,
         data=data,
         receipt=row.receipt,
         key_id=row.key_id,
+        sender_number=None if person is None else row.sender_id,
     )
+
+
+def _sender(row: Row[*tuple[Any, ...]]) -> int | None:
+    number: int = row.sender_id
+    return number or (0 if row.key_id is None else None)
 
 
 def _stored(data: bytes) -> AppData:

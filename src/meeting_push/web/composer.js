@@ -1,6 +1,6 @@
 import { byId } from "./element.js";
 import { isUrgent } from "./message-list.js";
-import { RestError } from "./rest.js";
+import { readId, RestError } from "./rest.js";
 import { explain, say } from "./words.js";
 
 /** 写一条消息。草稿一直留在表单里，直到服务器接受了它。 */
@@ -93,8 +93,8 @@ function readDraft() {
 /** 半角、全角逗号，顿号，分号，空白都可以分隔。 */
 function readRecipients(text) {
   const parts = text.split(/[\s,，、;；]+/).filter((part) => part !== "");
-  const ids = parts.map((part) => (/^\d{1,16}$/.test(part) ? Number(part) : NaN));
-  if (ids.length === 0 || !ids.every((id) => id > 0 && Number.isSafeInteger(id))) {
+  const ids = parts.map(readId);
+  if (ids.length === 0 || !ids.every(Boolean)) {
     throw new RestError({ code: "recipients", message: "", temporary: false });
   }
   return ids;

@@ -38,7 +38,7 @@ export class Delivery {
 
   receipt({ message_id: messageId, recipient_id: userId, status, timestamp }) {
     if (messageId !== this.#messageId) return;
-    const row = byId("delivery-rows").querySelector(`[data-user="${Number(userId)}"]`);
+    const row = byId("delivery-rows").querySelector(`[data-user="${CSS.escape(String(userId))}"]`);
     if (row) showState(row, { status, delivered_at: timestamp });
     this.#refreshIn(AFTER_RECEIPT_MS);
   }

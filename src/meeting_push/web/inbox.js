@@ -9,7 +9,7 @@ import { isRecorded, MessageList } from "./message-list.js";
 import { Panes } from "./panes.js";
 import { PushClient } from "./push-client.js";
 import { showMessage } from "./reader.js";
-import { root } from "./rest.js";
+import { readId, root } from "./rest.js";
 import { Session } from "./session.js";
 import { SignIn } from "./sign-in.js";
 import { UnreadCount } from "./unread-count.js";
@@ -68,7 +68,7 @@ class InboxPage {
    */
   #takeFragment() {
     const given = new URLSearchParams(location.hash.slice(1));
-    const [token, userId] = [given.get("token"), Number(given.get("user"))];
+    const [token, userId] = [given.get("token"), readId(given.get("user") ?? "")];
     if (!token || !userId) return false;
     history.replaceState(null, "", location.pathname + location.search);
     const user = this.#session.user;

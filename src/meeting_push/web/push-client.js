@@ -116,7 +116,7 @@ export class PushClient {
 
   /** 令牌从不进 URL。 */
   #address() {
-    const url = new URL(`ws/user/${this.#config.userId}/messages`, this.#config.url);
+    const url = new URL(`ws/user/${encodeURIComponent(this.#config.userId)}/messages`, this.#config.url);
     url.protocol = url.protocol.replace("http", "ws");
     const query = { ...this.#position.claim, device_info: this.#config.deviceInfo };
     if (this.#deviceId !== null) query.device_id = this.#deviceId;

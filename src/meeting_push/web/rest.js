@@ -3,6 +3,13 @@
 export const root = new URL("./", document.baseURI);
 const TIMEOUT_MS = 15_000;
 
+/** 人的 id：十进制数是整数，别的是一段字；不是 id 则 null。 */
+export function readId(text) {
+  const number = /^[1-9]\d{0,15}$/.test(text) ? Number(text) : NaN;
+  if (Number.isSafeInteger(number)) return number;
+  return /^[A-Za-z0-9._~@:+-]{1,64}$/.test(text) ? text : null;
+}
+
 /** `code` 是 contract 里的错误码，另加 `network`：没有得到回答。 */
 export class RestError extends Error {
   constructor({ code, message, temporary, details = null }, status = 0, retryAfterS = null) {

@@ -17,10 +17,11 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from ..http.refusals import FOREIGN_ORIGIN, NOT_FOUND, Refusal
 from ..http.request_ids import HEADER, request_id
 from ..limits.rate import TrustedProxies, rate_key
+from ..person_id import PersonId
 from ..protocol.codes import CloseCode, ended_by_peer
 from ..protocol.envelope import FrameRun
 from .admission import Admission
-from .handshake import Handshake, parse_user_id
+from .handshake import Handshake
 from .line import Line
 from .manager import ConnectionManager
 
@@ -103,9 +104,9 @@ def user_messages_endpoint(manager: ConnectionManager) -> Endpoint:
     largest = manager.limits.largest_read_bytes
 
     async def endpoint(websocket: WebSocket, user_id: str) -> None:
-        number = parse_user_id(user_id)
-        handshake = take_handshake(websocket, number or 0, manager.authenticator.proxies)
-        if number is None:
+        person = manager.authenticator.ids.read(user_id)
+        handshake = take_handshake(websocket, person or 0, manager.authenticator.proxies)
+        if person is None:
             await turn_away(manager.admission, websocket, handshake, NOT_FOUND)
         elif not manager.origin_allowed(handshake):
             await turn_away(manager.admission, websocket, handshake, FOREIGN_ORIGIN)
@@ -116,9 +117,9 @@ def user_messages_endpoint(manager: ConnectionManager) -> Endpoint:
     return endpoint
 
 
-def take_handshake(websocket: WebSocket, user_id: int, proxies: TrustedProxies) -> Handshake:
+def take_handshake(websocket: WebSocket, person: PersonId, proxies: TrustedProxies) -> Handshake:
     """取出握手请求；查询串从此不在 ``websocket`` 里：uvicorn 接受时打印整条 URL，令牌不能
-    在里面（SEC-2，LESSONS 11）。``user_id`` 为 0：路径上没有用户。"""
+    在里面（SEC-2，LESSONS 11）。``person`` 为 0：路径上没有用户。"""
     scope = websocket.scope
     headers = tuple(
         (name.decode("latin-1").lower(), value.decode("ascii", "surrogateescape"))
@@ -129,7 +130,7 @@ def take_handshake(websocket: WebSocket, user_id: int, proxies: TrustedProxies) 
     scope["query_string"] = b""
     forwarded = [value for name, value in headers if name == "x-forwarded-for"]
     address = proxies.client_address(client[0] if client else "", forwarded)
-    return Handshake(user_id, query, headers, address)
+    return Handshake(person, query, headers, address)
 
 
 async def turn_away(

@@ -25,8 +25,8 @@ from ..http.refusals import (
 )
 from ..http.request_ids import HEADER
 from ..http.upgrade_request import END_OF_HEAD, MAX_HEAD_BYTES, MAX_HEADERS, UpgradeRequest
-from ..limits.rate import TrustedProxies, rate_key
-from .handshake import PATH_PREFIX, Handshake, user_id_in_path
+from ..limits.rate import rate_key
+from .handshake import PATH_PREFIX, Authenticator, Handshake, person_in_path
 from .manager import ConnectionManager
 
 _PROBES: Final = (b"GET /healthz ", b"GET /readyz ", b"HEAD /healthz ", b"HEAD /readyz ")
@@ -117,12 +117,12 @@ class Front(asyncio.Protocol):
         return request.path.startswith(PATH_PREFIX) and sock.family != socket.AF_UNIX
 
     def _refusal_of(self, request: UpgradeRequest) -> Refusal | None:
-        if user_id_in_path(request.path) is None:
+        if person_in_path(request.path, self._manager.authenticator.ids) is None:
             return NOT_FOUND
         return request.refusal()
 
     def _upgrade(self, request: UpgradeRequest, rest: bytes) -> None:
-        handshake = _handshake(request, self._transport, self._manager.authenticator.proxies)
+        handshake = _handshake(request, self._transport, self._manager.authenticator)
         if not self._manager.origin_allowed(handshake):
             self._refuse(FOREIGN_ORIGIN)
             return
@@ -254,10 +254,11 @@ def _feed(transport: asyncio.Transport, protocol: Any, data: bytes) -> None:
 
 
 def _handshake(
-    request: UpgradeRequest, transport: asyncio.Transport, proxies: TrustedProxies
+    request: UpgradeRequest, transport: asyncio.Transport, authenticator: Authenticator
 ) -> Handshake:
-    user_id = user_id_in_path(request.path)
-    assert user_id is not None, "other paths were refused"
+    person = person_in_path(request.path, authenticator.ids)
+    assert person is not None, "other paths were refused"
     peer: Sequence[object] = transport.get_extra_info("peername") or ("",)
-    address = proxies.client_address(str(peer[0]), request.values("x-forwarded-for"))
-    return Handshake(user_id, request.query, tuple(request.headers), address)
+    forwarded = request.values("x-forwarded-for")
+    address = authenticator.proxies.client_address(str(peer[0]), forwarded)
+    return Handshake(person, request.query, tuple(request.headers), address)

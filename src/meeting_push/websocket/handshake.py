@@ -28,7 +28,8 @@ from ..errors import (
 from ..http.cors import as_browsers_say, normal_origin
 from ..limits.rate import TrustedProxies, rate_key
 from ..logs import MANY, RepeatedWarning
-from ..model import MAX_USER_ID, Principal, ResumePoint
+from ..model import Principal, ResumePoint
+from ..person_id import PersonId, PersonIds
 from ..protocol.codes import CloseCode
 from ..protocol.frames import BEARER_SUBPROTOCOL_PREFIX, SUBPROTOCOL
 from ..settings import TOKEN_SOURCES, TokenSource
@@ -42,29 +43,23 @@ _SEQ: Final = re.compile(r"[0-9]{1,16}")
 #: 设备声称有位置，可我们看不懂；这个 epoch 谁也不会发。
 UNREADABLE_POSITION: Final = ResumePoint("?", 0)
 _MAX_QUERY_FIELDS: Final = 32
-_USER_ID: Final = re.compile(r"[1-9][0-9]{0,15}")
 _PATH: Final = re.compile(re.escape(PATH_PREFIX) + r"([^/?]+)/messages")
 
 
-def parse_user_id(text: str) -> int | None:
-    """规范写法的正整数；``01``、``-1``、``1e3``、全角数字与过大的都不是。"""
-    if _USER_ID.fullmatch(text) is None:
-        return None
-    user_id = int(text)
-    return user_id if user_id <= MAX_USER_ID else None
-
-
-def user_id_in_path(path: str) -> int | None:
-    """``/ws/user/{user_id}/messages`` 里的用户；别的路径是 None（HTTP 404）。"""
+def person_in_path(path: str, ids: PersonIds) -> PersonId | None:
+    """``/ws/user/{user_id}/messages`` 里的用户，``path`` 未解码；别的路径是 None（HTTP 404）。"""
     match = _PATH.fullmatch(path)
-    return None if match is None else parse_user_id(match.group(1))
+    return None if match is None else ids.in_path(match.group(1))
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Handshake:
-    """``headers`` 的名字为小写、可重复；``query`` 是未解码的查询串。"""
+    """``headers`` 的名字为小写、可重复；``query`` 是未解码的查询串。
 
-    user_id: int
+    ``person``：路径上的用户，对外的 id；路径上没有的是 0。
+    """
+
+    person: PersonId
     query: str
     headers: tuple[tuple[str, str], ...]
     ip_address: str
@@ -216,7 +211,7 @@ def is_about_the_token(error: MeetingPushError) -> bool:
 class Authenticator:
     """``allowed_origins`` 为空时只许同源；含 ``*`` 则不限。
 
-    ``proxies`` 供驱动造 ``Handshake`` 时取客户端地址。
+    ``proxies``、``ids`` 供驱动造 ``Handshake``：客户端的地址，路径上的用户。
     """
 
     def __init__(
@@ -227,7 +222,9 @@ class Authenticator:
         sources: Iterable[TokenSource] = TOKEN_SOURCES,
         limits: HandshakeLimits,
         proxies: TrustedProxies,
+        ids: PersonIds = PersonIds(),  # noqa: B008 — 不可变
     ) -> None:
+        self.ids = ids
         self._credentials = credentials
         self._origins = frozenset(map(as_browsers_say, allowed_origins))
         self._sources = frozenset(sources)
@@ -246,7 +243,7 @@ class Authenticator:
         forbidden = [origin for origin in origins if not self._allowed(origin, host)]
         if forbidden:
             self._foreign_origin.say(
-                user_id=handshake.user_id,
+                user_id=handshake.person,
                 ip_address=handshake.ip_address,
                 origin=clean(forbidden[0], MAX_ORIGIN_CHARS),
             )
@@ -266,21 +263,21 @@ class Authenticator:
 
         :raises MeetingPushError: 见 ``close_code_for``；失败已记入安全日志，不含令牌
         """
-        with self._watched(handshake.user_id, handshake.ip_address):
+        with self._watched(handshake.person, handshake.ip_address):
             principal = await self._verify(handshake)
-            _require_user(principal, handshake.user_id)
+            _require_user(principal.person, handshake.person)
             return principal
 
     async def identify(self, handshake: Handshake) -> Principal:
         """令牌说他是谁；路径上没有用户的连接（会议）用它。错误与日志同 ``authenticate``。"""
-        with self._watched(handshake.user_id, handshake.ip_address):
+        with self._watched(handshake.person, handshake.ip_address):
             return await self._verify(handshake)
 
     async def refresh(self, token: str, user_id: int, ip_address: str) -> Principal:
         """同一条连接在线换令牌；要求与失败同 ``authenticate``。"""
         with self._watched(user_id, ip_address):
             principal = await self._credentials.verify_access_token(_only({token}))
-            _require_user(principal, user_id)
+            _require_user(principal.user_id, user_id)
             return principal
 
     async def _verify(self, handshake: Handshake) -> Principal:
@@ -293,7 +290,7 @@ class Authenticator:
         return principal
 
     @contextlib.contextmanager
-    def _watched(self, user_id: int, ip_address: str) -> Iterator[None]:
+    def _watched(self, user_id: PersonId, ip_address: str) -> Iterator[None]:
         """失败：记入安全日志，算在地址头上，照样抛出。"""
         try:
             yield
@@ -306,8 +303,8 @@ class Authenticator:
             raise
 
 
-def _require_user(principal: Principal, user_id: int) -> None:
-    if principal.user_id != user_id:
+def _require_user(told: PersonId, wanted: PersonId) -> None:
+    if told != wanted:
         raise ForbiddenError("the token belongs to another user")
 
 

@@ -13,6 +13,7 @@ from typing import Final, Protocol
 from ..logs import logger
 from ..model import ConnectionInfo, MailboxView, PresenceStatus, Principal
 from ..node_identity import NodeIdentity
+from ..person_id import number_or_nobody
 from ..protocol.codes import CloseCode, Ending, ended_by_us
 from ..protocol.envelope import FrameRun, PushKey
 from ..protocol.frames import ServerFrame, encode
@@ -253,7 +254,8 @@ class UserConnection(Line):
     ) -> None:
         super().__init__(host, driver, host.limits, connection_id, handshake.ip_address)
         now = host.clock()
-        self.user_id = handshake.user_id
+        #: 号；id 是一段字的，认证之后才知道（``identified``）。
+        self.user_id = number_or_nobody(handshake.person)
         self.device = Device.of(handshake, connection_id)
         self.connect_time = now
         self.status: PresenceStatus = "active"
@@ -266,6 +268,12 @@ class UserConnection(Line):
     @property
     def known_user_id(self) -> int | None:
         return None if self.principal is None else self.user_id
+
+    def identified(self, principal: Principal) -> None:
+        """凭 ``principal`` 站在这里。"""
+        self.principal = principal
+        self.user_id = principal.user_id
+        self.session.authenticated(principal)
 
     def let_go(self) -> None:
         """此刻的任务做完了：不留着它的 300 字节。"""
@@ -290,7 +298,9 @@ class UserConnection(Line):
             self.device = replace(self.device, device_info=device_info)
 
     def welcome(self, view: MailboxView) -> None:
-        self.send_all(self.session.welcome(view, self.device.device_id, self._host.clock()))
+        person = None if self.principal is None else self.principal.subject
+        now = self._host.clock()
+        self.send_all(self.session.welcome(view, self.device.device_id, now, person))
         self.welcomed = True
 
     def offer(self, frame: bytes, key: PushKey, now: int) -> None:

@@ -131,8 +131,7 @@ class ConnectionManager(Lines[UserConnection]):
             if principal is None:
                 return
             # 从验证到登记没有 await：期间的吊销不会漏掉这条连接
-            connection.principal = principal
-            connection.session.authenticated(principal)
+            connection.identified(principal)
             self.heartbeat.schedule(connection)
             await self.connect_user(connection.user_id, connection)
             connection.let_go()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Generic
+from typing import Generic, TypeVar
 
 from ..contracts import AckSink, PresenceSink, PresenceWatches, ReadSink, RetrySink
-from ..errors import MeetingPushError, UnavailableError
+from ..errors import BadFrameError, InvalidInputError, MeetingPushError, UnavailableError
 from ..model import FailureCause, Principal
+from ..people.people import INTEGERS, People
 from ..protocol import commands
 from ..protocol.codes import cause_of_leaving
 from ..protocol.commands import RequestIdValue
@@ -40,6 +41,8 @@ from .line_host import LineCounters
 from .lines import EdgeCounters, SomeLine
 from .ops_feed import OpsFeed
 
+Found = TypeVar("Found")
+
 #: 一条连接同时进行的异步请求（核实确认、已读、换令牌）；再多则回 ``busy``。
 MAX_REQUESTS = 8
 
@@ -53,6 +56,7 @@ class Sinks:
     reads: ReadSink
     watches: PresenceWatches
     retries: RetrySink
+    people: People = INTEGERS
     ops: OpsFeed = field(default_factory=OpsFeed)
 
 
@@ -230,16 +234,24 @@ class ClientRequests(LineRequests[UserConnection]):
             connection.answer(result)
 
     def _watching(self, connection: UserConnection, command: WatchFrame | UnwatchFrame) -> None:
-        if isinstance(command, WatchFrame):
-            self._later(connection, self._watch(connection, command), command.request_id)
-        else:
-            watching = self._sinks.watches.unwatch(connection, command.user_ids)
+        work = self._watch if isinstance(command, WatchFrame) else self._unwatch
+        self._later(connection, work(connection, command), command.request_id)
+
+    async def _watch(self, connection: UserConnection, command: WatchFrame | UnwatchFrame) -> None:
+        people, principal = self._sinks.people, connection.principal
+        bringer = None if principal is None else people.bringer(principal)
+        wanted = await _read(people.watched(command.user_ids, bringer))
+        if connection.closing_since is None:  # 已走的不登记：没有人再来注销它
+            watching = await self._sinks.watches.watch(connection, wanted)
             self._watched(connection, watching, command.request_id)
 
-    async def _watch(self, connection: UserConnection, command: WatchFrame) -> None:
-        if connection.closing_since is None:  # 已走的不登记：没有人再来注销它
-            watching = await self._sinks.watches.watch(connection, command.user_ids)
-            self._watched(connection, watching, command.request_id)
+    async def _unwatch(
+        self, connection: UserConnection, command: WatchFrame | UnwatchFrame
+    ) -> None:
+        find = self._sinks.people.find
+        wanted = [await _read(find(person)) for person in command.user_ids]
+        watching = self._sinks.watches.unwatch(connection, wanted)
+        self._watched(connection, watching, command.request_id)
 
     def _watched(
         self, connection: UserConnection, watching: int, request_id: RequestIdValue
@@ -293,6 +305,14 @@ class ClientRequests(LineRequests[UserConnection]):
             self.handle(connection, connection.session.fail(busy, self._clock()))
             return
         super()._later(connection, work, request_id)
+
+
+async def _read(work: Awaitable[Found]) -> Found:
+    """:raises BadFrameError: 帧里有的不是 id"""
+    try:
+        return await work
+    except InvalidInputError as error:
+        raise BadFrameError("invalid_frame", error.message) from None
 
 
 def _why_unanswered(connection: UserConnection, now: int) -> FailureCause:

@@ -72,7 +72,7 @@ CASES: Final[dict[str, tuple[Failure, tuple[int, str, int]]]] = {
     "PyJWKClientError": (raising(jwt.PyJWKClientError), BROKEN),
     "ExceptionGroup": (raising(lambda text: ExceptionGroup(text, [OSError(text)])), BROKEN),
     "not a Principal": (lambda token: {"sub": token}, BROKEN),
-    "an id of text": (lambda token: Principal("5", "user", 1, 2**52, None, None, ""), BROKEN),  # type: ignore[arg-type]
+    "no id": (lambda token: Principal("a b", "user", 1, 2**52, None, None, ""), BROKEN),  # type: ignore[arg-type]
 }
 
 

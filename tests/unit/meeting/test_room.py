@@ -213,4 +213,4 @@ def test_dlv_5_any_order_of_arrivals_is_a_prefix_in_order(arrivals: list[int], s
 
 def test_replayed_segments_are_what_is_published() -> None:
     stored = Segment(1, 1, "s", "1", 0, 1, 1)
-    assert encode(SegmentFrame.of(stored)) == segment(1)
+    assert encode(SegmentFrame.of(stored, {1: 1})) == segment(1)

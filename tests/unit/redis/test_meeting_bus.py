@@ -22,7 +22,7 @@ class Listener:
 
     def __init__(self, bus: MeetingBus) -> None:
         self.bus = bus
-        self.heard: asyncio.Queue[tuple[str, int, str]] = asyncio.Queue()
+        self.heard: asyncio.Queue[tuple[str, int | str, str]] = asyncio.Queue()
 
     def on_message(self, channel: bytes, payload: bytes) -> None:
         assert channel == self.bus.channel(MEETING)
@@ -31,7 +31,7 @@ class Listener:
         assert frame.online is isinstance(frame, Join)
         self.heard.put_nowait((type(frame).__name__.lower(), frame.user_id, frame.name))
 
-    async def next(self) -> tuple[str, int, str]:
+    async def next(self) -> tuple[str, int | str, str]:
         return await asyncio.wait_for(self.heard.get(), 5)
 
 
@@ -86,7 +86,7 @@ async def test_who_is_not_refreshed_leaves(listener: Listener) -> None:
     bus = listener.bus
     await bus.enter(MEETING, ANN, Space(9, 9))
     await bus.enter(MEETING, BEN, Space(9, 9))
-    online = {1, 2}
+    online: set[int | str] = {1, 2}
     async with asyncio.timeout(5):
         while online != {1}:
             online = set(await bus.refresh(MEETING, [ANN]))
@@ -107,3 +107,15 @@ async def test_two_nodes_sweeping_at_once_tell_of_a_leave_once(
     await other.close()
     heard = [await listener.next() for _ in range(3)]
     assert [(kind, user) for kind, user, _ in heard] == [("join", 2), ("leave", 2), ("join", 1)]
+
+
+@pytest.mark.parametrize("person", ["ann@example.org", "a:b:c", "5f", "~"])
+async def test_somebody_whose_id_is_a_string_joins_and_leaves(
+    listener: Listener, person: str
+) -> None:
+    member = member_of(person, "c", "Ann: the first")
+    assert await listener.bus.enter(MEETING, member, Space(9, 9)) == {person: "Ann: the first"}
+    assert await listener.bus.enter(MEETING, member_of(person, "d", "Ann"), Space(9, 1)) is None
+    await listener.bus.leave(MEETING, member)
+    heard = [await listener.next() for _ in range(2)]
+    assert heard == [("join", person, "Ann: the first"), ("leave", person, "Ann: the first")]

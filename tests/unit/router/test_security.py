@@ -30,6 +30,7 @@ SCOPED: Final[Mapping[str, set[str]]] = {
     "POST /messages": {"send"},
     "POST /messages/batch": {"send"},
     "GET /messages/{message_id}": {"send"},
+    "GET /people/{user_id}": {"send", "read", "presence"},
     "DELETE /messages/{message_id}": {"send"},
     "GET /messages/{message_id}/delivery": {"send", "broadcast", "read"},
     "POST /messages/broadcast": {"broadcast"},

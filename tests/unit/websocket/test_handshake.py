@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 
 from meeting_push.errors import InvalidTokenError
 from meeting_push.model import ResumePoint
+from meeting_push.person_id import PersonIds
 from meeting_push.websocket.handshake import (
     UNREADABLE_POSITION,
     Device,
     Handshake,
     extract_credential,
-    parse_user_id,
-    user_id_in_path,
+    person_in_path,
 )
 from tests.support.stand_ins import Verifier, authenticator_of
 
@@ -28,17 +28,6 @@ def device(query: str, **headers: str) -> Device:
     return Device.of(handshake(query, **headers), "connection")
 
 
-@pytest.mark.parametrize("text", ["0", "01", "-1", "+1", "1e3", " 1", "1 ", "１", "٣", "1.0", ""])
-def test_only_canonical_positive_integers_are_user_ids(text: str) -> None:
-    assert parse_user_id(text) is None
-
-
-def test_c8_user_ids_end_where_javascript_still_counts() -> None:
-    """C8"""
-    assert parse_user_id(str(2**53 - 1)) == 2**53 - 1
-    assert parse_user_id(str(2**53)) is None
-
-
 @pytest.mark.parametrize(
     "path",
     [
@@ -46,12 +35,33 @@ def test_c8_user_ids_end_where_javascript_still_counts() -> None:
         "/ws/user/1/messages/",
         "/ws/user//messages",
         "/ws/user/1/2/messages",
-        "/ws/user/%31/messages",
+        "/ws/user/0/messages",
+        "/ws/user/01/messages",
+        "/ws/user/１/messages",
+        f"/ws/user/{2**53}/messages",
+        "/ws/user/ann/messages",
         "/ws/user/1/messages\n",
     ],
 )
 def test_other_paths_have_no_user(path: str) -> None:
-    assert user_id_in_path(path) is None
+    assert person_in_path(path, PersonIds()) is None
+
+
+@pytest.mark.parametrize("path", ["/ws/user/a%2Fb/messages", "/ws/user/a%00/messages"])
+def test_not_even_where_ids_are_strings(path: str) -> None:
+    assert person_in_path(path, PersonIds(strings=True)) is None
+
+
+def test_the_user_in_the_path_may_be_percent_encoded() -> None:
+    assert person_in_path("/ws/user/%31/messages", PersonIds()) == 1
+    ids = PersonIds(strings=True)
+    assert person_in_path("/ws/user/ann%40example.org/messages", ids) == "ann@example.org"
+    assert person_in_path("/ws/user/ann@example.org/messages", ids) == "ann@example.org"
+
+
+def test_c8_user_ids_end_where_javascript_still_counts() -> None:
+    """C8"""
+    assert person_in_path(f"/ws/user/{2**53 - 1}/messages", PersonIds()) == 2**53 - 1
 
 
 def test_the_device_describes_itself() -> None:

@@ -29,7 +29,7 @@ class DeliveryReader:
         cursor: str | None = ""
         while cursor is not None:
             page = await self._page(message_id, sender_id, cursor)
-            states += [(r.user_id, r.status.value, r.delivered_at) for r in page.recipients]
+            states += [(int(r.user_id), r.status.value, r.delivered_at) for r in page.recipients]
             cursor = page.next_cursor
         assert page.total is not None  # 只有广播数不出人数，这里不问广播
         assert page.pending is not None

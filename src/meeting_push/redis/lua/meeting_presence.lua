@@ -1,5 +1,5 @@
 -- 谁在会议里：加入、续期、离开、清掉死节点留下的，都走这里；到场与离开在同一步宣布，所以恰好一次。
--- 成员是 "user_id:connection_id:名字"，分数是到期时刻；时刻取自 Redis，各节点的时钟不必一致。
+-- 成员是 "user_id:connection_id:名字"（user_id 是对外的，写成 JSON，其中的冒号是 \u003a），分数是到期时刻；时刻取自 Redis，各节点的时钟不必一致。
 -- KEYS[1] meeting_online
 -- ARGV[1] 每个成员的 TTL(ms)   ARGV[2] 会议频道   ARGV[3] 连接数上限（0 = 不限，续期用）
 -- ARGV[4] 一个人的份额   ARGV[5] '1' = 满了也给他第一条（召开者、识别器）
@@ -15,7 +15,7 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local function online()
   local users = {}
   for _, member in ipairs(call('ZRANGE', key, 0, -1)) do
-    local user, name = string.match(member, '^(%d+):[^:]*:(.*)$')
+    local user, name = string.match(member, '^([^:]+):[^:]*:(.*)$')
     if user then
       users[user] = name
     end
@@ -35,7 +35,7 @@ for i = 7, 6 + removed do
 end
 
 local function crowded(member)
-  local user, own = string.match(member, '^(%d+:)'), 0
+  local user, own = string.match(member, '^([^:]+:)'), 0
   for _, other in ipairs(call('ZRANGE', key, 0, -1)) do
     if string.sub(other, 1, #user) == user then
       own = own + 1
