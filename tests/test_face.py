@@ -68,7 +68,7 @@ SUPPORTED: Final = {
     *("settings", "node_id", "router", "lifespan", "start", "drain", "stop", "displaced"),
     *("probes", "pages", "error_handlers"),
     *("messages", "broadcasts", "meetings", "publisher", "mailbox", "confirmation"),
-    *("people", "presence", "manager", "auth", "revocations", "health", "metrics"),
+    *("people", "presence", "manager", "auth", "revocations", "on", "health", "metrics"),
 }
 
 

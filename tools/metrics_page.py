@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Final
 
 from meeting_push import MeetingPush, load_settings
+from meeting_push.events.receiver_state import SenderFigures
 from meeting_push.http.doorway import DoorLimits, Doorway
 from meeting_push.limits.rate import TrustedProxies
 from meeting_push.monitoring.edge_samples import door_samples
+from meeting_push.monitoring.event_samples import event_samples
 from meeting_push.monitoring.families import Family
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -46,6 +48,7 @@ async def page(push: MeetingPush) -> str:
     observation.requests.unknown.note(404, 0)  # 直方图有了第一次才有
     doorway = Doorway(DoorLimits.of(0, 100), TrustedProxies(()), push.manager.admission.pace)
     push.metrics.add(lambda: door_samples(doorway))
+    push.metrics.add(lambda: event_samples({"hooks.example/1a2b3c": SenderFigures()}, 0))
     await observation.surroundings.look()
     await observation.activity.step()
     families = sorted(push.metrics.families(), key=lambda each: each.name)

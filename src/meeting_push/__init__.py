@@ -103,6 +103,7 @@ if TYPE_CHECKING:
     from .contracts import TokenVerifier, UserDirectory
     from .deliver.message_publisher import MessagePublisher
     from .deliver.offline_message_queue import OfflineMessageQueue
+    from .events.units import PushEvent
     from .meeting.service import MeetingService
     from .monitoring.health import Health
     from .monitoring.metrics import Metrics
@@ -149,6 +150,7 @@ _HOMES = {
     "OnlineStatusService": ".presence.online_status_service",
     "Presence": ".protocol.frames",
     "PushClient": ".client",
+    "PushEvent": ".events.units",
     "PushRefusedError": ".client",
     "ReadSync": ".protocol.frames",
     "Receipt": ".protocol.frames",
@@ -237,6 +239,7 @@ __all__ = [
     "PresenceStatus",
     "Principal",
     "PushClient",
+    "PushEvent",
     "PushRefusedError",
     "QueueFullError",
     "RateLimitedError",

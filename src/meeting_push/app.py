@@ -23,12 +23,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .assembly.alerting import Alerting
 from .assembly.edge import Edge, Meetings
+from .assembly.events_out import EventsOut
 from .assembly.ground import Access, Bus, Record
 from .assembly.message_path import BroadcastPath, MessagePath, OutcomePath, Recovery
 from .assembly.observation import Observation, Rooms
 from .assembly.routes import routes
 from .contracts import TokenVerifier, UserDirectory
 from .errors import MeetingPushError
+from .events.handlers import Handler
 from .http.host_signals import drained_first
 from .limits.rate import TrustedProxies
 from .model import QueueEntry
@@ -73,6 +75,7 @@ class MeetingPush:
     - ``auth``：我们的账号（``identity="accounts"``）
     - ``people``：应用的 id（一段字）与内里的号；收号的方法（``presence``、``mailbox`` …）要它
     - ``revocations``：吊销令牌、会话、用户；停用一个人时要叫它
+    - ``on``：消息有了去向、有人上下线时叫应用的函数
     - ``health``、``metrics``：``/readyz``、``/metrics`` 说的，可并进应用自己的
     """
 
@@ -130,6 +133,7 @@ class MeetingPush:
         record = Record(settings, directory)
         bus = Bus(settings, record.database)
         access = Access(settings, record, bus, verifier)
+        events = EventsOut(settings, node, record, bus)
         messages = MessagePath(settings, node, record, bus, self._record_dead)
         outcomes = OutcomePath(settings, record, bus, messages)
         broadcasts = BroadcastPath(settings, record, bus, messages)
@@ -154,6 +158,7 @@ class MeetingPush:
             record=record,
             bus=bus,
             access=access,
+            events=events,
             messages=messages,
             outcomes=outcomes,
             broadcasts=broadcasts,
@@ -177,6 +182,16 @@ class MeetingPush:
         self.people = rooms.record.people
         self.displaced = rooms.recovery.claim.lost
         self.health, self.metrics = self._observation.health, self._observation.metrics
+
+    def on(self, kind: str, handler: Handler) -> None:
+        """发生了 ``kind``（``message.delivered`` …）就叫 ``handler``；在 ``start`` 之前登记。
+
+        至少一次，同一条消息的照次序，抛出的过一会儿再来；``user.*`` 至多一次。收到的是一个事件：
+        ``id``、``type``、``timestamp``、``data``。同步的函数在旁边的线程里做。
+
+        :raises ConfigurationError: 没有这种事件，或已经启动了
+        """
+        self._rooms.events.on(kind, handler)
 
     # ── 生与死 ───────────────────────────────────────────────────────────────
 
@@ -212,6 +227,7 @@ class MeetingPush:
         stack.push_async_callback(reports.withdraw)
         stack.push_async_callback(self._observation.log_counts.finish)
         stack.push_async_callback(self._alerting.stop)
+        stack.push_async_callback(rooms.events.stop)
         stack.push_async_callback(supervisor.stop)
         rooms.bus.start_clock(supervisor)
         self._observation.start(supervisor, stack)
@@ -221,6 +237,7 @@ class MeetingPush:
         supervisor.start("presence-reap", self.presence.reaper.run)
         if role.serves_api or role.holds_sockets:
             rooms.access.start(supervisor)
+        rooms.events.start(supervisor)
         rooms.messages.start(supervisor)
         rooms.outcomes.start(supervisor)
         rooms.recovery.start(supervisor)

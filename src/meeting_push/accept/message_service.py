@@ -389,7 +389,9 @@ class MessageService:
         """
         message, now = await self.require_sender(message_id, viewer), self._clock()
         async with self._stores.database.transaction() as connection:
-            cancelled = await cancel(connection, message_id, now, now + CANCEL_GUARD_MS)
+            events = self._stores.database.events
+            due_after = now + CANCEL_GUARD_MS
+            cancelled = await cancel(connection, events, message_id, now=now, due_after=due_after)
             if cancelled is None:
                 raise AlreadyDueError("the message is due already")
             assert message.deliver_at is not None

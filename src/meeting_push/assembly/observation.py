@@ -43,6 +43,7 @@ from ..monitoring.edge_samples import (
     push_samples,
     seat_samples,
 )
+from ..monitoring.event_samples import event_samples
 from ..monitoring.health import Health
 from ..monitoring.inspection import Inspector
 from ..monitoring.log_counts import LogCounts, log_samples
@@ -80,6 +81,7 @@ from ..storage.fleet import NodeRepository
 from ..supervision import Supervisor
 from ..version import __version__
 from .edge import Edge, Meetings
+from .events_out import EventsOut
 from .ground import Access, Bus, Record
 from .message_path import BroadcastPath, MessagePath, OutcomePath, Recovery
 
@@ -91,6 +93,7 @@ class Rooms:
     record: Record
     bus: Bus
     access: Access
+    events: EventsOut
     messages: MessagePath
     outcomes: OutcomePath
     broadcasts: BroadcastPath
@@ -309,6 +312,7 @@ class Observation:
         metrics.add(lambda: eviction_samples(outcomes.evictions))
         metrics.add(lambda: aside_samples(rooms.bus.asides))
         metrics.add(lambda: clock_samples(rooms.bus.clock))
+        metrics.add(lambda: event_samples(rooms.events.figures(), rooms.events.rows))
         metrics.add(lambda: recovery_samples(**asdict(rooms.recovery.reconciler.statistics)))
 
     def start(self, supervisor: Supervisor, stack: contextlib.AsyncExitStack) -> None:

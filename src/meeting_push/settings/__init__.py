@@ -23,6 +23,7 @@ from .ground import (
     AlertingSettings,
     AuthSettings,
     DatabaseSettings,
+    EventSettings,
     Group,
     HttpSettings,
     Identity,
@@ -57,6 +58,7 @@ __all__ = [
     "DeliverySettings",
     "DevicePolicy",
     "EdgeSettings",
+    "EventSettings",
     "HandshakeSettings",
     "HttpSettings",
     "Identity",
@@ -97,6 +99,7 @@ class Settings(BaseModel):
     delivery: DeliverySettings
     presence: PresenceSettings
     alerting: AlertingSettings
+    events: EventSettings
 
     def __init__(self, **given: Any) -> None:
         """:raises TypeError: 没有这一项"""

@@ -299,3 +299,22 @@ class AlertingSettings(Group):
         unit="地址",
         flat="alerts_site",
     )
+
+
+class EventSettings(Group):
+    """出门的事件"""
+
+    file: Path | None = setting(
+        None,
+        "往哪些 URL 送哪些事件（YAML），见 docs/webhooks.md；没有就不送，也没有代价",
+        "别的系统要知道消息的去向",
+        unit="路径",
+        flat="webhooks",
+    )
+    most_waiting: Annotated[int, Field(ge=1_000)] = setting(
+        500_000,
+        "一个接收者至多等着这么多事件，多出来的最早的成为死信",
+        "接收者可能停一整天：一天的事件",
+        unit="个",
+        flat="webhook_max_waiting",
+    )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import func, insert, or_, select, text, update
+import msgspec
+from sqlalchemy import CursorResult, func, insert, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from ..model import Message
+from ..model import Message, Outgoing
 from .database import Repository
+from .event_outbox import ACCEPTED, DELIVERED, accepted_item
 from .id_list import among
 from .messages import values_of
 from .rows import MESSAGE_COLUMNS, readable
@@ -20,8 +22,9 @@ _b: Final = broadcasts.c
 ReceiptRow = tuple[str, int, int]
 
 _SQLITE_RECEIPTS: Final = (
-    "INSERT INTO mp_broadcast_receipts (message_id, user_id, delivered_at) VALUES (?, ?, ?)"
-    " ON CONFLICT (message_id, user_id) DO NOTHING"
+    "INSERT INTO mp_broadcast_receipts (message_id, user_id, delivered_at)"
+    " SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]')"
+    " FROM json_each(?) WHERE true ON CONFLICT (message_id, user_id) DO NOTHING"
 )
 _PG_RECEIPTS: Final = text(
     "INSERT INTO mp_broadcast_receipts (message_id, user_id, delivered_at)"
@@ -29,6 +32,9 @@ _PG_RECEIPTS: Final = text(
     "CAST(:message_ids AS varchar[]), CAST(:user_ids AS bigint[]), CAST(:delivered AS bigint[])"
     ") AS v (m, u, d) ON CONFLICT (message_id, user_id) DO NOTHING"
 )
+#: 有人要听的：哪些是此刻才有的。
+_FRESH: Final = " RETURNING message_id, user_id, delivered_at"
+_PG_RECEIPTS_TOLD: Final = text(_PG_RECEIPTS.text + _FRESH)
 
 
 class BroadcastRepository(Repository):
@@ -37,6 +43,10 @@ class BroadcastRepository(Repository):
         values = values_of(message, 0) | {"enqueued_at": message.timestamp}
         await connection.execute(insert(messages), values)
         await connection.execute(insert(broadcasts), {"message_id": message.message_id})
+        events = self._database.events
+        if events.wants(ACCEPTED):
+            told = [accepted_item(Outgoing(message, ()))]
+            await events.add(connection, ACCEPTED, told, message.timestamp)
 
     async def outbox(self, now: int, limit: int) -> list[Message]:
         """到时而还没进日志的，最早的在前。几个进程会读到同一条：记日志按 id 幂等。
@@ -95,14 +105,24 @@ class BroadcastRepository(Repository):
         # 各节点都按同一次序插入，免得互相死锁
         ordered = sorted(rows)
         async with self._database.transaction() as connection:
-            if self._database.is_sqlite:
-                await connection.exec_driver_sql(_SQLITE_RECEIPTS, ordered)
-                return
-            message_ids, user_ids, delivered = zip(*ordered, strict=True)
-            await connection.execute(
-                _PG_RECEIPTS,
-                {"message_ids": message_ids, "user_ids": user_ids, "delivered": delivered},
-            )
+            told = self._database.events.wants(DELIVERED)
+            written = await self._insert_receipts(connection, ordered, told=told)
+            if told:
+                fresh = [(*row[:2], None, row[2]) for row in map(tuple, written)]
+                await self._database.events.add(connection, DELIVERED, fresh, ordered[-1][2])
+        self._database.events.wake()
+
+    async def _insert_receipts(
+        self, connection: AsyncConnection, rows: Sequence[ReceiptRow], *, told: bool
+    ) -> CursorResult[Any]:
+        """``told``：结果是此刻才有的各行。"""
+        if self._database.is_sqlite:
+            listed = msgspec.json.encode(rows).decode()
+            statement = _SQLITE_RECEIPTS + (_FRESH if told else "")
+            return await connection.exec_driver_sql(statement, (listed,))
+        message_ids, user_ids, delivered = zip(*rows, strict=True)
+        given = {"message_ids": message_ids, "user_ids": user_ids, "delivered": delivered}
+        return await connection.execute(_PG_RECEIPTS_TOLD if told else _PG_RECEIPTS, given)
 
     async def receivers(self, message_id: str, after: int, limit: int) -> list[int]:
         """确认过它的人，按 user_id 的一页，从 ``after`` 之后开始。"""

@@ -23,6 +23,7 @@ from ..logs import logger
 from ..private_files import keep_private, private_file, private_folder
 from ..settings import DatabaseSettings
 from .engine import async_url, create_engine
+from .event_outbox import EventOutbox
 from .failures import converted_failures, uncertain_commit
 from .migration import downgrade, is_current, migrate, pending, script_of
 from .naming import BARE, UNSAID, Wanted, find_naming, version_of
@@ -94,6 +95,8 @@ class Database:
         #: 中间有按事务复用连接的池；``meet_pooler`` 问过才知道，URL 也可以说。
         self.behind_a_pooler = not self.is_sqlite and asks_for_it(asyncpg_url(self._url)[1])
         self.figures = DatabaseFigures()
+        #: 出门的事件：各仓库与它们说的事写在一个事务里。
+        self.events = EventOutbox(is_sqlite=self.is_sqlite)
         self._engine = self._watched(
             create_engine(self._url, timeout_s, pooled=self.behind_a_pooler)
         )

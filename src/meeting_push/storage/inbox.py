@@ -21,6 +21,7 @@ from sqlalchemy import (
 from ..clock import Clock, now_ms
 from ..model import DeliveryStatus
 from .database import Database
+from .event_outbox import READ
 from .id_list import among
 from .rows import MESSAGE_COLUMNS, InboxItem, Page, shown
 from .tables import message_recipients, messages
@@ -80,14 +81,20 @@ class InboxRepository:
         return await self._database.scalar(_UNREAD, given) or 0
 
     async def _mark(self, user_id: int, condition: ColumnElement[bool]) -> list[str]:
+        now, events = self._clock(), self._database.events
         statement = (
             update(message_recipients)
-            .where(_r.user_id == user_id, condition, _r.read_at.is_(None), _visible(self._clock()))
-            .values(read_at=self._clock())
+            .where(_r.user_id == user_id, condition, _r.read_at.is_(None), _visible(now))
+            .values(read_at=now)
             .returning(_r.message_id)
         )
         async with self._database.transaction() as connection:
-            return sorted(await connection.scalars(statement))
+            read = sorted(await connection.scalars(statement))
+            if events.wants(READ):
+                told = [(message_id, user_id, now) for message_id in read]
+                await events.add(connection, READ, told, now)
+        events.wake()
+        return read
 
 
 @cache

@@ -25,6 +25,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from ..model import DeliveryStatus, Message, Outgoing, cause_of
 from ..protocol.envelope import encode_tail
 from .database import Repository
+from .event_outbox import ACCEPTED, FAILED, PG_ADD, failed_columns
 from .id_list import among
 from .idempotency import PG_CLAIM, Claim, pg_claimed, sqlite_claim
 from .rows import MESSAGE_COLUMNS, readable
@@ -74,10 +75,15 @@ _PG_RECIPIENTS: Final = (
     ") AS v (m, u, d)"
 )
 #: 键、消息、收件人一个来回；键没有全占下，除以零，什么也没有写下。
-_PG_STORE: Final = text(
-    f"WITH c AS ({PG_CLAIM} RETURNING 1), m AS ({_PG_MESSAGES}), r AS ({_PG_RECIPIENTS})"  # noqa: S608 — 只有上面的常量
+_STORED: Final = (
+    f"WITH c AS ({PG_CLAIM} RETURNING 1), m AS ({_PG_MESSAGES}), r AS ({_PG_RECIPIENTS})"
+)
+_IF_CLAIMED: Final = (
     " SELECT 1 / CAST((SELECT count(*) FROM c) = CAST(:claimed AS integer) AS integer)"
 )
+_PG_STORE: Final = text(_STORED + _IF_CLAIMED)
+#: 连同出门的事件。
+_PG_STORE_TOLD: Final = text(f"{_STORED}, e AS ({PG_ADD}){_IF_CLAIMED}")
 _DIVIDED_BY_ZERO: Final = "22012"
 #: 同 ``Message.account``。
 _ACCOUNT: Final = func.coalesce(-messages.c.key_id, messages.c.sender_id)
@@ -90,20 +96,24 @@ class MessageRepository(Repository):
         if not items:
             return
         if self._database.is_sqlite:
-            for statement in _sqlite_inserts(items):
+            for statement in self._sqlite_inserts(items):
                 await connection.exec_driver_sql(*statement)
             return
         await connection.execute(text(_PG_MESSAGES), _pg_messages(items))
         rows = _recipient_rows(items)
         while chunk := list(islice(rows, _CHUNK_ROWS)):
             await connection.execute(text(_PG_RECIPIENTS), _pg_recipients(chunk))
+        events = self._database.events
+        if told := events.accepted(items):
+            await events.add(connection, ACCEPTED, told, items[0].message.timestamp)
 
     async def store(self, items: Sequence[Outgoing], claims: Sequence[Claim] = ()) -> bool:
         """``insert``，自成一个事务，连同占下 ``claims``；有一个已被占则 False，什么都没有写。"""
         if self._database.is_sqlite:
             first = [sqlite_claim(claims)] if claims else []
-            statements = [*first, *_sqlite_inserts(items)]
+            statements = [*first, *self._sqlite_inserts(items)]
             changed = await self._database.write_sqlite(statements, len(claims))
+            self._database.events.wake()
             return not claims or changed[0] == len(claims)
         try:
             if sum(len(item.recipient_ids) for item in items) <= _CHUNK_ROWS:
@@ -112,6 +122,7 @@ class MessageRepository(Repository):
                 await self._store_in_chunks(items, claims)
         except _TakenError:
             return False
+        self._database.events.wake()
         return True
 
     async def _store_at_once(self, items: Sequence[Outgoing], claims: Sequence[Claim]) -> None:
@@ -121,9 +132,13 @@ class MessageRepository(Repository):
             **_pg_recipients(list(_recipient_rows(items))),
             "claimed": len(claims),
         }
+        statement, events = _PG_STORE, self._database.events
+        if told := events.accepted(items):
+            statement = _PG_STORE_TOLD
+            given |= events.values(ACCEPTED, told, items[0].message.timestamp)
         async with self._database.alone() as connection:
             try:
-                await connection.execute(_PG_STORE, given)
+                await connection.execute(statement, given)
             except DBAPIError as error:
                 if getattr(error.orig, "sqlstate", None) == _DIVIDED_BY_ZERO:
                     raise _TakenError from None
@@ -204,8 +219,10 @@ class MessageRepository(Repository):
             .values(enqueued_at=now)
         )
         async with self._database.transaction() as connection:
-            await connection.execute(failed)
+            rows = await connection.execute(failed.returning(*failed_columns()))
+            await self._database.events.add(connection, FAILED, [*map(tuple, rows)], now)
             await connection.execute(out)
+        self._database.events.wake()
 
     async def get(self, message_id: str) -> Message | None:
         return (await self.messages([message_id])).get(message_id)
@@ -218,6 +235,12 @@ class MessageRepository(Repository):
         async with self._database.connect() as connection:
             found, _ = readable(await connection.execute(statement))
         return {message.message_id: message for message in found}
+
+    def _sqlite_inserts(self, items: Sequence[Outgoing]) -> Iterator[Statement]:
+        yield from _sqlite_inserts(items)
+        events = self._database.events
+        if told := events.accepted(items):
+            yield from events.statements(ACCEPTED, told, items[0].message.timestamp)
 
     async def _pending(
         self, connection: AsyncConnection, message_ids: Sequence[str]

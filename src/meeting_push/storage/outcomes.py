@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, Row, case, exists, func, or_, select, true
 
 from ..model import DeliveryStatus, FailureCause, Origin
 from .database import Repository
+from .event_outbox import EXPIRED, FAILED, failed_columns
 from .id_list import Recipient, among, among_pairs
 from .recipients import first_id_at
 from .tables import message_recipients, messages
@@ -72,7 +73,7 @@ class OutcomeRepository(Repository):
             return []
         here = among_pairs(self._database, pairs)
         async with self._database.transaction() as connection:
-            await connection.execute(
+            fresh = await connection.execute(
                 update(message_recipients)
                 .where(here, _r.status == DeliveryStatus.PENDING)
                 .values(
@@ -81,9 +82,13 @@ class OutcomeRepository(Repository):
                     failure_reason=reason[:200],
                     failure_cause=cause,
                 )
+                .returning(*failed_columns())
             )
+            await self._database.events.add(connection, FAILED, [*map(tuple, fresh)], now)
             rows = await connection.execute(_FAILED.where(here, _r.status == DeliveryStatus.FAILED))
-            return [Failed(*row) for row in rows]
+            failed = [Failed(*row) for row in rows]
+        self._database.events.wake()
+        return failed
 
     async def unwanted(self, message_ids: Sequence[str]) -> list[str]:
         """这些里谁也不等、谁也没收到的（全部失败、过期了）：别的设备也不会从日志里要它。"""
@@ -170,7 +175,7 @@ class OutcomeRepository(Repository):
         parts = [(c, among_pairs(self._database, pairs)) for c, pairs in (causes or {}).items()]
         async with self._database.transaction() as connection:
             # 最后一句：问的时候还不是 pending 的，不知道归哪一类
-            return {
+            expired = {
                 cause: [
                     _pair(row)
                     for row in await connection.execute(
@@ -182,6 +187,10 @@ class OutcomeRepository(Repository):
                 ]
                 for cause, these in [*parts, (None, whole)]
             }
+            told = [(*pair, now, cause) for cause, pairs in expired.items() for pair in pairs]
+            await self._database.events.add(connection, EXPIRED, told, now)
+        self._database.events.wake()
+        return expired
 
     async def pairs_of(self, message_ids: Sequence[str], status: DeliveryStatus) -> list[Recipient]:
         """这些消息的收件人里，此刻是 ``status`` 的。"""

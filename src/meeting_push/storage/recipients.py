@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -13,6 +13,7 @@ from ulid import ULID
 from ..model import DeliveryStatus, FailureCause, RecipientState, cause_of
 from ..person_id import number_or_nobody
 from .database import Repository
+from .event_outbox import DELIVERED, FAILED, EventOutbox, failed_columns, pg_told
 from .rows import (
     DeliveryCounts,
     FailedDelivery,
@@ -56,6 +57,9 @@ _LATE: Final = (
 _PENDING: Final = ("status = 'pending'", "status IN ('failed', 'expired')")
 _SQLITE_LATE: Final = _SQLITE_DELIVERED.replace(*_LATE).replace(*_PENDING)
 _PG_LATE: Final = text(_PG_DELIVERED.text.replace(*_LATE).replace(*_PENDING))
+#: 有人要听的：连同出门的事件，还是一个来回。
+_PG_DELIVERED_TOLD: Final = text(pg_told(_PG_DELIVERED.text))
+_PG_LATE_TOLD: Final = text(pg_told(_PG_LATE.text))
 
 
 class RecipientRepository(Repository):
@@ -71,10 +75,9 @@ class RecipientRepository(Repository):
         ordered = sorted(rows)
         if self._database.is_sqlite:
             listed = (msgspec.json.encode(ordered).decode(),)
-            write = self._database.write_sqlite
-            [changed] = await write([(_SQLITE_DELIVERED, listed)], patient=True)
+            changed = await self._deliver_sqlite(_SQLITE_DELIVERED, listed, ordered)
             if changed < len(rows):
-                changed += sum(await write([(_SQLITE_LATE, listed)]))
+                changed += await self._deliver_sqlite(_SQLITE_LATE, listed, ordered)
             return changed
         message_ids, user_ids, sent, delivered = zip(*ordered, strict=True)
         columns = {
@@ -83,9 +86,32 @@ class RecipientRepository(Repository):
             "sent": sent,
             "delivered": delivered,
         }
-        changed = await self._database.change(_PG_DELIVERED, columns)
+        changed = await self._deliver(columns, ordered, late=False)
         if changed < len(ordered):
-            changed += await self._database.change(_PG_LATE, columns)
+            changed += await self._deliver(columns, ordered, late=True)
+        return changed
+
+    async def _deliver_sqlite(
+        self, statement: str, listed: tuple[str], rows: Sequence[DeliveredRow]
+    ) -> int:
+        events, is_late = self._database.events, statement is _SQLITE_LATE
+        told = events.delivered(rows, rows[-1][3], late=is_late)
+        statements = [*told, (statement, listed)]
+        *_, changed = await self._database.write_sqlite(statements, patient=not is_late)
+        events.wake()
+        return changed
+
+    async def _deliver(
+        self, columns: Mapping[str, object], rows: Sequence[DeliveredRow], *, late: bool
+    ) -> int:
+        events = self._database.events
+        if not events.wants(DELIVERED):
+            return await self._database.change(_PG_LATE if late else _PG_DELIVERED, columns)
+        told = {**columns, **events.told(DELIVERED, rows[-1][3])}
+        async with self._database.alone() as connection:
+            statement = _PG_LATE_TOLD if late else _PG_DELIVERED_TOLD
+            changed = int((await connection.execute(statement, told)).scalar_one())
+        events.wake()
         return changed
 
     async def counts(self, message_id: str) -> DeliveryCounts:
@@ -276,7 +302,7 @@ NEVER: Final = 2**62
 
 
 async def cancel(
-    connection: AsyncConnection, message_id: str, now: int, due_after: int
+    connection: AsyncConnection, events: EventOutbox, message_id: str, *, now: int, due_after: int
 ) -> int | None:
     """在 ``connection`` 的事务里撤回，返回几个收件人；None = 不是预约的，或不晚于 ``due_after``
     就到时了。
@@ -298,6 +324,7 @@ async def cancel(
     changed = await connection.execute(
         update(message_recipients)
         .where(_r.message_id == message_id, _r.status == DeliveryStatus.PENDING)
+        .returning(*failed_columns())
         .values(
             status=DeliveryStatus.FAILED,
             failed_at=now,
@@ -306,4 +333,6 @@ async def cancel(
             deliver_at=NEVER,
         )
     )
-    return changed.rowcount
+    rows = [tuple(row) for row in changed]
+    await events.add(connection, FAILED, rows, now)
+    return len(rows)

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, NamedTuple
 
 import msgspec
-import yaml
 from msgspec import UNSET, Meta, UnsetType
 
 from ...errors import ConfigurationError
+from ...settings.yaml_file import read_yaml
 from .model import Severity
 from .rule import Rule, is_windowed
 from .rules import RULES
 
 #: 通知那一边的几节。
 NOTICE_SECTIONS: Final = ("channels", "escalate", "quiet_hours")
-MAX_BYTES: Final = 1 << 20
 #: 历史记得的最长。
 MAX_WINDOW_S: Final = 6 * 3_600
 MAX_FOR_S: Final = 24 * 3_600
@@ -49,18 +48,6 @@ class _RuleIn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     severity: Severity | UnsetType = UNSET
 
 
-class _Loader(yaml.SafeLoader):
-    """同一个键写了两遍，不悄悄地只算后一个。"""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [key.value for key, _ in node.value]
-        if repeated := next((key for key in keys if keys.count(key) > 1), None):
-            raise yaml.constructor.ConstructorError(
-                None, None, f"{repeated} is given twice", node.start_mark
-            )
-        return super().construct_mapping(node, deep)
-
-
 def load_alerts(path: Path | None) -> AlertConfig:
     """没有文件就是内置的。
 
@@ -69,7 +56,8 @@ def load_alerts(path: Path | None) -> AlertConfig:
     if path is None:
         return AlertConfig(dict(RULES), {}, ActionConfig())
     try:
-        found = _read(path)
+        read = read_yaml(path)
+        found = _mapping({} if read is None else read, "the file")
         return AlertConfig(
             _rules(found.get("rules")), _notices(found), _actions(found.get("actions"))
         )
@@ -77,21 +65,6 @@ def load_alerts(path: Path | None) -> AlertConfig:
         raise ConfigurationError(f"{path}: {error}") from None
     except OSError as error:
         raise ConfigurationError(f"{path} can not be read: {error.strerror}") from None
-
-
-def _read(path: Path) -> Mapping[str, Any]:
-    with path.open("rb") as file:
-        text = file.read(MAX_BYTES + 1)
-    if len(text) > MAX_BYTES:
-        raise ValueError(f"is larger than {MAX_BYTES} bytes")
-    try:
-        found = yaml.load(text, _Loader)  # noqa: S506 — 是 SafeLoader 的子类
-    except yaml.MarkedYAMLError as error:
-        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        raise ValueError(f"{line}{error.problem or 'not YAML'}") from None
-    except (yaml.YAMLError, RecursionError):
-        raise ValueError("not YAML") from None
-    return _mapping({} if found is None else found, "the file")
 
 
 def _notices(found: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,93 @@
+"""出门的事件：谁要哪些，每个接收者一个送的人。"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..errors import ConfigurationError
+from ..events.config import KINDS, MOMENTS, NOT_YET, WebhookConfig, load_webhooks
+from ..events.handlers import Handler, Registered, registered
+from ..events.post import Delivery, WebhookPost
+from ..events.receiver_state import SenderFigures
+from ..events.sender import EventSender
+from ..logs import logger
+from ..node_identity import NodeIdentity
+from ..settings import Settings
+from ..storage.event_queue import EventQueueRepository
+from ..supervision import Supervisor
+from .ground import Bus, Record
+
+
+class EventsOut:
+    """:raises ConfigurationError: ``MEETING_PUSH_WEBHOOKS`` 的文件不对"""
+
+    def __init__(self, settings: Settings, node: NodeIdentity, record: Record, bus: Bus) -> None:
+        self._settings, self._node, self._bus = settings, node, bus
+        self._outbox = record.database.events
+        self.queue = EventQueueRepository(record.database)
+        self.webhooks = load_webhooks(settings.events.file)
+        self._handlers: list[Registered] = []
+        self._senders: list[EventSender] = []
+        self._delivers = settings.process.role.delivers
+        self._started = False
+        for config in self.webhooks:
+            self._add_webhook(config)
+
+    def on(self, kind: str, handler: Handler) -> None:
+        """见 ``MeetingPush.on``。"""
+        if kind not in KINDS:
+            raise ConfigurationError(f"no such event: {kind}; known are {', '.join(KINDS)}")
+        if self._started:
+            raise ConfigurationError("handlers are registered before the start")
+        same = sum(1 for one in self._handlers if one.key == registered(kind, handler, 0).key)
+        one = registered(kind, handler, same)
+        self._handlers.append(one)
+        if kind not in MOMENTS:
+            self._add(one.key, one.label, one.call, [kind], sends=True)
+
+    def figures(self) -> dict[str, SenderFigures]:
+        """标签 → 它的数；只有这个进程送的。"""
+        return {sender.name: sender.figures for sender in self._senders}
+
+    @property
+    def rows(self) -> int:
+        return self._outbox.rows
+
+    def start(self, supervisor: Supervisor) -> None:
+        self._started = True
+        for sender in self._senders:
+            supervisor.start(f"events:{sender.name}", sender.run)
+
+    async def stop(self) -> None:
+        """在循环停下之后。"""
+        for sender in self._senders:
+            await sender.stop()
+
+    def _add_webhook(self, config: WebhookConfig) -> None:
+        if unborn := config.kinds & NOT_YET:
+            log = logger.bind(receiver=config.label, events=sorted(unborn))
+            log.debug("webhook_event_not_produced")
+        kinds = sorted(config.kinds - NOT_YET - set(MOMENTS))
+        self._add(config.key, config.label, WebhookPost(config), kinds, sends=self._delivers)
+
+    def _add(
+        self, key: str, label: str, delivery: Delivery, kinds: list[str], *, sends: bool
+    ) -> None:
+        wake: Callable[[], None] = _nobody
+        if sends:
+            sender = EventSender(
+                key,
+                label,
+                delivery,
+                queue=self.queue,
+                node=self._node,
+                most_waiting=self._settings.events.most_waiting,
+                clock=self._bus.clock,
+            )
+            self._senders.append(sender)
+            wake = sender.wake
+        self._outbox.subscribe(key, kinds, wake)
+
+
+def _nobody() -> None:
+    """别的进程送：它自己会看见。"""

@@ -1,0 +1,149 @@
+"""把一份送到一个 URL：签名，一次 POST，看回答说什么。重试、次序是 ``sender`` 的事。
+
+不跟重定向；一次至多 ``TIMEOUT_S``；回答的正文只读开头，多的不要，连接也不要了；不走代理，不带
+cookie；证书总要验。
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Final, Protocol
+
+import aiohttp
+from yarl import URL
+
+from ..version import __version__
+from .config import WebhookConfig
+from .signature import signature
+from .units import PushEvent, Unit, body_of, events_of
+
+TIMEOUT_S: Final = 15.0
+#: 一个接收者同时几次。
+CONNECTIONS: Final = 8
+#: 闲着的连接留这么久：比各家服务器关它的时候早。
+KEEP_ALIVE_S: Final = 4.0
+#: 回答的正文读这么多：够说清为什么。
+MOST_ANSWER_BYTES: Final = 16_384
+#: ``Retry-After`` 至多听这么久。
+MOST_RETRY_AFTER_S: Final = 3_600.0
+_GONE: Final = 410
+#: 说的是它此刻不行，不是这一份不行。
+_ITS_OWN_FAULT: Final = frozenset({408, 421, 425, 429})
+
+
+class Verdict(Enum):
+    DONE = auto()
+    #: 再来。
+    AGAIN = auto()
+    #: 它不要这一份。
+    REFUSED = auto()
+    #: 它说自己没有了：别再来。
+    GONE = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """``why`` 给人看，不含 URL、密钥；``pause_s``：它要我们歇多久。"""
+
+    verdict: Verdict
+    why: str = ""
+    pause_s: float = 0
+
+
+class Delivery(Protocol):
+    """怎样送一份：到一个 URL，或交给进程内的处理器。不抛出。"""
+
+    async def deliver(self, unit: Unit) -> Answer: ...
+
+    async def close(self) -> None: ...
+
+
+class WebhookPost:
+    """一个接收者一个；连接在第一次用时才有。"""
+
+    def __init__(
+        self,
+        config: WebhookConfig,
+        timeout_s: float = TIMEOUT_S,
+        clock_s: Callable[[], float] = time.time,
+    ) -> None:
+        self._config = config
+        self._clock_s = clock_s
+        self._url = URL(config.url, encoded=True)
+        self._timeout_s = timeout_s
+        self._session: aiohttp.ClientSession | None = None
+
+    async def deliver(self, unit: Unit) -> Answer:
+        return await self.send(unit.webhook_id, events_of(unit))
+
+    async def send(self, webhook_id: str, events: Sequence[PushEvent]) -> Answer:
+        """签名的时刻是此刻：每次重来都重新签。"""
+        body = body_of(list(events))
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await self._post(body, self._headers(webhook_id, body))
+        except TimeoutError:
+            return Answer(Verdict.AGAIN, f"no answer in {self._timeout_s:g} s")
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            return Answer(Verdict.AGAIN, f"no answer: {type(error).__name__}")
+
+    async def close(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    async def _post(self, body: bytes, headers: dict[str, str]) -> Answer:
+        session = self._opened()
+        async with session.post(
+            self._url, data=body, headers=headers, allow_redirects=False
+        ) as response:
+            said = await response.content.read(MOST_ANSWER_BYTES)
+            if not response.content.at_eof():
+                response.close()  # 没读完的连接不能再用
+            return judged(response.status, response.headers.get("Retry-After"), said)
+
+    def _headers(self, webhook_id: str, body: bytes) -> dict[str, str]:
+        timestamp = int(self._clock_s())
+        return {
+            "Content-Type": "application/json",
+            "webhook-id": webhook_id,
+            "webhook-timestamp": str(timestamp),
+            "webhook-signature": signature(self._config.keys, webhook_id, timestamp, body),
+        }
+
+    def _opened(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=CONNECTIONS, keepalive_timeout=KEEP_ALIVE_S),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+                timeout=aiohttp.ClientTimeout(total=self._timeout_s),
+                headers={"User-Agent": f"meeting-push/{__version__}"},
+            )
+        return self._session
+
+
+def judged(status: int, retry_after: str | None, said: bytes) -> Answer:
+    if 200 <= status < 300:
+        return Answer(Verdict.DONE, f"HTTP {status}")
+    why = f"HTTP {status}"
+    if 300 <= status < 400:
+        return Answer(Verdict.AGAIN, f"{why}: redirects are not followed")
+    if words := " ".join(said[:120].decode(errors="replace").split()):
+        why = f"{why}: {words}"
+    if status == _GONE:
+        return Answer(Verdict.GONE, why)
+    pause_s = _seconds(retry_after)
+    refused = 400 <= status < 500 and status not in _ITS_OWN_FAULT
+    return Answer(Verdict.REFUSED if refused else Verdict.AGAIN, why, pause_s)
+
+
+def _seconds(retry_after: str | None) -> float:
+    """只认秒数；写成日期的很少，按自己的节奏来。"""
+    if retry_after is None or not retry_after.isascii() or not retry_after.isdigit():
+        return 0
+    return min(float(retry_after[:6]), MOST_RETRY_AFTER_S)
