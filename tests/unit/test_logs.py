@@ -41,6 +41,8 @@ TOKEN = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl"
         '?token=opaque-secret"',
         "password=opaque-secret",
         "BEARER opaque-secret",
+        "loose mpk_opaque-secret_x, pasted",
+        '{"key":"mpk_opaque-secret"}',
     ],
 )
 def test_sec_2_a_token_is_redacted_wherever_it_stands(text: str) -> None:

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meeting_push.limits.send_limits import MAX_DEBT_S, QUANTUM, FairLine, FairShares
-from meeting_push.model import Message, Outgoing, Sender
+from meeting_push.errors import SendLimitError, TooExpensiveError
+from meeting_push.limits.send_limits import (
+    MAX_DEBT_S,
+    QUANTUM,
+    FairLine,
+    FairShares,
+    SendQuota,
+)
+from meeting_push.model import Draft, KeyPrincipal, Message, Outgoing, Principal, Sender
 
 PER_S, BURST = 100, 200
 
@@ -88,3 +97,64 @@ def test_a5_nothing_is_lost_and_each_senders_own_order_is_kept(
     for sender in range(1, 5):
         mine = [one for one in taken if one.message.sender.id == sender]
         assert mine == [one for one in posts if one.message.sender.id == sender]
+
+
+# ── 密钥 ─────────────────────────────────────────────────────────────────────
+
+
+def key(number: int, role: str = "key") -> KeyPrincipal:
+    return KeyPrincipal(-number, role, 0, 1, name="billing", scopes=frozenset({"send"}))
+
+
+def drafts(count: int) -> list[Draft]:
+    return [Draft(recipient_ids=(1,), title="t", content="c")] * count
+
+
+def quota(per_user: float, per_key: float, burst: float = 10) -> SendQuota:
+    return SendQuota(per_user, burst, clock=lambda: 0, per_key_per_s=per_key)
+
+
+def test_a_key_has_no_limit_unless_one_is_set() -> None:
+    limits = quota(1, 0)
+    assert limits.charge(key(3)) is None
+    limits.glance(key(3), drafts(1_000))
+    limits.charge_recipients(key(3), range(1_000))
+    assert limits.refused == 0
+
+
+@pytest.mark.parametrize("role", ["key", "admin"])
+def test_a_key_pays_for_itself_whoever_it_speaks_for(role: str) -> None:
+    limits = quota(0, 1)
+    charge = limits.charge(key(3, role))
+    assert charge is not None
+    charge(drafts(10))
+    with pytest.raises(SendLimitError):
+        charge([*drafts(1), Draft(recipient_ids=(1,), title="t", content="", sender=Sender(5, ""))])
+    with pytest.raises(TooExpensiveError):
+        limits.glance(key(3, role), drafts(11))
+    other = limits.charge(key(4, role))
+    assert other is not None
+    other(drafts(10))
+    assert limits.charge(Principal(3, "user", 0, 1)) is None  # 人的不限着
+    assert limits.refused == 2
+
+
+def test_a_keys_bucket_holds_a_second_at_least() -> None:
+    charge = quota(1, 50, burst=10).charge(key(3))
+    assert charge is not None
+    charge(drafts(50))
+
+
+def test_a_key_takes_turns_as_one_sender_whoever_it_speaks_for() -> None:
+    """替一百个人发的一枚密钥，不是一百个发送者。"""
+    line = FairLine()
+    for person in range(100):
+        message = outgoing(person + 1).message
+        line.append(Outgoing(_by_key(message), range(QUANTUM)))
+    line.append(outgoing(500))
+    taken = line.take(500, 2 * QUANTUM)
+    assert [one.message.sender.id for one in taken] == [1, 500]
+
+
+def _by_key(message: Message) -> Message:
+    return msgspec.structs.replace(message, key_id=3)

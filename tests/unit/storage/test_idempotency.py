@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import pytest
 
-from meeting_push.accept.idempotency import KEPT_MS, IdempotencyPurge
+from meeting_push.accept.idempotency import (
+    KEPT_MS,
+    IdempotencyPurge,
+    described,
+    stored_response,
+)
+from meeting_push.model import Draft, Sender
 from meeting_push.storage.database import Database
 from meeting_push.storage.idempotency import IdempotencyRepository
 from meeting_push.storage.rows import StoredResponse
@@ -74,3 +81,11 @@ async def test_a17_idempotency_keys_live_a_day_and_go_in_bounded_steps(
     assert await keys.purge(NOW + 1, 3) == 3
     assert await IdempotencyPurge(keys, at(NOW + KEPT_MS)).purge() == 0
     assert await IdempotencyPurge(keys, at(NOW + KEPT_MS + 1)).purge() == 5
+
+
+def test_what_a_version_without_senders_remembered_is_still_the_same_request() -> None:
+    """升级之后一天之内带着旧键再来的，不是另一个请求。"""
+    draft = Draft(recipient_ids=(1,), title="t", content="c")
+    assert "sender" not in described(draft)
+    named = described(replace(draft, sender=Sender(None, "hr")))
+    assert stored_response(named, {}) != stored_response(described(draft), {})

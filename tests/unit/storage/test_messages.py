@@ -102,6 +102,27 @@ async def test_the_outbox_leaves_what_is_too_young_and_beyond_the_limit(
     assert [one.message for one in await messages.outbox(NOW, 1)] == [older]
 
 
+async def test_what_a_key_sent_comes_back_as_it_was(
+    database: Database, messages: MessageRepository
+) -> None:
+    system = message(sender=Sender(id=None, name="billing"), key_id=3, receipt=False)
+    behalf = message(sender=Sender(id=7, name="alice"), key_id=3)
+    old = message(sender=Sender(id=0, name="system"))
+    for one in await accept(database, (system, [1]), (behalf, [1]), (old, [1])):
+        assert await messages.get(one.message_id) == one
+    assert [one.account for one in (system, behalf, old)] == [-3, -3, 0]
+
+
+async def test_the_outbox_passes_over_a_key_not_over_him_it_speaks_for(
+    database: Database, messages: MessageRepository
+) -> None:
+    mine, his, system = message(), message(key_id=3), message(NOW - 1, key_id=4)
+    await accept(database, *((one, [1]) for one in (mine, his, system)))
+    assert [one.message for one in await messages.outbox(NOW + 1, 10, [-3, -4])] == [mine]
+    found = await messages.outbox(NOW + 1, 10, [mine.sender.id or 0])
+    assert {one.message.key_id for one in found} == {3, 4}
+
+
 async def test_what_is_enqueued_leaves_the_outbox(
     database: Database, messages: MessageRepository
 ) -> None:

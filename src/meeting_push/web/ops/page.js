@@ -86,7 +86,8 @@ class OpsPage {
 
   async #enter() {
     const { name, userId } = this.#session.user;
-    byId("you-name").textContent = name || say("sender.unknown", { id: userId ?? "" });
+    const unnamed = userId === null ? say("ops.key") : say("sender.unknown", { id: userId });
+    byId("you-name").textContent = name || unnamed;
     byId("signin").hidden = true;
     byId("app").hidden = false;
     this.#live = new Live(this.#session);
