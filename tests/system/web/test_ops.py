@@ -14,6 +14,7 @@ from tests.support.accounts import sign
 from tests.support.eventually import eventually
 from tests.support.people import PASSWORD, Person, delivery, device, register, send
 from tests.support.server_process import ServerProcess
+from tests.system.test_cli import meeting_push
 from tests.system.web.browser import Browser, Page
 
 pytestmark = pytest.mark.timeout(120)  # 冷启动的浏览器与服务器
@@ -112,6 +113,27 @@ async def test_a_bad_token_is_explained(server: ServerProcess, browser: Browser)
     page = await browser.page()
     await paste(page, server, "not a token")
     await page.wait_for_text("#signin-error", "does not accept this sign-in")
+
+
+async def test_an_admins_key_opens_the_page_others_are_refused(
+    server: ServerProcess, browser: Browser
+) -> None:
+    """密钥不是谁：没有自己的连接，每隔几秒来问。"""
+    folder = ("--data-dir", str(server.directory / "data"))
+    keys = [
+        meeting_push("key", "create", "pager", "--scope", scope, *folder, cwd=server.directory)
+        for scope in ("admin", "read,presence")
+    ]
+    admins, others = [one.stdout.strip() for one in keys]
+    page = await browser.page()
+    await paste(page, server, others)
+    await page.wait_for_text("#signin-error", "This page is for administrators.")
+    await paste_into(page, admins)
+    await page.wait_for_text("#view", "Sockets")
+    assert await page.text("#you-name") == "API key"
+    await page.click("#sign-out")
+    await page.wait_for("!document.querySelector('#signin').hidden")
+    assert await page.evaluate("sessionStorage.length") == 0
 
 
 # ── 文字 ─────────────────────────────────────────────────────────────────────
