@@ -160,6 +160,8 @@ Scope = Literal["send", "broadcast", "read", "presence", "admin"]
 SCOPES: Final[tuple[Scope, ...]] = get_args(Scope)
 #: 密钥的 ``Principal.role``；管什么由它的范围定。
 KEY_ROLE: Final = "key"
+#: 各种令牌里只有密钥以它开头，不论对不对：不当作令牌去解。
+KEY_PREFIX: Final = "mpk_"
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,23 +18,24 @@ from ..clock import Clock, now_ms
 from ..errors import BadKeyError, InvalidInputError, MeetingPushError
 from ..limits.rate import TokenBucket
 from ..logs import RepeatedWarning
-from ..model import ADMIN_ROLE, KEY_ROLE, MAX_SAFE_INTEGER, SCOPES, KeyPrincipal, Scope
+from ..model import (
+    ADMIN_ROLE,
+    KEY_PREFIX,
+    KEY_ROLE,
+    MAX_SAFE_INTEGER,
+    SCOPES,
+    KeyPrincipal,
+    Scope,
+)
 from ..storage.api_keys import ApiKey, ApiKeyRepository
 from ..supervision import periodically
 
-#: 各种令牌里只有密钥以它开头。
-KEY_PREFIX: Final = "mpk_"
 _RANDOM_BYTES: Final = 32
 _SHAPE: Final = re.compile(rf"{KEY_PREFIX}[A-Za-z0-9_-]{{43}}")
 LOOKS_PER_S: Final = 5
 MAX_NAME_CHARS: Final = 64
 #: 还能用的至多这么多枚：每个进程每秒读一遍全部。
 MAX_KEYS: Final = 1_000
-
-
-def is_key(token: str) -> bool:
-    """样子是密钥，不论对不对：不当作令牌去解。"""
-    return token.startswith(KEY_PREFIX)
 
 
 class ApiKeys:
@@ -83,7 +84,8 @@ class ApiKeys:
             self._known = {row.digest: _principal(row) for row in rows}
 
     async def run(self) -> None:
-        """监督者运行的循环体；永不返回。"""
+        """监督者运行的循环体；永不返回。头一遍不急：不认得的当场读。"""
+        await asyncio.sleep(self._period_s)
         await periodically(self.refresh, partial(asyncio.sleep, self._period_s), self._stale)
 
     async def _look_again(self) -> None:

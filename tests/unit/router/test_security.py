@@ -14,8 +14,7 @@ from sqlalchemy import text
 from meeting_push import MeetingPush, load_settings
 from meeting_push.app import create_app
 from meeting_push.auth.access_tokens import AccessTokens
-from meeting_push.auth.api_keys import KEY_PREFIX
-from meeting_push.model import SCOPES
+from meeting_push.model import KEY_PREFIX, SCOPES
 from tests.support.eventually import eventually
 from tests.support.redis_server import RedisServer
 from tests.support.running_node import Node, running_node
