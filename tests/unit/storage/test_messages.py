@@ -119,7 +119,7 @@ async def test_the_outbox_passes_over_a_key_not_over_him_it_speaks_for(
     mine, his, system = message(), message(key_id=3), message(NOW - 1, key_id=4)
     await accept(database, *((one, [1]) for one in (mine, his, system)))
     assert [one.message for one in await messages.outbox(NOW + 1, 10, [-3, -4])] == [mine]
-    found = await messages.outbox(NOW + 1, 10, [mine.sender.id or 0])
+    found = await messages.outbox(NOW + 1, 10, [mine.sender_id])
     assert {one.message.key_id for one in found} == {3, 4}
 
 
