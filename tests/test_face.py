@@ -68,7 +68,17 @@ SUPPORTED: Final = {
     *("settings", "node_id", "router", "lifespan", "start", "drain", "stop", "displaced"),
     *("probes", "pages", "error_handlers"),
     *("messages", "broadcasts", "meetings", "publisher", "mailbox", "confirmation"),
-    *("people", "presence", "manager", "auth", "revocations", "on", "health", "metrics"),
+    *(
+        "people",
+        "presence",
+        "manager",
+        "auth",
+        "revocations",
+        "erasures",
+        "on",
+        "health",
+        "metrics",
+    ),
 }
 
 

@@ -108,6 +108,7 @@ if TYPE_CHECKING:
     from .monitoring.health import Health
     from .monitoring.metrics import Metrics
     from .outcome.delivery_confirmation_service import DeliveryConfirmationService
+    from .people.erasure import Erasures
     from .people.people import People
     from .presence.online_status_service import OnlineStatusService
     from .protocol.frames import ErrorFrame, Gap, Notice, Presence, ReadSync, Receipt, Resync
@@ -130,6 +131,7 @@ _HOMES = {
     "ConsumerPool": ".queue.consumer_pool",
     "DeliveryConfirmationService": ".outcome.delivery_confirmation_service",
     "DeliveryReport": ".client",
+    "Erasures": ".people.erasure",
     "ErrorFrame": ".protocol.frames",
     "Gap": ".protocol.frames",
     "HandshakeRejectedError": ".client",
@@ -198,6 +200,7 @@ __all__ = [
     "DeliveryStatus",
     "DirectoryUnavailableError",
     "Draft",
+    "Erasures",
     "ErrorFrame",
     "ForbiddenError",
     "Gap",

@@ -23,6 +23,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .assembly.alerting import Alerting
 from .assembly.edge import Edge, Meetings
+from .assembly.erasing import Erasing
 from .assembly.events_out import EventsOut
 from .assembly.ground import Access, Bus, Record
 from .assembly.message_path import BroadcastPath, MessagePath, OutcomePath, Recovery
@@ -76,6 +77,7 @@ class MeetingPush:
     - ``people``：应用的 id（一段字）与内里的号；收号的方法（``presence``、``mailbox`` …）要它
     - ``revocations``：吊销令牌、会话、用户；停用一个人时要叫它
     - ``on``：消息有了去向、有人上下线时叫应用的函数
+    - ``erasures``：抹掉一个人
     - ``health``、``metrics``：``/readyz``、``/metrics`` 说的，可并进应用自己的
     """
 
@@ -165,6 +167,7 @@ class MeetingPush:
             recovery=recovery,
             edge=edge,
             meetings=meetings,
+            erasing=Erasing(settings, record, bus, access, messages),
         )
 
     async def _record_dead(self, entry: QueueEntry, reason: str) -> None:
@@ -180,6 +183,7 @@ class MeetingPush:
         self.manager, self.presence = edge.manager, edge.presence
         self.auth, self.revocations = rooms.access.auth, rooms.access.revocations
         self.people = rooms.record.people
+        self.erasures = rooms.erasing.erasures
         self.displaced = rooms.recovery.claim.lost
         self.health, self.metrics = self._observation.health, self._observation.metrics
 
@@ -235,12 +239,12 @@ class MeetingPush:
         if self.settings.node.metrics:  # 没有数，也就没有什么可评估的
             self._alerting.start(supervisor)
         supervisor.start("presence-reap", self.presence.reaper.run)
-        if role.serves_api or role.holds_sockets:
-            rooms.access.start(supervisor)
+        rooms.access.start(supervisor)
         rooms.events.start(supervisor)
         rooms.messages.start(supervisor)
         rooms.outcomes.start(supervisor)
         rooms.recovery.start(supervisor)
+        rooms.erasing.start(supervisor)
         rooms.broadcasts.start(supervisor)
         if role.delivers:
             rooms.messages.start_workers(supervisor)

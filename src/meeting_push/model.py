@@ -139,6 +139,11 @@ class Revocation:
     session_id: str | None = None
     token_id: str | None = None
 
+    @property
+    def is_erasure(self) -> bool:
+        """这个人抹掉了：何时签发的都作废。"""
+        return self.before == MAX_SAFE_INTEGER
+
     def covers(self, principal: Principal) -> bool:
         if principal.user_id != self.user_id:
             return False

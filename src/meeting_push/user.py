@@ -21,6 +21,7 @@ from .settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from .auth.auth_service import AuthService
+    from .auth.revocations import Revocations
     from .node.control_channel import ControlCommand
     from .storage.accounts import UserRepository
     from .storage.database import Database
@@ -109,6 +110,39 @@ def enable(who: Who, database_url: DatabaseUrl = None, data_dir: DataDir = None)
     _change(settings, who, lambda auth, user: auth.enable(user.id))
 
 
+@app.command("delete")
+def delete(
+    who: Who,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    database_url: DatabaseUrl = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Erase a person for good: account, messages, texts, name, from both stores.
+
+    The account is gone at once; the rest is done by a running server within a minute (or by the
+    next one that starts).
+    """
+    settings = load_settings(database_url=database_url, data_dir=data_dir)
+    require_accounts(settings)
+    if not yes and sys.stdin.isatty():
+        typer.confirm(f"Erase {who} for good?", abort=True)
+
+    async def run() -> None:
+        async with _database(settings) as database:
+            user = await _find(UserRepository(database), who)
+            erasures = Erasures(
+                ErasureRepository(database), _revocations(settings, database).banish, accounts=True
+            )
+            await erasures.erase(user.id, by="command line")
+        sys.stdout.write(f"{user.id}\n")
+
+    from .people.erasure import Erasures
+    from .storage.accounts import UserRepository
+    from .storage.erasures import ErasureRepository
+
+    asyncio.run(run())
+
+
 def require_accounts(settings: Settings) -> None:
     """:raises ConfigurationError: 人归应用"""
     if not settings.auth.owns_accounts:
@@ -154,12 +188,17 @@ def _auth(settings: Settings, database: Database) -> AuthService:
     from .auth.access_tokens import AccessTokens
     from .auth.auth_service import AuthService
     from .auth.keys import signing_secret
+
+    revocations = _revocations(settings, database)
+    tokens = AccessTokens(settings.auth, signing_secret(settings.auth, settings.process.data_dir))
+    return AuthService(settings.auth, database, tokens, revocations=revocations)
+
+
+def _revocations(settings: Settings, database: Database) -> Revocations:
     from .auth.revocations import Revocations
     from .supervision import Aside
 
-    revocations = Revocations(settings.auth, database, publish=_unheard, aside=Aside("revocations"))
-    tokens = AccessTokens(settings.auth, signing_secret(settings.auth, settings.process.data_dir))
-    return AuthService(settings.auth, database, tokens, revocations=revocations)
+    return Revocations(settings.auth, database, publish=_unheard, aside=Aside("revocations"))
 
 
 async def _unheard(_command: ControlCommand) -> int:

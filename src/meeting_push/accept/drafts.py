@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any, Final, get_args
 
@@ -150,7 +150,9 @@ def check_idempotency_key(key: str | None) -> str | None:
 
 #: 我们自己的通知在 ``data.event`` 里说的；别人发的不许是它的样子（A17）。
 MEETING_ENDED: Final = "meeting_ended"
-_OURS: Final = frozenset({MEETING_ENDED})
+#: 写它的人抹掉了（``storage.erasures.TOMBSTONE``）。
+MESSAGE_ERASED: Final = "message_erased"
+_OURS: Final = frozenset({MEETING_ENDED, MESSAGE_ERASED})
 
 
 class _Event(msgspec.Struct):
@@ -208,10 +210,14 @@ MAX_KNOWN: Final = 500_000
 
 
 class Everybody:
-    """人归应用而它没有给名册：令牌说是谁就是谁，发给谁谁就在。"""
+    """人归应用而它没有给名册：令牌说是谁就是谁，发给谁谁就在；抹掉了的（``gone``）不在。"""
+
+    def __init__(self, gone: Set[int] = frozenset()) -> None:
+        self._gone = gone
 
     async def existing_ids(self, user_ids: Sequence[int]) -> set[int]:
-        return set(user_ids)
+        found = set(user_ids)
+        return found - self._gone if self._gone else found
 
 
 class ForeignDirectory:
@@ -260,10 +266,16 @@ class ForeignDirectory:
 
 
 class KnownUsers:
-    """包在任何 ``UserDirectory`` 外面；只记“存在”，不记“不存在”：新用户立即可收。"""
+    """包在任何 ``UserDirectory`` 外面；只记“存在”，不记“不存在”：新用户立即可收。
 
-    def __init__(self, directory: UserDirectory, clock: Clock = now_ms) -> None:
+    ``gone``：抹掉了的，不论名册怎样说都不在。
+    """
+
+    def __init__(
+        self, directory: UserDirectory, clock: Clock = now_ms, gone: Set[int] = frozenset()
+    ) -> None:
         self._directory = directory
+        self._gone = gone
         self._clock = clock
         self._until: dict[int, int] = {}
         self._forgotten = 0
@@ -279,6 +291,8 @@ class KnownUsers:
         if len(known) == len(user_ids):
             return known
         found = await self._directory.existing_ids([u for u in user_ids if u not in known])
+        if self._gone:
+            found = found - self._gone
         if forgotten != self._forgotten:
             return known | found
         if len(until) + len(found) > MAX_KNOWN:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 
 from ..accept.drafts import Everybody, ForeignDirectory, KnownUsers
 from ..accept.message_service import MessageStores
@@ -76,7 +76,9 @@ class Record:
             theirs.people = self.people
         #: 认得的各人的名字。
         self.names = _names(settings, theirs, users)
-        known = _directory(settings, theirs, users)
+        #: 抹掉了的人，这个进程所知的（``note_revoked``）。
+        self.gone: set[int] = set()
+        known = _directory(settings, theirs, users, self.gone)
         self._known = known if isinstance(known, KnownUsers) else None
         self.stores = MessageStores(
             database=database,
@@ -99,7 +101,10 @@ class Record:
         )
 
     def note_revoked(self, revocation: Revocation) -> None:
-        """整个用户的：他可能停用了、没有了，还在不在重新问。"""
+        """整个用户的：他可能停用了、没有了，还在不在重新问；抹掉了的从此不在。"""
+        if revocation.is_erasure:
+            self.gone.add(revocation.user_id)
+            self.people.forget(revocation.user_id)
         whole = revocation.session_id is None and revocation.token_id is None
         if whole and self._known is not None:
             self._known.forget(revocation.user_id)
@@ -125,11 +130,11 @@ async def _nobody(_user_ids: Sequence[int]) -> Mapping[int, str]:
 
 
 def _directory(
-    settings: Settings, given: ForeignDirectory | None, users: UserRepository
+    settings: Settings, given: ForeignDirectory | None, users: UserRepository, gone: Set[int]
 ) -> UserDirectory:
     if given is not None:
-        return KnownUsers(given)
-    return KnownUsers(users) if settings.auth.owns_accounts else Everybody()
+        return KnownUsers(given, gone=gone)
+    return KnownUsers(users, gone=gone) if settings.auth.owns_accounts else Everybody(gone)
 
 
 class Bus:

@@ -58,6 +58,7 @@ class MessagePath:
         self, settings: Settings, node: NodeIdentity, record: Record, bus: Bus, on_dead: OnDead
     ) -> None:
         self._node, self._role = node, settings.process.role
+        self._gone = record.gone
         self.publisher = MessagePublisher(
             bus.redis, max_bytes=settings.messages.max_content_bytes * 2, clock=bus.clock
         )
@@ -144,6 +145,7 @@ class MessagePath:
             waits=waits,
             aside=bus.asides.of("consumer"),
             bulk_slots=self._bulk_slots,
+            gone=self._gone,
             recorder=bus.recorder,
             clock=bus.clock,
         )

@@ -21,6 +21,7 @@ from ..monitoring.delivery_samples import (
     aside_samples,
     clock_samples,
     delivered_samples,
+    erasure_samples,
     eviction_samples,
     mailbox_histograms,
     mailbox_samples,
@@ -81,6 +82,7 @@ from ..storage.fleet import NodeRepository
 from ..supervision import Supervisor
 from ..version import __version__
 from .edge import Edge, Meetings
+from .erasing import Erasing
 from .events_out import EventsOut
 from .ground import Access, Bus, Record
 from .message_path import BroadcastPath, MessagePath, OutcomePath, Recovery
@@ -100,6 +102,7 @@ class Rooms:
     recovery: Recovery
     edge: Edge
     meetings: Meetings
+    erasing: Erasing
 
 
 #: 被切断的原因，见 ``NodeHearing.give_up``。
@@ -310,6 +313,7 @@ class Observation:
         metrics.add(lambda: delivered_samples(path.consumers, path.direct.tally))
         metrics.add(lambda: mailbox_samples(path.mailbox))
         metrics.add(lambda: eviction_samples(outcomes.evictions))
+        metrics.add(lambda: erasure_samples(rooms.erasing.eraser.erased))
         metrics.add(lambda: aside_samples(rooms.bus.asides))
         metrics.add(lambda: clock_samples(rooms.bus.clock))
         metrics.add(lambda: event_samples(rooms.events.figures(), rooms.events.rows))

@@ -10,7 +10,7 @@ from starlette.routing import BaseRoute
 from ..http.cors import Cors
 from ..limits.rate import TrustedProxies
 from ..router.alerts_manage import alert_router
-from ..router.auth_manage import auth_router, revocation_router, ticket_router
+from ..router.auth_manage import auth_router, erasure_router, revocation_router, ticket_router
 from ..router.broadcast_manage import broadcast_router
 from ..router.contract_route import API_PREFIX, ContractRoute, complete, methods_of
 from ..router.delivery_manage import delivery_router, queue_router
@@ -96,6 +96,7 @@ def _api(
         auth_router(access.auth, security, accounts=settings.auth.owns_accounts),
         ticket_router(access.tickets, security),
         revocation_router(access.revocations, security, people),
+        erasure_router(rooms.erasing.erasures, security, people),
         presence_router(rooms.edge.presence, rooms.bus.control, security, people),
         stats_router(_statistics(rooms, observation), alerting.history, security),
         meeting_router(

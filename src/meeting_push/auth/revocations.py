@@ -15,7 +15,7 @@ from typing import Final
 from ..clock import Clock, now_ms
 from ..errors import RedisUnavailableError
 from ..logs import MANY, RepeatedWarning
-from ..model import Principal, Revocation
+from ..model import MAX_SAFE_INTEGER, Principal, Revocation
 from ..node.control_channel import ControlCommand
 from ..redis.redis_service import courtesy
 from ..settings import AuthSettings
@@ -100,6 +100,16 @@ class Revocations:
             await self._records.add(connection, revocation, now)
         await self._announce(revocation, "user", reason)
 
+    async def banish(self, user_id: int, change: Change) -> None:
+        """这个人抹掉了：他的号永远作废，何时签发的都一样；``change`` 见 ``revoke_user``。"""
+        async with self._database.transaction() as connection:
+            await self._refresh_tokens.lock(connection, user_id)
+            now = self._clock()
+            await change(connection, now)
+            revocation = Revocation(user_id, MAX_SAFE_INTEGER)
+            await self._records.add(connection, revocation, now)
+        await self._announce(revocation, "user", "erased", recorded=True)
+
     async def revoke_other_sessions(
         self, user_id: int, kept: str | None, *, reason: str, change: Change
     ) -> None:
@@ -143,10 +153,12 @@ class Revocations:
             await self._records.add(connection, revocation, now)
         await self._announce(revocation, "token", reason)
 
-    async def _announce(self, revocation: Revocation, scope: str, reason: str) -> None:
+    async def _announce(
+        self, revocation: Revocation, scope: str, reason: str, *, recorded: bool = False
+    ) -> None:
         user_id, session_id = revocation.user_id, revocation.session_id
         self._revoked.say(user_id=user_id, scope=scope, reason=reason, session_id=session_id)
-        self._apply(revocation)
+        self._apply(revocation, recorded=recorded)
         try:
             await courtesy(self._publish(Revoke(revocation=revocation)))
         except RedisUnavailableError as error:
@@ -175,18 +187,22 @@ class Revocations:
 
     async def _apply_all(self, found: Sequence[Revocation]) -> None:
         for revocation in found:
-            self._apply(revocation)
+            self._apply(revocation, recorded=True)
 
     async def run(self) -> None:
         """监督者运行的循环体；永不返回。数据库断着时用已知的名单，控制频道照样收。"""
         await periodically(self.refresh, partial(asyncio.sleep, self._period_s), self._stale)
 
-    def _apply(self, revocation: Revocation) -> None:
-        """“以前”不会比此刻更晚（容差之内的令牌才收）：写在将来的会把人锁在外面（A17）。"""
+    def _apply(self, revocation: Revocation, *, recorded: bool = False) -> None:
+        """“以前”不会比此刻更晚（容差之内的令牌才收）：写在将来的会把人锁在外面（A17）。
+
+        ``recorded``：从记录来的，才信它说人抹掉了。
+        """
         now = self._clock()
+        latest = MAX_SAFE_INTEGER if recorded and revocation.is_erasure else now + self._leeway_ms
         revocation = replace(
             revocation,
-            before=min(revocation.before, now + self._leeway_ms),
+            before=min(revocation.before, latest),
             expires_at=_soon(revocation.expires_at, now + self._longest_ms),
         )
         if self.known.add(revocation):

@@ -87,6 +87,11 @@ def outcome_samples(
     yield from counted("recipients_undelivered", text, "cause", causes, FailureCause)
 
 
+def erasure_samples(erased: int) -> Iterator[Sample]:
+    """抹掉了几个人，由做完第一遍的那个进程数。"""
+    yield Sample("people_erased", "counter", "people erased: the first pass is done", erased)
+
+
 def mailbox_samples(mailbox: OfflineMessageQueue) -> Iterator[Sample]:
     """信箱：因正文没有了而拿掉的，从记录重做的正文。"""
     text = "entries dropped for want of their body"

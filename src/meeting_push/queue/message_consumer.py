@@ -10,7 +10,7 @@ import asyncio
 import time
 import traceback
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -76,11 +76,13 @@ class MessageConsumer:
         waits: RepeatedWarning,
         aside: Aside,
         bulk_slots: asyncio.Semaphore,
+        gone: Set[int] = frozenset(),
         recorder: FlightRecorder = OFF,
         clock: Clock = now_ms,
     ) -> None:
         """:param waits: 等依赖回来时的日志；一个进程里的消费者共用一个
         :param bulk_slots: 同时做慢的那条的至多几个；一个进程里的消费者共用一个
+        :param gone: 抹掉了的人：不投递给他，他的键就不会又长出来
         """
         self.name = name
         self._queue = queue
@@ -91,6 +93,7 @@ class MessageConsumer:
         self._waits = waits
         self._aside = aside
         self._bulk_slots = bulk_slots
+        self._gone = gone
         self._may_bulk = False
         self._record = recorder.taken.extend
         self._clock = clock
@@ -320,7 +323,9 @@ class MessageConsumer:
         for item in live:
             if item.entry.message_id not in tails:
                 await self._queue.reject(item, "body_gone")
-        delivered = await self._mailbox.deliver([_delivery(item, tails) for item in deliverable])
+        delivered = await self._mailbox.deliver(
+            [_delivery(item, tails, self._gone) for item in deliverable]
+        )
         self._done.entries += len(taken)
         self._done.recipients += sum(map(len, delivered))
         self._done.reached += sum(1 for row in delivered for one in row if one.receivers)
@@ -347,12 +352,14 @@ def _sighted(entry: QueueEntry, at: int) -> tuple[int, str, int, int, int]:
     return at, entry.message_id, recipients[0], recipients[-1], entry.attempt
 
 
-def _delivery(item: Taken, tails: dict[str, bytes]) -> Delivery:
-    entry = item.entry
+def _delivery(item: Taken, tails: dict[str, bytes], gone: Set[int]) -> Delivery:
+    entry, to = item.entry, item.entry.recipient_ids
+    if gone and not gone.isdisjoint(to):
+        to = tuple(user_id for user_id in to if user_id not in gone)
     return Delivery(
         message_id=entry.message_id,
         tail=tails[entry.message_id],
-        recipient_ids=entry.recipient_ids,
+        recipient_ids=to,
         priority=entry.priority,
         expires_at=entry.expires_at,
         attempt=entry.attempt,

@@ -12,9 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from ..auth.auth_service import AuthService
 from ..auth.revocations import Revocations
 from ..auth.tickets import WsTickets
+from ..errors import NotFoundError
 from ..model import Principal
+from ..people.erasure import Erasures
 from ..people.people import INTEGERS, People
-from ..person_id import PersonId
+from ..person_id import NOBODY, PersonId
 from .contract_route import Out, contract_router
 from .persons import PersonText, who
 from .security import Security
@@ -143,5 +145,24 @@ def revocation_router(
         await who(people, user_id)  # 不是 id 的先拒绝
         number = await people.number(user_id)  # 没有来过的也吊销得了
         await revocations.revoke_user(number, reason=f"admin:{admin.person}")
+
+    return router
+
+
+def erasure_router(erasures: Erasures, security: Security, people: People = INTEGERS) -> APIRouter:
+    router = contract_router("/users", tags=["auth"])
+
+    @router.delete("/{user_id}", status_code=204, summary="抹掉一个人（管理员）")
+    async def erase(
+        user_id: Annotated[PersonText, Path()],
+        admin: Annotated[Principal, Depends(security.require_admin)],
+    ) -> None:
+        """两秒之内：令牌作废，连接以 4502 关闭，发给他是 422 ``unknown_recipients``。一分钟之内：
+        信箱、在线状态、他写的正文、名字从两边都没有了；别的收件人看到的是 ``data.event`` 为
+        ``message_erased`` 的墓碑。不能反悔，他的 id 不再给别人；再来一次无害。"""
+        found = await who(people, user_id)
+        if found.number == NOBODY:
+            raise NotFoundError("no such person")
+        await erasures.erase(found.number, by=f"admin:{admin.person}")
 
     return router

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection
 from typing import Any, Final
 
@@ -33,11 +34,24 @@ _SQLITE_NUMBERS: Final = (
 )
 
 
+def digest_of(person: str) -> str:
+    """抹掉了的人的那段字只留下它：认得出是他，说不出是谁。"""
+    return hashlib.sha256(person.encode()).hexdigest()
+
+
 class PeopleRepository(Repository):
     """号是这一行的 ``id`` 加 ``NOBODY``；删掉的不再发给别人。"""
 
     async def numbers(self, persons: Collection[str]) -> dict[str, int]:
-        """记着的那些的号。"""
+        """记着的那些的号；抹掉了的也在其中：那个号永远作废，那段字不会成为新的人。"""
+        found = await self._known(persons)
+        erased = {digest_of(one): one for one in persons if one not in found}
+        if erased:
+            for digest, number in (await self._known(erased)).items():
+                found[erased[digest]] = number
+        return found
+
+    async def _known(self, persons: Collection[str]) -> dict[str, int]:
         if self._database.is_sqlite:
             listed = msgspec.json.encode(list(persons)).decode()
             rows = await self._database.read_sqlite((_SQLITE_NUMBERS, (listed,)))

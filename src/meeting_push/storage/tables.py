@@ -118,6 +118,20 @@ api_keys = Table(
     sqlite_autoincrement=True,
 )
 
+# 抹掉一个人的活：一行一个人，永远留着他的号（``people/erasure.py``）。
+erasures = Table(
+    "mp_erased_people",
+    metadata,
+    Column("user_id", BigInteger, nullable=False),
+    Column("name", String(64)),  # 他的用户名：转录里要找；前几遍做完就没有了
+    Column("requested_at", BigInteger, nullable=False),
+    Column("passes", Integer, nullable=False),  # 做完了几遍
+    Column("next_at", BigInteger),  # 下一遍何时；NULL = 都做完了
+    Column("holder", String(64), nullable=False),
+    Column("lease_until", BigInteger, nullable=False),
+    PrimaryKeyConstraint("user_id"),
+)
+
 # 行可达 64 KB，WITHOUT ROWID 会把整行放进 B 树内部节点，所以这张表留着 rowid。
 messages = Table(
     "mp_messages",

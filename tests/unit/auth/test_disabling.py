@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
-from meeting_push.accept.drafts import KnownUsers
+from meeting_push.accept.drafts import Everybody, KnownUsers
 from meeting_push.auth.auth_service import AuthService
 from meeting_push.errors import (
     AccountDisabledError,
@@ -69,6 +71,20 @@ async def test_who_is_disabled_is_no_recipient(auth: AuthService, database: Data
     await auth.disable(user.id)
     known.forget(user.id)
     assert await known.existing_ids([user.id]) == set()
+
+
+async def test_who_is_erased_is_nobody_whatever_the_directory_says() -> None:
+    class Says:
+        async def existing_ids(self, user_ids: Sequence[int]) -> set[int]:
+            return set(user_ids)
+
+    gone: set[int] = set()
+    known, everybody = KnownUsers(Says(), gone=gone), Everybody(gone)
+    assert await known.existing_ids([7]) == await everybody.existing_ids([7]) == {7}
+    gone.add(7)
+    known.forget(7)
+    for directory in (known, everybody):
+        assert await directory.existing_ids([7, 8]) == {8}
 
 
 async def test_an_answer_asked_for_before_is_not_remembered() -> None:

@@ -10,13 +10,13 @@ from sqlalchemy import delete, func, select, update
 from meeting_push.auth.access_tokens import AccessTokens
 from meeting_push.auth.auth_service import AuthService
 from meeting_push.auth.passwords import Passwords
-from meeting_push.auth.revocations import Revocations
+from meeting_push.auth.revocations import Revocations, Revoke
 from meeting_push.clock import now_ms
 from meeting_push.errors import DatabaseUnavailableError, MeetingPushError, TokenRevokedError
 from meeting_push.model import Principal, Revocation
 from meeting_push.settings import load_settings
 from meeting_push.storage.accounts import KEPT_MS, RefreshTokenRepository, RevocationRepository
-from meeting_push.storage.database import Database
+from meeting_push.storage.database import Database, SqlConnection
 from meeting_push.storage.rows import RefreshToken
 from meeting_push.storage.tables import revocation_version, users
 from meeting_push.storage.tables import revocations as table
@@ -193,3 +193,25 @@ async def test_a_disabled_account_that_refreshes_is_revoked_everywhere(
         await auth.refresh(pair.refresh_token, HERE)
     with pytest.raises(TokenRevokedError):
         await auth.verify_access_token(other.access_token)
+
+
+async def test_who_is_erased_is_out_whenever_his_token_was_signed(
+    revocations: Revocations, database: Database
+) -> None:
+    node = another(database)
+    await revocations.banish(7, nothing)
+    await node.refresh()
+    later = principal(issued_at=now_ms() + 10**9)
+    assert revocations.known.covers(later)
+    assert node.known.covers(later)
+
+
+async def test_a17_whoever_can_publish_erases_nobody(revocations: Revocations) -> None:
+    """A17: 控制频道上说的只管到此刻；永远的只从记录来。"""
+    revocations.take(Revoke(revocation=Revocation(7, 2**53 - 1)))
+    assert revocations.known.covers(principal(issued_at=now_ms()))
+    assert not revocations.known.covers(principal(issued_at=now_ms() + 60_000))
+
+
+async def nothing(_connection: SqlConnection, _now: int) -> None:
+    pass

@@ -225,3 +225,21 @@ async def test_a_consumer_without_progress_makes_the_pool_unhealthy(
             await pool.check()
     finally:
         await supervisor.stop()
+
+
+async def test_nothing_is_delivered_to_who_is_erased(
+    queue: MessageQueue, mailbox: TouchyMailbox, enqueue: Callable[..., Any], redis: RedisService
+) -> None:
+    """队列里的一项早于抹掉：他的键不会又长出来，别的收件人照收。"""
+    consumer = message_consumer(
+        "c", queue, mailbox, gone={2}, batch_entries=10, block_ms=20, claim_every_ms=20
+    )
+    await enqueue("A")
+    await queue.batch_enqueue(
+        QueueEntry(message_id=message_id("A"), recipient_ids=to, priority=0, expires_at=FAR)
+        for to in ((1, 2), (2,))
+    )
+    async with running(consumer):
+        await emptied(queue)
+    assert await mailbox.get_offline_message_count(1) == 1
+    assert await redis.lean.execute("EXISTS", redis.keys.user_seq(2)) == 0
