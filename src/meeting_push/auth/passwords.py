@@ -15,7 +15,7 @@ import os
 import threading
 import time
 import unicodedata
-from collections import Counter
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -28,8 +28,10 @@ from argon2.exceptions import VerifyMismatchError
 from ..errors import InvalidInputError, RateLimitedError, WeakPasswordError
 
 MAX_PASSWORD_BYTES: Final = 1024
-#: 登录两个同时也只占 38 MiB；注册一个，而且让着别人。
+#: 登录两个同时也只占 38 MiB，注册一个；都让着别人：猜密码的占不住事件循环要的核（A14），机器不满时
+#: 照样快。
 _LOGIN_THREADS: Final = 2
+_LOGIN_NICENESS: Final = 5
 _REGISTER_NICENESS: Final = 10
 #: 一个地址至多占一条队的这么一份：别的地址总还排得进。
 _SHARE: Final = 4
@@ -40,7 +42,7 @@ T = TypeVar("T")
 class _Lane:
     """一条队与它的线程。
 
-    在算与在等的合计至多 ``max_waiting`` 个，再多就拒绝：洪水里等上几秒没有意义。
+    在算与在等的合计至多 ``max_waiting`` 个，再多就拒绝：洪水里等上几秒没有意义。在等的按地址轮流。
     """
 
     def __init__(self, name: str, threads: int, max_waiting: int, niceness: int = 0) -> None:
@@ -48,6 +50,8 @@ class _Lane:
         self._max_waiting = max_waiting
         self._per_key = max(1, max_waiting // _SHARE)
         self._waiting: Counter[str] = Counter()
+        self._idle = threads
+        self._line: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
 
     async def run(self, work: Callable[[], T], key: str) -> T:
         """:raises RateLimitedError: 排队的太多，或 ``key``（地址）的太多"""
@@ -56,11 +60,41 @@ class _Lane:
             raise RateLimitedError("too many password checks are waiting")
         self._waiting[key] += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+            await self._turn(key)
+            try:
+                return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+            finally:
+                self._next()
         finally:
             self._waiting[key] -= 1
             if not self._waiting[key]:
                 del self._waiting[key]
+
+    async def _turn(self, key: str) -> None:
+        if self._idle:
+            self._idle -= 1
+            return
+        mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._line.setdefault(key, deque()).append(mine)
+        try:
+            await mine
+        except asyncio.CancelledError:
+            if mine.done() and not mine.cancelled():
+                self._next()  # 轮到了，可是他走了
+            raise
+
+    def _next(self) -> None:
+        while self._line:
+            key, queue = next(iter(self._line.items()))
+            mine = queue.popleft()
+            if queue:
+                self._line.move_to_end(key)
+            else:
+                del self._line[key]
+            if not mine.done():
+                mine.set_result(None)
+                return
+        self._idle += 1
 
 
 class Passwords:
@@ -75,7 +109,7 @@ class Passwords:
         # 查无此人时也照样算一遍，免得用时泄露账号是否存在。
         self._nobody = self._hasher.hash("nobody")
         self._last_s = 0.0
-        self._logins = _Lane("login", _LOGIN_THREADS, max_waiting)
+        self._logins = _Lane("login", _LOGIN_THREADS, max_waiting, _LOGIN_NICENESS)
         self._registrations = _Lane("register", 1, max_waiting, _REGISTER_NICENESS)
 
     async def hash(self, password: str, key: str = "") -> str:

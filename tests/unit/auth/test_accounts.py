@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from argon2 import PasswordHasher
@@ -105,6 +106,32 @@ async def test_a8_one_address_does_not_fill_a_lane() -> None:
         *flood, passwords.verify(stored, PASSWORD, ELSEWHERE), return_exceptions=True
     )
     assert honest is True
+
+
+async def test_a14_password_checks_go_by_address_in_turn() -> None:
+    """A14: 一个地址排着二十次，别的地址的一次不等它们全部；让着循环的核。"""
+    passwords, order, niceness = Passwords(1, 8), list[str](), set[int]()
+    stuck = Stuck()
+
+    class Noted(Stuck):
+        def verify(self, hash: str | bytes, password: str | bytes) -> Literal[True]:
+            stuck.released.wait(10)
+            order.append(str(password))
+            niceness.add(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+            return True
+
+    passwords._hasher = Noted()
+    flood = [asyncio.create_task(passwords.verify("x", "flood", HOME)) for _ in range(20)]
+    honest = asyncio.create_task(passwords.verify("x", "honest", ELSEWHERE))
+    await asyncio.sleep(0)
+    gone = asyncio.create_task(passwords.verify("x", "gone", ELSEWHERE))
+    await asyncio.sleep(0)
+    gone.cancel()
+    stuck.released.set()
+    await asyncio.gather(*flood, honest)
+    assert order.index("honest") < 5
+    assert (len(order), "gone" in order) == (21, False)
+    assert min(niceness) > os.getpriority(os.PRIO_PROCESS, 0)
 
 
 async def test_a8_registrations_from_one_address_are_paced(

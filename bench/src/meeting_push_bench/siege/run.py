@@ -76,10 +76,11 @@ class _Siege:
             for name in self._names():
                 for where, address in (("elsewhere", HONEST_ADDRESS), ("beside", ATTACKER_ADDRESS)):
                     with steps.step(f"{name}, honest people {where}"):
-                        peak = besieged.peak_rss
+                        peak, stored = besieged.peak_rss, await besieged.size()
                         sent += await self._attack(name, where, address, quiet, found)
                     grown = (besieged.peak_rss - peak) / 1e6
                     found.add(f"{name}.{where}.rss", "  server grew (peak RSS)", grown, "MB")
+                    _grown(found, f"{name}.{where}", stored, await besieged.size())
                     besieged.check_alive()
             minutes = (time.monotonic() - start) / 60
             after = await besieged.size()
@@ -157,6 +158,12 @@ def _phase(
     answers = ", ".join(f"{count} × {what}" for what, count in sorted(attacked.answers.items()))
     sent = attacked.sent_bytes / 1e6
     found.add(f"{name}.{where}.sent", f"  attacker sent; answers {answers}", sent, "MB")
+
+
+def _grown(found: Measurements, phase: str, before: Size, after: Size) -> None:
+    for name in ("redis", "database"):
+        grown = (getattr(after, name) - getattr(before, name)) / 1e6
+        found.add(f"{phase}.{name}", f"  {name} grew", grown, "MB")
 
 
 def _totals(found: Measurements, plan: SiegePlan, sent: int, growth: int) -> None:
