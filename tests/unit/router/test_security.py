@@ -352,6 +352,27 @@ async def test_unknown_people_are_not_spoken_for(
         await push.stop()
 
 
+async def test_a_key_speaks_for_people_whose_ids_are_strings(
+    tmp_path: Path, embedded_redis_server: RedisServer, key_prefix: str
+) -> None:
+    async with running_node(
+        tmp_path, embedded_redis_server.url, key_prefix, identity="application"
+    ) as node:
+        transport = httpx.ASGITransport(app=create_app(node.push))
+        async with httpx.AsyncClient(transport=transport, base_url=f"http://node{API}") as api:
+            key, ann = await made(node, "send", "read"), "ann-7f3a"
+            body = {"recipient_ids": ["bob-01"], "sender": {"id": ann, "name": "Ann"}}
+            answer = await sent(api, key, receipt=True, **body)
+            assert answer.status_code == 202, answer.text
+            path = f"/messages/{answer.json()['message_id']}"
+            shown = await api.get(path, headers=key)
+            assert shown.json()["sender"] == {"id": ann, "name": "Ann"}
+            state = await api.get(path + "/delivery", headers=key)
+            assert [one["user_id"] for one in state.json()["recipients"]] == ["bob-01"]
+            bad = await sent(api, key, sender={"id": "no spaces"})
+            assert (bad.status_code, code(bad)) == (422, "invalid_input")
+
+
 async def test_openapi_says_which_calls_take_a_key(node: Node) -> None:
     document = create_app(node.push).openapi()
     assert document["components"]["securitySchemes"]["ApiKey"]["scheme"] == "bearer"
