@@ -53,6 +53,7 @@ class OutboxOffice:
             queue=path.queue,
             mailbox=path.mailbox,
             publisher=path.publisher,
+            people=self._record.people,
             clock=self._bus.clock,
         )
         self._connected = False

@@ -17,6 +17,7 @@ from .client.publisher import RestPublisher
 from .errors import MeetingPushError, MissingExtraError
 from .logs import RepeatedWarning
 from .model import Accepted, Draft, DraftOptions, Sender
+from .person_id import PersonId
 
 if TYPE_CHECKING:
     from .contracts import UserDirectory
@@ -78,7 +79,7 @@ class OutboxPublisher:
 
     def send(
         self,
-        recipient_ids: Sequence[int],
+        recipient_ids: Sequence[PersonId],
         title: str,
         content: str,
         *,

@@ -92,6 +92,17 @@ async def test_what_is_written_into_the_outbox_leaves_at_once(
     await arrived(push, "one", "two", "three")
 
 
+async def test_a_recipient_may_be_a_string(push: MeetingPush, outbox: OutboxPublisher) -> None:
+    sent = await asyncio.to_thread(outbox.send, ["ann@shop.example"], "hello", "")
+
+    async def waiting() -> bool:
+        number = await push.people.number("ann@shop.example")
+        box = await push.mailbox.get_offline_messages(number)
+        return [one.tail.message_id for one in box] == [sent.message_id]
+
+    await eventually(waiting, 30)
+
+
 async def test_the_same_key_sends_once(push: MeetingPush, outbox: OutboxPublisher) -> None:
     def twice() -> set[str]:
         batches = [outbox.send_batch(drafts("once"), idempotency_key="k") for _ in range(2)]

@@ -14,6 +14,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from ..model import Accepted, Draft, DraftOptions, Sender
+from ..person_id import PersonId
 from .blocking_http import BlockingCaller
 from .endpoint import Backoff, RestOptions, parse_endpoint
 from .errors import ApiError, ServerUnreachableError
@@ -63,7 +64,7 @@ class RestPublisher:
 
     def send(
         self,
-        recipient_ids: Sequence[int],
+        recipient_ids: Sequence[PersonId],
         title: str,
         content: str,
         *,
