@@ -47,6 +47,7 @@ from .rolling.run import QUICK_ROLLING, RollingPlan, run_rolling
 from .server_under_test import EDGES, ExistingServer, own_server
 from .siege.orders import QUICK_SIEGE, SiegePlan
 from .siege.run import run_siege
+from .string_ids import QUICK_STRING_IDS, StringIdsPlan, run_string_ids
 
 Rounds = Annotated[int | None, typer.Option(min=1, max=20, help="Rounds; medians.")]
 REPORTS = Path("reports")
@@ -111,6 +112,13 @@ def retries(
     """Retries claimed, due entries moved, expiry swept, beside 1,000,000 scheduled entries."""
     plan = changed(QUICK_RETRIES if quick else RetriesPlan(), scheduled=scheduled)
     _report(context, reports, partial(run_retries, plan), measured_table)
+
+
+@bench_app.command("string-ids")
+def string_ids(context: typer.Context, quick: Quick = False, reports: Reports = REPORTS) -> None:
+    """Sends a second where ids of people are UUIDs, beside integers."""
+    plan = QUICK_STRING_IDS if quick else StringIdsPlan()
+    _report(context, reports, partial(run_string_ids, plan), measured_table)
 
 
 @bench_app.command("mailbox-memory")

@@ -87,11 +87,13 @@ class People:
         :raises InvalidInputError: 不是 id
         :raises DatabaseUnavailableError: 还不认识他，此刻也问不到
         """
+        known = self._numbers.get(given) if isinstance(given, str) else None
+        if known is not None:
+            return known
         person = self.read(given)
         if isinstance(person, int):
             return person
-        known = self._numbers.get(person)
-        if known is not None:
+        if (known := self._numbers.get(person)) is not None:
             return known
         found = await self._ask([person]) or await self._adding.ask([person])
         self._remember(found)
@@ -155,6 +157,9 @@ class People:
     ) -> Sequence[Sequence[int]]:
         if not self.ids.always and all(map(_plain, given)):
             return cast("Sequence[Sequence[int]]", given)
+        known = [self._known_numbers(each) for each in given]
+        if None not in known:
+            return cast("Sequence[Sequence[int]]", known)
         persons = [[self.read(one) for one in each] for each in given]
         strings = {one for each in persons for one in each if isinstance(one, str)}
         found = {one: self._numbers[one] for one in strings if one in self._numbers}
@@ -166,6 +171,18 @@ class People:
                     await _require_existing(strangers, persons, existing)
                 found |= await self._bring(strangers, bringer)
         return [[one if isinstance(one, int) else found[one] for one in each] for each in persons]
+
+    def _known_numbers(self, given: Sequence[object]) -> list[int] | None:
+        """都是认识的；有一个不是就 None。记着的都是规范的样子，不必再看。"""
+        numbers: list[int] = []
+        for one in given:
+            number = self._numbers.get(one) if type(one) is str else None
+            if number is None and not self.ids.always and type(one) is int and 0 < one < NOBODY:
+                number = one
+            if number is None:
+                return None
+            numbers.append(number)
+        return numbers
 
     async def _bring(self, strangers: Sequence[str], bringer: Bringer | None) -> dict[str, int]:
         if bringer is None:

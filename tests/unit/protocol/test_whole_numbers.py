@@ -86,7 +86,7 @@ def test_the_first_wrong_field_is_still_named() -> None:
     with pytest.raises(InvalidInputError) as caught:
         JsonBody(BatchIn).decode(text({"messages": [good, good | {"recipient_ids": [1.0, 2.5]}]}))
     assert caught.value.details == [
-        {"field": "messages[1].recipient_ids[1]", "message": "Expected `int`, got `float`"}
+        {"field": "messages[1].recipient_ids[1]", "message": "Expected `int | str`, got `float`"}
     ]
 
 
