@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 from typing import Final
+from uuid import uuid4
 
 import httpx
+import jwt
 import pytest
 
 from tests.support.child import Child
 from tests.support.eventually import eventually, wait_until
 from tests.support.house import House, house_fixture
-from tests.support.people import Person, api_of
+from tests.support.people import Person, api_of, device
 from tests.support.ports import free_port
 from tests.support.server_process import TEST_JWT_SECRET
 
@@ -147,3 +151,49 @@ async def test_node_sends_by_rest(
     script = EXAMPLES / "node_backend.mjs"
     assert run(node, script, *arguments, env=back_end, cwd=tmp_path)
     await arrived(house, buyer, "a tent")
+
+
+async def test_fastapi_with_its_own_customers_and_its_own_alembic(
+    back_end: dict[str, str], tmp_path: Path
+) -> None:
+    """两家的迁移各走各的：它的 ``check`` 看不见我们的表，它退到底我们的还在。"""
+    shutil.copytree(EXAMPLES / "fastapi_alembic", tmp_path, dirs_exist_ok=True)
+    ours = {"DATABASE_URL": "sqlite:///shop.db", "IDENTITY": "application"}
+    env = {**back_end, **{f"MEETING_PUSH_{name}": value for name, value in ours.items()}}
+    env["PYTHONPATH"] = f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"
+    # 自己的前缀：这个 Redis 归另一个数据库
+    env["MEETING_PUSH_KEY_PREFIX"] = "shop:"
+    alembic, port = (sys.executable, "-m", "alembic"), free_port()
+    run(*alembic, "upgrade", "head", env=env, cwd=tmp_path)
+    command = [sys.executable, "-m", "uvicorn", "shop:app", "--port", str(port)]
+    child = Child(command, tmp_path / "shop.log", env=env, cwd=tmp_path)
+    try:
+        wait_until(lambda: answers(f"http://127.0.0.1:{port}/openapi.json"), 60)
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20) as shop:
+            customer = (await shop.post("/customers", params={"name": "Ann"})).json()
+            token = jwt.encode({"sub": customer, "iat": 1, "exp": 4_000_000_000}, TEST_JWT_SECRET)
+            ann = Person(customer, "Ann", token)
+            async with device(
+                f"ws://127.0.0.1:{port}/push/ws/user/{customer}/messages", ann
+            ) as one:
+                sent = await shop.post("/orders", params={"customer": customer, "what": "a tent"})
+                assert (await one.next_message())["message_id"] == sent.json()
+            nobody = {"customer": str(uuid4()), "what": "a tent"}
+            refused = await shop.post("/orders", params=nobody)
+            assert refused.json()["error"]["code"] == "unknown_recipients"
+    finally:
+        child.stop()
+        print(child.output)
+    run(*alembic, "check", env=env, cwd=tmp_path)
+    run(*alembic, "downgrade", "base", env=env, cwd=tmp_path)
+    with contextlib.closing(sqlite3.connect(tmp_path / "shop.db")) as database:
+        names = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
+    assert "mp_messages" in names
+    assert not names & {"orders", "customers"}
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(url, trust_env=False, timeout=20).status_code == 200
+    except httpx.TransportError:
+        return False
