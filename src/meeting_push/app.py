@@ -18,7 +18,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .assembly.alerting import Alerting
@@ -33,11 +33,13 @@ from .contracts import TokenVerifier, UserDirectory
 from .errors import MeetingPushError
 from .events.handlers import Handler
 from .http.host_signals import drained_first
-from .limits.rate import TrustedProxies
+from .limits.rate import TrustedProxies, rate_key
 from .model import QueueEntry
 from .monitoring.rest_requests import RouteRequests
 from .node_identity import NodeIdentity
+from .router.contract_route import until_gone
 from .router.error_answers import ErrorHandler, install_error_handlers, on_expected
+from .router.security import address_of
 from .router.web import add_docs, add_home
 from .settings import Identity, Settings
 from .supervision import Supervisor
@@ -297,12 +299,15 @@ class MeetingPush:
             await self.stop()
 
 
-def _counted(default: ASGIApp, unknown: RouteRequests) -> ASGIApp:
-    """没有这样的路径：也数一次。"""
+def _counted(default: ASGIApp, unknown: RouteRequests, push: MeetingPush) -> ASGIApp:
+    """没有这样的路径：也数一次，也是撞门。"""
+    proxies = TrustedProxies(push.settings.http.trusted_proxies)
 
     async def no_such_path(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             unknown.note(404, 0)
+            key = rate_key(address_of(Request(scope), proxies))
+            await until_gone(receive, push.manager.admission.refusal_delay_s(key))
         await default(scope, receive, send)
 
     return no_such_path
@@ -327,5 +332,5 @@ def create_app(push: MeetingPush) -> FastAPI:
     for router in (push.router, push.probes, push.pages):
         app.router.routes.extend(router.routes)  # 不 include：少一层，见 ``contract_router``
     app.router.add_websocket_route("/{path:path}", no_websocket(push.manager))
-    app.router.default = _counted(app.router.default, push._observation.requests.unknown)
+    app.router.default = _counted(app.router.default, push._observation.requests.unknown, push)
     return app

@@ -208,10 +208,7 @@ class ContractRoute(APIRoute):
         if self._has_body or not delay_s:
             await asyncio.sleep(delay_s)
             return
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(delay_s):
-                while (await request.receive())["type"] != "http.disconnect":
-                    pass
+        await until_gone(request.receive, delay_s)
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         await Identified(CrossOrigin(self._handle, self.cors))(scope, receive, send)
@@ -223,11 +220,24 @@ class ContractRoute(APIRoute):
             answer = method_not_allowed(self.allow)
             self._note(answer)
             self.requests.note(answer.status_code, 0)
+            if self.turns is not None:  # 没有的方法也是撞门
+                key = self.turns.key(Request(scope))
+                await until_gone(receive, self.turns.refusal_delay_s(key, 1))
             await answer(scope, receive, send)
 
     def _note(self, response: Response) -> None:
         if self.refused is not None and isinstance(response, ErrorAnswer):
             self.refused.note(response.status_code, response.code)
+
+
+async def until_gone(receive: Receive, delay_s: float) -> None:
+    """等这么久，或等到他走了；请求体读了就丢。"""
+    if not delay_s:
+        return
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(delay_s):
+            while (await receive())["type"] != "http.disconnect":
+                pass
 
 
 def _nothing() -> None:

@@ -102,6 +102,23 @@ async def test_a14_who_has_left_is_not_worked_for(
     assert asked == 1
 
 
+async def test_a13_a_path_that_is_not_there_is_knocking_too(node: Node) -> None:
+    """A13: 没有的路径与别的拒绝同一本账；等着时走了的不再等。"""
+    admission = node.push.manager.admission
+    admission.pace = RefusalPace(per_s=0.001, burst=1, delay_s=1_000)
+    gc.collect()
+    before = alive(_OURS)
+    async with served(node.push, native_edge(node.push.manager)) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /nothing HTTP/1.1\r\nHost: h\r\n\r\n")
+        assert b" 404 " in await reader.readuntil(b"\r\n\r\n")
+        assert admission.refusal_delay_s("127.0.0.1") > 0
+        writer.write(b"GET /nothing HTTP/1.1\r\nHost: h\r\n\r\n")
+        await writer.drain()
+        await _go(writer)
+        await eventually(lambda: alive(_OURS) <= before)
+
+
 @pytest.mark.parametrize("held", [False, True])
 async def test_alerts_a_body_nobody_wants_is_not_kept(node: Node, held: bool) -> None:
     """没有令牌的上传：回答了、还在听告别的，一再来、等着听回答的，都不留着收下的那一段。"""

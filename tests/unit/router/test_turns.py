@@ -139,7 +139,9 @@ async def test_only_refusals_keep_their_pace() -> None:
         assert (await client.get("/api/v1/thing?number=1")).status_code == 200
         assert refused == []
         assert (await client.get("/api/v1/thing?number=x")).status_code == 422
-    assert refused == [("10.0.0.1", 1)]
+        assert refused == [("10.0.0.1", 1)]
+        assert (await client.put("/api/v1/thing")).status_code == 405
+    assert refused == [("10.0.0.1", 1)] * 2
 
 
 async def test_a14_a_refused_login_is_dear() -> None:

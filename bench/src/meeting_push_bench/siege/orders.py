@@ -14,6 +14,8 @@ from ..target import Target
 #: 老实人与攻击者平常的地址；后者也是受信任的反向代理（A12 由它转交 IPv6 的地址）。
 HONEST_ADDRESS: Final = "127.0.0.10"
 ATTACKER_ADDRESS: Final = "127.0.0.66"
+#: 服务器许的那一个来源。
+FRIENDLY_ORIGIN: Final = "https://app.example"
 
 
 class SiegePlan(msgspec.Struct, frozen=True, kw_only=True):

@@ -19,7 +19,17 @@ from . import attacker, life
 from .attacks import ATTACKS
 from .besieged import Besieged, Size
 from .founding import found_town, precious_kept
-from .orders import ATTACKER_ADDRESS, HONEST_ADDRESS, Attack, Attacked, Live, Lived, SiegePlan, Town
+from .orders import (
+    ATTACKER_ADDRESS,
+    FRIENDLY_ORIGIN,
+    HONEST_ADDRESS,
+    Attack,
+    Attacked,
+    Live,
+    Lived,
+    SiegePlan,
+    Town,
+)
 
 #: 猜密码的与老实人在同一个 /64 里（A12）。
 _IPV6_NEIGHBOUR: Final = "2001:db8:0:66::abcd"
@@ -45,7 +55,7 @@ def run_siege(plan: SiegePlan, heading: Heading, steps: Steps) -> MeasuredReport
 async def _measure(plan: SiegePlan, found: Measurements, steps: Steps) -> None:
     proxies = f'["{ATTACKER_ADDRESS}/32"]'
     # 别的压测不限发送；这里量的正是默认的上限
-    limits = {"sends_per_user_per_s": 1_000}
+    limits = {"sends_per_user_per_s": 1_000, "allowed_origins": f'["{FRIENDLY_ORIGIN}"]'}
     with (
         own_server("native", trusted_proxies=proxies, **limits) as server,
         LoadProcess(attacker.main) as enemy,

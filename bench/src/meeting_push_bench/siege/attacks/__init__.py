@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from ..assault import Assault
-from . import accounts, bodies, doors, floods, heads, operations
+from . import accounts, bodies, doors, floods, heads, operations, strangers
 
 ATTACKS: Final[dict[str, Callable[[Assault], Awaitable[None]]]] = {
     "A1": bodies.validation_bomb,
@@ -31,4 +31,6 @@ ATTACKS: Final[dict[str, Callable[[Assault], Awaitable[None]]]] = {
     "OPS": operations.forgotten_tabs,
     "PAGES": operations.page_floods,
     "LOOKUPS": operations.lookups_of_nothing,
+    "KEYS": strangers.made_up_keys,
+    "CORS": strangers.preflights,
 }
