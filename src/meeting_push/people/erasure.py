@@ -138,6 +138,7 @@ class Eraser:
         while await self._rows.forget_idempotency(job.user_id):
             await self._rest(job)
         await self._rows.forget_marks(job.user_id, job.name)
+        await self._rows.forget_events(job.user_id)
         await self._traces.forget_queued(job.user_id)
         await self._traces.forget_origins(job.user_id)
         await self._traces.forget_keys(job.user_id)

@@ -9,12 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import msgspec
 from sqlalchemy import ColumnElement, Row, and_, delete, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ..person_id import NOBODY
 from .alert_tables import alert_events, alert_notes, alerts
 from .database import Repository
+from .event_tables import events_out
 from .id_list import among
 from .people import digest_of
 from .tables import (
@@ -270,6 +272,20 @@ class PersonRows(Repository):
 
     # ── 其余 ────────────────────────────────────────────────────────────────
 
+    async def forget_events(self, user_id: int) -> None:
+        """还没有出门的事件（死信也是）里他的号与名字；一项是一项，次序与个数不变。"""
+        of, text, last = events_out.c, events_out.c["items"], 0
+        while True:
+            page = select(of.id, text).where(of.id > last, text.contains(str(user_id)))
+            rows = await self._database.rows(page.order_by(of.id).limit(BATCH))
+            for number, items in rows:
+                rest = _without_person(items, user_id)
+                this = update(events_out).where(of.id == number)
+                await self._database.change(this.values({text: rest}))
+            if len(rows) < BATCH:
+                return
+            last = rows[-1][0]
+
     async def forget_marks(self, user_id: int, name: str | None) -> None:
         """告警上他说的、做的；吊销里他的会话与令牌（整个人的那一行留着）；谁是他带来的。"""
         as_whom = [str(user_id), *([name] if name else [])]
@@ -284,3 +300,14 @@ class PersonRows(Repository):
                 update(people).where(people.c.created_by == user_id).values(created_by=None),
             ):
                 await connection.execute(statement)
+
+
+def _without_person(items: str, user_id: int) -> str:
+    """各项的第二个值是谁（``event_outbox.FIELDS``）；收下一条的，第三个是发送者的名字。"""
+    listed = msgspec.json.decode(items)
+    for item in listed:
+        if item[1] == user_id:
+            item[1] = NOBODYS
+            if isinstance(item[2], str):
+                item[2] = ""
+    return msgspec.json.encode(listed).decode()

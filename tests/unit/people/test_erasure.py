@@ -23,6 +23,7 @@ from meeting_push.storage import tables
 from meeting_push.storage.accounts import UserRepository
 from meeting_push.storage.database import Database
 from meeting_push.storage.erasures import ErasureRepository, PersonRows
+from meeting_push.storage.event_tables import events_out
 from meeting_push.storage.people import PeopleRepository
 from meeting_push.storage.tables import erasures
 from meeting_push.supervision import Aside
@@ -154,9 +155,17 @@ class World:
                 },
             )
             await connection.execute(insert(tables.broadcasts), {"message_id": own, "logged_at": 1})
+            await connection.execute(insert(events_out), self.event(user_id, name))
             receipt = {"message_id": own, "user_id": user_id, "delivered_at": 1}
             await connection.execute(insert(tables.broadcast_receipts), receipt)
         self.raw.zadd(self.redis.keys.meeting_online(other), {f"{user_id}:c:{name}": 9e15})
+
+    def event(self, user_id: int, name: str) -> dict[str, object]:
+        """停着的接收者还没有收下的一份。"""
+        items = [["m", user_id, name, "message", 0], ["n", BOB, "bob", "message", 0]]
+        row: dict[str, object] = {"receiver": "r", "batch_id": "b", "first_event": 0}
+        row |= {"kind": "message.accepted", "items": json.dumps(items), "event_count": 2}
+        return row | {"created_at": 1, "since": 1, "attempts": 0, "next_at": 0, "aside": False}
 
     async def left(self, user_id: int) -> list[str]:
         needles = (str(user_id), f"alice-{user_id}", WORDS)
@@ -247,6 +256,7 @@ async def test_the_others_lose_nothing(world: World) -> None:
     ]
     assert (item.tail.title, item.tail.sender.name) == ("kept", "carol")
     assert await in_sql(world.database, "bob said")
+    assert await in_sql(world.database, '[["m",0,"","message",0],["n",7,"bob","message",0]]')
     assert world.raw.smembers(world.redis.keys.node_connections("n")) == {b"%d:c" % BOB}
     delayed: Any = world.raw.zrange(world.redis.keys.delayed_queue, 0, -1, withscores=True)
     [(member, score)] = delayed
