@@ -168,9 +168,13 @@ _carried: Final[ContextVar[Mapping[str, object]]] = ContextVar("log_fields")
 _NOTHING: Final[Mapping[str, object]] = {}
 
 
+#: 这个任务从此说的每一句恰有这些字段。
+carrying: Final = _carried.set
+
+
 def carry(**fields: object) -> None:
-    """这个任务从此说的每一句都有这些字段。"""
-    _carried.set({**carried(), **fields})
+    """同上，添上。"""
+    carrying({**carried(), **fields})
 
 
 def carried() -> Mapping[str, object]:

@@ -255,8 +255,7 @@ class Outgoing(msgspec.Struct, frozen=True, gc=False):
     recipient_ids: Sequence[int]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Draft:
+class Draft(msgspec.Struct, frozen=True, kw_only=True):
     """应用交来的、尚未接受的一条消息；各字段的上下限见 ``MessageService``。
 
     ``sender``：替谁发的，只有 API 密钥可以说；没有说的是交来它的那一个。
@@ -292,8 +291,7 @@ class DraftOptions(TypedDict, total=False):
     receipt: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
+class Accepted(msgspec.Struct, frozen=True, gc=False):
     """接受的凭据：SQL 已提交，此后消息不会丢（DLV-1）。"""
 
     message_id: str

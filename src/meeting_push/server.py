@@ -40,7 +40,7 @@ from .logs import RepeatedWarning, logger
 from .monitoring.edge_samples import door_samples
 from .monitoring.serve_files import ServeFolder
 from .redis.embedded import EmbeddedRedis
-from .router.contract_route import HotDoor
+from .router.hot_door import HotDoor
 from .router.ops import ops_endpoint
 from .settings import FLAT, PREFIX, Identity, Role, Settings
 from .supervision import Backoff
@@ -221,9 +221,10 @@ async def _front(push: MeetingPush, settings: Settings, sock: socket.socket) -> 
         finally:
             server.close()
         return
+    app = create_app(push)
     http = _Server(
         uvicorn.Config(
-            Identified(CrossOrigin(HotDoor(create_app(push)), cors)),
+            HotDoor(app, Identified(CrossOrigin(app, cors))),
             http=patient_http(Patience.of(settings.edge), doorway),
             # 类型写的是 type[Protocol]，uvicorn 只是调用它（见 docs/adr/0002）
             ws=native_edge(push.manager) if native else BoundedWebSocket,  # type: ignore[arg-type]

@@ -18,11 +18,12 @@ from typing import Final
 from ..deliver.offline_message_queue import OfflineMessageQueue
 from ..errors import MeetingPushError, RedisCommandError
 from ..logs import RepeatedWarning
-from ..model import MessageKind, Outgoing, kind_of
+from ..model import MessageKind, Outgoing
 from ..node.flight_recorder import OFF, FlightRecorder
 from ..queue.message_queue import MessageQueue
 from ..redis.bodies import Body
 from ..supervision import Aside
+from .drafts import KINDS
 
 #: 一次写出至多大约这么多份：Redis 约 10 ms，别人的命令等得起。
 FLUSH_RECIPIENTS: Final = 1_000
@@ -80,15 +81,18 @@ class DirectDelivery:
             return []
         chosen: list[Outgoing] = []
         behind: set[int] = set()  # 同一批里他的前一条走了队列
+        urgent = False
         for item in batch:
-            sender_id = item.message.account
-            if item.message.deliver_at is not None:
+            message = item.message
+            if message.deliver_at is not None:
                 continue
-            if sender_id in behind or self._is_queued(item):
-                behind.add(sender_id)
+            if (behind and message.account in behind) or self._is_queued(item):
+                behind.add(message.account)
             else:
                 chosen.append(item)
-        chosen.sort(key=_least_urgent)
+                urgent = urgent or message.priority > 0
+        if urgent:
+            chosen.sort(key=_least_urgent)
         return chosen
 
     def hold(self, queued: Sequence[Outgoing]) -> None:
@@ -145,18 +149,22 @@ class DirectDelivery:
         self._refused.say(code=error.code, cause=error.cause, messages=len(part))
 
     async def _flush(self, part: Sequence[Outgoing], bodies: Mapping[str, Body], now: int) -> None:
-        self._enqueued([(now, item.message.message_id) for item in part])
-        self._taken([_sighted(item, now) for item in part])
-        whole = [bodies[item.message.message_id] for item in part]
+        seen = [_sighted(item, now) for item in part]
+        self._enqueued([each[:2] for each in seen])
+        self._taken(seen)
+        whole = [bodies[each[1]] for each in seen]
         rows, spoiled = await self._mailbox.deliver_fresh(part, whole, now, self._queue.note_live())
         if spoiled:
             self._aside.note([message_id for message_id, _ in spoiled], spoiled[0][1])
-        tally = self.tally
+        tally, delivered = self.tally, self.tally.delivered
         tally.messages += len(part)
         for item, row in zip(part, rows, strict=True):
-            tally.recipients += len(row)
-            tally.reached += sum(1 for one in row if one.receivers)
-            tally.delivered[kind_of(item.message)] += len(row)
+            message, count = item.message, len(row)
+            tally.recipients += count
+            delivered[KINDS[message.message_type, message.priority]] += count
+            for one in row:
+                if one.receivers:
+                    tally.reached += 1
 
 
 def _least_urgent(item: Outgoing) -> int:
@@ -176,5 +184,7 @@ def _parts(batch: Sequence[Outgoing]) -> Iterator[Sequence[Outgoing]]:
 
 
 def _sighted(item: Outgoing, now: int) -> tuple[int, str, int, int, int]:
-    recipients = item.recipient_ids
-    return now, item.message.message_id, min(recipients), max(recipients), 0
+    recipients, message_id = item.recipient_ids, item.message.message_id
+    if len(recipients) == 1:
+        return now, message_id, recipients[0], recipients[0], 0
+    return now, message_id, min(recipients), max(recipients), 0

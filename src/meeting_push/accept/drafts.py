@@ -12,24 +12,23 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, replace
-from typing import Any, Final, get_args
+from collections.abc import Callable, Iterable, Sequence, Set
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any, Final, TypeVar, get_args
 
 import msgspec
-from ulid import ULID
+from msgspec.structs import replace
 
 from ..clock import Clock, now_ms
-from ..contracts import UserDirectory, UserNames
+from ..contracts import UserDirectory
 from ..errors import (
-    DirectoryUnavailableError,
     ForbiddenError,
     InvalidInputError,
-    MeetingPushError,
     PayloadTooLargeError,
 )
-from ..logs import RepeatedWarning
 from ..model import (
     MAX_PRIORITY,
     MIN_PRIORITY,
@@ -42,9 +41,7 @@ from ..model import (
     Outgoing,
     Principal,
     Sender,
-    kind_of,
 )
-from ..people.people import INTEGERS, People
 from ..person_id import PersonId
 from ..protocol.json_text import accepted_data
 from ..settings import MessageSettings
@@ -77,8 +74,10 @@ class DraftRules:
         :raises PayloadTooLargeError: 正文、data 或收件人数目过大
         :raises InvalidInputError: 其它不合规之处，消息指出字段
         """
-        self.check_counts([draft.recipient_ids])
-        recipients = tuple(dict.fromkeys(draft.recipient_ids))
+        recipients = draft.recipient_ids
+        if len(recipients) > 1:
+            self.check_counts([recipients])
+            recipients = tuple(dict.fromkeys(recipients))
         self._check_recipients(recipients)
         checked = self.check_message(draft, now)
         if len(recipients) == len(draft.recipient_ids):
@@ -89,11 +88,12 @@ class DraftRules:
         """同 ``check``，不看收件人（广播没有）；``data`` 换成规范的原文。"""
         check_title(draft.title, self.limits.max_title_chars)
         check_text("content", draft.content)
-        if len(draft.content.encode()) > self.limits.max_content_bytes:
+        if size_of(draft.content) > self.limits.max_content_bytes:
             raise PayloadTooLargeError(
                 f"content: larger than {self.limits.max_content_bytes} bytes"
             )
-        self._check_times(draft, now)
+        if draft.expires_in_s is not None or draft.deliver_at is not None:
+            self._check_times(draft, now)
         if draft.message_type not in MESSAGE_TYPES:
             raise InvalidInputError("message_type: must be message, notification or system")
         if not MIN_PRIORITY <= draft.priority <= MAX_PRIORITY:
@@ -134,9 +134,17 @@ def check_text(field: str, text: str) -> None:
     if "\x00" in text:
         raise InvalidInputError(f"{field}: must not contain NUL")
     try:
-        text.encode()
+        size_of(text)
     except UnicodeEncodeError:
         raise InvalidInputError(f"{field}: is not valid Unicode") from None
+
+
+def size_of(text: str) -> int:
+    """UTF-8 的字节数。
+
+    :raises UnicodeEncodeError: 有孤立代理项
+    """
+    return len(text) if text.isascii() else len(text.encode())
 
 
 def check_idempotency_key(key: str | None) -> str | None:
@@ -163,17 +171,17 @@ _event: Final = msgspec.json.Decoder(_Event)
 
 
 def check_send_rights(sender: Principal, drafts: Sequence[Draft]) -> None:
-    """:raises ForbiddenError: 普通用户发 ``system``，或冒充我们自己的通知
-    :raises InvalidInputError: 人说自己替谁发；密钥要回执而没有说替谁发
-    """
     is_key = isinstance(sender, KeyPrincipal)
     for draft in drafts:
-        _check_behalf(draft, is_key=is_key)
-    if sender.is_admin:
+        if is_key or draft.sender is not None:
+            _check_behalf(draft, is_key=is_key)
+    odd = [each for each in drafts if each.message_type == "system" or each.data is not None]
+    if not odd or sender.is_admin:
         return
-    if not is_key and any(draft.message_type == "system" for draft in drafts):
+    if not is_key and any(draft.message_type == "system" for draft in odd):
         raise ForbiddenError("message_type system: administrators and API keys only")
-    if any(draft.data is not None and _event_of(draft.data) in _OURS for draft in drafts):
+    if any(draft.data is not None and _event_of(draft.data) in _OURS for draft in odd):
+        raise ForbiddenError("data.event: this event is the system's own")
         raise ForbiddenError("data.event: this event is the system's own")
 
 
@@ -207,62 +215,6 @@ MAX_NAME_CHARS: Final = 256
 #: 停用了而没有人说（``forget``）的用户至多再收到这么久的消息。
 KEEP_MS: Final = 60_000
 MAX_KNOWN: Final = 500_000
-
-
-class Everybody:
-    """人归应用而它没有给名册：令牌说是谁就是谁，发给谁谁就在；抹掉了的（``gone``）不在。"""
-
-    def __init__(self, gone: Set[int] = frozenset()) -> None:
-        self._gone = gone
-
-    async def existing_ids(self, user_ids: Sequence[int]) -> set[int]:
-        found = set(user_ids)
-        return found - self._gone if self._gone else found
-
-
-class ForeignDirectory:
-    """应用自己的名册：它抛出什么都是“此刻问不到”，只记类名。"""
-
-    def __init__(self, directory: UserDirectory) -> None:
-        self._directory = directory
-        #: 号怎样换回名册认得的 id；认得字符串的须换上自己的。
-        self.people: People = INTEGERS
-        self._failed = RepeatedWarning("directory_failed")
-
-    @property
-    def has_names(self) -> bool:
-        return isinstance(self._directory, UserNames)
-
-    async def existing_ids(self, user_ids: Sequence[int]) -> set[int]:
-        """见 ``existing``；问的是号，名册只认得对外的 id。"""
-        shown = await self.people.persons(user_ids)
-        found = await self.existing(list(shown.values()))
-        return {number for number, person in shown.items() if person in found}
-
-    async def existing(self, persons: Sequence[PersonId]) -> set[PersonId]:
-        """:raises DirectoryUnavailableError: 它抛出了不是我们的异常"""
-        try:
-            return set(await self._directory.existing_ids(persons))
-        except MeetingPushError:
-            raise
-        except Exception as error:  # noqa: BLE001 — 别人的代码，什么都可能抛出
-            self._failed.say(error=type(error).__name__)
-            raise DirectoryUnavailableError("the directory of users failed") from None
-
-    async def names(self, user_ids: Sequence[int]) -> Mapping[int, str]:
-        """见 ``contracts.UserNames``；问不到就没有名字，id 照样看得到。"""
-        assert isinstance(self._directory, UserNames)
-        shown = await self.people.persons(user_ids)
-        try:
-            found = await self._directory.names(list(shown.values()))
-            return {
-                number: str(found[person])[:MAX_NAME_CHARS]
-                for number, person in shown.items()
-                if person in found
-            }
-        except Exception as error:  # noqa: BLE001 — 别人的代码，什么都可能抛出
-            self._failed.say(error=type(error).__name__)
-            return {}
 
 
 class KnownUsers:
@@ -301,6 +253,45 @@ class KnownUsers:
         return known | found
 
 
+_CROCKFORD: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_PAIRS: Final = tuple(high + low for high in _CROCKFORD for low in _CROCKFORD)
+_TEN_BITS: Final = 1023
+
+
+def _base32(value: int, pairs: int) -> str:
+    """每十位两个字符，高位在前。"""
+    return "".join([_PAIRS[value >> 10 * at & _TEN_BITS] for at in reversed(range(pairs))])
+
+
+class _MessageIds:
+    """ULID，48 位毫秒、80 位随机：同一毫秒里的依次加一，字典序就是收下的次序。
+
+    随机的高一半一毫秒里不变，低一半从 39 位以内起，所以加不到头。几个线程可以同时要。
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._at = -1
+        self._head = ""
+        self._low = 0
+
+    def new(self, now: int) -> str:
+        with self._lock:
+            if now != self._at:
+                chance = int.from_bytes(os.urandom(10))
+                self._head = _base32(now, 5) + _base32(chance >> 40, 4)
+                self._at, self._low = now, chance & (1 << 39) - 1
+            else:
+                self._low += 1
+            low, pairs = self._low, _PAIRS
+            high, middle = low >> 30, low >> 20 & _TEN_BITS
+            more = low >> 10 & _TEN_BITS
+            return self._head + pairs[high] + pairs[middle] + pairs[more] + pairs[low & _TEN_BITS]
+
+
+_message_ids: Final = _MessageIds()
+
+
 def message_from(
     sender: Sender,
     draft: Draft,
@@ -313,7 +304,7 @@ def message_from(
     """``sender_number``：发送者的 id 若是一段字，他的号。"""
     ttl_s = draft.expires_in_s if draft.expires_in_s is not None else default_ttl_s
     return Message(
-        message_id=str(ULID.from_timestamp(now)),
+        message_id=_message_ids.new(now),
         message_type=draft.message_type,
         priority=draft.priority,
         title=draft.title,
@@ -330,6 +321,14 @@ def message_from(
     )
 
 
+#: 收得下的各种；热路上不必每条再造。
+KINDS: Final = {
+    (message_type, priority): MessageKind(message_type, priority)
+    for message_type in get_args(MessageType)
+    for priority in range(MIN_PRIORITY, MAX_PRIORITY + 1)
+}
+
+
 class AcceptTally:
     """一个进程收下了多少，按种类，只增；应用自己的事务里的、广播不在内。"""
 
@@ -340,19 +339,25 @@ class AcceptTally:
         self.cancelled = 0
 
     def note(self, accepted: Iterable[Outgoing]) -> None:
+        messages, recipients = self.messages, self.recipients
         for one in accepted:
-            kind = kind_of(one.message)
-            self.messages[kind] += 1
-            self.recipients[kind] += len(one.recipient_ids)
+            kind = KINDS[one.message.message_type, one.message.priority]
+            messages[kind] += 1
+            recipients[kind] += len(one.recipient_ids)
 
 
 #: 一段几条；检查或成形约一两毫秒。
 SLICE_DRAFTS: Final = 50
 
 
-async def slices(drafts: Sequence[Draft]) -> AsyncIterator[Sequence[Draft]]:
-    """一段一段地给，段与段之间让别人一次：一千条的一批不占住事件循环。"""
-    for start in range(0, len(drafts), SLICE_DRAFTS):
-        if start:
-            await asyncio.sleep(0)
-        yield drafts[start : start + SLICE_DRAFTS]
+Item = TypeVar("Item")
+Made = TypeVar("Made")
+
+
+async def in_slices(work: Callable[[Item], Made], items: Sequence[Item]) -> list[Made]:
+    """逐个做，段与段之间让别人一次：一千条的一批不占住事件循环。"""
+    made = [work(item) for item in items[:SLICE_DRAFTS]]
+    for start in range(SLICE_DRAFTS, len(items), SLICE_DRAFTS):
+        await asyncio.sleep(0)
+        made += [work(item) for item in items[start : start + SLICE_DRAFTS]]
+    return made

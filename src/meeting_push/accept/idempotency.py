@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
-from dataclasses import fields
 from functools import partial
 from typing import Final
 
@@ -54,7 +53,7 @@ class IdempotentStore:
                     return None
 
 
-_FIELDS: Final = tuple(each.name for each in fields(Draft))
+_FIELDS: Final = Draft.__struct_fields__
 
 
 def described(draft: Draft) -> dict[str, object]:

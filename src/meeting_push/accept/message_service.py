@@ -45,8 +45,8 @@ from .drafts import (
     DraftRules,
     check_idempotency_key,
     check_text,
+    in_slices,
     message_from,
-    slices,
 )
 from .idempotency import answer_of, described, stored_response
 from .outbox_relay import OutboxRelay
@@ -288,7 +288,7 @@ class MessageService:
     ) -> tuple[list[Outgoing], list[Accepted]]:
         now = self._clock()
         key = check_idempotency_key(idempotency_key)
-        checked = [self._rules.check(draft, now) async for part in slices(drafts) for draft in part]
+        checked = await in_slices(lambda draft: self._rules.check(draft, now), drafts)
         if charge is not None:
             charge(checked)
         await self._addressing.check(checked)
@@ -296,10 +296,9 @@ class MessageService:
         number = await self._people.sender(sender.id)
         account = number if key_id is None else -key_id
         self._relay.check_share(account)
-        outgoing = [
-            Outgoing(await self._message(sender, number, d, now, key_id), d.numbers)
-            async for part in slices(checked)
-            for d in part
+        outgoing = [  # 一千条约 3 ms
+            Outgoing(await self._message(sender, number, one, now, key_id), one.numbers)
+            for one in checked
         ]
         accepted = [Accepted(o.message.message_id, len(o.recipient_ids), now) for o in outgoing]
         earlier = await self._store(account, key, checked, outgoing, accepted)

@@ -36,6 +36,8 @@ TURN_MS: Final = 5_000
 #: 一次入队至多这么多条消息、大约这么多份（见 ``FairLine.take``）：一条 Lua 不应占住 Redis、
 #: 编码不应占住事件循环超过几毫秒。
 BATCH_MESSAGES: Final = 100
+#: 快路的一批：多半直接投递。一个来回越多条，越不会落后到要走队列；一个请求一百条时，每秒多送一半。
+FAST_MESSAGES: Final = 400
 BATCH_UNITS: Final = 5_000
 #: 记下 ``enqueued_at``（送走了）可以晚一点：没记上的只会被扫描再入队一次，无害。攒着写，省下每条
 #: 消息一个 SQL 事务。必须远小于扫描的宽限期。
@@ -109,8 +111,9 @@ class OutboxRelay:
     def submit(self, outgoing: Iterable[Outgoing]) -> None:
         """交来刚提交的消息；立即返回。进程死掉也不丢：它们还在 SQL 里。"""
         for item in outgoing:
-            line = self._urgent if item.message.priority >= URGENT_PRIORITY else self._pending
-            line.append(item)
+            (self._urgent if item.message.priority >= URGENT_PRIORITY else self._pending).append(
+                item
+            )
         self._wake.set()
 
     async def run_fast(self) -> None:
@@ -137,8 +140,8 @@ class OutboxRelay:
 
     def _next(self) -> list[Outgoing]:
         """下一批，急的在前。"""
-        urgent = self._urgent.take(BATCH_MESSAGES, BATCH_UNITS)
-        room = BATCH_MESSAGES - len(urgent)
+        urgent = self._urgent.take(FAST_MESSAGES, BATCH_UNITS) if len(self._urgent) else []
+        room = FAST_MESSAGES - len(urgent)
         return [*urgent, *self._pending.take(room, BATCH_UNITS)] if room else urgent
 
     async def run_mark(self) -> None:
@@ -210,18 +213,21 @@ class OutboxRelay:
         # 过期的不送，只移出发件箱；它们的状态由过期清理记录
         live = [item for item in batch if item.message.expires_at > now]
         bodies = await self._bodies(live, now)
-        whole = [i for i in live if i.message.message_id in bodies]
-        bulk = [i for i in whole if not self._within_share(i, now)]
-        slow = {i.message.message_id for i in bulk}
-        quick = [i for i in whole if i.message.message_id not in slow]
+        quick: list[Outgoing] = []
+        bulk: list[Outgoing] = []
+        for item in live:
+            if item.message.message_id in bodies:
+                (quick if self._within_share(item, now) else bulk).append(item)
         if direct is not None:
             quick = await self._deliver_some(direct, quick, bodies, now)
-        await self._enqueue_live(quick, bodies, now)
-        if direct is not None:
-            direct.hold(quick)
-        left = await self._enqueue_bulk(bulk, bodies, now)
-        settled = [i.message.message_id for i in batch]
-        self._unmarked += [name for name in settled if not (left and name in slow)]
+        if quick:
+            await self._enqueue_live(quick, bodies, now)
+            if direct is not None:
+                direct.hold(quick)
+        left = await self._enqueue_bulk(bulk, bodies, now) if bulk else set[int]()
+        staying = {item.message.message_id for item in bulk} if left else set[str]()
+        names = [item.message.message_id for item in batch]
+        self._unmarked += [name for name in names if name not in staying] if staying else names
         self._mark_wake.set()
         return left
 
@@ -235,6 +241,8 @@ class OutboxRelay:
         """投递走短路的，返回其余的。"""
         chosen = direct.select(batch, len(self._pending))
         refused = await direct.deliver(chosen, bodies, now)
+        if len(chosen) == len(batch):
+            return refused
         done = {item.message.message_id for item in chosen}
         done.difference_update(item.message.message_id for item in refused)
         return [item for item in batch if item.message.message_id not in done]
@@ -245,8 +253,6 @@ class OutboxRelay:
     async def _enqueue_bulk(
         self, batch: Sequence[Outgoing], bodies: Mapping[str, Body], now: int
     ) -> set[int]:
-        if not batch:
-            return set()
         try:
             await self._enqueue_live(batch, bodies, now, bulk=True)
         except QueueFullError:  # 只是发得太多的人自己的事
@@ -268,16 +274,15 @@ class OutboxRelay:
         bodies: dict[str, Body] = {}
 
         async def encode(items: Sequence[Outgoing]) -> None:
-            for m in (item.message for item in items):
-                bodies[m.message_id] = (
-                    *(m.message_id, envelope.encode_tail(m)),
-                    *(int(m.priority), int(m.expires_at)),
-                )
+            for item in items:
+                m = item.message
+                tail = envelope.encode_tail(m)
+                bodies[m.message_id] = (m.message_id, tail, int(m.priority), int(m.expires_at))
 
         spoiled = await self._aside.isolate(batch, encode, lambda item: item.message.message_id)
-        await self._messages.set_aside(
-            [item.message.message_id for item in spoiled], UNREADABLE, now
-        )
+        if spoiled:
+            names = [item.message.message_id for item in spoiled]
+            await self._messages.set_aside(names, UNREADABLE, now)
         return bodies
 
     async def _enqueue_live(
@@ -292,8 +297,6 @@ class OutboxRelay:
 
         前面的没有写成而后面的写成了也无害：正文可从 SQL 重做，而失败的整批会再来。
         """
-        if not batch:
-            return
         due = [item for item in batch if (item.message.deliver_at or 0) <= now]
         later = [item for item in batch if (item.message.deliver_at or 0) > now]
         await asyncio.gather(

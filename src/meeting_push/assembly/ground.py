@@ -14,7 +14,8 @@ import contextlib
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 
-from ..accept.drafts import Everybody, ForeignDirectory, KnownUsers
+from ..accept.drafts import KnownUsers
+from ..accept.foreign_directory import Everybody, ForeignDirectory
 from ..accept.message_service import MessageStores
 from ..auth.access_tokens import AccessTokens, ForeignVerifier, RevocableCredentials
 from ..auth.api_keys import ApiKeys

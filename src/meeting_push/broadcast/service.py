@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -84,7 +83,7 @@ class BroadcastService:
         number = await self._people.sender(sender.id)
         message = message_from(
             sender,
-            replace(draft, receipt=False),
+            msgspec.structs.replace(draft, receipt=False),
             now,
             default_ttl_s=self._rules.limits.ttl_s,
             key_id=key_id,

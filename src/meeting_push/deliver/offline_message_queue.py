@@ -152,7 +152,8 @@ class OfflineMessageQueue:
     ) -> DeliveredBatch:
         at = self._clock()  # 之前的：推送在回答到来之前就发生了
         done = await self._mailboxes.deliver(deliveries, publish=publish, ahead=ahead)
-        self.overflow.note(done.overfull)
+        if done.overfull:
+            self.overflow.note(done.overfull)
         for delivery, row in zip(deliveries, done.rows, strict=True):
             if row:
                 first, last = row[0].user_id, row[-1].user_id
@@ -384,10 +385,10 @@ def _unknown_reason(unknown: Iterable[int], applied: int) -> ResyncReason | None
     return "too_far_behind" if any(seq > applied for seq in unknown) else None
 
 
-def _first(recipient_ids: Iterable[int], body: Body) -> Delivery:
+def _first(recipient_ids: Sequence[int], body: Body) -> Delivery:
     """第一次投递。"""
     name, tail, priority, expires_at = body
-    to = tuple(sorted(recipient_ids))
+    to = tuple(recipient_ids if len(recipient_ids) == 1 else sorted(recipient_ids))
     return Delivery(
         message_id=name, tail=tail, recipient_ids=to, priority=priority, expires_at=expires_at
     )

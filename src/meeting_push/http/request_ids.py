@@ -7,18 +7,18 @@
 from __future__ import annotations
 
 import re
-import secrets
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from random import getrandbits
 from typing import Any, Final
 
 from ..logs import carry
 
 HEADER: Final = "x-request-id"
-_NAME: Final = HEADER.encode()
+NAME: Final = HEADER.encode()
 _SAFE: Final = re.compile(r"[A-Za-z0-9._~:@/+=-]{1,64}")
 _IN_HEAD: Final = re.compile(rb"\r\nx-request-id:[ \t]*([^\r\n]*)", re.IGNORECASE)
 #: 在 ASGI 的 scope 里的名字。
-_KEY: Final = "meeting_push.request_id"
+KEY: Final = "meeting_push.request_id"
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -26,15 +26,20 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
+def fresh() -> str:
+    """对日志用的，不是秘密。"""
+    return f"{getrandbits(64):016x}"
+
+
 def chosen(given: str) -> str:
     """``given`` 像样就是它，否则新造的。"""
     given = given.strip()
-    return given if _SAFE.fullmatch(given) else secrets.token_hex(8)
+    return given if _SAFE.fullmatch(given) else fresh()
 
 
 def given_in(headers: Iterable[tuple[bytes, bytes]]) -> str:
     """ASGI 的头（名字小写）里给的；没有则空。"""
-    return next((value.decode("latin-1") for name, value in headers if name == _NAME), "")
+    return next((value.decode("latin-1") for name, value in headers if name == NAME), "")
 
 
 def given_in_head(head: bytes) -> str:
@@ -45,9 +50,9 @@ def given_in_head(head: bytes) -> str:
 
 def request_id(scope: Scope) -> str:
     """这个请求的；头一次问时定下。"""
-    known: str | None = scope.get(_KEY)
+    known: str | None = scope.get(KEY)
     if known is None:
-        known = scope[_KEY] = chosen(given_in(scope["headers"]))
+        known = scope[KEY] = chosen(given_in(scope["headers"]))
     return known
 
 
@@ -63,7 +68,7 @@ class Identified:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or _KEY in scope:
+        if scope["type"] != "http" or KEY in scope:
             await self._app(scope, receive, send)
             return
         known = request_id(scope)
@@ -71,7 +76,7 @@ class Identified:
 
         async def stamped(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), (_NAME, known.encode())]
+                message["headers"] = [*message.get("headers", ()), (NAME, known.encode())]
             await send(message)
 
         await self._app(scope, receive, stamped)

@@ -167,7 +167,7 @@ class SendQuota:
         """不记账的没有。"""
         if isinstance(user, KeyPrincipal):
             return self._keys
-        return None if user.is_admin else self._people
+        return None if self._people is None or user.is_admin else self._people
 
     def _take(self, limits: SendLimits, user: Principal, cost: Cost) -> None:
         self._counted(lambda: limits.take(user.user_id, cost, self._clock()))

@@ -19,7 +19,7 @@ from ..outcome.mailbox_evictor import MailboxEvictor
 from ..outcome.retry_service import RetryService
 from ..queue.consumer_pool import ConsumerPool
 from ..queue.message_consumer import ConsumerStatistics
-from ..queue.message_queue import QueueRoom
+from ..queue.room import QueueRoom
 from ..supervision import Asides
 from .metrics import HistogramSample, Sample, counted
 

@@ -5,10 +5,8 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Final
 
 from ..histogram import Histogram
@@ -40,15 +38,6 @@ CODES: Final = (
 _MAX_CODES: Final = 100
 
 
-class Watch:
-    """正在办的一个请求；``status`` 由办的人填上。"""
-
-    __slots__ = ("status",)
-
-    def __init__(self) -> None:
-        self.status = 500
-
-
 class RouteRequests:
     """一条路由的：从启动起就有 0。"""
 
@@ -56,15 +45,6 @@ class RouteRequests:
         self.labels: Final = {"method": method, "route": route}
         self.statuses: Counter[str] = Counter(dict.fromkeys(_CLASSES, 0))
         self.durations = Histogram(_SECONDS)
-
-    @contextmanager
-    def watched(self) -> Iterator[Watch]:
-        """办一个请求；抛出来的就是 500。"""
-        watch, began = Watch(), time.perf_counter()
-        try:
-            yield watch
-        finally:
-            self.note(watch.status, time.perf_counter() - began)
 
     def note(self, status: int, seconds: float) -> None:
         self.statuses[f"{status // 100}xx"] += 1

@@ -13,7 +13,7 @@ from ..logs import RepeatedWarning, logger
 from ..supervision import SupervisedLoop, Supervisor, periodically
 from .message_consumer import ConsumerStatistics, MessageConsumer
 from .message_queue import MessageQueue
-from .queue_reader import LIVE_LOOK_S
+from .room import LIVE_LOOK_S
 
 ADJUST_EVERY_S: Final = LIVE_LOOK_S
 MOVE_EVERY_S: Final = 0.2

@@ -8,25 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import msgspec
 
 from ..clock import Clock, now_ms
-from ..errors import MeetingPushError, QueueFullError
+from ..errors import QueueFullError
 from ..model import URGENT_PRIORITY, QueueEntry
 from ..redis.keys import QueueKeys
-from ..redis.link import Argument, Command
+from ..redis.link import Argument
 from ..redis.redis_service import RedisService
 from ..redis.streams import GroupReader, QueueLength, QueueStreams
-from ..supervision import Aside, periodically
+from ..supervision import Aside
 from .queue_reader import (
-    LIVE_LOOK_S,
-    LiveTraffic,
     OnDead,
     QueueReader,
     Settlement,
@@ -35,6 +31,7 @@ from .queue_reader import (
     delayed_member,
     encode_entry,
 )
+from .room import LIVE_LOOK_S, LiveTraffic, QueueRoom
 
 __all__ = ["MessageQueue", "QueueLength", "Taken"]
 
@@ -70,10 +67,12 @@ class MessageQueue:
         #: 一条流至多这么多项。
         self.max_length = max_length
         self._rules = TakeRules(starvation_bound, claim_idle_ms, max_deliveries)
-        self._traffic = LiveTraffic()
         self._clock = clock
         #: Redis 里的各条流：积压、撤回的、消费组里的名字。
         self.streams = QueueStreams(redis.lean, redis.keys, self.partitions)
+        self._traffic = LiveTraffic(self.streams.telling_live())
+        #: 要不经队列投递此刻的消息。
+        self.note_live = self._traffic.telling
         #: 不常走的了结：握着、记下意外、记为失败。
         self.settlement = Settlement(self.streams, on_dead, aside)
         #: 接受之前的关口。
@@ -107,13 +106,6 @@ class MessageQueue:
             self.room.learn(lengths)
         if -1 in lengths.values():
             raise QueueFullError("the delivery queue is full", retry_after_s=1)
-
-    def note_live(self) -> list[Command]:
-        """要不经队列投递此刻的消息：做慢的那条的要知道有人在等。
-
-        返回的与投递一起写出，告诉别的进程（``look_for_live``）；刚说过则空着。
-        """
-        return [self.streams.telling_live()] if self._traffic.tell() else []
 
     async def look_for_live(self) -> None:
         """别的进程投递了此刻的消息没有；比 ``CALM_S`` 更常来看才不漏。"""
@@ -211,75 +203,3 @@ class MessageQueue:
         if bulk:
             return home.bulk
         return home.priority if entry.priority >= URGENT_PRIORITY else home.delivery
-
-
-# ── 余地（E9） ───────────────────────────────────────────────────────────────
-# 接受只需要 SQL；Redis 挂着不答时，去问一声长度就是让每个 POST 等它的超时。所以长度由旁边的循环
-# 去看，入队的回答顺便告诉它；太旧了就是不知道，不知道就接受：多收的在发件箱里等着。
-
-#: 多久看一次；这么久以内的还算知道。
-LOOK_EVERY_S: Final = 0.25
-FRESH_S: Final = 1.0
-#: 停收着，请人过这么久再来。
-PAUSED_RETRY_S: Final = 5
-
-
-class QueueRoom:
-    """``run`` 由监督者一直运行；``look`` 给出每条队列此刻的长度。"""
-
-    def __init__(
-        self,
-        look: Callable[[], Awaitable[Mapping[str, int]]],
-        max_length: int,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._look = look
-        self._max_length = max_length
-        self._clock = clock
-        #: 队列 → （何时知道的，长度）。
-        self._known: dict[str, tuple[float, int]] = {}
-        self._paused_until = float("-inf")
-        #: 看见快的两条都空着：最近一次开始看是何时；在此之前放进去的都已了结。
-        self.empty_at = float("-inf")
-
-    @property
-    def is_paused(self) -> bool:
-        return self._clock() < self._paused_until
-
-    def pause(self, for_s: float) -> None:
-        """这么久之内什么也不收；要一直停就一直来说，没有人说了自会再收。0：再收。"""
-        self._paused_until = self._clock() + for_s
-
-    def check_open(self) -> None:
-        """:raises QueueFullError: 队列快满了，停收着"""
-        if self.is_paused:
-            why = "nothing is accepted for now: the delivery queue is nearly full"
-            raise QueueFullError(why, retry_after_s=PAUSED_RETRY_S)
-
-    def check(self) -> None:
-        """:raises QueueFullError: 知道有一条满了，或停收着"""
-        self.check_open()
-        since = self._clock() - FRESH_S
-        if any(at >= since and length >= self._max_length for at, length in self._known.values()):
-            raise QueueFullError("the delivery queue is full", retry_after_s=1)
-
-    def learn(self, lengths: Mapping[str, int]) -> None:
-        """刚知道的长度；-1 是入队时得知的“满了”。"""
-        now = self._clock()
-        for queue, length in lengths.items():
-            self._known[queue] = (now, self._max_length if length < 0 else length)
-
-    async def run(self) -> None:
-        """监督者运行的循环体；永不返回。"""
-        await periodically(self._look_again, partial(asyncio.sleep, LOOK_EVERY_S))
-
-    async def _look_again(self) -> None:
-        started = self._clock()
-        try:
-            lengths = await self._look()
-        except MeetingPushError:
-            self._known.clear()  # 不知道；Redis 不在自有别人说
-            return
-        self.learn(lengths)
-        if not any(lengths.values()):
-            self.empty_at = started

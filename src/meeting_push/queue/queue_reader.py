@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from ..redis.keys import QueueKeys
 from ..redis.link import NoGroupError
 from ..redis.streams import GroupReader, QueueStreams, RawEntry
 from ..supervision import Aside, is_temporary
+from .room import LiveTraffic
 
 ENTRY_VERSION: Final = b"1"
 
@@ -127,12 +127,8 @@ POISON: Final = "delivered_too_often"
 #: 自己的正文与状态另值几份。
 BULK_READ: Final = 5_000
 BULK_RECIPIENTS: Final = 100
-#: 这么久没有见到此刻的消息，一段就大一些：没有人在等，往返才是代价。
-CALM_S: Final = 1.0
+#: 没有人在等此刻的（``LiveTraffic.calm``），一段就大一些：往返才是代价。
 CALM_RECIPIENTS: Final = 4_000
-#: 不经队列的（``accept/direct_delivery.py``）隔这么久告诉别的进程一次；它们隔这么久看一次。
-LIVE_TELL_S: Final = 0.5
-LIVE_LOOK_S: Final = 1.0
 BULK_ENTRY_COST: Final = 4
 #: 一次取的项数的界；在其间按上次每项有几份来定。
 BULK_ENTRIES: Final = (10, 500)
@@ -145,32 +141,6 @@ class TakeRules:
     starvation_bound: int
     claim_idle_ms: int
     max_deliveries: int
-
-
-class LiveTraffic:
-    """一个进程里的消费者共用：做慢的那条的自己很少取到此刻的消息，别的取到了。"""
-
-    def __init__(self) -> None:
-        self._seen_at = time.monotonic()
-
-        self._told_at = float("-inf")
-
-    def note(self, ahead_s: float = 0.0) -> None:
-        """取到了此刻的消息；``ahead_s``：此后这么久也算。"""
-        self._seen_at = max(self._seen_at, time.monotonic() + ahead_s)
-
-    def tell(self) -> bool:
-        """此刻投递了；该不该告诉别的进程：隔 ``LIVE_TELL_S`` 才再说一次。"""
-        now = time.monotonic()
-        self._seen_at = max(self._seen_at, now)
-        if now - self._told_at < LIVE_TELL_S:
-            return False
-        self._told_at = now
-        return True
-
-    @property
-    def calm(self) -> bool:
-        return time.monotonic() - self._seen_at > CALM_S
 
 
 class QueueReader:

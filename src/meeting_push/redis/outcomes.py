@@ -58,8 +58,11 @@ class ConfirmedChunk(NamedTuple):
 
 def _kinds(flat: Sequence[Any]) -> Counter[MessageKind]:
     """种类是别人也写得了的键里的：不认识的都算最普通的，标签就不会越来越多。"""
-    kinds: Counter[MessageKind] = Counter()
+    counts: Counter[tuple[bytes, bytes]] = Counter()
     for name, priority, count in zip(flat[::3], flat[1::3], flat[2::3], strict=True):
+        counts[name, priority] += count
+    kinds: Counter[MessageKind] = Counter()
+    for (name, priority), count in counts.items():
         known = name.decode() if name in _TYPES else DEFAULT_TYPE
         kinds[MessageKind(known, int(priority) if priority in _PRIORITIES else 0)] += count
     return kinds

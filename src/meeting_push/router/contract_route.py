@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Sequence
 from copy import copy
@@ -13,7 +14,7 @@ from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, Final
 
-from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi._compat import ModelField
 from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
@@ -28,7 +29,6 @@ from starlette.types import Receive, Scope, Send
 
 from ..errors import (
     MeetingPushError,
-    PayloadTooLargeError,
     RateLimitedError,
 )
 from ..http.cors import Cors, CrossOrigin
@@ -41,15 +41,20 @@ from .error_answers import (
     method_not_allowed,
     on_expected,
     on_invalid_request,
-    on_unexpected,
 )
-from .json_body import TURN, BodyRule, BoundedBody, JsonBody, ordinary
+from .json_body import (
+    PRIVATE,
+    TURN,
+    BodyRule,
+    BoundedBody,
+    JsonAnswer,
+    JsonBody,
+    ordinary,
+    through,
+)
 from .turns import Turn, Turns
 
 API_PREFIX: Final = "/api/v1"
-#: 令牌与私人的消息不许任何缓存留着；浏览器不许猜类型（A17）。
-PRIVATE: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
-
 #: 走了的人的回答，没有谁看得到；日志与计数里认得它。
 _ASKER_GONE: Final = 499
 
@@ -115,7 +120,7 @@ class ContractRoute(APIRoute):
         handle = super().get_route_handler()
 
         async def answer(request: Request) -> Response:
-            return await self._answer(handle, request)
+            return await self.answer(handle, request)
 
         return answer
 
@@ -130,7 +135,7 @@ class ContractRoute(APIRoute):
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             request = Request(scope, receive, send)
             if fits(request):
-                response = await self._answer(handle, request)
+                response = await self.answer(handle, request)
                 await response(scope, receive, send)
             else:
                 await framework(scope, receive, send)
@@ -138,36 +143,21 @@ class ContractRoute(APIRoute):
         self.app = app
 
     @property
-    def hot(self) -> bool:
-        return self._direct is not None
+    def direct(self) -> tuple[Handler, Callable[[Request], bool]] | None:
+        """热路：怎样办，``fits``；不是热路的 None。"""
+        return self._direct
 
-    async def answer_direct(self, scope: Scope, receive: Receive, send: Send) -> bool:
-        """热路，连应用的中间件与路由也不经（``HotDoor``）；False = 得由框架来办，什么也没有做。"""
-        assert self._direct is not None, "only a hot route"
-        handle, fits = self._direct
-        request = Request(scope, receive)
-        if not fits(request):
-            return False
-
-        async def app(scope: Scope, receive: Receive, send: Send) -> None:
-            try:
-                response = await self._answer(handle, request)
-            except Exception as error:
-                # 同框架最外面的那一层：先回答，再抛给服务器
-                await (await on_unexpected(request, error))(scope, receive, send)
-                raise
-            await response(scope, receive, send)
-
-        await Identified(app)(scope, receive, send)
-        return True
-
-    async def _answer(self, handle: Handler, request: Request) -> Response:
-        with self.requests.watched() as seen:
+    async def answer(self, handle: Handler, request: Request) -> Response:
+        began, status = time.perf_counter(), HTTPStatus.INTERNAL_SERVER_ERROR.value
+        try:
             response = await self._in_turn(handle, request)
-            seen.status = response.status_code
-        self._note(response)
-        for name, value in PRIVATE.items():
-            response.headers.setdefault(name, value)
+            status = response.status_code
+        finally:
+            self.requests.note(status, time.perf_counter() - began)
+        if not isinstance(response, JsonAnswer):
+            self._note(response)
+            for name, value in PRIVATE.items():
+                response.headers.setdefault(name, value)
         return response
 
     async def _in_turn(self, handle: Handler, request: Request) -> Response:
@@ -249,9 +239,11 @@ async def _bounded(handle: Handler, request: Request, rule: BodyRule) -> Respons
     body = BoundedBody(request, rule)
     try:
         rule.check(request)
-        response = await _contract(handle, Request(request.scope, body))
-    except PayloadTooLargeError as error:
-        response = error_response(error)
+        response = await handle(through(request, body))
+    except MeetingPushError as error:
+        response = await on_expected(request, error)
+    except RequestValidationError as error:
+        response = await on_invalid_request(request, error)
     except ClientDisconnect:  # 说到一半走了
         response = Response(status_code=_ASKER_GONE)
     except HTTPException:
@@ -261,36 +253,6 @@ async def _bounded(handle: Handler, request: Request, rule: BodyRule) -> Respons
     finally:
         refused = body.close()
     return response if refused is None else error_response(refused)
-
-
-async def _contract(handle: Handler, request: Request) -> Response:
-    try:
-        return await handle(request)
-    except MeetingPushError as error:
-        return await on_expected(request, error)
-    except RequestValidationError as error:
-        return await on_invalid_request(request, error)
-
-
-class HotDoor:
-    """在 ``app`` 的前面认出热路：方法与路径对上的，不经它的中间件与路由；别的都归它。"""
-
-    def __init__(self, app: FastAPI) -> None:
-        self._app = app
-        self._hot = {
-            (method, route.path): route
-            for route in app.routes
-            if isinstance(route, ContractRoute) and route.hot
-            for method in methods_of(route)
-        }
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # 挂在前缀下的，路径要由框架去掉它
-        if scope["type"] == "http" and not scope.get("root_path"):
-            route = self._hot.get((scope["method"], scope["path"]))
-            if route is not None and await route.answer_direct(scope, receive, send):
-                return
-        await self._app(scope, receive, send)
 
 
 def contract_router(prefix: str = "", **options: Any) -> APIRouter:

@@ -19,8 +19,9 @@ from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 from fastapi import Request, Response
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
-from starlette.types import Message
+from starlette.types import Message, Receive, Scope
 
 from ..clock import now_ms
 from ..errors import (
@@ -72,7 +73,8 @@ class JsonBody(Generic[T]):
 
     async def __call__(self, request: Request) -> T:
         """:raises InvalidInputError: 415、400、422；说出第一处错，绝不回显输入（可能是密码）"""
-        if not _is_json(request.headers.get("content-type", "")):
+        kind = request.headers.get("content-type", "")
+        if kind != _JSON and not _is_json(kind):
             raise UnsupportedMediaTypeError("content-type must be application/json")
         body = await _whole(request)
         turn: Turn | None = request.scope.get(TURN)
@@ -86,7 +88,10 @@ class JsonBody(Generic[T]):
 
     def decode(self, body: bytes) -> T:
         try:
-            return json_text.decode(self._decoder, body)
+            try:
+                return self._decoder.decode(body)
+            except msgspec.ValidationError:  # 整数也可以写成 ``3.0``
+                return json_text.decode(self._decoder, body)
         except msgspec.ValidationError as error:
             raise _invalid(str(error)) from None
         except RecursionError:
@@ -168,8 +173,24 @@ def _first(field: str, text: str) -> InvalidInputError:
 _JSON = "application/json"
 
 
+#: 令牌与私人的消息不许任何缓存留着；浏览器不许猜类型（A17）。
+PRIVATE: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+_JSON_HEADERS: Final = (
+    (b"content-type", _JSON.encode()),
+    *((name.lower().encode(), value.encode()) for name, value in PRIVATE.items()),
+)
+
+
+class JsonAnswer(Response):
+    """头都是定好的，不必每次再编。"""
+
+    def __init__(self, body: bytes, status: int) -> None:
+        self.status_code, self.body, self.background = status, body, None
+        self.raw_headers = [(b"content-length", b"%d" % len(body)), *_JSON_HEADERS]
+
+
 def json_answer(value: object, status: int = 200) -> Response:
-    return Response(msgspec.json.encode(value), status, media_type=_JSON)
+    return JsonAnswer(msgspec.json.encode(value), status)
 
 
 def answers(kind: type, status: int = 200) -> dict[int | str, dict[str, Any]]:
@@ -284,7 +305,8 @@ class BoundedBody:
     """代替 ``receive``：边读边数；用完要 ``close``。"""
 
     def __init__(self, request: Request, rule: BodyRule) -> None:
-        self._request = request
+        self._scope = request.scope  # 不指着请求：它指着我们，一个环会留到下一次回收
+        self._receive = request.receive
         self._rule = rule
         self._seen = 0
         self._taken: list[tuple[Hashable, int]] = []
@@ -292,7 +314,7 @@ class BoundedBody:
 
     async def __call__(self) -> Message:
         """:raises MeetingPushError: 太长，或读着的太多；``close`` 还会说一次"""
-        message = await self._request.receive()
+        message = await self._receive()
         size = len(message.get("body", b""))
         self._seen += size
         try:
@@ -306,7 +328,7 @@ class BoundedBody:
         if self._seen > self._rule.most:
             raise self._rule.too_large()
         if self._seen > self._rule.free:
-            key = _who(self._request)
+            key = _who(Request(self._scope))
             self._rule.budget.take(key, size)
             self._taken.append((key, size))
 
@@ -320,6 +342,41 @@ class BoundedBody:
         self._taken.clear()
         error, self._error = self._error, None
         return None if error is None else error.with_traceback(None)
+
+
+class _Head(Headers):
+    """头只看一遍；键都以小写来问，同名的取头一个。"""
+
+    def __init__(self, lines: list[tuple[bytes, bytes]]) -> None:
+        super().__init__(raw=lines)
+        decoded = ((n.decode("latin-1"), v.decode("latin-1")) for n, v in reversed(lines))
+        self._first = dict(decoded)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return self._first.get(key, default)
+
+
+class HotRequest(Request):
+    """热路上的：一个请求只造一个，读请求体的那一层换进来。"""
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        super().__init__(scope, receive)
+        self._head = _Head(scope["headers"])
+
+    @property
+    def headers(self) -> Headers:
+        return self._head
+
+    def through(self, receive: Receive) -> HotRequest:
+        self._receive = receive
+        return self
+
+
+def through(request: Request, receive: Receive) -> Request:
+    """同一个请求，请求体由 ``receive`` 来。"""
+    if isinstance(request, HotRequest):
+        return request.through(receive)
+    return Request(request.scope, receive)
 
 
 def _flow(messages: MessageSettings) -> KeyedBuckets | None:

@@ -29,7 +29,7 @@ _REMEMBERED: Final = 4
 ENOUGH_ROWS: Final = 200
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class _Waiting:
     """``done``：None = 写下了，否则是同一个键第一次的回答。"""
 
@@ -82,7 +82,9 @@ class AcceptBatch:
         :raises OutcomeUnknownError: 可能已提交
         :raises DatabaseUnavailableError: 没有提交
         """
-        rows = sum(len(one.recipient_ids) for one in outgoing)
+        rows = 0
+        for one in outgoing:
+            rows += len(one.recipient_ids)
         waiting = _Waiting(outgoing, rows, asyncio.get_running_loop().create_future(), claim)
         self._queue.append(waiting)
         self._rows += rows

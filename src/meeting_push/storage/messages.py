@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import islice
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from sqlalchemy import (
@@ -50,8 +50,11 @@ _SQLITE_ENQUEUED: Final = (
     "UPDATE mp_messages SET enqueued_at = ?"
     " WHERE message_id IN (SELECT value FROM json_each(?)) AND enqueued_at IS NULL"
 )
-#: ``values_of`` 的各列：接受之后才有值的不在其中。
-_COLUMNS: Final = [c.name for c in messages.c if c.name not in ("enqueued_at", "expired_at")]
+#: ``_row`` 的各列：接受之后才有值的不在其中。
+_COLUMNS: Final = (
+    *("message_id", "message_type", "priority", "title", "content", "sender_id", "sender_name"),
+    *("created_at", "expires_at", "deliver_at", "data", "receipt", "recipient_count", "key_id"),
+)
 _PG_TYPES: Final = {
     BigInteger: "bigint",
     Boolean: "boolean",
@@ -275,8 +278,8 @@ def _recipient_rows(
 
 def _pg_messages(items: Sequence[Outgoing]) -> dict[str, object]:
     """``_PG_MESSAGES`` 的参数：各列一个数组。"""
-    rows = [values_of(item.message, len(item.recipient_ids)) for item in items]
-    return {name: [row[name] for row in rows] for name in _COLUMNS}
+    rows = [_row(item.message, len(item.recipient_ids)) for item in items]
+    return dict(zip(_COLUMNS, map(list, zip(*rows, strict=True)), strict=True))
 
 
 def _pg_recipients(rows: Sequence[tuple[str, int, int | None]]) -> dict[str, object]:
@@ -285,47 +288,42 @@ def _pg_recipients(rows: Sequence[tuple[str, int, int | None]]) -> dict[str, obj
     return {"message_ids": message_ids, "user_ids": user_ids, "due": due}
 
 
+def _row(message: Message, recipient_count: int) -> tuple[Any, ...]:
+    """``_COLUMNS`` 的值。"""
+    data = message.data
+    return (
+        *(message.message_id, message.message_type, message.priority),
+        *(message.title, message.content, message.sender_id, message.sender.name),
+        *(message.timestamp, message.expires_at, message.deliver_at),
+        None if data is None else msgspec.json.encode(data).decode(),
+        *(message.receipt, recipient_count, message.key_id),
+    )
+
+
 def values_of(message: Message, recipient_count: int) -> dict[str, object]:
     """``messages`` 的一行。"""
-    data = message.data
-    return {
-        "message_id": message.message_id,
-        "message_type": message.message_type,
-        "priority": message.priority,
-        "title": message.title,
-        "content": message.content,
-        "sender_id": message.sender_id,
-        "sender_name": message.sender.name,
-        "created_at": message.timestamp,
-        "expires_at": message.expires_at,
-        "deliver_at": message.deliver_at,
-        "data": None if data is None else msgspec.json.encode(data).decode(),
-        "receipt": message.receipt,
-        "recipient_count": recipient_count,
-        "key_id": message.key_id,
-    }
+    return dict(zip(_COLUMNS, _row(message, recipient_count), strict=True))
 
 
 def _sqlite_inserts(items: Sequence[Outgoing]) -> Iterator[Statement]:
     for start in range(0, len(items), _STATEMENT_MESSAGES):
         part = items[start : start + _STATEMENT_MESSAGES]
-        rows = [values_of(item.message, len(item.recipient_ids)) for item in part]
-        yield (
-            _sqlite_messages(tuple(rows[0]), len(rows)),
-            tuple(value for row in rows for value in row.values()),
-        )
+        values: list[Any] = []
         by_due: defaultdict[int | None, dict[str, list[int]]] = defaultdict(dict)
         for item in part:
-            by_due[item.message.deliver_at][item.message.message_id] = list(item.recipient_ids)
-        for due, recipients in by_due.items():
-            yield _SQLITE_RECIPIENTS, (msgspec.json.encode(recipients).decode(), due)
+            message, recipients = item.message, item.recipient_ids
+            values += _row(message, len(recipients))
+            by_due[message.deliver_at][message.message_id] = list(recipients)
+        yield _sqlite_messages(len(part)), tuple(values)
+        for due, each in by_due.items():
+            yield _SQLITE_RECIPIENTS, (msgspec.json.encode(each).decode(), due)
 
 
 @cache
-def _sqlite_messages(columns: tuple[str, ...], rows: int) -> str:
-    row = f"({', '.join('?' * len(columns))})"
+def _sqlite_messages(rows: int) -> str:
+    row = f"({', '.join('?' * len(_COLUMNS))})"
     listed = ", ".join([row] * rows)
-    return f"INSERT INTO mp_messages ({', '.join(columns)}) VALUES {listed}"  # noqa: S608 — 只有列名与问号
+    return f"INSERT INTO mp_messages ({', '.join(_COLUMNS)}) VALUES {listed}"  # noqa: S608 — 只有列名与问号
 
 
 class _TakenError(Exception):

@@ -169,7 +169,7 @@ async def test_the_urgent_of_one_batch_are_delivered_first(door: Door) -> None:
 async def test_the_urgent_do_not_wait_for_what_waits(
     door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("meeting_push.accept.outbox_relay.BATCH_MESSAGES", 5)
+    monkeypatch.setattr("meeting_push.accept.outbox_relay.FAST_MESSAGES", 5)
     calm = [(await door.parts.accept(USER), [USER]) for _ in range(20)]
     urgent = await door.parts.accept(USER, priority=9)
     await door.submit(*calm, (urgent, [USER]))
@@ -229,7 +229,7 @@ async def test_the_room_knows_when_it_last_saw_the_queues_empty(parts: Parts) ->
 async def test_a_process_that_fell_behind_leaves_it_to_the_queue(
     door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("meeting_push.accept.outbox_relay.BATCH_MESSAGES", 2)
+    monkeypatch.setattr("meeting_push.accept.outbox_relay.FAST_MESSAGES", 2)
     monkeypatch.setattr(direct_delivery, "BEHIND_MESSAGES", 2)
     senders = [Sender(n, "s") for n in range(1, 7)]
     posts = [(await door.parts.accept(USER, sender=one), [USER]) for one in senders]
@@ -341,10 +341,10 @@ async def consume(queue: MessageQueue, parts: Parts) -> None:
 async def test_a4_the_slow_lane_of_this_process_knows(
     door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("meeting_push.queue.queue_reader.CALM_S", 0.0)
+    monkeypatch.setattr("meeting_push.queue.room.CALM_S", 0.0)
     reader = await door.parts.queue.open_reader("one")
     assert reader.calm
-    monkeypatch.setattr("meeting_push.queue.queue_reader.CALM_S", 60.0)
+    monkeypatch.setattr("meeting_push.queue.room.CALM_S", 60.0)
     await door.send(USER)
     assert not reader.calm
     await reader.close()
@@ -353,7 +353,7 @@ async def test_a4_the_slow_lane_of_this_process_knows(
 async def test_a4_the_slow_lane_of_other_processes_learns_it(
     door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("meeting_push.queue.queue_reader.CALM_S", -0.5)
+    monkeypatch.setattr("meeting_push.queue.room.CALM_S", -0.5)
     worker = message_queue(door.parts.redis, max_length=10)
     reader = await worker.open_reader("far")
     await worker.look_for_live()

@@ -171,7 +171,7 @@ async def test_a5_while_nothing_live_comes_the_slices_are_larger(
 ) -> None:
     await parts.queue.batch_enqueue([entry(f"b{n}", 150) for n in range(60)], bulk=True)
     first = await reader.take(100, 0)
-    monkeypatch.setattr("meeting_push.queue.queue_reader.CALM_S", -1.0)
+    monkeypatch.setattr("meeting_push.queue.room.CALM_S", -1.0)
     assert len(await reader.take(100, 0)) > len(first)
 
 
@@ -267,10 +267,10 @@ async def test_a4_what_one_consumer_sees_of_the_live_traffic_all_know(
     parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A4: 做慢的那条的自己不取此刻的消息：它以为没有人在等，一段就做几千份。"""
-    monkeypatch.setattr("meeting_push.queue.queue_reader.CALM_S", 0.0)
+    monkeypatch.setattr("meeting_push.queue.room.CALM_S", 0.0)
     one, other = await parts.queue.open_reader("one"), await parts.queue.open_reader("other")
     assert one.calm
-    monkeypatch.setattr("meeting_push.queue.queue_reader.CALM_S", 60.0)
+    monkeypatch.setattr("meeting_push.queue.room.CALM_S", 60.0)
     await parts.queue.batch_enqueue([entry("live")])
     assert names(await other.take(1, 1)) == ["live"]
     assert not one.calm

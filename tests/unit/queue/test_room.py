@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from meeting_push.errors import QueueFullError, RedisUnavailableError
-from meeting_push.queue.message_queue import FRESH_S, QueueRoom
+from meeting_push.queue.room import FRESH_S, QueueRoom
 from tests.support.eventually import eventually
 
 

@@ -12,27 +12,28 @@ from fastapi import Request
 
 from meeting_push.app import create_app
 from meeting_push.auth.access_tokens import AccessTokens
-from meeting_push.router.json_body import BoundedBody
+from meeting_push.router.hot_door import HotDoor
+from meeting_push.router.json_body import BoundedBody, HotRequest
 from meeting_push.router.turns import Turn
 from tests.support.garbage import left_behind
 from tests.support.redis_server import RedisServer
 from tests.support.running_node import running_node
 from tests.support.server_process import TEST_JWT_SECRET
 
-_OURS = (Request, Turn, BoundedBody)
+_OURS = (Request, HotRequest, Turn, BoundedBody)
 #: 一个人大请求体的流量用完了：读到一半被拒绝。
 _TINY_FLOW = {"sends_per_user_per_s": 0.001, "sends_per_user_burst": 100}
 _LARGE = b'{"messages":[' + b"{}," * 60_000 + b"{}]}"
 
 
-@pytest.fixture
+@pytest.fixture(params=[lambda app: app, HotDoor], ids=["framework", "hot door"])
 async def api(
-    tmp_path: Path, redis_server: RedisServer, key_prefix: str
+    request: pytest.FixtureRequest, tmp_path: Path, redis_server: RedisServer, key_prefix: str
 ) -> AsyncIterator[httpx.AsyncClient]:
     async with running_node(tmp_path, redis_server.url, key_prefix, **_TINY_FLOW) as node:
         token = AccessTokens(node.push.settings.auth, TEST_JWT_SECRET).issue(1, "user", "a", 600)
         async with httpx.AsyncClient(
-            transport=httpx.ASGITransport(app=create_app(node.push)),
+            transport=httpx.ASGITransport(app=request.param(create_app(node.push))),
             base_url="http://node/api/v1",
             headers={"authorization": f"Bearer {token}", "content-type": "application/json"},
         ) as client:

@@ -8,7 +8,7 @@
 local call = redis.call
 local prefix, ttl = ARGV[1], ARGV[2]
 local receipts, r = {}, 0
-local counts, asked = {}, {}
+local counts, uncounted, asked = {}, {}, {}
 
 -- 迟到的确认胜过 failed、expired：它们的计数与死信收回。
 local function overrule(key, field, before, state)
@@ -21,16 +21,16 @@ local function overrule(key, field, before, state)
   return true
 end
 
+-- 计数坏了的：错误由它说。
 local function add(key, count)
-  if call('HINCRBY', key, 'delivered', count) == count then
-    call('PEXPIRE', key, ttl)
-  end
+  call('HINCRBY', key, 'delivered', count)
 end
 
 -- 一条消息的几行：ARGV[from] 起，到 ARGV[upto] 之前。
 local function confirm(id, from, upto)
   local key = prefix .. 'message_delivery_status:' .. id
-  local asking, fields = { 'receipt_to', 'expires_at', 'priority', 'message_type' }, {}
+  local asking = { 'receipt_to', 'expires_at', 'priority', 'message_type', 'delivered' }
+  local fields = {}
   for i = from, upto - 1, 4 do
     fields[#fields + 1] = 'u:' .. ARGV[i + 1]
     asking[#asking + 1] = fields[#fields]
@@ -45,7 +45,7 @@ local function confirm(id, from, upto)
   local to, expires_at = found[1], tonumber(found[2] or '')
   local fresh, n, done, count = {}, 0, {}, 0
   for at, field in ipairs(fields) do
-    local i, before = from + (at - 1) * 4, found[at + 4]
+    local i, before = from + (at - 1) * 4, found[at + 5]
     if not done[field] and not (before and string.sub(before, 1, 9) == 'delivered') then
       local user, acked_at = ARGV[i + 1], ARGV[i + 3]
       local state = 'delivered:' .. ARGV[i + 2] .. ':' .. acked_at
@@ -67,12 +67,22 @@ local function confirm(id, from, upto)
       end
     end
   end
+  local had = found[5] or '0'
+  if count > 0 then
+    if string.match(had, '^%d+$') then
+      fresh[n + 1], fresh[n + 2] = 'delivered', string.format('%d', had + count)
+      n = n + 2
+    else
+      uncounted[key] = (uncounted[key] or 0) + count
+    end
+    counts[key] = (counts[key] or 0) + count
+    asked[key] = found
+  end
   if n > 0 then
     call('HSET', key, unpack(fresh)) -- 刚才还是哈希
   end
-  if count > 0 then
-    counts[key] = (counts[key] or 0) + count
-    asked[key] = found
+  if count > 0 and not found[2] then -- 没有开过的：此刻才有
+    call('PEXPIRE', key, ttl)
   end
 end
 
@@ -88,8 +98,10 @@ end
 local rows = spoiled
 spoiled = {} -- 计数坏了的不是哪一行的错：状态已经记下
 local kinds = {}
-for key, count in pairs(counts) do
+for key, count in pairs(uncounted) do
   guard(-1, add, key, count)
+end
+for key, count in pairs(counts) do
   local about, n = asked[key], #kinds
   kinds[n + 1], kinds[n + 2], kinds[n + 3] = about[4] or 'message', about[3] or '0', count
 end
