@@ -91,6 +91,7 @@ async def _count(api: httpx.AsyncClient, url: str) -> None:
 
     _show("connect", await _entered(keep_open) - idle)
     await ack(holder[0], await send_one(holder[0]))  # 一分钟没有收过信的人要问 SQL 在不在：不算
+    await asyncio.sleep(_SETTLE_S)
     idle |= await _entered(lambda: asyncio.sleep(_BRIEFLY_S))
     await api.get("/version")  # 闲久了的 HTTP 连接关了：重新连上不算在消息里
     _show("message", await _entered(keep_sent) - idle)

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
+from ..http.cors import Cors
 from ..http.request_ids import KEY, NAME, chosen, fresh
 from ..logs import carrying
 from .contract_route import ContractRoute, Handler, methods_of
 from .error_answers import on_unexpected
 from .json_body import HotRequest
+
+
+class _Hot(NamedTuple):
+    """一条热路；``cors``：名单空着的没有。"""
+
+    route: ContractRoute
+    handle: Handler
+    fits: Callable[[Request], bool]
+    cors: Cors | None
 
 
 class HotDoor:
@@ -21,7 +32,7 @@ class HotDoor:
     def __init__(self, app: FastAPI, behind: ASGIApp | None = None) -> None:
         self._behind = behind or app
         self._hot = {
-            (method, route.path): (route, *route.direct)
+            (method, route.path): _Hot(route, *route.direct, route.cors or None)
             for route in app.routes
             if isinstance(route, ContractRoute) and route.direct is not None
             for method in methods_of(route)
@@ -30,29 +41,28 @@ class HotDoor:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         # 挂在前缀下的，路径要由框架去掉它
         if scope["type"] == "http" and not scope.get("root_path"):
-            found = self._hot.get((scope["method"], scope["path"]))
-            if found is not None:
-                route, handle, fits = found
+            hot = self._hot.get((scope["method"], scope["path"]))
+            if hot is not None:
                 request = HotRequest(scope, receive)
-                if fits(request):
-                    await _answer(route, handle, request, send)
+                if hot.fits(request):
+                    await _answer(hot, request, send)
                     return
         await self._behind(scope, receive, send)
 
 
-async def _answer(route: ContractRoute, handle: Handler, request: HotRequest, send: Send) -> None:
+async def _answer(hot: _Hot, request: HotRequest, send: Send) -> None:
     given = request.headers.get("x-request-id")
     known = request.scope[KEY] = fresh() if given is None else chosen(given)
     carrying({"request_id": known})
     unexpected: Exception | None = None
     try:
-        response = await route.answer(handle, request)
+        response = await hot.route.answer(hot.handle, request)
     except Exception as error:  # noqa: BLE001 — 同框架最外面的那一层：先回答，再抛给服务器
         unexpected = error
         response = await on_unexpected(request, error)
     lines = [*response.raw_headers, (NAME, known.encode())]
-    if route.cors:
-        lines += route.cors.headers(request.scope["headers"])
+    if hot.cors is not None:
+        lines += hot.cors.headers(request.scope["headers"])
     await _say(send, response.status_code, lines, response.body)
     if unexpected is not None:
         raise unexpected
