@@ -10,7 +10,7 @@ import random
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Final, Self, TypeVar, Unpack
 from urllib.parse import quote, urlencode
@@ -215,7 +215,7 @@ def post(
     return HttpRequest("POST", f"{PREFIX}{path}", headers or {}, content, idempotent)
 
 
-_FIELDS: Final = tuple(each.name for each in fields(Draft))
+_FIELDS: Final = Draft.__struct_fields__
 
 
 def body_of(draft: Draft) -> dict[str, object]:
