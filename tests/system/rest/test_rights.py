@@ -64,14 +64,14 @@ FORGED: Final[list[dict[str, Any]]] = [
 
 
 def stated() -> dict[str, str]:
-    """调用 → 谁，照契约与会议的页。"""
+    """调用 → 谁，照契约与会议的页；密钥的另有 ``tests/unit/router/test_security.py``。"""
     found: dict[str, str] = {}
     for page in ("contract.md", "meeting.md"):
         rows = re.findall(r"^\| (`[A-Z]+ /.*?) \| ([^|]*) \|", (DOCS / page).read_text(), re.M)
         for calls, who in rows:
             for call in re.findall(r"`((?:GET|POST|DELETE) /[\w/{}.-]*)", calls):
                 name = re.sub(r"(/meetings/)\{id\}", r"\1{meeting_id}", call)
-                found[name] = re.sub(r"（.*）", "", who).strip()
+                found[name] = re.sub(r"（.*）|、密钥", "", who).strip()
     return found | SAID_ELSEWHERE
 
 
