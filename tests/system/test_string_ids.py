@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
@@ -371,3 +372,20 @@ async def test_revoking_somebody_never_seen_holds(embedded: Embedded) -> None:
         async with world.api(ANN, iat=before) as api:
             answer = await api.get("/messages")
         assert (answer.status_code, answer.json()["error"]["code"]) == (401, "revoked")
+
+
+async def test_who_is_known_connects_without_sql_and_who_is_not_comes_back_later(
+    embedded: Embedded, tmp_path: Path
+) -> None:
+    async with embedded() as world:
+        async with world.device(ANN):
+            pass
+        for name in os.listdir(tmp_path):
+            if ".db" in name:
+                os.unlink(tmp_path / name)
+        async with world.device(ANN) as again:
+            assert again.welcome["user_id"] == ANN
+        url = f"ws://{world.address}/ws/user/newcomer/messages?token={token_of('newcomer')}"
+        async with connect(url, proxy=None) as socket:
+            await asyncio.wait_for(socket.wait_closed(), 20)
+            assert socket.close_code == 4007

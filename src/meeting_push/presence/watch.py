@@ -149,9 +149,7 @@ _decoder: Final = msgspec.json.Decoder(_Told)
 class _Watched:
     """一个被关注的人；``debounce`` 在第一次读到状态之后才有。"""
 
-    __slots__ = (
-        *("debounce", "early", "holder", "opening", "person", "timer", "user_id", "watchers"),
-    )
+    __slots__ = ("debounce", "early", "holder", "opening", "person", "timer", "user_id", "watchers")
 
     def __init__(self, user_id: int, person: PersonId, holder: Holder) -> None:
         self.user_id = user_id
