@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -62,6 +63,9 @@ class TokenVerifier(Protocol):
 class Credentials(TokenVerifier, Protocol):
     """令牌与票据，连同吊销。由 ``auth.access_tokens.RevocableCredentials`` 实现。"""
 
+    def verify_at_once(self, token: str) -> Principal | None:
+        """不必等谁就验得了的；None：要等，用 ``verify_access_token``。错误同它。"""
+
     async def redeem_ticket(self, ticket: str) -> Principal:
         """``?ticket=`` 换成当初要它的人；每张至多成功一次，并发也一样。
 
@@ -79,6 +83,9 @@ class Channels(Protocol):
 
         重复订阅无害。断线期间调用会等到重新连上。
         """
+
+    def subscribing(self, user_id: int) -> asyncio.Future[None] | None:
+        """同 ``subscribe``，不等：何时确认（大家共用，不许取消）；早已确认的是 None。"""
 
     def unsubscribe(self, user_id: int) -> None:
         """立即返回；此后仍可能收到几条在途的消息。未订阅时无害。"""
@@ -103,6 +110,10 @@ class Broadcasts(Protocol):
     游标只随确认前进，所以没确认的，他的下一条连接再推（DLV-4）；同一条连接上不推两次由
     会话负责（``protocol/sent.py``）。
     """
+
+    @property
+    def newest(self) -> int:
+        """日志到哪里；没有过则 0。"""
 
     def arrived(self, payload: bytes) -> BroadcastId | Arrival | None:
         """广播频道上的一帧：它的 ``broadcast_id``；``None`` 表示不在日志里，推一次就算。
@@ -155,17 +166,52 @@ class Opened(NamedTuple):
     broadcasts: BroadcastView
 
 
+class Newcomer(NamedTuple):
+    """一条刚认证过的连接；``device_id`` 是它的座位记着的。"""
+
+    user_id: int
+    connection_id: str
+    device_id: str
+    resume: ResumePoint | None
+
+
+class Quiet(NamedTuple):
+    """座位有了，没有什么在等他。"""
+
+    #: 座位的值，交给 ``Seats.took``。
+    seat: bytes
+    epoch: str
+    seq: int
+    resumed: bool
+    #: 他没有没确认的广播，直到日志的这里。
+    newest: int
+
+
+class Unfinished(NamedTuple):
+    """还要等谁：座位满了，有什么在等他，或没有问成（``answer`` 为 None）。"""
+
+    answer: list[Any] | None
+
+
 class Arrivals(Protocol):
-    """一条新连接要的一切，一次往返。由 ``assembly.edge`` 实现。"""
+    """一条新连接要的一切，一次往返。由 ``assembly.edge`` 实现。
 
-    async def open(
-        self, user_id: int, connection_id: str, device_id: str, resume: ResumePoint | None
-    ) -> Opened | None:
-        """占一个座位（见 ``Seats.claim``），读信箱（见 ``Mailbox.open``）与广播；满了则 None。
+    调用者必须先订阅频道再调用它。
+    """
 
-        调用者必须先订阅频道再调用它。可以取消：随后 ``Seats.release`` 即可。
+    def begin(self, who: Newcomer, newest: int, done: Callable[[Quiet | Unfinished], None]) -> None:
+        """占一个座位，读信箱与广播；``done`` 在回答到了之后调用（绝不当场），不得抛出。
 
-        :raises RedisUnavailableError: 不知道占到没有；重来无害
+        ``newest``：见 ``Broadcasts.newest``。他走了也照样问完：随后 ``Seats.release`` 即可。
+
+        :raises RedisUnavailableError: 没有问
+        """
+
+    async def finish(self, who: Newcomer, unfinished: Unfinished) -> Opened | None:
+        """``begin`` 没有做完的：占一个座位（见 ``Seats.claim``），读信箱（见 ``Mailbox.open``）与
+        广播；满了则 None。可以取消：随后 ``Seats.release`` 即可。
+
+        :raises RedisUnavailableError: 不知道占到没有；以 ``Unfinished(None)`` 重来无害
         """
 
 
@@ -179,6 +225,9 @@ class Seats(Protocol):
 
         :raises RedisUnavailableError: 不知道占到没有；重来无害
         """
+
+    def took(self, user_id: int, connection_id: str, seat: bytes | None) -> bool:
+        """占座的结果，从 ``Arrivals`` 问来的；None 是满了，那时返回 False。"""
 
     def release(self, user_id: int, connection_id: str) -> None:
         """让出；立即返回，稍后成批写入。没占过也无害。"""

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from meeting_push import contracts
 from meeting_push.contracts import (
     Arrival,
     ChannelHandler,
+    Newcomer,
     Opened,
+    Quiet,
     RetrySettled,
+    Unfinished,
     Watcher,
     WhyUnanswered,
 )
@@ -67,6 +71,12 @@ class Verifier:
             raise InvalidTokenError("unknown ticket")
         return self.tickets.pop(ticket)
 
+    def verify_at_once(self, token: str) -> Principal | None:
+        known = self.tokens.get(token)
+        if isinstance(known, MeetingPushError):
+            raise known
+        return known
+
     async def verify_access_token(self, token: str) -> Principal:
         known = self.tokens.get(token, InvalidTokenError("unknown token"))
         if isinstance(known, MeetingPushError):
@@ -82,11 +92,19 @@ class Channels:
         self.up.set()
         self.subscribed: set[int] = set()
         self.calls: list[tuple[str, int]] = []
+        self._waiting: dict[int, asyncio.Future[None]] = {}
 
     async def subscribe(self, user_id: int) -> None:
         self.calls.append(("subscribe", user_id))
         await self.up.wait()
         self.subscribed.add(user_id)
+
+    def subscribing(self, user_id: int) -> asyncio.Future[None] | None:
+        if user_id in self.subscribed:
+            return None
+        if user_id not in self._waiting or self._waiting[user_id].done():
+            self._waiting[user_id] = asyncio.ensure_future(self.subscribe(user_id))
+        return self._waiting[user_id]
 
     def unsubscribe(self, user_id: int) -> None:
         self.calls.append(("unsubscribe", user_id))
@@ -243,6 +261,9 @@ class Seats:
     async def claim(self, user_id: int, connection_id: str, device_id: str) -> bool:
         return True
 
+    def took(self, user_id: int, connection_id: str, seat: bytes | None) -> bool:
+        return seat is not None
+
     def release(self, user_id: int, connection_id: str) -> None: ...
 
 
@@ -252,14 +273,35 @@ class Arrivals:
     def __init__(self, mailbox: contracts.Mailbox) -> None:
         self._mailbox = mailbox
 
-    async def open(
-        self, user_id: int, connection_id: str, device_id: str, resume: ResumePoint | None
-    ) -> Opened:
-        return Opened(await self._mailbox.open(user_id, resume), BroadcastView((), 0))
+    def begin(self, who: Newcomer, newest: int, done: Callable[[Quiet | Unfinished], None]) -> None:
+        reading = asyncio.ensure_future(self._mailbox.open(who.user_id, who.resume))
+        reading.add_done_callback(partial(self._read, newest, done))
+
+    def _read(
+        self,
+        newest: int,
+        done: Callable[[Quiet | Unfinished], None],
+        reading: asyncio.Future[MailboxView],
+    ) -> None:
+        if reading.cancelled() or reading.exception() is not None:
+            done(Unfinished(None))
+            return
+        view = reading.result()
+        if view.entries or view.resync_reason is not None:
+            done(Unfinished([view]))
+        else:
+            done(Quiet(b"seat", view.epoch, view.seq, view.resumed, newest))
+
+    async def finish(self, who: Newcomer, unfinished: Unfinished) -> Opened:
+        if unfinished.answer is not None:
+            return Opened(unfinished.answer[0], BroadcastView((), 0))
+        return Opened(await self._mailbox.open(who.user_id, who.resume), BroadcastView((), 0))
 
 
 class NoBroadcasts:
     """没有人广播过；日志之外的照样推。"""
+
+    newest = 0
 
     def arrived(self, payload: bytes) -> BroadcastId | Arrival | None:
         return None

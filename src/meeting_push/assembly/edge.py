@@ -9,13 +9,12 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 
-from ..contracts import ChannelRoute, Opened
+from ..contracts import ChannelRoute, Newcomer, Opened, Unfinished
 from ..deliver.offline_message_queue import OfflineMessageQueue
 from ..errors import RedisUnavailableError
 from ..limits.rate import TrustedProxies
 from ..meeting.hub import MeetingHub, limits_of_meetings
 from ..meeting.service import MeetingDesk, MeetingService
-from ..model import ResumePoint
 from ..monitoring.latency import AckLatency, PushLatency
 from ..node.control_channel import Kick
 from ..node_identity import NodeIdentity
@@ -24,8 +23,7 @@ from ..presence.seats import DeviceSeats, Replace
 from ..presence.watch import PresenceWatch
 from ..protocol.codes import CloseCode
 from ..protocol.limits import Limits
-from ..redis.arrivals import Arrivals, Newcomer
-from ..redis.lean import LeanConnection
+from ..redis.arrivals import Arrivals
 from ..redis.meeting_bus import MeetingBus
 from ..settings import Settings
 from ..supervision import Supervisor
@@ -48,28 +46,25 @@ class _Arrivals:
     """实现 ``contracts.Arrivals``：各站从同一次往返里取各自的。"""
 
     def __init__(
-        self,
-        lean: LeanConnection,
-        seats: DeviceSeats,
-        mailbox: OfflineMessageQueue,
-        broadcasts: BroadcastPath,
+        self, bus: Bus, seats: DeviceSeats, mailbox: OfflineMessageQueue, broadcasts: BroadcastPath
     ) -> None:
-        self._store = Arrivals(lean, seats.store, mailbox.boxes, broadcasts.log)
+        redis, boxes = bus.redis, mailbox.boxes
+        self._store = Arrivals(
+            redis.lean, redis.keys, seats.store, boxes, broadcasts.log, bus.clock
+        )
+        self.begin = self._store.begin
         self._seats = seats
         self._mailbox = mailbox
         self._feed = broadcasts.feed
 
-    async def open(
-        self, user_id: int, connection_id: str, device_id: str, resume: ResumePoint | None
-    ) -> Opened | None:
-        who = Newcomer(user_id, connection_id, device_id, resume)
-        arrived = await self._store.open(who, self._feed.newest)
-        if not self._seats.took(user_id, connection_id, arrived and arrived.seat):
+    async def finish(self, who: Newcomer, unfinished: Unfinished) -> Opened | None:
+        arrived = await self._store.open(who, self._feed.newest, unfinished.answer)
+        if not self._seats.took(who.user_id, who.connection_id, arrived and arrived.seat):
             return None
         assert arrived is not None, "somebody seated has arrived"
         return Opened(
-            await self._mailbox.view(user_id, arrived.mailbox, resume),
-            await self._feed.view(user_id, arrived.cursor),
+            await self._mailbox.view(who.user_id, arrived.mailbox, who.resume),
+            await self._feed.view(who.user_id, arrived.cursor),
         )
 
 
@@ -136,7 +131,7 @@ class Edge:
             node=node,
             routes=routes,
             seats=self.seats,
-            arrivals=_Arrivals(bus.redis.lean, self.seats, messages.mailbox, broadcasts),
+            arrivals=_Arrivals(bus, self.seats, messages.mailbox, broadcasts),
             on_push=self.push_latency if measures else None,
             broadcasts=broadcasts.feed,
             recorder=bus.recorder,

@@ -6,10 +6,8 @@
 
 from __future__ import annotations
 
-import binascii
 import re
-from base64 import b64decode
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote, urlsplit, urlunsplit
@@ -30,16 +28,14 @@ _FIELD: Final = re.compile(r"([^:\r\n]+):[\t ]*([^\r]*)\r\n")
 _REQUEST_LINE: Final = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([!-~]+) HTTP/(\d\.\d)")
 #: 头里可以有的字节：可见的、空白、obs-text；别的控制字符都不行。
 _ALLOWED: Final = bytes((9, 10, 13, *range(32, 127), *range(128, 256)))
-_LOOKED_AT: Final = frozenset(
-    {
-        *("host", "upgrade", "connection", "content-length", "transfer-encoding"),
-        *("sec-websocket-key", "sec-websocket-version"),
-    }
-)
+#: 16 个字节的 base64。
+_KEY: Final = re.compile(r"[A-Za-z0-9+/]{22}==")
 _HOST: Final = re.compile(r"[^\s/?#@,]+")
 
 #: 名字为小写，可重复。
 Headers = Sequence[tuple[str, str]]
+#: 同上，按名字；一个名字的几行依次。
+NamedHeaders = Mapping[str, Sequence[str]]
 
 
 _WANTED: Final = (("upgrade", "websocket"), ("sec-websocket-version", VERSION))
@@ -63,6 +59,7 @@ class UpgradeRequest:
     target: str
     version: str
     headers: Headers
+    named: NamedHeaders
 
     @classmethod
     def parse(cls, head: bytes) -> UpgradeRequest | None:
@@ -77,7 +74,7 @@ class UpgradeRequest:
         if headers is None or head.translate(None, _ALLOWED):
             return None
         method, target, version = match.groups()
-        return cls(method, origin_form(target), version, headers)
+        return cls(method, origin_form(target), version, headers, by_name(headers))
 
     @property
     def path(self) -> str:
@@ -89,16 +86,16 @@ class UpgradeRequest:
         """没有解码的。"""
         return self.target.partition("?")[2]
 
-    def values(self, name: str) -> list[str]:
-        return [value for key, value in self.headers if key == name]
+    def values(self, name: str) -> Sequence[str]:
+        return self.named.get(name, ())
 
     def refusal(self) -> Refusal | None:
         """不合规矩的哪一条；None = 可以升级。"""
-        return refusal_of(self.method, self.version, self.headers)
+        return refusal_of(self.method, self.version, self.named)
 
     def minimal(self) -> bytes:
         """库要看的就这些：没有令牌，也没有它自己的上限会嫌大的东西。"""
-        [key] = self.values("sec-websocket-key")
+        [key] = self.named["sec-websocket-key"]
         return (
             f"GET / HTTP/1.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             f"Sec-WebSocket-Version: {VERSION}\r\nSec-WebSocket-Key: {key}\r\n\r\n"
@@ -112,34 +109,40 @@ def _headers(block: str, lines: int) -> Headers | None:
     return [(name.lower(), value.rstrip(" \t")) for name, value in fields]
 
 
-def refusal_of(method: str, version: str, headers: Headers) -> Refusal | None:
-    """RFC 6455 4.2.1 的各条，与 HTTP 的（Host 恰一个，没有正文）。"""
-    found: dict[str, list[str]] = {}
+def by_name(headers: Headers) -> NamedHeaders:
+    named: dict[str, list[str]] = {}
     for name, value in headers:
-        if name in _LOOKED_AT:
-            found.setdefault(name, []).append(value)
+        if name in named:
+            named[name].append(value)
+        else:
+            named[name] = [value]
+    return named
+
+
+def refusal_of(method: str, version: str, named: NamedHeaders) -> Refusal | None:
+    """RFC 6455 4.2.1 的各条，与 HTTP 的（Host 恰一个，没有正文）。"""
     if method != "GET":
         return _NOT_A_GET
     if version != "1.1":
         return _bad("an upgrade is a request of HTTP/1.1") if version == "1.0" else _OTHER_HTTP
-    hosts = found.get("host", ())
+    hosts = named.get("host", ())
     if len(hosts) != 1 or _HOST.fullmatch(hosts[0]) is None:
         return _bad("exactly one Host is needed")
-    if "transfer-encoding" in found or set(found.get("content-length", ())) - {"0"}:
+    if "transfer-encoding" in named or set(named.get("content-length", ())) - {"0"}:
         return _bad("an upgrade has no body")
-    return _upgrade_refusal(found)
+    return _upgrade_refusal(named)
 
 
-def _upgrade_refusal(found: dict[str, list[str]]) -> Refusal | None:
-    if not _asks_for_websocket(found.get("connection", []), found.get("upgrade", [])):
+def _upgrade_refusal(named: NamedHeaders) -> Refusal | None:
+    if not asks_for_websocket(named):
         return _NO_UPGRADE
-    versions = found.get("sec-websocket-version", [])
+    versions = named.get("sec-websocket-version", ())
     if len(versions) > 1:
         return _bad("more than one Sec-WebSocket-Version")
-    if versions != [VERSION]:
+    if not versions or versions[0] != VERSION:
         return _WRONG_VERSION
-    keys = found.get("sec-websocket-key", [])
-    if len(keys) != 1 or not _is_key(keys[0]):
+    keys = named.get("sec-websocket-key", ())
+    if len(keys) != 1 or _KEY.fullmatch(keys[0]) is None:
         return _bad("exactly one Sec-WebSocket-Key of 16 bytes in base64 is needed")
     return None
 
@@ -148,26 +151,16 @@ def _bad(message: str) -> Refusal:
     return Refusal(400, "bad_request", message)
 
 
-def asks_for_websocket(headers: Headers) -> bool:
+def asks_for_websocket(named: NamedHeaders) -> bool:
     """``Connection`` 与 ``Upgrade`` 都是列表，可以写成几行（RFC 9110 5.3），不分大小写。"""
-    connection = [value for name, value in headers if name == "connection"]
-    upgrade = [value for name, value in headers if name == "upgrade"]
-    return _asks_for_websocket(connection, upgrade)
+    connection, upgrade = named.get("connection", ()), named.get("upgrade", ())
+    return _lists(connection, "upgrade") and _lists(upgrade, "websocket")
 
 
-def _asks_for_websocket(connection: Iterable[str], upgrade: Iterable[str]) -> bool:
-    return "upgrade" in _tokens(connection) and "websocket" in _tokens(upgrade)
-
-
-def _tokens(lines: Iterable[str]) -> set[str]:
-    return {token.strip(" \t").lower() for token in ",".join(lines).split(",")}
-
-
-def _is_key(value: str) -> bool:
-    try:
-        return len(b64decode(value.encode("ascii"), validate=True)) == 16
-    except (binascii.Error, UnicodeEncodeError):
-        return False
+def _lists(lines: Sequence[str], token: str) -> bool:
+    if len(lines) == 1 and lines[0].lower() == token:  # 常情
+        return True
+    return token in {each.strip(" \t").lower() for each in ",".join(lines).split(",")}
 
 
 def origin_form(target: str) -> str:
@@ -181,5 +174,5 @@ def origin_form(target: str) -> str:
     return urlunsplit(("", "", parts.path, parts.query, ""))
 
 
-def as_text(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
-    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
+def as_text(headers: Iterable[tuple[bytes, bytes]]) -> NamedHeaders:
+    return by_name([(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers])

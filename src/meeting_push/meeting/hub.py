@@ -88,7 +88,9 @@ class MeetingHub(Lines[MeetingConnection]):
             self, driver, meeting_id, handshake.ip_address, os.urandom(12).hex()
         )
         connection.session.seq = last_seq
-        self._arrive(connection, lambda: self._admit(connection, handshake), "meeting_join")
+        if self._arrive(connection):
+            joining = self._admit(connection, handshake)
+            connection.task = self._tasks.spawn(joining, "meeting_join")
         return connection
 
     async def _admit(self, connection: MeetingConnection, handshake: Handshake) -> None:

@@ -5,25 +5,25 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, NamedTuple
 
-from ..model import ResumePoint
+from ..clock import Clock, now_ms
+from ..contracts import Newcomer, Quiet, Unfinished
 from .broadcast_log import BroadcastLog
+from .keys import Keys
 from .lean import LeanConnection, Script
 from .link import Argument
 from .mailboxes import Mailboxes, OpenedMailbox, opened
 from .presence import SeatStore
 
 _arrive: Final = Script("seat_claim", "open", "arrive")
+#: ``arrive.lua`` 的回答里这么多项的：没有什么在等他。
+_QUIET: Final = 6
 
-
-class Newcomer(NamedTuple):
-    """一条刚认证过的连接；``device_id`` 是它的座位记着的。"""
-
-    user_id: int
-    connection_id: str
-    device_id: str
-    resume: ResumePoint | None
+Done = Callable[[Quiet | Unfinished], None]
 
 
 class Arrived(NamedTuple):
@@ -38,28 +38,84 @@ class Arrivals:
     """错误同 ``LeanConnection.execute``；同一条连接再来一次无害。"""
 
     def __init__(
-        self, lean: LeanConnection, seats: SeatStore, mailboxes: Mailboxes, log: BroadcastLog
+        self,
+        lean: LeanConnection,
+        keys: Keys,
+        seats: SeatStore,
+        mailboxes: Mailboxes,
+        log: BroadcastLog,
+        clock: Clock = now_ms,
     ) -> None:
         self._lean = lean
+        self._keys = keys
         self._seats = seats
         self._mailboxes = mailboxes
         self._log = log
+        self._clock = clock
 
-    async def open(self, who: Newcomer, newest: int) -> Arrived | None:
-        """座位满了则 None；常态一次往返，满了再加两次。``newest``：新人的广播从它之后算起。"""
-        seat = self._seats.question(*who[:3])
-        answer = await self._ask(who, newest, [*seat, 0])
-        if answer[0][0] < 0:
+    def begin(self, who: Newcomer, newest: int, done: Done) -> None:
+        """见 ``contracts.Arrivals``。"""
+        command = _arrive.call(*self._question(who, newest, 0))
+        self._lean.execute(*command).add_done_callback(partial(self._answered, newest, done))
+
+    def _answered(self, newest: int, done: Done, asked: asyncio.Future[Any]) -> None:
+        answer = None if asked.cancelled() or asked.exception() is not None else asked.result()
+        if answer is None or len(answer) != _QUIET:
+            done(Unfinished(answer))
+            return
+        _, seat, epoch, seq, resumed, begun = answer
+        quiet = Quiet(seat, epoch.decode(), seq, bool(resumed), newest)
+        if begun:  # 新来的人的起点：定下之后还要问丢过数据没有
+            checked = partial(self._checked, quiet, answer, done)
+            self._log.losing(self._clock()).add_done_callback(checked)
+        else:
+            done(quiet)
+
+    def _checked(self, quiet: Quiet, answer: Any, done: Done, lost: asyncio.Task[bool]) -> None:
+        whole = not lost.cancelled() and lost.exception() is None and not lost.result()
+        done(quiet if whole else Unfinished(_in_full(answer, quiet.newest)))
+
+    async def open(
+        self, who: Newcomer, newest: int, answer: list[Any] | None = None
+    ) -> Arrived | None:
+        """座位满了则 None；常态一次往返，满了再加两次。``newest``：新人的广播从它之后算起。
+
+        ``answer`` 是 ``begin`` 问来的。
+        """
+        if answer is None:
+            answer = await _arrive.run(self._lean, *self._question(who, newest, 0))
+        if answer[0] != 1 and answer[0][0] < 0:
             dead = await self._seats.dead(answer[0][1:])
-            answer = await self._ask(who, newest, [*seat, 1, *dead])
+            answer = await _arrive.run(self._lean, *self._question(who, newest, 1, *dead))
         if len(answer) == 1:
             return None
-        verdict, mailbox, cursor, begun = answer
-        return Arrived(verdict[1], opened(mailbox), (cursor, begun))
+        if len(answer) == _QUIET:
+            answer = _in_full(answer, newest)
+        verdict, found, cursor, begun = answer
+        return Arrived(verdict[1], opened(found), (cursor, begun))
 
-    async def _ask(self, who: Newcomer, newest: int, seat: list[Argument]) -> list[Any]:
-        keys, args = self._mailboxes.question(who.user_id, who.resume)
-        cursor, ttl_ms, start = self._log.question(who.user_id, newest)
-        names = [*keys, self._seats.key(who.user_id), cursor]
-        answer: list[Any] = await _arrive.run(self._lean, names, [*args, ttl_ms, start, *seat])
-        return answer
+    def _question(
+        self, who: Newcomer, newest: int, *seat: Argument
+    ) -> tuple[list[Argument], list[Argument]]:
+        """``arrive.lua`` 的键与参数；``seat`` 是 ``seat_claim.lua`` 的第九个参数起。"""
+        user_id, connection_id, device_id, resume = who
+        boxes, log, seats = self._mailboxes, self._log, self._seats
+        rules = seats.rules
+        return self._keys.arriving(user_id), [
+            *(boxes.fresh_epoch(), boxes.seq_ttl_ms),
+            *(
+                ("", 0, 0)
+                if resume is None
+                else (resume.epoch, resume.last_seq, int(resume.proven))
+            ),
+            *(log.cursor_ttl_ms, newest if log.whole else "", newest),
+            *(user_id, connection_id, seats.node.id, device_id),
+            *(rules.limit, rules.policy, rules.ttl_ms, self._keys.system_channel, *seat),
+        ]
+
+
+def _in_full(quiet: list[Any], newest: int) -> list[Any]:
+    """没有什么在等他的回答，写成有什么在等的那样。"""
+    _, seat, epoch, seq, resumed, begun = quiet
+    found = [epoch, seq, b"resumed" if resumed else b"", [], [], [None] * 4, [], []]
+    return [[1, seat], found, [b"at", b"%d" % newest], begun]

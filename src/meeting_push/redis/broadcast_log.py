@@ -43,10 +43,11 @@ class BroadcastLog:
         self._keys = keys
         self._mark = GenerationMark(lean, keys)
         self._log_ttl_ms = log_ttl_ms
-        self._cursor_ttl_ms = cursor_ttl_ms
+        #: 游标活多久。
+        self.cursor_ttl_ms = cursor_ttl_ms
         self._aside = aside
         #: 上一次问到的：日志的一个寿命之内没有丢过数据。
-        self._whole = False
+        self.whole = False
         #: 这一圈里正要问的，大家共用。
         self._asking: asyncio.Task[bool] | None = None
 
@@ -91,17 +92,12 @@ class BroadcastLog:
         还没有游标的从 ``newest`` 开始；但日志的一个寿命之内 Redis 丢过数据，就分不出他是新人还是
         游标丢了，从头开始：多给，不漏。
         """
-        key, ttl_ms = self._keys.broadcast_cursor(user_id), self._cursor_ttl_ms
+        key, ttl_ms = self._keys.broadcast_cursor(user_id), self.cursor_ttl_ms
         flat = await _cursor.run(self._lean, [key], [ttl_ms])
         if not flat:
             lost = await self._lost(now)
             flat = await _cursor.run(self._lean, [key], [ttl_ms, 0 if lost else newest])
         return _position(flat)
-
-    def question(self, user_id: int, newest: int) -> tuple[str, int, int | str]:
-        """``arrive.lua`` 要的：键、TTL、新人的起点（还不知道则空着，由 ``cursor`` 来定）。"""
-        start: int | str = newest if self._whole else ""
-        return self._keys.broadcast_cursor(user_id), self._cursor_ttl_ms, start
 
     async def position(
         self, user_id: int, newest: int, now: int, found: tuple[Sequence[bytes], int]
@@ -119,12 +115,19 @@ class BroadcastLog:
         return _position(flat)
 
     async def _lost(self, now: int) -> bool:
+        return await asyncio.shield(self.losing(now))
+
+    def losing(self, now: int) -> asyncio.Task[bool]:
+        """正在问：日志的一个寿命之内丢过数据没有；这一圈里大家共用，不许取消。"""
         if self._asking is None:
-            self._asking = asyncio.ensure_future(self._mark.lost_after(now - self._log_ttl_ms))
+            self._asking = asyncio.ensure_future(self._ask(now - self._log_ttl_ms))
             self._asking.add_done_callback(_retrieve)
             asyncio.get_running_loop().call_soon(self._asked)
-        lost = await asyncio.shield(self._asking)
-        self._whole = not lost
+        return self._asking
+
+    async def _ask(self, since: int) -> bool:
+        lost = await self._mark.lost_after(since)
+        self.whole = not lost
         return lost
 
     def _asked(self) -> None:
@@ -133,7 +136,7 @@ class BroadcastLog:
     async def advance(self, acked: Sequence[tuple[int, int, int]]) -> None:
         """(user_id, broadcast_id, previous) 已确认；对每个用户原子，幂等，次序不拘。"""
         for start in range(0, len(acked), CALL_CURSORS):
-            args: list[Argument] = [self._keys.prefix, self._cursor_ttl_ms]
+            args: list[Argument] = [self._keys.prefix, self.cursor_ttl_ms]
             rows = acked[start : start + CALL_CURSORS]
             for row in rows:
                 args += row

@@ -126,6 +126,7 @@ class Mailboxes:
         self._lean = lean
         self._keys = keys
         self._limits = limits
+        self.seq_ttl_ms = limits.seq_ttl_ms
         #: 当前代次，写进新的 epoch；对账者发现 Redis 丢过数据时加大。
         self.generation = 0
         #: Redis 是空的，代次还没有换：新的 epoch 已用下一代，换的时候就不必再作废一次。
@@ -171,7 +172,7 @@ class Mailboxes:
     def _head(self, publish: bool) -> list[Argument]:
         limits = self._limits
         return [
-            *(self._keys.prefix, self._fresh_epoch()),
+            *(self._keys.prefix, self.fresh_epoch()),
             *(limits.mailbox_max_entries, limits.log_max_entries),
             *(limits.ttl_ms, limits.seq_ttl_ms, int(publish)),
         ]
@@ -232,7 +233,7 @@ class Mailboxes:
             keys.evicted_messages(user_id),
         ]
         return names, [
-            *(self._fresh_epoch(), self._limits.seq_ttl_ms),
+            *(self.fresh_epoch(), self._limits.seq_ttl_ms),
             *((resume.epoch, resume.last_seq) if resume is not None else ("", 0)),
             int(resume is not None and resume.proven),
         ]
@@ -339,7 +340,7 @@ class Mailboxes:
         )
         return [pair for pair, (held, _) in traces if held is None]
 
-    def _fresh_epoch(self) -> str:
+    def fresh_epoch(self) -> str:
         return f"{self.generation + self.emptied}-{secrets.token_hex(8)}"
 
     async def count(self, user_id: int) -> int:

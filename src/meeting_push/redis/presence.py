@@ -252,29 +252,21 @@ class SeatStore:
     ) -> None:
         self._lean = lean
         self._keys = keys
-        self._node = node
-        self._rules = rules
+        self.node = node
+        self.rules = rules
 
     async def claim(self, user_id: int, connection_id: str, device_id: str) -> bytes | None:
         """占一个座位，返回它的值；满了则 None。常态一次往返，满了再加两次。"""
-        key = self.key(user_id)
-        question = self.question(user_id, connection_id, device_id)
+        key, rules = self._keys.user_slots(user_id), self.rules
+        question: list[Argument] = [
+            *(user_id, connection_id, self.node.id, device_id),
+            *(rules.limit, rules.policy, rules.ttl_ms, self._keys.system_channel),
+        ]
         verdict, *rest = await _claim_seat.run(self._lean, (key,), (*question, 0))
         if verdict < 0:
             asked = (*question, 1, *await self.dead(rest))
             verdict, *rest = await _claim_seat.run(self._lean, (key,), asked)
         return rest[0] if verdict > 0 else None
-
-    def key(self, user_id: int) -> str:
-        return self._keys.user_slots(user_id)
-
-    def question(self, user_id: int, connection_id: str, device_id: str) -> list[Argument]:
-        """``seat_claim.lua`` 的前八个参数。"""
-        rules = self._rules
-        return [
-            *(user_id, connection_id, self._node.id, device_id),
-            *(rules.limit, rules.policy, rules.ttl_ms, self._keys.system_channel),
-        ]
 
     async def dead(self, nodes: Sequence[bytes]) -> list[bytes]:
         leases = await self._lean.execute("MGET", *(self._keys.node(n.decode()) for n in nodes))
@@ -292,5 +284,5 @@ class SeatStore:
         for (user_id, connection_id), seat in seats:
             key = self._keys.user_slots(user_id)
             commands.append(("HSET", key, connection_id, seat))
-            commands.append(("PEXPIRE", key, self._rules.ttl_ms))
+            commands.append(("PEXPIRE", key, self.rules.ttl_ms))
         await self._lean.execute_many(commands)

@@ -120,16 +120,30 @@ class Subscriber:
     async def subscribe_channel(self, name: str) -> None:
         """订阅一个全名已含前缀的频道（广播、系统）；承诺同 ``subscribe``。"""
         channel = name.encode()
+        future = self._subscribing(channel)
+        if future is not None:
+            await asyncio.shield(future)  # 几个调用者可能共用它
+            self._lighten(channel, future)
+
+    def subscribing(self, user_id: int) -> asyncio.Future[None] | None:
+        return self._subscribing(self._keys.user_channel(user_id).encode())
+
+    def _subscribing(self, channel: bytes) -> asyncio.Future[None] | None:
         future = self._wanted.get(channel)
         if future is None:
             future = asyncio.get_running_loop().create_future()
             self._wanted[channel] = future
             if self._feed is not None:
                 self._feed.queue(SUBSCRIBE, channel, future)
-        if not future.done():
-            await asyncio.shield(future)  # 几个调用者可能共用它
-        if self._wanted.get(channel) is future and future is not self._restored:
-            self._wanted[channel] = self._confirmed  # 十万个频道，不各留一个 future
+        elif future.done():
+            self._lighten(channel, future)
+            return None
+        return future
+
+    def _lighten(self, channel: bytes, confirmed: asyncio.Future[None]) -> None:
+        """十万个频道，不各留一个 future。"""
+        if self._wanted.get(channel) is confirmed and confirmed is not self._restored:
+            self._wanted[channel] = self._confirmed
 
     # ── 连接 ────────────────────────────────────────────────────────────────
 

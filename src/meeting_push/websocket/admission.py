@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable
+from functools import partial
 from typing import Final
 
 from ..clock import now_ms
@@ -45,7 +46,7 @@ class Turnstile:
         self._max_waiting = max_waiting
         #: 桶在这一刻是空的；此后每 ``_step_s`` 多一枚，至多攒 ``_burst_s``。
         self._empty_at = float("-inf")
-        self._queue: OrderedDict[asyncio.Future[None], None] = OrderedDict()
+        self._queue: OrderedDict[Hashable, Callable[[], None]] = OrderedDict()
         self._timer: asyncio.Handle | None = None
         #: 这一圈已放了几个。
         self._passed = 0
@@ -54,20 +55,30 @@ class Turnstile:
     def waiting(self) -> int:
         return len(self._queue)
 
-    async def turn(self) -> bool:
-        """等到轮到；队已满则 False，没有等。可以取消：取消了就不在队里。"""
-        loop = asyncio.get_running_loop()
-        if not self._queue and self._take(loop.time()):
+    def queue(self, guest: Hashable, let_in: Callable[[], None]) -> bool:
+        """轮到时调用 ``let_in``（不得抛出），此刻就轮到则当场；队已满则 False。"""
+        if not self._queue and self._take(asyncio.get_running_loop().time()):
+            let_in()
             return True
         if len(self._queue) >= self._max_waiting:
             return False
-        mine: asyncio.Future[None] = loop.create_future()
-        self._queue[mine] = None
+        self._queue[guest] = let_in
         self._arm()
+        return True
+
+    def leave(self, guest: Hashable) -> None:
+        """不等了；不在队里的无事发生。"""
+        self._queue.pop(guest, None)
+
+    async def turn(self) -> bool:
+        """等到轮到；队已满则 False，没有等。可以取消：取消了就不在队里。"""
+        mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if not self.queue(mine, partial(_let_in, mine)):
+            return False
         try:
             await mine
         finally:
-            self._queue.pop(mine, None)
+            self.leave(mine)
         return True
 
     def _take(self, now: float) -> bool:
@@ -95,11 +106,68 @@ class Turnstile:
         self._timer = None
         now = asyncio.get_running_loop().time()
         while self._queue and self._take(now):
-            mine, _ = self._queue.popitem(last=False)
-            if not mine.done():
-                mine.set_result(None)
+            _, let_in = self._queue.popitem(last=False)
+            let_in()
         if self._queue:
             self._arm()
+
+
+def _let_in(waiting: asyncio.Future[None]) -> None:
+    if not waiting.done():
+        waiting.set_result(None)
+
+
+class Places:
+    """至多 ``most`` 个同时在里面，先来先进；等着的可以是回调，也可以是任务。"""
+
+    def __init__(self, most: int) -> None:
+        self._free = most
+        self._waiting: deque[Callable[[], None]] = deque()
+
+    def enter(self, start: Callable[[], None]) -> None:
+        """有地方时调用 ``start``，此刻就有则当场；它在里面，直到 ``leave``。"""
+        if self._free:
+            self._free -= 1
+            start()
+        else:
+            self._waiting.append(start)
+
+    def once(self) -> Callable[..., None]:
+        """``leave``，再来几次也只算一次。"""
+        left = False
+
+        def leave(*_args: object) -> None:
+            nonlocal left
+            if not left:
+                left = True
+                self.leave()
+
+        return leave
+
+    def leave(self) -> None:
+        if self._waiting:
+            self._waiting.popleft()()
+        else:
+            self._free += 1
+
+    async def __aenter__(self) -> None:
+        mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.enter(partial(self._start, mine))
+        try:
+            await mine
+        except asyncio.CancelledError:
+            if mine.done() and not mine.cancelled():  # 同一刻轮到了
+                self.leave()
+            raise
+
+    async def __aexit__(self, *_exc: object) -> None:
+        self.leave()
+
+    def _start(self, waiting: asyncio.Future[None]) -> None:
+        if waiting.done():  # 不等了
+            self.leave()
+        else:
+            waiting.set_result(None)
 
 
 class Admission:
@@ -111,7 +179,8 @@ class Admission:
         self.pace = pace or RefusalPace()
         self._leaving = asyncio.Event()
         self._turnstile = Turnstile(limits.per_s, limits.burst, limits.max_waiting)
-        self.turn = self._turnstile.turn
+        self.turn, self.queue = self._turnstile.turn, self._turnstile.queue
+        self.unqueue = self._turnstile.leave
         self._sockets = 0
         self._by_address: dict[str, int] = {}
 

@@ -16,6 +16,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from ..http.refusals import FOREIGN_ORIGIN, NOT_FOUND, Refusal
 from ..http.request_ids import HEADER, request_id
+from ..http.upgrade_request import by_name
 from ..limits.rate import TrustedProxies, rate_key
 from ..person_id import PersonId
 from ..protocol.codes import CloseCode, ended_by_peer
@@ -121,14 +122,16 @@ def take_handshake(websocket: WebSocket, person: PersonId, proxies: TrustedProxi
     """取出握手请求；查询串从此不在 ``websocket`` 里：uvicorn 接受时打印整条 URL，令牌不能
     在里面（SEC-2，LESSONS 11）。``person`` 为 0：路径上没有用户。"""
     scope = websocket.scope
-    headers = tuple(
-        (name.decode("latin-1").lower(), value.decode("ascii", "surrogateescape"))
-        for name, value in scope["headers"]
+    headers = by_name(
+        [
+            (name.decode("latin-1").lower(), value.decode("ascii", "surrogateescape"))
+            for name, value in scope["headers"]
+        ]
     )
     client = scope.get("client")
     query = scope["query_string"].decode("utf-8", "replace")
     scope["query_string"] = b""
-    forwarded = [value for name, value in headers if name == "x-forwarded-for"]
+    forwarded = headers.get("x-forwarded-for", ())
     address = proxies.client_address(client[0] if client else "", forwarded)
     return Handshake(person, query, headers, address)
 

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final, cast
@@ -26,7 +25,8 @@ from ..http.refusals import (
 from ..http.request_ids import HEADER
 from ..http.upgrade_request import END_OF_HEAD, MAX_HEAD_BYTES, MAX_HEADERS, UpgradeRequest
 from ..limits.rate import rate_key
-from .handshake import PATH_PREFIX, Authenticator, Handshake, person_in_path
+from ..person_id import PersonId
+from .handshake import PATH_PREFIX, Handshake, person_in_path
 from .manager import ConnectionManager
 
 _PROBES: Final = (b"GET /healthz ", b"GET /readyz ", b"HEAD /healthz ", b"HEAD /readyz ")
@@ -39,10 +39,9 @@ class Front(asyncio.Protocol):
 
     __slots__ = (
         "_fallback",
-        "_forwarded",
-        "_given",
         "_head",
         "_manager",
+        "_request",
         "_successor",
         "_take",
         "_timer",
@@ -60,10 +59,8 @@ class Front(asyncio.Protocol):
         self._fallback = fallback
         self._upgraded = upgraded
         self._head = bytearray()
-        #: 请求里的 X-Forwarded-For。
-        self._forwarded: Sequence[str] = ()
-        #: 请求里的 X-Request-ID。
-        self._given = ""
+        #: 读懂了的请求；拒绝时还要看。
+        self._request: UpgradeRequest | None = None
         #: 收到的字节此刻归谁。
         self._take: Callable[[bytes], None] = self._gather
         self._successor: Any = None
@@ -91,45 +88,40 @@ class Front(asyncio.Protocol):
 
     def _choose(self, received: bytes, end: int) -> None:
         """请求头完整了：不是用户连接的交给别人，是的就 4xx 或者升级。"""
-        request = UpgradeRequest.parse(received[:end])
-        if request is not None:
-            self._forwarded = request.values("x-forwarded-for")
-            self._given = next(iter(request.values(HEADER)), "")
+        request = self._request = UpgradeRequest.parse(received[:end])
         if received.count(b"\r\n", 0, end) > MAX_HEADERS + 2:
             self._refuse(HEAD_TOO_LARGE)
         elif request is None:
             self._refuse(BAD_REQUEST)
-        elif self._is_ours(request):
-            refusal = self._refusal_of(request)
+        elif request.path.startswith(PATH_PREFIX) and not _is_unix(self._transport):
+            refusal = self._upgrade(request, received[end:])
             if refusal is not None:
                 self._refuse(refusal)
-            else:
-                self._upgrade(request, received[end:])
         else:
             self._stop_waiting()
             self._install(self._fallback())
             self._take = self._successor.data_received
             self._take(received)
 
-    def _is_ours(self, request: UpgradeRequest) -> bool:
-        """picows 要设 TCP 选项，unix socket 上不行；那里由普通的 ASGI 路由接着。"""
-        sock: socket.socket = self._transport.get_extra_info("socket")
-        return request.path.startswith(PATH_PREFIX) and sock.family != socket.AF_UNIX
-
-    def _refusal_of(self, request: UpgradeRequest) -> Refusal | None:
-        if person_in_path(request.path, self._manager.authenticator.ids) is None:
+    def _upgrade(self, request: UpgradeRequest, rest: bytes) -> Refusal | None:
+        person = person_in_path(request.path, self._manager.authenticator.ids)
+        if person is None:
             return NOT_FOUND
-        return request.refusal()
-
-    def _upgrade(self, request: UpgradeRequest, rest: bytes) -> None:
-        handshake = _handshake(request, self._transport, self._manager.authenticator)
+        refusal = request.refusal()
+        if refusal is not None:
+            return refusal
+        handshake = handshake_of(request, person, self._transport, self._manager)
         if not self._manager.origin_allowed(handshake):
-            self._refuse(FOREIGN_ORIGIN)
-            return
+            return FOREIGN_ORIGIN
         self._stop_waiting()
-        self._install(self._upgraded(handshake))
-        self._take = partial(_feed, self._transport, self._successor)
-        self._take(request.minimal() + rest)
+        self._request = None  # 里面有令牌
+        self._succeed(self._upgraded(handshake), request.minimal() + rest)
+        return None
+
+    def _succeed(self, successor: Any, received: bytes) -> None:
+        self._install(successor)
+        self._take = partial(feed, self._transport, successor)
+        self._take(received)
 
     def _install(self, successor: Any) -> None:
         self._successor = successor
@@ -162,7 +154,9 @@ class Front(asyncio.Protocol):
     def _refusal_delay_s(self) -> float:
         manager = self._manager
         peer: Sequence[object] = self._transport.get_extra_info("peername") or ("",)
-        address = manager.authenticator.proxies.client_address(str(peer[0]), self._forwarded)
+        request = self._request
+        forwarded = () if request is None else request.values("x-forwarded-for")
+        address = manager.authenticator.proxies.client_address(str(peer[0]), forwarded)
         return manager.admission.refusal_delay_s(rate_key(address))
 
     def _say(self, refusal: Refusal) -> None:
@@ -170,7 +164,12 @@ class Front(asyncio.Protocol):
         if not self._transport.is_closing():
             if not self._transport.is_reading():
                 self._transport.resume_reading()
-            say_farewell(self._transport, refusal.answer(self._given))
+            say_farewell(self._transport, self._answer(refusal))
+
+    def _answer(self, refusal: Refusal) -> bytes:
+        """带着请求里的 X-Request-ID。"""
+        given = () if self._request is None else self._request.values(HEADER)
+        return refusal.answer(given[0] if given else "")
 
     def eof_received(self) -> bool | None:
         return None if self._successor is None else self._successor.eof_received()
@@ -221,12 +220,19 @@ class BareFront(Front):
         else:
             super()._choose(received, end)
 
+    def _succeed(self, successor: Any, received: bytes) -> None:
+        """我们就是 protocol：当场换上。"""
+        successor.connection_made(self._transport)
+        self._take = _ignore
+        self._transport.set_protocol(successor)
+        feed(self._transport, successor, received)
+
     def _refuse(self, refusal: Refusal) -> None:
         self._doorway.wait(self)  # 缺描述符时它先让位
         self._doorway.turned_away[refusal.code] += 1
         if refusal is CROWDED:  # 请求读完了，不必等它先走：它占着的正是缺的
             self._stop_waiting()
-            self._transport.write(refusal.answer(self._given))
+            self._transport.write(self._answer(refusal))
             self._transport.close()
         else:
             super()._refuse(refusal)
@@ -243,7 +249,8 @@ def _ignore(_data: bytes) -> None:
     """拒绝了，或已交给别人。"""
 
 
-def _feed(transport: asyncio.Transport, protocol: Any, data: bytes) -> None:
+def feed(transport: asyncio.Transport, protocol: Any, data: bytes) -> None:
+    """把 ``data`` 当作刚收到的交给一个 ``BufferedProtocol``。"""
     rest = memoryview(data)
     while rest and not transport.is_closing():
         room = protocol.get_buffer(-1)
@@ -253,12 +260,15 @@ def _feed(transport: asyncio.Transport, protocol: Any, data: bytes) -> None:
         rest = rest[len(part) :]
 
 
-def _handshake(
-    request: UpgradeRequest, transport: asyncio.Transport, authenticator: Authenticator
+def handshake_of(
+    request: UpgradeRequest, person: PersonId, transport: asyncio.Transport, manager: ConnectionManager
 ) -> Handshake:
-    person = person_in_path(request.path, authenticator.ids)
-    assert person is not None, "other paths were refused"
     peer: Sequence[object] = transport.get_extra_info("peername") or ("",)
-    forwarded = request.values("x-forwarded-for")
-    address = authenticator.proxies.client_address(str(peer[0]), forwarded)
-    return Handshake(person, request.query, tuple(request.headers), address)
+    proxies = manager.authenticator.proxies
+    address = proxies.client_address(str(peer[0]), request.values("x-forwarded-for"))
+    return Handshake(person, request.query, request.named, address)
+
+
+def _is_unix(transport: asyncio.Transport) -> bool:
+    """picows 要设 TCP 选项，unix socket 上不行；那里由普通的 ASGI 路由接着。"""
+    return not isinstance(transport.get_extra_info("peername"), tuple)

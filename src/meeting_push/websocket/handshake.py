@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import re
 import unicodedata
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -26,6 +26,7 @@ from ..errors import (
     TokenRevokedError,
 )
 from ..http.cors import as_browsers_say, normal_origin
+from ..http.upgrade_request import NamedHeaders
 from ..limits.rate import TrustedProxies, rate_key
 from ..logs import MANY, RepeatedWarning
 from ..model import Principal, ResumePoint
@@ -52,35 +53,37 @@ def person_in_path(path: str, ids: PersonIds) -> PersonId | None:
     return None if match is None else ids.in_path(match.group(1))
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(slots=True, repr=False)
 class Handshake:
-    """``headers`` 的名字为小写、可重复；``query`` 是未解码的查询串。
+    """``headers`` 的名字为小写；``query`` 是未解码的查询串。
 
     ``person``：路径上的用户，对外的 id；路径上没有的是 0。
     """
 
     person: PersonId
     query: str
-    headers: tuple[tuple[str, str], ...]
+    headers: NamedHeaders
     ip_address: str
 
-    def header_values(self, name: str) -> list[str]:
-        return [value for key, value in self.headers if key == name]
+    def header_values(self, name: str) -> Sequence[str]:
+        return self.headers.get(name, ())
 
     def header(self, name: str) -> str | None:
-        values = self.header_values(name)
+        values = self.headers.get(name)
         return values[0] if values else None
 
     def fields(self) -> list[tuple[str, str]]:
         """查询串的各项；坏的百分号编码变成替换字符，项数过多则当作没有。"""
+        if not self.query:
+            return []
         try:
             return parse_qsl(self.query, keep_blank_values=True, max_num_fields=_MAX_QUERY_FIELDS)
         except ValueError:
             return []
 
     def subprotocols(self) -> list[str]:
-        offered = ",".join(self.header_values("sec-websocket-protocol"))
-        return [token.strip() for token in offered.split(",")] if offered else []
+        lines = self.headers.get("sec-websocket-protocol")
+        return [token.strip() for token in ",".join(lines).split(",")] if lines else []
 
     @property
     def accepted_subprotocol(self) -> str | None:
@@ -112,6 +115,8 @@ class Device:
 
 def clean(text: str, max_chars: int) -> str:
     """去掉控制字符、代理项与首尾空白，截短。"""
+    if not text:
+        return text
     text = text[: max_chars * 2]
     if not (text.isascii() and text.isprintable()):  # 常情不逐字看：一份 User-Agent 就是一百多个
         text = "".join([char for char in text if unicodedata.category(char)[0] != "C"])
@@ -151,8 +156,12 @@ def extract_credential(
 
 
 def _bearer_headers(handshake: Handshake) -> set[str]:
-    parts = (value.partition(" ") for value in handshake.header_values("authorization"))
-    return {token.strip() for scheme, _, token in parts if scheme.lower() == "bearer"}
+    found: set[str] = set()
+    for value in handshake.header_values("authorization"):
+        scheme, _, token = value.partition(" ")
+        if scheme.lower() == "bearer":
+            found.add(token.strip())
+    return found
 
 
 def _bearer_subprotocols(handshake: Handshake) -> set[str]:
@@ -239,6 +248,8 @@ class Authenticator:
         没有 Origin 的不是浏览器，放行；``null``（沙箱、file:）只有明列才许。
         """
         origins = handshake.header_values("origin")
+        if not origins:
+            return True
         host = handshake.header("host")
         forbidden = [origin for origin in origins if not self._allowed(origin, host)]
         if forbidden:
@@ -267,6 +278,24 @@ class Authenticator:
             principal = await self._verify(handshake)
             _require_user(principal.person, handshake.person)
             return principal
+
+    def authenticate_at_once(self, handshake: Handshake) -> Principal | None:
+        """同 ``authenticate``，不等；None：要等谁（票据、公钥、应用的验证），用它。"""
+        address = handshake.ip_address
+        try:
+            source, text = extract_credential(handshake, self._sources)
+            if source == "ticket":
+                return None
+            principal = self._credentials.verify_at_once(text)
+            if principal is not None:
+                self._limits.check_user(principal.user_id, address)
+                _require_user(principal.person, handshake.person)
+            return principal
+        except RateLimitedError:
+            raise
+        except MeetingPushError as error:
+            self._note_failure(handshake.person, address, error)
+            raise
 
     async def identify(self, handshake: Handshake) -> Principal:
         """令牌说他是谁；路径上没有用户的连接（会议）用它。错误与日志同 ``authenticate``。"""
@@ -297,10 +326,14 @@ class Authenticator:
         except RateLimitedError:  # 限速自己记，有节制
             raise
         except MeetingPushError as error:
-            self._limits.check_stranger(ip_address)
-            self._limits.failed(ip_address, error)
-            self._failed.say(user_id=user_id, ip_address=ip_address, reason=error.code)
+            self._note_failure(user_id, ip_address, error)
             raise
+
+    def _note_failure(self, user_id: PersonId, ip_address: str, error: MeetingPushError) -> None:
+        """:raises RateLimitedError: 这个地址失败得太多，或来得太快"""
+        self._limits.check_stranger(ip_address)
+        self._limits.failed(ip_address, error)
+        self._failed.say(user_id=user_id, ip_address=ip_address, reason=error.code)
 
 
 def _require_user(told: PersonId, wanted: PersonId) -> None:

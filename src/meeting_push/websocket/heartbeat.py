@@ -15,7 +15,7 @@ from ..logs import logger
 from ..protocol.codes import CloseCode
 from ..protocol.commands import Command
 from ..protocol.limits import Limits
-from ..protocol.line_session import LineSession
+from ..protocol.line_session import EXPIRY_NOTICE_MS, LineSession
 from ..protocol.outbox import Outbox
 from ..supervision import periodically
 
@@ -78,6 +78,11 @@ class HeartbeatSweep(Generic[SomeSwept]):
         """放上轮子；令牌换过之后再放一次，到期可能变早。"""
         self._unschedule(connection)
         self._place(connection, self._clock())
+
+    def hasten(self, connection: SomeSwept, at: int) -> None:
+        """有一件事 ``at`` 就到期；轮子在那之前本来就会看到它的不必挪。"""
+        if at - EXPIRY_NOTICE_MS <= self._clock() + self._limits.heartbeat_timeout_ms:
+            self.schedule(connection)
 
     def attend(self, connection: SomeSwept) -> None:
         self._attended.add(connection)

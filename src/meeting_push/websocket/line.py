@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final, Protocol
 
+from ..contracts import Newcomer
 from ..logs import logger
 from ..model import ConnectionInfo, MailboxView, PresenceStatus, Principal
 from ..node_identity import NodeIdentity
@@ -58,8 +59,8 @@ class Line:
         self.connection_id = connection_id
         self.ip_address = ip_address
         self.outbox = Outbox(limits)
-        #: 正在进行的开始或补发；同一时刻至多一个。
-        self.task: asyncio.Task[None] | None = None
+        #: 正在进行的开始或补发，走了就取消；同一时刻至多一个。开始得顺利的没有任务，只有它的期限。
+        self.task: asyncio.Task[None] | asyncio.TimerHandle | None = None
         #: 还没有回答的请求数，归 ``requests`` 管。
         self.requests = 0
         #: 在时间轮上的格子，归 ``heartbeat`` 管。
@@ -274,6 +275,10 @@ class UserConnection(Line):
         self.principal = principal
         self.user_id = principal.user_id
         self.session.authenticated(principal)
+
+    def newcomer(self) -> Newcomer:
+        device = self.device
+        return Newcomer(self.user_id, self.connection_id, device.device_id, device.resume)
 
     def let_go(self) -> None:
         """此刻的任务做完了：不留着它的 300 字节。"""

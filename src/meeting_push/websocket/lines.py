@@ -16,7 +16,6 @@ from collections.abc import (
     AsyncIterator,
     Awaitable,
     Callable,
-    Coroutine,
     Iterable,
     Iterator,
     Sequence,
@@ -90,7 +89,6 @@ class EdgeStatistics(EdgeCounters):
 
 
 SomeLine = TypeVar("SomeLine", bound=Line)
-Opening = Coroutine[object, object, None]
 
 
 class Lines(Generic[SomeLine]):
@@ -132,18 +130,19 @@ class Lines(Generic[SomeLine]):
             self.counters.refusals[FOREIGN_ORIGIN] += 1
         return allowed
 
-    def _arrive(self, connection: SomeLine, opening: Callable[[], Opening], name: str) -> None:
-        """登记，并在后台开始；节点或地址满了则拒绝。"""
+    def _arrive(self, connection: SomeLine) -> bool:
+        """登记；节点或地址满了、正在送客则拒绝，返回 False。"""
         self._sockets.add(connection)
         self.counters.connections_opened += 1
         self.heartbeat.schedule(connection)
         room = self.admission.enter(connection.ip_address)
         if self._refusing_with is not None:
             self._refuse(connection, self._refusing_with)
-        elif not room:
+            return False
+        if not room:
             self.turn_away(connection, CloseCode.TOO_MANY_CONNECTIONS)
-        else:
-            connection.task = self._tasks.spawn(opening(), name)
+            return False
+        return True
 
     async def _identify(
         self,
@@ -155,14 +154,25 @@ class Lines(Generic[SomeLine]):
         if not self.authenticator.suspects(handshake) and not await self.admission.turn():
             self.turn_away(connection, CloseCode.RATE_LIMITED)
             return None
+        return await self._verified(connection, handshake, verify)
+
+    async def _verified(
+        self,
+        connection: SomeLine,
+        handshake: Handshake,
+        verify: Callable[[Handshake], Awaitable[Principal]],
+    ) -> Principal | None:
         try:
             async with asyncio.timeout(self._handshake_timeout_s):
                 return await verify(handshake)
         except MeetingPushError as error:
-            self.counters.auth_failures += 1
-            delay_s = self.admission.failure_delay_s(who_failed(error, connection.ip_address))
-            self._refuse(connection, close_code_for(error), delay_s)
+            self._not_verified(connection, error)
             return None
+
+    def _not_verified(self, connection: SomeLine, error: MeetingPushError) -> None:
+        self.counters.auth_failures += 1
+        delay_s = self.admission.failure_delay_s(who_failed(error, connection.ip_address))
+        self._refuse(connection, close_code_for(error), delay_s)
 
     def _refuse(self, connection: SomeLine, code: CloseCode, delay_s: float = 0) -> None:
         self.counters.refusals[code.reason] += 1

@@ -1,8 +1,7 @@
 """ConnectionManager：本节点持有的全部用户连接。
 
 一帧的路：``on_channel_message`` → 查表 → ``UserConnection.offer`` → 驱动。
-一条连接的路：``accept`` → 认证 → ``connect_user``（登记 → 订阅 → 占座与信箱 → welcome → 补发 →
-实时）。
+一条连接的路：``accept`` → 认证、登记 → ``Opener``（订阅 → 占座与信箱 → welcome → 补发 → 实时）。
 都在事件循环线程里，没有锁；与会议 WebSocket 毫无共享。
 """
 
@@ -10,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Final, NamedTuple
 
 import msgspec
@@ -28,7 +28,7 @@ from ..contracts import (
 )
 from ..errors import InvalidInputError, MalformedEnvelopeError, MeetingPushError
 from ..logs import Log, RepeatedWarning, logger
-from ..model import Revocation
+from ..model import Principal, Revocation
 from ..node.flight_recorder import OFF, FlightRecorder, Pushed
 from ..node_identity import NodeIdentity
 from ..protocol.codes import CloseCode, cause_of_leaving
@@ -41,7 +41,7 @@ from .handshake import Authenticator, Handshake
 from .line import UserConnection
 from .line_host import Driver
 from .lines import EdgeCounters, EdgeStatistics, Fanout, Lines, Registry, farewell, send_off
-from .opening import CatchUp, Opener
+from .opening import CatchUp, Opener, Sources
 from .requests import ClientRequests, Sinks
 
 #: 数没有确认的：每看这么多条连接让别人跑一跑。
@@ -90,6 +90,7 @@ class ConnectionManager(Lines[UserConnection]):
         self._watches = sinks.watches
         self.ops = sinks.ops
         self._seats = seats
+        self._channels = channels
         self._on_push = on_push
         #: 最近一次量推送延迟的那一毫秒：每毫秒至多量一条，热路径上只比较一个整数。
         self._measured_at = 0
@@ -102,8 +103,9 @@ class ConnectionManager(Lines[UserConnection]):
         self._broadcast_channel = keys.broadcast_channel.encode()
         self._broadcasts = broadcasts
         self._recorder = recorder
-        self._opener = Opener(channels, arrivals, mailbox, self.counters, clock, broadcasts)
-        self._catch_up = CatchUp(self._opener, self._registry, self._tasks, self._give_up)
+        sources = Sources(channels, arrivals, mailbox, broadcasts, seats)
+        self._opener = Opener(self, sources, limits.open_timeout_s)
+        self._catch_up = CatchUp(self._opener, self._registry, self._tasks, self.give_up)
         self._fanout = Fanout(self._registry, clock)
         self._requests = ClientRequests(
             sinks, authenticator, self.counters, self._tasks, clock, self.heartbeat.schedule
@@ -114,27 +116,54 @@ class ConnectionManager(Lines[UserConnection]):
     # ── 连接 ──────────────────────────────────────────────────────────────
 
     def accept(self, handshake: Handshake, driver: Driver) -> UserConnection:
-        """驱动已完成升级：建立连接并在后台认证、开始。立即返回。"""
+        """驱动已完成升级：建立连接，轮到时认证、开始。立即返回。"""
         connection = UserConnection(self, driver, handshake, os.urandom(12).hex())
-        self._arrive(connection, lambda: self._admit(connection, handshake), "ws_open")
+        if not self._arrive(connection):
+            return connection
+        if self.authenticator.suspects(handshake):
+            self._admit(connection, handshake)
+        elif not self.admission.queue(connection, partial(self._admit, connection, handshake)):
+            self.turn_away(connection, CloseCode.RATE_LIMITED)
         return connection
 
-    async def _admit(self, connection: UserConnection, handshake: Handshake) -> None:
+    def _admit(self, connection: UserConnection, handshake: Handshake) -> None:
+        """轮到了。不必等谁的令牌当场就验，不另起任务。"""
         try:
-            principal = await self._identify(connection, handshake, self.authenticator.authenticate)
-        except TimeoutError:
-            self._refuse(connection, CloseCode.NODE_UNHEALTHY)
+            principal = self.authenticator.authenticate_at_once(handshake)
+        except MeetingPushError as error:
+            self._not_verified(connection, error)
         except Exception as error:  # noqa: BLE001 — 认证器出错也不能让未认证的连接留着
-            _of(connection).opt(exception=error).error("ws_auth_broken")
-            self._refuse(connection, CloseCode.NODE_UNHEALTHY)
+            self._cannot_verify(connection, error)
         else:
             if principal is None:
-                return
-            # 从验证到登记没有 await：期间的吊销不会漏掉这条连接
-            connection.identified(principal)
-            self.heartbeat.schedule(connection)
-            await self.connect_user(connection.user_id, connection)
-            connection.let_go()
+                later = self._admit_later(connection, handshake)
+                connection.task = self._tasks.spawn(later, "ws_open")
+            else:
+                self._authenticated(connection, principal)
+                self._opener.begin(connection)
+
+    async def _admit_later(self, connection: UserConnection, handshake: Handshake) -> None:
+        try:
+            principal = await self._verified(connection, handshake, self.authenticator.authenticate)
+        except TimeoutError:
+            self._refuse(connection, CloseCode.NODE_UNHEALTHY)
+        except Exception as error:  # noqa: BLE001 — 见上
+            self._cannot_verify(connection, error)
+        else:
+            if principal is not None:
+                self._authenticated(connection, principal)
+                await self._opener.open(connection)
+                connection.let_go()
+
+    def _cannot_verify(self, connection: UserConnection, error: Exception) -> None:
+        _of(connection).opt(exception=error).error("ws_auth_broken")
+        self._refuse(connection, CloseCode.NODE_UNHEALTHY)
+
+    def _authenticated(self, connection: UserConnection, principal: Principal) -> None:
+        """登记。从验证到这里没有 await：期间的吊销不会漏掉这条连接。"""
+        connection.identified(principal)
+        self.heartbeat.hasten(connection, principal.expires_at)
+        self._registry.add(connection)
 
     async def connect_user(self, user_id: int, websocket: UserConnection) -> None:
         """登记一条已认证的连接并把它开始起来；返回时已是实时，或已关闭。
@@ -144,27 +173,30 @@ class ConnectionManager(Lines[UserConnection]):
         if websocket.user_id != user_id:
             raise ValueError("the connection belongs to another user")
         self._registry.add(websocket)
-        try:
-            view = await self._opener.first_view(websocket, self.limits.open_timeout_s)
-            if view is None:
-                self.turn_away(websocket, CloseCode.TOO_MANY_CONNECTIONS)
-                return
-            websocket.welcome(view)
-            self._announce(websocket)
-            websocket.receive_early()
-            await self._opener.flush(websocket, view)
-        except TimeoutError:
-            _of(websocket).warning("ws_open_timeout")
-            websocket.close(CloseCode.NODE_UNHEALTHY)
-        except Exception as error:  # noqa: BLE001 — 任何错都不能留下一条半开的连接
-            self._give_up(websocket, error)
+        await self._opener.open(websocket)
+
+    # ── OpeningHost ───────────────────────────────────────────────────────
+
+    def on_no_seat(self, connection: UserConnection) -> None:
+        self.turn_away(connection, CloseCode.TOO_MANY_CONNECTIONS)
+
+    def on_welcomed(self, connection: UserConnection) -> None:
+        self._announce(connection)
+        connection.receive_early()
+
+    def on_open_timeout(self, connection: UserConnection) -> None:
+        _of(connection).warning("ws_open_timeout")
+        connection.close(CloseCode.NODE_UNHEALTHY)
+
+    def spawn(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
+        return self._tasks.spawn(work, "ws_open")
 
     def _announce(self, connection: UserConnection) -> None:
         if connection.closing_since is None:
             connection.announced = True
             self._presence.connection_opened(connection.user_id, connection.info())
 
-    def _give_up(self, connection: UserConnection, error: Exception) -> None:
+    def give_up(self, connection: UserConnection, error: Exception) -> None:
         if connection.closing_since is not None:
             return
         if isinstance(error, MeetingPushError):  # 他的键被写坏了（B1）：只是他，不必回溯
@@ -282,13 +314,14 @@ class ConnectionManager(Lines[UserConnection]):
 
     def _depart(self, connection: UserConnection) -> None:
         super()._depart(connection)
+        self.admission.unqueue(connection)
         if not self._registry.remove(connection):
             return
         self._watches.forget(connection)
         self.ops.forget(connection)
         self._seats.release(connection.user_id, connection.connection_id)
         if connection.user_id not in self.user_connections:
-            self._opener.subscriptions.release(connection.user_id)
+            self._channels.unsubscribe(connection.user_id)
         if connection.announced:
             left = cause_of_leaving(connection.ending, connection.code)
             self._presence.connection_closed(connection.user_id, connection.connection_id, left)

@@ -6,55 +6,32 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+import contextlib
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from functools import partial
 from heapq import merge
 from itertools import groupby
-from typing import Final
+from typing import Final, NamedTuple, Protocol
 
-from ..contracts import Arrivals, Broadcasts, Channels, Mailbox, Opened
-from ..model import BroadcastEntry, MailboxEntry, MailboxView, ResumePoint
+from ..contracts import (
+    Arrivals,
+    Broadcasts,
+    Channels,
+    Mailbox,
+    Opened,
+    Quiet,
+    Seats,
+    Unfinished,
+)
+from ..errors import MeetingPushError, UnavailableError
+from ..model import BroadcastEntry, BroadcastView, MailboxEntry, MailboxView, ResumePoint
 from ..protocol.envelope import BATCH_MAX_MESSAGES, batch, batch_parts, peek
 from ..protocol.frames import Gap, encode
 from ..protocol.session import Phase
 from ..supervision import Tasks, patiently
+from .admission import Places
 from .line import UserConnection
 from .lines import EdgeCounters, Registry
-
-
-class Subscriptions:
-    """同一用户的几台设备同时连上时共等一次确认；退订后的重连重新等。"""
-
-    def __init__(self, channels: Channels) -> None:
-        self._channels = channels
-        #: 正在订阅的有任务；已确认的为 None。
-        self._active: dict[int, asyncio.Task[None] | None] = {}
-
-    async def ensure(self, user_id: int) -> None:
-        """返回时已确认：此后发布的都会到达。一台设备中途离开不影响另一台的等待。"""
-        if user_id not in self._active:
-            self._active[user_id] = asyncio.create_task(self._subscribe(user_id))
-        task = self._active[user_id]
-        if task is not None:
-            await asyncio.shield(task)
-
-    async def _subscribe(self, user_id: int) -> None:
-        task = asyncio.current_task()
-        try:
-            await self._channels.subscribe(user_id)
-        except BaseException:
-            if self._active.get(user_id) is task:
-                del self._active[user_id]
-            raise
-        if self._active.get(user_id) is task:
-            self._active[user_id] = None
-
-    def release(self, user_id: int) -> None:
-        """最后一台设备走了。"""
-        task = self._active.pop(user_id, None)
-        if task is not None:
-            task.cancel()
-        self._channels.unsubscribe(user_id)
-
 
 #: 同时读信箱的连接数：满的一只要问一千条的优先级，而投递、确认的命令在同一条 Redis 连接上排队。
 #: 多于 MAX_LOADS：先让每个人得到 welcome（等久了是 4007），再慢慢补发。
@@ -66,50 +43,165 @@ MAX_LOADS: Final = 4
 Entry = MailboxEntry | BroadcastEntry
 
 
-class Opener:
-    """``clock`` 给出毫秒。被取消（连接断开）时不留下任何东西。"""
+class Sources(NamedTuple):
+    """一条连接开始时要问的各处。"""
 
-    def __init__(
-        self,
-        channels: Channels,
-        arrivals: Arrivals,
-        mailbox: Mailbox,
-        counters: EdgeCounters,
-        clock: Callable[[], int],
-        broadcasts: Broadcasts,
-    ) -> None:
-        self.subscriptions = Subscriptions(channels)
-        self._arrivals = arrivals
-        self._mailbox = mailbox
-        self._broadcasts = broadcasts
-        self._counters = counters
-        self._clock = clock
-        self._reads = asyncio.Semaphore(MAX_READS)
+    channels: Channels
+    arrivals: Arrivals
+    mailbox: Mailbox
+    broadcasts: Broadcasts
+    seats: Seats
+
+
+class OpeningHost(Protocol):
+    """``Opener`` 的主人（``ConnectionManager``）；都是同步的，不得抛出。"""
+
+    counters: EdgeCounters
+    clock: Callable[[], int]
+
+    def on_welcomed(self, connection: UserConnection, /) -> None: ...
+
+    def on_no_seat(self, connection: UserConnection, /) -> None: ...
+
+    def on_open_timeout(self, connection: UserConnection, /) -> None: ...
+
+    def give_up(self, connection: UserConnection, error: Exception, /) -> None: ...
+
+    def spawn(self, work: Coroutine[object, object, None], /) -> asyncio.Task[None]: ...
+
+
+class Opener:
+    """订阅，占座，读信箱与广播，welcome，补发。多数人没有什么在等：几个回调就开好了，没有任务；
+    有什么要等、要补、要重来的另起一个（``open``）。断开时不留下任何东西。
+
+    welcome 在读广播之后，所以 welcome 之后的广播都有他的份。
+    """
+
+    def __init__(self, host: OpeningHost, sources: Sources, timeout_s: float) -> None:
+        self._host = host
+        self._channels, self._arrivals, self._mailbox, self._broadcasts, self._seats = sources
+        self._timeout_s = timeout_s
+        self._counters, self._clock = host.counters, host.clock
+        self._reads = Places(MAX_READS)
         self._loads = asyncio.Semaphore(MAX_LOADS)
 
-    async def first_view(self, connection: UserConnection, timeout_s: float) -> MailboxView | None:
-        """订阅，占座，读信箱与广播；设备满了则 None。Redis 不可用时开着 socket 重试。
+    # ── 顺利的 ────────────────────────────────────────────────────────────
 
-        在 welcome 之前，所以 welcome 之后的广播都有他的份。
+    def begin(self, connection: UserConnection) -> None:
+        """立即返回；会话须已认证、已登记。"""
+        loop = asyncio.get_running_loop()
+        connection.task = loop.call_later(self._timeout_s, self._host.on_open_timeout, connection)
+        self._listen(connection)
 
-        :raises TimeoutError: ``timeout_s`` 之内没有成功
-        """
-        device, user_id = connection.device, connection.user_id
+    def _listen(self, connection: UserConnection) -> None:
+        """订阅好了才读：此后发布的都会到达。"""
+        waiting = self._channels.subscribing(connection.user_id)
+        if waiting is None:
+            self._reads.enter(partial(self._ask, connection))
+        else:
+            waiting.add_done_callback(partial(self._listening, connection))
+
+    def _listening(self, connection: UserConnection, _subscribed: object) -> None:
+        if connection.closing_since is None:
+            self._listen(connection)
+
+    def _ask(self, connection: UserConnection) -> None:
+        if connection.closing_since is not None:
+            self._reads.leave()
+            return
+        connection.session.missed = False  # 此前漏的都会在这次读取里
+        try:
+            self._arrivals.begin(
+                connection.newcomer(), self._broadcasts.newest, partial(self._answered, connection)
+            )
+        except MeetingPushError:
+            self._answered(connection, Unfinished(None))
+
+    def _answered(self, connection: UserConnection, answer: Quiet | Unfinished) -> None:
+        if connection.closing_since is not None:
+            self._reads.leave()
+            return
+        if connection.task is not None:
+            connection.task.cancel()  # 它的期限
+        if isinstance(answer, Unfinished):  # 占着地方，直到读完
+            leave = self._reads.once()
+            task = connection.task = self._host.spawn(self._finish(connection, answer, leave))
+            task.add_done_callback(leave)
+        else:
+            connection.task = None
+            self._reads.leave()
+            self._welcome_quiet(connection, answer)
+
+    def _welcome_quiet(self, connection: UserConnection, quiet: Quiet) -> None:
+        try:
+            self._seats.took(connection.user_id, connection.connection_id, quiet.seat)
+            view = MailboxView(quiet.epoch, quiet.seq, (), resumed=quiet.resumed)
+            self._welcome(connection, Opened(view, BroadcastView((), quiet.newest)))
+            if connection.session.missed:
+                connection.task = self._host.spawn(self._flush_alone(connection, view))
+            elif connection.session.phase is Phase.FLUSHING:
+                connection.send_all(connection.session.finish(view, self._clock()))
+        except Exception as error:  # noqa: BLE001 — 任何错都不能留下一条半开的连接
+            self._host.give_up(connection, error)
+
+    def _welcome(self, connection: UserConnection, opened: Opened) -> None:
+        connection.session.broadcasts.read(opened.broadcasts)
+        connection.welcome(opened.mailbox)
+        self._host.on_welcomed(connection)
+
+    # ── 其余的 ────────────────────────────────────────────────────────────
+
+    async def open(self, connection: UserConnection) -> None:
+        """从头开始；返回时已是实时，或已关闭。Redis 不可用时开着 socket 重试。"""
+        await self._finish(connection, Unfinished(None), lambda: None)
+
+    async def _finish(
+        self, connection: UserConnection, unfinished: Unfinished, leave: Callable[[], None]
+    ) -> None:
+        """``leave``：读完了，让出读的地方。"""
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                opened = await self._first_view(connection, unfinished, leave)
+            if opened is None:
+                self._host.on_no_seat(connection)
+                return
+            self._welcome(connection, opened)
+            await self.flush(connection, opened.mailbox)
+        except TimeoutError:
+            self._host.on_open_timeout(connection)
+        except Exception as error:  # noqa: BLE001 — 任何错都不能留下一条半开的连接
+            self._host.give_up(connection, error)
+        connection.let_go()
+
+    async def _first_view(
+        self, connection: UserConnection, unfinished: Unfinished, leave: Callable[[], None]
+    ) -> Opened | None:
+        who = connection.newcomer()
 
         async def arrive() -> Opened | None:
-            await self.subscriptions.ensure(user_id)
+            await self._subscribed(connection.user_id)
             connection.session.missed = False  # 此前漏的都会在这次读取里
             async with self._reads:
-                return await self._arrivals.open(
-                    user_id, connection.connection_id, device.device_id, device.resume
-                )
+                return await self._arrivals.finish(who, Unfinished(None))
 
-        async with asyncio.timeout(timeout_s):
-            opened = await patiently(arrive)
-        if opened is None:
-            return None
-        connection.session.broadcasts.read(opened.broadcasts)
-        return opened.mailbox
+        with contextlib.suppress(UnavailableError):
+            try:
+                if unfinished.answer is not None:
+                    return await self._arrivals.finish(who, unfinished)
+            finally:
+                leave()
+        return await patiently(arrive)
+
+    async def _subscribed(self, user_id: int) -> None:
+        while (waiting := self._channels.subscribing(user_id)) is not None:
+            await asyncio.wait([waiting])
+
+    async def _flush_alone(self, connection: UserConnection, view: MailboxView) -> None:
+        try:
+            await self.flush(connection, view)
+        except Exception as error:  # noqa: BLE001 — 见上
+            self._host.give_up(connection, error)
+        connection.let_go()
 
     async def catch_up(self, connection: UserConnection) -> None:
         """补上这条连接没收到过的；会话须已在 FLUSHING。"""
@@ -171,7 +263,7 @@ class Opener:
         session = connection.session
 
         async def read() -> MailboxView:
-            await self.subscriptions.ensure(connection.user_id)
+            await self._subscribed(connection.user_id)
             session.missed = False  # 此前漏的都会在这次读取里
             async with self._reads:
                 view = await self._mailbox.open(connection.user_id, resume)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from meeting_push.http.upgrade_request import (
     UpgradeRequest,
     asks_for_websocket,
+    by_name,
     origin_form,
 )
 
@@ -100,8 +101,8 @@ def test_c9_only_a_get_of_http_1_1(start: str, expected: int) -> None:
 
 def test_c9_lists_may_be_on_several_lines() -> None:
     lines = [("connection", "Upgrade"), ("connection", "keep-alive"), ("upgrade", "WebSocket")]
-    assert asks_for_websocket(lines)
-    assert not asks_for_websocket([("connection", "upgraded"), ("upgrade", "websocket")])
+    assert asks_for_websocket(by_name(lines))
+    assert not asks_for_websocket({"connection": ["upgraded"], "upgrade": ["websocket"]})
 
 
 @pytest.mark.parametrize(

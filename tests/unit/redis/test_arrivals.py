@@ -6,9 +6,10 @@ import asyncio
 
 import pytest
 
+from meeting_push.contracts import Newcomer
 from meeting_push.errors import RedisCommandError
 from meeting_push.node_identity import NodeIdentity
-from meeting_push.redis.arrivals import Arrivals, Arrived, Newcomer
+from meeting_push.redis.arrivals import Arrivals, Arrived
 from meeting_push.redis.broadcast_log import BroadcastLog
 from meeting_push.redis.claims import GenerationMark
 from meeting_push.redis.mailboxes import Mailboxes, MailboxLimits
@@ -32,7 +33,7 @@ def arrivals(redis: RedisService, log: BroadcastLog | None = None, limit: int = 
     rules = SeatRules(limit, "reject", DAY_MS)
     seats = SeatStore(redis.lean, redis.keys, NodeIdentity("node-a"), rules)
     mailboxes = Mailboxes(redis.lean, redis.keys, LIMITS)
-    return Arrivals(redis.lean, seats, mailboxes, log or log_of(redis))
+    return Arrivals(redis.lean, redis.keys, seats, mailboxes, log or log_of(redis))
 
 
 def newcomer(user_id: int, connection_id: str = "a") -> Newcomer:

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meeting_push.errors import InvalidTokenError
+from meeting_push.http.upgrade_request import by_name
 from meeting_push.model import ResumePoint
 from meeting_push.person_id import PersonIds
 from meeting_push.websocket.handshake import (
@@ -20,7 +21,7 @@ from tests.support.stand_ins import Verifier, authenticator_of
 
 
 def handshake(query: str = "", **headers: str) -> Handshake:
-    named = tuple((name.replace("_", "-"), value) for name, value in headers.items())
+    named = by_name([(name.replace("_", "-"), value) for name, value in headers.items()])
     return Handshake(1, query, named, "10.0.0.1")
 
 
@@ -106,7 +107,7 @@ def test_no_resume_point_is_none(query: str) -> None:
 def test_nothing_in_a_request_raises_anything_but_invalid_token(
     query: str, headers: dict[str, str]
 ) -> None:
-    request = Handshake(1, query, tuple(headers.items()), "")
+    request = Handshake(1, query, by_name(list(headers.items())), "")
     Device.of(request, "connection")
     authenticator_of(Verifier()).origin_allowed(request)
     try:
@@ -171,5 +172,5 @@ def test_the_star_allows_everything() -> None:
 
 def test_every_origin_header_must_be_allowed() -> None:
     headers = (("origin", "https://a.example"), ("origin", "https://b.example"))
-    request = Handshake(1, "", (*headers, ("host", "a.example")), "")
+    request = Handshake(1, "", by_name([*headers, ("host", "a.example")]), "")
     assert not authenticator_of(Verifier()).origin_allowed(request)

@@ -71,7 +71,7 @@ class House:
     def connect(self, user_id: int = 1, ttl_ms: int = 3_600_000) -> tuple[UserConnection, Wire]:
         """一条实时的连接，不经认证与信箱。"""
         wire = Wire()
-        connection = UserConnection(self.manager, wire, Handshake(user_id, "", (), ""), "c")
+        connection = UserConnection(self.manager, wire, Handshake(user_id, "", {}, ""), "c")
         principal = Principal(user_id, "user", self.now, self.now + ttl_ms)
         connection.session.authenticated(principal)
         connection.welcome(MailboxView("e", 0, ()))

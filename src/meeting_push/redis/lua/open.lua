@@ -27,8 +27,9 @@ local function open_mailbox(KEYS, ARGV)
     call('HSET', KEYS[1], 'epoch', epoch)
   end
   local before = { from, to, evictions, evicted_at }
-  if ARGV[3] == '' and call('EXISTS', KEYS[2], KEYS[4], KEYS[5]) == 0 then -- 多数人：没有什么在等
-    return { epoch, seq, '', {}, {}, before, {}, {} }
+  local up_to_date = ARGV[3] == epoch and tonumber(ARGV[4]) == seq
+  if (ARGV[3] == '' or up_to_date) and call('EXISTS', KEYS[2], KEYS[4], KEYS[5]) == 0 then
+    return { epoch, seq, up_to_date and 'resumed' or '', {}, {}, before, {}, {} } -- 多数人：没有什么在等
   end
   local mailbox = call('ZRANGE', KEYS[2], 0, -1, 'WITHSCORES')
   local evicted = call('ZRANGE', KEYS[5], 0, -1, 'WITHSCORES')
