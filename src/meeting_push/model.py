@@ -329,8 +329,7 @@ class EvictedRange:
     count: int
 
 
-@dataclass(frozen=True, slots=True)
-class MailboxView:
+class MailboxView(msgspec.Struct, frozen=True):
     """连接时读到的信箱。
 
     ``entries`` 已按（优先级高者在前，seq 升序）排好；``seq`` 是该用户最新的 seq；
@@ -365,8 +364,7 @@ class BroadcastEntry:
     expires_at: int
 
 
-@dataclass(frozen=True, slots=True)
-class BroadcastView:
+class BroadcastView(msgspec.Struct, frozen=True):
     """一条连接此刻该补的广播，按日志的次序；``upto`` 是所依据的日志末尾。"""
 
     entries: tuple[BroadcastEntry, ...]

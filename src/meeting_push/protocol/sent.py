@@ -83,7 +83,8 @@ class Announced:
 
     def take(self, view: MailboxView, sent: SentSeqs) -> list[Gap]:
         """``view`` 里要宣告的，按 seq；此后算说过了。"""
-        found = list(gaps(view, self.upto, sent))
+        nothing = not view.expired and not view.evicted and view.evicted_before is None
+        found = [] if nothing else list(gaps(view, self.upto, sent))
         self.upto = view.seq
         if found:
             self._ranges = [*(self._ranges or ()), *((gap.from_seq, gap.to_seq) for gap in found)]

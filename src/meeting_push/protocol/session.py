@@ -124,7 +124,10 @@ class Session(LineSession):
             pending=len(view.entries),
             server_time=now,
         )
-        return [encode(frame), *self._resync(view.resync_reason), *self._gaps(view)]
+        told = self._told.take(view, self._sent)
+        if view.resync_reason is None and not told:
+            return [encode(frame)]
+        return [encode(frame), *self._resync(view.resync_reason), *map(encode, told)]
 
     def position(self) -> ResumePoint:
         """重读从这里之后算起：别的设备期间确认了的，不在信箱里，这条连接也该有（DLV-5）。"""
@@ -136,7 +139,8 @@ class Session(LineSession):
         if view.epoch != self.epoch:
             return self._start_over(view)
         self.newest = max(self.newest, view.seq)
-        return [*self._resync(view.resync_reason), *self._gaps(view)]
+        told = self._told.take(view, self._sent)
+        return [*self._resync(view.resync_reason), *map(encode, told)]
 
     def _start_over(self, view: MailboxView) -> list[bytes]:
         """旧 epoch 的 seq 都不算了：不可再用于 upto（按 id 的确认走核实），暂存着的也是。"""
@@ -146,9 +150,6 @@ class Session(LineSession):
         if self._held is not None and self._held.forget_seqs():
             self.missed = True  # 其中也许有新的
         return self._resync("epoch_changed")
-
-    def _gaps(self, view: MailboxView) -> list[bytes]:
-        return [encode(gap) for gap in self._told.take(view, self._sent)]
 
     def _resync(self, reason: str | None) -> list[bytes]:
         if reason is None:
@@ -185,11 +186,9 @@ class Session(LineSession):
         self._sent.settle(view.seq)
         held, self._held = self._held, None
         self.phase = Phase.LIVE
-        return [
-            frame
-            for _, frame, key in (held.take() if held is not None else ())
-            if self._fresh(frame, key, now)
-        ]
+        if held is None:
+            return []
+        return [frame for _, frame, key in held.take() if self._fresh(frame, key, now)]
 
     # ── 推 ────────────────────────────────────────────────────────────────
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple
@@ -341,7 +341,7 @@ class Mailboxes:
         return [pair for pair, (held, _) in traces if held is None]
 
     def fresh_epoch(self) -> str:
-        return f"{self.generation + self.emptied}-{secrets.token_hex(8)}"
+        return f"{self.generation + self.emptied}-{random.getrandbits(64):016x}"
 
     async def count(self, user_id: int) -> int:
         return int(await self._lean.execute("ZCARD", self._keys.mailbox(user_id)))

@@ -26,6 +26,7 @@ from ..http.request_ids import HEADER
 from ..http.upgrade_request import END_OF_HEAD, MAX_HEAD_BYTES, MAX_HEADERS, UpgradeRequest
 from ..limits.rate import rate_key
 from ..person_id import PersonId
+from .admission import Deadlines
 from .handshake import PATH_PREFIX, Handshake, person_in_path
 from .manager import ConnectionManager
 
@@ -38,6 +39,7 @@ class Front(asyncio.Protocol):
     """新连接的门厅：看完请求头，换上该用的 protocol，然后放手。"""
 
     __slots__ = (
+        "_deadlines",
         "_fallback",
         "_head",
         "_manager",
@@ -52,10 +54,13 @@ class Front(asyncio.Protocol):
     def __init__(
         self,
         manager: ConnectionManager,
+        deadlines: Deadlines,
         fallback: Callable[[], asyncio.Protocol],
         upgraded: Upgraded,
     ) -> None:
+        """``deadlines``：说完要什么的期限，到期时调用 ``too_slow``。"""
         self._manager = manager
+        self._deadlines = deadlines
         self._fallback = fallback
         self._upgraded = upgraded
         self._head = bytearray()
@@ -65,18 +70,20 @@ class Front(asyncio.Protocol):
         self._take: Callable[[bytes], None] = self._gather
         self._successor: Any = None
         self._transport: asyncio.Transport
+        #: 拒绝了，还没有说。
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._timer = asyncio.get_running_loop().call_later(
-            self._manager.limits.handshake_timeout_s, self._too_slow
-        )
+        self._deadlines.start(self)
 
     def data_received(self, data: bytes) -> None:
         self._take(data)
 
     def _gather(self, data: bytes) -> None:
+        if not self._head and (end := data.find(END_OF_HEAD, 0, MAX_HEAD_BYTES)) >= 0:
+            self._choose(data, end + len(END_OF_HEAD))  # 常情：一次就收齐了
+            return
         searched = max(0, len(self._head) - len(END_OF_HEAD))
         self._head += data
         end = self._head.find(END_OF_HEAD, searched, MAX_HEAD_BYTES)
@@ -133,7 +140,7 @@ class Front(asyncio.Protocol):
         self._transport.set_protocol(self._successor)
         self._successor, self._take = None, _ignore
 
-    def _too_slow(self) -> None:
+    def too_slow(self) -> None:
         """慢吞吞不说要什么的（slowloris）；一个字没说的不必回答，浏览器会这样预连。"""
         if self._head:
             self._refuse(TOO_SLOW)
@@ -175,6 +182,7 @@ class Front(asyncio.Protocol):
         return None if self._successor is None else self._successor.eof_received()
 
     def _stop_waiting(self) -> None:
+        self._deadlines.stop(self)
         timer, self._timer = self._timer, None
         if timer is not None:
             timer.cancel()
@@ -194,11 +202,12 @@ class BareFront(Front):
     def __init__(
         self,
         manager: ConnectionManager,
+        deadlines: Deadlines,
         ops: Callable[[], asyncio.Protocol],
         upgraded: Upgraded,
         doorway: Doorway,
     ) -> None:
-        super().__init__(manager, ops, upgraded)
+        super().__init__(manager, deadlines, ops, upgraded)
         self._doorway = doorway
         self._crowded = False
 

@@ -14,6 +14,8 @@ from functools import partial
 from typing import Final
 from urllib.parse import parse_qsl, urlsplit
 
+import msgspec
+
 from ..contracts import Credentials
 from ..errors import (
     AuthenticationError,
@@ -91,8 +93,7 @@ class Handshake:
         return SUBPROTOCOL if SUBPROTOCOL in self.subprotocols() else None
 
 
-@dataclass(frozen=True, slots=True)
-class Device:
+class Device(msgspec.Struct, frozen=True):
     """客户端自报的设备；都不可信，只截短、去掉控制字符。"""
 
     device_id: str

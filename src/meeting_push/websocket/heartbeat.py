@@ -60,6 +60,9 @@ class HeartbeatSweep(Generic[SomeSwept]):
         self.tick_s = min(MAX_TICK_S, shortest / 4)
         self._tick_ms = max(1, int(self.tick_s * 1000))
         slots = limits.heartbeat_timeout_ms // self._tick_ms + 3
+        first_ms = min(limits.heartbeat_timeout_ms, *limits.retry_delays_ms)
+        #: 新来的隔几格头一次看它：那时最早的事才可能到点。
+        self._first = min(first_ms // self._tick_ms + 1, slots - 1)
         self._wheel: list[set[SomeSwept]] = [set() for _ in range(slots)]
         self._cursor = 0
         #: 阻塞的与正在关闭的。
@@ -74,8 +77,13 @@ class HeartbeatSweep(Generic[SomeSwept]):
         """监督者运行的循环体；永不返回。"""
         await periodically(self.sweep, partial(asyncio.sleep, self.tick_s))
 
+    def welcome(self, connection: SomeSwept) -> None:
+        """新来的放上轮子。"""
+        connection.slot = (self._cursor + self._first) % len(self._wheel)
+        self._wheel[connection.slot].add(connection)
+
     def schedule(self, connection: SomeSwept) -> None:
-        """放上轮子；令牌换过之后再放一次，到期可能变早。"""
+        """再放一次；令牌换过之后再放一次，到期可能变早。"""
         self._unschedule(connection)
         self._place(connection, self._clock())
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Final, Protocol
+
+from msgspec.structs import replace
 
 from ..contracts import Newcomer
 from ..logs import logger
@@ -59,8 +60,8 @@ class Line:
         self.connection_id = connection_id
         self.ip_address = ip_address
         self.outbox = Outbox(limits)
-        #: 正在进行的开始或补发，走了就取消；同一时刻至多一个。开始得顺利的没有任务，只有它的期限。
-        self.task: asyncio.Task[None] | asyncio.TimerHandle | None = None
+        #: 正在进行的开始或补发，走了就取消；同一时刻至多一个。开始得顺利的没有任务。
+        self.task: asyncio.Task[None] | None = None
         #: 还没有回答的请求数，归 ``requests`` 管。
         self.requests = 0
         #: 在时间轮上的格子，归 ``heartbeat`` 管。

@@ -134,7 +134,7 @@ class Lines(Generic[SomeLine]):
         """登记；节点或地址满了、正在送客则拒绝，返回 False。"""
         self._sockets.add(connection)
         self.counters.connections_opened += 1
-        self.heartbeat.schedule(connection)
+        self.heartbeat.welcome(connection)
         room = self.admission.enter(connection.ip_address)
         if self._refusing_with is not None:
             self._refuse(connection, self._refusing_with)

@@ -315,6 +315,7 @@ class ConnectionManager(Lines[UserConnection]):
     def _depart(self, connection: UserConnection) -> None:
         super()._depart(connection)
         self.admission.unqueue(connection)
+        self._opener.deadlines.stop(connection)
         if not self._registry.remove(connection):
             return
         self._watches.forget(connection)

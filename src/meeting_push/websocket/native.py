@@ -34,6 +34,7 @@ from ..http.ops_http import OpsEndpoint, OpsHttp
 from ..protocol.codes import CloseCode, ended_by_peer, ended_by_us, may_be_received
 from ..protocol.envelope import FrameRun
 from ..protocol.frames import SUBPROTOCOL
+from .admission import Deadlines
 from .front import BareFront, Front
 from .handshake import Handshake
 from .line import UserConnection
@@ -337,13 +338,15 @@ def _picows(
 def native_edge(manager: ConnectionManager) -> Callable[..., asyncio.Protocol]:
     """给 uvicorn 的 ``Config(ws=…)``：用户连接走 picows，其它 WebSocket 走 uvicorn 自己的。"""
     largest_read_bytes = manager.limits.largest_read_bytes
+    deadlines = Deadlines(manager.limits.handshake_timeout_s, Front.too_slow)
 
     def create(config: Any, server_state: Any, app_state: Any, _loop: Any = None) -> Front:
         def fallback() -> asyncio.Protocol:
             return BoundedWebSocket(config, server_state, app_state, _loop)
 
         siblings = server_state.connections
-        return Front(manager, fallback, partial(_picows, manager, largest_read_bytes, siblings))
+        upgraded = partial(_picows, manager, largest_read_bytes, siblings)
+        return Front(manager, deadlines, fallback, upgraded)
 
     return create
 
@@ -359,9 +362,11 @@ async def serve_native(
     """在已绑定的 ``sock`` 上直接服务用户连接；其余的 GET（探针、指标）由 ``ops`` 回答。"""
     timeout_s = manager.limits.handshake_timeout_s
     upgraded = partial(_picows, manager, manager.limits.largest_read_bytes, set())
+    deadlines = Deadlines(timeout_s, Front.too_slow)
+    answering = partial(OpsHttp, ops, timeout_s, doorway)
     return Listener(
         sock,
-        lambda: BareFront(manager, lambda: OpsHttp(ops, timeout_s, doorway), upgraded, doorway),
+        partial(BareFront, manager, deadlines, answering, upgraded, doorway),
         doorway.note_left,
         ssl,
     )

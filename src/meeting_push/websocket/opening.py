@@ -29,7 +29,7 @@ from ..protocol.envelope import BATCH_MAX_MESSAGES, batch, batch_parts, peek
 from ..protocol.frames import Gap, encode
 from ..protocol.session import Phase
 from ..supervision import Tasks, patiently
-from .admission import Places
+from .admission import Deadlines, Places
 from .line import UserConnection
 from .lines import EdgeCounters, Registry
 
@@ -81,6 +81,8 @@ class Opener:
         self._host = host
         self._channels, self._arrivals, self._mailbox, self._broadcasts, self._seats = sources
         self._timeout_s = timeout_s
+        #: 几个回调里就开好的那些，各最晚何时。
+        self.deadlines = Deadlines(timeout_s, host.on_open_timeout)
         self._counters, self._clock = host.counters, host.clock
         self._reads = Places(MAX_READS)
         self._loads = asyncio.Semaphore(MAX_LOADS)
@@ -89,8 +91,7 @@ class Opener:
 
     def begin(self, connection: UserConnection) -> None:
         """立即返回；会话须已认证、已登记。"""
-        loop = asyncio.get_running_loop()
-        connection.task = loop.call_later(self._timeout_s, self._host.on_open_timeout, connection)
+        self.deadlines.start(connection)
         self._listen(connection)
 
     def _listen(self, connection: UserConnection) -> None:
@@ -121,14 +122,12 @@ class Opener:
         if connection.closing_since is not None:
             self._reads.leave()
             return
-        if connection.task is not None:
-            connection.task.cancel()  # 它的期限
+        self.deadlines.stop(connection)
         if isinstance(answer, Unfinished):  # 占着地方，直到读完
             leave = self._reads.once()
             task = connection.task = self._host.spawn(self._finish(connection, answer, leave))
             task.add_done_callback(leave)
         else:
-            connection.task = None
             self._reads.leave()
             self._welcome_quiet(connection, answer)
 
