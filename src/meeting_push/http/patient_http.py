@@ -36,6 +36,7 @@ from .upgrade_request import (
     MAX_HEADERS,
     as_text,
     asks_for_websocket,
+    complete_upgrade,
     origin_form,
     refusal_of,
 )
@@ -142,7 +143,7 @@ class PatientHttp(HttpToolsProtocol):
         if self._parting or self._last:
             self._courtesy.discard(len(data))
             return
-        if not self._spoke and self._doorway.left(self._line):
+        if not self._spoke and (self._doorway.left(self._line) or self._handed_over(data)):
             return
         self._spoke, self._progress = True, False
         phase, body_bytes = self._phase, self._body_bytes
@@ -158,6 +159,24 @@ class PatientHttp(HttpToolsProtocol):
         else:
             in_body = phase is self._phase is _Phase.BODY
             self._measure(len(data), len(data) - self._body_bytes + body_bytes if in_body else 0)
+
+    def _handed_over(self, data: bytes) -> bool:
+        """收齐了的、合规矩的用户连接：不经解析器，读一遍就交出去；别的照走，那里说得出哪里不对。"""
+        edge: Any = self.ws_protocol_class
+        start = getattr(edge, "direct", None)
+        if start is None or self._crowded or not self.client or not data.startswith(start):
+            return False
+        request, rest = complete_upgrade(data)
+        if request is None:
+            return False
+        self._let_go()
+        self.connections.discard(self)
+        front = edge(self.config, self.server_state, self.app_state, self.loop)
+        front.connection_made(self._line)
+        self._line.set_protocol(front)
+        del self.parser, self.flow  # 见 ``handle_websocket_upgrade``
+        front.take(request, rest)
+        return True
 
     def _on_stopped(self, cause: BaseException | None) -> None:
         if isinstance(cause, refusals.RefusedError):

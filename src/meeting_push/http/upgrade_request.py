@@ -102,6 +102,15 @@ class UpgradeRequest:
         ).encode()
 
 
+def complete_upgrade(data: bytes) -> tuple[UpgradeRequest | None, bytes]:
+    """``data`` 的开头是一份收齐了的、合规矩的升级请求：它，与其后的；别的是 None。"""
+    end = data.find(END_OF_HEAD, 0, MAX_HEAD_BYTES) + len(END_OF_HEAD)
+    request = UpgradeRequest.parse(data[:end]) if end >= len(END_OF_HEAD) else None
+    if request is None or len(request.headers) > MAX_HEADERS or request.refusal() is not None:
+        return None, data
+    return request, data[end:]
+
+
 def _headers(block: str, lines: int) -> Headers | None:
     fields = _FIELD.findall(block)
     if len(fields) != lines or not _NAMES.fullmatch("".join([name for name, _ in fields])):

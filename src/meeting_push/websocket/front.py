@@ -42,6 +42,7 @@ class Front(asyncio.Protocol):
         "_deadlines",
         "_fallback",
         "_head",
+        "_late",
         "_manager",
         "_request",
         "_successor",
@@ -64,6 +65,8 @@ class Front(asyncio.Protocol):
         self._fallback = fallback
         self._upgraded = upgraded
         self._head = bytearray()
+        #: 调用者（uvicorn）在我们返回后还要把我们设为 protocol，所以晚一步再换。
+        self._late = True
         #: 读懂了的请求；拒绝时还要看。
         self._request: UpgradeRequest | None = None
         #: 收到的字节此刻归谁。
@@ -125,15 +128,27 @@ class Front(asyncio.Protocol):
         self._succeed(self._upgraded(handshake), request.minimal() + rest)
         return None
 
+    def take(self, request: UpgradeRequest, rest: bytes) -> None:
+        """HTTP 一侧读好了的、合规矩的请求；我们已是 protocol。"""
+        self._late, self._request = False, request
+        refusal = self._upgrade(request, rest)
+        if refusal is not None:
+            self._refuse(refusal)
+
     def _succeed(self, successor: Any, received: bytes) -> None:
-        self._install(successor)
-        self._take = partial(feed, self._transport, successor)
-        self._take(received)
+        if self._late:
+            self._install(successor)
+            self._take = partial(feed, self._transport, successor)
+            self._take(received)
+        else:
+            self._take = _ignore
+            successor.connection_made(self._transport)
+            self._transport.set_protocol(successor)
+            feed(self._transport, successor, received)
 
     def _install(self, successor: Any) -> None:
         self._successor = successor
         successor.connection_made(self._transport)
-        # 调用者（uvicorn）在我们返回后还要把我们设为 protocol，所以晚一步
         asyncio.get_running_loop().call_soon(self._hand_over)
 
     def _hand_over(self) -> None:
@@ -208,6 +223,7 @@ class BareFront(Front):
         doorway: Doorway,
     ) -> None:
         super().__init__(manager, deadlines, ops, upgraded)
+        self._late = False
         self._doorway = doorway
         self._crowded = False
 
@@ -228,13 +244,6 @@ class BareFront(Front):
             self._refuse(CROWDED)
         else:
             super()._choose(received, end)
-
-    def _succeed(self, successor: Any, received: bytes) -> None:
-        """我们就是 protocol：当场换上。"""
-        successor.connection_made(self._transport)
-        self._take = _ignore
-        self._transport.set_protocol(successor)
-        feed(self._transport, successor, received)
 
     def _refuse(self, refusal: Refusal) -> None:
         self._doorway.wait(self)  # 缺描述符时它先让位

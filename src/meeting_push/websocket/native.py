@@ -36,7 +36,7 @@ from ..protocol.envelope import FrameRun
 from ..protocol.frames import SUBPROTOCOL
 from .admission import Deadlines
 from .front import BareFront, Front
-from .handshake import Handshake
+from .handshake import PATH_PREFIX, Handshake
 from .line import UserConnection
 from .manager import ConnectionManager
 from .uvicorn_socket import BoundedWebSocket
@@ -335,20 +335,29 @@ def _picows(
     )
 
 
-def native_edge(manager: ConnectionManager) -> Callable[..., asyncio.Protocol]:
-    """给 uvicorn 的 ``Config(ws=…)``：用户连接走 picows，其它 WebSocket 走 uvicorn 自己的。"""
-    largest_read_bytes = manager.limits.largest_read_bytes
-    deadlines = Deadlines(manager.limits.handshake_timeout_s, Front.too_slow)
+class NativeEdge:
+    """见 ``native_edge``。"""
 
-    def create(config: Any, server_state: Any, app_state: Any, _loop: Any = None) -> Front:
+    #: 以它开头而合规矩的请求，HTTP 一侧读一遍就交给 ``Front.take``。
+    direct: Final = f"GET {PATH_PREFIX}".encode()
+
+    def __init__(self, manager: ConnectionManager) -> None:
+        self._manager = manager
+        self._largest_read_bytes = manager.limits.largest_read_bytes
+        self._deadlines = Deadlines(manager.limits.handshake_timeout_s, Front.too_slow)
+
+    def __call__(self, config: Any, server_state: Any, app_state: Any, _loop: Any = None) -> Front:
         def fallback() -> asyncio.Protocol:
             return BoundedWebSocket(config, server_state, app_state, _loop)
 
         siblings = server_state.connections
-        upgraded = partial(_picows, manager, largest_read_bytes, siblings)
-        return Front(manager, deadlines, fallback, upgraded)
+        upgraded = partial(_picows, self._manager, self._largest_read_bytes, siblings)
+        return Front(self._manager, self._deadlines, fallback, upgraded)
 
-    return create
+
+def native_edge(manager: ConnectionManager) -> NativeEdge:
+    """给 uvicorn 的 ``Config(ws=…)``：用户连接走 picows，其它 WebSocket 走 uvicorn 自己的。"""
+    return NativeEdge(manager)
 
 
 async def serve_native(
