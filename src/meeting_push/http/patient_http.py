@@ -17,7 +17,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from . import refusals
+from . import refusals, upgrade_request
 from .doorway import (
     MAX_PIPELINED,
     MAX_QUIET_BYTES,
@@ -31,15 +31,7 @@ from .doorway import (
 )
 from .listener import LINE, UNWANTED
 from .request_ids import given_in
-from .upgrade_request import (
-    MAX_HEAD_BYTES,
-    MAX_HEADERS,
-    as_text,
-    asks_for_websocket,
-    complete_upgrade,
-    origin_form,
-    refusal_of,
-)
+from .upgrade_request import MAX_HEAD_BYTES, MAX_HEADERS, as_text, origin_form
 
 
 class _Phase(Enum):
@@ -166,7 +158,7 @@ class PatientHttp(HttpToolsProtocol):
         start = getattr(edge, "direct", None)
         if start is None or self._crowded or not self.client or not data.startswith(start):
             return False
-        request, rest = complete_upgrade(data)
+        request, rest = upgrade_request.complete_upgrade(data)
         if request is None:
             return False
         self._let_go()
@@ -197,7 +189,7 @@ class PatientHttp(HttpToolsProtocol):
     def _on_upgrade(self) -> None:
         if not self._should_upgrade():
             return  # h2c 之类：照常回答（``_last`` 已记下），然后关
-        refusal = refusal_of(
+        refusal = upgrade_request.refusal_of(
             self.scope["method"], self.scope["http_version"], as_text(self.headers)
         )
         if refusal is not None:
@@ -207,7 +199,7 @@ class PatientHttp(HttpToolsProtocol):
 
     def _get_upgrade(self) -> bytes | None:
         """uvicorn 只看同名的最后一行。"""
-        return b"websocket" if asks_for_websocket(as_text(self.headers)) else None
+        return b"websocket" if upgrade_request.asks_for_websocket(as_text(self.headers)) else None
 
     # ── 解析器的回调 ──────────────────────────────────────────────────────
 
