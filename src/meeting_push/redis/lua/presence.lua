@@ -6,6 +6,8 @@
 -- 没了的，第四个是它在 left_users 里的分数，0 = 不说明什么
 local left_users = prefix .. 'left_users'
 local any_left = false
+-- 全局的键各攒成一条命令：一条命令在 Lua 里约 1 µs，与它带几个成员几乎无关
+local seen, came, back = {}, {}, {}
 
 -- 最后一条连接没了：记下怎样没有的，直到他回来。
 local function leave(user, score)
@@ -22,7 +24,7 @@ local function put(user, connection, json)
   local count = #before + call('HSET', key, connection, json)
   call('PEXPIRE', key, ttl)
   if #before == 0 then
-    call('ZREM', left_users, user)
+    back[#back + 1] = user
   end
   settle(user, before, count > 1 and call('HVALS', key) or { json }, ARGV[6] == '1')
 end
@@ -36,10 +38,18 @@ for i = 10, #ARGV, 4 do
     end
     call('SREM', own_index, member)
   else
-    call('SADD', own_index, member)
-    call('ZADD', online, 'GT', ARGV[i + 3], user)
+    came[#came + 1] = member
+    seen[#seen + 1] = ARGV[i + 3]
+    seen[#seen + 1] = user
     put(user, connection, json)
   end
+end
+if #came > 0 then
+  call('SADD', own_index, unpack(came))
+  call('ZADD', online, 'GT', unpack(seen))
+end
+if #back > 0 then
+  call('ZREM', left_users, unpack(back))
 end
 -- 登记节点：没有租约时写入的，也要有人收拾得到
 call('SADD', nodes, own)
