@@ -17,9 +17,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from ..accept.drafts import KnownUsers
 from ..accept.foreign_directory import Everybody, ForeignDirectory
 from ..accept.message_service import MessageStores
-from ..auth.access_tokens import AccessTokens, ForeignVerifier, RevocableCredentials
+from ..auth.access_tokens import AccessTokens, RevocableCredentials
 from ..auth.api_keys import ApiKeys
 from ..auth.auth_service import AuthService
+from ..auth.foreign_verifier import ForeignVerifier
 from ..auth.keys import signing_secret
 from ..auth.revocations import Revocations, Revoke
 from ..auth.tickets import WsTickets

@@ -129,14 +129,3 @@ class _Leaving(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._timer.cancel()
-
-
-class RefusedError(Exception):
-    """从解析器的回调里出来：余下的不必再解析。"""
-
-    def __init__(self, refusal: Refusal) -> None:
-        self.refusal = refusal
-
-
-class EnoughError(Exception):
-    """同上：前面的答完就关，余下的没有人要。"""

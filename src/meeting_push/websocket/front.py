@@ -279,7 +279,10 @@ def feed(transport: asyncio.Transport, protocol: Any, data: bytes) -> None:
 
 
 def handshake_of(
-    request: UpgradeRequest, person: PersonId, transport: asyncio.Transport, manager: ConnectionManager
+    request: UpgradeRequest,
+    person: PersonId,
+    transport: asyncio.Transport,
+    manager: ConnectionManager,
 ) -> Handshake:
     peer: Sequence[object] = transport.get_extra_info("peername") or ("",)
     proxies = manager.authenticator.proxies

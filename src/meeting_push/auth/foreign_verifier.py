@@ -1,0 +1,91 @@
+"""应用自己的令牌验证：它抛出的一切变成我们的几种，令牌的文字不从这里出去（SEC-2）。"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+
+import jwt
+
+from ..clock import now_ms
+from ..contracts import TokenVerifier
+from ..errors import (
+    AuthenticationError,
+    ForbiddenError,
+    InvalidTokenError,
+    RateLimitedError,
+    TokenExpiredError,
+    TokenNotYetValidError,
+    UnavailableError,
+    VerifierUnavailableError,
+)
+from ..logs import RepeatedWarning
+from ..model import Principal
+from ..person_id import PersonIds
+from .access_tokens import MAX_EARLY_MS, Place
+
+#: 我们自己的错误里，验证者该抛出的那些；原样放行，只换掉它的话（可能引用了令牌）。
+_OURS = (AuthenticationError, ForbiddenError, RateLimitedError, UnavailableError)
+#: 说的是令牌不对：PyJWT 的，与取声明、转换时常见的。
+_BAD_TOKEN = (jwt.InvalidTokenError, ValueError, KeyError)
+
+
+class ForeignVerifier:
+    """包在应用给的 ``TokenVerifier`` 外面；``timeout_s`` 是等它的上限。
+
+    ``place``：给它说的人一个号；没有给则 id 只能是整数。
+    """
+
+    def __init__(
+        self, verifier: TokenVerifier, timeout_s: float, place: Place | None = None
+    ) -> None:
+        self._verifier = verifier
+        self._place = place
+        self._timeout_s = timeout_s
+        self._failed = RepeatedWarning("verifier_failed")
+
+    async def verify_access_token(self, token: str) -> Principal:
+        """:raises InvalidTokenError: 它说令牌不对（我们的、PyJWT 的、ValueError、KeyError）
+        :raises TokenExpiredError: 它说过期了
+        :raises TokenNotYetValidError: 它说还没到时候，而令牌上写的就在几分钟之内
+        :raises VerifierUnavailableError: 它抛出了别的，超时，或给的不是 ``Principal``
+        """
+        principal = await self._verified(token)
+        return principal if self._place is None else await self._place(principal)
+
+    async def _verified(self, token: str) -> Principal:
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return self._checked(await self._verifier.verify_access_token(token))
+        except _OURS as error:
+            error.message, error.details = error.code.replace("_", " "), None
+            error.args = (error.message,)
+            raise error.with_traceback(None) from None
+        except jwt.ExpiredSignatureError:
+            raise TokenExpiredError("the token has expired") from None
+        except jwt.ImmatureSignatureError:
+            raise _too_early(token) from None
+        except _BAD_TOKEN as error:
+            raise InvalidTokenError(f"the token is invalid: {type(error).__name__}") from None
+        except Exception as error:  # noqa: BLE001 — 别人的代码，什么都可能抛出
+            self._failed.say(error=type(error).__name__)
+            raise VerifierUnavailableError("tokens can not be verified now") from None
+
+    def _checked(self, principal: object) -> Principal:
+        if not isinstance(principal, Principal):
+            raise TypeError("a verifier returns a Principal")
+        if PersonIds(strings=self._place is not None).read(principal.person) is None:
+            raise TypeError("a principal's user_id is a user id")
+        return principal
+
+
+def _too_early(token: str) -> AuthenticationError:
+    """PyJWT 先验签名，后看时间：签名是对的，只差没有到时候；早多少看令牌自己怎么写。"""
+    try:
+        claims = jwt.decode(token, options={"verify_signature": False})
+        begins_s = max(float(claims.get(name, 0)) for name in ("iat", "nbf"))
+    except _BAD_TOKEN:
+        begins_s = math.inf
+    if begins_s * 1000 - now_ms() <= MAX_EARLY_MS:
+        return TokenNotYetValidError("the token is not valid yet")
+    return InvalidTokenError("the token is invalid: ImmatureSignatureError")
