@@ -294,6 +294,8 @@ async def test_a_revoked_token_is_refused_though_it_was_verified_before() -> Non
     revoked.add(Revocation(42, 0, NOW + 60_000, token_id="one"))
     with pytest.raises(TokenRevokedError):
         await credentials.verify_access_token(token)
+    with pytest.raises(TokenRevokedError):
+        credentials.verify_at_once(token)
 
 
 async def test_only_so_many_verified_tokens_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:

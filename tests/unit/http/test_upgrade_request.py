@@ -10,6 +10,7 @@ from meeting_push.http.upgrade_request import (
     UpgradeRequest,
     asks_for_websocket,
     by_name,
+    complete_upgrade,
     origin_form,
 )
 
@@ -141,3 +142,16 @@ def test_nothing_raises(noise: bytes) -> None:
     request = UpgradeRequest.parse(noise + b"\r\n\r\n")
     if request is not None:
         request.refusal()
+
+
+def test_a_complete_upgrade_is_read_with_what_follows_it() -> None:
+    request, rest = complete_upgrade(head(*GOOD) + b"frame")
+    assert request is not None
+    assert rest == b"frame"
+
+
+@pytest.mark.parametrize(
+    "data", [head(*GOOD)[:-1], head(*GOOD[:-1]), head("nonsense"), b"", b"\r\n\r\n"]
+)
+def test_anything_else_is_left_to_who_can_say_why(data: bytes) -> None:
+    assert complete_upgrade(data) == (None, data)

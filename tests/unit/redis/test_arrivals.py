@@ -6,8 +6,9 @@ import asyncio
 
 import pytest
 
-from meeting_push.contracts import Newcomer
+from meeting_push.contracts import Newcomer, Quiet, Unfinished
 from meeting_push.errors import RedisCommandError
+from meeting_push.model import ResumePoint
 from meeting_push.node_identity import NodeIdentity
 from meeting_push.redis.arrivals import Arrivals, Arrived
 from meeting_push.redis.broadcast_log import BroadcastLog
@@ -123,3 +124,55 @@ async def test_those_who_arrive_in_one_tick_ask_once_whether_data_was_lost(
     before = redis.lean.commands
     await asyncio.gather(*(position(door, log, user_id) for user_id in range(2, 12)))
     assert redis.lean.commands <= before + 10 + 2
+
+
+async def begun(door: Arrivals, who: Newcomer) -> Quiet | Unfinished:
+    answered: asyncio.Future[Quiet | Unfinished] = asyncio.get_running_loop().create_future()
+    door.begin(who, NEWEST, answered.set_result)
+    return await asyncio.wait_for(answered, 10)
+
+
+async def test_who_has_nothing_waiting_is_told_so_in_one_answer(redis: RedisService) -> None:
+    log = log_of(redis)
+    door = arrivals(redis, log)
+    await GenerationMark(redis.lean, redis.keys).begin(1, NOW, lost=False)
+    await position(door, log, 1)  # 从此知道没有丢过数据
+    quiet = await begun(door, newcomer(7))
+    assert isinstance(quiet, Quiet)
+    assert quiet.seat.endswith(b":node-a:phone")
+    assert (quiet.seq, quiet.resumed, quiet.newest) == (0, False, NEWEST)
+    back = Newcomer(7, "b", "laptop", ResumePoint(quiet.epoch, 0))
+    again = await begun(door, back)
+    assert isinstance(again, Quiet)
+    assert again.resumed
+
+
+async def test_who_has_a_message_waiting_is_not_quiet(redis: RedisService) -> None:
+    log = log_of(redis)
+    door = arrivals(redis, log)
+    await GenerationMark(redis.lean, redis.keys).begin(1, NOW, lost=False)
+    await position(door, log, 7)
+    await redis.lean.execute("ZADD", redis.keys.mailbox(7), 1, "01J")
+    unfinished = await begun(door, newcomer(7))
+    assert isinstance(unfinished, Unfinished)
+    arrived = await door.open(newcomer(7), NEWEST, unfinished.answer)
+    assert arrived is not None
+    assert arrived.mailbox.mailbox == [("01J", 1)]
+
+
+async def test_nobody_is_quiet_on_the_word_of_a_mark_that_was_lost(redis: RedisService) -> None:
+    log = log_of(redis)
+    door = arrivals(redis, log)
+    await GenerationMark(redis.lean, redis.keys).begin(1, NOW, lost=False)
+    await position(door, log, 1)
+    await redis.lean.execute("DEL", redis.keys.delivery_generation)
+    unfinished = await begun(door, newcomer(7))
+    assert isinstance(unfinished, Unfinished)
+    arrived = await door.open(newcomer(7), NEWEST, unfinished.answer)
+    assert arrived is not None
+    assert (await log.position(7, NEWEST, NOW, arrived.cursor))[0] == 0
+
+
+async def test_a_spoiled_user_is_unfinished_and_has_no_answer(redis: RedisService) -> None:
+    await redis.lean.execute("SET", redis.keys.user_slots(7), "spoiled")
+    assert await begun(arrivals(redis), newcomer(7)) == Unfinished(None)

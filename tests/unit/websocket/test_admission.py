@@ -6,7 +6,7 @@ import asyncio
 
 from meeting_push.limits.rate import RefusalPace
 from meeting_push.protocol.limits import ArrivalLimits
-from meeting_push.websocket.admission import Admission, Turnstile
+from meeting_push.websocket.admission import Admission, Deadlines, Places, Turnstile
 
 STEP_S = 0.005
 
@@ -80,3 +80,85 @@ async def test_nobody_keeps_waiting_while_it_shuts_down() -> None:
     await asyncio.sleep(0)
     door.stop_waiting()
     await waiting
+
+
+async def test_who_leaves_the_queue_is_not_let_in() -> None:
+    turnstile = Turnstile(1 / STEP_S, burst=1, max_waiting=2)
+    entered: list[str] = []
+    last = asyncio.Event()
+
+    def come(name: str) -> None:
+        assert turnstile.queue(name, lambda: (entered.append(name), name == "c" and last.set()))
+
+    for name in "abc":
+        come(name)
+    turnstile.leave("b")
+    await asyncio.wait_for(last.wait(), 10)
+    assert entered == ["a", "c"]
+
+
+async def test_a_deadline_that_was_met_does_not_expire() -> None:
+    late: list[str] = []
+    expired = asyncio.Event()
+
+    def on_late(who: str) -> None:
+        late.append(who)
+        expired.set()
+
+    deadlines = Deadlines(0.01, on_late)
+    for who in ("in time", "late"):
+        deadlines.start(who)
+    deadlines.stop("in time")
+    await asyncio.wait_for(expired.wait(), 10)
+    assert late == ["late"]
+
+
+async def test_a_deadline_starts_when_it_is_started() -> None:
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Queue[float] = asyncio.Queue()
+    deadlines = Deadlines(0.05, lambda _who: ended.put_nowait(loop.time()))
+    deadlines.start("first")
+    await asyncio.sleep(0.03)
+    second = loop.time()
+    deadlines.start("second")
+    async with asyncio.timeout(10):
+        await ended.get()
+        assert await ended.get() - second > 0.045
+
+
+async def test_places_are_given_in_the_order_of_asking() -> None:
+    places = Places(1)
+    order: list[str] = []
+    places.enter(lambda: order.append("a"))
+    places.enter(lambda: order.append("b"))
+    assert order == ["a"]
+    places.leave()
+    assert order == ["a", "b"]
+
+
+async def test_who_is_cancelled_while_waiting_holds_no_place() -> None:
+    places = Places(1)
+
+    async def visit() -> None:
+        async with places:
+            pass
+
+    places.enter(lambda: None)
+    waiting = asyncio.create_task(visit())
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    places.leave()
+    await asyncio.wait_for(visit(), 10)
+
+
+async def test_a_place_is_given_back_once() -> None:
+    places = Places(1)
+    places.enter(lambda: None)
+    leave = places.once()
+    leave()
+    leave()
+    entered: list[int] = []
+    for number in (1, 2):
+        places.enter(lambda number=number: entered.append(number))  # type: ignore[misc]
+    assert entered == [1]
