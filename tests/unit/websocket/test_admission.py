@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 from meeting_push.limits.rate import RefusalPace
 from meeting_push.protocol.limits import ArrivalLimits
@@ -87,11 +88,13 @@ async def test_who_leaves_the_queue_is_not_let_in() -> None:
     entered: list[str] = []
     last = asyncio.Event()
 
-    def come(name: str) -> None:
-        assert turnstile.queue(name, lambda: (entered.append(name), name == "c" and last.set()))
+    def let_in(name: str) -> None:
+        entered.append(name)
+        if name == "c":
+            last.set()
 
     for name in "abc":
-        come(name)
+        assert turnstile.queue(name, partial(let_in, name))
     turnstile.leave("b")
     await asyncio.wait_for(last.wait(), 10)
     assert entered == ["a", "c"]
