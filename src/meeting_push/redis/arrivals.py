@@ -101,7 +101,7 @@ class Arrivals:
         user_id, connection_id, device_id, resume = who
         boxes, log, seats = self._mailboxes, self._log, self._seats
         rules = seats.rules
-        return self._keys.arriving(user_id), [
+        return _names(self._keys.prefix, user_id), [
             *(boxes.fresh_epoch(), boxes.seq_ttl_ms),
             *(
                 ("", 0, 0)
@@ -112,6 +112,20 @@ class Arrivals:
             *(user_id, connection_id, seats.node.id, device_id),
             *(rules.limit, rules.policy, rules.ttl_ms, self._keys.system_channel, *seat),
         ]
+
+
+def _names(prefix: str, user_id: int) -> list[Argument]:
+    """``arrive.lua`` 的七个键，以它的次序；名字见 ``Keys``：一条连接一次，不各拼一遍。"""
+    tag = f":{{{user_id}}}"
+    return [
+        f"{prefix}user_seq{tag}",
+        f"{prefix}offline_messages{tag}",
+        f"{prefix}message_log{tag}",
+        f"{prefix}expired_messages{tag}",
+        f"{prefix}evicted_messages{tag}",
+        f"{prefix}user_slots{tag}",
+        f"{prefix}broadcast_cursor{tag}",
+    ]
 
 
 def _in_full(quiet: list[Any], newest: int) -> list[Any]:

@@ -101,19 +101,6 @@ class Keys:
     def broadcast_cursor(self, user_id: int) -> str:
         return f"{self.prefix}broadcast_cursor:{{{user_id}}}"
 
-    def arriving(self, user_id: int) -> list[bytes | str | int | float]:
-        """``arrive.lua`` 的七个，以它的次序；一条连接问一次。"""
-        prefix, tag = self.prefix, f":{{{user_id}}}"
-        return [
-            f"{prefix}user_seq{tag}",
-            f"{prefix}offline_messages{tag}",
-            f"{prefix}message_log{tag}",
-            f"{prefix}expired_messages{tag}",
-            f"{prefix}evicted_messages{tag}",
-            f"{prefix}user_slots{tag}",
-            f"{prefix}broadcast_cursor{tag}",
-        ]
-
     # 每条消息
     def message_body(self, message_id: str) -> str:
         return f"{self.prefix}message_body:{message_id}"
