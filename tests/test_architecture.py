@@ -350,6 +350,7 @@ WIRING: Final = frozenset(
         "cli.py",
         "db.py",
         "user.py",
+        "webhook.py",
         "doctor.py",
         "server.py",
         "settings",

@@ -78,7 +78,7 @@ class MeetingPush:
     - ``auth``：我们的账号（``identity="accounts"``）
     - ``people``：应用的 id（一段字）与内里的号；收号的方法（``presence``、``mailbox`` …）要它
     - ``revocations``：吊销令牌、会话、用户；停用一个人时要叫它
-    - ``on``：消息有了去向、有人上下线时叫应用的函数
+    - ``on``：消息有了去向、告警触发时叫应用的函数
     - ``erasures``：抹掉一个人
     - ``health``、``metrics``：``/readyz``、``/metrics`` 说的，可并进应用自己的
     """
@@ -192,7 +192,7 @@ class MeetingPush:
     def on(self, kind: str, handler: Handler) -> None:
         """发生了 ``kind``（``message.delivered`` …）就叫 ``handler``；在 ``start`` 之前登记。
 
-        至少一次，同一条消息的照次序，抛出的过一会儿再来；``user.*`` 至多一次。收到的是一个事件：
+        至少一次，同一条消息的照次序，抛出的过一会儿再来。收到的是一个事件：
         ``id``、``type``、``timestamp``、``data``。同步的函数在旁边的线程里做。
 
         :raises ConfigurationError: 没有这种事件，或已经启动了

@@ -36,6 +36,7 @@ from .settings import Role, Settings, load_settings
 from .user import app as user_app
 from .user import require_accounts
 from .version import __version__
+from .webhook import app as webhook_app
 
 if TYPE_CHECKING:  # 用到才导入：签一个令牌不必等服务器与终端的表
     from rich.console import Console
@@ -50,6 +51,7 @@ app = typer.Typer(
 app.add_typer(user_app, name="user")
 app.add_typer(db_app, name="db")
 app.add_typer(key_app, name="key")
+app.add_typer(webhook_app, name="webhook")
 
 #: 别的发行包把 ``typer.Typer`` 挂在这一组入口点上，名字就是命令。
 COMMANDS: Final = "meeting_push.commands"

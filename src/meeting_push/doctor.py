@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from .errors import ConfigurationError, MeetingPushError
+from .events.config import load_webhooks
 from .logs import plain
 from .redis.dial import RedisAddress
 from .redis.keys import Keys
@@ -65,6 +66,7 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
         ("open files", _open_files),
         ("backlog", _backlog),
         ("port", _port),
+        ("webhooks", _webhooks),
     )
     for name, check in checks:
         try:
@@ -155,6 +157,16 @@ async def _port(settings: Settings) -> Finding:
         except OSError as error:
             return Finding("port", False, f"{where}: {error.strerror}", "choose another --port")
     return Finding("port", True, f"{where} is free")
+
+
+async def _webhooks(settings: Settings) -> Finding:
+    try:
+        receivers = load_webhooks(settings.events.file)
+    except ConfigurationError as error:
+        return Finding("webhooks", False, error.message, "correct the file")
+    unsafe = [one.shown for one in receivers if one.url.startswith("http://")]
+    text = f"{len(receivers)} receivers" + (f", without TLS: {', '.join(unsafe)}" if unsafe else "")
+    return Finding("webhooks", True, text)
 
 
 def _exists(path: Path) -> bool:

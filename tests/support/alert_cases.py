@@ -123,5 +123,6 @@ CASES: Final = {
         )
     ),
     "notifier_failing": Case((_counter("notices_failed", 0, 1, channel="mail"),)),
+    "webhook_failing": Case((_gauge("event_receiver_failing", 0, 1, receiver="h/1a2b3c"),)),
     "watchdog": Case(()),
 }

@@ -17,6 +17,7 @@ from ..monitoring.alerts.book import AlertBook
 from ..monitoring.alerts.config import AlertConfig, load_alerts
 from ..monitoring.alerts.desk import AlertDesk
 from ..monitoring.alerts.evaluator import AlertEvaluator, Election, Sight, lease_s
+from ..monitoring.alerts.event_sink import EventSink
 from ..monitoring.alerts.model import Alert
 from ..monitoring.alerts.rule import Rule, gauge, shown
 from ..monitoring.figures import FIGURES, watched
@@ -63,7 +64,7 @@ class Alerting:
             Sight(reports.read, reports.own),
             election=Election(turn, state, node, lease),
             book=AlertBook(records, state),
-            sink=self._notifier,
+            sink=EventSink(record.database, self._notifier, bus.clock),
             interval_s=interval_s,
         )
         history = StatsHistoryRepository(record.database)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..errors import ConfigurationError
-from ..events.config import KINDS, MOMENTS, NOT_YET, WebhookConfig, load_webhooks
+from ..events.config import KINDS, NOT_YET, WebhookConfig, load_webhooks
 from ..events.handlers import Handler, Registered, registered
 from ..events.post import Delivery, WebhookPost
 from ..events.receiver_state import SenderFigures
 from ..events.sender import EventSender
-from ..logs import logger
 from ..node_identity import NodeIdentity
 from ..settings import Settings
 from ..storage.event_queue import EventQueueRepository
@@ -25,6 +24,7 @@ class EventsOut:
         self._settings, self._node, self._bus = settings, node, bus
         self._outbox = record.database.events
         self.queue = EventQueueRepository(record.database)
+        self._persons = record.people.persons
         self.webhooks = load_webhooks(settings.events.file)
         self._handlers: list[Registered] = []
         self._senders: list[EventSender] = []
@@ -40,10 +40,9 @@ class EventsOut:
         if self._started:
             raise ConfigurationError("handlers are registered before the start")
         same = sum(1 for one in self._handlers if one.key == registered(kind, handler, 0).key)
-        one = registered(kind, handler, same)
+        one = registered(kind, handler, same, self._persons)
         self._handlers.append(one)
-        if kind not in MOMENTS:
-            self._add(one.key, one.label, one.call, [kind], sends=True)
+        self._add(one.key, one.label, one.call, [kind], sends=True)
 
     def figures(self) -> dict[str, SenderFigures]:
         """标签 → 它的数；只有这个进程送的。"""
@@ -64,11 +63,14 @@ class EventsOut:
             await sender.stop()
 
     def _add_webhook(self, config: WebhookConfig) -> None:
-        if unborn := config.kinds & NOT_YET:
-            log = logger.bind(receiver=config.label, events=sorted(unborn))
-            log.debug("webhook_event_not_produced")
-        kinds = sorted(config.kinds - NOT_YET - set(MOMENTS))
-        self._add(config.key, config.label, WebhookPost(config), kinds, sends=self._delivers)
+        kinds = sorted(config.kinds - NOT_YET)
+        self._add(
+            config.key,
+            config.label,
+            WebhookPost(config, self._persons),
+            kinds,
+            sends=self._delivers,
+        )
 
     def _add(
         self, key: str, label: str, delivery: Delivery, kinds: list[str], *, sends: bool

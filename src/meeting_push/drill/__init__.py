@@ -193,5 +193,6 @@ DRILLS: Final = {one.name: one for one in _ALL}
 WITHOUT: Final = {
     "consumer_stalled": "a consumer that makes no progress while Redis and SQL are well is a bug",
     "clock_skew": "needs another clock than the machine's",
+    "webhook_failing": "needs a receiver that is away for ten minutes",
     "watchdog": "it always fires: pull its plug and look at the other end",
 }

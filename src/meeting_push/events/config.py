@@ -18,15 +18,10 @@ from ..settings.yaml_file import read_yaml
 from ..storage.event_outbox import FIELDS
 from .signature import key_of
 
-WITHDRAWN: Final = "message.withdrawn"
-#: 认得、还没有谁会产生的：没到时就撤回的是 ``message.failed``，原因 ``cancelled``。
-NOT_YET: Final = frozenset({WITHDRAWN})
-USER_ONLINE: Final = "user.online"
-USER_OFFLINE: Final = "user.offline"
-#: 至多一次：不进记录。
-MOMENTS: Final = (USER_ONLINE, USER_OFFLINE)
+#: 认得、还没有谁会产生的。没到时就撤回的是 ``message.failed``，原因 ``cancelled``。
+NOT_YET: Final = frozenset({"message.withdrawn", "user.online", "user.offline"})
 #: 全部的种类。
-KINDS: Final = (*FIELDS, *MOMENTS, *sorted(NOT_YET))
+KINDS: Final = (*FIELDS, *sorted(NOT_YET))
 MOST_RECEIVERS: Final = 50
 #: 换钥匙时新旧并存。
 MOST_SECRETS: Final = 3

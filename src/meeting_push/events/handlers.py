@@ -1,8 +1,7 @@
 """进程内的处理器：``push.on("message.delivered", handler)``。
 
 与一个 URL 一样各有自己的队列：至少一次，同一条消息的照次序，抛出的过一会儿再来，24 小时之后死信。
-集群里登记了同一个处理器（模块与名字相同）的几个进程，同一个事件由其中一个做。``user.*`` 至多一次，
-就在看见的那个进程里做。
+集群里登记了同一个处理器（模块与名字相同）的几个进程，同一个事件由其中一个做。
 """
 
 from __future__ import annotations
@@ -17,9 +16,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ..errors import UnavailableError
-from ..logs import RepeatedWarning
 from .post import Answer, Verdict
-from .units import PushEvent, Unit, events_of
+from .units import Persons, PushEvent, Unit, introduced, itself
 
 #: 一个事件做这么久还没完，就算没有做成。
 TIMEOUT_S: Final = 15.0
@@ -33,8 +31,11 @@ Handler = Callable[[PushEvent], Awaitable[None] | None]
 class HandlerCall:
     """叫一个处理器；实现 ``post.Delivery``。"""
 
-    def __init__(self, handler: Handler, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(
+        self, handler: Handler, persons: Persons = itself, timeout_s: float = TIMEOUT_S
+    ) -> None:
         self._handler = handler
+        self._persons = persons
         self._timeout_s = timeout_s
         self._is_async = inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(
             getattr(handler, "__call__", None)  # noqa: B004 — 要的就是它的 __call__
@@ -43,7 +44,7 @@ class HandlerCall:
 
     async def deliver(self, unit: Unit) -> Answer:
         """一份里的一个接一个；做到一半没有做成的，整份再来。"""
-        for event in events_of(unit):
+        for event in await introduced(unit, self._persons):
             why = await self.call(event)
             if why:
                 return Answer(Verdict.AGAIN, why)
@@ -107,22 +108,13 @@ class Registered:
     label: str
 
 
-def registered(kind: str, handler: Handler, place: int) -> Registered:
+def registered(kind: str, handler: Handler, place: int, persons: Persons = itself) -> Registered:
     """``place``：同名的第几个。"""
     name = f"{getattr(handler, '__module__', '')}.{getattr(handler, '__qualname__', 'handler')}"
     suffix = f"#{place}" if place else ""
     label = f"{kind}>{name}"[-100:] + suffix
-    return Registered(kind, HandlerCall(handler), key_of(label), label)
+    return Registered(kind, HandlerCall(handler, persons), key_of(label), label)
 
 
 def key_of(label: str) -> str:
     return "on:" + hashlib.sha256(label.encode()).hexdigest()[:24]
-
-
-_failed: Final = RepeatedWarning("event_handler_call_failed")
-
-
-async def call_once(one: Registered, event: PushEvent) -> None:
-    """至多一次的：没有做成就说一声。"""
-    if why := await one.call.call(event):
-        _failed.say(receiver=one.label, reason=why)

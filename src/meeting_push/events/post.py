@@ -19,7 +19,7 @@ from yarl import URL
 from ..version import __version__
 from .config import WebhookConfig
 from .signature import signature
-from .units import PushEvent, Unit, body_of, events_of
+from .units import Persons, PushEvent, Unit, body_of, introduced, itself
 
 TIMEOUT_S: Final = 15.0
 #: 一个接收者同时几次。
@@ -68,17 +68,20 @@ class WebhookPost:
     def __init__(
         self,
         config: WebhookConfig,
+        persons: Persons = itself,
+        *,
         timeout_s: float = TIMEOUT_S,
         clock_s: Callable[[], float] = time.time,
     ) -> None:
         self._config = config
+        self._persons = persons
         self._clock_s = clock_s
         self._url = URL(config.url, encoded=True)
         self._timeout_s = timeout_s
         self._session: aiohttp.ClientSession | None = None
 
     async def deliver(self, unit: Unit) -> Answer:
-        return await self.send(unit.webhook_id, events_of(unit))
+        return await self.send(unit.webhook_id, await introduced(unit, self._persons))
 
     async def send(self, webhook_id: str, events: Sequence[PushEvent]) -> Answer:
         """签名的时刻是此刻：每次重来都重新签。"""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import zip_longest
@@ -9,6 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
+from ..person_id import NOBODY, PersonId
 from ..storage.event_outbox import FIELDS
 from ..storage.event_queue import EventRow
 
@@ -62,7 +64,36 @@ def event_id(batch_id: str, place: int) -> str:
     return f"evt_{batch_id}_{place}"
 
 
+#: ``data`` 里的人：记录里是号，出门换成对外的 id。
+_PEOPLE: Final = ("sender_id", "user_id")
+#: 号 → 对外的 id。
+Persons = Callable[[Iterable[int]], Awaitable[Mapping[int, PersonId]]]
+
+
+async def itself(numbers: Iterable[int]) -> Mapping[int, PersonId]:
+    """人都是整数：号就是 id。"""
+    return {number: number for number in numbers}
+
+
+async def introduced(unit: Unit, persons: Persons) -> list[PushEvent]:
+    """``unit`` 的各个事件。
+
+    :raises MeetingPushError: 有人此刻问不到
+    """
+    events = events_of(unit)
+    places = [name for name in _PEOPLE if name in FIELDS[unit.row.kind]]
+    known = [event.data[name] for event in events for name in places]
+    if not any(isinstance(number, int) and number > NOBODY for number in known):
+        return events
+    shown = await persons({number for number in known if number is not None})
+    for event in events:
+        for name in places:
+            event.data[name] = shown.get(event.data[name])
+    return events
+
+
 def events_of(unit: Unit) -> list[PushEvent]:
+    """人是号。"""
     row, fields = unit.row, FIELDS[unit.row.kind]
     at = moment(row.created_at)
     return [

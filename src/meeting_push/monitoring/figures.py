@@ -206,6 +206,7 @@ OF_RULES: Final[dict[str, tuple[str, ...]]] = {
     "clock_skew": ("clock_skew_ms",),
     "resource_usage_high": ("cpu_ratio", "memory_ratio", "disk_ratio", "open_files_ratio"),
     "notifier_failing": ("alerts_firing",),
+    "webhook_failing": ("alerts_firing",),
     "watchdog": ("alerts_firing",),
 }
 

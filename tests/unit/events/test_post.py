@@ -37,7 +37,7 @@ def config(receiver: HttpReceiver) -> WebhookConfig:
 
 
 async def sent(receiver: HttpReceiver, timeout_s: float = 5.0) -> Answer:
-    post = WebhookPost(config(receiver), timeout_s)
+    post = WebhookPost(config(receiver), timeout_s=timeout_s)
     try:
         return await post.deliver(Unit.of(ROW))
     finally:

@@ -178,6 +178,19 @@ _ALERTING: Final = (
         ),
     ),
     Rule(
+        rule_id="webhook_failing",
+        expression=Latest(gauge("event_receiver_failing"), "max", by="receiver"),
+        comparison=Comparison.ABOVE,
+        threshold=0,
+        unit="state",
+        severity=Severity.WARNING,
+        summary=Text(
+            "接收者 {receiver} 收不到事件：停了、有死信，或最早的等了 10 分钟",
+            "the receiver {receiver} gets no events: gone, dead letters, or the oldest waits for"
+            " 10 minutes",
+        ),
+    ),
+    Rule(
         rule_id="watchdog",
         expression=Always(),
         comparison=Comparison.ABOVE,

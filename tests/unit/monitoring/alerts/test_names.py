@@ -9,6 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from meeting_push.monitoring.alerts.rule import selectors
 from meeting_push.monitoring.alerts.rules import RULES
 from meeting_push.monitoring.metrics import PREFIX
+from tests.support.event_receivers import SECRET
 from tests.support.eventually import eventually
 from tests.support.redis_server import RedisServer
 from tests.support.running_node import Node, running_node
@@ -28,7 +29,10 @@ async def test_a_node_reports_every_metric_the_rules_name(
     tmp_path: Path, embedded_redis_server: RedisServer, key_prefix: str
 ) -> None:
     wanted = {one.name for rule in RULES.values() for one in selectors(rule.expression)}
-    async with running_node(tmp_path, embedded_redis_server.url, key_prefix) as node:
+    hooks = tmp_path / "hooks.yaml"  # 没有接收者就没有它们的数
+    hooks.write_text(f"- {{url: 'http://127.0.0.1:1/', secret: {SECRET}}}\n")
+    redis_url = embedded_redis_server.url
+    async with running_node(tmp_path, redis_url, key_prefix, webhooks=hooks) as node:
 
         async def all_there() -> bool:
             return wanted <= seen(node).keys()

@@ -1,0 +1,163 @@
+"""``meeting-push webhook …``：接收事件的 URL，试一试，等着的与死信。"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from .clock import now_ms
+from .db import DatabaseUrl, DataDir
+from .errors import ChannelFailedError, ConfigurationError, NotFoundError
+from .logs import plain
+from .settings import Settings, load_settings
+
+if TYPE_CHECKING:  # 用到才导入
+    from .events.config import WebhookConfig
+    from .storage.event_queue import EventQueueRepository
+
+app = typer.Typer(help="Receivers of events.", no_args_is_help=True)
+
+Url = Annotated[str, typer.Argument(metavar="URL", help="As in the file, or as `list` shows it.")]
+#: 一次再送、丢掉至多这么多份；更多的再来一次。
+_STEP: Final = 5_000
+_SHOWN: Final = 100
+TEST: Final = "webhook.test"
+
+
+@app.command("list")
+def list_receivers(database_url: DatabaseUrl = None, data_dir: DataDir = None) -> None:
+    """List the receivers: what waits, since when, dead letters, whether it is gone."""
+
+    async def run(queue: EventQueueRepository, receivers: list[WebhookConfig]) -> str:
+        parked = await queue.parked()
+        return "\n".join([await _line(queue, one, one.key in parked) for one in receivers])
+
+    _with_queue(run, None, database_url, data_dir)
+
+
+@app.command("test")
+def try_receivers(
+    url: Annotated[
+        str | None, typer.Argument(metavar="[URL]", help="Default: each in the file.")
+    ] = None,
+) -> None:
+    """Send a signed event of the type webhook.test and print the answer."""
+    receivers = _chosen(load_settings(), url)
+    answers = asyncio.run(_try(receivers))
+    for one, (said, _) in zip(receivers, answers, strict=True):
+        sys.stdout.write(f"{one.shown}\t{plain(said)}\n")
+    if not all(taken for _, taken in answers):
+        raise ChannelFailedError("not every receiver took it")
+
+
+@app.command("dead")
+def dead(url: Url, database_url: DatabaseUrl = None, data_dir: DataDir = None) -> None:
+    """List the newest dead letters: id, event, how many, when, attempts, why."""
+
+    async def run(queue: EventQueueRepository, receivers: list[WebhookConfig]) -> str:
+        rows = await queue.dead(receivers[0].key, _SHOWN)
+        return "\n".join(
+            f"{row.id}\t{row.kind}\t{row.event_count}\t{_moment(row.created_at)}"
+            f"\t{row.attempts} attempts\t{plain(row.why or '')}"
+            for row in rows
+        )
+
+    _with_queue(run, url, database_url, data_dir)
+
+
+@app.command("requeue")
+def requeue(url: Url, database_url: DatabaseUrl = None, data_dir: DataDir = None) -> None:
+    """Send the dead letters again, and go on with a receiver that said it is gone."""
+
+    async def run(queue: EventQueueRepository, receivers: list[WebhookConfig]) -> str:
+        key = receivers[0].key
+        await queue.park(key, None)
+        return f"{await queue.requeue(key, now_ms(), _STEP)} posts are sent again"
+
+    _with_queue(run, url, database_url, data_dir)
+
+
+@app.command("drop")
+def drop(url: Url, database_url: DatabaseUrl = None, data_dir: DataDir = None) -> None:
+    """Remove the dead letters."""
+
+    async def run(queue: EventQueueRepository, receivers: list[WebhookConfig]) -> str:
+        removed = await queue.forget_dead(receivers[0].key, now_ms(), 0, _STEP)
+        return f"{removed} posts are removed"
+
+    _with_queue(run, url, database_url, data_dir)
+
+
+async def _line(queue: EventQueueRepository, one: WebhookConfig, gone: bool) -> str:
+    waiting = await queue.waiting(one.key)
+    since = "-" if waiting.oldest is None else _moment(waiting.oldest)
+    state = "gone" if gone else "live"
+    return f"{one.shown}\t{state}\t{waiting.events} waiting since {since}\t{waiting.dead} dead"
+
+
+async def _try(receivers: list[WebhookConfig]) -> list[tuple[str, bool]]:
+    """各答了什么，收下没有。"""
+    from ulid import ULID
+
+    from .events.post import Verdict, WebhookPost
+    from .events.units import PushEvent, moment
+
+    answers: list[tuple[str, bool]] = []
+    for one in receivers:
+        event = PushEvent(f"evt_{ULID()}_0", TEST, moment(now_ms()), {"url": one.shown})
+        post = WebhookPost(one)
+        try:
+            answer = await post.send(event.id, [event])
+        finally:
+            await post.close()
+        answers.append((answer.why, answer.verdict is Verdict.DONE))
+    return answers
+
+
+def _chosen(settings: Settings, url: str | None) -> list[WebhookConfig]:
+    """:raises ConfigurationError: 没有文件，或文件不对"""
+    from .events.config import load_webhooks
+
+    if settings.events.file is None:
+        raise ConfigurationError("MEETING_PUSH_WEBHOOKS is not set: there are no receivers")
+    found = [
+        one for one in load_webhooks(settings.events.file) if url in (None, one.url, one.shown)
+    ]
+    if url is not None and not found:
+        raise NotFoundError("no such receiver: see `meeting-push webhook list`")
+    return found
+
+
+def _moment(at_ms: int) -> str:
+    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _with_queue(
+    run: Callable[[EventQueueRepository, list[WebhookConfig]], Awaitable[str]],
+    url: str | None,
+    database_url: str | None,
+    data_dir: Path | None,
+) -> None:
+    """做一件事，印出它说的。"""
+    from .storage.database import Database
+    from .storage.event_queue import EventQueueRepository
+
+    settings = load_settings(database_url=database_url, data_dir=data_dir)
+    receivers = _chosen(settings, url)
+
+    async def go() -> str:
+        database = Database.of(settings.sql_url, settings.database)
+        await database.migrate()
+        try:
+            return await run(EventQueueRepository(database), receivers)
+        finally:
+            await database.dispose()
+
+    if said := asyncio.run(go()):
+        sys.stdout.write(f"{said}\n")

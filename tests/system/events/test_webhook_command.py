@@ -1,0 +1,72 @@
+"""``meeting-push webhook …``，与坏的文件。"""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.event_receivers import SECRET, verified
+from tests.support.notice_receivers import Received, Reply, http_receiver
+
+
+async def command(directory: Path, *words: str) -> tuple[int, str, str]:
+    """在 ``directory`` 里，接收者在 ``hooks.yaml``。"""
+    environment = {
+        "PATH": "",
+        "PYTHONPATH": ":".join(sys.path),
+        "MEETING_PUSH_WEBHOOKS": str(directory / "hooks.yaml"),
+        "MEETING_PUSH_DATA_DIR": str(directory / "data"),
+    }
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-m", "meeting_push", *words],
+        capture_output=True,
+        text=True,
+        cwd=directory,
+        env=environment,
+        timeout=240,
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.timeout(600)
+async def test_trying_listing_and_sending_again(tmp_path: Path) -> None:
+    def answer(request: Received) -> Reply:
+        return Reply(status=204 if "good" in request.target else 403)
+
+    async with http_receiver(answer) as receiver:
+        good, bad = (f"http://{receiver.host}/{name}?token=t0" for name in ("good", "bad"))
+        (tmp_path / "hooks.yaml").write_text(
+            "".join(f"- {{url: '{url}', secret: {SECRET}}}\n" for url in (good, bad))
+        )
+        assert (await command(tmp_path, "webhook", "test", good))[0] == 0
+        code, out, _ = await command(tmp_path, "webhook", "test")
+    assert code == 1
+    assert "HTTP 204" in out
+    assert "HTTP 403" in out
+    assert "t0" not in out
+    for request in receiver.requests:
+        [event] = verified(request.body, request.headers)
+        assert event["type"] == "webhook.test"
+    code, out, _ = await command(tmp_path, "webhook", "list")
+    assert (code, out.count("0 waiting since -\t0 dead"), "t0" in out) == (0, 2, False)
+    shown = out.split("\t")[0]
+    assert (await command(tmp_path, "webhook", "dead", shown))[:2] == (0, "")
+    assert (await command(tmp_path, "webhook", "requeue", shown))[1] == "0 posts are sent again\n"
+    assert (await command(tmp_path, "webhook", "drop", shown))[1] == "0 posts are removed\n"
+    assert (await command(tmp_path, "webhook", "dead", "http://other/"))[0] == 1
+
+
+async def test_a_bad_file_is_one_line_and_exit_code_two(tmp_path: Path) -> None:
+    (tmp_path / "hooks.yaml").write_text("- {url: 'https://h/', secret: hunter2}\n")
+    for words in (("serve", "--port", "0"), ("webhook", "list")):
+        code, _, error = await command(tmp_path, *words)
+        assert code == 2
+        assert error.count("\n") == 1
+        assert "[0].secret: does not begin with whsec_" in error
+        assert "hunter2" not in error
