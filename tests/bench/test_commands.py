@@ -35,6 +35,7 @@ CASES: dict[str, Sequence[str]] = {
     "queue": ("--quick --repeats 2",),
     "retries": ("--quick --scheduled 12",),
     "mailbox-memory": ("--quick",),
+    "string-ids": ("--quick",),
     "peers": (
         "--quick --rounds 2 --sockets 9 --seconds 1.5",
         f"--centrifugo {sys.executable} --only others,transient",
