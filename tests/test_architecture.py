@@ -100,6 +100,11 @@ def test_the_order_of_imports_is_the_one_that_is_enforced() -> None:
     assert drawn.splitlines() == layers
 
 
+def test_no_module_is_longer_than_400_lines() -> None:
+    long = [path.name for path in PACKAGE.rglob("*.py") if path.read_text().count("\n") > 400]
+    assert long == []
+
+
 # ── tests/unit 只有一个进程 ─────────────────────────────────────────────────
 
 #: 起进程的；它们的测试在 tests/system。Redis 与 PostgreSQL 由共用的夹具起。

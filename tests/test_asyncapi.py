@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft7Validator
 
+from meeting_push.mailbox_model import MailboxView
 from meeting_push.meeting import frames as meeting_frames
-from meeting_push.model import MailboxView, Principal
+from meeting_push.model import Principal
 from meeting_push.protocol import envelope, frames
 from meeting_push.protocol.codes import CloseCode, may_reconnect
 from meeting_push.protocol.commands import Refused

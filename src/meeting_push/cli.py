@@ -75,7 +75,7 @@ def serve(
     data_dir: DataDir = None,
 ) -> None:
     """Run the server until SIGTERM or SIGINT."""
-    gc.disable()  # 导入与装配造的都要留着；服务开始时再打开（``server.calm_collector``）
+    gc.disable()  # 导入与装配造的都要留着；服务开始时再打开（``process_temper.calm_collector``）
     import uvloop
 
     from .server import run_process, run_workers

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+from .mailbox_model import MailboxEntry, MailboxView, ResumePoint
 from .model import (
     Ack,
     AckOutcome,
@@ -18,11 +19,8 @@ from .model import (
     BroadcastView,
     ConnectionInfo,
     FailureCause,
-    MailboxEntry,
-    MailboxView,
     PresenceStatus,
     Principal,
-    ResumePoint,
 )
 from .protocol.envelope import BroadcastId, FrameKey
 from .protocol.sent import Overdue

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meeting_push.errors import MalformedEnvelopeError
-from meeting_push.model import MailboxView, Principal
+from meeting_push.mailbox_model import MailboxView
+from meeting_push.model import Principal
 from meeting_push.protocol.commands import Close, Command, Refused
 from meeting_push.protocol.envelope import frame_key
 from meeting_push.protocol.session import Session

@@ -22,6 +22,7 @@ from meeting_push.contracts import (
 )
 from meeting_push.errors import InvalidTokenError, MeetingPushError, RedisUnavailableError
 from meeting_push.limits.rate import TrustedProxies
+from meeting_push.mailbox_model import MailboxEntry, MailboxView, ResumePoint
 from meeting_push.model import (
     Ack,
     AckOutcome,
@@ -29,11 +30,8 @@ from meeting_push.model import (
     BroadcastView,
     ConnectionInfo,
     FailureCause,
-    MailboxEntry,
-    MailboxView,
     PresenceStatus,
     Principal,
-    ResumePoint,
 )
 from meeting_push.protocol.envelope import BroadcastId, new_message
 from meeting_push.protocol.sent import Overdue

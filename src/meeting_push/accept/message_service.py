@@ -7,13 +7,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final, Unpack
 
 import msgspec
 
 from ..clock import Clock, now_ms
-from ..contracts import UserDirectory
 from ..deliver.message_publisher import MessagePublisher
 from ..deliver.offline_message_queue import Delivery, OfflineMessageQueue
 from ..errors import (
@@ -33,10 +31,8 @@ from ..queue.message_queue import MessageQueue
 from ..redis.redis_service import courtesy
 from ..storage.accept_batch import AcceptBatch
 from ..storage.caller import CallerTransaction, SyncTransaction, ask_here, connection_of, run_here
-from ..storage.database import Database, SqlConnection
-from ..storage.idempotency import Claim, IdempotencyRepository
-from ..storage.inbox import InboxRepository
-from ..storage.messages import MessageRepository
+from ..storage.database import SqlConnection
+from ..storage.idempotency import Claim
 from ..storage.recipients import cancel
 from ..storage.rows import InboxItem, Page
 from .addressing import Addressing
@@ -49,31 +45,12 @@ from .drafts import (
     message_from,
 )
 from .idempotency import answer_of, described, stored_response
+from .message_parts import MessageStores, RealtimeResult
 from .outbox_relay import OutboxRelay
 
 #: 离到时不足这么久就算到了：撤回的记号要抢在到期的那一刻之前落下。
 CANCEL_GUARD_MS: Final = 1_000
 _accepted: Final = msgspec.json.Decoder(list[Accepted])
-
-
-@dataclass(frozen=True, slots=True)
-class RealtimeResult:
-    """``send_realtime_message`` 的结果：当场有节点在听的收件人与其余的（已在信箱里等）。"""
-
-    accepted: Accepted
-    online: tuple[PersonId, ...]
-    offline: tuple[PersonId, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class MessageStores:
-    """消息服务要用的存储。"""
-
-    database: Database
-    messages: MessageRepository
-    inbox: InboxRepository
-    idempotency: IdempotencyRepository
-    directory: UserDirectory
 
 
 class MessageService:

@@ -24,7 +24,7 @@ from urllib.parse import urlencode, urlsplit
 import msgspec
 
 from ..errors import ConfigurationError
-from ..model import ResumePoint
+from ..mailbox_model import ResumePoint
 from ..person_id import PersonId, PersonIds, path_segment
 from .errors import TokenUnreadableError
 

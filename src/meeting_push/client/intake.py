@@ -16,7 +16,7 @@ import msgspec
 from msgspec import structs
 
 from ..logs import logger
-from ..model import ResumePoint
+from ..mailbox_model import ResumePoint
 from ..person_id import PersonId
 from ..protocol import frames
 from ..protocol.frames import NewMessageTail

@@ -25,7 +25,7 @@ from typing import Final
 import msgspec
 
 from ..logs import logger
-from ..model import ResumePoint
+from ..mailbox_model import ResumePoint
 from ..person_id import PersonId
 from ..private_files import written_beside
 from ..protocol.frames import MAX_ACK_IDS

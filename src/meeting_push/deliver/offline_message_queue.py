@@ -7,20 +7,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Container, Iterable, Mapping, Sequence
-from typing import Final, NamedTuple
-
-import msgspec
+from typing import Final
 
 from ..clock import Clock, now_ms
 from ..contracts import BodySource
 from ..errors import UnavailableError
 from ..histogram import Histogram
 from ..logs import RepeatedWarning, logger
-from ..model import EvictedRange, MailboxEntry, MailboxView, Message, Origin, Outgoing, ResumePoint
+from ..mailbox_model import EvictedRange, MailboxEntry, MailboxView, Origin, ResumePoint
+from ..model import Message, Outgoing
 from ..node.flight_recorder import OFF, FlightRecorder
 from ..person_id import number_or_nobody
 from ..protocol.envelope import encode_tail, new_message
-from ..protocol.frames import NewMessageTail
 from ..redis.bodies import Bodies, Body, unopened
 from ..redis.link import Command
 from ..redis.mailboxes import (
@@ -35,6 +33,7 @@ from ..redis.mailboxes import (
 from ..redis.redis_service import RedisService
 from ..settings import MessageSettings
 from ..supervision import LOGGED_ITEMS
+from .offline_message import OfflineMessage, decode_tail
 from .overflow import Overflow
 
 __all__ = ["Delivered", "Delivery", "OfflineMessage", "OfflineMessageQueue"]
@@ -49,22 +48,6 @@ MAILBOX_SIZES: Final = (0, 1, 5, 10, 50, 100, 500, 1_000, 10_000)
 _LISTINGS_AT_ONCE: Final = 4
 #: 连接时信箱溢出着，至多等这么久让它先挤好。
 TRIM_WAIT_S: Final = 0.25
-
-
-class StoredTail(NewMessageTail, frozen=True, kw_only=True):
-    """``data`` 不解开：这里用不着它，0.1 存下的还可能太深。"""
-
-    data: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
-
-
-_tail_decoder: Final = msgspec.json.Decoder(StoredTail)
-
-
-class OfflineMessage(NamedTuple):
-    """信箱里的一条，连同正文。"""
-
-    entry: MailboxEntry
-    tail: StoredTail
 
 
 class OfflineMessageQueue:
@@ -171,7 +154,9 @@ class OfflineMessageQueue:
     async def origins(self, message_ids: Sequence[str]) -> dict[str, Origin]:
         """没有记录的（不是经 MessageService 来的）：看正文。"""
         tails = await self._bodies.load(message_ids)
-        found = {i: _decode(t) for i, t in zip(message_ids, tails, strict=True) if t is not None}
+        found = {
+            i: decode_tail(t) for i, t in zip(message_ids, tails, strict=True) if t is not None
+        }
         of = number_or_nobody  # 只为分清是谁的：一段字的合成一个
         return {i: Origin(of(tail.sender.id or 0), tail.priority) for i, tail in found.items()}
 
@@ -360,7 +345,7 @@ class OfflineMessageQueue:
         entries = (await self._entries(user_id, seqs, seqs))[0][:limit]
         tails = await self._bodies.load([entry.message_id for entry in entries])
         return [
-            OfflineMessage(entry, _decode(tail))
+            OfflineMessage(entry, decode_tail(tail))
             for entry, tail in zip(entries, tails, strict=True)
             if tail is not None
         ]
@@ -394,10 +379,6 @@ def _first(recipient_ids: Sequence[int], body: Body) -> Delivery:
     )
 
 
-def _decode(tail: bytes) -> StoredTail:
-    return _tail_decoder.decode(b"{" + tail)
-
-
 def _body(item: tuple[str, bytes]) -> Body:
-    decoded = _decode(item[1])
+    decoded = decode_tail(item[1])
     return (*item, decoded.priority, decoded.expires_at)

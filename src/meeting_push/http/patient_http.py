@@ -1,14 +1,13 @@
 """uvicorn 的 HTTP 协议，但每一样都有限：请求头、拖尾、分块、慢的、不读的、一个地址的连接数。
 
-uvicorn 自己没有这些上限（它指望前面有代理）。越过的得到一个 HTTP 回答，然后断开；还在说的听完
-一小会儿再断，否则内核的 RST 会赶在回答前面。升级成 WebSocket 的连接也从这里开始。
+uvicorn 自己没有这些上限。越过的得到一个 HTTP 回答，然后断开；还在说的听完一小会儿再断，否则内核的
+RST 会赶在回答前面。升级成 WebSocket 的连接也从这里开始。
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from enum import Enum, auto
 from functools import partial
 from typing import Any, cast
 
@@ -31,14 +30,8 @@ from .doorway import (
 )
 from .listener import LINE, UNWANTED
 from .request_ids import given_in
+from .request_phase import Phase
 from .upgrade_request import MAX_HEAD_BYTES, MAX_HEADERS, as_text, origin_form
-
-
-class _Phase(Enum):
-    HEAD = auto()
-    BODY = auto()
-    #: 请求收完了：在回答，或等着下一个。
-    DONE = auto()
 
 
 class PatientHttp(HttpToolsProtocol):
@@ -60,7 +53,7 @@ class PatientHttp(HttpToolsProtocol):
         self._unread = unread
         self._line: asyncio.Transport
         self._courtesy: CourteousTransport
-        self._phase = _Phase.HEAD
+        self._phase = Phase.HEAD
         self._crowded = False
         #: 离开时撤销的登记；第一个不是升级的请求才登记。
         self._leave_address: Callable[[], None] | None = None
@@ -75,8 +68,6 @@ class PatientHttp(HttpToolsProtocol):
         self._deadline = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._stall: asyncio.TimerHandle | None = None
-
-    # ── 连接 ──────────────────────────────────────────────────────────────
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # 同 uvicorn
         self._line = transport
@@ -149,7 +140,7 @@ class PatientHttp(HttpToolsProtocol):
         except httptools.HttpParserError:
             self._refuse(refusals.BAD_REQUEST)
         else:
-            in_body = phase is self._phase is _Phase.BODY
+            in_body = phase is self._phase is Phase.BODY
             self._measure(len(data), len(data) - self._body_bytes + body_bytes if in_body else 0)
 
     def _handed_over(self, data: bytes) -> bool:
@@ -180,7 +171,7 @@ class PatientHttp(HttpToolsProtocol):
         """不是内容的字节：解析器吃得下，我们就得数。"""
         self._quiet_bytes = 0 if self._progress else self._quiet_bytes + size
         self._framing_bytes += framing
-        in_head = self._phase is _Phase.HEAD
+        in_head = self._phase is Phase.HEAD
         if self._quiet_bytes > (MAX_HEAD_BYTES if in_head else MAX_QUIET_BYTES):
             self._refuse(refusals.HEAD_TOO_LARGE)
         elif self._framing_bytes > MAX_HEAD_BYTES + self._body_bytes:
@@ -207,7 +198,7 @@ class PatientHttp(HttpToolsProtocol):
         if self._last:
             raise refusals.EnoughError
         self._unset_keepalive_if_required()
-        self._progress, self._phase = True, _Phase.HEAD
+        self._progress, self._phase = True, Phase.HEAD
         self._head_bytes = self._header_count = 0
         self._body_bytes = self._framing_bytes = 0
         self._wait_head(self._patience.head_s)
@@ -222,7 +213,7 @@ class PatientHttp(HttpToolsProtocol):
         self._take_head(len(name) + len(value) + 4)
         if self._header_count > MAX_HEADERS:
             raise refusals.RefusedError(refusals.HEAD_TOO_LARGE)
-        if self._phase is _Phase.HEAD:  # 拖尾没有人看
+        if self._phase is Phase.HEAD:  # 拖尾没有人看
             super().on_header(name, value)
 
     def _take_head(self, size: int) -> None:
@@ -243,7 +234,7 @@ class PatientHttp(HttpToolsProtocol):
         else:
             self._last = True
         self._doorway.busy(self)
-        self._phase = _Phase.BODY
+        self._phase = Phase.BODY
         self.scope[LINE] = self._line  # type: ignore[typeddict-unknown-key]
         self.scope[UNWANTED] = self._drop_body  # type: ignore[typeddict-unknown-key]
         super().on_headers_complete()
@@ -271,7 +262,7 @@ class PatientHttp(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._stop_waiting()
-        self._progress, self._phase = True, _Phase.DONE
+        self._progress, self._phase = True, Phase.DONE
         if self.cycle is not None:
             self.cycle.keep_alive = self._keep_alive and not self._last
         super().on_message_complete()
@@ -279,7 +270,7 @@ class PatientHttp(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         super().on_response_complete()
         answered = self.cycle is not None and self.cycle.response_complete  # None：已经断开
-        if answered and not self._parting and self._phase is _Phase.DONE:
+        if answered and not self._parting and self._phase is Phase.DONE:
             self._doorway.wait(self)
 
     # ── 期限 ──────────────────────────────────────────────────────────────
@@ -356,7 +347,7 @@ class PatientHttp(HttpToolsProtocol):
         self._doorway.turned_away[refusal.code] += 1
         cycle = self.cycle
         if cycle is not None and not cycle.response_complete:
-            if self._phase is not _Phase.BODY or cycle.response_started or self.pipeline:
+            if self._phase is not Phase.BODY or cycle.response_started or self.pipeline:
                 self._courtesy.abort()  # 前面的还没有答完，插不进话
                 return
             cycle.disconnected = True
@@ -372,14 +363,14 @@ class PatientHttp(HttpToolsProtocol):
     def _refusal_delay_s(self) -> float:
         lines = self.headers or ()  # 请求行就不对的：还没有头
         forwarded = [value.decode("latin-1") for name, value in lines if name == b"x-forwarded-for"]
-        address = self.client[0] if self.client else ""
+        [address, *_] = self.client or [""]
         return self._doorway.refusal_delay_s(address, forwarded, self.loop.time())
 
     def _hold(self, answer: bytes, delay_s: float) -> None:
         """一再撞门的：不读它，晚些再说；描述符缺了它先让位。"""
         self._stop_waiting()
         self._unset_keepalive_if_required()
-        if self._phase is _Phase.HEAD and self.headers:
+        if self._phase is Phase.HEAD and self.headers:
             self.headers.clear()  # 至多 64 KB，没有人要了
         self._last, self._held = True, answer
         self.flow.pause_reading()
@@ -399,7 +390,7 @@ class PatientHttp(HttpToolsProtocol):
         self._stop_waiting()
         self._unset_keepalive_if_required()
         self._doorway.wait(self)
-        if self._courtesy.leave(heard=self._phase is _Phase.DONE and not self._last):
+        if self._courtesy.leave(heard=self._phase is Phase.DONE and not self._last):
             self.flow.resume_reading()
 
 

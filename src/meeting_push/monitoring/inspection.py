@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from ..clock import Clock, now_ms
-from ..deliver.offline_message_queue import OfflineMessage, OfflineMessageQueue
+from ..deliver.offline_message import OfflineMessage
+from ..deliver.offline_message_queue import OfflineMessageQueue
 from ..model import ConnectionInfo
 from ..presence.online_status_service import OnlineStatusService
 from ..redis.mailboxes import MailboxHead

@@ -8,17 +8,15 @@ Lua 做（``redis/lua/presence_user.lua``），只有真的转变才发布。一
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 
 from ..contracts import ChannelRoute, Watcher
-from ..errors import MeetingPushError, UnavailableError, WatchLimitError
-from ..limits.rate import rate_key
+from ..errors import MeetingPushError, WatchLimitError
 from ..logs import RepeatedWarning
 from ..model import PresenceStatus
 from ..people.people import INTEGERS
@@ -29,6 +27,7 @@ from ..redis.subscriber import Subscriber
 from ..settings import PresenceSettings
 from ..supervision import periodically, summoned
 from .online_status_service import OnlineStatusService
+from .watch_shares import Holder, WatchShares
 
 #: 对同一个人，两次宣布至少隔这么久：反复切换状态不会淹没关注他的人，最后的样子总会到。
 ANNOUNCE_GAP_MS: Final = 1_000
@@ -69,66 +68,6 @@ class Debounce:
         self._announced_at = now
         self.due = None
         return self.announced
-
-
-#: 一个地址（后面可能是整个公司，也可能是一个人的许多账号）至多占节点的几分之一。
-_ADDRESS_SHARE: Final = 4
-
-
-class Holder(NamedTuple):
-    """被关注的人算在谁的头上：先关注他的；他走了就算在下一个头上。"""
-
-    user_id: int
-    address: str
-
-    @classmethod
-    def of(cls, watcher: Watcher) -> Holder:
-        return cls(watcher.user_id, rate_key(watcher.ip_address))
-
-
-class WatchShares:
-    """只数不同的人：一百台设备关注同一个人只算一个。"""
-
-    def __init__(self, settings: PresenceSettings) -> None:
-        self._most = settings.max_watched_users
-        self._most_per_user = settings.max_watched_per_user
-        self._most_per_address = max(1, self._most // _ADDRESS_SHARE)
-        self._total = 0
-        self._by_user: Counter[int] = Counter()
-        self._by_address: Counter[str] = Counter()
-
-    def check(self, watcher: Watcher, fresh: int) -> None:
-        """他再要 ``fresh`` 个没有人关注的。
-
-        :raises WatchLimitError: 超出他自己的份额
-        :raises UnavailableError: 节点满了，或他的地址满了
-        """
-        if not fresh:
-            return
-        holder = Holder.of(watcher)
-        if self._by_user[holder.user_id] + fresh > self._most_per_user:
-            raise WatchLimitError(f"one user watches at most {self._most_per_user} others here")
-        if self._by_address[holder.address] + fresh > self._most_per_address:
-            raise UnavailableError("too many users are watched from this address")
-        if self._total + fresh > self._most:
-            raise UnavailableError("too many users are watched on this node")
-
-    def take(self, watcher: Watcher) -> Holder:
-        holder = Holder.of(watcher)
-        self._count(holder, 1)
-        return holder
-
-    def give_back(self, holder: Holder) -> None:
-        self._count(holder, -1)
-
-    def _count(self, holder: Holder, change: int) -> None:
-        self._total += change
-        self._by_user[holder.user_id] += change
-        self._by_address[holder.address] += change
-        if not self._by_user[holder.user_id]:
-            del self._by_user[holder.user_id]
-        if not self._by_address[holder.address]:
-            del self._by_address[holder.address]
 
 
 #: 一段写给多少个关注者（每个约 5 µs）：被几万人关注的人上线，不会让别人等。

@@ -13,7 +13,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Final, NamedTuple
 
-from ..model import BroadcastEntry, BroadcastView, EvictedRange, MailboxView
+from ..mailbox_model import EvictedRange, MailboxView
+from ..model import BroadcastEntry, BroadcastView
 from .envelope import BroadcastId, FrameKey
 from .frames import Gap
 from .limits import Limits

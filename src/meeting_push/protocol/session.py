@@ -16,7 +16,8 @@ from enum import Enum
 from typing import Final
 
 from ..errors import BadFrameError
-from ..model import Ack, MailboxEntry, MailboxView, Principal, ResumePoint
+from ..mailbox_model import MailboxEntry, MailboxView, ResumePoint
+from ..model import Ack, Principal
 from .codes import CloseCode
 from .commands import Acked, Close, Command, RequestIdValue, Unanswered
 from .envelope import FrameKey, PushKey, batch, peek, peek_attempt

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, NamedTuple
 import msgspec
 
 from ..logs import logger
-from ..model import Origin, ResumePoint
+from ..mailbox_model import Origin, ResumePoint
 from .keys import Keys, literally
 from .lean import LeanConnection, Script
 from .link import Argument, Command, ScriptMissingError

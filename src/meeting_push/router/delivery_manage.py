@@ -12,7 +12,8 @@ from msgspec import Meta, Struct
 from pydantic import Field
 
 from ..clock import now_ms
-from ..deliver.offline_message_queue import OfflineMessage, OfflineMessageQueue
+from ..deliver.offline_message import OfflineMessage
+from ..deliver.offline_message_queue import OfflineMessageQueue
 from ..errors import ForbiddenError
 from ..model import FailureCause, Principal
 from ..outcome.dead_letters import DeadLetter, DeadLetters, DeliveryFailures

@@ -8,7 +8,8 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import ColumnElement, Row, case, exists, func, or_, select, true, tuple_, update
 
-from ..model import DeliveryStatus, FailureCause, Origin
+from ..mailbox_model import Origin
+from ..model import DeliveryStatus, FailureCause
 from .database import Repository
 from .event_outbox import EXPIRED, FAILED, failed_columns
 from .id_list import Recipient, among, among_pairs

@@ -31,7 +31,8 @@ from ..http.cors import as_browsers_say, normal_origin
 from ..http.upgrade_request import NamedHeaders
 from ..limits.rate import TrustedProxies, rate_key
 from ..logs import MANY, RepeatedWarning
-from ..model import Principal, ResumePoint
+from ..mailbox_model import ResumePoint
+from ..model import Principal
 from ..person_id import PersonId, PersonIds
 from ..protocol.codes import CloseCode
 from ..protocol.frames import BEARER_SUBPROTOCOL_PREFIX, SUBPROTOCOL

@@ -13,7 +13,8 @@ from msgspec.structs import replace
 
 from ..contracts import Newcomer
 from ..logs import logger
-from ..model import ConnectionInfo, MailboxView, PresenceStatus, Principal
+from ..mailbox_model import MailboxView
+from ..model import ConnectionInfo, PresenceStatus, Principal
 from ..node_identity import NodeIdentity
 from ..person_id import number_or_nobody
 from ..protocol.codes import CloseCode, Ending, ended_by_us

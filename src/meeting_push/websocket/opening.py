@@ -24,7 +24,8 @@ from ..contracts import (
     Unfinished,
 )
 from ..errors import MeetingPushError, UnavailableError
-from ..model import BroadcastEntry, BroadcastView, MailboxEntry, MailboxView, ResumePoint
+from ..mailbox_model import MailboxEntry, MailboxView, ResumePoint
+from ..model import BroadcastEntry, BroadcastView
 from ..protocol.envelope import BATCH_MAX_MESSAGES, batch, batch_parts, peek
 from ..protocol.frames import Gap, encode
 from ..protocol.session import Phase

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from meeting_push.cli import main
-from meeting_push.model import MailboxView
+from meeting_push.mailbox_model import MailboxView
 from meeting_push.websocket.line import UserConnection
 from meeting_push.websocket.opening import Opener
 

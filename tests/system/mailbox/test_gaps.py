@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meeting_push.model import EvictedRange, MailboxEntry, MailboxView
+from meeting_push.mailbox_model import EvictedRange, MailboxEntry, MailboxView
 from meeting_push.protocol.frames import Gap
 from meeting_push.protocol.sent import SentSeqs
 from meeting_push.protocol.sent import gaps as gaps_of

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meeting_push.client.ledger import Applied, RecentIds, SettledSeqs
-from meeting_push.model import ResumePoint
+from meeting_push.mailbox_model import ResumePoint
 
 small = st.integers(1, 40)
 ranges = st.lists(st.tuples(small, st.integers(0, 6)), max_size=40)

@@ -11,7 +11,8 @@ from ulid import ULID
 from meeting_push.clock import now_ms
 from meeting_push.deliver.offline_message_queue import Delivered, Delivery, OfflineMessageQueue
 from meeting_push.errors import DatabaseUnavailableError
-from meeting_push.model import MailboxEntry, Message, ResumePoint, Sender
+from meeting_push.mailbox_model import MailboxEntry, ResumePoint
+from meeting_push.model import Message, Sender
 from meeting_push.protocol import envelope
 from meeting_push.redis.mailboxes import CALL_RECIPIENTS
 from meeting_push.redis.redis_service import RedisService

@@ -30,7 +30,8 @@ from meeting_push.client.intake import Intake, ReceivedMessage
 from meeting_push.client.ledger import DeviceState
 from meeting_push.clock import now_ms
 from meeting_push.deliver.offline_message_queue import Delivery, OfflineMessageQueue
-from meeting_push.model import MailboxView, Message, Origin, Principal, Sender
+from meeting_push.mailbox_model import MailboxView, Origin
+from meeting_push.model import Message, Principal, Sender
 from meeting_push.outcome.mailbox_evictor import choose
 from meeting_push.protocol import envelope, frames
 from meeting_push.protocol.commands import Acked

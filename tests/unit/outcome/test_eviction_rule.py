@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meeting_push.model import Origin
+from meeting_push.mailbox_model import Origin
 from meeting_push.outcome.mailbox_evictor import Held, choose
 
 POSTS = st.lists(st.builds(Origin, st.integers(1, 5), st.integers(0, 9)), max_size=40)

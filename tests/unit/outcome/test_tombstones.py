@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from meeting_push.model import ResumePoint
+from meeting_push.mailbox_model import ResumePoint
 from meeting_push.outcome.mailbox_evictor import EVICTED
 from tests.support.parts import USER, Parts, delivery
 

@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from meeting_push.model import Ack, MailboxEntry, MailboxView, Principal, ResumePoint
+from meeting_push.mailbox_model import MailboxEntry, MailboxView, ResumePoint
+from meeting_push.model import Ack, Principal
 from meeting_push.protocol import commands
 from meeting_push.protocol.codes import CloseCode
 from meeting_push.protocol.envelope import batch_parts, frame_key, new_message

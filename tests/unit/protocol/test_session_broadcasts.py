@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from meeting_push.model import BroadcastEntry, BroadcastView, EvictedRange, MailboxView, Principal
+from meeting_push.mailbox_model import EvictedRange, MailboxView
+from meeting_push.model import BroadcastEntry, BroadcastView, Principal
 from meeting_push.protocol.envelope import BroadcastId
 from meeting_push.protocol.session import Pushed, Session
 from tests.support.limits import limits_with

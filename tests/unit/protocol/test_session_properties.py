@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from meeting_push.errors import MalformedEnvelopeError
-from meeting_push.model import MailboxEntry, MailboxView, Principal
+from meeting_push.mailbox_model import MailboxEntry, MailboxView
+from meeting_push.model import Principal
 from meeting_push.protocol import commands
 from meeting_push.protocol.envelope import batch_parts, frame_key, new_message
 from meeting_push.protocol.limits import Limits

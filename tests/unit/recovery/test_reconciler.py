@@ -12,7 +12,8 @@ from redis import Redis
 
 from meeting_push.app import MeetingPush
 from meeting_push.errors import UnavailableError
-from meeting_push.model import ResumePoint, Sender
+from meeting_push.mailbox_model import ResumePoint
+from meeting_push.model import Sender
 from meeting_push.recovery.reconciler import Reconciler
 from tests.support.eventually import eventually
 from tests.support.redis_server import RedisServer

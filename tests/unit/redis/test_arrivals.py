@@ -8,7 +8,7 @@ import pytest
 
 from meeting_push.contracts import Newcomer, Quiet, Unfinished
 from meeting_push.errors import RedisCommandError
-from meeting_push.model import ResumePoint
+from meeting_push.mailbox_model import ResumePoint
 from meeting_push.node_identity import NodeIdentity
 from meeting_push.redis.arrivals import Arrivals, Arrived
 from meeting_push.redis.broadcast_log import BroadcastLog

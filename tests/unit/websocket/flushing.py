@@ -6,7 +6,7 @@ import contextlib
 import json
 from typing import Any
 
-from meeting_push.model import ResumePoint
+from meeting_push.mailbox_model import ResumePoint
 from meeting_push.protocol.envelope import new_message
 from meeting_push.websocket.handshake import UNREADABLE_POSITION
 from meeting_push.websocket.opening import MAX_LOADS, MAX_READS

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from meeting_push.errors import InvalidTokenError
 from meeting_push.http.upgrade_request import by_name
-from meeting_push.model import ResumePoint
+from meeting_push.mailbox_model import ResumePoint
 from meeting_push.person_id import PersonIds
 from meeting_push.websocket.handshake import (
     UNREADABLE_POSITION,

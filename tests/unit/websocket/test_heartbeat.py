@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from meeting_push.contracts import ChannelHandler
-from meeting_push.model import MailboxView, Principal
+from meeting_push.mailbox_model import MailboxView
+from meeting_push.model import Principal
 from meeting_push.node_identity import NodeIdentity
 from meeting_push.protocol.envelope import FrameRun
 from meeting_push.protocol.session import Session
