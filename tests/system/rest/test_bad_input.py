@@ -39,7 +39,7 @@ async def bob(server: ServerProcess) -> Person:
     ("change", "status", "code"),
     [
         ({"recipient_ids": []}, 422, "invalid_input"),
-        ({"recipient_ids": ["1"]}, 422, "invalid_input"),
+        ({"recipient_ids": ["01"]}, 422, "invalid_input"),
         ({"recipient_ids": [True]}, 422, "invalid_input"),
         ({"recipient_ids": [1.5]}, 422, "invalid_input"),
         ({"recipient_ids": [0]}, 422, "invalid_input"),

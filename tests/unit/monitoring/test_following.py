@@ -99,7 +99,8 @@ async def test_the_surroundings_are_told_and_forgotten_without_redis(
         private_redis_server.kill()
         await around.look()
         assert not asked & {sample.name for sample in metrics.samples()}
-        await node.push.health.check_now()
+        for _ in range(2):  # 第一遍可能是此前就开始的
+            await node.push.health.check_now()
         assert total(metrics, "redis_up") == 0
         assert total(metrics, "part_failing", part="redis") == 1
         assert total(metrics, "database_up") == 1
