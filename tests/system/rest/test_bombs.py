@@ -69,7 +69,7 @@ async def test_a1_only_the_first_error_is_named_and_nothing_is_echoed(
     server: ServerProcess, alice: Person
 ) -> None:
     """A1: the answer points at the field, never at what stood in it."""
-    body = {"recipient_ids": [1, "hunter2 is no id"], "title": 5, "content": None}
+    body = {"recipient_ids": [1, "hunter2" * 10], "title": 5, "content": None}
     async with api_of(server.base_url, alice) as api:
         answer = await api.post("/messages", json=body)
     error = answer.json()["error"]
