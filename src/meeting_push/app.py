@@ -227,6 +227,7 @@ class MeetingPush:
 
     async def _start_loops(self, stack: contextlib.AsyncExitStack) -> None:
         role, rooms, supervisor = self.settings.process.role, self._rooms, self._supervisor
+        stack.push_async_callback(rooms.edge.online_events.close)
         if role.holds_sockets:
             stack.push_async_callback(self.presence.close)
         reports = self._observation.reports
@@ -241,6 +242,7 @@ class MeetingPush:
         if self.settings.node.metrics:  # 没有数，也就没有什么可评估的
             self._alerting.start(supervisor)
         supervisor.start("presence-reap", self.presence.reaper.run)
+        supervisor.start("online-events", rooms.edge.online_events.run)
         rooms.access.start(supervisor)
         rooms.events.start(supervisor)
         rooms.messages.start(supervisor)

@@ -18,6 +18,7 @@ from ..meeting.service import MeetingDesk, MeetingService
 from ..monitoring.latency import AckLatency, PushLatency
 from ..node.control_channel import Kick
 from ..node_identity import NodeIdentity
+from ..presence.online_events import OnlineEvents
 from ..presence.online_status_service import OnlineStatusService
 from ..presence.seats import DeviceSeats, Replace
 from ..presence.watch import PresenceWatch
@@ -90,12 +91,14 @@ class Edge:
         self._broadcasts = broadcasts
         keys = bus.redis.keys
         routes: dict[bytes, ChannelRoute] = {}
+        self.online_events = OnlineEvents(record.database, bus.clock)
         self.presence = OnlineStatusService(
             bus.redis,
             node,
             settings.presence,
             settings.edge,
             aside=bus.asides.of("presence"),
+            turned=self.online_events.note,
             clock=bus.clock,
         )
         people = record.people

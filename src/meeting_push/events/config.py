@@ -19,7 +19,7 @@ from ..storage.event_outbox import FIELDS
 from .signature import key_of
 
 #: 认得、还没有谁会产生的。没到时就撤回的是 ``message.failed``，原因 ``cancelled``。
-NOT_YET: Final = frozenset({"message.withdrawn", "user.online", "user.offline"})
+NOT_YET: Final = frozenset({"message.withdrawn"})
 #: 全部的种类。
 KINDS: Final = (*FIELDS, *sorted(NOT_YET))
 MOST_RECEIVERS: Final = 50

@@ -19,12 +19,12 @@ from ..errors import MeetingPushError, RedisUnavailableError
 from ..logs import RepeatedWarning, logger
 from ..model import ConnectionInfo, PresenceStatus
 from ..node_identity import NodeIdentity
-from ..redis.presence import PresenceStore, overall_status
+from ..redis.presence import Change, PresenceStore, overall_status
 from ..redis.redis_service import RedisService
 from ..settings import EdgeSettings, PresenceSettings
 from ..supervision import Aside, Supervisor, periodically, summoned
 from .ledger import REFRESH_MS, PresenceLedger
-from .upkeep import PresenceReaper, PresenceReconciler
+from .upkeep import PresenceReaper, PresenceReconciler, TurnSink, unheard
 
 #: 一次 Lua 写入至多这么多条连接（约 2 ms 的 Redis），再大就会推迟别人的命令。
 FLUSH_CHUNK: Final = 100
@@ -70,8 +70,10 @@ class OnlineStatusService:
         edge: EdgeSettings,
         *,
         aside: Aside,
+        turned: TurnSink = unheard,
         clock: Clock = now_ms,
     ) -> None:
+        """``turned``：上线、下线了的人告诉它。"""
         ttl_ms = (REFRESH_MS + int(edge.heartbeat_timeout_s * 1000)) * TTL_REFRESHES
         self._store = PresenceStore(redis.lean, redis.keys, node, ttl_ms)
         self._node = node
@@ -79,9 +81,10 @@ class OnlineStatusService:
         self._flush_s = settings.flush_ms / 1000
         self._clock = clock
         self._aside = aside
+        self._turned = turned
         #: 边缘往这里记。
         self.ledger = PresenceLedger(node, int(edge.heartbeat_interval_s * 1000))
-        self.reaper = PresenceReaper(self._store, node, settings.node_lease_s)
+        self.reaper = PresenceReaper(self._store, node, settings.node_lease_s, turned)
         self.reconciler = PresenceReconciler(self._store, self.ledger, settings.sweep_s)
         self._flushing = asyncio.Lock()
         self._behind = RepeatedWarning("presence_behind")
@@ -131,15 +134,17 @@ class OnlineStatusService:
     async def _flush_chunk(self) -> None:
         now = self._clock()
         changes = self.ledger.take(FLUSH_CHUNK, now)
-        apply = partial(self._store.apply, now=now, announce=self._returning)
         try:
             # 写不成的（这个人的键坏了）放手：只是别人看不见他
-            await self._aside.isolate(changes, apply, lambda change: change[:2])
+            await self._aside.isolate(changes, partial(self._apply, now), lambda change: change[:2])
         except BaseException:  # 取消也一样：不知道写没写，重写无害
             self.ledger.put_back(changes)
             raise
         self.ledger.settle(changes)
         self._changes_written += len(changes)
+
+    async def _apply(self, now: int, changes: Sequence[Change]) -> None:
+        self._turned(await self._store.apply(changes, now, announce=self._returning))
 
     async def _flush_loop(self) -> None:
         pause = partial(summoned, self.ledger.wake, gather_s=self._flush_s)

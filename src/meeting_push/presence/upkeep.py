@@ -5,14 +5,23 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
 from ..logs import RepeatedWarning, logger
 from ..node_identity import NodeIdentity
-from ..redis.presence import PresenceStore
+from ..redis.presence import PresenceStore, Turn
 from ..supervision import periodically
 from .ledger import PresenceLedger
+
+#: 上线、下线了的人告诉谁；不等它。
+TurnSink = Callable[[Sequence[Turn]], None]
+
+
+def unheard(_turns: Sequence[Turn]) -> None:
+    """没有人要知道。"""
+
 
 #: 每个租期看几次。节点死后至多一个租期加一次间隔，就被收拾：30 s 的租期不到 40 s。
 SWEEPS_PER_LEASE: Final = 4
@@ -24,9 +33,13 @@ class PresenceReaper:
     所有进程都死了，就没有人收拾，也没有人读；键自己过期。
     """
 
-    def __init__(self, store: PresenceStore, node: NodeIdentity, lease_s: float) -> None:
+    def __init__(
+        self, store: PresenceStore, node: NodeIdentity, lease_s: float, turned: TurnSink = unheard
+    ) -> None:
+        """``turned``：由此下线了的人告诉它。"""
         self._store = store
         self._node = node
+        self._turned = turned
         self._interval_s = lease_s / SWEEPS_PER_LEASE
         self._deferred = RepeatedWarning("presence_reap_deferred")
         self.nodes_reaped = 0
@@ -49,6 +62,7 @@ class PresenceReaper:
             step = await self._store.reap(node_id)
             removed, left = removed + step.removed, step.left
             self.connections_reaped += step.removed
+            self._turned(step.turned)
             if step.last:
                 self.nodes_reaped += node_id != self._node.id  # 自己从容离开的不算
                 logger.bind(reaped=node_id, connections=removed).info("node_reaped")

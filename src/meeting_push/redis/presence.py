@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -42,12 +42,20 @@ _LEFT_SCALE: Final = 16
 LEFT_MS: Final = 8 * 86_400_000
 
 
+class Turn(NamedTuple):
+    """一个人上线了、下线了。"""
+
+    user_id: int
+    online: bool
+
+
 class Reaped(NamedTuple):
-    """收拾了一步：移走几条、索引里还剩几条、这一步是否收拾完了这个节点（至多一人为真）。"""
+    """收拾了一步：移走几条、索引里还剩几条、这一步是否收拾完了这个节点（至多一人为真）、谁下线了。"""
 
     removed: int
     left: int
     last: bool
+    turned: list[Turn]
 
 
 def overall_status(connections: Iterable[ConnectionInfo]) -> PresenceStatus | None:
@@ -75,8 +83,10 @@ class PresenceStore:
 
     # ── 本节点的连接 ─────────────────────────────────────────────────────────
 
-    async def apply(self, changes: Sequence[Change], now: int, *, announce: bool = False) -> None:
-        """一次 Lua 写入一批，并发布由此产生的转变；幂等，重来无害。
+    async def apply(
+        self, changes: Sequence[Change], now: int, *, announce: bool = False
+    ) -> list[Turn]:
+        """一次 Lua 写入一批，并发布由此产生的转变；幂等，重来无害。返回上线、下线了的人。
 
         ``announce``：写入的各人没有转变也发布。
         """
@@ -91,7 +101,7 @@ class PresenceStore:
             else:
                 left = _LEFT.index(info)
                 args += (user_id, connection_id, "", left and now * _LEFT_SCALE + left)
-        await _apply.run(self._lean, (), args)
+        return _turns(await _apply.run(self._lean, (), args))
 
     async def missing(self, connections: Sequence[ConnectionKey]) -> list[ConnectionKey]:
         """其中在 Redis 里不齐全的；只读。"""
@@ -152,8 +162,8 @@ class PresenceStore:
     async def reap(self, node_id: str) -> Reaped:
         """收拾一个死节点的一步；它有租约则什么也不做（``left`` 为 0）。"""
         args = (self._keys.prefix, node_id, self._ttl_ms, REAP_CHUNK)
-        removed, left, last = await _reap.run(self._lean, (), args)
-        return Reaped(removed, left, bool(last))
+        removed, left, last, turned = await _reap.run(self._lean, (), args)
+        return Reaped(removed, left, bool(last), _turns(turned))
 
     async def _alive(self, nodes: set[str]) -> set[str]:
         if not nodes:
@@ -161,6 +171,13 @@ class PresenceStore:
         ordered = list(nodes)
         leases = await self._lean.execute("MGET", *map(self._keys.node, ordered))
         return {node for node, lease in zip(ordered, leases, strict=True) if lease is not None}
+
+
+def _turns(flat: Sequence[Any]) -> list[Turn]:
+    return [
+        Turn(int(user_id), bool(online))
+        for user_id, online in zip(flat[::2], flat[1::2], strict=True)
+    ]
 
 
 async def count_online(client: RedisClient, keys: Keys) -> int:

@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from ..person_id import NOBODY
 from .alert_tables import alert_events, alert_notes, alerts
 from .database import Repository
+from .event_outbox import FIELDS
 from .event_tables import events_out
 from .id_list import among
 from .people import digest_of
@@ -276,10 +277,10 @@ class PersonRows(Repository):
         """还没有出门的事件（死信也是）里他的号与名字；一项是一项，次序与个数不变。"""
         of, text, last = events_out.c, events_out.c["items"], 0
         while True:
-            page = select(of.id, text).where(of.id > last, text.contains(str(user_id)))
+            page = select(of.id, of.kind, text).where(of.id > last, text.contains(str(user_id)))
             rows = await self._database.rows(page.order_by(of.id).limit(BATCH))
-            for number, items in rows:
-                rest = _without_person(items, user_id)
+            for number, kind, items in rows:
+                rest = _without_person(kind, items, user_id)
                 this = update(events_out).where(of.id == number)
                 await self._database.change(this.values({text: rest}))
             if len(rows) < BATCH:
@@ -302,12 +303,16 @@ class PersonRows(Repository):
                 await connection.execute(statement)
 
 
-def _without_person(items: str, user_id: int) -> str:
-    """各项的第二个值是谁（``event_outbox.FIELDS``）；收下一条的，第三个是发送者的名字。"""
+def _without_person(kind: str, items: str, user_id: int) -> str:
+    """各项里说到他的那一个值换掉，是他发的，连名字（``event_outbox.FIELDS``）。"""
+    fields = FIELDS.get(kind, ())
+    places = [at for at, name in enumerate(fields) if name in ("sender_id", "user_id")]
+    named = [at for at, name in enumerate(fields) if name == "sender_name"]
     listed = msgspec.json.decode(items)
     for item in listed:
-        if item[1] == user_id:
-            item[1] = NOBODYS
-            if isinstance(item[2], str):
-                item[2] = ""
+        if any(item[at] == user_id for at in places):
+            for at in places:
+                item[at] = NOBODYS
+            for at in named:
+                item[at] = ""
     return msgspec.json.encode(listed).decode()

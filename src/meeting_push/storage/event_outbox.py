@@ -4,7 +4,7 @@
 不到一行。谁也不要的一种，一次字典查找之后什么也不做。
 
 一行的 ``items`` 是 JSON 数组，一项是一个事件的各个值，次序见 ``FIELDS``；头一个值是它说的那一样
-（消息、告警）的 id，同一样的照次序出门。
+（消息、人、告警）的 id，同一样的照次序出门。
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ DELIVERED: Final = "message.delivered"
 READ: Final = "message.read"
 FAILED: Final = "message.failed"
 EXPIRED: Final = "message.expired"
+USER_ONLINE: Final = "user.online"
+USER_OFFLINE: Final = "user.offline"
 ALERT_FIRING: Final = "alert.firing"
 ALERT_RESOLVED: Final = "alert.resolved"
 
@@ -47,6 +49,8 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
     READ: ("message_id", "user_id", "read_at"),
     FAILED: ("message_id", "user_id", "failed_at", "reason", "cause"),
     EXPIRED: ("message_id", "user_id", "expired_at", "cause"),
+    USER_ONLINE: ("user_id", "at"),
+    USER_OFFLINE: ("user_id", "at"),
     ALERT_FIRING: _ALERT,
     ALERT_RESOLVED: _ALERT,
 }

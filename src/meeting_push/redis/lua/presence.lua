@@ -4,6 +4,7 @@
 -- ARGV[7] left_users 至多几个人   ARGV[8] 低于它的分数已经太久   ARGV[9] 它的 TTL(ms)
 -- 之后每四个一组：user_id, connection_id, JSON（'' = 这条连接没了）, 最后心跳(ms)；
 -- 没了的，第四个是它在 left_users 里的分数，0 = 不说明什么
+-- 返回上线、下线了的人：user, 1 或 0, …
 local left_users = prefix .. 'left_users'
 local any_left = false
 -- 全局的键各攒成一条命令：一条命令在 Lua 里约 1 µs，与它带几个成员几乎无关
@@ -62,4 +63,4 @@ if any_left then
 end
 call('ZREMRANGEBYSCORE', online, '-inf', '(' .. ARGV[4])
 call('PEXPIRE', online, ttl)
-return 1
+return turned

@@ -46,6 +46,9 @@ local function key_of(user)
   return prefix .. 'online_users:{' .. user .. '}'
 end
 
+-- 上线、下线了的人：user, 1 或 0, …；脚本答它，出门的事件由此而来
+local turned = {}
+
 -- 一个用户的连接表从 before 变成了 after（各是 JSON 的表）：计数、全局集合、发布；anyway = 没变也发布。
 local function settle(user, before, after, anyway)
   local count_key = prefix .. 'user_connections_count:{' .. user .. '}'
@@ -55,8 +58,12 @@ local function settle(user, before, after, anyway)
   else
     call('SET', count_key, #after, 'PX', ttl)
   end
-  local status = status_of(after)
-  if anyway or status_of(before) ~= status then
+  local status, was = status_of(after), status_of(before)
+  if not was ~= not status then
+    turned[#turned + 1] = user
+    turned[#turned + 1] = status and 1 or 0
+  end
+  if anyway or was ~= status then
     local seen = status and 'true,"status":"' .. status .. '"}' or 'false,"status":null}'
     call('PUBLISH', prefix .. 'presence:{' .. user .. '}',
       '{"type":"presence","user_id":' .. user .. ',"online":' .. seen)
