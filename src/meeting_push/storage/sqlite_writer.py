@@ -180,6 +180,10 @@ class SqliteWriter:
 
     def _commit(self, group: Sequence[_Write]) -> list[list[int] | BaseException]:
         """一个事务里做完 ``group``；有一个的语句不成，就整个回滚，各自一个事务。"""
+        try:
+            self._check()
+        except Exception as error:  # noqa: BLE001 — 交给等着的人；连接留着：文件放回来就又好了
+            return [error] * len(group)
         executed = False
         try:
             connection = self._begin()
@@ -198,7 +202,6 @@ class SqliteWriter:
         return [*outcomes]
 
     def _begin(self) -> sqlite3.Connection:
-        self._check()
         if self._connection is None:
             self._connection = self._connect()
             self._connection.execute(f"PRAGMA cache_size=-{CACHE_KB}")

@@ -61,7 +61,7 @@ async def test_creating_answers_with_the_meeting(house: House, alice: Person, bo
         ({"title": "x" * 201}, 422, "invalid_input"),
         ({"title": "nul\x00"}, 422, "invalid_input"),
         ({"title": "t", "participant_ids": None}, 422, "invalid_input"),
-        ({"title": "t", "participant_ids": ["1"]}, 422, "invalid_input"),
+        ({"title": "t", "participant_ids": ["01"]}, 422, "invalid_input"),
         ({"title": "t", "participant_ids": [True]}, 422, "invalid_input"),
         ({"title": "t", "participant_ids": [0]}, 422, "invalid_input"),
         ({"title": "t", "participant_ids": [-1]}, 422, "invalid_input"),
