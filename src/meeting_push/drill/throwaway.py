@@ -26,9 +26,9 @@ from msgspec import Struct
 from ..auth.access_tokens import AccessTokens
 from ..client.rest_client import RestClient
 from ..errors import MeetingPushError
+from ..events.signature import signature
 from ..launcher import dying_with_us
 from ..model import ADMIN_ROLE
-from ..monitoring.notices.webhook import sign
 from ..redis.server_binary import find_server
 from ..settings import AuthSettings
 from .redis_proxy import RedisProxy, redis_proxy
@@ -186,7 +186,8 @@ class Receiver:
 
     def _take(self, headers: Mapping[str, str], body: bytes) -> bool:
         message_id, timestamp = headers["webhook-id"], int(headers["webhook-timestamp"])
-        if headers["webhook-signature"] != sign(self.secret.encode(), message_id, timestamp, body):
+        key = self.secret.encode()
+        if headers["webhook-signature"] != signature([key], message_id, timestamp, body):
             return False
         self._heard += msgspec.json.decode(body, type=_Body).data.alerts
         self._arrived.set()

@@ -10,8 +10,6 @@ import asyncio
 import base64
 import binascii
 import contextlib
-import hashlib
-import hmac
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from ssl import SSLContext, create_default_context
@@ -23,6 +21,7 @@ import msgspec
 
 from ...clock import Clock, now_ms
 from ...errors import ChannelFailedError, ConfigurationError
+from ...events.signature import SECRET_PREFIX, signature
 from ..alerts.model import Alert, AlertState, Notice
 from .channel import TIMEOUT_S, Address, Channel
 from .text import NoticeWriter
@@ -33,7 +32,6 @@ _CHUNK: Final = 16 * 1024
 _PORTS: Final = {"http": 80, "https": 443}
 #: 对方此刻办不了，等一等也许可以。
 _TRY_LATER: Final = frozenset({408, 425, 429})
-_PREFIX: Final = "whsec_"
 #: 里面那段给人看的字至多这么长。
 _TEXT_BYTES: Final = 20_000
 
@@ -185,7 +183,7 @@ class Webhook:
     def _signature(self, notice_id: str, timestamp: int, body: bytes) -> dict[str, str]:
         headers = {"webhook-timestamp": str(timestamp)}
         if self._key is not None:
-            headers["webhook-signature"] = sign(self._key, notice_id, timestamp, body)
+            headers["webhook-signature"] = signature((self._key,), notice_id, timestamp, body)
         return headers
 
     def _body(self, notice: Notice, now: int) -> dict[str, Any]:
@@ -213,19 +211,13 @@ def _alert(alert: Alert, show: Callable[[str, float], str]) -> dict[str, Any]:
     }
 
 
-def sign(key: bytes, message_id: str, timestamp: int, body: bytes) -> str:
-    """``v1,<base64 的 HMAC-SHA256("id.时刻.正文")>``。"""
-    signed = f"{message_id}.{timestamp}.".encode() + body
-    return "v1," + base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
-
-
 def _key(address: Address) -> bytes | None:
     secret = address.get("secret")
     if not secret:
         return None
-    if not secret.startswith(_PREFIX):
+    if not secret.startswith(SECRET_PREFIX):
         return secret.encode()
     try:
-        return base64.b64decode(secret.removeprefix(_PREFIX), validate=True)
+        return base64.b64decode(secret.removeprefix(SECRET_PREFIX), validate=True)
     except (binascii.Error, ValueError):
         raise ConfigurationError(f"{address}: what follows whsec_ is not base64") from None
