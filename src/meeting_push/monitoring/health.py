@@ -48,7 +48,12 @@ class _Part:
         self.essential = essential
         self.reason: str | None = "starting: not checked yet"
         self._check = check
+        self._checked = False
         self._timeouts = 0
+
+    @property
+    def well(self) -> bool | None:
+        return self.reason is None if self._checked else None
 
     async def run(self) -> None:
         try:
@@ -63,6 +68,7 @@ class _Part:
                 self.reason = "timeout: no answer in time"
         else:
             self.reason, self._timeouts = None, 0
+        self._checked = True
 
 
 class Health:
@@ -138,6 +144,10 @@ class Health:
     def parts(self) -> dict[str, str | None]:
         """各项 → 不好的原因；好的是 None。"""
         return {name: part.reason for name, part in self._parts.items()}
+
+    def well(self, part: str) -> bool | None:
+        """这一项最近好不好；还没有检查过则 None。"""
+        return self._parts[part].well
 
     def loops(self) -> list[LoopState]:
         return self._loops()

@@ -43,9 +43,8 @@ def redis_samples(
     redis: RedisService, probe: RedisProbe, health: Health, reconnects: Mapping[str, int]
 ) -> Iterator[Sample]:
     """``reconnects``：哪条连接 → 重连了几次。"""
-    up = int(not health.parts()["redis"])
     text = "1 = Redis took this process's last write check"
-    yield Sample("redis_up", "gauge", text, up, scope="process")
+    yield from _up("redis_up", text, health.well("redis"))
     text = "last write check through the data connection"
     yield Sample("redis_last_round_trip_seconds", "gauge", text, probe.last_s, scope="process")
     yield Sample("redis_failures", "counter", "write checks that failed", probe.failures)
@@ -57,6 +56,12 @@ def redis_samples(
     pool, text = redis.pool_statistics(), "connections of the pool off the hot path"
     for state, count in (("in_use", pool.in_use), ("idle", pool.idle)):
         yield Sample("redis_pool_connections", "gauge", text, count, {"state": state})
+
+
+def _up(name: str, text: str, well: bool | None) -> Iterator[Sample]:
+    """还没有检查过就不说：说 0 是一次没有发生的故障，告警会信。"""
+    if well is not None:
+        yield Sample(name, "gauge", text, int(well), scope="process")
 
 
 def subscriber_samples(subscriber: Subscriber) -> Iterator[Sample]:
@@ -98,9 +103,8 @@ def redis_histograms(probe: RedisProbe) -> Iterator[HistogramSample]:
 def database_samples(
     database: Database, membership: FleetMembership, health: Health
 ) -> Iterator[Sample]:
-    up = int(not health.parts()["database"])
     text = "1 = the database took this process's last write check"
-    yield Sample("database_up", "gauge", text, up, scope="process")
+    yield from _up("database_up", text, health.well("database"))
     last_s, text = membership.last_s, "last write check"
     yield Sample("database_last_round_trip_seconds", "gauge", text, last_s, scope="process")
     text = "operations that failed for want of the database"

@@ -86,7 +86,7 @@ async def test_dlv_5_however_the_subscription_is_lost(
     tmp_path: Path, redis_server: RedisServer, key_prefix: str, how: str
 ) -> None:
     """E1：Redis 自己踢了订阅者（输出缓冲满时就是这样），或对面不声不响地没了。"""
-    async with two(tmp_path, redis_server, key_prefix, redis_timeout_s=0.5) as both:
+    async with two(tmp_path, redis_server, key_prefix, redis_timeout_s=2) as both:
         if how == "half open":
             both.link.swallow()
             sent = await both.acked_elsewhere()
