@@ -1,5 +1,5 @@
 #!/bin/sh
-# 测试想要的系统部件：Redis ≥ 7、PostgreSQL、Chromium、nginx、PgBouncer、Prometheus。
+# 测试想要的系统部件：Redis ≥ 7、PostgreSQL、Chromium、nginx、HAProxy、PgBouncer、Prometheus。
 # Debian 上的 root：缺什么就用 apt 装什么，不启动任何系统服务（测试自己启动）。
 # 别处：只说明哪些测试会被跳过。都已具备时立即返回。
 set -eu
@@ -31,6 +31,7 @@ find_missing() {
     [ -x /usr/sbin/nginx ] || missing="$missing nginx-light"
     ls /usr/lib/*/faketime/libfaketime.so.1 >/dev/null 2>&1 || missing="$missing libfaketime"
     [ -x /usr/sbin/pgbouncer ] || has pgbouncer || missing="$missing pgbouncer"
+    [ -x /usr/sbin/haproxy ] || has haproxy || missing="$missing haproxy"
     has promtool || missing="$missing prometheus"
     has amtool || missing="$missing prometheus-alertmanager"
 }
