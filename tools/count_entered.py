@@ -94,8 +94,9 @@ async def _count(api: httpx.AsyncClient, url: str) -> None:
     await asyncio.sleep(_SETTLE_S)
     idle |= await _entered(lambda: asyncio.sleep(_BRIEFLY_S))
     await api.get("/version")  # 闲久了的 HTTP 连接关了：重新连上不算在消息里
-    _show("message", await _entered(keep_sent) - idle)
+    message = await _entered(keep_sent)
     idle |= await _entered(lambda: asyncio.sleep(_BRIEFLY_S))
+    _show("message", message - idle)
     _show("ack", await _entered(lambda: ack(holder[0], ids[0])) - idle)
     await holder[0].close()
 

@@ -45,7 +45,7 @@ _KINDS: Final = {"counter": "计数器", "gauge": "量", "histogram": "直方图
 async def page(push: MeetingPush) -> str:
     """``push`` 兼任全部角色，已启动。"""
     observation = push._observation
-    observation.requests.unknown.note(404, 0)  # 直方图有了第一次才有
+    observation.requests.unknown.durations.record(0)  # 直方图有了第一次才有
     doorway = Doorway(DoorLimits.of(0, 100), TrustedProxies(()), push.manager.admission.pace)
     push.metrics.add(lambda: door_samples(doorway))
     push.metrics.add(lambda: event_samples({"hooks.example/1a2b3c": SenderFigures()}, 0))

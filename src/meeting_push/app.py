@@ -37,7 +37,7 @@ from .limits.rate import TrustedProxies, rate_key
 from .model import QueueEntry
 from .monitoring.rest_requests import RouteRequests
 from .node_identity import NodeIdentity
-from .router.contract_route import until_gone
+from .router.contract_route import count, until_gone
 from .router.error_answers import ErrorHandler, install_error_handlers, on_expected
 from .router.security import address_of
 from .router.web import add_docs, add_home
@@ -307,7 +307,7 @@ def _counted(default: ASGIApp, unknown: RouteRequests, push: MeetingPush) -> ASG
 
     async def no_such_path(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            unknown.note(404, 0)
+            count(unknown, 404, 0)
             key = rate_key(address_of(Request(scope), proxies))
             await until_gone(receive, push.manager.admission.refusal_delay_s(key))
         await default(scope, receive, send)

@@ -39,7 +39,7 @@ from .monitoring.edge_samples import door_samples
 from .monitoring.serve_files import ServeFolder
 from .process_temper import calm_allocator, calm_collector, open_descriptors
 from .redis.embedded import EmbeddedRedis
-from .router.hot_door import HotDoor
+from .router.contract_route import HotDoor
 from .router.ops import ops_endpoint
 from .settings import FLAT, PREFIX, Identity, Role, Settings
 from .supervision import Backoff

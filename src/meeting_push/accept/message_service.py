@@ -24,7 +24,7 @@ from ..limits.send_limits import Charge
 from ..logs import RepeatedWarning
 from ..model import Accepted, Draft, DraftOptions, Message, Outgoing, Principal, Sender
 from ..node.flight_recorder import OFF, FlightRecorder
-from ..people.people import INTEGERS, Bringer, People
+from ..people.people import INTEGERS, Addressing, Bringer, People
 from ..person_id import PersonId
 from ..protocol import envelope, frames
 from ..queue.message_queue import MessageQueue
@@ -35,7 +35,6 @@ from ..storage.database import SqlConnection
 from ..storage.idempotency import Claim
 from ..storage.recipients import cancel
 from ..storage.rows import InboxItem, Page
-from .addressing import Addressing
 from .drafts import (
     AcceptTally,
     DraftRules,
@@ -71,7 +70,7 @@ class MessageService:
     ) -> None:
         self._people = people
         self._stores = stores
-        self._addressing = Addressing(people, stores.directory, rules)
+        self._addressing = Addressing(people, stores.directory, rules.check_counts)
         self._rules = rules
         self._relay = relay
         self._queue = queue
@@ -202,7 +201,7 @@ class MessageService:
         :raises QueueFullError: 队列已满；什么都没有写
         :raises DatabaseUnavailableError: 没有写成
         """
-        number, checked = await self._addressing.ready(sender, draft, self._clock())
+        number, checked = await self._addressing.ready(sender, draft, self._check_now)
         return await self._insert_into(transaction, sender, number, checked)
 
     def send_in_transaction_sync(
@@ -214,9 +213,12 @@ class MessageService:
 
         :raises RuntimeError: 这个线程里有事件循环
         """
-        ready = self._addressing.ready(sender, draft, self._clock())
+        ready = self._addressing.ready(sender, draft, self._check_now)
         number, checked = ask_here(ready, self._relay.loop, self._stores.database)
         return run_here(self._insert_into(transaction, sender, number, checked))
+
+    def _check_now(self, draft: Draft) -> Draft:
+        return self._rules.check(draft, self._clock())
 
     async def _insert_into(
         self, transaction: CallerTransaction, sender: Sender, number: int, checked: Draft

@@ -39,16 +39,12 @@ _MAX_CODES: Final = 100
 
 
 class RouteRequests:
-    """一条路由的：从启动起就有 0。"""
+    """一条路由的：从启动起就有 0；答的人记（``router.contract_route.count``）。"""
 
     def __init__(self, method: str, route: str) -> None:
         self.labels: Final = {"method": method, "route": route}
         self.statuses: Counter[str] = Counter(dict.fromkeys(_CLASSES, 0))
         self.durations = Histogram(_SECONDS)
-
-    def note(self, status: int, seconds: float) -> None:
-        self.statuses[f"{status // 100}xx"] += 1
-        self.durations.record(seconds)
 
 
 class RestRequests:

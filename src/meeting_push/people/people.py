@@ -12,9 +12,12 @@ from contextvars import Context
 from dataclasses import replace
 from typing import Any, Final, NamedTuple, cast
 
+import msgspec
+
 from ..clock import Clock, now_ms
+from ..contracts import UserDirectory
 from ..errors import InvalidInputError, UnknownRecipientsError
-from ..model import KeyPrincipal, Principal
+from ..model import Draft, KeyPrincipal, Principal, Sender
 from ..person_id import NOBODY, PersonId, PersonIds
 from ..storage.people import PeopleRepository
 
@@ -298,3 +301,66 @@ class _Together:
 
 #: 只有整数的：不查不记，谁都可以用。
 INTEGERS: Final = People(PersonIds())
+
+
+class Addressing:
+    """发给谁：收件人与发送者对外的 id 换成号，都存在；``directory`` 说的是号。"""
+
+    def __init__(
+        self,
+        people: People,
+        directory: UserDirectory,
+        check_counts: Callable[[Sequence[Sequence[PersonId]]], None],
+    ) -> None:
+        """:param check_counts: 列得太长的抛出，见 ``DraftRules``"""
+        self._people = people
+        self._directory = directory
+        self._check_counts = check_counts
+
+    async def addressed(
+        self, drafts: Sequence[Draft], bringer: Bringer | None = None
+    ) -> Sequence[Draft]:
+        """收件人换成号；全是整数的原样交回。错误同 ``People.numbers``。
+
+        :raises PayloadTooLargeError: 列得太长，不去认是谁
+        """
+        given = [draft.recipient_ids for draft in drafts]
+        self._check_counts(given)
+        numbers = await self._people.each_number(given, bringer)
+        if numbers is given:
+            return drafts
+        return [
+            msgspec.structs.replace(draft, recipient_ids=tuple(each))
+            for draft, each in zip(drafts, numbers, strict=True)
+        ]
+
+    async def check(self, drafts: Sequence[Draft]) -> None:
+        """收件人与替谁发的那些人都在。
+
+        :raises UnknownRecipientsError: 有收件人不存在
+        :raises InvalidInputError: ``sender.id`` 不存在，或不是 id
+        """
+        wanted = {user_id for draft in drafts for user_id in draft.numbers}
+        given = {draft.sender.id for draft in drafts if draft.sender and draft.sender.id}
+        asked = wanted | set(await self._senders(list(given))) if given else wanted
+        unknown = asked - await self._directory.existing_ids(sorted(asked))
+        if unknown & wanted:
+            shown = await self._people.persons(sorted(unknown & wanted))
+            raise UnknownRecipientsError(list(shown.values()))
+        if unknown:
+            raise InvalidInputError("sender.id: no such user")
+
+    async def ready(
+        self, sender: Sender, draft: Draft, check: Callable[[Draft], Draft]
+    ) -> tuple[int, Draft]:
+        """发送者的号，``check`` 过的草稿；收件人都在。"""
+        [addressed] = await self.addressed([draft])
+        checked = check(addressed)
+        await self.check([checked])
+        return await self._people.sender(sender.id), checked
+
+    async def _senders(self, given: Sequence[int | str]) -> Sequence[int]:
+        try:
+            return await self._people.numbers(given)
+        except UnknownRecipientsError:
+            raise InvalidInputError("sender.id: no such user") from None

@@ -42,7 +42,7 @@ class OnlineEvents:
         events, now = self._database.events, self._clock()
         for user_id, online in turns:
             kind = USER_ONLINE if online else USER_OFFLINE
-            if events.wants(kind):
+            if kind in events.wanted:
                 self._kept.append((kind, user_id, now))
                 self._noted.set()
 

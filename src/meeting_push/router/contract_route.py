@@ -1,6 +1,8 @@
 """自带错误格式的路由：内嵌进别人的应用时，不必动那个应用的错误处理，也不必改他的 OpenAPI。
 
-一张平的路由表：字面的路径在前，HEAD 与 GET 同样回答，405 说出这个路径收的全部方法（C4）。"""
+一张平的路由表：字面的路径在前，HEAD 与 GET 同样回答，405 说出这个路径收的全部方法（C4）。
+
+热路的门：方法与路径对上的，不经框架的中间件、路由、依赖求解；回答与经过它的一样。"""
 
 from __future__ import annotations
 
@@ -8,45 +10,45 @@ import asyncio
 import contextlib
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from copy import copy
-from functools import lru_cache
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from fastapi import APIRouter, Request, Response
-from fastapi._compat import ModelField
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from fastapi.security.base import SecurityBase
-from fastapi.utils import create_model_field
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import BaseRoute, Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
-from ..errors import (
-    MeetingPushError,
-    RateLimitedError,
-)
+from ..errors import MeetingPushError, RateLimitedError
 from ..http.cors import Cors, CrossOrigin
 from ..http.listener import LINE, UNWANTED, has_left
-from ..http.request_ids import Identified
+from ..http.request_ids import KEY, NAME, Identified, chosen, fresh
+from ..logs import carrying
 from ..monitoring.rest_requests import RefusedRequests, RouteRequests
 from .error_answers import (
     ErrorAnswer,
+    error_field,
     error_response,
     method_not_allowed,
     on_expected,
     on_invalid_request,
+    on_unexpected,
+    possible_errors,
 )
 from .json_body import (
     PRIVATE,
     TURN,
     BodyRule,
     BoundedBody,
+    HotRequest,
     JsonAnswer,
     JsonBody,
     ordinary,
@@ -70,19 +72,6 @@ class Out(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
 
-class ErrorDetail(BaseModel):
-    code: str = Field(description="稳定的，小写下划线", examples=["invalid_input"])
-    message: str
-    temporary: bool = Field(description="原样再来一次是否可能成功")
-    details: Any
-
-
-class ErrorOut(BaseModel):
-    """每个错误应答的样子。"""
-
-    error: ErrorDetail
-
-
 class ContractRoute(APIRoute):
     """我们的错误与校验失败在路由里就变成 contract 的错误体；OpenAPI 也照实说（C10）。
 
@@ -92,11 +81,12 @@ class ContractRoute(APIRoute):
     """
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
-        errors = _errors(path, options.get("methods") or ())
+        ours = path.startswith(API_PREFIX)  # 运维的端点自己说
+        errors = possible_errors(path, options.get("methods") or ()) if ours else {}
         given = options.pop("responses") or {}
         super().__init__(path, endpoint, responses={**errors, **given}, **options)
         # 都是同一个样子：框架给每条路由的每个状态另造一个，五十条路由就是五百个
-        self.response_fields |= {one: _error_field() for one in errors if one not in given}
+        self.response_fields |= {one: error_field() for one in errors if one not in given}
         calls = [each.call for each in _flattened(self.dependant)]
         secured = any(isinstance(call, SecurityBase) for call in calls)
         body = next((call for call in calls if isinstance(call, JsonBody)), None)
@@ -111,7 +101,8 @@ class ContractRoute(APIRoute):
         self._has_body = body is not None
         self.refused: RefusedRequests | None = None
         self.requests = RouteRequests("", path)
-        self._direct: tuple[Handler, Callable[[Request], bool]] | None = None
+        #: 热路：怎样办，``fits``。
+        self.direct: tuple[Handler, Callable[[Request], bool]] | None = None
         # 先认证，后读请求体：不靠各个函数里参数的次序（A16）
         self.dependant.dependencies.sort(key=lambda each: isinstance(each.call, JsonBody))
         self.allow = frozenset(methods_of(self))
@@ -130,7 +121,7 @@ class ContractRoute(APIRoute):
         合进别人的应用时（``include_router`` 可以带自己的依赖）框架另造一个，不走这里。
         """
         framework = self.app
-        self._direct = handle, fits
+        self.direct = handle, fits
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             request = Request(scope, receive, send)
@@ -142,18 +133,13 @@ class ContractRoute(APIRoute):
 
         self.app = app
 
-    @property
-    def direct(self) -> tuple[Handler, Callable[[Request], bool]] | None:
-        """热路：怎样办，``fits``；不是热路的 None。"""
-        return self._direct
-
     async def answer(self, handle: Handler, request: Request) -> Response:
         began, status = time.perf_counter(), HTTPStatus.INTERNAL_SERVER_ERROR.value
         try:
             response = await self._in_turn(handle, request)
             status = response.status_code
         finally:
-            self.requests.note(status, time.perf_counter() - began)
+            count(self.requests, status, time.perf_counter() - began)
         if not isinstance(response, JsonAnswer):
             self._note(response)
             for name, value in PRIVATE.items():
@@ -209,7 +195,7 @@ class ContractRoute(APIRoute):
         else:
             answer = method_not_allowed(self.allow)
             self._note(answer)
-            self.requests.note(answer.status_code, 0)
+            count(self.requests, answer.status_code, 0)
             if self.turns is not None:  # 没有的方法也是撞门
                 key = self.turns.key(Request(scope))
                 await until_gone(receive, self.turns.refusal_delay_s(key, 1))
@@ -218,6 +204,12 @@ class ContractRoute(APIRoute):
     def _note(self, response: Response) -> None:
         if self.refused is not None and isinstance(response, ErrorAnswer):
             self.refused.note(response.status_code, response.code)
+
+
+def count(requests: RouteRequests, status: int, seconds: float) -> None:
+    """又答了一个。"""
+    requests.statuses[f"{status // 100}xx"] += 1
+    requests.durations.record(seconds)
 
 
 async def until_gone(receive: Receive, delay_s: float) -> None:
@@ -273,23 +265,6 @@ def _flattened(dependant: Dependant) -> Iterator[Dependant]:
         yield from _flattened(each)
 
 
-def _errors(path: str, methods: Collection[str]) -> dict[int | str, dict[str, Any]]:
-    """这条路由可能回答的错误状态；运维的端点自己说。"""
-    if not path.startswith(API_PREFIX):
-        return {}
-    statuses = {401, 403, 422, 429, 500, 503}
-    if "{" in path:
-        statuses |= {404, 409}
-    if "POST" in methods:
-        statuses |= {400, 404, 409, 413, 415}
-    return {status: {"description": HTTPStatus(status).phrase} for status in sorted(statuses)}
-
-
-@lru_cache(maxsize=1)
-def _error_field() -> ModelField:
-    return create_model_field("ErrorOut", ErrorOut, mode="serialization")
-
-
 def complete(routes: Iterable[BaseRoute], cors: Cors | None = None) -> list[BaseRoute]:
     """``routes`` 里各路径的次序不变，只是带参数的排到字面的后面；都归 ``cors`` 管。"""
     table = sorted(_with_head(routes), key=_has_parameter)
@@ -331,3 +306,93 @@ def _closed(
 
 def _has_parameter(route: BaseRoute) -> bool:
     return "{" in getattr(route, "path", "")
+
+
+# ── 热路的门 ──────────────────────────────────────────────────────────────
+
+
+class _Hot(NamedTuple):
+    """一条热路；``cors``：名单空着的没有。"""
+
+    route: ContractRoute
+    handle: Handler
+    fits: Callable[[Request], bool]
+    cors: Cors | None
+
+
+class HotDoor:
+    """在 ``app`` 的前面认出热路；别的都归 ``behind``，没有给就是 ``app``。"""
+
+    def __init__(self, app: FastAPI, behind: ASGIApp | None = None) -> None:
+        self._behind = behind or app
+        self._hot = {
+            (method, route.path): _Hot(route, *route.direct, route.cors or None)
+            for route in app.routes
+            if isinstance(route, ContractRoute) and route.direct is not None
+            for method in methods_of(route)
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # 挂在前缀下的，路径要由框架去掉它
+        if scope["type"] == "http" and not scope.get("root_path"):
+            hot = self._hot.get((scope["method"], scope["path"]))
+            if hot is not None:
+                request = HotRequest(scope, receive)
+                if hot.fits(request):
+                    await _answer_hot(hot, request, send)
+                    return
+        await self._behind(scope, receive, send)
+
+
+async def _answer_hot(hot: _Hot, request: HotRequest, send: Send) -> None:
+    given = request.headers.get("x-request-id")
+    known = request.scope[KEY] = fresh() if given is None else chosen(given)
+    carrying({"request_id": known})
+    unexpected: Exception | None = None
+    try:
+        response = await hot.route.answer(hot.handle, request)
+    except Exception as error:  # noqa: BLE001 — 同框架最外面的那一层：先回答，再抛给服务器
+        unexpected = error
+        response = await on_unexpected(request, error)
+    lines = [*response.raw_headers, (NAME, known.encode())]
+    if hot.cors is not None:
+        lines += hot.cors.headers(request.scope["headers"])
+    await _say(send, response.status_code, lines, response.body)
+    if unexpected is not None:
+        raise unexpected
+
+
+async def _say(
+    send: Send, status: int, lines: Iterable[tuple[bytes, bytes]], body: bytes | memoryview
+) -> None:
+    """一次写出：uvicorn 的 ``send`` 分两次来，逐个头再查一遍字符；我们的头都是定好的。"""
+    cycle = getattr(send, "__self__", None)
+    if isinstance(cycle, RequestResponseCycle) and _is_plain(cycle):
+        _write(cycle, status, lines, body)
+        return
+    await send({"type": "http.response.start", "status": status, "headers": [*lines]})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _is_plain(cycle: RequestResponseCycle) -> bool:
+    """还没有开始答，对方还在，也读得动。"""
+    return not (cycle.disconnected or cycle.response_started or cycle.flow.write_paused)
+
+
+def _write(
+    cycle: RequestResponseCycle,
+    status: int,
+    lines: Iterable[tuple[bytes, bytes]],
+    body: bytes | memoryview,
+) -> None:
+    """同 ``RequestResponseCycle.send`` 答完时所做的。"""
+    said = [b"%b: %b\r\n" % line for line in (*cycle.default_headers, *lines)]
+    if not cycle.keep_alive:
+        said.append(b"connection: close\r\n")
+    cycle.response_started = cycle.response_complete = True
+    cycle.waiting_for_100_continue = False
+    cycle.transport.write(b"".join((STATUS_LINE[status], *said, b"\r\n", body)))
+    cycle.message_event.set()
+    if not cycle.keep_alive:
+        cycle.transport.close()
+    cycle.on_response()

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, Final
 
 from fastapi import FastAPI, Request, Response
+from fastapi._compat import ModelField
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.utils import create_model_field
+from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from ..errors import (
@@ -69,6 +73,19 @@ def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, on_invalid_request)
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(Exception, on_unexpected)
+
+
+class ErrorDetail(BaseModel):
+    code: str = Field(description="稳定的，小写下划线", examples=["invalid_input"])
+    message: str
+    temporary: bool = Field(description="原样再来一次是否可能成功")
+    details: Any
+
+
+class ErrorOut(BaseModel):
+    """每个错误应答的样子。"""
+
+    error: ErrorDetail
 
 
 class ErrorAnswer(JSONResponse):
@@ -149,3 +166,18 @@ def _headers(error: MeetingPushError) -> dict[str, str]:
     if isinstance(error, UnavailableError) and error.temporary:
         return {"Retry-After": str(_UNAVAILABLE_RETRY_S)}
     return {}
+
+
+def possible_errors(path: str, methods: Collection[str]) -> dict[int | str, dict[str, Any]]:
+    """这条路由可能回答的错误状态。"""
+    statuses = {401, 403, 422, 429, 500, 503}
+    if "{" in path:
+        statuses |= {404, 409}
+    if "POST" in methods:
+        statuses |= {400, 404, 409, 413, 415}
+    return {status: {"description": HTTPStatus(status).phrase} for status in sorted(statuses)}
+
+
+@lru_cache(maxsize=1)
+def error_field() -> ModelField:
+    return create_model_field("ErrorOut", ErrorOut, mode="serialization")

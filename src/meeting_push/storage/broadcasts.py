@@ -44,7 +44,7 @@ class BroadcastRepository(Repository):
         await connection.execute(insert(messages), values)
         await connection.execute(insert(broadcasts), {"message_id": message.message_id})
         events = self._database.events
-        if events.wants(ACCEPTED):
+        if ACCEPTED in events.wanted:
             told = [accepted_item(Outgoing(message, ()))]
             await events.add(connection, ACCEPTED, told, message.timestamp)
 
@@ -105,7 +105,7 @@ class BroadcastRepository(Repository):
         # 各节点都按同一次序插入，免得互相死锁
         ordered = sorted(rows)
         async with self._database.transaction() as connection:
-            told = self._database.events.wants(DELIVERED)
+            told = DELIVERED in self._database.events.wanted
             written = await self._insert_receipts(connection, ordered, told=told)
             if told:
                 fresh = [(*row[:2], None, row[2]) for row in map(tuple, written)]

@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -107,18 +106,16 @@ class EventOutbox:
 
     def __init__(self, *, is_sqlite: bool) -> None:
         self._is_sqlite = is_sqlite
-        self._wanted: defaultdict[str, list[str]] = defaultdict(list)
+        #: 种类 → 要它的接收者；没有人要的不在其中。
+        self.wanted: dict[str, list[str]] = {}
         self._wakers: list[Callable[[], None]] = []
         #: 写下了几行，只增。
         self.rows = 0
 
     def subscribe(self, receiver: str, kinds: Sequence[str], wake: Callable[[], None]) -> None:
         for kind in kinds:
-            self._wanted[kind].append(receiver)
+            self.wanted.setdefault(kind, []).append(receiver)
         self._wakers.append(wake)
-
-    def wants(self, kind: str) -> bool:
-        return kind in self._wanted
 
     def wake(self) -> None:
         for wake in self._wakers:
@@ -128,7 +125,7 @@ class EventOutbox:
         self, connection: AsyncConnection, kind: str, items: Sequence[Item], now: int
     ) -> None:
         """在 ``connection`` 的事务里写下；没有人要、没有东西则无事。"""
-        if not items or kind not in self._wanted:
+        if not items or kind not in self.wanted:
             return
         if self._is_sqlite:
             for statement in self.statements(kind, items, now):
@@ -154,7 +151,7 @@ class EventOutbox:
 
     def _about(self, kind: str, now: int) -> dict[str, object]:
         return {
-            "event_receivers": self._wanted[kind],
+            "event_receivers": self.wanted[kind],
             "event_batch": str(ULID()),
             "event_kind": kind,
             "event_at": now,
@@ -162,7 +159,7 @@ class EventOutbox:
 
     def statements(self, kind: str, items: Sequence[Item], now: int) -> list[Statement]:
         """同 ``add``，SQLite 的热路：接在那件事的语句后面。"""
-        if not items or kind not in self._wanted:
+        if not items or kind not in self.wanted:
             return []
         listed, batch_id = self._listed(kind), str(ULID())
         found: list[Statement] = []
@@ -173,16 +170,8 @@ class EventOutbox:
         self.rows += len(found)
         return found
 
-    def accepted(self, items: Sequence[Outgoing]) -> list[Item]:
-        """收下的各条；没有人要则空。"""
-        if ACCEPTED not in self._wanted:
-            return []
-        return [accepted_item(one) for one in items]
-
     def delivered(self, rows: Sequence[Item], now: int, *, late: bool = False) -> list[Statement]:
-        """SQLite 的热路：接在记下送达的语句**前面**；``late``：先前失败、过期了的。"""
-        if not rows or DELIVERED not in self._wanted:
-            return []
+        """SQLite 的热路：接在记下送达的语句**前面**；``late``：先前失败、过期了的。有人要才问。"""
         statement, listed = _SQLITE_LATE if late else _SQLITE_DELIVERED, self._listed(DELIVERED)
         found: list[Statement] = []
         for _, part in _parts(rows):
@@ -192,7 +181,7 @@ class EventOutbox:
         return found
 
     def _listed(self, kind: str) -> str:
-        return msgspec.json.encode(self._wanted[kind]).decode()
+        return msgspec.json.encode(self.wanted[kind]).decode()
 
 
 def accepted_item(one: Outgoing) -> Item:

@@ -90,7 +90,7 @@ class InboxRepository:
         )
         async with self._database.transaction() as connection:
             read = sorted(await connection.scalars(statement))
-            if events.wants(READ):
+            if READ in events.wanted:
                 told = [(message_id, user_id, now) for message_id in read]
                 await events.add(connection, READ, told, now)
         events.wake()

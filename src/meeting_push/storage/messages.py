@@ -25,7 +25,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from ..model import DeliveryStatus, Message, Outgoing, cause_of
 from ..protocol.envelope import encode_tail
 from .database import Repository
-from .event_outbox import ACCEPTED, FAILED, PG_ADD, failed_columns
+from .event_outbox import ACCEPTED, FAILED, PG_ADD, accepted_item, failed_columns
 from .id_list import among
 from .idempotency import PG_CLAIM, Claim, pg_claimed, sqlite_claim
 from .rows import MESSAGE_COLUMNS, readable
@@ -107,16 +107,20 @@ class MessageRepository(Repository):
         while chunk := list(islice(rows, _CHUNK_ROWS)):
             await connection.execute(text(_PG_RECIPIENTS), _pg_recipients(chunk))
         events = self._database.events
-        if told := events.accepted(items):
+        if ACCEPTED in events.wanted:
+            told = [accepted_item(one) for one in items]
             await events.add(connection, ACCEPTED, told, items[0].message.timestamp)
 
     async def store(self, items: Sequence[Outgoing], claims: Sequence[Claim] = ()) -> bool:
         """``insert``，自成一个事务，连同占下 ``claims``；有一个已被占则 False，什么都没有写。"""
+        events = self._database.events
+        told = ACCEPTED in events.wanted
         if self._database.is_sqlite:
             first = [sqlite_claim(claims)] if claims else []
             statements = [*first, *self._sqlite_inserts(items)]
             changed = await self._database.write_sqlite(statements, len(claims))
-            self._database.events.wake()
+            if told:
+                events.wake()
             return not claims or changed[0] == len(claims)
         try:
             if sum(len(item.recipient_ids) for item in items) <= _CHUNK_ROWS:
@@ -125,7 +129,8 @@ class MessageRepository(Repository):
                 await self._store_in_chunks(items, claims)
         except _TakenError:
             return False
-        self._database.events.wake()
+        if told:
+            events.wake()
         return True
 
     async def _store_at_once(self, items: Sequence[Outgoing], claims: Sequence[Claim]) -> None:
@@ -136,8 +141,8 @@ class MessageRepository(Repository):
             "claimed": len(claims),
         }
         statement, events = _PG_STORE, self._database.events
-        if told := events.accepted(items):
-            statement = _PG_STORE_TOLD
+        if ACCEPTED in events.wanted:
+            statement, told = _PG_STORE_TOLD, [accepted_item(one) for one in items]
             given |= events.values(ACCEPTED, told, items[0].message.timestamp)
         async with self._database.alone() as connection:
             try:
@@ -242,7 +247,8 @@ class MessageRepository(Repository):
     def _sqlite_inserts(self, items: Sequence[Outgoing]) -> Iterator[Statement]:
         yield from _sqlite_inserts(items)
         events = self._database.events
-        if told := events.accepted(items):
+        if ACCEPTED in events.wanted:
+            told = [accepted_item(one) for one in items]
             yield from events.statements(ACCEPTED, told, items[0].message.timestamp)
 
     async def _pending(

@@ -95,17 +95,19 @@ class RecipientRepository(Repository):
         self, statement: str, listed: tuple[str], rows: Sequence[DeliveredRow]
     ) -> int:
         events, is_late = self._database.events, statement is _SQLITE_LATE
-        told = events.delivered(rows, rows[-1][3], late=is_late)
+        wanted = DELIVERED in events.wanted
+        told = events.delivered(rows, rows[-1][3], late=is_late) if wanted else []
         statements = [*told, (statement, listed)]
         *_, changed = await self._database.write_sqlite(statements, patient=not is_late)
-        events.wake()
+        if told:
+            events.wake()
         return changed
 
     async def _deliver(
         self, columns: Mapping[str, object], rows: Sequence[DeliveredRow], *, late: bool
     ) -> int:
         events = self._database.events
-        if not events.wants(DELIVERED):
+        if DELIVERED not in events.wanted:
             return await self._database.change(_PG_LATE if late else _PG_DELIVERED, columns)
         told = {**columns, **events.told(DELIVERED, rows[-1][3])}
         async with self._database.alone() as connection:

@@ -12,8 +12,7 @@ from fastapi.responses import JSONResponse
 from starlette.requests import ClientDisconnect
 
 from meeting_push import MeetingPush, load_settings
-from meeting_push.router.contract_route import ContractRoute, contract_router
-from meeting_push.router.hot_door import HotDoor
+from meeting_push.router.contract_route import ContractRoute, HotDoor, contract_router
 from tests.support.embedded import hosted
 from tests.support.redis_server import RedisServer
 

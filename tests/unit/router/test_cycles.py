@@ -12,7 +12,7 @@ from fastapi import Request
 
 from meeting_push.app import create_app
 from meeting_push.auth.access_tokens import AccessTokens
-from meeting_push.router.hot_door import HotDoor
+from meeting_push.router.contract_route import HotDoor
 from meeting_push.router.json_body import BoundedBody, HotRequest
 from meeting_push.router.turns import Turn
 from tests.support.garbage import left_behind

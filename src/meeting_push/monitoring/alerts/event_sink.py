@@ -34,7 +34,7 @@ class EventSink:
 
     async def _write(self, alerts: Sequence[Alert]) -> None:
         events = self._database.events
-        if not (events.wants(ALERT_FIRING) or events.wants(ALERT_RESOLVED)):
+        if not {ALERT_FIRING, ALERT_RESOLVED} & events.wanted.keys():
             return
         told, now = [*self._kept, *alerts], self._clock()
         try:
