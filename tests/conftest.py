@@ -21,6 +21,7 @@ from meeting_push.storage.database import Database
 from tests.support.acceptance_report import AcceptanceReport
 from tests.support.postgres_server import PostgresServer, find_postgres
 from tests.support.redis_server import RedisServer, find_embedded_redis, find_redis7, redis_of
+from tests.support.sentinels import SentinelSite, running_site
 from tests.support.slowest_files import SlowestFiles
 
 # 性质测试不测快慢：机器一忙，输入生成得慢不是失败（快慢归 bench/）
@@ -68,6 +69,22 @@ def redis_server(request: pytest.FixtureRequest) -> RedisServer:
     """每个用它的测试在 Redis 7 与内嵌的 Valkey 上各跑一遍。"""
     server: RedisServer = request.getfixturevalue(f"{request.param}_server")
     return server
+
+
+@pytest.fixture(scope="session")
+def sentinel_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SentinelSite]:
+    """一主一副本三个 Sentinel（Redis 7）；大家共用，不许切换。"""
+    binary = find_redis7()
+    if binary is None:
+        pytest.skip("no redis-server >= 7 on PATH")
+    directory = tmp_path_factory.mktemp("sentinels")
+    yield from running_site(SentinelSite(binary, directory, replicas=1, down_after_ms=300_000))
+
+
+@pytest.fixture(scope="session")
+def sentinel_server(sentinel_site: SentinelSite) -> RedisServer:
+    """``sentinel_site`` 的主，地址是 Sentinel 的。"""
+    return sentinel_site.servers[0]
 
 
 @pytest.fixture

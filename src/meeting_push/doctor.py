@@ -18,10 +18,11 @@ from rich.markup import escape
 from .errors import ConfigurationError, MeetingPushError
 from .events.config import load_webhooks
 from .logs import plain
-from .redis.dial import RedisAddress
+from .redis.address import RedisAddress
 from .redis.keys import Keys
 from .redis.probe import check_rights
 from .redis.redis_service import NO_EVICTION, RedisService
+from .redis.sentinel import answering
 from .redis.server_binary import find_server
 from .settings import Settings
 from .storage.database import Database
@@ -41,6 +42,9 @@ class Finding:
     text: str
     advice: str = ""
 
+
+#: 为什么进不去 → 该怎么办。
+_REDIS_ADVICE: Final = {"noperm": "grant what is missing", "noauth": "check the password"}
 
 Check = Callable[[Settings], Awaitable[Finding]]
 
@@ -93,11 +97,16 @@ async def _redis(settings: Settings) -> Finding:
     try:
         await check_rights(address, keys, secrets.token_hex(8), settings.redis.timeout_s)
     except ConfigurationError as error:
-        advice = "grant what is missing" if error.cause == "noperm" else "check the password"
+        advice = _REDIS_ADVICE.get(error.cause, "check the address")
         return Finding("redis", False, error.message, advice)
     async with _service(settings.redis.url) as redis:
         info, policy = await redis.info(), await redis.eviction_policy()
     text = f"{info.version}, {info.used_memory_human} used, aof={int(info.aof_enabled)}"
+    if address.sentinels is not None:
+        answered, errors = await answering(address, settings.redis.timeout_s)
+        text += f", {answered} of {len(address.sentinels.hosts)} Sentinels answer"
+        if errors:
+            return Finding("redis", False, f"{text}: {errors[0].message}", "mend that Sentinel")
     if tuple(map(int, info.version.split(".")[:2])) < (7, 0):
         return Finding("redis", False, text, "Redis 7.0 or Valkey 7.2 or newer is needed")
     if policy != NO_EVICTION:

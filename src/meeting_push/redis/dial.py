@@ -1,149 +1,34 @@
-"""到 Redis 去：地址的写法、拨号与握手、断了重来。"""
+"""到 Redis 去：拨号，断了重来。"""
 
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import Awaitable, Callable
 from contextvars import Context
-from dataclasses import dataclass, field
 from typing import Final, TypeVar
-from urllib.parse import SplitResult, parse_qs, quote, unquote, urlsplit
 
-from ..errors import ConfigurationError, MeetingPushError, RedisUnavailableError
+from ..errors import MeetingPushError
 from ..logs import RepeatedWarning, logger
 from ..supervision import Backoff
-from .link import Argument, Link
-
-DEFAULT_PORT = 6379
-DEFAULT_USERNAME = "default"
-
-
-@dataclass(frozen=True, slots=True)
-class RedisAddress:
-    """``path`` 非空时走 unix socket，``host``、``port``、``tls`` 无意义。
-
-    ``str()`` 与 ``repr()`` 都不含密码，可以写进日志。
-    """
-
-    host: str = "localhost"
-    port: int = DEFAULT_PORT
-    path: str | None = None
-    db: int = 0
-    username: str | None = None
-    password: str | None = field(default=None, repr=False)
-    tls: bool = False
-
-    @classmethod
-    def parse(cls, url: str) -> RedisAddress:
-        """解析 ``redis://[user:pass@]host:port/db``、``rediss://…``、``unix:///path?db=1``。
-
-        :raises ConfigurationError: 说明哪里不对，不回显 URL（可能含密码）
-        """
-        try:
-            parts = urlsplit(url)
-            return cls._from_parts(parts)
-        except ValueError as error:
-            raise ConfigurationError(f"bad Redis URL: {_reason(error)}") from None
-
-    @classmethod
-    def _from_parts(cls, parts: SplitResult) -> RedisAddress:
-        username = unquote(parts.username) if parts.username else None
-        password = unquote(parts.password) if parts.password else None
-        if parts.scheme == "unix":
-            if not parts.path:
-                raise _UrlError("unix:// needs a path")
-            db = _db(parse_qs(parts.query).get("db", ["0"])[0])
-            return cls(path=unquote(parts.path), db=db, username=username, password=password)
-        if parts.scheme not in ("redis", "rediss"):
-            raise _UrlError("the scheme must be redis://, rediss:// or unix://")
-        return cls(
-            host=parts.hostname or "localhost",
-            port=_port(parts),
-            db=_db(parts.path.strip("/") or "0"),
-            username=username,
-            password=password,
-            tls=parts.scheme == "rediss",
-        )
-
-    def __str__(self) -> str:
-        if self.path is not None:
-            return f"unix://{quote(self.path)}?db={self.db}"
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"redis{'s' if self.tls else ''}://{host}:{self.port}/{self.db}"
-
-
-class _UrlError(ValueError):
-    """我们自己写的原因，保证不含 URL 里的任何内容。"""
-
-
-def _reason(error: ValueError) -> str:
-    # urlsplit 自己的 ValueError 会引用 URL 的片段（例如把密码当成端口）：不能回显
-    return str(error) if isinstance(error, _UrlError) else "malformed"
-
-
-def _port(parts: SplitResult) -> int:
-    try:
-        return DEFAULT_PORT if parts.port is None else parts.port
-    except ValueError:
-        raise _UrlError("the port must be a number from 0 to 65535") from None
-
-
-def _db(text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
-        raise _UrlError("the database must be a number")
-    return int(text)
-
-
-# ── 拨号 ─────────────────────────────────────────────────────────────────────
+from .address import RedisAddress as RedisAddress
+from .address import credentials_refused as credentials_refused
+from .address import greeting as greeting
+from .address import open_link
+from .link import Link
+from .sentinel import find_master
 
 L = TypeVar("L", bound=Link)
 
 
 async def dial(address: RedisAddress, factory: Callable[[], L], timeout_s: float) -> L:
-    """打开传输层。
+    """打开传输层；地址是一组 Sentinel 的，到此刻的主去。
 
-    :raises RedisUnavailableError: 拒绝、超时、名字解析失败、TLS 失败
+    :raises RedisUnavailableError: 拒绝、超时、名字解析失败、TLS 失败；没有主（正在切换）
+    :raises ConfigurationError: 见 ``find_master``
     """
-    try:
-        async with asyncio.timeout(timeout_s):
-            return await _open(address, factory)
-    except (OSError, TimeoutError) as error:  # ssl.SSLError 也是 OSError
-        timed_out = isinstance(error, TimeoutError)
-        raise RedisUnavailableError(
-            f"cannot connect to Redis at {address}: {'no answer in time' if timed_out else error}",
-            cause="timeout" if timed_out else "unreachable",
-        ) from None
-
-
-async def _open(address: RedisAddress, factory: Callable[[], L]) -> L:
-    loop = asyncio.get_running_loop()
-    if address.path is not None:
-        return (await loop.create_unix_connection(factory, address.path))[1]
-    context = ssl.create_default_context() if address.tls else None
-    return (await loop.create_connection(factory, address.host, address.port, ssl=context))[1]
-
-
-def credentials_refused(error: MeetingPushError) -> ConfigurationError | None:
-    """握手时因用户名、密码、权限被拒；别的失败 None。``cause`` 照旧。"""
-    if error.temporary and error.cause not in ("noauth", "noperm"):
-        return None
-    what = "the credentials" if error.temporary else "the connection"  # 后者：没有那个库
-    refused = ConfigurationError(f"Redis refused {what}: {error}")
-    refused.cause = error.cause
-    return refused
-
-
-def greeting(address: RedisAddress, name: str) -> list[tuple[Argument, ...]]:
-    """握手的命令，次序有关；最后的 PING 在载入 AOF 期间会得到 LOADING。"""
-    commands: list[tuple[Argument, ...]] = []
-    if address.password is not None:
-        commands.append(("AUTH", address.username or DEFAULT_USERNAME, address.password))
-    if address.db:
-        commands.append(("SELECT", address.db))
-    commands.append(("CLIENT", "SETNAME", name))
-    commands.append(("PING",))
-    return commands
+    if address.sentinels is not None:
+        address = await find_master(address, timeout_s)
+    return await open_link(address, factory, timeout_s)
 
 
 # ── 断线重连 ─────────────────────────────────────────────────────────────────

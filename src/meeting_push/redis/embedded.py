@@ -22,7 +22,7 @@ from ..launcher import dying_with_us
 from ..logs import logger
 from ..private_files import keep_private, private_folder
 from ..supervision import SupervisedLoop
-from .dial import RedisAddress
+from .address import RedisAddress
 from .lean import LeanConnection
 from .server_binary import ServerBinary, check_readable, find_server, note_writer
 

@@ -4,107 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections import deque
 from collections.abc import Sequence
 from importlib.resources import files
-from itertools import repeat
 from typing import Any
 
-import hiredis
-
 from ..errors import MeetingPushError, RedisUnavailableError
+from .command_link import CommandLink
 from .dial import Reconnector, RedisAddress, credentials_refused, dial, greeting
-from .link import Argument, Command, DemotedError, Link, ScriptMissingError, pack
-
-
-class _Batch:
-    """``send_many`` 的等待者：在队列里占 n 个位置，收齐才有结果。"""
-
-    __slots__ = ("error", "future", "missing", "replies", "tolerant")
-
-    def __init__(self, future: asyncio.Future[list[Any]], missing: int, tolerant: bool) -> None:
-        self.future = future
-        self.tolerant = tolerant
-        self.missing = missing
-        self.replies: list[Any] = []
-        self.error: MeetingPushError | None = None
-
-    def take(self, reply: Any) -> None:
-        if isinstance(reply, MeetingPushError) and (reply.temporary or not self.tolerant):
-            self.error = self.error or reply
-        self.replies.append(reply)
-        self.missing -= 1
-        if self.missing == 0 and not self.future.done():
-            self._finish()
-
-    def _finish(self) -> None:
-        if self.error is not None:
-            self.future.set_exception(self.error)
-        else:
-            self.future.set_result(self.replies)
-
-
-class CommandLink(Link):
-    """请求按次序写出，回答按次序配给等待者。
-
-    等待者被取消时仍留在队列里占着位置：它的回答到了就丢掉，后面的不会错位。
-    """
-
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self._pending: deque[asyncio.Future[Any] | _Batch] = deque()
-
-    def expecting(self) -> bool:
-        return bool(self._pending)
-
-    def send(self, args: Sequence[Argument]) -> asyncio.Future[Any]:
-        packed = pack(*args)
-        future: asyncio.Future[Any] = self._loop.create_future()
-        if not self._pending:
-            self._silent = 0
-        self._pending.append(future)
-        self.write(packed)
-        return future
-
-    def send_many(
-        self, commands: Sequence[Sequence[Argument]], *, tolerant: bool = False
-    ) -> asyncio.Future[list[Any]]:
-        future: asyncio.Future[list[Any]] = self._loop.create_future()
-        if not commands:
-            future.set_result([])
-            return future
-        packed = b"".join([pack(*args) for args in commands])
-        if not self._pending:
-            self._silent = 0
-        self._pending.extend(repeat(_Batch(future, len(commands), tolerant), len(commands)))
-        self.write(packed)
-        return future
-
-    def data_received(self, data: bytes) -> None:
-        self._silent = 0
-        self._reader.feed(data)
-        gets, pending = self._reader.gets, self._pending
-        try:
-            while (reply := gets()) is not False:
-                waiter = pending.popleft()
-                if isinstance(waiter, _Batch):
-                    waiter.take(reply)
-                elif not waiter.done():
-                    if isinstance(reply, MeetingPushError):
-                        waiter.set_exception(reply)
-                    else:
-                        waiter.set_result(reply)
-                if isinstance(reply, DemotedError):
-                    self.abort("readonly")
-        except (hiredis.ProtocolError, IndexError):
-            self.abort("protocol_error")
-
-    def fail(self, error: MeetingPushError) -> None:
-        pending, self._pending = self._pending, deque()
-        for waiter in pending:
-            future = waiter.future if isinstance(waiter, _Batch) else waiter
-            if not future.done():
-                future.set_exception(error)
+from .link import Argument, Command, Link, ScriptMissingError
 
 
 class LeanConnection:

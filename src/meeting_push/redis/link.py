@@ -25,7 +25,7 @@ class NoGroupError(RedisCommandError):
 
 
 class DemotedError(RedisUnavailableError):
-    """READONLY：连着的已不是主节点；要重新连接才能找到新的。"""
+    """READONLY、MASTERDOWN、LOADING：连着的已不是（还不是）主；留着只会一直被拒绝，要重新拨号。"""
 
 
 class ForbiddenByAclError(RedisUnavailableError):
@@ -35,11 +35,9 @@ class ForbiddenByAclError(RedisUnavailableError):
 #: 稍后可能成功的回答 → 原因。UNBLOCKED：阻塞着读的流被删了（清空、切换），再读就是了。
 #: MISCONF：写不了磁盘（AOF、快照），于是拒绝一切写入。
 _TEMPORARY: Final = {
-    "LOADING": "loading",
     "BUSY": "busy",
     "OOM": "oom",
     "MISCONF": "disk_full",
-    "MASTERDOWN": "master_down",
     "CLUSTERDOWN": "cluster_down",
     "TRYAGAIN": "cluster_down",
     "NOREPLICAS": "no_replicas",
@@ -47,6 +45,8 @@ _TEMPORARY: Final = {
     "NOAUTH": "noauth",
     "WRONGPASS": "noauth",
 }
+#: 同上，但要换一条连接：主降为副本、副本与主失联、副本从头同步。
+_DEMOTED: Final = {"READONLY": "readonly", "MASTERDOWN": "master_down", "LOADING": "loading"}
 #: 认得出的拒绝；别的都是 ``RedisCommandError``。
 _REFUSED: Final[dict[str, type[RedisCommandError]]] = {
     "NOSCRIPT": ScriptMissingError,
@@ -69,8 +69,8 @@ def error_from_reply(text: str) -> MeetingPushError:
     """hiredis 的 ``replyError``；Redis 的错误只在这里按文字分辨，此后都看它的类。"""
     message = text.partition(_ECHO)[0]
     code = _code(message)
-    if code == "READONLY":
-        return DemotedError(message, cause="readonly")
+    if code in _DEMOTED:
+        return DemotedError(message, cause=_DEMOTED[code])
     if code == "NOPERM":
         return ForbiddenByAclError(message, cause="noperm")
     if code == "MAXCLIENTS":

@@ -10,7 +10,7 @@ import msgspec
 
 from ..contracts import ChannelHandler
 from ..person_id import PersonId
-from .dial import RedisAddress
+from .address import RedisAddress
 from .keys import Keys
 from .lean import LeanConnection, Script
 from .link import Argument

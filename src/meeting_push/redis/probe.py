@@ -18,7 +18,7 @@ from ..errors import ConfigurationError, MeetingPushError
 from ..histogram import Histogram
 from ..node_identity import NodeIdentity
 from ..supervision import periodically
-from .dial import DEFAULT_USERNAME, RedisAddress
+from .address import DEFAULT_USERNAME, RedisAddress, host_and_port
 from .keys import DELIVERY_GROUP, Keys
 from .lean import LeanConnection, Script
 from .link import ForbiddenByAclError
@@ -31,12 +31,14 @@ _TTL_MS: Final = 60_000
 async def check_rights(address: RedisAddress, keys: Keys, probe_id: str, timeout_s: float) -> None:
     """各条命令、各个频道都试一遍，在自己的键上；什么也不留下。
 
-    :raises ConfigurationError: 少了权限；``cause`` 是 ``noperm``，消息说是哪几项
+    :raises ConfigurationError: 少了权限；``cause`` 是 ``noperm``，消息说是哪几项。
+        那里是一个 Sentinel，地址却写成 Redis 的
     :raises RedisUnavailableError: 连不上，或现在答不上来
     """
     lean = LeanConnection(address, timeout_s=timeout_s, name="meeting-push-rights")
     await lean.connect()
     try:
+        await _refuse_sentinel(lean, address)
         missing = [what for what, command in _needed(keys, probe_id) if await _no(lean, command)]
         # 订阅之后这条连接只能订阅，所以放在最后
         channels = [("SUBSCRIBE", channel) for channel in _channels(keys, probe_id)]
@@ -45,6 +47,19 @@ async def check_rights(address: RedisAddress, keys: Keys, probe_id: str, timeout
         await lean.close()
     if missing:
         raise _lacking(address.username or DEFAULT_USERNAME, keys, missing)
+
+
+async def _refuse_sentinel(lean: LeanConnection, address: RedisAddress) -> None:
+    """Sentinel 也答 PING；它的命令别的都没有。"""
+    try:
+        info: bytes = await lean.execute("INFO", "server")
+    except ForbiddenByAclError:  # 少了的权限另有人说
+        return
+    if b"redis_mode:sentinel" in info:
+        raise ConfigurationError(
+            f"{address} is a Sentinel, not a Redis: the address is redis+sentinel://"
+            f"{host_and_port(address.host, address.port)}/SERVICE"
+        )
 
 
 def _needed(keys: Keys, probe_id: str) -> list[tuple[str, tuple[str | int, ...]]]:

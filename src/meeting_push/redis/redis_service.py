@@ -11,25 +11,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from redis.asyncio import (
-    BlockingConnectionPool,
-    Connection,
-    Redis,
-    SSLConnection,
-    UnixDomainSocketConnection,
-)
+from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from ..errors import MeetingPushError, RedisUnavailableError
-from .dial import RedisAddress
+from .address import RedisAddress
 from .keys import Keys
 from .lean import LeanConnection
 from .link import Argument, error_from_reply
+from .pool import connection_pool
 
 #: ``INFO`` 里至多看这么多个副本。
 _REPLICAS: Final = [f"slave{number}" for number in range(16)]
@@ -238,6 +231,8 @@ def converted_errors() -> Iterator[None]:
     try:
         yield
     except (RedisConnectionError, RedisTimeoutError) as error:
+        if isinstance(error.__cause__, MeetingPushError):  # 拨号时我们自己说的（``pool``）
+            raise error.__cause__ from None
         if error.status_code:  # 拨号时的回答：LOADING、NOAUTH …
             raise _from_reply(error) from error
         cause = "timeout" if isinstance(error, RedisTimeoutError) else "unreachable"
@@ -276,7 +271,7 @@ class RedisClient(Redis):
         cls, address: RedisAddress, timeout_s: float, max_connections: int = MAX_CONNECTIONS
     ) -> RedisClient:
         """建立连接池（第一条命令才真正连接）；池空时至多等 ``timeout_s``。"""
-        return cls(connection_pool=_pool(address, timeout_s, max_connections))
+        return cls(connection_pool=connection_pool(address, timeout_s, max_connections))
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,26 +289,4 @@ def pool_statistics(client: RedisClient) -> PoolStatistics:
         in_use=len(list(pool._get_in_use_connections())),
         idle=len(list(pool._get_free_connections())),
         max_connections=pool.max_connections,
-    )
-
-
-def _pool(address: RedisAddress, timeout_s: float, max_connections: int) -> BlockingConnectionPool:
-    where: dict[str, Any]
-    if address.path is not None:
-        where = {"connection_class": UnixDomainSocketConnection, "path": address.path}
-    else:
-        connection = SSLConnection if address.tls else Connection
-        where = {"connection_class": connection, "host": address.host, "port": address.port}
-    return BlockingConnectionPool(
-        **where,
-        max_connections=max_connections,
-        timeout=timeout_s,
-        db=address.db,
-        username=address.username,
-        password=address.password,
-        socket_timeout=timeout_s,
-        socket_connect_timeout=timeout_s,
-        protocol=2,
-        # 池里的连接在 Redis 重启后是死的：断线再试一次；超时不试，免得等两倍的时间
-        retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
     )

@@ -135,7 +135,12 @@ class HttpSettings(Group):
 class RedisSettings(Group, alias_generator="redis_{}".format):
     """Redis"""
 
-    url: Text | None = setting(None, "外面的 Redis；没有给出就用内嵌的", "生产总要给", unit="URL")
+    url: Text | None = setting(
+        None,
+        "外面的 Redis（``redis://``、``rediss://``、``unix://``、``redis+sentinel://``）；没有给出就用内嵌的",
+        "生产总要给",
+        unit="URL",
+    )
     timeout_s: PositiveSeconds = setting(5, "一条命令等至多这么久", "Redis 隔得远")
     key_prefix: str = setting(
         "", "每个键与频道名之前的", "几套系统共用一个 Redis", flat="key_prefix"

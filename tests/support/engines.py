@@ -1,0 +1,14 @@
+"""基本的套件在每一种 Redis 上各跑一遍；哪些房间：导入它的 ``conftest.py``。"""
+
+from __future__ import annotations
+
+import pytest
+
+from .redis_server import RedisServer
+
+
+@pytest.fixture(scope="session", params=["redis7", "embedded_redis", "sentinel"])
+def redis_server(request: pytest.FixtureRequest) -> RedisServer:
+    """单独的 Redis 7、内嵌的 Valkey、Sentinel 看着的一主一副本。"""
+    server: RedisServer = request.getfixturevalue(f"{request.param}_server")
+    return server
