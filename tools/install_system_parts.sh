@@ -1,5 +1,5 @@
 #!/bin/sh
-# 测试想要的系统部件：Redis ≥ 7、PostgreSQL、Chromium、nginx、HAProxy、PgBouncer、Prometheus。
+# 测试想要的系统部件：Redis ≥ 7、PostgreSQL、Chromium、nginx、HAProxy、helm、Caddy、PgBouncer、Prometheus。
 # Debian 上的 root：缺什么就用 apt 装什么，不启动任何系统服务（测试自己启动）。
 # 别处：只说明哪些测试会被跳过。都已具备时立即返回。
 set -eu
@@ -49,6 +49,16 @@ apt_install() {
     apt-get install -qq -y --no-install-recommends $missing
 }
 
+# 不在 Debian 里的；有 Go 就装，装不上就跳过它们的测试
+go_install() {
+    has "$1" || ! has go || GOBIN=/usr/local/bin timeout 300 go install "$2" 2>/dev/null ||
+        echo "not installed: $1; its tests will be skipped"
+}
+
+if [ "$(id -u)" -eq 0 ]; then
+    go_install helm helm.sh/helm/v3/cmd/helm@v3.17.3
+    go_install caddy github.com/caddyserver/caddy/v2/cmd/caddy@v2.9.1
+fi
 find_missing
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" -eq 0 ] && [ -e /etc/debian_version ] && has apt-get; then

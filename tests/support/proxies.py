@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -34,18 +34,26 @@ class Proxy:
     def binary(self) -> str | None:
         return shutil.which(self.command[0], path=f"{os.environ['PATH']}:/usr/sbin")
 
-    def configuration(self, port: int, gateways: list[int], apis: list[int]) -> str:
-        text = (EXAMPLES / self.example).read_text()
+    @contextmanager
+    def running(self, folder: Path, text: str) -> Iterator[str]:
+        """以 ``text`` 为配置，只换它听的地址；给出这个地址，后面的答得了话才回来。"""
+        assert self.binary is not None
+        port, file = free_port(), folder / self.example
+        file.write_text(self._trimmed(text, port))
+        arguments = [part.format(folder=folder, file=file) for part in self.command[1:]]
+        child = Child([self.binary, *arguments], folder / f"{self.name}.log", cwd=folder)
+        try:
+            address = f"http://127.0.0.1:{port}"
+            wait_until(lambda: answers(address), 20)
+            yield address
+        finally:
+            child.stop()
+
+    def _trimmed(self, text: str, port: int) -> str:
         found, ours = self.listen
-        assert found in text, self.name
-        text = text.replace(found, ours.format(port=port))
-        for old, new in self.trimmed:
+        for old, new in ((found, ours.format(port=port)), *self.trimmed):
             assert old in text, (self.name, old)
             text = text.replace(old, new)
-        for number, (gateway, api) in enumerate(zip(gateways, apis, strict=True), 1):
-            text = text.replace(f"10.0.0.1{number}:8000", f"127.0.0.1:{gateway}")
-            text = text.replace(f"10.0.0.2{number}:8000", f"127.0.0.1:{api}")
-        assert not re.search(r"10\.0\.0\.[12]\d:8000", text)
         return text
 
 
@@ -80,23 +88,20 @@ PROXIES: Final = (
 )
 
 
-@contextmanager
-def in_front(proxy: Proxy, folder: Path, gateways: list[int], apis: list[int]) -> Iterator[str]:
-    """给出它的地址；后面的都答得了话才回来。"""
-    assert proxy.binary is not None
-    port, file = free_port(), folder / proxy.example
-    file.write_text(proxy.configuration(port, gateways, apis))
-    arguments = [part.format(folder=folder, file=file) for part in proxy.command[1:]]
-    child = Child([proxy.binary, *arguments], folder / f"{proxy.name}.log", cwd=folder)
-    try:
-        address = f"http://127.0.0.1:{port}"
-        wait_until(lambda: _answers(address), 20)
-        yield address
-    finally:
-        child.stop()
+def in_front(
+    proxy: Proxy, folder: Path, gateways: list[int], apis: list[int]
+) -> AbstractContextManager[str]:
+    """例子照抄，只换地址。"""
+    text = (EXAMPLES / proxy.example).read_text()
+    for number, (gateway, api) in enumerate(zip(gateways, apis, strict=True), 1):
+        text = text.replace(f"10.0.0.1{number}:8000", f"127.0.0.1:{gateway}")
+        text = text.replace(f"10.0.0.2{number}:8000", f"127.0.0.1:{api}")
+    assert not re.search(r"10\.0\.0\.[12]\d:8000", text)
+    return proxy.running(folder, text)
 
 
-def _answers(address: str) -> bool:
+def answers(address: str) -> bool:
+    """``/readyz`` 是 200。"""
     try:
         return httpx.get(f"{address}/readyz", trust_env=False).status_code == httpx.codes.OK
     except httpx.TransportError:
