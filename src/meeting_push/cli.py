@@ -53,6 +53,25 @@ app.add_typer(db_app, name="db")
 app.add_typer(key_app, name="key")
 app.add_typer(webhook_app, name="webhook")
 
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(__version__ + "\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _whole(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """User-level real-time push: accept, deliver, confirm."""
+
+
 #: 别的发行包把 ``typer.Typer`` 挂在这一组入口点上，名字就是命令。
 COMMANDS: Final = "meeting_push.commands"
 

@@ -63,6 +63,10 @@ def test_the_product_holds_no_bench(product: Path) -> None:
     assert {room for room in rooms if not room.endswith(".dist-info")} == {"meeting_push"}
 
 
+def test_built_twice_it_is_the_same_file(product: Path, tmp_path: Path) -> None:
+    assert build_wheel(ROOT, tmp_path).read_bytes() == product.read_bytes()
+
+
 def test_what_the_bare_command_line_sends_it_hears_from_the_server(
     full: EmptyEnvironment, bare: EmptyEnvironment, server: ServerProcess, tmp_path: Path
 ) -> None:

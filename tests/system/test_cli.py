@@ -12,6 +12,7 @@ from pathlib import Path
 import jwt
 import pytest
 
+from meeting_push import __version__
 from tests.support.server_process import TEST_JWT_SECRET, ServerProcess
 
 
@@ -39,6 +40,12 @@ HOSTILE = "there\n\x1b[31m\x9b2J\u202e"
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     with ServerProcess(tmp_path_factory.mktemp("cli")) as process:
         yield process
+
+
+@pytest.mark.parametrize("asked", ["version", "--version"])
+def test_it_says_its_version(asked: str, tmp_path: Path) -> None:
+    said = meeting_push(asked, cwd=tmp_path)
+    assert (said.returncode, said.stdout) == (0, f"{__version__}\n")
 
 
 def test_user_create_reads_the_password_and_prints_the_id(server: ServerProcess) -> None:
