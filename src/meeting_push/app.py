@@ -139,7 +139,7 @@ class MeetingPush:
         access = Access(settings, record, bus, verifier)
         events = EventsOut(settings, node, record, bus)
         messages = MessagePath(settings, node, record, bus, self._record_dead)
-        outcomes = OutcomePath(settings, record, bus, messages)
+        outcomes = OutcomePath(settings, node, record=record, bus=bus, path=messages)
         broadcasts = BroadcastPath(settings, record, bus, messages)
         recovery = Recovery(
             settings, node, record=record, bus=bus, messages=messages, broadcasts=broadcasts

@@ -88,6 +88,52 @@ def rename(
     _with_database(run, database_url, data_dir)
 
 
+@app.command("retention")
+def retention(
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only tell what would be removed.")
+    ] = False,
+    days: Annotated[
+        int | None, typer.Option(min=1, help="Default: MEETING_PUSH_RETENTION_DAYS.")
+    ] = None,
+    database_url: DatabaseUrl = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Remove messages older than that and over for everybody, now, in small steps.
+
+    The servers do so every hour by themselves, and may run meanwhile.
+    """
+    settings = load_settings(database_url=database_url, data_dir=data_dir, retention_days=days)
+
+    async def run(database: Database) -> str:
+        from .retention import remove_old
+
+        return await remove_old(database, settings.retention, dry_run=dry_run)
+
+    _with_database(run, database_url, data_dir)
+
+
+@app.command("unarchive")
+def unarchive(
+    files: Annotated[
+        list[Path], typer.Argument(help="Files of MEETING_PUSH_RETENTION_ARCHIVE_DIR.")
+    ],
+    database_url: DatabaseUrl = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Put archived messages back; rows that are there already stay as they are.
+
+    Set MEETING_PUSH_RETENTION_DAYS higher first: they are as old as before.
+    """
+
+    async def run(database: Database) -> str:
+        from .retention import put_back
+
+        return await put_back(database, files)
+
+    _with_database(run, database_url, data_dir)
+
+
 async def _described(database: Database) -> str:
     version = await database.schema_version()
     names = f"tables {database.naming.name('mp_*')}"

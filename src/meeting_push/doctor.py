@@ -26,6 +26,7 @@ from .redis.sentinel import answering
 from .redis.server_binary import find_server
 from .settings import Settings
 from .storage.database import Database
+from .storage.retention import RetentionRepository
 
 #: 一个网关进程想持有的连接数的一半都不到，就值得提醒。
 WANTED_OPEN_FILES: Final = 20_000
@@ -134,11 +135,22 @@ async def _database(settings: Settings) -> Finding:
         await database.check_schema()
         pending = await database.needs_migration()
         text = f"{kind}, schema {'is older: migrated on start' if pending else 'up to date'}"
+        if not pending:
+            text += f", {await _kept(database, settings)}"
         return Finding("database", True, text)
     except ConfigurationError as error:
         return Finding("database", False, error.message, "run the program it belongs to")
     finally:
         await database.dispose()
+
+
+async def _kept(database: Database, settings: Settings) -> str:
+    said = settings.retention.days
+    days = await RetentionRepository(database).default_days() if said is None else said
+    if days:
+        return f"messages are kept {days} days"
+    why = " (the database is older than retention)" if said is None else ""
+    return f"messages are kept for ever{why}: MEETING_PUSH_RETENTION_DAYS"
 
 
 async def _open_files(_: Settings) -> Finding:

@@ -31,6 +31,7 @@ from ..outcome.dead_letters import DeadLetters, DeliveryFailures
 from ..outcome.delivery_confirmation_service import DeliveryConfirmationService, Receipts
 from ..outcome.expiry_sweeper import ExpirySweeper
 from ..outcome.mailbox_evictor import MailboxEvictor
+from ..outcome.retention import Retention
 from ..outcome.retry_service import RetryService
 from ..queue.consumer_pool import ConsumerPool
 from ..queue.message_consumer import MessageConsumer
@@ -43,7 +44,9 @@ from ..redis.broadcast_log import BroadcastLog
 from ..redis.claims import GenerationMark, RedisClaim, Turn
 from ..redis.outcomes import Outcomes
 from ..settings import QueueSettings, Settings
+from ..storage.archive import ArchiveRepository
 from ..storage.messages import StoredBodies
+from ..storage.retention import RetentionRepository
 from ..supervision import Supervisor
 from .ground import Bus, Record
 
@@ -163,7 +166,15 @@ class MessagePath:
 
 
 class OutcomePath:
-    def __init__(self, settings: Settings, record: Record, bus: Bus, path: MessagePath) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        node: NodeIdentity,
+        *,
+        record: Record,
+        bus: Bus,
+        path: MessagePath,
+    ) -> None:
         redis, outcomes = bus.redis, path.outcomes
         self.failures = DeliveryFailures(
             outcomes=outcomes,
@@ -198,6 +209,13 @@ class OutcomePath:
             aside=bus.asides.of("expiry"),
         )
         self.idempotency = IdempotencyPurge(record.stores.idempotency, bus.clock.agreed)
+        self.retention = Retention(
+            settings.retention,
+            node,
+            RetentionRepository(record.database),
+            ArchiveRepository(record.database),
+            bus.clock.agreed,
+        )
         self.evictions = MailboxEvictor(
             path.mailbox, record.outcomes, self.failures.fail, bus.asides.of("evictions")
         )
@@ -214,6 +232,7 @@ class OutcomePath:
     def start_workers(self, supervisor: Supervisor) -> None:
         supervisor.start("expiry-sweep", self.expiry.run)
         supervisor.start("idempotency-purge", self.idempotency.run)
+        supervisor.start("retention", self.retention.run)
 
 
 class BroadcastPath:

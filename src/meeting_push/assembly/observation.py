@@ -28,6 +28,7 @@ from ..monitoring.delivery_samples import (
     outcome_samples,
     quota_samples,
     recovery_samples,
+    retention_samples,
     retry_samples,
     room_samples,
     worker_samples,
@@ -344,3 +345,4 @@ class Observation:
     def _watch_workers(self, messages: MessagePath, outcomes: OutcomePath) -> None:
         self.health.add("consumers", messages.consumers.check)
         self.metrics.add(lambda: worker_samples(messages.consumers))
+        self.metrics.add(lambda: retention_samples(outcomes.retention))

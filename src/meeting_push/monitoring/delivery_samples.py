@@ -16,6 +16,7 @@ from ..outcome.dead_letters import DeliveryFailures
 from ..outcome.delivery_confirmation_service import DeliveryConfirmationService
 from ..outcome.expiry_sweeper import ExpirySweeper
 from ..outcome.mailbox_evictor import MailboxEvictor
+from ..outcome.retention import Retention
 from ..outcome.retry_service import RetryService
 from ..queue.consumer_pool import ConsumerPool
 from ..queue.message_consumer import ConsumerStatistics
@@ -90,6 +91,14 @@ def outcome_samples(
 def erasure_samples(erased: int) -> Iterator[Sample]:
     """抹掉了几个人，由做完第一遍的那个进程数。"""
     yield Sample("people_erased", "counter", "people erased: the first pass is done", erased)
+
+
+def retention_samples(retention: Retention) -> Iterator[Sample]:
+    """工人：清理掉的旧行，做完了几遍。"""
+    text = "old rows removed, by table"
+    removed = retention.removed._asdict()
+    yield from counted("retention_removed", text, "what", removed, removed)
+    yield Sample("retention_passes", "counter", "passes over old messages", retention.passes)
 
 
 def mailbox_samples(mailbox: OfflineMessageQueue) -> Iterator[Sample]:

@@ -30,6 +30,7 @@ from .ground import (
     NodeSettings,
     ProcessSettings,
     RedisSettings,
+    RetentionSettings,
     Role,
 )
 from .stations import (
@@ -69,6 +70,7 @@ __all__ = [
     "ProcessSettings",
     "QueueSettings",
     "RedisSettings",
+    "RetentionSettings",
     "Role",
     "Settings",
     "TokenSource",
@@ -100,6 +102,7 @@ class Settings(BaseModel):
     presence: PresenceSettings
     alerting: AlertingSettings
     events: EventSettings
+    retention: RetentionSettings
 
     def __init__(self, **given: Any) -> None:
         """:raises TypeError: 没有这一项"""

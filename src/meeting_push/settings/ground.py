@@ -323,3 +323,21 @@ class EventSettings(Group):
         unit="个",
         flat="webhook_max_waiting",
     )
+
+
+class RetentionSettings(Group, alias_generator="retention_{}".format):
+    """留多久"""
+
+    days: Annotated[int, Field(ge=0, le=36_500)] | None = setting(
+        None,
+        "比这更早、对每个收件人都完结了的消息删掉，归档了的留着；0 = 都留；没有给出：新的库 180，"
+        "0.1 建的（从前用过的）0",
+        "要留得更久、更短，或 0.1 的库也要删",
+        unit="天",
+    )
+    archive_dir: Path | None = setting(
+        None,
+        "删之前写进这个文件夹：压缩的 JSONL，`meeting-push db unarchive` 放回去；没有就直接删",
+        "按规定要留底",
+        unit="路径",
+    )

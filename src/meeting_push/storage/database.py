@@ -29,7 +29,7 @@ from .migration import downgrade, is_current, migrate, pending, script_of
 from .naming import BARE, UNSAID, Wanted, find_naming, version_of
 from .postgres import asks_for_it, asyncpg_url, is_behind_one
 from .renaming import rename
-from .sqlite import SqliteFile, SqliteReader, Statement
+from .sqlite import SqliteFile, SqliteReader, Statement, give_back_pages
 from .sqlite_writer import SqliteWriter
 
 #: 事务里传来传去的连接；别处用这个名字，不必导入 SQLAlchemy。
@@ -233,6 +233,14 @@ class Database:
             found = await self._reader.rows(named)
             self.figures.statements.record(time.perf_counter() - began)
             return found
+
+    async def shrink_sqlite(self, pages: int) -> None:
+        """见 ``give_back_pages``；错误同 ``transaction``。"""
+        path = Path(self._url.database or "")
+        with self.figures.converted():
+            self._check_file()
+            async with self._turn():
+                await asyncio.to_thread(give_back_pages, path, self._timeout_s, pages)
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[AsyncConnection]:

@@ -11,6 +11,7 @@ import msgspec
 from sqlalchemy import (
     ColumnElement,
     String,
+    Table,
     any_,
     bindparam,
     column,
@@ -43,9 +44,11 @@ def among(
 Recipient = tuple[str, int]
 
 
-def among_pairs(database: Database, pairs: Sequence[Recipient]) -> ColumnElement[bool]:
-    """``message_recipients`` 里恰是这些行。"""
-    key = tuple_(message_recipients.c.message_id, message_recipients.c.user_id)
+def among_pairs(
+    database: Database, pairs: Sequence[Recipient], table: Table = message_recipients
+) -> ColumnElement[bool]:
+    """``table`` 里恰是这些行；主键须是 (message_id, user_id)。"""
+    key = tuple_(table.c.message_id, table.c.user_id)
     if database.is_sqlite:
         listed = func.json_each(msgspec.json.encode(pairs).decode()).table_valued("value")
         part = [func.json_extract(listed.c.value, path) for path in ("$[0]", "$[1]")]

@@ -96,6 +96,13 @@ def connect(path: Path, timeout_s: float) -> sqlite3.Connection:
     return connection
 
 
+def give_back_pages(path: Path, timeout_s: float, most: int) -> None:
+    """文件末尾空着的页还给文件系统，至多 ``most`` 页；阻塞，一个写事务。"""
+    with contextlib.closing(connect(path, timeout_s)) as connection:
+        # ``execute`` 只走一步，一步是一页
+        connection.executescript(f"PRAGMA incremental_vacuum({most})")
+
+
 class WorkThread:
     """一条线程，一次一件，按交来的次序。
 

@@ -204,7 +204,12 @@ message_recipients = Table(
         postgresql_where=text("expired_at IS NOT NULL"),
     ),
     sqlite_with_rowid=False,
-    postgresql_with={"fillfactor": 80},
+    # 清理跟得上删旧的（``retention.py``）：几千万行的五分之一才清一次太晚，前头的索引都是死的
+    postgresql_with={
+        "fillfactor": 80,
+        "autovacuum_vacuum_scale_factor": 0.02,
+        "autovacuum_vacuum_threshold": 10_000,
+    },
 )
 
 # 发给所有人的消息：正文在 ``messages``（它在那里算已入队，普通的发件箱看不见它）。
@@ -323,4 +328,16 @@ stats_history = Table(
     Column("at", BigInteger, nullable=False),  # 这一段开始的时刻
     Column("figures", Text, nullable=False),  # 不知道的不在其中
     PrimaryKeyConstraint("step_s", "at"),
+)
+
+# 一行（id = 1）：没有说留多久时的天数（建库时定下：从前用过的 0），下一遍何时、轮到谁。
+# 名字里有我们的名字，同 ``api_keys``。
+retention = Table(
+    "mp_meeting_push_retention",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("default_days", Integer, nullable=False),
+    Column("next_at", BigInteger, nullable=False),
+    Column("holder", String(64), nullable=False),
+    Column("lease_until", BigInteger, nullable=False),
 )
