@@ -23,13 +23,13 @@ from meeting_push.storage.tables import message_recipients
 from tests.support.eventually import eventually
 from tests.support.old_messages import NOW, OldMessages
 
-WEEK = {"retention_days": 7}
+WEEK: dict[str, object] = {"retention_days": 7}
 
 
 class Sweep(Retention):
     """``now`` 是拨得动的。"""
 
-    def __init__(self, database: Database, name: str = "n1", **settings: object) -> None:
+    def __init__(self, database: Database, name: str = "n1", /, **settings: object) -> None:
         self.now = NOW
         self.record = RetentionRepository(database)
         super().__init__(
