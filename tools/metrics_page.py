@@ -12,8 +12,8 @@ from meeting_push import MeetingPush, load_settings
 from meeting_push.events.receiver_state import SenderFigures
 from meeting_push.http.doorway import DoorLimits, Doorway
 from meeting_push.limits.rate import TrustedProxies
+from meeting_push.monitoring.delivery_samples import event_samples
 from meeting_push.monitoring.edge_samples import door_samples
-from meeting_push.monitoring.event_samples import event_samples
 from meeting_push.monitoring.families import Family
 
 ROOT: Final = Path(__file__).resolve().parent.parent

@@ -18,7 +18,7 @@ from .settings import load_settings
 
 if TYPE_CHECKING:  # 用到才导入
     from .auth.api_keys import ApiKeys
-    from .storage.api_keys import ApiKey
+    from .storage.accounts import ApiKey
 
 app = typer.Typer(help="API keys, for back ends.", no_args_is_help=True)
 
@@ -80,7 +80,7 @@ def _with_keys(
 ) -> None:
     """做一件事，印出它说的。"""
     from .auth.api_keys import ApiKeys
-    from .storage.api_keys import ApiKeyRepository
+    from .storage.accounts import ApiKeyRepository
     from .storage.database import Database
 
     settings = load_settings(database_url=database_url, data_dir=data_dir)

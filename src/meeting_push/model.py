@@ -29,6 +29,8 @@ MIN_PRIORITY: Final = 0
 MAX_PRIORITY: Final = 9
 #: 不低于它的消息进 ``priority_message_queue``，补发时也排在前面。
 URGENT_PRIORITY: Final = 5
+#: 给人看的名字至多这么长。
+MAX_NAME_CHARS: Final = 256
 ADMIN_ROLE: Final = "admin"
 USER_ROLE: Final = "user"
 #: 语音识别器的角色：不必受邀，可进任何会议并送入转录。

@@ -210,8 +210,6 @@ def _event_of(data: AppData) -> str | None:
     return found if isinstance(found, str) else None
 
 
-#: 给人看的名字至多这么长。
-MAX_NAME_CHARS: Final = 256
 #: 停用了而没有人说（``forget``）的用户至多再收到这么久的消息。
 KEEP_MS: Final = 60_000
 MAX_KNOWN: Final = 500_000

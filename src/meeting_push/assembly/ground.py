@@ -15,12 +15,11 @@ import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 
 from ..accept.drafts import KnownUsers
-from ..accept.foreign_directory import Everybody, ForeignDirectory
 from ..accept.message_parts import MessageStores
 from ..auth.access_tokens import AccessTokens, RevocableCredentials
 from ..auth.api_keys import ApiKeys
 from ..auth.auth_service import AuthService
-from ..auth.foreign_verifier import ForeignVerifier
+from ..auth.foreign import Everybody, ForeignDirectory, ForeignVerifier
 from ..auth.keys import signing_secret
 from ..auth.revocations import Revocations, Revoke
 from ..auth.tickets import WsTickets
@@ -43,8 +42,7 @@ from ..redis.probe import check_rights
 from ..redis.redis_service import NO_EVICTION, RedisService
 from ..redis.subscriber import Subscriber
 from ..settings import Settings
-from ..storage.accounts import UserRepository
-from ..storage.api_keys import ApiKeyRepository
+from ..storage.accounts import ApiKeyRepository, UserRepository
 from ..storage.broadcasts import BroadcastRepository
 from ..storage.database import Database
 from ..storage.fleet import GenerationRepository

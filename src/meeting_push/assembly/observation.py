@@ -22,6 +22,7 @@ from ..monitoring.delivery_samples import (
     clock_samples,
     delivered_samples,
     erasure_samples,
+    event_samples,
     eviction_samples,
     mailbox_histograms,
     mailbox_samples,
@@ -45,7 +46,6 @@ from ..monitoring.edge_samples import (
     push_samples,
     seat_samples,
 )
-from ..monitoring.event_samples import event_samples
 from ..monitoring.health import Health
 from ..monitoring.inspection import Inspector
 from ..monitoring.log_counts import LogCounts, log_samples

@@ -27,7 +27,7 @@ from ..model import (
     KeyPrincipal,
     Scope,
 )
-from ..storage.api_keys import ApiKey, ApiKeyRepository
+from ..storage.accounts import ApiKey, ApiKeyRepository
 from ..supervision import periodically
 
 _RANDOM_BYTES: Final = 32

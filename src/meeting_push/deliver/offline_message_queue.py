@@ -18,7 +18,7 @@ from ..mailbox_model import EvictedRange, MailboxEntry, MailboxView, Origin, Res
 from ..model import Message, Outgoing
 from ..node.flight_recorder import OFF, FlightRecorder
 from ..person_id import number_or_nobody
-from ..protocol.envelope import encode_tail, new_message
+from ..protocol.envelope import OfflineMessage, decode_tail, encode_tail, new_message
 from ..redis.bodies import Bodies, Body, unopened
 from ..redis.link import Command
 from ..redis.mailboxes import (
@@ -33,7 +33,6 @@ from ..redis.mailboxes import (
 from ..redis.redis_service import RedisService
 from ..settings import MessageSettings
 from ..supervision import LOGGED_ITEMS
-from .offline_message import OfflineMessage, decode_tail
 from .overflow import Overflow
 
 __all__ = ["Delivered", "Delivery", "OfflineMessage", "OfflineMessageQueue"]

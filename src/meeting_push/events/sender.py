@@ -25,11 +25,9 @@ from ..logs import RepeatedWarning, logger
 from ..node_identity import NodeIdentity
 from ..storage.event_queue import EventQueueRepository, EventRow, FailedRow
 from ..supervision import Tasks, periodically, summoned
-from .lanes import Lanes
 from .post import CONNECTIONS, Answer, Delivery, Verdict
-from .queue_keeper import TALLY_S, QueueKeeper
-from .receiver_state import Rest, SenderFigures, jitter
-from .units import Unit
+from .receiver_state import TALLY_S, QueueKeeper, Rest, SenderFigures, jitter
+from .units import Lanes, Unit
 
 LEASE_MS: Final = 40_000
 #: 这么久续一次；续不上，过了 ``_SURE_S`` 就不再开始送（在送的一次至多 15 秒，租约还没到期）。

@@ -1,4 +1,4 @@
-"""收下、投递、结局、对账的指标。"""
+"""收下、投递、结局、对账的指标；出门的事件的：每个接收者一组，等着的、死信只有轮到送它的那个进程知道。"""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Final, get_args
 from ..accept.direct_delivery import DirectTally
 from ..accept.drafts import AcceptTally
 from ..deliver.offline_message_queue import OfflineMessageQueue
+from ..events.receiver_state import SenderFigures
 from ..limits.send_limits import SendQuota
 from ..model import MAX_PRIORITY, MIN_PRIORITY, FailureCause, MessageKind, MessageType
 from ..node.agreed_clock import AgreedClock
@@ -176,3 +177,45 @@ def aside_samples(asides: Asides) -> Iterator[Sample]:
     for one in asides:
         labels = {"loop": one.name}
         yield Sample("items_set_aside", "counter", "spoiled items left out", one.count, labels)
+
+
+#: 最早的等了这么久（秒），就算这个接收者不行。
+STALE_S: Final = 600.0
+
+
+def event_samples(receivers: Mapping[str, SenderFigures], rows: int) -> Iterator[Sample]:
+    """``receivers``：标签 → 它的数；``rows``：这个进程写下的。"""
+    if not receivers:
+        return
+    yield Sample("event_rows_written", "counter", "rows of events written with their facts", rows)
+    for receiver, figures in receivers.items():
+        label = {"receiver": receiver}
+        yield from _totals(figures, label)
+        yield from _now(figures, label)
+
+
+def _totals(figures: SenderFigures, label: dict[str, str]) -> Iterator[Sample]:
+    for name, text, value in (
+        ("events_sent", "events the receiver took", figures.sent),
+        ("events_send_failed", "events in attempts that failed", figures.failed),
+        ("events_given_up", "events that became dead letters", figures.dead),
+        ("events_forgotten", "old dead letters removed", figures.forgotten),
+    ):
+        yield Sample(name, "counter", text, value, label)
+
+
+def _now(figures: SenderFigures, label: dict[str, str]) -> Iterator[Sample]:
+    failing = figures.parked or figures.dead_waiting > 0 or figures.oldest_age_s > STALE_S
+    for name, text, value in (
+        ("events_waiting", "events that wait for the receiver", figures.waiting),
+        ("events_dead_letters", "events given up, kept to be sent again", figures.dead_waiting),
+        ("event_sender", "1 = this process sends to the receiver", int(figures.leads)),
+        (
+            "event_receiver_failing",
+            "1 = it is gone, has dead letters, or the oldest waits for over 10 minutes",
+            int(figures.leads and failing),
+        ),
+    ):
+        yield Sample(name, "gauge", text, value, label)
+    text = "age of the oldest event that waits"
+    yield Sample("events_oldest_age_seconds", "gauge", text, figures.oldest_age_s, label)

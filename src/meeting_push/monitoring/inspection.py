@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from ..clock import Clock, now_ms
-from ..deliver.offline_message import OfflineMessage
 from ..deliver.offline_message_queue import OfflineMessageQueue
 from ..model import ConnectionInfo
 from ..presence.online_status_service import OnlineStatusService
+from ..protocol.envelope import OfflineMessage
 from ..redis.mailboxes import MailboxHead
 from ..storage.recipients import DeliveryReports
 from ..storage.rows import RecentMessage

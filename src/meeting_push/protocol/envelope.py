@@ -16,13 +16,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Final, NewType, TypeVar
+from typing import Annotated, Final, NamedTuple, NewType, TypeVar
 
 import msgspec
 from msgspec import Meta, Raw, Struct, field
 from websockets.frames import Frame, Opcode
 
 from ..errors import InvalidInputError, MalformedEnvelopeError
+from ..mailbox_model import MailboxEntry
 from ..model import MAX_SAFE_INTEGER, Message, MessageType, Sender
 from . import json_text
 from .frames import Gap, NewMessageTail, Notice, Presence, ReadSync, Receipt, Resync, Timestamp
@@ -243,3 +244,23 @@ class FrameRun:
     def of(cls, frames: Sequence[tuple[bytes, PushKey]]) -> FrameRun:
         wire = b"".join(Frame(Opcode.TEXT, frame).serialize(mask=False) for frame, _ in frames)
         return cls(tuple(frames), wire, sum(len(frame) for frame, _ in frames))
+
+
+class StoredTail(NewMessageTail, frozen=True, kw_only=True):
+    """``data`` 不解开：这里用不着它，0.1 存下的还可能太深。"""
+
+    data: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
+
+
+_tail_decoder: Final = msgspec.json.Decoder(StoredTail)
+
+
+class OfflineMessage(NamedTuple):
+    """信箱里的一条，连同正文。"""
+
+    entry: MailboxEntry
+    tail: StoredTail
+
+
+def decode_tail(tail: bytes) -> StoredTail:
+    return _tail_decoder.decode(b"{" + tail)

@@ -12,7 +12,6 @@ from msgspec import Meta, Struct
 from pydantic import Field
 
 from ..clock import now_ms
-from ..deliver.offline_message import OfflineMessage
 from ..deliver.offline_message_queue import OfflineMessageQueue
 from ..errors import ForbiddenError
 from ..model import FailureCause, Principal
@@ -24,6 +23,7 @@ from ..outcome.delivery_confirmation_service import (
 )
 from ..people.people import INTEGERS, People
 from ..person_id import PersonId
+from ..protocol.envelope import OfflineMessage
 from ..queue.message_queue import MessageQueue
 from ..storage.rows import FailedDelivery
 from .contract_route import Out, contract_router

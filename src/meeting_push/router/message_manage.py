@@ -11,12 +11,13 @@ from typing import Annotated, Any, Final, Self, TypeVar
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response, status
 from msgspec import Meta, Raw, Struct, field
 
-from ..accept.drafts import MAX_IDEMPOTENCY_KEY_CHARS, MAX_NAME_CHARS, check_send_rights
+from ..accept.drafts import MAX_IDEMPOTENCY_KEY_CHARS, check_send_rights
 from ..accept.message_service import MessageService
 from ..broadcast.service import BroadcastService
 from ..errors import PayloadTooLargeError
 from ..limits.send_limits import SendQuota
 from ..model import (
+    MAX_NAME_CHARS,
     MAX_PRIORITY,
     MAX_SAFE_INTEGER,
     MIN_PRIORITY,

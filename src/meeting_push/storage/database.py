@@ -22,12 +22,11 @@ from ..histogram import Histogram
 from ..logs import logger
 from ..private_files import keep_private, private_file, private_folder
 from ..settings import DatabaseSettings
-from .engine import async_url, create_engine
+from .engine import asks_for_it, async_url, asyncpg_url, create_engine, is_behind_one
 from .event_outbox import EventOutbox
 from .failures import converted_failures, uncertain_commit
 from .migration import downgrade, is_current, migrate, pending, script_of
 from .naming import BARE, UNSAID, Wanted, find_naming, version_of
-from .postgres import asks_for_it, asyncpg_url, is_behind_one
 from .renaming import rename
 from .sqlite import SqliteFile, SqliteReader, Statement, give_back_pages
 from .sqlite_writer import SqliteWriter

@@ -11,7 +11,7 @@ import pytest
 from argon2 import PasswordHasher
 from sqlalchemy import func, select
 
-from meeting_push.auth import accounts, sessions
+from meeting_push.auth import accounts, auth_service
 from meeting_push.auth.access_tokens import AccessTokens
 from meeting_push.auth.auth_service import AuthService
 from meeting_push.auth.passwords import Passwords
@@ -265,7 +265,7 @@ async def test_a17_used_refresh_tokens_are_bounded_and_reuse_is_still_seen(
     auth: AuthService, database: Database, monkeypatch: pytest.MonkeyPatch, clock: WallClock
 ) -> None:
     """A17: 一个会话的行有界；最近用过的重放照样吊销整族。"""
-    monkeypatch.setattr(sessions, "_KEPT_USED", 5)
+    monkeypatch.setattr(auth_service, "_KEPT_USED", 5)
     await auth.register("alice", PASSWORD)
     pair = first = await auth.login("alice", PASSWORD, HOME)
     chain = [first.refresh_token]
@@ -286,7 +286,7 @@ async def test_a17_the_sessions_of_one_user_are_bounded(
     auth: AuthService, database: Database, monkeypatch: pytest.MonkeyPatch, clock: WallClock
 ) -> None:
     """A17: 不停地登录也一样；最早的会话先忘。"""
-    monkeypatch.setattr(sessions, "_KEPT_PER_USER", 4)
+    monkeypatch.setattr(auth_service, "_KEPT_PER_USER", 4)
     await auth.register("alice", PASSWORD)
     for _ in range(10):
         clock.now += 1_000

@@ -16,7 +16,7 @@ from meeting_push.errors import (
     InvalidTokenError,
 )
 from meeting_push.model import KEY_PREFIX, KeyPrincipal, Principal
-from meeting_push.storage.api_keys import ApiKey, ApiKeyRepository
+from meeting_push.storage.accounts import ApiKey, ApiKeyRepository
 from meeting_push.storage.database import Database
 
 

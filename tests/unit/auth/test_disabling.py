@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import pytest
 
 from meeting_push.accept.drafts import KnownUsers
-from meeting_push.accept.foreign_directory import Everybody
 from meeting_push.auth.auth_service import AuthService
+from meeting_push.auth.foreign import Everybody
 from meeting_push.errors import (
     AccountDisabledError,
     BadCredentialsError,

@@ -6,8 +6,7 @@ import asyncio
 
 import pytest
 
-from meeting_push.auth.auth_service import AuthService
-from meeting_push.auth.sessions import TokenPair
+from meeting_push.auth.auth_service import AuthService, TokenPair
 from meeting_push.errors import (
     BadCredentialsError,
     NotFoundError,

@@ -22,10 +22,9 @@ from meeting_push.errors import (
     MeetingPushError,
 )
 from meeting_push.storage.database import Database
-from meeting_push.storage.engine import async_url
+from meeting_push.storage.engine import async_url, asyncpg_url
 from meeting_push.storage.migration import HEAD, MIGRATIONS
 from meeting_push.storage.naming import VERSION_TABLE
-from meeting_push.storage.postgres import asyncpg_url
 from meeting_push.storage.tables import idempotency_keys, metadata
 from tests.support.postgres_server import PostgresServer
 

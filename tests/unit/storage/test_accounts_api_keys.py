@@ -10,7 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from meeting_push.errors import MeetingPushError
-from meeting_push.storage.api_keys import ApiKeyRepository
+from meeting_push.storage.accounts import ApiKeyRepository
 from meeting_push.storage.database import Database
 from meeting_push.storage.migration import MIGRATIONS
 from meeting_push.storage.naming import BARE, TABLES

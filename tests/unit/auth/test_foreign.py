@@ -18,7 +18,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from meeting_push import MeetingPush, load_settings
-from meeting_push.auth.foreign_verifier import ForeignVerifier
+from meeting_push.auth.foreign import ForeignVerifier
 from meeting_push.errors import (
     DatabaseUnavailableError,
     ForbiddenError,

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 
-from meeting_push.events.lanes import Lanes
-from meeting_push.events.units import Unit
+from meeting_push.events.units import Lanes, Unit
 from meeting_push.storage.event_queue import EventRow
 
 
