@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,13 +72,18 @@ def becomes(server: ServerProcess, status: int, *words: str, within: float = WIT
 
     :raises AssertionError: 到时还不是；带着最后的回答
     """
-    deadline = time.monotonic() + within
-    while True:
+    now = Readiness(0, {})
+
+    def is_so() -> bool:
+        nonlocal now
         now = readiness(server)
-        if now.status == status and all(word in now.causes for word in words):
-            return now
-        assert time.monotonic() < deadline, f"wanted {status} {words}, got {now}"
-        time.sleep(0.05)
+        return now.status == status and all(word in now.causes for word in words)
+
+    try:
+        wait_until(is_so, within)
+    except AssertionError:
+        raise AssertionError(f"wanted {status} {words}, got {now}") from None
+    return now
 
 
 @dataclass

@@ -204,9 +204,9 @@ class Signal:
             self._future.set_result(value)
 
     async def wait(self) -> Any:
-        return await asyncio.wait_for(asyncio.shield(self._future), 5)
+        return await asyncio.wait_for(asyncio.shield(self._future), 30)
 
 
 async def next_of(client: PushClient) -> ReceivedMessage:
     """迭代用法的下一条，等不到就失败。"""
-    return await asyncio.wait_for(anext(client), 10)
+    return await asyncio.wait_for(anext(client), 30)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-import time
+import threading
 from pathlib import Path
 
 import pytest
@@ -48,27 +49,40 @@ async def test_it_is_saved_before_the_ack_is_sent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """磁盘慢也一样：服务器见到确认时，去重记录已在盘上。"""
-    save = StateFile.save
+    save, writing, go_on = StateFile.save, threading.Event(), threading.Event()
+    told: list[str] = []
 
     def slow_save(file: StateFile, state: DeviceState) -> None:
-        time.sleep(0.02)
+        writing.set()
+        assert go_on.wait(60), "nobody let the disk go on"
         save(file, state)
 
     async def scene(peer: Peer) -> None:
         await peer.welcome()
         await peer.send(new_message(1))
+        await saving.wait()
+        await peer.send(new_message(2))
         await peer.receive("ack")
+        told.append("acked")
         saved.set(json.loads(path.read_bytes()))
         await peer.stay()
 
     monkeypatch.setattr(StateFile, "save", slow_save)
-    saved = Signal()
+    saving, saved = Signal(), Signal()
     path = tmp_path / "state.json"
     async with (
         playing(scene) as server,
         PushClient(server.url, token, state_path=path, options=options) as client,
     ):
-        await client.ack(await next_of(client))
+        acking = asyncio.create_task(client.ack(await next_of(client)))
+        try:
+            assert await asyncio.to_thread(writing.wait, 60)
+            saving.set()
+            assert (await next_of(client)).seq == 2  # 线路通着，确认却没有出去
+            assert not told
+        finally:
+            go_on.set()
+        await acking
         state = await saved.wait()
         assert state["applied_ids"] == [message_id(1)]
         assert token not in json.dumps(state)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections import Counter
 from typing import Any
 
 import pytest
-from loguru import logger
 from sqlalchemy import select, text, update
 from ulid import ULID
 
@@ -33,9 +32,14 @@ _m = messages.c
 
 
 async def store(
-    database: Database, count: int, *, days_ago: int = 0, live: bool = True
+    database: Database,
+    count: int,
+    *,
+    days_ago: int = 0,
+    live: bool = True,
+    enqueued: bool = True,
 ) -> list[str]:
-    """已入队的 ``count`` 条，各有一个 pending 的收件人。"""
+    """``count`` 条，各有一个 pending 的收件人。"""
     then = now_ms() - days_ago * DAY_MS
     made = [
         Message(
@@ -53,7 +57,8 @@ async def store(
     repository = MessageRepository(database)
     await repository.store([Outgoing(message, [BOB]) for message in made])
     ids = [message.message_id for message in made]
-    await repository.mark_enqueued(ids, then)
+    if enqueued:
+        await repository.mark_enqueued(ids, then)
     return ids
 
 
@@ -248,39 +253,32 @@ async def test_e3_a_straggler_among_many_recipients_of_one_message_is_found(
 # ── 发件箱 ───────────────────────────────────────────────────────────────────
 
 
-@pytest.fixture
-def swept() -> Iterator[list[int]]:
-    """各次扫描补送的条数。"""
-    counts: list[int] = []
-
-    def note(line: Any) -> None:
-        if line.record["extra"]["event"] == "outbox_swept":
-            counts.append(line.record["extra"]["messages"])
-
-    handler = logger.add(note, level="INFO")
-    yield counts
-    logger.remove(handler)
-
-
 async def test_e12_two_processes_do_not_sweep_the_same_rows(
-    start_node: StartNode, swept: list[int]
+    start_node: StartNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    read = Counter[str]()
+    outbox = MessageRepository.outbox
+
+    async def noted(*given: Any) -> list[Outgoing]:
+        rows = await outbox(*given)
+        read.update(row.message.message_id for row in rows)
+        return rows
+
+    monkeypatch.setattr(MessageRepository, "outbox", noted)
+    monkeypatch.setattr("meeting_push.assembly.message_path.TURN_MS", 600_000)  # 停得再久也不过期
     async with start_node() as first, start_node() as second:
-        await store(first._rooms.record.database, 1_200)
-        async with first._rooms.record.database.transaction() as connection:
-            await connection.execute(text("UPDATE mp_messages SET enqueued_at = NULL"))
+        database = first._rooms.record.database
+        waiting = await store(database, 1_200, enqueued=False)
         for push in (first, second, first, second):
             push._rooms.messages.relay.hurry()
 
         async def empty() -> bool:
-            return not await in_outbox(first._rooms.record.database)
+            return not await in_outbox(database)
 
-        await eventually(empty, 20)
-        await eventually(lambda: sum(swept) >= 1_200)
+        await eventually(empty, 60)
+        assert read == Counter(waiting)
         for push in (first, second):
-            push._rooms.messages.relay.hurry()
-        await asyncio.sleep(0)
-        assert sum(swept) == 1_200
+            assert await push._rooms.messages.relay.sweep(0) == 0
 
 
 async def test_e12_the_turn_of_a_dead_process_passes_on(start_node: StartNode) -> None:

@@ -1,0 +1,69 @@
+"""清点一个接收者的队列：等着几个，太多的、太久的成为死信，太老的死信忘掉。一步的量都有上限。"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ..logs import logger
+from ..storage.event_queue import EventQueueRepository
+from .receiver_state import SenderFigures
+
+#: 多久清点一次。
+TALLY_S: Final = 15.0
+_STEP: Final = 500
+#: 死信至多留这么多份、这么久。
+DEAD_KEPT: Final = 10_000
+DEAD_KEPT_MS: Final = 30 * 24 * 3_600_000
+
+
+class QueueKeeper:
+    """``most_waiting``：至多等着这么多事件；``give_up_ms``：等这么久就不再等。"""
+
+    def __init__(
+        self,
+        receiver: str,
+        name: str,
+        queue: EventQueueRepository,
+        figures: SenderFigures,
+        *,
+        most_waiting: int,
+        give_up_ms: int,
+    ) -> None:
+        self._receiver, self._name = receiver, name
+        self._queue = queue
+        self._figures = figures
+        self._most_waiting = most_waiting
+        self._give_up_ms = give_up_ms
+
+    async def tally(self, now: int) -> list[int]:
+        """返回刚成为死信的各份。"""
+        figures = self._figures
+        waiting = await self._queue.waiting(self._receiver)
+        buried: list[int] = []
+        if figures.broken or figures.parked:
+            old = now - self._give_up_ms
+            buried += await self._bury_oldest(now, old, None, "gave up waiting")
+        if (over := waiting.events - self._most_waiting) > 0:
+            buried += await self._bury_oldest(now, None, over, "too many were waiting")
+        figures.forgotten += await self._queue.forget_dead(
+            self._receiver, now - DEAD_KEPT_MS, DEAD_KEPT, _STEP
+        )
+        figures.waiting, figures.dead_waiting = waiting.events, waiting.dead
+        figures.oldest_age_s = 0 if waiting.oldest is None else (now - waiting.oldest) / 1000
+        return buried
+
+    async def _bury_oldest(
+        self, now: int, before: int | None, most: int | None, why: str
+    ) -> list[int]:
+        """至多 ``_STEP`` 份；余下的下一次清点再说。"""
+        found, events = list[int](), 0
+        for unit_id, count in await self._queue.oldest(self._receiver, before, _STEP):
+            if most is not None and events >= most:
+                break
+            found.append(unit_id)
+            events += count
+        if found:
+            await self._queue.bury(found, why, now)
+            self._figures.dead += events
+            logger.bind(receiver=self._name, events=events, reason=why).error("events_given_up")
+        return found
