@@ -49,6 +49,7 @@ async def page(push: MeetingPush) -> str:
     doorway = Doorway(DoorLimits.of(0, 100), TrustedProxies(()), push.manager.admission.pace)
     push.metrics.add(lambda: door_samples(doorway))
     push.metrics.add(lambda: event_samples({"hooks.example/1a2b3c": SenderFigures()}, 0))
+    await observation.health.check_now()  # 没有检查过的不说好不好
     await observation.surroundings.look()
     await observation.activity.step()
     families = sorted(push.metrics.families(), key=lambda each: each.name)

@@ -116,7 +116,7 @@ class ForeignDirectory:
         self._directory = directory
         #: 号怎样换回名册认得的 id；认得字符串的须换上自己的。
         self.people: People = INTEGERS
-        self._failed = RepeatedWarning("directory_failed")
+        self._refused = RepeatedWarning("directory_failed")
 
     @property
     def has_names(self) -> bool:
@@ -135,7 +135,7 @@ class ForeignDirectory:
         except MeetingPushError:
             raise
         except Exception as error:  # noqa: BLE001 — 别人的代码，什么都可能抛出
-            self._failed.say(error=type(error).__name__)
+            self._refused.say(error=type(error).__name__)
             raise DirectoryUnavailableError("the directory of users failed") from None
 
     async def names(self, user_ids: Sequence[int]) -> Mapping[int, str]:
@@ -150,5 +150,5 @@ class ForeignDirectory:
                 if person in found
             }
         except Exception as error:  # noqa: BLE001 — 别人的代码，什么都可能抛出
-            self._failed.say(error=type(error).__name__)
+            self._refused.say(error=type(error).__name__)
             return {}
