@@ -1,0 +1,228 @@
+"""别的系统的用户问过的，答在哪一页、哪一节：那一节在，说了要说的话，有测试证明它。
+
+问题取自 Centrifugo、python-socketio、Flask-SocketIO、django/channels 公开的问题单，用自己的话说。
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from itertools import chain
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import pytest
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+
+
+class Question(NamedTuple):
+    """``says``：答案里的字；``proof``：证明它的测试。"""
+
+    asked: str
+    page: str
+    heading: str
+    says: tuple[str, ...]
+    proof: str
+
+
+QUESTIONS: Final = (
+    Question(
+        "Is there an event when a user leaves, so that I can send a push notification?",
+        *("webhooks.md", "事件", ("user.online", "user.offline")),
+        "test_only_the_first_device_and_the_last_are_a_turn",
+    ),
+    Question(
+        "Can a client know that it missed messages because history was too short or too old?",
+        *("websocket-api.md", "写一个客户端", ("gap", "resync")),
+        "test_a_log_trimmed_past_the_position_is_a_resync",
+    ),
+    Question(
+        "A user was offline for a day: does he get what was sent meanwhile?",
+        *(
+            "life-of-a-message.md",
+            "8. 不在线的人回来 — `websocket/manager.py` → `websocket/opening.py`",
+            ("信箱",),
+        ),
+        "test_3_2_offline_messages_come_on_connecting_urgent_first",
+    ),
+    Question(
+        "How do I see whether a user is online right now?",
+        *("contract.md", "REST", ("/presence/users",)),
+        "test_presence_sees_the_device_come_and_go",
+    ),
+    Question(
+        "Does a 202 mean that the message reached somebody? How do I ask?",
+        *("delivery.md", "状态", ("delivered", "pending")),
+        "test_dlv_4_delivered_is_set_by_the_ack_alone",
+    ),
+    Question(
+        "Do two messages arrive in the order in which I sent them, also over several nodes?",
+        *("promises.md", "承诺", ("DLV-3", "按 `seq` 到达")),
+        "test_concurrent_deliveries_never_share_a_seq",
+    ),
+    Question(
+        "How do I emit from a Celery task, a script or another process?",
+        *("embedding.md", "同步的后端", ("Publisher", "Celery")),
+        "test_flask_puts_it_off_to_celery",
+    ),
+    Question(
+        "My connection drops after 60 seconds behind nginx.",
+        *("tuning.md", "代理", ("60 秒", "heartbeat_ack")),
+        "test_d7_a_page_of_the_same_origin_connects_through_it",
+    ),
+    Question(
+        "The upgrade is answered 400 or 426 behind a proxy.",
+        *("operations.md", "症状、原因、做什么", ("426", "Upgrade")),
+        "test_c9_another_version_is_426_and_told_which",
+    ),
+    Question(
+        "Do I need sticky sessions?",
+        *("tuning.md", "代理", ("不要粘性会话",)),
+        "test_a_node_that_leaves_costs_nobody_a_message",
+    ),
+    Question(
+        "The token expires while connected: do I have to reconnect?",
+        *("security.md", "凭据", ("refresh_token", "token_expiring")),
+        "test_a_refreshed_token_counts_from_then_on",
+    ),
+    Question(
+        "How do I end all sessions of a user at once?",
+        *("security.md", "吊销", ("4502",)),
+        "test_a_revocation_takes_effect_while_redis_is_down",
+    ),
+    Question(
+        "How do I limit how many devices a user may connect?",
+        *("operations.md", "连接的数目与快慢", ("MAX_DEVICES_PER_USER", "evict_oldest")),
+        "test_reject_is_4006_whatever_node",
+    ),
+    Question(
+        "Everybody reconnects at once after a deploy and the server falls over.",
+        *("operations.md", "关机的次序", ("随机", "reconnect_after_ms")),
+        "test_everybody_is_told_and_sent_off_over_the_window",
+    ),
+    Question(
+        "How much memory does a connection take, and how many fit on one machine?",
+        *("scaling.md", "系数", ("KB",)),
+        "test_con_1_pings_without_reading_take_bounded_memory",
+    ),
+    Question(
+        "Redis was restarted and lost its data: what is lost?",
+        *("delivery.md", "谁会死，死了怎样", ("Redis",)),
+        "test_dlv_5_a_redis_that_lost_its_data_is_one_resync_a_device",
+    ),
+    Question(
+        "The database is down for a minute: are connected users thrown out?",
+        *("operations.md", "就绪", ("SQL",)),
+        "test_the_database_may_be_down",
+    ),
+    Question(
+        "A client stops reading: does memory grow for ever?",
+        *("tuning.md", "我们自己的设置", ("OUTBOX_MAX_BYTES", "4001")),
+        "test_a_slow_consumer_is_4001_and_delays_nobody",
+    ),
+    Question(
+        "May the same message come twice? How do I not show it twice?",
+        *("websocket-api.md", "写一个客户端", ("message_id",)),
+        "test_dlv_2_a_duplicate_is_acked_again_but_not_handed_over",
+    ),
+    Question(
+        "A retried POST sent the message twice.",
+        *("contract.md", "REST", ("Idempotency-Key",)),
+        "test_an_idempotency_key_makes_a_retry_harmless",
+    ),
+    Question(
+        "How do I send only if my own transaction commits?",
+        *("embedding.md", "十五行", ("send_in_transaction",)),
+        "test_a_synchronous_transaction_rolled_back_sends_nothing",
+    ),
+    Question(
+        "My users have UUIDs, not numbers.",
+        *("security.md", "人的 id", ("UUID",)),
+        "test_a_person_with_a_string_id_has_it_in_the_event",
+    ),
+    Question(
+        "I want to use my own JWTs, from Keycloak.",
+        *("security.md", "人归谁", ("realm_access.roles",)),
+        "test_f1_serve_knows_an_administrator_by_a_claim_deep_inside",
+    ),
+    Question(
+        "The browser says the origin is not allowed, or CORS.",
+        *("security.md", "运维要设置的", ("allowed_origins", "CORS")),
+        "test_f5_a_foreign_origin_gets_no_cors_header",
+    ),
+    Question(
+        "How do I send to everybody?",
+        *(
+            "life-of-a-message.md",
+            "10. 发给所有人的 — `broadcast/service.py` → `broadcast/feed.py`",
+            ("broadcast",),
+        ),
+        "test_a_broadcast_by_a_key",
+    ),
+    Question(
+        "How do I schedule a message, and cancel it?",
+        *("contract.md", "REST", ("deliver_at", "DELETE /messages")),
+        "test_a_scheduled_message_beyond_the_share_can_be_cancelled",
+    ),
+    Question(
+        "Who read it? Can the sender be told?",
+        *("webhooks.md", "事件", ("message.read",)),
+        "test_a_receipt_reaches_the_sender_who_asked",
+    ),
+    Question(
+        "Redis fails over by Sentinel: what do I have to do?",
+        *("operations.md", "Sentinel", ("redis+sentinel", "现问")),
+        "test_a_server_behind_sentinels_is_ready_and_doctor_counts_them",
+    ),
+    Question(
+        "Why was this message not delivered?",
+        *("delivery.md", "为什么没有送达", ("network", "authentication")),
+        "test_a_failure_has_its_reason",
+    ),
+    Question(
+        "How do I upgrade, and go back?",
+        *("operations.md", "升级与退回", ("db upgrade",)),
+        "test_d6_a_folder_of_0_1_opens_with_every_mailbox",
+    ),
+    Question(
+        "How do I watch it with Prometheus and Grafana?",
+        *("deployment.md", "部署", ("prometheus", "grafana")),
+        "test_a_real_fault_fires_arrives_here_and_clears",
+    ),
+    Question(
+        "How do I erase a person (GDPR)?",
+        *("security.md", "抹掉一个人", ("DELETE /users",)),
+        "test_only_administrators_erase_and_only_whom_there_is",
+    ),
+)
+
+
+@cache
+def section(page: str, heading: str) -> str:
+    """那一节的全文，连同它下面的小节；没有这个标题就是空的。"""
+    text = (ROOT / "docs" / page).read_text()
+    found = re.search(rf"^(#+) {re.escape(heading)}$", text, re.MULTILINE)
+    if found is None:
+        return ""
+    after = text[found.end() :]
+    end = re.search(rf"^#{{1,{len(found[1])}}} ", after, re.MULTILINE)
+    return after[: end.start()] if end else after
+
+
+@cache
+def named_tests() -> frozenset[str]:
+    names = (re.findall(r"def (test_\w+)", path.read_text()) for path in ROOT.glob("tests/**/*.py"))
+    return frozenset(chain.from_iterable(names))
+
+
+@pytest.mark.parametrize("question", QUESTIONS, ids=lambda question: question.asked[:60])
+def test_it_is_answered_where_it_says_and_proven(question: Question) -> None:
+    text = section(question.page, question.heading)
+    assert text, (question.page, question.heading)
+    assert [word for word in question.says if word not in text] == []
+    assert question.proof in named_tests()
+
+
+def test_there_are_thirty_of_them() -> None:
+    assert len({question.asked for question in QUESTIONS}) >= 30
