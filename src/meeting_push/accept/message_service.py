@@ -24,7 +24,8 @@ from ..limits.send_limits import Charge
 from ..logs import RepeatedWarning
 from ..model import Accepted, Draft, DraftOptions, Message, Outgoing, Principal, Sender
 from ..node.flight_recorder import OFF, FlightRecorder
-from ..people.people import INTEGERS, Addressing, Bringer, People
+from ..people.introduction import Introduction, Ready
+from ..people.people import INTEGERS, Bringer, People
 from ..person_id import PersonId
 from ..protocol import envelope, frames
 from ..queue.message_queue import MessageQueue
@@ -70,7 +71,7 @@ class MessageService:
     ) -> None:
         self._people = people
         self._stores = stores
-        self._addressing = Addressing(people, stores.directory, rules.check_counts)
+        self._addressing = Introduction(people, stores.directory, rules.check_counts)
         self._rules = rules
         self._relay = relay
         self._queue = queue
@@ -195,14 +196,14 @@ class MessageService:
 
         同一个数据库上的 ``AsyncConnection``、``AsyncSession``，或同步的 ``Connection``、``Session``
         （语句在别的线程里执行）。提交之前什么也不入队；之后由发件箱的扫描发现，默认最晚 6 秒，调用
-        ``notify_committed()`` 则立即。收件人须在此之前就已存在。
+        ``notify_committed()`` 则立即。头一次见到的人也在这个事务里认下：回滚了就没有过他。
 
         :raises InvalidInputError: 草稿不合规，收件人不存在；什么都没有写
         :raises QueueFullError: 队列已满；什么都没有写
         :raises DatabaseUnavailableError: 没有写成
         """
-        number, checked = await self._addressing.ready(sender, draft, self._check_now)
-        return await self._insert_into(transaction, sender, number, checked)
+        ready = await self._addressing.ready(sender, draft, self._check_now)
+        return await self._insert_into(transaction, ready)
 
     def send_in_transaction_sync(
         self, transaction: SyncTransaction, sender: Sender, draft: Draft
@@ -213,22 +214,23 @@ class MessageService:
 
         :raises RuntimeError: 这个线程里有事件循环
         """
-        ready = self._addressing.ready(sender, draft, self._check_now)
-        number, checked = ask_here(ready, self._relay.loop, self._stores.database)
-        return run_here(self._insert_into(transaction, sender, number, checked))
+        asking = self._addressing.ready(sender, draft, self._check_now)
+        ready = ask_here(asking, self._relay.loop, self._stores.database)
+        return run_here(self._insert_into(transaction, ready))
 
     def _check_now(self, draft: Draft) -> Draft:
         return self._rules.check(draft, self._clock())
 
-    async def _insert_into(
-        self, transaction: CallerTransaction, sender: Sender, number: int, checked: Draft
-    ) -> Accepted:
-        now = self._clock()
+    async def _insert_into(self, transaction: CallerTransaction, ready: Ready) -> Accepted:
+        now, ttl_s = self._clock(), self._rules.limits.ttl_s
         self._queue.room.check()
-        message = await self._message(sender, number, checked, now)
         async with connection_of(transaction, self._stores.database) as connection:
-            await self._stores.messages.insert(connection, [Outgoing(message, checked.numbers)])
-        return Accepted(message.message_id, len(checked.recipient_ids), now)
+            draft, number = await self._addressing.settle(connection, ready)
+            message = message_from(
+                ready.writer, draft, now, default_ttl_s=ttl_s, sender_number=number
+            )
+            await self._stores.messages.insert(connection, [Outgoing(message, draft.numbers)])
+        return Accepted(message.message_id, len(draft.recipient_ids), now)
 
     def notify_committed(self) -> None:
         """``send_in_transaction`` 的事务提交了：立即扫描发件箱。哪个线程都行，可随意多调用。"""

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence, Set
 from contextvars import Context
 from dataclasses import replace
 from typing import Any, Final, NamedTuple, cast
@@ -17,8 +17,9 @@ import msgspec
 from ..clock import Clock, now_ms
 from ..contracts import UserDirectory
 from ..errors import InvalidInputError, UnknownRecipientsError
-from ..model import Draft, KeyPrincipal, Principal, Sender
+from ..model import Draft, KeyPrincipal, Principal
 from ..person_id import NOBODY, PersonId, PersonIds
+from ..storage.database import SqlConnection
 from ..storage.people import PeopleRepository
 
 #: 记着多少个人；一个约 300 字节。忘掉最早记下的，再来就再问一次。
@@ -104,9 +105,14 @@ class People:
 
     async def sender(self, person: PersonId | None) -> int:
         """发送者的号；整数的不看范围：0、None 是系统。其余同 ``number``。"""
+        read = self.sender_id(person)
+        return await self.number(read) if isinstance(read, str) else read or 0
+
+    def sender_id(self, person: PersonId | None) -> PersonId | None:
+        """规范的样子；整数的、没有的原样。错误同 ``read``。"""
         if person is None or (isinstance(person, int) and not (self.ids.always and person)):
-            return person or 0
-        return await self.number(person)
+            return person
+        return self.read(person)
 
     async def place(self, principal: Principal) -> Principal:
         """令牌说的人，连同他的号。错误同 ``number``。"""
@@ -151,6 +157,28 @@ class People:
     ) -> Sequence[Sequence[int]]:
         """几列一起：不认识的只问一次。其余同 ``numbers``。"""
         return await self._each_number(given, bringer, self._existing)
+
+    # ── 在应用自己的事务里 ────────────────────────────────────────────────────
+
+    async def acquainted(self, persons: Collection[str]) -> tuple[Mapping[str, int], Sequence[str]]:
+        """``read`` 过的一段字：已提交的号，与还没有号的；谁也没有因此认下。"""
+        numbers = {one: self._numbers[one] for one in persons if one in self._numbers}
+        if unknown := [one for one in dict.fromkeys(persons) if one not in numbers]:
+            numbers |= await self._ask(unknown)
+        return numbers, [one for one in unknown if one not in numbers]
+
+    async def introduce(
+        self, connection: SqlConnection, strangers: Collection[str]
+    ) -> Mapping[str, int]:
+        """在应用的事务里认下他们：它回滚，号就是别人的了，所以不记着。"""
+        return await self._record.add_within(connection, strangers, self._clock())
+
+    async def require_existing(
+        self, strangers: Sequence[str], persons: Sequence[Sequence[PersonId]]
+    ) -> None:
+        """:raises UnknownRecipientsError: ``strangers`` 里有名册没有的；``persons`` 里没有的都说"""
+        if self._existing is not None and strangers:
+            await _require_existing(strangers, persons, self._existing)
 
     async def _each_number(
         self,
@@ -299,6 +327,8 @@ class _Together:
         return await self._ask(wanted)
 
 
+#: ``sender.id`` 说的人没有。
+NO_SENDER: Final = "sender.id: no such user"
 #: 只有整数的：不查不记，谁都可以用。
 INTEGERS: Final = People(PersonIds())
 
@@ -342,25 +372,19 @@ class Addressing:
         """
         wanted = {user_id for draft in drafts for user_id in draft.numbers}
         given = {draft.sender.id for draft in drafts if draft.sender and draft.sender.id}
-        asked = wanted | set(await self._senders(list(given))) if given else wanted
+        await self._require(wanted, await self._senders(list(given)) if given else ())
+
+    async def _require(self, wanted: Set[int], senders: Sequence[int]) -> None:
+        asked = {*wanted, *senders} if senders else wanted
         unknown = asked - await self._directory.existing_ids(sorted(asked))
         if unknown & wanted:
             shown = await self._people.persons(sorted(unknown & wanted))
             raise UnknownRecipientsError(list(shown.values()))
         if unknown:
-            raise InvalidInputError("sender.id: no such user")
-
-    async def ready(
-        self, sender: Sender, draft: Draft, check: Callable[[Draft], Draft]
-    ) -> tuple[int, Draft]:
-        """发送者的号，``check`` 过的草稿；收件人都在。"""
-        [addressed] = await self.addressed([draft])
-        checked = check(addressed)
-        await self.check([checked])
-        return await self._people.sender(sender.id), checked
+            raise InvalidInputError(NO_SENDER)
 
     async def _senders(self, given: Sequence[int | str]) -> Sequence[int]:
         try:
             return await self._people.numbers(given)
         except UnknownRecipientsError:
-            raise InvalidInputError("sender.id: no such user") from None
+            raise InvalidInputError(NO_SENDER) from None

@@ -82,14 +82,20 @@ class PeopleRepository(Repository):
         :param by: 是谁发给了他们；None：不数
         :raises PeopleLimitError: ``by`` 一天之内带来的超过 ``most_a_day`` 个；一个也没有加
         """
-        ids = sorted(set(persons))
         async with self._database.transaction() as connection:
             if by is not None:
-                await self._check(connection, by, len(ids), now, most_a_day)
-            listed: Any = msgspec.json.encode(ids).decode() if self._database.is_sqlite else ids
-            statement = _SQLITE_ADD if self._database.is_sqlite else _PG_ADD
-            await connection.execute(statement, {"ids": listed, "now": now, "by": by})
-            return await self._numbers(connection, ids)
+                await self._check(connection, by, len(set(persons)), now, most_a_day)
+            return await self.add_within(connection, persons, now, by)
+
+    async def add_within(
+        self, connection: AsyncConnection, persons: Collection[str], now: int, by: int | None = None
+    ) -> dict[str, int]:
+        """同 ``add``，在 ``connection`` 的事务里，不数。"""
+        ids = sorted(set(persons))
+        listed: Any = msgspec.json.encode(ids).decode() if self._database.is_sqlite else ids
+        statement = _SQLITE_ADD if self._database.is_sqlite else _PG_ADD
+        await connection.execute(statement, {"ids": listed, "now": now, "by": by})
+        return await self._numbers(connection, ids)
 
     async def _check(
         self, connection: AsyncConnection, by: int, more: int, now: int, most: int
