@@ -327,6 +327,35 @@ DELIVERY: Final = Dashboard(
                 ),
             ),
         ),
+        Section(
+            "出门的事件",
+            (
+                Panel(
+                    "送出的事件",
+                    "Events each receiver took, and those in attempts that failed.",
+                    (
+                        (rate("events_sent_total", "receiver"), "{{receiver}}"),
+                        (rate("events_send_failed_total", "receiver"), "{{receiver}} 没有成"),
+                    ),
+                    unit="ops",
+                ),
+                Panel(
+                    "等着的事件",
+                    "Events that wait for each receiver, and dead letters.",
+                    (
+                        (total("events_waiting", "receiver"), "{{receiver}}"),
+                        (total("events_dead_letters", "receiver"), "{{receiver}} 死信"),
+                    ),
+                ),
+                Panel(
+                    "最早的事件等了多久",
+                    "Age of the oldest event that waits, by receiver.",
+                    ((total("events_oldest_age_seconds", "receiver"), "{{receiver}}"),),
+                    unit="s",
+                    rule="webhook_failing",
+                ),
+            ),
+        ),
     ),
 )
 

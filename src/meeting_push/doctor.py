@@ -25,6 +25,7 @@ from .redis.redis_service import NO_EVICTION, RedisService
 from .redis.sentinel import answering
 from .redis.server_binary import find_server
 from .settings import Settings
+from .storage.api_keys import ApiKeyRepository
 from .storage.database import Database
 from .storage.retention import RetentionRepository
 
@@ -72,6 +73,7 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
         ("backlog", _backlog),
         ("port", _port),
         ("webhooks", _webhooks),
+        ("api keys", _api_keys),
     )
     for name, check in checks:
         try:
@@ -188,6 +190,24 @@ async def _webhooks(settings: Settings) -> Finding:
     unsafe = [one.shown for one in receivers if one.url.startswith("http://")]
     text = f"{len(receivers)} receivers" + (f", without TLS: {', '.join(unsafe)}" if unsafe else "")
     return Finding("webhooks", True, text)
+
+
+async def _api_keys(settings: Settings) -> Finding:
+    database = Database.of(settings.sql_url, settings.database)
+    try:
+        if database.is_sqlite and not _exists(settings.process.data_dir):
+            return Finding("api keys", True, "none")
+        await database.meet_pooler()
+        if await database.needs_migration():
+            return Finding("api keys", True, "known after the first start")
+        keys = await ApiKeyRepository(database).all()
+    finally:
+        await database.dispose()
+    live = [key for key in keys if key.revoked_at is None]
+    text = f"{len(live)} live, {len(keys) - len(live)} revoked"
+    if wide := [f"{key.id} ({key.name})" for key in live if "admin" in key.scopes.split(",")]:
+        text = f"{text}; may do everything (admin): {', '.join(wide)}"
+    return Finding("api keys", True, text)
 
 
 def _exists(path: Path) -> bool:

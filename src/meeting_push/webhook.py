@@ -32,13 +32,22 @@ TEST: Final = "webhook.test"
 
 @app.command("list")
 def list_receivers(database_url: DatabaseUrl = None, data_dir: DataDir = None) -> None:
-    """List the receivers: what waits, since when, dead letters, whether it is gone."""
+    """List the receivers: what waits, since when, dead letters, whether it is gone.
+
+    Also those nobody sends to any more, by their key.
+    """
 
     async def run(queue: EventQueueRepository, receivers: list[WebhookConfig]) -> str:
         parked = await queue.parked()
-        return "\n".join([await _line(queue, one, one.key in parked) for one in receivers])
+        lines = [
+            await _line(queue, one.key, one.shown, "gone" if one.key in parked else "live")
+            for one in receivers
+        ]
+        known = {one.key for one in receivers}
+        strays = [key for key in await queue.unclaimed(now_ms()) if key not in known]
+        return "\n".join(lines + [await _line(queue, key, key, "unclaimed") for key in strays])
 
-    _with_queue(run, None, database_url, data_dir)
+    _with_queue(run, None, database_url, data_dir, required=False)
 
 
 @app.command("test")
@@ -85,20 +94,37 @@ def requeue(url: Url, database_url: DatabaseUrl = None, data_dir: DataDir = None
 
 @app.command("drop")
 def drop(url: Url, database_url: DatabaseUrl = None, data_dir: DataDir = None) -> None:
-    """Remove the dead letters."""
+    """Remove the dead letters; of a receiver nobody sends to any more, all of it."""
 
     async def run(queue: EventQueueRepository, receivers: list[WebhookConfig]) -> str:
-        removed = await queue.forget_dead(receivers[0].key, now_ms(), 0, _STEP)
+        for one in receivers:
+            if url in (one.url, one.shown):
+                removed = await queue.forget_dead(one.key, now_ms(), 0, _STEP)
+                break
+        else:
+            removed = await queue.forget(await _stray(queue, url), _STEP)
         return f"{removed} posts are removed"
 
-    _with_queue(run, url, database_url, data_dir)
+    _with_queue(run, None, database_url, data_dir, required=False)
 
 
-async def _line(queue: EventQueueRepository, one: WebhookConfig, gone: bool) -> str:
-    waiting = await queue.waiting(one.key)
+async def _stray(queue: EventQueueRepository, given: str) -> str:
+    """``given``：``list`` 里的钥匙，或从文件里去掉了的 URL。
+
+    :raises NotFoundError: 没有它的，或还有谁送
+    """
+    from .events.config import key_of_url
+
+    for key in await queue.unclaimed(now_ms()):
+        if key in (given, key_of_url(given)):
+            return key
+    raise _no_such_receiver()
+
+
+async def _line(queue: EventQueueRepository, key: str, shown: str, state: str) -> str:
+    waiting = await queue.waiting(key)
     since = "-" if waiting.oldest is None else _moment(waiting.oldest)
-    state = "gone" if gone else "live"
-    return f"{one.shown}\t{state}\t{waiting.events} waiting since {since}\t{waiting.dead} dead"
+    return f"{shown}\t{state}\t{waiting.events} waiting since {since}\t{waiting.dead} dead"
 
 
 async def _try(receivers: list[WebhookConfig]) -> list[tuple[str, bool]]:
@@ -120,18 +146,22 @@ async def _try(receivers: list[WebhookConfig]) -> list[tuple[str, bool]]:
     return answers
 
 
-def _chosen(settings: Settings, url: str | None) -> list[WebhookConfig]:
-    """:raises ConfigurationError: 没有文件，或文件不对"""
+def _chosen(settings: Settings, url: str | None, *, required: bool = True) -> list[WebhookConfig]:
+    """:raises ConfigurationError: 没有文件（``required``），或文件不对"""
     from .events.config import load_webhooks
 
-    if settings.events.file is None:
+    if settings.events.file is None and required:
         raise ConfigurationError("MEETING_PUSH_WEBHOOKS is not set: there are no receivers")
     found = [
         one for one in load_webhooks(settings.events.file) if url in (None, one.url, one.shown)
     ]
     if url is not None and not found:
-        raise NotFoundError("no such receiver: see `meeting-push webhook list`")
+        raise _no_such_receiver()
     return found
+
+
+def _no_such_receiver() -> NotFoundError:
+    return NotFoundError("no such receiver: see `meeting-push webhook list`")
 
 
 def _moment(at_ms: int) -> str:
@@ -143,13 +173,15 @@ def _with_queue(
     url: str | None,
     database_url: str | None,
     data_dir: Path | None,
+    *,
+    required: bool = True,
 ) -> None:
     """做一件事，印出它说的。"""
     from .storage.database import Database
     from .storage.event_queue import EventQueueRepository
 
     settings = load_settings(database_url=database_url, data_dir=data_dir)
-    receivers = _chosen(settings, url)
+    receivers = _chosen(settings, url, required=required)
 
     async def go() -> str:
         database = Database.of(settings.sql_url, settings.database)

@@ -114,6 +114,15 @@ def test_doctor_names_each_part(tmp_path: Path, server: ServerProcess) -> None:
         assert part in result.stdout
 
 
+def test_doctor_says_which_api_keys_there_are(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text(f"MEETING_PUSH_DATA_DIR={tmp_path}/data\n")
+    for name, scope in (("shop", "send"), ("ops", "read,admin"), ("old", "admin")):
+        assert meeting_push("key", "create", name, "--scope", scope, cwd=tmp_path).returncode == 0
+    meeting_push("key", "revoke", "3", cwd=tmp_path)
+    said = " ".join(meeting_push("doctor", cwd=tmp_path).stdout.split())
+    assert "api keys 2 live, 1 revoked; may do everything (admin): 2 (ops)" in said
+
+
 def test_doctor_fails_on_what_is_wrong(tmp_path: Path) -> None:
     result = meeting_push("doctor", "--redis-url", "redis://127.0.0.1:1/0", cwd=tmp_path)
     assert result.returncode == 1

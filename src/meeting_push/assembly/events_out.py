@@ -8,8 +8,9 @@ from ..errors import ConfigurationError
 from ..events.config import KINDS, NOT_YET, WebhookConfig, load_webhooks
 from ..events.handlers import Handler, Registered, registered
 from ..events.post import Delivery, WebhookPost
+from ..events.queue_keeper import StrayKeeper
 from ..events.receiver_state import SenderFigures
-from ..events.sender import EventSender
+from ..events.sender import GIVE_UP_MS, EventSender
 from ..node_identity import NodeIdentity
 from ..settings import Settings
 from ..storage.event_queue import EventQueueRepository
@@ -56,6 +57,14 @@ class EventsOut:
         self._started = True
         for sender in self._senders:
             supervisor.start(f"events:{sender.name}", sender.run)
+        if self._delivers:
+            keeper = StrayKeeper(
+                self.queue,
+                most_waiting=self._settings.events.most_waiting,
+                give_up_ms=GIVE_UP_MS,
+                clock=self._bus.clock,
+            )
+            supervisor.start("event_strays", keeper.run)
 
     async def stop(self) -> None:
         """在循环停下之后。"""

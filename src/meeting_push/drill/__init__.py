@@ -187,12 +187,16 @@ _ALL: Final = (
         rules={"authentication_failures_high": {"threshold": 5, "window_s": 4}},
         broken_channel=True,
     ),
+    _drill(
+        *("webhook-gone", "webhook_failing", "a receiver of events answers 410"),
+        faults.receiver_gone,
+        webhook=True,
+    ),
 )
 DRILLS: Final = {one.name: one for one in _ALL}
 #: 造不出来的规则，为什么。
 WITHOUT: Final = {
     "consumer_stalled": "a consumer that makes no progress while Redis and SQL are well is a bug",
     "clock_skew": "needs another clock than the machine's",
-    "webhook_failing": "needs a receiver that is away for ten minutes",
     "watchdog": "it always fires: pull its plug and look at the other end",
 }

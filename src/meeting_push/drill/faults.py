@@ -165,6 +165,16 @@ async def channel_broken(site: Throwaway) -> AsyncIterator[None]:
     site.receiver.broken = False
 
 
+@asynccontextmanager
+async def receiver_gone(site: Throwaway) -> AsyncIterator[None]:
+    """接收事件的说自己没有了（410）；修好：人叫它接着送。"""
+    site.receiver.gone = True
+    await site.system.send()
+    yield
+    site.receiver.gone = False
+    await site.command("webhook", "requeue", site.webhook)
+
+
 def workers_gone(messages: int) -> Callable[[Throwaway], Fault]:
     """没有工人了（第二个进程），消息照样来。"""
 

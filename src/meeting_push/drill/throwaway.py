@@ -19,20 +19,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-import msgspec
 import yaml
-from msgspec import Struct
 
 from ..auth.access_tokens import AccessTokens
 from ..client.rest_client import RestClient
 from ..errors import MeetingPushError
-from ..events.signature import signature
 from ..launcher import dying_with_us
 from ..model import ADMIN_ROLE
 from ..redis.server_binary import find_server
 from ..settings import AuthSettings
+from .receiver import Receiver
 from .redis_proxy import RedisProxy, redis_proxy
-from .system import SeenAlert, System
+from .system import System
 
 START_S: Final = 60.0
 STOP_S: Final = 15.0
@@ -81,6 +79,8 @@ class Plan:
     max_open_files: int | None = None
     #: 还有一个会坏的渠道（``Receiver.broken``），后备是好的那个。
     broken_channel: bool = False
+    #: 有一个接收事件的（``Receiver.gone``）。
+    webhook: bool = False
 
 
 class Process:
@@ -115,6 +115,14 @@ class Process:
             self._process.kill()
             await self._process.wait()
 
+    async def ended(self) -> None:
+        """自己走了；等不到就杀。"""
+        assert self._process is not None, "not started"
+        try:
+            await self._process.wait()
+        finally:
+            await self.kill()
+
     async def stop(self) -> None:
         """先请，到时杀。"""
         if self._process is None or not self.running:
@@ -131,74 +139,6 @@ class Process:
         return "\n".join(text.splitlines()[-lines:])
 
 
-# ── 收通知的 ─────────────────────────────────────────────────────────────────
-
-
-class _Data(Struct, frozen=True):
-    alerts: list[SeenAlert]
-
-
-class _Body(Struct, frozen=True):
-    data: _Data
-
-
-class Receiver:
-    """通知的另一头：验签名，记下每条告警说的是什么；``broken`` 时 ``/broken`` 一律 500。"""
-
-    def __init__(self) -> None:
-        self.secret = secrets.token_urlsafe(16)
-        self.port = 0
-        self.broken = False
-        self._heard: list[SeenAlert] = []
-        self._arrived = asyncio.Event()
-
-    def url(self, path: str) -> str:
-        return f"webhook+http://127.0.0.1:{self.port}/{path}?secret={self.secret}"
-
-    def forget(self) -> None:
-        """此前说的不算。"""
-        self._heard.clear()
-
-    async def heard(
-        self, rule: str, labels: Mapping[str, str], state: str, alert_id: str = ""
-    ) -> SeenAlert:
-        """等到一条；给了 ``alert_id`` 就要那一条的。"""
-
-        def fits(one: SeenAlert) -> bool:
-            return one.is_of(rule, labels) and one.state == state and alert_id in ("", one.alert_id)
-
-        while (found := next(filter(fits, self._heard), None)) is None:
-            self._arrived.clear()
-            await self._arrived.wait()
-        return found
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError, ValueError):
-            head = (await reader.readuntil(b"\r\n\r\n")).decode()
-            headers = _headers(head)
-            body = await reader.readexactly(int(headers.get("content-length", "0")))
-            refused = self.broken and " /broken" in head.partition("\r\n")[0]
-            fine = not refused and self._take(headers, body)
-            status = "200 OK" if fine else "500 Broken"
-            writer.write(f"HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n".encode())
-            await writer.drain()
-        writer.close()
-
-    def _take(self, headers: Mapping[str, str], body: bytes) -> bool:
-        message_id, timestamp = headers["webhook-id"], int(headers["webhook-timestamp"])
-        key = self.secret.encode()
-        if headers["webhook-signature"] != signature([key], message_id, timestamp, body):
-            return False
-        self._heard += msgspec.json.decode(body, type=_Body).data.alerts
-        self._arrived.set()
-        return True
-
-
-def _headers(head: str) -> dict[str, str]:
-    pairs = (line.partition(":") for line in head.split("\r\n")[1:])
-    return {name.lower(): value.strip() for name, _, value in pairs}
-
-
 # ── 一套 ─────────────────────────────────────────────────────────────────────
 
 
@@ -212,6 +152,7 @@ class Throwaway:
         self._plan = plan
         self._ports: list[int] = []
         self._jwt_secret = secrets.token_urlsafe(32)
+        self._webhooks = folder / "webhooks.yml"
         self._redis_port = free_port()
         self._redis: Process | None = None
         self._proxy: RedisProxy | None = None
@@ -241,6 +182,11 @@ class Throwaway:
     def rules(self) -> Path:
         """规则与渠道的文件。"""
         return self.folder / "alerts.yml"
+
+    @property
+    def webhook(self) -> str:
+        """接收事件的地址。"""
+        return f"http://127.0.0.1:{self.receiver.port}/events"
 
     @property
     def port(self) -> int:
@@ -285,6 +231,13 @@ class Throwaway:
     async def start_node(self, node: Process, **settings: object) -> None:
         await node.start(self._environment(settings), self._plan.max_open_files)
 
+    async def command(self, *words: str) -> None:
+        """``meeting-push …``，设置与各节点的相同。"""
+        command = (sys.executable, "-m", "meeting_push", *words)
+        one = Process((*command, "--data-dir", str(self.folder / "data")), self.folder, words[0])
+        await self.start_node(one)
+        await one.ended()
+
     async def start_redis(self) -> None:
         await self.redis.start(os.environ, None)
 
@@ -307,6 +260,10 @@ class Throwaway:
         text = yaml.safe_dump({"rules": dict(self._plan.change), "channels": channels})
         self.rules.touch(0o600)
         self.rules.write_text(text)
+        if self._plan.webhook:
+            hook = {"url": self.webhook, "secret": f"whsec_{secrets.token_hex(16)}"}
+            self._webhooks.touch(0o600)
+            self._webhooks.write_text(yaml.safe_dump([hook]))
 
     async def _make_redis(self, stack: AsyncExitStack) -> Process:
         binary = await asyncio.to_thread(find_server)
@@ -327,6 +284,7 @@ class Throwaway:
             "alerts": self.rules,
             "jwt_secret": self._jwt_secret,
             "redis_url": self._proxy.url if self._proxy else self.redis_url,
+            **({"webhooks": self._webhooks} if self._plan.webhook else {}),
             **self._plan.settings,
             **settings,
         }

@@ -36,7 +36,7 @@ class WebhookConfig(msgspec.Struct, frozen=True):
 
     @property
     def key(self) -> str:
-        return "url:" + hashlib.sha256(self.url.encode()).hexdigest()[:24]
+        return key_of_url(self.url)
 
     @property
     def shown(self) -> str:
@@ -68,6 +68,10 @@ def load_webhooks(path: Path | None) -> tuple[WebhookConfig, ...]:
         raise ConfigurationError(f"{path}: {error}") from None
     except OSError as error:
         raise ConfigurationError(f"{path} can not be read: {error.strerror}") from None
+
+
+def key_of_url(url: str) -> str:
+    return "url:" + hashlib.sha256(url.encode()).hexdigest()[:24]
 
 
 def shown_url(url: str) -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final
 
-from ..logs import logger
+from ..clock import Clock, now_ms
+from ..logs import RepeatedWarning, logger
 from ..storage.event_queue import EventQueueRepository
+from ..supervision import periodically
 from .receiver_state import SenderFigures
 
 #: 多久清点一次。
@@ -67,3 +70,44 @@ class QueueKeeper:
             self._figures.dead += events
             logger.bind(receiver=self._name, events=events, reason=why).error("events_given_up")
         return found
+
+
+#: 多久看一次有没有无人送的。
+STRAYS_S: Final = 600.0
+
+
+class StrayKeeper:
+    """没有谁送的接收者的队列：URL 从文件里去掉了，登记处理器的应用没有了。
+
+    它回来，等着的照送；``give_up_ms`` 没有谁送，等着的照样到时成为死信，死信照样忘掉。
+    """
+
+    def __init__(
+        self,
+        queue: EventQueueRepository,
+        *,
+        most_waiting: int,
+        give_up_ms: int,
+        clock: Clock = now_ms,
+    ) -> None:
+        self._queue = queue
+        self._most_waiting, self._give_up_ms = most_waiting, give_up_ms
+        self._clock = clock
+        self._deferred = RepeatedWarning("event_strays_deferred")
+
+    async def run(self) -> None:
+        """监督者运行的循环体；永不返回。"""
+        await periodically(self.sweep, lambda: asyncio.sleep(STRAYS_S), self._deferred)
+
+    async def sweep(self) -> None:
+        now = self._clock()
+        for receiver in await self._queue.unclaimed(now - self._give_up_ms):
+            keeper = QueueKeeper(
+                receiver,
+                receiver,
+                self._queue,
+                SenderFigures(parked=True),
+                most_waiting=self._most_waiting,
+                give_up_ms=self._give_up_ms,
+            )
+            await keeper.tally(now)

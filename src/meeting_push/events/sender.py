@@ -118,7 +118,7 @@ class EventSender:
         try:
             await self._settle()
             if self.figures.leads:
-                await self._queue.release(self.receiver, self._node.id)
+                await self._queue.release(self.receiver, self._node.id, self._clock())
         except MeetingPushError as error:
             logger.bind(code=error.code).warning("event_sender_left_to_lease")
 

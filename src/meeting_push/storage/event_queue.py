@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
-from sqlalchemy import bindparam, delete, func, insert, or_, select, text, update
+from sqlalchemy import bindparam, delete, exists, func, insert, or_, select, text, update
 
 from .database import Repository
 from .event_tables import event_receivers, events_out
@@ -94,7 +94,11 @@ class EventQueueRepository(Repository):
 
     async def lease(self, receiver: str, holder: str, now: int, lease_ms: int) -> Lease | None:
         """轮到 ``holder``，或仍是他；None：在别人手里。到期时刻远得不合理的（钟跳过）不算数。"""
-        free = or_(_t.holder == holder, _t.lease_until < now, _t.lease_until > now + 2 * lease_ms)
+        free = or_(
+            _t.holder.in_((holder, "")),
+            _t.lease_until < now,
+            _t.lease_until > now + 2 * lease_ms,
+        )
         statement = (
             update(event_receivers)
             .where(_t.receiver == receiver, free)
@@ -108,10 +112,16 @@ class EventQueueRepository(Repository):
                 found = (await connection.execute(statement)).one_or_none()
         return None if found is None else Lease(found[0])
 
-    async def release(self, receiver: str, holder: str) -> None:
-        """不等租期过去；不在他手里则无事。"""
+    async def release(self, receiver: str, holder: str, now: int) -> None:
+        """不等租期过去；不在他手里则无事。``now`` 留下：此前还有人送，见 ``unclaimed``。"""
         mine = update(event_receivers).where(_t.receiver == receiver, _t.holder == holder)
-        await self._database.change(mine.values(holder="", lease_until=0))
+        await self._database.change(mine.values(holder="", lease_until=now))
+
+    async def unclaimed(self, since: int) -> list[str]:
+        """还有东西、而从 ``since`` 起没有谁送的接收者：从文件里去掉了，或登记它的应用没有了。"""
+        taken = select(_t.receiver).where(_t.receiver == _e.receiver, _t.lease_until >= since)
+        statement = select(_e.receiver).distinct().where(~exists(taken.correlate(events_out)))
+        return [row[0] for row in await self._database.rows(statement.order_by(_e.receiver))]
 
     async def park(self, receiver: str, now: int | None) -> None:
         """停下（它说自己没有了）；None：再发。"""
@@ -207,15 +217,6 @@ class EventQueueRepository(Repository):
         rows = await self._database.rows(statement.order_by(_e.id).limit(limit))
         return [(row[0], row[1]) for row in rows]
 
-    async def strays(self, known: Sequence[str], before: int, limit: int) -> list[int]:
-        """从 ``before`` 之前就等着、又没有人认领的接收者的。"""
-        statement = (
-            select(_e.id)
-            .where(_e.receiver.not_in(known), _e.dead_at.is_(None), _e.since < before)
-            .limit(limit)
-        )
-        return [row[0] for row in await self._database.rows(statement)]
-
     # ── 死信 ─────────────────────────────────────────────────────────────────
 
     async def waiting(self, receiver: str) -> Waiting:
@@ -253,6 +254,11 @@ class EventQueueRepository(Repository):
         return await self._database.change(
             update(events_out).where(_e.id.in_(some)).values(**again)
         )
+
+    async def forget(self, receiver: str, limit: int) -> int:
+        """丢掉它的全部，等着的也在内，返回几份（至多 ``limit``）。"""
+        some = select(_e.id).where(_e.receiver == receiver).limit(limit)
+        return await self._database.change(delete(events_out).where(_e.id.in_(some)))
 
     async def forget_dead(self, receiver: str, before: int, keep: int, limit: int) -> int:
         """删掉死信：``before`` 之前的，与最新的 ``keep`` 份之外的；一次至多 ``limit`` 份。"""

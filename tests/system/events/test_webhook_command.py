@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from meeting_push.events.config import key_of_url
+from meeting_push.storage.database import Database
+from meeting_push.storage.event_outbox import ACCEPTED
 from tests.support.event_receivers import SECRET, verified
 from tests.support.notice_receivers import Received, Reply, http_receiver
 
@@ -63,6 +66,29 @@ async def test_trying_listing_and_sending_again(tmp_path: Path) -> None:
     assert (await command(tmp_path, "webhook", "requeue", shown))[1] == "0 posts are sent again\n"
     assert (await command(tmp_path, "webhook", "drop", shown))[1] == "0 posts are removed\n"
     assert (await command(tmp_path, "webhook", "dead", "http://other/"))[0] == 1
+
+
+@pytest.mark.timeout(300)
+async def test_what_waits_for_a_url_taken_out_of_the_file_is_seen_and_dropped(
+    tmp_path: Path,
+) -> None:
+    old, other = "http://old.example/in?token=t0", "http://new.example/"
+    hooks = tmp_path / "hooks.yaml"
+    hooks.write_text(f"- {{url: '{other}', secret: {SECRET}}}\n")
+    assert (await command(tmp_path, "webhook", "list"))[0] == 0  # makes the database
+    database = Database(f"sqlite:///{tmp_path / 'data' / 'meeting-push.db'}")
+    database.events.subscribe(key_of_url(old), [ACCEPTED], lambda: None)
+    async with database.transaction() as connection:
+        await database.events.add(connection, ACCEPTED, [("M1", 1, 1)], 1)
+    await database.dispose()
+    code, out, _ = await command(tmp_path, "webhook", "list")
+    assert code == 0
+    assert f"{key_of_url(old)}\tunclaimed\t1 waiting since 1970-01-01T00:00:00Z\t0 dead" in out
+    hooks.unlink()
+    hooks.write_text("[]")
+    assert (await command(tmp_path, "webhook", "drop", "http://else.example/"))[0] == 1
+    assert (await command(tmp_path, "webhook", "drop", old))[1] == "1 posts are removed\n"
+    assert (await command(tmp_path, "webhook", "list"))[1] == ""
 
 
 async def test_a_bad_file_is_one_line_and_exit_code_two(tmp_path: Path) -> None:

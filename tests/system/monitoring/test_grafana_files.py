@@ -17,8 +17,10 @@ import yaml
 
 from meeting_push.monitoring.alerts.rules import RULES
 from tests.support.accounts import sign
+from tests.support.event_receivers import SECRET
 from tests.support.eventually import eventually
 from tests.support.people import device, register, send
+from tests.support.ports import free_port
 from tests.support.prometheus_site import PrometheusSite
 from tests.support.server_process import ServerProcess
 from tools.grafana_boards import DASHBOARDS
@@ -141,7 +143,9 @@ async def test_prometheus_answers_every_panel(tmp_path: Path) -> None:
     """两个进程的 ``serve``，有人来、有人送、有人被拒绝。"""
     rules = tmp_path / "rules.yml"
     rules.write_text("rules: {}")
-    with ServerProcess(tmp_path, workers=2) as server:
+    hooks = tmp_path / "hooks.yaml"
+    hooks.write_text(f"- {{url: 'http://127.0.0.1:{free_port()}/', secret: {SECRET}}}\n")
+    with ServerProcess(tmp_path, workers=2, settings={"webhooks": str(hooks)}) as server:
         site = PrometheusSite(tmp_path / "site", rules, server.port, sign(1, "ops", "admin"))
         with site.running():
             alice = await register(server.base_url, "alice")

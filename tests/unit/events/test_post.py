@@ -121,6 +121,39 @@ async def test_an_answer_of_two_megabytes_is_cut() -> None:
     assert len(answer.why) < 200 < MOST_ANSWER_BYTES
 
 
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(b"a 204 has no body", 204),
+        Reply(b"hello", 200, {"Content-Length": "2"}),
+        Reply(b"short", 202, {"Content-Length": "100"}),
+        Reply(b"no gzip", 200, {"Content-Encoding": "gzip"}),
+        Reply(b"x" * 2_000_000),
+    ],
+)
+async def test_any_2xx_settles_it_whatever_comes_after_its_head(reply: Reply) -> None:
+    async with http_receiver(lambda _: reply) as receiver:
+        assert await sent(receiver) == Answer(Verdict.DONE, f"HTTP {reply.status}")
+
+
+async def test_who_takes_it_and_then_hangs_has_taken_it() -> None:
+    released = asyncio.Event()
+
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nfour")
+        await released.wait()
+        writer.close()
+
+    server = await asyncio.start_server(hang, "127.0.0.1", 0)
+    receiver = HttpReceiver(lambda _: Reply())
+    receiver.port = server.sockets[0].getsockname()[1]
+    async with server:
+        answer = await sent(receiver, timeout_s=0.5)
+        released.set()
+    assert answer == Answer(Verdict.DONE, "HTTP 200")
+
+
 async def test_nobody_there() -> None:
     async with http_receiver() as receiver:
         pass
