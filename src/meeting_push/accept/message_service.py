@@ -226,11 +226,9 @@ class MessageService:
         self._queue.room.check()
         async with connection_of(transaction, self._stores.database) as connection:
             draft, number = await self._addressing.settle(connection, ready)
-            message = message_from(
-                ready.writer, draft, now, default_ttl_s=ttl_s, sender_number=number
-            )
-            await self._stores.messages.insert(connection, [Outgoing(message, draft.numbers)])
-        return Accepted(message.message_id, len(draft.recipient_ids), now)
+            made = message_from(ready.writer, draft, now, default_ttl_s=ttl_s, sender_number=number)
+            await self._stores.messages.insert(connection, [Outgoing(made, draft.numbers)])
+        return Accepted(made.message_id, len(draft.recipient_ids), now)
 
     def notify_committed(self) -> None:
         """``send_in_transaction`` 的事务提交了：立即扫描发件箱。哪个线程都行，可随意多调用。"""
