@@ -25,7 +25,7 @@ from .redis.redis_service import NO_EVICTION, RedisService
 from .redis.sentinel import answering
 from .redis.server_binary import find_server
 from .settings import Settings
-from .storage.api_keys import ApiKeyRepository
+from .storage.accounts import ApiKeyRepository
 from .storage.database import Database
 from .storage.retention import RetentionRepository
 
