@@ -236,7 +236,7 @@ class MeetingPush:
         stack.push_async_callback(self._alerting.stop)
         stack.push_async_callback(rooms.events.stop)
         stack.push_async_callback(supervisor.stop)
-        rooms.bus.start_clock(supervisor)
+        rooms.bus.start_watches(supervisor)
         self._observation.start(supervisor, stack)
         supervisor.start("node-report", reports.run)
         if self.settings.node.metrics:  # 没有数，也就没有什么可评估的

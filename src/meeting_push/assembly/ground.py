@@ -34,13 +34,14 @@ from ..node.agreed_clock import AgreedClock
 from ..node.control_channel import ControlChannel
 from ..node.flight_recorder import FlightRecorder
 from ..people.people import People
-from ..redis.dial import RedisAddress
+from ..redis.address import RedisAddress
 from ..redis.embedded import EmbeddedRedis
 from ..redis.keys import Keys
 from ..redis.presence import count_online
 from ..redis.probe import check_rights
 from ..redis.redis_service import NO_EVICTION, RedisService
 from ..redis.subscriber import Subscriber
+from ..redis.switches import SwitchWatch
 from ..settings import Settings
 from ..storage.accounts import ApiKeyRepository, UserRepository
 from ..storage.broadcasts import BroadcastRepository
@@ -204,8 +205,11 @@ class Bus:
     def _heard(self, payload: bytes) -> None:
         self.control.take(payload)
 
-    def start_clock(self, supervisor: Supervisor) -> None:
+    def start_watches(self, supervisor: Supervisor) -> None:
+        """大家的钟；Redis 在 Sentinel 后面的，主换了没有。"""
         supervisor.start("clock", self.clock.run)
+        if self.redis.address.sentinels is not None:
+            supervisor.start("sentinel", SwitchWatch(self.redis, self._timeout_s).run)
 
     async def check_subscriber(self) -> None:
         if not self.subscriber.connected:

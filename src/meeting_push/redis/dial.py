@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextvars import Context
 from typing import Final, TypeVar
+from weakref import WeakKeyDictionary
 
 from ..errors import MeetingPushError
 from ..logs import RepeatedWarning, logger
@@ -19,6 +20,9 @@ from .sentinel import find_master
 
 L = TypeVar("L", bound=Link)
 
+#: 经 Sentinel 拨的，还活着的：地址与对方。换主的消息一到（``switches``），不在新主上的都断开。
+_dialled: Final[WeakKeyDictionary[Link, tuple[RedisAddress, str, int]]] = WeakKeyDictionary()
+
 
 async def dial(address: RedisAddress, factory: Callable[[], L], timeout_s: float) -> L:
     """打开传输层；地址是一组 Sentinel 的，到此刻的主去。
@@ -26,15 +30,40 @@ async def dial(address: RedisAddress, factory: Callable[[], L], timeout_s: float
     :raises RedisUnavailableError: 拒绝、超时、名字解析失败、TLS 失败；没有主（正在切换）
     :raises ConfigurationError: 见 ``find_master``
     """
-    if address.sentinels is not None:
-        address = await find_master(address, timeout_s)
-    return await open_link(address, factory, timeout_s)
+    if address.sentinels is None:
+        return await open_link(address, factory, timeout_s)
+    master = await find_master(address, timeout_s)
+    link = await open_link(master, factory, timeout_s)
+    _dialled[link] = (address, master.host, master.port)
+    return link
+
+
+def leave_others(address: RedisAddress, host: str, port: int) -> int:
+    """主是 ``host:port`` 了：同一个地址、连着别处的断开；返回断开了几条。"""
+    others = [
+        link for link, dialled in _dialled.items() if _elsewhere(dialled, address, host, port)
+    ]
+    for link in others:
+        link.abort("switched")
+    return len(others)
+
+
+def _elsewhere(
+    dialled: tuple[RedisAddress, str, int], address: RedisAddress, host: str, port: int
+) -> bool:
+    return dialled[0] == address and dialled[1:] != (host, port)
+
+
+def most_backoff_s(address: RedisAddress) -> float:
+    """重连的退避封顶在这里：问 Sentinel 便宜，新的主一定下来就要知道。"""
+    return MAX_BACKOFF_S if address.sentinels is None else SENTINEL_BACKOFF_S
 
 
 # ── 断线重连 ─────────────────────────────────────────────────────────────────
 
 FIRST_BACKOFF_S: Final = 0.05
 MAX_BACKOFF_S: Final = 3.0
+SENTINEL_BACKOFF_S: Final = 1.0
 #: 连上而没有在这么久之内又断，才算成功，退避从头计：只读的副本、满了的服务器让人连得上，
 #: 第一条命令就被赶走。
 STABLE_S: Final = 10.0
@@ -53,14 +82,19 @@ class Reconnector:
     ``open_once`` 返回即连接可用；它在连接已又断开时必须抛出，不得返回。
     """
 
-    def __init__(self, name: str, open_once: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        name: str,
+        open_once: Callable[[], Awaitable[None]],
+        most_s: float = MAX_BACKOFF_S,
+    ) -> None:
         self._name = name
         self._open_once = open_once
         self._task: asyncio.Task[None] | None = None
         self._started = False
         self._opened_at = 0.0
         #: 从第一次起就抖动：Redis 一重启，所有进程同时断线（LESSONS 1）。
-        self._backoff = Backoff(FIRST_BACKOFF_S, MAX_BACKOFF_S)
+        self._backoff = Backoff(FIRST_BACKOFF_S, most_s)
         self.reconnects = 0
         #: 没有连接时：最近一次为什么断、为什么连不上，一个词。
         self.cause = "unreachable"

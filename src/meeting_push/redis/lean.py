@@ -9,8 +9,9 @@ from importlib.resources import files
 from typing import Any
 
 from ..errors import MeetingPushError, RedisUnavailableError
+from .address import RedisAddress, credentials_refused, greeting
 from .command_link import CommandLink
-from .dial import Reconnector, RedisAddress, credentials_refused, dial, greeting
+from .dial import Reconnector, dial, most_backoff_s
 from .link import Argument, Command, Link, ScriptMissingError
 
 
@@ -29,7 +30,7 @@ class LeanConnection:
         self._timeout_s = timeout_s
         self._name = name
         self._link: CommandLink | None = None
-        self._reconnector = Reconnector(name, self._open)
+        self._reconnector = Reconnector(name, self._open, most_backoff_s(address))
         #: 发出的命令，只增。
         self.commands = 0
 

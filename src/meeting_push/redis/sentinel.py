@@ -86,7 +86,7 @@ async def answering(address: RedisAddress, timeout_s: float) -> tuple[int, list[
     said = await asyncio.gather(
         *(
             _ask(sentinel, address.sentinels.service, limit_s)
-            for sentinel in _addresses(address, address.sentinels)
+            for sentinel in sentinel_addresses(address)
         )
     )
     errors = [one for one in said if not isinstance(one, Named)]
@@ -101,7 +101,7 @@ async def _ask_all(
 ) -> tuple[list[Named], list[MeetingPushError]]:
     asking = {
         asyncio.create_task(_ask(sentinel, group.service, limit_s))
-        for sentinel in _addresses(address, group)
+        for sentinel in sentinel_addresses(address)
     }
     named: list[Named] = []
     errors: list[MeetingPushError] = []
@@ -127,7 +127,11 @@ async def _ask_all(
     return named, errors
 
 
-def _addresses(address: RedisAddress, group: SentinelGroup) -> list[RedisAddress]:
+def sentinel_addresses(address: RedisAddress) -> list[RedisAddress]:
+    """各个 Sentinel 自己的地址；不是一组 Sentinel 的则没有。"""
+    group = address.sentinels
+    if group is None:
+        return []
     return [
         RedisAddress(
             host=host,

@@ -14,7 +14,8 @@ import hiredis
 from ..contracts import ChannelHandler
 from ..errors import MeetingPushError, RedisUnavailableError
 from ..logs import logger
-from .dial import OURS, Reconnector, RedisAddress, credentials_refused, dial, greeting
+from .address import RedisAddress, credentials_refused, greeting
+from .dial import OURS, Reconnector, dial, most_backoff_s
 from .keys import Keys
 from .link import Argument, Link, pack
 
@@ -42,7 +43,7 @@ class Subscriber:
         self._timeout_s = timeout_s
         self._name = name
         self._feed: Feed | None = None
-        self._reconnector = Reconnector(name, self._open)
+        self._reconnector = Reconnector(name, self._open, most_backoff_s(address))
         #: 想要的频道 → 何时确认。断线时已确认的一律换成 ``_restored``。
         self._wanted: dict[bytes, asyncio.Future[None]] = {}
         self._restored: asyncio.Future[None] | None = None

@@ -24,7 +24,10 @@ from tests.support.sentinels import SERVICE, Sentinel, SentinelSite
 
 BINARY = find_redis7()
 
-pytestmark = pytest.mark.skipif(BINARY is None, reason="no redis-server >= 7 on PATH")
+pytestmark = [
+    pytest.mark.skipif(BINARY is None, reason="no redis-server >= 7 on PATH"),
+    pytest.mark.timeout(240),
+]
 
 
 class Lonely:

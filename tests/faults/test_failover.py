@@ -1,0 +1,187 @@
+"""Sentinel 看着的主在负载下没有了（杀掉、挂住、换掉）：收下的一条不丢，谁也不重启，几秒之内又推送；
+提升的副本缺了数据就换代次，缺的从 SQL 再来。
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from meeting_push.client import PushClient
+from tests.support.eventually import eventually
+from tests.support.pair import person
+from tests.support.people import Person, api_of
+from tests.support.postgres_server import PostgresServer
+from tests.support.redis_server import RedisServer, find_redis7
+from tests.support.sentinels import SentinelSite, running_site
+from tests.support.server_process import ServerProcess
+
+pytestmark = pytest.mark.timeout(400)
+
+MESSAGES: Final = 10_000
+BATCH: Final = 50
+#: 送到第几条时出事。
+BREAK_AT: Final = 2_500
+#: 一秒几次地看；机器停顿的时候不走。
+STEP_S: Final = 0.1
+#: 契约：提升之后这么久，又在推送。
+BACK_WITHIN_S: Final = 5.0
+QUICK: Final = {
+    "identity": "application",
+    "node_lease_s": 2,
+    "drain_window_s": 1,
+    "reconcile_interval_s": 0.5,
+    "relay_grace_s": 0.5,
+    "sends_per_user_per_s": 0,
+}
+SENDER: Final = person(1)
+RECIPIENTS: Final = [person(number) for number in range(2, 22)]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SentinelSite]:
+    binary = find_redis7()
+    if binary is None:
+        pytest.skip("no redis-server >= 7 on PATH")
+    yield from running_site(SentinelSite(binary, tmp_path_factory.mktemp("failover")))
+
+
+@dataclass
+class Town:
+    """api、网关、工人，各一个进程，在 Sentinel 后面。"""
+
+    api: ServerProcess
+    gateway: ServerProcess
+    worker: ServerProcess
+
+    @property
+    def servers(self) -> tuple[ServerProcess, ...]:
+        return (self.api, self.gateway, self.worker)
+
+    @property
+    def log(self) -> str:
+        return "".join(server.output for server in self.servers)
+
+    def all_ready(self) -> bool:
+        return all(server.is_ready() for server in self.servers)
+
+
+@pytest.fixture
+def town(
+    site: SentinelSite, postgres_server: PostgresServer, tmp_path: Path, key_prefix: str
+) -> Iterator[Town]:
+    site.whole()
+    url = postgres_server.create_database()
+    settings = {**QUICK, "key_prefix": key_prefix}
+    with contextlib.ExitStack() as stack:
+        servers = [
+            stack.enter_context(
+                ServerProcess(
+                    tmp_path, redis_url=site.url, database_url=url, role=role, settings=settings
+                )
+            )
+            for role in ("api", "gateway", "worker")
+        ]
+        yield Town(*servers)
+    postgres_server.drop_database(url)
+
+
+@dataclass
+class Traffic:
+    """发出去的（每人该得的）与收到的（每人得到的）。"""
+
+    sent: dict[int, set[str]] = field(default_factory=dict)
+    got: dict[int, list[str]] = field(default_factory=dict)
+    accepted: int = 0
+
+    @property
+    def missing(self) -> int:
+        return sum(len(ids - set(self.got.get(who, ()))) for who, ids in self.sent.items())
+
+    @property
+    def received(self) -> int:
+        return sum(map(len, self.got.values()))
+
+
+async def publish(town: Town, traffic: Traffic, broken: asyncio.Event) -> None:
+    """``MESSAGES`` 条，各给一个人；应答了的才算。"""
+    async with api_of(town.api.base_url, SENDER) as api:
+        while traffic.accepted < MESSAGES:
+            to = [RECIPIENTS[n % len(RECIPIENTS)].user_id for n in range(BATCH)]
+            body = [{"recipient_ids": [one], "title": "t", "content": "c"} for one in to]
+            answer = await api.post("/messages/batch", json={"messages": body})
+            assert answer.status_code == 202, answer.text
+            for one, result in zip(to, answer.json()["results"], strict=True):
+                traffic.sent.setdefault(one, set()).add(result["message_id"])
+            traffic.accepted += BATCH
+            if traffic.accepted >= BREAK_AT:
+                broken.set()
+            await asyncio.sleep(STEP_S / 2)
+
+
+@contextlib.asynccontextmanager
+async def listening(town: Town, traffic: Traffic) -> AsyncIterator[None]:
+    async def listen(who: Person) -> None:
+        async with PushClient(town.gateway.base_url, who.token) as client:
+            async for message in client:
+                traffic.got.setdefault(who.user_id, []).append(message.message_id)
+
+    tasks = [asyncio.create_task(listen(who)) for who in RECIPIENTS]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def steps_until(true: Callable[[], bool], at_most_s: float) -> float:
+    """看几次才成立，乘以间隔。"""
+    for step in range(int(at_most_s / STEP_S)):
+        if true():
+            return step * STEP_S
+        await asyncio.sleep(STEP_S)
+    raise AssertionError(f"not within {at_most_s} s of looking")
+
+
+def kill(server: RedisServer) -> Callable[[], object]:
+    server.kill()
+    return server.start
+
+
+def hang(server: RedisServer) -> Callable[[], object]:
+    server.pause()
+    return server.resume
+
+
+@pytest.mark.parametrize("fault", [kill, hang], ids=["killed", "hung"])
+async def test_dlv_1_a_master_that_is_gone_under_load_loses_nothing(
+    site: SentinelSite,
+    town: Town,
+    fault: Callable[[RedisServer], Callable[[], object]],
+    show: Callable[[str], None],
+) -> None:
+    traffic, broken = Traffic(), asyncio.Event()
+    pids = [server.pid for server in town.servers]
+    async with listening(town, traffic):
+        publishing = asyncio.create_task(publish(town, traffic, broken))
+        await broken.wait()
+        dead = site.master
+        mend = await asyncio.to_thread(fault, dead) if fault is hang else fault(dead)
+        await asyncio.to_thread(site.promoted, dead)
+        before = traffic.received
+        back = await steps_until(lambda: traffic.received > before, BACK_WITHIN_S)
+        mend()
+        await publishing
+        await eventually(lambda: traffic.missing == 0, 200)
+    show(f"{fault.__name__}: {traffic.accepted} sent, {traffic.missing} missing, back in {back} s")
+    assert all(len(ids) == len(set(ids)) for ids in traffic.got.values())
+    assert pids == [server.pid for server in town.servers]
+    assert "loop_died" not in town.log
+    await eventually(town.all_ready, 60)
