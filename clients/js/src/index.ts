@@ -1,0 +1,11 @@
+export { PushClient } from "./client.js";
+export type { Clock } from "./clock.js";
+export type { Handler, PushEvents } from "./emitter.js";
+export { PushError } from "./errors.js";
+export type * from "./frames.js";
+export type { Message } from "./intake.js";
+export type { ConnectionState } from "./line.js";
+export type { PushClientOptions, WebSocketClass, WebSocketLike } from "./options.js";
+export type * from "./rest.js";
+export { memoryStore, type PositionStore, webStore } from "./store.js";
+export type { TokenRequest, TokenSource } from "./tokens.js";

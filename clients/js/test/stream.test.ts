@@ -1,0 +1,122 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { again, id, message, reached, take, turn, welcomed, world } from "./scripted.js";
+
+test("two WebSockets that fail in a row: SSE by itself; after five minutes WebSocket again", async (t) => {
+  const w = await world(t);
+  take(w);
+  w.script.refuse.websocket = [404, 404];
+  w.client.start();
+  await reached(w.client, "disconnected");
+  w.client.retryNow();
+  await reached(w.client, "connecting");
+  await reached(w.client, "disconnected");
+  w.client.retryNow();
+  const stream = await welcomed(w, { seq: 1 });
+  assert.deepEqual([stream.kind, w.client.state.transport, stream.token], ["sse", "sse", "t"]);
+  stream.send(message(2));
+  assert.equal(await w.got.next(), id(2));
+  await turn();
+  w.clock.advance(1);
+  assert.deepEqual(await w.script.acks.next(), [id(2)]);
+  w.script.refuse.websocket = [404];
+  for (let quiet = 0; quiet < 10; quiet++) {
+    stream.raw("{}"); // 服务器还活着
+    await w.errors.next();
+    w.clock.advance(30_000);
+  }
+  await reached(w.client, "connecting");
+  const back = await again(w); // 一次不成就回来
+  assert.deepEqual([back.kind, back.query.get("last_seq")], ["sse", "2"]);
+  for (let quiet = 0; quiet < 10; quiet++) {
+    back.raw("{}");
+    await w.errors.next();
+    w.clock.advance(30_000);
+  }
+  const socket = await welcomed(w, { seq: 2 });
+  assert.deepEqual([socket.kind, w.client.state.transport], ["websocket", "websocket"]);
+});
+
+test("SSE that fails as well: it is the server, WebSocket comes first again", async (t) => {
+  const w = await world(t);
+  w.script.refuse.websocket = [502, 502];
+  w.script.refuse.sse = [502];
+  w.client.start();
+  for (let attempt = 0; attempt < 3; attempt++) {
+    await reached(w.client, "disconnected");
+    w.client.retryNow();
+    await reached(w.client, "connecting");
+  }
+  assert.equal((await welcomed(w)).kind, "websocket");
+});
+
+test("a server that closes with a code is there: no reason to leave WebSocket", async (t) => {
+  const w = await world(t);
+  w.client.start();
+  for (let attempt = 0; attempt < 3; attempt++) {
+    (await w.script.peers.next()).close(4007, "node_unhealthy");
+    await reached(w.client, "disconnected");
+    w.client.retryNow();
+  }
+  assert.equal((await welcomed(w)).kind, "websocket");
+});
+
+test("the close event means what the close code means", async (t) => {
+  const asked: boolean[] = [];
+  const w = await world(t, { transport: "sse", token: ({ fresh }) => (asked.push(fresh), "t") });
+  w.client.start();
+  (await welcomed(w, { seq: 3 })).close(4004, "token_expired");
+  const next = await again(w, { seq: 3 });
+  assert.equal(next.query.get("last_seq"), "3");
+  assert.deepEqual(asked, [false, true]);
+  next.close(4502, "revoked");
+  await reached(w.client, "disconnected");
+  assert.deepEqual([w.client.state.final, w.client.state.code], [true, 4502]);
+});
+
+for (const [status, code, closed] of [
+  [401, "invalid_token", 4500],
+  [401, "revoked", 4502],
+  [403, "forbidden", 4501],
+] as const) {
+  test(`SSE refused with ${code} is the end`, async (t) => {
+    const w = await world(t, { transport: "sse" });
+    [w.script.refuse.sse, w.script.refuse.body] = [[status], { error: { code } }];
+    w.client.start();
+    await reached(w.client, "disconnected");
+    assert.deepEqual([w.client.state.final, w.client.state.code, w.client.state.reason], [true, closed, code]);
+  });
+}
+
+test("Retry-After is obeyed, and jittered", async (t) => {
+  const w = await world(t, { transport: "sse" });
+  Object.assign(w.script.refuse, { sse: [429], headers: { "retry-after": "7" } });
+  w.client.start();
+  await reached(w.client, "disconnected");
+  assert.equal(w.client.state.retryAt! - w.clock.now(), 7_500);
+});
+
+test("a silent stream is dead, one with comments lives", async (t) => {
+  const w = await world(t, { transport: "sse" });
+  w.client.start();
+  const stream = await welcomed(w);
+  w.clock.advance(44_999);
+  assert.equal(w.client.state.name, "connected");
+  stream.raw("{}");
+  await w.errors.next();
+  w.clock.advance(44_999);
+  assert.equal(w.client.state.name, "connected");
+  w.clock.advance(1);
+  assert.equal(w.client.state.reason, "server_silent");
+});
+
+test("an answer that is no stream is not waited for", async (t) => {
+  const w = await world(t, {
+    transport: "sse",
+    fetch: async () => new Response("<html>", { headers: { "content-type": "text/html" } }),
+  });
+  w.client.start();
+  await reached(w.client, "disconnected");
+  assert.deepEqual([w.client.state.final, w.client.state.reason], [false, "not_a_stream"]);
+});
