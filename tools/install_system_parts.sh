@@ -1,5 +1,5 @@
 #!/bin/sh
-# 测试想要的系统部件：Redis ≥ 7、PostgreSQL、Chromium、nginx、HAProxy、helm、Caddy、PgBouncer、Prometheus。
+# 测试想要的系统部件：Redis ≥ 7、PostgreSQL、Chromium、Node.js、nginx、HAProxy、helm、Caddy、PgBouncer、Prometheus。
 # Debian 上的 root：缺什么就用 apt 装什么，不启动任何系统服务（测试自己启动）。
 # 别处：只说明哪些测试会被跳过。都已具备时立即返回。
 set -eu
@@ -28,6 +28,8 @@ find_missing() {
     has_redis7 || missing="$missing redis-server"
     has_postgres || missing="$missing postgresql"
     has_chromium || missing="$missing chromium"
+    has node || missing="$missing nodejs"
+    has npm || missing="$missing npm"
     [ -x /usr/sbin/nginx ] || missing="$missing nginx-light"
     ls /usr/lib/*/faketime/libfaketime.so.1 >/dev/null 2>&1 || missing="$missing libfaketime"
     [ -x /usr/sbin/pgbouncer ] || has pgbouncer || missing="$missing pgbouncer"

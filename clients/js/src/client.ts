@@ -106,12 +106,8 @@ export class PushClient {
     this.#intake.halt();
     await this.#intake.flush();
     if (this.#running) return;
-    this.#tabs?.stop();
-    this.#tabs = null;
-    this.#outlet.forward = null;
-    this.#line.stop();
+    this.#detach();
     this.#settings.clock.stop();
-    this.#become(this.#line.state);
   }
 
   /** 等着重连就现在连。 */
@@ -136,12 +132,25 @@ export class PushClient {
   }
 
   async #begin(run: number): Promise<void> {
-    const { shared, url } = this.#settings;
-    const name = `meeting-push:${url.href}:${this.#userId ?? ""}`;
-    await this.#intake.load(name);
-    if (run !== this.#running) return;
-    if (shared && canShare()) this.#tabs = this.#join(name);
+    await this.#intake.load(this.#name());
+    if (run === this.#running) this.#attach();
+  }
+
+  /** 存位置、认标签页的名：哪个服务器上的谁。 */
+  #name(): string {
+    return `meeting-push:${this.#settings.url.href}:${this.#userId ?? ""}`;
+  }
+
+  #attach(): void {
+    if (this.#settings.shared && canShare()) this.#tabs = this.#join(this.#name());
     else this.#line.start();
+  }
+
+  #detach(reason?: string): void {
+    this.#tabs?.stop();
+    this.#tabs = null;
+    this.#outlet.forward = null;
+    this.#line.stop(reason);
   }
 
   #join(name: string): Tabs {
@@ -171,13 +180,20 @@ export class PushClient {
     if (typeof window !== "object" || typeof document !== "object") return;
     window[act]("online", this.#onOnline);
     window[act]("offline", this.#onWake);
-    window[act]("pageshow", this.#onWake);
+    window[act]("pagehide", this.#onLeave);
+    window[act]("pageshow", this.#onReturn);
     document[act]("resume", this.#onWake);
     document[act]("visibilitychange", this.#onVisible);
   }
 
   #onOnline = () => this.#line.online();
   #onWake = () => this.#line.probe();
+  /** 翻走了：也许留在浏览器的缓存里，不能带着锁与连接睡在那里。 */
+  #onLeave = () => {
+    void this.#intake.flush();
+    this.#detach("page_hidden");
+  };
+  #onReturn = (event: Event) => void ((event as PageTransitionEvent).persisted && this.#attach());
   #onVisible = () => {
     if (document.visibilityState === "hidden") return void this.#intake.flush();
     this.#tabs?.check();

@@ -674,7 +674,7 @@ export interface CallOptions {
     /** 暂时办不成的再来几次；只给再来无害的。 */
     retries?: number;
 }
-export declare class Rest {
+declare class Rest {
     #private;
     private settings;
     private tokens;
@@ -739,4 +739,4 @@ export declare class PushClient {
     unwatch(userIds: Iterable<UserId>): void;
 }
 
-export {};
+export type { Rest };

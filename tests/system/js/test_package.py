@@ -1,0 +1,81 @@
+"""``npm pack`` 出来的装进一个空的 Vite + TypeScript 项目：严格的类型说得通，打包得成。"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import tarfile
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from .conftest import INSTALL_S, SDK
+
+pytestmark = pytest.mark.timeout(2 * INSTALL_S + 120)
+
+VITE: Final = "8.4.0"
+SOURCES: Final = Path(__file__).with_name("vite")
+
+
+@pytest.fixture(scope="module")
+def vite(tools: Path, request: pytest.FixtureRequest) -> Path:
+    """装着 Vite 的目录，装一次；同一个 TypeScript。"""
+    folder = request.config.cache.mkdir(f"js-vite-{VITE}")
+    if not (folder / "installed").exists():
+        (folder / "package.json").write_text('{"private": true}')
+        options = ("--ignore-scripts", "--no-audit", "--no-fund")
+        command = ["npm", "install", *options, f"vite@{VITE}"]
+        try:
+            subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=INSTALL_S)
+        except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+            pytest.skip(f"npm could not install vite: {type(error).__name__}")
+        (folder / "installed").touch()
+    return folder
+
+
+def run(folder: Path, *command: str) -> str:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def packed(tools: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``npm pack`` 的 tgz；它自己先造（``prepack``）。"""
+    copy = tmp_path_factory.mktemp("pack") / "js"
+    ignored = shutil.ignore_patterns("node_modules", "dist")
+    shutil.copytree(SDK, copy, ignore=ignored)
+    (copy / "node_modules").symlink_to(tools / "node_modules")
+    listed = json.loads(run(copy, "npm", "pack", "--json", "--silent"))
+    described = listed[0] if isinstance(listed, list) else next(iter(listed.values()))
+    return copy / str(described["filename"])
+
+
+def test_the_package_holds_what_it_says_and_no_sources(packed: Path) -> None:
+    with tarfile.open(packed) as archive:
+        names = sorted(name.removeprefix("package/") for name in archive.getnames())
+    assert names == [
+        "README.md",
+        "dist/meeting-push.d.ts",
+        "dist/meeting-push.iife.js",
+        "dist/meeting-push.js",
+        "dist/meeting-push.min.js",
+        "dist/meeting-push.worker.js",
+        "package.json",
+    ]
+
+
+def test_an_empty_vite_project_type_checks_and_builds_with_it(
+    packed: Path, vite: Path, tools: Path, tmp_path: Path
+) -> None:
+    for source in SOURCES.iterdir():
+        shutil.copy(source, tmp_path / source.name)
+    (tmp_path / "package.json").write_text('{"private": true, "type": "module"}')
+    run(tmp_path, "npm", "install", "--offline", "--no-audit", "--no-fund", str(packed))
+    tsc = tools / "node_modules" / "typescript" / "bin" / "tsc"
+    run(tmp_path, "node", str(tsc), "-p", ".")
+    run(tmp_path, "node", str(vite / "node_modules" / "vite" / "bin" / "vite.js"), "build")
+    (built,) = (tmp_path / "dist" / "assets").glob("*.js")
+    assert "meeting-push.v1" in built.read_text()
