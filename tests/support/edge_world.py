@@ -37,6 +37,7 @@ from .stand_ins import (
     PresenceSink,
     ReadSink,
     RetrySink,
+    Unhurried,
     Verifier,
     Watches,
     authenticator_of,
@@ -57,9 +58,11 @@ class World:
         self.acks = AckSink()
         self.presence = PresenceSink()
         self.reads = ReadSink()
+        self.limits = Unhurried()
+        origins = self.settings.handshake.allowed_origins
         self.manager = manager_of(
             Sinks(self.acks, self.presence, self.reads, Watches(), RetrySink()),
-            authenticator=authenticator_of(self.verifier, self.settings.handshake.allowed_origins),
+            authenticator=authenticator_of(self.verifier, origins, self.limits),
             channels=self.channels,
             mailbox=self.mailbox,
             limits=limits_with(**limits),

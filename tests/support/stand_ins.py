@@ -33,6 +33,7 @@ from meeting_push.model import (
     PresenceStatus,
     Principal,
 )
+from meeting_push.person_id import PersonId
 from meeting_push.protocol.envelope import BroadcastId, new_message
 from meeting_push.protocol.sent import Overdue
 from meeting_push.redis.keys import Keys
@@ -240,17 +241,25 @@ class ReadSink:
 
 
 class Unhurried(HandshakeLimits):
-    """来得多快都行。"""
+    """来得多快都行；``suspicious``：哪里来的陌生人都信不过；``spendthrifts``：额度用完了的人。"""
 
     def __init__(self) -> None:
         super().__init__(load_settings().handshake)
+        self.suspicious = False
+        self.spendthrifts: set[int] = set()
 
     def suspects(self, address: str) -> bool:
-        return False
+        return self.suspicious
+
+    def hurries(self, person: PersonId) -> bool:
+        return person in self.spendthrifts
+
+    def spent(self, user_id: int) -> bool:
+        return user_id in self.spendthrifts
 
     def check_stranger(self, address: str) -> None: ...
 
-    def check_user(self, user_id: int, address: str) -> None: ...
+    def check_user(self, principal: Principal, address: str) -> None: ...
 
 
 class Seats:
@@ -342,8 +351,11 @@ class RetrySink:
         self.settle, self.why = settle, why
 
 
-def authenticator_of(verifier: Verifier, allowed_origins: Iterable[str] = ()) -> Authenticator:
-    return Authenticator(verifier, allowed_origins, limits=Unhurried(), proxies=TrustedProxies())
+def authenticator_of(
+    verifier: Verifier, allowed_origins: Iterable[str] = (), limits: HandshakeLimits | None = None
+) -> Authenticator:
+    limits = limits or Unhurried()
+    return Authenticator(verifier, allowed_origins, limits=limits, proxies=TrustedProxies())
 
 
 def manager_of(

@@ -91,6 +91,28 @@ class KeyedBuckets:
         return bucket
 
 
+class Spacing:
+    """每个键每秒 ``per_s`` 个，先来先走；多的排着，至多 ``most_s`` 秒：队再长，也轮得到后来的。"""
+
+    def __init__(self, per_s: float, most_s: float, *, max_keys: int = 10_000) -> None:
+        self._step_s = 1 / per_s
+        self._most_s = most_s
+        self._max_keys = max_keys
+        #: 键 → 下一个何时，秒。
+        self._next: OrderedDict[Hashable, float] = OrderedDict()
+
+    def wait_s(self, key: Hashable, now_s: float) -> float:
+        """为这一个排了队：过这么久轮到。"""
+        start = max(self._next.get(key, now_s), now_s)
+        if start - now_s >= self._most_s:
+            return self._most_s
+        self._next[key] = start + self._step_s
+        self._next.move_to_end(key)
+        if len(self._next) > self._max_keys:
+            self._next.popitem(last=False)
+        return start - now_s
+
+
 REFUSALS_PER_S: Final = 50
 REFUSALS_BURST: Final = 300
 #: 升级之后的关闭帧少给一些：一台设备被拒绝要花一次握手，几百台一起来就是别人的几秒（A11）。
@@ -118,6 +140,7 @@ class RefusalPace:
         self._closings = KeyedBuckets(
             min(per_s, CLOSINGS_PER_S), min(burst, CLOSINGS_BURST), exact=True
         )
+        self._doubted = Spacing(min(per_s, CLOSINGS_PER_S), delay_s)
         self._delay_s = delay_s
         self._turn = 0.0
         self._places = TokenBucket(most_waiting / delay_s, 0, most_waiting, exact=True)
@@ -132,6 +155,14 @@ class RefusalPace:
     def closing_delay_s(self, key: Hashable, now_s: float) -> float:
         """同上，升级之后的关闭帧：没有人在等一个 HTTP 回答，再久一倍。"""
         return 2 * self._delay_s * self._share(self._closings, key, now_s)
+
+    def upgrade_delay_s(self, key: Hashable, now_s: float) -> float:
+        """一再被拒绝的键又来一次，好坏还不知道：升级之前在它自己的一队里等多久。
+
+        升级之后才等的，等不住拿了 101 就走的人。
+        """
+        wait_s = self._doubted.wait_s(key, now_s)
+        return wait_s if wait_s and self._places.take(1, int(now_s * 1000)) else 0.0
 
     def _share(self, free: KeyedBuckets, key: Hashable, now_s: float, cost: float = 1) -> float:
         now = int(now_s * 1000)

@@ -127,6 +127,7 @@ def meeting_endpoint(hub: MeetingHub) -> Endpoint:
         elif not hub.origin_allowed(handshake):
             await turn_away(hub.admission, websocket, handshake, FOREIGN_ORIGIN)
         else:
+            await hub.admission.pause(hub.upgrade_delay_s(handshake))
             await websocket.accept(handshake.accepted_subprotocol)
             last_seq = _last_seq(handshake)
             await serve(

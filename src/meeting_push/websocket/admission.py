@@ -20,6 +20,8 @@ from ..clock import now_ms
 from ..errors import ForbiddenError, InvalidTokenError, MeetingPushError, RateLimitedError
 from ..limits.rate import KeyedBuckets, RefusalPace, rate_key
 from ..logs import MANY, RepeatedWarning
+from ..model import Principal
+from ..person_id import PersonId
 from ..protocol.limits import ArrivalLimits, Limits
 from ..settings import (
     AdmissionSettings,
@@ -252,8 +254,11 @@ class Admission:
         return self.pace.closing_delay_s(key, asyncio.get_running_loop().time())
 
     async def keep_waiting(self, key: Hashable) -> None:
-        """同上，等到该说了为止；关机就不等了。"""
-        delay_s = self.refusal_delay_s(key)
+        """``refusal_delay_s``，等到该说了为止。"""
+        await self.pause(self.refusal_delay_s(key))
+
+    async def pause(self, delay_s: float) -> None:
+        """关机就不等了。"""
         if delay_s:
             await woken(self._leaving, delay_s)
 
@@ -269,6 +274,9 @@ class Admission:
 
 #: 同一个地址被限速，十秒至多记一行：日志不能成为放大器。
 _LOGS_PER_S: Final = 0.1
+#: 一个人连得太快，这么久（毫秒）之内他的握手先看令牌；至多记得这么多个人。
+_HASTY_MS: Final = 1_000
+_MOST_HASTY: Final = 1_000
 #: 过期与吊销的令牌是我们签过的，不是猜的：睡醒的标签页不该连累同一个地址的别人。
 _GUESSES: Final = (InvalidTokenError, ForbiddenError)
 
@@ -295,6 +303,8 @@ class HandshakeLimits:
         self._failures = KeyedBuckets(
             settings.auth_failures_per_address_per_s, settings.auth_failures_per_address_burst
         )
+        #: 刚刚连得太快的人 → 记到何时；最久没有动静的在前。
+        self._hasty: dict[PersonId, int] = {}
         self._log_turns = KeyedBuckets(_LOGS_PER_S, 1)
         self._limited = RepeatedWarning("rate_limited", lines=MANY)
 
@@ -318,15 +328,31 @@ class HandshakeLimits:
             self._log(limit, address, key, now)
             raise RateLimitedError("too many connections in a short time")
 
-    def check_user(self, user_id: int, address: str) -> None:
+    def check_user(self, principal: Principal, address: str) -> None:
         """验证令牌之后：没有令牌的人用不完别人的额度。
 
         :raises HastyUserError: 这个用户连得太快
         """
-        now = self._clock()
-        if not self._users.take(user_id, now):
-            self._log("handshakes_by_user", address, user_id, now)
-            raise HastyUserError(user_id)
+        now, user_id = self._clock(), principal.user_id
+        if self._users.take(user_id, now):
+            return
+        self._hasty.pop(principal.person, None)
+        self._hasty[principal.person] = now + _HASTY_MS
+        if len(self._hasty) > _MOST_HASTY:
+            del self._hasty[next(iter(self._hasty))]
+        self._log("handshakes_by_user", address, user_id, now)
+        raise HastyUserError(user_id)
+
+    def hurries(self, person: PersonId) -> bool:
+        """他刚刚连得太快；0（路径上没有人）：有没有谁是这样。"""
+        if not self._hasty:
+            return False
+        newest = next(reversed(self._hasty.values()))
+        return self._hasty.get(person, 0 if person else newest) > self._clock()
+
+    def spent(self, user_id: int) -> bool:
+        """他此刻的额度用完了；不取。"""
+        return self._users.empty(user_id, self._clock())
 
     def failed(self, address: str, error: MeetingPushError) -> None:
         """认证没有通过。"""

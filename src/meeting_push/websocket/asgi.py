@@ -112,6 +112,7 @@ def user_messages_endpoint(manager: ConnectionManager) -> Endpoint:
         elif not manager.origin_allowed(handshake):
             await turn_away(manager.admission, websocket, handshake, FOREIGN_ORIGIN)
         else:
+            await manager.admission.pause(manager.upgrade_delay_s(handshake))
             await websocket.accept(handshake.accepted_subprotocol)
             await serve(websocket, lambda driver: manager.accept(handshake, driver), largest)
 

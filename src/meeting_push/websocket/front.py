@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, Final, cast
 
 from ..http.doorway import Doorway
+from ..http.listener import has_left
 from ..http.refusals import (
     AT_ONCE,
     BAD_REQUEST,
@@ -125,8 +126,31 @@ class Front(asyncio.Protocol):
             return FOREIGN_ORIGIN
         self._stop_waiting()
         self._request = None  # 里面有令牌
-        self._succeed(self._upgraded(handshake), request.minimal() + rest)
+        received, wait_s = request.minimal() + rest, self._manager.upgrade_delay_s(handshake)
+        if wait_s:
+            self._hold(handshake, received, wait_s)
+        else:
+            self._succeed(self._upgraded(handshake), received)
         return None
+
+    def _hold(self, handshake: Handshake, received: bytes, wait_s: float) -> None:
+        """还没轮到他升级；先走的听得出。"""
+        self._late, self._take = False, self._overhear  # 轮到时早已设好了
+        self._head += received
+        self._timer = asyncio.get_running_loop().call_later(wait_s, self._released, handshake)
+
+    def _overhear(self, data: bytes) -> None:
+        self._head += data
+        if len(self._head) > 2 * MAX_HEAD_BYTES:  # 没有 101 就说个不停
+            self._transport.abort()
+
+    def _released(self, handshake: Handshake) -> None:
+        self._timer = None
+        received, self._head = bytes(self._head), bytearray()
+        if has_left(self._transport):  # 没有等到就走了：不必办
+            self._transport.abort()
+        else:
+            self._succeed(self._upgraded(handshake), received)
 
     def take(self, request: UpgradeRequest, rest: bytes) -> None:
         """HTTP 一侧读好了的、合规矩的请求；我们已是 protocol。"""
@@ -254,6 +278,14 @@ class BareFront(Front):
             self._transport.close()
         else:
             super()._refuse(refusal)
+
+    def _hold(self, handshake: Handshake, received: bytes, wait_s: float) -> None:
+        self._doorway.wait(self)  # 同上
+        super()._hold(handshake, received, wait_s)
+
+    def _released(self, handshake: Handshake) -> None:
+        self._doorway.busy(self)
+        super()._released(handshake)
 
     def evict(self) -> None:
         self._transport.abort()

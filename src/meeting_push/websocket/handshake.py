@@ -271,6 +271,28 @@ class Authenticator:
         """见 ``HandshakeLimits.suspects``。"""
         return self._limits.suspects(handshake.ip_address)
 
+    def doubt(self, handshake: Handshake) -> Hashable | None:
+        """升级之前：他该先排队，算在谁头上；None = 不必。不记账，不写日志。
+
+        地址一再失败，而这一枚当场验不出是真的（坏的、票据、头一次见到的公钥令牌）：算地址的；
+        有效的令牌不受地址连累，除非这个人自己连得太快。
+        """
+        suspect = self._limits.suspects(handshake.ip_address)
+        if not suspect and not self._limits.hurries(handshake.person):
+            return None
+        principal = self._glance(handshake)
+        if principal is None:
+            return rate_key(handshake.ip_address) if suspect else None
+        return principal.user_id if self._limits.spent(principal.user_id) else None
+
+    def _glance(self, handshake: Handshake) -> Principal | None:
+        """当场就验得出的；坏的、要等谁的是 None。"""
+        try:
+            source, text = extract_credential(handshake, self._sources)
+            return None if source == "ticket" else self._credentials.verify_at_once(text)
+        except MeetingPushError:
+            return None
+
     async def authenticate(self, handshake: Handshake) -> Principal:
         """路径上的用户必须就是令牌的用户，管理员也不例外。
 
@@ -290,7 +312,7 @@ class Authenticator:
                 return None
             principal = self._credentials.verify_at_once(text)
             if principal is not None:
-                self._limits.check_user(principal.user_id, address)
+                self._limits.check_user(principal, address)
                 _require_user(principal.person, handshake.person)
             return principal
         except RateLimitedError:
@@ -317,7 +339,7 @@ class Authenticator:
             principal = await self._credentials.redeem_ticket(text)
         else:
             principal = await self._credentials.verify_access_token(text)
-        self._limits.check_user(principal.user_id, handshake.ip_address)
+        self._limits.check_user(principal, handshake.ip_address)
         return principal
 
     @contextlib.contextmanager

@@ -130,6 +130,13 @@ class Lines(Generic[SomeLine]):
             self.counters.refusals[FOREIGN_ORIGIN] += 1
         return allowed
 
+    def upgrade_delay_s(self, handshake: Handshake) -> float:
+        """驱动在升级之前问：这一次先等多久才回 101；一再被拒绝的、连得太快的才等。"""
+        key = self.authenticator.doubt(handshake)
+        if key is None:
+            return 0.0
+        return self.admission.pace.upgrade_delay_s(key, asyncio.get_running_loop().time())
+
     def _arrive(self, connection: SomeLine) -> bool:
         """登记；节点或地址满了、正在送客则拒绝，返回 False。"""
         self._sockets.add(connection)

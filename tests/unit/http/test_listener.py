@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import struct
 from collections.abc import AsyncIterator
 
 import pytest
 
+from meeting_push.http import listener
 from meeting_push.http.listener import SWEPT_AT_ONCE, Listener, has_left
 
 LINUX_ONLY = pytest.mark.skipif(not hasattr(socket, "TCP_INFO"), reason="TCP_INFO is Linux's")
@@ -32,9 +34,9 @@ class Door:
         self.left += count
         self.leaving.put_nowait(count)
 
-    def dial(self) -> socket.socket:
+    def dial(self, source: str = "127.0.0.1") -> socket.socket:
         """连上内核的队；监听者还没有机会接。"""
-        return socket.create_connection(self.address)
+        return socket.create_connection(self.address, source_address=(source, 0))
 
     def dial_and_leave(self) -> None:
         with self.dial() as sock:
@@ -103,6 +105,54 @@ async def test_a14_who_waited_beside_those_who_left_enters(door: Door) -> None:
     with door.dial():
         async with asyncio.timeout(5):
             assert not has_left(await door.entered.get())
+
+
+@LINUX_ONLY
+async def test_a14_who_comes_from_elsewhere_enters_at_once(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """别处连来就走的，不让他等：歇多久都与他无关。"""
+    monkeypatch.setattr(listener, "REST_S", 3_600.0)
+    for _ in range(3):
+        door.dial_and_leave()
+    with door.dial("127.0.0.2"):
+        async with asyncio.timeout(5):
+            transport = await door.entered.get()
+        assert transport.get_extra_info("peername")[0] == "127.0.0.2"
+
+
+@LINUX_ONLY
+async def test_a14_an_address_is_watched_only_for_a_while(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listener, "WATCHED_S", 0.0)
+    door.dial_and_leave()
+    assert await asyncio.wait_for(door.leaving.get(), 5) == 1
+    monkeypatch.setattr(listener, "REST_S", 3_600.0)  # 还看着他的话，就等到这么久以后
+    with door.dial():
+        await asyncio.wait_for(door.entered.get(), 5)
+
+
+@LINUX_ONLY
+async def test_a14_who_breaks_off_never_enters_either(door: Door) -> None:
+    """RST，不是 FIN。"""
+    with door.dial() as sock:
+        sock.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    assert await asyncio.wait_for(door.leaving.get(), 5) == 1
+    assert door.entered.empty()
+
+
+@LINUX_ONLY
+async def test_a14_addresses_of_those_who_left_are_bounded(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listener, "MOST_WATCHED", 2)
+    for number in range(1, 5):
+        with door.dial(f"127.0.0.{number}") as sock:
+            sock.sendall(b"GET / HTTP/1.1\r\n\r\n")
+    assert await asyncio.wait_for(door.leaving.get(), 5) == 4
+    assert list(door.listener._watched) == ["127.0.0.3", "127.0.0.4"]
 
 
 async def test_a_line_of_ours_that_is_closed_is_left(door: Door) -> None:

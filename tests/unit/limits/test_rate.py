@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from meeting_push.limits.rate import (
     CLOSINGS_BURST,
+    CLOSINGS_PER_S,
     MOST_REFUSALS_WAITING,
     REFUSAL_DELAY_S,
     REFUSALS_BURST,
     REFUSALS_PER_S,
     RefusalPace,
+    Spacing,
     WorkPace,
 )
 
@@ -62,6 +64,28 @@ def test_a11_a_refused_socket_waits_sooner_and_longer_than_a_refused_request() -
     assert set(delays[:CLOSINGS_BURST]) == {0}
     assert REFUSAL_DELAY_S < delays[CLOSINGS_BURST] <= 2 * REFUSAL_DELAY_S
     assert pace.delay_s("flood", 0) == pace.closing_delay_s("bob", 0) == 0
+
+
+def test_an_upgrade_that_is_doubted_waits_in_the_line_of_its_key() -> None:
+    """KEYS：一个键一队，别的键的第一个不等；队再长也在五秒里轮到。"""
+    pace = RefusalPace()
+    delays = [pace.upgrade_delay_s("flood", 0) for _ in range(200)]
+    assert delays[:3] == [0, 1 / CLOSINGS_PER_S, 2 / CLOSINGS_PER_S]
+    assert max(delays) == REFUSAL_DELAY_S
+    assert pace.upgrade_delay_s("bob", 0) == 0
+
+
+def test_a_line_is_over_when_its_last_was_served() -> None:
+    line = Spacing(10, 4)
+    assert [round(line.wait_s("a", 0), 3) for _ in range(3)] == [0, 0.1, 0.2]
+    assert line.wait_s("a", 0.31) == 0
+
+
+def test_lines_that_are_long_over_are_forgotten() -> None:
+    line = Spacing(1, 4, max_keys=2)
+    for key in ("a", "b", "c"):
+        line.wait_s(key, 0)
+    assert [line.wait_s(key, 0) for key in ("a", "c")] == [0, 1]
 
 
 def test_the_answer_stays_within_five_seconds() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 from functools import partial
 
 import pytest
@@ -54,6 +56,42 @@ class RefusingBehaviour(EdgeHarness):
                     websocket.transport.abort()
             await eventually(lambda: world.manager.statistics().sockets == 0)
 
+    async def test_a_suspected_stranger_waits_before_the_upgrade_and_nobody_else_does(self) -> None:
+        """KEYS：升级之后才让他等，拿了 101 就走的等不住；有效的令牌在同一个地址照样立即。"""
+        async with self.world(auth_failure_delay_s=0) as world:
+            world.tire(_FOREVER_S)
+            world.limits.suspicious = True
+            async with world.client(1, token="nonsense") as first:  # 头一个不等
+                assert (await first.closed())[0] == 4500
+            async with _knocking(world, 1, "?ticket=made-up") as answer:
+                async with world.live(1):  # 同一个地址
+                    assert not answer.done()
+                assert world.manager.statistics().auth_failures == 1
+
+    async def test_who_connects_too_fast_waits_in_his_own_line(self) -> None:
+        async with self.world() as world:
+            world.tire(_DELAY_S)
+            world.limits.spendthrifts = {1}
+            for _ in range(2):
+                started = asyncio.get_running_loop().time()
+                async with world.live(1):  # 等过了照样进来
+                    waited = asyncio.get_running_loop().time() - started
+                async with world.live(2):
+                    pass
+            assert waited >= _DELAY_S * 0.9
+
+    async def test_a_stranger_who_did_not_wait_for_his_upgrade_costs_nothing(self) -> None:
+        async with self.world(auth_failure_delay_s=0) as world:
+            world.tire(_DELAY_S)
+            world.limits.suspicious = True
+            async with world.client(1, token="nonsense") as first:
+                assert (await first.closed())[0] == 4500
+            async with _knocking(world, 1, "?ticket=made-up"):
+                pass
+            await asyncio.sleep(2 * _DELAY_S)
+            async with world.live(1):
+                assert world.manager.statistics().sockets == 1
+
     @pytest.mark.parametrize("kind", _AT_THE_DOOR)
     async def test_a_refused_request_is_answered_later_and_nobody_else_is(self, kind: str) -> None:
         async with self.world() as world:
@@ -64,6 +102,21 @@ class RefusingBehaviour(EdgeHarness):
             async with world.live(1):  # 同一个地址
                 assert (await again).startswith(b"HTTP/1.1 4")
             assert asyncio.get_running_loop().time() - started >= _DELAY_S / 2
+
+
+@contextlib.asynccontextmanager
+async def _knocking(world: World, user_id: int, query: str) -> AsyncIterator[asyncio.Task[bytes]]:
+    """要升级，等它的回答；离开时掐断。"""
+    reader, writer = await asyncio.open_connection("127.0.0.1", world.port)
+    path = f"/ws/user/{user_id}/messages{query}"
+    writer.write(f"GET {path} HTTP/1.1\r\n{_UPGRADE}\r\n".encode())
+    answer = asyncio.create_task(reader.readline())
+    try:
+        yield answer
+    finally:
+        answer.cancel()
+        writer.transport.abort()
+        await asyncio.gather(answer, return_exceptions=True)
 
 
 def _failed(world: World, count: int) -> bool:
