@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import random
 import threading
 import time
 from collections import deque
@@ -24,7 +23,7 @@ import msgspec
 
 from ..model import Accepted, Draft, DraftOptions, Sender
 from ..person_id import PersonId
-from .endpoint import Backoff, Endpoint, RestOptions, parse_endpoint
+from .endpoint import Endpoint, RestOptions, parse_endpoint
 from .errors import ApiError, ServerUnreachableError
 from .rest_call import (
     KEEP_ALIVE_S,
@@ -36,12 +35,11 @@ from .rest_call import (
 )
 from .rest_client import (
     PREFIX,
+    Retries,
     api_error,
     body_of,
     idempotency,
     post,
-    wait_s,
-    worth_retrying,
 )
 
 #: 闲着的这一条恰好被服务器关了。
@@ -208,16 +206,12 @@ class RestPublisher:
             raise api_error(answer) from None
 
     def _request(self, request: HttpRequest) -> HttpAnswer:
-        options, retries = self._options, self._options.retries
-        backoff = Backoff(options.backoff_base_s, options.max_retry_wait_s, random.random)
+        retries = Retries(self._options, request)
         while True:
             try:
                 return self._once(request)
             except (ApiError, ServerUnreachableError) as error:
-                if retries == 0 or not worth_retrying(error, options):
-                    raise
-                time.sleep(wait_s(error, backoff))
-            retries -= 1
+                time.sleep(retries.wait_s(error))
 
     def _once(self, request: HttpRequest) -> HttpAnswer:
         token = self._token if isinstance(self._token, str) else self._token()

@@ -176,18 +176,12 @@ class RestClient:
             raise api_error(answer) from None
 
     async def _request(self, request: HttpRequest, *, signed: bool = True) -> HttpAnswer:
-        retries = self._options.retries if request.idempotent else 0
-        backoff = Backoff(
-            self._options.backoff_base_s, self._options.max_retry_wait_s, random.random
-        )
+        retries = Retries(self._options, request)
         while True:
             try:
                 return await self._once(request, signed)
             except (ApiError, ServerUnreachableError) as error:
-                if retries == 0 or not worth_retrying(error, self._options):
-                    raise
-                await asyncio.sleep(wait_s(error, backoff))
-            retries -= 1
+                await asyncio.sleep(retries.wait_s(error))
 
     async def _once(self, request: HttpRequest, signed: bool) -> HttpAnswer:
         headers = {"Accept": "application/json", **request.headers}
@@ -201,11 +195,28 @@ class RestClient:
         return answer
 
 
-def worth_retrying(error: ApiError | ServerUnreachableError, options: RestOptions) -> bool:
-    """幂等的调用，值不值得等一等再来。"""
-    if isinstance(error, ServerUnreachableError):
-        return True
-    return error.status in _BUSY and (error.retry_after_s or 0) <= options.max_retry_wait_s
+class Retries:
+    """一次调用的重试：值不值得再来，先等多久；阻塞的与异步的同一套。"""
+
+    def __init__(self, options: RestOptions, request: HttpRequest) -> None:
+        self._left = options.retries if request.idempotent else 0
+        self._most_s = options.max_retry_wait_s
+        self._backoff = Backoff(options.backoff_base_s, self._most_s, random.random)
+
+    def wait_s(self, error: ApiError | ServerUnreachableError) -> float:
+        """再来之前等多久（秒）；不值得再来的，抛出 ``error`` 自己。
+
+        服务器说的时间之后再加抖动：大家听到的是同一个数（LESSONS 1）。
+        """
+        asked_s = 0.0
+        if isinstance(error, ApiError):
+            asked_s = error.retry_after_s or 0.0
+            if error.status not in _BUSY or asked_s > self._most_s:
+                raise error
+        if self._left == 0:
+            raise error
+        self._left -= 1
+        return asked_s + self._backoff.next_delay()
 
 
 def post(
@@ -232,12 +243,6 @@ def idempotency(key: str | None) -> dict[str, str]:
 
 def _cursor(cursor: str | None) -> dict[str, str]:
     return {} if cursor is None else {"cursor": cursor}
-
-
-def wait_s(error: ApiError | ServerUnreachableError, backoff: Backoff) -> float:
-    """服务器说的时间之后再加抖动：大家听到的是同一个数（LESSONS 1）。"""
-    asked = error.retry_after_s if isinstance(error, ApiError) else None
-    return (asked or 0) + backoff.next_delay()
 
 
 def api_error(answer: HttpAnswer) -> ApiError:

@@ -14,7 +14,7 @@ from urllib.parse import SplitResult, urlsplit
 import msgspec
 
 from ..errors import ConfigurationError
-from ..settings import read_yaml
+from ..settings.yaml_file import read_yaml
 from ..storage.event_outbox import FIELDS
 from .signature import key_of
 

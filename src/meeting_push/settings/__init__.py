@@ -2,20 +2,17 @@
 
 给出时用平的名字：``MEETING_PUSH_<大写名>``、``.env`` 或关键字，如 ``queue_max_length``；读时按组：
 ``settings.queue.max_length``。每一项的含义、单位、何时动它都写在组里，``.env.example`` 与
-``docs/settings.md`` 由此生成（``make settings``）。写成 YAML 文件的几样也由这里读：
-大小有上限，同一个键写了两遍是错。
+``docs/settings.md`` 由此生成（``make settings``）。
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any, Final, NamedTuple, Self, get_type_hints
 from urllib.parse import quote
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
@@ -202,37 +199,3 @@ def load_settings(**overrides: object) -> Settings:
         raise ConfigurationError(
             f'bad configuration: {name}: not JSON, such as ["a", "b"]'
         ) from None
-
-
-MAX_BYTES: Final = 1 << 20
-
-
-class _Loader(yaml.SafeLoader):
-    """同一个键写了两遍，不悄悄地只算后一个。"""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [key.value for key, _ in node.value]
-        if repeated := next((key for key in keys if keys.count(key) > 1), None):
-            raise yaml.constructor.ConstructorError(
-                None, None, f"{repeated} is given twice", node.start_mark
-            )
-        return super().construct_mapping(node, deep)
-
-
-def read_yaml(path: Path) -> Any:
-    """空文件是 None。
-
-    :raises ValueError: 一行话说哪里不对
-    :raises OSError: 读不了
-    """
-    with path.open("rb") as file:
-        text = file.read(MAX_BYTES + 1)
-    if len(text) > MAX_BYTES:
-        raise ValueError(f"is larger than {MAX_BYTES} bytes")
-    try:
-        return yaml.load(text, _Loader)  # noqa: S506 — 是 SafeLoader 的子类
-    except yaml.MarkedYAMLError as error:
-        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        raise ValueError(f"{line}{error.problem or 'not YAML'}") from None
-    except (yaml.YAMLError, RecursionError):
-        raise ValueError("not YAML") from None

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from ...errors import ConfigurationError
-from ...settings import read_yaml
+from ...settings.yaml_file import read_yaml
 from .model import Severity
 from .rule import Rule, is_windowed
 from .rules import RULES
