@@ -20,13 +20,15 @@ mkdirSync(dist, { recursive: true });
 bundle("meeting-push.js", { format: "esm" });
 bundle("meeting-push.min.js", { format: "esm", minify: true });
 bundle("meeting-push.iife.js", { format: "iife", globalName: "MeetingPush", minify: true });
+const inbox = { format: "esm", minify: true, entryPoints: ["src/inbox/element.ts"] };
+bundle("meeting-push-inbox.js", inbox);
 writeFileSync(join(dist, "meeting-push.worker.js"), workerSource());
-writeFileSync(join(dist, "meeting-push.d.ts"), declarations());
+writeDeclarations();
 if (web) {
   mkdirSync(web, { recursive: true });
   copyFileSync(join(dist, "meeting-push.min.js"), join(web, "meeting-push.js"));
-  for (const name of ["iife.js", "worker.js", "d.ts"]) {
-    copyFileSync(join(dist, `meeting-push.${name}`), join(web, `meeting-push.${name}`));
+  for (const name of [".iife.js", ".worker.js", ".d.ts", "-inbox.js", "-inbox.d.ts"]) {
+    copyFileSync(join(dist, `meeting-push${name}`), join(web, `meeting-push${name}`));
   }
 }
 
@@ -50,13 +52,16 @@ function workerSource() {
 }
 
 /** tsc 给每个文件一份；接成一份，只有 index.ts 里说的是公开的。 */
-function declarations() {
+function writeDeclarations() {
   const folder = mkdtempSync(join(tmpdir(), "meeting-push-types-"));
   try {
     const tsc = join(dirname(tools.resolve("typescript/package.json")), "bin/tsc");
     const given = ["-p", join(here, "tsconfig.json"), "--emitDeclarationOnly", "--outDir", folder];
     execFileSync(process.execPath, [tsc, ...given], { stdio: "inherit" });
-    return joined((name) => readFileSync(join(folder, `${name}.d.ts`), "utf8"));
+    const read = (name) => readFileSync(join(folder, `${name}.d.ts`), "utf8");
+    writeFileSync(join(dist, "meeting-push.d.ts"), joined(read));
+    const element = read("inbox/element").replace("../client.js", "./meeting-push.js");
+    writeFileSync(join(dist, "meeting-push-inbox.d.ts"), `${banner}\n${element}`);
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }

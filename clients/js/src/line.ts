@@ -252,6 +252,7 @@ export class Line {
     if (this.#welcome === null) return; // 第一帧必须是 welcome
     if (frame.type === "token_expiring") void this.#refreshToken();
     else if (frame.type === "token_refreshed") this.#refreshBefore(frame.token_expires_at);
+    else if (frame.type === "heartbeat_ack") this.#beatLater(); // 由来的帧安排：自续的定时器在后台会被降到一分钟一次
     else if (frame.type === "notice") this.#window = (frame as Notice).reconnect_after_ms;
     this.host.frame(frame);
   }

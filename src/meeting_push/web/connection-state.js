@@ -15,13 +15,17 @@ export class ConnectionState {
     byId("stopped-action").addEventListener("click", () => this.#act());
   }
 
+  /** `state`：SDK 的；等着重连与不再连，人要做的不一样。 */
   show(state) {
     clearInterval(this.#timer);
-    byId("connection").dataset.state = state.name;
-    byId("connection-label").textContent = say(`connection.${state.name}`);
-    byId("retry-now").hidden = state.name !== "waiting";
-    byId("countdown").hidden = state.name !== "waiting";
-    if (state.name === "waiting") this.#countDown(state.retryAt);
+    const waiting = state.retryAt !== null;
+    const shown = { connected: "live", connecting: "connecting" }[state.name];
+    const name = shown ?? (waiting ? "waiting" : "stopped");
+    byId("connection").dataset.state = name;
+    byId("connection-label").textContent = say(`connection.${name}`);
+    byId("retry-now").hidden = !waiting;
+    byId("countdown").hidden = !waiting;
+    if (waiting) this.#countDown(state.retryAt);
     this.#showReason(state);
   }
 
@@ -34,9 +38,9 @@ export class ConnectionState {
     this.#timer = setInterval(tick, TICK_MS);
   }
 
-  /** 服务器不许再连：说明原因，给一条出路。1000 是自己停下的，不必说。 */
-  #showReason({ name, code, reason }) {
-    const refused = name === "stopped" && code !== 1000;
+  /** 不再连：说明原因，给一条出路。自己停下的不必说。 */
+  #showReason({ final, code, reason }) {
+    const refused = final && reason !== "stopped";
     byId("stopped").hidden = !refused;
     if (!refused) return;
     const known = ["revoked", "kicked", "replaced", "invalid_token", "forbidden"];

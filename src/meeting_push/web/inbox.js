@@ -6,8 +6,8 @@ import { ConnectionState } from "./connection-state.js";
 import { Delivery } from "./delivery.js";
 import { byId } from "./element.js";
 import { isRecorded, MessageList } from "./message-list.js";
+import { PushClient } from "./meeting-push.js";
 import { Panes } from "./panes.js";
-import { PushClient } from "./push-client.js";
 import { showMessage } from "./reader.js";
 import { readId, root } from "./rest.js";
 import { Session } from "./session.js";
@@ -90,15 +90,17 @@ class InboxPage {
   }
 
   #newClient(userId) {
-    return new PushClient({
+    const client = new PushClient({
       url: root,
       userId,
       deviceInfo: `Web inbox (${navigator.platform})`,
-      getToken: (fresh) => this.#session.accessToken(fresh),
-      onMessages: (messages) => this.#arrived(messages),
-      onState: (state) => this.#connection.show(state),
-      onFrame: (frame) => this.#frame(frame),
+      token: ({ fresh }) => this.#session.accessToken(fresh),
+      worker: false, // 这里的 CSP 不许
     });
+    client.on("messages", (messages) => this.#arrived(messages));
+    client.on("state", (state) => client === this.#client && this.#connection.show(state));
+    client.on("frame", (frame) => this.#frame(frame));
+    return client;
   }
 
   async #signOut() {
@@ -132,7 +134,7 @@ class InboxPage {
 
   // ── 推送 ──────────────────────────────────────────────────────────────────
 
-  /** 同步应用：返回之后 PushClient 才确认。 */
+  /** 同步应用：返回之后才确认。 */
   #arrived(messages) {
     this.#list.add(messages);
     this.#showListState();

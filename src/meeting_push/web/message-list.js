@@ -29,7 +29,8 @@ export const isRecorded = (id) => /^[0-9A-Z]{26}$/.test(id);
 
 /** 瞬时消息由任何进程发布，只保证有 id、标题与正文：补齐其余，时刻不合理的当作现在。 */
 function complete(message) {
-  const timestamp = message.timestamp <= LATEST_MS ? message.timestamp : Date.now();
+  const known = message.timestamp !== null && message.timestamp <= LATEST_MS;
+  const timestamp = known ? message.timestamp : Date.now();
   const sender = message.sender ?? { id: 0, name: "" };
   return { priority: 0, message_type: "message", ...message, sender, timestamp };
 }

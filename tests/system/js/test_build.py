@@ -14,7 +14,7 @@ from .conftest import INSTALL_S, SDK
 
 pytestmark = pytest.mark.timeout(INSTALL_S + 120)
 
-SERVED: Final = ("js", "iife.js", "worker.js", "d.ts")
+SERVED: Final = (".js", ".iife.js", ".worker.js", ".d.ts", "-inbox.js", "-inbox.d.ts")
 
 
 def run(node: str, tools: Path, *arguments: str) -> str:
@@ -33,8 +33,8 @@ def test_the_files_that_are_served_are_built_from_the_sources(
     run(node, tools, "build.mjs", str(tmp_path / "dist"), str(tmp_path / "web"))
     served = files("meeting_push") / "web"
     for name in SERVED:
-        built = (tmp_path / "web" / f"meeting-push.{name}").read_bytes()
-        assert built == (served / f"meeting-push.{name}").read_bytes(), name
+        built = (tmp_path / "web" / f"meeting-push{name}").read_bytes()
+        assert built == (served / f"meeting-push{name}").read_bytes(), name
 
 
 def test_sources_and_tests_type_check(node: str, tools: Path, tmp_path: Path) -> None:

@@ -58,6 +58,8 @@ def test_the_package_holds_what_it_says_and_no_sources(packed: Path) -> None:
         names = sorted(name.removeprefix("package/") for name in archive.getnames())
     assert names == [
         "README.md",
+        "dist/meeting-push-inbox.d.ts",
+        "dist/meeting-push-inbox.js",
         "dist/meeting-push.d.ts",
         "dist/meeting-push.iife.js",
         "dist/meeting-push.js",

@@ -5,7 +5,7 @@
  * `refused`（不许看，`detail` 是那个错误）。
  */
 
-import { PushClient } from "../push-client.js";
+import { PushClient } from "../meeting-push.js";
 import { root } from "../rest.js";
 
 const WATCH_EVERY_S = 2;
@@ -42,10 +42,11 @@ export class Live extends EventTarget {
         url: root,
         userId,
         deviceInfo: `Operations (${navigator.platform})`,
-        getToken: (fresh) => this.#session.accessToken(fresh),
-        onMessages: (messages) => this.#arrived(messages),
-        onFrame: (frame) => this.#frame(frame),
+        token: ({ fresh }) => this.#session.accessToken(fresh),
+        worker: false, // 这里的 CSP 不许
       });
+      this.#client.on("messages", (messages) => this.#arrived(messages));
+      this.#client.on("frame", (frame) => this.#frame(frame));
       this.#client.start();
     }
     this.#timer = setInterval(() => this.#pollIfSilent(), POLL_MS);
@@ -66,7 +67,7 @@ export class Live extends EventTarget {
 
   #frame(frame) {
     if (frame.type === "welcome") {
-      this.#client?.send({ type: "ops_watch", every_s: WATCH_EVERY_S });
+      this.#client?.say({ type: "ops_watch", every_s: WATCH_EVERY_S });
     } else if (frame.type === "ops") {
       this.#heardAt = Date.now();
       this.#take(frame.stats, frame.at);

@@ -9,6 +9,8 @@ import {
   webStore,
 } from "meeting-push";
 
+import "meeting-push/inbox";
+
 const client = new PushClient({
   url: location.origin,
   userId: "a@b",
@@ -37,6 +39,10 @@ client.say({ type: "watch", user_ids: [1, "a@b"] });
 client.say({ type: "watch" });
 const accepted: string = (await client.rest.send([1], "t", "c", { priority: 9 })).message_id;
 console.log(accepted, (await client.rest.inbox({ unread: true })).items[0]?.title);
+const inbox = document.createElement("meeting-push-inbox");
+inbox.client = client;
+console.log(inbox.unread.toFixed());
+document.body.append(inbox);
 client.start();
 await client.connected();
 off();
