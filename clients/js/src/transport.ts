@@ -53,7 +53,14 @@ export function openWebSocket(
 ): Transport {
   const url = new URL(address);
   url.protocol = url.protocol.replace("http", "ws");
-  const socket = new Socket(url.href, [SUBPROTOCOL, `bearer.${token}`]);
+  let socket;
+  try {
+    socket = new Socket(url.href, [SUBPROTOCOL, `bearer.${token}`]);
+  } catch {
+    // CSP 不许、令牌里有子协议容不下的字：同连不上一样，SSE 也许行
+    queueMicrotask(() => listener.closed({ code: null, reason: "not_opened" }));
+    return { kind: "websocket", send: () => false, close: () => {} };
+  }
   socket.onmessage = ({ data }) => {
     listener.heard();
     read(data, listener);

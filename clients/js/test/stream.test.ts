@@ -38,6 +38,22 @@ test("two WebSockets that fail in a row: SSE by itself; after five minutes WebSo
   assert.deepEqual([socket.kind, w.client.state.transport], ["websocket", "websocket"]);
 });
 
+test("a WebSocket that may not even be made is one that fails", async (t) => {
+  class Forbidden {
+    constructor() {
+      throw new Error("the policy of this page says no");
+    }
+  }
+  const w = await world(t, { WebSocket: Forbidden as never });
+  w.client.start();
+  for (let attempt = 0; attempt < 2; attempt++) {
+    await reached(w.client, "disconnected");
+    assert.equal(w.client.state.reason, "not_opened");
+    w.client.retryNow();
+  }
+  assert.equal((await welcomed(w)).kind, "sse");
+});
+
 test("SSE that fails as well: it is the server, WebSocket comes first again", async (t) => {
   const w = await world(t);
   w.script.refuse.websocket = [502, 502];

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import http.server
 import json
+import signal
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -34,6 +35,11 @@ _TIMEOUT_S: Final = 20.0
 
 class Agent(Protocol):
     async def evaluate(self, expression: str) -> Any: ...
+
+    async def sleep(self) -> None:
+        """像机器睡了：一行也不执行，定时器不响，套接字没有人读。"""
+
+    async def wake(self) -> None: ...
 
 
 async def wait_for(agent: Agent, expression: str, timeout: float = _TIMEOUT_S) -> Any:
@@ -97,6 +103,12 @@ class NodeAgent:
         assert "error" not in answer, f"{expression}: {answer['error']}"
         return answer.get("value")
 
+    async def sleep(self) -> None:
+        self._process.send_signal(signal.SIGSTOP)
+
+    async def wake(self) -> None:
+        self._process.send_signal(signal.SIGCONT)
+
 
 class PageAgent:
     """别的来源上的一个页面，没有 CSP：像别人的应用。"""
@@ -118,6 +130,14 @@ class PageAgent:
 
     async def evaluate(self, expression: str) -> Any:
         return await self.page.evaluate(expression)
+
+    async def sleep(self) -> None:
+        await self.page.call("Debugger.enable")
+        await self.page.call("Debugger.pause")  # 在下一句停住：来了一帧就是
+
+    async def wake(self) -> None:
+        await self.page.call("Debugger.resume")
+        await self.page.call("Debugger.disable")
 
 
 class _Blank(http.server.BaseHTTPRequestHandler):

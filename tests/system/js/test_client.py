@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from uuid import uuid4
 
 import httpx
@@ -96,6 +97,29 @@ async def test_a_token_about_to_expire_is_replaced_without_a_cut(
     await wait_for(agent, "globalThis.renewed")
     names = await agent.evaluate("states.map((state) => state.name)")
     assert names == ["connecting", "connected"]
+
+
+async def test_a_sleep_over_an_expired_token_and_another_server_loses_nothing(
+    agent: Agent, server: ServerProcess, person: Person
+) -> None:
+    """醒来：套接字早没了，手里的令牌过期了，服务器换过了。每条正好一次，不拿过期的令牌一再去试。"""
+    ends_at = time.time() + 6
+    short, fresh = json.dumps(sign(person.user_id, life_s=6)), json.dumps(person.token)
+    token = f"({{ fresh }}) => fresh && Date.now() > {int(ends_at * 1000)} ? {fresh} : {short}"
+    await listen(agent, person, token)
+    await connected(agent)
+    first = await send(server.base_url, person, [person])
+    await received(agent, first)
+    await agent.sleep()
+    missed = [await send(server.base_url, person, [person]) for _ in range(3)]
+    server.terminate()
+    server.start()
+    missed += [await send(server.base_url, person, [person]) for _ in range(3)]
+    await eventually(lambda: time.time() > ends_at + 1, 30)
+    await agent.wake()
+    await received(agent, first, *missed)
+    refusals = await agent.evaluate("states.filter(({ code }) => code === 4004).length")
+    assert refusals <= 2
 
 
 async def test_a_wrong_token_is_the_end(

@@ -138,8 +138,7 @@ async def test_a_leader_that_is_stuck_loses_the_socket_to_the_tab_in_view(
 ) -> None:
     """冻住的标签页既不答话，也不放手。"""
     leader, follower = await two_tabs(browser, server, origin, person)
-    await leader.page.call("Debugger.enable")
-    await leader.page.call("Debugger.pause")
+    await leader.sleep()
     await follower.evaluate("void document.dispatchEvent(new Event('visibilitychange'))")
     await wait_for(follower, "client.leading && client.state.name === 'connected'")
     message = await send(server.base_url, person, [person])
