@@ -11,9 +11,9 @@ from typing import Any, Final, Literal, NamedTuple
 
 from sqlalchemy import Select, case, delete, insert, or_, select, text, update
 
-from .alert_tables import alert_events, alert_notes, alert_pending, alert_turn, alerts
 from .database import Repository
 from .id_list import among
+from .operations_tables import alert_events, alert_notes, alert_pending, alert_turn, alerts
 from .rows import Page
 
 _a: Final = alerts.c

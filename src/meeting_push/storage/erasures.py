@@ -14,11 +14,10 @@ from sqlalchemy import ColumnElement, Row, and_, delete, insert, or_, select, up
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ..person_id import NOBODY
-from .alert_tables import alert_events, alert_notes, alerts
 from .database import Repository
 from .event_outbox import FIELDS
-from .event_tables import events_out
 from .id_list import among
+from .operations_tables import alert_events, alert_notes, alerts, events_out
 from .people import digest_of
 from .tables import (
     broadcast_receipts,

@@ -12,8 +12,8 @@ import msgspec
 from sqlalchemy import bindparam, delete, exists, func, insert, or_, select, text, update
 
 from .database import Repository
-from .event_tables import event_receivers, events_out
 from .id_list import among
+from .operations_tables import event_receivers, events_out
 
 _e: Final = events_out.c
 _t: Final = event_receivers.c

@@ -8,10 +8,10 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import delete, exists, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from .alert_tables import alert_events, alert_notices, alerts
 from .alerts import AlertRow
 from .database import Database, Repository
 from .id_list import among
+from .operations_tables import alert_events, alert_notices, alerts
 
 _n: Final = alert_notices.c
 _e: Final = alert_events.c

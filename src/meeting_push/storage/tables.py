@@ -22,10 +22,9 @@ from sqlalchemy import (
     text,
 )
 
-from . import alert_tables, event_tables  # noqa: F401 — 登记告警的、出门的事件的表
-from .columns import message_id as _message_id
-from .columns import metadata as metadata
-from .columns import serial as _serial
+from .operations_tables import message_id as _message_id
+from .operations_tables import metadata as metadata
+from .operations_tables import serial as _serial
 
 users = Table(
     "mp_users",

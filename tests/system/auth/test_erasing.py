@@ -16,8 +16,8 @@ import pytest
 from redis import Redis
 from sqlalchemy import insert
 
-from meeting_push.storage.alert_tables import alert_notes
 from meeting_push.storage.database import Database
+from meeting_push.storage.operations_tables import alert_notes
 from meeting_push.storage.tables import users
 from tests.support.accounts import sign
 from tests.support.eventually import eventually

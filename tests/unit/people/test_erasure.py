@@ -23,7 +23,7 @@ from meeting_push.storage import tables
 from meeting_push.storage.accounts import UserRepository
 from meeting_push.storage.database import Database
 from meeting_push.storage.erasures import ErasureRepository, PersonRows
-from meeting_push.storage.event_tables import events_out
+from meeting_push.storage.operations_tables import events_out
 from meeting_push.storage.people import PeopleRepository
 from meeting_push.storage.tables import erasures
 from meeting_push.supervision import Aside

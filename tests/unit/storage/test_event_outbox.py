@@ -22,9 +22,9 @@ from meeting_push.storage.event_outbox import (
     READ,
     ROW_EVENTS,
 )
-from meeting_push.storage.event_tables import events_out
 from meeting_push.storage.inbox import InboxRepository
 from meeting_push.storage.messages import MessageRepository
+from meeting_push.storage.operations_tables import events_out
 from meeting_push.storage.outcomes import OutcomeRepository
 from meeting_push.storage.recipients import RecipientRepository, cancel
 

@@ -14,7 +14,7 @@ from meeting_push.monitoring.alerts.event_sink import EventSink
 from meeting_push.monitoring.alerts.model import Alert, AlertState, Severity, Text
 from meeting_push.storage.database import Database
 from meeting_push.storage.event_outbox import ALERT_FIRING, ALERT_RESOLVED
-from meeting_push.storage.event_tables import events_out
+from meeting_push.storage.operations_tables import events_out
 
 FIRING = Alert(
     alert_id="01HZZZZZZZZZZZZZZZZZZZZZZZ",

@@ -1,6 +1,8 @@
-"""告警的表；规矩同 ``tables.py``，由它登记。"""
+"""登记处与列的类型；运维的表：告警与通知、出门的事件。其余的在 ``tables``，规矩相同。"""
 
 from __future__ import annotations
+
+from typing import Final
 
 from sqlalchemy import (
     BigInteger,
@@ -9,6 +11,7 @@ from sqlalchemy import (
     Float,
     Index,
     Integer,
+    MetaData,
     PrimaryKeyConstraint,
     SmallInteger,
     String,
@@ -17,7 +20,13 @@ from sqlalchemy import (
     text,
 )
 
-from .columns import message_id, metadata
+metadata: Final = MetaData()
+
+# ULID 只含 ASCII：用 "C" 排序规则比较更快，且次序必与 Python 的字符串次序一致。
+message_id: Final = String(26).with_variant(String(26, collation="C"), "postgresql")
+# SQLite 只有 INTEGER PRIMARY KEY 才是 rowid 的别名。
+serial: Final = BigInteger().with_variant(Integer(), "sqlite")
+
 
 # 触发过的告警。``firing_key`` 只有触发着的才有：同一条规则、同一组标签，至多一条在触发。
 alerts = Table(
@@ -112,4 +121,51 @@ alert_events = Table(
     Column("until", BigInteger),  # 静音到几时
     PrimaryKeyConstraint("event_id"),
     Index("mp_ix_alert_events_alert", "alert_id", "event_id"),
+)
+
+
+# 出门的事件：一行是一份（一次 POST），与它说的那件事在同一个事务里写下；了结了就删掉。
+events_out = Table(
+    "mp_events_out",
+    metadata,
+    Column("id", serial, primary_key=True),
+    Column("receiver", String(64), nullable=False),
+    Column("batch_id", String(26), nullable=False),  # 一次写下的；各接收者的同一份相同
+    Column("first_event", Integer, nullable=False),  # 这一份的头一个在那一次里排第几
+    Column("kind", String(32), nullable=False),
+    Column("items", Text, nullable=False),  # JSON：一项是一个事件的各个值
+    Column("event_count", Integer, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("since", BigInteger, nullable=False),  # 从何时起等着：再送一遍的从头算
+    Column("attempts", Integer, nullable=False),
+    Column("next_at", BigInteger, nullable=False),
+    Column("failing_since", BigInteger),
+    Column("aside", Boolean, nullable=False),  # 让到一边了：不再挡着同一条消息的
+    Column("dead_at", BigInteger),  # 死信
+    Column("why", String(200)),
+    Index(
+        "mp_ix_events_out_waiting",
+        *("receiver", "id"),
+        sqlite_where=text("dead_at IS NULL"),
+        postgresql_where=text("dead_at IS NULL"),
+    ),
+    Index(
+        "mp_ix_events_out_dead",
+        *("receiver", "dead_at"),
+        sqlite_where=text("dead_at IS NOT NULL"),
+        postgresql_where=text("dead_at IS NOT NULL"),
+    ),
+    # 号不得再用：发着的那一份靠它认
+    sqlite_autoincrement=True,
+)
+
+# 一个接收者一行：轮到谁发；停了没有。
+event_receivers = Table(
+    "mp_event_receivers",
+    metadata,
+    Column("receiver", String(64), nullable=False),
+    Column("holder", String(64), nullable=False),
+    Column("lease_until", BigInteger, nullable=False),
+    Column("parked_at", BigInteger),  # 它说自己没有了（410）
+    PrimaryKeyConstraint("receiver"),
 )
