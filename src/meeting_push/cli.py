@@ -19,6 +19,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, NoReturn
 from urllib.parse import urlsplit
 
@@ -198,6 +199,33 @@ def run_doctor(
 
     settings = load_settings(redis_url=redis_url, database_url=database_url, data_dir=data_dir)
     raise typer.Exit(asyncio.run(doctor.run(_console(), settings)))
+
+
+Force = Annotated[bool, typer.Option("--force", help="Although something is there already.")]
+
+
+@app.command("backup")
+def run_backup(
+    file: Annotated[Path, typer.Argument(help="Where to, such as backup.tar.gz.")],
+    force: Force = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Copy SQLite, the embedded Redis and the signing secret into one file; the server may run."""
+    from .backup import back_up
+
+    sys.stdout.write(back_up(load_settings(data_dir=data_dir), file, force=force) + "\n")
+
+
+@app.command("restore")
+def run_restore(
+    file: Annotated[Path, typer.Argument(help="What `backup` wrote.")],
+    force: Force = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Put a backup into the data folder; the server must not run. --force moves old data aside."""
+    from .backup import restore
+
+    sys.stdout.write(restore(load_settings(data_dir=data_dir), file, force=force) + "\n")
 
 
 @app.command("drill")

@@ -113,6 +113,21 @@ def retention(
     _with_database(run, database_url, data_dir)
 
 
+@app.command("restored")
+def restored(database_url: DatabaseUrl = None, data_dir: DataDir = None) -> None:
+    """Tell that this database was brought back from a dump; the servers must not run.
+
+    The next start clears what Redis holds and delivers again, from the record, what has not ended.
+    """
+
+    async def run(database: Database) -> str:
+        from .retention import note_restored
+
+        return await note_restored(database)
+
+    _with_database(run, database_url, data_dir)
+
+
 @app.command("unarchive")
 def unarchive(
     files: Annotated[

@@ -1,4 +1,4 @@
-"""``meeting-push db retention``、``db unarchive``：此刻清理一遍，把留底的放回去。"""
+"""``db retention``、``db unarchive``、``db restored``：清理一遍，放回留底的，说库是放回来的。"""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from .outcome.retention import DAY_MS, Retention
 from .settings import RetentionSettings
 from .storage.archive import ArchiveRepository
 from .storage.database import Database
+from .storage.fleet import GenerationRepository, NodeRepository
 from .storage.retention import Removed, RetentionRepository
 
 
@@ -60,6 +61,15 @@ async def put_back(database: Database, files: Sequence[Path]) -> str:
             read += len(rows)
             restored += await archive.restore(rows)
     return f"{restored} of {read} rows put back; the others are there already, or of erased people"
+
+
+async def note_restored(database: Database) -> str:
+    """:raises ConfigurationError: 还有节点在服务"""
+    await _ready(database)
+    if alive := await NodeRepository(database).alive():
+        raise ConfigurationError(f"{alive} processes are serving this database: stop them first")
+    await GenerationRepository(database).restored(another=True)
+    return "at the next start Redis is cleared and what has not ended is delivered again"
 
 
 async def _ready(database: Database) -> None:

@@ -101,7 +101,8 @@ class Database:
         )
         # SQLite 同时只容一个写者：本进程内排队，免得在 busy_timeout 里睡着互抢。
         self._write_turn = asyncio.Lock() if self.is_sqlite else None
-        path = Path(self._url.database or "")
+        #: SQLite 的文件。
+        path = self.file = Path(self._url.database or "")
         self._file = SqliteFile(path) if self.is_sqlite else None
         self._writer = (
             SqliteWriter(path, timeout_s, self._check_file, self._turn, self.figures.wrote)
@@ -235,11 +236,10 @@ class Database:
 
     async def shrink_sqlite(self, pages: int) -> None:
         """见 ``give_back_pages``；错误同 ``transaction``。"""
-        path = Path(self._url.database or "")
         with self.figures.converted():
             self._check_file()
             async with self._turn():
-                await asyncio.to_thread(give_back_pages, path, self._timeout_s, pages)
+                await asyncio.to_thread(give_back_pages, self.file, self._timeout_s, pages)
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[AsyncConnection]:

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import or_, select, text, update
+from sqlalchemy import or_, select, text, true, update
 from ulid import ULID
 
 from .database import Database, Repository, SqlConnection
@@ -91,6 +91,11 @@ class NodeRepository:
         others = [NodeRow(*row[1:]) for row in rows if row.node_id != me]
         return Roster(int(rows[0].now), tuple(others))
 
+    async def alive(self) -> int:
+        """此刻几个进程在服务。"""
+        statement = text(self._at_now("SELECT count(*) FROM mp_nodes WHERE beat_at > <now> - 5000"))
+        return int(await self._database.scalar(statement) or 0)
+
     async def withdraw(self, node_id: str) -> None:
         """从容离开：不再算在服务的里面。"""
         await self._database.change(
@@ -152,6 +157,16 @@ class GenerationRepository(Repository):
 
     async def move_cursor(self, holder: str, cursor: str | None, lease_until: int) -> bool:
         return await self._update(_g.holder == holder, cursor=cursor, lease_until=lease_until)
+
+    async def restored(self, *, another: bool = False) -> None:
+        """记录是从备份放回的：与 Redis 里的对不上，启动后重新投递。
+
+        ``another``：换一个 id，先前那个留在 Redis 里的都清掉。
+        """
+        values: dict[str, object] = {"generation": _g.generation + 1, "lease_until": 0}
+        if another:
+            values["database_id"] = str(ULID())
+        await self._update(true(), holder="", **values)
 
     async def _update(self, condition: Any, **values: object) -> bool:
         statement = update(delivery_generation).where(_g.id == 1, condition).values(**values)

@@ -103,6 +103,29 @@ def give_back_pages(path: Path, timeout_s: float, most: int) -> None:
         connection.executescript(f"PRAGMA incremental_vacuum({most})")
 
 
+def copy_database(path: Path, to: Path) -> None:
+    """一刻的一份，写着也行：一个读事务里抄完，不挡写者；阻塞。
+
+    :raises DatabaseUnavailableError: 读不了，或磁盘满了
+    """
+    try:
+        address = f"{path.absolute().as_uri()}?mode=ro"
+        with (
+            contextlib.closing(sqlite3.connect(address, uri=True)) as source,
+            contextlib.closing(sqlite3.connect(to)) as copy,
+        ):
+            source.backup(copy)
+            copy.execute("PRAGMA journal_mode=WAL")
+    except sqlite3.Error as error:
+        raise DatabaseUnavailableError(f"the database can not be copied: {error}") from None
+
+
+def fold_wal(path: Path) -> None:
+    """没有人用着的文件：预写日志并进去，旁边不留文件；阻塞。"""
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
 class WorkThread:
     """一条线程，一次一件，按交来的次序。
 

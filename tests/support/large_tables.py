@@ -1,0 +1,93 @@
+"""一张大表：同样多的行一个人，人多少随表的大小；多半已送达，最近的有没有结局的。"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import asyncpg
+from ulid import ULID
+
+DAY_MS = 86_400_000
+#: 每条消息、每个人各有几行。
+EACH, PER_USER = 10, 200
+#: 从最早的到此刻。
+SPAN_MS = 170 * DAY_MS
+TTL_MS = 7 * DAY_MS
+_MESSAGE = (
+    *("message_id", "sender_id", "sender_name", "message_type", "priority", "title", "content"),
+    *("data", "receipt", "created_at", "expires_at", "deliver_at", "enqueued_at", "expired_at"),
+    *("recipient_count", "key_id"),
+)
+_RECIPIENT = (
+    *("message_id", "user_id", "status", "attempts", "sent_at", "delivered_at", "failed_at"),
+    *("failure_reason", "expired_at", "read_at"),
+)
+Row = tuple[object, ...]
+
+
+class LargeTables:
+    def __init__(self, rows: int, now: int) -> None:
+        self.rows, self.now = rows, now
+        self.users = max(EACH, rows // PER_USER)
+        self.messages = rows // EACH
+        step = SPAN_MS // self.messages
+        self._times = [now - SPAN_MS + number * step for number in range(self.messages)]
+
+    def message_id(self, number: int) -> str:
+        at = self._times[number].to_bytes(6, "big")
+        return str(ULID.from_bytes(at + number.to_bytes(10, "big")))
+
+    def fill_sqlite(self, path: Path) -> None:
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("PRAGMA synchronous=OFF")
+            for table, columns, rows in self._tables():
+                marks = ", ".join("?" * len(columns))
+                statement = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})"
+                connection.executemany(statement, rows)
+            connection.commit()
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    async def fill_postgres(self, url: str) -> None:
+        connection = await asyncpg.connect(url.replace("+asyncpg", ""))
+        try:
+            for table, columns, rows in self._tables():
+                await connection.copy_records_to_table(table, records=rows, columns=columns)
+            await connection.execute("VACUUM ANALYZE mp_messages")
+            await connection.execute("VACUUM ANALYZE mp_message_recipients")
+        finally:
+            await connection.close()
+
+    def _tables(self) -> Iterator[tuple[str, tuple[str, ...], Iterator[Row]]]:
+        yield "mp_messages", _MESSAGE, self._message_rows()
+        yield "mp_message_recipients", _RECIPIENT, self._recipient_rows()
+
+    def _message_rows(self) -> Iterator[Row]:
+        for number, at in enumerate(self._times):
+            over = at + TTL_MS if at + TTL_MS < self.now else None
+            yield (
+                *(self.message_id(number), 1, "ann", "message", number % 10, "标题", "c" * 100),
+                *(None, False, at, at + TTL_MS, None, at + 5, over, EACH, None),
+            )
+
+    def _recipient_rows(self) -> Iterator[Row]:
+        for number, at in enumerate(self._times):
+            message_id, live = self.message_id(number), at + TTL_MS > self.now
+            # 一条消息的十个人隔得远：收件箱的索引是散着写的
+            first, apart = number % self.users, max(1, self.users // EACH)
+            users = sorted({1 + (first + apart * each) % self.users for each in range(EACH)})
+            for place, user_id in enumerate(users):
+                yield self._recipient(message_id, user_id, at, number + place, live=live)
+
+    def _recipient(self, message_id: str, user_id: int, at: int, kind: int, *, live: bool) -> Row:
+        head = (message_id, user_id)
+        if kind % 50 == 0:
+            return (*head, "failed", 3, None, None, at + 900_000, "no_ack", None, None)
+        if kind % 50 == 1 and not live:
+            return (*head, "expired", 0, None, None, None, None, at + TTL_MS, None)
+        if kind % 20 == 2 and live:
+            return (*head, "pending", 0, None, None, None, None, None, None)
+        read_at = at + 60_000 if kind % 3 else None
+        return (*head, "delivered", 0, at + 10, at + 200, None, None, None, read_at)

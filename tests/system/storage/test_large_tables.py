@@ -1,0 +1,140 @@
+"""表大一百倍，各条路不跟着慢：没有一条要扫过整张表。
+
+``MEETING_PUSH_LARGE_ROWS=20000000`` 看更大的；量得的写在 ``docs/performance.md``。
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import statistics
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from meeting_push.clock import now_ms
+from meeting_push.storage.database import Database
+from meeting_push.storage.inbox import InboxRepository
+from meeting_push.storage.messages import MessageRepository
+from meeting_push.storage.outcomes import (
+    OutcomeRepository,
+    UndeliveredRepository,
+    oldest_possible,
+)
+from meeting_push.storage.recipients import DeliveryReports, RecipientRepository
+from meeting_push.storage.retention import RetentionRepository
+from tests.support.large_tables import DAY_MS, LargeTables
+from tests.support.postgres_server import PostgresServer
+from tests.support.server_process import ServerProcess
+
+Show = Callable[[str], None]
+LARGE = int(os.environ.get("MEETING_PUSH_LARGE_ROWS", "2000000"))
+SMALL = 20_000
+TIMES = 15
+#: 比例之外容许差这么多：一毫秒以内的比例说明不了什么。
+NOISE_MS = 3.0
+START, START_MS = "启动到就绪", 2_000.0
+HORIZON_MS = 400 * DAY_MS
+
+
+def paths(database: Database, tables: LargeTables) -> dict[str, Callable[[], Awaitable[object]]]:
+    """各条路，各做一遍。"""
+    now, user = tables.now, tables.users // 2
+    inbox = InboxRepository(database)
+    reports, recipients = DeliveryReports(database), RecipientRepository(database)
+    outcomes, undelivered = OutcomeRepository(database), UndeliveredRepository(database)
+    retention, messages = RetentionRepository(database), MessageRepository(database)
+    one = tables.message_id(tables.messages // 2)
+    start = oldest_possible(now, HORIZON_MS)
+    recent = oldest_possible(now, DAY_MS)
+    return {
+        "收件箱的一页": lambda: inbox.page(user, limit=50),
+        "只看未读的一页": lambda: inbox.page(user, unread_only=True, limit=50),
+        "未读数": lambda: inbox.unread_count(user),
+        "一个人的统计（30 天）": lambda: reports.outcomes(user, now - 30 * DAY_MS, DAY_MS),
+        "一个人的最近几条": lambda: reports.recent(user, 20),
+        "一条消息的计数": lambda: recipients.counts(one),
+        "一条消息的投递状态": lambda: recipients.page(one),
+        "失败的清单": lambda: reports.failures(None, 100),
+        "一小时的失败": lambda: reports.undelivered(now - 3_600_000),
+        "过期清理的一页": lambda: outcomes.expirable(now, 500),
+        "发件箱": lambda: messages.outbox(now, 100),
+        "对账：一页的尽头": lambda: undelivered.page_end(start, 500),
+        "对账：一页里没有送达的": lambda: undelivered.waiting(
+            (recent, 0), oldest_possible(now, 0), (0, now), now, 1_000
+        ),
+        "对账：一页放回发件箱": lambda: undelivered.reopen(start, tables.message_id(100), now),
+        "旧消息的一页": lambda: retention.page("", now - 90 * DAY_MS, now, 100),
+    }
+
+
+async def measured(database: Database, tables: LargeTables) -> dict[str, float]:
+    """各条路的中位数，毫秒。"""
+    found = {}
+    for name, path in paths(database, tables).items():
+        await path()
+        took = []
+        for _ in range(TIMES):
+            began = time.perf_counter()
+            await path()
+            took.append((time.perf_counter() - began) * 1000)
+        found[name] = statistics.median(took)
+    return found
+
+
+async def on_sqlite(folder: Path, tables: LargeTables) -> dict[str, float]:
+    file = folder / "data" / "meeting-push.db"
+    database = Database(f"sqlite:///{file}")
+    await database.migrate()
+    await asyncio.to_thread(tables.fill_sqlite, file)
+    found = await measured(database, tables)
+    await database.dispose()
+    began = time.perf_counter()
+    with ServerProcess(folder, settings={"retention_days": 0}):
+        found[START] = (time.perf_counter() - began) * 1000
+    return found
+
+
+async def on_postgres(server: PostgresServer, tables: LargeTables) -> dict[str, float]:
+    database = Database(server.create_database())
+    await database.migrate()
+    await tables.fill_postgres(str(database._url.render_as_string(hide_password=False)))
+    found = await measured(database, tables)
+    await database.dispose()
+    return found
+
+
+def compare(show: Show, small: dict[str, float], large: dict[str, float]) -> None:
+    for name, took in large.items():
+        show(f"{name}：{small[name]:.2f} → {took:.2f} ms")
+    allowed = {name: 2 * took + NOISE_MS for name, took in small.items()}
+    if START in small:
+        allowed[START] = small[START] + START_MS
+    assert {n: (small[n], took) for n, took in large.items() if took > allowed[n]} == {}
+
+
+@pytest.mark.full_size
+@pytest.mark.timeout(7_200)
+async def test_a_sqlite_file_a_hundred_times_larger_is_not_slower(
+    tmp_path: Path, show: Show
+) -> None:
+    now = now_ms()
+    folders = (tmp_path / "small", tmp_path / "large")
+    for folder in folders:
+        (folder / "data").mkdir(parents=True)
+    small = await on_sqlite(folders[0], LargeTables(SMALL, now))
+    large = await on_sqlite(folders[1], LargeTables(LARGE, now))
+    compare(show, small, large)
+
+
+@pytest.mark.full_size
+@pytest.mark.timeout(7_200)
+async def test_a_postgres_table_a_hundred_times_larger_is_not_slower(
+    postgres_server: PostgresServer, show: Show
+) -> None:
+    now = now_ms()
+    small = await on_postgres(postgres_server, LargeTables(SMALL, now))
+    large = await on_postgres(postgres_server, LargeTables(LARGE, now))
+    compare(show, small, large)
