@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import asyncpg
 from ulid import ULID
+
+from meeting_push.storage.database import Database
+from meeting_push.storage.inbox import InboxRepository
+from meeting_push.storage.messages import MessageRepository
+from meeting_push.storage.outcomes import (
+    OutcomeRepository,
+    UndeliveredRepository,
+    oldest_possible,
+)
+from meeting_push.storage.recipients import DeliveryReports, RecipientRepository
+from meeting_push.storage.retention import RetentionRepository
 
 DAY_MS = 86_400_000
 #: 每条消息、每个人各有几行。
@@ -16,6 +27,7 @@ EACH, PER_USER = 10, 200
 #: 从最早的到此刻。
 SPAN_MS = 170 * DAY_MS
 TTL_MS = 7 * DAY_MS
+HORIZON_MS = 400 * DAY_MS
 _MESSAGE = (
     *("message_id", "sender_id", "sender_name", "message_type", "priority", "title", "content"),
     *("data", "receipt", "created_at", "expires_at", "deliver_at", "enqueued_at", "expired_at"),
@@ -91,3 +103,35 @@ class LargeTables:
             return (*head, "pending", 0, None, None, None, None, None, None)
         read_at = at + 60_000 if kind % 3 else None
         return (*head, "delivered", 0, at + 10, at + 200, None, None, None, read_at)
+
+
+def paths(database: Database, tables: LargeTables) -> dict[str, Callable[[], Awaitable[object]]]:
+    """各条路，各做一遍。"""
+    now, user = tables.now, tables.users // 2
+    inbox = InboxRepository(database)
+    reports, recipients = DeliveryReports(database), RecipientRepository(database)
+    outcomes, undelivered = OutcomeRepository(database), UndeliveredRepository(database)
+    retention, messages = RetentionRepository(database), MessageRepository(database)
+    one = tables.message_id(tables.messages // 2)
+    start = oldest_possible(now, HORIZON_MS)
+    # 一页 50 条消息，都还没有过期
+    recent, recent_end = (tables.message_id(tables.messages - back) for back in (60, 10))
+    return {
+        "收件箱的一页": lambda: inbox.page(user, limit=50),
+        "只看未读的一页": lambda: inbox.page(user, unread_only=True, limit=50),
+        "未读数": lambda: inbox.unread_count(user),
+        "一个人的统计（30 天）": lambda: reports.outcomes(user, now - 30 * DAY_MS, DAY_MS),
+        "一个人的最近几条": lambda: reports.recent(user, 20),
+        "一条消息的计数": lambda: recipients.counts(one),
+        "一条消息的投递状态": lambda: recipients.page(one),
+        "失败的清单": lambda: reports.failures(None, 100),
+        "一小时的失败": lambda: reports.undelivered(now - 3_600_000),
+        "过期清理的一页": lambda: outcomes.expirable(now, 500),
+        "发件箱": lambda: messages.outbox(now, 100),
+        "对账：一页的尽头": lambda: undelivered.page_end(start, 500),
+        "对账：一页里没有送达的": lambda: undelivered.waiting(
+            (recent, 0), recent_end, (0, now), now, 1_000
+        ),
+        "对账：一页放回发件箱": lambda: undelivered.reopen(start, tables.message_id(100), now),
+        "旧消息的一页": lambda: retention.page("", now - 90 * DAY_MS, now, 100),
+    }

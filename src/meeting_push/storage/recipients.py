@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Row, case, func, literal, select, text, tuple_, update
+from sqlalchemy import Row, case, func, literal, literal_column, select, text, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from ulid import ULID
 
@@ -181,6 +181,9 @@ _HEAD: Final = select(*columns_of(MessageHead, messages))
 _TIMES: Final = select(*columns_of(RecipientTimes, message_recipients))
 FailurePosition = tuple[int, str, int]
 _POSITION: Final = tuple_(_r.failed_at, _r.message_id, _r.user_id)
+#: 写在语句里：作参数，PostgreSQL 执行几遍之后换成不看值的计划，以为一半的行都是，起几个进程来读一页
+#: （2 百万行时 0.3 → 15 ms）。
+_IS_FAILED: Final = _r.status == literal_column(f"'{DeliveryStatus.FAILED}'")
 
 
 class DeliveryReports(Repository):
@@ -244,7 +247,7 @@ class DeliveryReports(Repository):
         self, before: FailurePosition | None, limit: int
     ) -> Page[FailedDelivery, FailurePosition]:
         """失败的收件人，新的在前；``before`` 是上一页最后一行的位置。"""
-        statement = _FAILURES.where(_r.failed_at.is_not(None), _r.status == DeliveryStatus.FAILED)
+        statement = _FAILURES.where(_r.failed_at.is_not(None), _IS_FAILED)
         if before is not None:
             statement = statement.where(tuple_(*map(literal, before)) > _POSITION)
         statement = statement.order_by(
@@ -257,7 +260,7 @@ class DeliveryReports(Repository):
         """``since_ms`` 起失败的、过期的（没有原因），按（原因, 归哪一类）汇总。"""
         failed = (
             select(_r.failure_reason, _r.failure_cause, func.count())
-            .where(_r.failed_at >= since_ms, _r.status == DeliveryStatus.FAILED)
+            .where(_r.failed_at >= since_ms, _IS_FAILED)
             .group_by(_r.failure_reason, _r.failure_cause)
         )
         expired = (

@@ -9,23 +9,14 @@ import asyncio
 import os
 import statistics
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from meeting_push.clock import now_ms
 from meeting_push.storage.database import Database
-from meeting_push.storage.inbox import InboxRepository
-from meeting_push.storage.messages import MessageRepository
-from meeting_push.storage.outcomes import (
-    OutcomeRepository,
-    UndeliveredRepository,
-    oldest_possible,
-)
-from meeting_push.storage.recipients import DeliveryReports, RecipientRepository
-from meeting_push.storage.retention import RetentionRepository
-from tests.support.large_tables import DAY_MS, LargeTables
+from tests.support.large_tables import LargeTables, paths
 from tests.support.postgres_server import PostgresServer
 from tests.support.server_process import ServerProcess
 
@@ -36,38 +27,6 @@ TIMES = 15
 #: 比例之外容许差这么多：一毫秒以内的比例说明不了什么。
 NOISE_MS = 3.0
 START, START_MS = "启动到就绪", 2_000.0
-HORIZON_MS = 400 * DAY_MS
-
-
-def paths(database: Database, tables: LargeTables) -> dict[str, Callable[[], Awaitable[object]]]:
-    """各条路，各做一遍。"""
-    now, user = tables.now, tables.users // 2
-    inbox = InboxRepository(database)
-    reports, recipients = DeliveryReports(database), RecipientRepository(database)
-    outcomes, undelivered = OutcomeRepository(database), UndeliveredRepository(database)
-    retention, messages = RetentionRepository(database), MessageRepository(database)
-    one = tables.message_id(tables.messages // 2)
-    start = oldest_possible(now, HORIZON_MS)
-    recent = oldest_possible(now, DAY_MS)
-    return {
-        "收件箱的一页": lambda: inbox.page(user, limit=50),
-        "只看未读的一页": lambda: inbox.page(user, unread_only=True, limit=50),
-        "未读数": lambda: inbox.unread_count(user),
-        "一个人的统计（30 天）": lambda: reports.outcomes(user, now - 30 * DAY_MS, DAY_MS),
-        "一个人的最近几条": lambda: reports.recent(user, 20),
-        "一条消息的计数": lambda: recipients.counts(one),
-        "一条消息的投递状态": lambda: recipients.page(one),
-        "失败的清单": lambda: reports.failures(None, 100),
-        "一小时的失败": lambda: reports.undelivered(now - 3_600_000),
-        "过期清理的一页": lambda: outcomes.expirable(now, 500),
-        "发件箱": lambda: messages.outbox(now, 100),
-        "对账：一页的尽头": lambda: undelivered.page_end(start, 500),
-        "对账：一页里没有送达的": lambda: undelivered.waiting(
-            (recent, 0), oldest_possible(now, 0), (0, now), now, 1_000
-        ),
-        "对账：一页放回发件箱": lambda: undelivered.reopen(start, tables.message_id(100), now),
-        "旧消息的一页": lambda: retention.page("", now - 90 * DAY_MS, now, 100),
-    }
 
 
 async def measured(database: Database, tables: LargeTables) -> dict[str, float]:
@@ -92,8 +51,12 @@ async def on_sqlite(folder: Path, tables: LargeTables) -> dict[str, float]:
     found = await measured(database, tables)
     await database.dispose()
     began = time.perf_counter()
-    with ServerProcess(folder, settings={"retention_days": 0}):
+    server = ServerProcess(folder, settings={"retention_days": 0})
+    try:
+        await asyncio.to_thread(server.start, 300)
         found[START] = (time.perf_counter() - began) * 1000
+    finally:
+        server.stop()
     return found
 
 
