@@ -352,6 +352,7 @@ WIRING: Final = frozenset(
         "api_keys.py",
         "app.py",
         "assembly",
+        "backup.py",
         "cli.py",
         "db.py",
         "user.py",
@@ -361,6 +362,7 @@ WIRING: Final = frozenset(
         "settings",
         "sync.py",
         "outbox_office.py",
+        "redis_report.py",
         "testing.py",
     }
 )

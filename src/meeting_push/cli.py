@@ -33,6 +33,7 @@ from .errors import ConfigurationError, InvalidInputError, MeetingPushError, Mis
 from .logs import plain, plain_json
 from .model import MAX_USER_ID, USER_ROLE
 from .person_id import PersonId, PersonIds
+from .redis_report import app as redis_app
 from .settings import Role, Settings, load_settings
 from .user import app as user_app
 from .user import require_accounts
@@ -53,6 +54,7 @@ app.add_typer(user_app, name="user")
 app.add_typer(db_app, name="db")
 app.add_typer(key_app, name="key")
 app.add_typer(webhook_app, name="webhook")
+app.add_typer(redis_app, name="redis")
 
 
 def _print_version(wanted: bool) -> None:
@@ -338,7 +340,9 @@ _VARIABLES: Final = {
     "--token": "MEETING_PUSH_TOKEN",
 }
 #: 别的命令（bench）的同名选项与环境变量无关。
-_COMMANDS: Final = frozenset({"serve", "doctor", "user", "key", "db", "send", "listen", "drill"})
+_COMMANDS: Final = frozenset(
+    {"serve", "doctor", "user", "key", "db", "send", "listen", "drill", "redis"}
+)
 
 
 def hide_secrets() -> None:

@@ -6,8 +6,8 @@ import sqlite3
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
-import asyncpg
 from ulid import ULID
 
 from meeting_push.storage.database import Database
@@ -28,6 +28,7 @@ EACH, PER_USER = 10, 200
 SPAN_MS = 170 * DAY_MS
 TTL_MS = 7 * DAY_MS
 HORIZON_MS = 400 * DAY_MS
+FILL_TIMEOUT_S = 3_600
 _MESSAGE = (
     *("message_id", "sender_id", "sender_name", "message_type", "priority", "title", "content"),
     *("data", "receipt", "created_at", "expires_at", "deliver_at", "enqueued_at", "expired_at"),
@@ -62,15 +63,14 @@ class LargeTables:
             connection.commit()
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
-    async def fill_postgres(self, url: str) -> None:
-        connection = await asyncpg.connect(url.replace("+asyncpg", ""))
-        try:
+    async def fill_postgres(self, database: Database) -> None:
+        async with database.connect() as connection:
+            raw: Any = (await connection.get_raw_connection()).driver_connection
             for table, columns, rows in self._tables():
-                await connection.copy_records_to_table(table, records=rows, columns=columns)
-            await connection.execute("VACUUM ANALYZE mp_messages")
-            await connection.execute("VACUUM ANALYZE mp_message_recipients")
-        finally:
-            await connection.close()
+                await raw.copy_records_to_table(
+                    table, records=rows, columns=columns, timeout=FILL_TIMEOUT_S
+                )
+                await raw.execute(f"VACUUM ANALYZE {table}", timeout=FILL_TIMEOUT_S)
 
     def _tables(self) -> Iterator[tuple[str, tuple[str, ...], Iterator[Row]]]:
         yield "mp_messages", _MESSAGE, self._message_rows()

@@ -7,12 +7,15 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 
 from meeting_push.client import PushClient
+from meeting_push.client.endpoint import RestOptions
 from meeting_push.client.rest_client import RestClient
 from tests.support.accounts import sign
 from tests.support.eventually import eventually
@@ -20,6 +23,9 @@ from tests.support.server_process import ServerProcess, _environment
 
 SETTINGS = {"identity": "application", "reconcile_interval_s": 0.2}
 ANN, BOB = 1, 2
+#: 机器再忙（测试停上一两分钟）也等得到。
+PATIENCE_S = 200
+PATIENT = RestOptions(timeout_s=PATIENCE_S)
 
 
 def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -42,27 +48,31 @@ def refused(folder: Path, *arguments: str) -> str:
     return result.stderr
 
 
-def server(folder: Path) -> ServerProcess:
-    folder.mkdir(exist_ok=True)
-    return ServerProcess(folder, settings=SETTINGS)
+@contextmanager
+def server(folder: Path) -> Iterator[ServerProcess]:
+    running = ServerProcess(folder, settings=SETTINGS)
+    try:
+        yield running.start(PATIENCE_S)
+    finally:
+        running.stop()
 
 
 async def send(at: ServerProcess, title: str) -> str:
-    async with RestClient(at.base_url, sign(ANN)) as rest:
+    async with RestClient(at.base_url, sign(ANN), options=PATIENT) as rest:
         return (await rest.send([BOB], title, "c")).message_id
 
 
 async def waiting(at: ServerProcess) -> dict[str, str]:
     """信箱里等着他的：id → 标题。"""
     headers = {"authorization": f"Bearer {sign(BOB)}"}
-    async with httpx.AsyncClient(trust_env=False, headers=headers) as http:
+    async with httpx.AsyncClient(trust_env=False, headers=headers, timeout=PATIENCE_S) as http:
         answer = await http.get(f"{at.base_url}/api/v1/users/{BOB}/offline-messages")
     return {one["message_id"]: one["title"] for one in answer.json()["items"]}
 
 
 async def inbox(at: ServerProcess) -> set[str]:
     headers = {"authorization": f"Bearer {sign(BOB)}"}
-    async with httpx.AsyncClient(trust_env=False, headers=headers) as http:
+    async with httpx.AsyncClient(trust_env=False, headers=headers, timeout=PATIENCE_S) as http:
         answer = await http.get(f"{at.base_url}/api/v1/messages")
     return {one["title"] for one in answer.json()["items"]}
 
@@ -78,7 +88,7 @@ async def acknowledge(at: ServerProcess, title: str) -> None:
         async def recorded() -> bool:
             return title not in (await waiting(at)).values()
 
-        await eventually(recorded, 30)
+        await eventually(recorded, PATIENCE_S)
 
 
 async def shows(at: ServerProcess, wanted: dict[str, str]) -> None:
@@ -87,7 +97,7 @@ async def shows(at: ServerProcess, wanted: dict[str, str]) -> None:
     async def same() -> bool:
         return await waiting(at) == wanted
 
-    await eventually(same, 60)
+    await eventually(same, PATIENCE_S)
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +129,7 @@ class Story:
         return {self.ids[title]: title for title in titles}
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 async def test_a_backup_made_while_serving_opens_somewhere_else(
     story: Story, tmp_path: Path
 ) -> None:
@@ -131,7 +141,7 @@ async def test_a_backup_made_while_serving_opens_somewhere_else(
         await shows(running, story.told("three") | {story_id: "four"})
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 async def test_an_older_record_beside_a_newer_redis(story: Story, tmp_path: Path) -> None:
     """记录里没有的不再有；记录里没有结局的，以原来的 id 再来。"""
     await asyncio.to_thread(done, tmp_path, "restore", str(story.late))
@@ -142,7 +152,7 @@ async def test_an_older_record_beside_a_newer_redis(story: Story, tmp_path: Path
         assert await inbox(running) == {"one", "two"}
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 async def test_a_newer_record_beside_an_older_redis(story: Story, tmp_path: Path) -> None:
     """不必说：记号落后，自己知道丢过。后来确认了的不再来。"""
     await asyncio.to_thread(done, tmp_path, "restore", str(story.early))
@@ -160,7 +170,7 @@ def take_database(backup: Path, folder: Path) -> None:
         tar.extract("meeting-push.db", folder / "data", filter="data")
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 async def test_neither_runs_over_something(story: Story, tmp_path: Path) -> None:
     """不盖掉已有的备份；服务器开着、文件夹里有数据就不放回；``--force`` 把原来的挪开。"""
     with server(tmp_path) as running:
@@ -169,7 +179,7 @@ async def test_neither_runs_over_something(story: Story, tmp_path: Path) -> None
         assert "stop it first" in said
         said = await asyncio.to_thread(refused, tmp_path, "backup", str(story.late))
         assert "is there already" in said
-        assert running.is_ready()
+        assert mine in await waiting(running)
     said = await asyncio.to_thread(refused, tmp_path, "restore", str(story.late))
     assert "--force" in said
     said = await asyncio.to_thread(done, tmp_path, "restore", str(story.late), "--force")

@@ -45,11 +45,11 @@ async def plan(database: Database, statement: str, given: Any) -> list[str]:
         return [str(row[-1]) for row in rows]
 
 
-async def test_no_path_scans_a_large_table(database: Database, database_url: str) -> None:
+async def test_no_path_scans_a_large_table(database: Database) -> None:
     if database.is_sqlite:
         TABLES.fill_sqlite(database.file)
     else:
-        await TABLES.fill_postgres(database_url)
+        await TABLES.fill_postgres(database)
     found = await plans(database)
     assert all(found.values())
     scans = {
