@@ -46,21 +46,13 @@ def report(
 
 
 async def _found(settings: Settings, most_keys: int) -> MemoryReport:
-    from .redis.dial import RedisAddress
     from .redis.embedded import EmbeddedRedis
     from .redis.keys import Keys
-    from .redis.lean import LeanConnection
-    from .redis.memory_report import memory_report
+    from .redis.memory_report import memory_report_at
 
     url = settings.redis.url or EmbeddedRedis(settings.process.data_dir).url
-    lean = LeanConnection(
-        RedisAddress.parse(url), timeout_s=settings.redis.timeout_s, name="meeting-push-report"
-    )
-    await lean.connect()
-    try:
-        return await memory_report(lean, Keys(settings.redis.key_prefix), most_keys)
-    finally:
-        await lean.close()
+    keys = Keys(settings.redis.key_prefix)
+    return await memory_report_at(url, keys, most_keys, settings.redis.timeout_s)
 
 
 def _as_json(found: MemoryReport) -> dict[str, object]:

@@ -1,7 +1,7 @@
 """什么占着 Redis 的内存：走一遍键空间，数各种键，各量一些。
 
-从不挡住 Redis：一页一页地 ``SCAN``，页与页之间歇一歇；``MEMORY USAGE`` 只看一个键里的几个元素。走的键、
-量的键都有上限。
+从不挡住 Redis：一页一页地 ``SCAN``，页与页之间歇一歇；``MEMORY USAGE`` 只看一个键里的几个元素。
+走的键、量的键都有上限。
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from .address import RedisAddress
 from .keys import Keys
 from .lean import LeanConnection
 
@@ -48,9 +49,10 @@ _MAILBOX: Final = "offline_messages"
 
 @dataclass(slots=True)
 class KindOfKey:
-    """``measured`` 个量过，共 ``bytes``；其中 ``without_ttl`` 个没有期限。"""
+    """``measured`` 个量过（要量的 ``asked`` 个），共 ``bytes``；其中 ``without_ttl`` 个没有期限。"""
 
     keys: int = 0
+    asked: int = 0
     measured: int = 0
     bytes: int = 0
     without_ttl: int = 0
@@ -66,9 +68,9 @@ class KindOfKey:
     def wants_sample(self) -> bool:
         """下一个要不要量；问过就算数了一个。"""
         self.keys += 1
-        if self.measured >= MOST:
-            return False
-        return self.keys <= FIRST or self.keys % ONE_IN == 0
+        wanted = self.asked < MOST and (self.keys <= FIRST or self.keys % ONE_IN == 0)
+        self.asked += wanted
+        return wanted
 
 
 @dataclass(slots=True)
@@ -111,6 +113,16 @@ def kind_of(key: str, prefix: str) -> str:
     rest = key.removeprefix("{").removeprefix(prefix)
     found = _KIND.match(rest)
     return found[1] if found else "other"
+
+
+async def memory_report_at(url: str, keys: Keys, most_keys: int, timeout_s: float) -> MemoryReport:
+    """同 ``memory_report``，自己连上。"""
+    lean = LeanConnection(RedisAddress.parse(url), timeout_s=timeout_s, name="meeting-push-report")
+    await lean.connect()
+    try:
+        return await memory_report(lean, keys, most_keys)
+    finally:
+        await lean.close()
 
 
 async def memory_report(lean: LeanConnection, keys: Keys, most_keys: int) -> MemoryReport:
