@@ -49,7 +49,7 @@ _MAILBOX: Final = "offline_messages"
 
 @dataclass(slots=True)
 class KindOfKey:
-    """``measured`` 个量过（要量的 ``asked`` 个），共 ``bytes``；其中 ``without_ttl`` 个没有期限。"""
+    """要量的 ``asked`` 个里量到 ``measured`` 个，共 ``bytes``；``without_ttl`` 个没有期限。"""
 
     keys: int = 0
     asked: int = 0
