@@ -43,7 +43,7 @@ async def remove_old(database: Database, settings: RetentionSettings, *, dry_run
         outlook = await work.outlook(now, days)
         return (
             f"older than {days} days (before {before}): {_told(outlook.would_go)} would be removed;"
-            f" {outlook.stay} messages stay: not over yet, or archived by somebody"
+            f" {outlook.stay} messages stay: not over yet"
         )
     removed = await work.do_now()
     if removed is None:

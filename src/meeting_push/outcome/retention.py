@@ -64,7 +64,7 @@ class Steps:
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """``would_go``：此刻会删几行；``stay``：够旧而没有完结、或有人归档的消息。"""
+    """``would_go``：此刻会删几行；``stay``：够旧而没有完结的消息。"""
 
     would_go: Removed
     stay: int

@@ -330,7 +330,7 @@ class RetentionSettings(Group, alias_generator="retention_{}".format):
 
     days: Annotated[int, Field(ge=0, le=36_500)] | None = setting(
         None,
-        "比这更早、对每个收件人都完结了的消息删掉，归档了的留着；0 = 都留；没有给出：新的库 180，"
+        "比这更早、对每个收件人都完结了的消息删掉；0 = 都留；没有给出：新的库 180，"
         "0.1 建的（从前用过的）0",
         "要留得更久、更短，或 0.1 的库也要删",
         unit="天",

@@ -67,7 +67,7 @@ _SQLITE_BROADCASTS: Final = (
 
 
 class OldMessage(NamedTuple):
-    """``is_over``：对每个收件人都完结了，也没有人归档它。"""
+    """``is_over``：对每个收件人都完结了。"""
 
     message_id: str
     created_at: int
@@ -89,7 +89,7 @@ class Removed(NamedTuple):
 
 
 def _stays(now: int) -> ColumnElement[bool]:
-    """一行收件人使整条消息留着：没有结局，或失败了而还可以重新投递。"""
+    """一行收件人使整条消息留着：没有结局，或失败了而还可以重新投递。别的要留的，也加在这里。"""
     requeueable = and_(_r.status == DeliveryStatus.FAILED, _m.expires_at > now)
     return or_(_r.status == DeliveryStatus.PENDING, requeueable)
 
