@@ -257,6 +257,8 @@ class MeetingPush:
             await rooms.edge.start(supervisor, stack)
         else:
             await rooms.bus.listen(stack)
+            if role.serves_api:
+                rooms.edge.start_acks(supervisor, stack)
         if role.serves_api:
             await rooms.meetings.start(supervisor, stack)
 
@@ -274,7 +276,7 @@ class MeetingPush:
         if role.delivers:
             await self._rooms.messages.consumers.drain()
         await self._send_guests_off()
-        if role.holds_sockets:
+        if role.holds_sockets or role.serves_api:
             await edge.finish_acks()
 
     async def _send_guests_off(self) -> None:

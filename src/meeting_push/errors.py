@@ -192,6 +192,12 @@ class IdempotencyConflictError(MeetingPushError):
     code = "idempotency_conflict"
 
 
+class UnknownConnectionError(MeetingPushError):
+    """他没有这条连接（也许刚断开，也许刚连上）：改用消息的 id 确认。"""
+
+    code = "unknown_connection"
+
+
 class AlreadyDueError(MeetingPushError):
     """撤回来得太晚：消息不是预约的，或已经到时。"""
 

@@ -333,7 +333,11 @@ class AckOutcome:
     unknown: tuple[str, ...] = ()
 
 
-class ConnectionInfo(msgspec.Struct, frozen=True, kw_only=True):
+#: 一条用户连接怎样连着的。
+Transport = Literal["websocket", "sse"]
+
+
+class ConnectionInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """一台设备的一条连接；也是 ``online_users:{uid}`` 里每个值的 JSON。"""
 
     connection_id: str
@@ -344,6 +348,7 @@ class ConnectionInfo(msgspec.Struct, frozen=True, kw_only=True):
     ip_address: str
     status: PresenceStatus
     node: str
+    transport: Transport = "websocket"
 
 
 class QueueEntry(msgspec.Struct, frozen=True, kw_only=True):

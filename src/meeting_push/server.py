@@ -226,7 +226,7 @@ async def _front(push: MeetingPush, settings: Settings, sock: socket.socket) -> 
             HotDoor(app, Identified(CrossOrigin(app, cors))),
             http=patient_http(Patience.of(settings.edge), doorway),
             # 类型写的是 type[Protocol]，uvicorn 只是调用它（见 docs/adr/0002）
-            ws=native_edge(push.manager) if native else BoundedWebSocket,  # type: ignore[arg-type]
+            ws=native_edge(push.manager, cors) if native else BoundedWebSocket,  # type: ignore[arg-type]
             ws_max_size=push.manager.limits.largest_read_bytes,  # 再大的由 uvicorn 以 1009 断开
             ws_per_message_deflate=False,
             loop="none",

@@ -16,18 +16,22 @@ from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
 from meeting_push.clock import now_ms
+from meeting_push.http.cors import Cors
 from meeting_push.http.doorway import Patience
 from meeting_push.http.ops_http import OpsAnswer
 from meeting_push.http.patient_http import patient_http
 from meeting_push.limits.rate import RefusalPace
 from meeting_push.model import Principal
 from meeting_push.node_identity import NodeIdentity
+from meeting_push.router.contract_route import complete
+from meeting_push.router.event_stream import event_stream_router
 from meeting_push.settings import Settings
 from meeting_push.websocket.asgi import user_messages_endpoint
 from meeting_push.websocket.native import native_edge, serve_native
 from meeting_push.websocket.requests import Sinks
 
 from .doors import door
+from .event_streams import EventStream, event_stream
 from .limits import limits_with
 from .stand_ins import (
     AckSink,
@@ -59,9 +63,10 @@ class World:
         self.presence = PresenceSink()
         self.reads = ReadSink()
         self.limits = Unhurried()
+        self.retries = RetrySink()
         origins = self.settings.handshake.allowed_origins
         self.manager = manager_of(
-            Sinks(self.acks, self.presence, self.reads, Watches(), RetrySink()),
+            Sinks(self.acks, self.presence, self.reads, Watches(), self.retries),
             authenticator=authenticator_of(self.verifier, origins, self.limits),
             channels=self.channels,
             mailbox=self.mailbox,
@@ -69,7 +74,8 @@ class World:
             node=NodeIdentity("node-1"),
         )
         self.bus = Bus(self.mailbox, self.channels, self.manager.on_channel_message)
-        self.doorway = door(pace=self.manager.admission.pace)
+        self.cors = Cors(self.settings.handshake.allowed_origins)
+        self.doorway = door(pace=self.manager.admission.pace, cors=self.cors)
         self.port = 0
 
     def tire(self, delay_s: float) -> None:
@@ -85,6 +91,17 @@ class World:
         token = f"token-{user_id}-{name or len(self.verifier.tokens)}"
         self.verifier.tokens[token] = Principal(user_id, role, now, now + ttl_ms)
         return token
+
+    @contextlib.asynccontextmanager
+    async def stream(
+        self, user_id: int = 1, query: str = "", *, token: str | None = None, **headers: str
+    ) -> AsyncIterator[EventStream]:
+        """一条 SSE 流，令牌在头里；还没有读。"""
+        bearer = token if token is not None else self.token(user_id)
+        given = {"Authorization": f"Bearer {bearer}", **headers}
+        url = f"http://127.0.0.1:{self.port}/sse/user/{user_id}/messages{query}"
+        async with event_stream(url, {n.replace("_", "-"): v for n, v in given.items()}) as one:
+            yield one
 
     def url(self, user_id: int | str, query: str = "") -> str:
         return f"ws://127.0.0.1:{self.port}/ws/user/{user_id}/messages{query}"
@@ -170,6 +187,7 @@ async def _uvicorn(world: World, ws: Any) -> AsyncIterator[None]:
     app.add_api_websocket_route(
         "/ws/user/{user_id}/messages", user_messages_endpoint(world.manager)
     )
+    app.router.routes.extend(complete(event_stream_router(world.manager).routes, world.cors))
     config = uvicorn.Config(
         app,
         http=patient_http(Patience(world.manager.limits.handshake_timeout_s), world.doorway),
@@ -197,7 +215,7 @@ async def _uvicorn(world: World, ws: Any) -> AsyncIterator[None]:
 
 @contextlib.asynccontextmanager
 async def serve_native_behind_uvicorn(world: World) -> AsyncIterator[None]:
-    async with _uvicorn(world, native_edge(world.manager)):
+    async with _uvicorn(world, native_edge(world.manager, world.cors)):
         yield
 
 

@@ -35,6 +35,7 @@ from ..websocket.lines import window_s
 from ..websocket.manager import ConnectionManager
 from ..websocket.ops_feed import OpsFeed
 from ..websocket.requests import Sinks
+from ..websocket.rest_acks import RestAcks
 from .ground import Access, Bus, Record
 from .message_path import BroadcastPath, MessagePath, OutcomePath
 
@@ -140,6 +141,15 @@ class Edge:
             recorder=bus.recorder,
             clock=bus.clock,
         )
+        self.rest_acks = RestAcks(
+            self.manager,
+            broadcasts.acks,
+            presence=self.presence.get_user_connections,
+            control=bus.control,
+            redis=bus.redis,
+            refresh=None if settings.process.role.holds_sockets else broadcasts.feed.refresh,
+            clock=bus.clock,
+        )
         self.hearing = NodeHearing(
             bus.redis, bus.subscriber, self.manager, settings.node, bus.reread.set
         )
@@ -159,8 +169,7 @@ class Edge:
     async def start(self, supervisor: Supervisor, stack: contextlib.AsyncExitStack) -> None:
         """开始听，再让各循环跑起来；确认与重试的写入也在这里：它们从连接来。"""
         await self._listen(stack)
-        supervisor.start("confirm", self._confirmation.run)
-        supervisor.start("broadcast-confirm", self._broadcasts.acks.run)
+        self.start_acks(supervisor, stack)
         supervisor.start("retry", self._retries.run)
         supervisor.start("heartbeat-sweep", self.manager.heartbeat.run)
         supervisor.start("seats", self.seats.run)
@@ -171,6 +180,12 @@ class Edge:
         supervisor.start("presence-watch", self.watch.run)
         supervisor.start("ops-feed", self.manager.ops.run)
         await self.presence.start(supervisor)
+
+    def start_acks(self, supervisor: Supervisor, stack: contextlib.AsyncExitStack) -> None:
+        """确认也从 REST 来：没有连接的 API 进程只要这些。"""
+        stack.push_async_callback(self.rest_acks.close)
+        supervisor.start("confirm", self._confirmation.run)
+        supervisor.start("broadcast-confirm", self._broadcasts.acks.run)
 
     async def _listen(self, stack: contextlib.AsyncExitStack) -> None:
         subscriber, keys = self._bus.subscriber, self._bus.redis.keys

@@ -14,6 +14,7 @@ from ..router.auth_manage import auth_router, erasure_router, revocation_router,
 from ..router.broadcast_manage import broadcast_router
 from ..router.contract_route import API_PREFIX, ContractRoute, complete, methods_of
 from ..router.delivery_manage import delivery_router, queue_router
+from ..router.event_stream import acks_router, event_stream_router
 from ..router.inspection import inspection_router
 from ..router.json_body import BodyRules
 from ..router.meeting_manage import meeting_router, meeting_socket_router
@@ -50,6 +51,7 @@ def routes(settings: Settings, rooms: Rooms, observation: Observation, alerting:
         pages.append(web_router(proxies))
     if settings.process.role.holds_sockets:
         parts.append(user_messages_router(rooms.edge.manager))
+        parts.append(event_stream_router(rooms.edge.manager))
         rooms.edge.manager.ops.provide(_statistics(rooms, observation).text)
     cors = Cors(settings.handshake.allowed_origins)
     probes = [ops_router(observation.health, observation.metrics)]
@@ -115,4 +117,5 @@ def _api(
         inspection_router(observation.inspector, observation.tracer, admin, people),
         people_router(people, rooms.bus.redis.keys.user_channel, security),
         log_router(observation.log_counts, security),
+        acks_router(rooms.edge.rest_acks, security),
     ]

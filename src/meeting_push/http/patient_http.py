@@ -144,12 +144,12 @@ class PatientHttp(HttpToolsProtocol):
             self._measure(len(data), len(data) - self._body_bytes + body_bytes if in_body else 0)
 
     def _handed_over(self, data: bytes) -> bool:
-        """收齐了的、合规矩的用户连接：不经解析器，读一遍就交出去；别的照走，那里说得出哪里不对。"""
+        """收齐了的、合规矩的用户连接、事件流：不经解析器，读一遍就交出去；别的照走，那里说得出哪里不对。"""
         edge: Any = self.ws_protocol_class
         start = getattr(edge, "direct", None)
         if start is None or self._crowded or not self.client or not data.startswith(start):
             return False
-        request, rest = upgrade_request.complete_upgrade(data)
+        request, rest = upgrade_request.complete_request(data)
         if request is None:
             return False
         self._let_go()

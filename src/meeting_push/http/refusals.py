@@ -64,6 +64,7 @@ class Refusal:
 
 BAD_REQUEST: Final = Refusal(400, "bad_request", "this is not an HTTP/1.1 request")
 NOT_FOUND: Final = Refusal(404, "not_found", "there is no WebSocket here")
+NO_STREAM: Final = Refusal(404, "not_found", "there is no event stream here")
 FOREIGN_ORIGIN: Final = Refusal(403, "forbidden", "this origin is not allowed")
 TOO_SLOW: Final = Refusal(408, "request_timeout", "the request took too long", temporary=True)
 HEAD_TOO_LARGE: Final = Refusal(

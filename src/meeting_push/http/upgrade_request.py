@@ -28,6 +28,8 @@ _FIELD: Final = re.compile(r"([^:\r\n]+):[\t ]*([^\r]*)\r\n")
 _REQUEST_LINE: Final = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([!-~]+) HTTP/(\d\.\d)")
 #: 头里可以有的字节：可见的、空白、obs-text；别的控制字符都不行。
 _ALLOWED: Final = bytes((9, 10, 13, *range(32, 127), *range(128, 256)))
+#: 事件流的路径都以它开头。
+STREAMS: Final = "/sse/"
 #: 16 个字节的 base64。
 _KEY: Final = re.compile(r"[A-Za-z0-9+/]{22}==")
 _HOST: Final = re.compile(r"[^\s/?#@,]+")
@@ -46,6 +48,10 @@ _NO_UPGRADE: Final = Refusal(426, "upgrade_required", "this is a WebSocket", hea
 _NOT_A_GET: Final = Refusal(
     405, "method_not_allowed", "an upgrade is a GET", headers=(("allow", "GET"),)
 )
+_ONLY_GET: Final = Refusal(
+    405, "method_not_allowed", "a stream is a GET", headers=(("allow", "GET"),)
+)
+_OTHER_STREAM: Final = Refusal(505, "http_version_not_supported", "this is not HTTP/1")
 _OTHER_HTTP: Final = Refusal(
     505, "http_version_not_supported", "an upgrade is a request of HTTP/1.1"
 )
@@ -93,6 +99,19 @@ class UpgradeRequest:
         """不合规矩的哪一条；None = 可以升级。"""
         return refusal_of(self.method, self.version, self.named)
 
+    def stream_refusal(self) -> Refusal | None:
+        """同上，一条事件流（SSE）：没有正文的 GET；HTTP/1.0 的代理也行。"""
+        if self.method != "GET":
+            return _ONLY_GET
+        if self.version not in ("1.0", "1.1"):
+            return _OTHER_STREAM
+        hosts = self.named.get("host", ())
+        if len(hosts) > 1 or (self.version == "1.1" and not hosts):
+            return _bad("exactly one Host is needed")
+        if "transfer-encoding" in self.named or set(self.values("content-length")) - {"0"}:
+            return _bad("a stream's request has no body")
+        return None
+
     def minimal(self) -> bytes:
         """库要看的就这些：没有令牌，也没有它自己的上限会嫌大的东西。"""
         [key] = self.named["sec-websocket-key"]
@@ -102,11 +121,14 @@ class UpgradeRequest:
         ).encode()
 
 
-def complete_upgrade(data: bytes) -> tuple[UpgradeRequest | None, bytes]:
-    """``data`` 的开头是一份收齐了的、合规矩的升级请求：它，与其后的；别的是 None。"""
+def complete_request(data: bytes) -> tuple[UpgradeRequest | None, bytes]:
+    """``data`` 的开头是一份收齐了的、合规矩的升级请求，或要一条事件流：它，与其后的；别的 None。"""
     end = data.find(END_OF_HEAD, 0, MAX_HEAD_BYTES) + len(END_OF_HEAD)
     request = UpgradeRequest.parse(data[:end]) if end >= len(END_OF_HEAD) else None
-    if request is None or len(request.headers) > MAX_HEADERS or request.refusal() is not None:
+    if request is None or len(request.headers) > MAX_HEADERS:
+        return None, data
+    stream = request.target.startswith(STREAMS)
+    if (request.stream_refusal() if stream else request.refusal()) is not None:
         return None, data
     return request, data[end:]
 

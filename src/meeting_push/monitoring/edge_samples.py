@@ -27,6 +27,7 @@ DUE_MS: Final = 1_000
 def edge_samples(edge: EdgeStatistics) -> Iterator[Sample]:
     """网关：连接、推送、确认、丢弃、关闭。"""
     yield Sample("connections", "gauge", "authenticated connections", edge.connections)
+    yield Sample("event_streams", "gauge", "of connections, those over SSE", edge.streams)
     yield Sample("connected_users", "gauge", "users with a connection here", edge.users)
     yield Sample("sockets", "gauge", "open sockets, handshakes included", edge.sockets)
     yield Sample("connections_waiting", "gauge", "sockets waiting to be admitted", edge.waiting)

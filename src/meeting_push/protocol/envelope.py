@@ -110,6 +110,11 @@ def peek(frame: bytes) -> FrameKey | None:
     return int(seq), message_id.decode()
 
 
+def is_broadcast(frame: bytes) -> bool:
+    """一帧我们拼的广播：不占 seq。"""
+    return frame.startswith(_BROADCAST_HEAD)
+
+
 def peek_type(tail: bytes) -> str:
     """尾里的 ``message_type``；不是我们编的样子则 ``message``。"""
     found = _match_type(tail)

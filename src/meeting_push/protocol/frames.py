@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Final, Self, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
 
-from ..errors import BadFrameError, MeetingPushError
+from ..errors import BadFrameError, InvalidInputError, MeetingPushError
 from ..model import (
     MAX_SAFE_INTEGER,
     MAX_USER_ID,
@@ -196,6 +196,21 @@ Frame = TypeVar("Frame")
 
 #: 一帧的 UTF-8 文本。
 encode: Final[Callable[[ServerFrame], bytes]] = msgspec.json.Encoder().encode
+
+
+def encode_any(message: Mapping[str, object] | ServerFrame) -> bytes:
+    """应用自己的一帧。
+
+    :raises InvalidInputError: ``message`` 没有 ``type`` 或不能编码
+    """
+    if isinstance(message, ServerFrame):
+        return encode(message)
+    if not isinstance(message.get("type"), str):
+        raise InvalidInputError("a frame needs a type")
+    try:
+        return msgspec.json.encode(message)
+    except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
+        raise InvalidInputError(f"the frame can not be encoded: {error}") from None
 
 
 # ── 客户端 → 服务器 ──────────────────────────────────────────────────────────

@@ -268,12 +268,12 @@ class Session(LineSession):
         except BadFrameError as error:
             return self.refuse(error.code, error.message, now, peek_request_id(text))
         if isinstance(frame, AckFrame):
-            return self._ack(frame, now)
+            return self.ack(frame, now)
         if isinstance(frame, Heartbeat):
             return self.beat(frame, self.newest, now)
         return frame
 
-    def _ack(self, frame: AckFrame, now: int) -> Command:
+    def ack(self, frame: AckFrame, now: int) -> Command:
         if not frame.message_ids and frame.upto is None:
             text = "an ack needs message_ids or upto"
             return self.refuse("invalid_frame", text, now, frame.request_id)

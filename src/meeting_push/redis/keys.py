@@ -153,6 +153,10 @@ class Keys:
         """各进程说它们看见一条消息走到了哪里。"""
         return f"{self.prefix}trace_answers:{nonce}"
 
+    def ack_answers(self, nonce: str) -> str:
+        """握着一条连接的进程说它确认了几条。"""
+        return f"{self.prefix}ack_answers:{nonce}"
+
     # 频道
     def meeting_channel(self, meeting_id: str) -> str:
         return f"{self.prefix}meeting:{{{meeting_id}}}:frames"

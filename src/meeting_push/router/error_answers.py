@@ -30,6 +30,7 @@ from ..errors import (
     PayloadTooLargeError,
     RateLimitedError,
     UnavailableError,
+    UnknownConnectionError,
     UnsupportedMediaTypeError,
     UsernameTakenError,
 )
@@ -46,6 +47,7 @@ STATUSES: Final[Mapping[type, int]] = {
     IdempotencyConflictError: 409,
     MeetingEndedError: 409,
     MessageExpiredError: 409,
+    UnknownConnectionError: 409,
     InvalidJsonError: 400,
     PayloadTooLargeError: 413,
     UnsupportedMediaTypeError: 415,

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
@@ -33,25 +34,33 @@ LOW_WATER_BYTES: Final = 16 * 1024
 Endpoint = Callable[[WebSocket, str], Awaitable[None]]
 
 
-class AsgiDriver:
+class QueueDriver:
     """``run`` 是写任务；``write``、``close`` 只排队。"""
 
-    def __init__(self, websocket: WebSocket) -> None:
-        self._websocket = websocket
+    def __init__(self) -> None:
         self._queue: deque[bytes] = deque()
-        self._size = 0
+        #: 还没有写完的字节。
+        self.backlog = 0
         self._closing: tuple[int, str] | None = None
         self._wake = asyncio.Event()
         self._blocked = False
-        self._reader = asyncio.current_task()
+        #: 它结束，连接就结束。
+        self.reader = asyncio.current_task()
         self.aborted = False
         self.connection: Line | None = None
 
+    async def _say(self, frame: bytes) -> None:
+        raise NotImplementedError
+
+    async def _part(self, code: int, reason: str) -> None:
+        """最后一句。"""
+        raise NotImplementedError
+
     def write(self, frame: bytes) -> None:
         self._queue.append(frame)
-        self._size += len(frame)
+        self.backlog += len(frame)
         self._wake.set()
-        if self._size > HIGH_WATER_BYTES and not self._blocked and self.connection is not None:
+        if self.backlog > HIGH_WATER_BYTES and not self._blocked and self.connection is not None:
             self._blocked = True
             self.connection.blocked()
 
@@ -65,20 +74,20 @@ class AsgiDriver:
 
     def abort(self) -> None:
         """ASGI 没有“掐断”：让端点返回，服务器自会关闭传输。"""
-        if not self.aborted and self._reader is not None:
+        if not self.aborted and self.reader is not None:
             self.aborted = True
-            self._reader.cancel()
+            self.reader.cancel()
 
     def detach(self) -> None:
         """断开了：拆开与连接、与任务的环，它们立即消失。"""
-        self.connection = self._reader = None
+        self.connection = self.reader = None
 
     async def run(self) -> None:
         try:
             while True:
                 await self._drain()
                 if self._closing is not None:
-                    await self._websocket.close(*self._closing)
+                    await self._part(*self._closing)
                     return
                 self._wake.clear()
                 await self._wake.wait()
@@ -89,15 +98,27 @@ class AsgiDriver:
     async def _drain(self) -> None:
         while self._queue:
             frame = self._queue.popleft()
-            await self._websocket.send({"type": "websocket.send", "text": frame.decode()})
-            self._size -= len(frame)
-            if self._blocked and self._size <= LOW_WATER_BYTES:
+            await self._say(frame)
+            self.backlog -= len(frame)
+            if self._blocked and self.backlog <= LOW_WATER_BYTES:
                 self._unblock()
 
     def _unblock(self) -> None:
         self._blocked = False
         if self.connection is not None:
             self.connection.unblocked()
+
+
+class AsgiDriver(QueueDriver):
+    def __init__(self, websocket: WebSocket) -> None:
+        super().__init__()
+        self._websocket = websocket
+
+    async def _say(self, frame: bytes) -> None:
+        await self._websocket.send({"type": "websocket.send", "text": frame.decode()})
+
+    async def _part(self, code: int, reason: str) -> None:
+        await self._websocket.close(code, reason)
 
 
 def user_messages_endpoint(manager: ConnectionManager) -> Endpoint:
@@ -119,10 +140,10 @@ def user_messages_endpoint(manager: ConnectionManager) -> Endpoint:
     return endpoint
 
 
-def take_handshake(websocket: WebSocket, person: PersonId, proxies: TrustedProxies) -> Handshake:
-    """取出握手请求；查询串从此不在 ``websocket`` 里：uvicorn 接受时打印整条 URL，令牌不能
+def take_handshake(asked: HTTPConnection, person: PersonId, proxies: TrustedProxies) -> Handshake:
+    """取出握手请求；查询串从此不在 ``asked`` 里：uvicorn 接受时打印整条 URL，令牌不能
     在里面（SEC-2，LESSONS 11）。``person`` 为 0：路径上没有用户。"""
-    scope = websocket.scope
+    scope = asked.scope
     headers = by_name(
         [
             (name.decode("latin-1").lower(), value.decode("ascii", "surrogateescape"))

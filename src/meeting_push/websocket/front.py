@@ -1,6 +1,7 @@
 """门厅：每条新连接先到这里，看完请求头，才知道该交给谁。
 
-用户连接升级之后交给 picows；别的 WebSocket 交给 uvicorn 的协议，网关角色的探针交给 ``ops_http``。
+用户连接升级之后交给 picows，事件流（SSE）交给 ``event_socket``；别的 WebSocket 交给 uvicorn 的
+协议，网关角色的探针交给 ``ops_http``。
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from ..http.refusals import (
     CROWDED,
     FOREIGN_ORIGIN,
     HEAD_TOO_LARGE,
+    NO_STREAM,
     NOT_FOUND,
     TOO_SLOW,
     Refusal,
@@ -28,7 +30,8 @@ from ..http.upgrade_request import END_OF_HEAD, MAX_HEAD_BYTES, MAX_HEADERS, Upg
 from ..limits.rate import rate_key
 from ..person_id import PersonId
 from .admission import Deadlines
-from .handshake import PATH_PREFIX, Handshake, person_in_path
+from .event_socket import EventDoor
+from .handshake import PATH_PREFIX, STREAM_PREFIX, Handshake, person_in_path
 from .manager import ConnectionManager
 
 _PROBES: Final = (b"GET /healthz ", b"GET /readyz ", b"HEAD /healthz ", b"HEAD /readyz ")
@@ -46,6 +49,7 @@ class Front(asyncio.Protocol):
         "_late",
         "_manager",
         "_request",
+        "_streams",
         "_successor",
         "_take",
         "_timer",
@@ -59,12 +63,14 @@ class Front(asyncio.Protocol):
         deadlines: Deadlines,
         fallback: Callable[[], asyncio.Protocol],
         upgraded: Upgraded,
+        streams: EventDoor,
     ) -> None:
         """``deadlines``：说完要什么的期限，到期时调用 ``too_slow``。"""
         self._manager = manager
         self._deadlines = deadlines
         self._fallback = fallback
         self._upgraded = upgraded
+        self._streams = streams
         self._head = bytearray()
         #: 调用者（uvicorn）在我们返回后还要把我们设为 protocol，所以晚一步再换。
         self._late = True
@@ -108,11 +114,26 @@ class Front(asyncio.Protocol):
             refusal = self._upgrade(request, received[end:])
             if refusal is not None:
                 self._refuse(refusal)
+        elif not self._late and request.path.startswith(STREAM_PREFIX):
+            self._ask_for_stream(request, received[end:])
         else:
+            self._hand_on(received)
+
+    def _ask_for_stream(self, request: UpgradeRequest, rest: bytes) -> None:
+        granted = self._streams.preflight(request)
+        if granted is not None:
             self._stop_waiting()
-            self._install(self._fallback())
-            self._take = self._successor.data_received
-            self._take(received)
+            self._take = _ignore
+            say_farewell(self._transport, granted)
+        elif (refusal := self._stream(request, rest)) is not None:
+            self._refuse(refusal)
+
+    def _hand_on(self, received: bytes) -> None:
+        """不是我们的。"""
+        self._stop_waiting()
+        self._install(self._fallback())
+        self._take = self._successor.data_received
+        self._take(received)
 
     def _upgrade(self, request: UpgradeRequest, rest: bytes) -> Refusal | None:
         person = person_in_path(request.path, self._manager.authenticator.ids)
@@ -155,9 +176,30 @@ class Front(asyncio.Protocol):
     def take(self, request: UpgradeRequest, rest: bytes) -> None:
         """HTTP 一侧读好了的、合规矩的请求；我们已是 protocol。"""
         self._late, self._request = False, request
-        refusal = self._upgrade(request, rest)
+        stream = request.target.startswith(STREAM_PREFIX)
+        refusal = self._stream(request, rest) if stream else self._upgrade(request, rest)
         if refusal is not None:
             self._refuse(refusal)
+
+    def _stream(self, request: UpgradeRequest, rest: bytes) -> Refusal | None:
+        """换上一条事件流；我们已是 protocol。"""
+        person = person_in_path(request.path, self._manager.authenticator.ids)
+        if person is None:
+            return NO_STREAM
+        refusal = request.stream_refusal()
+        if refusal is not None:
+            return refusal
+        handshake = handshake_of(request, person, self._transport, self._manager)
+        if not self._manager.origin_allowed(handshake):
+            return FOREIGN_ORIGIN
+        self._stop_waiting()
+        self._request, self._take = None, _ignore
+        stream = self._streams.open(request, handshake)
+        stream.connection_made(self._transport)
+        self._transport.set_protocol(stream)
+        if rest:
+            stream.data_received(rest)
+        return None
 
     def _succeed(self, successor: Any, received: bytes) -> None:
         if self._late:
@@ -213,9 +255,14 @@ class Front(asyncio.Protocol):
             say_farewell(self._transport, self._answer(refusal))
 
     def _answer(self, refusal: Refusal) -> bytes:
-        """带着请求里的 X-Request-ID。"""
-        given = () if self._request is None else self._request.values(HEADER)
-        return refusal.answer(given[0] if given else "")
+        """带着请求里的 X-Request-ID；页面用 ``fetch`` 问的，名单里的来源读得到。"""
+        request = self._request
+        if request is None:
+            return refusal.answer()
+        given = request.values(HEADER)
+        stream = request.target.startswith(STREAM_PREFIX)
+        more = self._streams.granted(request) if stream else ()
+        return refusal.answer(given[0] if given else "", more)
 
     def eof_received(self) -> bool | None:
         return None if self._successor is None else self._successor.eof_received()
@@ -244,9 +291,10 @@ class BareFront(Front):
         deadlines: Deadlines,
         ops: Callable[[], asyncio.Protocol],
         upgraded: Upgraded,
+        streams: EventDoor,
         doorway: Doorway,
     ) -> None:
-        super().__init__(manager, deadlines, ops, upgraded)
+        super().__init__(manager, deadlines, ops, upgraded, streams)
         self._late = False
         self._doorway = doorway
         self._crowded = False

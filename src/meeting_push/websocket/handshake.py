@@ -40,6 +40,7 @@ from ..settings import TOKEN_SOURCES, TokenSource
 from .admission import HandshakeLimits, HastyUserError
 
 PATH_PREFIX: Final = "/ws/user/"
+STREAM_PREFIX: Final = "/sse/user/"
 MAX_DEVICE_ID_CHARS: Final = 64
 MAX_DEVICE_INFO_CHARS: Final = 256
 _EPOCH: Final = re.compile(r"[!-~]{1,64}")
@@ -47,11 +48,11 @@ _SEQ: Final = re.compile(r"[0-9]{1,16}")
 #: 设备声称有位置，可我们看不懂；这个 epoch 谁也不会发。
 UNREADABLE_POSITION: Final = ResumePoint("?", 0)
 _MAX_QUERY_FIELDS: Final = 32
-_PATH: Final = re.compile(re.escape(PATH_PREFIX) + r"([^/?]+)/messages")
+_PATH: Final = re.compile(r"/(?:ws|sse)/user/([^/?]+)/messages")
 
 
 def person_in_path(path: str, ids: PersonIds) -> PersonId | None:
-    """``/ws/user/{user_id}/messages`` 里的用户，``path`` 未解码；别的路径是 None（HTTP 404）。"""
+    """``/ws/user/{user_id}/messages``、``/sse/…`` 里的用户；别的路径是 None（HTTP 404）。"""
     match = _PATH.fullmatch(path)
     return None if match is None else ids.in_path(match.group(1))
 
@@ -111,7 +112,7 @@ class Device(msgspec.Struct, frozen=True):
         return cls(
             clean(given.get("device_id", ""), MAX_DEVICE_ID_CHARS) or connection_id,
             clean(info, MAX_DEVICE_INFO_CHARS),
-            _resume_point(given.get("epoch", ""), given.get("last_seq", "")),
+            resume_point(given.get("epoch", ""), given.get("last_seq", "")),
         )
 
 
@@ -125,7 +126,7 @@ def clean(text: str, max_chars: int) -> str:
     return text.strip()[:max_chars]
 
 
-def _resume_point(epoch: str, last_seq: str) -> ResumePoint | None:
+def resume_point(epoch: str, last_seq: str) -> ResumePoint | None:
     """都没给是没有位置；给了而看不懂的（C7）是作废的位置：它得到信箱，和一帧 ``resync``。"""
     if not epoch and not last_seq:
         return None

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from typing import Final, Protocol
+from typing import ClassVar, Final, Protocol
 
 from msgspec.structs import replace
 
 from ..contracts import Newcomer
 from ..logs import logger
 from ..mailbox_model import MailboxView
-from ..model import ConnectionInfo, PresenceStatus, Principal
+from ..model import ConnectionInfo, PresenceStatus, Principal, Transport
 from ..node_identity import NodeIdentity
 from ..person_id import number_or_nobody
 from ..protocol.codes import CloseCode, Ending, ended_by_us
@@ -243,12 +243,17 @@ class ConnectionHost(LineHost, Protocol):
 
     def on_unacked(self, connection: UserConnection) -> None: ...
 
+    def on_beating(self, connection: UserConnection) -> None: ...
+
 
 class UserConnection(Line):
     """``offer`` 也是同步的，从不抛出、从不等待。"""
 
     __slots__ = ("announced", "connect_time", "device", "principal", "status", "user_id")
 
+    #: 怎样连着的。
+    transport: ClassVar[Transport] = "websocket"
+    kind: ClassVar[type[Session]] = Session
     _host: ConnectionHost
     session: Session
 
@@ -264,7 +269,7 @@ class UserConnection(Line):
         self.status: PresenceStatus = "active"
         #: 凭它站在这里的身份；认证之前为 None。
         self.principal: Principal | None = None
-        self.session = Session(self.user_id, connection_id, host.limits, now)
+        self.session = self.kind(self.user_id, connection_id, host.limits, now)
         #: 已向在线状态报到，离开时须销号。
         self.announced = False
 
@@ -297,6 +302,7 @@ class UserConnection(Line):
             ip_address=self.ip_address,
             status=self.status,
             node=self._host.node.id,
+            transport=self.transport,
         )
 
     def change_status(self, status: PresenceStatus, device_info: str | None) -> None:

@@ -78,11 +78,12 @@ class EdgeCounters(LineCounters):
 class EdgeStatistics(EdgeCounters):
     """``ConnectionManager.statistics()`` 的快照；``drops`` 按原因，``closes`` 按关闭码。
 
-    ``connections`` 是已认证、登记着的；``sockets`` 还包括认证中的与正在关闭的，``waiting`` 是
-    其中还在排队等着放行的。
+    ``connections`` 是已认证、登记着的，``streams`` 是其中的 SSE；``sockets`` 还包括认证中的与正在
+    关闭的，``waiting`` 是其中还在排队等着放行的。
     """
 
     connections: int = 0
+    streams: int = 0
     users: int = 0
     sockets: int = 0
     waiting: int = 0

@@ -11,9 +11,7 @@ import asyncio
 import os
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from functools import partial
-from typing import Final, NamedTuple
-
-import msgspec
+from typing import Final, NamedTuple, TypeVar
 
 from ..clock import now_ms
 from ..contracts import (
@@ -26,23 +24,26 @@ from ..contracts import (
     PushObserver,
     Seats,
 )
-from ..errors import InvalidInputError, MalformedEnvelopeError, MeetingPushError
+from ..errors import MalformedEnvelopeError, MeetingPushError
 from ..logs import Log, RepeatedWarning, logger
 from ..model import Principal, Revocation
 from ..node.flight_recorder import OFF, FlightRecorder, Pushed
 from ..node_identity import NodeIdentity
 from ..protocol.codes import CloseCode, cause_of_leaving
 from ..protocol.envelope import FIRST_ATTEMPT, HEAD_BYTES, BroadcastId, frame_key
-from ..protocol.frames import ServerFrame, encode
+from ..protocol.frames import ServerFrame, encode_any
 from ..protocol.limits import Limits
 from ..redis.keys import Keys
 from .admission import Admission
+from .event_line import EventConnection, EventDriver
 from .handshake import Authenticator, Handshake
 from .line import UserConnection
 from .line_host import Driver
 from .lines import EdgeCounters, EdgeStatistics, Fanout, Lines, Registry, farewell, send_off
 from .opening import CatchUp, Opener, Sources
 from .requests import ClientRequests, Sinks
+
+SomeConnection = TypeVar("SomeConnection", bound=UserConnection)
 
 #: 数没有确认的：每看这么多条连接让别人跑一跑。
 CHUNK: Final = 500
@@ -111,13 +112,21 @@ class ConnectionManager(Lines[UserConnection]):
             sinks, authenticator, self.counters, self._tasks, clock, self.heartbeat.schedule
         )
         self.on_command = self._requests.handle
+        #: 其中 SSE 的。
+        self.streams: set[UserConnection] = set()
         self._broken = RepeatedWarning("ws_session_broken")
 
     # ── 连接 ──────────────────────────────────────────────────────────────
 
     def accept(self, handshake: Handshake, driver: Driver) -> UserConnection:
         """驱动已完成升级：建立连接，轮到时认证、开始。立即返回。"""
-        connection = UserConnection(self, driver, handshake, os.urandom(12).hex())
+        return self._begin(UserConnection(self, driver, handshake, _new_id()), handshake)
+
+    def accept_stream(self, handshake: Handshake, driver: EventDriver) -> EventConnection:
+        """同上，SSE 的。"""
+        return self._begin(EventConnection(self, driver, handshake, _new_id()), handshake)
+
+    def _begin(self, connection: SomeConnection, handshake: Handshake) -> SomeConnection:
         if not self._arrive(connection):
             return connection
         if self.authenticator.suspects(handshake):
@@ -267,7 +276,7 @@ class ConnectionManager(Lines[UserConnection]):
 
         :raises InvalidInputError: ``message`` 没有 ``type`` 或不能编码
         """
-        frame = _encode(message)
+        frame = encode_any(message)
         now = self.clock()
         connections = self.user_connections.get(user_id, ())
         for connection in connections:
@@ -276,7 +285,7 @@ class ConnectionManager(Lines[UserConnection]):
 
     def broadcast_all(self, message: Mapping[str, object] | ServerFrame) -> int:
         """同上，给本节点的所有连接；分段写出。"""
-        self._fanout.spread(_encode(message))
+        self._fanout.spread(encode_any(message))
         return len(self._registry)
 
     # ── 重读 ──────────────────────────────────────────────────────────────
@@ -318,6 +327,7 @@ class ConnectionManager(Lines[UserConnection]):
         self._opener.deadlines.stop(connection)
         if not self._registry.remove(connection):
             return
+        self.streams.discard(connection)
         self._watches.forget(connection)
         self.ops.forget(connection)
         self._seats.release(connection.user_id, connection.connection_id)
@@ -326,6 +336,11 @@ class ConnectionManager(Lines[UserConnection]):
         if connection.announced:
             left = cause_of_leaving(connection.ending, connection.code)
             self._presence.connection_closed(connection.user_id, connection.connection_id, left)
+
+    def on_beating(self, connection: UserConnection) -> None:
+        """开始了的一条流：它的注释从此由清扫按时写。"""
+        self.streams.add(connection)
+        self.heartbeat.schedule(connection)
 
     # ── 结束与观察 ────────────────────────────────────────────────────────
 
@@ -366,23 +381,17 @@ class ConnectionManager(Lines[UserConnection]):
         return EdgeStatistics(
             **self.counters.snapshot(),
             connections=len(self._registry),
+            streams=len(self.streams),
             users=len(self.user_connections),
             sockets=len(self._sockets),
             waiting=self.admission.waiting,
         )
 
 
+def _new_id() -> str:
+    return os.urandom(12).hex()
+
+
 def _of(connection: UserConnection) -> Log:
     """说的是这条连接。"""
     return logger.bind(user_id=connection.user_id, connection_id=connection.connection_id)
-
-
-def _encode(message: Mapping[str, object] | ServerFrame) -> bytes:
-    if isinstance(message, ServerFrame):
-        return encode(message)
-    if not isinstance(message.get("type"), str):
-        raise InvalidInputError("a frame needs a type")
-    try:
-        return msgspec.json.encode(message)
-    except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
-        raise InvalidInputError(f"the frame can not be encoded: {error}") from None

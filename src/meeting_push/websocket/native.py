@@ -28,6 +28,7 @@ from picows import (
 )
 from picows.picows import WSProtocol  # type: ignore[attr-defined]  # 存根里没有它
 
+from ..http.cors import Cors
 from ..http.doorway import Doorway
 from ..http.listener import Listener
 from ..http.ops_http import OpsEndpoint, OpsHttp
@@ -35,8 +36,9 @@ from ..protocol.codes import CloseCode, ended_by_peer, ended_by_us, may_be_recei
 from ..protocol.envelope import FrameRun
 from ..protocol.frames import SUBPROTOCOL
 from .admission import Deadlines
+from .event_socket import EventDoor
 from .front import BareFront, Front
-from .handshake import PATH_PREFIX, Handshake
+from .handshake import PATH_PREFIX, STREAM_PREFIX, Handshake
 from .line import UserConnection
 from .manager import ConnectionManager
 from .uvicorn_socket import BoundedWebSocket
@@ -338,11 +340,13 @@ def _picows(
 class NativeEdge:
     """见 ``native_edge``。"""
 
-    #: 以它开头而合规矩的请求，HTTP 一侧读一遍就交给 ``Front.take``。
-    direct: Final = f"GET {PATH_PREFIX}".encode()
+    #: 以它们开头而合规矩的请求，HTTP 一侧读一遍就交给 ``Front.take``。
+    direct: Final = (f"GET {PATH_PREFIX}".encode(), f"GET {STREAM_PREFIX}".encode())
 
-    def __init__(self, manager: ConnectionManager) -> None:
+    def __init__(self, manager: ConnectionManager, cors: Cors) -> None:
         self._manager = manager
+        self._cors = cors
+        self._streams: EventDoor | None = None
         self._largest_read_bytes = manager.limits.largest_read_bytes
         self._deadlines = Deadlines(manager.limits.handshake_timeout_s, Front.too_slow)
 
@@ -352,12 +356,14 @@ class NativeEdge:
 
         siblings = server_state.connections
         upgraded = partial(_picows, self._manager, self._largest_read_bytes, siblings)
-        return Front(self._manager, self._deadlines, fallback, upgraded)
+        if self._streams is None:
+            self._streams = EventDoor(self._manager, siblings, self._cors)
+        return Front(self._manager, self._deadlines, fallback, upgraded, self._streams)
 
 
-def native_edge(manager: ConnectionManager) -> NativeEdge:
+def native_edge(manager: ConnectionManager, cors: Cors | None = None) -> NativeEdge:
     """给 uvicorn 的 ``Config(ws=…)``：用户连接走 picows，其它 WebSocket 走 uvicorn 自己的。"""
-    return NativeEdge(manager)
+    return NativeEdge(manager, cors or Cors())
 
 
 async def serve_native(
@@ -370,12 +376,14 @@ async def serve_native(
 ) -> Listener:
     """在已绑定的 ``sock`` 上直接服务用户连接；其余的 GET（探针、指标）由 ``ops`` 回答。"""
     timeout_s = manager.limits.handshake_timeout_s
-    upgraded = partial(_picows, manager, manager.limits.largest_read_bytes, set())
+    siblings = set[Any]()
+    upgraded = partial(_picows, manager, manager.limits.largest_read_bytes, siblings)
+    streams = EventDoor(manager, siblings, doorway.cors)
     deadlines = Deadlines(timeout_s, Front.too_slow)
     answering = partial(OpsHttp, ops, timeout_s, doorway)
     return Listener(
         sock,
-        partial(BareFront, manager, deadlines, answering, upgraded, doorway),
+        partial(BareFront, manager, deadlines, answering, upgraded, streams, doorway),
         doorway.note_left,
         ssl,
     )

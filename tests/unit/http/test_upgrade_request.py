@@ -10,7 +10,7 @@ from meeting_push.http.upgrade_request import (
     UpgradeRequest,
     asks_for_websocket,
     by_name,
-    complete_upgrade,
+    complete_request,
     origin_form,
 )
 
@@ -144,8 +144,8 @@ def test_nothing_raises(noise: bytes) -> None:
         request.refusal()
 
 
-def test_a_complete_upgrade_is_read_with_what_follows_it() -> None:
-    request, rest = complete_upgrade(head(*GOOD) + b"frame")
+def test_a_complete_request_is_read_with_what_follows_it() -> None:
+    request, rest = complete_request(head(*GOOD) + b"frame")
     assert request is not None
     assert rest == b"frame"
 
@@ -154,4 +154,4 @@ def test_a_complete_upgrade_is_read_with_what_follows_it() -> None:
     "data", [head(*GOOD)[:-1], head(*GOOD[:-1]), head("nonsense"), b"", b"\r\n\r\n"]
 )
 def test_anything_else_is_left_to_who_can_say_why(data: bytes) -> None:
-    assert complete_upgrade(data) == (None, data)
+    assert complete_request(data) == (None, data)
