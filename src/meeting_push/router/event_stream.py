@@ -17,7 +17,8 @@ from ..websocket.event_asgi import EventStream
 from ..websocket.event_line import CONTENT_TYPE
 from ..websocket.manager import ConnectionManager
 from ..websocket.rest_acks import RestAcks
-from .contract_route import ContractRoute, ErrorOut, Out, contract_router
+from .contract_route import ContractRoute, Out, contract_router
+from .error_answers import ErrorOut
 from .json_body import JsonBody
 from .message_manage import MessageId
 from .security import Security

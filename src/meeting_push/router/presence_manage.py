@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Path, Query, status
 from pydantic import Field
 
 from ..errors import ForbiddenError, NotFoundError
-from ..model import ConnectionInfo, PresenceStatus, Principal
+from ..model import ConnectionInfo, PresenceStatus, Principal, Transport
 from ..node.control_channel import ControlChannel, Kick
 from ..people.people import INTEGERS, People
 from ..person_id import PersonId
@@ -42,6 +42,7 @@ class ConnectionOut(Out):
     last_heartbeat: int
     ip_address: str
     status: PresenceStatus
+    transport: Transport
 
 
 class UserPresenceOut(Out):

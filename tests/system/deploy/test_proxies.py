@@ -1,4 +1,7 @@
-"""D7：``deploy/proxies/`` 照抄就能用，两个真的节点在后面：页面、会议、推送、地址、一个节点离开。"""
+"""D7：``deploy/proxies/`` 照抄就能用，两个真的节点在后面。
+
+页面、会议、推送、事件流、地址、一个节点离开。
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from tests.support.event_streams import event_stream
 from tests.support.eventually import eventually
 from tests.support.people import Device, Person, api_of, device, register, send
 from tests.support.proxies import PROXIES, Proxy, in_front
@@ -95,6 +99,18 @@ async def test_what_is_sent_through_it_is_pushed_through_it_and_acked(
         assert (await phone.next_message())["message_id"] == sent
         await phone.ack(sent)
         await phone.round_trip()
+
+
+async def test_an_event_stream_comes_through_it_at_once(site: Site, person: Person) -> None:
+    url = f"{site.address}/sse/user/{person.user_id}/messages"
+    async with event_stream(url, person.headers) as stream:
+        assert (await stream.frame())["type"] == "welcome"
+        sent = await send(site.address, person, [person])
+        [message] = await stream.messages(1)
+        assert message["message_id"] == sent
+        async with api_of(site.address, person) as api:
+            answer = await api.post("/acks", json={"message_ids": [sent]})
+        assert answer.json() == {"accepted": 1, "unknown": []}
 
 
 async def test_the_address_is_the_clients_and_not_what_he_says_it_is(
