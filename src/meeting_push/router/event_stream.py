@@ -70,6 +70,7 @@ def event_stream_router(manager: ConnectionManager) -> APIRouter:
         person = authenticator.ids.read(user_id)
         handshake = take_handshake(request, person or 0, authenticator.proxies)
         if person is not None and manager.origin_allowed(handshake):
+            await admission.pause(manager.upgrade_delay_s(handshake))
             return EventStream(manager, handshake)
         await admission.keep_waiting(rate_key(handshake.ip_address))
         if person is None:

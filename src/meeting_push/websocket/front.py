@@ -37,6 +37,8 @@ from .manager import ConnectionManager
 _PROBES: Final = (b"GET /healthz ", b"GET /readyz ", b"HEAD /healthz ", b"HEAD /readyz ")
 #: 一次合格的握手 → 升级之后的 protocol（``asyncio.BufferedProtocol`` 的样子）。
 Upgraded = Callable[[Handshake], Any]
+#: 轮到了：与已收到的字节一起开始。
+Begin = Callable[[bytes], None]
 
 
 class Front(asyncio.Protocol):
@@ -148,30 +150,34 @@ class Front(asyncio.Protocol):
         self._stop_waiting()
         self._request = None  # 里面有令牌
         received, wait_s = request.minimal() + rest, self._manager.upgrade_delay_s(handshake)
+        begin = partial(self._begin_upgraded, handshake)
         if wait_s:
-            self._hold(handshake, received, wait_s)
+            self._hold(begin, received, wait_s)
         else:
-            self._succeed(self._upgraded(handshake), received)
+            begin(received)
         return None
 
-    def _hold(self, handshake: Handshake, received: bytes, wait_s: float) -> None:
-        """还没轮到他升级；先走的听得出。"""
+    def _begin_upgraded(self, handshake: Handshake, received: bytes) -> None:
+        self._succeed(self._upgraded(handshake), received)
+
+    def _hold(self, begin: Begin, received: bytes, wait_s: float) -> None:
+        """还没轮到他；先走的听得出。"""
         self._late, self._take = False, self._overhear  # 轮到时早已设好了
         self._head += received
-        self._timer = asyncio.get_running_loop().call_later(wait_s, self._released, handshake)
+        self._timer = asyncio.get_running_loop().call_later(wait_s, self._released, begin)
 
     def _overhear(self, data: bytes) -> None:
         self._head += data
         if len(self._head) > 2 * MAX_HEAD_BYTES:  # 没有 101 就说个不停
             self._transport.abort()
 
-    def _released(self, handshake: Handshake) -> None:
+    def _released(self, begin: Begin) -> None:
         self._timer = None
         received, self._head = bytes(self._head), bytearray()
         if has_left(self._transport):  # 没有等到就走了：不必办
             self._transport.abort()
         else:
-            self._succeed(self._upgraded(handshake), received)
+            begin(received)
 
     def take(self, request: UpgradeRequest, rest: bytes) -> None:
         """HTTP 一侧读好了的、合规矩的请求；我们已是 protocol。"""
@@ -193,13 +199,21 @@ class Front(asyncio.Protocol):
         if not self._manager.origin_allowed(handshake):
             return FOREIGN_ORIGIN
         self._stop_waiting()
-        self._request, self._take = None, _ignore
-        stream = self._streams.open(request, handshake)
+        self._request = None
+        begin = partial(self._begin_stream, self._streams.open(request, handshake))
+        wait_s = self._manager.upgrade_delay_s(handshake)
+        if wait_s:
+            self._hold(begin, rest, wait_s)
+        else:
+            begin(rest)
+        return None
+
+    def _begin_stream(self, stream: asyncio.Protocol, rest: bytes) -> None:
+        self._take = _ignore
         stream.connection_made(self._transport)
         self._transport.set_protocol(stream)
         if rest:
             stream.data_received(rest)
-        return None
 
     def _succeed(self, successor: Any, received: bytes) -> None:
         if self._late:
@@ -327,13 +341,13 @@ class BareFront(Front):
         else:
             super()._refuse(refusal)
 
-    def _hold(self, handshake: Handshake, received: bytes, wait_s: float) -> None:
+    def _hold(self, begin: Begin, received: bytes, wait_s: float) -> None:
         self._doorway.wait(self)  # 同上
-        super()._hold(handshake, received, wait_s)
+        super()._hold(begin, received, wait_s)
 
-    def _released(self, handshake: Handshake) -> None:
+    def _released(self, begin: Begin) -> None:
         self._doorway.busy(self)
-        super()._released(handshake)
+        super()._released(begin)
 
     def evict(self) -> None:
         self._transport.abort()
