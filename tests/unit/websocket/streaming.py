@@ -302,10 +302,11 @@ class LivingBehaviour(EdgeHarness):
             assert ("heartbeat", 1) in world.presence.events
 
     async def test_an_expired_token_is_told(self) -> None:
-        async with self.world(**QUICK_SWEEP) as world:
-            token = world.token(1, ttl_ms=300)
-            async with live(world, token=token) as stream:
-                assert await stream.closed() == {"code": 4004, "name": "token_expired"}
+        async with self.world(**QUICK_SWEEP) as world, live(world) as stream:
+            [line] = world.manager.streams
+            line.session.token_expires_at = 1
+            world.manager.heartbeat.schedule(line)
+            assert await stream.closed() == {"code": 4004, "name": "token_expired"}
 
     async def test_a_kicked_stream_is_told_and_the_other_stays(self) -> None:
         async with self.world() as world, live(world) as one, world.live(1) as two:
