@@ -61,6 +61,7 @@ def event_stream_router(manager: ConnectionManager) -> APIRouter:
     @router.get(
         "/sse/user/{user_id}/messages",
         summary="没有 WebSocket 时：事件流",
+        status_code=200,
         response_class=EventStream,
         responses=_RESPONSES,
         openapi_extra=_STREAM,
