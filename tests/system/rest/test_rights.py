@@ -50,12 +50,15 @@ NOT_THERE: Final = {
     *(f"POST /alerts/{{alert_id}}/{verb}" for verb in ("acknowledge", "silence", "notes")),
     "GET /alerts/{alert_id}",
 }
-#: 不在 ``/api/v1`` 下的，都不要令牌，也不含任何人的事；WebSocket 在升级之后才认人。
+#: 不在 ``/api/v1`` 下的，都不要令牌，也不含任何人的事；WebSocket 与事件流由边缘认人。
 OPEN: Final = {
     *("/", "/inbox", "/ops", "/docs", "/openapi.json", "/static/{name:path}"),
     *("/healthz", "/readyz", "/metrics"),
 }
-SOCKETS: Final = {"/ws/user/{user_id}/messages", "/ws/meeting/{meeting_id}", "/{path:path}"}
+SOCKETS: Final = {
+    *("/ws/user/{user_id}/messages", "/sse/user/{user_id}/messages"),
+    *("/ws/meeting/{meeting_id}", "/{path:path}"),
+}
 FORGED: Final[list[dict[str, Any]]] = [
     {"message_type": "system"},
     {"message_type": "notification", "data": {"event": "meeting_ended", "meeting_id": "0" * 26}},
