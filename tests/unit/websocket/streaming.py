@@ -12,6 +12,7 @@ import pytest
 
 from meeting_push.errors import TokenExpiredError
 from meeting_push.mailbox_model import ResumePoint
+from meeting_push.model import Principal
 from meeting_push.protocol.codes import CloseCode
 from meeting_push.websocket.handshake import UNREADABLE_POSITION
 from tests.support.edge_world import World
@@ -220,7 +221,9 @@ class StreamRefusingBehaviour(EdgeHarness):
         async with self.world() as world:
             token = world.token(1)
             if "ticket" in query:
-                world.verifier.tickets[token] = world.verifier.tokens[token]
+                known = world.verifier.tokens[token]
+                assert isinstance(known, Principal)
+                world.verifier.tickets[token] = known
             url = f"http://127.0.0.1:{world.port}{path_of(1, query.format(token))}"
             async with (
                 httpx.AsyncClient(trust_env=False) as client,
