@@ -1,6 +1,4 @@
-"""Sentinel 看着的主在负载下没有了（杀掉、挂住、换掉）：收下的一条不丢，谁也不重启，几秒之内又推送；
-提升的副本缺了数据就换代次，缺的从 SQL 再来。
-"""
+"""Sentinel 看着的主在负载下没有了（杀掉、挂住）：收下的一条不丢，谁也不重启，几秒之内又推送。"""
 
 from __future__ import annotations
 
@@ -32,11 +30,12 @@ BREAK_AT: Final = 2_500
 STEP_S: Final = 0.1
 #: 契约：提升之后这么久，又在推送。
 BACK_WITHIN_S: Final = 5.0
+QUICK_MARK_S: Final = 0.5
 QUICK: Final = {
     "identity": "application",
     "node_lease_s": 2,
     "drain_window_s": 1,
-    "reconcile_interval_s": 0.5,
+    "reconcile_interval_s": QUICK_MARK_S,
     "relay_grace_s": 0.5,
     "sends_per_user_per_s": 0,
 }

@@ -20,6 +20,7 @@ from ..node.flight_recorder import OFF, FlightRecorder
 from ..person_id import number_or_nobody
 from ..protocol.envelope import OfflineMessage, decode_tail, encode_tail, new_message
 from ..redis.bodies import Bodies, Body, unopened
+from ..redis.last_write import LastWrite, Written
 from ..redis.link import Command
 from ..redis.mailboxes import (
     Delivered,
@@ -72,6 +73,8 @@ class OfflineMessageQueue:
             seq_ttl_ms=ttl_ms + SEQ_EXTRA_TTL_MS,
         )
         self.boxes = self._mailboxes = Mailboxes(redis.lean, redis.keys, limits)
+        #: 换了连接（重启、主从切换）之后，我们写的还在不在。
+        self.last_write = LastWrite(redis.lean, redis.keys, limits.log_max_entries)
         #: 把已确认的 (user_id, message_ids) 移出信箱，返回移出了几条。幂等。
         self.remove = self._mailboxes.remove
         self.overfull = self._mailboxes.overfull
@@ -140,7 +143,15 @@ class OfflineMessageQueue:
             if row:
                 first, last = row[0].user_id, row[-1].user_id
                 self._record((at, delivery.message_id, first, last, delivery.attempt))
+        if deliveries:
+            self._note_last(deliveries[-1], done.rows[-1])
         return done
+
+    def _note_last(self, delivery: Delivery, row: Sequence[Delivered]) -> None:
+        """重推的、早已确认的什么也没有写。"""
+        if row and delivery.attempt == 0 and not row[-1].acked:
+            to, seq, *_ = row[-1]
+            self.last_write.note(Written(to, delivery.message_id, seq, self.generation))
 
     # ── 挤出 ────────────────────────────────────────────────────────────────
 

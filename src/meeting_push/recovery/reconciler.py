@@ -11,16 +11,17 @@ epoch 带着代次：旧代次的 epoch 作废，每台设备得到 ``resync``�
 
 同时只有一个节点做：租约在 SQL 里，因为此时不可信的正是 Redis。
 
-一页一页走过一张大表：一页多大由数据库的快慢定，所以再大的表、再慢的库也走得完。
+换了连接（重启、主从切换）而记号没有落后的：各进程看自己最后写的一条还在不在（``LastWrite``），
+不在就把记号写成负的，由持有租约的那个按“旧了”处理。
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final
 
 from ..accept.outbox_relay import MARK_EVERY_S, OutboxRelay
 from ..clock import Clock, now_ms
@@ -35,6 +36,7 @@ from ..storage.id_list import Recipient
 from ..storage.outcomes import UndeliveredRepository, oldest_possible
 from ..supervision import periodically
 from .broadcasts import BroadcastRecovery
+from .page_walk import PageWalk
 
 #: 清空队列之后等这么久：别的节点刚入队、正要记下的，先让它记完，否则会盖掉我们放回的；
 #: 消费者手里的也让它做完。
@@ -161,6 +163,7 @@ class Reconciler:
         """看一眼；持有租约的还要推进记号、必要时恢复。Redis 归了别的数据库就不再碰它。"""
         if not self._ours():
             return
+        await self._doubt_if_lost()
         mark = await self._mark.read()
         self._adopt(mark)
         row = await self._leased()
@@ -174,6 +177,14 @@ class Reconciler:
         if reason is not None:
             row = await self._begin(row, mark, reason)
         await self._redrive(row)
+
+    async def _doubt_if_lost(self) -> None:
+        """我们写过、得到过应答的不在了：这个 Redis 缺数据，记号说不出来。"""
+        lost = await self._mailbox.last_write.lost()
+        if lost is not None and await self._mark.doubt(lost.generation):
+            logger.bind(user_id=lost.user_id, message_id=lost.message_id, seq=lost.seq).warning(
+                "redis_lacks_last_write"
+            )
 
     def _adopt(self, mark: RedisMark | None) -> None:
         """Redis 里换了代次：新的 epoch 从此用它，活着的连接都要重读信箱。"""
@@ -300,14 +311,19 @@ class Reconciler:
         if await self._missing_since(suspect) or await self._broadcasts.lost(suspect[0]):
             await self._redrive(await self._begin(row, mark, "tail"))
 
-    async def _missing_since(self, enqueued: tuple[int, int]) -> list[Recipient]:
-        """这段时间里接受并入队的，毫无痕迹的那些。"""
-        start = oldest_possible(enqueued[0], 0)
+    async def _missing_since(self, enqueued: tuple[int, int]) -> bool:
+        """这段时间里接受并入队的，有毫无痕迹的。"""
+        after = (oldest_possible(enqueued[0], 0), 0)
         newest = oldest_possible(self._clock() + HORIZON_MS, 0)
-        rows = await self._undelivered.waiting(
-            (start, 0), newest, enqueued, self._clock(), STRAGGLER_ROWS
-        )
-        return await self._mailbox.missing(rows)
+        while True:
+            rows = await self._undelivered.waiting(
+                after, newest, enqueued, self._clock(), STRAGGLER_ROWS
+            )
+            if await self._mailbox.missing(rows):
+                return True
+            if len(rows) < STRAGGLER_ROWS or not await self._keep(None):
+                return False
+            after = rows[-1]
 
     async def look_for_stragglers(self) -> int:
         """接着上次看早已入队、仍 pending 的；不在信箱里的（B8）放回发件箱，返回几条消息。
@@ -357,40 +373,3 @@ def _lost(mark: RedisMark | None, row: Generation) -> str | None:
     if mark.generation != row.generation:
         return "foreign"
     return "behind" if mark.mark < row.mark else None
-
-
-FIRST_ROWS: Final = 500
-MOST_ROWS: Final = 20_000
-#: 一页快过它就加倍，慢过 ``SLOW_S`` 就减半：远小于语句的时限，也不久占数据库。
-QUICK_S: Final = 0.1
-SLOW_S: Final = 0.5
-
-Result = TypeVar("Result")
-
-
-class PageWalk:
-    """``rows`` 是下一页的大小；走到哪里由调用者记着。"""
-
-    def __init__(self) -> None:
-        self.rows = FIRST_ROWS
-
-    async def page(self, work: Callable[[int], Awaitable[Result]]) -> Result:
-        """做一页。
-
-        :raises DatabaseUnavailableError: 多半是超过了时限：同一页下次只做四分之一
-        """
-        loop = asyncio.get_running_loop()
-        started = loop.time()
-        try:
-            result = await work(self.rows)
-        except DatabaseUnavailableError:
-            self.rows = max(1, self.rows // 4)
-            raise
-        self._adapt(loop.time() - started)
-        return result
-
-    def _adapt(self, took_s: float) -> None:
-        if took_s < QUICK_S:
-            self.rows = min(self.rows * 2, MOST_ROWS)
-        elif took_s > SLOW_S:
-            self.rows = max(1, self.rows // 2)

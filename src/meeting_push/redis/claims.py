@@ -9,6 +9,7 @@ from .keys import Keys, literally
 from .lean import LeanConnection, Script
 
 _mark: Final = Script("mark")
+_doubt: Final = Script("doubt")
 
 
 class RedisMark(NamedTuple):
@@ -35,6 +36,10 @@ class GenerationMark:
     async def advance(self, generation: int, mark: int, now: int) -> bool:
         """推进到 ``mark``；False = Redis 已不是这一代。"""
         return bool(await _mark.run(self._lean, [self._key], [generation, mark, now]))
+
+    async def doubt(self, generation: int) -> bool:
+        """这一代的数据缺了：记号写成负的，谁也推不动，等持有租约的换代次。False = 已不是这一代。"""
+        return bool(await _doubt.run(self._lean, [self._key], [generation]))
 
     async def begin(self, generation: int, now: int, *, lost: bool) -> None:
         """开始新的一代；``lost``：因为丢了数据，记下时刻。"""

@@ -16,7 +16,7 @@ from meeting_push.clock import now_ms
 from meeting_push.errors import DatabaseUnavailableError
 from meeting_push.model import Message, Outgoing, Sender
 from meeting_push.recovery import reconciler
-from meeting_push.recovery.reconciler import MOST_ROWS, PageWalk
+from meeting_push.recovery.page_walk import MOST_ROWS, PageWalk
 from meeting_push.storage.database import Database
 from meeting_push.storage.fleet import Generation
 from meeting_push.storage.messages import MessageRepository
