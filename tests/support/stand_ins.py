@@ -247,6 +247,10 @@ class Unhurried(HandshakeLimits):
         super().__init__(load_settings().handshake)
         self.suspicious = False
         self.spendthrifts: set[int] = set()
+        self.failures = 0
+
+    def failed(self, address: str, error: MeetingPushError) -> None:
+        self.failures += 1
 
     def suspects(self, address: str) -> bool:
         return self.suspicious

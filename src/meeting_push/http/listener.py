@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol
 
 from ..limits.rate import rate_key
 from ..logs import logger
+from .syn_filter import SynFilter
 
 BACKLOG: Final = 4096
 #: 一次至多关掉这么多条走了的：约 3 ms。循环忙的几毫秒里排起的队也要一次扫完：每秒两万条时 96 条
@@ -77,6 +78,7 @@ class Listener:
         #: 有走了的地址 → 最近一次是何时；最久没有的在前。
         self._watched: dict[str, float] = {}
         self._entering: set[asyncio.Task[Any]] = set()
+        self._syns = SynFilter(sock)
         sock.listen(BACKLOG)
         self._listen()
 
@@ -86,6 +88,7 @@ class Listener:
             self._resting.cancel()
         elif self._sock.fileno() >= 0:
             self._loop.remove_reader(self._sock)
+        self._syns.close()
         self._sock.close()
         for sock in self._lobby:
             sock.close()
@@ -139,6 +142,7 @@ class Listener:
     def _watch(self, place: str, now: float) -> None:
         self._watched.pop(place, None)
         self._watched[place] = now
+        self._syns.note(place, now)
         if len(self._watched) > MOST_WATCHED:
             del self._watched[next(iter(self._watched))]
 

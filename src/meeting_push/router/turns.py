@@ -35,7 +35,7 @@ READ_CREDIT_S: Final = 0.2
 _WINDOW_S: Final = 1.0
 #: 办一个大的请求体之后歇它所花的几倍：收下只是一小半，送进、挤出信箱在后面，攒着的五万份一起来就是
 #: 几秒（A4）；仍快过每秒一千份的上限。
-LARGE_REST: Final = 10
+LARGE_REST: Final = 16
 #: 见 ``LargeTurn``，秒。
 MOST_WORK_S: Final = 1.0
 #: 记得多少个通过了认证的令牌；记不得的与陌生人同列，不影响对错。

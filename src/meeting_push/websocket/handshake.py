@@ -294,6 +294,10 @@ class Authenticator:
         except MeetingPushError:
             return None
 
+    def abandoned(self, handshake: Handshake) -> None:
+        """还没验完就走了：记在地址头上，同一次失败。"""
+        self._limits.failed(handshake.ip_address, InvalidTokenError("left before it was verified"))
+
     async def authenticate(self, handshake: Handshake) -> Principal:
         """路径上的用户必须就是令牌的用户，管理员也不例外。
 

@@ -176,6 +176,9 @@ class Lines(Generic[SomeLine]):
         except MeetingPushError as error:
             self._not_verified(connection, error)
             return None
+        except asyncio.CancelledError:  # 没有等到结果就走了：不然拿了 101 就走的一次也不算
+            self.authenticator.abandoned(handshake)
+            raise
 
     def _not_verified(self, connection: SomeLine, error: MeetingPushError) -> None:
         self.counters.auth_failures += 1

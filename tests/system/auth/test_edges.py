@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
 from collections.abc import Iterator
 
 import httpx
@@ -86,6 +88,41 @@ async def test_an_address_that_guesses_tokens_is_4005(strict: ServerProcess, lin
     assert codes == [4500] * 5 + [RATE_LIMITED]
     assert await code(strict, lines, 141, sign(141), "198.51.100.5") == 0
     assert "trial" not in strict.output
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "path", ["/ws/user/142/messages", "/ws/meeting/01JAAAAAAAAAAAAAAAAAAAAAAA"]
+)
+async def test_an_address_that_keeps_failing_waits_in_line_for_its_upgrades(
+    strict: ServerProcess, lines: Lines, path: str
+) -> None:
+    """KEYS：拿了 101 就走的也有步调；同一个地址有效的令牌不在那一队里。"""
+    address = "198.51.100.2" + str(len(path))
+    for number in range(6):
+        await code(strict, lines, 142, f"trial-{number}", address)
+    knocks = [
+        asyncio.create_task(upgraded(strict, f"{path}?ticket=made-up-{number}", address))
+        for number in range(40)
+    ]
+    assert await code(strict, lines, 143, sign(143), address) == 0
+    assert max(await asyncio.gather(*knocks)) >= 3
+
+
+async def upgraded(server: ServerProcess, target: str, address: str) -> float:
+    """过了几秒才升级；升级了就走。"""
+    started = time.monotonic()
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(
+        f"GET {target} HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: {address}\r\nUpgrade: websocket\r\n"
+        "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+        "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n".encode()
+    )
+    try:
+        assert (await reader.readline()).startswith(b"HTTP/1.1 101 ")
+    finally:
+        writer.transport.abort()
+    return time.monotonic() - started
 
 
 async def test_ways_to_bring_a_token_can_be_turned_off(strict: ServerProcess, lines: Lines) -> None:

@@ -10,6 +10,7 @@ from functools import partial
 import pytest
 from websockets.asyncio.client import connect
 
+from meeting_push.model import Principal
 from tests.support.edge_world import World
 from tests.support.eventually import eventually
 
@@ -79,6 +80,23 @@ class RefusingBehaviour(EdgeHarness):
                 async with world.live(2):
                     pass
             assert waited >= _DELAY_S * 0.9
+
+    async def test_who_leaves_before_he_is_verified_has_failed(self) -> None:
+        """CONNECTS：拿了 101 就走的，验到一半就没有了，也算他一次。"""
+        async with self.world() as world:
+            asked = asyncio.Event()
+
+            async def never(_ticket: str) -> Principal:
+                asked.set()
+                await asyncio.Event().wait()
+                raise AssertionError("nobody sets it")
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(world.verifier, "redeem_ticket", never)
+                async with connect(world.url(1, "?ticket=made-up")) as websocket:
+                    await asked.wait()
+                    websocket.transport.abort()
+                await eventually(lambda: world.limits.failures == 1)
 
     async def test_a_stranger_who_did_not_wait_for_his_upgrade_costs_nothing(self) -> None:
         async with self.world(auth_failure_delay_s=0) as world:

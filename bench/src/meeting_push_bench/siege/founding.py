@@ -10,6 +10,7 @@ import msgspec
 from meeting_push.client.rest_client import RestClient
 from meeting_push.clock import now_ms
 from meeting_push.errors import MeetingPushError
+from meeting_push.model import ADMIN_ROLE
 from meeting_push.storage.accounts import UserRepository
 from meeting_push.storage.database import Database
 
@@ -25,8 +26,38 @@ _NO_PASSWORD: Final = "!"  # noqa: S105
 PRECIOUS: Final = "the urgent one"
 
 
-async def found_town(server: ServerUnderTest, plan: SiegePlan) -> Town:
-    """:raises BenchError: 服务器不让"""
+async def found_town(server: ServerUnderTest, plan: SiegePlan, *, accounts: bool = True) -> Town:
+    """``accounts``：人归服务器；不然归应用，有令牌、有人发给他就有他。
+
+    :raises BenchError: 服务器不让
+    """
+    town = await (_registered(server, plan) if accounts else _named(server, plan))
+    meeting_id = await _meeting(town)
+    await _precious(town)
+    return msgspec.structs.replace(town, meeting_id=meeting_id)
+
+
+async def _named(server: ServerUnderTest, plan: SiegePlan) -> Town:
+    ids = range(1, plan.honest + 3 + _CROWD)
+    attacker, absent, *crowd = ids[plan.honest :]
+    honest = [_nameless(one) for one in ids[: plan.honest]]
+    api = RestClient(server.target.base_url, server.target.token(1, ADMIN_ROLE))
+    await api.send(list(ids), "hello", "from the application")
+    return Town(
+        target=server.target,
+        honest=honest,
+        attacker_id=attacker,
+        absent=_nameless(absent),
+        crowd_ids=crowd,
+        meeting_id="",
+    )
+
+
+def _nameless(user_id: int) -> Person:
+    return Person(user_id=user_id, name=str(user_id), password="")
+
+
+async def _registered(server: ServerUnderTest, plan: SiegePlan) -> Town:
     target = server.target
     api = RestClient(target.base_url)
     batch = secrets.token_hex(3)
@@ -36,7 +67,7 @@ async def found_town(server: ServerUnderTest, plan: SiegePlan) -> Town:
         absent = await _register(api, f"absent-{batch}")
     except MeetingPushError as error:
         raise BenchError(f"can not register: {error.message}") from None
-    town = Town(
+    return Town(
         target=target,
         honest=people,
         attacker_id=attacker.user_id,
@@ -44,9 +75,6 @@ async def found_town(server: ServerUnderTest, plan: SiegePlan) -> Town:
         crowd_ids=await _crowd(server, batch),
         meeting_id="",
     )
-    meeting_id = await _meeting(town)
-    await _precious(town)
-    return msgspec.structs.replace(town, meeting_id=meeting_id)
 
 
 async def precious_kept(town: Town) -> bool:

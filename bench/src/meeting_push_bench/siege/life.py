@@ -68,9 +68,10 @@ class Life:
         doing = [
             (plan.sends_per_s, self._send),
             (plan.connects_per_s, self._connect),
-            (plan.logins_per_s, self._log_in),
             (plan.reads_per_s, self._read),
         ]
+        if self._town.honest[0].password:
+            doing.append((plan.logins_per_s, self._log_in))
         async with contextlib.AsyncExitStack() as stack:
             await self._at_home(stack)
             meeting = await self._meet(stack)

@@ -14,6 +14,9 @@ from ..target import Target
 #: 老实人与攻击者平常的地址；后者也是受信任的反向代理（A12 由它转交 IPv6 的地址）。
 HONEST_ADDRESS: Final = "127.0.0.10"
 ATTACKER_ADDRESS: Final = "127.0.0.66"
+#: 一个人的发送上限：默认的。
+SENDS_PER_S: Final = 1_000
+SENDS_BURST: Final = 50_000
 #: 服务器许的那一个来源。
 FRIENDLY_ORIGIN: Final = "https://app.example"
 
@@ -43,7 +46,10 @@ class Person(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Town(msgspec.Struct, frozen=True, kw_only=True):
-    """攻击者是会议的参与者之一；``absent`` 从不上线、不登录，信箱里有一条老实人的急信。"""
+    """攻击者是会议的参与者之一；``absent`` 从不上线、不登录，信箱里有一条老实人的急信。
+
+    人归应用的，没有密码，谁也不登录。
+    """
 
     target: Target
     honest: list[Person]

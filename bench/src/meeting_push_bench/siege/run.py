@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,14 +15,14 @@ from ..measured import MeasuredReport, Measurements, measured_run
 from ..open_files import allow_sockets
 from ..progress import Steps, silent
 from ..report import Heading
-from ..server_under_test import ServerUnderTest, own_server
+from ..server_under_test import ServerUnderTest
 from . import attacker, life
 from .attacks import ATTACKS
 from .besieged import Besieged, Size
 from .founding import found_town, precious_kept
+from .grounds import ELSEWHERE, GROUNDS, Ground, events_waiting, most_events, server_on
 from .orders import (
     ATTACKER_ADDRESS,
-    FRIENDLY_ORIGIN,
     HONEST_ADDRESS,
     Attack,
     Attacked,
@@ -53,17 +54,26 @@ def run_siege(plan: SiegePlan, heading: Heading, steps: Steps) -> MeasuredReport
 
 
 async def _measure(plan: SiegePlan, found: Measurements, steps: Steps) -> None:
-    proxies = f'["{ATTACKER_ADDRESS}/32"]'
-    # 别的压测不限发送；这里量的正是默认的上限
-    limits = {"sends_per_user_per_s": 1_000, "allowed_origins": f'["{FRIENDLY_ORIGIN}"]'}
-    with (
-        own_server("native", trusted_proxies=proxies, **limits) as server,
-        LoadProcess(attacker.main) as enemy,
-        LoadProcess(life.main) as people,
-    ):
-        with steps.step("people, a meeting, a crowd"):
-            town = await found_town(server, plan)
-        await _Siege(server, town, plan, enemy, people).run(found, steps)
+    names = _names(plan)
+    for ground in GROUNDS:
+        attacks = [name for name in names if ELSEWHERE.get(name, "") == ground]
+        if not attacks:
+            continue
+        async with server_on(ground) as server:
+            with LoadProcess(attacker.main) as enemy, LoadProcess(life.main) as people:
+                with steps.step("people, a meeting, a crowd"):
+                    town = await found_town(server, plan, accounts=ground != "application")
+                siege = _Siege(server, town, plan, enemy, people, ground)
+                await siege.run(attacks, found, steps)
+
+
+def _names(plan: SiegePlan) -> list[str]:
+    """:raises BenchError: 没有那种坏法"""
+    chosen = [one.strip().upper() for one in plan.only.split(",") if one.strip()]
+    unknown = [one for one in chosen if one not in ATTACKS]
+    if unknown:
+        raise BenchError(f"no such attack: {', '.join(unknown)}; there are {', '.join(ATTACKS)}")
+    return chosen or list(ATTACKS)
 
 
 @dataclass(slots=True)
@@ -73,17 +83,18 @@ class _Siege:
     plan: SiegePlan
     enemy: LoadProcess
     people: LoadProcess
+    ground: Ground
 
-    async def run(self, found: Measurements, steps: Steps) -> None:
+    async def run(self, attacks: Sequence[str], found: Measurements, steps: Steps) -> None:
         besieged = Besieged(self.server)
         async with besieged.watched():
             with steps.step("quiet"):
                 await self._live(HONEST_ADDRESS, None, self.plan.quiet_s / 3)  # 热身
                 quiet = await self._live(HONEST_ADDRESS, None, self.plan.quiet_s)
-            _quiet(found, quiet)
+            _quiet(found, quiet, self.ground)
             calm, before = besieged.peak_rss, await besieged.size()
             start, sent = time.monotonic(), 0
-            for name in self._names():
+            for name in attacks:
                 for where, address in (("elsewhere", HONEST_ADDRESS), ("beside", ATTACKER_ADDRESS)):
                     with steps.step(f"{name}, honest people {where}"):
                         peak, stored = besieged.peak_rss, await besieged.size()
@@ -94,24 +105,28 @@ class _Siege:
                     besieged.check_alive()
             minutes = (time.monotonic() - start) / 60
             after = await besieged.size()
-        _totals(found, self.plan, sent, besieged.peak_rss - calm)
-        _stores(found, before, after, minutes)
+        where = f"{self.ground}." if self.ground else ""
+        whole = not self.plan.only and self.plan.seconds >= _FULL and not where
+        goal = _SENT_GOAL_MB if whole else None
+        found.add(f"{where}sent", "sent in all", sent / 1e6, "MB", "higher", goal)
+        grown = (besieged.peak_rss - calm) / 1e6
+        found.add(f"{where}rss", "server grew (peak RSS)", grown, "MB", "lower", _RSS_GOAL_MB)
+        _stores(found, where, before, after, minutes)
+        if self.ground == "webhooks":
+            most = most_events(60 * minutes, int(self.plan.sends_per_s * 60 * minutes))
+            waiting = events_waiting(self.server)
+            found.add(
+                "events", "events that wait for a silent receiver", waiting, "", "lower", most
+            )
+        if self.ground:
+            found.add(f"{where}tracebacks", "tracebacks", besieged.tracebacks(), "", "lower", 0)
+            return
         kept = await precious_kept(self.town)
         found.add("precious", "A4: a friend's urgent message kept", kept, "", "higher", 1)
         others = len(besieged.readable_by_others())
         found.add("readable", "A15: files others can read", others, "", "lower", 0)
         found.add("forged", "A13: forged log lines", besieged.forged_lines(), "", "lower", 0)
         found.add("tracebacks", "tracebacks in the log", besieged.tracebacks(), "", "lower", 0)
-
-    def _names(self) -> list[str]:
-        """:raises BenchError: 没有那种坏法"""
-        chosen = [one.strip().upper() for one in self.plan.only.split(",") if one.strip()]
-        unknown = [one for one in chosen if one not in ATTACKS]
-        if unknown:
-            raise BenchError(
-                f"no such attack: {', '.join(unknown)}; there are {', '.join(ATTACKS)}"
-            )
-        return chosen or list(ATTACKS)
 
     async def _attack(
         self, name: str, where: str, address: str, quiet: Lived, found: Measurements
@@ -142,9 +157,10 @@ def _p95_ms(lived: Lived, what: str) -> float:
     return latency.percentile(95) / 1000 if latency is not None and latency.count else 0.0
 
 
-def _quiet(found: Measurements, quiet: Lived) -> None:
+def _quiet(found: Measurements, quiet: Lived, ground: Ground) -> None:
+    name = f"quiet.{ground}" if ground else "quiet"
     for what in sorted(quiet.latencies):
-        found.add(f"quiet.{what}", f"quiet: {what} P95", _p95_ms(quiet, what), "ms", "lower")
+        found.add(f"{name}.{what}", f"{name}: {what} P95", _p95_ms(quiet, what), "ms", "lower")
     if quiet.refused:
         raise BenchError(f"refused without any attack: {quiet.refused}")
 
@@ -176,16 +192,10 @@ def _grown(found: Measurements, phase: str, before: Size, after: Size) -> None:
         found.add(f"{phase}.{name}", f"  {name} grew", grown, "MB")
 
 
-def _totals(found: Measurements, plan: SiegePlan, sent: int, growth: int) -> None:
-    whole = not plan.only and plan.seconds >= _FULL
-    found.add("sent", "sent in all", sent / 1e6, "MB", "higher", _SENT_GOAL_MB if whole else None)
-    found.add("rss", "server grew (peak RSS)", growth / 1e6, "MB", "lower", _RSS_GOAL_MB)
-
-
-def _stores(found: Measurements, before: Size, after: Size, minutes: float) -> None:
+def _stores(found: Measurements, where: str, before: Size, after: Size, minutes: float) -> None:
     redis, database = after.redis - before.redis, after.database - before.database
     grown = (redis + database) / 1e6
     label = f"Redis {redis / 1e6:.0f} MB + database {database / 1e6:.0f} MB grew"
-    found.add("stores", label, grown, "MB", "lower", _STORE_GOAL_MB)
+    found.add(f"{where}stores", label, grown, "MB", "lower", _STORE_GOAL_MB)
     lines = (after.log_lines - before.log_lines) / minutes
-    found.add("log", "log lines a minute", lines, "", "lower", _LOG_GOAL)
+    found.add(f"{where}log", "log lines a minute", lines, "", "lower", _LOG_GOAL)

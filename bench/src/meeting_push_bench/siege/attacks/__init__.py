@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from ..assault import Assault
-from . import accounts, bodies, doors, floods, heads, operations, strangers
+from . import accounts, bodies, doors, floods, heads, ids, operations, strangers
 
 ATTACKS: Final[dict[str, Callable[[Assault], Awaitable[None]]]] = {
     "A1": bodies.validation_bomb,
@@ -33,4 +33,7 @@ ATTACKS: Final[dict[str, Callable[[Assault], Awaitable[None]]]] = {
     "LOOKUPS": operations.lookups_of_nothing,
     "KEYS": strangers.made_up_keys,
     "CORS": strangers.preflights,
+    "CONNECTS": doors.come_and_go,
+    "WEBHOOKS": floods.events_for_nobody,
+    "IDS": ids.never_seen,
 }

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final
+import asyncio
+from collections.abc import Callable
+from typing import Any, Final
 
 import msgspec
 
 from ..assault import Assault
+from .heads import UPGRADE
 
 _DEVICES: Final = 100
 _MADE_UP: Final = 10**12
@@ -27,6 +30,28 @@ async def watch_everybody(assault: Assault) -> None:
                 pass
 
     await assault.forever(_DEVICES, once)
+
+
+async def come_and_go(assault: Assault) -> None:
+    """升级了就走，拿着有效的令牌；拿了 101 就走，拿着编出来的票据、令牌：用户的、会议的门都来。"""
+    own = f"/ws/user/{assault.town.attacker_id}/messages"
+    meeting = f"/ws/meeting/{assault.town.meeting_id}"
+
+    def upgrade(path: str, secret: str = "", *, token: bool = False) -> Callable[[], Any]:
+        async def once() -> None:
+            async with assault.call() as call:
+                query = f"?{secret}={assault.random.randbytes(18).hex()}" if secret else ""
+                await call.send(assault.head("GET", path + query, *UPGRADE, token=token))
+                await call.answer()
+
+        return once
+
+    await asyncio.gather(
+        assault.forever(8, upgrade(own, token=True)),
+        assault.forever(8, upgrade(own, "ticket")),
+        assault.forever(8, upgrade(own, "token")),
+        assault.forever(8, upgrade(meeting, "ticket")),
+    )
 
 
 async def crowd_the_meeting(assault: Assault) -> None:

@@ -39,6 +39,20 @@ async def send_flood(assault: Assault) -> None:
     )
 
 
+async def events_for_nobody(assault: Assault) -> None:
+    """接收者收下就不响了：每一条都是一个等着的事件，上限之内有多少发多少。"""
+    crowd = assault.town.crowd_ids
+    bodies = [_batch([one], 100, 0, "c") for one in crowd[:20]]
+    await asyncio.gather(
+        assault.keep_posting(2, _BATCH, lambda: assault.random.choice(bodies)),
+        assault.keep_posting(2, "/api/v1/messages", lambda: _single(crowd)),
+    )
+
+
+def _single(recipients: list[int]) -> bytes:
+    return msgspec.json.encode({"recipient_ids": recipients, "title": "t", "content": "c"})
+
+
 async def large_bodies(assault: Assault) -> None:
     """64 KB 一条，给不在线的人；内容每条不同，压不小。"""
 
