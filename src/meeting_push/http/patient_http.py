@@ -54,19 +54,18 @@ class PatientHttp(HttpToolsProtocol):
         self._line: asyncio.Transport
         self._courtesy: CourteousTransport
         self._phase = Phase.HEAD
-        self._crowded = False
         #: 离开时撤销的登记；第一个不是升级的请求才登记。
         self._leave_address: Callable[[], None] | None = None
         self._head_bytes = self._header_count = 0
         self._body_bytes = self._framing_bytes = self._quiet_bytes = 0
-        self._progress = self._spoke = False
-        #: 这一个答完就关：不读后面的了。
-        self._last = False
-        #: 还没有说的拒绝。
+        #: ``_last``：这一个答完就关，不读后面的了；``_held``：还没有说的拒绝。
+        self._crowded = self._progress = self._spoke = self._last = False
         self._held: bytes | None = None
         self._keep_alive = self._parting = False
         self._deadline = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        #: 这一次读完了还没有说完，才等：多数请求一次就到齐，不必造计时器。
+        self._then_wait: Callable[[], None] | None = None
         self._stall: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # 同 uvicorn
@@ -78,7 +77,7 @@ class PatientHttp(HttpToolsProtocol):
             transport.abort()
             return
         self._doorway.arrive(self, self.client[0] if self.client else "", self.loop)
-        self._wait_head(self._patience.crowded_head_s if self._crowded else self._patience.head_s)
+        self._wait_head(self._patience.crowded_head_s if self._crowded else 0)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._let_go()
@@ -142,6 +141,8 @@ class PatientHttp(HttpToolsProtocol):
         else:
             in_body = phase is self._phase is Phase.BODY
             self._measure(len(data), len(data) - self._body_bytes + body_bytes if in_body else 0)
+        if self._then_wait is not None:
+            self._then_wait()
 
     def _handed_over(self, data: bytes) -> bool:
         """收齐了的、合规矩的用户连接、事件流：不经解析器，读一遍就交出去；别的照走，那里说得出哪里不对。"""
@@ -201,7 +202,7 @@ class PatientHttp(HttpToolsProtocol):
         self._progress, self._phase = True, Phase.HEAD
         self._head_bytes = self._header_count = 0
         self._body_bytes = self._framing_bytes = 0
-        self._wait_head(self._patience.head_s)
+        self._stop_waiting(self._wait_head)
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
@@ -241,7 +242,7 @@ class PatientHttp(HttpToolsProtocol):
         # 没收完就回答的（401、413），答完关：余下的请求体没有人要
         self._keep_alive, self.cycle.keep_alive = self.cycle.keep_alive, False
         self._last = self._last or self._crowded or len(self.pipeline) >= MAX_PIPELINED
-        self._wait_body()
+        self._stop_waiting(self._wait_body)
 
     def _enter(self) -> None:
         if self._leave_address is None:
@@ -275,25 +276,24 @@ class PatientHttp(HttpToolsProtocol):
 
     # ── 期限 ──────────────────────────────────────────────────────────────
 
-    def _wait_head(self, seconds: float) -> None:
+    def _wait_head(self, seconds: float = 0) -> None:
         self._stop_waiting()
-        self._timer = self.loop.call_later(seconds, self._on_slow_head)
+        self._timer = self.loop.call_later(seconds or self._patience.head_s, self._on_slow_head)
 
     def _wait_body(self) -> None:
         self._stop_waiting()
         self._deadline = self.loop.time() + self._patience.body_s
-        self._timer = self.loop.call_later(
-            self._patience.body_idle_s / 2, self._on_slow_body, self._body_bytes
-        )
+        self._timer = self.loop.call_later(self._patience.body_idle_s / 2, self._on_slow_body, 0)
 
-    def _stop_waiting(self) -> None:
+    def _stop_waiting(self, then: Callable[[], None] | None = None) -> None:
+        self._then_wait = then
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def _on_slow_head(self) -> None:
         if self.flow.read_paused:  # 是我们自己没有读（上一个请求还没答完）
-            self._wait_head(self._patience.head_s)
+            self._wait_head()
         elif self._spoke:
             self._refuse(refusals.TOO_SLOW)
         else:

@@ -4,19 +4,23 @@
 所以 ``write`` 须是幂等的。
 
 几道（``lanes``）同时各写一批：一批里 Redis、SQL、Redis 是先后的三步，一步等着，另一道用着另一样。
+别的道等攒够了才来：没有积压时一批一批地写，前一批写着，后来的正好凑成下一批。
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from ..errors import MeetingPushError
 from ..logs import RepeatedWarning, logger
 from ..supervision import Aside, periodically
 
 Row = TypeVar("Row")
+
+#: 攒着这么多行就是积压：别的道也来。一批的代价多半与行数无关，每秒几百行时两道各写一半就是两份。
+CROWD_ROWS: Final = 200
 
 
 class BatchWriter(Generic[Row]):
@@ -35,12 +39,13 @@ class BatchWriter(Generic[Row]):
         self._write = write
         self._deferred = deferred
         self._batch_rows = self._size = batch_rows
+        self._many = min(batch_rows, CROWD_ROWS)
         self._aside = aside
         self._flush_s = flush_s
         self._lanes = lanes
         self._rows: list[Row] = []
         self._in_hand = 0
-        self._wake = asyncio.Event()
+        self._wake, self._crowd = asyncio.Event(), asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -53,24 +58,38 @@ class BatchWriter(Generic[Row]):
         if self._rows:
             self._idle.clear()
             self._wake.set()
+            if len(self._rows) >= self._many:
+                self._crowd.set()
 
     async def run(self) -> None:
         """有了就等 ``flush_s``，一批一批写到没有。"""
         async with asyncio.TaskGroup() as lanes:
-            for _ in range(self._lanes):
-                lanes.create_task(self._lane())
+            lanes.create_task(self._lane(self._until_more))
+            for _ in range(1, self._lanes):
+                lanes.create_task(self._lane(self._until_crowded))
 
-    async def _lane(self) -> None:
-        await periodically(self._write_batch, self._until_more, self._deferred)
+    async def _lane(self, pause: Callable[[], Awaitable[None]]) -> None:
+        await pause()
+        await periodically(self._write_batch, pause, self._deferred)
 
     async def _until_more(self) -> None:
         if self._rows:
             return
-        if not self._in_hand:
-            self._idle.set()
+        self._note_idle()
         await self._wake.wait()
         self._wake.clear()
         await asyncio.sleep(self._flush_s)
+
+    async def _until_crowded(self) -> None:
+        if len(self._rows) >= self._many:
+            return
+        self._note_idle()
+        self._crowd.clear()
+        await self._crowd.wait()
+
+    def _note_idle(self) -> None:
+        if not (self._rows or self._in_hand):
+            self._idle.set()
 
     async def drain(self, timeout_s: float) -> None:
         """等已登记的全部写完（关机时）；超时就放手，记下剩几行。"""

@@ -54,6 +54,7 @@ from .json_body import (
     ordinary,
     through,
 )
+from .security import PRINCIPAL
 from .turns import Turn, Turns
 
 API_PREFIX: Final = "/api/v1"
@@ -171,7 +172,7 @@ class ContractRoute(APIRoute):
             request.scope.get(UNWANTED, _nothing)()
             key, cost = self.turns.key(request), 1 if self.body_field is None else DEAR
             await self._pause(request, self.turns.refusal_delay_s(key, cost))
-        if (principal := getattr(request.state, "principal", None)) is not None:
+        if (principal := request.scope.get(PRINCIPAL)) is not None:
             self.turns.trust(request, principal.user_id)
         return response
 

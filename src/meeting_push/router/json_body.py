@@ -37,6 +37,7 @@ from ..limits.rate import KeyedBuckets, rate_key
 from ..model import Principal
 from ..protocol import json_text
 from ..settings import HttpSettings, MeetingSettings, MessageSettings
+from .security import PRINCIPAL
 from .turns import Turn
 
 T = TypeVar("T")
@@ -349,8 +350,7 @@ class _Head(Headers):
 
     def __init__(self, lines: list[tuple[bytes, bytes]]) -> None:
         super().__init__(raw=lines)
-        decoded = ((n.decode("latin-1"), v.decode("latin-1")) for n, v in reversed(lines))
-        self._first = dict(decoded)
+        self._first = {n.decode("latin-1"): v.decode("latin-1") for n, v in reversed(lines)}
 
     def get(self, key: str, default: Any = None) -> Any:
         return self._first.get(key, default)
@@ -387,13 +387,13 @@ def _flow(messages: MessageSettings) -> KeyedBuckets | None:
 
 def _is_ours(request: Request) -> bool:
     """管理员或后端的密钥：应用自己的。"""
-    principal: Principal | None = getattr(request.state, "principal", None)
+    principal: Principal | None = request.scope.get(PRINCIPAL)
     return principal is not None and (principal.is_admin or principal.key_id is not None)
 
 
 def _who(request: Request) -> Hashable:
     """认证过的是他；还没有的是他的地址。"""
-    principal: Principal | None = getattr(request.state, "principal", None)
+    principal: Principal | None = request.scope.get(PRINCIPAL)
     if principal is not None:
         return principal.user_id
     return rate_key(request.client.host) if request.client is not None else ""

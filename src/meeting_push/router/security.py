@@ -34,6 +34,8 @@ _key: Final = HTTPBearer(
 )
 _Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 _KeyToo = Annotated[HTTPAuthorizationCredentials | None, Depends(_key)]
+#: ASGI scope 里通过了认证的人；``request.state`` 每个请求另造两个对象，约 3 µs。
+PRINCIPAL: Final = "meeting_push.principal"
 Guard = Callable[..., Awaitable[Principal]]
 #: 每个地址每秒至多记几行、攒几行失败：日志不能成为放大器。
 _LOGS_PER_S: Final = 1
@@ -125,7 +127,7 @@ class Security:
             # 过期是常事，不记
             self._log_failure(request, error)
             raise
-        request.state.principal = principal  # 占了多少内存算在他头上
+        request.scope[PRINCIPAL] = principal  # 占了多少内存算在他头上
         return principal
 
     async def _verified(self, token: str) -> Principal:

@@ -108,3 +108,34 @@ async def test_a_batch_the_store_is_away_for_is_written_when_it_is_back() -> Non
     await writer.drain(10)
     loop.cancel()
     assert sorted(written) == list(range(12))
+
+
+async def test_while_a_batch_is_being_written_a_few_more_become_the_next_one() -> None:
+    store = SlowStore()
+    writer = writer_of(store)
+    writer.add([0])
+    loop = asyncio.create_task(writer.run())
+    await eventually(lambda: len(store.writing) == 1)
+    writer.add([1])
+    writer.add([2])
+    for _ in range(20):  # 另一道若要来，早来了
+        await asyncio.sleep(0)
+    assert store.writing == [[0]]
+    store.gate.set()
+    await writer.drain(10)
+    loop.cancel()
+    assert store.written == [0, 1, 2]
+
+
+async def test_a_crowd_that_comes_during_a_batch_is_written_beside_it() -> None:
+    store = SlowStore()
+    writer = writer_of(store)
+    writer.add([0])
+    loop = asyncio.create_task(writer.run())
+    await eventually(lambda: len(store.writing) == 1)
+    writer.add(range(1, 5))
+    await eventually(lambda: len(store.writing) == 2)
+    assert store.writing == [[0], [1, 2, 3, 4]]
+    store.gate.set()
+    await writer.drain(10)
+    loop.cancel()

@@ -18,6 +18,7 @@ from meeting_push.model import Principal
 from meeting_push.router import turns as turns_module
 from meeting_push.router.contract_route import DEAR, ContractRoute, contract_router
 from meeting_push.router.json_body import JsonBody
+from meeting_push.router.security import PRINCIPAL
 from meeting_push.router.turns import (
     AT_ONCE,
     LEAST,
@@ -399,7 +400,7 @@ async def test_large_bodies_stand_in_line_the_administrators_where_anybody_may_f
     router = contract_router()
 
     def asks(request: Request) -> None:
-        request.state.principal = Principal(7, role, 0, 2**50)
+        request.scope[PRINCIPAL] = Principal(7, role, 0, 2**50)
 
     @router.post("/thing", dependencies=[Depends(asks)])
     async def thing(
