@@ -1,4 +1,6 @@
-"""Sentinel 看着的主在负载下没有了（杀掉、挂住）：收下的一条不丢，谁也不重启，几秒之内又推送。"""
+"""Sentinel 看着的主在负载下没有了（杀掉、挂住）：收下的一条不丢，谁也不重启，几秒之内又推送；
+提升的副本缺了数据就换代次，缺的从 SQL 再来。
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ import pytest
 from meeting_push.client import PushClient
 from tests.support.eventually import eventually
 from tests.support.pair import person
-from tests.support.people import Person, api_of
+from tests.support.people import Person, api_of, device, send
 from tests.support.postgres_server import PostgresServer
 from tests.support.redis_server import RedisServer, find_redis7
 from tests.support.sentinels import SentinelSite, running_site
@@ -184,3 +186,37 @@ async def test_dlv_1_a_master_that_is_gone_under_load_loses_nothing(
     assert pids == [server.pid for server in town.servers]
     assert "loop_died" not in town.log
     await eventually(town.all_ready, 60)
+
+
+async def test_dlv_1_what_the_promoted_replica_lacked_is_driven_again(
+    site: SentinelSite, town: Town
+) -> None:
+    """副本没有跟上就被提升：缺的从 SQL 再来，位置作废（至多一帧 ``resync``），已送达的不再来。"""
+    offline, online = RECIPIENTS[0], RECIPIENTS[1]
+    dead = site.master
+    replicas = [server for server in site.servers if server is not dead]
+    async with device(town.gateway.ws_url(online.user_id), online) as before:
+        for replica in replicas:
+            replica.kill()
+        lost = await send(town.api.base_url, SENDER, [offline])
+        delivered = await send(town.api.base_url, SENDER, [online])
+        assert (await before.next_message(60))["message_id"] == delivered
+        await before.ack(delivered)
+        await eventually(lambda: status(town, delivered, "delivered"), 60)
+        await asyncio.sleep(2 * QUICK_MARK_S)  # 记号要走过去：副本因此是旧的
+        dead.kill()
+        for replica in replicas:
+            replica.start()  # 停着时写的不在它的 AOF 里
+        await asyncio.to_thread(site.promoted, dead)
+        await eventually(lambda: "redis_lost_data" in town.log, 60)
+        await eventually(lambda: any(f["type"] == "resync" for f in before.others), 60)
+        assert not before.has_message()
+    async with device(town.gateway.ws_url(offline.user_id), offline) as late:
+        assert (await late.next_message(60))["message_id"] == lost
+    dead.start()
+
+
+async def status(town: Town, message_id: str, wanted: str) -> bool:
+    async with api_of(town.api.base_url, SENDER) as api:
+        answer = await api.get(f"/messages/{message_id}/delivery")
+    return bool(answer.json()[wanted] == 1)
