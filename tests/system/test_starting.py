@@ -211,6 +211,8 @@ def test_d6_a_folder_of_0_1_opens_with_every_mailbox(tmp_path: Path) -> None:
         answer = httpx.post(f"{server.base_url}/api/v1/auth/login", json=credentials)
         headers = {"authorization": f"Bearer {answer.json()['access_token']}"}
         waiting = httpx.get(f"{server.base_url}/api/v1/users/2/offline-messages", headers=headers)
+        # 升级不替人删旧消息，并说一声
+        wait_until(lambda: "retention_keeps_everything" in server.output, 60)
     assert [one["title"] for one in waiting.json()["items"]] == ["old 1", "old 2", "old 0"]
 
 
