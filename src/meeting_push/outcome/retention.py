@@ -1,6 +1,6 @@
 """留多久：比 ``days`` 早、对每个收件人都完结了的消息删掉；各进程轮着，一时只有一个在做。
 
-一步只删几十到几百行，步与步之间歇得更久：写的人至多等一步。要留底的，写好落盘才删。
+一步只删十到几百行，步与步之间歇得更久：写的人至多等一步。要留底的，写好落盘才删。
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Done = TypeVar("Done")
 class Steps:
     """一步几行，照上一步用的时间增减；歇它的 ``REST`` 倍，删除至多占写者的十分之一。"""
 
-    LEAST: Final = 50
+    LEAST: Final = 10
     MOST: Final = 500
     REST: Final = 9
     PAUSE_S: Final = 0.01
@@ -57,7 +57,7 @@ class Steps:
         if took > self._target_s:
             self.rows = max(self.LEAST, self.rows // 2)
         elif took < self._target_s / 2:
-            self.rows = min(self.MOST, self.rows + self.LEAST)
+            self.rows = min(self.MOST, self.rows + max(self.LEAST, self.rows // 4))
         await asyncio.sleep(max(self.PAUSE_S, min(took * self.REST, 1.0)))
         return done
 

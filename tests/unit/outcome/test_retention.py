@@ -93,6 +93,7 @@ async def test_pages_and_steps_end(database: Database, monkeypatch: pytest.Monke
     """一页、一步都装不下的也做得完；留着的不挡后面的。"""
     monkeypatch.setattr(retention, "PAGE", 3)
     monkeypatch.setattr(Steps, "MOST", 4)
+    monkeypatch.setattr(Steps, "REST", 0)
     old = OldMessages(database)
     stays = [await old.direct(40 - n, {1: "pending"}) for n in range(4)]
     for number in range(8):
@@ -181,8 +182,11 @@ async def test_the_outlook_removes_nothing(database: Database) -> None:
     assert len(await old.left()) == 3
 
 
-async def test_writers_are_not_kept_waiting(database: Database) -> None:
+async def test_writers_are_not_kept_waiting(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """清理一大堆的时候，收下新的不等它做完。"""
+    monkeypatch.setattr(Steps, "REST", 0)
     old = OldMessages(database)
     for number in range(40):
         await old.direct(100 - number, dict.fromkeys(range(1, 51), "delivered"))
@@ -215,6 +219,7 @@ async def test_the_file_becomes_smaller_when_much_was_removed(
 ) -> None:
     """新建的 SQLite 文件：空出来的页多了，还给文件系统。"""
     monkeypatch.setattr(retention, "SHRINK_FROM_PAGES", 10)
+    monkeypatch.setattr(Steps, "REST", 0)
     database = Database(f"sqlite:///{tmp_path / 'a.db'}")
     await database.migrate()
     old = OldMessages(database)
