@@ -62,7 +62,7 @@ def event_stream_router(manager: ConnectionManager) -> APIRouter:
         "/sse/user/{user_id}/messages",
         summary="没有 WebSocket 时：事件流",
         status_code=200,
-        response_class=EventStream,
+        response_class=Response,
         responses=_RESPONSES,
         openapi_extra=_STREAM,
     )
