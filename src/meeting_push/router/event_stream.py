@@ -50,7 +50,7 @@ _RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
         "description": "每一帧一个事件：`data` 是那一帧，`id` 是位置；最后可有 `event: close`",
         "content": {CONTENT_TYPE: {"schema": {"type": "string"}}},
     },
-    **dict.fromkeys((401, 403, 404, 429, 503), _ERROR),
+    **dict.fromkeys((401, 403, 404, 422, 429, 503), _ERROR),
 }
 
 
