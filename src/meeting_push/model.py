@@ -44,6 +44,8 @@ class DeliveryStatus(StrEnum):
     DELIVERED = "delivered"
     FAILED = "failed"
     EXPIRED = "expired"
+    #: 发的人撤回时他还没有确认；迟到的确认不改它。
+    WITHDRAWN = "withdrawn"
 
 
 class FailureCause(StrEnum):
@@ -218,6 +220,8 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     key_id: int | None = None
     #: 发送者的号；id 是整数的就是它，不另记。
     sender_number: int | None = None
+    #: 撤回了的：只剩是谁、何时的，没有标题、正文、``data``。
+    withdrawn_at: int | None = None
 
     @property
     def sender_id(self) -> int:

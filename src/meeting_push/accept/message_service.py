@@ -15,7 +15,6 @@ from ..clock import Clock, now_ms
 from ..deliver.message_publisher import MessagePublisher
 from ..deliver.offline_message_queue import Delivery, OfflineMessageQueue
 from ..errors import (
-    AlreadyDueError,
     MeetingPushError,
     NotFoundError,
     OutcomeUnknownError,
@@ -34,7 +33,6 @@ from ..storage.accept_batch import AcceptBatch
 from ..storage.caller import CallerTransaction, SyncTransaction, ask_here, connection_of, run_here
 from ..storage.database import SqlConnection
 from ..storage.idempotency import Claim
-from ..storage.recipients import cancel
 from ..storage.rows import InboxItem, Page
 from .drafts import (
     AcceptTally,
@@ -47,9 +45,8 @@ from .drafts import (
 from .idempotency import answer_of, described, stored_response
 from .message_parts import MessageStores, RealtimeResult
 from .outbox_relay import OutboxRelay
+from .withdrawal import Withdrawal
 
-#: 离到时不足这么久就算到了：撤回的记号要抢在到期的那一刻之前落下。
-CANCEL_GUARD_MS: Final = 1_000
 _accepted: Final = msgspec.json.Decoder(list[Accepted])
 
 
@@ -76,6 +73,7 @@ class MessageService:
         self._relay = relay
         self._queue = queue
         self._mailbox = mailbox
+        self.withdrawal = Withdrawal(stores.database, queue, mailbox, clock)
         self._publisher = publisher
         self._clock = clock
         self._deferred = RepeatedWarning("realtime_deferred")
@@ -356,25 +354,14 @@ class MessageService:
         return message
 
     async def cancel_message(self, message_id: str, viewer: Principal) -> None:
-        """撤回一条还没到时的预约消息（发送者、管理员）。幂等，直到它到时。
-
-        先在 Redis 里留下记号并移出延迟队列，再提交：提交了就一定不会送出。提交不成（数据库断开），
-        收件人仍 pending，而到期的条目会凭记号被丢弃：掉队检查把它放回。
+        """撤回（发送者、管理员）：没到时的从此不送，送了的到处只剩墓碑。幂等。
 
         :raises NotFoundError: 不存在，或不该让此人知道它存在
-        :raises AlreadyDueError: 不是预约的，或已经到时
-        :raises UnavailableError: Redis 或数据库不在；没有撤回
+        :raises AlreadyDueError: 发给所有人的
+        :raises UnavailableError: Redis 或数据库不在；再来一次
         """
-        message, now = await self.require_sender(message_id, viewer), self._clock()
-        async with self._stores.database.transaction() as connection:
-            events = self._stores.database.events
-            due_after = now + CANCEL_GUARD_MS
-            cancelled = await cancel(connection, events, message_id, now=now, due_after=due_after)
-            if cancelled is None:
-                raise AlreadyDueError("the message is due already")
-            assert message.deliver_at is not None
-            await self._queue.unschedule(message_id, message.deliver_at)
-        self.tally.cancelled += cancelled
+        message = await self.require_sender(message_id, viewer)
+        self.tally.cancelled += await self.withdrawal.withdraw(message)
 
     async def mark_read(self, user_id: int, message_ids: Sequence[str]) -> int:
         newly = await self._stores.inbox.mark_read(user_id, message_ids)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..errors import ConfigurationError
-from ..events.config import KINDS, NOT_YET, WebhookConfig, load_webhooks
+from ..events.config import KINDS, WebhookConfig, load_webhooks
 from ..events.handlers import Handler, Registered, registered
 from ..events.post import Delivery, WebhookPost
 from ..events.queue_keeper import StrayKeeper
@@ -72,7 +72,7 @@ class EventsOut:
             await sender.stop()
 
     def _add_webhook(self, config: WebhookConfig) -> None:
-        kinds = sorted(config.kinds - NOT_YET)
+        kinds = sorted(config.kinds)
         self._add(
             config.key,
             config.label,

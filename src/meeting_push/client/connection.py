@@ -106,7 +106,7 @@ class Connection:
                 await self._intake.receive(frame)
             case wire.Batch():
                 for message in frame.messages:
-                    await self._intake.receive(message)
+                    await self._handle(message)
             case frames.AckResult():
                 self._intake.acks.confirmed(frame.request_id)
             case frames.TokenExpiring():
@@ -118,6 +118,8 @@ class Connection:
 
     async def _announce(self, frame: wire.AnyServerFrame) -> None:
         match frame:
+            case frames.Withdrawn():
+                self._intake.withdrawn(frame)
             case frames.Gap():
                 self._intake.gap(frame)
             case frames.Resync():

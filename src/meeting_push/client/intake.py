@@ -186,6 +186,13 @@ class Intake:
             self._in_hand.discard(message.message_id)
             raise
 
+    def withdrawn(self, frame: frames.Withdrawn) -> None:
+        """占一个 seq 的通知：马上算已应用，照样确认。那条消息再来也不交给应用。"""
+        self._applied.received(frame.seq)
+        self._applied.applied(frame.message_id, frame.seq, self._applied.epoch)
+        self.acks.add(frame.message_id)
+        self._mark()
+
     def gap(self, frame: frames.Gap) -> None:
         self._applied.gap(frame.from_seq, frame.to_seq)
         self._mark()

@@ -119,7 +119,7 @@ class PushClient:
         return handler
 
     def on(self, event: str, handler: EventHandler) -> None:
-        """其它帧：read_sync、receipt、presence、notice、gap、resync、error。
+        """其它帧：withdrawn、read_sync、receipt、presence、notice、gap、resync、error。
 
         处理函数得到 ``protocol.frames`` 里的结构；它抛出的只记日志。
 

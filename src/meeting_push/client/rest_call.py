@@ -245,6 +245,7 @@ class DeliveryReport(Struct, frozen=True):
     expired: int
     recipients: list[RecipientState]
     next_cursor: str | None = None
+    withdrawn: int = 0
 
 
 class DeliveryStatistics(Struct, frozen=True):
@@ -255,6 +256,7 @@ class DeliveryStatistics(Struct, frozen=True):
     failed: int
     expired: int
     pending: int
+    withdrawn: int = 0
 
 
 class BatchResults(Struct, frozen=True):

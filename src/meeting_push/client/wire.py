@@ -22,12 +22,13 @@ class NewMessage(
 
 
 class Batch(frames.ServerFrame, frozen=True, kw_only=True, tag="batch"):
-    messages: list[NewMessage]
+    messages: list[NewMessage | frames.Withdrawn]
 
 
 #: 应用可以 ``on`` 的。
 Event = (
-    frames.ReadSync
+    frames.Withdrawn
+    | frames.ReadSync
     | frames.Receipt
     | frames.Presence
     | frames.Gap
@@ -55,7 +56,7 @@ class _Parts(msgspec.Struct, tag_field="type", tag="batch"):
 _UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _decoder: Final = msgspec.json.Decoder(AnyServerFrame)
 _parts: Final = msgspec.json.Decoder(_Parts)
-_message: Final = msgspec.json.Decoder(NewMessage)
+_message: Final = msgspec.json.Decoder(NewMessage | frames.Withdrawn)
 _encoder: Final = msgspec.json.Encoder()
 
 

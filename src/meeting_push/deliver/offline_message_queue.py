@@ -32,6 +32,7 @@ from ..redis.mailboxes import (
     ResyncReason,
 )
 from ..redis.redis_service import RedisService
+from ..redis.withdrawals import Withdrawals
 from ..settings import MessageSettings
 from ..supervision import LOGGED_ITEMS
 from .overflow import Overflow
@@ -65,7 +66,7 @@ class OfflineMessageQueue:
         recorder: FlightRecorder = OFF,
         clock: Clock = now_ms,
     ) -> None:
-        ttl_ms = self._ttl_ms = settings.ttl_s * 1000
+        ttl_ms = self.ttl_ms = settings.ttl_s * 1000
         limits = MailboxLimits(
             mailbox_max_entries=settings.mailbox_max_entries,
             log_max_entries=settings.log_max_entries,
@@ -80,10 +81,12 @@ class OfflineMessageQueue:
         self.overfull = self._mailboxes.overfull
         #: 找出有哪些信箱，见 ``Mailboxes.walk``。
         self.walk = self._mailboxes.walk
+        self.withdrawals = Withdrawals(redis.lean, redis.keys, self.boxes)
         self._bodies = Bodies(redis.lean, redis.keys, settings.compress_above_bytes, ttl_ms)
         #: 存入 (message_id, 尾, 优先级, 过期时刻)；必须先于 ``deliver``。幂等。
         self.store_bodies = self._bodies.store
         self.open_status = self._bodies.open_status
+        self.replace_body = self._bodies.replace
         #: 谁也不等的：正文现在就删，状态留给迟到的确认片刻。
         self.give_back = self._bodies.forget
         self._body_source = body_source
@@ -250,7 +253,7 @@ class OfflineMessageQueue:
 
     def _evicted_before(self, opened: OpenedMailbox) -> EvictedRange | None:
         before = opened.evicted_before
-        if before is None or before.at < self._clock() - self._ttl_ms:
+        if before is None or before.at < self._clock() - self.ttl_ms:
             return None  # 太旧的墓碑与它的消息一起过期了
         return EvictedRange(before.from_seq, before.to_seq, before.how_many)
 

@@ -18,10 +18,8 @@ from ..settings.yaml_file import read_yaml
 from ..storage.event_outbox import FIELDS
 from .signature import key_of
 
-#: 认得、还没有谁会产生的。没到时就撤回的是 ``message.failed``，原因 ``cancelled``。
-NOT_YET: Final = frozenset({"message.withdrawn"})
-#: 全部的种类。
-KINDS: Final = (*FIELDS, *sorted(NOT_YET))
+#: 全部的种类。没到时就撤回的是 ``message.failed``，原因 ``cancelled``。
+KINDS: Final = tuple(FIELDS)
 MOST_RECEIVERS: Final = 50
 #: 换钥匙时新旧并存。
 MOST_SECRETS: Final = 3

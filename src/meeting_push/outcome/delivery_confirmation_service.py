@@ -206,6 +206,7 @@ class Tally:
     failed: int = 0
     expired: int = 0
     pending: int = 0
+    withdrawn: int = 0
 
     def add(self, status: DeliveryStatus, count: int) -> None:
         self.sent += count

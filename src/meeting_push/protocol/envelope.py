@@ -47,8 +47,14 @@ FIRST_ATTEMPT: Final = b',"attempt":0,'
 HEAD_BYTES: Final = 64
 _BROADCAST_HEAD: Final = b'{"type":"new_message","broadcast_id":'
 _PREVIOUS: Final = b',"broadcast_prev":'
+_WITHDRAWN_HEAD: Final = b'{"type":"withdrawn","seq":'
+#: 撤回了的尾在这里有它；别的没有（``redis/lua/deliver.lua`` 也看）。
+_WITHDRAWN: Final = b',"withdrawn_at":'
+_WITHDRAWN_PLACE: Final = len('"message_id":""') + 26
 _match_head: Final = re.compile(
-    _HEAD + rb"(\d{1,18})" + _ATTEMPT + rb'\d{1,9},"message_id":"([0-9A-Za-z]{26})"'
+    rb'\{"type":"(?:new_message|withdrawn)","seq":(\d{1,18})'
+    + _ATTEMPT
+    + rb'\d{1,9},"message_id":"([0-9A-Za-z]{26})"'
 ).match
 
 _match_type: Final = re.compile(
@@ -73,6 +79,8 @@ _attempt_decoder: Final = msgspec.json.Decoder(_Attempted)
 
 def encode_tail(message: Message) -> bytes:
     """``message`` 的尾：去掉开头 ``{`` 的 JSON，对所有收件人相同。"""
+    if message.withdrawn_at is not None:
+        return _tombstone(message)
     return _encoder.encode(
         NewMessageTail(
             message_id=message.message_id,
@@ -88,9 +96,37 @@ def encode_tail(message: Message) -> bytes:
     )[1:]
 
 
+class _Tombstone(NewMessageTail, frozen=True, kw_only=True):
+    """撤回了的一条的尾；没有标题、正文、data。"""
+
+    withdrawn_at: int
+
+
+def _tombstone(message: Message) -> bytes:
+    tail = _Tombstone(
+        message_id=message.message_id,
+        message_type=message.message_type,
+        priority=message.priority,
+        title="",
+        content="",
+        sender=message.sender,
+        timestamp=message.timestamp,
+        expires_at=message.expires_at,
+        withdrawn_at=message.withdrawn_at or 0,
+    )
+    place = _WITHDRAWN_PLACE + 1
+    text = _encoder.encode(tail)
+    marked = b"%b%d" % (_WITHDRAWN, tail.withdrawn_at)
+    return text[1:place] + marked + text[place:].replace(marked, b"", 1)
+
+
 def new_message(seq: int, attempt: int, tail: bytes) -> bytes:
-    """拼出一帧 ``new_message``；Lua 里的拼法必须与此一致（``redis/lua/deliver.lua``）。"""
-    return b"%b%d%b%d,%b" % (_HEAD, seq, _ATTEMPT, attempt, tail)
+    """拼出一帧 ``new_message``，撤回了的是 ``withdrawn``。
+
+    Lua 里的拼法必须与此一致（``redis/lua/deliver.lua``、``withdraw.lua``）。
+    """
+    head = _WITHDRAWN_HEAD if tail.startswith(_WITHDRAWN, _WITHDRAWN_PLACE) else _HEAD
+    return b"%b%d%b%d,%b" % (head, seq, _ATTEMPT, attempt, tail)
 
 
 def broadcast_message(broadcast_id: int, previous: int, tail: bytes) -> bytes:

@@ -83,6 +83,23 @@ class NewMessageTail(Struct, frozen=True, kw_only=True):
     data: Annotated[Any, Meta(extra_json_schema={"type": ["object", "null"]})] = None
 
 
+class Withdrawn(ServerFrame, frozen=True, kw_only=True, tag="withdrawn"):
+    """发的人撤回了：耐久，有自己的 seq，照样确认；其余各项同 ``new_message``，正文是空的。"""
+
+    seq: int
+    attempt: int
+    message_id: str
+    withdrawn_at: int
+    message_type: MessageType
+    priority: int
+    title: str
+    content: str
+    sender: Sender
+    timestamp: int
+    expires_at: int
+    data: Annotated[Any, Meta(extra_json_schema={"type": ["object", "null"]})]
+
+
 class HeartbeatAck(ServerFrame, frozen=True, kw_only=True, tag="heartbeat_ack", omit_defaults=True):
     timestamp: int
     server_time: int

@@ -95,15 +95,20 @@ class Bodies:
         self._ttl_ms = ttl_ms
 
     async def store(self, items: Sequence[Body]) -> None:
-        """幂等：重复存入同一条无害。已过期的会被 Redis 立刻丢掉。"""
+        """幂等：有了的不动（也许已换成墓碑）。已过期的会被 Redis 立刻丢掉。"""
         await self._lean.execute_many(self.storing(items))
+
+    async def replace(self, item: Body) -> None:
+        """撤回了的：换成墓碑，有没有都行。"""
+        [command] = self.storing([item])
+        await self._lean.execute(*command[:-1])
 
     def storing(self, items: Iterable[Body]) -> list[Command]:
         """``store`` 的命令，一条一个。"""
         return [
             (
                 *("SET", f"{self._body_prefix}{message_id}"),
-                *(encode_body(tail, priority, self._compress_above), "PXAT", expires_at),
+                *(encode_body(tail, priority, self._compress_above), "PXAT", expires_at, "NX"),
             )
             for message_id, tail, priority, expires_at in items
         ]

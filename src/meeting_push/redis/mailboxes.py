@@ -139,7 +139,7 @@ class Mailboxes:
 
         ``ahead``：先于它们执行的，全部在一次写出里；没有给，就一次调用一个来回，让别人的命令插得进来。
         """
-        calls = [(n, self._head(publish) + call) for n, call in _calls(deliveries)]
+        calls = [(n, self.head(publish=publish) + call) for n, call in _calls(deliveries)]
         if ahead:
             early, replies = await self._at_once(ahead, [args for _, args in calls])
         else:
@@ -169,7 +169,7 @@ class Mailboxes:
                 raise reply
         return early, replies
 
-    def _head(self, publish: bool) -> list[Argument]:
+    def head(self, *, publish: bool) -> list[Argument]:
         limits = self._limits
         return [
             *(self._keys.prefix, self.fresh_epoch()),

@@ -39,6 +39,7 @@ class TallyOut(Out):
     failed: int
     expired: int
     pending: int
+    withdrawn: int
     rate: float | None = Field(description="有结局的里面送达的比例；还没有结局则 null")
 
 

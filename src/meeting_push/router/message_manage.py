@@ -145,11 +145,15 @@ class MessageOut(Struct, kw_only=True):
     data: Annotated[Any, Meta(extra_json_schema={"type": ["object", "null"]})]
     read_at: int | None = None
     status: str | None = None
+    withdrawn_at: Annotated[
+        int | None, Meta(description="撤回了：标题、正文是空的，data 为 null")
+    ] = None
 
     @classmethod
     def of(cls, item: InboxItem | Message) -> Self:
         message = item.message if isinstance(item, InboxItem) else item
         shown = cls(**{name: getattr(message, name) for name in NewMessageTail.__struct_fields__})
+        shown.withdrawn_at = message.withdrawn_at
         if isinstance(item, InboxItem):
             shown.read_at, shown.status = item.read_at, item.status
         return shown
@@ -201,6 +205,7 @@ class DeliveryOut(Out):
     delivered: int
     failed: int
     expired: int
+    withdrawn: int
     recipients: list[RecipientOut]
     next_cursor: str | None
 
@@ -213,6 +218,7 @@ class DeliveryOut(Out):
             delivered=delivered,
             failed=0,
             expired=0,
+            withdrawn=0,
             recipients=[],
             next_cursor=None,
         )
@@ -347,9 +353,7 @@ def message_router(
     async def get(message_id: MessageIdPath, user: Sending) -> Response:
         return json_answer(MessageOut.of(await service.get_message(message_id, user)))
 
-    @router.delete(
-        "/messages/{message_id}", status_code=204, summary="撤回还没到时的（发送者、管理员）"
-    )
+    @router.delete("/messages/{message_id}", status_code=204, summary="撤回（发送者、管理员）")
     async def cancel(message_id: MessageIdPath, user: Sending) -> None:
         await service.cancel_message(message_id, user)
 
@@ -374,6 +378,7 @@ def message_router(
             delivered=counts.delivered,
             failed=counts.failed,
             expired=counts.expired,
+            withdrawn=counts.withdrawn,
             recipients=[RecipientOut.of(state, shown) for state in page.items],
             next_cursor=None if page.next_cursor is None else str(page.next_cursor),
         )

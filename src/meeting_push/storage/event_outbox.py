@@ -29,6 +29,7 @@ DELIVERED: Final = "message.delivered"
 READ: Final = "message.read"
 FAILED: Final = "message.failed"
 EXPIRED: Final = "message.expired"
+WITHDRAWN: Final = "message.withdrawn"
 USER_ONLINE: Final = "user.online"
 USER_OFFLINE: Final = "user.offline"
 ALERT_FIRING: Final = "alert.firing"
@@ -48,6 +49,7 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
     READ: ("message_id", "user_id", "read_at"),
     FAILED: ("message_id", "user_id", "failed_at", "reason", "cause"),
     EXPIRED: ("message_id", "user_id", "expired_at", "cause"),
+    WITHDRAWN: ("message_id", "sender_id", "withdrawn_at", "withdrawn", "delivered"),
     USER_ONLINE: ("user_id", "at"),
     USER_OFFLINE: ("user_id", "at"),
     ALERT_FIRING: _ALERT,

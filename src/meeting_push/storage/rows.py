@@ -82,10 +82,11 @@ class DeliveryCounts:
     delivered: int = 0
     failed: int = 0
     expired: int = 0
+    withdrawn: int = 0
 
     @property
     def total(self) -> int:
-        return self.pending + self.delivered + self.failed + self.expired
+        return self.pending + self.delivered + self.failed + self.expired + self.withdrawn
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +207,7 @@ MESSAGE_COLUMNS: Final = (
     messages.c.data,
     messages.c.receipt,
     messages.c.key_id,
+    messages.c.withdrawn_at,
     # 发送者的 id 是一段字的：帧里是它，不是号
     select(people.c.outer_id)
     .where(people.c.id == messages.c.sender_id - NOBODY)
@@ -234,6 +236,7 @@ def _message(row: Row[*tuple[Any, ...]], data: AppData | None) -> Message:
         receipt=row.receipt,
         key_id=row.key_id,
         sender_number=None if person is None else row.sender_id,
+        withdrawn_at=row.withdrawn_at,
     )
 
 

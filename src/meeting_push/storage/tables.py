@@ -151,6 +151,7 @@ messages = Table(
     Column("expired_at", BigInteger),  # 过期清理做完的时刻
     Column("recipient_count", Integer, nullable=False),
     Column("key_id", BigInteger),  # 哪一枚 API 密钥发的；``sender_id`` 为 0 则没有替谁发
+    Column("withdrawn_at", BigInteger),  # 撤回了的：标题、正文、data 也都没有了
     PrimaryKeyConstraint("message_id"),
     Index(
         "mp_ix_messages_outbox",

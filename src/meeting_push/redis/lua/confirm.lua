@@ -46,7 +46,8 @@ local function confirm(id, from, upto)
   local fresh, n, done, count = {}, 0, {}, 0
   for at, field in ipairs(fields) do
     local i, before = from + (at - 1) * 4, found[at + 5]
-    if not done[field] and not (before and string.sub(before, 1, 9) == 'delivered') then
+    local ended = before and string.sub(before, 1, 9)
+    if not done[field] and ended ~= 'delivered' and ended ~= 'withdrawn' then
       local user, acked_at = ARGV[i + 1], ARGV[i + 3]
       local state = 'delivered:' .. ARGV[i + 2] .. ':' .. acked_at
       if not before then

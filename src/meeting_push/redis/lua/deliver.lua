@@ -59,6 +59,9 @@ while i <= #ARGV do
   local id = ARGV[i]
   local first = ARGV[i + 1] == '0'
   local before = '{"type":"new_message","seq":'
+  if string.sub(ARGV[i + 2], 42, 57) == ',"withdrawn_at":' then -- 撤回了的再推一次
+    before = '{"type":"withdrawn","seq":'
+  end
   local after = ',"attempt":' .. ARGV[i + 1] .. ',' .. ARGV[i + 2]
   local last = i + 3 + tonumber(ARGV[i + 3])
   for u = i + 4, last do
