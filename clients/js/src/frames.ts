@@ -80,10 +80,28 @@ export interface ForeignMessage {
   data?: Record<string, unknown> | null;
 }
 
+/** 发的人撤回了这一条：从此不要给人看（没有收到过也会来）。耐久：有自己的 seq，照样确认（按 message_id 或 upto）， 没有确认的重连时再来；也会在 batch 里。 */
+export interface Withdrawn {
+  type: "withdrawn";
+  /** 新的序号，不是那条消息原来的。 */
+  seq: number;
+  attempt: number;
+  message_id: MessageId;
+  withdrawn_at: Time;
+  message_type: MessageType;
+  priority: Priority;
+  title: string;
+  content: string;
+  sender: Sender;
+  timestamp: Time;
+  expires_at: Time;
+  data: Record<string, unknown> | null;
+}
+
 export interface Batch {
   type: "batch";
   /** 优先级高的在前，同级先私信（按 seq），后广播（按 broadcast_id）。 */
-  messages: (NewMessage | BroadcastMessage)[];
+  messages: (NewMessage | BroadcastMessage | Withdrawn)[];
 }
 
 export interface HeartbeatAck {
@@ -290,6 +308,7 @@ export type ServerFrame =
   | AnyNewMessage
   | Batch
   | TokenExpiring
+  | Withdrawn
   | ReadSync
   | Receipt
   | Presence

@@ -9,6 +9,7 @@ import type {
   Sender,
   ServerFrame,
   Time,
+  Withdrawn,
 } from "./frames.js";
 import { Acks, Ledger, type Position, Recent } from "./ledger.js";
 import type { Settings } from "./options.js";
@@ -112,8 +113,17 @@ export class Intake {
     switch (frame.type) {
       case "new_message":
         return this.#receive([frame]);
-      case "batch":
-        return this.#receive(frame.messages);
+      case "batch": {
+        const messages: AnyNewMessage[] = [];
+        for (const one of Array.isArray(frame.messages) ? frame.messages : []) {
+          if (one?.type === "withdrawn") this.frame(one);
+          else messages.push(one);
+        }
+        return this.#receive(messages);
+      }
+      case "withdrawn":
+        this.#withdrawn(frame);
+        break;
       case "welcome": {
         const held = [...this.#held.values()].map(({ message }) => message.seq ?? 0);
         this.#ledger.opened(frame, held.filter(Boolean));
@@ -178,7 +188,14 @@ export class Intake {
     this.pump();
   }
 
-  #messageOf(frame: AnyNewMessage): Message {
+  /** 占一个 seq 的通知：马上算已应用；那条消息没轮到的不再交给应用。 */
+  #withdrawn(frame: Withdrawn): void {
+    this.#ledger.received(frame.seq);
+    this.#queue = this.#queue.filter(({ message_id: id }) => id !== frame.message_id);
+    this.#settle(this.#messageOf(frame), this.#ledger.epoch, true);
+  }
+
+  #messageOf(frame: AnyNewMessage | Withdrawn): Message {
     const given: Partial<Message> = frame as never;
     const message: Message = {
       attempt: 0,

@@ -35,6 +35,8 @@ export interface InboxItem {
   expires_at: Time | null;
   data: Record<string, unknown> | null;
   read_at: Time | null;
+  /** 撤回了：标题、正文是空的。 */
+  withdrawn_at?: Time | null;
   [field: string]: unknown;
 }
 

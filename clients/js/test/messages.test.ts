@@ -50,6 +50,33 @@ test("what a handler could not do is not acked, and handled when it comes again"
   assert.deepEqual(await peer.acked(), [id(1)]);
 });
 
+test("a withdrawal is told and acked, alone or in a batch; its message is not handed over again", async (t) => {
+  const w = await world(t);
+  const told = new Mailbox<string>();
+  w.client.on("message", ({ message_id }) => w.got.put(message_id));
+  w.client.on("withdrawn", (frame) => told.put(frame.message_id));
+  w.client.start();
+  const peer = await welcomed(w);
+  const withdrawal = (seq: number, of: number) => ({
+    ...message(of),
+    ...{ type: "withdrawn", seq, withdrawn_at: 5, title: "", content: "" },
+  });
+  peer.send(message(1));
+  assert.equal(await w.got.next(), id(1));
+  peer.send(withdrawal(2, 1), { type: "batch", messages: [withdrawal(3, 9), message(4)] });
+  assert.deepEqual([await told.next(), await told.next()], [id(1), id(9)]);
+  assert.equal(await w.got.next(), id(4));
+  await turn();
+  w.clock.advance(1);
+  assert.deepEqual((await peer.acked()).sort(), [id(1), id(4), id(9)].sort());
+  peer.drop();
+  const next = await again(w);
+  assert.equal(next.query.get("last_seq"), "4");
+  next.send(message(1, { seq: 1 }));
+  await turn();
+  assert.equal(w.got.size, 0);
+});
+
 test("by hand: only ack() acks, once; the position waits for it", async (t) => {
   const w = await world(t, { ack: "manual" });
   const got = new Mailbox<Message>();

@@ -147,6 +147,7 @@ class InboxPage {
       case "welcome": // 离线期间的已读、别的设备确认过的消息，都只有记录知道
       case "gap":
       case "resync":
+      case "withdrawn":
         this.#reloadInbox();
         break;
       case "read_sync":

@@ -92,10 +92,27 @@ export interface ForeignMessage {
     expires_at?: number | null;
     data?: Record<string, unknown> | null;
 }
+/** 发的人撤回了这一条：从此不要给人看（没有收到过也会来）。耐久：有自己的 seq，照样确认（按 message_id 或 upto）， 没有确认的重连时再来；也会在 batch 里。 */
+export interface Withdrawn {
+    type: "withdrawn";
+    /** 新的序号，不是那条消息原来的。 */
+    seq: number;
+    attempt: number;
+    message_id: MessageId;
+    withdrawn_at: Time;
+    message_type: MessageType;
+    priority: Priority;
+    title: string;
+    content: string;
+    sender: Sender;
+    timestamp: Time;
+    expires_at: Time;
+    data: Record<string, unknown> | null;
+}
 export interface Batch {
     type: "batch";
     /** 优先级高的在前，同级先私信（按 seq），后广播（按 broadcast_id）。 */
-    messages: (NewMessage | BroadcastMessage)[];
+    messages: (NewMessage | BroadcastMessage | Withdrawn)[];
 }
 export interface HeartbeatAck {
     type: "heartbeat_ack";
@@ -263,7 +280,7 @@ export type RequestId = string | number | null;
 /** 原样返回；客户端帧没有带就没有这个字段。 */
 export type GivenRequestId = string | number;
 /** 服务器 → 客户端。 */
-export type ServerFrame = Welcome | AnyNewMessage | Batch | TokenExpiring | ReadSync | Receipt | Presence | Ops | Gap | Resync | Notice | ErrorFrame | HeartbeatAck | AckResult | StatusResult | TokenRefreshed | WatchResult | OpsWatchResult;
+export type ServerFrame = Welcome | AnyNewMessage | Batch | TokenExpiring | Withdrawn | ReadSync | Receipt | Presence | Ops | Gap | Resync | Notice | ErrorFrame | HeartbeatAck | AckResult | StatusResult | TokenRefreshed | WatchResult | OpsWatchResult;
 /** 客户端 → 服务器。 */
 export type ClientFrame = Heartbeat | AckFrame | StatusFrame | ReadFrame | RefreshTokenFrame | WatchFrame | UnwatchFrame | OpsWatchFrame | OpsUnwatchFrame;
 
@@ -638,6 +655,8 @@ export interface InboxItem {
     expires_at: Time | null;
     data: Record<string, unknown> | null;
     read_at: Time | null;
+    /** 撤回了：标题、正文是空的。 */
+    withdrawn_at?: Time | null;
     [field: string]: unknown;
 }
 export interface InboxPage {

@@ -14,6 +14,8 @@ export function senderName({ id, name }) {
   return name || (id ? say("sender.unknown", { id }) : say("sender.system"));
 }
 
+export const titleOf = ({ withdrawn_at: at, title }) => (at ? say("withdrawn") : title);
+
 export function avatar(sender) {
   const initial = [...senderName(sender).trim()][0] ?? "?";
   const data = { tone: (sender.id ?? 0) % TONES };
@@ -180,7 +182,7 @@ function lines(message) {
     textContent: shortTime(message.timestamp),
   });
   const sender = element("span", { className: "row-sender", textContent: senderName(message.sender) });
-  const title = element("span", { className: "row-title", dir: "auto", textContent: message.title });
+  const title = element("span", { className: "row-title", dir: "auto", textContent: titleOf(message) });
   const preview = message.content.slice(0, PREVIEW_CHARS).replace(/\s+/g, " ");
   return [
     element("span", { className: "row-line" }, unread, sender, time),

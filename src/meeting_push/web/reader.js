@@ -1,10 +1,10 @@
 import { byId, element } from "./element.js";
-import { avatar, isUrgent, senderName, urgentMark } from "./message-list.js";
+import { avatar, isUrgent, senderName, titleOf, urgentMark } from "./message-list.js";
 import { fullTime, say } from "./words.js";
 
 /** 阅读区里的一条消息；正文是纯文字，保留换行。 */
 export function showMessage(message) {
-  byId("reader-title").textContent = message.title;
+  byId("reader-title").textContent = titleOf(message);
   byId("reader-marks").replaceChildren(...marks(message));
   byId("reader-from").replaceChildren(
     avatar(message.sender),

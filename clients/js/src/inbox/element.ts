@@ -181,7 +181,7 @@ export class MeetingPushInbox extends Base {
     meta.append(`${sender} · ${when(languageOf(this), item.timestamp)}`);
     if (!item.read) button.append(make("span", { className: "quiet", textContent: this.#say("isUnread") }));
     const text = item.content.slice(0, PREVIEW_CHARS);
-    button.append(make("span", { className: "name", textContent: item.title }));
+    button.append(make("span", { className: "name", textContent: item.withdrawn ? this.#say("withdrawn") : item.title }));
     button.append(make("span", { className: "text", textContent: text }), meta);
     button.onclick = () => this.#open(item);
     row.append(button);

@@ -9,11 +9,12 @@ export type Item = Pick<InboxItem, "message_id" | "title" | "content" | "priorit
   sender: InboxItem["sender"] | null;
   timestamp: number;
   read: boolean;
+  withdrawn: boolean;
 };
 
 const PAGE = 30;
 const COUNT_DELAY_MS = 200;
-const RELOADING = ["welcome", "gap", "resync"];
+const RELOADING = ["welcome", "gap", "resync", "withdrawn"];
 
 export class Inbox {
   items: Item[] = [];
@@ -140,7 +141,8 @@ export class Inbox {
 function itemOf(one: Message | InboxItem): Item {
   const { message_id, title, content, priority, sender, timestamp } = one;
   const read = "read_at" in one && one.read_at != null;
-  return { message_id, title, content, priority, sender, timestamp: timestamp ?? Date.now(), read };
+  const withdrawn = "withdrawn_at" in one && one.withdrawn_at != null;
+  return { message_id, title, content, priority, sender, timestamp: timestamp ?? Date.now(), read, withdrawn };
 }
 
 const newestFirst = (a: Item, b: Item) =>
