@@ -250,7 +250,8 @@ def test_the_redis_keys_and_channels_are_those_of_the_requirements() -> None:
 
 
 def test_the_states_types_and_fields_are_those_of_the_requirements() -> None:
-    assert [each.value for each in DeliveryStatus] == ["pending", "delivered", "failed", "expired"]
+    wanted = ["pending", "delivered", "failed", "expired"]
+    assert [each.value for each in DeliveryStatus] == [*wanted, "withdrawn"]  # 撤回是我们添的
     assert get_args(MessageType) == ("message", "notification", "system")
     assert set(ConnectionInfo.__struct_fields__) >= {
         *("connection_id", "device_info", "connect_time", "last_heartbeat", "ip_address"),

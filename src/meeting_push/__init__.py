@@ -112,7 +112,16 @@ if TYPE_CHECKING:
     from .people.erasure import Erasures
     from .people.people import People
     from .presence.online_status_service import OnlineStatusService
-    from .protocol.frames import ErrorFrame, Gap, Notice, Presence, ReadSync, Receipt, Resync
+    from .protocol.frames import (
+        ErrorFrame,
+        Gap,
+        Notice,
+        Presence,
+        ReadSync,
+        Receipt,
+        Resync,
+        Withdrawn,
+    )
     from .queue.consumer_pool import ConsumerPool
     from .queue.message_consumer import MessageConsumer
     from .queue.message_queue import MessageQueue
@@ -170,6 +179,7 @@ _HOMES = {
     "TokenUnreadableError": ".client",
     "TokenVerifier": ".contracts",
     "UserDirectory": ".contracts",
+    "Withdrawn": ".protocol.frames",
     "load_settings": ".settings",
     "upgrade_tables": ".storage.migration",
 }
@@ -282,6 +292,7 @@ __all__ = [
     "VerifierUnavailableError",
     "WatchLimitError",
     "WeakPasswordError",
+    "Withdrawn",
     "__version__",
     "load_settings",
     "upgrade_tables",
