@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from meeting_push.clock import now_ms
-from tests.support.eventually import eventually
 from tests.support.people import Person, api_of, delivery, send
 from tests.support.server_process import ServerProcess
 
@@ -46,22 +45,6 @@ async def test_what_is_due_is_withdrawn_instead(
     assert await cancel(server, alice, message_id) == (204, None)
     report = await delivery(server.base_url, alice, message_id)
     assert (report["withdrawn"], report["pending"], report["failed"]) == (1, 0, 0)
-
-
-async def test_what_was_cancelled_in_time_stays_cancelled(
-    server: ServerProcess, alice: Person, bob: Person
-) -> None:
-    message_id = await send(server.base_url, alice, [bob], deliver_at=now_ms() + 1_500)
-    assert await cancel(server, alice, message_id) == (204, None)
-
-    async def due() -> bool:
-        assert await cancel(server, alice, message_id) == (204, None)
-        return now_ms() > before
-
-    before = now_ms() + 1_600
-    await eventually(due)
-    report = await delivery(server.base_url, alice, message_id)
-    assert (report["withdrawn"], report["failed"]) == (0, 1)
 
 
 async def test_sec_1_only_the_sender_cancels(

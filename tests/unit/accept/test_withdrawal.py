@@ -147,3 +147,16 @@ async def test_withdrawing_again_after_half_of_it_failed_is_done(
     counts, _ = await push.confirmation.get_message_delivery_status(one.message_id)
     assert counts.withdrawn == 1
     assert await push.mailbox.message_ids(BOB) == [one.message_id]
+
+
+async def test_what_was_cancelled_in_time_stays_cancelled(
+    push: MeetingPush, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    due = now_ms() + 3_600_000
+    one = await push.messages.send_message(ALICE, BOB, "t", "c", deliver_at=due)
+    await push.messages.cancel_message(one.message_id, BY_ALICE)
+    monkeypatch.setattr(push.messages.withdrawal, "_clock", lambda: due + 1)
+    await push.messages.cancel_message(one.message_id, BY_ALICE)
+    counts, _ = await push.confirmation.get_message_delivery_status(one.message_id)
+    assert (counts.withdrawn, counts.failed) == (0, 1)
+    assert await push.mailbox.message_ids(BOB) == []
