@@ -160,6 +160,7 @@ class Resuming(RuleBasedStateMachine):
             match frame:
                 case wire.Batch():
                     for message in frame.messages:
+                        assert isinstance(message, wire.NewMessage), "nobody withdraws here"
                         self.take(device, message)
                 case wire.NewMessage():
                     self.take(device, frame)
