@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from copy import copy
 from http import HTTPStatus
+from os import urandom
 from typing import Any, Final, NamedTuple
 
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -30,7 +31,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCy
 from ..errors import MeetingPushError, RateLimitedError
 from ..http.cors import Cors, CrossOrigin
 from ..http.listener import LINE, UNWANTED, has_left
-from ..http.request_ids import KEY, NAME, Identified, chosen, fresh
+from ..http.request_ids import KEY, NAME, Identified, chosen
 from ..logs import carrying
 from ..monitoring.rest_requests import RefusedRequests, RouteRequests
 from .error_answers import (
@@ -347,7 +348,7 @@ class HotDoor:
 
 async def _answer_hot(hot: _Hot, request: HotRequest, send: Send) -> None:
     given = request.headers.get("x-request-id")
-    known = request.scope[KEY] = fresh() if given is None else chosen(given)
+    known = request.scope[KEY] = urandom(8).hex() if given is None else chosen(given)
     carrying({"request_id": known})
     unexpected: Exception | None = None
     try:
