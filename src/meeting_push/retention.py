@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +15,7 @@ from .outcome.retention import DAY_MS, Retention
 from .settings import RetentionSettings
 from .storage.archive import ArchiveRepository
 from .storage.database import Database
-from .storage.fleet import GenerationRepository, NodeRepository
+from .storage.fleet import ALIVE_MS, GenerationRepository, NodeRepository
 from .storage.retention import Removed, RetentionRepository
 
 
@@ -64,9 +65,15 @@ async def put_back(database: Database, files: Sequence[Path]) -> str:
 
 
 async def note_restored(database: Database) -> str:
-    """:raises ConfigurationError: 还有节点在服务"""
+    """刚做的备份里有它自己几秒之前的心跳：等过这几秒，还在跳的才是在服务。
+
+    :raises ConfigurationError: 还有节点在服务
+    """
     await _ready(database)
-    if alive := await NodeRepository(database).alive():
+    nodes = NodeRepository(database)
+    if await nodes.alive():
+        await asyncio.sleep(ALIVE_MS / 1000)
+    if alive := await nodes.alive():
         raise ConfigurationError(f"{alive} processes are serving this database: stop them first")
     await GenerationRepository(database).restored(another=True)
     return "at the next start Redis is cleared and what has not ended is delivered again"

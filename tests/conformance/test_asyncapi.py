@@ -153,11 +153,14 @@ async def requests(phone: Listener, message_id: str, alice: Person, bob: Person)
 
 
 async def live_messages(server: ServerProcess, phone: Listener, alice: Person, bob: Person) -> None:
-    """经系统接受的一条，与别的进程直接发布的一条。"""
-    await send(
+    """经系统接受的一条，又撤回；与别的进程直接发布的一条。"""
+    sent = await send(
         server.base_url, alice, [bob], content="字\u2028\U0001f600", message_type="notification"
     )
     await phone.until("new_message")
+    async with api_of(server.base_url, alice) as api:
+        await api.delete(f"/messages/{sent}")
+    assert (await phone.until("withdrawn"))["message_id"] == sent
     envelope = {"type": "new_message", "message_id": "x", "title": "t", "content": "c"}
     async with redis_of(server) as redis:
         await redis.publish(f"user:{{{bob.user_id}}}:messages", json.dumps(envelope))

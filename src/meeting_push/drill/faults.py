@@ -16,6 +16,7 @@ from http import HTTPStatus
 from typing import Final
 
 import msgspec
+from websockets.exceptions import InvalidStatus
 
 from ..launcher import dying_with_us
 from ..redis.dial import RedisAddress
@@ -145,11 +146,20 @@ async def busy(_: Throwaway) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def files_used_up(site: Throwaway) -> AsyncIterator[None]:
-    """设备一台一台地来，到描述符用掉八成多。"""
+    """设备一台一台地来，到描述符用掉八成多；数要几秒才看得到，先满了就不再来。"""
+    full = False
     async with AsyncExitStack() as devices:
         while await site.system.gauge("resource_usage_ratio", resource="open_files") < 0.83:
+            if full:
+                await asyncio.sleep(POLL_S)
+                continue
             more = (devices.enter_async_context(site.system.device()) for _ in range(20))
-            await asyncio.gather(*more)
+            came = await asyncio.gather(*more, return_exceptions=True)
+            refused = [one for one in came if isinstance(one, BaseException)]
+            full = bool(refused)
+            for one in refused:
+                if not isinstance(one, InvalidStatus):
+                    raise one
         yield
 
 

@@ -22,6 +22,8 @@ _NOTHING: Final = "WITH {} SELECT 1".format(
         for name in sorted(metadata.tables)
     )
 )
+#: 这么久之内有心跳的算在服务，毫秒。
+ALIVE_MS: Final = 5_000
 _UPSERT: Final = (
     "INSERT INTO mp_nodes"
     " (node_id, role, version, hears, joined, signs, started_at, beat_at)"
@@ -32,7 +34,7 @@ _UPSERT: Final = (
 _FORGET: Final = "DELETE FROM mp_nodes WHERE beat_at < <now> - 3600000"
 _READ: Final = (
     "SELECT <now> AS now, node_id, role, version, hears, joined, signs, started_at FROM mp_nodes"
-    " WHERE node_id = :me OR beat_at > <now> - 5000"
+    f" WHERE node_id = :me OR beat_at > <now> - {ALIVE_MS}"
 )
 #: 数据库的钟，毫秒。
 _SQLITE_NOW: Final = "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)"
@@ -93,7 +95,9 @@ class NodeRepository:
 
     async def alive(self) -> int:
         """此刻几个进程在服务。"""
-        statement = text(self._at_now("SELECT count(*) FROM mp_nodes WHERE beat_at > <now> - 5000"))
+        statement = text(
+            self._at_now(f"SELECT count(*) FROM mp_nodes WHERE beat_at > <now> - {ALIVE_MS}")
+        )
         return int(await self._database.scalar(statement) or 0)
 
     async def withdraw(self, node_id: str) -> None:
