@@ -34,7 +34,7 @@ _UPSERT: Final = (
 _FORGET: Final = "DELETE FROM mp_nodes WHERE beat_at < <now> - 3600000"
 _READ: Final = (
     "SELECT <now> AS now, node_id, role, version, hears, joined, signs, started_at FROM mp_nodes"
-    f" WHERE node_id = :me OR beat_at > <now> - {ALIVE_MS}"
+    " WHERE node_id = :me OR beat_at > <dead>"
 )
 #: 数据库的钟，毫秒。
 _SQLITE_NOW: Final = "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)"
@@ -86,7 +86,7 @@ class NodeRepository:
             return await self._roster(connection, me.node_id)
 
     def _at_now(self, statement: str) -> str:
-        return statement.replace("<now>", self._now)
+        return statement.replace("<dead>", f"<now> - {ALIVE_MS}").replace("<now>", self._now)
 
     async def _roster(self, connection: SqlConnection, me: str) -> Roster:
         rows = (await connection.execute(text(self._at_now(_READ)), {"me": me})).all()
@@ -95,9 +95,7 @@ class NodeRepository:
 
     async def alive(self) -> int:
         """此刻几个进程在服务。"""
-        statement = text(
-            self._at_now(f"SELECT count(*) FROM mp_nodes WHERE beat_at > <now> - {ALIVE_MS}")
-        )
+        statement = text(self._at_now("SELECT count(*) FROM mp_nodes WHERE beat_at > <dead>"))
         return int(await self._database.scalar(statement) or 0)
 
     async def withdraw(self, node_id: str) -> None:
