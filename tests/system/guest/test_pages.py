@@ -12,7 +12,7 @@ from typing import Final
 
 import pytest
 
-from tests.support.empty_environment import EmptyEnvironment, build_wheel
+from tests.support.empty_environment import EmptyEnvironment
 from tests.support.ports import free_port
 from tests.support.server_process import ServerProcess
 
@@ -28,16 +28,6 @@ def blocks(text: str, language: str) -> list[str]:
 
 def code(block: str) -> list[str]:
     return [line for line in block.splitlines() if line.strip() and not line.startswith("#")]
-
-
-@pytest.fixture(scope="module")
-def product(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_wheel(ROOT, tmp_path_factory.mktemp("product"))
-
-
-@pytest.fixture(scope="module")
-def full(product: Path, tmp_path_factory: pytest.TempPathFactory) -> EmptyEnvironment:
-    return EmptyEnvironment(tmp_path_factory.mktemp("full"), "meeting-push[server]", [product])
 
 
 def bash(

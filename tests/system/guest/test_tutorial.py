@@ -14,7 +14,7 @@ from typing import Final
 import psutil
 import pytest
 
-from tests.support.empty_environment import EmptyEnvironment, build_wheel
+from tests.support.empty_environment import EmptyEnvironment
 from tests.support.ports import free_port
 from tests.system.web.browser import Chromium, Page, open_browser
 from tests.system.web.conftest import chromium as chromium
@@ -77,12 +77,6 @@ class Shell:
         for process in alive:
             process.kill()
         self._bash.communicate()
-
-
-@pytest.fixture(scope="module")
-def full(tmp_path_factory: pytest.TempPathFactory) -> EmptyEnvironment:
-    product = build_wheel(ROOT, tmp_path_factory.mktemp("product"))
-    return EmptyEnvironment(tmp_path_factory.mktemp("full"), "meeting-push[server]", [product])
 
 
 @pytest.fixture
