@@ -151,6 +151,20 @@ def test_dlv_1_a_message_that_never_comes_out_is_caught(story: Story) -> None:
     assert broken(story.end()) == {"drained": 1}
 
 
+@pytest.mark.parametrize("hold", [False, True])
+def test_dlv_1_a_message_for_tomorrow_belongs_in_the_queue_and_nowhere_else(
+    story: Story, hold: bool
+) -> None:
+    post = story.intend(ALICE, hold=hold, later=True)
+    message_id = story.store(post, ALICE)
+    story.answer(post, message_id)
+    story.queued.append(Queued("delayed_message_queue", message_id, (ALICE,)))
+    assert broken(story.end()) == {}
+    story.queued.clear()
+    story.deliver(ALICE, message_id)
+    assert broken(story.end()) == {"drained": 1}
+
+
 # ── DLV-2、DLV-3 ────────────────────────────────────────────────────────────
 
 

@@ -15,7 +15,8 @@ def drained(facts: Facts) -> Iterator[Violation]:
     where = Whereabouts(facts)
     for user_id, message_id in where.expected():
         intent = facts.accepted[message_id].intent
-        allowed = {MAILBOX} if intent.hold else {QUEUE} if intent.later else set()
+        # 没到期的还谈不上确不确认
+        allowed = {QUEUE} if intent.later else {MAILBOX} if intent.hold else set()
         for place in where.places((user_id, message_id)):
             if place in (MAILBOX, QUEUE) and place not in allowed:
                 yield Violation(
