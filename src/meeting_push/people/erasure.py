@@ -153,6 +153,7 @@ class Eraser:
             counts["received"] += len(ids)
             await self._rest(job)
         await self._rows.forget_receipts(user_id)
+        await self._rows.forget_inbox(user_id)
 
     async def _written(self, job: Erasure, counts: Counter[str]) -> None:
         since = "" if job.passes < _WHOLE_PASSES else _earliest(job.requested_at - _MARGIN_MS)

@@ -21,9 +21,11 @@ from .operations_tables import alert_events, alert_notes, alerts, events_out
 from .people import digest_of
 from .tables import (
     broadcast_receipts,
+    broadcast_states,
     broadcasts,
     erasures,
     idempotency_keys,
+    inboxes,
     meeting_participants,
     meetings,
     message_recipients,
@@ -158,6 +160,12 @@ class PersonRows(Repository):
             if await self._database.rows(select(of.message_id).where(his).limit(1)):
                 await self._database.change(delete(broadcast_receipts).where(his))
             last = ids[-1]
+
+    async def forget_inbox(self, user_id: int) -> None:
+        """他对广播做过的，他的收件箱。"""
+        async with self._database.transaction() as connection:
+            for table in (broadcast_states, inboxes):
+                await connection.execute(delete(table).where(table.c.user_id == user_id))
 
     # ── 他写的 ──────────────────────────────────────────────────────────────
 

@@ -187,6 +187,7 @@ message_recipients = Table(
     Column("failure_cause", String(16)),  # 失败、过期的；NULL = 旧程序记的
     Column("expired_at", BigInteger),  # 记为过期的时刻
     Column("read_at", BigInteger),
+    Column("archived_at", BigInteger),  # 他归档的时刻；归档着的不因旧而清理
     PrimaryKeyConstraint("message_id", "user_id"),
     # 末尾的 read_at 让未读的只看索引就能数出来；另立一个“只有未读”的索引，在 SQLite 上每写一行
     # 多 13 µs（34 → 21，见 docs/tuning.md）。
@@ -202,6 +203,13 @@ message_recipients = Table(
         *("expired_at", "failure_cause"),
         sqlite_where=text("expired_at IS NOT NULL"),
         postgresql_where=text("expired_at IS NOT NULL"),
+    ),
+    # 写入时没有归档的：不进这个索引
+    Index(
+        "mp_ix_recipients_archived",
+        *("user_id", "message_id"),
+        sqlite_where=text("archived_at IS NOT NULL"),
+        postgresql_where=text("archived_at IS NOT NULL"),
     ),
     sqlite_with_rowid=False,
     # 清理跟得上删旧的（``retention.py``）：几千万行的五分之一才清一次太晚，前头的索引都是死的
@@ -235,6 +243,29 @@ broadcast_receipts = Table(
     Column("user_id", BigInteger, nullable=False),
     Column("delivered_at", BigInteger, nullable=False),
     PrimaryKeyConstraint("message_id", "user_id"),
+    sqlite_with_rowid=False,
+)
+
+# 一个人对一条广播做过什么；没有做过的没有行：发给所有人的不为每个人写一行。
+broadcast_states = Table(
+    "mp_broadcast_states",
+    metadata,
+    Column("user_id", BigInteger, nullable=False),
+    Column("message_id", _message_id, nullable=False),
+    Column("read_at", BigInteger),
+    Column("archived_at", BigInteger),
+    PrimaryKeyConstraint("user_id", "message_id"),
+    sqlite_with_rowid=False,
+)
+
+# 看过或动过收件箱的人一行。名字里有我们的名字，同 ``api_keys``。
+inboxes = Table(
+    "mp_meeting_push_inboxes",
+    metadata,
+    Column("user_id", BigInteger, nullable=False),
+    Column("since", _message_id, nullable=False),  # 不早于它的广播是他的：从他被认识起
+    Column("version", BigInteger, nullable=False),  # 他的已读、归档每变一次加一
+    PrimaryKeyConstraint("user_id"),
     sqlite_with_rowid=False,
 )
 

@@ -158,6 +158,10 @@ class World:
             await connection.execute(insert(events_out), self.event(user_id, name))
             receipt = {"message_id": own, "user_id": user_id, "delivered_at": 1}
             await connection.execute(insert(tables.broadcast_receipts), receipt)
+            state = {"message_id": own, "user_id": user_id, "read_at": 1, "archived_at": None}
+            await connection.execute(insert(tables.broadcast_states), state)
+            inbox = {"user_id": user_id, "since": own, "version": 1}
+            await connection.execute(insert(tables.inboxes), inbox)
         self.raw.zadd(self.redis.keys.meeting_online(other), {f"{user_id}:c:{name}": 9e15})
 
     def event(self, user_id: int, name: str) -> dict[str, object]:
