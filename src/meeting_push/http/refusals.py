@@ -42,14 +42,17 @@ class Refusal:
         return msgspec.json.encode(error_body(self.code, self.message, temporary=self.temporary))
 
     @cached_property
-    def _head(self) -> str:
+    def fields(self) -> tuple[tuple[str, str], ...]:
+        """应答的头：正文的、自己的、临时的还有何时再来；请求的 id 各由写它的人添。"""
         retry = (("retry-after", str(_RETRY_AFTER_S)),) if self.temporary else ()
-        more = "".join(f"{name}: {value}\r\n" for name, value in (*self.headers, *retry))
-        return (
-            f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}\r\n"
-            f"content-type: application/json\r\ncontent-length: {len(self.body)}\r\n"
-            f"{more}connection: close\r\n"
-        )
+        kind, size = ("content-type", "application/json"), ("content-length", str(len(self.body)))
+        return (kind, size, *self.headers, *retry)
+
+    @cached_property
+    def _head(self) -> str:
+        lines = "".join(f"{name}: {value}\r\n" for name, value in self.fields)
+        status = f"{self.status} {HTTPStatus(self.status).phrase}"
+        return f"HTTP/1.1 {status}\r\n{lines}connection: close\r\n"
 
     def answer(self, given: str = "", more: Iterable[tuple[bytes, bytes]] = ()) -> bytes:
         """完整的 HTTP/1.1 应答。

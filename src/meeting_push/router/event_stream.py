@@ -12,8 +12,7 @@ from ..errors import ForbiddenError, NotFoundError
 from ..limits.rate import rate_key
 from ..model import MAX_SAFE_INTEGER, Principal
 from ..protocol.frames import MAX_ACK_IDS
-from ..websocket.asgi import take_handshake
-from ..websocket.event_asgi import EventStream
+from ..websocket.asgi import EventStream, take_handshake
 from ..websocket.event_line import CONTENT_TYPE
 from ..websocket.manager import ConnectionManager
 from ..websocket.rest_acks import RestAcks
