@@ -19,11 +19,11 @@ from .errors import ConfigurationError, MeetingPushError
 from .events.config import load_webhooks
 from .logs import plain
 from .redis.address import RedisAddress
+from .redis.embedded import find_server
 from .redis.keys import Keys
 from .redis.probe import check_rights
 from .redis.redis_service import NO_EVICTION, RedisService
 from .redis.sentinel import answering
-from .redis.server_binary import find_server
 from .settings import Settings
 from .storage.accounts import ApiKeyRepository
 from .storage.database import Database

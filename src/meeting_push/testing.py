@@ -24,7 +24,7 @@ from typing import Final
 import pytest
 
 from .launcher import dying_with_us
-from .redis.server_binary import find_server
+from .redis.embedded import find_server
 from .settings import Settings, load_settings
 from .storage.database import Database
 

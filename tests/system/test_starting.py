@@ -15,8 +15,7 @@ import psutil
 import pytest
 
 from meeting_push.errors import ConfigurationError
-from meeting_push.redis.embedded import EmbeddedRedis
-from meeting_push.redis.server_binary import FILE_NAME, find_server
+from meeting_push.redis.embedded import FILE_NAME, EmbeddedRedis, find_server
 from meeting_push.server import unknown_variables
 from meeting_push.settings import load_settings
 from meeting_push.storage.database import Database

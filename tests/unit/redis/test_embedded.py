@@ -14,9 +14,8 @@ import pytest
 
 from meeting_push.errors import ConfigurationError, RedisUnavailableError
 from meeting_push.redis.dial import RedisAddress
-from meeting_push.redis.embedded import EmbeddedRedis
+from meeting_push.redis.embedded import EmbeddedRedis, find_server
 from meeting_push.redis.lean import LeanConnection
-from meeting_push.redis.server_binary import find_server
 from tests.support.embedded_redis import alive, running
 from tests.support.eventually import eventually
 

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from meeting_push.redis.embedded import answers
-from meeting_push.redis.server_binary import find_server
+from meeting_push.redis.embedded import answers, find_server
 from meeting_push.settings import Role
 
 from ..failure import BenchError

@@ -10,7 +10,7 @@ from typing import Final
 from ..failure import BenchError
 from ..sampler import cpu_seconds, memory_use, peak_memory, reset_peak_memory
 
-#: 内嵌的 Redis 是这两个程序之一（``redis/server_binary.py``）。
+#: 内嵌的 Redis 是这两个程序之一（``redis/embedded.py``）。
 _REDIS: Final = ("redis-server", "valkey-server")
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from meeting_push.launcher import dying_with_us
-from meeting_push.redis.server_binary import find_server
+from meeting_push.redis.embedded import find_server
 
 from ..failure import BenchError
 from ..load.orders import Dialect

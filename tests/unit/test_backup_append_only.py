@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from meeting_push import backup
+from meeting_push.backup import FOLDER, MANIFEST, copy_append_only
 from meeting_push.errors import ConfigurationError, UnavailableError
-from meeting_push.redis import append_only
-from meeting_push.redis.append_only import FOLDER, MANIFEST, copy_append_only
 
 
 def write_aof(folder: Path, number: int, *, keep: str = "") -> None:
@@ -36,7 +36,7 @@ def test_what_the_manifest_names_is_copied(tmp_path: Path) -> None:
 
 
 def test_a_rewrite_meanwhile_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder, copied = tmp_path / "a", append_only._copied
+    folder, copied = tmp_path / "a", backup._copied
     write_aof(folder, 1)
 
     def rewritten_meanwhile(source: Path, to: Path, names: list[str]) -> bool:
@@ -46,15 +46,15 @@ def test_a_rewrite_meanwhile_is_noticed(tmp_path: Path, monkeypatch: pytest.Monk
             write_aof(folder, 2)
         return done
 
-    monkeypatch.setattr(append_only, "_copied", rewritten_meanwhile)
-    monkeypatch.setattr(append_only, "_PAUSE_S", 0)
+    monkeypatch.setattr(backup, "_copied", rewritten_meanwhile)
+    monkeypatch.setattr(backup, "_PAUSE_S", 0)
     assert f"{FOLDER}/appendonly.aof.2.base.rdb" in copy_append_only(folder, tmp_path / "b")
 
 
 def test_one_that_never_rests_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_aof(tmp_path / "a", 1)
     (tmp_path / "a" / FOLDER / "appendonly.aof.1.incr.aof").unlink()
-    monkeypatch.setattr(append_only, "_PAUSE_S", 0)
+    monkeypatch.setattr(backup, "_PAUSE_S", 0)
     with pytest.raises(UnavailableError, match="try again"):
         copy_append_only(tmp_path / "a", tmp_path / "b")
 
