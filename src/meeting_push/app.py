@@ -23,10 +23,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .assembly.alerting import Alerting
 from .assembly.edge import Edge, Meetings
-from .assembly.erasing import Erasing
 from .assembly.events_out import EventsOut
 from .assembly.ground import Access, Bus, Record
-from .assembly.message_path import BroadcastPath, MessagePath, OutcomePath, Recovery
+from .assembly.message_path import BroadcastPath, Erasing, MessagePath, OutcomePath, Recovery
 from .assembly.observation import Observation, Rooms
 from .assembly.routes import routes
 from .contracts import TokenVerifier, UserDirectory

@@ -13,11 +13,10 @@ from ..monitoring.alerts.actions import (
     OrderTaker,
     RecoveryActions,
 )
-from ..monitoring.alerts.book import AlertBook
+from ..monitoring.alerts.book import AlertBook, EventSink
 from ..monitoring.alerts.config import AlertConfig, load_alerts
 from ..monitoring.alerts.desk import AlertDesk
 from ..monitoring.alerts.evaluator import AlertEvaluator, Election, Sight, lease_s
-from ..monitoring.alerts.event_sink import EventSink
 from ..monitoring.alerts.model import Alert
 from ..monitoring.alerts.rule import Rule, gauge, shown
 from ..monitoring.figures import FIGURES, watched
@@ -31,8 +30,7 @@ from ..monitoring.rollup import HistoryReader, StatsHistory
 from ..node_identity import NodeIdentity
 from ..redis.claims import Turn
 from ..settings import Settings
-from ..storage.alerts import AlertRepository, AlertStateRepository
-from ..storage.notices import NoticeRepository
+from ..storage.alerts import AlertRepository, AlertStateRepository, NoticeRepository
 from ..storage.stats_history import StatsHistoryRepository
 from ..supervision import Supervisor
 from .ground import Record

@@ -4,7 +4,7 @@
 
 一条广播走过的各站：接受 → 记日志并发布 → 各节点的目录 → 确认。
 
-Redis 丢了数据之后：对账，从记录重新投递。
+Redis 丢了数据之后：对账，从记录重新投递。抹掉一个人：谁都可以来要（路由、应用），由一个循环做完。
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from ..broadcast.feed import BroadcastAcks, BroadcastFeed
 from ..broadcast.service import BroadcastRelay, BroadcastService
 from ..deliver.message_publisher import MessagePublisher
 from ..deliver.offline_message_queue import SEQ_EXTRA_TTL_MS, OfflineMessageQueue
+from ..errors import AlreadyDueError, NotFoundError
 from ..limits.send_limits import FairShares
 from ..logs import RepeatedWarning
-from ..model import QueueEntry
+from ..model import ADMIN_ROLE, Principal, QueueEntry
 from ..node_identity import NodeIdentity
 from ..outcome.dead_letters import DeadLetters, DeliveryFailures
 from ..outcome.delivery_confirmation_service import DeliveryConfirmationService, Receipts
@@ -33,6 +34,7 @@ from ..outcome.expiry_sweeper import ExpirySweeper
 from ..outcome.mailbox_evictor import MailboxEvictor
 from ..outcome.retention import Retention
 from ..outcome.retry_service import RetryService
+from ..people.erasure import Eraser, Erasures
 from ..queue.consumer_pool import ConsumerPool
 from ..queue.message_consumer import MessageConsumer
 from ..queue.message_queue import MessageQueue
@@ -43,12 +45,14 @@ from ..recovery.reconciler import Reconciler, ReconcilerRules
 from ..redis.broadcast_log import BroadcastLog
 from ..redis.claims import GenerationMark, RedisClaim, Turn
 from ..redis.outcomes import Outcomes
+from ..redis.person_traces import PersonTraces
 from ..settings import QueueSettings, Settings
 from ..storage.archive import ArchiveRepository
+from ..storage.erasures import ErasureRepository, PersonRows
 from ..storage.messages import StoredBodies
 from ..storage.retention import RetentionRepository
 from ..supervision import Supervisor
-from .ground import Bus, Record
+from .ground import Access, Bus, Record
 
 #: 一个进程里同时做慢的那条的消费者：几个就把 Redis 占满了，此刻的消息每一步都要排在它们后面。
 BULK_TASKS: Final = 2
@@ -327,3 +331,35 @@ class Recovery:
         """每个进程都可能轮到：租约在谁手里，谁做。"""
         supervisor.start("database-claim", self.claim.run)
         supervisor.start("reconciler", self.reconciler.run)
+
+
+#: 撤回抹掉的人预约的：我们自己。
+_OURSELVES: Final = Principal(0, ADMIN_ROLE, 0, 0)
+
+
+class Erasing:
+    def __init__(
+        self, settings: Settings, record: Record, bus: Bus, access: Access, path: MessagePath
+    ) -> None:
+        self._messages = path.messages
+        jobs = ErasureRepository(record.database)
+        self.erasures = Erasures(
+            jobs, access.revocations.banish, accounts=settings.auth.owns_accounts
+        )
+        self.eraser = Eraser(
+            jobs,
+            PersonRows(record.database),
+            PersonTraces(bus.redis.lean, bus.redis.keys, path.queue.partitions),
+            cancel=self._cancel,
+            news=self.erasures.news,
+            aside=bus.asides.of("erasure"),
+            clock=bus.clock,
+        )
+
+    async def _cancel(self, message_id: str) -> None:
+        with contextlib.suppress(AlreadyDueError, NotFoundError):
+            await self._messages.cancel_message(message_id, _OURSELVES)
+
+    def start(self, supervisor: Supervisor) -> None:
+        """每个进程都可能轮到：租约在谁手里，谁做。"""
+        supervisor.start("erasure", self.eraser.run)

@@ -83,10 +83,9 @@ from ..storage.fleet import NodeRepository
 from ..supervision import Supervisor
 from ..version import __version__
 from .edge import Edge, Meetings
-from .erasing import Erasing
 from .events_out import EventsOut
 from .ground import Access, Bus, Record
-from .message_path import BroadcastPath, MessagePath, OutcomePath, Recovery
+from .message_path import BroadcastPath, Erasing, MessagePath, OutcomePath, Recovery
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,7 @@
 """触发过的告警：记下、恢复、有没有告诉过通知那一边；对它做的：认领、静音、备注、自动处理。
 
-评估的状态：谁在等着触发；Redis 不在时轮到谁评估。
+评估的状态：谁在等着触发；Redis 不在时轮到谁评估。通知过谁：一条告警在一个渠道上，触发与恢复各一行，
+连同失败的与为什么。
 """
 
 from __future__ import annotations
@@ -9,11 +10,19 @@ from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any, Final, Literal, NamedTuple
 
-from sqlalchemy import Select, case, delete, insert, or_, select, text, update
+from sqlalchemy import Select, case, delete, exists, insert, or_, select, text, update
+from sqlalchemy.dialects import postgresql, sqlite
 
-from .database import Repository
+from .database import Database, Repository
 from .id_list import among
-from .operations_tables import alert_events, alert_notes, alert_pending, alert_turn, alerts
+from .operations_tables import (
+    alert_events,
+    alert_notes,
+    alert_notices,
+    alert_pending,
+    alert_turn,
+    alerts,
+)
 from .rows import Page
 
 _a: Final = alerts.c
@@ -276,3 +285,99 @@ class AlertStateRepository(Repository):
         """不等租期过去；不在他手里则无事。"""
         statement = update(alert_turn).where(_t.holder == holder).values(holder="", lease_until=0)
         await self._database.change(statement)
+
+
+# ── 通知过谁 ─────────────────────────────────────────────────────────────────
+
+_told: Final = alert_notices.c
+#: 记着这么久，给告警页的时间线。
+KEEP_MS: Final = 90 * 24 * 3_600_000
+#: 恢复了的，重新接手时只认这么久之内的。
+RECENT_MS: Final = 24 * 3_600_000
+_BATCH: Final = 500
+_KEYS: Final = ("alert_id", "channel", "state", "is_escalation")
+
+
+class ToldRow(NamedTuple):
+    """``reason`` 空即说到了；说到了而有收件人被拒绝的，``told`` 为真，``reason`` 说是谁。"""
+
+    alert_id: str
+    channel: str
+    state: str
+    is_escalation: bool
+    told: bool
+    reason: str
+    at: int
+
+
+class Standing(NamedTuple):
+    """一条告警此刻有没有人管。"""
+
+    acknowledged_at: int | None = None
+    silenced_until: int | None = None
+
+
+class NoticeRepository(Repository):
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self._insert: Any = sqlite.insert if database.is_sqlite else postgresql.insert
+
+    async def note(self, rows: Sequence[ToldRow]) -> None:
+        """写下；同一条再写是改（失败之后成了）。写两遍无害。
+
+        :raises DatabaseUnavailableError: 一行也没有写，或写了几批
+        """
+        for start in range(0, len(rows), _BATCH):
+            # 同一句里不能改同一行两次：留最后的
+            batch = {row[:4]: row._asdict() for row in rows[start : start + _BATCH]}
+            statement = self._insert(alert_notices).values(list(batch.values()))
+            changed = {name: statement.excluded[name] for name in ("told", "reason", "at")}
+            upsert = statement.on_conflict_do_update(index_elements=list(_KEYS), set_=changed)
+            await self._database.change(upsert)
+
+    async def told(self, now_ms: int) -> list[ToldRow]:
+        """说到了的：还没有恢复的告警，与最近恢复的。"""
+        resolved = select(_told.alert_id).where(
+            _told.state == "resolved", _told.told, _told.at < now_ms - RECENT_MS
+        )
+        statement = select(alert_notices).where(_told.told, _told.alert_id.not_in(resolved))
+        return await self._rows(statement)
+
+    async def unsaid(self, now_ms: int) -> list[AlertRow]:
+        """最近恢复了、有渠道说过触发而没有说过恢复的：说的那个进程死在了中间。"""
+        later = alert_notices.alias()
+        said = exists().where(
+            later.c.alert_id == _told.alert_id,
+            later.c.channel == _told.channel,
+            later.c.state == "resolved",
+            later.c.told,
+        )
+        heard = exists().where(
+            _told.alert_id == _a.alert_id, _told.state == "firing", _told.told, ~said
+        )
+        columns = (_a[name] for name in AlertRow._fields)
+        statement = select(*columns).where(_a.resolved_at > now_ms - RECENT_MS, heard)
+        return [AlertRow(*row) for row in await self._database.rows(statement)]
+
+    async def standings(self, alert_ids: Sequence[str]) -> dict[str, Standing]:
+        """不认识的不在回答里。"""
+        statement = select(_a.alert_id, _a.acknowledged_at, _a.silenced_until).where(
+            among(self._database, _a.alert_id, alert_ids)
+        )
+        rows = await self._database.rows(statement)
+        return {row[0]: Standing(*row[1:]) for row in rows}
+
+    async def of(self, alert_id: str) -> list[ToldRow]:
+        """一条告警的通知，早的在前。"""
+        statement = select(alert_notices).where(_told.alert_id == alert_id)
+        return await self._rows(statement.order_by(_told.at, _told.channel))
+
+    async def purge(self, now_ms: int) -> int:
+        """忘掉很久以前的，连同告警上发生过的事；返回几行。"""
+        before = now_ms - KEEP_MS
+        events = await self._database.change(delete(alert_events).where(_e.at < before))
+        return events + await self._database.change(delete(alert_notices).where(_told.at < before))
+
+    async def _rows(self, statement: Any) -> list[ToldRow]:
+        found = await self._database.rows(statement)
+        return [ToldRow(*(row._mapping[name] for name in ToldRow._fields)) for row in found]

@@ -7,16 +7,17 @@ import asyncio
 from ulid import ULID
 
 from meeting_push.storage.alerts import (
+    KEEP_MS,
     AlertRepository,
     AlertRow,
     AlertStateRepository,
     EventRow,
     NoteRow,
+    NoticeRepository,
     PendingRow,
     Told,
 )
 from meeting_push.storage.database import Database
-from meeting_push.storage.notices import KEEP_MS, NoticeRepository
 
 NOW = 1_800_000_000_000
 

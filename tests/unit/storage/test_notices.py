@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from meeting_push.storage.alerts import AlertRepository, AlertRow
-from meeting_push.storage.database import Database
-from meeting_push.storage.notices import (
+from meeting_push.storage.alerts import (
     KEEP_MS,
     RECENT_MS,
+    AlertRepository,
+    AlertRow,
     NoticeRepository,
     Standing,
     ToldRow,
 )
+from meeting_push.storage.database import Database
 
 NOW = 1_764_500_000_000
 

@@ -11,8 +11,15 @@ from ulid import ULID
 
 from ...clock import Clock, now_ms
 from ...errors import NotFoundError
-from ...storage.alerts import AlertRepository, AlertRow, EventRow, NoteRow, Which
-from ...storage.notices import NoticeRepository, ToldRow
+from ...storage.alerts import (
+    AlertRepository,
+    AlertRow,
+    EventRow,
+    NoteRow,
+    NoticeRepository,
+    ToldRow,
+    Which,
+)
 from ..figures import OF_RULES
 from .model import Alert, AlertSink, key_of, row_of, spot_of
 from .rule import Rule

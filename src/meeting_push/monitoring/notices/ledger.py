@@ -10,8 +10,7 @@ from typing import Final, Protocol
 from ...clock import Clock
 from ...errors import MeetingPushError
 from ...logs import RepeatedWarning
-from ...storage.alerts import AlertRow
-from ...storage.notices import Standing, ToldRow
+from ...storage.alerts import AlertRow, Standing, ToldRow
 from ...supervision import periodically, woken
 from .schedule import Waiting
 
@@ -31,7 +30,7 @@ class Outcome:
 
 
 class NoticeRecords(Protocol):
-    """要问、要记的：说过什么，谁认领了、静了音。由 ``storage.notices.NoticeRepository`` 实现。
+    """要问、要记的：说过什么，谁认领了、静了音。由 ``storage.alerts.NoticeRepository`` 实现。
 
     都可能抛 ``DatabaseUnavailableError``：那时当作没有人认领，照样说；记录随后补上。
     """

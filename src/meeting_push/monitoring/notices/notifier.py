@@ -18,8 +18,7 @@ from typing import Final
 
 from ...clock import Clock, now_ms
 from ...errors import ChannelFailedError, NotFoundError
-from ...storage.alerts import AlertRow
-from ...storage.notices import ToldRow
+from ...storage.alerts import AlertRow, ToldRow
 from ...supervision import periodically, woken
 from ..alerts.model import Alert, AlertState, Severity, Text, alert_from
 from .channel import Channel, NoticeConfig, Sender

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from ...storage.notices import Standing
+from ...storage.alerts import Standing
 from ..alerts.model import Alert, AlertState
 from .channel import Channel, Escalation, QuietHours
 

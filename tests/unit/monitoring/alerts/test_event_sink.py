@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import select
 
 from meeting_push.errors import DatabaseUnavailableError
-from meeting_push.monitoring.alerts.event_sink import EventSink
+from meeting_push.monitoring.alerts.book import EventSink
 from meeting_push.monitoring.alerts.model import Alert, AlertState, Severity, Text
 from meeting_push.storage.database import Database
 from meeting_push.storage.event_outbox import ALERT_FIRING, ALERT_RESOLVED

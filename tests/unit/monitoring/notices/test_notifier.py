@@ -20,8 +20,7 @@ from meeting_push.monitoring.notices.config import notice_config
 from meeting_push.monitoring.notices.courier import Timings, notice_samples
 from meeting_push.monitoring.notices.notifier import Notifier
 from meeting_push.monitoring.notices.text import NoticeWriter
-from meeting_push.storage.alerts import AlertRow
-from meeting_push.storage.notices import Standing, ToldRow
+from meeting_push.storage.alerts import AlertRow, Standing, ToldRow
 from meeting_push.supervision import Supervisor
 from tests.support.eventually import eventually
 from tests.support.notice_receivers import (
