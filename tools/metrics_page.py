@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from meeting_push import MeetingPush, load_settings
-from meeting_push.events.receiver_state import SenderFigures
+from meeting_push.events.receiver import SenderFigures
 from meeting_push.http.doorway import DoorLimits, Doorway
 from meeting_push.limits.rate import TrustedProxies
 from meeting_push.monitoring.delivery_samples import event_samples

@@ -34,7 +34,7 @@ from .events.handlers import Handler
 from .http.host_signals import drained_first
 from .limits.rate import TrustedProxies, rate_key
 from .model import QueueEntry
-from .monitoring.rest_requests import RouteRequests
+from .monitoring.edge_samples import RouteRequests
 from .node_identity import NodeIdentity
 from .router.contract_route import count, until_gone
 from .router.error_answers import ErrorHandler, install_error_handlers, on_expected

@@ -8,8 +8,7 @@ from ..errors import ConfigurationError
 from ..events.config import KINDS, WebhookConfig, load_webhooks
 from ..events.handlers import Handler, Registered, registered
 from ..events.post import Delivery, WebhookPost
-from ..events.queue_keeper import StrayKeeper
-from ..events.receiver_state import SenderFigures
+from ..events.receiver import SenderFigures, StrayKeeper
 from ..events.sender import GIVE_UP_MS, EventSender
 from ..node_identity import NodeIdentity
 from ..settings import Settings

@@ -35,6 +35,8 @@ from ..monitoring.delivery_samples import (
     worker_samples,
 )
 from ..monitoring.edge_samples import (
+    RefusedRequests,
+    RestRequests,
     ack_samples,
     broadcast_samples,
     canary_samples,
@@ -60,9 +62,11 @@ from ..monitoring.process import (
     process_usage,
 )
 from ..monitoring.report import NodeReports, Reporter
-from ..monitoring.rest_requests import RefusedRequests, RestRequests
 from ..monitoring.serve_files import ServeFiles
-from ..monitoring.store_samples import (
+from ..monitoring.surroundings import (
+    Counts,
+    SharedFigures,
+    Surroundings,
     database_histograms,
     database_samples,
     health_samples,
@@ -71,7 +75,6 @@ from ..monitoring.store_samples import (
     redis_samples,
     subscriber_samples,
 )
-from ..monitoring.surroundings import Counts, SharedFigures, Surroundings
 from ..node.fleet_membership import CutOff, FleetMembership
 from ..node.flight_recorder import FlightAnswers, TraceAsk
 from ..node_identity import NodeIdentity

@@ -28,8 +28,7 @@ from ..launcher import dying_with_us
 from ..model import ADMIN_ROLE
 from ..redis.embedded import find_server
 from ..settings import AuthSettings
-from .receiver import Receiver
-from .redis_proxy import RedisProxy, redis_proxy
+from .stand_ins import Receiver, RedisProxy, redis_proxy
 from .system import System
 
 START_S: Final = 60.0

@@ -26,8 +26,7 @@ from ..node_identity import NodeIdentity
 from ..storage.event_queue import EventQueueRepository, EventRow, FailedRow
 from ..supervision import Tasks, periodically, summoned
 from .post import CONNECTIONS, Answer, Delivery, Verdict
-from .queue_keeper import TALLY_S, QueueKeeper
-from .receiver_state import Rest, SenderFigures, jitter
+from .receiver import TALLY_S, QueueKeeper, Rest, SenderFigures, jitter
 from .units import Lanes, Unit
 
 LEASE_MS: Final = 40_000

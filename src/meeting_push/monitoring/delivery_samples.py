@@ -9,7 +9,7 @@ from typing import Final, get_args
 from ..accept.direct_delivery import DirectTally
 from ..accept.drafts import AcceptTally
 from ..deliver.offline_message_queue import OfflineMessageQueue
-from ..events.receiver_state import SenderFigures
+from ..events.receiver import SenderFigures
 from ..limits.send_limits import SendQuota
 from ..model import MAX_PRIORITY, MIN_PRIORITY, FailureCause, MessageKind, MessageType
 from ..node.agreed_clock import AgreedClock

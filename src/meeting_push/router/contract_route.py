@@ -33,7 +33,7 @@ from ..http.cors import Cors, CrossOrigin
 from ..http.listener import LINE, UNWANTED, has_left
 from ..http.request_ids import KEY, NAME, Identified, chosen
 from ..logs import carrying
-from ..monitoring.rest_requests import RefusedRequests, RouteRequests
+from ..monitoring.edge_samples import RefusedRequests, RouteRequests
 from .error_answers import (
     ErrorAnswer,
     error_field,

@@ -7,7 +7,7 @@ import pytest
 from fastapi import FastAPI
 
 from meeting_push.errors import NotFoundError
-from meeting_push.monitoring.rest_requests import RestRequests
+from meeting_push.monitoring.edge_samples import RestRequests
 from meeting_push.router.contract_route import (
     ContractRoute,
     complete,

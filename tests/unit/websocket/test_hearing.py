@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from meeting_push.drill.redis_proxy import RedisProxy, redis_proxy
+from meeting_push.drill.stand_ins import RedisProxy, redis_proxy
 from tests.support.eventually import eventually
 from tests.support.people import device
 from tests.support.redis_server import RedisServer

@@ -15,7 +15,7 @@ from ulid import ULID
 
 from meeting_push.app import create_app
 from meeting_push.auth.access_tokens import AccessTokens
-from meeting_push.drill.redis_proxy import redis_proxy
+from meeting_push.drill.stand_ins import redis_proxy
 from meeting_push.errors import QueueFullError
 from meeting_push.model import Draft, Sender
 from meeting_push.monitoring.alerts.actions import (

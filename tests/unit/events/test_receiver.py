@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from meeting_push.events.queue_keeper import DEAD_KEPT_MS, StrayKeeper
+from meeting_push.events.receiver import DEAD_KEPT_MS, StrayKeeper
 from meeting_push.events.sender import GIVE_UP_MS, LEASE_MS
 from meeting_push.storage.database import Database
 from meeting_push.storage.event_outbox import ACCEPTED
