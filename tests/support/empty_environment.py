@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import venv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from importlib.metadata import Distribution, distribution, distributions
 from pathlib import Path
 
@@ -25,9 +25,19 @@ def build_wheel(project: Path, folder: Path) -> Path:
 
 
 class EmptyEnvironment:
-    """``pip install <wheels>`` 之后的样子；``requirement`` 是点名要的，如 ``x[server]``。"""
+    """``pip install <wheels>`` 之后的样子；``requirement`` 是点名要的，如 ``x[server]``。
 
-    def __init__(self, folder: Path, requirement: str, wheels: Sequence[Path]) -> None:
+    ``without``：轮子要、而这里不给的。
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        requirement: str,
+        wheels: Sequence[Path],
+        *,
+        without: Collection[str] = (),
+    ) -> None:
         venv.create(folder, symlinks=True)
         self.bin = folder / "bin"
         self.python = str(self.bin / "python")
@@ -35,17 +45,17 @@ class EmptyEnvironment:
         pip = [sys.executable, "-m", "pip", "--quiet", "--python", self.python, "install"]
         subprocess.run([*pip, "--no-deps", "--no-index", *wheels], check=True)
         self._installed = {each.name: each for each in distributions(path=[str(self._site)])}
-        self._bring(Requirement(requirement))
+        self._bring(Requirement(requirement), without)
 
-    def _bring(self, requirement: Requirement) -> None:
+    def _bring(self, requirement: Requirement, without: Collection[str]) -> None:
         """它要的，它要的要的 …；已经看过的不再看。"""
         waiting, seen = [requirement], set[str]()
         while waiting:
             wanted = waiting.pop()
-            if str(wanted) in seen:
+            name = canonicalize_name(wanted.name)
+            if name in without or str(wanted) in seen:
                 continue
             seen.add(str(wanted))
-            name = canonicalize_name(wanted.name)
             if name not in self._installed:
                 self._installed[name] = distribution(name)
                 self._link(self._installed[name])

@@ -52,7 +52,7 @@ class ServerProcess:
             *(("--database-url", database_url) if database_url else ()),
             *options,
         )
-        self._env = _environment(settings or {})
+        self._env = _environment(settings or {}, own=python == sys.executable)
         self._prefix = (
             ("sh", "-c", f'ulimit -n {max_open_files}; exec "$0" "$@"') if max_open_files else ()
         )
@@ -147,7 +147,9 @@ class ServerProcess:
         return self._child
 
 
-def _environment(settings: Mapping[str, object]) -> dict[str, str]:
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith("MEETING_PUSH_")}
+def _environment(settings: Mapping[str, object], *, own: bool = True) -> dict[str, str]:
+    """``own``：就是测试自己的 Python；别的环境里装着什么，不由 ``PYTHONPATH`` 说。"""
+    taken = ("MEETING_PUSH_",) if own else ("MEETING_PUSH_", "PYTHON")
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(taken)}
     given = {"jwt_secret": TEST_JWT_SECRET, **settings}
     return inherited | {f"MEETING_PUSH_{name.upper()}": str(v) for name, v in given.items()}

@@ -170,18 +170,28 @@ def peek_attempt(frame: bytes) -> int:
 
 
 def batch(messages: Sequence[bytes]) -> bytes:
-    """把若干帧 ``new_message`` 合成一帧 ``batch``，不重新编码。"""
+    """把 ``batch_parts`` 的一份合成一帧 ``batch``，不重新编码；撤回的就是它自己。"""
+    if messages[0].startswith(_WITHDRAWN_HEAD):
+        return messages[0]
     return b'{"type":"batch","messages":[' + b",".join(messages) + b"]}"
 
 
 def batch_parts(messages: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
-    """按 ``BATCH_MAX_*`` 把若干帧分成一帧 ``batch`` 装得下的几份，次序不变。"""
+    """按 ``BATCH_MAX_*`` 把若干帧分成一帧 ``batch`` 装得下的几份，次序不变。
+
+    撤回的自成一份：0.1 的客户端不认得它，哪一帧 ``batch`` 里有它就整帧不认，别的消息也到不了手。
+    """
     part: list[bytes] = []
     size = 0
     for message in messages:
-        if part and (len(part) == BATCH_MAX_MESSAGES or size + len(message) > BATCH_MAX_BYTES):
+        alone = message.startswith(_WITHDRAWN_HEAD)
+        full = len(part) == BATCH_MAX_MESSAGES or size + len(message) > BATCH_MAX_BYTES
+        if part and (alone or full):
             yield part
             part, size = [], 0
+        if alone:
+            yield [message]
+            continue
         part.append(message)
         size += len(message)
     if part:
