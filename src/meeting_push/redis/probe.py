@@ -81,6 +81,7 @@ def _needed(keys: Keys, probe_id: str) -> list[tuple[str, tuple[str | int, ...]]
         ("DEL", stream),
         ("ZADD", stream, 1, "m"),
         ("DEL", stream),
+        ("ZSCORE", keys.broadcast_ids, "none"),  # 前缀在花括号里的唯一一个
         ("INFO", "server"),
         ("TIME",),
         ("CLIENT", "ID"),
@@ -88,7 +89,7 @@ def _needed(keys: Keys, probe_id: str) -> list[tuple[str, tuple[str | int, ...]]
     # 只往没有人订阅的频道发
     for_nobody = (keys.user_channel(0), keys.canary_channel(probe_id))
     commands += [("PUBLISH", channel, "") for channel in for_nobody]
-    named = {"PUBLISH", "SET", "XADD"}
+    named = {"PUBLISH", "SET", "XADD", "ZSCORE"}
     return [(f"{c[0]} {c[1]}" if c[0] in named else str(c[0]), c) for c in commands]
 
 
@@ -112,9 +113,10 @@ async def _no(lean: LeanConnection, command: tuple[str | int, ...]) -> bool:
 
 
 def _lacking(user: str, keys: Keys, missing: list[str]) -> ConfigurationError:
+    ours = [f"~{keys.prefix}*", *([f"~{{{keys.prefix}*"] if keys.prefix else ())]
     error = ConfigurationError(
         f"noperm: the Redis user {user} may not {', '.join(dict.fromkeys(missing))};"
-        f" e.g. ACL SETUSER {user} ~{keys.prefix}* &{keys.prefix}* +@all"
+        f" e.g. ACL SETUSER {user} {' '.join(ours)} &{keys.prefix}* +@all"
     )
     error.cause = "noperm"
     return error
