@@ -6,10 +6,12 @@
     MEETING_PUSH_DATABASE_URL=sqlite:///shop.db MEETING_PUSH_JWT_SECRET=… uvicorn shop:app
 
 ``alembic`` 只管 ``customers``、``orders``；``mp_…`` 归我们，启动时自己升级。
+应用的数据库是环境变量 DATABASE_URL（默认 shop.db），PostgreSQL 的写 ``postgresql+asyncpg://…``。
 """
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Sequence
 
@@ -20,7 +22,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from meeting_push import Draft, MeetingPush, Sender, load_settings
 
-engine = create_async_engine("sqlite+aiosqlite:///shop.db")
+engine = create_async_engine(os.environ.get("DATABASE_URL", "sqlite+aiosqlite:///shop.db"))
 
 
 class Base(DeclarativeBase):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import shutil
-import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 from uuid import uuid4
@@ -17,17 +16,20 @@ import httpx
 import jwt
 import pytest
 
+from meeting_push.storage.database import Database
 from tests.support.child import Child
 from tests.support.eventually import eventually, wait_until
 from tests.support.house import House, house_fixture
 from tests.support.people import Person, api_of, device
 from tests.support.ports import free_port
+from tests.support.postgres_server import PostgresServer
 from tests.support.server_process import TEST_JWT_SECRET
+from tests.unit.storage.test_naming import names_in
 
 pytestmark = pytest.mark.timeout(180)
 
 EXAMPLES: Final = Path(__file__).parents[2] / "examples"
-house = house_fixture({"near": ("all", {})})
+house = house_fixture({"near": ("all", {})}, engines=["own", "own-postgres"])
 
 
 def environment(house: House) -> dict[str, str]:
@@ -153,13 +155,26 @@ async def test_node_sends_by_rest(
     await arrived(house, buyer, "a tent")
 
 
+@pytest.fixture
+def shop_url(house: House, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
+    """应用自己的库，与 ``house`` 的同一种。"""
+    if house.database_url.startswith("sqlite"):
+        yield f"sqlite+aiosqlite:///{tmp_path}/shop.db"
+        return
+    server: PostgresServer = request.getfixturevalue("postgres_server")
+    url = server.create_database()
+    yield url
+    server.drop_database(url)
+
+
 async def test_fastapi_with_its_own_customers_and_its_own_alembic(
-    back_end: dict[str, str], tmp_path: Path
+    back_end: dict[str, str], shop_url: str, tmp_path: Path
 ) -> None:
     """两家的迁移各走各的：它的 ``check`` 看不见我们的表，它退到底我们的还在。"""
     shutil.copytree(EXAMPLES / "fastapi_alembic", tmp_path, dirs_exist_ok=True)
-    ours = {"DATABASE_URL": "sqlite:///shop.db", "IDENTITY": "application"}
+    ours = {"DATABASE_URL": shop_url, "IDENTITY": "application"}
     env = {**back_end, **{f"MEETING_PUSH_{name}": value for name, value in ours.items()}}
+    env["DATABASE_URL"] = shop_url
     env["PYTHONPATH"] = f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"
     # 自己的前缀：这个 Redis 归另一个数据库
     env["MEETING_PUSH_KEY_PREFIX"] = "shop:"
@@ -186,8 +201,9 @@ async def test_fastapi_with_its_own_customers_and_its_own_alembic(
         print(child.output)
     run(*alembic, "check", env=env, cwd=tmp_path)
     run(*alembic, "downgrade", "base", env=env, cwd=tmp_path)
-    with contextlib.closing(sqlite3.connect(tmp_path / "shop.db")) as database:
-        names = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
+    database = Database(shop_url)
+    names = await names_in(database)
+    await database.dispose()
     assert "mp_messages" in names
     assert not names & {"orders", "customers"}
 

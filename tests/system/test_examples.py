@@ -10,9 +10,9 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_example_runs(tmp_path: Path) -> None:
+def test_the_example_runs(empty_database_url: str, tmp_path: Path) -> None:
     env = {k: v for k, v in os.environ.items() if not k.startswith("MEETING_PUSH_")}
-    env["MEETING_PUSH_DATA_DIR"] = str(tmp_path)
+    env |= {"MEETING_PUSH_DATA_DIR": str(tmp_path), "DATABASE_URL": empty_database_url}
     script = ROOT / "examples" / "in_your_transaction.py"
     done = subprocess.run(
         [sys.executable, script], env=env, cwd=tmp_path, capture_output=True, text=True, check=True

@@ -39,9 +39,10 @@ def drafts(*titles: str) -> list[Draft]:
 
 
 @pytest.fixture
-def settings(push_settings: Settings) -> Settings:
+def settings(push_settings: Settings, database_url: str) -> Settings:
     """扫描自己要等一分钟：到得了的都是叫醒的。"""
     return push_settings.changed(
+        database_url=database_url,
         jwt_secret=SecretStr(TEST_JWT_SECRET),
         jwt_audience="meeting-push",
         relay_interval_s=60,
@@ -116,7 +117,8 @@ async def test_in_the_applications_own_transaction(
     push: MeetingPush, outbox: OutboxPublisher, settings: Settings
 ) -> None:
     def order() -> None:
-        engine = create_engine(settings.sql_url.replace("+aiosqlite", ""))
+        url = settings.sql_url.replace("+aiosqlite", "").replace("+asyncpg", "+psycopg")
+        engine = create_engine(url)
         with Session(engine) as session:
             outbox.send_in_transaction(session, drafts("rolled back")[0], sender=SHOP)
             session.rollback()

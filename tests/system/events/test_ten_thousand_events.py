@@ -69,14 +69,14 @@ def receiver(tmp_path: Path) -> Iterator[Receiver]:
 
 
 @pytest.fixture
-def server(tmp_path: Path, receiver: Receiver) -> Iterator[ServerProcess]:
+def server(tmp_path: Path, receiver: Receiver, empty_database_url: str) -> Iterator[ServerProcess]:
     hooks = tmp_path / "hooks.yaml"
     hooks.write_text(
         f"- {{url: 'http://127.0.0.1:{receiver.port}/in', secret: {SECRET},"
         f" events: [{', '.join(KINDS)}]}}\n"
     )
     settings = {"webhooks": hooks, "sends_per_user_per_s": 0, "mailbox_max_entries": 10_000}
-    server = ServerProcess(tmp_path, settings=settings)
+    server = ServerProcess(tmp_path, database_url=empty_database_url, settings=settings)
     try:
         yield server.start(PATIENCE_S)
     finally:

@@ -46,10 +46,21 @@ async def wavering(redis: Redis, keys: Keys, staying: list[Person], gone: list[P
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 async def test_f3_one_preloaded_workers_end_leaves_the_others_people_online(
-    how: signal.Signals, tmp_path: Path, redis7_server: RedisServer, key_prefix: str
+    how: signal.Signals,
+    tmp_path: Path,
+    redis7_server: RedisServer,
+    key_prefix: str,
+    database_url: str,
 ) -> None:
     people, keys = [person(number) for number in range(1, _PEOPLE + 1)], Keys(key_prefix)
-    with Host("gunicorn-preload", tmp_path, redis7_server, key_prefix, workers=3) as host:
+    with Host(
+        "gunicorn-preload",
+        tmp_path,
+        redis7_server,
+        key_prefix,
+        workers=3,
+        database_url=database_url,
+    ) as host:
         async with contextlib.AsyncExitStack() as stack:
             redis = await stack.enter_async_context(Redis.from_url(redis7_server.url))
             held: dict[int, list[Person]] = {pid: [] for pid in host.pids}

@@ -57,10 +57,12 @@ async def test_f8_a_guest_leaves_the_host_alone_and_loses_nothing(
 
 @pytest.mark.parametrize("server", ["uvicorn", "granian"])
 async def test_several_workers_are_one_system(
-    server: str, tmp_path: Path, redis7_server: RedisServer, key_prefix: str
+    server: str, tmp_path: Path, redis7_server: RedisServer, key_prefix: str, database_url: str
 ) -> None:
     ann = person(7)
-    with Host(server, tmp_path, redis7_server, key_prefix, workers=2) as host:
+    with Host(
+        server, tmp_path, redis7_server, key_prefix, workers=2, database_url=database_url
+    ) as host:
         async with device(host.ws_url(ann), ann) as phone, httpx.AsyncClient() as client:
             sent = [(await client.post(f"{host.url}/orders/7")).json() for _ in range(5)]
             got = [(await phone.next_message())["message_id"] for _ in sent]

@@ -52,7 +52,6 @@ def sync_engine(database_url: str) -> Iterator[Engine]:
     if url.get_backend_name() == "sqlite":
         one = create_sync_engine(url.set(drivername="sqlite"))
     else:
-        pytest.importorskip("psycopg", reason="the application's own synchronous driver")
         one = create_sync_engine(url.set(drivername="postgresql+psycopg"))
     yield one
     one.dispose()
