@@ -92,7 +92,7 @@ export interface ForeignMessage {
     expires_at?: number | null;
     data?: Record<string, unknown> | null;
 }
-/** 发的人撤回了这一条：从此不要给人看（没有收到过也会来）。耐久：有自己的 seq，照样确认（按 message_id 或 upto）， 没有确认的重连时再来；也会在 batch 里。 */
+/** 发的人撤回了这一条：从此不要给人看（没有收到过也会来）。耐久：有自己的 seq，照样确认（按 message_id 或 upto）， 没有确认的重连时再来；从不在 batch 里（0.1 的客户端会连别的一起丢下）。 */
 export interface Withdrawn {
     type: "withdrawn";
     /** 新的序号，不是那条消息原来的。 */

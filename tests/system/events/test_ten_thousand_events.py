@@ -85,10 +85,11 @@ def server(tmp_path: Path, receiver: Receiver, empty_database_url: str) -> Itera
 
 async def send(server: ServerProcess, alice: Person, bob: Person, count: int) -> list[str]:
     one = {"recipient_ids": [bob.user_id], "title": "t", "content": "c"}
+    batch = {"messages": [one] * BATCH}
     found: list[str] = []
     async with api_of(server.base_url, alice) as api:
         for _ in range(count // BATCH):
-            answer = await api.post("/messages/batch", json={"messages": [one] * BATCH})
+            answer = await api.post("/messages/batch", json=batch, timeout=PATIENCE_S)
             assert answer.status_code == 202, answer.text
             found += [each["message_id"] for each in answer.json()["results"]]
     return found
@@ -106,7 +107,9 @@ async def receive(phone: Device, count: int) -> None:
 
 async def read(server: ServerProcess, bob: Person, upto: str) -> None:
     async with api_of(server.base_url, bob) as api:
-        answer = await api.post("/messages/read", json={"upto_message_id": upto})
+        answer = await api.post(
+            "/messages/read", json={"upto_message_id": upto}, timeout=PATIENCE_S
+        )
         assert answer.status_code == 200, answer.text
 
 
