@@ -118,6 +118,42 @@ def _choices(kind: object) -> tuple[Any, ...]:
     return (kind,)
 
 
+#: 重复的只算一次，所以一列许写到上限的几倍；再长就不看了。
+_REPEATED: Final = 2
+
+
+class Lists:
+    """还没有解码的对象里，一列列的 id 各有多长：解码二十五万个要 10 ms，数一遍不到 1 ms（A1）。"""
+
+    def __init__(self, schema: Mapping[str, Any]) -> None:
+        """:param schema: 那个对象的 JSON Schema；只看说了 ``maxItems`` 的"""
+        self._most = dict(_most_items(schema))
+        fields = [(name, Raw, Raw()) for name in self._most]
+        self._decode = msgspec.json.Decoder(msgspec.defstruct("Lists", fields)).decode
+
+    def check(self, text: bytes) -> None:
+        """:raises PayloadTooLargeError: 哪一列太长；不是 JSON 的不归它说"""
+        if not self._most:
+            return
+        try:
+            found = self._decode(text)
+        except (msgspec.MsgspecError, RecursionError):
+            return
+        for name, most in self._most.items():
+            if bytes(getattr(found, name)).count(b",") >= _REPEATED * most:
+                raise PayloadTooLargeError(f"{name}: more than {most}")
+
+
+def _most_items(schema: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+    """各项里没有对象（逗号就是项）的列，与它的上限。"""
+    for name, field in schema.get("properties", {}).items():
+        for each in (field, *field.get("anyOf", ())):
+            items = each.get("items", {})
+            kinds = {one.get("type") for one in (items, *items.get("anyOf", ()))}
+            if "maxItems" in each and kinds.isdisjoint(("object", "array")):
+                yield name, each["maxItems"]
+
+
 #: ``data`` 自己是第 1 层。连同外面的帧，读得最浅的解析器（.NET 默认 64 层）也还有一半余地。
 MAX_DEPTH: Final = 32
 #: 空白与 ``\\uXXXX`` 让原文比规范的大；再大就不必解码了。

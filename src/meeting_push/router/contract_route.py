@@ -62,9 +62,6 @@ API_PREFIX: Final = "/api/v1"
 #: 走了的人的回答，没有谁看得到；日志与计数里认得它。
 _ASKER_GONE: Final = 499
 
-#: 登录、注册、刷新的一次拒绝抵别处的几次：费的是一次密码散列，不是一次查表。
-DEAR: Final = 10
-
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
@@ -171,8 +168,7 @@ class ContractRoute(APIRoute):
             del request.scope[TURN]  # 它指着 ``request``：一个环会把读到一半的正文留到下一次回收
         if HTTPStatus.BAD_REQUEST <= response.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
             request.scope.get(UNWANTED, _nothing)()
-            key, cost = self.turns.key(request), 1 if self.body_field is None else DEAR
-            await self._pause(request, self.turns.refusal_delay_s(key, cost))
+            await self._pause(request, turn.refusal_delay_s())
         if (principal := request.scope.get(PRINCIPAL)) is not None:
             self.turns.trust(request, principal.user_id)
         return response

@@ -68,9 +68,9 @@ class JsonBody(Generic[T]):
         *,
         admins_too: bool = False,
     ) -> None:
-        self._admins_too = admins_too
-        self._decoder = msgspec.json.Decoder(kind)
+        self._admins_too, self._decoder = admins_too, msgspec.json.Decoder(kind)
         self.schema = schema_of(kind, limits or {})
+        self._lists = json_text.Lists(self.schema)
 
     async def __call__(self, request: Request) -> T:
         """:raises InvalidInputError: 415、400、422；说出第一处错，绝不回显输入（可能是密码）"""
@@ -82,9 +82,11 @@ class JsonBody(Generic[T]):
         if turn is not None:
             large = len(body) > _LARGE_BYTES and (self._admins_too or not _is_ours(request))
             await turn.take(_who(request) if large else None)
+        if len(body) <= _LARGE_BYTES:
+            return self.decode(body)
+        self._lists.check(body)
         decoded = self.decode(body)
-        if len(body) > _LARGE_BYTES:
-            await asyncio.sleep(0)  # 解码已占了一段，别人先来一次
+        await asyncio.sleep(0)  # 解码已占了一段，别人先来一次
         return decoded
 
     def decode(self, body: bytes) -> T:

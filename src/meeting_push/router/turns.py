@@ -33,11 +33,17 @@ READ_REST: Final = 6
 READ_CREDIT_S: Final = 0.2
 #: 这么久（秒）没有问过的不算在问。
 _WINDOW_S: Final = 1.0
-#: 办一个大的请求体之后歇它所花的几倍：收下只是一小半，送进、挤出信箱在后面，攒着的五万份一起来就是
-#: 几秒（A4）；仍快过每秒一千份的上限。
-LARGE_REST: Final = 16
+#: 办一个大的请求体之后歇它所花的几倍：收下只是一小半，提交（别人的提交排在后面）、送进、挤出信箱
+#: 还要几倍，攒着的五万份一起来就是几秒（A4）；仍快过每秒一千份的上限。
+LARGE_REST: Final = 40
 #: 见 ``LargeTurn``，秒。
 MOST_WORK_S: Final = 1.0
+#: 登录、注册、刷新的一次拒绝抵别处的几次：费的是一次密码散列，不是一次查表。
+DEAR: Final = 10
+#: 请求体每这么多字节又抵一次：1 MB 的，收下与丢掉也花工夫（A1）。
+BYTES_PER_REFUSAL: Final = 128 * 1024
+#: 再长的 ``content-length`` 不是说真的。
+_LONGEST_LENGTH: Final = 12
 #: 记得多少个通过了认证的令牌；记不得的与陌生人同列，不影响对错。
 _KNOWN: Final = 10_000
 
@@ -275,6 +281,13 @@ class Turn:
             yield_s = THREAD_YIELD_S if self._line else YIELD_S
             self._timer = asyncio.get_running_loop().call_later(yield_s, self.give_back)
         return waited
+
+    def refusal_delay_s(self) -> float:
+        """拒绝了它：这个回答该等多久再给；送来得多的抵得多。"""
+        declared = self._request.headers.get("content-length", "")
+        size = int(declared) if declared.isdigit() and len(declared) < _LONGEST_LENGTH else 0
+        cost = (DEAR if self._line else 1) + size // BYTES_PER_REFUSAL
+        return self._turns.refusal_delay_s(self._turns.key(self._request), cost)
 
     def give_back(self) -> None:
         if self._timer is not None:

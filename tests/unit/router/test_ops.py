@@ -12,6 +12,7 @@ import pytest
 from meeting_push.app import create_app
 from meeting_push.auth.access_tokens import AccessTokens
 from meeting_push.monitoring.figures import FIGURES
+from meeting_push.router.ops import Statistics, StatsOut
 from tests.support.redis_server import RedisServer
 from tests.support.running_node import Node, running_node
 from tests.support.server_process import TEST_JWT_SECRET
@@ -68,3 +69,24 @@ async def test_a_bad_question_is_422(node: Node, query: dict[str, str]) -> None:
 async def test_only_an_administrator_sees_it(node: Node, path: str) -> None:
     async with api_of(node, "user") as api:
         assert (await api.get(path)).status_code == 403
+
+
+async def test_the_figures_are_made_anew_only_so_often(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OPS: fifty forgotten tabs get the last answer, a few questions get fresh ones."""
+    made = 0
+    read = Statistics.read
+
+    async def counting(self: Statistics) -> StatsOut:
+        nonlocal made
+        made += 1
+        return await read(self)
+
+    monkeypatch.setattr(Statistics, "read", counting)
+    monkeypatch.setattr("meeting_push.router.ops.now_ms", lambda: 0)  # 时间不走
+    async with api_of(node, "admin") as api:
+        answers = [await api.get("/stats") for _ in range(30)]
+    assert {each.status_code for each in answers} == {200}
+    assert made == 20
+    assert answers[-1].json() == answers[-2].json()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Hashable, MutableMapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import httpx
 import pytest
@@ -16,11 +16,13 @@ from pydantic import BaseModel
 from meeting_push.errors import BadCredentialsError, RateLimitedError
 from meeting_push.model import Principal
 from meeting_push.router import turns as turns_module
-from meeting_push.router.contract_route import DEAR, ContractRoute, contract_router
+from meeting_push.router.contract_route import ContractRoute, contract_router
 from meeting_push.router.json_body import JsonBody
 from meeting_push.router.security import PRINCIPAL
 from meeting_push.router.turns import (
     AT_ONCE,
+    BYTES_PER_REFUSAL,
+    DEAR,
     LEAST,
     MOST_READS,
     MOST_READS_OF_STRANGERS,
@@ -162,6 +164,32 @@ async def test_a14_a_refused_login_is_dear() -> None:
     async with asking(router, Turns(refusal_delay_s=note)) as client:
         answer = await client.post("/api/v1/login", json={"username": "ann"})
     assert (answer.status_code, costs) == (401, [DEAR])
+
+
+@pytest.mark.parametrize(
+    ("length", "cost"),
+    [("10", 1), (str(8 * BYTES_PER_REFUSAL), 9), ("x", 1), ("9" * 400, 1)],
+    ids=["small", "large", "no number", "not meant"],
+)
+async def test_a1_a_large_body_that_is_refused_is_dear(length: str, cost: int) -> None:
+    """A1: 送来一兆白费的，抵得多：一阵里能送的就少。"""
+    costs: list[float] = []
+
+    def note(_key: Hashable, cost: float) -> float:
+        costs.append(cost)
+        return 0
+
+    router = contract_router()
+
+    @router.post("/thing")
+    async def thing(_body: Annotated[Struct, Depends(JsonBody(Struct))]) -> str:
+        raise RateLimitedError("too much")
+
+    async with asking(router, Turns(refusal_delay_s=note)) as client:
+        headers = {"content-type": "application/json", "content-length": length}
+        answer = await client.post("/api/v1/thing", content=b"{}", headers=headers)
+    assert answer.status_code in (413, 429)
+    assert costs == [cost]
 
 
 async def test_a14_a_login_waits_neither_for_registrations_nor_for_passwords(

@@ -110,7 +110,7 @@ def skip_schemas_of_sqlite(url: str, wanted: Wanted) -> None:
 
 @pytest.mark.parametrize("wanted", NAMINGS)
 async def test_beside_an_application_nothing_of_it_is_touched(shared: str, wanted: Wanted) -> None:
-    """它的 users、messages、meetings、alembic_version 还是它的，升上来、退回去都不碰。"""
+    """F2：它的 users、messages、meetings、alembic_version 还是它的，升上来、退回去都不碰。"""
     skip_schemas_of_sqlite(shared, wanted)
     await run(shared, "INSERT INTO alembic_version VALUES ('0012')")
     database = Database(shared, wanted=wanted)
@@ -161,7 +161,7 @@ async def test_two_prefixes_side_by_side(empty_database_url: str) -> None:
 async def test_a_version_table_that_is_not_ours_is_never_taken_for_it(
     shared: str, version: str
 ) -> None:
-    """明说没有前缀，而版本表是别人的：一句话，什么也不碰。"""
+    """F2：明说没有前缀，而版本表是别人的：一句话，什么也不碰。"""
     await run(shared, f"INSERT INTO alembic_version VALUES ('{version}')")
     database = Database(shared, wanted=Wanted(""))
     with pytest.raises(ConfigurationError, match="not of meeting-push"):

@@ -9,8 +9,9 @@ import re
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from random import Random
-from typing import Final
+from typing import Final, TypeVar
 
+import msgspec
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
@@ -19,6 +20,7 @@ from .orders import Town
 #: 服务器该在 5 秒里回答或关掉；再久就是它没有管。
 PATIENCE_S: Final = 8.0
 _RETRY_S: Final = 0.05
+T = TypeVar("T", bound=msgspec.Struct)
 _length = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE).search
 
 
@@ -31,6 +33,8 @@ class Call:
         self._assault = assault
         self._reader = reader
         self._writer = writer
+        #: 上一个回答的正文。
+        self._body = b""
 
     async def send(self, data: bytes) -> None:
         """:raises OSError: 服务器关掉了它"""
@@ -44,7 +48,7 @@ class Call:
             async with asyncio.timeout(PATIENCE_S):
                 head = await self._reader.readuntil(b"\r\n\r\n")
                 found = _length(head)
-                await self._reader.readexactly(int(found[1]) if found else 0)
+                self._body = await self._reader.readexactly(int(found[1]) if found else 0)
         except (EOFError, OSError, asyncio.LimitOverrunError):
             self._assault.answers["closed"] += 1
             return 0
@@ -54,6 +58,23 @@ class Call:
         status = int(head[9:12])
         self._assault.answers[str(status)] += 1
         return status
+
+    def said(self, kind: type[T]) -> T:
+        """上一个回答里的；不是 ``kind`` 的样子就是个空的。"""
+        try:
+            return msgspec.json.decode(self._body, type=kind)
+        except msgspec.MsgspecError:
+            return kind()
+
+    async def heard(self) -> None:
+        """它说的第一句，多长都行（事件流没有长度）。"""
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                said = await self._reader.read(65536)
+        except TimeoutError:
+            self._assault.answers["silent"] += 1
+            return
+        self._assault.answers[said[9:12].decode("latin-1") or "closed"] += 1
 
     async def until_closed(self) -> None:
         """读到服务器关掉它为止；太久就自己走。"""

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from ..assault import Assault
-from . import accounts, bodies, doors, floods, heads, ids, operations, strangers
+from . import accounts, bodies, doors, floods, heads, ids, operations, strangers, streams
 
 ATTACKS: Final[dict[str, Callable[[Assault], Awaitable[None]]]] = {
     "A1": bodies.validation_bomb,
@@ -35,5 +35,7 @@ ATTACKS: Final[dict[str, Callable[[Assault], Awaitable[None]]]] = {
     "CORS": strangers.preflights,
     "CONNECTS": doors.come_and_go,
     "WEBHOOKS": floods.events_for_nobody,
+    "SSE": streams.event_streams,
+    "ACKS": streams.ack_floods,
     "IDS": ids.never_seen,
 }

@@ -14,6 +14,11 @@ from .heads import UPGRADE
 
 _CONNECTIONS: Final = 16
 _LISTS: Final = ("/api/v1/messages", "/api/v1/stats", "/api/v1/queues", "/api/v1/users/online")
+#: 预检问的：发、确认、事件流、浏览器的文件。
+_ASKED: Final = (
+    *("/api/v1/messages", "/api/v1/acks", "/sse/user/1/messages", "/static/meeting-push.js"),
+    *("/api/v1/nothing", "/api/v1/messages/counts"),
+)
 _SEND: Final = b'{"recipient_ids":[1],"title":"t","content":"c"}'
 
 
@@ -46,11 +51,12 @@ async def preflights(assault: Assault) -> None:
     """名单里的来源、不在的、胡写的；没有的方法。"""
     asked = "Access-Control-Request-Method: POST"
     origins = cycle((FRIENDLY_ORIGIN, "https://elsewhere.example", "null", "x" * 8_000))
-    methods = cycle(("OPTIONS", "OPTIONS", "PUT", "BREW"))
+    methods = cycle(("OPTIONS", "OPTIONS", "PUT", "BREW", "OPTIONS"))
+    paths = cycle(_ASKED)
 
     def question() -> bytes:
         origin = f"Origin: {next(origins)}"
-        return assault.head(next(methods), "/api/v1/messages", origin, asked, token=False)
+        return assault.head(next(methods), next(paths), origin, asked, token=False)
 
     await assault.forever(2 * _CONNECTIONS, _asking(assault, question))
 
