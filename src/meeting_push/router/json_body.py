@@ -110,8 +110,7 @@ async def _whole(request: Request) -> bytes:
 
     :raises ClientDisconnect: 说到一半走了
     """
-    chunks: list[bytes] = []
-    more = True
+    chunks, more = list[bytes](), True
     while more:
         message = await request.receive()
         if message["type"] == "http.disconnect":
