@@ -20,7 +20,7 @@ from meeting_push.protocol.envelope import frame_key, peek
 from meeting_push_bench.failure import BenchError
 from meeting_push_bench.load import worker
 from meeting_push_bench.load.crowd import Tally
-from meeting_push_bench.load.edges import run_edges
+from meeting_push_bench.load.edges import SSE, run_edges
 from meeting_push_bench.load.edges_report import QUICK, EdgeFigures, EdgesReport, edges_table, flat
 from meeting_push_bench.load.orders import Leave, Left
 from meeting_push_bench.load.publisher import stamped_frame
@@ -195,7 +195,24 @@ def test_a_quick_run_delivers_every_frame(quick_report: EdgesReport) -> None:
         QUICK.fanout_frames
     }
     expected = QUICK.latency_rate_per_s * QUICK.latency_duration_s
-    assert {run.durable.messages for run in quick_report.runs} == {expected}
+    assert {run.durable and run.durable.messages for run in quick_report.runs} == {expected}
+
+
+def test_websocket_beside_sse_counts_every_frame_of_both() -> None:
+    plan = msgspec.structs.replace(QUICK, sending=False)
+    runs = run_edges(("native", SSE), plan, own_server, Steps(Console(file=io.StringIO())))
+    assert [run.edge for run in runs] == ["native", "sse"]
+    for run in runs:
+        assert (run.rest, run.durable) == (None, None)
+        assert run.fanout.frames == run.backlog.frames == plan.fanout_frames
+        assert all(value > 0 for value in flat(run).values()), run
+
+
+async def test_a_stream_that_is_refused_is_counted_with_its_status(tmp_path: Path) -> None:
+    with own_server("native") as server, hands(1) as [hand]:
+        stranger = msgspec.structs.replace(server.target, jwt_secret="x" * 32)
+        with pytest.raises(BenchError, match="HTTP 401"):
+            await Residents(stranger, hand).connect([1], heartbeat_interval_s=0, dialect="sse")
 
 
 def test_the_ratio_is_the_first_edge_over_the_second(quick_report: EdgesReport) -> None:

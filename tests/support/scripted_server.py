@@ -1,20 +1,17 @@
-"""照剧本演的服务器：真的套接字，说 contract 的话，也能故意不守规矩。"""
+"""照剧本演的服务器：真的套接字，WebSocket 与 SSE 都说 contract 的话，也能故意不守规矩。"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from http import HTTPStatus
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 from urllib.parse import parse_qs, urlsplit
 
-from websockets.asyncio.server import ServerConnection, serve
-from websockets.datastructures import Headers
-from websockets.exceptions import ConnectionClosed
-from websockets.http11 import Request, Response
-from websockets.typing import Subprotocol
+from aiohttp import WSCloseCode, WSMsgType, web
 
 from meeting_push.client import PushClient, ReceivedMessage
 
@@ -45,17 +42,43 @@ def new_message(seq: int | None, *, number: int | None = None, **fields: Any) ->
     return frame | fields
 
 
-class Peer:
-    """剧本手里的一条连接。"""
+class GoneError(Exception):
+    """客户端没有道别就不在了。"""
 
-    def __init__(self, socket: ServerConnection) -> None:
-        assert socket.request is not None
-        self._socket = socket
-        self.path = urlsplit(socket.request.path)
+
+class Peer:
+    """剧本手里的一条连接，WebSocket 或 SSE。"""
+
+    kind: Literal["websocket", "sse"]
+
+    def __init__(self, request: web.BaseRequest) -> None:
+        self._request = request
+        self.path = urlsplit(request.raw_path)
         self.query = {name: values[0] for name, values in parse_qs(self.path.query).items()}
-        self.headers: Headers = socket.request.headers
-        self.token = self.headers["Sec-WebSocket-Protocol"].split("bearer.")[1]
+        self.headers: Mapping[str, str] = request.headers
         self.acked: list[str] = []
+        self.close_code: int | None = None
+
+    @property
+    def token(self) -> str:
+        raise NotImplementedError
+
+    async def send_raw(self, text: str | bytes) -> None:
+        raise NotImplementedError
+
+    async def trickle(self, frame: Frame) -> None:
+        """一帧，分成许多小段慢慢到。"""
+        raise NotImplementedError
+
+    async def next_frame(self) -> Frame | None:
+        """下一帧，不回答；None：客户端好好地走了。
+
+        :raises GoneError: 没有道别
+        """
+        raise NotImplementedError
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        raise NotImplementedError
 
     async def welcome(self, **fields: Any) -> None:
         await self.send(
@@ -79,15 +102,11 @@ class Peer:
 
     async def send(self, *frames: Frame) -> None:
         for frame in frames:
-            await self._socket.send(json.dumps(frame))
-
-    async def send_raw(self, text: str | bytes) -> None:
-        await self._socket.send(text)
+            await self.send_raw(json.dumps(frame))
 
     async def receive(self, kind: str) -> Frame:
         """下一帧这种类型的；途中的确认照常回答、记下。"""
-        async for text in self._socket:
-            frame: Frame = json.loads(text)
+        while (frame := await self.next_frame()) is not None:
             if frame["type"] == "ack":
                 await self._answer_ack(frame)
             if frame["type"] == kind:
@@ -96,28 +115,119 @@ class Peer:
 
     async def _answer_ack(self, frame: Frame) -> None:
         self.acked += frame["message_ids"]
-        answer = {"accepted": len(frame["message_ids"]), "unknown": []}
-        await self.send({"type": "ack_result", "request_id": frame["request_id"]} | answer)
+        if "request_id" in frame:
+            answer = {"accepted": len(frame["message_ids"]), "unknown": []}
+            await self.send({"type": "ack_result", "request_id": frame["request_id"]} | answer)
 
     async def receive_acks(self, *numbers: int) -> None:
         """等到这些消息都确认过。"""
         while not set(map(message_id, numbers)) <= set(self.acked):
             await self.receive("ack")
 
-    async def close(self, code: int = 1000, reason: str = "") -> None:
-        await self._socket.close(code, reason)
-
     async def drop(self) -> None:
         """不打招呼就断。"""
-        self._socket.transport.abort()
-        await self._socket.wait_closed()
+        assert self._request.transport is not None
+        self._request.transport.abort()
 
     async def stay(self) -> None:
         """听着，直到客户端走；确认照常回答。"""
-        try:
+        with contextlib.suppress(AssertionError, GoneError):
             await self.receive("nothing")
-        except (AssertionError, ConnectionClosed):
-            return
+
+
+_PIECE, _PAUSE_S = 7, 0.001
+
+
+class SocketPeer(Peer):
+    kind = "websocket"
+
+    def __init__(self, request: web.BaseRequest, socket: web.WebSocketResponse) -> None:
+        super().__init__(request)
+        self._socket = socket
+
+    @property
+    def token(self) -> str:
+        return self.headers["Sec-WebSocket-Protocol"].split("bearer.")[1]
+
+    async def send_raw(self, text: str | bytes) -> None:
+        with _gone():
+            if isinstance(text, str):
+                await self._socket.send_str(text)
+            else:
+                await self._socket.send_bytes(text)
+
+    async def trickle(self, frame: Frame) -> None:
+        payload = json.dumps(frame).encode()
+        assert len(payload) < 65_536
+        raw = b"\x81\x7e" + len(payload).to_bytes(2, "big") + payload  # RFC 6455 5.2，不掩码
+        assert self._request.transport is not None
+        for start in range(0, len(raw), _PIECE):
+            self._request.transport.write(raw[start : start + _PIECE])
+            await asyncio.sleep(_PAUSE_S)
+
+    async def next_frame(self) -> Frame | None:
+        message = await self._socket.receive()
+        if message.type is WSMsgType.TEXT:
+            frame: Frame = json.loads(message.data)
+            return frame
+        self.close_code = self._socket.close_code
+        if self.close_code in (None, WSCloseCode.ABNORMAL_CLOSURE):
+            raise GoneError
+        return None
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        await self._socket.close(code=code, message=reason.encode())
+
+
+class StreamPeer(Peer):
+    """确认是 REST 的 ``POST /acks``：变成没有 ``request_id`` 的一帧 ``ack``。"""
+
+    kind = "sse"
+
+    def __init__(self, request: web.BaseRequest, response: web.StreamResponse) -> None:
+        super().__init__(request)
+        self._response = response
+        self.said: asyncio.Queue[Frame | None] = asyncio.Queue()
+
+    @property
+    def token(self) -> str:
+        return self.headers["Authorization"].removeprefix("Bearer ")
+
+    async def send_raw(self, text: str | bytes) -> None:
+        data = text.encode() if isinstance(text, str) else text
+        with _gone():
+            await self._response.write(b"id: %b:0\ndata: %b\n\n" % (EPOCH.encode(), data))
+
+    async def comment(self) -> None:
+        with _gone():
+            await self._response.write(b":\n\n")
+
+    async def trickle(self, frame: Frame) -> None:
+        raw = f"id: {EPOCH}:0\r\ndata: {json.dumps(frame)}\r\n\r\n".encode()
+        with _gone():
+            for start in range(0, len(raw), _PIECE):
+                await self._response.write(raw[start : start + _PIECE])
+                await asyncio.sleep(_PAUSE_S)
+
+    async def next_frame(self) -> Frame | None:
+        frame = await self.said.get()
+        if frame is None:
+            self.said.put_nowait(None)  # 再问也一样
+        return frame
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        last = json.dumps({"code": code, "name": reason}).encode()
+        with _gone():
+            await self._response.write(b"event: close\ndata: %b\n\n" % last)
+            await self._response.write_eof()
+
+
+@contextlib.contextmanager
+def _gone() -> Any:
+    try:
+        yield
+    except (ConnectionError, RuntimeError) as error:  # aiohttp：写到关着的传输上
+        raise GoneError from error
 
 
 Scene = Callable[[Peer], Awaitable[None]]
@@ -142,53 +252,130 @@ def sending(*frames: Frame, left: Signal | None = None) -> Scene:
     return scene
 
 
+@dataclass(frozen=True)
+class Refusal:
+    """以 HTTP 回答升级、事件流或确认。"""
+
+    status: int
+    code: str = ""
+    retry_after_s: int | None = None
+
+    def answer(self) -> web.Response:
+        headers = {"Location": "/elsewhere"}
+        if self.retry_after_s is not None:
+            headers["Retry-After"] = str(self.retry_after_s)
+        body = {"error": {"code": self.code, "message": "no", "temporary": self.status >= 429}}
+        text = json.dumps(body) if self.code else ""
+        return web.Response(status=self.status, text=text, headers=headers)
+
+
+@dataclass
 class ScriptedServer:
-    """第 n 条连接演第 n 幕，演完的重演最后一幕。``statuses`` 先用 HTTP 状态拒绝几次升级。"""
+    """第 n 条连接演第 n 幕，演完的重演最后一幕；``refuse``：各条路先拒绝几次。"""
 
-    def __init__(self, *scenes: Scene, statuses: tuple[int, ...] = ()) -> None:
-        self._scenes = scenes or (stay,)
-        self._statuses = list(statuses)
-        self.peers: list[Peer] = []
-        self.url = ""
-        self.failure: BaseException | None = None
+    scenes: tuple[Scene, ...]
+    refuse: dict[str, list[Refusal]]
+    peers: list[Peer] = field(default_factory=list)
+    url: str = ""
+    failure: BaseException | None = None
+    _plays: set[asyncio.Task[None]] = field(default_factory=set)
 
-    async def _play(self, socket: ServerConnection) -> None:
-        peer = Peer(socket)
-        scene = self._scenes[min(len(self.peers), len(self._scenes) - 1)]
+    async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        if "/sse/" in request.path:
+            return await self._stream(request)
+        if request.path.endswith("/acks"):
+            return await self._acks(request)
+        return await self._upgrade(request)
+
+    async def _upgrade(self, request: web.BaseRequest) -> web.StreamResponse:
+        if self.refuse["websocket"]:
+            return self.refuse["websocket"].pop(0).answer()
+        socket = web.WebSocketResponse(
+            protocols=("meeting-push.v1",), compress=False, timeout=0.2, max_msg_size=0
+        )
+        await socket.prepare(request)
+        await self._play(SocketPeer(request, socket))
+        if not socket.closed:
+            await socket.close()
+        return socket
+
+    async def _stream(self, request: web.BaseRequest) -> web.StreamResponse:
+        if self.refuse["sse"]:
+            return self.refuse["sse"].pop(0).answer()
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        response.force_close()
+        await response.prepare(request)
+        await self._play(StreamPeer(request, response))
+        return response
+
+    async def _acks(self, request: web.BaseRequest) -> web.Response:
+        if self.refuse["acks"]:
+            return self.refuse["acks"].pop(0).answer()
+        ids = (await request.json())["message_ids"]
+        for peer in reversed(self.peers):
+            if isinstance(peer, StreamPeer):
+                peer.said.put_nowait({"type": "ack", "message_ids": ids})
+                break
+        return web.json_response({"accepted": len(ids), "unknown": []})
+
+    async def _play(self, peer: Peer) -> None:
+        """一幕演到底：客户端走了，由它自己看见。"""
+        scene = self.scenes[min(len(self.peers), len(self.scenes) - 1)]
         self.peers.append(peer)
+        play = asyncio.ensure_future(self._perform(scene, peer))
+        self._plays.add(play)
+        play.add_done_callback(self._plays.discard)
+        try:
+            await asyncio.shield(play)
+        except asyncio.CancelledError:
+            if isinstance(peer, StreamPeer):
+                peer.said.put_nowait(None)
+            raise
+
+    async def _perform(self, scene: Scene, peer: Peer) -> None:
         try:
             await scene(peer)
-        except ConnectionClosed:
+        except GoneError:
             return
         except AssertionError as error:
             self.failure = error
 
-    def _refuse(self, socket: ServerConnection, request: Request) -> Response | None:
-        if not self._statuses:
-            return None
-        status = HTTPStatus(self._statuses.pop(0))
-        headers = Headers({"Location": "/elsewhere", "Content-Length": "0"})
-        return Response(status, status.phrase, headers)
+    async def stop(self) -> None:
+        for peer in self.peers:
+            if peer._request.transport is not None:
+                peer._request.transport.abort()
+        for play in list(self._plays):
+            play.cancel()
+        await asyncio.gather(*self._plays, return_exceptions=True)
 
 
 @asynccontextmanager
 async def playing(
-    *scenes: Scene, statuses: tuple[int, ...] = (), port: int = 0
+    *scenes: Scene,
+    statuses: tuple[int, ...] = (),
+    refuse: Mapping[str, list[Refusal]] | None = None,
+    port: int = 0,
 ) -> AsyncIterator[ScriptedServer]:
-    """剧本里的断言失败在离场时抛出。"""
-    script = ScriptedServer(*scenes, statuses=statuses)
-    async with serve(
-        script._play,
-        "127.0.0.1",
-        port,
-        subprotocols=[Subprotocol("meeting-push.v1")],
-        process_request=script._refuse,
-        compression=None,
-        close_timeout=0.2,
-    ) as server:
-        port = next(iter(server.sockets)).getsockname()[1]
+    """剧本里的断言失败在离场时抛出。
+
+    :param statuses: 升级先以这些 HTTP 状态拒绝
+    :param refuse: ``websocket``、``sse``、``acks`` 各先拒绝几次
+    """
+    first = {"websocket": [Refusal(status) for status in statuses], "sse": [], "acks": []}
+    script = ScriptedServer(scenes or (stay,), first | dict(refuse or {}))
+    runner = web.ServerRunner(
+        web.Server(script.answer, handler_cancellation=True), shutdown_timeout=0.1
+    )
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, "127.0.0.1", port)
+        await site.start()
+        port = runner.addresses[0][1]
         script.url = f"http://127.0.0.1:{port}"
         yield script
+    finally:
+        await script.stop()
+        await runner.cleanup()
     if script.failure is not None:
         raise script.failure
 

@@ -30,7 +30,7 @@ from .fuzz.plan import FuzzPlan
 from .fuzz.report import fuzz_table, run_case_alone, run_fuzz
 from .kills import QUICK_KILLS, KillsPlan, run_kills
 from .load.cli import add_profiles
-from .load.edges import ServerSource, run_edges
+from .load.edges import SSE, ServerSource, run_edges
 from .load.edges_report import QUICK, EdgesPlan, EdgesReport, edges_table
 from .mailbox_memory import QUICK_MAILBOX_MEMORY, MailboxMemoryPlan, run_mailbox_memory
 from .measured import measured_table
@@ -77,11 +77,14 @@ def edges(
     url: Annotated[str | None, typer.Option(help="An existing server on this machine.")] = None,
     redis_url: Annotated[str | None, typer.Option(help="Its Redis.")] = None,
     pid: Annotated[int | None, typer.Option(help="Its process, for CPU and memory.")] = None,
+    sse: Annotated[bool, typer.Option("--sse", help="WebSocket beside SSE, no sending.")] = False,
     reports: Reports = REPORTS,
 ) -> None:
     """Both edges of the user WebSocket: memory, CPU and frames/s, REST sends, latency."""
     plan = changed(QUICK if quick else EdgesPlan(), repeats=repeats, idle_sockets=sockets)
     names, source = _servers(url, redis_url, pid)
+    if sse:
+        names, plan = (names[0], SSE), changed(plan, sending=False)
     _report(
         context,
         reports,

@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from functools import partial
-from typing import Final
+from typing import Final, Protocol
 
 from picows import WSMsgType, WSTransport, ws_connect
 
@@ -24,7 +24,17 @@ _BEAT_STEP_S: Final = 0.1
 _LOGGER: Final = logging.LoggerAdapter(logging.getLogger("bench.devices"), {})
 
 
-async def beat(devices: Sequence[tuple[WSTransport, Device]], interval_s: float) -> None:
+class Link(Protocol):
+    """一条连接：picows 的 ``WSTransport``，或一条事件流。"""
+
+    def send(self, msg_type: WSMsgType, message: bytes, /) -> None: ...
+
+    def disconnect(self, graceful: bool = True, /) -> None: ...
+
+    async def wait_disconnected(self) -> None: ...
+
+
+async def beat(devices: Sequence[tuple[Link, Device]], interval_s: float) -> None:
     """一直替 ``devices``（期间可以添）心跳：每一条从看见它起，每 ``interval_s`` 一次。
 
     间隔都一样，所以先来的总是先到点。
@@ -46,7 +56,7 @@ async def beat(devices: Sequence[tuple[WSTransport, Device]], interval_s: float)
 
 
 async def hang_up(
-    devices: Sequence[tuple[WSTransport, Device]],
+    devices: Sequence[tuple[Link, Device]],
     beating: asyncio.Task[None] | None,
     *,
     graceful: bool = True,
@@ -77,10 +87,14 @@ async def open_device(
             websocket_handshake_timeout=CONNECT_TIMEOUT_S,
             logger_name=_LOGGER,
             read_buffer_init_size=1024,
-            local_addr=(f"127.0.0.{2 + index // SOCKETS_PER_ADDRESS}", 0),
+            local_addr=source_address(index),
         )
         await device.welcomed
     return transport
+
+
+def source_address(index: int) -> tuple[str, int]:
+    return f"127.0.0.{2 + index // SOCKETS_PER_ADDRESS}", 0
 
 
 def _give(device: Device) -> Device:

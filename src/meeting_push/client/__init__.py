@@ -10,7 +10,8 @@ from .errors import (
     TokenUnreadableError,
 )
 from .intake import ReceivedMessage
-from .lifeline import ClientState
+from .ledger import DeviceState, MemoryStore, PositionStore, StateFile
+from .lifeline import ClientState, ConnectionState
 from .push_client import PushClient
 from .rest_call import DeliveryReport, InboxMessage, InboxPage
 from .rest_client import RestClient, TokenKeeper
@@ -19,17 +20,22 @@ __all__ = [
     "ApiError",
     "ClientOptions",
     "ClientState",
+    "ConnectionState",
     "DeliveryReport",
+    "DeviceState",
     "HandshakeRejectedError",
     "InboxMessage",
     "InboxPage",
+    "MemoryStore",
     "NotConnectedError",
+    "PositionStore",
     "PushClient",
     "PushRefusedError",
     "ReceivedMessage",
     "RestClient",
     "RestOptions",
     "ServerUnreachableError",
+    "StateFile",
     "TokenKeeper",
     "TokenUnreadableError",
 ]

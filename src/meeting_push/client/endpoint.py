@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from math import ldexp
 from ssl import SSLContext
-from typing import Final
+from typing import Final, Literal
 from urllib.parse import urlencode, urlsplit
 
 import msgspec
@@ -40,6 +40,9 @@ class ClientOptions:
     :param inbox_limit: 最多替应用存着几条没来得及处理的消息；满了就不再读套接字
     :param applied_capacity: 去重记住多少个已应用的消息 id
     :param concurrency: ``run()`` 里同时有几个处理函数；大于 1 时不再保证次序
+    :param ack: ``handled``：处理函数正常返回（要下一条）就确认；``manual``：只有 ``ack()``
+    :param transport: ``auto``：WebSocket 连着两次不成就走 SSE，``websocket_retry_s`` 之后再试
+    :param silent_after_s: 事件流这么久没有一个字节（服务器每 15 秒一行注释），就当服务器已死
     """
 
     open_timeout_s: float = 10
@@ -51,6 +54,10 @@ class ClientOptions:
     stable_after_s: float = 10
     ack_delay_s: float = 0.005
     concurrency: int = 1
+    ack: Literal["handled", "manual"] = "handled"
+    transport: Literal["auto", "websocket", "sse"] = "auto"
+    websocket_retry_s: float = 300
+    silent_after_s: float = 45
     inbox_limit: int = 1_000
     applied_capacity: int = 10_000
     max_frame_bytes: int = 4 * 1024 * 1024
@@ -93,12 +100,17 @@ class Endpoint:
         self, user_id: PersonId, device_id: str, device_info: str, resume: ResumePoint | None
     ) -> str:
         """用户连接的 URL；令牌从不在里面（LESSONS 11）。"""
-        query = {"device_id": device_id, "device_info": device_info}
-        if resume is not None:
-            query |= {"epoch": resume.epoch, "last_seq": str(resume.last_seq)}
         scheme = "wss" if self.secure else "ws"
         path = f"{self.path}/ws/user/{path_segment(user_id)}/messages"
-        return f"{scheme}://{self._authority}{path}?{urlencode(query)}"
+        query = _device_query(device_id, device_info, resume)
+        return f"{scheme}://{self._authority}{path}?{query}"
+
+    def stream_url(
+        self, user_id: PersonId, device_id: str, device_info: str, resume: ResumePoint | None
+    ) -> str:
+        """没有 WebSocket 时的那一条；同样没有令牌。"""
+        path = f"/sse/user/{path_segment(user_id)}/messages"
+        return f"{self.rest_url}{path}?{_device_query(device_id, device_info, resume)}"
 
     @property
     def rest_url(self) -> str:
@@ -109,6 +121,13 @@ class Endpoint:
     def _authority(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port is None else f"{host}:{self.port}"
+
+
+def _device_query(device_id: str, device_info: str, resume: ResumePoint | None) -> str:
+    query = {"device_id": device_id, "device_info": device_info}
+    if resume is not None:
+        query |= {"epoch": resume.epoch, "last_seq": str(resume.last_seq)}
+    return urlencode(query)
 
 
 def parse_endpoint(base_url: str) -> Endpoint:
@@ -129,15 +148,23 @@ def parse_endpoint(base_url: str) -> Endpoint:
 #: 令牌里的 id：收不收一段字由服务器说。
 _IDS: Final = PersonIds(strings=True)
 #: 固定的字符串过期后没有替换；回调可以是同步的，也可以是协程函数。
-TokenSource = str | Callable[[], str | Awaitable[str]]
+#: 有参数 ``fresh`` 的会知道为什么问：真，就是手里的刚过期（4004、将到期），必须换新的。
+TokenSource = str | Callable[..., str | Awaitable[str]]
 
 
-async def obtain(source: TokenSource) -> str:
+async def obtain(source: TokenSource, *, fresh: bool = False) -> str:
     """此刻该用的令牌；回调的异常原样传出。"""
     if isinstance(source, str):
         return source
-    token = source()
+    token = source(fresh=fresh) if _takes_fresh(source) else source()
     return await token if inspect.isawaitable(token) else token
+
+
+def _takes_fresh(source: Callable[..., object]) -> bool:
+    try:
+        return "fresh" in inspect.signature(source).parameters
+    except ValueError:  # 内建的，没有签名
+        return False
 
 
 def user_id_in(token: str, claim: str) -> PersonId:
@@ -193,6 +220,10 @@ class Backoff:
         if ceiling < cap:
             self._attempt += 1
         return self._random() * min(cap, ceiling)
+
+    def at_least(self, attempts: int) -> None:
+        """服务器说太多了：不从最短的等起。"""
+        self._attempt = max(self._attempt, attempts)
 
     def within(self, window_s: float) -> float:
         """服务器指定的窗口（draining）里的一点；不计作一次失败。"""

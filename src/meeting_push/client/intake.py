@@ -21,7 +21,7 @@ from ..person_id import PersonId
 from ..protocol import frames
 from ..protocol.frames import NewMessageTail
 from .endpoint import ClientOptions
-from .ledger import AckQueue, Applied, DeviceState, StateFile
+from .ledger import AckQueue, Applied, DeviceState, PositionStore
 from .wire import NewMessage
 
 T = TypeVar("T")
@@ -68,6 +68,12 @@ class Inbox(Generic[T]):
         """从此放的一侧不等，直到 ``clear``。"""
         self._bounded = False
         self._writable.set()
+
+    def discard(self, unwanted: Callable[[T], bool]) -> None:
+        """还没取的里面，不要的丢掉。"""
+        if any(map(unwanted, self._items)):
+            self._items = deque(item for item in self._items if not unwanted(item))
+            self._writable.set()
 
     def clear(self) -> list[T]:
         """拿走全部还没取的；重新有界。"""
@@ -120,9 +126,11 @@ class Intake:
     ``changed``：有确认要送，或有状态要存。
     """
 
-    def __init__(self, state: DeviceState, file: StateFile | None, options: ClientOptions) -> None:
+    def __init__(
+        self, state: DeviceState, store: PositionStore | None, options: ClientOptions
+    ) -> None:
         self._capacity = options.applied_capacity
-        self._file = file
+        self._store = store
         self._unsaved = False
         self._saving = asyncio.Lock()
         self.device_id = state.device_id
@@ -187,11 +195,17 @@ class Intake:
             raise
 
     def withdrawn(self, frame: frames.Withdrawn) -> None:
-        """占一个 seq 的通知：马上算已应用，照样确认。那条消息再来也不交给应用。"""
+        """占一个 seq 的通知：马上算已应用，照样确认。那条消息没轮到的、再来的不交给应用。"""
         self._applied.received(frame.seq)
+        self.inbox.discard(lambda message: message.message_id == frame.message_id)
+        self._in_hand.discard(frame.message_id)
         self._applied.applied(frame.message_id, frame.seq, self._applied.epoch)
         self.acks.add(frame.message_id)
         self._mark()
+
+    def lacks(self, seq: int) -> bool:
+        """服务器最新的是 ``seq``：其中有没到手的。"""
+        return self._applied.lacks(seq)
 
     def gap(self, frame: frames.Gap) -> None:
         self._applied.gap(frame.from_seq, frame.to_seq)
@@ -241,11 +255,11 @@ class Intake:
         """有变化且有文件就存；存不了只记日志：收发不因磁盘停下，代价是重启后可能重复。"""
         # 锁：后来的要等正在写的那次写完，才能说“已存”
         async with self._saving:
-            if self._file is None or not self._unsaved:
+            if self._store is None or not self._unsaved:
                 return
             self._unsaved = False
             try:
-                await asyncio.to_thread(self._file.save, self._snapshot())
+                await asyncio.to_thread(self._store.save, self._snapshot())
             except OSError as error:
                 self._unsaved = True
                 logger.bind(error=type(error).__name__).error("client_state_save_failed")

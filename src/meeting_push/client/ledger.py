@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 from threading import Lock
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 
@@ -66,6 +66,11 @@ class SettledSeqs:
         self._highs[first:last] = [high]
         self._raise_floor()
         del self._lows[self._max_ranges :], self._highs[self._max_ranges :]
+
+    def count_upto(self, seq: int) -> int:
+        """``seq`` 及以下了结了几个。"""
+        above = zip(self._lows, self._highs, strict=True)
+        return min(self.floor, seq) + sum(max(0, min(high, seq) - low + 1) for low, high in above)
 
     def _raise_floor(self) -> None:
         if self._lows[0] == self.floor + 1:
@@ -173,6 +178,13 @@ class Applied:
         self._outstanding.clear()
         self._flushing = False
 
+    def lacks(self, seq: int) -> bool:
+        """到 ``seq`` 为止有没到手、也没说不来的。积压还在推时不知道，就说没有。"""
+        if self._flushing or not self._positioned:
+            return False
+        held = sum(one <= seq for one in self._outstanding)
+        return self._seqs.count_upto(seq) + held < seq
+
     def _end_flush_if_complete(self) -> None:
         if self._flush_size is not None and len(self._flush_seen) >= self._flush_size:
             self._end_flush()
@@ -225,6 +237,13 @@ class AckQueue:
         if isinstance(request_id, int):
             self._in_flight.pop(request_id, None)
 
+    def again(self, request_id: str | int | None) -> bool:
+        """这一批没有办成，再送；不是我们的号则 False。"""
+        if not isinstance(request_id, int) or request_id not in self._in_flight:
+            return False
+        self._waiting = dict.fromkeys([*self._in_flight.pop(request_id), *self._waiting])
+        return True
+
     def reopen(self) -> None:
         """新连接：没得到回答的排回最前面。"""
         self._waiting = dict.fromkeys(self.unconfirmed())
@@ -249,6 +268,33 @@ class DeviceState(msgspec.Struct, frozen=True, kw_only=True):
     floor: int | None = None
     applied_ids: list[str] = []
     unconfirmed: list[str] = []
+
+
+class PositionStore(Protocol):
+    """设备状态存在哪里：文件（``StateFile``）、内存（``MemoryStore``），或自备（库、Redis …）。
+
+    一份只给一个客户端。``load`` 在造客户端时调用一次，``save`` 在线程里，一次一个，都可以阻塞。
+    内容用 ``msgspec.json.encode(state)`` 写、``msgspec.json.decode(…, type=DeviceState)`` 读。
+    """
+
+    def load(self) -> DeviceState | None:
+        """没有则 None：服务器把信箱重推一遍。"""
+
+    def save(self, state: DeviceState) -> None:
+        """:raises OSError: 存不了；只记日志，下次有变化再存"""
+
+
+class MemoryStore:
+    """活得与它自己一样久：几个先后的客户端可以接着用。"""
+
+    def __init__(self) -> None:
+        self._state: DeviceState | None = None
+
+    def load(self) -> DeviceState | None:
+        return self._state
+
+    def save(self, state: DeviceState) -> None:
+        self._state = state
 
 
 class StateFile:
@@ -282,9 +328,9 @@ class StateFile:
             written.replace(self._path)
 
 
-def load_device_state(file: StateFile | None, device_id: str | None) -> DeviceState:
-    """文件里的，没有就新开一份；指定了别的 ``device_id`` 就是另一台设备，旧账不算。"""
-    state = file.load() if file else None
+def load_device_state(store: PositionStore | None, device_id: str | None) -> DeviceState:
+    """存着的，没有就新开一份；指定了别的 ``device_id`` 就是另一台设备，旧账不算。"""
+    state = store.load() if store else None
     if state is not None and device_id in (None, state.device_id):
         return state
     return DeviceState(device_id=device_id or uuid.uuid4().hex)

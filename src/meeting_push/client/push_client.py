@@ -21,8 +21,8 @@ from .connection import EventHandler, EventHub
 from .endpoint import ClientOptions, TokenSource, parse_endpoint
 from .errors import NotConnectedError
 from .intake import Intake, ReceivedMessage
-from .ledger import StateFile, load_device_state
-from .lifeline import ClientState, Lifeline
+from .ledger import PositionStore, StateFile, load_device_state
+from .lifeline import ConnectionState, Lifeline
 
 #: 同步函数、协程函数都可以；同步的不要久占，连接在它返回之前不读也不写。
 MessageHandler = Callable[[ReceivedMessage], object]
@@ -52,6 +52,7 @@ class PushClient:
         device_id: str | None = None,
         device_info: str = "",
         state_path: Path | str | None = None,
+        store: PositionStore | None = None,
         options: ClientOptions | None = None,
     ) -> None:
         """读状态文件，不联网。
@@ -59,13 +60,15 @@ class PushClient:
         :param token: 固定的令牌，或每次连接、每次将到期都会问的回调（同步或协程）
         :param user_id: 不给则读令牌的 ``options.user_id_claim``，不验证签名
         :param device_id: 不给则用状态文件里的，再没有就生成一个
-        :param state_path: 位置与去重记录存在这里，重启后接着用；一份只给一个进程
+        :param state_path: 位置与去重记录存在这个文件里，重启后接着用；一份只给一个进程
+        :param store: 同上，存在别处；两个都不给就只在内存里
         :raises ConfigurationError: ``base_url`` 不是地址
         :raises OSError: 状态文件在，却读不了
         """
         self._options = options or ClientOptions()
-        file = StateFile(Path(state_path)) if state_path is not None else None
-        self._intake = Intake(load_device_state(file, device_id), file, self._options)
+        if store is None and state_path is not None:
+            store = StateFile(Path(state_path))
+        self._intake = Intake(load_device_state(store, device_id), store, self._options)
         self._events = EventHub()
         self._standing = Standing()
         self.connected = asyncio.Event()
@@ -90,7 +93,7 @@ class PushClient:
     # ── 观察 ────────────────────────────────────────────────────────────────
 
     @property
-    def state(self) -> ClientState:
+    def state(self) -> ConnectionState:
         return self._lifeline.state
 
     @property
@@ -118,14 +121,31 @@ class PushClient:
         self._handler = handler
         return handler
 
-    def on(self, event: str, handler: EventHandler) -> None:
-        """其它帧：withdrawn、read_sync、receipt、presence、notice、gap、resync、error。
+    def on(self, event: str, handler: EventHandler) -> Callable[[], None]:
+        """其它的事；返回的函数取消它。处理函数抛出的只记日志。
 
-        处理函数得到 ``protocol.frames`` 里的结构；它抛出的只记日志。
+        帧以它的 ``type`` 为名（withdrawn、read_sync、receipt、presence、notice、gap、resync、
+        error、welcome …），``frame`` 是消息以外的每一帧；处理函数得到 ``protocol.frames``
+        里的结构。状态变了：``state``，与 ``disconnected``、``connecting``、``connected``；得到的是
+        ``ConnectionState``。``message`` 同 ``on_message``。
 
         :raises ValueError: 没有这种帧
         """
-        self._events.on(event, handler)
+        if event == "message":
+            self._handler = handler
+            return self._forget(handler)
+        return self._events.on(event, handler)
+
+    def _forget(self, handler: MessageHandler) -> Callable[[], None]:
+        def off() -> None:
+            if self._handler is handler:
+                self._handler = None
+
+        return off
+
+    def retry_now(self) -> None:
+        """等着重连就现在连（应用知道网络回来了）；别的时候无事。"""
+        self._lifeline.retry_now()
 
     # ── 生命 ────────────────────────────────────────────────────────────────
 
@@ -191,13 +211,13 @@ class PushClient:
         except ExceptionGroup as errors:
             self._failure = errors.exceptions[0]
         finally:
-            self._lifeline.state = ClientState.CLOSED
+            self._lifeline.finish(getattr(self._failure, "code", "stopped"))
             self._intake.inbox.end()
 
     async def _shut(self) -> None:
         self._intake.inbox.end()
         if self._living is None:
-            self._lifeline.state = ClientState.CLOSED
+            self._lifeline.finish("stopped")
             return
         try:
             async with asyncio.timeout(self._options.close_timeout_s):
@@ -221,7 +241,7 @@ class PushClient:
         :raises StopAsyncIteration: 已 ``close``
         """
         if self._current is not None:
-            self._intake.settle(self._current)
+            self._handled(self._current)
             self._current = None
         self._current = await self._intake.inbox.get()
         if self._current is None:
@@ -240,7 +260,11 @@ class PushClient:
                     "message_handler_failed"
                 )
             else:
-                self._intake.settle(message)
+                self._handled(message)
+
+    def _handled(self, message: ReceivedMessage) -> None:
+        if self._options.ack == "handled":
+            self._intake.settle(message)
 
     async def ack(self, *messages: ReceivedMessage | str) -> None:
         """这些消息算已应用；确认在几毫秒内成批送出，断线也不会忘。只给 id 也可以。"""
@@ -284,9 +308,10 @@ class PushClient:
         await self._say(self._standing.unwatch(user_ids))
 
     async def mark_read(self, message_ids: Sequence[str]) -> None:
-        """标为已读；这个用户的其它设备会得到 ``read_sync``。
+        """标为已读；这个用户的其它设备会得到 ``read_sync``。走 SSE 时经 REST。
 
         :raises NotConnectedError: 此刻没连着，什么也没说；重试无害
+        :raises ApiError, ServerUnreachableError: 走 SSE，而服务器拒绝了、没有回答；重试无害
         """
         connection = self._lifeline.connection
         if connection is None:

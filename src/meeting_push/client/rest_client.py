@@ -288,8 +288,8 @@ class TokenKeeper:
         self._tokens: Tokens | None = None
         self._expires_at = 0.0
 
-    async def __call__(self) -> str:
-        """此刻有效的访问令牌。
+    async def __call__(self, *, fresh: bool = False) -> str:
+        """此刻有效的访问令牌；``fresh``：服务器说手里的过期了（我们的钟可以慢），换一枚。
 
         :raises ApiError: 用户名密码不对等；``temporary`` 为真才值得再试
         :raises ServerUnreachableError: 没有回答，稍后再试
@@ -297,7 +297,7 @@ class TokenKeeper:
         async with self._lock:
             if self._tokens is None:
                 return self._keep(await self._login())
-            if self._clock() < self._expires_at - self._refresh_before_s:
+            if not fresh and self._clock() < self._expires_at - self._refresh_before_s:
                 return self._tokens.access_token
             return self._keep(await self._renew(self._tokens))
 

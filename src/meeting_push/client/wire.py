@@ -27,7 +27,14 @@ class Batch(frames.ServerFrame, frozen=True, kw_only=True, tag="batch"):
 
 #: 应用可以 ``on`` 的。
 Event = (
-    frames.Withdrawn
+    frames.Welcome
+    | frames.HeartbeatAck
+    | frames.AckResult
+    | frames.StatusResult
+    | frames.WatchResult
+    | frames.TokenRefreshed
+    | frames.TokenExpiring
+    | frames.Withdrawn
     | frames.ReadSync
     | frames.Receipt
     | frames.Presence
@@ -36,17 +43,7 @@ Event = (
     | frames.Notice
     | frames.ErrorFrame
 )
-AnyServerFrame = (
-    NewMessage
-    | Batch
-    | frames.Welcome
-    | frames.HeartbeatAck
-    | frames.AckResult
-    | frames.StatusResult
-    | frames.TokenRefreshed
-    | frames.TokenExpiring
-    | Event
-)
+AnyServerFrame = NewMessage | Batch | Event
 
 
 class _Parts(msgspec.Struct, tag_field="type", tag="batch"):

@@ -211,7 +211,7 @@ async def test_a_failing_event_handler_does_not_stop_the_client(
 
 def test_an_unknown_event_name_is_an_error(token: str) -> None:
     with pytest.raises(ValueError, match="unknown event"):
-        PushClient("http://host", token).on("message", print)
+        PushClient("http://host", token).on("massage", print)
 
 
 async def test_run_without_a_handler_is_an_error(token: str) -> None:

@@ -149,7 +149,7 @@ async def test_an_ack_the_server_never_answered_is_sent_again(
     async def deaf(peer: Peer) -> None:
         await peer.welcome()
         await peer.send(new_message(1))
-        await peer._socket.recv()  # 收到了确认，却没来得及办就断了
+        await peer.next_frame()  # 收到了确认，却没来得及办就断了
         await peer.drop()
 
     async def second(peer: Peer) -> None:

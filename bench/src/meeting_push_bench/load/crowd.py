@@ -14,10 +14,11 @@ from picows import WSError, WSTransport
 from meeting_push.monitoring.latency import LatencyHistogram
 
 from ..device import AckingDevice, CountingDevice, Device
-from ..fleet import beat, hang_up, open_device
+from ..fleet import Link, beat, hang_up, open_device
 from ..progress import OnProgress
 from .orders import Join, Joined, Left, Seen
 from .socketio_device import SocketIoDevice, socketio_url
+from .stream_device import StreamDevice, open_stream
 
 
 class Tally:
@@ -89,7 +90,7 @@ def _report_loss(device: Device, transport: WSTransport, tally: Tally) -> None:
 class Crowd:
     def __init__(self, tally: Tally) -> None:
         self._tally = tally
-        self._members: list[tuple[WSTransport, Device]] = []
+        self._members: list[tuple[Link, Device]] = []
         self._beating: asyncio.Task[None] | None = None
 
     async def join(self, order: Join, on_progress: OnProgress) -> Joined:
@@ -135,7 +136,7 @@ class _Arrival:
         self,
         order: Join,
         tally: Tally,
-        members: list[tuple[WSTransport, Device]],
+        members: list[tuple[Link, Device]],
         on_progress: OnProgress,
     ) -> None:
         self._order = order
@@ -159,10 +160,8 @@ class _Arrival:
 
     async def _attempt(self, index: int, user_id: int) -> bool:
         device, start = self._device(index, user_id), time.monotonic_ns()
-        target = self._order.target
-        url = socketio_url(target) if self._order.dialect == "socketio" else None
         try:
-            transport = await open_device(target, user_id, index, device, url)
+            transport = await self._open(index, user_id, device)
         except (OSError, WSError, TimeoutError) as error:
             self.failures[_reason(error)] += 1
             return False
@@ -173,11 +172,20 @@ class _Arrival:
             self._on_progress(self.connected, len(self._order.user_ids))
         return True
 
+    async def _open(self, index: int, user_id: int, device: Device) -> Link:
+        target = self._order.target
+        if isinstance(device, StreamDevice):
+            return await open_stream(target, user_id, index, device)
+        url = socketio_url(target) if self._order.dialect == "socketio" else None
+        return await open_device(target, user_id, index, device, url)
+
     def _device(self, index: int, user_id: int) -> Device:
         order, tally = self._order, self._tally
         welcomed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if order.dialect == "socketio":
             return SocketIoDevice(welcomed, tally.slot, order.target.token(user_id))
+        if order.dialect == "sse":
+            return StreamDevice(welcomed, tally.slot, tally.lost)
         if order.measure_every and index % order.measure_every == 0:
             return _Measuring(welcomed, tally)
         return _Counting(welcomed, tally, order.frame_bytes)

@@ -1,4 +1,4 @@
-"""profile ``edges``：用户连接的两种 edge 在同一次运行里逐项比较。
+"""profile ``edges``：用户连接的两种 edge（或 native 上的 WebSocket 与 SSE）在同一次运行里逐项比较。
 
 每一轮每个 edge 启动一个新服务器，先量空闲内存（堆还没有被别的事用过），再量其余。
 各轮交替谁先谁后：机器上别的活动对两者一样。量五个数字的函数各自连、各自断；
@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Final
 
 import uvloop
 
@@ -32,7 +33,7 @@ from .edges_report import (
     IdleFigures,
     RestFigures,
 )
-from .orders import Published, Saturate
+from .orders import Dialect, Published, Saturate
 from .publisher import stamped_frame
 from .residents import Residents
 from .team import Hand, hands
@@ -46,6 +47,7 @@ class Stage:
     plan: EdgesPlan
     holder: Hand
     publisher: Hand
+    dialect: Dialect = "meeting-push"
 
     @property
     def residents(self) -> Residents:
@@ -64,14 +66,18 @@ class Stage:
         """
         yield await self.residents.connect(
             user_ids,
-            heartbeat_interval_s=self.plan.heartbeat_interval_s,
+            # 事件流的心跳是服务器的那一行注释
+            heartbeat_interval_s=0 if self.dialect == "sse" else self.plan.heartbeat_interval_s,
             concurrency=self.plan.connect_concurrency,
             counted_bytes=counted_bytes,
+            dialect=self.dialect,
             on_progress=on_progress,
         )
         await self.residents.leave()
 
 
+#: 不是 edge：native 上走 SSE。
+SSE: Final = "sse"
 #: 连接用的用户 id：远离 SQL 里的账号（路径上的用户不必存在）。
 _FIRST_USER_ID = 1_000_000
 _WARM_UP_SHARE = 10
@@ -205,8 +211,10 @@ async def _measure_all(
     figures = []
     for repeat in range(plan.repeats):
         for edge in edges if repeat % 2 == 0 else reversed(edges):
-            with source(edge) as server:
-                stage = Stage(server, plan, *workers)
+            way: Dialect = "sse" if edge == SSE else "meeting-push"
+            with source("native" if edge == SSE else edge) as server:
+                holder, publisher = workers
+                stage = Stage(server, plan, holder, publisher, way)
                 name = f"{repeat + 1}/{plan.repeats} {edge}"
                 figures.append(await _measure(name, edge, stage, steps))
     return figures
@@ -216,15 +224,21 @@ async def _measure(name: str, edge: str, stage: Stage, steps: Steps) -> EdgeFigu
     plan = stage.plan
     with steps.step(f"{name}: idle sockets") as on_progress:
         idle = await measure_idle(stage, on_progress)
-    accounts = await asyncio.to_thread(make_accounts, stage.server.target, plan.recipients)
     with steps.step(f"{name}: fan-out"):
         fanout = await measure_fanout(stage, plan.shallow_frames)
     with steps.step(f"{name}: fan-out, behind"):
         backlog = await measure_fanout(stage, plan.deep_frames)
+    sent = await _measure_sending(name, stage, steps) if plan.sending else (None, None)
+    return EdgeFigures(
+        edge=edge, idle=idle, fanout=fanout, backlog=backlog, rest=sent[0], durable=sent[1]
+    )
+
+
+async def _measure_sending(
+    name: str, stage: Stage, steps: Steps
+) -> tuple[RestFigures, DurableFigures]:
+    accounts = await asyncio.to_thread(make_accounts, stage.server.target, stage.plan.recipients)
     with steps.step(f"{name}: REST sends") as on_progress:
         rest = await measure_rest(stage, accounts, on_progress)
     with steps.step(f"{name}: POST to socket"):
-        durable = await measure_durable(stage, accounts)
-    return EdgeFigures(
-        edge=edge, idle=idle, fanout=fanout, backlog=backlog, rest=rest, durable=durable
-    )
+        return rest, await measure_durable(stage, accounts)

@@ -33,7 +33,8 @@ class EdgesPlan(msgspec.Struct, frozen=True, kw_only=True):
     deep_frames: int = 100
     frame_bytes: int = 160
 
-    # REST 发送
+    # REST 发送与 POST → 套接字；与怎样推无关的比较不必量
+    sending: bool = True
     recipients: int = 8
     rest_concurrency: tuple[int, ...] = (16, 1)
     rest_duration_s: float = 5
@@ -128,8 +129,8 @@ class EdgeFigures(msgspec.Struct, frozen=True, kw_only=True):
     idle: IdleFigures
     fanout: FanoutFigures  # 每条连接在途 ``plan.shallow_frames``
     backlog: FanoutFigures  # 在途 ``plan.deep_frames``
-    rest: RestFigures
-    durable: DurableFigures
+    rest: RestFigures | None
+    durable: DurableFigures | None
 
 
 def flat(figures: EdgeFigures) -> dict[str, float]:

@@ -9,8 +9,8 @@ from meeting_push.monitoring.latency import LatencyHistogram
 from ..load_process import Wire
 from ..target import Target
 
-#: 服务器说什么话；socketio 只为与它比较。
-Dialect = Literal["meeting-push", "socketio"]
+#: 服务器说什么话；sse 是没有 WebSocket 时的那条路，socketio 只为与它比较。
+Dialect = Literal["meeting-push", "sse", "socketio"]
 
 
 # ── 命令：持有连接的进程 ────────────────────────────────────────────────────
@@ -20,7 +20,7 @@ class Join(Wire, frozen=True, kw_only=True):
     """每个用户一条连接；没连上的计数，不中断。``first_index`` 决定源地址。
 
     每 ``measure_every`` 条有一条记延迟并确认，其余只数恰为 ``frame_bytes`` 的帧；0 是都只数。
-    ``heartbeat_interval_s`` 为 0 不心跳。``dialect`` 为 socketio 的只数事件。
+    ``heartbeat_interval_s`` 为 0 不心跳。``dialect`` 为 socketio、sse 的只数事件。
     """
 
     target: Target

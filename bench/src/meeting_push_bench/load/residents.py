@@ -17,7 +17,19 @@ from ..accounts import Accounts
 from ..failure import BenchError
 from ..progress import OnProgress, silent
 from ..target import Target
-from .orders import Join, Joined, Leave, Left, Look, Post, Posted, PublishSteady, Seen, Steady
+from .orders import (
+    Dialect,
+    Join,
+    Joined,
+    Leave,
+    Left,
+    Look,
+    Post,
+    Posted,
+    PublishSteady,
+    Seen,
+    Steady,
+)
 from .team import Hand
 
 #: 全部发出之后，最后几条到达的期限。
@@ -41,6 +53,7 @@ class Residents:
         heartbeat_interval_s: float,
         concurrency: int = 8,
         counted_bytes: int | None = None,
+        dialect: Dialect = "meeting-push",
         on_progress: OnProgress = silent,
     ) -> float:
         """每一项一条连接；返回用时（秒）。
@@ -56,6 +69,7 @@ class Residents:
             heartbeat_interval_s=heartbeat_interval_s,
             measure_every=1 if counted_bytes is None else 0,
             frame_bytes=counted_bytes or 0,
+            dialect=dialect,
         )
         start = time.perf_counter()
         joined = await self._hand.ask(order, Joined, on_progress)
