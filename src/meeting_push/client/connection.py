@@ -233,7 +233,7 @@ def _now_ms() -> int:
 EventHandler = Callable[[Any], object]
 
 _TYPES: Final = {kind: str(kind.__struct_config__.tag) for kind in get_args(Event)}
-#: 状态每变一次就说的；``frame`` 是消息以外的每一帧。
+#: 状态每变一次就说的；``frame`` 是上面的每一帧。
 _STATES: Final = ("state", "disconnected", "connecting", "connected")
 _NAMES: Final = (*_TYPES.values(), "frame", *_STATES)
 _QUEUE_LIMIT: Final = 1_000

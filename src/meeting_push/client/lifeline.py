@@ -268,6 +268,7 @@ class Lifeline:
         try:
             welcome = await self._welcome(transport)
         except NotOpenedError as error:
+            logger.bind(error=error.end.reason).debug("push_not_welcomed")
             self._judge(error.end)
             self._not_welcomed(transport.kind, error.end)
             return _Outcome(error.end)
@@ -314,7 +315,6 @@ class Lifeline:
         self.connection = connection
         self._connected.set()
         self._become(ConnectionState(name=ClientState.CONNECTED, transport=transport.kind))
-        self._events.tell("welcome", welcome)
         logger.bind(connection_id=welcome.connection_id, resumed=welcome.resumed).info(
             "push_connected"
         )

@@ -125,7 +125,7 @@ class PushClient:
         """其它的事；返回的函数取消它。处理函数抛出的只记日志。
 
         帧以它的 ``type`` 为名（withdrawn、read_sync、receipt、presence、notice、gap、resync、
-        error、welcome …），``frame`` 是消息以外的每一帧；处理函数得到 ``protocol.frames``
+        error），``frame`` 是其中的每一帧；处理函数得到 ``protocol.frames``
         里的结构。状态变了：``state``，与 ``disconnected``、``connecting``、``connected``；得到的是
         ``ConnectionState``。``message`` 同 ``on_message``。
 

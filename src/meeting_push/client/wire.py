@@ -27,14 +27,7 @@ class Batch(frames.ServerFrame, frozen=True, kw_only=True, tag="batch"):
 
 #: 应用可以 ``on`` 的。
 Event = (
-    frames.Welcome
-    | frames.HeartbeatAck
-    | frames.AckResult
-    | frames.StatusResult
-    | frames.WatchResult
-    | frames.TokenRefreshed
-    | frames.TokenExpiring
-    | frames.Withdrawn
+    frames.Withdrawn
     | frames.ReadSync
     | frames.Receipt
     | frames.Presence
@@ -43,7 +36,18 @@ Event = (
     | frames.Notice
     | frames.ErrorFrame
 )
-AnyServerFrame = NewMessage | Batch | Event
+AnyServerFrame = (
+    NewMessage
+    | Batch
+    | frames.Welcome
+    | frames.HeartbeatAck
+    | frames.AckResult
+    | frames.StatusResult
+    | frames.WatchResult
+    | frames.TokenRefreshed
+    | frames.TokenExpiring
+    | Event
+)
 
 
 class _Parts(msgspec.Struct, tag_field="type", tag="batch"):
