@@ -39,6 +39,7 @@ CASES: dict[str, Sequence[str]] = {
     "peers": (
         "--quick --rounds 2 --sockets 9 --seconds 1.5",
         f"--centrifugo {sys.executable} --only others,transient",
+        "--database-url sqlite:///x.db",
     ),
     "flush": ("--quick --users 3 --messages 4",),
     "rolling": ("--quick",),

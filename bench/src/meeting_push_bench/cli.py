@@ -144,6 +144,9 @@ def peers(
         Path | None, typer.Option(exists=True, dir_okay=False, help="Its binary, for its rows.")
     ] = None,
     only: Annotated[str | None, typer.Option(help="Of others,transient,durable.")] = None,
+    database_url: Annotated[
+        str | None, typer.Option(help="Of ours in the durable rows: an empty database; SQLite.")
+    ] = None,
     reports: Reports = REPORTS,
 ) -> None:
     """Ours, a hand-written manager, python-socketio, bare picows, Centrifugo: the same work."""
@@ -154,7 +157,8 @@ def peers(
     plan.parts()  # 说错了就不开始
     console = Console(highlight=False)
     heading = heading_of(context)
-    report = make_report(heading, plan, CONTENDERS, run_peers(CONTENDERS, plan, Steps(console)))
+    measured = run_peers(CONTENDERS, plan, Steps(console), database_url)
+    report = make_report(heading, plan, CONTENDERS, measured)
     for table in peers_tables(report):
         console.print(table)
     for note in report.notes:

@@ -286,16 +286,22 @@ def absent(program: str | None) -> list[str]:
 
 
 def run_duel(
-    plan: DuelPlan, program: str | None, parts: Sequence[str], steps: Steps
+    plan: DuelPlan,
+    program: str | None,
+    parts: Sequence[str],
+    steps: Steps,
+    database_url: str | None = None,
 ) -> list[DuelRun]:
     """没有编译器就一轮也没有；没有 ``program`` 就只有我们。
+
+    ``database_url``：我们记在哪里，各轮都在同一个库里；None 是每轮一个新的 SQLite。
 
     :raises BenchError: 哪一步没有做成
     """
     if compiler_missing() or not parts:
         return []
     allow_sockets(max(plan.sockets, plan.storm_sockets, plan.users))
-    arms: dict[str, Start] = {OURS: ours}
+    arms: dict[str, Start] = {OURS: partial(ours, database_url=database_url)}
     if program is not None:
         arms[CENTRIFUGO] = partial(centrifugo, program=Path(program).resolve())
     runs = []

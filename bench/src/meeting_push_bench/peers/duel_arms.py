@@ -107,7 +107,8 @@ class Ours:
         return self.target.token(user_id)
 
     def accounts(self, count: int) -> list[int]:
-        names = [f"duel-{index}" for index in range(count)]
+        turn = secrets.token_hex(4)  # 库里也许有上一轮的
+        names = [f"duel-{turn}-{index}" for index in range(count)]
         return asyncio.run(insert_accounts(self.sql_url, names))
 
     def publish(self, user_id: int | None, frame_bytes: int) -> bytes:
@@ -179,19 +180,22 @@ def _target(redis_url: str) -> Target:
 
 
 @contextlib.contextmanager
-def ours(directory: Path, redis_url: str, durable: bool) -> Iterator[Ours]:
-    """``serve``，一个进程；瞬时的只要网关。
+def ours(
+    directory: Path, redis_url: str, durable: bool, database_url: str | None = None
+) -> Iterator[Ours]:
+    """``serve``，一个进程；瞬时的只要网关，``database_url`` 不算。
 
     :raises BenchError: 起不来
     """
     target = _target(redis_url)
     role = "all" if durable else "gateway"
-    settings = {**UNLIMITED, "role": role, "redis_url": redis_url}
+    sql_url = (durable and database_url) or f"sqlite:///{directory}/data/meeting-push.db"
+    settings = {**UNLIMITED, "role": role, "redis_url": redis_url, "database_url": sql_url}
     log = directory / f"{OURS}.log"
     process = launch(directory, server_environment(target, directory, settings), log.name)
     try:
         wait_ready(process, target, log)
-        yield Ours(target, process.pid, f"sqlite:///{directory}/data/meeting-push.db")
+        yield Ours(target, process.pid, sql_url)
     finally:
         end(process)
 

@@ -210,13 +210,22 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     duel: list[DuelRun]
 
 
-def run_peers(contenders: tuple[Contender, ...], plan: PeersPlan, steps: Steps) -> Measured:
-    """:raises BenchError: 缺什么，或哪一步没有做成"""
+def run_peers(
+    contenders: tuple[Contender, ...],
+    plan: PeersPlan,
+    steps: Steps,
+    database_url: str | None = None,
+) -> Measured:
+    """``database_url``：见 ``run_duel``。
+
+    :raises BenchError: 缺什么，或哪一步没有做成
+    """
     parts = plan.parts()
     peers_directory()
+    chosen = [part for part in PARTS if part in parts]
     return Measured(
         others=_run_others(contenders, plan, steps) if OTHERS in parts else [],
-        duel=run_duel(plan.duel, plan.centrifugo, [p for p in PARTS if p in parts], steps),
+        duel=run_duel(plan.duel, plan.centrifugo, chosen, steps, database_url),
     )
 
 
