@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final, Literal, NamedTuple, TypedDict, cast, get_args
+from typing import Any, Final, Literal, NamedTuple, Self, TypedDict, cast, get_args
 
 import msgspec
 
@@ -46,6 +46,19 @@ class DeliveryStatus(StrEnum):
     EXPIRED = "expired"
     #: 发的人撤回时他还没有确认；迟到的确认不改它。
     WITHDRAWN = "withdrawn"
+
+    @classmethod
+    def _missing_(cls, value: object) -> Self | None:
+        """滚动升级时新的程序已写下、我们还不认识的：照原样说出来，别的一概不动它。"""
+        if not isinstance(value, str):
+            return None
+        unknown = str.__new__(cls, value)
+        unknown._name_ = unknown._value_ = value
+        return unknown
+
+    @property
+    def is_known(self) -> bool:
+        return self.value in DeliveryStatus._value2member_map_
 
 
 class FailureCause(StrEnum):

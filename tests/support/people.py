@@ -36,9 +36,15 @@ async def register(base_url: str, name: str) -> Person:
     async with httpx.AsyncClient(base_url=f"{base_url}/api/v1", trust_env=False) as api:
         registered = await api.post("/auth/register", json=credentials)
         assert registered.status_code in (201, 409), registered.text
-        login = await api.post("/auth/login", json=credentials)
-        assert login.status_code == 200, login.text
-        return Person(login.json()["user_id"], name, login.json()["access_token"])
+    return await login(base_url, name, PASSWORD)
+
+
+async def login(base_url: str, name: str, password: str) -> Person:
+    credentials = {"username": name, "password": password}
+    async with httpx.AsyncClient(base_url=f"{base_url}/api/v1", trust_env=False) as api:
+        answer = await api.post("/auth/login", json=credentials)
+    assert answer.status_code == 200, answer.text
+    return Person(answer.json()["user_id"], name, answer.json()["access_token"])
 
 
 @contextlib.asynccontextmanager

@@ -26,7 +26,7 @@ class ServerProcess:
     没有给 ``redis_url`` / ``database_url`` 就用内嵌 Redis / SQLite（都在 ``directory`` 里）。
     ``settings`` 是别的设置项，例如 ``settings={"heartbeat_timeout_s": 1}``。工作目录是
     ``directory``，环境里原有的 ``MEETING_PUSH_*`` 被去掉：开发者的 .env 影响不了测试。``python``：
-    用哪个环境里装着的。
+    用哪个环境里装着的；``source``：用那个文件夹里的源码，而不是装着的。
     """
 
     def __init__(
@@ -40,6 +40,7 @@ class ServerProcess:
         settings: Mapping[str, object] | None = None,
         max_open_files: int | None = None,
         python: str = sys.executable,
+        source: Path | None = None,
     ) -> None:
         self.port = free_port()
         self.directory = directory
@@ -53,6 +54,7 @@ class ServerProcess:
             *options,
         )
         self._env = _environment(settings or {}, own=python == sys.executable)
+        self.source = source
         self._prefix = (
             ("sh", "-c", f'ulimit -n {max_open_files}; exec "$0" "$@"') if max_open_files else ()
         )
@@ -77,7 +79,8 @@ class ServerProcess:
         """启动，不等待（测“拒绝启动”时用）。"""
         assert self._child is None, "already started"
         command = [*self._prefix, self._python, "-m", "meeting_push", "serve", *self._options]
-        self._child = Child(command, self.log, env=self._env, cwd=self.directory)
+        source = {} if self.source is None else {"PYTHONPATH": str(self.source)}
+        self._child = Child(command, self.log, env=self._env | source, cwd=self.directory)
 
     def kill(self) -> None:
         """只对主进程 ``kill -9``（它的后代如何是被测的事）；之后可以再 ``start``。"""

@@ -13,13 +13,16 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from sqlalchemy import text
 
 from meeting_push.errors import ConfigurationError
 from meeting_push.redis.embedded import FILE_NAME, EmbeddedRedis, find_server
 from meeting_push.server import unknown_variables
 from meeting_push.settings import load_settings
 from meeting_push.storage.database import Database
-from tests.support.eventually import wait_until
+from meeting_push.storage.migration import HEAD
+from tests.support.eventually import eventually, wait_until
+from tests.support.people import api_of, device, login, send
 from tests.support.postgres_server import PostgresServer
 from tests.support.redis_server import RedisServer
 from tests.support.server_process import ServerProcess
@@ -213,6 +216,46 @@ def test_d6_a_folder_of_0_1_opens_with_every_mailbox(tmp_path: Path) -> None:
         # 升级不替人删旧消息，并说一声
         wait_until(lambda: "retention_keeps_everything" in server.output, 60)
     assert [one["title"] for one in waiting.json()["items"]] == ["old 1", "old 2", "old 0"]
+
+
+async def test_d6_what_waited_in_a_folder_of_0_1_arrives_and_is_confirmed(tmp_path: Path) -> None:
+    """从 0.1 到 0.2：停一次，原来的一条不少地推到、确认、读得到，新的接着来。"""
+    with tarfile.open(FOLDER_OF_0_1) as archive:
+        archive.extractall(tmp_path, filter="data")
+    server = ServerProcess(tmp_path)
+    try:
+        server.start()
+        bob = await login(server.base_url, "bob", "correct horse")
+        async with device(server.ws_url(bob.user_id), bob) as phone:
+            old = [await phone.next_message() for _ in range(3)]
+            new = await send(server.base_url, bob, [bob], title="new")
+            assert (await phone.next_message())["message_id"] == new
+            ids = [new, *(one["message_id"] for one in old)]
+            await phone.ack(*ids)
+
+            async def recorded() -> bool:
+                async with api_of(server.base_url, bob) as api:
+                    items = (await api.get("/messages")).json()["items"]
+                ended = {one["message_id"] for one in items if one["status"] == "delivered"}
+                return ended == set(ids)
+
+            await eventually(recorded, 30)
+    finally:
+        server.stop()
+    assert sorted(one["title"] for one in old) == ["old 0", "old 1", "old 2"]
+
+
+async def test_d6_a_program_too_old_for_the_database_says_what_to_do(tmp_path: Path) -> None:
+    """退回：一行话，退出码 2。"""
+    url = f"sqlite:///{tmp_path}/d.db"
+    database = Database(url)
+    await database.migrate()
+    newer = f"{int(HEAD) + 2:04d}"
+    await database.change(text(f"UPDATE mp_alembic_version SET version_num = '{newer}'"))
+    await database.dispose()
+    said = await asyncio.to_thread(refusal, "--database-url", url, cwd=tmp_path)
+    assert f"its schema is {newer}, this program knows up to {HEAD}" in said
+    assert f"meeting-push db downgrade {HEAD}" in said
 
 
 @pytest.mark.parametrize("writer", ["valkey 99.0.0", "redis 99.0.0", "valkey"])

@@ -130,6 +130,7 @@ class Fleet:
             hears=hears,
             redis_skew_ms=lambda: self.probe.skew_ms,
         )
+        rooms.messages.queue.settlement.mixed = lambda: self.membership.mixed
         hearing = rooms.edge.hearing
         self.cut_off = CutOff(
             hears=hears,

@@ -102,6 +102,11 @@ class FleetMembership:
         if self._problem is not None:
             raise self._problem
 
+    @property
+    def mixed(self) -> bool:
+        """有别的版本的节点在服务：正在滚动升级。"""
+        return any(one.version != self._version for one in self._others)
+
     def well_elsewhere(self) -> bool | None:
         """有没有别的、有连接的节点听得见 Redis；不知道（SQL 也够不到）则 None。"""
         if asyncio.get_running_loop().time() - self._read_at > STALE_S:

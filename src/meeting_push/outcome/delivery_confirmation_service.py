@@ -210,7 +210,8 @@ class Tally:
 
     def add(self, status: DeliveryStatus, count: int) -> None:
         self.sent += count
-        setattr(self, status.value, getattr(self, status.value) + count)
+        if status.is_known:
+            setattr(self, status.value, getattr(self, status.value) + count)
 
     @property
     def rate(self) -> float | None:

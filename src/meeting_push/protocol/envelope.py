@@ -51,8 +51,13 @@ _WITHDRAWN_HEAD: Final = b'{"type":"withdrawn","seq":'
 #: 撤回了的尾在这里有它；别的没有（``redis/lua/deliver.lua`` 也看）。
 _WITHDRAWN: Final = b',"withdrawn_at":'
 _WITHDRAWN_PLACE: Final = len('"message_id":""') + 26
+#: 更新的程序的一种耐久的帧：头一样，占一个 seq，照样推、照样记账（docs/operations.md“升级”）。
+#: 我们自己从不在频道上收的几种不算。
+_NEWER: Final = rb"(?!welcome|batch|error|ack_result|heartbeat_ack|token_)[a-z][a-z_]{0,31}"
 _match_head: Final = re.compile(
-    rb'\{"type":"(?:new_message|withdrawn)","seq":(\d{1,18})'
+    rb'\{"type":"(?:new_message|withdrawn|'
+    + _NEWER
+    + rb')","seq":(\d{1,18})'
     + _ATTEMPT
     + rb'\d{1,9},"message_id":"([0-9A-Za-z]{26})"'
 ).match

@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
 
+from ..clock import now_ms
 from ..errors import MalformedEnvelopeError, MeetingPushError
-from ..logs import logger
+from ..logs import RepeatedWarning, logger
 from ..model import QueueEntry
 from ..redis.keys import QueueKeys
 from ..redis.link import NoGroupError
@@ -19,7 +21,10 @@ from ..redis.streams import GroupReader, QueueStreams, RawEntry
 from ..supervision import Aside, is_temporary
 from .room import LiveTraffic
 
+#: 写下的都是它；读得懂的人才读得懂的，号更大（docs/operations.md“升级与退回”）。
 ENTRY_VERSION: Final = b"1"
+#: 号更大而这么新的，总先留着：写它的节点也许刚来，还没有人知道。
+YOUNG_MS: Final = 3_000
 
 encode_entry: Final = msgspec.json.Encoder().encode
 _decoder: Final = msgspec.json.Decoder(QueueEntry)
@@ -64,6 +69,9 @@ MAX_ERROR_CHARS: Final = 4_000
 OnDead = Callable[[QueueEntry, str], Awaitable[None]]
 
 
+_VERSION: Final = re.compile(rb"[0-9]{1,9}").fullmatch
+
+
 class Settlement:
     """见 ``QueueStreams``：原子、幂等；已被别人了结的条目不受影响。"""
 
@@ -71,6 +79,20 @@ class Settlement:
         self._streams = streams
         self._on_dead = on_dead
         self._aside = aside
+        self._newer = RepeatedWarning("entry_of_another_version")
+        #: 有别的版本的节点在服务；装配时换上。
+        self.mixed: Callable[[], bool] = lambda: False
+
+    def is_for_others(self, queue: str, entry_id: bytes, fields: Mapping[bytes, bytes]) -> bool:
+        """更新的程序写的，而读得懂它的在服务：留给他们，不进死信。"""
+        version = fields.get(b"v", b"")
+        if not _VERSION(version) or int(version) <= int(ENTRY_VERSION):
+            return False
+        age_ms = now_ms() - int(entry_id.partition(b"-")[0])
+        if not self.mixed() and age_ms > YOUNG_MS:
+            return False
+        self._newer.say(queue=queue, entry_id=entry_id.decode())
+        return True
 
     async def finish(self, taken: Iterable[Taken]) -> None:
         by_queue: defaultdict[str, list[tuple[bytes, bytes]]] = defaultdict(list)
@@ -311,9 +333,12 @@ class QueueReader:
     # ── 解析 ────────────────────────────────────────────────────────────────
 
     async def _parse(self, queue: str, items: Sequence[RawEntry]) -> list[Taken]:
-        taken = []
+        taken, left = [], []
         for entry_id, flat in items:
             fields: dict[bytes, Any] = dict(zip(flat[::2], flat[1::2], strict=True))
+            if self._settlement.is_for_others(queue, entry_id, fields):
+                left.append(entry_id)
+                continue
             try:
                 taken.append(parse(queue, entry_id, fields))
             except MalformedEnvelopeError as error:
@@ -322,6 +347,9 @@ class QueueReader:
                 await self._buried(
                     entry_id, self._settlement.bury(queue, entry_id, raw, error.message, digest)
                 )
+        if left:
+            # 立刻谁都可以认领：读得懂的下一次来看就拿到，不会总被读不懂的抢先
+            await self._hand.leave(queue, left, self._rules.claim_idle_ms)
         return taken
 
     async def _buried(self, what: object, burial: Awaitable[None]) -> None:

@@ -358,6 +358,13 @@ class GroupReader:
             await self._forget_deleted(queue)
         return present
 
+    async def leave(self, queue: str, entry_ids: Sequence[bytes], idle_ms: int) -> None:
+        """取到手而不是给我的：当作没有取过，已闲了 ``idle_ms``，别人好认领。"""
+        as_new: Sequence[Argument] = ("IDLE", idle_ms, "RETRYCOUNT", 0, "JUSTID")
+        await self._connection.execute(
+            "XCLAIM", queue, DELIVERY_GROUP, self.name, 0, *entry_ids, *as_new
+        )
+
     async def times_taken(self, entries: Sequence[tuple[str, bytes]]) -> list[int]:
         """手里的 (流, id) 各被取过几次；不在手里的是 0。"""
         pending = await self._connection.execute_many(

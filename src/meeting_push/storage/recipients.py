@@ -121,7 +121,7 @@ class RecipientRepository(Repository):
         statement = (
             select(_r.status, func.count()).where(_r.message_id == message_id).group_by(_r.status)
         )
-        return DeliveryCounts(**{row[0]: row[1] for row in await self._database.rows(statement)})
+        return DeliveryCounts.of(await self._database.rows(statement))
 
     async def page(
         self, message_id: str, cursor: int = 0, limit: int = 100
@@ -292,9 +292,12 @@ def _failed(row: Row[*tuple[Any, ...]]) -> FailedDelivery:
     )
 
 
+_CAUSES: Final = frozenset(FailureCause)
+
+
 def _cause(stored: str | None, reason: str | None) -> FailureCause | None:
-    """记下的；旧程序没有记的，由原因看出。"""
-    if stored is not None:
+    """记下的；旧程序没有记的、更新的程序记了而不认识的，由原因看出。"""
+    if stored in _CAUSES:
         return FailureCause(stored)
     return None if reason is None else cause_of(reason)
 

@@ -36,6 +36,8 @@ _r: Final = message_recipients.c
 _b: Final = broadcasts.c
 _t: Final = retention.c
 
+#: 有了结局的。
+_ENDED: Final = tuple(one.value for one in DeliveryStatus if one is not DeliveryStatus.PENDING)
 #: 一条消息按人的行：收件人，广播的确认。
 Part = Literal["recipients", "receipts"]
 _PARTS: Final[dict[Part, Table]] = {
@@ -48,7 +50,7 @@ _PAIRS: Final = (
 )
 _SQLITE_ROWS: Final = {
     "recipients": (
-        f"DELETE FROM mp_message_recipients{_PAIRS} AND status <> 'pending'"  # noqa: S608 — 常量
+        f"DELETE FROM mp_message_recipients{_PAIRS} AND status IN {_ENDED}"  # noqa: S608 — 常量
     ),
     "receipts": f"DELETE FROM mp_broadcast_receipts{_PAIRS}",  # noqa: S608
 }
@@ -89,9 +91,12 @@ class Removed(NamedTuple):
 
 
 def _stays(now: int) -> ColumnElement[bool]:
-    """一行收件人使整条消息留着：没有结局，或失败了而还可以重新投递。别的要留的，也加在这里。"""
+    """一行收件人使整条消息留着：没有结局，或失败了而还可以重新投递。别的要留的，也加在这里。
+
+    更新的程序写下的、不认识的状态也留着。
+    """
     requeueable = and_(_r.status == DeliveryStatus.FAILED, _m.expires_at > now)
-    return or_(_r.status == DeliveryStatus.PENDING, requeueable)
+    return or_(_r.status.not_in(_ENDED), requeueable)
 
 
 class RetentionRepository(Repository):
@@ -166,7 +171,7 @@ class RetentionRepository(Repository):
         )
         free = select(*key).where(these).with_for_update(skip_locked=True)
         if part == "recipients":
-            free = free.where(_r.status != DeliveryStatus.PENDING)
+            free = free.where(_r.status.in_(_ENDED))
         return await self._database.change(delete(table).where(tuple_(*key).in_(free)))
 
     async def forget_messages(self, message_ids: Sequence[str]) -> Removed:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Final, Generic, TypeVar
 
@@ -76,17 +77,27 @@ class InboxItem:
 
 @dataclass(frozen=True, slots=True)
 class DeliveryCounts:
-    """一条消息的收件人按状态的数目。"""
+    """一条消息的收件人按状态的数目；``unknown``：更新的程序写下的、这里不认识的。"""
 
     pending: int = 0
     delivered: int = 0
     failed: int = 0
     expired: int = 0
     withdrawn: int = 0
+    unknown: int = 0
+
+    @classmethod
+    def of(cls, rows: Iterable[Sequence[Any]]) -> DeliveryCounts:
+        """``rows``：(状态, 几个)。"""
+        found = Counter[str]()
+        for status, count in rows:
+            found[status if DeliveryStatus(status).is_known else "unknown"] += count
+        return cls(**found)
 
     @property
     def total(self) -> int:
-        return self.pending + self.delivered + self.failed + self.expired + self.withdrawn
+        known = self.pending + self.delivered + self.failed + self.expired + self.withdrawn
+        return known + self.unknown
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,7 +62,8 @@ async def test_old_messages_that_are_over_go_whole(database: Database) -> None:
 
 
 async def test_what_is_not_over_stays(database: Database) -> None:
-    """有人还在等的、还在发件箱里的、没有进日志的、还没有过期的广播，失败了而还能重新投递的。"""
+    """有人还在等的、还在发件箱里的、没有进日志的、还没有过期的广播，失败了而还能重新投递的，
+    状态不认识的。"""
     old = OldMessages(database)
     kept = [
         await old.direct(50, {1: "delivered", 2: "pending"}),
@@ -70,6 +71,7 @@ async def test_what_is_not_over_stays(database: Database) -> None:
         await old.broadcast(48, logged_at=None),
         await old.broadcast(47, expires_at=NOW + 1),
         await old.direct(46, {1: "failed"}, expires_at=NOW + 1),
+        await old.direct(45, {1: "delivered", 2: "parked"}),  # 更新的程序写下的状态
     ]
     assert await Sweep(database, **WEEK).turn() == Removed()
     assert await old.left() == kept

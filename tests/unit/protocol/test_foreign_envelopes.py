@@ -82,6 +82,20 @@ def test_a3_ours_still_passes() -> None:
     assert frame_key(envelope.new_message(7, 0, envelope.encode_tail(message))) == (7, "0" * 26)
 
 
+NEWER_HEAD = b'","seq":7,"attempt":0,"message_id":"' + b"0" * 26 + b'","shade":1}'
+
+
+def test_a_durable_frame_only_a_newer_version_knows_passes_and_is_accounted() -> None:
+    """滚动升级：头一样，占一个 seq；不转发就成了一个洞。"""
+    assert frame_key(b'{"type":"inbox_moved' + NEWER_HEAD) == (7, "0" * 26)
+
+
+@pytest.mark.parametrize("kind", [b"welcome", b"batch", b"token_expiring", b"error", b"Odd", b""])
+def test_what_never_comes_by_a_channel_does_not_pass_as_newer(kind: bytes) -> None:
+    with pytest.raises(MalformedEnvelopeError):
+        frame_key(b'{"type":"' + kind + NEWER_HEAD)
+
+
 @pytest.mark.parametrize(
     "payload",
     [

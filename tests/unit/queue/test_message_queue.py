@@ -45,6 +45,10 @@ async def other(queue: MessageQueue) -> AsyncIterator[QueueReader]:
     await one.close()
 
 
+#: 流里的 id：1970 年的。
+LONG_AGO = "1-1"
+
+
 def entry(name: str, priority: int = 0) -> QueueEntry:
     return QueueEntry(
         message_id=name.rjust(26, "0"), recipient_ids=(1, 2), priority=priority, expires_at=1
@@ -311,10 +315,44 @@ async def test_a_malformed_entry_goes_to_the_dead_letters_and_does_not_block(
     redis: RedisService,
     fields: tuple[str | bytes, ...],
 ) -> None:
-    await redis.lean.execute("XADD", redis.keys.delivery_queue, "*", *fields)
+    await redis.lean.execute("XADD", redis.keys.delivery_queue, LONG_AGO, *fields)
     await queue.enqueue_message(entry("A"))
     assert names(await reader.take(10, 0)) == ["A"]
     assert len(await dead_letters(redis)) == reader.malformed == 1
+
+
+NEWER = ("v", "2", "body", "what only the next version reads")
+
+
+@pytest.mark.parametrize("at", [LONG_AGO, "*"], ids=["mixed fleet", "young"])
+async def test_an_entry_of_a_newer_version_is_left_to_who_reads_it(
+    queue: MessageQueue,
+    reader: QueueReader,
+    other: QueueReader,
+    redis: RedisService,
+    at: str,
+) -> None:
+    """滚动升级：不进死信，取多少次也不算毒；刚来的，它的节点也许还没有人知道。"""
+    queue.settlement.mixed = lambda: at == LONG_AGO
+    stream = redis.keys.delivery_queue
+    await redis.lean.execute("XADD", stream, at, *NEWER)
+    await queue.enqueue_message(entry("A"))
+    taken = await reader.take(10, 0)
+    await queue.acknowledge(taken)
+    claimed = [await one.claim(10) for _ in range(5) for one in (reader, other)]
+    assert names(taken) == ["A"]
+    assert claimed == [[]] * 10
+    assert await dead_letters(redis) == []
+    first = await redis.lean.execute("XPENDING", stream, DELIVERY_GROUP, "-", "+", 1)
+    assert first[0][3] == 0  # 取出的次数
+
+
+async def test_an_entry_of_a_newer_version_nobody_reads_goes_to_the_dead_letters(
+    queue: MessageQueue, reader: QueueReader, redis: RedisService
+) -> None:
+    await redis.lean.execute("XADD", redis.keys.delivery_queue, LONG_AGO, *NEWER)
+    assert await reader.take(10, 0) == []
+    assert [letter[b"reason"] for letter in await dead_letters(redis)] == [b"unknown entry version"]
 
 
 # ── 延迟 ────────────────────────────────────────────────────────────────────
