@@ -19,7 +19,7 @@ from ..model import Message, Outgoing
 from ..node.flight_recorder import OFF, FlightRecorder
 from ..person_id import number_or_nobody
 from ..protocol.envelope import OfflineMessage, decode_tail, encode_tail, new_message
-from ..redis.bodies import Bodies, Body, unopened
+from ..redis.bodies import OVER_LINGERS_MS, Bodies, Body, unopened
 from ..redis.last_write import LastWrite, Written
 from ..redis.link import Command
 from ..redis.mailboxes import (
@@ -334,7 +334,8 @@ class OfflineMessageQueue:
         now = self._clock()
         bodies = [body for body in map(_body, tails.items()) if body[3] > now]
         if bodies:
-            await self._bodies.store(bodies)
+            until = now + OVER_LINGERS_MS
+            await self._bodies.store([(*body[:3], min(body[3], until)) for body in bodies])
             self.restored += len(bodies)
             logger.bind(bodies=len(bodies)).info("message_bodies_restored")
         return bodies

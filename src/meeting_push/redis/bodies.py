@@ -77,6 +77,9 @@ HEADS_CHUNK: Final = 500
 KEEP_STATUS_MS: Final = 3_600_000
 #: 状态为迟到的确认（推过的刚被挤出）多留这么久：它要据此收回死信、发出回执。
 STATUS_LINGERS_MS: Final = 300_000
+#: 每个收件人都确认了的，正文与状态再留这么久：断线重连的设备还要从日志补上它；更久以前的问 SQL。
+#: 从 SQL 救回来的正文也只留这么久。
+OVER_LINGERS_MS: Final = 3_600_000
 
 #: (message_id, 尾, 优先级, 过期时刻)
 Body = tuple[str, bytes, int, int]

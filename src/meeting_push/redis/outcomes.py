@@ -12,9 +12,10 @@ from itertools import chain
 from typing import Any, Final, NamedTuple, TypeVar, get_args
 
 from ..model import DEFAULT_TYPE, MAX_PRIORITY, MIN_PRIORITY, MessageKind, MessageType
+from .bodies import OVER_LINGERS_MS
 from .keys import Keys
 from .lean import LeanConnection, Script
-from .link import Argument
+from .link import Argument, Command
 from .mailboxes import MAX_TOMBSTONES
 
 _confirm: Final = Script("guard", "confirm")
@@ -98,9 +99,20 @@ class Outcomes:
             chunk = rows[start : start + CONFIRM_ROWS]
             args: list[Argument] = [self._keys.prefix, self._ttl_ms]
             args += chain.from_iterable(chunk)
-            receipts, spoiled, kinds = await _confirm.run(self._lean, (), args)
+            receipts, spoiled, kinds, over = await _confirm.run(self._lean, (), args)
             failed = [chunk[at] for at in spoiled] if spoiled else []
             yield ConfirmedChunk(receipts, failed, _kinds(kinds))
+            if over:
+                await self._lean.execute_many(list(self._leaving(over)))
+
+    def _leaving(self, over: Iterable[bytes]) -> Iterator[Command]:
+        """对谁都完结了的：正文与状态不必等到过期。"""
+        for message_id in map(bytes.decode, over):
+            for key in (
+                self._keys.message_body(message_id),
+                self._keys.delivery_status(message_id),
+            ):
+                yield ("PEXPIRE", key, OVER_LINGERS_MS, "LT")
 
     async def claim(
         self, rows: Sequence[tuple[str, int, int]], max_attempts: int, now: int

@@ -6,7 +6,9 @@ import msgspec
 import pytest
 
 from meeting_push.errors import MessageExpiredError, NotFoundError
-from meeting_push.model import QueueEntry
+from meeting_push.mailbox_model import ResumePoint
+from meeting_push.model import Ack, QueueEntry
+from meeting_push.redis.bodies import OVER_LINGERS_MS
 from meeting_push.redis.outcomes import Verdict
 from tests.support.parts import USER, Parts, delivery
 
@@ -117,6 +119,62 @@ async def test_clearing_spares_other_users_and_what_has_no_record(parts: Parts) 
     assert await parts.status(message_id) == ("failed", "cleared")
     assert await parts.status(message_id, 8) == ("pending", None)
     assert await parts.held(8) == [message_id]
+
+
+# ── 对谁都完结了 ─────────────────────────────────────────────────────────────
+
+DAY_MS = 86_400_000
+
+
+async def lives_ms(parts: Parts, message_id: str) -> tuple[int, int]:
+    """正文与状态还活多久。"""
+    keys = parts.redis.keys
+    body, status = await parts.redis.lean.execute_many(
+        [
+            ("PTTL", keys.message_body(message_id)),
+            ("PTTL", keys.delivery_status(message_id)),
+        ]
+    )
+    return body, status
+
+
+async def test_the_body_and_the_status_leave_early_once_everybody_has_confirmed(
+    parts: Parts,
+) -> None:
+    message_id = await parts.deliver(USER, 8, ttl_ms=7 * DAY_MS)
+    await parts.ack(message_id)
+    assert min(await lives_ms(parts, message_id)) > 6 * DAY_MS
+    parts.confirmation.record(8, [Ack(message_id, 1, parts.now, parts.now)])
+    await parts.written()
+    assert max(await lives_ms(parts, message_id)) <= OVER_LINGERS_MS
+
+
+async def test_an_early_leave_does_not_outlive_the_message(parts: Parts) -> None:
+    message_id = await parts.deliver(ttl_ms=60_000)
+    await parts.ack(message_id)
+    assert (await lives_ms(parts, message_id))[0] <= 60_000
+
+
+async def test_a_failure_keeps_what_a_requeue_needs(parts: Parts) -> None:
+    message_id = await parts.deliver(USER, 8, ttl_ms=7 * DAY_MS)
+    await parts.ack(message_id)
+    await parts.failures.fail([(message_id, 8)], "no_ack")
+    assert min(await lives_ms(parts, message_id)) > 6 * DAY_MS
+
+
+async def test_a_device_that_comes_later_has_it_from_the_record(parts: Parts) -> None:
+    """正文早走了：续传照样补上，救回来的也只留一小时。"""
+    message_id = await parts.deliver(ttl_ms=7 * DAY_MS)
+    view = await parts.mailbox.open(USER)
+    await parts.ack(message_id)
+    keys = parts.redis.keys
+    await parts.redis.lean.execute(
+        "DEL", keys.message_body(message_id), keys.delivery_status(message_id)
+    )
+    again = await parts.mailbox.open(USER, ResumePoint(view.epoch, 0))
+    assert again.resumed
+    assert [entry.message_id for entry in again.entries] == [message_id]
+    assert 0 < (await lives_ms(parts, message_id))[0] <= OVER_LINGERS_MS
 
 
 # ── 重新入队 ─────────────────────────────────────────────────────────────────

@@ -2,12 +2,13 @@
 -- 常态是第一次：相邻的同一条消息的合成一次 HMGET、一次 HSET，不是每行一次。
 -- ARGV[1] 前缀  ARGV[2] 哈希的 TTL(ms)
 -- 之后每四个一组：message_id, user_id, sent_at, acked_at；按消息排好才合得起来
--- 返回三个列表：第一次确认、且发送者要回执的 {message_id, sender_id, user_id, acked_at, ...}；
--- 状态坏了、没有记成的各是第几行（从 0 数）；第一次确认的按种类 {类型, 优先级, 人数, ...}。
+-- 返回四个列表：第一次确认、且发送者要回执的 {message_id, sender_id, user_id, acked_at, ...}；
+-- 状态坏了、没有记成的各是第几行（从 0 数）；第一次确认的按种类 {类型, 优先级, 人数, ...}；
+-- 从此每个收件人都确认了的 {message_id, ...}。
 -- 接在 guard.lua 之后。
 local call = redis.call
 local prefix, ttl = ARGV[1], ARGV[2]
-local receipts, r = {}, 0
+local receipts, r, over = {}, 0, {}
 local counts, uncounted, asked = {}, {}, {}
 
 -- 迟到的确认胜过 failed、expired：它们的计数与死信收回。
@@ -29,7 +30,7 @@ end
 -- 一条消息的几行：ARGV[from] 起，到 ARGV[upto] 之前。
 local function confirm(id, from, upto)
   local key = prefix .. 'message_delivery_status:' .. id
-  local asking = { 'receipt_to', 'expires_at', 'priority', 'message_type', 'delivered' }
+  local asking = { 'receipt_to', 'expires_at', 'priority', 'message_type', 'delivered', 'total' }
   local fields = {}
   for i = from, upto - 1, 4 do
     fields[#fields + 1] = 'u:' .. ARGV[i + 1]
@@ -45,7 +46,7 @@ local function confirm(id, from, upto)
   local to, expires_at = found[1], tonumber(found[2] or '')
   local fresh, n, done, count = {}, 0, {}, 0
   for at, field in ipairs(fields) do
-    local i, before = from + (at - 1) * 4, found[at + 5]
+    local i, before = from + (at - 1) * 4, found[at + 6]
     local ended = before and string.sub(before, 1, 9)
     if not done[field] and ended ~= 'delivered' and ended ~= 'withdrawn' then
       local user, acked_at = ARGV[i + 1], ARGV[i + 3]
@@ -73,6 +74,9 @@ local function confirm(id, from, upto)
     if string.match(had, '^%d+$') then
       fresh[n + 1], fresh[n + 2] = 'delivered', string.format('%d', had + count)
       n = n + 2
+      if tonumber(found[6] or '') == had + count then
+        over[#over + 1] = id
+      end
     else
       uncounted[key] = (uncounted[key] or 0) + count
     end
@@ -106,4 +110,4 @@ for key, count in pairs(counts) do
   local about, n = asked[key], #kinds
   kinds[n + 1], kinds[n + 2], kinds[n + 3] = about[4] or 'message', about[3] or '0', count
 end
-return { receipts, rows, kinds }
+return { receipts, rows, kinds, over }
