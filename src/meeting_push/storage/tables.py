@@ -189,9 +189,12 @@ message_recipients = Table(
     Column("read_at", BigInteger),
     Column("archived_at", BigInteger),  # 他归档的时刻；归档着的不因旧而清理
     PrimaryKeyConstraint("message_id", "user_id"),
-    # 末尾的 read_at 让未读的只看索引就能数出来；另立一个“只有未读”的索引，在 SQLite 上每写一行
+    # 末尾的几列让未读的只看索引就能数出来；另立一个“只有未读”的索引，在 SQLite 上每写一行
     # 多 13 µs（34 → 21，见 docs/tuning.md）。
-    Index("mp_ix_recipients_inbox", "user_id", "message_id", "read_at"),
+    Index(
+        "mp_ix_recipients_inbox",
+        *("user_id", "message_id", "read_at", "deliver_at", "archived_at"),
+    ),
     Index(
         "mp_ix_recipients_failed",
         *("failed_at", "message_id", "user_id"),
