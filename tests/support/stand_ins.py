@@ -129,6 +129,8 @@ class Mailbox:
         self.gate.set()
         self.pace_s = 0.0
         self.most: Counter[str] = Counter()
+        #: 每次取了几条正文。
+        self.taken: list[int] = []
         self._now: Counter[str] = Counter()
 
     def put(self, user_id: int, number: int, *, priority: int = 0, content: str = "text") -> bytes:
@@ -164,6 +166,7 @@ class Mailbox:
 
     async def load(self, entries: Sequence[MailboxEntry]) -> list[bytes]:
         await self._take_time("load")
+        self.taken.append(len(entries))
         everything = {entry: frame for log in self.log.values() for entry, frame in log.values()}
         return [everything[entry] for entry in entries if entry in everything]
 

@@ -231,23 +231,39 @@ class Opener:
             return
         entries = connection.session.unsent(view.entries)
         for run in _runs(entries, broadcasts) if broadcasts else [entries]:
-            for start in range(0, len(run), BATCH_MAX_MESSAGES):
-                await self._push_part(connection, run[start : start + BATCH_MAX_MESSAGES])
+            await self._push_run(connection, run)
 
-    async def _push_part(self, connection: UserConnection, entries: Sequence[Entry]) -> None:
-        """``entries`` 全是信箱里的，或全是广播。"""
-        session = connection.session
+    async def _push_run(self, connection: UserConnection, run: Sequence[Entry]) -> None:
+        """堵住了的，余下的不握着，写得动了再读：几百条不读的连接，各握几 MB 就是几百 MB（A7）。"""
+        start, most = 0, BATCH_MAX_MESSAGES
+        while start < len(run):
+            await connection.writable()
+            if connection.session.phase is not Phase.FLUSHING:
+                return  # 等待时关闭了
+            entries = run[start : start + most]
+            pushed = await self._push_part(connection, entries)
+            most = min(2 * most, BATCH_MAX_MESSAGES) if pushed == len(entries) else pushed
+            start += pushed
+
+    async def _push_part(self, connection: UserConnection, entries: Sequence[Entry]) -> int:
+        """推了前面几条，至少一条；``entries`` 全是信箱里的，或全是广播。"""
+        session, pushed = connection.session, 0
         messages = await self._load(entries)
-        if len(messages) < len(entries):
+        lost = len(messages) < len(entries)
+        if lost:
             self._announce_lost(connection, entries, messages)
         for part in batch_parts(messages):
+            if pushed and not lost and connection.outbox.blocked_since is not None:
+                return pushed
             await connection.writable()
             if session.phase is not Phase.FLUSHING:
-                return  # 等待时关闭了
+                break
+            pushed += len(part)
             self._counters.flushed_messages += len(part)
             now = self._clock()
             broadcast = isinstance(entries[0], BroadcastEntry)
             connection.send(batch(part) if broadcast else session.batch(part, now), now)
+        return len(entries)
 
     def _announce_lost(
         self, connection: UserConnection, entries: Sequence[Entry], messages: Sequence[bytes]

@@ -14,6 +14,7 @@ from tests.support.eventually import eventually
 from tests.support.stand_ins import EPOCH, message_id, tail
 
 from .harness import EdgeHarness
+from .slowness import deaf
 
 
 def numbers(messages: list[dict[str, Any]]) -> list[int]:
@@ -245,6 +246,18 @@ class FlushBehaviour(EdgeHarness):
                 world.mailbox.put(1, number, content="x" * 20_000)
             async with world.live(1, max_size=None) as client:
                 assert numbers(await client.read_messages(400)) == list(range(1, 401))
+
+    async def test_a7_what_a_blocked_connection_can_not_take_is_let_go_and_read_again(self) -> None:
+        """A7: hundreds of connections that do not read hold a part each, not fifty messages."""
+        async with self.world() as world:
+            for number in range(1, 201):
+                world.mailbox.put(1, number, content="x" * 60_000)
+            async with deaf(world, 1) as client:
+                [connection] = world.manager.get_user_connections(1)
+                await eventually(lambda: connection.outbox.blocked_since is not None)
+                assert numbers(await client.read_messages(200)) == list(range(1, 201))
+        assert world.mailbox.taken[0] == 50
+        assert min(world.mailbox.taken) < 10
 
     async def test_acked_ids_reach_the_sink_with_their_seq(self) -> None:
         async with self.world() as world:
