@@ -28,8 +28,8 @@ THREAD_YIELD_S: Final = 0.01
 #: 等到超时。还不认识的合成一个地址，宽些。
 MOST_READS: Final = 32
 MOST_READS_OF_STRANGERS: Final = 128
-#: 别人也在问时，一个人同时来的几个读用了多久就歇几倍，攒着几秒：五十个标签页也只用掉七分之一个核。
-READ_REST: Final = 6
+#: 别人也在问时，一个人同时来的几个读用了多久就歇几倍，攒着几秒：五十个标签页也只用掉十分之一个核。
+READ_REST: Final = 9
 READ_CREDIT_S: Final = 0.2
 #: 这么久（秒）没有问过的不算在问。
 _WINDOW_S: Final = 1.0
