@@ -255,6 +255,8 @@ class Opener:
         for part in batch_parts(messages):
             if pushed and not lost and connection.outbox.blocked_since is not None:
                 return pushed
+            if pushed:
+                await asyncio.sleep(0)  # 一份 256 KB：别人的先来
             await connection.writable()
             if session.phase is not Phase.FLUSHING:
                 break
