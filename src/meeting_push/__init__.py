@@ -120,6 +120,7 @@ if TYPE_CHECKING:
     from .protocol.frames import (
         ErrorFrame,
         Gap,
+        InboxSync,
         Notice,
         Presence,
         ReadSync,
@@ -173,6 +174,7 @@ _HOMES = {
     "PushClient": ".client",
     "PushEvent": ".events.units",
     "PushRefusedError": ".client",
+    "InboxSync": ".protocol.frames",
     "ReadSync": ".protocol.frames",
     "Receipt": ".protocol.frames",
     "ReceivedMessage": ".client",
@@ -232,6 +234,7 @@ __all__ = [
     "IdempotencyConflictError",
     "InboxMessage",
     "InboxPage",
+    "InboxSync",
     "InvalidInputError",
     "InvalidJsonError",
     "InvalidTokenError",

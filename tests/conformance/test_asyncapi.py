@@ -99,6 +99,7 @@ async def conversation(server: ServerProcess) -> list[Frame]:
         await phone.until("batch")
         await phone.until("token_expiring")
         await requests(phone, waiting, alice, bob)
+        await states(server, phone, waiting, bob)
         await sender.until("receipt")
         await live_messages(server, phone, alice, bob)
         await asyncio.to_thread(server.terminate)
@@ -150,6 +151,13 @@ async def requests(phone: Listener, message_id: str, alice: Person, bob: Person)
     await phone.until("ops")
     await phone.ask("error", type="dance", request_id="e")
     await phone.ask("token_refreshed", type="refresh_token", token=bob.token)
+
+
+async def states(server: ServerProcess, phone: Listener, message_id: str, bob: Person) -> None:
+    """他在网页上归档一条：手机听得到。"""
+    async with api_of(server.base_url, bob) as api:
+        await api.post("/messages/state", json={"message_ids": [message_id], "archived": True})
+    assert (await phone.until("inbox_sync"))["message_ids"] == [message_id]
 
 
 async def live_messages(server: ServerProcess, phone: Listener, alice: Person, bob: Person) -> None:

@@ -12,6 +12,7 @@ from ulid import ULID
 
 from meeting_push.storage.database import Database
 from meeting_push.storage.inbox import InboxRepository
+from meeting_push.storage.inbox_pages import InboxFilter
 from meeting_push.storage.messages import MessageRepository
 from meeting_push.storage.outcomes import (
     OutcomeRepository,
@@ -129,7 +130,7 @@ def paths(database: Database, tables: LargeTables) -> dict[str, Callable[[], Awa
     recent, recent_end = (tables.message_id(tables.messages - back) for back in (60, 10))
     return {
         "收件箱的一页": lambda: inbox.page(user, limit=50),
-        "只看未读的一页": lambda: inbox.page(user, unread_only=True, limit=50),
+        "只看未读的一页": lambda: inbox.page(user, InboxFilter(unread=True), limit=50),
         "未读数": lambda: inbox.unread_count(user),
         "一个人的统计（30 天）": lambda: reports.outcomes(user, now - 30 * DAY_MS, DAY_MS),
         "一个人的最近几条": lambda: reports.recent(user, 20),

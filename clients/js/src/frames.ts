@@ -147,6 +147,19 @@ export interface ReadSync {
   request_id?: GivenRequestId;
 }
 
+export interface InboxSync {
+  type: "inbox_sync";
+  message_ids: string[];
+  /** 以它为准，不要自己加减。 */
+  unread_count: number;
+  /** 只增；小于知道的就是旧的。 */
+  version: number;
+  /** 没有：已读没有变。 */
+  read?: boolean;
+  /** 没有：归档没有变。 */
+  archived?: boolean;
+}
+
 export interface Receipt {
   type: "receipt";
   message_id: string;
@@ -310,6 +323,7 @@ export type ServerFrame =
   | TokenExpiring
   | Withdrawn
   | ReadSync
+  | InboxSync
   | Receipt
   | Presence
   | Ops

@@ -26,23 +26,24 @@ from ..node.flight_recorder import OFF, FlightRecorder
 from ..people.introduction import Introduction, Ready
 from ..people.people import INTEGERS, Bringer, People
 from ..person_id import PersonId
-from ..protocol import envelope, frames
+from ..protocol import envelope
 from ..queue.message_queue import MessageQueue
-from ..redis.redis_service import courtesy
 from ..storage.accept_batch import AcceptBatch
 from ..storage.caller import CallerTransaction, SyncTransaction, ask_here, connection_of, run_here
 from ..storage.database import SqlConnection
 from ..storage.idempotency import Claim
+from ..storage.inbox import SentRepository
+from ..storage.inbox_pages import InboxFilter
 from ..storage.rows import InboxItem, Page
 from .drafts import (
     AcceptTally,
     DraftRules,
     check_idempotency_key,
-    check_text,
     in_slices,
     message_from,
 )
 from .idempotency import answer_of, described, stored_response
+from .inbox import Inbox
 from .message_parts import MessageStores, RealtimeResult
 from .outbox_relay import OutboxRelay
 from .withdrawal import Withdrawal
@@ -74,10 +75,10 @@ class MessageService:
         self._queue = queue
         self._mailbox = mailbox
         self.withdrawal = Withdrawal(stores.database, queue, mailbox, clock)
-        self._publisher = publisher
         self._clock = clock
         self._deferred = RepeatedWarning("realtime_deferred")
-        self._sync_lost = RepeatedWarning("read_sync_lost")
+        self.inbox = Inbox(stores.inbox, publisher)
+        self.sent = SentRepository(stores.database)
         self._accepts = AcceptBatch(stores.messages, stores.idempotency)
         self.tally = AcceptTally()
         self._record = recorder.accepted.extend
@@ -320,22 +321,9 @@ class MessageService:
 
     # ── 收件箱 ──────────────────────────────────────────────────────────────
 
-    async def get_inbox(
-        self, user_id: int, *, unread_only: bool, cursor: str | None, limit: int
-    ) -> Page[InboxItem, str]:
-        """一页收件箱，新的在前。"""
-        if cursor is not None:
-            check_text("cursor", cursor)
-        return await self._stores.inbox.page(
-            user_id, unread_only=unread_only, cursor=cursor, limit=limit
-        )
-
-    async def get_unread_count(self, user_id: int) -> int:
-        return await self._stores.inbox.unread_count(user_id)
-
     async def get_message(self, message_id: str, viewer: Principal) -> InboxItem | Message:
         """收件人看到自己的一行，发送者看到消息；别人看到的与不存在一样。"""
-        item = await self._stores.inbox.get_for(viewer.user_id, message_id)
+        item = await self.inbox.get(viewer.user_id, message_id)
         if item is not None:
             return item
         return await self.require_sender(message_id, viewer)
@@ -363,24 +351,19 @@ class MessageService:
         message = await self.require_sender(message_id, viewer)
         self.tally.cancelled += await self.withdrawal.withdraw(message)
 
+    async def get_inbox(
+        self, user_id: int, *, unread_only: bool, cursor: str | None, limit: int
+    ) -> Page[InboxItem, str]:
+        """一页收件箱，新的在前；筛选、归档见 ``inbox``。"""
+        wanted = InboxFilter(unread=unread_only)
+        return await self.inbox.page(user_id, wanted, cursor=cursor, limit=limit)
+
+    async def get_unread_count(self, user_id: int) -> int:
+        return await self.inbox.unread_count(user_id)
+
     async def mark_read(self, user_id: int, message_ids: Sequence[str]) -> int:
-        newly = await self._stores.inbox.mark_read(user_id, message_ids)
-        return await self._sync_read(user_id, newly)
+        return await self.inbox.mark_read(user_id, message_ids)
 
     async def mark_read_upto(self, user_id: int, message_id: str) -> int:
         """把不晚于 ``message_id`` 的全部标为已读，返回未读数。"""
-        newly = await self._stores.inbox.mark_read_upto(user_id, message_id)
-        return await self._sync_read(user_id, newly)
-
-    async def _sync_read(self, user_id: int, newly: Sequence[str]) -> int:
-        """未读数取自记录，不在客户端加减（LESSONS 22）；同步帧是瞬时的，丢了下次连接再取。"""
-        unread = await self._stores.inbox.unread_count(user_id)
-        for start in range(0, len(newly), frames.MAX_ACK_IDS):
-            ids = newly[start : start + frames.MAX_ACK_IDS]
-            frame = frames.encode(frames.ReadSync(message_ids=ids, unread_count=unread))
-            try:
-                await courtesy(self._publisher.publish_frame(user_id, frame))
-            except MeetingPushError as error:
-                self._sync_lost.say(code=error.code, cause=error.cause, user_id=user_id)
-                break
-        return unread
+        return await self.inbox.mark_read_upto(user_id, message_id)

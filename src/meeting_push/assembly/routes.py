@@ -15,6 +15,7 @@ from ..router.broadcast_manage import broadcast_router
 from ..router.contract_route import API_PREFIX, ContractRoute, complete, methods_of
 from ..router.delivery_manage import delivery_router, queue_router
 from ..router.event_stream import acks_router, event_stream_router
+from ..router.inbox_manage import inbox_router
 from ..router.inspection import inspection_router
 from ..router.json_body import BodyRules
 from ..router.meeting_manage import meeting_router, meeting_socket_router
@@ -95,6 +96,7 @@ def _api(
             rules=settings.messages,
             people=people,
         ),
+        inbox_router(messages.messages, security),
         auth_router(access.auth, security, accounts=settings.auth.owns_accounts),
         ticket_router(access.tickets, security),
         revocation_router(access.revocations, security, people),

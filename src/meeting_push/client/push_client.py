@@ -124,8 +124,8 @@ class PushClient:
     def on(self, event: str, handler: EventHandler) -> Callable[[], None]:
         """其它的事；返回的函数取消它。处理函数抛出的只记日志。
 
-        帧以它的 ``type`` 为名（withdrawn、read_sync、receipt、presence、notice、gap、resync、
-        error），``frame`` 是其中的每一帧；处理函数得到 ``protocol.frames``
+        帧以它的 ``type`` 为名（withdrawn、read_sync、inbox_sync、receipt、presence、notice、gap、
+        resync、error），``frame`` 是其中的每一帧；处理函数得到 ``protocol.frames``
         里的结构。状态变了：``state``，与 ``disconnected``、``connecting``、``connected``；得到的是
         ``ConnectionState``。``message`` 同 ``on_message``。
 

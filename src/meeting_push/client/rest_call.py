@@ -217,10 +217,16 @@ class Tokens(Struct, frozen=True):
 
 
 class InboxMessage(NewMessageTail, frozen=True, kw_only=True):
-    """收件箱里的一条；``read_at`` 为 None 即未读，``status`` 是对本人的投递状态。"""
+    """收件箱里的一条；``read_at`` 为 None 即未读，``status`` 是对本人的投递状态。
+
+    ``broadcast``：发给所有人的；``withdrawn_at``：撤回了，标题、正文是空的。
+    """
 
     read_at: int | None = None
+    archived_at: int | None = None
     status: str | None = None
+    broadcast: bool = False
+    withdrawn_at: int | None = None
 
 
 class InboxPage(Struct, frozen=True):

@@ -29,6 +29,7 @@ class Batch(frames.ServerFrame, frozen=True, kw_only=True, tag="batch"):
 Event = (
     frames.Withdrawn
     | frames.ReadSync
+    | frames.InboxSync
     | frames.Receipt
     | frames.Presence
     | frames.Gap

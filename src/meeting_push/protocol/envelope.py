@@ -26,7 +26,17 @@ from ..errors import InvalidInputError, MalformedEnvelopeError
 from ..mailbox_model import MailboxEntry
 from ..model import MAX_SAFE_INTEGER, Message, MessageType, Sender
 from . import json_text
-from .frames import Gap, NewMessageTail, Notice, Presence, ReadSync, Receipt, Resync, Timestamp
+from .frames import (
+    Gap,
+    InboxSync,
+    NewMessageTail,
+    Notice,
+    Presence,
+    ReadSync,
+    Receipt,
+    Resync,
+    Timestamp,
+)
 from .json_text import accepted_data
 
 #: 一帧 ``new_message`` 的身份：(seq, message_id)。
@@ -229,7 +239,7 @@ class ForeignMessage(Struct, frozen=True, kw_only=True, tag="new_message", tag_f
 
 
 _decoder: Final = msgspec.json.Decoder(
-    ForeignMessage | ReadSync | Receipt | Presence | Gap | Resync | Notice
+    ForeignMessage | ReadSync | InboxSync | Receipt | Presence | Gap | Resync | Notice
 )
 
 

@@ -137,6 +137,16 @@ class ReadSync(ServerFrame, frozen=True, kw_only=True, tag="read_sync", omit_def
     request_id: str | int | None = None
 
 
+class InboxSync(ServerFrame, frozen=True, kw_only=True, tag="inbox_sync", omit_defaults=True):
+    """``POST /messages/state`` 改了这些；没有说的那一项没有变。``version`` 只增：小的是旧的。"""
+
+    message_ids: Annotated[Sequence[str], Meta(max_length=MAX_ACK_IDS)]
+    unread_count: Whole
+    version: Whole
+    read: bool | None = None
+    archived: bool | None = None
+
+
 class Receipt(ServerFrame, frozen=True, kw_only=True, tag="receipt"):
     message_id: str
     recipient_id: ShownId

@@ -132,7 +132,7 @@ class BatchOut(Struct):
 
 
 class MessageOut(Struct, kw_only=True):
-    """一条消息；``read_at``、``status`` 只有收件人自己看得到。"""
+    """一条消息；``read_at``、``archived_at``、``status`` 只有收件人自己看得到。"""
 
     message_id: str
     message_type: MessageType
@@ -144,7 +144,9 @@ class MessageOut(Struct, kw_only=True):
     expires_at: int
     data: Annotated[Any, Meta(extra_json_schema={"type": ["object", "null"]})]
     read_at: int | None = None
+    archived_at: int | None = None
     status: str | None = None
+    broadcast: Annotated[bool, Meta(description="发给所有人的")] = False
     withdrawn_at: Annotated[
         int | None, Meta(description="撤回了：标题、正文是空的，data 为 null")
     ] = None
@@ -156,28 +158,8 @@ class MessageOut(Struct, kw_only=True):
         shown.withdrawn_at = message.withdrawn_at
         if isinstance(item, InboxItem):
             shown.read_at, shown.status = item.read_at, item.status
+            shown.archived_at, shown.broadcast = item.archived_at, item.broadcast
         return shown
-
-
-class InboxOut(Struct, kw_only=True):
-    items: list[MessageOut]
-    next_cursor: str | None
-    unread_count: int
-
-
-class ReadIn(Struct, forbid_unknown_fields=True):
-    """二选一。"""
-
-    message_ids: Annotated[list[MessageId], Meta(min_length=1, max_length=1_000)] | None = None
-    upto_message_id: MessageId | None = None
-
-    def __post_init__(self) -> None:
-        if (self.message_ids is None) == (self.upto_message_id is None):
-            raise ValueError("give either message_ids or upto_message_id")
-
-
-class UnreadOut(Out):
-    unread_count: int
 
 
 class RecipientOut(Out):
@@ -257,8 +239,7 @@ def message_router(
     """``/messages…``；前缀由调用者加。"""
     router = contract_router(tags=["messages"])
     limits = {**draft_limits(rules), "messages": {"maxItems": rules.max_batch_messages}}
-    CurrentUser = Annotated[Principal, Depends(security.current_principal)]  # noqa: N806 — 类型
-    Sending = Annotated[Principal, Depends(security.allowing("send"))]  # noqa: N806
+    Sending = Annotated[Principal, Depends(security.allowing("send"))]  # noqa: N806 — 类型
     tracking = security.allowing("send", "broadcast", "read")
     one, many = JsonBody(DraftIn, limits), JsonBody(BatchIn, limits)
 
@@ -321,33 +302,6 @@ def message_router(
     ):
         assert isinstance(route, ContractRoute)
         route.go_direct(handle, _has_plain_key)
-
-    @router.get("/messages", summary="收件箱，新的在前", responses=answers(InboxOut))
-    async def inbox(
-        user: CurrentUser,
-        unread: bool = False,
-        cursor: MessageCursor = None,
-        limit: Limit = 50,
-    ) -> Response:
-        page = await service.get_inbox(user.user_id, unread_only=unread, cursor=cursor, limit=limit)
-        return json_answer(
-            InboxOut(
-                items=[MessageOut.of(item) for item in page.items],
-                next_cursor=page.next_cursor,
-                unread_count=await service.get_unread_count(user.user_id),
-            )
-        )
-
-    @router.post("/messages/read", summary="标为已读")
-    async def read(
-        user: CurrentUser, body: Annotated[ReadIn, Depends(JsonBody(ReadIn))]
-    ) -> UnreadOut:
-        if body.message_ids is not None:
-            unread = await service.mark_read(user.user_id, body.message_ids)
-        else:
-            assert body.upto_message_id is not None
-            unread = await service.mark_read_upto(user.user_id, body.upto_message_id)
-        return UnreadOut(unread_count=unread)
 
     @router.get("/messages/{message_id}", summary="一条消息", responses=answers(MessageOut))
     async def get(message_id: MessageIdPath, user: Sending) -> Response:

@@ -1,47 +1,84 @@
-"""一个用户的收件箱：已到时的消息，新的在前。"""
+"""一个用户的收件箱：已到时的消息与他被认识以来的广播，新的在前；已读、归档、数目。与他发出去的。"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 from typing import Any, Final
 
 from sqlalchemy import (
     ColumnElement,
-    Integer,
     Row,
-    Select,
+    Update,
     bindparam,
+    case,
+    exists,
     func,
     or_,
     select,
     update,
 )
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+from ulid import ULID
 
 from ..clock import Clock, now_ms
-from ..model import DeliveryStatus
-from .database import Database
+from ..errors import DatabaseUnavailableError
+from ..model import URGENT_PRIORITY, DeliveryStatus
+from ..person_id import NOBODY
+from .database import Database, Repository
 from .event_outbox import READ
 from .id_list import among
-from .rows import MESSAGE_COLUMNS, InboxItem, Page, shown
-from .tables import message_recipients, messages
-
-#: 一页的正文与 data 合计；再多的下一页。几十个人同时要最大的一页，也只是几十 MB。
-MAX_PAGE_CHARS: Final = 256 * 1024
-_r: Final = message_recipients.c
-_SELECT: Final = select(*MESSAGE_COLUMNS, _r.status, _r.read_at).join(
-    message_recipients, _r.message_id == messages.c.message_id
+from .inbox_pages import (
+    EVERYTHING,
+    MAX_PAGE_CHARS,
+    OWN,
+    InboxFilter,
+    of_casts,
+    one_statement,
+    page_statement,
+)
+from .rows import MESSAGE_COLUMNS, InboxChange, InboxCounts, InboxItem, Page, SentItem, shown
+from .tables import (
+    broadcast_receipts,
+    broadcast_states,
+    broadcasts,
+    inboxes,
+    message_recipients,
+    messages,
+    people,
+    users,
 )
 
+__all__ = ["MAX_PAGE_CHARS", "InboxRepository"]
 
-def _visible(now: object) -> ColumnElement[bool]:
-    return or_(_r.deliver_at.is_(None), _r.deliver_at <= now)
+_r: Final = message_recipients.c
+_m: Final = messages.c
+_b: Final = broadcasts.c
+_s: Final = broadcast_states.c
+_i: Final = inboxes.c
+#: 记着多少个人从何时起被认识。
+_MAX_KNOWN: Final = 100_000
+#: 发出去的一页看这么多条消息；里面没有他的，这一页就是空的，从看到的地方接着翻。
+WALKED: Final = 20_000
+#: 第一次看收件箱时，看他确认过最近这么多条广播里的哪些。
+_RECENT_CASTS: Final = 1_000
 
-
-# 语句造一次：每次造的要编译的键，还是一个个要等垃圾回收的环
-_OWN: Final = (_r.user_id == bindparam("user_id"), _visible(bindparam("now")))
-_ONE: Final = _SELECT.where(*_OWN, _r.message_id == bindparam("message_id"))
-_UNREAD: Final = select(func.count()).where(*_OWN, _r.read_at.is_(None))
+_UNREAD: Final = select(func.count()).where(*OWN, _r.read_at.is_(None), _r.archived_at.is_(None))
+_UNREAD_CASTS: Final = of_casts(func.count()).where(_s.read_at.is_(None), _s.archived_at.is_(None))
+_UNREAD_BOTH: Final = select(_UNREAD.scalar_subquery() + _UNREAD_CASTS.scalar_subquery())
+_IS_URGENT: Final = case((_m.priority >= URGENT_PRIORITY, 1), else_=0)
+_URGENT: Final = (
+    select(func.count(), func.coalesce(func.sum(_IS_URGENT), 0))
+    .join(messages, _m.message_id == _r.message_id)
+    .where(*OWN, _r.read_at.is_(None), _r.archived_at.is_(None))
+)
+_URGENT_CASTS: Final = of_casts(func.count(), func.coalesce(func.sum(_IS_URGENT), 0)).where(
+    _s.read_at.is_(None), _s.archived_at.is_(None)
+)
+_ARCHIVED: Final = select(func.count()).where(*OWN, _r.archived_at.is_not(None))
+_ARCHIVED_CASTS: Final = of_casts(func.count()).where(_s.archived_at.is_not(None))
+_VERSION: Final = select(_i.version).where(_i.user_id == bindparam("user_id"))
+_SINCE: Final = select(_i.since).where(_i.user_id == bindparam("user_id"))
 
 
 class InboxRepository:
@@ -50,13 +87,21 @@ class InboxRepository:
     def __init__(self, database: Database, clock: Clock = now_ms) -> None:
         self._database = database
         self._clock = clock
+        self._known: dict[int, str] = {}
 
     async def page(
-        self, user_id: int, unread_only: bool = False, cursor: str | None = None, limit: int = 50
+        self,
+        user_id: int,
+        wanted: InboxFilter = EVERYTHING,
+        cursor: str | None = None,
+        limit: int = 50,
     ) -> Page[InboxItem, str]:
         """比 ``cursor``（上一页最后一条的 id）更早的至多 ``limit`` 条、``MAX_PAGE_CHARS``。"""
-        given = {"user_id": user_id, "now": self._clock(), "cursor": cursor, "limit": limit + 1}
-        statement = _page(unread_only, cursor is not None)
+        given = await self._given(user_id)
+        given |= {"cursor": cursor, "limit": limit + 1, **wanted.values}
+        statement = page_statement(
+            wanted.shape, after_cursor=cursor is not None, sqlite=self._database.is_sqlite
+        )
         rows = await self._database.rows(statement, given)
         items = [_item(row) for row in rows[:limit]]
         more = bool(rows) and rows[0].found > len(items)
@@ -64,70 +109,265 @@ class InboxRepository:
 
     async def get_for(self, user_id: int, message_id: str) -> InboxItem | None:
         """不是他的、没到时的、不存在的，都是 None。"""
-        given = {"user_id": user_id, "now": self._clock(), "message_id": message_id}
-        row = await self._database.row(_ONE, given)
+        given = await self._given(user_id) | {"message_id": message_id}
+        row = await self._database.row(one_statement(), given)
         return None if row is None else _item(row)
+
+    async def unread_count(self, user_id: int) -> int:
+        """没有归档的。"""
+        given = await self._given(user_id)
+        return await self._database.scalar(_UNREAD_BOTH, given) or 0
+
+    async def counts(self, user_id: int) -> InboxCounts:
+        """版本先读：数到的至少有它说的那么新。"""
+        given = await self._given(user_id)
+        async with self._database.connect() as connection:
+            version = await connection.scalar(_VERSION, given) or 0
+            own = (await connection.execute(_URGENT, given)).one()
+            casts = (await connection.execute(_URGENT_CASTS, given)).one()
+            archived = await connection.scalar(_ARCHIVED, given) or 0
+            archived += await connection.scalar(_ARCHIVED_CASTS, given) or 0
+        return InboxCounts(own[0] + casts[0], int(own[1] + casts[1]), archived, version)
+
+    # ── 改 ──────────────────────────────────────────────────────────────────
 
     async def mark_read(self, user_id: int, message_ids: Sequence[str]) -> list[str]:
         """标为已读，返回此刻才变为已读的 id（升序）；不是他的被忽略。幂等。"""
-        return await self._mark(user_id, among(self._database, _r.message_id, message_ids))
+        own, casts = self._these(message_ids)
+        return await self._mark(user_id, own, casts)
 
     async def mark_read_upto(self, user_id: int, message_id: str) -> list[str]:
         """``message_id`` 和比它早的全部标为已读；其余同 ``mark_read``。"""
-        return await self._mark(user_id, _r.message_id <= message_id)
+        return await self._mark(user_id, _r.message_id <= message_id, _b.message_id <= message_id)
 
-    async def unread_count(self, user_id: int) -> int:
-        given = {"user_id": user_id, "now": self._clock()}
-        return await self._database.scalar(_UNREAD, given) or 0
+    async def set_state(
+        self,
+        user_id: int,
+        message_ids: Sequence[str],
+        *,
+        read: bool | None = None,
+        archived: bool | None = None,
+    ) -> InboxChange:
+        """已读、归档改成这样，None 不改；不是他的被忽略。原子，幂等。
 
-    async def _mark(self, user_id: int, condition: ColumnElement[bool]) -> list[str]:
-        now, events = self._clock(), self._database.events
-        statement = (
-            update(message_recipients)
-            .where(_r.user_id == user_id, condition, _r.read_at.is_(None), _visible(now))
-            .values(read_at=now)
-            .returning(_r.message_id)
-        )
+        未读数在同一个事务里数，同一个人的一个一个地来：版本大的，数也新。
+        """
+        own, casts = self._these(message_ids)
+        given = await self._given(user_id)
+        events = self._database.events
         async with self._database.transaction() as connection:
-            read = sorted(await connection.scalars(statement))
-            if READ in events.wanted:
-                told = [(message_id, user_id, now) for message_id in read]
-                await events.add(connection, READ, told, now)
+            version = await self._advance(connection, given)
+            fresh = await self._set_read(connection, given, read, own, casts)
+            fresh += await self._set_archived(connection, given, archived, own, casts)
+            if read and READ in events.wanted:
+                await self._tell_read(connection, user_id, fresh, given["now"])
+            mine = await connection.scalars(select(_r.message_id).where(*OWN, own), given)
+            his = [*mine, *await connection.scalars(of_casts(_b.message_id).where(casts), given)]
+            unread = await connection.scalar(_UNREAD_BOTH, given) or 0
         events.wake()
-        return read
+        return InboxChange(sorted(his), unread, version, bool(fresh))
+
+    async def _mark(
+        self, user_id: int, own: ColumnElement[bool], casts: ColumnElement[bool]
+    ) -> list[str]:
+        given = await self._given(user_id)
+        events = self._database.events
+        async with self._database.transaction() as connection:
+            await self._advance(connection, given)
+            fresh = await self._set_read(connection, given, True, own, casts)
+            if READ in events.wanted:
+                await self._tell_read(connection, user_id, fresh, given["now"])
+        events.wake()
+        return sorted(fresh)
+
+    async def _tell_read(
+        self, connection: AsyncConnection, user_id: int, fresh: Sequence[str], now: int
+    ) -> None:
+        told = [(message_id, user_id, now) for message_id in sorted(fresh)]
+        await self._database.events.add(connection, READ, told, now)
+
+    async def _advance(self, connection: AsyncConnection, given: dict[str, Any]) -> int:
+        """他的收件箱又变了一次；锁着他的那一行到提交，所以排在别的锁前面。"""
+        first = {"user_id": given["user_id"], "since": given["since"], "version": 1}
+        statement = self._insert(inboxes).values(first)
+        statement = statement.on_conflict_do_update(
+            index_elements=[_i.user_id], set_={"version": _i.version + 1}
+        ).returning(_i.version)
+        version: int = (await connection.execute(statement)).scalar_one()
+        return version
+
+    async def _set_read(
+        self,
+        connection: AsyncConnection,
+        given: dict[str, Any],
+        read: bool | None,
+        own: ColumnElement[bool],
+        casts: ColumnElement[bool],
+    ) -> list[str]:
+        """返回变了的。撤回了的不再成为未读。"""
+        if read is None:
+            return []
+        at = given["now"] if read else None
+        change = update(message_recipients).where(own, _differs(_r.read_at, wanted=read))
+        if not read:
+            gone = exists().where(_m.message_id == _r.message_id, _m.withdrawn_at.is_not(None))
+            change = change.where(~gone)
+        return [
+            *await _changed(connection, change.values(read_at=at), given),
+            *await self._set_casts(connection, given, "read_at", at, casts),
+        ]
+
+    async def _set_archived(
+        self,
+        connection: AsyncConnection,
+        given: dict[str, Any],
+        archived: bool | None,
+        own: ColumnElement[bool],
+        casts: ColumnElement[bool],
+    ) -> list[str]:
+        if archived is None:
+            return []
+        at = given["now"] if archived else None
+        change = update(message_recipients).where(own, _differs(_r.archived_at, wanted=archived))
+        return [
+            *await _changed(connection, change.values(archived_at=at), given),
+            *await self._set_casts(connection, given, "archived_at", at, casts),
+        ]
+
+    async def _set_casts(
+        self,
+        connection: AsyncConnection,
+        given: dict[str, Any],
+        column: str,
+        at: int | None,
+        casts: ColumnElement[bool],
+    ) -> list[str]:
+        """广播：他的一行没有就写一行。"""
+        differs = _differs(_s[column], wanted=at is not None)
+        found = of_casts(_b.message_id).where(casts, differs).order_by(_b.message_id)
+        ids = list(await connection.scalars(found, given))
+        if ids:
+            rows = [{"user_id": given["user_id"], "message_id": one, column: at} for one in ids]
+            statement = self._insert(broadcast_states).on_conflict_do_update(
+                index_elements=[_s.user_id, _s.message_id], set_={column: at}
+            )
+            await connection.execute(statement, rows)
+        return ids
+
+    def _these(self, message_ids: Sequence[str]) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+        return (
+            among(self._database, _r.message_id, message_ids),
+            among(self._database, _b.message_id, message_ids),
+        )
+
+    def _insert(self, table: Any) -> Any:
+        dialect = sqlite if self._database.is_sqlite else postgresql
+        return dialect.insert(table)
+
+    # ── 从何时起被认识 ───────────────────────────────────────────────────────
+
+    async def _given(self, user_id: int) -> dict[str, Any]:
+        return {"user_id": user_id, "now": self._clock(), "since": await self._since(user_id)}
+
+    async def _since(self, user_id: int) -> str:
+        """第一次问起时定下，记着；此刻写不了，下一次再记。"""
+        known = self._known.get(user_id)
+        if known is not None:
+            return known
+        since: str | None = await self._database.scalar(_SINCE, {"user_id": user_id})
+        if since is None:
+            since = await self._earliest(user_id)
+            row = {"user_id": user_id, "since": since, "version": 0}
+            try:
+                await self._database.change(
+                    self._insert(inboxes).values(row).on_conflict_do_nothing()
+                )
+            except DatabaseUnavailableError:
+                return since
+        if len(self._known) >= _MAX_KNOWN:
+            del self._known[next(iter(self._known))]
+        self._known[user_id] = since
+        return since
+
+    async def _earliest(self, user_id: int) -> str:
+        """有账号、有号、收到第一条、确认第一条广播，最早的那一刻；都没有就是此刻。"""
+        account = select(users.c.created_at).where(users.c.id == user_id)
+        person = select(people.c.created_at).where(people.c.id == user_id - NOBODY)
+        first = select(_r.message_id).where(_r.user_id == user_id).order_by(_r.message_id).limit(1)
+        receipt = (
+            select(broadcast_receipts.c.message_id)
+            .where(
+                broadcast_receipts.c.message_id == _b.message_id,
+                broadcast_receipts.c.user_id == user_id,
+            )
+            .correlate(broadcasts)
+            .scalar_subquery()
+        )
+        recent = (
+            select(receipt)
+            .select_from(broadcasts)
+            .order_by(_b.message_id.desc())
+            .limit(_RECENT_CASTS)
+        )
+        async with self._database.connect() as connection:
+            times = [await connection.scalar(account), await connection.scalar(person)]
+            ids = [await connection.scalar(first), *await connection.scalars(recent)]
+        at = min(time for time in (*times, self._clock()) if time is not None)
+        earliest: str = min(one for one in (*ids, _first_id(at)) if one is not None)
+        return earliest
 
 
-@cache
-def _page(unread: bool, after_cursor: bool) -> Select[Any]:
-    """大的正文不读出来再丢：先在数据库里量好读到哪一条为止（A7）；第一条总在。"""
-    wanted = [*_OWN]
-    if unread:
-        wanted.append(_r.read_at.is_(None))
-    if after_cursor:
-        wanted.append(_r.message_id < bindparam("cursor"))
-    own = messages.c.message_id == _r.message_id
-    size = func.length(messages.c.content) + func.coalesce(func.length(messages.c.data), 0)
-    heads = (
-        select(_r.message_id, size.label("size"))
-        .join(messages, own)
-        .where(*wanted)
-        .order_by(_r.message_id.desc())
-        .limit(bindparam("limit", type_=Integer))
-        .cte("heads")
-    )
-    running = func.sum(heads.c.size).over(order_by=heads.c.message_id.desc())
-    measured = select(
-        heads.c.message_id,
-        (running - heads.c.size).label("before"),
-        func.count().over().label("found"),
-    ).cte("measured")
-    return (
-        _SELECT.add_columns(measured.c.found)
-        .join(measured, measured.c.message_id == _r.message_id)
-        .where(*wanted, measured.c.before < MAX_PAGE_CHARS)
-        .order_by(_r.message_id.desc())
-    )
+class SentRepository(Repository):
+    """发出去的：没有按发送者的索引（接受的一路不付它的钱），从新往旧一页看 ``WALKED`` 条。"""
+
+    async def page(self, account: int, cursor: str | None, limit: int) -> Page[SentItem, str]:
+        """``account`` 自己发的，新的在前；负的是密钥。一页可以是短的、空的，还有下一页。
+
+        密钥替谁发的归密钥，不归那个人。
+        """
+        walked = select(_m.message_id).order_by(_m.message_id.desc())
+        if cursor is not None:
+            walked = walked.where(_m.message_id < cursor)
+        end: str | None = await self._database.scalar(walked.offset(WALKED - 1).limit(1))
+        statement = self._of(account).limit(limit + 1)
+        if cursor is not None:
+            statement = statement.where(_m.message_id < cursor)
+        if end is not None:
+            statement = statement.where(_m.message_id >= end)
+        rows = await self._database.rows(statement)
+        items = [SentItem(shown(row), row.recipient_count, row.broadcast) for row in rows]
+        if len(items) > limit:
+            return Page(items[:limit], items[limit - 1].message.message_id)
+        return Page(items, end)
+
+    def _of(self, account: int) -> Any:
+        is_broadcast = exists().where(broadcasts.c.message_id == _m.message_id).label("broadcast")
+        his: list[ColumnElement[bool]] = [_m.key_id == -account]
+        if account > 0:
+            his = [_m.sender_id == account, _m.key_id.is_(None)]
+        columns = (*MESSAGE_COLUMNS, _m.recipient_count, is_broadcast)
+        return select(*columns).where(*his).order_by(_m.message_id.desc())
+
+
+def _first_id(at: int) -> str:
+    """那一刻起的 id 都不小于它。"""
+    return str(ULID.from_timestamp(max(at, 0)))[:10] + "0" * 16
+
+
+def _differs(column: ColumnElement[Any], *, wanted: bool) -> ColumnElement[bool]:
+    return column.is_(None) if wanted else column.is_not(None)
+
+
+async def _changed(
+    connection: AsyncConnection, statement: Update, given: dict[str, Any]
+) -> list[str]:
+    """不用 ``OWN``：UPDATE 的参数不能与列同名。"""
+    due = or_(_r.deliver_at.is_(None), _r.deliver_at <= given["now"])
+    changed = statement.where(_r.user_id == given["user_id"], due).returning(_r.message_id)
+    return list(await connection.scalars(changed))
 
 
 def _item(row: Row[*tuple[Any, ...]]) -> InboxItem:
-    return InboxItem(shown(row), DeliveryStatus(row.status), row.read_at)
+    return InboxItem(
+        shown(row), DeliveryStatus(row.status), row.read_at, row.archived_at, row.broadcast
+    )

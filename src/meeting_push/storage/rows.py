@@ -68,11 +68,42 @@ class RefreshToken:
 
 @dataclass(frozen=True, slots=True)
 class InboxItem:
-    """收件箱的一行：消息，和它对这个收件人的状态。"""
+    """收件箱的一行：消息，和它对这个收件人的状态。``broadcast``：发给所有人的。"""
 
     message: Message
     status: DeliveryStatus
     read_at: int | None
+    archived_at: int | None = None
+    broadcast: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class InboxCounts:
+    """没有归档的未读、其中急的；归档的；``version``：数的时候收件箱变到第几次。"""
+
+    unread: int
+    urgent: int
+    archived: int
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class InboxChange:
+    """改了之后：哪些是他的，未读数，第几次变；``changed``：真有变了的。"""
+
+    message_ids: list[str]
+    unread: int
+    version: int
+    changed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SentItem:
+    """发出去的一条；``broadcast``：发给所有人的，``recipient_count`` 是 0。"""
+
+    message: Message
+    recipient_count: int
+    broadcast: bool
 
 
 @dataclass(frozen=True, slots=True)

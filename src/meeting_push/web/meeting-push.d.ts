@@ -151,6 +151,18 @@ export interface ReadSync {
     unread_count: number;
     request_id?: GivenRequestId;
 }
+export interface InboxSync {
+    type: "inbox_sync";
+    message_ids: string[];
+    /** 以它为准，不要自己加减。 */
+    unread_count: number;
+    /** 只增；小于知道的就是旧的。 */
+    version: number;
+    /** 没有：已读没有变。 */
+    read?: boolean;
+    /** 没有：归档没有变。 */
+    archived?: boolean;
+}
 export interface Receipt {
     type: "receipt";
     message_id: string;
@@ -280,7 +292,7 @@ export type RequestId = string | number | null;
 /** 原样返回；客户端帧没有带就没有这个字段。 */
 export type GivenRequestId = string | number;
 /** 服务器 → 客户端。 */
-export type ServerFrame = Welcome | AnyNewMessage | Batch | TokenExpiring | Withdrawn | ReadSync | Receipt | Presence | Ops | Gap | Resync | Notice | ErrorFrame | HeartbeatAck | AckResult | StatusResult | TokenRefreshed | WatchResult | OpsWatchResult;
+export type ServerFrame = Welcome | AnyNewMessage | Batch | TokenExpiring | Withdrawn | ReadSync | InboxSync | Receipt | Presence | Ops | Gap | Resync | Notice | ErrorFrame | HeartbeatAck | AckResult | StatusResult | TokenRefreshed | WatchResult | OpsWatchResult;
 /** 客户端 → 服务器。 */
 export type ClientFrame = Heartbeat | AckFrame | StatusFrame | ReadFrame | RefreshTokenFrame | WatchFrame | UnwatchFrame | OpsWatchFrame | OpsUnwatchFrame;
 

@@ -9,6 +9,7 @@ from tests.support.server_process import ServerProcess
 
 LISTS = [
     "/messages",
+    "/messages/sent",
     f"/messages/{'0' * 26}/delivery",
     "/presence/online",
     "/deliveries/failures",

@@ -14,6 +14,7 @@ from meeting_push.model import DeliveryStatus, Message, Outgoing, RecipientState
 from meeting_push.storage.accept_batch import MAX_ROWS, AcceptBatch
 from meeting_push.storage.database import Database
 from meeting_push.storage.inbox import MAX_PAGE_CHARS, InboxRepository
+from meeting_push.storage.inbox_pages import InboxFilter
 from meeting_push.storage.messages import MessageRepository
 from meeting_push.storage.recipients import RecipientRepository, first_id_at
 from meeting_push.storage.rows import DeliveryCounts, InboxItem
@@ -284,7 +285,7 @@ async def test_reading_changes_the_unread_count_and_is_told_once(
     assert await inbox.mark_read(1, [one.message_id, "0" * 26]) == [one.message_id]
     assert await inbox.mark_read(1, [one.message_id]) == []
     assert await inbox.unread_count(1) == 1
-    assert [item.message for item in (await inbox.page(1, unread_only=True)).items] == [two]
+    assert [item.message for item in (await inbox.page(1, InboxFilter(unread=True))).items] == [two]
 
 
 async def test_reading_up_to_a_message_reads_what_is_older(
