@@ -60,11 +60,23 @@ function writeDeclarations() {
     execFileSync(process.execPath, [tsc, ...given], { stdio: "inherit" });
     const read = (name) => readFileSync(join(folder, `${name}.d.ts`), "utf8");
     writeFileSync(join(dist, "meeting-push.d.ts"), joined(read));
-    const element = read("inbox/element").replace("../client.js", "./meeting-push.js");
-    writeFileSync(join(dist, "meeting-push-inbox.d.ts"), `${banner}\n${element}`);
+    writeFileSync(join(dist, "meeting-push-inbox.d.ts"), inboxTypes(read));
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
+}
+
+/** 元素与它下面的，接成一份；别的类型都从 meeting-push 来。 */
+function inboxTypes(read) {
+  const text = `${read("inbox/inbox")}\n${read("inbox/element")}`;
+  const outer = new Set();
+  for (const [, names, from] of text.matchAll(/^import (?:type )?\{([^}]*)\} from "([^"]+)";$/gm)) {
+    if (from.startsWith("../")) for (const [name] of names.matchAll(/\w+/g)) outer.add(name);
+  }
+  const body = text
+    .replaceAll(/^import [^;]*;\n/gm, "")
+    .replaceAll(/^export \{[^}]*\};\n/gm, "");
+  return `${banner}\nimport type { ${[...outer].join(", ")} } from "./meeting-push.js";\n${body}`;
 }
 
 function joined(read) {

@@ -35,6 +35,9 @@ export interface InboxItem {
   expires_at: Time | null;
   data: Record<string, unknown> | null;
   read_at: Time | null;
+  archived_at?: Time | null;
+  /** 发给所有人的。 */
+  broadcast?: boolean;
   /** 撤回了：标题、正文是空的。 */
   withdrawn_at?: Time | null;
   [field: string]: unknown;
@@ -46,13 +49,55 @@ export interface InboxPage {
   unread_count: number;
 }
 
+/** 都要满足；没有 `archived` 就是没有归档的，`q` 在最新的 10,000 条的标题与正文里找。 */
+export type InboxQuery = {
+  unread?: boolean;
+  archived?: boolean;
+  message_type?: MessageType | null;
+  min_priority?: Priority | null;
+  q?: string | null;
+  cursor?: string | null;
+  limit?: number;
+};
+
+export type PageQuery = Pick<InboxQuery, "cursor" | "limit">;
+
+/** 自己发的一条；`recipient_count` 是 0：发给所有人的。 */
+export interface SentItem extends InboxItem {
+  recipient_count: number;
+  deliver_at: Time | null;
+}
+
+/** 一页可以是短的、空的：`next_cursor` 是 null 才到底。 */
+export interface SentPage {
+  items: SentItem[];
+  next_cursor: string | null;
+}
+
+/** `version` 只增：小的是旧的。 */
+export interface Counts {
+  unread: number;
+  urgent: number;
+  archived: number;
+  version: number;
+}
+
+/** `unknown`：不是自己的、不存在的。 */
+export interface StateChange {
+  unread_count: number;
+  version: number;
+  unknown: string[];
+}
+
+/** 广播的 `total`、`pending` 是 null：总人数不得而知。 */
 export interface DeliveryState {
   message_id: string;
-  total: number;
-  pending: number;
+  total: number | null;
+  pending: number | null;
   delivered: number;
   failed: number;
   expired: number;
+  withdrawn: number;
   recipients: {
     user_id: UserId;
     status: string;
@@ -114,9 +159,34 @@ export class Rest {
     return this.call("POST", "messages", { body, headers, retries: RETRIES });
   }
 
-  /** 收件箱，新的在前；`query` 是 `unread`、`cursor`、`limit` 与 contract 里别的条件。 */
-  inbox(query: CallOptions["query"] = {}): Promise<InboxPage> {
+  /** 收件箱，新的在前。 */
+  inbox(query: InboxQuery = {}): Promise<InboxPage> {
     return this.call("GET", "messages", { query, retries: RETRIES });
+  }
+
+  /** 自己发的，新的在前。 */
+  sent(query: PageQuery = {}): Promise<SentPage> {
+    return this.call("GET", "messages/sent", { query, retries: RETRIES });
+  }
+
+  counts(): Promise<Counts> {
+    return this.call("GET", "messages/counts", { retries: RETRIES });
+  }
+
+  /** 已读、归档改成这样，没有说的不变；别的设备得到 `inbox_sync`。至多 1,000 条。 */
+  setState(messageIds: string[], state: { read?: boolean; archived?: boolean }): Promise<StateChange> {
+    const body = { message_ids: messageIds, ...state };
+    return this.call("POST", "messages/state", { body, retries: RETRIES });
+  }
+
+  /** 归档；`false` 是放回去。 */
+  archive(messageIds: string[], archived = true): Promise<StateChange> {
+    return this.setState(messageIds, { archived });
+  }
+
+  /** 撤回自己发的：到处只剩墓碑。 */
+  withdraw(messageId: string): Promise<null> {
+    return this.call("DELETE", `messages/${encodeURIComponent(messageId)}`, { retries: RETRIES });
   }
 
   message(messageId: string): Promise<InboxItem> {
@@ -129,7 +199,7 @@ export class Rest {
     return this.call("POST", "messages/read", { body, retries: RETRIES });
   }
 
-  delivery(messageId: string, query: CallOptions["query"] = {}): Promise<DeliveryState> {
+  delivery(messageId: string, query: PageQuery = {}): Promise<DeliveryState> {
     const path = `messages/${encodeURIComponent(messageId)}/delivery`;
     return this.call("GET", path, { query, retries: RETRIES });
   }

@@ -52,6 +52,13 @@ test("each call is the one of the contract", async (t) => {
   await rest.markRead({ upto: "M" });
   await rest.delivery("M");
   await rest.presence("a@b");
+  await rest.inbox({ archived: false, message_type: "system", min_priority: 5, q: "会" });
+  await rest.sent({ limit: 2 });
+  await rest.counts();
+  await rest.setState(["M"], { read: false, archived: true });
+  await rest.archive(["M"]);
+  await rest.archive(["M"], false);
+  await rest.withdraw("M");
   assert.deepEqual(seen, [
     "GET /api/v1/messages?unread=true&limit=5 null",
     "GET /api/v1/messages/M null",
@@ -59,6 +66,13 @@ test("each call is the one of the contract", async (t) => {
     'POST /api/v1/messages/read {"upto_message_id":"M"}',
     "GET /api/v1/messages/M/delivery null",
     "GET /api/v1/presence/users/a%40b null",
+    "GET /api/v1/messages?archived=false&message_type=system&min_priority=5&q=%E4%BC%9A null",
+    "GET /api/v1/messages/sent?limit=2 null",
+    "GET /api/v1/messages/counts null",
+    'POST /api/v1/messages/state {"message_ids":["M"],"read":false,"archived":true}',
+    'POST /api/v1/messages/state {"message_ids":["M"],"archived":true}',
+    'POST /api/v1/messages/state {"message_ids":["M"],"archived":false}',
+    "DELETE /api/v1/messages/M null",
   ]);
 });
 
@@ -68,4 +82,14 @@ test("204 is null, no answer is `network`", async (t) => {
   assert.equal(await w.client.rest.call("POST", "auth/logout"), null);
   w.script.stop();
   await assert.rejects(w.client.rest.call("POST", "auth/logout"), { code: "network", temporary: true });
+});
+
+test("an archive that was not answered is asked again", async (t) => {
+  const w = await world(t, { backoffBaseMs: 1 });
+  let calls = 0;
+  const busy = { error: { code: "database_unavailable", message: "", temporary: true } };
+  const done = { unread_count: 2, version: 5, unknown: [] };
+  w.script.rest = () => (++calls < 3 ? { status: 503, body: busy } : { status: 200, body: done });
+  assert.deepEqual(await w.client.rest.archive(["M"]), done);
+  assert.equal(calls, 3);
 });

@@ -667,6 +667,9 @@ export interface InboxItem {
     expires_at: Time | null;
     data: Record<string, unknown> | null;
     read_at: Time | null;
+    archived_at?: Time | null;
+    /** 发给所有人的。 */
+    broadcast?: boolean;
     /** 撤回了：标题、正文是空的。 */
     withdrawn_at?: Time | null;
     [field: string]: unknown;
@@ -676,13 +679,49 @@ export interface InboxPage {
     next_cursor: string | null;
     unread_count: number;
 }
+/** 都要满足；没有 `archived` 就是没有归档的，`q` 在最新的 10,000 条的标题与正文里找。 */
+export type InboxQuery = {
+    unread?: boolean;
+    archived?: boolean;
+    message_type?: MessageType | null;
+    min_priority?: Priority | null;
+    q?: string | null;
+    cursor?: string | null;
+    limit?: number;
+};
+export type PageQuery = Pick<InboxQuery, "cursor" | "limit">;
+/** 自己发的一条；`recipient_count` 是 0：发给所有人的。 */
+export interface SentItem extends InboxItem {
+    recipient_count: number;
+    deliver_at: Time | null;
+}
+/** 一页可以是短的、空的：`next_cursor` 是 null 才到底。 */
+export interface SentPage {
+    items: SentItem[];
+    next_cursor: string | null;
+}
+/** `version` 只增：小的是旧的。 */
+export interface Counts {
+    unread: number;
+    urgent: number;
+    archived: number;
+    version: number;
+}
+/** `unknown`：不是自己的、不存在的。 */
+export interface StateChange {
+    unread_count: number;
+    version: number;
+    unknown: string[];
+}
+/** 广播的 `total`、`pending` 是 null：总人数不得而知。 */
 export interface DeliveryState {
     message_id: string;
-    total: number;
-    pending: number;
+    total: number | null;
+    pending: number | null;
     delivered: number;
     failed: number;
     expired: number;
+    withdrawn: number;
     recipients: {
         user_id: UserId;
         status: string;
@@ -714,8 +753,20 @@ declare class Rest {
     call<T = unknown>(method: string, path: string, options?: CallOptions): Promise<T>;
     /** 发给这些人；202 就已提交，不会丢。 */
     send(recipients: UserId[], title: string, content: string, { idempotencyKey, ...more }?: SendOptions): Promise<Accepted>;
-    /** 收件箱，新的在前；`query` 是 `unread`、`cursor`、`limit` 与 contract 里别的条件。 */
-    inbox(query?: CallOptions["query"]): Promise<InboxPage>;
+    /** 收件箱，新的在前。 */
+    inbox(query?: InboxQuery): Promise<InboxPage>;
+    /** 自己发的，新的在前。 */
+    sent(query?: PageQuery): Promise<SentPage>;
+    counts(): Promise<Counts>;
+    /** 已读、归档改成这样，没有说的不变；别的设备得到 `inbox_sync`。至多 1,000 条。 */
+    setState(messageIds: string[], state: {
+        read?: boolean;
+        archived?: boolean;
+    }): Promise<StateChange>;
+    /** 归档；`false` 是放回去。 */
+    archive(messageIds: string[], archived?: boolean): Promise<StateChange>;
+    /** 撤回自己发的：到处只剩墓碑。 */
+    withdraw(messageId: string): Promise<null>;
     message(messageId: string): Promise<InboxItem>;
     /** 标为已读：这些，或到这一条为止；别的设备得到 `read_sync`。 */
     markRead(what: string[] | {
@@ -723,7 +774,7 @@ declare class Rest {
     }): Promise<{
         unread_count: number;
     }>;
-    delivery(messageId: string, query?: CallOptions["query"]): Promise<DeliveryState>;
+    delivery(messageId: string, query?: PageQuery): Promise<DeliveryState>;
     presence(userId: UserId): Promise<UserPresence>;
 }
 

@@ -7,9 +7,11 @@
  */
 
 import type { PushClient } from "../client.js";
-import { Inbox, type Item } from "./inbox.js";
+import { Inbox, isRecorded, type Item, itemOf, type View } from "./inbox.js";
 import { STYLE } from "./style.js";
 import { languageOf, say, when, type Word } from "./words.js";
+
+export { Inbox, isRecorded, type Item, itemOf, type View };
 
 const URGENT_PRIORITY = 5;
 const PREVIEW_CHARS = 160;
