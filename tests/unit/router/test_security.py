@@ -28,6 +28,7 @@ API: Final = "/api/v1"
 SCOPED: Final[Mapping[str, set[str]]] = {
     "POST /messages": {"send"},
     "POST /messages/batch": {"send"},
+    "GET /messages/sent": {"send"},
     "GET /messages/{message_id}": {"send"},
     "GET /people/{user_id}": {"send", "read", "presence"},
     "DELETE /messages/{message_id}": {"send"},
