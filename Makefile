@@ -26,7 +26,7 @@ AGAIN = { echo "once more, alone, what did not pass:"; \
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo serve test test-system test-full-size check format bench peers lock figures settings site prometheus grafana clean
+.PHONY: help demo serve test test-system test-full-size check format bench peers lock sbom audit figures settings site prometheus grafana clean
 
 help: ## This menu
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -70,6 +70,12 @@ lock: $(DEV) ## Write the lock files from pyproject.toml (UPGRADE=1: newest vers
 	@$(LOCK) pyproject.toml $(EXTRAS) --group dev --constraint requirements/runtime.txt \
 		--output-file requirements/dev.txt
 	@$(LOCK) --group peers --constraint requirements/runtime.txt --output-file requirements/peers.txt
+
+sbom: $(DEV) ## Write the bill of materials and docs/licences.md from the lock
+	@$(BIN)/python -m tools.sbom
+
+audit: $(DEV) ## Ask PyPI for known holes in the locked versions (needs the internet)
+	@$(BIN)/python -m tools.audit
 
 figures: $(DEV) ## Write docs/metrics.md and docs/logs.md from what a node tells
 	@$(BIN)/python tools/metrics_page.py
