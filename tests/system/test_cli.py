@@ -183,3 +183,25 @@ def test_without_its_distribution_bench_says_how_to_get_it(tmp_path: Path) -> No
 
 def test_bench_is_in_the_help(tmp_path: Path) -> None:
     assert "bench" in meeting_push("--help", cwd=tmp_path).stdout
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_complete_its_commands(shell: str, tmp_path: Path) -> None:
+    """``meeting-push --install-completion`` 装进 shell 的那一段，与它问的时候的回答。"""
+    asked = {
+        "_TYPER_COMPLETE_ARGS": "meeting-push ser",
+        "_TYPER_COMPLETE_FISH_ACTION": "get-args",
+        "COMP_WORDS": "meeting-push ser",
+        "COMP_CWORD": "1",
+    }
+    assert "complete" in completion(f"source_{shell}", tmp_path)
+    assert "serve" in completion(f"complete_{shell}", tmp_path, **asked)
+
+
+def completion(what: str, folder: Path, **asked: str) -> str:
+    command = Path(sys.executable).with_name("meeting-push")
+    env = os.environ | {"_MEETING_PUSH_COMPLETE": what, **asked}
+    done = subprocess.run(
+        [command], env=env, cwd=folder, capture_output=True, text=True, timeout=50, check=False
+    )
+    return done.stdout

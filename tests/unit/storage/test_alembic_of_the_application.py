@@ -22,6 +22,7 @@ from tests.unit.storage.test_naming import names_in, use
 THEIRS = MetaData()
 Table("users", THEIRS, Column("id", BigInteger, primary_key=True), Column("email", String(80)))
 Table("messages", THEIRS, Column("id", BigInteger, primary_key=True), Column("body", String(80)))
+Table("meetings", THEIRS, Column("id", BigInteger, primary_key=True), Column("room", String(80)))
 
 ENV = """
 from alembic import context
@@ -42,7 +43,7 @@ from alembic import op
 revision, down_revision = "0001", None
 
 def upgrade():
-    for name, column in (("users", "email"), ("messages", "body")):
+    for name, column in (("users", "email"), ("messages", "body"), ("meetings", "room")):
         op.create_table(
             name,
             sa.Column("id", sa.BigInteger, primary_key=True),
@@ -50,6 +51,7 @@ def upgrade():
         )
 
 def downgrade():
+    op.drop_table("meetings")
     op.drop_table("messages")
     op.drop_table("users")
 """
