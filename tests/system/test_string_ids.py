@@ -290,8 +290,10 @@ async def test_a_foreign_publisher_asks_for_the_number(
         assert (await phone.next_message())["sender"]["id"] == ANN
 
 
-async def test_a_user_brings_a_thousand_new_people_a_day(embedded: Embedded) -> None:
-    async with embedded(people_per_user_per_day=3) as world:
+async def test_a_user_brings_a_thousand_new_people_a_day(
+    embedded: Embedded, database_url: str
+) -> None:
+    async with embedded(people_per_user_per_day=3, database_url=database_url) as world:
         body = {"recipient_ids": ["a", "b", "c"], "title": "t", "content": "c"}
         assert (await world.post(ANN, "/messages", body)).status_code == 202
         assert (await world.post(ANN, "/messages", body)).status_code == 202
