@@ -30,7 +30,7 @@ from .assembly.observation import Observation, Rooms
 from .assembly.routes import routes
 from .contracts import TokenVerifier, UserDirectory
 from .errors import MeetingPushError
-from .events.handlers import Handler
+from .events.delivery import Handler
 from .http.host_signals import drained_first
 from .limits.rate import TrustedProxies, rate_key
 from .model import QueueEntry

@@ -10,8 +10,7 @@ from pathlib import Path
 from .clock import now_ms
 from .errors import ConfigurationError, UnavailableError
 from .node_identity import NodeIdentity
-from .outcome.archive import read_archive
-from .outcome.retention import DAY_MS, Retention
+from .outcome.retention import DAY_MS, Retention, read_archive
 from .settings import RetentionSettings
 from .storage.archive import ArchiveRepository
 from .storage.database import Database

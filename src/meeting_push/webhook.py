@@ -131,7 +131,7 @@ async def _try(receivers: list[WebhookConfig]) -> list[tuple[str, bool]]:
     """各答了什么，收下没有。"""
     from ulid import ULID
 
-    from .events.post import Verdict, WebhookPost
+    from .events.delivery import Verdict, WebhookPost
     from .events.units import PushEvent, moment
 
     answers: list[tuple[str, bool]] = []

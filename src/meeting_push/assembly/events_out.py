@@ -6,8 +6,7 @@ from collections.abc import Callable
 
 from ..errors import ConfigurationError
 from ..events.config import KINDS, WebhookConfig, load_webhooks
-from ..events.handlers import Handler, Registered, registered
-from ..events.post import Delivery, WebhookPost
+from ..events.delivery import Delivery, Handler, Registered, WebhookPost, registered
 from ..events.receiver import SenderFigures, StrayKeeper
 from ..events.sender import GIVE_UP_MS, EventSender
 from ..node_identity import NodeIdentity

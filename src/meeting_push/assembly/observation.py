@@ -15,7 +15,6 @@ from typing import Final
 from ..deliver.offline_message_queue import OfflineMessageQueue
 from ..errors import MeetingPushError
 from ..logs import logger
-from ..monitoring.activity import Activity
 from ..monitoring.delivery_samples import (
     accept_samples,
     aside_samples,
@@ -50,7 +49,6 @@ from ..monitoring.edge_samples import (
 )
 from ..monitoring.health import Health
 from ..monitoring.inspection import Inspector
-from ..monitoring.log_counts import LogCounts, log_samples
 from ..monitoring.message_trace import Tracer
 from ..monitoring.metrics import Metrics
 from ..monitoring.process import (
@@ -63,6 +61,7 @@ from ..monitoring.process import (
 )
 from ..monitoring.report import NodeReports, Reporter
 from ..monitoring.serve_files import ServeFiles
+from ..monitoring.slot_counts import Activity, LogCounts, log_samples
 from ..monitoring.surroundings import (
     Counts,
     SharedFigures,

@@ -20,7 +20,6 @@ from ..node.flight_recorder import OFF, FlightRecorder
 from ..person_id import number_or_nobody
 from ..protocol.envelope import OfflineMessage, decode_tail, encode_tail, new_message
 from ..redis.bodies import OVER_LINGERS_MS, Bodies, Body, unopened
-from ..redis.last_write import LastWrite, Written
 from ..redis.link import Command
 from ..redis.mailboxes import (
     Delivered,
@@ -32,6 +31,7 @@ from ..redis.mailboxes import (
     ResyncReason,
 )
 from ..redis.redis_service import RedisService
+from ..redis.switches import LastWrite, Written
 from ..redis.withdrawals import Withdrawals
 from ..settings import MessageSettings
 from ..supervision import LOGGED_ITEMS

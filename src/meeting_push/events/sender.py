@@ -25,7 +25,7 @@ from ..logs import RepeatedWarning, logger
 from ..node_identity import NodeIdentity
 from ..storage.event_queue import EventQueueRepository, EventRow, FailedRow
 from ..supervision import Tasks, periodically, summoned
-from .post import CONNECTIONS, Answer, Delivery, Verdict
+from .delivery import CONNECTIONS, Answer, Delivery, Verdict
 from .receiver import TALLY_S, QueueKeeper, Rest, SenderFigures, jitter
 from .units import Lanes, Unit
 

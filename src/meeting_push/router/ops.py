@@ -16,13 +16,12 @@ from ..clock import now_ms
 from ..http.ops_http import OpsAnswer, OpsEndpoint, refused
 from ..http.refusals import Refusal
 from ..limits.rate import TokenBucket
-from ..monitoring.activity import Activity
 from ..monitoring.health import Health
 from ..monitoring.latency import LatencyHistogram
-from ..monitoring.log_counts import LogCounts
 from ..monitoring.metrics import Metrics
 from ..monitoring.report import Figures, NodeReport, NodeReports, add_up
 from ..monitoring.rollup import HistoryReader
+from ..monitoring.slot_counts import Activity, LogCounts
 from ..queue.message_queue import MessageQueue, QueueLength
 from ..redis.time_slots import HourTraffic
 from .contract_route import ContractRoute, Out, contract_router

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from meeting_push.errors import DatabaseUnavailableError
-from meeting_push.events.post import Answer, Verdict
+from meeting_push.events.delivery import Answer, Verdict
 from meeting_push.events.sender import LEASE_MS, EventSender
 from meeting_push.events.units import Unit
 from meeting_push.node_identity import NodeIdentity
@@ -25,7 +25,7 @@ KEY = "url:k"
 
 @dataclass
 class Receiver:
-    """``post.Delivery``：记下送来的，照 ``answer`` 回答。"""
+    """``Delivery``：记下送来的，照 ``answer`` 回答。"""
 
     answer: Callable[[Unit], Answer] = lambda _: Answer(Verdict.DONE)
     took: list[tuple[str, str]] = field(default_factory=list)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from meeting_push.events.units import Unit, introduced
 from meeting_push.person_id import NOBODY, PersonId
-from tests.unit.events.test_post import ROW
+from tests.unit.events.test_delivery import ROW
 
 ANN = NOBODY + 1
 

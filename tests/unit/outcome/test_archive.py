@@ -9,7 +9,7 @@ import pytest
 
 from meeting_push.errors import InvalidInputError
 from meeting_push.outcome import archive
-from meeting_push.outcome.archive import ArchiveFolder, read_archive
+from meeting_push.outcome.retention import ArchiveFolder, read_archive
 from meeting_push.storage.archive import ArchivedRow
 
 ROWS = [ArchivedRow("messages", {"message_id": f"m{number}"}) for number in range(3)]

@@ -13,8 +13,7 @@ from meeting_push.errors import UnavailableError
 from meeting_push.node.agreed_clock import ClockDisagreesError
 from meeting_push.node_identity import NodeIdentity
 from meeting_push.outcome import retention
-from meeting_push.outcome.archive import read_archive
-from meeting_push.outcome.retention import EVERY_MS, LEASE_MS, Retention, Steps
+from meeting_push.outcome.retention import EVERY_MS, LEASE_MS, Retention, Steps, read_archive
 from meeting_push.settings import load_settings
 from meeting_push.storage.archive import ArchiveRepository
 from meeting_push.storage.database import Database

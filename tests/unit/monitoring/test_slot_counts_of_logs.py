@@ -8,7 +8,7 @@ import pytest
 
 from meeting_push.errors import RedisUnavailableError
 from meeting_push.logs import EVENTS, RepeatedWarning, counts, logger, untold
-from meeting_push.monitoring.log_counts import EventCount, LogCounts, log_samples
+from meeting_push.monitoring.slot_counts import EventCount, LogCounts, log_samples
 from meeting_push.redis.redis_service import RedisService
 from meeting_push.redis.time_slots import DAY_MS, HOUR_MS, MINUTE_MS, LogCountStore
 

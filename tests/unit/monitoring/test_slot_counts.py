@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from meeting_push.errors import RedisUnavailableError
-from meeting_push.monitoring.activity import Activity
+from meeting_push.monitoring.slot_counts import Activity
 from meeting_push.redis.redis_service import RedisService
 from meeting_push.redis.time_slots import DAY_MS, HOUR_MS, MINUTE_MS, ActivityStore
 

@@ -8,10 +8,9 @@ import threading
 
 import pytest
 
-from meeting_push.events.handlers import MOST_THREADS, HandlerCall, registered
-from meeting_push.events.post import Verdict
+from meeting_push.events.delivery import MOST_THREADS, HandlerCall, Verdict, registered
 from meeting_push.events.units import PushEvent, Unit
-from tests.unit.events.test_post import ROW
+from tests.unit.events.test_delivery import ROW
 
 
 async def test_an_async_one_gets_each_event() -> None:

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from meeting_push.events.config import WebhookConfig
-from meeting_push.events.post import MOST_ANSWER_BYTES, Answer, Verdict, WebhookPost, judged
+from meeting_push.events.delivery import MOST_ANSWER_BYTES, Answer, Verdict, WebhookPost, judged
 from meeting_push.events.signature import key_of
 from meeting_push.events.units import Unit, events_of
 from meeting_push.storage.event_queue import EventRow
