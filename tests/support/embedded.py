@@ -15,6 +15,14 @@ from meeting_push.websocket.native import native_edge
 
 
 class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.up = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.up.set()
+
     @contextlib.contextmanager
     def capture_signals(self):  # type: ignore[no-untyped-def]  # 测试进程的信号归 pytest
         yield
@@ -32,9 +40,10 @@ async def hosted(
     ws = native_edge(push.manager) if native else "websockets-sansio"
     server = _Server(uvicorn.Config(app, log_config=None, ws=ws))  # type: ignore[arg-type]
     task = asyncio.create_task(server.serve(sockets=[sock]))
-    while not server.started:
-        await asyncio.sleep(0.01)
-        assert not task.done(), task
+    up = asyncio.create_task(server.up.wait())
+    await asyncio.wait((task, up), return_when=asyncio.FIRST_COMPLETED)
+    up.cancel()
+    assert server.started, task
     try:
         yield f"127.0.0.1:{sock.getsockname()[1]}"
     finally:

@@ -193,7 +193,11 @@ async def test_a5_a_waiting_consumer_wakes_for_the_slow_lane_too(
     parts: Parts, reader: QueueReader
 ) -> None:
     waiting = asyncio.create_task(reader.take(10, 5))
-    await asyncio.sleep(0.05)
+
+    async def blocked() -> bool:
+        return (await parts.redis.info()).blocked_clients > 0
+
+    await eventually(blocked)
     await parts.queue.batch_enqueue([entry("slow")], bulk=True)
     assert names(await waiting) == ["slow"]
 

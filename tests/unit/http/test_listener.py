@@ -185,13 +185,16 @@ async def test_it_is_well_again_when_descriptors_are(
 ) -> None:
     """描述符用完了：歇一会儿再接，不空转，也不丢掉排着的。"""
 
+    tried = asyncio.Event()
+
     def exhausted(_self: socket.socket) -> tuple[int, object]:
+        tried.set()
         raise OSError(24, "Too many open files")
 
     with door.dial():
         with monkeypatch.context() as patch:
             patch.setattr(socket.socket, "_accept", exhausted, raising=False)
-            await asyncio.sleep(0.01)
+            await asyncio.wait_for(tried.wait(), 5)
             assert door.entered.empty()
         async with asyncio.timeout(5):
             await door.entered.get()

@@ -104,6 +104,12 @@ def config(*channels: dict[str, Any], **given: Any) -> NoticeConfig:
     return NoticeConfig(known.channels, given.pop("escalate", ()), known.quiet_hours)
 
 
+def escalations(there: HttpReceiver) -> list[str]:
+    """升级了的告警，按到的次序。"""
+    bodies = [json.loads(got.body)["data"] for got in there.requests]
+    return [each["alerts"][0]["alert_id"] for each in bodies if each["escalation"]]
+
+
 def told(got: Received) -> list[tuple[str, str]]:
     alerts = json.loads(got.body)["data"]["alerts"]
     return [(one["alert_id"], one["state"]) for one in alerts]
@@ -219,8 +225,8 @@ async def test_the_robot_never_hears_a_twenty_first_a_minute(world: World) -> No
                 await notifier.told([alert(f"a{n}")])
                 await there.arrived(n + 1)
             await notifier.told([alert(f"b{n}", f"rule_{n}") for n in range(9)])
-            await asyncio.sleep(0.05)
-            assert (len(there.requests), notifier.statistics().waiting) == (20, 9)
+            await eventually(lambda: notifier.statistics().waiting == 9)
+            assert len(there.requests) == 20
             world.ahead_s = 61
             await notifier.told([alert("c", "rule_9")])
             *_, last = await there.arrived(21)
@@ -287,8 +293,10 @@ async def test_what_nobody_acknowledges_goes_up_step_by_step(world: World) -> No
             world.memory.standing["b"] = Standing(acknowledged_at=1)
             await notifier.told([alert("b")])
             await boss.arrived(3)
-            await asyncio.sleep(0.3)
-            assert (len(there.requests), len(boss.requests), len(top.requests)) == (2, 3, 3)
+            await notifier.told([alert("c")])  # 比 b 晚的都升级了：b 不会再来
+            await asyncio.gather(boss.arrived(5), top.arrived(5))
+            for receiver in (boss, top):
+                assert escalations(receiver) == ["a", "c"]
     assert json.loads(escalated.body)["data"]["escalation"] is True
 
 
@@ -301,8 +309,9 @@ async def test_a_recovered_alert_is_not_escalated(world: World) -> None:
             await there.arrived(1)
             await notifier.told([resolved("a")])
             await there.arrived(2)
-            await asyncio.sleep(0.15)
-            assert boss.requests == []
+            await notifier.told([alert("b", severity=Severity.WARNING)])  # 比 a 晚的都升级了
+            await boss.arrived(1)
+            assert escalations(boss) == ["b"]
 
 
 async def test_it_is_told_while_sql_is_away_and_recorded_when_it_is_back(world: World) -> None:
@@ -350,12 +359,14 @@ async def test_an_escalation_is_not_repeated_by_who_takes_over(world: World) -> 
         escalate = (Escalation(0.1, "boss"),)
         channels = (hook(there), hook(boss, "boss"))
         world.firing = [alert("a")]
-        for _ in range(2):
-            async with world.notifier(config(*channels, escalate=escalate)):
-                await boss.arrived(2)
-                await eventually(lambda: ("a", "boss", "firing", True) in world.memory.rows)
-                await asyncio.sleep(0.15)
-        assert (len(there.requests), len(boss.requests)) == (1, 2)
+        async with world.notifier(config(*channels, escalate=escalate)):
+            await boss.arrived(2)
+            await eventually(lambda: ("a", "boss", "firing", True) in world.memory.rows)
+        async with world.notifier(config(*channels, escalate=escalate)) as notifier:
+            await notifier.told([alert("b")])  # 比 a 晚的都升级了：a 不会再来
+            await asyncio.gather(boss.arrived(4), there.arrived(2))
+        assert escalations(boss) == ["a", "b"]
+        assert len(there.requests) == 2
 
 
 async def test_the_watchdog_beats_to_its_own_channel_only(world: World) -> None:
