@@ -19,6 +19,7 @@ from meeting_push import logs
 from meeting_push.redis.redis_service import RedisService
 from meeting_push.storage.database import Database
 from tests.support.acceptance_report import AcceptanceReport
+from tests.support.empty_environment import EmptyEnvironment, build_wheel
 from tests.support.postgres_server import PostgresServer, find_postgres
 from tests.support.redis_server import RedisServer, find_embedded_redis, find_redis7, redis_of
 from tests.support.sentinels import SentinelSite, running_site
@@ -187,6 +188,18 @@ async def database(database_url: str) -> AsyncIterator[Database]:
     database = Database(database_url)
     yield database
     await database.dispose()
+
+
+@pytest.fixture(scope="session")
+def product(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """造好的轮子。"""
+    return build_wheel(Path(__file__).parents[1], tmp_path_factory.mktemp("product"))
+
+
+@pytest.fixture(scope="session")
+def full(product: Path, tmp_path_factory: pytest.TempPathFactory) -> EmptyEnvironment:
+    """装着 ``meeting-push[server]`` 的空环境。"""
+    return EmptyEnvironment(tmp_path_factory.mktemp("full"), "meeting-push[server]", [product])
 
 
 @pytest.fixture

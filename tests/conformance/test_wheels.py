@@ -21,18 +21,8 @@ PASSWORD: Final = "a long password"
 
 
 @pytest.fixture(scope="module")
-def product(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_wheel(ROOT, tmp_path_factory.mktemp("product"))
-
-
-@pytest.fixture(scope="module")
 def bare(product: Path, tmp_path_factory: pytest.TempPathFactory) -> EmptyEnvironment:
     return EmptyEnvironment(tmp_path_factory.mktemp("bare"), "meeting-push", [product])
-
-
-@pytest.fixture(scope="module")
-def full(product: Path, tmp_path_factory: pytest.TempPathFactory) -> EmptyEnvironment:
-    return EmptyEnvironment(tmp_path_factory.mktemp("full"), "meeting-push[server]", [product])
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import httpx
-
 from .child import Child
 from .eventually import wait_until
 from .ports import free_port
+from .server_process import answers
 
 EXAMPLES: Final = Path(__file__).parents[2] / "deploy" / "proxies"
 
@@ -98,11 +97,3 @@ def in_front(
         text = text.replace(f"10.0.0.2{number}:8000", f"127.0.0.1:{api}")
     assert not re.search(r"10\.0\.0\.[12]\d:8000", text)
     return proxy.running(folder, text)
-
-
-def answers(address: str) -> bool:
-    """``/readyz`` 是 200。"""
-    try:
-        return httpx.get(f"{address}/readyz", trust_env=False).status_code == httpx.codes.OK
-    except httpx.TransportError:
-        return False

@@ -139,15 +139,20 @@ class ServerProcess:
     def is_ready(self) -> bool:
         """``/readyz`` 此刻是否回答 200。"""
         assert self._running_child().running, f"the server exited:\n{self.output}"
-        try:
-            answer = httpx.get(f"{self.base_url}/readyz", timeout=2, trust_env=False)
-        except httpx.TransportError:
-            return False
-        return answer.status_code == httpx.codes.OK
+        return answers(self.base_url)
 
     def _running_child(self) -> Child:
         assert self._child is not None, "not started"
         return self._child
+
+
+def answers(base_url: str) -> bool:
+    """``/readyz`` 此刻是 200；也许隔着一个代理。"""
+    try:
+        answer = httpx.get(f"{base_url}/readyz", timeout=2, trust_env=False)
+    except httpx.TransportError:
+        return False
+    return answer.status_code == httpx.codes.OK
 
 
 def _environment(settings: Mapping[str, object], *, own: bool = True) -> dict[str, str]:

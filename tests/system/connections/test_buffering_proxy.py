@@ -12,9 +12,9 @@ from tests.support.event_streams import event_stream
 from tests.support.eventually import wait_until
 from tests.support.people import Person, api_of, register, send
 from tests.support.ports import free_port
-from tests.support.proxies import PROXIES, answers
+from tests.support.proxies import PROXIES
 from tests.support.redis_server import RedisServer
-from tests.support.server_process import ServerProcess
+from tests.support.server_process import ServerProcess, answers
 
 NGINX = PROXIES[0].binary
 pytestmark = [

@@ -18,8 +18,9 @@ from tests.support.compose import FOLDER, compose, mounts, prepared, variables
 from tests.support.eventually import wait_until
 from tests.support.people import device, register, send
 from tests.support.ports import free_port
-from tests.support.proxies import PROXIES, answers
+from tests.support.proxies import PROXIES
 from tests.support.redis_server import RedisServer
+from tests.support.server_process import answers
 
 NODES = ("node1", "node2", "worker")
 

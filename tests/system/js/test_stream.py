@@ -20,8 +20,7 @@ from tests.support.child import Child
 from tests.support.eventually import eventually, wait_until
 from tests.support.people import Person, api_of, delivery, register, send
 from tests.support.ports import free_port
-from tests.support.proxies import answers
-from tests.support.server_process import ServerProcess
+from tests.support.server_process import ServerProcess, answers
 
 from .agent import Agent, connected, listen, received, wait_for
 
