@@ -302,15 +302,15 @@ async def test_what_nobody_acknowledges_goes_up_step_by_step(world: World) -> No
 
 async def test_a_recovered_alert_is_not_escalated(world: World) -> None:
     async with http_receiver() as there, http_receiver() as boss:
-        channels = (hook(there), hook(boss, "boss", min_severity="critical"))
         escalate = (Escalation(0.1, "boss"),)
-        async with world.notifier(config(*channels, escalate=escalate)) as notifier:
-            await notifier.told([alert("a", severity=Severity.WARNING)])
+        both = config(hook(there), hook(boss, "boss"), escalate=escalate)
+        async with world.notifier(both) as notifier:
+            await notifier.told([alert("a")])
             await there.arrived(1)
             await notifier.told([resolved("a")])
             await there.arrived(2)
-            await notifier.told([alert("b", severity=Severity.WARNING)])  # 比 a 晚的都升级了
-            await boss.arrived(1)
+            await notifier.told([alert("b")])  # 比 a 晚的都升级了：a 不会再来
+            await eventually(lambda: escalations(boss))
             assert escalations(boss) == ["b"]
 
 
@@ -362,8 +362,8 @@ async def test_an_escalation_is_not_repeated_by_who_takes_over(world: World) -> 
         async with world.notifier(config(*channels, escalate=escalate)):
             await boss.arrived(2)
             await eventually(lambda: ("a", "boss", "firing", True) in world.memory.rows)
-        async with world.notifier(config(*channels, escalate=escalate)) as notifier:
-            await notifier.told([alert("b")])  # 比 a 晚的都升级了：a 不会再来
+        world.firing = [alert("a"), alert("b")]
+        async with world.notifier(config(*channels, escalate=escalate)):  # b 升级了：a 不会再来
             await asyncio.gather(boss.arrived(4), there.arrived(2))
         assert escalations(boss) == ["a", "b"]
         assert len(there.requests) == 2

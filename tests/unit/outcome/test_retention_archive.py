@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from meeting_push.errors import InvalidInputError
-from meeting_push.outcome import archive
+from meeting_push.outcome import retention
 from meeting_push.outcome.retention import ArchiveFolder, read_archive
 from meeting_push.storage.archive import ArchivedRow
 
@@ -36,7 +36,7 @@ def test_a_last_batch_half_written_is_left_out(tmp_path: Path) -> None:
 def test_a_full_file_is_followed_by_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(archive, "MAX_BYTES", 10)
+    monkeypatch.setattr(retention, "MAX_BYTES", 10)
     folder = ArchiveFolder(tmp_path, "x")
     for row in ROWS:
         folder.write([row])
