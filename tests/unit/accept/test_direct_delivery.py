@@ -341,10 +341,10 @@ async def consume(queue: MessageQueue, parts: Parts) -> None:
 async def test_a4_the_slow_lane_of_this_process_knows(
     door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("meeting_push.queue.queue_reader.CALM_S", 0.0)
+    monkeypatch.setattr("meeting_push.queue.room.CALM_S", 0.0)
     reader = await door.parts.queue.open_reader("one")
     assert reader.calm
-    monkeypatch.setattr("meeting_push.queue.queue_reader.CALM_S", 60.0)
+    monkeypatch.setattr("meeting_push.queue.room.CALM_S", 60.0)
     await door.send(USER)
     assert not reader.calm
     await reader.close()
@@ -353,7 +353,7 @@ async def test_a4_the_slow_lane_of_this_process_knows(
 async def test_a4_the_slow_lane_of_other_processes_learns_it(
     door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("meeting_push.queue.queue_reader.CALM_S", -0.5)
+    monkeypatch.setattr("meeting_push.queue.room.CALM_S", -0.5)
     worker = message_queue(door.parts.redis, max_length=10)
     reader = await worker.open_reader("far")
     await worker.look_for_live()

@@ -242,7 +242,7 @@ async def test_a4_the_slow_lane_waits_for_the_mailbox_it_overfilled(
     """一段灌满了信箱，就等它挤好再做下一段：洪水再大，信箱也只多出一段。"""
     monkeypatch.setattr("meeting_push.queue.message_consumer.TRIM_WAIT_S", 60)
     monkeypatch.setattr("meeting_push.queue.message_consumer.OVERFLOWS", 1)
-    monkeypatch.setattr("meeting_push.queue.queue_reader.CALM_S", 60.0)  # 清闲了，一段更大
+    monkeypatch.setattr("meeting_push.queue.room.CALM_S", 60.0)  # 清闲了，一段更大
     parts = Parts(parts.redis, parts.database, mailbox_max_entries=10)
     many = [await parts.accept(7, sender=Sender(MALLORY, "m")) for _ in range(60)]
     await parts.mailbox.store_bodies([(m.message_id, b"}", 0, m.expires_at) for m in many])
