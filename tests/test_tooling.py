@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import tomllib
@@ -10,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from meeting_push.settings import FLAT, Settings
+from meeting_push.version import __version__
 from tools.settings_pages import pages
 
 ROOT = Path(__file__).parent.parent
@@ -95,3 +98,26 @@ def _name(requirement: str) -> str:
     found = re.match(r"[A-Za-z0-9-]+", requirement)
     assert found is not None
     return found[0]
+
+
+def test_every_part_has_the_same_version() -> None:
+    """发行包、压测、JavaScript 的包、Helm 的图、AsyncAPI、清单、变更记录，同一个数。"""
+    chart = yaml.safe_load((ROOT / "deploy/helm/meeting-push/Chart.yaml").read_text())
+    bill = json.loads((ROOT / "deploy/sbom/meeting-push.cdx.json").read_text())
+    released = re.search(r"^## \[(\d.+?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert released is not None
+    said = {
+        "pyproject.toml": _project("pyproject.toml")["version"],
+        "bench/pyproject.toml": _project("bench/pyproject.toml")["version"],
+        "package.json": json.loads((ROOT / "clients/js/package.json").read_text())["version"],
+        "chart": chart["version"],
+        "chart's app": chart["appVersion"],
+        "bill": bill["metadata"]["component"]["version"],
+        "changelog": released[1],
+    }
+    assert said == dict.fromkeys(said, __version__)
+
+
+def _project(path: str) -> dict[str, Any]:
+    project: dict[str, Any] = tomllib.loads((ROOT / path).read_text())["project"]
+    return project

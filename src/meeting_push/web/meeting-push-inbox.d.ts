@@ -1,4 +1,4 @@
-/* meeting-push 0.1.0, MIT; made from clients/js */
+/* meeting-push 0.2.0, MIT; made from clients/js */
 import type { PushClient, Message, Counts, InboxItem, InboxQuery } from "./meeting-push.js";
 /** 收件箱里的：以记录为准，推来的先放进去。铃铛与收件箱页面都建在它上面；没有界面。 */
 /** 看哪些；都没有说就是没有归档的全部。 */

@@ -1,4 +1,4 @@
-/* meeting-push 0.1.0, MIT; made from clients/js */
+/* meeting-push 0.2.0, MIT; made from clients/js */
 /** 每一种失败：`code` 是 contract 里的错误码，另有 `network`（没有回答）、`no_websocket`、`no_user_id`。 */
 export declare class PushError extends Error {
     readonly code: string;
