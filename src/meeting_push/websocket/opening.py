@@ -12,6 +12,7 @@ from functools import partial
 from heapq import merge
 from itertools import groupby
 from typing import Final, NamedTuple, Protocol
+from weakref import WeakValueDictionary
 
 from ..contracts import (
     Arrivals,
@@ -87,6 +88,8 @@ class Opener:
         self._counters, self._clock = host.counters, host.clock
         self._reads = Places(MAX_READS)
         self._loads = asyncio.Semaphore(MAX_LOADS)
+        #: 一个人的各台设备一个一个地取：他的两百台重连，占不住全部的地方（A7）。
+        self._own_loads = WeakValueDictionary[int, asyncio.Lock]()
 
     # ── 顺利的 ────────────────────────────────────────────────────────────
 
@@ -248,7 +251,7 @@ class Opener:
     async def _push_part(self, connection: UserConnection, entries: Sequence[Entry]) -> int:
         """推了前面几条，至少一条；``entries`` 全是信箱里的，或全是广播。"""
         session, pushed = connection.session, 0
-        messages = await self._load(entries)
+        messages = await self._load(connection.user_id, entries)
         lost = len(messages) < len(entries)
         if lost:
             self._announce_lost(connection, entries, messages)
@@ -291,9 +294,11 @@ class Opener:
 
         return await patiently(read)
 
-    async def _load(self, entries: Sequence[Entry]) -> list[bytes]:
+    async def _load(self, user_id: int, entries: Sequence[Entry]) -> list[bytes]:
+        own = self._own_loads.setdefault(user_id, asyncio.Lock())
+
         async def load() -> list[bytes]:
-            async with self._loads:
+            async with own, self._loads:
                 mail = [each for each in entries if isinstance(each, MailboxEntry)]
                 if mail:
                     return await self._mailbox.load(mail)

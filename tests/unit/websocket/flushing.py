@@ -75,6 +75,17 @@ class FlushBehaviour(EdgeHarness):
         assert 1 < world.mailbox.most["open"] <= MAX_READS
         assert 1 < world.mailbox.most["load"] <= MAX_LOADS
 
+    async def test_a7_the_devices_of_one_person_read_one_after_the_other(self) -> None:
+        """A7: who reconnects with two hundred devices does not take all the places."""
+        async with self.world() as world:
+            world.mailbox.pace_s = 0.01
+            world.mailbox.put(1, 1)
+            async with contextlib.AsyncExitStack() as stack:
+                clients = [await stack.enter_async_context(world.live(1)) for _ in range(10)]
+                got = [numbers(await client.read_messages(1)) for client in clients]
+        assert got == [[1]] * 10
+        assert world.mailbox.most["load"] == 1
+
     async def test_live_frames_wait_for_the_flush(self) -> None:
         async with self.world() as world:
             world.mailbox.put(1, 1)
