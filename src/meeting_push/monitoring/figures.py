@@ -176,6 +176,11 @@ _PARTS: Final = (
     _usage("open_files_ratio", Text("打开的文件", "open files"), "open_files"),
     _ms("loop_lag_ms", Text("事件循环迟了", "event loop lag"), gauge("event_loop_lag_max_seconds")),
     _ms("clock_skew_ms", Text("钟差", "clock skew"), gauge("clock_skew_seconds"), absolute=True),
+    _rate(
+        "old_rows_removed_per_s",
+        Text("清理掉的旧行", "old rows removed"),
+        counter("retention_removed"),
+    ),
     Figure("nodes", "count", Text("进程", "processes"), Processes()),
     Figure("alerts_firing", "count", Text("在触发的告警", "alerts firing"), FiringAlerts(), "max"),
 )

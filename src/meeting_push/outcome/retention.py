@@ -187,6 +187,8 @@ class Retention:
         """先收件人，后消息：死在中间，下一遍接着。"""
         ids = [one.message_id for one in over]
         casts = [one.message_id for one in over if one.is_broadcast]
+        if casts:
+            await self._remove_rows("states", casts, steps)
         removed = Removed(
             recipients=await self._remove_rows("recipients", ids, steps),
             receipts=await self._remove_rows("receipts", casts, steps) if casts else 0,

@@ -15,14 +15,21 @@ from .database import Repository
 from .erasures import NOBODYS, TOMBSTONE
 from .id_list import among
 from .naming import DEFAULT_PREFIX
-from .tables import broadcast_receipts, broadcasts, erasures, message_recipients, messages
+from .tables import (
+    broadcast_receipts,
+    broadcast_states,
+    broadcasts,
+    erasures,
+    message_recipients,
+    messages,
+)
 
 #: 一次读、放回这么多行。
 BATCH: Final = 500
 #: 次序即放回的次序。
 _TABLES: Final = {
     one.name.removeprefix(DEFAULT_PREFIX): one
-    for one in (messages, broadcasts, message_recipients, broadcast_receipts)
+    for one in (messages, broadcasts, message_recipients, broadcast_receipts, broadcast_states)
 }
 
 

@@ -22,6 +22,7 @@ from sqlalchemy import (
     func,
     or_,
     select,
+    text,
     tuple_,
     update,
 )
@@ -29,20 +30,29 @@ from sqlalchemy import (
 from ..model import DeliveryStatus
 from .database import Repository
 from .id_list import Recipient, among, among_pairs
-from .tables import broadcast_receipts, broadcasts, message_recipients, messages, retention
+from .tables import (
+    broadcast_receipts,
+    broadcast_states,
+    broadcasts,
+    message_recipients,
+    messages,
+    retention,
+)
 
 _m: Final = messages.c
 _r: Final = message_recipients.c
 _b: Final = broadcasts.c
+_s: Final = broadcast_states.c
 _t: Final = retention.c
 
 #: 有了结局的。
 _ENDED: Final = tuple(one.value for one in DeliveryStatus if one is not DeliveryStatus.PENDING)
-#: 一条消息按人的行：收件人，广播的确认。
-Part = Literal["recipients", "receipts"]
+#: 一条消息按人的行：收件人，广播的确认，各人对广播做过的（已读、归档）。
+Part = Literal["recipients", "receipts", "states"]
 _PARTS: Final[dict[Part, Table]] = {
     "recipients": message_recipients,
     "receipts": broadcast_receipts,
+    "states": broadcast_states,
 }
 _PAIRS: Final = (
     " WHERE (message_id, user_id) IN"
@@ -51,15 +61,25 @@ _PAIRS: Final = (
 _SQLITE_ROWS: Final = {
     "recipients": (
         f"DELETE FROM mp_message_recipients{_PAIRS} AND status IN {_ENDED}"  # noqa: S608 — 常量
+        " AND archived_at IS NULL"
     ),
     "receipts": f"DELETE FROM mp_broadcast_receipts{_PAIRS}",  # noqa: S608
+    "states": f"DELETE FROM mp_broadcast_states{_PAIRS} AND archived_at IS NULL",  # noqa: S608
 }
+#: 删一行还要改收件箱的索引，一人一处，旧的多半是冷的：先由读的把那几页读进来，写的不等磁盘。
+_SQLITE_WARM: Final = text(
+    "SELECT count(r.read_at) FROM json_each(:pairs) AS v CROSS JOIN mp_message_recipients AS r"
+    " INDEXED BY mp_ix_recipients_inbox WHERE r.user_id = json_extract(v.value, '$[1]')"
+    " AND r.message_id = json_extract(v.value, '$[0]')"
+)
 _SQLITE_MESSAGES: Final = (
     "DELETE FROM mp_messages WHERE message_id IN (SELECT value FROM json_each(?))"
     " AND NOT EXISTS (SELECT 1 FROM mp_message_recipients AS r"
     " WHERE r.message_id = mp_messages.message_id)"
     " AND NOT EXISTS (SELECT 1 FROM mp_broadcast_receipts AS r"
     " WHERE r.message_id = mp_messages.message_id)"
+    " AND NOT EXISTS (SELECT 1 FROM mp_broadcast_states AS s"
+    " WHERE s.message_id = mp_messages.message_id)"
 )
 _SQLITE_BROADCASTS: Final = (
     "DELETE FROM mp_broadcasts WHERE message_id IN (SELECT value FROM json_each(?))"
@@ -93,10 +113,10 @@ class Removed(NamedTuple):
 def _stays(now: int) -> ColumnElement[bool]:
     """一行收件人使整条消息留着：没有结局，或失败了而还可以重新投递。别的要留的，也加在这里。
 
-    更新的程序写下的、不认识的状态也留着。
+    他归档着的，更新的程序写下的、不认识的状态，也留着。
     """
     requeueable = and_(_r.status == DeliveryStatus.FAILED, _m.expires_at > now)
-    return or_(_r.status.not_in(_ENDED), requeueable)
+    return or_(_r.status.not_in(_ENDED), requeueable, _r.archived_at.is_not(None))
 
 
 class RetentionRepository(Repository):
@@ -112,9 +132,11 @@ class RetentionRepository(Repository):
             .subquery()
         )
         waits = exists().where(_r.message_id == _m.message_id, _stays(now))
+        archived = exists().where(_s.message_id == _m.message_id, _s.archived_at.is_not(None))
+        cast_over = and_(_b.logged_at.is_not(None), _m.expires_at <= now, ~archived)
         over = case(
             (_m.enqueued_at.is_(None), False),
-            (_b.message_id.is_not(None), and_(_b.logged_at.is_not(None), _m.expires_at <= now)),
+            (_b.message_id.is_not(None), cast_over),
             else_=~waits,
         )
         statement = (
@@ -150,7 +172,10 @@ class RetentionRepository(Repository):
         key = (table.c.message_id, table.c.user_id)
         these = among(self._database, table.c.message_id, message_ids)
         statement = select(*key).where(these).order_by(*key).limit(limit)
-        return [(row[0], row[1]) for row in await self._database.rows(statement)]
+        pairs = [(row[0], row[1]) for row in await self._database.rows(statement)]
+        if part == "recipients" and self._database.is_sqlite:
+            await self._database.rows(_SQLITE_WARM, {"pairs": _listed(pairs)[0]})
+        return pairs
 
     @property
     def step_s(self) -> float:
@@ -160,7 +185,7 @@ class RetentionRepository(Repository):
     # ── 删：各自一个短的事务，幂等，返回几行 ─────────────────────────────────
 
     async def forget_rows(self, part: Part, pairs: Sequence[Recipient]) -> int:
-        """又变成没有结局的（重新投递了）不删；别人锁着的也不等，下一遍再来。"""
+        """又变成没有结局的（重新投递了）、归档了的不删；别人锁着的也不等，下一遍再来。"""
         table = _PARTS[part]
         if self._database.is_sqlite:
             statement = _SQLITE_ROWS[part], _listed(pairs)
@@ -171,20 +196,19 @@ class RetentionRepository(Repository):
         )
         free = select(*key).where(these).with_for_update(skip_locked=True)
         if part == "recipients":
-            free = free.where(_r.status.in_(_ENDED))
+            free = free.where(_r.status.in_(_ENDED), _r.archived_at.is_(None))
+        elif part == "states":
+            free = free.where(_s.archived_at.is_(None))
         return await self._database.change(delete(table).where(tuple_(*key).in_(free)))
 
     async def forget_messages(self, message_ids: Sequence[str]) -> Removed:
-        """还有收件人、确认的不删。"""
+        """还有收件人、确认、归档的不删。"""
         listed = _listed(message_ids)
         if self._database.is_sqlite:
             statements = [(_SQLITE_MESSAGES, listed), (_SQLITE_BROADCASTS, listed)]
             counts = await self._database.write_sqlite(statements)
             return Removed(messages=counts[0], broadcasts=counts[1])
-        left = [
-            exists().where(table.c.message_id == _m.message_id)
-            for table in (message_recipients, broadcast_receipts)
-        ]
+        left = [exists().where(table.c.message_id == _m.message_id) for table in _PARTS.values()]
         these = among(self._database, _m.message_id, message_ids)
         ownerless = and_(
             among(self._database, _b.message_id, message_ids),

@@ -258,6 +258,7 @@ broadcast_states = Table(
     Column("read_at", BigInteger),
     Column("archived_at", BigInteger),
     PrimaryKeyConstraint("user_id", "message_id"),
+    Index("mp_ix_broadcast_states_message", "message_id"),
     sqlite_with_rowid=False,
 )
 

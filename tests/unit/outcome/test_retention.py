@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text, update
+from sqlalchemy import func, insert, select, text, update
 
 from meeting_push.clock import now_ms
 from meeting_push.errors import UnavailableError
@@ -18,7 +18,7 @@ from meeting_push.settings import load_settings
 from meeting_push.storage.archive import ArchiveRepository
 from meeting_push.storage.database import Database
 from meeting_push.storage.retention import Removed, RetentionRepository
-from meeting_push.storage.tables import message_recipients
+from meeting_push.storage.tables import broadcast_states, message_recipients
 from tests.support.eventually import eventually
 from tests.support.old_messages import NOW, OldMessages
 
@@ -74,6 +74,39 @@ async def test_what_is_not_over_stays(database: Database) -> None:
     ]
     assert await Sweep(database, **WEEK).turn() == Removed()
     assert await old.left() == kept
+
+
+async def test_archived_ones_stay(database: Database) -> None:
+    """谁归档着，整条留着；拿出来了，下一遍就走。广播也是。"""
+    old, sweep = OldMessages(database), Sweep(database, **WEEK)
+    direct, cast = await old.direct(30, {1: "delivered", 2: "failed"}), await old.broadcast(20)
+    states = [{"user_id": user, "message_id": cast, "read_at": 1} for user in (1, 2)]
+    async with database.transaction() as connection:
+        await connection.execute(insert(broadcast_states), states)
+    await archive(database, NOW)
+    assert await sweep.do_now() == Removed()
+    assert await old.left() == [direct, cast]
+    await archive(database, None)
+    removed = await sweep.do_now()
+    assert removed == Removed(messages=2, recipients=2, broadcasts=1, receipts=2)
+    assert await database.scalar(select(func.count()).select_from(broadcast_states)) == 0
+
+
+async def archive(database: Database, at: int | None) -> None:
+    """2 号归档了全部，或（None）都拿出来。"""
+    for table in (message_recipients, broadcast_states):
+        await database.change(update(table).where(table.c.user_id == 2).values(archived_at=at))
+
+
+async def test_one_archived_meanwhile_keeps_its_row_and_the_message(database: Database) -> None:
+    """看的时候没有归档，删之前归档了。"""
+    old, record = OldMessages(database), RetentionRepository(database)
+    message_id = await old.direct(30, {1: "delivered", 2: "delivered"})
+    pairs = await record.rows_of("recipients", [message_id], 10)
+    await archive(database, NOW)
+    assert await record.forget_rows("recipients", pairs) == 1
+    assert await record.forget_messages([message_id]) == Removed()
+    assert await old.left() == [message_id]
 
 
 async def test_a_recipient_requeued_meanwhile_keeps_its_row_and_the_message(
