@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -58,9 +59,9 @@ class Peer:
         self.headers: Mapping[str, str] = request.headers
         self.acked: list[str] = []
         self.close_code: int | None = None
+        self.token = self._token()
 
-    @property
-    def token(self) -> str:
+    def _token(self) -> str:
         raise NotImplementedError
 
     async def send_raw(self, text: str | bytes) -> None:
@@ -145,8 +146,7 @@ class SocketPeer(Peer):
         super().__init__(request)
         self._socket = socket
 
-    @property
-    def token(self) -> str:
+    def _token(self) -> str:
         return self.headers["Sec-WebSocket-Protocol"].split("bearer.")[1]
 
     async def send_raw(self, text: str | bytes) -> None:
@@ -189,8 +189,7 @@ class StreamPeer(Peer):
         self._response = response
         self.said: asyncio.Queue[Frame | None] = asyncio.Queue()
 
-    @property
-    def token(self) -> str:
+    def _token(self) -> str:
         return self.headers["Authorization"].removeprefix("Bearer ")
 
     async def send_raw(self, text: str | bytes) -> None:
@@ -363,19 +362,21 @@ async def playing(
     """
     first = {"websocket": [Refusal(status) for status in statuses], "sse": [], "acks": []}
     script = ScriptedServer(scenes or (stay,), first | dict(refuse or {}))
-    runner = web.ServerRunner(
-        web.Server(script.answer, handler_cancellation=True), shutdown_timeout=0.1
-    )
+    door = web.Server(script.answer, handler_cancellation=True)
+    runner = web.ServerRunner(door, shutdown_timeout=0.1)
     await runner.setup()
-    try:
-        site = web.TCPSite(runner, "127.0.0.1", port)
-        await site.start()
-        port = runner.addresses[0][1]
-        script.url = f"http://127.0.0.1:{port}"
-        yield script
-    finally:
-        await script.stop()
-        await runner.cleanup()
+    with socket.create_server(("127.0.0.1", port), backlog=128) as listening:
+        listening.setblocking(False)
+        await web.SockSite(runner, listening).start()
+        script.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        try:
+            yield script
+        finally:
+            # 先不再接：正在接的那一条要在关门之前坐下，不然 asyncio 会把它忘在半路
+            asyncio.get_running_loop().remove_reader(listening)
+            await asyncio.sleep(0)
+            await script.stop()
+            await runner.cleanup()
     if script.failure is not None:
         raise script.failure
 

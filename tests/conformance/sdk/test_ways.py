@@ -1,0 +1,167 @@
+"""服务器的提示，两条路之间：照剧本演的服务器 × 每一个 SDK，同样的断言。"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from tests.support.eventually import eventually
+from tests.support.scripted_server import (
+    Frame,
+    Peer,
+    Refusal,
+    Signal,
+    StreamPeer,
+    new_message,
+    playing,
+    stay,
+)
+
+from .adapter import Sdk
+from .scenes import FOREVER, closing, ids, telling
+
+pytestmark = pytest.mark.timeout(180)
+
+# ── 提示，两条路 ────────────────────────────────────────────────────────────
+
+
+async def test_a_draining_server_names_the_window(client: Sdk) -> None:
+    """窗口里随机选一刻：退避再长也照它。"""
+
+    async def draining(peer: Peer) -> None:
+        await peer.welcome()
+        await peer.send({"type": "notice", "code": "draining", "reconnect_after_ms": 200})
+        await peer.close(4000, "server_draining")
+
+    endless = {"backoff_base_ms": FOREVER, "backoff_cap_ms": FOREVER}
+    async with playing(draining, stay) as server:
+        client.start(server.url, tuning=endless)
+        lost = await client.until("state", name="disconnected")
+        assert lost["retry_at"] <= time.time() * 1000 + 1_000
+        await client.until("state", name="connected")
+        await client.stop()
+
+
+async def test_lesson_1_the_first_retry_is_jittered(client: Sdk) -> None:
+    """全抖动：同一个底数，十次的第一次等待不会都一样长。"""
+    delays = set()
+    base = {"backoff_base_ms": FOREVER, "backoff_cap_ms": FOREVER}
+    async with playing(closing(4007)) as server:
+        for _ in range(4):
+            client.start(server.url, tuning=base)
+            lost = await client.until("state", name="disconnected", final=False)
+            ahead = lost["retry_at"] - time.time() * 1000
+            assert ahead <= FOREVER
+            delays.add(round(ahead / 1_000))
+            await client.stop()
+    assert len(delays) > 1
+
+
+@pytest.mark.parametrize("status", [403, 404, 426, 502])
+async def test_two_websockets_refused_and_it_goes_on_by_sse(auto_client: Sdk, status: int) -> None:
+    done = Signal()
+    async with playing(
+        telling(new_message(1), acks=(1,), done=done), statuses=(status, status)
+    ) as server:
+        auto_client.start(server.url)
+        await auto_client.until("state", name="connected", transport="sse")
+        await done.wait()
+        await auto_client.stop()
+        assert [peer.kind for peer in server.peers] == ["sse"]
+
+
+async def test_the_way_changes_back_from_the_same_position(auto_client: Sdk) -> None:
+    """SSE → WebSocket（一次不成，回来）→ WebSocket：不丢不重。"""
+
+    async def alive(peer: Peer, *frames: Frame) -> None:
+        await peer.welcome(seq=len(server.peers))
+        await peer.send(*frames)
+        await peer.receive_acks(len(server.peers))
+        await peer.stay()
+
+    async def first(peer: Peer) -> None:
+        assert peer.kind == "sse"
+        await alive(peer, new_message(1))
+
+    async def second(peer: Peer) -> None:
+        assert (peer.kind, peer.query["last_seq"]) == ("sse", "1")
+        await alive(peer, new_message(2))
+
+    async def third(peer: Peer) -> None:
+        assert (peer.kind, peer.query["last_seq"]) == ("websocket", "2")
+        await peer.welcome(seq=3)
+        await peer.send(new_message(3))
+        await peer.receive_acks(3)
+        done.set()
+        await peer.stay()
+
+    done = Signal()
+    async with playing(first, second, third, statuses=(404, 404, 404)) as server:
+        auto_client.start(server.url, tuning={"websocket_retry_ms": 1_000})
+        await done.wait()
+        await auto_client.stop()
+    assert auto_client.messages() == ids(1, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("refusal", "code"),
+    [
+        (Refusal(401, "invalid_token"), 4500),
+        (Refusal(401, "revoked"), 4502),
+        (Refusal(403, "forbidden"), 4501),
+        (Refusal(403, "kicked"), 4503),
+        (Refusal(403, "replaced"), 4505),
+    ],
+)
+async def test_a_stream_refused_means_what_the_close_code_means(
+    auto_client: Sdk, refusal: Refusal, code: int
+) -> None:
+    async with playing(refuse={"sse": [refusal]}) as server:
+        auto_client.start(server.url, transport="sse")
+        end = await auto_client.until("state", final=True)
+        assert (end["code"], end["reason"]) == (code, refusal.code)
+        await auto_client.stop()
+        assert server.peers == []
+
+
+async def test_retry_after_is_obeyed(auto_client: Sdk) -> None:
+    busy = Refusal(429, "rate_limited", retry_after_s=1_000)
+    async with playing(refuse={"sse": [busy]}) as server:
+        auto_client.start(server.url, transport="sse")
+        lost = await auto_client.until("state", name="disconnected")
+        assert lost["retry_at"] - time.time() * 1000 > 900_000
+        await auto_client.stop()
+
+
+async def test_a_stream_with_comments_lives(auto_client: Sdk) -> None:
+    async def scene(peer: Peer) -> None:
+        assert isinstance(peer, StreamPeer)
+        await peer.welcome()
+        for _ in range(10):
+            await peer.comment()
+            await asyncio.sleep(0.1)
+        await peer.send(new_message(1))
+        await peer.receive_acks(1)
+        done.set()
+        await peer.stay()
+
+    done = Signal()
+    async with playing(scene) as server:
+        auto_client.start(server.url, transport="sse", tuning={"silent_after_ms": 60_000})
+        await done.wait()
+        await auto_client.stop()
+        assert len(server.peers) == 1
+
+
+async def test_an_ack_by_rest_refused_for_now_is_sent_again(auto_client: Sdk) -> None:
+    done = Signal()
+    busy = [Refusal(503, "unavailable")]
+    async with playing(
+        telling(new_message(1), acks=(1,), done=done), refuse={"acks": busy}
+    ) as server:
+        auto_client.start(server.url, transport="sse")
+        await done.wait()
+        await eventually(lambda: not busy)
+        await auto_client.stop()
