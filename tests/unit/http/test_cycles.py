@@ -15,6 +15,8 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from meeting_push.http.doorway import MAX_PIPELINED
 from meeting_push.http.patient_http import PatientHttp
 from meeting_push.limits.rate import RefusalPace
+from meeting_push.websocket.event_line import EventConnection
+from meeting_push.websocket.event_socket import EventSocket
 from meeting_push.websocket.native import native_edge
 from tests.support.eventually import eventually
 from tests.support.garbage import alive
@@ -23,6 +25,7 @@ from tests.support.redis_server import RedisServer
 from tests.support.running_node import Node, running_node
 
 _OURS = (PatientHttp, RequestResponseCycle)
+_STREAMS = (EventSocket, EventConnection)
 UPLOAD = (
     b"POST /api/v1/messages HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\n"
     b"Content-Length: 400000\r\n\r\n"
@@ -134,6 +137,31 @@ async def test_alerts_a_body_nobody_wants_is_not_kept(node: Node, held: bool) ->
         await eventually(lambda: not any(one.body for one in asked))
         asked.clear()
         await _go(writer)
+
+
+@pytest.mark.parametrize("valid", [True, False])
+async def test_a11_a_stream_that_has_ended_leaves_no_cycles(node: Node, valid: bool) -> None:
+    """A11: 事件流、它的连接，自己走的、被拒绝的，断开就消失，不等垃圾回收。"""
+    async with served(node.push, native_edge(node.push.manager)) as port:
+        await _follow_and_go(node, port, valid)  # 首次使用才造的东西不算
+        gc.collect()
+        before = alive(_STREAMS)
+        gc.disable()
+        try:
+            for _ in range(3):
+                await _follow_and_go(node, port, valid)
+            await eventually(lambda: alive(_STREAMS) <= before)
+        finally:
+            gc.enable()
+
+
+async def _follow_and_go(node: Node, port: int, valid: bool) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    bearer = f"Authorization: Bearer {node.person(7).token if valid else 'no.such.token'}"
+    path = "/sse/user/7/messages"
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: h\r\n{bearer}\r\n\r\n".encode())
+    await reader.readuntil(b'"welcome"' if valid else b" 401 ")
+    await _go(writer)
 
 
 async def _ask_and_go(node: Node, port: int) -> None:
