@@ -20,6 +20,7 @@ from meeting_push.redis.redis_service import RedisService
 from meeting_push.storage.database import Database
 from tests.support.acceptance_report import AcceptanceReport
 from tests.support.empty_environment import EmptyEnvironment, build_wheel
+from tests.support.one_slot import OneSlotServer
 from tests.support.postgres_server import PostgresServer, find_postgres
 from tests.support.redis_server import RedisServer, find_embedded_redis, find_redis7, redis_of
 from tests.support.sentinels import SentinelSite, running_site
@@ -86,6 +87,17 @@ def sentinel_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sentinel
 def sentinel_server(sentinel_site: SentinelSite) -> RedisServer:
     """``sentinel_site`` 的主，地址是 Sentinel 的。"""
     return sentinel_site.servers[0]
+
+
+@pytest.fixture(scope="session")
+def one_slot_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """一台 Cluster 模式的 Redis 7：跨了槽的调用被拒绝（``tests/support/one_slot.py``）。"""
+    binary = find_redis7()
+    if binary is None:
+        pytest.skip("no redis-server >= 7 on PATH")
+    server = OneSlotServer(binary, tmp_path_factory.mktemp("slots")).start()
+    yield server
+    server.stop()
 
 
 @pytest.fixture

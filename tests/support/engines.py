@@ -12,3 +12,13 @@ def redis_server(request: pytest.FixtureRequest) -> RedisServer:
     """单独的 Redis 7、内嵌的 Valkey、Sentinel 看着的一主一副本。"""
     server: RedisServer = request.getfixturevalue(f"{request.param}_server")
     return server
+
+
+ENGINES = ["redis7", "embedded_redis", "sentinel", "one_slot"]
+
+
+@pytest.fixture(scope="session", name="redis_server", params=ENGINES)
+def redis_server_or_slots(request: pytest.FixtureRequest) -> RedisServer:
+    """再加上一次调用只许碰一个槽的（``one_slot``）。"""
+    server: RedisServer = request.getfixturevalue(f"{request.param}_server")
+    return server

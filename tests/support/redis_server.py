@@ -40,6 +40,10 @@ class RedisServer:
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
 
+    def service(self, prefix: str = "") -> RedisService:
+        """到它的一个，没有启动。"""
+        return RedisService(RedisAddress.parse(self.url), Keys(prefix))
+
     @property
     def version(self) -> tuple[int, ...]:
         return redis_version(self.binary)
@@ -121,7 +125,7 @@ def redis_version(binary: Path) -> tuple[int, ...]:
 @contextlib.asynccontextmanager
 async def redis_of(server: RedisServer, prefix: str = "") -> AsyncIterator[RedisService]:
     """测试进程自己的一个。"""
-    service = RedisService(RedisAddress.parse(server.url), Keys(prefix))
+    service = server.service(prefix)
     await service.start()
     yield service
     await service.close()

@@ -85,7 +85,12 @@ class MessagePath:
             bus.redis, bodies, settings.messages, recorder=bus.recorder, clock=bus.clock
         )
         self.receipts = Receipts(self.publisher, record.people)
-        self.outcomes = Outcomes(bus.redis.lean, bus.redis.keys, settings.messages.ttl_s * 1000)
+        self.outcomes = Outcomes(
+            bus.redis.lean,
+            bus.redis.keys,
+            settings.messages.ttl_s * 1000,
+            self.queue.partitions,
+        )
         self.confirmation = DeliveryConfirmationService(
             outcomes=self.outcomes,
             recipients=record.recipients,

@@ -17,7 +17,7 @@ from ..errors import MalformedEnvelopeError
 from ..logs import logger
 from ..model import DEFAULT_TYPE, Outgoing
 from .keys import Keys
-from .lean import LeanConnection, Script
+from .lean import LeanConnection, Script, in_order
 from .link import Command
 
 HEADER_LENGTH: Final = 2
@@ -161,18 +161,25 @@ class Bodies:
         found: list[int | None] = []
         for start in range(0, len(message_ids), HEADS_CHUNK):
             chunk = message_ids[start : start + HEADS_CHUNK]
-            keys = [f"{self._body_prefix}{message_id}" for message_id in chunk]
-            found += map(priority_of, await _heads.run(self._lean, keys, [HEADER_LENGTH]))
+            found += map(priority_of, await self._heads(self._names(chunk)))
         return found
+
+    async def _heads(self, keys: Sequence[str]) -> list[bytes]:
+        groups = self._lean.together(len(keys), lambda at: (keys[at],))
+        calls = [([keys[at] for at in some], [HEADER_LENGTH]) for some, _ in groups]
+        return in_order(groups, await _heads.run_all(self._lean, calls), len(keys))
+
+    def _names(self, message_ids: Iterable[str]) -> list[str]:
+        return [f"{self._body_prefix}{message_id}" for message_id in message_ids]
 
     async def load(self, message_ids: Sequence[str]) -> list[bytes | None]:
         """各条的尾，次序不变；不在或已损坏则 None。"""
         tails: list[bytes | None] = []
         for start in range(0, len(message_ids), LOAD_CHUNK):
             chunk = message_ids[start : start + LOAD_CHUNK]
-            keys = [f"{self._body_prefix}{message_id}" for message_id in chunk]
+            blobs = await self._lean.values(self._names(chunk))
             decoded = 0
-            for pair in zip(chunk, await self._lean.execute("MGET", *keys), strict=True):
+            for pair in zip(chunk, blobs, strict=True):
                 tails.append(_decode(*pair))
                 decoded += len(tails[-1] or b"")
                 if decoded > DECODED_AT_ONCE:

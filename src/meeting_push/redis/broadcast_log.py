@@ -136,13 +136,16 @@ class BroadcastLog:
     async def advance(self, acked: Sequence[tuple[int, int, int]]) -> None:
         """(user_id, broadcast_id, previous) 已确认；对每个用户原子，幂等，次序不拘。"""
         for start in range(0, len(acked), CALL_CURSORS):
-            args: list[Argument] = [self._keys.prefix, self.cursor_ttl_ms]
+            head: list[Argument] = [self._keys.prefix, self.cursor_ttl_ms]
             rows = acked[start : start + CALL_CURSORS]
-            for row in rows:
-                args += row
-            if spoiled := await _ack.run(self._lean, [], args):
-                # 游标坏了：确认在 SQL 里，他只会再收到同一个 message_id
-                self._aside.note([rows[at][0] for at in spoiled], "broadcast cursor spoiled")
+            for some, spoiled in await _ack.by_slot(self._lean, head, rows, self._cursor_of):
+                if spoiled:
+                    # 游标坏了：确认在 SQL 里，他只会再收到同一个 message_id
+                    theirs = [rows[some[at]][0] for at in spoiled]
+                    self._aside.note(theirs, "broadcast cursor spoiled")
+
+    def _cursor_of(self, row: tuple[int, int, int]) -> tuple[str]:
+        return (self._keys.broadcast_cursor(row[0]),)
 
 
 def _retrieve(task: asyncio.Task[bool]) -> None:

@@ -131,7 +131,7 @@ class RedisClaim:
         while True:
             cursor, found = await self._lean.execute("SCAN", cursor, "MATCH", match, "COUNT", _SCAN)
             if found:
-                await self._lean.execute("UNLINK", *found)
+                await self._lean.unlink(found)
             await self._lean.execute("PEXPIRE", turn, _TURN_MS)
             if cursor == b"0":
                 return

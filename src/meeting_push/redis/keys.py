@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import re
+import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -208,3 +210,9 @@ class QueueKeys:
             )
             for tag in tags
         )
+
+
+def home_of(message_id: str, partitions: Sequence[QueueKeys]) -> QueueKeys:
+    """一条消息的全部条目落在同一分区：去重与撤回只看一处。"""
+    count = len(partitions)
+    return partitions[zlib.crc32(message_id.encode()) % count if count > 1 else 0]

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib.resources import files
-from typing import Any
+from itertools import chain
+from typing import Any, TypeVar
 
 from ..errors import MeetingPushError, RedisUnavailableError
 from .address import RedisAddress, credentials_refused, greeting
 from .command_link import CommandLink
 from .dial import Reconnector, dial, most_backoff_s
 from .link import Argument, Command, Link, ScriptMissingError
+
+Row = TypeVar("Row", bound=Sequence[Any])
+#: 一次调用做的各是哪几行，与它要声明的键。
+Groups = Sequence[tuple[Sequence[int], Sequence[Argument]]]
+#: 一次调用：要声明的键，参数。
+Call = tuple[Sequence[Argument], Sequence[Argument]]
 
 
 class LeanConnection:
@@ -76,6 +83,27 @@ class LeanConnection:
         self.commands += len(commands)
         return self._link.send_many(commands, tolerant=tolerant)
 
+    def together(self, rows: int, _keys_of: Callable[[int], Sequence[Argument]]) -> Groups:
+        """一次调用里做得了的各几行，与要声明的键；第 i 行碰 ``_keys_of(i)``，它们同槽。
+
+        一台 Redis 不管槽：全部一次，什么也不必声明（决定 0018）。
+        """
+        return [(range(rows), ())]
+
+    async def values(self, keys: Sequence[Argument]) -> list[bytes | None]:
+        """MGET，次序不变；同槽的一条。"""
+        groups = self.together(len(keys), lambda at: (keys[at],))
+        if len(groups) == 1:
+            found: list[bytes | None] = await self.execute("MGET", *keys)
+            return found
+        commands = [("MGET", *(keys[at] for at in some)) for some, _ in groups]
+        return in_order(groups, await self.execute_many(commands), len(keys))
+
+    async def unlink(self, keys: Sequence[Argument]) -> None:
+        """同槽的一条。"""
+        groups = self.together(len(keys), lambda at: (keys[at],))
+        await self.execute_many([("UNLINK", *(keys[at] for at in some)) for some, _ in groups])
+
     def _not_connected(self) -> RedisUnavailableError:
         return RedisUnavailableError("not connected to Redis", cause=self._reconnector.cause)
 
@@ -108,6 +136,15 @@ class LeanConnection:
             self._reconnector.lost(link.cause)
 
 
+def in_order(groups: Groups, answers: Iterable[Any], rows: int) -> list[Any]:
+    """各组的回答（一行一个）→ 各行的，次序照旧。"""
+    found: list[Any] = [None] * rows
+    for (some, _), answer in zip(groups, answers, strict=True):
+        for at, one in zip(some, answer, strict=True):
+            found[at] = one
+    return found
+
+
 class Script:
     """``redis/lua/<name>.lua``，几个名字则依次相接；按 SHA1 调用，Redis 不认识时带着全文再来。
 
@@ -122,6 +159,46 @@ class Script:
     def call(self, keys: Sequence[Argument], args: Sequence[Argument]) -> Command:
         """一条命令，与别的一起写出；``ScriptMissingError`` 的再 ``run`` 一遍。"""
         return ("EVALSHA", self._sha, len(keys), *keys, *args)
+
+    async def by_slot(
+        self,
+        lean: LeanConnection,
+        head: Sequence[Argument],
+        rows: Sequence[Row],
+        keys_of: Callable[[Row], Sequence[str]],
+    ) -> list[tuple[Sequence[int], Any]]:
+        """一次调用做的是哪几行，与它的回答；参数是 ``head``，随后各行首尾相接。
+
+        ``keys_of``：一行碰的键，都同槽。
+        """
+        if not rows:
+            return []
+        groups = lean.together(len(rows), lambda at: keys_of(rows[at]))
+        calls: list[Call] = []
+        for some, keys in groups:
+            own = rows if len(some) == len(rows) else [rows[at] for at in some]
+            calls.append((keys, [*head, *chain.from_iterable(own)]))
+        answers = await self.run_all(lean, calls)
+        return [(some, answer) for (some, _), answer in zip(groups, answers, strict=True)]
+
+    async def run_all(self, lean: LeanConnection, calls: Sequence[Call]) -> list[Any]:
+        """各调用的回答，次序不变；几次调用一次写出，非原子。"""
+        if len(calls) == 1:
+            return [await self.run(lean, *calls[0])]
+        commands = [self.call(*one) for one in calls]
+        answers = await lean.execute_many(commands, tolerant=True)
+        return await self.completed(lean, calls, answers)
+
+    async def completed(
+        self, lean: LeanConnection, calls: Sequence[Call], answers: list[Any]
+    ) -> list[Any]:
+        """``calls`` 的回答，脚本不认识的再来一遍；被拒绝的抛出。"""
+        for at, answer in enumerate(answers):
+            if isinstance(answer, ScriptMissingError):
+                answers[at] = await self.run(lean, *calls[at])
+            elif isinstance(answer, Exception):
+                raise answer
+        return answers
 
     async def run(
         self, lean: LeanConnection, keys: Sequence[Argument], args: Sequence[Argument]

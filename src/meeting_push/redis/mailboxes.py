@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple
 
@@ -11,9 +11,13 @@ import msgspec
 
 from ..logs import logger
 from ..mailbox_model import Origin, ResumePoint
+from .deliveries import CALL_RECIPIENTS as CALL_RECIPIENTS
+from .deliveries import Delivered as Delivered
+from .deliveries import Delivery as Delivery
+from .deliveries import as_given, calls_of, delivered, owners_of, parts_of
 from .keys import Keys, literally
-from .lean import LeanConnection, Script
-from .link import Argument, Command, ScriptMissingError
+from .lean import Call, LeanConnection, Script
+from .link import Argument, Command
 
 _deliver: Final = Script("deliver")
 _open: Final = Script("open")
@@ -27,33 +31,10 @@ _RESYNC: Final[dict[bytes, ResyncReason]] = {
 
 #: 一个用户至多记住这么多条过期而没确认的；更早的不再逐条说。
 MAX_TOMBSTONES: Final = 1_000
-#: 一次 Lua 调用里至多这么多个收件人：实测约 2 ms，再大就会推迟别人的命令。
-CALL_RECIPIENTS: Final = 200
 #: 找信箱时一步看多少个键。
 WALK_KEYS: Final = 1_000
 #: ``mailbox_senders``：seq → [谁发的, 多急]。
 _origins_decoder: Final = msgspec.json.Decoder(dict[int, Origin])
-
-
-class Delivery(msgspec.Struct, frozen=True, kw_only=True):
-    """要投递的一条消息与它的（一部分）收件人；``tail`` 见 ``envelope.encode_tail``。"""
-
-    message_id: str
-    tail: bytes
-    recipient_ids: tuple[int, ...]
-    priority: int
-    expires_at: int
-    attempt: int = 0
-
-
-class Delivered(NamedTuple):
-    """对一个收件人的结果：它的 seq，以及发布时有几个节点在听。"""
-
-    user_id: int
-    seq: int
-    receivers: int
-    #: 这个用户早已确认过它：没有再进信箱，也没有发布。
-    acked: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,35 +120,41 @@ class Mailboxes:
 
         ``ahead``：先于它们执行的，全部在一次写出里；没有给，就一次调用一个来回，让别人的命令插得进来。
         """
-        calls = [(n, self.head(publish=publish) + call) for n, call in _calls(deliveries)]
-        if ahead:
-            early, replies = await self._at_once(ahead, [args for _, args in calls])
-        else:
-            early, replies = [], [await _deliver.run(self._lean, (), args) for _, args in calls]
+        owners = owners_of(deliveries)
+        groups = self._lean.together(len(owners), lambda at: self._touched(owners[at]))
+        parts = parts_of(deliveries, groups)
+        head = self.head(publish=publish)
+        counted = [
+            (n, (keys, head + call)) for _, some, keys in parts for n, call in calls_of(some)
+        ]
+        early, replies = await self._run(ahead, [call for _, call in counted])
         pairs: list[int] = []
         overfull: list[int] = []
-        for (recipients, _), reply in zip(calls, replies, strict=True):
+        for (recipients, _), reply in zip(counted, replies, strict=True):
             pairs += reply[: 2 * recipients]
             overfull += map(int, reply[2 * recipients :])
-        each = iter(pairs)
+        each = iter(pairs if len(parts) == 1 else as_given(pairs, parts))
         rows = [
-            [_delivered(user_id, next(each), next(each)) for user_id in delivery.recipient_ids]
+            [delivered(user_id, next(each), next(each)) for user_id in delivery.recipient_ids]
             for delivery in deliveries
         ]
         return DeliveredBatch(rows, overfull, early)
 
-    async def _at_once(
-        self, ahead: Sequence[Command], calls: Sequence[Command]
+    def _touched(self, user_id: int) -> list[str]:
+        """``deliver.lua`` 为一个人碰的。"""
+        keys = self._keys
+        return [keys.mailbox(user_id), keys.message_log(user_id), keys.user_seq(user_id)]
+
+    async def _run(
+        self, ahead: Sequence[Command], calls: Sequence[Call]
     ) -> tuple[list[object], list[Sequence[Any]]]:
-        commands = [*ahead, *(_deliver.call((), args) for args in calls)]
-        answers = await self._lean.execute_many(commands, tolerant=True)
-        early, replies = answers[: len(ahead)], answers[len(ahead) :]
-        for at, reply in enumerate(replies):
-            if isinstance(reply, ScriptMissingError):
-                replies[at] = await _deliver.run(self._lean, (), calls[at])
-            elif isinstance(reply, Exception):
-                raise reply
-        return early, replies
+        lean = self._lean
+        if not ahead:
+            return [], [await _deliver.run(lean, *one) for one in calls]
+        commands = [*ahead, *(_deliver.call(*one) for one in calls)]
+        answers = await lean.execute_many(commands, tolerant=True)
+        early = answers[: len(ahead)]
+        return early, await _deliver.completed(lean, calls, answers[len(ahead) :])
 
     def head(self, *, publish: bool) -> list[Argument]:
         limits = self._limits
@@ -347,23 +334,6 @@ class Mailboxes:
         return int(await self._lean.execute("ZCARD", self._keys.mailbox(user_id)))
 
 
-def _calls(deliveries: Iterable[Delivery]) -> Iterator[tuple[int, list[Argument]]]:
-    """把一批切成若干次 Lua 调用：人数与参数；一条收件人很多的消息会跨几次调用。"""
-    args: list[Argument] = []
-    room = CALL_RECIPIENTS
-    for delivery in deliveries:
-        rest = delivery.recipient_ids
-        while rest:
-            now, rest = rest[:room], rest[room:]
-            args += (delivery.message_id, delivery.attempt, delivery.tail, len(now), *now)
-            room -= len(now)
-            if room == 0:
-                yield CALL_RECIPIENTS, args
-                args, room = [], CALL_RECIPIENTS
-    if args:
-        yield CALL_RECIPIENTS - room, args
-
-
 def opened(reply: Sequence[Any]) -> OpenedMailbox:
     """``open.lua`` 的回答。"""
     epoch, seq, verdict, mailbox, log, before, expired, evicted = reply
@@ -378,10 +348,6 @@ def opened(reply: Sequence[Any]) -> OpenedMailbox:
         expired=[seq for _, seq in _id_seq_pairs(expired)],
         evicted=_id_seq_pairs(evicted),
     )
-
-
-def _delivered(user_id: int, seq: int, receivers: int) -> Delivered:
-    return Delivered(user_id, seq, max(receivers, 0), receivers < 0)
 
 
 def _id_seq_pairs(flat: Sequence[bytes]) -> list[tuple[str, int]]:

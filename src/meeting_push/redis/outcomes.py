@@ -5,15 +5,15 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from enum import IntEnum
-from itertools import chain
 from typing import Any, Final, NamedTuple, TypeVar, get_args
 
 from ..model import DEFAULT_TYPE, MAX_PRIORITY, MIN_PRIORITY, MessageKind, MessageType
 from .bodies import OVER_LINGERS_MS
-from .keys import Keys
+from .keys import Keys, QueueKeys, home_of
 from .lean import LeanConnection, Script
 from .link import Argument, Command
 from .mailboxes import MAX_TOMBSTONES
@@ -22,6 +22,7 @@ _confirm: Final = Script("guard", "confirm")
 _retry: Final = Script("retry")
 _fail: Final = Script("guard", "fail")
 _expire: Final = Script("expire")
+_entomb: Final = Script("entomb")
 _requeue: Final = Script("requeue")
 #: 一次 Lua 调用里至多这么多条，见 ``mailboxes.CALL_RECIPIENTS``。
 CALL_ROWS: Final = 200
@@ -74,12 +75,19 @@ _PRIORITIES: Final = frozenset(b"%d" % n for n in range(MIN_PRIORITY, MAX_PRIORI
 
 
 class Outcomes:
-    """``ttl_ms`` 是消息的最长寿命：墓碑活这么久，状态哈希万一要新建时也是。"""
+    """``ttl_ms`` 是消息的最长寿命：墓碑活这么久，状态哈希万一要新建时也是。
 
-    def __init__(self, lean: LeanConnection, keys: Keys, ttl_ms: int) -> None:
+    一段脚本只碰一种键：各消息的，或各用户的；跨着两种的分几步，次序见决定 0018。
+    """
+
+    def __init__(
+        self, lean: LeanConnection, keys: Keys, ttl_ms: int, partitions: Sequence[QueueKeys] = ()
+    ) -> None:
+        """:param partitions: 没有给：不分区"""
         self._lean = lean
         self._keys = keys
         self._ttl_ms = ttl_ms
+        self._partitions = partitions or QueueKeys.of(keys, 1)
 
     async def unconfirmed(self, user_id: int, message_ids: Sequence[str]) -> list[str]:
         """其中状态里没有这个人的确认的。"""
@@ -94,14 +102,31 @@ class Outcomes:
         ]
 
     async def confirm(self, rows: Sequence[ConfirmedRow]) -> AsyncIterator[ConfirmedChunk]:
-        """记下确认，一段一段地；同一条消息的相邻时最快。"""
-        for start in range(0, len(rows), CONFIRM_ROWS):
-            chunk = rows[start : start + CONFIRM_ROWS]
-            args: list[Argument] = [self._keys.prefix, self._ttl_ms]
-            args += chain.from_iterable(chunk)
-            receipts, spoiled, kinds, over = await _confirm.run(self._lean, (), args)
-            failed = [chunk[at] for at in spoiled] if spoiled else []
-            yield ConfirmedChunk(receipts, failed, _kinds(kinds))
+        """记下确认，一段一段地；同一条消息的相邻时最快。
+
+        迟到的（失败、过期之后才来的）先收回死信与墓碑，再记：死在中间的再来一遍。
+        """
+        for chunk in _chunks(rows, CONFIRM_ROWS):
+            late: list[tuple[ConfirmedRow, bytes]] = []
+            async for one, overdue in self._confirm(chunk, overruling=False):
+                yield one
+                late += overdue
+            if late:
+                await self._take_back(late)
+                overdue_rows = [row for row, _ in late]
+                async for one, _ in self._confirm(overdue_rows, overruling=True):
+                    yield one
+
+    async def _confirm(
+        self, rows: Sequence[ConfirmedRow], *, overruling: bool
+    ) -> AsyncIterator[tuple[ConfirmedChunk, list[tuple[ConfirmedRow, bytes]]]]:
+        """一次调用一份；没有记的（迟到的）与它们的死信。"""
+        head: list[Argument] = [self._keys.prefix, self._ttl_ms, int(overruling)]
+        for some, answer in await _confirm.by_slot(self._lean, head, rows, self._status_of):
+            receipts, spoiled, kinds, late, over = answer
+            failed = [rows[some[at]] for at in spoiled]
+            overdue = [(rows[some[at]], i) for at, i in zip(late[::2], late[1::2], strict=True)]
+            yield ConfirmedChunk(receipts, failed, _kinds(kinds)), overdue
             if over:
                 await self._lean.execute_many(list(self._leaving(over)))
 
@@ -114,26 +139,164 @@ class Outcomes:
             ):
                 yield ("PEXPIRE", key, OVER_LINGERS_MS, "LT")
 
+    async def _take_back(self, late: Iterable[tuple[ConfirmedRow, bytes]]) -> None:
+        """死信与墓碑；键坏了的略过。"""
+        keys = self._keys
+        commands: list[Command] = []
+        for (message_id, user_id, *_), letter in late:
+            commands.append(("ZREM", keys.expired_messages(user_id), message_id))
+            commands.append(("ZREM", keys.evicted_messages(user_id), message_id))
+            if letter:
+                commands.append(("XDEL", keys.dead_letter_queue, letter))
+        await self._lean.execute_many(commands, tolerant=True)
+
     async def claim(
         self, rows: Sequence[tuple[str, int, int]], max_attempts: int, now: int
     ) -> list[Claimed]:
-        """认领 (message_id, user_id, 所知的次数)，结果次序不变；一次重试只有一个人认领到。"""
-        replies = await self._run(_retry, [now, max_attempts], rows)
-        return [Claimed(Verdict(v), n) for v, n in zip(replies[::2], replies[1::2], strict=True)]
+        """认领 (message_id, user_id, 所知的次数)，结果次序不变；一次重试只有一个人认领到。
+
+        记下次数在先，放进延迟队列在后：死在中间的这一次没有推，下一次照推；它一直在信箱里。
+        """
+        mailbox = self._keys.mailbox
+        held = await self._lean.execute_many(
+            [("ZSCORE", mailbox(user_id), message_id) for message_id, user_id, _ in rows]
+        )
+        present = [at for at, score in enumerate(held) if score is not None]
+        answers = await self._each(_retry, [now, max_attempts], [rows[at] for at in present], 4)
+        claims = [Claimed(Verdict.GONE, 0)] * len(rows)
+        delayed: list[Command] = []
+        for at, (verdict, attempts, priority, expires_at) in zip(present, answers, strict=True):
+            claims[at] = Claimed(Verdict(verdict), attempts)
+            if verdict == Verdict.CLAIMED:
+                message_id, user_id, _ = rows[at]
+                member = (
+                    b'%b{"message_id":"%b","recipient_ids":[%d],"priority":%b,"expires_at":%b,'
+                    b'"attempt":%d}'
+                    % (priority, message_id.encode(), user_id, priority, expires_at, attempts)
+                )
+                delayed.append(("ZADD", self._delayed_of(message_id), now, member))
+        if delayed:
+            await self._lean.execute_many(delayed)
+        return claims
 
     async def fail(
         self, rows: Sequence[tuple[str, int, bytes]], reason: str, now: int
     ) -> list[int | bytes]:
-        """记 (message_id, user_id, 条目) 为失败；每条的结果见 ``fail.lua``。"""
-        return await self._run(_fail, [now, reason, self._ttl_ms], rows)
+        """记 (message_id, user_id, 条目) 为失败；每条的结果见 ``fail.lua``。
+
+        死信在先，状态在后，最后移出信箱：死在中间的，多一封死信，不少。
+        """
+        verdicts: list[int | bytes] = []
+        for chunk in _chunks(rows, CALL_ROWS):
+            verdicts += await self._fail(chunk, reason, now)
+        return verdicts
+
+    async def _fail(
+        self, rows: Sequence[tuple[str, int, bytes]], reason: str, now: int
+    ) -> list[int | bytes]:
+        letters = await self._bury(rows, reason)
+        verdicts: list[int | bytes] = [-1] * len(rows)
+        fit = [at for at, letter in enumerate(letters) if letter is not None]
+        some = [(*rows[at][:2], letters[at] or b"") for at in fit]
+        answers = await self._each(_fail, [now, reason, self._ttl_ms], some, 1)
+        for at, (verdict,) in zip(fit, answers, strict=True):
+            verdicts[at] = verdict
+        # 别人先记下了的、确认先到了的：自己那一封多余
+        if spare := [letters[at] for at in fit if letters[at] and verdicts[at] != 1]:
+            await self._lean.execute("XDEL", self._keys.dead_letter_queue, *filter(None, spare))
+        gone = [at for at in fit if verdicts[at] in (0, 1)]
+        mailbox = self._keys.mailbox
+        removed = await self._lean.execute_many(
+            [("ZREM", mailbox(rows[at][1]), rows[at][0]) for at in gone], tolerant=True
+        )
+        for at, answer in zip(gone, removed, strict=True):
+            if isinstance(answer, Exception):
+                verdicts[at] = -1
+        return verdicts
+
+    async def _bury(
+        self, rows: Sequence[tuple[str, int, bytes]], reason: str
+    ) -> list[bytes | None]:
+        """各条的死信的 id；不该有的是空串，写不成的（那条流坏了）是 None。"""
+        if not any(entry for *_, entry in rows):
+            return [b""] * len(rows)
+        states = await self._states(rows)
+        queue = self._keys.dead_letter_queue
+        wanted = [
+            at
+            for at, (state, (*_, entry)) in enumerate(zip(states, rows, strict=True))
+            if entry and (state is None or (isinstance(state, bytes) and not _is_over(state)))
+        ]
+        fields = ("reason", reason, "queue", "mailbox")
+        written = await self._lean.execute_many(
+            [("XADD", queue, "*", "v", "1", "entry", rows[at][2], *fields) for at in wanted],
+            tolerant=True,
+        )
+        letters: list[bytes | None] = [b""] * len(rows)
+        for at, letter in zip(wanted, written, strict=True):
+            letters[at] = None if isinstance(letter, Exception) else letter
+        return letters
+
+    async def _states(self, rows: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """各 (message_id, user_id, …) 的状态；坏了的是异常。"""
+        status = self._keys.delivery_status
+        return await self._lean.execute_many(
+            [("HGET", status(one[0]), f"u:{one[1]}") for one in rows], tolerant=True
+        )
 
     async def requeue(self, rows: Sequence[tuple[str, int, int, int, bytes]], now: int) -> int:
-        """(message_id, user_id, 优先级, 过期时刻, 条目) 从头再来，返回放进去几条。"""
-        return sum(await self._run(_requeue, [now, self._ttl_ms], rows))
+        """(message_id, user_id, 优先级, 过期时刻, 条目) 从头再来，返回放进去几条。
+
+        先移出续传日志（它将得到新的 seq，旧 seq 的洞由 resync 明说），放进延迟队列；死信与状态在
+        后：死在中间的，死信还在，或已在队列里，再来一遍无害。
+        """
+        count = 0
+        for chunk in _chunks(rows, CALL_ROWS):
+            states = await self._states(chunk)
+            todo = [
+                (row, state or b"")
+                for row, state in zip(chunk, states, strict=True)
+                if not (isinstance(state, bytes) and state.startswith(b"delivered"))
+            ]
+            if broken := [state for _, state in todo if isinstance(state, Exception)]:
+                raise broken[0]
+            await self._requeue([row for row, _ in todo], now)
+            letters = [letter for _, state in todo if (letter := _letter_of(state))]
+            if letters:
+                await self._lean.execute("XDEL", self._keys.dead_letter_queue, *letters)
+            head: list[Argument] = [self._keys.prefix, self._ttl_ms]
+            fresh = [row[:4] for row, _ in todo]
+            await _requeue.by_slot(self._lean, head, fresh, self._status_of)
+            count += len(todo)
+        return count
+
+    async def _requeue(self, rows: Sequence[tuple[str, int, int, int, bytes]], now: int) -> None:
+        """移出续传日志，放进延迟队列。"""
+        keys = self._keys
+        held = await self._lean.execute_many(
+            [("ZSCORE", keys.mailbox(user_id), message_id) for message_id, user_id, *_ in rows]
+        )
+        await self._lean.execute_many(
+            [
+                ("ZREM", keys.message_log(user_id), message_id)
+                for (message_id, user_id, *_), score in zip(rows, held, strict=True)
+                if score is None
+            ]
+        )
+        await self._lean.execute_many(
+            [
+                ("ZADD", self._delayed_of(message_id), now, b"%d%b" % (priority, entry))
+                for message_id, _, priority, _, entry in rows
+            ]
+        )
 
     async def expire(self, rows: Sequence[tuple[str, int, int]]) -> None:
-        """(message_id, user_id, 过期时刻) 过期了：移出信箱，没确认过的留下墓碑。"""
-        await self._run(_expire, [self._ttl_ms, MAX_TOMBSTONES], rows)
+        """(message_id, user_id, 过期时刻) 过期了：记下，移出信箱，没确认过的留下墓碑。"""
+        for chunk in _chunks(rows, CALL_ROWS):
+            confirmed = await self._each(_expire, [], chunk, 1)
+            stones = [(*row[:2], one) for row, (one,) in zip(chunk, confirmed, strict=True)]
+            head: list[Argument] = [self._keys.prefix, self._ttl_ms, MAX_TOMBSTONES]
+            await _entomb.by_slot(self._lean, head, stones, self._boxes_of)
 
     async def reached(self, pairs: Sequence[tuple[str, int]]) -> list[bool]:
         """各条（message_id, user_id）到没到过他的信箱：还在，在续传日志里，或立了墓碑。"""
@@ -148,15 +311,43 @@ class Outcomes:
             found += [any(one) for one in zip(*[seen] * len(places), strict=True)]
         return found
 
-    async def _run(
-        self, script: Script, head: Sequence[Argument], rows: Sequence[Row]
+    # ── 一次调用一个槽 ────────────────────────────────────────────────────────
+
+    def _status_of(self, row: Sequence[Any]) -> Sequence[str]:
+        return (self._keys.delivery_status(row[0]),)
+
+    def _boxes_of(self, row: Sequence[Any]) -> Sequence[str]:
+        return (self._keys.mailbox(row[1]), self._keys.expired_messages(row[1]))
+
+    def _delayed_of(self, message_id: str) -> str:
+        return home_of(message_id, self._partitions).delayed
+
+    async def _each(
+        self,
+        script: Script,
+        head: Sequence[Argument],
+        rows: Sequence[tuple[Any, ...]],
+        width: int,
     ) -> list[Any]:
-        replies: list[Any] = []
-        for chunk in _chunks(rows, CALL_ROWS):
-            flat = [value for row in chunk for value in row]
-            reply = await script.run(self._lean, (), [self._keys.prefix, *head, *flat])
-            replies += reply if isinstance(reply, list) else [reply]
-        return replies
+        """记状态的一段脚本：各行的 ``width`` 个回答，次序不变。"""
+        head = [self._keys.prefix, *head]
+        found: list[Any] = [None] * len(rows)
+        for start in range(0, len(rows), CALL_ROWS):
+            chunk = rows[start : start + CALL_ROWS]
+            for some, answer in await script.by_slot(self._lean, head, chunk, self._status_of):
+                for n, at in enumerate(some):
+                    found[start + at] = answer[n * width : (n + 1) * width]
+        return found
+
+
+def _is_over(state: bytes) -> bool:
+    return state.startswith((b"delivered", b"failed"))
+
+
+def _letter_of(state: bytes) -> bytes | None:
+    """状态记着的死信的 id。"""
+    found = re.match(rb"failed:.*:(\d+-\d+)$", state)
+    return found[1] if found else None
 
 
 def _chunks(rows: Sequence[Row], size: int) -> Iterator[Sequence[Row]]:

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from typing import Final, NamedTuple
 
 import msgspec
 
+from ..clock import now_ms
 from ..logs import logger
 from ..model import ConnectionInfo, FailureCause, PresenceStatus
 from ..node_identity import NodeIdentity
 from ..settings import DevicePolicy
+from .connection_tables import ConnectionTables, Written
+from .connection_tables import Turn as Turn
 from .keys import Keys
 from .lean import LeanConnection, Script
-from .link import Argument
+from .link import Argument, Command
 from .redis_service import RedisClient
 
-_apply: Final = Script("presence_user", "presence")
-_reap: Final = Script("guard", "presence_user", "presence_reap")
-_lease: Final = Script("presence_lease")
-_missing: Final = Script("presence_missing")
 _encoder: Final = msgspec.json.Encoder()
 _decoder: Final = msgspec.json.Decoder(ConnectionInfo)
 
@@ -42,13 +41,6 @@ _LEFT_SCALE: Final = 16
 LEFT_MS: Final = 8 * 86_400_000
 
 
-class Turn(NamedTuple):
-    """一个人上线了、下线了。"""
-
-    user_id: int
-    online: bool
-
-
 class Reaped(NamedTuple):
     """收拾了一步：移走几条、索引里还剩几条、这一步是否收拾完了这个节点（至多一人为真）、谁下线了。"""
 
@@ -61,7 +53,7 @@ class Reaped(NamedTuple):
 def overall_status(connections: Iterable[ConnectionInfo]) -> PresenceStatus | None:
     """几台设备合起来的状态：有一台忙就是忙，否则有一台活跃就是活跃；None = 不在线。
 
-    ``lua/presence_user.lua`` 里有同一条规则。
+    ``lua/presence.lua`` 里有同一条规则。
     """
     found = {connection.status for connection in connections}
     order: tuple[PresenceStatus, ...] = ("busy", "active", "away")
@@ -80,35 +72,126 @@ class PresenceStore:
         self._node = node
         self._ttl_ms = ttl_ms
         self._node_ttl_ms = ttl_ms * 2
+        self._tables = ConnectionTables(lean, keys, ttl_ms)
 
     # ── 本节点的连接 ─────────────────────────────────────────────────────────
 
     async def apply(
         self, changes: Sequence[Change], now: int, *, announce: bool = False
     ) -> list[Turn]:
-        """一次 Lua 写入一批，并发布由此产生的转变；幂等，重来无害。返回上线、下线了的人。
+        """写入一批，并发布由此产生的转变；幂等，重来无害。返回上线、下线了的人。
 
         ``announce``：写入的各人没有转变也发布。
         """
-        args: list[Argument] = [
-            *(self._keys.prefix, self._node.id, self._ttl_ms),
-            *(now - self._ttl_ms, self._node_ttl_ms, int(announce)),
-            *(MAX_LEFT, (now - LEFT_MS) * _LEFT_SCALE, LEFT_MS),
+        ahead = self._indexing(changes)
+        rows = [
+            (
+                user_id,
+                connection_id,
+                _encoder.encode(info) if isinstance(info, ConnectionInfo) else b"",
+            )
+            for user_id, connection_id, info in changes
         ]
-        for user_id, connection_id, info in changes:
+        written = await self._tables.write(self._node.id, rows, announce=announce, ahead=ahead)
+        return await self._after(changes, written, now)
+
+    def _indexing(self, changes: Sequence[Change]) -> list[Command]:
+        """先于连接表：死在中间的，索引里多一项，收拾者认得；少一项，就没有人收拾它。"""
+        own, nodes = self._keys.node_connections(self._node.id), self._keys.nodes
+        came = [
+            f"{user_id}:{i}" for user_id, i, info in changes if isinstance(info, ConnectionInfo)
+        ]
+        return [
+            *([("SADD", own, *came)] if came else []),
+            # 登记节点：没有租约时写入的，也要有人收拾得到
+            ("SADD", nodes, self._node.id),
+            ("PEXPIRE", nodes, self._node_ttl_ms),
+            ("PEXPIRE", own, self._node_ttl_ms),
+        ]
+
+    async def _after(self, changes: Sequence[Change], written: Written, now: int) -> list[Turn]:
+        """全局的索引，在连接表之后。"""
+        keys, online = self._keys, self._keys.online_users_set
+        seen: dict[int, int] = {}
+        left: dict[int, FailureCause | None] = {}
+        for user_id, _, info in changes:
             if isinstance(info, ConnectionInfo):
-                args += (user_id, connection_id, _encoder.encode(info), info.last_heartbeat)
-            else:
-                left = _LEFT.index(info)
-                args += (user_id, connection_id, "", left and now * _LEFT_SCALE + left)
-        return _turns(await _apply.run(self._lean, (), args))
+                seen[user_id] = max(info.last_heartbeat, seen.get(user_id, 0))
+        commands: list[Command] = []
+        for at, (removed, node, rest) in written.gone.items():
+            user_id, connection_id, cause = changes[at]
+            member = f"{user_id}:{connection_id}"
+            commands.append(("SREM", keys.node_connections(self._node.id), member))
+            if node and node != self._node.id:
+                commands.append(("SREM", keys.node_connections(node), member))
+            if rest == 0 and user_id not in seen:
+                left[user_id] = cause if removed and not isinstance(cause, ConnectionInfo) else None
+        if seen:
+            scores = [value for user_id, at in seen.items() for value in (at, user_id)]
+            commands.append(("ZADD", online, "GT", *scores))
+        if back := [turn.user_id for turn in written.turned if turn.online]:
+            commands.append(("ZREM", keys.left_users, *back))
+        commands += self._remembering(left, now)
+        commands.append(("ZREMRANGEBYSCORE", online, "-inf", f"({now - self._ttl_ms}"))
+        commands.append(("PEXPIRE", online, self._ttl_ms))
+        await self._lean.execute_many(commands)
+        await self._take_off(list(left), now)
+        return written.turned
+
+    def _remembering(self, left: Mapping[int, FailureCause | None], now: int) -> list[Command]:
+        """最后一条连接没了：记下怎样没有的，直到他回来。"""
+        key = self._keys.left_users
+        marks = [
+            value
+            for user_id, cause in left.items()
+            if cause is not None
+            for value in (now * _LEFT_SCALE + _LEFT.index(cause), user_id)
+        ]
+        if not marks:
+            return []
+        return [
+            ("ZADD", key, *marks),
+            ("ZREMRANGEBYSCORE", key, "-inf", f"({(now - LEFT_MS) * _LEFT_SCALE}"),
+            ("ZREMRANGEBYRANK", key, 0, -MAX_LEFT - 1),
+            ("PEXPIRE", key, LEFT_MS),
+        ]
+
+    async def _take_off(self, users: Sequence[int], now: int) -> None:
+        """一条连接也没有了的移出全局集合；移的时候又来了的放回去。"""
+        if not users:
+            return
+        keys, online = self._keys, self._keys.online_users_set
+        await self._lean.execute("ZREM", online, *users)
+        counts = await self._lean.execute_many([("HLEN", keys.online_user(one)) for one in users])
+        if back := [one for one, count in zip(users, counts, strict=True) if count]:
+            scores = [value for one in back for value in (now, one)]
+            await self._lean.execute_many(
+                [("ZADD", online, "GT", *scores), ("ZREM", keys.left_users, *back)]
+            )
 
     async def missing(self, connections: Sequence[ConnectionKey]) -> list[ConnectionKey]:
         """其中在 Redis 里不齐全的；只读。"""
-        args: list[Argument] = [self._keys.prefix, self._node.id]
-        for connection in connections:
-            args += connection
-        return [connections[at] for at in await _missing.run(self._lean, (), args)]
+        if not connections:
+            return []
+        keys = self._keys
+        members = [f"{user_id}:{connection_id}" for user_id, connection_id in connections]
+        online, indexed, *held = await self._lean.execute_many(
+            [
+                ("ZMSCORE", keys.online_users_set, *(user_id for user_id, _ in connections)),
+                ("SMISMEMBER", keys.node_connections(self._node.id), *members),
+                *(("HEXISTS", keys.online_user(user_id), i) for user_id, i in connections),
+            ],
+            tolerant=True,
+        )
+        for answer in (online, indexed):
+            if isinstance(answer, Exception):
+                raise answer
+        # 别人写坏了的表：再写也写不成，不算不齐全（回答是错误，不是 0）
+        return [
+            connection
+            for connection, *found in zip(connections, online, indexed, held, strict=True)
+            if found[0] is None or found[1] == 0 or found[2] == 0
+        ]
 
     async def indexed(self) -> AsyncIterator[list[ConnectionKey]]:
         """Redis 里记在本节点名下的连接，一页一页；可能重复。"""
@@ -131,7 +214,7 @@ class PresenceStore:
             [info for raw in row if (info := _decode(raw)) is not None]
             for row in (() if isinstance(row, Exception) else row for row in rows)
         ]
-        alive = await self._alive({info.node for infos in found for info in infos})
+        alive = await self._tables.alive({info.node for infos in found for info in infos})
         return [[info for info in infos if info.node in alive] for infos in found]
 
     async def candidates(self, now: int) -> list[int]:
@@ -146,9 +229,15 @@ class PresenceStore:
     async def renew_lease(self, lease_ms: int, now: int) -> bool:
         """续租；返回此前租约是否一直在（断过则别人可能已当本节点死了）。"""
         keys, node_id = self._keys, self._node.id
-        names = (keys.node(node_id), keys.nodes, keys.node_connections(node_id))
-        args = (node_id, now, lease_ms, self._node_ttl_ms)
-        return bool(await _lease.run(self._lean, names, args))
+        before, added, *_ = await self._lean.execute_many(
+            [
+                ("SET", keys.node(node_id), now, "PX", lease_ms, "GET"),
+                ("SADD", keys.nodes, node_id),
+                ("PEXPIRE", keys.nodes, self._node_ttl_ms),
+                ("PEXPIRE", keys.node_connections(node_id), self._node_ttl_ms),
+            ]
+        )
+        return before is not None and added == 0
 
     async def drop_lease(self) -> None:
         await self._lean.execute("DEL", self._keys.node(self._node.id))
@@ -157,27 +246,29 @@ class PresenceStore:
         """登记着而没有租约的节点。"""
         members = await self._lean.execute("SMEMBERS", self._keys.nodes)
         known = {raw.decode(errors="replace") for raw in members}
-        return sorted(known - await self._alive(known))
+        return sorted(known - await self._tables.alive(known))
 
     async def reap(self, node_id: str) -> Reaped:
-        """收拾一个死节点的一步；它有租约则什么也不做（``left`` 为 0）。"""
-        args = (self._keys.prefix, node_id, self._ttl_ms, REAP_CHUNK)
-        removed, left, last, turned = await _reap.run(self._lean, (), args)
-        return Reaped(removed, left, bool(last), _turns(turned))
+        """收拾一个死节点的一步；它有租约则什么也不做（``left`` 为 0）。
 
-    async def _alive(self, nodes: set[str]) -> set[str]:
-        if not nodes:
-            return set()
-        ordered = list(nodes)
-        leases = await self._lean.execute("MGET", *map(self._keys.node, ordered))
-        return {node for node, lease in zip(ordered, leases, strict=True) if lease is not None}
-
-
-def _turns(flat: Sequence[Any]) -> list[Turn]:
-    return [
-        Turn(int(user_id), bool(online))
-        for user_id, online in zip(flat[::2], flat[1::2], strict=True)
-    ]
+        几个节点同时来也无妨：移走一条连接是原子的，只归一个人；删掉登记的那一个才算收拾完它。
+        先移走，后出索引：死在中间的再来一遍。
+        """
+        lean, keys = self._lean, self._keys
+        if await lean.execute("EXISTS", keys.node(node_id)):
+            return Reaped(0, 0, last=False, turned=[])
+        index = keys.node_connections(node_id)
+        members = await lean.execute("SRANDMEMBER", index, REAP_CHUNK)
+        found = [one for member in members if (one := _connection(member)) is not None]
+        written = await self._tables.write(node_id, [(*one, b"") for one in found], reaping=True)
+        gone = {found[at][0] for at, (_, _, rest) in written.gone.items() if rest == 0}
+        await self._take_off(list(gone), now_ms())
+        if members:
+            await lean.execute("SREM", index, *members)
+        left = await lean.execute("SCARD", index)
+        last = left == 0 and await lean.execute("SREM", keys.nodes, node_id) == 1
+        removed = sum(one for one, *_ in written.gone.values())
+        return Reaped(removed, left, last, written.turned)
 
 
 async def count_online(client: RedisClient, keys: Keys) -> int:
@@ -286,7 +377,7 @@ class SeatStore:
         return rest[0] if verdict > 0 else None
 
     async def dead(self, nodes: Sequence[bytes]) -> list[bytes]:
-        leases = await self._lean.execute("MGET", *(self._keys.node(n.decode()) for n in nodes))
+        leases = await self._lean.values([self._keys.node(n.decode()) for n in nodes])
         return [node for node, lease in zip(nodes, leases, strict=True) if lease is None]
 
     async def release(self, holders: Iterable[ConnectionKey]) -> None:

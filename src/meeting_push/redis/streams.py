@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import zlib
+import re
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from ..logs import logger
 from ..model import URGENT_PRIORITY
-from .keys import DELIVERY_GROUP, Keys, QueueKeys
+from .keys import DELIVERY_GROUP, Keys, QueueKeys, home_of
 from .lean import LeanConnection, Script
 from .link import Argument, Command, GroupExistsError, NoGroupError
 
@@ -71,7 +71,7 @@ class QueueStreams:
         return self._streams
 
     def home(self, message_id: str) -> QueueKeys:
-        return self._partitions[_partition_of(message_id, len(self._partitions))]
+        return home_of(message_id, self._partitions)
 
     # ── 放入 ────────────────────────────────────────────────────────────────
 
@@ -96,6 +96,7 @@ class QueueStreams:
         self, now: int, most: int, *, live: int, max_length: int, bulk_room: int
     ) -> int:
         """各延迟集合里到期的移进队列，返回移了几条；参数的意思见 ``due.lua``。"""
+        await self._bring_home(most)
         args = [now, most, URGENT_PRIORITY, max_length]
         moved = await asyncio.gather(
             *(
@@ -106,16 +107,24 @@ class QueueStreams:
         return sum(moved)
 
     def _due_sources(self) -> list[tuple[list[str], bool]]:
-        """各分区的延迟集合；重试与重新入队不分区（``retry.lua``），归第一个分区移出。
-
-        假的只走慢的那条。
-        """
-        first = self._partitions[0]
+        """各分区的延迟集合；假的只走慢的那条。"""
         sources = [(_due_keys(keys.delayed, keys), True) for keys in self._partitions]
-        unpartitioned = self._keys.delayed_queue
-        if first.delayed != unpartitioned:
-            sources.append((_due_keys(unpartitioned, first), True))
         return [*sources, *((_due_keys(k.delayed_bulk, k), False) for k in self._partitions)]
+
+    async def _bring_home(self, most: int) -> None:
+        """不分区的延迟集合里留着的（分区从前只有一个）各回各的；先放进，后移出，重来无害。"""
+        stray = self._keys.delayed_queue
+        if self._partitions[0].delayed == stray:
+            return
+        flat = await self._lean.execute("ZRANGE", stray, 0, most - 1, "WITHSCORES")
+        if not flat:
+            return
+        members = flat[::2]
+        homes = [home_of(_message_of(member), self._partitions).delayed for member in members]
+        await self._lean.execute_many(
+            [("ZADD", *one) for one in zip(homes, flat[1::2], members, strict=True)]
+        )
+        await self._lean.execute("ZREM", stray, *members)
 
     async def cancel(self, message_id: str, due_at: int, now: int) -> int:
         """留下撤回的记号，移出预约在 ``due_at`` 的，返回几项。"""
@@ -203,7 +212,7 @@ class QueueStreams:
         for keys in self._partitions:
             extra = [of(stream) for stream in keys.streams for of in (known_key, _errors_key)]
             gone = (*keys.streams, keys.delayed, keys.delayed_bulk, *extra)
-            await self._lean.execute("UNLINK", *gone)
+            await self._lean.unlink(gone)
 
     # ── 观察 ────────────────────────────────────────────────────────────────
 
@@ -283,9 +292,10 @@ class QueueStreams:
         await self._lean.execute("CLIENT", "UNBLOCK", client_id)
 
 
-def _partition_of(message_id: str, partitions: int) -> int:
-    """一条消息的全部条目落在同一分区：去重与撤回只看一处。"""
-    return zlib.crc32(message_id.encode()) % partitions if partitions > 1 else 0
+def _message_of(member: bytes) -> str:
+    """延迟集合的一项是谁的；认不出的都归一处，取的人再说。"""
+    found = re.search(rb'"message_id":"([^"]*)"', member)
+    return found[1].decode(errors="replace") if found else ""
 
 
 def known_key(stream: str) -> str:

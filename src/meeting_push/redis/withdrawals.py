@@ -26,12 +26,21 @@ class Withdrawals:
 
     async def withdraw(self, message_id: str, tail: bytes, user_ids: Sequence[int]) -> list[int]:
         """各人得到一帧 ``withdrawn``，有自己的 seq；返回信箱溢出了的。幂等；整批不原子。"""
+        head = [*self._boxes.head(publish=True), message_id, mark_of(message_id), tail]
         overfull: list[int] = []
         for start in range(0, len(user_ids), CALL_RECIPIENTS):
-            some = user_ids[start : start + CALL_RECIPIENTS]
-            given = [*self._boxes.head(publish=True), message_id, mark_of(message_id), tail, *some]
-            overfull += map(int, await _withdraw.run(self._lean, (), given))
+            some = [(user_id,) for user_id in user_ids[start : start + CALL_RECIPIENTS]]
+            for _, full in await _withdraw.by_slot(self._lean, head, some, self._touched):
+                overfull += map(int, full)
         return overfull
+
+    def _touched(self, row: tuple[int]) -> list[str]:
+        """``withdraw.lua`` 为一个人碰的。"""
+        keys, [user_id] = self._keys, row
+        return [
+            *(keys.mailbox(user_id), keys.message_log(user_id), keys.user_seq(user_id)),
+            *(keys.expired_messages(user_id), keys.evicted_messages(user_id)),
+        ]
 
     async def record(self, message_id: str, user_ids: Sequence[int], now: int) -> None:
         """没有确认过的这些人的状态从此是 withdrawn。"""

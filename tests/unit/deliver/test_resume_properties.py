@@ -36,8 +36,6 @@ from meeting_push.outcome.mailbox_evictor import choose
 from meeting_push.protocol import envelope, frames
 from meeting_push.protocol.commands import Acked
 from meeting_push.protocol.session import Phase, Pushed, Session
-from meeting_push.redis.dial import RedisAddress
-from meeting_push.redis.keys import Keys
 from meeting_push.redis.outcomes import Outcomes
 from meeting_push.redis.redis_service import RedisService
 from meeting_push.settings import load_settings
@@ -84,7 +82,7 @@ class Device:
 
 
 class Resuming(RuleBasedStateMachine):
-    url: ClassVar[str]
+    server: ClassVar[RedisServer]
 
     def __init__(self) -> None:
         super().__init__()
@@ -115,7 +113,7 @@ class Resuming(RuleBasedStateMachine):
         return self.runner.run(work)
 
     async def _connect(self) -> RedisService:
-        service = RedisService(RedisAddress.parse(self.url), Keys(f"t-{uuid4().hex[:12]}:"))
+        service = self.server.service(f"t-{uuid4().hex[:12]}:")
         await service.start()
         return service
 
@@ -366,7 +364,7 @@ class Resuming(RuleBasedStateMachine):
 
 def test_dlv_5_resume(redis_server: RedisServer) -> None:
     class Here(Resuming):
-        url = redis_server.url
+        server = redis_server
 
     run_state_machine_as_test(
         Here,

@@ -19,10 +19,7 @@ from hypothesis.stateful import (
 
 from meeting_push.model import PresenceStatus
 from meeting_push.presence.online_status_service import OnlineStatusService
-from meeting_push.redis.dial import RedisAddress
-from meeting_push.redis.keys import Keys
 from meeting_push.redis.presence import overall_status
-from meeting_push.redis.redis_service import RedisService
 from tests.support.redis_server import RedisServer
 
 from .nodes import ABSENT, crash, info, node, stored
@@ -51,8 +48,7 @@ class PresenceModel(RuleBasedStateMachine):
         self.runner.run(self._begin())
 
     async def _begin(self) -> None:
-        address = RedisAddress.parse(self.server.url)
-        self.redis = RedisService(address, Keys(f"test-{uuid4().hex[:12]}:"))
+        self.redis = self.server.service(f"test-{uuid4().hex[:12]}:")
         await self.redis.start()
         self.nodes = [await node(self.redis) for _ in SLOTS]
 

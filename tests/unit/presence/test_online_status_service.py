@@ -63,7 +63,7 @@ async def test_the_last_device_takes_the_user_offline(
     assert not await status.is_user_online(7)
     keys = redis.keys
     names = (keys.online_user(7), keys.connection_count(7), keys.online_users_set)
-    assert await redis.lean.execute("EXISTS", *names) == 0
+    assert await redis.lean.execute_many([("EXISTS", one) for one in names]) == [0] * len(names)
 
 
 async def test_the_keys_are_those_of_the_contract_and_expire(
@@ -173,7 +173,7 @@ async def test_a_lost_lease_makes_the_node_write_everything_again(redis: RedisSe
     await status.set_user_online(7, info("c1"))
     keys = redis.keys
     names = (keys.node("n1"), keys.online_user(7), keys.online_users_set)
-    await redis.lean.execute("DEL", *names)
+    await redis.lean.unlink(names)
     await eventually(lambda: status.is_user_online(7))
     await supervisor.stop()
     await status.close()

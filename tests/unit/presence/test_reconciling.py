@@ -45,7 +45,7 @@ async def test_a_socket_that_redis_lost_is_written_again(redis: RedisService, lo
         "index": [keys.node_connections(here._node.id)],
     }
     doomed = names.get(lost) or [name for each in names.values() for name in each]
-    await redis.lean.execute("DEL", *doomed)
+    await redis.lean.unlink(doomed)
     assert await reconcile(here) == (1, 0)
     assert await stored(redis, 1) == (1, 1, True, True)
     assert await reconcile(here) == (0, 0)

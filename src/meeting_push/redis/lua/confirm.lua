@@ -1,23 +1,21 @@
 -- 把一批确认记进各消息的状态哈希；只有第一次确认改变计数（幂等）。
 -- 常态是第一次：相邻的同一条消息的合成一次 HMGET、一次 HSET，不是每行一次。
--- ARGV[1] 前缀  ARGV[2] 哈希的 TTL(ms)
+-- 只碰各消息自己的状态：Cluster 上按槽分开调用。
+-- ARGV[1] 前缀  ARGV[2] 哈希的 TTL(ms)  ARGV[3] 1 = 迟到的（失败、过期之后才来的）也记；0 = 只说出来
 -- 之后每四个一组：message_id, user_id, sent_at, acked_at；按消息排好才合得起来
--- 返回四个列表：第一次确认、且发送者要回执的 {message_id, sender_id, user_id, acked_at, ...}；
+-- 返回五个列表：第一次确认、且发送者要回执的 {message_id, sender_id, user_id, acked_at, ...}；
 -- 状态坏了、没有记成的各是第几行（从 0 数）；第一次确认的按种类 {类型, 优先级, 人数, ...}；
+-- 迟到的 {第几行, 它的死信（'' = 没有）, ...}：死信与墓碑收回了再来一遍；
 -- 从此每个收件人都确认了的 {message_id, ...}。
 -- 接在 guard.lua 之后。
 local call = redis.call
-local prefix, ttl = ARGV[1], ARGV[2]
+local prefix, ttl, overruling = ARGV[1], ARGV[2], ARGV[3] == '1'
 local receipts, r, over = {}, 0, {}
-local counts, uncounted, asked = {}, {}, {}
+local counts, uncounted, asked, late = {}, {}, {}, {}
 
--- 迟到的确认胜过 failed、expired：它们的计数与死信收回。
+-- 迟到的确认胜过 failed、expired：它们的计数收回。
 local function overrule(key, field, before, state)
   call('HINCRBY', key, string.match(before, '^%a+'), -1)
-  local letter = string.match(before, '^failed:.*:(%d+%-%d+)$')
-  if letter then
-    call('XDEL', prefix .. 'dead_letter_queue', letter)
-  end
   call('HSET', key, field, state)
   return true
 end
@@ -39,7 +37,7 @@ local function confirm(id, from, upto)
   local found = redis.pcall('HMGET', key, unpack(asking))
   if found.err then
     for i = from, upto - 1, 4 do
-      spoil((i - 3) / 4, found)
+      spoil((i - 4) / 4, found)
     end
     return
   end
@@ -50,21 +48,23 @@ local function confirm(id, from, upto)
     local ended = before and string.sub(before, 1, 9)
     if not done[field] and ended ~= 'delivered' and ended ~= 'withdrawn' then
       local user, acked_at = ARGV[i + 1], ARGV[i + 3]
-      local state = 'delivered:' .. ARGV[i + 2] .. ':' .. acked_at
-      if not before then
-        fresh[n + 1], fresh[n + 2] = field, state
-        n = n + 2
-      end
-      if not before or guard((i - 3) / 4, overrule, key, field, before, state) then
-        done[field], count = true, count + 1
-        if before or (found[2] and (expires_at or 0) <= tonumber(acked_at)) then
-          -- 过期、挤出之后才来的：它到手了，不再是洞（墓碑见 expire.lua、evict.lua）
-          guard((i - 3) / 4, call, 'ZREM', prefix .. 'expired_messages:{' .. user .. '}', id)
-          guard((i - 3) / 4, call, 'ZREM', prefix .. 'evicted_messages:{' .. user .. '}', id)
+      if not overruling and (before or (found[2] and (expires_at or 0) <= tonumber(acked_at))) then
+        -- 过期、挤出、失败之后才来的：它到手了，墓碑与死信先收回
+        done[field] = true
+        late[#late + 1] = (i - 4) / 4
+        late[#late + 1] = before and string.match(before, '^failed:.*:(%d+%-%d+)$') or ''
+      else
+        local state = 'delivered:' .. ARGV[i + 2] .. ':' .. acked_at
+        if not before then
+          fresh[n + 1], fresh[n + 2] = field, state
+          n = n + 2
         end
-        if to then
-          receipts[r + 1], receipts[r + 2], receipts[r + 3], receipts[r + 4] = id, to, user, acked_at
-          r = r + 4
+        if not before or guard((i - 4) / 4, overrule, key, field, before, state) then
+          done[field], count = true, count + 1
+          if to then
+            receipts[r + 1], receipts[r + 2], receipts[r + 3], receipts[r + 4] = id, to, user, acked_at
+            r = r + 4
+          end
         end
       end
     end
@@ -91,7 +91,7 @@ local function confirm(id, from, upto)
   end
 end
 
-local from = 3
+local from = 4
 while from <= #ARGV do
   local id, upto = ARGV[from], from + 4
   while ARGV[upto] == id do
@@ -110,4 +110,4 @@ for key, count in pairs(counts) do
   local about, n = asked[key], #kinds
   kinds[n + 1], kinds[n + 2], kinds[n + 3] = about[4] or 'message', about[3] or '0', count
 end
-return { receipts, rows, kinds, over }
+return { receipts, rows, kinds, late, over }

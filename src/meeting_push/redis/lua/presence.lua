@@ -1,66 +1,135 @@
--- 把本节点一批连接的变化写进在线状态；幂等，重来无害。接在 presence_user.lua 之后。
--- ARGV[4] 早于它的心跳不再算在线(ms)   ARGV[5] 节点的键的 TTL(ms)，长于 ARGV[3]
--- ARGV[6] 1 = 租约断过：期间读到的是离线，没有转变也要发布
--- ARGV[7] left_users 至多几个人   ARGV[8] 低于它的分数已经太久   ARGV[9] 它的 TTL(ms)
--- 之后每四个一组：user_id, connection_id, JSON（'' = 这条连接没了）, 最后心跳(ms)；
--- 没了的，第四个是它在 left_users 里的分数，0 = 不说明什么
--- 返回上线、下线了的人：user, 1 或 0, …
-local left_users = prefix .. 'left_users'
-local any_left = false
--- 全局的键各攒成一条命令：一条命令在 Lua 里约 1 µs，与它带几个成员几乎无关
-local seen, came, back = {}, {}, {}
+-- 一批连接的变化，写进各用户的连接表；幂等，重来无害。接在 guard.lua 之后。
+-- 计数取自哈希的长度，绝不自己加减，所以不会漂移。每次改变前后各看一眼“别人眼里的状态”，不同
+-- 才发布：脚本是原子的，所以每个转变恰好发布一次（断过租约的节点回来时，再说一遍无妨）。
+-- 只碰各用户自己的键：Cluster 上按槽分开调用；全局的索引由调用者写（redis/presence.py，决定 0018）。
+-- ARGV[1] 前缀   ARGV[2] 节点   ARGV[3] 用户的键的 TTL(ms)
+-- ARGV[4] 1 = 租约断过：期间读到的是离线，没有转变也要发布
+-- ARGV[5] 1 = 收拾：只移走这个节点的，坏了的略过
+-- ARGV[6] 问过租约的节点几个，随后每个两项：节点, 1 = 活着
+-- 之后每三个一组：user_id, connection_id, JSON（'' = 这条连接没了）
+-- 返回四个列表：上线、下线了的人 {user, 1 或 0, …}；没有写的（他有连接在没问过的节点上）各是第几组；
+-- 没问过的节点；没了的 {第几组, 1 = 这一次移走的, 它的节点（'' = 不知道）, 还剩几条, …}
+local call, find, match = redis.call, string.find, string.match
+local prefix, own, ttl = ARGV[1], ARGV[2], ARGV[3]
 
--- 最后一条连接没了：记下怎样没有的，直到他回来。
-local function leave(user, score)
-  if score ~= '0' and call('EXISTS', key_of(user)) == 0 then
-    call('ZADD', left_users, score, user)
-    any_left = true
+-- 死节点的连接不算在线，与读取时一致。自己总算活着：登记时租约可能恰好断了（随后整个重写，
+-- 那时已看不出转变）；收拾死节点时，要以它的连接还算数的样子作“之前”，离线才会被宣布。
+-- 别的节点的租约在别的槽：有它的连接才值得问，由调用者问完再来（同 seat_claim.lua）。
+local alive = {}
+for i = 7, 6 + 2 * ARGV[6], 2 do
+  alive[ARGV[i]] = ARGV[i + 1] == '1'
+end
+alive[own] = true
+
+local turned, skipped, unknown, gone = {}, {}, {}, {}
+
+-- node 是 ConnectionInfo 的最后一个字段；device_info 里的引号在 JSON 里都带反斜杠，冒充不了。
+local function node_of(json)
+  return match(json, '"node":"([^"\\]*)"}$')
+end
+
+-- 有连接在没问过的节点上：这一组不写。
+local function unsure(connections)
+  local doubtful = false
+  for _, json in ipairs(connections) do
+    local node = node_of(json)
+    if node and alive[node] == nil then
+      unknown[node], doubtful = true, true
+    end
   end
+  return doubtful
+end
+
+-- 几条连接合起来的状态，规则同 redis/presence.py 的 overall_status；false = 不在线。
+local function status_of(connections)
+  local status = false
+  for _, json in ipairs(connections) do
+    local node = node_of(json)
+    if node and alive[node] then
+      if find(json, '"status":"busy"', 1, true) then
+        return 'busy'
+      elseif find(json, '"status":"active"', 1, true) then
+        status = 'active'
+      end
+      status = status or 'away'
+    end
+  end
+  return status
+end
+
+-- 一个用户的连接表从 before 变成了 after（各是 JSON 的表）：计数、发布；anyway = 没变也发布。
+local function settle(user, before, after, anyway)
+  local count_key = prefix .. 'user_connections_count:{' .. user .. '}'
+  if #after == 0 then
+    call('DEL', count_key)
+  else
+    call('SET', count_key, #after, 'PX', ttl)
+  end
+  local status, was = status_of(after), status_of(before)
+  if not was ~= not status then
+    turned[#turned + 1] = user
+    turned[#turned + 1] = status and 1 or 0
+  end
+  if anyway or was ~= status then
+    local seen = status and 'true,"status":"' .. status .. '"}' or 'false,"status":null}'
+    call('PUBLISH', prefix .. 'presence:{' .. user .. '}',
+      '{"type":"presence","user_id":' .. user .. ',"online":' .. seen)
+  end
+end
+
+local function note_gone(at, removed, node, left)
+  local n = #gone
+  gone[n + 1], gone[n + 2], gone[n + 3], gone[n + 4] = at, removed, node or '', left
+end
+
+-- 移走一条连接；收拾时只移那个节点的（同名的连接可能已在别处重新登记）。早已不在的也说还剩几条：
+-- 上一个收拾的人可能死在移走与改索引之间。
+local function remove(at, key, user, connection, before)
+  local json = call('HGET', key, connection)
+  local node = json and node_of(json)
+  if ARGV[5] == '1' and json and node ~= own then
+    return
+  end
+  local after = before
+  if json then
+    call('HDEL', key, connection)
+    after = #before > 1 and call('HVALS', key) or {}
+  end
+  settle(user, before, after)
+  note_gone(at, json and 1 or 0, node, #after)
 end
 
 -- 多数人只有一台设备：能由写入前的样子与 HSET 的回答推出来的，不再问一遍
-local function put(user, connection, json)
-  local key = key_of(user)
-  local before = call('HVALS', key)
+local function put(key, user, connection, before, json)
   local count = #before + call('HSET', key, connection, json)
   call('PEXPIRE', key, ttl)
-  if #before == 0 then
-    back[#back + 1] = user
-  end
-  settle(user, before, count > 1 and call('HVALS', key) or { json }, ARGV[6] == '1')
+  settle(user, before, count > 1 and call('HVALS', key) or { json }, ARGV[4] == '1')
 end
 
-for i = 10, #ARGV, 4 do
-  local user, connection, json = ARGV[i], ARGV[i + 1], ARGV[i + 2]
-  local member = user .. ':' .. connection
-  if json == '' then
-    if remove(user, connection) == 1 then
-      leave(user, ARGV[i + 3])
-    end
-    call('SREM', own_index, member)
+local function write(at, user, connection, json)
+  local key = prefix .. 'online_users:{' .. user .. '}'
+  local before = call('HVALS', key)
+  if unsure(before) then
+    skipped[#skipped + 1] = at
+  elseif json == '' then
+    remove(at, key, user, connection, before)
   else
-    came[#came + 1] = member
-    seen[#seen + 1] = ARGV[i + 3]
-    seen[#seen + 1] = user
-    put(user, connection, json)
+    put(key, user, connection, before, json)
   end
 end
-if #came > 0 then
-  call('SADD', own_index, unpack(came))
-  call('ZADD', online, 'GT', unpack(seen))
+
+local at = 0
+for i = 7 + 2 * ARGV[6], #ARGV, 3 do
+  if ARGV[5] == '1' then
+    guard(at, write, at, ARGV[i], ARGV[i + 1], ARGV[i + 2])
+  else
+    write(at, ARGV[i], ARGV[i + 1], ARGV[i + 2])
+  end
+  at = at + 1
 end
-if #back > 0 then
-  call('ZREM', left_users, unpack(back))
+
+local asking = {}
+for node in pairs(unknown) do
+  asking[#asking + 1] = node
 end
--- 登记节点：没有租约时写入的，也要有人收拾得到
-call('SADD', nodes, own)
-call('PEXPIRE', nodes, ARGV[5])
-call('PEXPIRE', own_index, ARGV[5])
-if any_left then
-  call('ZREMRANGEBYSCORE', left_users, '-inf', '(' .. ARGV[8])
-  call('ZREMRANGEBYRANK', left_users, 0, -ARGV[7] - 1)
-  call('PEXPIRE', left_users, ARGV[9])
-end
-call('ZREMRANGEBYSCORE', online, '-inf', '(' .. ARGV[4])
-call('PEXPIRE', online, ttl)
-return turned
+return { turned, skipped, asking, gone }
