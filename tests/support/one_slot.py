@@ -21,6 +21,7 @@ from meeting_push.redis.link import Argument
 from meeting_push.redis.redis_service import RedisService
 
 from .eventually import wait_until
+from .ports import free_port
 from .redis_server import RedisServer
 
 SLOTS = 16_384
@@ -35,7 +36,8 @@ def slot_of(key: Argument) -> int:
 
 class OneSlotServer(RedisServer):
     def __init__(self, binary: Path, directory: Path) -> None:
-        super().__init__(binary, directory, "--cluster-enabled", "yes")
+        bus = ("--cluster-port", str(free_port()))  # 不给就是端口 + 10000，可能越界
+        super().__init__(binary, directory, "--cluster-enabled", "yes", *bus)
 
     def start(self, timeout: float = 10.0) -> Self:
         super().start(timeout)

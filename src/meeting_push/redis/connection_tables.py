@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
@@ -73,14 +74,15 @@ class ConnectionTables:
         announce: bool = False,
         reaping: bool = False,
         ahead: Sequence[Command] = (),
+        behind: Sequence[Command] = (),
     ) -> Written:
         """写进各人的连接表；他有连接在别的节点上的，问过那些节点的租约再写。
 
-        ``ahead``：先于它们的，同一次写出；其余的参数见 ``presence.lua``。
+        ``ahead``、``behind``：先于、后于它们的，同一次写出；其余的参数见 ``presence.lua``。
         """
         writing = _Writing(self._keys.prefix, node_id, self._ttl_ms, announce, reaping)
         written = Written([], {})
-        asking = await self._write(writing, rows, range(len(rows)), written, ahead)
+        asking = await self._write(writing, rows, range(len(rows)), written, ahead, behind)
         while asking.skipped:
             living = await self.alive(asking.nodes)
             known = {**asking.known, **{node: node in living for node in asking.nodes}}
@@ -94,6 +96,7 @@ class ConnectionTables:
         places: Sequence[int],
         written: Written,
         ahead: Sequence[Command] = (),
+        behind: Sequence[Command] = (),
         known: Mapping[str, bool] = MappingProxyType({}),
     ) -> _Asking:
         """``rows`` 里的这几行。"""
@@ -104,12 +107,13 @@ class ConnectionTables:
         for own, keys in groups:
             calls.append((keys, [*head, *(value for at in own for value in some[at])]))
         answers = await self._lean.execute_many(
-            [*ahead, *(_write.call(*one) for one in calls)], tolerant=True
+            [*ahead, *(_write.call(*one) for one in calls), *behind], tolerant=True
         )
-        for answer in answers[: len(ahead)]:
+        done = len(ahead) + len(calls)
+        for answer in chain(answers[: len(ahead)], answers[done:]):
             if isinstance(answer, Exception):
                 raise answer
-        replies = await _write.completed(self._lean, calls, answers[len(ahead) :])
+        replies = await _write.completed(self._lean, calls, answers[len(ahead) : done])
         asking = _Asking([], set(), known)
         for (own, _), (turned, skipped, nodes, gone) in zip(groups, replies, strict=True):
             written.turned.extend(_turns(turned))

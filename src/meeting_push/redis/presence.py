@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence, Set
 from typing import Final, NamedTuple
 
 import msgspec
@@ -12,7 +12,7 @@ from ..logs import logger
 from ..model import ConnectionInfo, FailureCause, PresenceStatus
 from ..node_identity import NodeIdentity
 from ..settings import DevicePolicy
-from .connection_tables import ConnectionTables, Written
+from .connection_tables import ConnectionTables, Row, Written
 from .connection_tables import Turn as Turn
 from .keys import Keys
 from .lean import LeanConnection, Script
@@ -31,6 +31,9 @@ ConnectionKey = tuple[int, str]
 #: 一条连接的变化：(user_id, connection_id, 现状)；None 表示它没了，``FailureCause`` 是它没了，
 #: 而且怎样没有的说明了他为什么收不到。
 Change = tuple[int, str, ConnectionInfo | FailureCause | None]
+
+#: 还在的一条。
+_Here = tuple[int, str, ConnectionInfo]
 
 #: 记得最近这么多个人的最近一条连接怎样没有的（一个约 100 字节）。
 MAX_LEFT: Final = 200_000
@@ -83,24 +86,26 @@ class PresenceStore:
 
         ``announce``：写入的各人没有转变也发布。
         """
-        ahead = self._indexing(changes)
-        rows = [
-            (
-                user_id,
-                connection_id,
-                _encoder.encode(info) if isinstance(info, ConnectionInfo) else b"",
-            )
-            for user_id, connection_id, info in changes
-        ]
-        written = await self._tables.write(self._node.id, rows, announce=announce, ahead=ahead)
-        return await self._after(changes, written, now)
+        here: list[_Here] = []
+        rows: list[Row] = []
+        for user_id, connection_id, info in changes:
+            if isinstance(info, ConnectionInfo):
+                here.append((user_id, connection_id, info))
+                rows.append((user_id, connection_id, _encoder.encode(info)))
+            else:
+                rows.append((user_id, connection_id, b""))
+        ahead, behind = self._indexing(here), self._showing(here, now)
+        written = await self._tables.write(
+            self._node.id, rows, announce=announce, ahead=ahead, behind=behind
+        )
+        if written.gone:
+            await self._take_out(changes, written, {user_id for user_id, *_ in here}, now)
+        return written.turned
 
-    def _indexing(self, changes: Sequence[Change]) -> list[Command]:
+    def _indexing(self, here: Sequence[_Here]) -> list[Command]:
         """先于连接表：死在中间的，索引里多一项，收拾者认得；少一项，就没有人收拾它。"""
         own, nodes = self._keys.node_connections(self._node.id), self._keys.nodes
-        came = [
-            f"{user_id}:{i}" for user_id, i, info in changes if isinstance(info, ConnectionInfo)
-        ]
+        came = [f"{user_id}:{connection_id}" for user_id, connection_id, _ in here]
         return [
             *([("SADD", own, *came)] if came else []),
             # 登记节点：没有租约时写入的，也要有人收拾得到
@@ -109,34 +114,33 @@ class PresenceStore:
             ("PEXPIRE", own, self._node_ttl_ms),
         ]
 
-    async def _after(self, changes: Sequence[Change], written: Written, now: int) -> list[Turn]:
-        """全局的索引，在连接表之后。"""
-        keys, online = self._keys, self._keys.online_users_set
-        seen: dict[int, int] = {}
+    def _showing(self, here: Sequence[_Here], now: int) -> list[Command]:
+        """全局的集合，后于连接表。"""
+        online, commands = self._keys.online_users_set, list[Command]()
+        if here:
+            scores = [value for user, _, info in here for value in (info.last_heartbeat, user)]
+            commands.append(("ZADD", online, "GT", *scores))
+            commands.append(("ZREM", self._keys.left_users, *(user_id for user_id, *_ in here)))
+        commands.append(("ZREMRANGEBYSCORE", online, "-inf", f"({now - self._ttl_ms}"))
+        commands.append(("PEXPIRE", online, self._ttl_ms))
+        return commands
+
+    async def _take_out(
+        self, changes: Sequence[Change], written: Written, seen: Set[int], now: int
+    ) -> None:
+        """没了的出索引；一条也没有了的人出全局的集合。"""
+        keys, own = self._keys, self._node.id
         left: dict[int, FailureCause | None] = {}
-        for user_id, _, info in changes:
-            if isinstance(info, ConnectionInfo):
-                seen[user_id] = max(info.last_heartbeat, seen.get(user_id, 0))
         commands: list[Command] = []
         for at, (removed, node, rest) in written.gone.items():
             user_id, connection_id, cause = changes[at]
             member = f"{user_id}:{connection_id}"
-            commands.append(("SREM", keys.node_connections(self._node.id), member))
-            if node and node != self._node.id:
-                commands.append(("SREM", keys.node_connections(node), member))
+            commands += [
+                ("SREM", keys.node_connections(each), member) for each in {own, node or own}
+            ]
             if rest == 0 and user_id not in seen:
-                left[user_id] = cause if removed and not isinstance(cause, ConnectionInfo) else None
-        if seen:
-            scores = [value for user_id, at in seen.items() for value in (at, user_id)]
-            commands.append(("ZADD", online, "GT", *scores))
-        if back := [turn.user_id for turn in written.turned if turn.online]:
-            commands.append(("ZREM", keys.left_users, *back))
-        commands += self._remembering(left, now)
-        commands.append(("ZREMRANGEBYSCORE", online, "-inf", f"({now - self._ttl_ms}"))
-        commands.append(("PEXPIRE", online, self._ttl_ms))
-        await self._lean.execute_many(commands)
-        await self._take_off(list(left), now)
-        return written.turned
+                left[user_id] = cause if removed and isinstance(cause, FailureCause) else None
+        await self._take_off(list(left), now, [*commands, *self._remembering(left, now)])
 
     def _remembering(self, left: Mapping[int, FailureCause | None], now: int) -> list[Command]:
         """最后一条连接没了：记下怎样没有的，直到他回来。"""
@@ -156,13 +160,13 @@ class PresenceStore:
             ("PEXPIRE", key, LEFT_MS),
         ]
 
-    async def _take_off(self, users: Sequence[int], now: int) -> None:
+    async def _take_off(self, users: Sequence[int], now: int, ahead: Sequence[Command]) -> None:
         """一条连接也没有了的移出全局集合；移的时候又来了的放回去。"""
-        if not users:
-            return
         keys, online = self._keys, self._keys.online_users_set
-        await self._lean.execute("ZREM", online, *users)
-        counts = await self._lean.execute_many([("HLEN", keys.online_user(one)) for one in users])
+        counting: list[Command] = [("HLEN", keys.online_user(user_id)) for user_id in users]
+        leaving: list[Command] = [("ZREM", online, *users)] if users else []
+        answers = await self._lean.execute_many([*ahead, *leaving, *counting])
+        counts = answers[len(answers) - len(users) :]
         if back := [one for one, count in zip(users, counts, strict=True) if count]:
             scores = [value for one in back for value in (now, one)]
             await self._lean.execute_many(
@@ -262,9 +266,7 @@ class PresenceStore:
         found = [one for member in members if (one := _connection(member)) is not None]
         written = await self._tables.write(node_id, [(*one, b"") for one in found], reaping=True)
         gone = {found[at][0] for at, (_, _, rest) in written.gone.items() if rest == 0}
-        await self._take_off(list(gone), now_ms())
-        if members:
-            await lean.execute("SREM", index, *members)
+        await self._take_off(list(gone), now_ms(), [("SREM", index, *members)] if members else [])
         left = await lean.execute("SCARD", index)
         last = left == 0 and await lean.execute("SREM", keys.nodes, node_id) == 1
         removed = sum(one for one, *_ in written.gone.values())
