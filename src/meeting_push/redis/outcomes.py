@@ -133,11 +133,8 @@ class Outcomes:
     def _leaving(self, over: Iterable[bytes]) -> Iterator[Command]:
         """对谁都完结了的：正文与状态不必等到过期。"""
         for message_id in map(bytes.decode, over):
-            for key in (
-                self._keys.message_body(message_id),
-                self._keys.delivery_status(message_id),
-            ):
-                yield ("PEXPIRE", key, OVER_LINGERS_MS, "LT")
+            for key_of in (self._keys.message_body, self._keys.delivery_status):
+                yield ("PEXPIRE", key_of(message_id), OVER_LINGERS_MS, "LT")
 
     async def _take_back(self, late: Iterable[tuple[ConfirmedRow, bytes]]) -> None:
         """死信与墓碑；键坏了的略过。"""
