@@ -14,7 +14,7 @@ from meeting_push.http.doorway import DoorLimits, Doorway
 from meeting_push.limits.rate import TrustedProxies
 from meeting_push.monitoring.delivery_samples import event_samples
 from meeting_push.monitoring.edge_samples import door_samples
-from meeting_push.monitoring.families import Family
+from meeting_push.monitoring.snapshots import Family
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 PAGE: Final = ROOT / "docs" / "metrics.md"

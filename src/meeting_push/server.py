@@ -36,7 +36,7 @@ from .limits.rate import TrustedProxies
 from .log_outlet import configure_logging, introduce
 from .logs import RepeatedWarning, logger
 from .monitoring.edge_samples import door_samples
-from .monitoring.serve_files import ServeFolder
+from .monitoring.snapshots import ServeFolder
 from .process_temper import calm_allocator, calm_collector, open_descriptors
 from .redis.embedded import EmbeddedRedis
 from .router.contract_route import HotDoor

@@ -7,11 +7,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final, Unpack
 
 import msgspec
 
 from ..clock import Clock, now_ms
+from ..contracts import UserDirectory
 from ..deliver.message_publisher import MessagePublisher
 from ..deliver.offline_message_queue import Delivery, OfflineMessageQueue
 from ..errors import (
@@ -30,10 +32,11 @@ from ..protocol import envelope
 from ..queue.message_queue import MessageQueue
 from ..storage.accept_batch import AcceptBatch
 from ..storage.caller import CallerTransaction, SyncTransaction, ask_here, connection_of, run_here
-from ..storage.database import SqlConnection
-from ..storage.idempotency import Claim
-from ..storage.inbox import SentRepository
+from ..storage.database import Database, SqlConnection
+from ..storage.idempotency import Claim, IdempotencyRepository
+from ..storage.inbox import InboxRepository, SentRepository
 from ..storage.inbox_pages import InboxFilter
+from ..storage.messages import MessageRepository
 from ..storage.rows import InboxItem, Page
 from .drafts import (
     AcceptTally,
@@ -44,11 +47,30 @@ from .drafts import (
 )
 from .idempotency import answer_of, described, stored_response
 from .inbox import Inbox
-from .message_parts import MessageStores, RealtimeResult
 from .outbox_relay import OutboxRelay
 from .withdrawal import Withdrawal
 
 _accepted: Final = msgspec.json.Decoder(list[Accepted])
+
+
+@dataclass(frozen=True, slots=True)
+class RealtimeResult:
+    """``send_realtime_message`` 的结果：当场有节点在听的收件人与其余的（已在信箱里等）。"""
+
+    accepted: Accepted
+    online: tuple[PersonId, ...]
+    offline: tuple[PersonId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MessageStores:
+    """消息服务要用的存储。"""
+
+    database: Database
+    messages: MessageRepository
+    inbox: InboxRepository
+    idempotency: IdempotencyRepository
+    directory: UserDirectory
 
 
 class MessageService:

@@ -14,8 +14,7 @@ from ..model import Message
 from ..protocol.envelope import encode_tail
 from ..queue.message_queue import MessageQueue
 from ..storage.database import Database
-from ..storage.recipients import cancel
-from ..storage.withdrawals import WithdrawalRepository
+from ..storage.recipients import WithdrawalRepository, cancel
 
 #: 离到时不足这么久就算到了：撤回的记号要抢在到期的那一刻之前落下。
 CANCEL_GUARD_MS: Final = 1_000

@@ -15,7 +15,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 
 from ..accept.drafts import KnownUsers
-from ..accept.message_parts import MessageStores
+from ..accept.message_service import MessageStores
 from ..auth.access_tokens import AccessTokens, RevocableCredentials
 from ..auth.api_keys import ApiKeys
 from ..auth.auth_service import AuthService

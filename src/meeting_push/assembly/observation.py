@@ -60,8 +60,8 @@ from ..monitoring.process import (
     process_usage,
 )
 from ..monitoring.report import NodeReports, Reporter
-from ..monitoring.serve_files import ServeFiles
 from ..monitoring.slot_counts import Activity, LogCounts, log_samples
+from ..monitoring.snapshots import ServeFiles
 from ..monitoring.surroundings import (
     Counts,
     SharedFigures,

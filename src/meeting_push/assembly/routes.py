@@ -11,7 +11,6 @@ from ..http.cors import Cors
 from ..limits.rate import TrustedProxies
 from ..router.alerts_manage import alert_router
 from ..router.auth_manage import auth_router, erasure_router, revocation_router, ticket_router
-from ..router.broadcast_manage import broadcast_router
 from ..router.contract_route import API_PREFIX, ContractRoute, complete, methods_of
 from ..router.delivery_manage import delivery_router, queue_router
 from ..router.event_stream import acks_router, event_stream_router
@@ -19,7 +18,7 @@ from ..router.inbox_manage import inbox_router
 from ..router.inspection import inspection_router
 from ..router.json_body import BodyRules
 from ..router.meeting_manage import meeting_router, meeting_socket_router
-from ..router.message_manage import message_router, user_messages_router
+from ..router.message_manage import broadcast_router, message_router, user_messages_router
 from ..router.ops import Statistics, log_router, ops_router, stats_router
 from ..router.persons import people_router
 from ..router.presence_manage import presence_router

@@ -16,9 +16,8 @@ from uuid import uuid4
 from ..histogram import Histogram
 from ..limits.rate import TokenBucket
 from ..supervision import periodically
-from .families import Family, Point, Snapshot, merged, text
 from .latency import LatencyHistogram
-from .serve_files import EVERY_S, ServeFiles
+from .snapshots import EVERY_S, Family, Point, ServeFiles, Snapshot, merged, text
 
 PREFIX: Final = "meeting_push_"
 #: 延迟直方图的桶（毫秒）。

@@ -21,8 +21,8 @@ from typing import Any, Final, NamedTuple
 from ..histogram import Histogram
 from ..supervision import periodically
 from ..version import __version__
-from .families import Family, Kind, Point
 from .metrics import HistogramSample, Sample
+from .snapshots import Family, Kind, Point
 
 #: 隔多久看一次循环迟了多少；最迟的一次看最近多久的。
 LAG_EVERY_S: Final = 0.5

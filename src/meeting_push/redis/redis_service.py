@@ -1,6 +1,6 @@
 """Redis 的门面：热路的精简连接、其余用的 redis-py 客户端、键名，都从这里拿。
 
-redis-py 原样使用，只把它的异常换成我们的。
+redis-py 原样使用，只把它的异常换成我们的；它的池到同一个地址去，连着的不再是主了就丢掉那条连接。
 """
 
 from __future__ import annotations
@@ -11,10 +11,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from redis.asyncio import Redis
+from redis.asyncio import (
+    BlockingConnectionPool,
+    Connection,
+    Redis,
+    SSLConnection,
+    UnixDomainSocketConnection,
+)
 from redis.asyncio.client import Pipeline
+from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import BusyLoadingError, MasterDownError, ReadOnlyError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from ..errors import MeetingPushError, RedisUnavailableError
@@ -22,7 +31,82 @@ from .address import RedisAddress
 from .keys import Keys
 from .lean import LeanConnection
 from .link import Argument, error_from_reply
-from .pool import connection_pool
+from .sentinel import find_master
+
+
+class _Leaving(AbstractConnection):
+    """READONLY、MASTERDOWN、LOADING：什么也没有执行，断开，下一条命令重新拨号。"""
+
+    async def read_response(self, *args: Any, **options: Any) -> Any:
+        try:
+            return await super().read_response(*args, **options)
+        except (ReadOnlyError, MasterDownError, BusyLoadingError):
+            await self.disconnect(nowait=True)
+            raise
+
+
+class _Tcp(_Leaving, Connection):
+    pass
+
+
+class _Tls(_Leaving, SSLConnection):
+    pass
+
+
+class _Unix(_Leaving, UnixDomainSocketConnection):
+    pass
+
+
+class _Master(_Leaving):
+    """每次拨号都问 Sentinel；``master_of``：地址与时限（秒）。"""
+
+    def __init__(self, *, master_of: tuple[RedisAddress, float], **options: Any) -> None:
+        super().__init__(**options)
+        self._master_of = master_of
+        self.host = ""
+        self.port = 0
+
+    async def _connect(self) -> None:
+        master = await find_master(*self._master_of)
+        self.host, self.port = master.host, master.port
+        await super()._connect()  # type: ignore[no-untyped-call,safe-super]
+
+
+class _TcpMaster(_Master, Connection):
+    pass
+
+
+class _TlsMaster(_Master, SSLConnection):
+    pass
+
+
+def connection_pool(
+    address: RedisAddress, timeout_s: float, max_connections: int
+) -> BlockingConnectionPool:
+    return BlockingConnectionPool(
+        **_where(address, timeout_s),
+        max_connections=max_connections,
+        timeout=timeout_s,
+        db=address.db,
+        username=address.username,
+        password=address.password,
+        socket_timeout=timeout_s,
+        socket_connect_timeout=timeout_s,
+        protocol=2,
+        # 池里的连接在 Redis 重启后是死的：断线再试一次；超时不试，免得等两倍的时间
+        retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
+    )
+
+
+def _where(address: RedisAddress, timeout_s: float) -> dict[str, Any]:
+    if address.sentinels is not None:
+        connection: type = _TlsMaster if address.tls else _TcpMaster
+        return {"connection_class": connection, "master_of": (address, timeout_s)}
+    if address.path is not None:
+        return {"connection_class": _Unix, "path": address.path}
+    connection = _Tls if address.tls else _Tcp
+    return {"connection_class": connection, "host": address.host, "port": address.port}
+
 
 #: ``INFO`` 里至多看这么多个副本。
 _REPLICAS: Final = [f"slave{number}" for number in range(16)]
@@ -231,7 +315,7 @@ def converted_errors() -> Iterator[None]:
     try:
         yield
     except (RedisConnectionError, RedisTimeoutError) as error:
-        if isinstance(error.__cause__, MeetingPushError):  # 拨号时我们自己说的（``pool``）
+        if isinstance(error.__cause__, MeetingPushError):  # 拨号时池里我们自己说的
             raise error.__cause__ from None
         if error.status_code:  # 拨号时的回答：LOADING、NOAUTH …
             raise _from_reply(error) from error

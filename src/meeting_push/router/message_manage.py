@@ -347,3 +347,43 @@ def user_messages_router(manager: ConnectionManager) -> APIRouter:
         "/ws/user/{user_id}/messages", user_messages_endpoint(manager), name="user_messages"
     )
     return router
+
+
+class BroadcastIn(TextIn, gc=False):
+    """一条发给所有人的消息；没有回执。"""
+
+    def draft(self) -> Draft:
+        return self.draft_to((), receipt=False)
+
+
+class BroadcastOut(Out):
+    message_id: str
+    created_at: int
+
+
+def broadcast_router(
+    service: BroadcastService, may_broadcast: Callable[..., object], rules: MessageSettings
+) -> APIRouter:
+    """``/messages/broadcast``；前缀由调用者加。"""
+    router = contract_router(tags=["messages"])
+    Admin = Annotated[Principal, Depends(may_broadcast)]  # noqa: N806 — 它是类型
+
+    @router.post(
+        "/messages/broadcast",
+        status_code=status.HTTP_202_ACCEPTED,
+        summary="发给所有用户（管理员）",
+    )
+    async def broadcast(
+        admin: Admin,
+        body: Annotated[BroadcastIn, Depends(JsonBody(BroadcastIn, draft_limits(rules)))],
+        idempotency_key: IdempotencyKey = None,
+    ) -> BroadcastOut:
+        """202 即已提交：在线的立即收到；不在的，有效期内连上时收到。"""
+        draft = body.draft()
+        check_send_rights(admin, [draft])
+        accepted = await service.send_broadcast(
+            admin.sender, draft, idempotency_key, key_id=admin.key_id
+        )
+        return BroadcastOut.model_validate(accepted)
+
+    return router

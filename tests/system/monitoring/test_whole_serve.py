@@ -15,7 +15,7 @@ import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from meeting_push.monitoring.serve_files import ServeFolder
+from meeting_push.monitoring.snapshots import ServeFolder
 from tests.support.eventually import eventually
 from tests.support.people import Person, device, register, send
 from tests.support.redis_server import RedisServer

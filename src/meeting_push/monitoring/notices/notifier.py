@@ -22,10 +22,9 @@ from ...storage.alerts import AlertRow, ToldRow
 from ...supervision import periodically, woken
 from ..alerts.model import Alert, AlertState, Severity, Text, alert_from
 from .channel import Channel, NoticeConfig, Sender
-from .courier import WATCHDOG, Courier, NoticeStatistics, Timings, Watchdog
+from .courier import WATCHDOG, Courier, NoticeStatistics, Timings, Watchdog, sender_of
 from .ledger import Ledger, NoticeRecords, Outcome
 from .schedule import LOOK_AGAIN_S, Escalations, Lane, Waiting
-from .senders import sender_of
 from .text import NoticeWriter
 
 Loop = Callable[[], Awaitable[None]]

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from meeting_push.errors import ChannelFailedError
-from meeting_push.monitoring.notices.senders import LogLines, Others, sender_of
+from meeting_push.monitoring.notices.courier import LogLines, Others, sender_of
 from meeting_push.monitoring.notices.text import NoticeWriter
 from tests.support.notice_receivers import Reply, http_receiver
 from tests.support.notices import alert, channel, notice, resolved

@@ -9,8 +9,8 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.parser import text_string_to_metric_families
 
 from meeting_push.histogram import Histogram
-from meeting_push.monitoring.families import Family, Point, Snapshot, merged, only_counted, text
 from meeting_push.monitoring.metrics import HistogramSample, Metrics, Sample
+from meeting_push.monitoring.snapshots import Family, Point, Snapshot, merged, only_counted, text
 
 
 def part(process: str, at: float | None, *families: Family) -> Snapshot:

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from meeting_push.monitoring.families import Family
 from meeting_push.monitoring.metrics import Metrics, Sample
-from meeting_push.monitoring.serve_files import DEPARTED, STALE_S, ServeFiles, ServeFolder
+from meeting_push.monitoring.snapshots import DEPARTED, STALE_S, Family, ServeFiles, ServeFolder
 
 
 class Worker:
