@@ -266,3 +266,41 @@ test("who it is must be known where a position is kept", () => {
   assert.throws(() => new PushClient({ ...options, store: "local" }), { code: "no_user_id" });
   assert.throws(() => new PushClient({ ...options, shared: true }), { code: "no_user_id" });
 });
+
+test("asleep for ten minutes, the token expired, the server replaced: everything once, no refused token in a loop", async (t) => {
+  let held = "old";
+  const asked: boolean[] = [];
+  const token = ({ fresh }: { fresh: boolean }) => (asked.push(fresh), fresh ? (held = "new") : held);
+  const w = await world(t, { token });
+  take(w);
+  w.client.start();
+  const before = await welcomed(w, { seq: 1, server_time: 5_000_000, token_expires_at: 5_120_000 });
+  before.send(message(1));
+  assert.equal(await w.got.next(), id(1));
+  assert.equal(before.token, "old");
+
+  w.clock.asleepMs += 600_000; // 墙上的钟走了十分钟，定时器一个也没有响
+  before.drop(); // 这期间换了一台服务器
+  await reached(w.client, "disconnected");
+  const refused: string[] = [];
+  let peer = null;
+  while (peer === null) {
+    w.client.retryNow();
+    const next = await w.script.peers.next("a connection after waking");
+    if (next.token === "old") {
+      refused.push(next.token);
+      assert.ok(refused.length < 3, "the expired token again and again");
+      next.close(4004, "token_expired");
+      await reached(w.client, "disconnected");
+    } else peer = next;
+  }
+  assert.ok(refused.length <= 1, `${refused.length} refusals`);
+  assert.equal(peer.query.get("last_seq"), "1");
+  peer.welcome({ seq: 4, resumed: true, server_time: 5_600_000, token_expires_at: 6_600_000 });
+  const missed = [1, 2, 3, 4].map((seq) => message(seq)); // 已应用过的又来一遍
+  peer.send({ type: "batch", messages: missed }, message(4), message(5));
+  for (const seq of [2, 3, 4, 5]) assert.equal(await w.got.next(), id(seq));
+  await turn();
+  assert.equal(w.got.size, 0);
+  assert.equal(asked.filter(Boolean).length, 1);
+});

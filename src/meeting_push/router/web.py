@@ -191,4 +191,6 @@ def _content_security_policy(host: str) -> str:
     """``'self'`` 在旧浏览器里不含 ws/wss，所以把同一主机的两种写明。"""
     sockets = f" ws://{host} wss://{host}" if _HOST.fullmatch(host) else ""
     connect = f"connect-src 'self'{sockets}"
-    return "; ".join(("default-src 'self'", connect, *_CLOSED, *_NO_MARKUP))
+    # 标签页图标上的未读数是画出来的
+    images = "img-src 'self' data:"
+    return "; ".join(("default-src 'self'", images, connect, *_CLOSED, *_NO_MARKUP))

@@ -1,20 +1,20 @@
-import { byId } from "./element.js";
+import { knownNames, personOf } from "./address-book.js";
+import { byId, element } from "./element.js";
 import { isUrgent } from "./message-list.js";
-import { readId, RestError } from "./rest.js";
+import { RestError } from "./rest.js";
 import { explain, say } from "./words.js";
 
 /** 写一条消息。草稿一直留在表单里，直到服务器接受了它。 */
 export class Composer {
-  #session;
+  #rest;
   #onSent;
   /** 同一份草稿重试时用同一把钥匙：没听到回答的那一次也不会发成两条。 */
   #draft = null;
   #key = null;
 
-  /** `onSent(accepted, draft)` 在服务器接受之后。 */
-  constructor(session, onSent) {
-    this.#session = session;
-    this.#onSent = onSent;
+  /** `rest()`：此刻这个人的；`onSent(accepted, draft)` 在服务器接受之后。 */
+  constructor(rest, onSent) {
+    [this.#rest, this.#onSent] = [rest, onSent];
     byId("compose-form").addEventListener("submit", (event) => this.#submit(event));
     byId("compose-priority").addEventListener("input", () => this.#showPriority());
     this.#showPriority();
@@ -22,6 +22,8 @@ export class Composer {
 
   /** 打开时预填（回复）；不给就保留上次的草稿。 */
   fill({ recipients, title } = {}) {
+    const options = knownNames().map((value) => element("option", { value }));
+    byId("known-people").replaceChildren(...options);
     if (recipients !== undefined) byId("compose-recipients").value = recipients;
     if (title !== undefined) byId("compose-subject").value = title;
   }
@@ -61,8 +63,8 @@ export class Composer {
     const text = JSON.stringify(draft);
     if (this.#key === null || text !== this.#draft) this.#key = newKey();
     this.#draft = text;
-    const headers = { "Idempotency-Key": this.#key };
-    return this.#session.call("POST", "messages", { body: draft, headers });
+    const { recipient_ids: to, title, content, ...more } = draft;
+    return this.#rest().send(to, title, content, { ...more, idempotencyKey: this.#key });
   }
 
   #setBusy(busy) {
@@ -90,10 +92,10 @@ function readDraft() {
   };
 }
 
-/** 半角、全角逗号，顿号，分号，空白都可以分隔。 */
+/** 半角、全角逗号，顿号，分号，空白都可以分隔；名字或 id。 */
 function readRecipients(text) {
   const parts = text.split(/[\s,，、;；]+/).filter((part) => part !== "");
-  const ids = parts.map(readId);
+  const ids = parts.map(personOf);
   if (ids.length === 0 || !ids.every(Boolean)) {
     throw new RestError({ code: "recipients", message: "", temporary: false });
   }

@@ -1,3 +1,4 @@
+import { nameOf } from "./address-book.js";
 import { byId, element } from "./element.js";
 import { exactTime, explain, say } from "./words.js";
 
@@ -6,27 +7,35 @@ const AFTER_RECEIPT_MS = 250;
 /** 没有回执时靠询问；从快到慢。 */
 const POLL_MS = { first: 1_000, factor: 1.5, longest: 15_000 };
 
-/** 刚发出的一条消息的送达情况：回执一到就显示，并以记录（REST）为准。 */
+/** 自己发的一条消息的送达情况：回执一到就显示，并以记录（REST）为准；撤回。 */
 export class Delivery {
   #session;
+  #rest;
   #messageId = null;
   #timer = 0;
   #interval = POLL_MS.first;
   #selfId = null;
 
-  constructor(session) {
-    this.#session = session;
+  /** `rest()`：此刻这个人的。 */
+  constructor(session, rest) {
+    [this.#session, this.#rest] = [session, rest];
   }
 
-  /** 开始看一条；先前的那条不再看。 */
-  watch({ message_id: messageId, recipient_count: total }, draft) {
-    this.#messageId = messageId;
+  get messageId() {
+    return this.#messageId;
+  }
+
+  /** 开始看一条；先前的那条不再看。`item`：`{message_id, recipient_count, title, content, recipient_ids?, broadcast?, withdrawn?}`。 */
+  watch(item) {
+    this.#messageId = item.message_id;
     this.#interval = POLL_MS.first;
     this.#selfId = this.#session.user.userId;
-    byId("delivery-subject").textContent = draft.title;
+    byId("delivery-subject").textContent = item.withdrawn ? say("withdrawn") : item.title;
+    byId("delivery-body").textContent = item.content ?? "";
+    byId("withdraw").hidden = Boolean(item.withdrawn || item.broadcast);
     byId("delivery-more").hidden = byId("delivery-error").hidden = true;
-    const recipients = [...new Set(draft.recipient_ids)].slice(0, SHOWN_RECIPIENTS);
-    this.#showCounts({ delivered: 0, total });
+    const recipients = [...new Set(item.recipient_ids ?? [])].slice(0, SHOWN_RECIPIENTS);
+    this.#showCounts({ delivered: 0, total: item.broadcast ? null : item.recipient_count });
     this.#showRows(recipients.map((id) => ({ user_id: id, status: "pending", attempts: 0 })));
     this.#refreshIn(0);
   }
@@ -34,6 +43,14 @@ export class Delivery {
   stop() {
     this.#messageId = null;
     clearTimeout(this.#timer);
+  }
+
+  /** 撤回了：看它怎样停下。 */
+  withdrawn() {
+    byId("withdraw").hidden = true;
+    byId("delivery-subject").textContent = say("withdrawn");
+    byId("delivery-body").textContent = "";
+    this.#refreshIn(0);
   }
 
   receipt({ message_id: messageId, recipient_id: userId, status, timestamp }) {
@@ -51,8 +68,7 @@ export class Delivery {
   async #refresh() {
     const messageId = this.#messageId;
     try {
-      const path = `messages/${messageId}/delivery?limit=${SHOWN_RECIPIENTS}`;
-      const state = await this.#session.call("GET", path);
+      const state = await this.#rest().delivery(messageId, { limit: SHOWN_RECIPIENTS });
       if (messageId === this.#messageId) this.#show(state);
     } catch (error) {
       if (messageId === this.#messageId) this.#trouble(error);
@@ -64,7 +80,7 @@ export class Delivery {
     this.#showCounts(state);
     this.#showRows(state.recipients);
     const [shown, total] = [state.recipients.length, state.total];
-    byId("delivery-more").hidden = shown >= total;
+    byId("delivery-more").hidden = shown >= (total ?? 0);
     byId("delivery-more").textContent = say("delivery.more", { shown, total });
     if (state.pending > 0) this.#poll();
   }
@@ -81,9 +97,12 @@ export class Delivery {
   }
 
   #showCounts({ delivered, total }) {
-    byId("delivery-progress").max = Math.max(total, 1);
+    byId("delivery-progress").hidden = total === null;
+    byId("delivery-table").hidden = total === null;
+    byId("delivery-progress").max = Math.max(total ?? 0, 1);
     byId("delivery-progress").value = delivered;
-    byId("delivery-summary").textContent = say("delivery.summary", { delivered, total });
+    const key = total === null ? "delivery.broadcast" : "delivery.summary";
+    byId("delivery-summary").textContent = say(key, { delivered, total });
   }
 
   #showRows(recipients) {
@@ -92,7 +111,7 @@ export class Delivery {
 
   #row(state) {
     const self = state.user_id === this.#selfId ? ` (${say("sender.self")})` : "";
-    const name = say("sender.unknown", { id: state.user_id }) + self;
+    const name = nameOf(state.user_id) + self;
     const row = element(
       "tr",
       { data: { user: state.user_id } },
@@ -110,7 +129,14 @@ function showState(row, { status, sent_at: sent, delivered_at: delivered, failed
   const mark = row.querySelector(".state");
   mark.dataset.state = status;
   mark.textContent = say(`state.${status}`);
-  mark.title = failure_reason ?? "";
+  mark.title = failure_reason ? reasonOf(failure_reason) : "";
   const at = delivered ?? failed ?? sent;
   row.lastElementChild.textContent = at ? exactTime(at) : "–";
+}
+
+/** 为什么没有送到：认识的说人话，别的照码。 */
+function reasonOf(reason) {
+  const key = `reason.${reason}`;
+  const said = say(key);
+  return said === key ? reason : said;
 }

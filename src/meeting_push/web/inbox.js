@@ -1,49 +1,56 @@
-/** 收件箱页面：把登录、推送、列表与右栏接在一起。 */
+/** 收件箱页面：把登录、SDK 的收件箱、列表与右栏接在一起。 */
 
+import { forgetEverybody, meet } from "./address-book.js";
 import { announce } from "./announcer.js";
+import { DesktopNotices, showUnread } from "./attention.js";
 import { Composer } from "./composer.js";
 import { ConnectionState } from "./connection-state.js";
 import { Delivery } from "./delivery.js";
 import { byId } from "./element.js";
-import { isRecorded, MessageList } from "./message-list.js";
+import { Inbox, itemOf } from "./meeting-push-inbox.js";
 import { PushClient } from "./meeting-push.js";
+import { MessageList } from "./message-list.js";
 import { Panes } from "./panes.js";
 import { showMessage } from "./reader.js";
 import { readId, root } from "./rest.js";
+import { SentBox } from "./sent-box.js";
 import { Session } from "./session.js";
+import { bindShortcuts } from "./shortcuts.js";
 import { SignIn } from "./sign-in.js";
-import { UnreadCount } from "./unread-count.js";
+import { Views } from "./views.js";
 import { explain, fillWords, say } from "./words.js";
-
-const PAGE_SIZE = 30;
 
 class InboxPage {
   #session = new Session();
-  #unread = new UnreadCount(() => this.#askUnread());
-  #list = new MessageList(byId("messages"), (id) => this.#openMessage(id));
+  #list = new MessageList(byId("messages"), document.querySelector(".list"), {
+    onOpen: (id) => this.#open(id),
+    onNear: () => void this.#loadMore(),
+  });
   #panes = new Panes((closed) => this.#paneClosed(closed));
   #signIn = new SignIn(this.#session, () => this.#enter());
-  #delivery = new Delivery(this.#session);
-  #composer = new Composer(this.#session, (accepted, draft) => this.#sent(accepted, draft));
+  #views = new Views((name, wanted) => this.#look(name, wanted));
+  #delivery = new Delivery(this.#session, () => this.#client.rest);
+  #composer = new Composer(() => this.#client.rest, (accepted, draft) => this.#sent(accepted, draft));
+  #notices = new DesktopNotices((id) => this.#openMessage(id));
   #connection = new ConnectionState({
     retry: () => this.#client.retryNow(),
     reconnect: () => this.#client.start(),
     signIn: () => this.#leave(""),
   });
   #client = null;
-  #cursor = null;
+  #inbox = null;
+  #sentBox = null;
   /** 右栏里的那一条；重取之后它可能已不在列表里。 */
   #opened = null;
-  /** 每次重取一个号：迟到的旧结果作废。 */
-  #reload = 0;
+  #loading = false;
 
-  start() {
+  async start() {
     this.#session.addEventListener("ended", () => this.#client && this.#leave(say("signin.ended")));
     this.#bindButtons();
     window.addEventListener("hashchange", () => this.#takeFragment() && this.#enter());
     this.#session.restore();
     this.#takeFragment();
-    if (this.#session.user) this.#enter();
+    if (this.#session.user || (await this.#session.borrow())) this.#enter();
     else this.#leave("");
     document.documentElement.classList.remove("starting");
   }
@@ -53,11 +60,24 @@ class InboxPage {
     on("sign-out", () => this.#signOut());
     on("compose", () => this.#compose());
     on("compose-another", () => this.#compose());
-    on("read-all", () => this.#readAll());
+    on("read-all", () => this.#do(this.#inbox.readAll()));
     on("load-more", () => this.#loadMore());
-    on("reload", () => this.#reloadInbox());
+    on("reload", () => this.#reload());
     on("reply", () => this.#reply());
+    on("archive", () => this.#archive());
+    on("mark-unread", () => this.#markUnread());
+    on("withdraw", () => this.#withdraw());
     on("notice-dismiss", () => (byId("notice").hidden = true));
+    bindShortcuts({
+      j: () => this.#step(1),
+      k: () => this.#step(-1),
+      e: () => this.#archive(),
+      u: () => this.#markUnread(),
+      r: () => this.#panes.current === "message" && !byId("reply").hidden && this.#reply(),
+      c: () => this.#compose(),
+      "/": () => byId("search").focus(),
+      "?": () => byId("shortcuts").showModal(),
+    });
   }
 
   // ── 登录 ──────────────────────────────────────────────────────────────────
@@ -85,8 +105,11 @@ class InboxPage {
     byId("signin").hidden = true;
     byId("app").hidden = false;
     this.#client = this.#newClient(userId);
+    this.#inbox = new Inbox(this.#client, (arrived) => this.#changed(arrived));
+    this.#sentBox = new SentBox(this.#client.rest);
+    meet({ id: userId, name });
+    this.#inbox.start();
     this.#client.start();
-    this.#reloadInbox();
   }
 
   #newClient(userId) {
@@ -97,7 +120,6 @@ class InboxPage {
       token: ({ fresh }) => this.#session.accessToken(fresh),
       worker: false, // 这里的 CSP 不许
     });
-    client.on("messages", (messages) => this.#arrived(messages));
     client.on("state", (state) => client === this.#client && this.#connection.show(state));
     client.on("frame", (frame) => this.#frame(frame));
     return client;
@@ -120,40 +142,37 @@ class InboxPage {
   }
 
   #forgetPerson() {
+    this.#inbox?.stop();
     this.#client?.stop();
-    this.#client = null;
-    this.#reload += 1;
-    this.#opened = null;
+    this.#client = this.#inbox = this.#sentBox = this.#opened = null;
+    forgetEverybody();
     this.#delivery.stop();
     this.#composer.clear();
-    this.#list.clear();
+    this.#views.reset();
+    this.#list.show([]);
     this.#panes.reset();
-    this.#unread.show(0);
+    showUnread(0);
     byId("notice").hidden = true;
   }
 
   // ── 推送 ──────────────────────────────────────────────────────────────────
 
-  /** 同步应用：返回之后才确认。 */
-  #arrived(messages) {
-    this.#list.add(messages);
-    this.#showListState();
-    this.#unread.refreshSoon();
-    announce(messages);
+  /** 收件箱变了；`arrived` 是刚到的，返回之后才确认。 */
+  #changed(arrived) {
+    if (!this.#inbox) return;
+    for (const { sender } of this.#inbox.items) meet(sender);
+    const { counts } = this.#inbox;
+    showUnread(counts.unread);
+    this.#views.showCounts(counts);
+    if (this.#views.name !== "sent") this.#showList(arrived);
+    if (arrived.length > 0) announce(arrived);
+    this.#notices.tell(arrived);
   }
 
   #frame(frame) {
     switch (frame.type) {
-      case "welcome": // 离线期间的已读、别的设备确认过的消息，都只有记录知道
-      case "gap":
-      case "resync":
       case "withdrawn":
-        this.#reloadInbox();
-        break;
-      case "read_sync":
-        this.#list.markRead(frame.message_ids, Date.now());
-        this.#unread.show(frame.unread_count);
-        this.#unread.refreshSoon();
+        this.#tombstone(frame.message_id);
         break;
       case "receipt":
         this.#delivery.receipt(frame);
@@ -165,92 +184,127 @@ class InboxPage {
     if (frame.type === "welcome") byId("notice").hidden = true;
   }
 
+  #tombstone(id) {
+    if (this.#opened?.message_id !== id) return;
+    this.#opened = { ...this.#opened, title: "", content: "", data: null, withdrawn: true };
+    showMessage(this.#opened);
+  }
+
   // ── 列表 ──────────────────────────────────────────────────────────────────
 
-  async #reloadInbox() {
-    const [mine, ticket] = [++this.#reload, this.#unread.begin()];
-    this.#list.beginReload();
-    this.#showListState("loading");
-    try {
-      const page = await this.#session.call("GET", `messages?limit=${PAGE_SIZE}`);
-      if (mine !== this.#reload) return;
-      this.#list.endReload(page.items);
-      this.#cursor = page.next_cursor;
-      this.#unread.show(page.unread_count, ticket);
-      this.#showListState();
-    } catch {
-      if (mine !== this.#reload) return;
-      this.#list.abandonReload();
-      this.#showListState("failed");
-    }
+  get #shown() {
+    return this.#views.name === "sent" ? this.#sentBox : this.#inbox;
+  }
+
+  #look(name, wanted) {
+    document.querySelector(".list").scrollTop = 0;
+    this.#list.select(null);
+    if (name !== "sent") return this.#do(this.#inbox.show(wanted));
+    this.#showList();
+    return this.#reload();
+  }
+
+  async #reload() {
+    const box = this.#shown;
+    await this.#do(box.reload());
+    if (box === this.#shown) this.#showList();
   }
 
   async #loadMore() {
-    const [mine, ticket] = [this.#reload, this.#unread.begin()];
-    byId("load-more").disabled = true;
-    try {
-      const cursor = encodeURIComponent(this.#cursor);
-      const page = await this.#session.call("GET", `messages?limit=${PAGE_SIZE}&cursor=${cursor}`);
-      if (mine !== this.#reload) return;
-      this.#list.add(page.items);
-      this.#cursor = page.next_cursor;
-      this.#unread.show(page.unread_count, ticket);
-    } catch (error) {
-      this.#showNotice(explain(error));
-    } finally {
-      byId("load-more").disabled = false;
-      this.#showListState();
-    }
+    const box = this.#shown;
+    if (this.#loading || !box || box.cursor === null) return;
+    this.#loading = byId("load-more").disabled = true;
+    await this.#do(box.more());
+    this.#loading = byId("load-more").disabled = false;
+    if (box === this.#shown) this.#showList();
   }
 
-  async #askUnread() {
-    return (await this.#session.call("GET", "messages?limit=1")).unread_count;
-  }
-
-  #showListState(state = "ready") {
-    const empty = this.#list.size === 0;
+  #showList(fresh = []) {
+    const { items, state, cursor } = this.#shown;
+    const [empty, narrowed] = [items.length === 0, this.#views.narrowed];
     byId("list-loading").hidden = !(state === "loading" && empty);
     byId("list-failed").hidden = state !== "failed";
-    byId("list-empty").hidden = !(state === "ready" && empty);
-    byId("load-more").hidden = this.#cursor === null || empty;
+    byId("list-empty").hidden = !(state === "ready" && empty && cursor === null);
+    byId("list-empty-title").textContent = say(narrowed ? "list.none" : "list.empty");
+    byId("list-empty-hint").textContent = say(narrowed ? "list.none.hint" : "list.empty.hint");
+    byId("load-more").hidden = cursor === null;
+    this.#list.show(items, fresh);
   }
 
   // ── 阅读 ──────────────────────────────────────────────────────────────────
 
-  #openMessage(id) {
-    const message = this.#list.get(id);
-    this.#opened = message;
+  #open(id) {
+    if (this.#views.name === "sent") this.#openSent(id);
+    else void this.#openMessage(id);
+  }
+
+  async #openMessage(id) {
+    const known = this.#inbox.get(id);
+    const item = known ?? (await this.#do(this.#client.rest.message(id).then(itemOf)));
+    if (!item) return;
+    this.#delivery.stop();
+    this.#opened = item;
     this.#list.select(id);
-    showMessage(message);
+    showMessage(item);
     this.#panes.open("message", byId("reader-title"));
-    if (message.read_at) return;
-    if (isRecorded(id)) this.#read({ message_ids: [id] }, [id]);
-    else this.#list.markRead([id], Date.now());
+    await this.#do(this.#inbox.read(id));
   }
 
-  #readAll() {
-    const ids = this.#list.ids;
-    const newest = ids.filter(isRecorded).sort().at(-1);
-    if (newest) this.#read({ upto_message_id: newest }, ids);
+  #openSent(id) {
+    const item = this.#sentBox.get(id);
+    this.#list.select(id);
+    this.#delivery.watch(item);
+    this.#panes.open("delivery", byId("delivery-title"));
   }
 
-  async #read(body, ids) {
-    const ticket = this.#unread.begin();
+  #step(by) {
+    const id = this.#list.beside(by);
+    if (id !== null) this.#open(id);
+  }
+
+  async #archive() {
+    if (this.#panes.current !== "message") return;
+    const { message_id: id, archived } = this.#opened;
+    const next = this.#list.beside(1);
+    await this.#do(this.#inbox.archive(id, !archived));
+    this.#panes.close();
+    if (next !== null) this.#opened = { message_id: next };
+  }
+
+  async #markUnread() {
+    if (this.#panes.current !== "message") return;
+    await this.#do(this.#inbox.read(this.#opened.message_id, false));
+    this.#panes.close();
+  }
+
+  async #withdraw() {
+    const id = this.#delivery.messageId;
+    if (!confirm(say("withdraw.sure"))) return;
+    await this.#do(
+      this.#client.rest.withdraw(id).then(() => {
+        this.#sentBox.withdrawn(id);
+        this.#delivery.withdrawn();
+        if (this.#views.name === "sent") this.#showList();
+      }),
+    );
+  }
+
+  /** 没办成的说出来；返回办成的结果。 */
+  async #do(work) {
     try {
-      const { unread_count: count } = await this.#session.call("POST", "messages/read", { body });
-      this.#list.markRead(ids, Date.now());
-      this.#unread.show(count, ticket);
-      this.#unread.refreshSoon();
+      return await work;
     } catch (error) {
       this.#showNotice(explain(error));
+      return null;
     }
   }
 
   #paneClosed(closed) {
     if (closed === "delivery") this.#delivery.stop();
-    if (closed === "message") this.#list.focus(this.#opened.message_id);
-    else byId("compose").focus();
+    const id = this.#opened?.message_id;
     this.#list.select(null);
+    if (closed === "message") this.#list.focus(id);
+    else byId("compose").focus();
   }
 
   // ── 写 ────────────────────────────────────────────────────────────────────
@@ -269,7 +323,8 @@ class InboxPage {
   }
 
   #sent(accepted, draft) {
-    this.#delivery.watch(accepted, draft);
+    this.#delivery.watch({ ...draft, ...accepted });
+    if (this.#views.name === "sent") void this.#reload();
     this.#panes.open("delivery", byId("delivery-title"));
   }
 

@@ -1,3 +1,4 @@
+import { nameOf } from "./address-book.js";
 import { element } from "./element.js";
 import { say, shortTime } from "./words.js";
 
@@ -6,187 +7,210 @@ export const isUrgent = (message) => message.priority >= URGENT_PRIORITY;
 /** 头像的底色有几种；颜色在 CSS 里。 */
 const TONES = 6;
 const PREVIEW_CHARS = 160;
-/** Date 能表示的最晚时刻。 */
-const LATEST_MS = 8.64e15;
+/** 再多就只画看得见的，连同上下各这么多行。 */
+const ALL = 100;
+const AROUND = 30;
 
 /** 没有 id（null，从前的 0）的是系统。 */
-export function senderName({ id, name }) {
-  return name || (id ? say("sender.unknown", { id }) : say("sender.system"));
+export function senderName(sender) {
+  const { id, name } = sender ?? {};
+  return name || (id ? nameOf(id) : say("sender.system"));
 }
 
-export const titleOf = ({ withdrawn_at: at, title }) => (at ? say("withdrawn") : title);
+export const titleOf = ({ withdrawn, title }) => (withdrawn ? say("withdrawn") : title);
 
 export function avatar(sender) {
   const initial = [...senderName(sender).trim()][0] ?? "?";
-  const data = { tone: (sender.id ?? 0) % TONES };
+  const data = { tone: toneOf(sender?.id ?? 0) };
   return element("span", { className: "avatar", textContent: initial, data, aria: { hidden: true } });
 }
 
-export function urgentMark() {
-  return element("span", { className: "urgent-mark", textContent: say("urgent") });
+function toneOf(id) {
+  return [...String(id)].reduce((sum, letter) => sum + letter.codePointAt(0), 0) % TONES;
 }
 
-/** 在记录（SQL）里的消息 id 是 ULID；别的进程发布的瞬时消息不一定是，也没有已读可记。 */
-export const isRecorded = (id) => /^[0-9A-Z]{26}$/.test(id);
-
-/** 瞬时消息由任何进程发布，只保证有 id、标题与正文：补齐其余，时刻不合理的当作现在。 */
-function complete(message) {
-  const known = message.timestamp !== null && message.timestamp <= LATEST_MS;
-  const timestamp = known ? message.timestamp : Date.now();
-  const sender = message.sender ?? { id: 0, name: "" };
-  return { priority: 0, message_type: "message", ...message, sender, timestamp };
+export function marks(message) {
+  const found = [];
+  if (isUrgent(message)) {
+    found.push(element("span", { className: "urgent-mark", textContent: say("urgent") }));
+  }
+  const kinds = message.message_type === "message" ? [] : [`type.${message.message_type}`];
+  if (message.broadcast) kinds.push("type.broadcast");
+  for (const kind of kinds) found.push(element("span", { className: "type-mark", textContent: say(kind) }));
+  return found;
 }
 
-/** 收件箱列表：按 id 去重，新的在前（同一时刻的按 id，ULID 的字典序即时间序）。 */
+/** 新的在前的一列；几千条时只画看得见的那些，滚动与键盘照常。 */
 export class MessageList {
   #list;
+  #scroller;
   #onOpen;
-  #messages = new Map();
+  #onNear;
+  #items = [];
   #rows = new Map();
   #selected = null;
-  /** 重取期间到来的：重取的结果里可能还没有它们。 */
-  #arrivedMeanwhile = null;
+  /** 焦点最后在哪一条：它滚出去之后，键盘从那里接着走。 */
+  #active = null;
+  /** 一行连同间隔多高；量过才知道。 */
+  #pitch = 0;
+  #drawing = 0;
 
-  constructor(list, onOpen) {
-    this.#list = list;
-    this.#onOpen = onOpen;
+  /** `onNear()`：滚到快没有了。 */
+  constructor(list, scroller, { onOpen, onNear }) {
+    [this.#list, this.#scroller, this.#onOpen, this.#onNear] = [list, scroller, onOpen, onNear];
     list.addEventListener("keydown", (event) => this.#moveFocus(event));
+    list.addEventListener("focusin", ({ target }) => {
+      this.#active = target.closest("li")?.dataset.id ?? this.#active;
+    });
+    scroller.addEventListener("scroll", () => this.#drawSoon(), { passive: true });
+    window.addEventListener("resize", () => ((this.#pitch = 0), this.#drawSoon()));
   }
 
   get size() {
-    return this.#messages.size;
+    return this.#items.length;
   }
 
-  /** 新的在前。 */
-  get ids() {
-    return [...this.#messages.values()].sort(newestFirst).map((message) => message.message_id);
-  }
-
-  get(id) {
-    return this.#messages.get(id);
-  }
-
-  /** 加进一批；没见过的行亮一下。 */
-  add(messages) {
-    const fresh = messages.map(({ message_id: id }) => id).filter((id) => !this.#messages.has(id));
-    for (const message of messages) this.#keep(message, this.#messages);
-    this.#arrivedMeanwhile?.push(...messages);
-    this.#render(messages.map(({ message_id: id }) => id));
-    for (const id of fresh) this.#rows.get(id).classList.add("arrived");
-  }
-
-  /** 推来的帧不说已读与否，迟到的回答可能还说未读；已读不会变回未读。 */
-  #keep(message, into) {
-    const old = this.#messages.get(message.message_id);
-    const read_at = message.read_at ?? old?.read_at;
-    into.set(message.message_id, { ...old, ...complete(message), read_at });
-  }
-
-  beginReload() {
-    this.#arrivedMeanwhile = [];
-  }
-
-  endReload(items) {
-    const reloaded = new Map();
-    for (const message of [...items, ...(this.#arrivedMeanwhile ?? [])]) this.#keep(message, reloaded);
-    this.#arrivedMeanwhile = null;
-    this.#messages = reloaded;
-    this.#render([...reloaded.keys()]);
-  }
-
-  abandonReload() {
-    this.#arrivedMeanwhile = null;
-  }
-
-  clear() {
-    this.#messages.clear();
-    this.#render([]);
-  }
-
-  markRead(ids, readAt) {
-    const known = ids.filter((id) => this.#messages.has(id));
-    for (const id of known) this.#messages.get(id).read_at ??= readAt;
-    this.#render(known);
+  /** `fresh` 里的亮一下。 */
+  show(items, fresh = []) {
+    this.#items = items;
+    this.#draw();
+    for (const { message_id: id } of fresh) this.#rows.get(id)?.row.classList.add("arrived");
   }
 
   select(id) {
-    const changed = [this.#selected, id].filter((each) => this.#messages.has(each));
     this.#selected = id;
-    this.#render(changed);
+    this.#draw();
+  }
+
+  /** 第 `step` 条之后（前）的 id；没有选着的是第一条。 */
+  beside(step) {
+    const at = this.#items.findIndex(({ message_id: id }) => id === (this.#selected ?? this.#active));
+    return this.#items[at < 0 ? 0 : at + step]?.message_id ?? null;
   }
 
   focus(id) {
-    (this.#rows.get(id) ?? this.#list.firstElementChild)?.firstElementChild.focus();
+    const at = Math.max(0, this.#items.findIndex(({ message_id: each }) => each === id));
+    this.#reveal(at);
+    (this.#rows.get(this.#items[at]?.message_id)?.row.firstElementChild ?? this.#list).focus();
   }
 
-  /** 只重画 `changed` 里的行；其余只保证次序与存在。 */
-  #render(changed) {
-    for (const id of changed) this.#renderRow(id);
-    for (const [id, row] of this.#rows) if (!this.#messages.has(id)) this.#drop(id, row);
-    let place = this.#list.firstElementChild;
-    for (const id of this.ids) {
-      const row = this.#rows.get(id);
-      if (row === place) place = place.nextElementSibling;
-      else this.#list.insertBefore(row, place);
+  #drawSoon() {
+    this.#drawing ||= requestAnimationFrame(() => ((this.#drawing = 0), this.#draw()));
+  }
+
+  #draw() {
+    const [from, to] = this.#window();
+    const shown = this.#items.slice(from, to);
+    const wanted = new Set(shown.map(({ message_id: id }) => id));
+    for (const [id, { row }] of this.#rows) if (!wanted.has(id)) this.#drop(id, row);
+    shown.forEach((item, index) => {
+      const row = this.#row(item, from + index);
+      const there = this.#list.children[index] ?? null;
+      if (row !== there) this.#list.insertBefore(row, there);
+    });
+    this.#list.style.paddingBlock = `${from * this.#pitch}px ${(this.#items.length - to) * this.#pitch}px`;
+    this.#measure();
+    const { scrollTop, clientHeight, scrollHeight } = this.#scroller;
+    if (scrollTop > 0 && scrollTop + clientHeight * 2 > scrollHeight) this.#onNear();
+  }
+
+  #window() {
+    const count = this.#items.length;
+    if (count <= ALL || !this.#pitch) return [0, Math.min(count, ALL)];
+    const top = this.#scroller.scrollTop - this.#list.offsetTop;
+    const first = Math.floor(top / this.#pitch) - AROUND;
+    const from = Math.min(Math.max(0, first), Math.max(0, count - 1));
+    const rows = Math.ceil(this.#scroller.clientHeight / this.#pitch) + 2 * AROUND;
+    return [from, Math.min(count, from + rows)];
+  }
+
+  #measure() {
+    const [one, two] = this.#list.children;
+    if (this.#pitch || !two) return;
+    this.#pitch = two.offsetTop - one.offsetTop;
+    if (this.#items.length > ALL && this.#pitch) this.#draw();
+  }
+
+  #reveal(at) {
+    const count = this.#items.length;
+    if (count <= ALL || !this.#pitch) return;
+    const top = this.#list.offsetTop + at * this.#pitch;
+    const { scrollTop, clientHeight } = this.#scroller;
+    if (top < scrollTop || top + this.#pitch > scrollTop + clientHeight) {
+      this.#scroller.scrollTop = top - clientHeight / 2;
     }
+    this.#draw();
   }
 
-  #renderRow(id) {
-    const old = this.#rows.get(id);
-    const row = element("li", { data: { id } }, this.#button(this.#messages.get(id)));
-    this.#rows.set(id, row);
-    if (!old) return;
-    const focused = old.contains(document.activeElement);
-    old.replaceWith(row);
-    if (focused) row.firstElementChild.focus();
-  }
-
-  #button(message) {
-    const id = message.message_id;
-    const className = message.read_at ? "row" : "row unread";
+  /** 没变的行不动：焦点在原处。 */
+  #row(item, at) {
+    const id = item.message_id;
     const selected = id === this.#selected;
+    const shown = JSON.stringify([item, selected, senderName(item.sender)]);
+    let known = this.#rows.get(id);
+    if (known?.shown !== shown) {
+      const row = element("li", { data: { id } }, this.#button(item, selected));
+      const focused = known?.row.contains(document.activeElement);
+      known?.row.replaceWith(row);
+      if (focused) row.firstElementChild.focus({ preventScroll: true });
+      this.#rows.set(id, (known = { row, shown }));
+    }
+    known.row.setAttribute("aria-setsize", String(this.#items.length));
+    known.row.setAttribute("aria-posinset", String(at + 1));
+    return known.row;
+  }
+
+  #button(item, selected) {
     const button = element(
       "button",
-      { type: "button", className, on: { click: () => this.#onOpen(id) } },
-      avatar(message.sender),
-      element("span", { className: "row-text" }, ...lines(message)),
+      {
+        type: "button",
+        className: item.read ? "row" : "row unread",
+        on: { click: () => this.#onOpen(item.message_id) },
+      },
+      item.sent ? null : avatar(item.sender),
+      element("span", { className: "row-text" }, ...lines(item)),
     );
     if (selected) button.setAttribute("aria-current", "true");
     return button;
   }
 
   #drop(id, row) {
+    const focused = row.contains(document.activeElement);
     row.remove();
     this.#rows.delete(id);
+    if (focused) this.#list.focus({ preventScroll: true });
   }
 
   #moveFocus(event) {
-    const step = { ArrowDown: "nextElementSibling", ArrowUp: "previousElementSibling" }[event.key];
-    const row = event.target.closest("li");
-    if (!step || !row) return;
+    const at = this.#items.findIndex(({ message_id: id }) => id === this.#active);
+    const last = this.#items.length - 1;
+    const to = { ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: last }[event.key];
+    if (to === undefined || !this.#items[to]) return;
     event.preventDefault();
-    row[step]?.firstElementChild.focus();
+    this.focus(this.#items[to].message_id);
   }
 }
 
-function newestFirst(a, b) {
-  return b.timestamp - a.timestamp || (a.message_id < b.message_id ? 1 : -1);
-}
-
-function lines(message) {
-  const unread = message.read_at
+function lines(item) {
+  const unread = item.read
     ? null
     : element("span", { className: "visually-hidden", textContent: `${say("unread")}. ` });
   const time = element("time", {
-    dateTime: new Date(message.timestamp).toISOString(),
-    textContent: shortTime(message.timestamp),
+    dateTime: new Date(item.timestamp).toISOString(),
+    textContent: shortTime(item.timestamp),
   });
-  const sender = element("span", { className: "row-sender", textContent: senderName(message.sender) });
-  const title = element("span", { className: "row-title", dir: "auto", textContent: titleOf(message) });
-  const preview = message.content.slice(0, PREVIEW_CHARS).replace(/\s+/g, " ");
+  const who = item.sent ? sentTo(item) : senderName(item.sender);
+  const sender = element("span", { className: "row-sender", textContent: who });
+  const title = element("span", { className: "row-title", dir: "auto", textContent: titleOf(item) });
+  const preview = item.content.slice(0, PREVIEW_CHARS).replace(/\s+/g, " ");
   return [
     element("span", { className: "row-line" }, unread, sender, time),
-    element("span", { className: "row-line" }, isUrgent(message) ? urgentMark() : null, title),
-    element("span", { className: "row-preview", dir: "auto", textContent: preview }),
+    element("span", { className: "row-line" }, ...marks(item), title),
+    element("span", { className: "row-preview", dir: "auto", textContent: preview || "\u00a0" }),
   ];
+}
+
+function sentTo({ broadcast, recipient_count: count }) {
+  return broadcast ? say("sent.everybody") : say("sent.to", { count });
 }

@@ -16,7 +16,9 @@ export class Panes {
     for (const button of document.querySelectorAll("[data-close-pane]")) {
       button.addEventListener("click", () => this.close());
     }
-    document.addEventListener("keydown", (event) => event.key === "Escape" && this.close());
+    document.addEventListener("keydown", (event) => {
+      if (event.key === "Escape" && !document.querySelector("dialog[open]")) this.close();
+    });
   }
 
   get current() {

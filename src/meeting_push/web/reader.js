@@ -1,8 +1,9 @@
 import { byId, element } from "./element.js";
-import { avatar, isUrgent, senderName, titleOf, urgentMark } from "./message-list.js";
+import { linked } from "./links.js";
+import { avatar, marks, senderName, titleOf } from "./message-list.js";
 import { fullTime, say } from "./words.js";
 
-/** 阅读区里的一条消息；正文是纯文字，保留换行。 */
+/** 阅读区里的一条消息；正文是纯文字，保留换行，里面的网址可以点。 */
 export function showMessage(message) {
   byId("reader-title").textContent = titleOf(message);
   byId("reader-marks").replaceChildren(...marks(message));
@@ -20,23 +21,21 @@ export function showMessage(message) {
       }),
     ),
   );
-  byId("reply").hidden = !message.sender.id; // 系统没有收件箱
-  byId("reader-body").textContent = message.content;
+  byId("reply").hidden = !message.sender?.id; // 系统没有收件箱
+  byId("archive").textContent = say(message.archived ? "unarchive" : "archive");
+  byId("mark-unread").hidden = message.withdrawn;
+  byId("reader-body").replaceChildren(...body(message));
   showData(message.data);
   byId("reader-meta").replaceChildren(...meta(message));
 }
 
-function senderId({ id }) {
-  return id ? say("you.id", { id }) : "";
+function body({ withdrawn, content }) {
+  if (!withdrawn) return linked(content);
+  return [element("span", { className: "muted", textContent: say("withdrawn.text") })];
 }
 
-function marks(message) {
-  const found = isUrgent(message) ? [urgentMark()] : [];
-  if (message.message_type !== "message") {
-    const textContent = say(`type.${message.message_type}`);
-    found.push(element("span", { className: "type-mark", textContent }));
-  }
-  return found;
+function senderId(sender) {
+  return sender?.id ? say("you.id", { id: sender.id }) : "";
 }
 
 function showData(data) {

@@ -2,7 +2,8 @@
  * 登录：令牌只在 sessionStorage 里，随标签页消失。
  *
  * 刷新令牌只能用一次，再用会被当作失窃而吊销。浏览器“复制标签页”会连 sessionStorage 一起复制，
- * 所以新打开的页面先问一声别的标签页：有人持有同一份，就把刷新令牌留给它。
+ * 所以新打开的页面先问一声别的标签页：有人持有同一份，就把刷新令牌留给它。没有登录的新标签页向登录着
+ * 的借访问令牌（BroadcastChannel 只在同源的页面之间），刷新令牌不出那个标签页。
  */
 
 import { callRest, RestError } from "./rest.js";
@@ -13,6 +14,8 @@ const CHANNEL = "meeting-push.session";
 const KEY_PREFIX = "mpk_";
 /** 等别的标签页回答多久。 */
 const ASK_MS = 300;
+/** 借的令牌到期了，等借出的那个标签页换好。 */
+const LEND_MS = 5_000;
 /** 令牌的寿命过了这么多就换：请求在路上也要时间。 */
 const RENEW_AFTER = 0.9;
 
@@ -40,6 +43,13 @@ export class Session extends EventTarget {
     this.#askedUntil = Date.now() + ASK_MS;
     this.#asking = new Promise((resolve) => setTimeout(resolve, ASK_MS));
     this.#channel.postMessage({ ask: this.#kept.tab });
+  }
+
+  /** 别的标签页登录着：用它的访问令牌；刷新令牌留在那里，到期了再向它要。 */
+  async borrow() {
+    const lent = await this.#askOthers(null);
+    if (lent) this.#keep(lent);
+    return lent !== null;
   }
 
   async signIn(username, password) {
@@ -101,6 +111,13 @@ export class Session extends EventTarget {
   async #refresh() {
     await this.#asking;
     const before = this.#kept;
+    if (before && !before.refreshToken) {
+      const lent = await this.#askOthers(before);
+      if (lent && this.#kept === before) {
+        this.#keep(lent);
+        return lent.accessToken;
+      }
+    }
     if (!before?.refreshToken) throw this.#end();
     const answer = await this.#exchange(before.refreshToken);
     if (this.#kept !== before) {
@@ -135,7 +152,36 @@ export class Session extends EventTarget {
     return new RestError({ code: "session_expired", message: "sign in again", temporary: false }, 401);
   }
 
-  #heard({ ask, taken }) {
+  /** 向别的标签页要一枚新的：同一个人的；谁也没有回答则 null。 */
+  #askOthers(like) {
+    const wanted = newTabName();
+    return new Promise((resolve) => {
+      const done = (lent) => {
+        this.#channel.removeEventListener("message", answered);
+        clearTimeout(timer);
+        resolve(lent);
+      };
+      const answered = ({ data: { lent, to } }) => {
+        const fits = to === wanted && (like === null || lent.userId === like.userId);
+        if (fits) done({ ...lent, refreshToken: null });
+      };
+      const timer = setTimeout(() => done(null), like === null ? ASK_MS : LEND_MS);
+      this.#channel.addEventListener("message", answered);
+      this.#channel.postMessage({ wanted, old: like?.accessToken ?? null });
+    });
+  }
+
+  async #lend(to, old) {
+    if (!this.#kept?.refreshToken) return;
+    const stale = old === this.#kept.accessToken;
+    const accessToken = await this.accessToken(stale).catch(() => null);
+    if (accessToken === null || !this.#kept) return;
+    const { userId, name } = this.#kept;
+    this.#channel.postMessage({ to, lent: { userId, name, accessToken } });
+  }
+
+  #heard({ ask, taken, wanted, old }) {
+    if (wanted) void this.#lend(wanted, old);
     const tab = this.#kept?.tab;
     if (!tab || !this.#kept.refreshToken) return;
     const asking = Date.now() < this.#askedUntil;

@@ -55,7 +55,7 @@ export const dictionaries = {
     "meta.priority": "Priority",
     "meta.expires": "Expires",
     recipients: "Recipients",
-    "recipients.hint": "User IDs, separated by commas",
+    "recipients.hint": "Names of people who wrote to you, or user IDs, separated by commas",
     title: "Title",
     content: "Message",
     priority: "Priority",
@@ -94,15 +94,67 @@ export const dictionaries = {
     "announce.many": "{count} new messages",
     "notice.draining": "The server is restarting; this page reconnects by itself.",
     dismiss: "Dismiss",
+    views: "Folders",
+    "view.inbox": "Inbox",
+    "view.unread": "Unread",
+    "view.archived": "Archived",
+    "view.sent": "Sent",
+    search: "Search title and text",
+    filter: "Kind of message",
+    "filter.all": "All kinds",
+    "list.none": "Nothing found",
+    "list.none.hint": "Nothing here fits what you are looking for.",
+    "type.message": "Message",
+    "type.broadcast": "To everybody",
+    "sent.to": "To {count}",
+    "sent.everybody": "To everybody",
+    "mark.unread": "Mark unread",
+    archive: "Archive",
+    unarchive: "Back to the inbox",
+    withdraw: "Withdraw",
+    "withdraw.sure": "Withdraw this message? Whoever has it sees only that it was withdrawn.",
+    "withdrawn.text": "The sender has withdrawn this message.",
+    "delivery.broadcast": "{delivered} have received it",
+    "state.withdrawn": "Withdrawn",
+    "reason.no_ack": "No device confirmed it",
+    "reason.mailbox_evicted": "The mailbox was full",
+    "reason.cancelled": "Withdrawn before it was due",
+    "reason.delivered_too_often": "It could not be delivered",
+    notify: "Desktop notifications",
+    "notify.on": "Desktop notifications are on",
+    "notify.off": "Turn on desktop notifications",
+    "notify.denied": "This browser does not allow desktop notifications here",
+    shortcuts: "Keyboard shortcuts",
+    "keys.move": "Next, previous message",
+    "keys.archive": "Archive, or back to the inbox",
+    "keys.unread": "Mark unread",
+    "keys.reply": "Reply",
+    "keys.compose": "New message",
+    "keys.search": "Search",
+    "keys.back": "Back to the list",
+    "keys.help": "This list",
+    close: "Close",
+    "field.recipient_ids": "Recipients",
+    "field.title": "Title",
+    "field.content": "Message",
+    "field.other": "please check what you entered",
+    and: ", ",
+    "field.username": "User name",
+    "field.password": "Password",
+    "error.already_due": "This message can not be withdrawn.",
+    "error.too_expensive": "This message is too large for so many recipients.",
+    "error.weak_password": "This password is too easy to guess.",
+    "error.account_disabled": "This account is disabled.",
+    "error.outcome_unknown": "No answer came. Sending again is safe: it is not sent twice.",
     "error.network": "The server can not be reached. Check the connection and try again.",
     "error.bad_credentials": "User name or password is wrong.",
     "error.username_taken": "This user name is taken.",
     "error.rate_limited": "Too many attempts. Try again in {seconds} s.",
     "error.queue_full": "The server is busy. Try again in {seconds} s.",
-    "error.invalid_input": "Not accepted: {message}",
+    "error.invalid_input": "Not accepted: {fields}",
     "error.unknown_recipients": "There is no user with this ID: {ids}",
-    "error.recipients": "Enter user IDs, separated by commas.",
-    "error.payload_too_large": "This message is too large: {message}",
+    "error.recipients": "Enter names you know or user IDs, separated by commas.",
+    "error.payload_too_large": "This message is too large.",
     "error.forbidden": "You may not do this.",
     "error.not_found": "This message does not exist.",
     "error.session_expired": "Your session has ended. Please sign in again.",
@@ -162,7 +214,7 @@ export const dictionaries = {
     "meta.priority": "优先级",
     "meta.expires": "过期时间",
     recipients: "收件人",
-    "recipients.hint": "用户 ID，用逗号分隔",
+    "recipients.hint": "给你写过信的人的名字，或用户 ID，用逗号分隔",
     title: "标题",
     content: "正文",
     priority: "优先级",
@@ -201,15 +253,67 @@ export const dictionaries = {
     "announce.many": "{count} 条新消息",
     "notice.draining": "服务器正在重启，本页会自动重连。",
     dismiss: "关闭提示",
+    views: "文件夹",
+    "view.inbox": "收件箱",
+    "view.unread": "未读",
+    "view.archived": "归档",
+    "view.sent": "已发送",
+    search: "搜索标题与正文",
+    filter: "消息的种类",
+    "filter.all": "全部种类",
+    "list.none": "没有找到",
+    "list.none.hint": "这里没有符合条件的消息。",
+    "type.message": "消息",
+    "type.broadcast": "全体",
+    "sent.to": "发给 {count} 人",
+    "sent.everybody": "发给所有人",
+    "mark.unread": "标为未读",
+    archive: "归档",
+    unarchive: "放回收件箱",
+    withdraw: "撤回",
+    "withdraw.sure": "撤回这条消息吗？收到它的人只会看到它已撤回。",
+    "withdrawn.text": "发送者撤回了这条消息。",
+    "delivery.broadcast": "{delivered} 人已收到",
+    "state.withdrawn": "已撤回",
+    "reason.no_ack": "没有设备确认收到",
+    "reason.mailbox_evicted": "信箱满了",
+    "reason.cancelled": "送出之前撤回了",
+    "reason.delivered_too_often": "没能送出",
+    notify: "桌面通知",
+    "notify.on": "桌面通知已打开",
+    "notify.off": "打开桌面通知",
+    "notify.denied": "浏览器不允许这里的桌面通知",
+    shortcuts: "键盘快捷键",
+    "keys.move": "下一条、上一条",
+    "keys.archive": "归档，或放回收件箱",
+    "keys.unread": "标为未读",
+    "keys.reply": "回复",
+    "keys.compose": "写消息",
+    "keys.search": "搜索",
+    "keys.back": "回到列表",
+    "keys.help": "这张表",
+    close: "关闭",
+    "field.recipient_ids": "收件人",
+    "field.title": "标题",
+    "field.content": "正文",
+    "field.other": "请检查填写的内容",
+    and: "、",
+    "field.username": "用户名",
+    "field.password": "密码",
+    "error.already_due": "这条消息不能撤回。",
+    "error.too_expensive": "收件人这么多时，这条消息太大了。",
+    "error.weak_password": "这个密码太容易猜到。",
+    "error.account_disabled": "这个账号已停用。",
+    "error.outcome_unknown": "没有得到回答；再发一次是安全的，不会发成两条。",
     "error.network": "连不上服务器，请检查网络后重试。",
     "error.bad_credentials": "用户名或密码不对。",
     "error.username_taken": "这个用户名已被占用。",
     "error.rate_limited": "尝试太频繁，请 {seconds} 秒后再试。",
     "error.queue_full": "服务器繁忙，请 {seconds} 秒后再试。",
-    "error.invalid_input": "未被接受：{message}",
+    "error.invalid_input": "未被接受：{fields}",
     "error.unknown_recipients": "没有这个 ID 的用户：{ids}",
-    "error.recipients": "请填用户 ID，用逗号分隔。",
-    "error.payload_too_large": "消息太大：{message}",
+    "error.recipients": "请填认识的名字或用户 ID，用逗号分隔。",
+    "error.payload_too_large": "这条消息太大了。",
     "error.forbidden": "你无权这样做。",
     "error.not_found": "这条消息不存在。",
     "error.session_expired": "登录已失效，请重新登录。",
@@ -248,12 +352,15 @@ export function say(key, values = {}) {
   return text.replace(/\{(\w+)\}/g, (_, name) => String(values[name] ?? ""));
 }
 
-/** 把 HTML 里 `data-say`、`data-say-label`、`data-say-hint` 标着的地方填上。 */
+/** 把 HTML 里 `data-say`、`data-say-label`、`data-say-placeholder`、`data-say-hint` 标着的地方填上。 */
 export function fillWords(root) {
   document.documentElement.lang = { zh: "zh-CN", en: "en" }[language];
   for (const node of root.querySelectorAll("[data-say]")) node.textContent = say(node.dataset.say);
   for (const node of root.querySelectorAll("[data-say-label]")) {
     node.setAttribute("aria-label", say(node.dataset.sayLabel));
+  }
+  for (const node of root.querySelectorAll("[data-say-placeholder]")) {
+    node.placeholder = say(node.dataset.sayPlaceholder);
   }
   for (const node of root.querySelectorAll("[data-say-hint]")) node.title = say(node.dataset.sayHint);
 }
@@ -261,15 +368,23 @@ export function fillWords(root) {
 /** 把一个错误说成人话；按错误码，不靠服务器的英文消息。 */
 export function explain(error) {
   const details = error.details ?? {};
-  const seconds = error.retryAfterS ?? details.retry_after_s ?? 1;
+  const seconds = error.retryAfterS ?? secondsOf(error.retryAfterMs) ?? details.retry_after_s ?? 1;
   const ids = (details.user_ids ?? []).join(", ");
-  const message = Array.isArray(details) ? details.map(fieldProblem).join("; ") : error.message;
-  const values = { code: error.code, message, seconds, ids };
+  const fields = fieldsOf(error).join(say("and"));
+  const values = { code: error.code, fields, seconds, ids };
   if (`error.${error.code}` in words) return say(`error.${error.code}`, values);
   return say(error.temporary ? "error.unavailable" : "error.unexpected", values);
 }
 
-const fieldProblem = ({ field, message }) => `${field}: ${message}`;
+const secondsOf = (ms) => (ms ? Math.ceil(ms / 1000) : null);
+
+/** 哪几项不对；服务器的英文只用来认出是哪一项。 */
+function fieldsOf({ details, message }) {
+  const named = Array.isArray(details) ? details.map(({ field }) => field) : [message.split(":", 1)[0]];
+  const known = named.map((field) => String(field).split(/[.[]/, 1)[0]);
+  const found = known.map((field) => words[`field.${field}`]).filter(Boolean);
+  return found.length > 0 ? [...new Set(found)] : [say("field.other")];
+}
 
 /** 列表里的时间：今天只写钟点，今年写月日，更早写年月日。 */
 export function shortTime(ms) {

@@ -137,7 +137,8 @@ class Page:
         await self.evaluate(f"{_find(selector)}.click()")
 
     async def press(self, key: str) -> None:
-        text = {"Enter": "\r"}.get(key, "")  # 没有它，Enter 不会触发按钮
+        # 没有它，Enter 不会触发按钮
+        text = {"Enter": "\r"}.get(key, key if len(key) == 1 else "")
         await self.call("Input.dispatchKeyEvent", type="keyDown", key=key, code=key, text=text)
         await self.call("Input.dispatchKeyEvent", type="keyUp", key=key, code=key)
 
@@ -158,6 +159,11 @@ class Browser:
     def __init__(self, tools: DevTools, context: str) -> None:
         self._tools = tools
         self._context = context
+
+    async def grant(self, *permissions: str) -> None:
+        """这个环境里的页面都许。"""
+        given = {"browserContextId": self._context, "permissions": list(permissions)}
+        await self._tools.call("Browser.grantPermissions", **given)
 
     async def page(self, language: str = "en-US", width: int = 1280, height: int = 800) -> Page:
         target = await self._tools.call(

@@ -23,7 +23,9 @@ export type Item = Pick<
 const PAGE = 30;
 const MORE = 100;
 const COUNT_DELAY_MS = 200;
-const RELOADING = ["welcome", "gap", "resync", "withdrawn"];
+const RELOADING = ["welcome", "gap", "resync"];
+/** 撤回了的只剩这些；记录也许稍后才这样说。 */
+const WITHDRAWN = { withdrawn: true, read: true, title: "", content: "", data: null };
 
 export class Inbox {
   items: Item[] = [];
@@ -134,7 +136,7 @@ export class Inbox {
     this.#show();
   }
 
-  async #set(ids: string[], state: Patch): Promise<void> {
+  async #set(ids: string[], state: { read?: boolean; archived?: boolean }): Promise<void> {
     const { unread_count, version } = await this.client.rest.setState(ids, state);
     this.#apply(ids, state);
     if (version >= this.counts.version) this.#setCounts({ ...this.counts, unread: unread_count, version });
@@ -168,7 +170,13 @@ export class Inbox {
 
   #frame(frame: ServerFrame): void {
     if (RELOADING.includes(frame.type)) void this.reload();
-    else if (frame.type === "read_sync") {
+    else if (frame.type === "withdrawn") {
+      const known = this.#byId.has(frame.message_id);
+      if (!known) void this.reload(); // 从没有过它的，记录里是一块墓碑
+      this.#apply([frame.message_id], WITHDRAWN);
+      this.#countSoon();
+      this.#show();
+    } else if (frame.type === "read_sync") {
       this.#counted += 1;
       this.#apply(frame.message_ids, { read: true });
       this.#setCounts({ ...this.counts, unread: frame.unread_count });
@@ -219,10 +227,9 @@ export class Inbox {
     }
   }
 
-  #apply(ids: readonly string[], { read, archived }: Patch): void {
-    const patch: Patch = {};
-    if (read !== undefined) patch.read = read;
-    if (archived !== undefined) patch.archived = archived;
+  /** 没有说的（undefined）不变。 */
+  #apply(ids: readonly string[], given: { [Name in keyof Patch]?: Patch[Name] | undefined }): void {
+    const patch = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined)) as Patch;
     for (const id of ids) {
       this.#meanwhile.set(id, { ...this.#meanwhile.get(id), ...patch });
       const item = this.#byId.get(id);
@@ -239,7 +246,7 @@ export class Inbox {
   }
 }
 
-type Patch = { read?: boolean; archived?: boolean };
+type Patch = Partial<Item>;
 type Sync = Extract<ServerFrame, { type: "inbox_sync" }>;
 
 /** 在记录里的 id 是 ULID；别的进程发布的瞬时消息不一定是，也没有已读可记。 */
