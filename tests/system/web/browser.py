@@ -162,8 +162,11 @@ class Browser:
 
     async def grant(self, *permissions: str) -> None:
         """这个环境里的页面都许。"""
-        given = {"browserContextId": self._context, "permissions": list(permissions)}
-        await self._tools.call("Browser.grantPermissions", **given)
+        await self._tools.call(
+            "Browser.grantPermissions",
+            browserContextId=self._context,
+            permissions=list(permissions),
+        )
 
     async def page(self, language: str = "en-US", width: int = 1280, height: int = 800) -> Page:
         target = await self._tools.call(
