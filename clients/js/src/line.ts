@@ -290,6 +290,8 @@ export class Line {
     const { connection_id } = this.#welcome!;
     this.send({ type: "heartbeat", timestamp: sentAt, connection_id });
     this.#beatLater();
+    // 间隔比等的还短：已经在等的那一次照旧，不然永远等不到
+    if (this.#timers.has("dead") && deadAfterMs === this.settings.deadAfterMs) return;
     this.#set("dead", deadAfterMs, () => {
       if (this.#heardAt < sentAt) this.#lose("server_silent");
     });
@@ -325,7 +327,8 @@ export class Line {
 
   #set(name: TimerName, ms: number, act: () => void): void {
     this.#clear(name);
-    this.#timers.set(name, this.settings.clock.set(act, ms));
+    const due = () => (this.#timers.delete(name), act());
+    this.#timers.set(name, this.settings.clock.set(due, ms));
   }
 
   #clear(name: TimerName): void {

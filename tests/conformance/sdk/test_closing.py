@@ -129,7 +129,7 @@ async def test_half_open_is_noticed(client: Sdk) -> None:
     """套接字开着，再也没有一个字节。"""
 
     async def dead(peer: Peer) -> None:
-        await peer.welcome(heartbeat_interval_s=0.3)
+        await peer.welcome(heartbeat_interval_s=0.05)
         await gone.wait()
 
     gone = Signal()
