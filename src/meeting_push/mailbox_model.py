@@ -1,4 +1,4 @@
-"""信箱的名词：一台设备的位置，连接时读到的信箱；各站之间传递的不可变值。"""
+"""信箱的名词：一次投递，一台设备的位置，从信箱里读到的；各站之间传递的不可变值。"""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import msgspec
+
+ResyncReason = Literal["epoch_changed", "too_far_behind"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,7 @@ class MailboxView(msgspec.Struct, frozen=True):
     seq: int
     entries: tuple[MailboxEntry, ...]
     resumed: bool = False
-    resync_reason: Literal["epoch_changed", "too_far_behind"] | None = None
+    resync_reason: ResyncReason | None = None
     evicted: tuple[int, ...] = ()
     expired: tuple[int, ...] = ()
     evicted_before: EvictedRange | None = None
@@ -63,3 +65,68 @@ class Origin(NamedTuple):
 
     sender_id: int
     priority: int
+
+
+class Delivery(msgspec.Struct, frozen=True, kw_only=True):
+    """要投递的一条消息与它的（一部分）收件人；``tail`` 见 ``envelope.encode_tail``。"""
+
+    message_id: str
+    tail: bytes
+    recipient_ids: tuple[int, ...]
+    priority: int
+    expires_at: int
+    attempt: int = 0
+
+
+class Delivered(NamedTuple):
+    """对一个收件人的结果：它的 seq，以及发布时有几个节点在听。"""
+
+    user_id: int
+    seq: int
+    receivers: int
+    #: 这个用户早已确认过它：没有再进信箱，也没有发布。
+    acked: bool
+
+
+class EvictedBefore(NamedTuple):
+    """被挤出信箱、墓碑多得合成了一段的：seq 的范围、几条、最近一次的时刻。"""
+
+    from_seq: int
+    to_seq: int
+    how_many: int
+    at: int
+
+
+class OverfullMailbox(NamedTuple):
+    """``held`` 是 (message_id, seq)，按 seq 升序；``leaving`` 立了碑还没有移出，不在其中。"""
+
+    held: list[tuple[str, int]]
+    leaving: list[str]
+    #: 记着的：seq → 谁发的、多急。不在其中的要问 SQL。
+    origins: dict[int, Origin]
+
+
+class MailboxHead(NamedTuple):
+    """一只信箱：几条，seq 最小（进来最早）的是哪一条。"""
+
+    user_id: int
+    size: int
+    oldest_id: str
+
+
+class OpenedMailbox(NamedTuple):
+    """``mailbox``、``log`` 是 (message_id, seq)，按 seq 升序；``log`` 只在 ``resumed`` 时非空。
+
+    ``expired`` 是过期了还没确认的 seq，升序；``resumed`` 时空着：那些日志里都有。``evicted`` 是被
+    挤出的（或正要被挤出、还在 ``mailbox`` 里的）。
+    """
+
+    epoch: str
+    seq: int
+    resumed: bool
+    resync_reason: ResyncReason | None
+    mailbox: list[tuple[str, int]]
+    log: list[tuple[str, int]]
+    evicted_before: EvictedBefore | None
+    expired: list[int]
+    evicted: list[tuple[str, int]]

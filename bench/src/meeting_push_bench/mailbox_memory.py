@@ -12,7 +12,8 @@ from typing import Final
 import msgspec
 from ulid import ULID
 
-from meeting_push.redis.mailboxes import Delivery, Mailboxes, MailboxLimits
+from meeting_push.mailbox_model import Delivery
+from meeting_push.redis.mailboxes import Mailboxes, MailboxLimits
 from meeting_push.redis.redis_service import RedisService
 
 from .measured import MeasuredReport, Measurements, measured_run

@@ -14,22 +14,24 @@ from ..contracts import BodySource
 from ..errors import UnavailableError
 from ..histogram import Histogram
 from ..logs import RepeatedWarning, logger
-from ..mailbox_model import EvictedRange, MailboxEntry, MailboxView, Origin, ResumePoint
+from ..mailbox_model import (
+    Delivered,
+    Delivery,
+    EvictedRange,
+    MailboxEntry,
+    MailboxView,
+    OpenedMailbox,
+    Origin,
+    ResumePoint,
+    ResyncReason,
+)
 from ..model import Message, Outgoing
 from ..node.flight_recorder import OFF, FlightRecorder
 from ..person_id import number_or_nobody
 from ..protocol.envelope import OfflineMessage, decode_tail, encode_tail, new_message
 from ..redis.bodies import OVER_LINGERS_MS, Bodies, Body, unopened
 from ..redis.link import Command
-from ..redis.mailboxes import (
-    Delivered,
-    DeliveredBatch,
-    Delivery,
-    Mailboxes,
-    MailboxLimits,
-    OpenedMailbox,
-    ResyncReason,
-)
+from ..redis.mailboxes import DeliveredBatch, Mailboxes, MailboxLimits
 from ..redis.redis_service import RedisService
 from ..redis.switches import LastWrite, Written
 from ..redis.withdrawals import Withdrawals

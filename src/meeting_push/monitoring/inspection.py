@@ -11,10 +11,10 @@ from typing import Final, Literal
 
 from ..clock import Clock, now_ms
 from ..deliver.offline_message_queue import OfflineMessageQueue
+from ..mailbox_model import MailboxHead
 from ..model import ConnectionInfo
 from ..presence.online_status_service import OnlineStatusService
 from ..protocol.envelope import OfflineMessage
-from ..redis.mailboxes import MailboxHead
 from ..storage.recipients import DeliveryReports
 from ..storage.rows import RecentMessage
 from .latency import accepted_ms

@@ -17,8 +17,7 @@ from typing import Final
 from ..deliver.offline_message_queue import OfflineMessageQueue
 from ..errors import MeetingPushError
 from ..logs import RepeatedWarning
-from ..mailbox_model import Origin
-from ..redis.mailboxes import OverfullMailbox
+from ..mailbox_model import Origin, OverfullMailbox
 from ..storage.id_list import Recipient
 from ..storage.outcomes import OutcomeRepository
 from ..supervision import Aside, periodically

@@ -12,11 +12,12 @@ from typing import Any, Final, NamedTuple
 
 from ..clock import Clock, now_ms
 from ..contracts import Newcomer, Quiet, Unfinished
+from ..mailbox_model import OpenedMailbox
 from .broadcast_log import BroadcastLog
 from .keys import Keys
 from .lean import LeanConnection, Script
 from .link import Argument
-from .mailboxes import Mailboxes, OpenedMailbox, opened
+from .mailboxes import Mailboxes, opened
 from .presence import SeatStore
 
 _arrive: Final = Script("seat_claim", "open", "arrive")

@@ -3,38 +3,49 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from ..logs import logger
-from ..mailbox_model import Origin, ResumePoint
-from .deliveries import CALL_RECIPIENTS as CALL_RECIPIENTS
-from .deliveries import Delivered as Delivered
-from .deliveries import Delivery as Delivery
-from .deliveries import as_given, calls_of, delivered, owners_of, parts_of
+from ..mailbox_model import (
+    Delivered,
+    Delivery,
+    EvictedBefore,
+    MailboxHead,
+    OpenedMailbox,
+    Origin,
+    OverfullMailbox,
+    ResumePoint,
+    ResyncReason,
+)
 from .keys import Keys, literally
-from .lean import Call, LeanConnection, Script
+from .lean import Call, Groups, LeanConnection, Script
 from .link import Argument, Command
 
 _deliver: Final = Script("deliver")
 _open: Final = Script("open")
 _evict: Final = Script("evict")
 
-ResyncReason = Literal["epoch_changed", "too_far_behind"]
 _RESYNC: Final[dict[bytes, ResyncReason]] = {
     b"epoch_changed": "epoch_changed",
     b"too_far_behind": "too_far_behind",
 }
 
+#: 一次 Lua 调用里至多这么多个收件人：实测约 2 ms，再大就会推迟别人的命令。
+CALL_RECIPIENTS: Final = 200
 #: 一个用户至多记住这么多条过期而没确认的；更早的不再逐条说。
 MAX_TOMBSTONES: Final = 1_000
 #: 找信箱时一步看多少个键。
 WALK_KEYS: Final = 1_000
 #: ``mailbox_senders``：seq → [谁发的, 多急]。
 _origins_decoder: Final = msgspec.json.Decoder(dict[int, Origin])
+
+
+#: 一次调用做得了的：哪几个收件人（从头数），哪些投递，要声明的键。
+Part = tuple[Sequence[int], Sequence[Delivery], Sequence[Argument]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +58,6 @@ class MailboxLimits:
     seq_ttl_ms: int
 
 
-class EvictedBefore(NamedTuple):
-    """被挤出信箱、墓碑多得合成了一段的：seq 的范围、几条、最近一次的时刻。"""
-
-    from_seq: int
-    to_seq: int
-    how_many: int
-    at: int
-
-
 class DeliveredBatch(NamedTuple):
     """``rows`` 与投递的各条、各收件人一一对应；``overfull`` 是信箱溢出了的：此刻还没有挤。"""
 
@@ -63,41 +65,6 @@ class DeliveredBatch(NamedTuple):
     overfull: list[int]
     #: ``ahead`` 的回答；被拒绝的是异常。
     ahead: list[object]
-
-
-class OverfullMailbox(NamedTuple):
-    """``held`` 是 (message_id, seq)，按 seq 升序；``leaving`` 立了碑还没有移出，不在其中。"""
-
-    held: list[tuple[str, int]]
-    leaving: list[str]
-    #: 记着的：seq → 谁发的、多急。不在其中的要问 SQL。
-    origins: dict[int, Origin]
-
-
-class MailboxHead(NamedTuple):
-    """一只信箱：几条，seq 最小（进来最早）的是哪一条。"""
-
-    user_id: int
-    size: int
-    oldest_id: str
-
-
-class OpenedMailbox(NamedTuple):
-    """``mailbox``、``log`` 是 (message_id, seq)，按 seq 升序；``log`` 只在 ``resumed`` 时非空。
-
-    ``expired`` 是过期了还没确认的 seq，升序；``resumed`` 时空着：那些日志里都有。``evicted`` 是被
-    挤出的（或正要被挤出、还在 ``mailbox`` 里的）。
-    """
-
-    epoch: str
-    seq: int
-    resumed: bool
-    resync_reason: ResyncReason | None
-    mailbox: list[tuple[str, int]]
-    log: list[tuple[str, int]]
-    evicted_before: EvictedBefore | None
-    expired: list[int]
-    evicted: list[tuple[str, int]]
 
 
 class Mailboxes:
@@ -332,6 +299,63 @@ class Mailboxes:
 
     async def count(self, user_id: int) -> int:
         return int(await self._lean.execute("ZCARD", self._keys.mailbox(user_id)))
+
+
+def owners_of(deliveries: Iterable[Delivery]) -> list[int]:
+    """全部收件人，依次。"""
+    return [user_id for one in deliveries for user_id in one.recipient_ids]
+
+
+def parts_of(deliveries: Sequence[Delivery], groups: Groups) -> list[Part]:
+    """``groups``：``owners_of`` 的各组。"""
+    if len(groups) == 1:
+        [(places, keys)] = groups
+        return [(places, deliveries, keys)]
+    whose = [(at, user_id) for at, one in enumerate(deliveries) for user_id in one.recipient_ids]
+    return [
+        (places, _only(deliveries, [whose[at] for at in places]), keys) for places, keys in groups
+    ]
+
+
+def _only(deliveries: Sequence[Delivery], pairs: Sequence[tuple[int, int]]) -> list[Delivery]:
+    """其中这些（第几条, 谁）的，次序照旧。"""
+    by_delivery: dict[int, list[int]] = {}
+    for at, user_id in pairs:
+        by_delivery.setdefault(at, []).append(user_id)
+    return [
+        msgspec.structs.replace(deliveries[at], recipient_ids=tuple(users))
+        for at, users in by_delivery.items()
+    ]
+
+
+def as_given(pairs: Sequence[int], parts: Sequence[Part]) -> list[int]:
+    """各份的回答接起来的 → 照收件人的次序。"""
+    found = [0] * len(pairs)
+    places = (at for some, *_ in parts for at in some)
+    for n, at in enumerate(places):
+        found[2 * at : 2 * at + 2] = pairs[2 * n : 2 * n + 2]
+    return found
+
+
+def calls_of(deliveries: Iterable[Delivery]) -> Iterator[tuple[int, list[Argument]]]:
+    """把一批切成若干次 Lua 调用：人数与参数；一条收件人很多的消息会跨几次调用。"""
+    args: list[Argument] = []
+    room = CALL_RECIPIENTS
+    for delivery in deliveries:
+        rest = delivery.recipient_ids
+        while rest:
+            now, rest = rest[:room], rest[room:]
+            args += (delivery.message_id, delivery.attempt, delivery.tail, len(now), *now)
+            room -= len(now)
+            if room == 0:
+                yield CALL_RECIPIENTS, args
+                args, room = [], CALL_RECIPIENTS
+    if args:
+        yield CALL_RECIPIENTS - room, args
+
+
+def delivered(user_id: int, seq: int, receivers: int) -> Delivered:
+    return Delivered(user_id, seq, max(receivers, 0), receivers < 0)
 
 
 def opened(reply: Sequence[Any]) -> OpenedMailbox:

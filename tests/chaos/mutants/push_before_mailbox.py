@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from meeting_push.cli import main
+from meeting_push.mailbox_model import Delivery
 from meeting_push.redis.link import Command
-from meeting_push.redis.mailboxes import DeliveredBatch, Delivery, Mailboxes
+from meeting_push.redis.mailboxes import DeliveredBatch, Mailboxes
 
 deliver_and_keep = Mailboxes.deliver
 

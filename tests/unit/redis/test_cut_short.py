@@ -14,12 +14,13 @@ import pytest
 
 from meeting_push.clock import now_ms
 from meeting_push.errors import RedisUnavailableError
+from meeting_push.mailbox_model import Delivery
 from meeting_push.model import ConnectionInfo, FailureCause
 from meeting_push.node_identity import NodeIdentity
 from meeting_push.redis.keys import QueueKeys
 from meeting_push.redis.lean import LeanConnection
 from meeting_push.redis.link import Argument
-from meeting_push.redis.mailboxes import Delivery, Mailboxes, MailboxLimits
+from meeting_push.redis.mailboxes import Mailboxes, MailboxLimits
 from meeting_push.redis.outcomes import Outcomes, Verdict
 from meeting_push.redis.presence import PresenceStore
 from meeting_push.redis.redis_service import RedisService

@@ -7,8 +7,9 @@ from uuid import uuid4
 from ulid import ULID
 
 from meeting_push.clock import now_ms
+from meeting_push.mailbox_model import Delivery
 from meeting_push.redis.keys import Keys
-from meeting_push.redis.mailboxes import Delivery, Mailboxes, MailboxLimits
+from meeting_push.redis.mailboxes import Mailboxes, MailboxLimits
 from meeting_push.redis.redis_service import RedisService
 
 USERS = 100

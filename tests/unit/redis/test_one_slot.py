@@ -14,6 +14,7 @@ import pytest
 from meeting_push.clock import now_ms
 from meeting_push.contracts import Newcomer
 from meeting_push.errors import RedisCommandError
+from meeting_push.mailbox_model import Delivery
 from meeting_push.model import ConnectionInfo, FailureCause
 from meeting_push.node_identity import NodeIdentity
 from meeting_push.redis.arrivals import Arrivals
@@ -22,7 +23,7 @@ from meeting_push.redis.broadcast_log import BroadcastLog
 from meeting_push.redis.claims import GenerationMark, RedisClaim
 from meeting_push.redis.keys import QueueKeys
 from meeting_push.redis.lean import Script
-from meeting_push.redis.mailboxes import Delivery, Mailboxes, MailboxLimits
+from meeting_push.redis.mailboxes import Mailboxes, MailboxLimits
 from meeting_push.redis.meeting_bus import MeetingBus, Space, member_of
 from meeting_push.redis.outcomes import Outcomes, Verdict
 from meeting_push.redis.person_traces import PersonTraces
