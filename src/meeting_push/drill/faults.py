@@ -29,7 +29,7 @@ from .throwaway import POLL_S, Throwaway
 #: 一台不读的设备：这么大的正文，几十条就满了它与内核的缓冲。
 BIG: Final = "x" * 60_000
 #: 晚了的占这么一点，两个短窗口的预算就不再烧得太快（99.9 % 的 6 倍）。
-MOSTLY_IN_TIME: Final = 0.005
+MOSTLY_IN_TIME: Final = 0.003
 #: 演练被 kill -9，写坏的键自己也会消失。
 SPOILED_MS: Final = 120_000
 
