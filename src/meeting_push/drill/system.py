@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
 from http import HTTPStatus
 from typing import Any, Final
@@ -165,12 +165,14 @@ class System:
 
     async def gauge(self, name: str, **labels: str) -> float:
         """``/metrics`` 里的一个数，各进程里最大的；没有则 0。"""
+        [value] = await self.gauges(name, **labels)
+        return value
+
+    async def gauges(self, *names: str, **labels: str) -> list[float]:
+        """几个数，出自同一次 ``/metrics``：各读各的，后读的可能已经走在前面。"""
         _, body = await self.call("GET", "/metrics")
         wanted = [f'{key}="{value}"' for key, value in labels.items()]
-        lines = re.findall(rf"^meeting_push_{name}(\{{.*\}})? (\S+)$", body.decode(), re.MULTILINE)
-        return max(
-            (float(value) for said, value in lines if all(x in said for x in wanted)), default=0.0
-        )
+        return [_greatest(body.decode(), name, wanted) for name in names]
 
     # ── 设备 ────────────────────────────────────────────────────────────────
 
@@ -249,3 +251,8 @@ def _message_ids(text: str | bytes) -> list[str]:
 def _ack(message_ids: list[str]) -> str:
     frame: dict[str, Any] = {"type": "ack", "message_ids": message_ids}
     return msgspec.json.encode(frame).decode()
+
+
+def _greatest(metrics: str, name: str, wanted: Sequence[str]) -> float:
+    lines = re.findall(rf"^meeting_push_{name}(\{{.*\}})? (\S+)$", metrics, re.MULTILINE)
+    return max((float(value) for said, value in lines if all(x in said for x in wanted)), default=0)
