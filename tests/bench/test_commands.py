@@ -29,7 +29,7 @@ LOAD = (
 #: 命令 → 选项的几种给法，每个值都不是缺省的。
 CASES: dict[str, Sequence[str]] = {
     "edges": (
-        "--quick --repeats 2 --sockets 30",
+        "--quick --repeats 2 --sockets 30 --sse",
         "--url http://127.0.0.1:8000 --redis-url redis://127.0.0.1 --pid 4",
     ),
     "queue": ("--quick --repeats 2",),
