@@ -16,7 +16,7 @@ from http import HTTPStatus
 from typing import Final
 
 import msgspec
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import InvalidHandshake
 
 from ..launcher import dying_with_us
 from ..redis.dial import RedisAddress
@@ -146,7 +146,10 @@ async def busy(_: Throwaway) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def files_used_up(site: Throwaway) -> AsyncIterator[None]:
-    """设备一台一台地来，到描述符用掉八成多；数要几秒才看得到，先满了就不再来。"""
+    """设备一批一批地来，到描述符用掉八成多；数要几秒才看得到，先满了就不再来。
+
+    满了的门答 503，也请走连上了还没轮到说话的（``http/doorway.py``）：两种都是满了。
+    """
     full = False
     async with AsyncExitStack() as devices:
         while await site.system.gauge("resource_usage_ratio", resource="open_files") < 0.83:
@@ -158,7 +161,7 @@ async def files_used_up(site: Throwaway) -> AsyncIterator[None]:
             refused = [one for one in came if isinstance(one, BaseException)]
             full = bool(refused)
             for one in refused:
-                if not isinstance(one, InvalidStatus):
+                if not isinstance(one, InvalidHandshake | OSError):
                     raise one
         yield
 
