@@ -26,7 +26,7 @@ AGAIN = { echo "once more, alone, what did not pass:"; \
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo serve test test-system test-full-size check format bench peers lock sbom audit figures settings site prometheus grafana clean
+.PHONY: help demo serve test test-system test-full-size check format bench peers lock sbom audit figures settings reference site prometheus grafana clean
 
 help: ## This menu
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -83,6 +83,9 @@ figures: $(DEV) ## Write docs/metrics.md and docs/logs.md from what a node tells
 
 settings: $(DEV) ## Write .env.example and docs/settings.md from the settings
 	@$(BIN)/python tools/settings_pages.py
+
+reference: $(DEV) ## Write docs/reference/ from OpenAPI, AsyncAPI, rules, commands and docstrings
+	@$(BIN)/python -m tools.reference
 
 site: $(DEV) ## Build the site of docs/ into build/site (needs npm)
 	@$(BIN)/python tools/site.py

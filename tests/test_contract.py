@@ -1,4 +1,4 @@
-"""契约的页（docs/contract.md）与代码：命令、调用、错误码、帧、关闭码、默认值，不多不少。"""
+"""契约的页（docs/contract.md）与代码：命令、调用、帧、默认值，不多不少。"""
 
 from __future__ import annotations
 
@@ -13,23 +13,14 @@ import typer
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 
-from meeting_push import errors
 from meeting_push.app import MeetingPush
 from meeting_push.cli import app as command_line
 from meeting_push.protocol import frames
-from meeting_push.protocol.codes import CloseCode
-from meeting_push.router.error_answers import status_of
 from meeting_push.settings import FLAT, load_settings
 from tests.support.citations import DOCS
 
 TEXT: Final = (DOCS / "contract.md").read_text()
 API: Final = "/api/v1"
-#: 框架与门口自己的，没有类。
-CODES_WITHOUT_A_CLASS: Final = {"method_not_allowed", "invalid_cursor", "overloaded"}
-#: 从不从 REST 出去的：配置、帧、信封、Redis 的命令（变成 500）。
-INSIDE: Final = {"bad_configuration", "bad_frame", "malformed_envelope", "redis_command_failed"}
-#: 在用户的 WebSocket 上，见 docs/websocket-api.md。
-ON_THE_SOCKET: Final = {"watch_limit"}
 
 
 def section(title: str) -> str:
@@ -37,11 +28,6 @@ def section(title: str) -> str:
     found = re.search(rf"^(#+) {title}\n(.*?)(?=^#{{1,2}} |\Z)", TEXT, re.MULTILINE | re.DOTALL)
     assert found, title
     return found[2]
-
-
-def _table(text: str) -> list[tuple[str, str]]:
-    """前两栏；第一栏是数的行。"""
-    return re.findall(r"^\| ([\d ·]+) \| ([^|]+) \|", text, re.MULTILINE)
 
 
 def test_every_rest_call_has_a_row_and_every_row_is_a_call(tmp_path: Path) -> None:
@@ -62,33 +48,6 @@ def _query(dependant: Dependant) -> Iterator[str]:
     yield from (field.alias for field in dependant.query_params)
     for each in dependant.dependencies:
         yield from _query(each)
-
-
-def _codes() -> Iterator[tuple[str, int]]:
-    """每个能从 REST 出去的错误类的码与状态。"""
-    found = [errors.MeetingPushError]
-    for kind in found:
-        found += kind.__subclasses__()
-        if kind.__module__ == errors.__name__ and kind.code not in INSIDE | ON_THE_SOCKET:
-            yield kind.code, status_of(kind.__new__(kind))
-
-
-def test_every_error_code_stands_under_its_status() -> None:
-    written = {
-        (code, int(status))
-        for statuses, codes in _table(section("错误"))
-        for status in statuses.split(" · ")
-        for code in re.findall(r"`(\w+)`", codes)
-    }
-    assert set(_codes()) - written == set()
-    assert {code for code, _ in written} == {code for code, _ in _codes()} | CODES_WITHOUT_A_CLASS
-
-
-def test_every_close_code_has_its_name() -> None:
-    written = {
-        int(code): name for code, name in re.findall(r"\| (4\d{3}) \| `(\w+)`", section("关闭码"))
-    }
-    assert written == {code: code.reason for code in CloseCode if code >= 4000}
 
 
 @pytest.mark.parametrize(

@@ -129,9 +129,9 @@ def token(
 @app.command()
 def send(
     to: Annotated[str, typer.Option(help="Recipients, comma separated: 1,2.")],
-    title: Annotated[str, typer.Option()],
-    content: Annotated[str, typer.Option()] = "",
-    priority: Annotated[int, typer.Option(min=0, max=9)] = 0,
+    title: Annotated[str, typer.Option(help="Title, 1 to 200 characters.")],
+    content: Annotated[str, typer.Option(help="Text.")] = "",
+    priority: Annotated[int, typer.Option(min=0, max=9, help="5 and more are urgent.")] = 0,
     sender_id: Annotated[int, typer.Option(help="Sender when the token is signed here.")] = 1,
     url: BaseUrl = "http://127.0.0.1:8000",
     token: TokenOption = None,
@@ -238,8 +238,14 @@ def run_drill(
     as_json: Annotated[bool, typer.Option("--json", help="The result as one JSON object.")] = False,
     really: Annotated[bool, typer.Option("--yes-really", help="Break the one at --url.")] = False,
     url: Annotated[str | None, typer.Option(help="A test system; default: one of its own.")] = None,
-    token: Annotated[str | None, typer.Option(envvar="MEETING_PUSH_TOKEN")] = None,
-    redis_url: Annotated[str | None, typer.Option(envvar="MEETING_PUSH_REDIS_URL")] = None,
+    token: Annotated[
+        str | None,
+        typer.Option(envvar="MEETING_PUSH_TOKEN", help="An administrator's, for --url."),
+    ] = None,
+    redis_url: Annotated[
+        str | None,
+        typer.Option(envvar="MEETING_PUSH_REDIS_URL", help="The Redis of the one at --url."),
+    ] = None,
 ) -> None:
     """Break something on purpose: fault, alert, notice, recovery, all clear, with times."""
     from .drill import runner

@@ -34,7 +34,7 @@ Who = Annotated[str, typer.Argument(help="The username, or the id.")]
 
 @app.command("create")
 def create(
-    name: str,
+    name: Annotated[str, typer.Argument(help="The username.")],
     role: Annotated[str, typer.Option(help="user or admin.")] = USER_ROLE,
     database_url: DatabaseUrl = None,
     data_dir: DataDir = None,

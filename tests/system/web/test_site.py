@@ -45,7 +45,9 @@ def site() -> Iterator[str]:
 
 @needs_npm
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("page", ["index.html", "delivery.html", "life-of-a-message.html"])
+@pytest.mark.parametrize(
+    "page", ["index.html", "delivery.html", "life-of-a-message.html", "reference/rest.html"]
+)
 async def test_a_page_needs_no_other_host_and_draws_its_pictures(
     site: str, browser: Browser, page: str
 ) -> None:
