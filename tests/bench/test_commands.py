@@ -36,6 +36,7 @@ CASES: dict[str, Sequence[str]] = {
     "retries": ("--quick --scheduled 12",),
     "mailbox-memory": ("--quick",),
     "string-ids": ("--quick",),
+    "tables": ("--quick --rows 7000 --database-url sqlite:///x.db",),
     "peers": (
         "--quick --rounds 2 --sockets 9 --seconds 1.5",
         f"--centrifugo {sys.executable} --only others,transient",
@@ -52,7 +53,7 @@ CASES: dict[str, Sequence[str]] = {
         "--profile 1k --set metrics=false --rounds 2 --seconds 3.5",
         "--redis-url redis://127.0.0.1:7",
     ),
-    "chaos": ("--quick --seed 4 --database-url sqlite:///x.db --recheck h.jsonl",),
+    "chaos": ("--quick --seed 4 --redis sentinel --database-url sqlite:///x.db --recheck h.jsonl",),
     **dict.fromkeys(PROFILES, LOAD),
 }
 #: 命令 → 它把计划交给谁；没有列出的是负载测试。

@@ -15,6 +15,7 @@ from meeting_push_bench.chaos.check import check
 from meeting_push_bench.chaos.evidence import evidence
 from meeting_push_bench.chaos.facts import Facts
 from meeting_push_bench.chaos.history import AnyEvent, read_history
+from meeting_push_bench.chaos.losses import MASTER_FAULTS
 from meeting_push_bench.chaos.plan import QUICK, ChaosPlan
 from meeting_push_bench.chaos.report import Figures, figures_of
 from meeting_push_bench.chaos.run import run_chaos
@@ -31,6 +32,17 @@ pytestmark = [
 ]
 
 MUTANTS = Path(__file__).parent / "mutants"
+#: 同样的承诺，Sentinel 看着的主换了两次：先是看不见的（服务器还往里写，会丢），再是杀掉的。
+WATCHED = msgspec.structs.replace(
+    QUICK,
+    redis="sentinel",
+    seed=2,
+    duration_s=16,
+    pairs=2_000,
+    fault_gap_s=3.5,
+    calm_s=2,
+    only_faults=("part_master", "kill_master", "kill_gateway", "kill_worker", "isolate"),
+)
 #: 变异的服务器不必折腾一分钟；丢了的消息再等也不会来。
 SHORT = msgspec.structs.replace(QUICK, duration_s=20, pairs=2_500, patience_s=4)
 #: 只有网关被单独切断：漏掉的靠它自己补。
@@ -96,6 +108,27 @@ def test_devices_were_given_what_others_had_acked_meanwhile(figures: Figures) ->
 def test_devices_resumed_and_were_told_to_resync(figures: Figures) -> None:
     assert figures.resumed > 0
     assert figures.resyncs > 0
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> list[AnyEvent]:
+    return history_of(WATCHED, tmp_path_factory.mktemp("watched"))
+
+
+@pytest.mark.timeout(400)
+def test_masters_that_are_lost_break_no_promise(watched: list[AnyEvent]) -> None:
+    verdict = check(watched)
+    shown = [(v, evidence(watched, v)) for v in verdict.violations[:3]]
+    assert verdict.broken_rules() == {}, shown
+
+
+@pytest.mark.timeout(400)
+def test_what_was_lost_with_a_master_was_driven_again_from_sql(watched: list[AnyEvent]) -> None:
+    figures = figures_of(Facts(watched))
+    assert set(figures.faults) & MASTER_FAULTS
+    assert figures.switches > 0
+    assert figures.renewed_epochs > 0
+    assert figures.redriven > 0
 
 
 @pytest.mark.parametrize(

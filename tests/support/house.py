@@ -44,7 +44,7 @@ class House:
         self._given_url = database_url
         self._shared = dict(shared or {})
         #: 外来的客户端；它的类型说不清 decode_responses 之后是文本。
-        self.redis: Any = Redis.from_url(redis_server.url, decode_responses=True)
+        self.redis: Any = Redis.from_url(redis_server.direct_url, decode_responses=True)
 
     def add(self, name: str, role: str = "all", **settings: object) -> ServerProcess:
         """再添一个，还没有启动。"""
@@ -116,14 +116,22 @@ class House:
 
 
 #: 怎样的 Redis 与数据库。
-Engines = Literal["own", "own-postgres", "sqlite", "postgres"]
+Engines = Literal["own", "own-postgres", "sqlite", "postgres", "sentinel"]
+#: 与别人共用的。
+_SHARED: Final = {
+    "sqlite": "embedded_redis_server",
+    "postgres": "redis7_server",
+    "sentinel": "sentinel_server",
+}
 
 
 @contextlib.contextmanager
 def _engines(
     kind: str, request: pytest.FixtureRequest, directory: Path
 ) -> Iterator[tuple[RedisServer, str | None]]:
-    """``own``：自己的 Redis，可以杀；别的与别人共用：SQLite 配 Valkey，PostgreSQL 配 Redis 7。"""
+    """``own``：自己的 Redis，可以杀；别的与别人共用：SQLite 配 Valkey 或 Sentinel 看着的，
+    PostgreSQL 配 Redis 7。
+    """
     with contextlib.ExitStack() as undo:
         url = None
         if kind == "postgres" or (kind == "own-postgres" and find_postgres()):
@@ -131,8 +139,7 @@ def _engines(
             url = postgres.create_database()
             undo.callback(postgres.drop_database, url)
         if not kind.startswith("own"):
-            shared = "embedded_redis_server" if kind == "sqlite" else "redis7_server"
-            yield request.getfixturevalue(shared), url
+            yield request.getfixturevalue(_SHARED[kind]), url
             return
         binary = find_redis7() or find_embedded_redis()
         if binary is None:

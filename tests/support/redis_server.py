@@ -38,6 +38,11 @@ class RedisServer:
 
     @property
     def url(self) -> str:
+        return self.direct_url
+
+    @property
+    def direct_url(self) -> str:
+        """这一台自己的，前面有 Sentinel 也不经过。"""
         return f"redis://127.0.0.1:{self.port}/0"
 
     def service(self, prefix: str = "") -> RedisService:

@@ -15,7 +15,7 @@ from meeting_push.errors import ConfigurationError
 
 from .chaos.command import ChaosOrder
 from .chaos.command import chaos as run_chaos_order
-from .chaos.plan import FULL
+from .chaos.plan import FULL, RedisKind
 from .chaos.plan import QUICK as QUICK_CHAOS
 from .command_line import Quick, Reports, changed, heading_of
 from .disturbance.meeting_isolation import meeting_isolation as meeting_isolation_profile
@@ -48,6 +48,7 @@ from .server_under_test import EDGES, ExistingServer, own_server
 from .siege.orders import QUICK_SIEGE, SiegePlan
 from .siege.run import run_siege
 from .string_ids import QUICK_STRING_IDS, StringIdsPlan, run_string_ids
+from .tables import QUICK_TABLES, TablesPlan, run_tables
 
 Rounds = Annotated[int | None, typer.Option(min=1, max=20, help="Rounds; medians.")]
 REPORTS = Path("reports")
@@ -167,6 +168,27 @@ def peers(
     console.print(f"report: {folder / 'index.html'}", soft_wrap=True)
 
 
+@bench_app.command()
+def tables(
+    context: typer.Context,
+    quick: Quick = False,
+    rows: Annotated[
+        int | None, typer.Option(min=1_000, max=100_000_000, help="Rows of recipients.")
+    ] = None,
+    database_url: Annotated[
+        str | None, typer.Option(help="An empty database, empty again afterwards; SQLite.")
+    ] = None,
+    reports: Reports = REPORTS,
+) -> None:
+    """Inbox, counts, statistics, sweeps, reconciler, start: a large table beside a small one."""
+    plan = changed(QUICK_TABLES if quick else TablesPlan(), rows=rows)
+    report = _report(context, reports, partial(run_tables, plan, database_url), measured_table)
+    for name, lines in report.plans.items():
+        typer.echo("\n  ".join([name, *lines]))
+    if any(figure.met is False for figure in report.figures):
+        raise typer.Exit(1)
+
+
 # ── 出事的时候别人怎样 ──────────────────────────────────────────────────────
 
 
@@ -273,13 +295,16 @@ def chaos(
     context: typer.Context,
     quick: Annotated[bool, typer.Option("--quick", help="One minute instead of five.")] = False,
     seed: Annotated[int, typer.Option(help="Same seed, same plan of actions.")] = 1,
+    redis: Annotated[
+        RedisKind | None, typer.Option(help="sentinel: a master, replicas, three Sentinels.")
+    ] = None,
     database_url: Annotated[str | None, typer.Option(help="Empty database; SQLite.")] = None,
     reports: Reports = REPORTS,
     keep: Annotated[Path | None, typer.Option(help="Keep the history in this file.")] = None,
     recheck: Annotated[Path | None, typer.Option(help="Only check this old history.")] = None,
 ) -> None:
     """Break everything at random, record what happened, prove that no promise was broken."""
-    plan = changed(QUICK_CHAOS if quick else FULL, seed=seed)
+    plan = changed(QUICK_CHAOS if quick else FULL, seed=seed, redis=redis)
     order = ChaosOrder(plan, database_url, reports, keep, recheck)
     if not run_chaos_order(order, heading_of(context), Console(highlight=False)):
         raise typer.Exit(1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from typing import Final, Self, cast
 
 #: TCP 端口，或 unix 套接字的路径。
@@ -68,6 +69,8 @@ class _Side(asyncio.Protocol):
             self._proxy.swallowed += len(data)
             self.broken = True
             return
+        if self.answers and self._proxy.rewrite is not None:
+            data = self._proxy.rewrite(data)
         self._kept.append((self._loop.time() + self._proxy.delay_s, data))
         self._kept_bytes += len(data)
         self.update()
@@ -144,11 +147,19 @@ class _Side(asyncio.Protocol):
 class TcpProxy:
     """``port`` 上来的每条连接都接到 ``upstream``；``async with`` 启动与关闭它。
 
-    一次一种毛病：``release`` 之后再换另一种。
+    一次一种毛病：``release`` 之后再换另一种。``rewrite``：服务器说的，过去之前先经它（一次读到的
+    那么多，不改长短）；它把别处的地址说成自己的，像一道 NAT。
     """
 
-    def __init__(self, upstream: Upstream, name: str = "") -> None:
+    def __init__(
+        self,
+        upstream: Upstream,
+        name: str = "",
+        *,
+        rewrite: Callable[[bytes], bytes] | None = None,
+    ) -> None:
         self.name = name
+        self.rewrite = rewrite
         self.refusing = False
         self.swallowing = False
         self.delay_s = 0.0

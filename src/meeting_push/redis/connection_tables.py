@@ -1,11 +1,12 @@
 """各用户的连接表：一批变化怎样写进去（``presence.lua``）。
 
-只碰各用户自己的键；全局的索引归 ``presence.PresenceStore``。
+全局的索引、集合在别的槽：由 ``presence.PresenceStore`` 说先后各写什么；一台 Redis 不管槽，
+同一段脚本照同样的次序一起写，一批只是一条命令。
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
@@ -24,8 +25,17 @@ class Turn(NamedTuple):
     online: bool
 
 
-#: (user_id, connection_id, JSON)；空 = 这条连接没了。
-Row = tuple[int, str, bytes]
+#: (user_id, connection_id, JSON, 最后心跳)；JSON 空 = 这条连接没了。
+Row = tuple[int, str, bytes, int]
+
+
+class Around(NamedTuple):
+    """各人的表之外要写的：先于、后于它们的命令；由脚本一起写时的两个参数见 ``presence.lua``。"""
+
+    ahead: Callable[[], Sequence[Command]]
+    behind: Callable[[], Sequence[Command]]
+    since: int
+    node_ttl_ms: int
 
 
 class _Writing(NamedTuple):
@@ -37,10 +47,11 @@ class _Writing(NamedTuple):
     announce: bool = False
     reaping: bool = False
 
-    def head(self, known: Mapping[str, bool]) -> list[Argument]:
-        """``known``：问过租约的节点，活着没有。"""
+    def head(self, known: Mapping[str, bool], around: Around | None) -> list[Argument]:
+        """``known``：问过租约的节点，活着没有；``around``：连它一起写。"""
         answers = [value for node, alive in known.items() for value in (node, int(alive))]
-        return [*self[:3], int(self.announce), int(self.reaping), len(known), *answers]
+        also = ("", 0) if around is None else (around.since, around.node_ttl_ms)
+        return [*self[:3], int(self.announce), int(self.reaping), *also, len(known), *answers]
 
 
 class Written(NamedTuple):
@@ -73,16 +84,15 @@ class ConnectionTables:
         *,
         announce: bool = False,
         reaping: bool = False,
-        ahead: Sequence[Command] = (),
-        behind: Sequence[Command] = (),
+        around: Around | None = None,
     ) -> Written:
         """写进各人的连接表；他有连接在别的节点上的，问过那些节点的租约再写。
 
-        ``ahead``、``behind``：先于、后于它们的，同一次写出；其余的参数见 ``presence.lua``。
+        ``around``：同一次写出的；其余的参数见 ``presence.lua``。
         """
         writing = _Writing(self._keys.prefix, node_id, self._ttl_ms, announce, reaping)
         written = Written([], {})
-        asking = await self._write(writing, rows, range(len(rows)), written, ahead, behind)
+        asking = await self._write(writing, rows, range(len(rows)), written, around)
         while asking.skipped:
             living = await self.alive(asking.nodes)
             known = {**asking.known, **{node: node in living for node in asking.nodes}}
@@ -95,14 +105,15 @@ class ConnectionTables:
         rows: Sequence[Row],
         places: Sequence[int],
         written: Written,
-        ahead: Sequence[Command] = (),
-        behind: Sequence[Command] = (),
+        around: Around | None = None,
         known: Mapping[str, bool] = MappingProxyType({}),
     ) -> _Asking:
         """``rows`` 里的这几行。"""
-        head = writing.head(known)
         some = [rows[at] for at in places]
         groups = self._lean.together(len(some), lambda at: self._his(some[at][0]))
+        whole = len(groups) == 1 and not groups[0][1]  # 一台 Redis
+        head = writing.head(known, around if whole else None)
+        ahead, behind = ((), ()) if whole or around is None else (around.ahead(), around.behind())
         calls: list[Call] = []
         for own, keys in groups:
             calls.append((keys, [*head, *(value for at in own for value in some[at])]))

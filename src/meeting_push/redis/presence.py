@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence, Set
+from functools import partial
 from typing import Final, NamedTuple
 
 import msgspec
@@ -12,7 +13,7 @@ from ..logs import logger
 from ..model import ConnectionInfo, FailureCause, PresenceStatus
 from ..node_identity import NodeIdentity
 from ..settings import DevicePolicy
-from .connection_tables import ConnectionTables, Row, Written
+from .connection_tables import Around, ConnectionTables, Row, Written
 from .connection_tables import Turn as Turn
 from .keys import Keys
 from .lean import LeanConnection, Script
@@ -91,13 +92,12 @@ class PresenceStore:
         for user_id, connection_id, info in changes:
             if isinstance(info, ConnectionInfo):
                 here.append((user_id, connection_id, info))
-                rows.append((user_id, connection_id, _encoder.encode(info)))
+                rows.append((user_id, connection_id, _encoder.encode(info), info.last_heartbeat))
             else:
-                rows.append((user_id, connection_id, b""))
-        ahead, behind = self._indexing(here), self._showing(here, now)
-        written = await self._tables.write(
-            self._node.id, rows, announce=announce, ahead=ahead, behind=behind
-        )
+                rows.append((user_id, connection_id, b"", 0))
+        ahead, behind = partial(self._indexing, here), partial(self._showing, here, now)
+        around = Around(ahead, behind, now - self._ttl_ms, self._node_ttl_ms)
+        written = await self._tables.write(self._node.id, rows, announce=announce, around=around)
         if written.gone:
             await self._take_out(changes, written, {user_id for user_id, *_ in here}, now)
         return written.turned
@@ -264,7 +264,7 @@ class PresenceStore:
         index = keys.node_connections(node_id)
         members = await lean.execute("SRANDMEMBER", index, REAP_CHUNK)
         found = [one for member in members if (one := _connection(member)) is not None]
-        written = await self._tables.write(node_id, [(*one, b"") for one in found], reaping=True)
+        written = await self._tables.write(node_id, [(*one, b"", 0) for one in found], reaping=True)
         gone = {found[at][0] for at, (_, _, rest) in written.gone.items() if rest == 0}
         await self._take_off(list(gone), now_ms(), [("SREM", index, *members)] if members else [])
         left = await lean.execute("SCARD", index)

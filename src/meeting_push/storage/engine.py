@@ -7,7 +7,7 @@ PostgreSQL 的：URL 里的参数，中间有没有按事务复用连接的池�
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -210,3 +210,26 @@ def create_engine(url: URL, timeout_s: float, *, pooled: bool = False) -> AsyncE
     )
     event.listen(engine.sync_engine, "connect", prepare)
     return engine
+
+
+async def explained(engine: AsyncEngine, work: Callable[[], Awaitable[object]]) -> list[str]:
+    """``work`` 问的各句的计划（EXPLAIN），一步一行；SQLite 的热路不经引擎，看不见。"""
+    asked: list[tuple[str, Any]] = []
+
+    def note(*given: Any) -> None:
+        asked.append((given[2], given[3]))
+
+    event.listen(engine.sync_engine, "before_cursor_execute", note)
+    try:
+        await work()
+    finally:
+        event.remove(engine.sync_engine, "before_cursor_execute", note)
+    verb = "EXPLAIN QUERY PLAN" if engine.dialect.name == "sqlite" else "EXPLAIN"
+    lines: list[str] = []
+    async with engine.connect() as connection:
+        for statement, given in asked:
+            if not statement.startswith(("BEGIN", "PRAGMA")):
+                rows = await connection.exec_driver_sql(f"{verb} {statement}", given)
+                lines += [str(row[-1]) for row in rows]
+        await connection.rollback()
+    return lines

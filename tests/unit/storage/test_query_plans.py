@@ -9,7 +9,7 @@ from sqlalchemy import event
 
 from meeting_push.clock import now_ms
 from meeting_push.storage.database import Database
-from tests.support.large_tables import LargeTables, paths
+from meeting_push_bench.large_tables import LargeTables, paths
 
 TABLES = LargeTables(2_000, now_ms())
 #: 部分索引：只有没有做完的、失败了的在里面，从头看起就是要看的。
@@ -46,10 +46,7 @@ async def plan(database: Database, statement: str, given: Any) -> list[str]:
 
 
 async def test_no_path_scans_a_large_table(database: Database) -> None:
-    if database.is_sqlite:
-        TABLES.fill_sqlite(database.file)
-    else:
-        await TABLES.fill_postgres(database)
+    await TABLES.fill(database)
     found = await plans(database)
     assert all(found.values())
     scans = {

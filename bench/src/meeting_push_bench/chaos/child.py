@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import signal
+import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -20,6 +22,28 @@ _POLL_S: Final = 0.05
 #: 自己退出的（例如启动时 Redis 正好不在）隔这么久再启动，像 systemd 那样。
 _RELAUNCH_AFTER_S: Final = 0.3
 _LOG_LINES: Final = 5
+
+
+#: Linux 的临时端口段从 32768 起。
+_FIRST: Final = 20_000
+_LAST: Final = 32_000
+_TRIES: Final = 100
+
+
+def free_port() -> int:
+    """避开临时端口段：服务器要反复重启，停机期间不能被某条外出连接占去。
+
+    :raises BenchError: 试了 100 个都被占用
+    """
+    for port in random.sample(range(_FIRST, _LAST), _TRIES):
+        with socket.socket() as candidate:
+            candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                candidate.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise BenchError("no free port")
 
 
 class Child:

@@ -5,19 +5,24 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
+from .facts import Facts
 from .history import AnyEvent, Faulted, Recovered
-
-Span = tuple[int, int]
+from .losses import Span
+from .redis_side import REDIS
 
 
 class Disturbances:
-    """``grace_ms``：就绪之后至多这么久，该到的都到了（重连的退避、重读、忙着的机器）。"""
+    """``grace_ms``：就绪之后至多这么久，该到的都到了（重连的退避、重读、忙着的机器）。
 
-    def __init__(self, events: Sequence[AnyEvent], gateways: int, grace_ms: int) -> None:
+    Redis 丢了数据的，到从 SQL 补齐为止，各网关都算。
+    """
+
+    def __init__(self, facts: Facts, gateways: int, grace_ms: int) -> None:
         self._grace_ms = grace_ms
-        faults = list(_faults(events))
+        faults = list(_faults(facts.events))
+        losses = [*facts.losses.spans, *facts.losses.switches]
         self._spans = [
-            sorted(span for target, span in faults if _concerns(target, number))
+            sorted([*losses, *(span for target, span in faults if _concerns(target, number))])
             for number in range(gateways)
         ]
 
@@ -41,4 +46,4 @@ def _faults(events: Sequence[AnyEvent]) -> Iterator[tuple[str, Span]]:
 
 
 def _concerns(target: str, gateway: int) -> bool:
-    return target == "redis" or f"gateway-{gateway}" in target.replace("→", " ").split()
+    return target == REDIS or f"gateway-{gateway}" in target.replace("→", " ").split()

@@ -21,6 +21,7 @@ from .history import (
     final_of,
     title,
 )
+from .losses import Losses
 from .violation import Violation
 
 #: (user_id, message_id)：承诺都是对它说的。
@@ -84,6 +85,7 @@ class Facts:
         for index, event in enumerate(events):
             self._take(index, event)
         self._take_records(self.final.messages)
+        self.losses = Losses(events)
 
     # ── 查 ──────────────────────────────────────────────────────────────────
 
@@ -95,6 +97,11 @@ class Facts:
     def origin(self, message_id: str, name: str) -> Origin | None:
         """按 id 找；没有得到回答、也没有记录的，按标题找。"""
         return self._origins.get(message_id) or self._origin_of_title.get(name)
+
+    def unsure(self, pushed: Pushed) -> bool:
+        """Redis 丢了数据，它的 seq 不作数（``Losses``）。"""
+        at = self.events[pushed.at_index].at
+        return self.losses.unsure(pushed.user_id, pushed.epoch, at)
 
     def user_of(self, connection: int) -> int:
         return self.dialled[connection][1].user_id

@@ -201,6 +201,12 @@ class Recovered(Event, frozen=True, kw_only=True, tag="recovered"):
     after_ms: int
 
 
+class Switched(Event, frozen=True, kw_only=True, tag="switched"):
+    """Sentinel 说主换成了 ``to``。"""
+
+    to: str
+
+
 class Died(Event, frozen=True, kw_only=True, tag="died"):
     """不是我们杀的。``ready``：它已经就绪过；启动时 Redis 正好不在而退出，不算奇怪。"""
 
@@ -210,9 +216,10 @@ class Died(Event, frozen=True, kw_only=True, tag="died"):
 
 
 class Ended(Event, frozen=True, kw_only=True, tag="ended"):
-    """最后一行：终局。"""
+    """最后一行：终局。``redriven``：对账者从 SQL 放回发件箱几条（各服务器的日志说的）。"""
 
     drained: bool
+    redriven: int = 0
     final: FinalState
 
 
@@ -235,6 +242,7 @@ AnyEvent = (
     | Unrecorded
     | Faulted
     | Recovered
+    | Switched
     | Died
     | Ended
 )

@@ -7,16 +7,18 @@ import contextlib
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
 from typing import Final, TypeVar
 
 from meeting_push.settings import Role
 
-from ..tcp_proxy import TcpProxy
 from .child import Child
 from .history import Faulted, HistoryWriter, Recovered, now_ms
 from .reading import Stored
+from .redis_side import REDIS, AloneRedis, Line
 from .schedule import Fault
 from .town import Server, Town
+from .watched_redis import Node, WatchedRedis
 
 T = TypeVar("T")
 
@@ -50,7 +52,11 @@ class Injector:
                 victims = [server for server in self._town.servers if server.role is role]
                 await self._kill(fault, _pick(victims, fault).child)
             case "restart_redis":
-                await self._kill(fault, self._town.redis)
+                await self._restart_redis(fault)
+            case "kill_master" | "hang_master" | "part_master" | "fail_over":
+                await self._replace_master(fault)
+            case "kill_sentinel":
+                await self._kill(fault, _pick(self._watched.sentinels, fault))
             case "pause":
                 await self._pause(fault, _pick(self._town.servers, fault).child)
             case "cut" | "hang" | "refuse":
@@ -67,8 +73,51 @@ class Injector:
             await asyncio.sleep(fault.for_s)
             async with self._recovery(fault, child.name):
                 await child.start()
-                if child is self._town.redis:
-                    await self._town.wait_ready()
+
+    async def _restart_redis(self, fault: Fault) -> None:
+        redis = self._town.redis
+        assert isinstance(redis, AloneRedis), "only this deck has it"
+        async with redis.lock:
+            self._began(fault, REDIS)
+            await redis.child.kill()
+            await asyncio.sleep(fault.for_s)
+            async with self._recovery(fault, REDIS):
+                await redis.child.start()
+                await self._town.wait_ready()
+
+    @property
+    def _watched(self) -> WatchedRedis:
+        assert isinstance(self._town.redis, WatchedRedis), "only this deck has it"
+        return self._town.redis
+
+    async def _replace_master(self, fault: Fault) -> None:
+        """主没了（或只是 Sentinel 看不见它），等到换成别的，旧的回来做副本，都跟上了。"""
+        redis = self._watched
+        async with redis.lock:
+            master = await redis.master()
+            self._began(fault, REDIS)
+            mend = await self._lose(fault, master)
+            await redis.replaced(master)
+            async with self._recovery(fault, REDIS):
+                await mend()
+                await self._town.wait_ready()
+            await redis.whole()
+
+    async def _lose(self, fault: Fault, master: Node) -> Callable[[], Awaitable[None]]:
+        """返回怎样让它回来。"""
+        match fault.kind:
+            case "kill_master":
+                await master.child.kill()
+                return master.child.start
+            case "hang_master":
+                master.child.send(signal.SIGSTOP)
+                return partial(_later, master.child.send, signal.SIGCONT)
+            case "part_master":
+                master.door.refuse()
+                return partial(_later, master.door.release)
+            case _:
+                await self._watched.fail_over()
+                return partial(_later, lambda: None)
 
     async def _pause(self, fault: Fault, child: Child) -> None:
         """停住再放开：醒来时它的条目可能已被别人认领，它的租约已过期。"""
@@ -80,7 +129,7 @@ class Injector:
                 child.send(signal.SIGCONT)
                 await child.wait_ready()
 
-    async def _disturb(self, fault: Fault, link: TcpProxy) -> None:
+    async def _disturb(self, fault: Fault, link: Line) -> None:
         async with self._links[link.name]:
             self._began(fault, link.name)
             await _ACTIONS[fault.kind](link, fault)
@@ -90,9 +139,9 @@ class Injector:
     async def _kick(self, fault: Fault) -> None:
         """订阅者的输出缓冲满了，Redis 就这样对它。"""
         async with self._town.redis.lock:
-            self._began(fault, self._town.redis.name)
+            self._began(fault, REDIS)
             await self._stored.kick_subscribers()
-            async with self._recovery(fault, self._town.redis.name):
+            async with self._recovery(fault, REDIS):
                 await self._town.wait_ready()
 
     def _began(self, fault: Fault, target: str) -> None:
@@ -114,15 +163,19 @@ def _pick(candidates: Sequence[T], fault: Fault) -> T:
     return candidates[fault.target % len(candidates)]
 
 
-def _behind(servers: Sequence[Server], link: TcpProxy) -> Server:
+async def _later(then: Callable[..., None], *given: signal.Signals) -> None:
+    then(*given)
+
+
+def _behind(servers: Sequence[Server], link: Line) -> Server:
     return next(server for server in servers if link in (server.front, server.back))
 
 
-async def _cut(link: TcpProxy, fault: Fault) -> None:
+async def _cut(link: Line, fault: Fault) -> None:
     link.cut()
 
 
-async def _hang(link: TcpProxy, fault: Fault) -> None:
+async def _hang(link: Line, fault: Fault) -> None:
     link.hold(answers_only=fault.replies_only)
     await asyncio.sleep(fault.for_s)
     if fault.hard:
@@ -130,19 +183,19 @@ async def _hang(link: TcpProxy, fault: Fault) -> None:
     link.release()
 
 
-async def _refuse(link: TcpProxy, fault: Fault) -> None:
+async def _refuse(link: Line, fault: Fault) -> None:
     link.refuse()
     await asyncio.sleep(fault.for_s)
     link.release()
 
 
-async def _half_open(link: TcpProxy, fault: Fault) -> None:
+async def _half_open(link: Line, fault: Fault) -> None:
     link.swallow(answers_only=fault.replies_only)
     await asyncio.sleep(fault.for_s)
     link.release()
 
 
-_ACTIONS: Final[dict[str, Callable[[TcpProxy, Fault], Awaitable[None]]]] = {
+_ACTIONS: Final[dict[str, Callable[[Line, Fault], Awaitable[None]]]] = {
     "cut": _cut,
     "hang": _hang,
     "refuse": _refuse,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
+
+#: 一台，或 Sentinel 看着的一主几副本。
+RedisKind = Literal["single", "sentinel"]
 
 
 class ChaosPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,6 +27,10 @@ class ChaosPlan(msgspec.Struct, frozen=True, kw_only=True):
     longest_stay_s: float = 90
     #: 长过续传日志装得下的，就会得到 ``too_far_behind``。
     longest_away_s: float = 150
+
+    redis: RedisKind = "single"
+    #: Sentinel 看着的主有几个副本。
+    replicas: int = 2
 
     apis: int = 2
     gateways: int = 2

@@ -23,7 +23,7 @@ from meeting_push.storage.database import Database
 from .final_state import Mailbox, MessageRow, Queued, RecipientRow
 from .history import now_ms
 from .schedule import LATER_MS
-from .town import Ground
+from .town import Town
 
 #: 广播没有收件人，另算（``rules/broadcasts.py``）。
 _MESSAGES = (
@@ -191,10 +191,10 @@ class Reading:
 
 
 @contextlib.asynccontextmanager
-async def open_reading(ground: Ground) -> AsyncIterator[Reading]:
+async def open_reading(town: Town) -> AsyncIterator[Reading]:
     """Redis 重启时自己重连；期间的读取得到 ``RedisUnavailableError``。"""
-    lean = LeanConnection(RedisAddress.parse(ground.redis_url), name="chaos-observer")
-    database = Database(ground.sql_url)
+    lean = LeanConnection(RedisAddress.parse(town.redis.url), name="chaos-observer")
+    database = Database(town.ground.sql_url)
     await lean.connect()
     try:
         yield Reading(Sql(database), Stored(lean))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -13,7 +13,7 @@ from rich.table import Table
 from ..report import Heading
 from .check import Verdict
 from .evidence import evidence
-from .facts import Facts, Pushed
+from .facts import Facts, Pair, Pushed
 from .history import (
     Acked,
     Answered,
@@ -28,6 +28,7 @@ from .history import (
     Recovered,
     Resynced,
     Settled,
+    Switched,
 )
 from .plan import ChaosPlan
 from .violation import Violation
@@ -58,6 +59,12 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     settled: int
     faults: dict[str, int]
     died: int
+    #: Sentinel 换了几次主；因为丢了数据而换了 epoch 的各人，合计；对账者从 SQL 放回了几条；
+    #: 其中设备在旧的 epoch 里见过、又以新的 seq 来的（消息，收件人）。
+    switches: int
+    renewed_epochs: int
+    redriven: int
+    reissued: int
     recovery_p50_ms: int | None
     recovery_p95_ms: int | None
     recovery_max_ms: int | None
@@ -120,6 +127,10 @@ def figures_of(facts: Facts) -> Figures:
         settled=sum(len(e.message_ids) for e in events if isinstance(e, Settled)),
         faults=dict(Counter(event.kind for event in events if isinstance(event, Faulted))),
         died=counts[Died],
+        switches=counts[Switched],
+        renewed_epochs=len(facts.losses.renewed),
+        redriven=facts.ended.redriven,
+        reissued=_reissued(facts),
         recovery_p50_ms=_percentile(recoveries, 50),
         recovery_p95_ms=_percentile(recoveries, 95),
         recovery_max_ms=recoveries[-1] if recoveries else None,
@@ -132,6 +143,14 @@ def _redelivered(facts: Facts) -> int:
     for pushed in facts.pushed:
         seen.add((facts.dialled[pushed.connection][1].device, pushed.push.message_id))
     return len(facts.pushed) - len(seen)
+
+
+def _reissued(facts: Facts) -> int:
+    """Redis 丢了而从 SQL 再来的里，看得见的那些。"""
+    seqs: defaultdict[Pair, set[int]] = defaultdict(set)
+    for pushed in facts.pushed:
+        seqs[pushed.user_id, pushed.push.message_id].add(pushed.push.seq)
+    return sum(len(each) > 1 for each in seqs.values())
 
 
 def _caught_up(facts: Facts, pushed: Pushed) -> bool:

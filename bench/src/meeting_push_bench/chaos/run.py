@@ -17,6 +17,7 @@ from .drain import drain, read_final
 from .history import Began, Ended, HistoryWriter, now_ms
 from .injector import Injector
 from .ledger import Ledger
+from .losses import redriven_by
 from .observer import Observer
 from .operator import Operator
 from .phone import Phone, phones_of
@@ -54,7 +55,7 @@ async def run_chaos(plan: ChaosPlan, ground: Ground, history_path: Path, steps: 
         async with contextlib.AsyncExitStack() as stack:
             with steps.step("start the servers"):
                 town = await stack.enter_async_context(open_town(plan, ground, history))
-                reading = await stack.enter_async_context(open_reading(ground))
+                reading = await stack.enter_async_context(open_reading(town))
                 ledger = await _people(plan, schedule, town, reading)
             phones = list(phones_of(town, ledger, history, plan.devices_per_user))
             scene = _Scene(plan, town, ledger, reading, history, phones, steps)
@@ -114,7 +115,8 @@ async def _finish(scene: _Scene) -> None:
             _cancel(background)
     with scene.steps.step("read the final state"):
         final = await read_final(scene.town, scene.ledger, scene.reading, scene.plan.report_every)
-    scene.history.write(Ended(at=now_ms(), drained=drained, final=final))
+    redriven = redriven_by(scene.town.logs())
+    scene.history.write(Ended(at=now_ms(), drained=drained, redriven=redriven, final=final))
 
 
 def _observer(scene: _Scene) -> Observer:

@@ -26,6 +26,11 @@ FaultKind = Literal[
     "isolate",
     "half_open",
     "kick_subscribers",
+    "kill_master",
+    "hang_master",
+    "part_master",
+    "fail_over",
+    "kill_sentinel",
 ]
 
 _POLICIES: Final[tuple[AckPolicy, ...]] = ("each", "batched", "upto", "late", "never")
@@ -35,6 +40,12 @@ _DECK: Final[tuple[FaultKind, ...]] = (
     *("kill_worker", "kill_gateway", "kill_api", "restart_redis"),
     *("cut", "hang", "kill_gateway", "pause", "kill_worker", "refuse"),
     *("isolate", "half_open", "kick_subscribers", "isolate"),
+)
+#: Sentinel 看着的：多一半是主没了；一台的没有主可换，换成它自己重启。
+_WATCHED_DECK: Final[tuple[FaultKind, ...]] = (
+    *("kill_worker", "kill_master", "cut", "part_master", "kill_gateway", "kill_api"),
+    *("hang_master", "hang", "kill_sentinel", "pause", "fail_over", "refuse", "part_master"),
+    *("isolate", "half_open", "kick_subscribers", "kill_master"),
 )
 #: 短的多半还没有被发现就好了；久的才漏得下东西。
 _SPANS_S: Final[dict[FaultKind, tuple[float, float]]] = {
@@ -90,7 +101,8 @@ class Stay(Struct, frozen=True, kw_only=True):
 
 class Fault(Struct, frozen=True, kw_only=True):
     """``target`` 对候选者的个数取模；``isolate``、``half_open`` 只找网关到 Redis 的链路，
-    ``kick_subscribers`` 是 Redis 掐断全部订阅者。
+    ``kick_subscribers`` 是 Redis 掐断全部订阅者。``…_master``、``fail_over`` 等到换了主才恢复：
+    ``part_master`` 是 Sentinel 与副本看不见主，服务器照样往里写。
 
     ``for_s`` 之后恢复；``hard``：挂起的链路以掐断告终，
     ``replies_only``：只有回答被扣下，请求照样被执行。
@@ -259,6 +271,7 @@ def _faults(plan: ChaosPlan, rng: Random) -> Iterator[Fault]:
 
 
 def _deal(plan: ChaosPlan, rng: Random) -> Iterator[FaultKind]:
-    deck = [kind for kind in _DECK if not plan.only_faults or kind in plan.only_faults]
+    full = _WATCHED_DECK if plan.redis == "sentinel" else _DECK
+    deck = [kind for kind in full if not plan.only_faults or kind in plan.only_faults]
     while True:
         yield from rng.sample(deck, len(deck))

@@ -1,55 +1,30 @@
-"""一次运行的全部进程与链路：Redis、各角色的服务器，以及夹在中间的代理。"""
+"""一次运行的全部进程与链路：Redis 这一边、各角色的服务器，以及夹在中间的代理。"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import os
-import random
 import secrets
-import socket
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from meeting_push.redis.embedded import answers, find_server
 from meeting_push.settings import Role
 
-from ..failure import BenchError
 from ..target import Target
 from ..tcp_proxy import TcpProxy
-from .child import Child
+from .child import Child, free_port
 from .history import HistoryWriter
 from .plan import ChaosPlan
-
-#: Linux 的临时端口段从 32768 起。
-_FIRST: Final = 20_000
-_LAST: Final = 32_000
-_TRIES: Final = 100
-
-
-def free_port() -> int:
-    """避开临时端口段：服务器要反复重启，停机期间不能被某条外出连接占去。
-
-    :raises BenchError: 试了 100 个都被占用
-    """
-    for port in random.sample(range(_FIRST, _LAST), _TRIES):
-        with socket.socket() as candidate:
-            candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                candidate.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise BenchError("no free port")
-
+from .redis_side import PROBE_TIMEOUT_S, AloneRedis, Back, Line, RedisSide
+from .watched_redis import WatchedRedis
 
 #: 正式的服务器；测试给它换成打破了某条承诺的。
 PRODUCT: Final = (sys.executable, "-m", "meeting_push")
 HEARTBEAT_INTERVAL_S: Final = 2.0
-_PROBE_TIMEOUT_S: Final = 2.0
 
 #: 与默认值不同的只有时间（几分钟里要看到结果）与信箱的上限（挤出去的是 ``gap`` 的事）。
 _SETTINGS: Final[Mapping[str, object]] = {
@@ -77,14 +52,6 @@ class Ground:
     def sql_url(self) -> str:
         return self.database_url or f"sqlite:///{self.directory}/data/meeting-push.db"
 
-    @property
-    def redis_socket(self) -> str:
-        return str(self.directory / "redis.sock")
-
-    @property
-    def redis_url(self) -> str:
-        return f"unix://{self.redis_socket}"
-
 
 @dataclass(frozen=True, slots=True)
 class Server:
@@ -93,14 +60,14 @@ class Server:
     role: Role
     child: Child
     front: TcpProxy
-    back: TcpProxy
+    back: Back
     target: Target
 
 
 class Town:
     """``open_town`` 造出来的；``servers`` 的次序固定：api、gateway、worker。"""
 
-    def __init__(self, ground: Ground, redis: Child, servers: Sequence[Server]) -> None:
+    def __init__(self, ground: Ground, redis: RedisSide, servers: Sequence[Server]) -> None:
         self.ground = ground
         self.redis = redis
         self.servers = list(servers)
@@ -109,10 +76,14 @@ class Town:
         self.workers = [server for server in servers if server.role is Role.WORKER]
 
     @property
-    def links(self) -> list[TcpProxy]:
+    def links(self) -> list[Line]:
         """会出故障的链路：各服务器去 Redis 的，以及客户端去 api 与 gateway 的。"""
         fronts = [server.front for server in (*self.apis, *self.gateways)]
         return [*(server.back for server in self.servers), *fronts]
+
+    def logs(self) -> dict[str, str]:
+        """各服务器至今说的。"""
+        return {one.child.name: one.child.log.read_text(errors="replace") for one in self.servers}
 
     async def wait_ready(self) -> None:
         await asyncio.gather(*(server.child.wait_ready() for server in self.servers))
@@ -126,13 +97,13 @@ async def open_town(plan: ChaosPlan, ground: Ground, history: HistoryWriter) -> 
     """
     secret = secrets.token_urlsafe(32)
     async with contextlib.AsyncExitStack() as stack:
-        redis = _redis(ground, history)
+        redis = _redis(plan, ground, history)
         stack.push_async_callback(redis.stop)
         await redis.start()
         servers: list[Server] = []
         for role, count in _roles(plan):
             for number in range(count):
-                server = await _server(f"{role}-{number}", role, ground, history, secret)
+                server = await _server(f"{role}-{number}", role, redis, ground, history, secret)
                 stack.push_async_callback(_close, server)
                 servers.append(server)
         await servers[0].child.start()  # 先由一个建好表，其余的一起
@@ -150,37 +121,24 @@ async def _close(server: Server) -> None:
     await server.back.close()
 
 
-# ── Redis ───────────────────────────────────────────────────────────────────
-
-
-def _redis(ground: Ground, history: HistoryWriter) -> Child:
-    """``appendfsync no``：每次回答之前都已 write(2)，``kill -9`` 不丢任何回答过的写入。
-
-    ``everysec`` 在后台 fsync 拖久时会推迟 write(2)；``always`` 只多防断电，而我们只杀进程。
-    """
-    command = [
-        str(find_server().path),
-        *("--port", "0", "--unixsocket", ground.redis_socket, "--dir", str(ground.directory)),
-        *("--appendonly", "yes", "--appendfsync", "no", "--save", ""),
-    ]
-
-    async def ready() -> bool:
-        return await answers(ground.redis_url, timeout_s=_PROBE_TIMEOUT_S, name="chaos-probe")
-
-    return Child("redis", command, ground.directory, ready, history)
+def _redis(plan: ChaosPlan, ground: Ground, history: HistoryWriter) -> RedisSide:
+    if plan.redis == "sentinel":
+        return WatchedRedis(ground.directory, history, plan.replicas)
+    return AloneRedis(ground.directory, history)
 
 
 # ── 服务器 ──────────────────────────────────────────────────────────────────
 
 
 async def _server(
-    name: str, role: Role, ground: Ground, history: HistoryWriter, secret: str
+    name: str, role: Role, redis: RedisSide, ground: Ground, history: HistoryWriter, secret: str
 ) -> Server:
     port = free_port()
-    back = await TcpProxy(ground.redis_socket, f"{name}→redis").start()
+    back = await redis.back(name)
     front = await TcpProxy(port, f"client→{name}").start()
-    redis_url = f"redis://127.0.0.1:{back.port}/0"
-    given = {"role": role.value, "host": "127.0.0.1", "port": port, "redis_url": redis_url}
+    given = {"role": role.value, "host": "127.0.0.1", "port": port, "redis_url": back.url}
+    if isinstance(redis, WatchedRedis):
+        given["log_level"] = "INFO"  # 要从日志得知对账者放回了几条
     env = _environment(ground, {**_SETTINGS, **given, "jwt_secret": secret})
 
     async def ready() -> bool:
@@ -190,7 +148,7 @@ async def _server(
     target = Target(
         host="127.0.0.1",
         port=front.port,
-        redis_url=ground.redis_url,
+        redis_url=redis.url,
         jwt_secret=secret,
         jwt_audience="meeting-push",
     )
@@ -212,7 +170,7 @@ def _environment(ground: Ground, settings: Mapping[str, object]) -> dict[str, st
 async def _http_ok(port: int) -> bool:
     """``/readyz`` 此刻是否回答 200；不经过链路。"""
     try:
-        async with asyncio.timeout(_PROBE_TIMEOUT_S):
+        async with asyncio.timeout(PROBE_TIMEOUT_S):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             try:
                 writer.write(b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")

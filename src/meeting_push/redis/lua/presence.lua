@@ -2,11 +2,13 @@
 -- 计数取自哈希的长度，绝不自己加减，所以不会漂移。每次改变前后各看一眼“别人眼里的状态”，不同
 -- 才发布：脚本是原子的，所以每个转变恰好发布一次（断过租约的节点回来时，再说一遍无妨）。
 -- 只碰各用户自己的键：Cluster 上按槽分开调用；全局的索引由调用者写（redis/presence.py，决定 0018）。
+-- 一台 Redis 不管槽：给了 ARGV[6] 就连它们一起写，次序照旧，省下八条命令。
 -- ARGV[1] 前缀   ARGV[2] 节点   ARGV[3] 用户的键的 TTL(ms)
 -- ARGV[4] 1 = 租约断过：期间读到的是离线，没有转变也要发布
 -- ARGV[5] 1 = 收拾：只移走这个节点的，坏了的略过
--- ARGV[6] 问过租约的节点几个，随后每个两项：节点, 1 = 活着
--- 之后每三个一组：user_id, connection_id, JSON（'' = 这条连接没了）
+-- ARGV[6] 早于它的心跳不再算在线(ms)，'' = 全局的由调用者写   ARGV[7] 节点的键的 TTL(ms)
+-- ARGV[8] 问过租约的节点几个，随后每个两项：节点, 1 = 活着
+-- 之后每四个一组：user_id, connection_id, JSON（'' = 这条连接没了）, 最后心跳(ms)
 -- 返回四个列表：上线、下线了的人 {user, 1 或 0, …}；没有写的（他有连接在没问过的节点上）各是第几组；
 -- 没问过的节点；没了的 {第几组, 1 = 这一次移走的, 它的节点（'' = 不知道）, 还剩几条, …}
 local call, find, match = redis.call, string.find, string.match
@@ -16,7 +18,8 @@ local prefix, own, ttl = ARGV[1], ARGV[2], ARGV[3]
 -- 那时已看不出转变）；收拾死节点时，要以它的连接还算数的样子作“之前”，离线才会被宣布。
 -- 别的节点的租约在别的槽：有它的连接才值得问，由调用者问完再来（同 seat_claim.lua）。
 local alive = {}
-for i = 7, 6 + 2 * ARGV[6], 2 do
+local rows = 9 + 2 * ARGV[8] -- 从这里起
+for i = 9, rows - 1, 2 do
   alive[ARGV[i]] = ARGV[i + 1] == '1'
 end
 alive[own] = true
@@ -118,8 +121,48 @@ local function write(at, user, connection, json)
   end
 end
 
+-- 先于连接表：索引里多一项，收拾者认得；少一项，就没有人收拾它
+local function index()
+  local key, came = prefix .. 'node_connections:' .. own, {}
+  for i = rows, #ARGV, 4 do
+    if ARGV[i + 2] ~= '' then
+      came[#came + 1] = ARGV[i] .. ':' .. ARGV[i + 1]
+    end
+  end
+  if #came > 0 then
+    call('SADD', key, unpack(came))
+  end
+  call('SADD', prefix .. 'nodes', own)
+  call('PEXPIRE', prefix .. 'nodes', ARGV[7])
+  call('PEXPIRE', key, ARGV[7])
+end
+
+-- 全局的集合，后于连接表
+local function show()
+  local online, seen, users = prefix .. 'online_users_set', {}, {}
+  for i = rows, #ARGV, 4 do
+    if ARGV[i + 2] ~= '' then
+      users[#users + 1] = ARGV[i]
+      seen[#seen + 1] = ARGV[i + 3]
+      seen[#seen + 1] = ARGV[i]
+    end
+  end
+  if #users > 0 then
+    call('ZADD', online, 'GT', unpack(seen))
+    if call('EXISTS', prefix .. 'left_users') == 1 then
+      call('ZREM', prefix .. 'left_users', unpack(users))
+    end
+  end
+  call('ZREMRANGEBYSCORE', online, '-inf', '(' .. ARGV[6])
+  call('PEXPIRE', online, ttl)
+end
+
+local whole = ARGV[6] ~= ''
+if whole then
+  index()
+end
 local at = 0
-for i = 7 + 2 * ARGV[6], #ARGV, 3 do
+for i = rows, #ARGV, 4 do
   if ARGV[5] == '1' then
     guard(at, write, at, ARGV[i], ARGV[i + 1], ARGV[i + 2])
   else
@@ -128,6 +171,9 @@ for i = 7 + 2 * ARGV[6], #ARGV, 3 do
   at = at + 1
 end
 
+if whole then
+  show()
+end
 local asking = {}
 for node in pairs(unknown) do
   asking[#asking + 1] = node

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from ..disturbances import Disturbances
@@ -41,12 +41,14 @@ class _Ledger:
         self._facts = facts
         self._seen: defaultdict[_Line, dict[int, tuple[int, str]]] = defaultdict(dict)
         for pushed in facts.pushed:
+            if facts.unsure(pushed):
+                continue
             at = facts.events[pushed.at_index].at
             line = self._seen[pushed.user_id, pushed.epoch]
             line.setdefault(pushed.push.seq, (at, pushed.push.message_id))
         self._ordered = {line: sorted(seqs) for line, seqs in self._seen.items()}
         gateways = 1 + max((d.gateway for _, d in facts.dialled.values()), default=0)
-        self._disturbances = Disturbances(facts.events, gateways, GRACE_MS)
+        self._disturbances = Disturbances(facts, gateways, GRACE_MS)
         self._stays: dict[int, _Stay] = {}
 
     def violations(self) -> Iterator[Violation]:
@@ -55,10 +57,9 @@ class _Ledger:
                 case Opened():
                     self._open(event)
                 case Received():
-                    self._stays[event.connection].got.update(push.seq for push in event.pushes)
+                    self._got(event.connection, (push.seq for push in event.pushes))
                 case Gapped():
-                    told = range(event.from_seq, event.to_seq + 1)
-                    self._stays[event.connection].got.update(told)
+                    self._got(event.connection, range(event.from_seq, event.to_seq + 1))
                 case Resynced():
                     yield from self._leave(event.connection, index, event.at)
                     self._start(event.connection, event.epoch, event.seq, event.at)
@@ -76,8 +77,14 @@ class _Ledger:
         after = last_seq if event.resumed else event.seq
         self._start(event.connection, event.epoch, after, event.at)
 
+    def _got(self, connection: int, seqs: Iterable[int]) -> None:
+        if (stay := self._stays.get(connection)) is not None:
+            stay.got.update(seqs)
+
     def _start(self, connection: int, epoch: str, after: int, at: int) -> None:
         line = (self._facts.user_of(connection), epoch)
+        if self._facts.losses.unsure(*line, at):
+            return
         self._stays[connection] = _Stay(line, after, at)
 
     def _leave(self, connection: int, index: int, at: int) -> Iterator[Violation]:

@@ -40,7 +40,7 @@ class _Ledger:
                 for message_id in event.message_ids:
                     self._first.setdefault(message_id, (index, event.at))
         gateways = 1 + max((d.gateway for _, d in facts.dialled.values()), default=0)
-        self._disturbances = Disturbances(facts.events, gateways, GRACE_MS)
+        self._disturbances = Disturbances(facts, gateways, GRACE_MS)
         self._opened: dict[int, tuple[int, set[str]]] = {}
 
     def violations(self) -> Iterator[Violation]:

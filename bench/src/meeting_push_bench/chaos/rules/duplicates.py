@@ -22,6 +22,8 @@ def _one_seq(facts: Facts) -> Iterator[Violation]:
     seq_of: dict[tuple[int, str, str], int] = {}
     id_of: dict[tuple[int, str, int], str] = {}
     for pushed in facts.pushed:
+        if facts.unsure(pushed):
+            continue
         user_id, epoch, push = pushed.user_id, pushed.epoch, pushed.push
         seq = seq_of.setdefault((user_id, epoch, push.message_id), push.seq)
         if seq != push.seq:
@@ -42,6 +44,8 @@ def _one_seq(facts: Facts) -> Iterator[Violation]:
 def _repeats(facts: Facts) -> Iterator[Violation]:
     attempts: dict[tuple[int, str, int], int] = {}
     for pushed in facts.pushed:
+        if facts.unsure(pushed):
+            continue
         key = (pushed.connection, pushed.epoch, pushed.push.seq)
         before = attempts.get(key)
         attempt = attempts[key] = pushed.push.attempt
@@ -51,16 +55,19 @@ def _repeats(facts: Facts) -> Iterator[Violation]:
 
 
 def _settled(facts: Facts) -> Iterator[Violation]:
-    """了结之后才拨号的连接上，只有续传（设备自己说没有它）可以再来一次。"""
+    """了结之后才拨号的连接上，只有续传（设备自己说没有它）可以再来一次。
+
+    换着主的时候了结的不算：移出信箱那一步，新的主也许没有收到。
+    """
     settled: dict[Pair, int] = {}
     for index, event in enumerate(facts.events):
-        if isinstance(event, Settled):
+        if isinstance(event, Settled) and not facts.losses.switching(event.at):
             for message_id in event.message_ids:
                 settled.setdefault((event.user_id, message_id), index)
     for pushed in facts.pushed:
         at_index = settled.get((pushed.user_id, pushed.push.message_id))
         dialled_index, dialled = facts.dialled[pushed.connection]
-        if at_index is None or at_index > dialled_index:
+        if at_index is None or at_index > dialled_index or facts.unsure(pushed):
             continue
         resumed = facts.opened[pushed.connection].resumed
         if not resumed or pushed.push.seq <= (dialled.last_seq or 0):

@@ -106,6 +106,8 @@ class _Ledger:
 
     def _learn(self) -> None:
         for pushed in self._facts.pushed:
+            if self._facts.unsure(pushed):
+                continue
             self._ids[pushed.user_id, pushed.epoch][pushed.push.seq] = pushed.push.message_id
         for box in self._facts.final.mailboxes:
             for message_id, seq in (*box.entries, *box.log):
@@ -120,6 +122,8 @@ class _Ledger:
         for user_id, message_id in self._acked_at.get(index, ()):
             self._acked.add((user_id, message_id))
             self._forgive(user_id, message_id)
+        if self._void(event):
+            return
         match event:
             case Opened():
                 yield from self._opened(index, event)
@@ -133,6 +137,20 @@ class _Ledger:
                 self._closed(event.connection)
             case _:
                 pass
+
+    def _void(self, event: AnyEvent) -> bool:
+        """Redis 丢了数据，这个 epoch 不作数了：这条连接不再记账，直到下一个 epoch。"""
+        if not isinstance(event, Opened | Received | Gapped | Resynced):
+            return False
+        connection = event.connection
+        said = event.epoch if isinstance(event, Opened | Resynced) else None
+        epoch = said or self._lines[connection][1]
+        line = (self._facts.user_of(connection), epoch)
+        if not self._facts.losses.unsure(*line, event.at):
+            return False
+        self._closed(connection)
+        self._lines[connection] = line
+        return True
 
     def _forgive(self, user_id: int, message_id: str) -> None:
         for line in [line for line in self._ids if line[0] == user_id]:
@@ -161,6 +179,8 @@ class _Ledger:
         self._closed(connection)
         self._lines[connection] = line
         self._open[line].add(connection)
+        if line in self._facts.losses.renewed and line not in self._assigned:
+            self._assigned[line] = seq  # 更早的 seq 是旧的 epoch 里发出的
         self._assign(line, seq)
         owed = self._owed[connection] = Owed(seq)
         for each in self._unacked[line]:

@@ -17,6 +17,8 @@ def order(facts: Facts) -> Iterator[Violation]:
     seen: dict[tuple[int, str], set[int]] = {}
     newest: dict[tuple[int, str, int], int] = {}
     for pushed in facts.pushed:
+        if facts.unsure(pushed):
+            continue
         push, place = pushed.push, (pushed.connection, pushed.epoch)
         earlier = seen.setdefault(place, set())
         if push.seq in earlier:
