@@ -13,12 +13,14 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 # 锁里的是服务的一方：meeting-push[server,postgres]。
 EXTRAS := --extra server --extra postgres
 
-# 测试多半在等子进程与真实的时间；两个进程各领一些文件，墙上的时间减半。
+# 测试多半在等子进程与真实的时间；几个进程各领一些文件（tests/support/shares.py）。整套系统的等得
+# 更多（租约、期限、演练的一分钟）：两个核也给三个。
 TEST_PROCESSES ?= 2
+SYSTEM_TEST_PROCESSES ?= 3
 # 整套系统的：真实的进程、代理、浏览器与引擎，各要几秒到几十秒。
 SYSTEM_TESTS := tests/system tests/stages tests/faults tests/conformance tests/chaos tests/fuzz
 NOT_SYSTEM := $(addprefix --ignore=,$(SYSTEM_TESTS))
-PYTEST := $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --slowest-files 15
+PYTEST := $(BIN)/python -m pytest --dist loadfile --slowest-files 15
 # 机器与别人共用，几千个测试里总有等真实时间的等得太久：没有通过的单独再来一次，再不过就是不过。
 AGAIN = { echo "once more, alone, what did not pass:"; \
 	$(BIN)/python -m pytest --last-failed --last-failed-no-failures=none
@@ -39,11 +41,11 @@ serve: $(RUNTIME) ## The server with its defaults: embedded Redis, SQLite (ARGS=
 
 test: $(DEV) ## Set up what is missing, run the suite (ARGS="-k name")
 	@tools/install_system_parts.sh
-	@$(PYTEST) $(NOT_SYSTEM) $(ARGS) || $(AGAIN) $(NOT_SYSTEM) $(ARGS); }
+	@$(PYTEST) -n $(TEST_PROCESSES) $(NOT_SYSTEM) $(ARGS) || $(AGAIN) $(NOT_SYSTEM) $(ARGS); }
 
 test-system: $(DEV) ## Whole systems: processes, browsers, chaos, conformance (ARGS="-k name")
 	@tools/install_system_parts.sh
-	@$(PYTEST) $(SYSTEM_TESTS) $(ARGS) || $(AGAIN) $(SYSTEM_TESTS) $(ARGS); }
+	@$(PYTEST) -n $(SYSTEM_TEST_PROCESSES) $(SYSTEM_TESTS) $(ARGS) || $(AGAIN) $(SYSTEM_TESTS) $(ARGS); }
 
 test-full-size: $(DEV) ## The slow proofs, nothing shrunken; prints what it measured
 	@tools/install_system_parts.sh

@@ -7,11 +7,14 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
 
+import httpx
+import httpx._transports.default as _transports
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -25,7 +28,11 @@ from tests.support.one_slot import OneSlotServer
 from tests.support.postgres_server import PostgresServer, find_postgres
 from tests.support.redis_server import RedisServer, find_embedded_redis, find_redis7, redis_of
 from tests.support.sentinels import SentinelSite, running_site
+from tests.support.shares import Shares
 from tests.support.slowest_files import SlowestFiles
+
+# httpx 每造一个客户端都重读一遍 CA（24 毫秒，http:// 也是），而一整套要造几万个：读一遍就够
+_transports.create_ssl_context = functools.cache(httpx.create_ssl_context)  # type: ignore[attr-defined]
 
 # 性质测试不测快慢：机器一忙，输入生成得慢不是失败（快慢归 bench/）
 settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -42,6 +49,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(AcceptanceReport())
     if count := config.getoption("--slowest-files"):
         config.pluginmanager.register(SlowestFiles(count))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Shares | None:
+    return Shares(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 @pytest.fixture(autouse=True)
@@ -188,9 +200,9 @@ def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
 @pytest.fixture
 def postgres_url(postgres_server: PostgresServer, postgres_template: str) -> Iterator[str]:
     """一个迁移好的 PostgreSQL 库。"""
-    url = postgres_server.create_database(postgres_template)
+    url = postgres_server.lend(postgres_template)
     yield url
-    postgres_server.drop_database(url)
+    postgres_server.take_back(url, postgres_template)
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
