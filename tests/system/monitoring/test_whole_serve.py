@@ -68,11 +68,13 @@ async def everybody_connected(
             await phone.round_trip()
 
 
-@pytest.mark.parametrize("role", ["all", "gateway"])
+@pytest.mark.parametrize(
+    ("role", "engine"), [("all", "redis7_server"), ("gateway", "embedded_redis_server")]
+)
 async def test_every_scraper_sees_the_whole_serve(
-    tmp_path: Path, redis_server: RedisServer, role: str
+    tmp_path: Path, request: pytest.FixtureRequest, role: str, engine: str
 ) -> None:
-    url = redis_server.url
+    url = request.getfixturevalue(engine).url
     with (
         ServerProcess(tmp_path, redis_url=url) as api,
         ServerProcess(tmp_path, redis_url=url, role=role, workers=2) as server,
@@ -168,15 +170,13 @@ def folder_of(server: ServerProcess) -> Path:
 
 
 def test_nothing_is_left_in_memory_after_it(tmp_path: Path) -> None:
+    """请走的自己收拾；``kill -9`` 的，下一个替它收拾。"""
     with ServerProcess(tmp_path, workers=2) as server:
         folder = folder_of(server)
         assert folder.exists()
         server.terminate()
         assert not folder.exists()
-
-
-def test_what_a_killed_one_left_is_taken_away_by_the_next(tmp_path: Path) -> None:
-    with ServerProcess(tmp_path, workers=2) as server:
+        server.start()
         folder = folder_of(server)
         server.kill()
     assert folder.exists()
