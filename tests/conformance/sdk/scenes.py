@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import AsyncIterator
 from typing import Any
 
-from tests.support.scripted_server import Frame, Peer, Scene, Signal, message_id
+from tests.support.scripted_server import (
+    Frame,
+    Peer,
+    Scene,
+    ScriptedServer,
+    Signal,
+    message_id,
+    playing,
+)
+
+from .adapter import Sdk
 
 FOREVER = 3_600_000
 
@@ -32,3 +44,18 @@ def closing(code: int, reason: str = "") -> Scene:
         await peer.close(code, reason)
 
     return scene
+
+
+@contextlib.asynccontextmanager
+async def against(
+    client: Sdk, *scenes: Scene, peers: int, **options: Any
+) -> AsyncIterator[ScriptedServer]:
+    """``client`` 对着这些剧本开始，离开时好好停下；一共来过 ``peers`` 条连接。
+
+    :param options: ``Sdk.start`` 的
+    """
+    async with playing(*scenes) as server:
+        client.start(server.url, **options)
+        yield server
+        await client.stop()
+        assert len(server.peers) == peers

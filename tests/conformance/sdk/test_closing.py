@@ -6,16 +6,10 @@ import time
 
 import pytest
 
-from tests.support.scripted_server import (
-    Peer,
-    Signal,
-    new_message,
-    playing,
-    stay,
-)
+from tests.support.scripted_server import Peer, Signal, new_message, stay
 
 from .adapter import Sdk
-from .scenes import FOREVER, closing, ids, telling
+from .scenes import FOREVER, against, closing, ids, telling
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -26,14 +20,11 @@ pytestmark = pytest.mark.timeout(180)
     "code", [1000, 1001, 1011, 1012, 4000, 4001, 4003, 4005, 4006, 4007, 4042, 4499]
 )
 async def test_below_4500_it_comes_back(client: Sdk, code: int) -> None:
-    async with playing(closing(code, "because"), stay) as server:
-        client.start(server.url)
+    async with against(client, closing(code, "because"), stay, peers=2):
         lost = await client.until("state", name="disconnected")
         assert (lost["code"], lost["final"]) == (code, False)
         assert lost["retry_at"] is not None
         await client.until("state", name="connected")
-        await client.stop()
-        assert len(server.peers) == 2
 
 
 @pytest.mark.parametrize(
@@ -49,24 +40,20 @@ async def test_below_4500_it_comes_back(client: Sdk, code: int) -> None:
     ],
 )
 async def test_from_4500_on_it_stays_away(client: Sdk, code: int, reason: str) -> None:
-    async with playing(closing(code, reason)) as server:
-        client.start(server.url)
+    async with against(client, closing(code, reason), peers=1):
         end = await client.until("state", final=True)
         assert (end["name"], end["code"], end["reason"]) == ("disconnected", code, reason)
-        await client.stop()
-        assert len(server.peers) == 1
 
 
 async def test_4004_asks_for_a_fresh_token_and_comes_back(client: Sdk) -> None:
-    async with playing(closing(4004, "token_expired"), stay) as server:
-        client.start(server.url, token=None)
+    expired = closing(4004, "token_expired")
+    async with against(client, expired, stay, peers=2, token=None) as server:
         assert (await client.until("token"))["fresh"] is False
         client.give("old")
         assert (await client.until("token"))["fresh"] is True
         client.give("new")
         await client.until("state", name="connected")
-        await client.stop()
-        assert [peer.token for peer in server.peers] == ["old", "new"]
+    assert [peer.token for peer in server.peers] == ["old", "new"]
 
 
 # ── 服务器的怪样子 ──────────────────────────────────────────────────────────
@@ -83,21 +70,17 @@ async def test_garbage_is_stepped_over(client: Sdk) -> None:
         await peer.stay()
 
     done = Signal()
-    async with playing(scene) as server:
-        client.start(server.url)
+    async with against(client, scene, peers=1):
         await done.wait()
-        await client.stop()
-        assert len(server.peers) == 1
     assert client.messages() == ids(1)
 
 
 async def test_a_field_of_tomorrow_is_no_reason_to_lose_a_message(client: Sdk) -> None:
     done = Signal()
     frames = [new_message(1, of_tomorrow={"x": [1]}), new_message(2)]
-    async with playing(telling(*frames, acks=(1, 2), done=done, of_tomorrow=1)) as server:
-        client.start(server.url)
+    scene = telling(*frames, acks=(1, 2), done=done, of_tomorrow=1)
+    async with against(client, scene, peers=1):
         await done.wait()
-        await client.stop()
     assert client.messages() == ids(1, 2)
 
 
@@ -106,11 +89,8 @@ async def test_a_first_frame_that_is_no_welcome_is_no_connection(client: Sdk) ->
         await peer.send({"type": "notice", "code": "hello", "reconnect_after_ms": 0})
         await peer.stay()
 
-    async with playing(rude, stay) as server:
-        client.start(server.url, tuning={"open_timeout_ms": 300})
+    async with against(client, rude, stay, peers=2, tuning={"open_timeout_ms": 300}):
         await client.until("state", name="connected")
-        await client.stop()
-        assert len(server.peers) == 2
     assert [one for one in client.events if one["event"] == "notice"] == []
 
 
@@ -118,11 +98,8 @@ async def test_a_server_that_never_says_welcome_is_left(client: Sdk) -> None:
     async def mute(peer: Peer) -> None:
         await peer.stay()
 
-    async with playing(mute, stay) as server:
-        client.start(server.url, tuning={"open_timeout_ms": 300})
+    async with against(client, mute, stay, peers=2, tuning={"open_timeout_ms": 300}):
         await client.until("state", name="connected")
-        await client.stop()
-        assert len(server.peers) == 2
 
 
 async def test_half_open_is_noticed(client: Sdk) -> None:
@@ -133,13 +110,12 @@ async def test_half_open_is_noticed(client: Sdk) -> None:
         await gone.wait()
 
     gone = Signal()
-    async with playing(dead, stay) as server:
-        client.start(server.url, tuning={"dead_after_ms": 100, "silent_after_ms": 300})
+    quick = {"dead_after_ms": 100, "silent_after_ms": 300}
+    async with against(client, dead, stay, peers=2, tuning=quick):
         lost = await client.until("state", name="disconnected")
         assert lost["reason"] == "server_silent"
         await client.until("state", name="connected")
         gone.set()
-        await client.stop()
 
 
 async def test_a_slow_server_is_waited_for(client: Sdk) -> None:
@@ -153,10 +129,8 @@ async def test_a_slow_server_is_waited_for(client: Sdk) -> None:
         await peer.stay()
 
     done = Signal()
-    async with playing(slow) as server:
-        client.start(server.url)
+    async with against(client, slow, peers=1):
         await done.wait()
-        await client.stop()
     assert client.messages() == ids(1, 2)
 
 
@@ -173,15 +147,12 @@ async def test_a_skewed_clock_renews_the_token_in_time(socket_client: Sdk, hours
         await peer.stay()
 
     renewed = Signal()
-    async with playing(scene) as server:
-        socket_client.start(server.url, token=None)
+    async with against(socket_client, scene, peers=1, token=None):
         await socket_client.until("token", fresh=False)
         socket_client.give("first")
         await socket_client.until("token", fresh=True)
         socket_client.give("second")
         assert await renewed.wait() == "second"
-        await socket_client.stop()
-        assert len(server.peers) == 1
 
 
 async def test_a_server_that_warns_gets_a_fresh_token_in_band(socket_client: Sdk) -> None:
@@ -192,10 +163,8 @@ async def test_a_server_that_warns_gets_a_fresh_token_in_band(socket_client: Sdk
         await peer.stay()
 
     renewed = Signal()
-    async with playing(scene) as server:
-        socket_client.start(server.url, token=None)
+    async with against(socket_client, scene, peers=1, token=None):
         for _ in range(2):
             await socket_client.until("token")
             socket_client.give("t")
         await renewed.wait()
-        await socket_client.stop()
