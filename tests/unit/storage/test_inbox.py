@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from sqlalchemy import delete, insert, select
-from ulid import ULID
 
 from meeting_push.model import DeliveryStatus, Message, Outgoing, Sender
 from meeting_push.storage import inbox as inbox_module
@@ -18,28 +17,15 @@ from meeting_push.storage.inbox import InboxRepository, SentRepository
 from meeting_push.storage.inbox_pages import SEARCHED, InboxFilter
 from meeting_push.storage.messages import MessageRepository
 from meeting_push.storage.tables import broadcasts, inboxes, messages, users
+from tests.support.stored_messages import NOW
+from tests.support.stored_messages import stored_message as message
 
-NOW = 1_800_000_000_000
 ANN, BEN = 1, 2
 
 
 @pytest.fixture
 def inbox(database: Database) -> InboxRepository:
     return InboxRepository(database, clock=lambda: NOW)
-
-
-def message(at: int = NOW, **changes: Any) -> Message:
-    fields: dict[str, Any] = {
-        "message_id": str(ULID.from_timestamp(at / 1000)),
-        "message_type": "message",
-        "priority": 0,
-        "title": "标题",
-        "content": "内容",
-        "sender": Sender(id=7, name="alice"),
-        "timestamp": at,
-        "expires_at": at + 1000,
-    }
-    return Message(**fields | changes)
 
 
 async def send(database: Database, one: Message, to: Sequence[int] = (ANN,)) -> str:

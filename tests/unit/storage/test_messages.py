@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
 
 import pytest
 from sqlalchemy import text
@@ -18,8 +18,16 @@ from meeting_push.storage.inbox_pages import InboxFilter
 from meeting_push.storage.messages import MessageRepository
 from meeting_push.storage.recipients import RecipientRepository, first_id_at
 from meeting_push.storage.rows import DeliveryCounts, InboxItem
+from tests.support.stored_messages import NOW, stored_message
 
-NOW = 1_800_000_000_000
+#: 什么都用上的一条：回来的要与接受的一样。
+message = partial(
+    stored_message,
+    priority=3,
+    content="内容 😀",
+    data={"n": 1, "nul": "\0", "deep": [None, 1.5, "字"]},
+    receipt=True,
+)
 
 
 @pytest.fixture
@@ -35,22 +43,6 @@ def recipients(database: Database) -> RecipientRepository:
 @pytest.fixture
 def inbox(database: Database) -> InboxRepository:
     return InboxRepository(database, clock=lambda: NOW)
-
-
-def message(at: int = NOW, **changes: Any) -> Message:
-    fields: dict[str, Any] = {
-        "message_id": str(ULID.from_timestamp(at / 1000)),
-        "message_type": "message",
-        "priority": 3,
-        "title": "标题",
-        "content": "内容 😀",
-        "sender": Sender(id=7, name="alice"),
-        "timestamp": at,
-        "expires_at": at + 1000,
-        "data": {"n": 1, "nul": "\0", "deep": [None, 1.5, "字"]},
-        "receipt": True,
-    }
-    return Message(**fields | changes)
 
 
 async def accept(database: Database, *items: tuple[Message, Sequence[int]]) -> list[Message]:
