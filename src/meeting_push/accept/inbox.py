@@ -15,7 +15,7 @@ from ..protocol import frames
 from ..redis.redis_service import courtesy
 from ..storage.inbox import InboxRepository
 from ..storage.inbox_pages import EVERYTHING, InboxFilter
-from ..storage.rows import InboxChange, InboxCounts, InboxItem, Page
+from ..storage.rows import InboxChange, InboxItem, Page
 from .drafts import check_text
 
 #: 一段要找的字至多这么长。
@@ -23,10 +23,13 @@ MAX_SOUGHT_CHARS: Final = 100
 
 
 class Inbox:
-    """各方法的错误：数据库不在 ``DatabaseUnavailableError``；Redis 不在，别的设备这次没有听到。"""
+    """各方法的错误：数据库不在 ``DatabaseUnavailableError``；Redis 不在，别的设备这次没有听到。
+
+    ``record``：只是看的（一条、数目）直接问它。
+    """
 
     def __init__(self, record: InboxRepository, publisher: MessagePublisher) -> None:
-        self._record = record
+        self.record = record
         self._publisher = publisher
         self._sync_lost = RepeatedWarning("read_sync_lost")
 
@@ -42,25 +45,15 @@ class Inbox:
         for name, text in (("cursor", cursor), ("q", wanted.text)):
             if text is not None:
                 check_text(name, text)
-        return await self._record.page(user_id, wanted, cursor, limit)
-
-    async def get(self, user_id: int, message_id: str) -> InboxItem | None:
-        """不是他的是 None。"""
-        return await self._record.get_for(user_id, message_id)
-
-    async def unread_count(self, user_id: int) -> int:
-        return await self._record.unread_count(user_id)
-
-    async def counts(self, user_id: int) -> InboxCounts:
-        return await self._record.counts(user_id)
+        return await self.record.page(user_id, wanted, cursor, limit)
 
     async def mark_read(self, user_id: int, message_ids: Sequence[str]) -> int:
         """见 ``contracts.ReadSink``。"""
-        return await self._sync_read(user_id, await self._record.mark_read(user_id, message_ids))
+        return await self._sync_read(user_id, await self.record.mark_read(user_id, message_ids))
 
     async def mark_read_upto(self, user_id: int, message_id: str) -> int:
         """把不晚于 ``message_id`` 的全部标为已读，返回未读数。"""
-        newly = await self._record.mark_read_upto(user_id, message_id)
+        newly = await self.record.mark_read_upto(user_id, message_id)
         return await self._sync_read(user_id, newly)
 
     async def set_state(
@@ -72,7 +65,7 @@ class Inbox:
         archived: bool | None = None,
     ) -> InboxChange:
         """已读、归档改成这样；真有变了的，别的设备得到 ``inbox_sync``。幂等。"""
-        change = await self._record.set_state(user_id, message_ids, read=read, archived=archived)
+        change = await self.record.set_state(user_id, message_ids, read=read, archived=archived)
         if change.changed:
             frame = frames.InboxSync(
                 message_ids=change.message_ids,
@@ -85,7 +78,7 @@ class Inbox:
         return change
 
     async def _sync_read(self, user_id: int, newly: Sequence[str]) -> int:
-        unread = await self._record.unread_count(user_id)
+        unread = await self.record.unread_count(user_id)
         most = frames.MAX_ACK_IDS
         parts = [newly[start : start + most] for start in range(0, len(newly), most)]
         told = (frames.ReadSync(message_ids=ids, unread_count=unread) for ids in parts)

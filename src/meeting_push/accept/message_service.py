@@ -345,7 +345,7 @@ class MessageService:
 
     async def get_message(self, message_id: str, viewer: Principal) -> InboxItem | Message:
         """收件人看到自己的一行，发送者看到消息；别人看到的与不存在一样。"""
-        item = await self.inbox.get(viewer.user_id, message_id)
+        item = await self.inbox.record.get_for(viewer.user_id, message_id)
         if item is not None:
             return item
         return await self.require_sender(message_id, viewer)
@@ -381,7 +381,7 @@ class MessageService:
         return await self.inbox.page(user_id, wanted, cursor=cursor, limit=limit)
 
     async def get_unread_count(self, user_id: int) -> int:
-        return await self.inbox.unread_count(user_id)
+        return await self.inbox.record.unread_count(user_id)
 
     async def mark_read(self, user_id: int, message_ids: Sequence[str]) -> int:
         return await self.inbox.mark_read(user_id, message_ids)

@@ -141,7 +141,7 @@ def inbox_router(service: MessageService, security: Security) -> APIRouter:
 
     @router.get("/messages/counts", summary="未读、急的、归档的各几条")
     async def counts(user: CurrentUser) -> CountsOut:
-        found = await inbox.counts(user.user_id)
+        found = await inbox.record.counts(user.user_id)
         return CountsOut(
             unread=found.unread,
             urgent=found.urgent,
