@@ -55,8 +55,9 @@ def test_every_call_has_its_section_and_says_who_may() -> None:
     assert len(re.findall(r"^- 谁：\S", text, re.MULTILINE)) == len(calls)
 
 
-def test_every_field_and_parameter_says_what_it_means() -> None:
-    silent = re.findall(r"^\| (`.+`)\??.* \| — \|$", (FOLDER / "rest.md").read_text(), re.MULTILINE)
+@pytest.mark.parametrize("page", ["rest.md", "frames.md"])
+def test_every_field_and_parameter_says_what_it_means(page: str) -> None:
+    silent = re.findall(r"^\| (`.+`)\??.* \| — \|$", (FOLDER / page).read_text(), re.MULTILINE)
     assert silent == [], "a description in the code, or a word in tools/reference/words.py"
 
 

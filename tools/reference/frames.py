@@ -10,7 +10,8 @@ from typing import Any, Final
 import yaml
 
 from .pages import DOCS, cell, fields, head, table
-from .schema import Shapes
+from .schema import Field, Shapes
+from .words import meaning_of
 
 Document = Mapping[str, Any]
 _CHANNELS: Final = {"userMessages": "用户", "meeting": "会议"}
@@ -37,10 +38,10 @@ def page() -> str:
 def _body() -> Iterator[str]:
     for channel, name in _CHANNELS.items():
         itself = document()["channels"][channel]
-        yield f"## {name}：`{itself['address']}`\n"
+        yield f"## {name}，连接\n\n`{itself['address']}`\n"
         yield from _query(itself)
         for action, direction in _DIRECTIONS.items():
-            yield f"### {name}，{direction}\n"
+            yield f"## {name}，{direction}\n"
             for message in sent(channel, action):
                 yield from _frame(message, direction, answered(channel, message))
 
@@ -78,6 +79,16 @@ def answered(channel: str, message: str) -> list[str]:
     return []
 
 
+def _says(field: Field) -> bool:
+    """``type`` 就是标题。"""
+    return field.name.rpartition(".")[2] != "type"
+
+
+def _explained(field: Field) -> Field:
+    """自己没有说明的，说到处一个意思的。"""
+    return field if field.meaning else field._replace(meaning=meaning_of("", field.name))
+
+
 def _name(reference: Mapping[str, str]) -> str:
     return reference["$ref"].rpartition("/")[2]
 
@@ -89,14 +100,14 @@ def _frame(message: str, direction: str, answers: list[str]) -> Iterator[str]:
     choices = shapes.choices(payload)
     kind = choices[0]["properties"]["type"]["const"]
     label = f"`{kind}`" if kind == message else f"`{kind}`（{message}）"
-    yield f"#### {label}\n"
+    yield f"### {label}\n"
     reply = f" 回答：{'、'.join(f'`{one}`' for one in answers)}。" if answers else ""
     yield f"{direction}。{cell(itself['title'])}。{reply}\n"
     for one in choices:
         if said := one.get("description"):
             yield f"{cell(said)}\n"
         server = direction == _DIRECTIONS["send"]
-        rows = [each for each in shapes.fields(one) if each.name != "type"]
+        rows = [_explained(each) for each in shapes.fields(one) if _says(each)]
         if rows:
             yield from (*fields(rows, sent=server), "")
     examples = (json.dumps(each["payload"], ensure_ascii=False) for each in itself["examples"])

@@ -126,6 +126,8 @@ def _range(name: str, schema: Schema) -> str:
         return ""
     if most is None:
         return f" ≥ {least}{unit}" if least else ""
+    if least == most:
+        return f" {_figure(most)}{unit}"
     if least is None or (least == 0 and unit):
         return f" ≤ {_figure(most)}{unit}"
     return f" {least}…{_figure(most)}{unit}"
