@@ -52,7 +52,7 @@ class SentOut(MessageOut, kw_only=True):
 
 
 class SentPageOut(Struct, kw_only=True):
-    """一页可以是短的、空的：``next_cursor`` 是 null 才是到底了。"""
+    """正文很长的一页短一些：``next_cursor`` 是 null 才是到底了。"""
 
     items: list[SentOut]
     next_cursor: str | None

@@ -36,8 +36,9 @@ from .inbox_pages import (
     of_casts,
     one_statement,
     page_statement,
+    sent_statement,
 )
-from .rows import MESSAGE_COLUMNS, InboxChange, InboxCounts, InboxItem, Page, SentItem, shown
+from .rows import InboxChange, InboxCounts, InboxItem, Page, SentItem, shown
 from .tables import (
     broadcast_receipts,
     broadcast_states,
@@ -58,8 +59,6 @@ _s: Final = broadcast_states.c
 _i: Final = inboxes.c
 #: 记着多少个人从何时起被认识。
 _MAX_KNOWN: Final = 100_000
-#: 发出去的一页看这么多条消息；里面没有他的，这一页就是空的，从看到的地方接着翻。
-WALKED: Final = 20_000
 #: 第一次看收件箱时，看他确认过最近这么多条广播里的哪些。
 _RECENT_CASTS: Final = 1_000
 
@@ -318,35 +317,19 @@ class InboxRepository:
 
 
 class SentRepository(Repository):
-    """发出去的：没有按发送者的索引（接受的一路不付它的钱），从新往旧一页看 ``WALKED`` 条。"""
+    """发出去的：沿发送者（密钥）自己的索引走，别人发了多少都不看。"""
 
     async def page(self, account: int, cursor: str | None, limit: int) -> Page[SentItem, str]:
-        """``account`` 自己发的，新的在前；负的是密钥。一页可以是短的、空的，还有下一页。
+        """``account`` 自己发的，新的在前，至多 ``limit`` 条、``MAX_PAGE_CHARS``；负的是密钥。
 
         密钥替谁发的归密钥，不归那个人。
         """
-        walked = select(_m.message_id).order_by(_m.message_id.desc())
-        if cursor is not None:
-            walked = walked.where(_m.message_id < cursor)
-        end: str | None = await self._database.scalar(walked.offset(WALKED - 1).limit(1))
-        statement = self._of(account).limit(limit + 1)
-        if cursor is not None:
-            statement = statement.where(_m.message_id < cursor)
-        if end is not None:
-            statement = statement.where(_m.message_id >= end)
-        rows = await self._database.rows(statement)
-        items = [SentItem(shown(row), row.recipient_count, row.broadcast) for row in rows]
-        if len(items) > limit:
-            return Page(items[:limit], items[limit - 1].message.message_id)
-        return Page(items, end)
-
-    def _of(self, account: int) -> Any:
-        is_broadcast = exists().where(broadcasts.c.message_id == _m.message_id).label("broadcast")
-        his: list[ColumnElement[bool]] = [_m.key_id == -account]
-        if account > 0:
-            his = [_m.sender_id == account, _m.key_id.is_(None)]
-        columns = (*MESSAGE_COLUMNS, _m.recipient_count, is_broadcast)
-        return select(*columns).where(*his).order_by(_m.message_id.desc())
+        given = {"account": abs(account), "cursor": cursor, "limit": limit + 1}
+        statement = sent_statement(by_key=account < 0, after_cursor=cursor is not None)
+        rows = await self._database.rows(statement, given)
+        items = [SentItem(shown(row), row.recipient_count, row.broadcast) for row in rows[:limit]]
+        more = bool(rows) and rows[0].found > len(items)
+        return Page(items, items[-1].message.message_id if more else None)
 
 
 def _first_id(at: int) -> str:

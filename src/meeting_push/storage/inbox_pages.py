@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any, Final
 
 from sqlalchemy import (
+    CTE,
     BigInteger,
     ColumnElement,
     Integer,
@@ -19,9 +20,11 @@ from sqlalchemy import (
     bindparam,
     case,
     collate,
+    exists,
     false,
     func,
     literal,
+    literal_column,
     or_,
     select,
     true,
@@ -43,6 +46,7 @@ _b: Final = broadcasts.c
 _s: Final = broadcast_states.c
 _USER: Final = bindparam("user_id", type_=BigInteger)
 _NOW: Final = bindparam("now", type_=BigInteger)
+_SIZE: Final = (func.length(_m.content) + func.coalesce(func.length(_m.data), 0)).label("size")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,26 +130,47 @@ def of_casts(*columns: Any) -> Select[Any]:
     return select(*columns).select_from(joined.outerjoin(broadcast_states, _HIS_STATE)).where(*CAST)
 
 
+def _measured(found: Select[Any]) -> CTE:
+    """``found``（新的在前，有 ``size``）的前 ``limit`` 条，各带它前面共多少字（``before``）。"""
+    heads = found.limit(bindparam("limit", type_=Integer)).cte()
+    running = func.sum(heads.c.size).over(order_by=heads.c.message_id.desc())
+    before = (running - heads.c.size).label("before")
+    return select(heads, before, func.count().over().label("found")).cte()
+
+
 @cache
 def page_statement(shape: InboxFilter, *, after_cursor: bool, sqlite: bool) -> Select[Any]:
     """大的正文不读出来再丢：先在数据库里量好读到哪一条为止（A7）；第一条总在。"""
     both = _both(shape, after_cursor=after_cursor).subquery()
-    size = func.length(_m.content) + func.coalesce(func.length(_m.data), 0)
-    found = select(both, size.label("size")).join(messages, _m.message_id == both.c.message_id)
+    found = select(both, _SIZE).join(messages, _m.message_id == both.c.message_id)
     if shape.text is not None:
         found = found.where(*_kinds(shape), _has_text(sqlite=sqlite))
         if after_cursor:
             found = found.where(both.c.message_id < bindparam("cursor"))
-    heads = found.order_by(both.c.message_id.desc()).limit(bindparam("limit", type_=Integer)).cte()
-    running = func.sum(heads.c.size).over(order_by=heads.c.message_id.desc())
-    measured = select(
-        heads,
-        (running - heads.c.size).label("before"),
-        func.count().over().label("found"),
-    ).cte()
+    measured = _measured(found.order_by(both.c.message_id.desc()))
     state = (measured.c.status, measured.c.read_at, measured.c.archived_at, measured.c.broadcast)
     return (
         select(*MESSAGE_COLUMNS, *state, measured.c.found)
+        .join(measured, measured.c.message_id == _m.message_id)
+        .where(measured.c.before < MAX_PAGE_CHARS)
+        .order_by(measured.c.message_id.desc())
+    )
+
+
+@cache
+def sent_statement(*, by_key: bool, after_cursor: bool) -> Select[Any]:
+    """``account`` 发出去的一页；条件照部分索引的原样写，计划才用它。"""
+    account = bindparam("account", type_=BigInteger)
+    his = [_m.sender_id == account, _m.sender_id != literal_column("0"), _m.key_id.is_(None)]
+    if by_key:
+        his = [_m.key_id == account, _m.key_id.is_not(None)]
+    if after_cursor:
+        his.append(_m.message_id < bindparam("cursor"))
+    found = select(_m.message_id, _SIZE).where(*his).order_by(_m.message_id.desc())
+    measured = _measured(found)
+    is_broadcast = exists().where(_b.message_id == _m.message_id).label("broadcast")
+    return (
+        select(*MESSAGE_COLUMNS, _m.recipient_count, is_broadcast, measured.c.found)
         .join(measured, measured.c.message_id == _m.message_id)
         .where(measured.c.before < MAX_PAGE_CHARS)
         .order_by(measured.c.message_id.desc())

@@ -165,6 +165,19 @@ messages = Table(
         sqlite_where=text("expired_at IS NULL"),
         postgresql_where=text("expired_at IS NULL"),
     ),
+    # 各人、各密钥发出去的；一条至多在其中一个里，系统自己发的（谁也不翻）不在。
+    Index(
+        "mp_ix_messages_sender",
+        *("sender_id", "message_id"),
+        sqlite_where=text("key_id IS NULL AND sender_id <> 0"),
+        postgresql_where=text("key_id IS NULL AND sender_id <> 0"),
+    ),
+    Index(
+        "mp_ix_messages_key",
+        *("key_id", "message_id"),
+        sqlite_where=text("key_id IS NOT NULL"),
+        postgresql_where=text("key_id IS NOT NULL"),
+    ),
 )
 
 # 没有任何索引提到 status、sent_at、delivered_at：记下一次送达在 PostgreSQL 上是 HOT 更新（页里

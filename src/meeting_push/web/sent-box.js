@@ -1,8 +1,6 @@
 import { itemOf } from "./meeting-push-inbox.js";
 
 const PAGE = 50;
-/** 一页可以是空的（服务器从新往旧看了这么多别人的）：接着翻，至多这么多页。 */
-const EMPTY_PAGES = 10;
 
 /** 自己发的，新的在前。 */
 export class SentBox {
@@ -37,21 +35,17 @@ export class SentBox {
 
   async #take(after) {
     const mine = ++this.#asked;
-    let [cursor, found] = [after, []];
+    let page;
     try {
-      for (let pages = 0; pages < EMPTY_PAGES && found.length === 0; pages++) {
-        const page = await this.#rest.sent({ cursor, limit: PAGE });
-        [cursor, found] = [page.next_cursor, page.items];
-        if (cursor === null) break;
-      }
+      page = await this.#rest.sent({ cursor: after, limit: PAGE });
     } catch (error) {
       if (mine === this.#asked) this.state = "failed";
       throw error;
     }
     if (mine !== this.#asked) return;
-    const items = found.map(sentItem);
+    const items = page.items.map(sentItem);
     this.items = after === null ? items : [...this.items, ...items];
-    [this.state, this.cursor] = ["ready", cursor];
+    [this.state, this.cursor] = ["ready", page.next_cursor];
   }
 }
 

@@ -10,11 +10,10 @@ import pytest
 from sqlalchemy import delete, insert, select
 
 from meeting_push.model import DeliveryStatus, Message, Outgoing, Sender
-from meeting_push.storage import inbox as inbox_module
 from meeting_push.storage.broadcasts import BroadcastRepository
 from meeting_push.storage.database import Database
 from meeting_push.storage.inbox import InboxRepository, SentRepository
-from meeting_push.storage.inbox_pages import SEARCHED, InboxFilter
+from meeting_push.storage.inbox_pages import MAX_PAGE_CHARS, SEARCHED, InboxFilter
 from meeting_push.storage.messages import MessageRepository
 from meeting_push.storage.tables import broadcasts, inboxes, messages, users
 from tests.support.stored_messages import NOW
@@ -322,10 +321,8 @@ async def test_what_he_sent_is_listed_and_what_a_key_sent_for_him_is_not(
     assert by_key.message.key_id == 4
 
 
-async def test_the_list_of_what_he_sent_goes_on_over_what_others_sent(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(inbox_module, "WALKED", 3)
+async def test_the_list_of_what_he_sent_is_full_whatever_others_sent(database: Database) -> None:
+    """没有空的一页：别人的不在他的索引里。"""
     sender = Sender(id=ANN, name="ann")
     his = {0, 1, 2, 3, 9}
     wanted: list[str] = []
@@ -333,16 +330,41 @@ async def test_the_list_of_what_he_sent_goes_on_over_what_others_sent(
         one = message(NOW - n, sender=sender if n in his else Sender(id=7, name="x"))
         await send(database, one, [BEN])
         wanted += [one.message_id] if n in his else []
-    found: list[str] = []
-    sizes: list[int] = []
+    pages = await all_pages(database, ANN, limit=2)
+    assert [len(page) for page in pages] == [2, 2, 1]
+    assert [one for page in pages for one in page] == wanted
+
+
+async def test_a_page_of_what_he_sent_is_bounded(database: Database) -> None:
+    """同收件箱的（A7）：正文多就短，第一条总在。"""
+    long = MAX_PAGE_CHARS // 3
+    sizes = [long, 2 * MAX_PAGE_CHARS, long, long, long, long]
+    sent = [
+        await send(
+            database,
+            message(NOW - n, sender=Sender(id=ANN, name="ann"), content="c" * size),
+            [BEN],
+        )
+        for n, size in enumerate(sizes)
+    ]
+    pages = await all_pages(database, ANN, limit=50)
+    assert [one for page in pages for one in page] == sent
+    assert [len(page) for page in pages] == [2, 3, 1]
+
+
+async def test_nobody_is_listed_what_the_system_sent(database: Database) -> None:
+    await send(database, message(NOW, sender=Sender(id=0, name="")))
+    assert await all_pages(database, 0, limit=2) == [[]]
+
+
+async def all_pages(database: Database, account: int, limit: int) -> list[list[str]]:
+    pages: list[list[str]] = []
     cursor: str | None = None
-    while cursor or not sizes:
-        page = await SentRepository(database).page(ANN, cursor, 2)
-        found += [item.message.message_id for item in page.items]
-        sizes.append(len(page.items))
+    while cursor or not pages:
+        page = await SentRepository(database).page(account, cursor, limit)
+        pages.append([item.message.message_id for item in page.items])
         cursor = page.next_cursor
-    assert found == wanted
-    assert 0 in sizes
+    return pages
 
 
 async def test_the_broadcasts_table_alone_says_what_is_one(

@@ -14,6 +14,7 @@ from meeting_push_bench.large_tables import LargeTables, paths
 TABLES = LargeTables(2_000, now_ms())
 #: 部分索引：只有没有做完的、失败了的在里面，从头看起就是要看的。
 PARTIAL = ("mp_ix_messages_outbox", "mp_ix_messages_expiry", "mp_ix_recipients_failed")
+SENT = {"自己发的一页": "mp_ix_messages_sender", "一枚密钥发的一页": "mp_ix_messages_key"}
 _BIG = re.compile(r"(SCAN|Seq Scan on) (mp_messages|mp_message_recipients)\b")
 
 
@@ -56,6 +57,9 @@ async def test_no_path_scans_a_large_table(database: Database) -> None:
         if _BIG.search(line) and not any(index in line for index in PARTIAL)
     }
     assert scans == set()
+    # 不是沿主键从新往旧、看过别人的每一条
+    for name, index in SENT.items():
+        assert any(index in line for line in found[name])
 
 
 async def test_a_scan_is_found(database: Database) -> None:
