@@ -99,7 +99,7 @@ export class Line {
   /** 网络也许换过、机器也许睡过：马上问一句，等得短。 */
   probe(): void {
     if (this.state.name !== "connected") return;
-    if (this.#kind === "websocket") this.#beat(this.settings.probeAfterMs);
+    if (this.#kind === "websocket") this.#beat(true);
     else if (this.#now() - this.#heardAt > this.settings.silentAfterMs) this.#lose("server_silent");
   }
 
@@ -194,7 +194,7 @@ export class Line {
   #lost(end: End): void {
     const { code, retryAfterMs } = end;
     if (code !== null && code >= 4500 && code <= 4999) return this.stop(end.reason, code);
-    this.#countSocketFailure(code);
+    const elsewhere = this.#countSocketFailure(code);
     if (code === TOKEN_EXPIRED) {
       if (this.tokens.usedUp) return this.stop("token_expired", code);
       this.#fresh = true;
@@ -207,15 +207,21 @@ export class Line {
     // 窗口 0 不是窗口：所有人立刻一起回来，正是要避免的
     const delay = this.#window > 0 ? random() * this.#window : this.#jitter();
     if (this.#window <= 0) this.#failures += 1;
-    this.#retryIn(delay + (retryAfterMs ?? 0), { code, reason: end.reason || `closed_${code}` });
+    this.#retryIn(elsewhere ? 0 : delay + (retryAfterMs ?? 0), { code, reason: end.reason || `closed_${code}` });
   }
 
-  /** 没等到 `welcome`、也不是服务器自己关的：这条路也许不通。离线时不算。 */
-  #countSocketFailure(code: number | null): void {
-    if (this.state.name !== "connecting" || this.#transport === null) return;
-    if ((code !== null && code >= 4000) || globalThis.navigator?.onLine === false) return;
+  /**
+   * 没等到 `welcome`、也不是服务器自己关的：这条路也许不通。离线时不算。
+   *
+   * 浏览器不说为什么不通，也许只是服务器在重启：立刻（返回 true）走 SSE 看看。它也不通，就不是路的事，从头数；
+   * 它通，这条路才真的不通。隔一会儿再看，看见的可能已是重启好了的服务器。
+   */
+  #countSocketFailure(code: number | null): boolean {
+    if (this.state.name !== "connecting" || this.#transport === null) return false;
+    if ((code !== null && code >= 4000) || globalThis.navigator?.onLine === false) return false;
     if (this.#kind === "websocket") this.#socketFailures += 1;
-    else [this.#socketFailures, this.#streamUntil] = [0, 0]; // SSE 也不通：不是路的事
+    else [this.#socketFailures, this.#streamUntil] = [0, 0];
+    return this.settings.transport === "auto" && this.#socketFailures >= WEBSOCKET_TRIES;
   }
 
   /** 全抖动，从第一次起：服务器重启时所有客户端同时断开，差别只能来自这里。 */
@@ -280,19 +286,20 @@ export class Line {
     const due = this.#now() + interval;
     this.#set("beat", interval, () => {
       // 计时的也睡过：连接多半已经没了，等得短些
-      const slept = this.#now() - due > interval;
-      this.#beat(slept ? this.settings.probeAfterMs : this.settings.deadAfterMs);
+      this.#beat(this.#now() - due > interval);
     });
   }
 
-  #beat(deadAfterMs: number): void {
+  /** `suspicious`：连接也许已经没了，等得短些。 */
+  #beat(suspicious: boolean): void {
     const sentAt = this.#now();
     const { connection_id } = this.#welcome!;
     this.send({ type: "heartbeat", timestamp: sentAt, connection_id });
     this.#beatLater();
     // 间隔比等的还短：已经在等的那一次照旧，不然永远等不到
-    if (this.#timers.has("dead") && deadAfterMs === this.settings.deadAfterMs) return;
-    this.#set("dead", deadAfterMs, () => {
+    if (this.#timers.has("dead") && !suspicious) return;
+    const { probeAfterMs, deadAfterMs } = this.settings;
+    this.#set("dead", suspicious ? probeAfterMs : deadAfterMs, () => {
       if (this.#heardAt < sentAt) this.#lose("server_silent");
     });
   }

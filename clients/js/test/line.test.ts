@@ -162,6 +162,25 @@ test("after a sleep a dead socket is found within the probe, not within a heartb
   await again(w);
 });
 
+test("a probe that waits as long as a heartbeat is a probe all the same", async (t) => {
+  const w = await world(t, { probeAfterMs: 10_000 });
+  take(w);
+  w.client.start();
+  const peer = await welcomed(w, { heartbeat_interval_s: 5 });
+  w.clock.advance(5_000);
+  await peer.receive("heartbeat"); // 等到 15 秒
+  w.clock.advance(3_000);
+  peer.send(message(1)); // 等到了
+  await w.got.next();
+  w.clock.asleepMs += 6_000;
+  w.clock.advance(2_000); // 醒来的那一次，等到 20 秒
+  await peer.receive("heartbeat");
+  w.clock.advance(9_999);
+  assert.equal(w.client.state.name, "connected");
+  w.clock.advance(1);
+  assert.equal(w.client.state.reason, "server_silent");
+});
+
 test("no welcome within the limit: again", async (t) => {
   const w = await world(t);
   w.client.start();

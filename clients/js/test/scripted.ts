@@ -113,6 +113,7 @@ export class Script {
     body: {},
   };
   rest: Rest = () => ({ status: 404 });
+  #port = 0;
   #http: Server = createServer((request, response) => void this.#answer(request, response));
   #sockets = new WebSocketServer({ noServer: true, handleProtocols: () => "meeting-push.v1" });
 
@@ -122,12 +123,24 @@ export class Script {
       if (status) return void socket.end(`HTTP/1.1 ${status} no\r\ncontent-length: 0\r\n\r\n`);
       this.#sockets.handleUpgrade(request, socket, head, (opened) => this.#opened(request, opened));
     });
-    await new Promise<void>((resolve) => this.#http.listen(0, "127.0.0.1", resolve));
+    await this.comeBack();
+    this.#port = (this.#http.address() as AddressInfo).port;
     return this;
   }
 
   get url(): string {
-    return `http://127.0.0.1:${(this.#http.address() as AddressInfo).port}`;
+    return `http://127.0.0.1:${this.#port}`;
+  }
+
+  /** 端口没有人听了。 */
+  leave(): Promise<void> {
+    return new Promise((resolve) => this.#http.close(() => resolve()));
+  }
+
+  /** 在原来的端口上；在听着的无事。 */
+  async comeBack(): Promise<void> {
+    if (this.#http.listening) return;
+    await new Promise<void>((resolve) => this.#http.listen(this.#port, "127.0.0.1", resolve));
   }
 
   stop(): void {

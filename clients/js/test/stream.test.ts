@@ -38,6 +38,26 @@ test("two WebSockets that fail in a row: SSE by itself; after five minutes WebSo
   assert.deepEqual([socket.kind, w.client.state.transport], ["websocket", "websocket"]);
 });
 
+for (const how of ["the port is closed", "a proxy says 502"]) {
+  test(`a server that restarts (${how}) is no reason to leave WebSocket`, async (t) => {
+    const w = await world(t);
+    if (how === "a proxy says 502") [w.script.refuse.websocket, w.script.refuse.sse] = [[502, 502], [502]];
+    else await w.script.leave();
+    w.client.start();
+    await reached(w.client, "disconnected");
+    assert.ok(w.client.state.retryAt! > w.clock.now());
+    w.client.retryNow();
+    await reached(w.client, "disconnected");
+    assert.equal(w.client.state.retryAt, w.clock.now()); // SSE 通不通，现在就看
+    w.clock.advance(0);
+    await reached(w.client, "disconnected");
+    assert.ok(w.client.state.retryAt! > w.clock.now());
+    await w.script.comeBack();
+    w.client.retryNow();
+    assert.equal((await welcomed(w)).kind, "websocket");
+  });
+}
+
 test("a WebSocket that may not even be made is one that fails", async (t) => {
   class Forbidden {
     constructor() {

@@ -76,6 +76,8 @@ class _Outcome:
     end: End
     lasted_s: float = 0
     drain_window_s: float | None = None
+    #: 现在就走另一条路看看。
+    elsewhere: bool = False
 
 
 class Lifeline:
@@ -178,7 +180,8 @@ class Lifeline:
         if end.code in _CROWDED or end.status in _BUSY:
             self._backoff.at_least(_CROWDED_FAILURES)
         cap = self._options.unreachable_cap_s if end.unreachable else None
-        return end.retry_after_s + self._backoff.next_delay(cap)
+        delay = self._backoff.next_delay(cap)
+        return 0 if outcome.elsewhere else end.retry_after_s + delay
 
     def _judge(self, end: End) -> None:
         """:raises PushRefusedError: 关闭码说不许再连"""
@@ -210,17 +213,26 @@ class Lifeline:
         self._stream_until = now + self._options.websocket_retry_s
         return "sse"
 
-    def _not_welcomed(self, kind: TransportKind, end: End) -> None:
+    def _not_welcomed(self, kind: TransportKind, end: End) -> _Outcome:
         """没等到 ``welcome``。服务器以自己的码关闭的不算：路是通的；没有人在听的也不算。
+
+        反向代理后面，服务器在重启也是被拒：第二次不成就立刻走 SSE 看看，它也不通就不是路的事；
+        隔一会儿再看，看见的可能已是重启好了的服务器。
 
         :raises HandshakeRejectedError: 从未连上过，而回答不是过一会儿就好的
         """
-        if end.unreachable or (end.code is not None and end.code >= _OURS):
-            return
-        if kind == "websocket":
-            self._socket_failures += 1
-        else:
+        if end.code is not None and end.code >= _OURS:
+            return _Outcome(end)
+        if kind == "sse":
             self._socket_failures, self._stream_until = 0, 0  # SSE 也不通：不是路的事
+        elif not end.unreachable:
+            self._socket_failures += 1
+        self._require_hope(kind, end)
+        failed = self._socket_failures >= _WEBSOCKET_TRIES
+        return _Outcome(end, elsewhere=failed and self._options.transport == "auto")
+
+    def _require_hope(self, kind: TransportKind, end: End) -> None:
+        """:raises HandshakeRejectedError: 同 ``_not_welcomed``"""
         if end.status is None or self._ever_connected or _passing(end.status):
             return  # 曾经连上过就再试：发布途中的反向代理什么都可能回答
         if kind == "sse" or self._options.transport == "websocket":
@@ -246,8 +258,7 @@ class Lifeline:
             transport = await self._dial(kind, user_id, token)
         except NotOpenedError as error:
             self._judge(error.end)
-            self._not_welcomed(kind, error.end)
-            return _Outcome(error.end)
+            return self._not_welcomed(kind, error.end)
         try:
             return await self._serve(transport)
         finally:
@@ -270,8 +281,7 @@ class Lifeline:
         except NotOpenedError as error:
             logger.bind(error=error.end.reason).debug("push_not_welcomed")
             self._judge(error.end)
-            self._not_welcomed(transport.kind, error.end)
-            return _Outcome(error.end)
+            return self._not_welcomed(transport.kind, error.end)
         started, connection = _now(), self._open(transport, welcome)
         try:
             async with asyncio.timeout_at(self._switch_at(transport.kind)):

@@ -74,6 +74,31 @@ async def test_two_websockets_refused_and_it_goes_on_by_sse(auto_client: Sdk, st
         assert peer.path.path == "/sse/user/1/messages"
 
 
+@pytest.mark.parametrize("how", ["refused", "away"])
+async def test_a_server_that_restarts_is_no_reason_to_leave_websocket(
+    auto_client: Sdk, how: str
+) -> None:
+    """反向代理说 502，或端口没有人听：SSE 也不通，就不是路的事；服务器一回来照样走 WebSocket。"""
+    refuse = {"websocket": [Refusal(502)] * 2, "sse": [Refusal(502)]} if how == "refused" else {}
+    if how == "refused":
+        async with playing(refuse=refuse) as server:
+            auto_client.start(server.url)
+            await auto_client.until("state", name="connected", transport="websocket")
+            await auto_client.stop()
+            assert (refuse["websocket"], refuse["sse"]) == ([], [])
+        return
+    async with playing() as server:
+        address = server.url
+    auto_client.start(address, tuning={"backoff_base_ms": 2_000, "backoff_cap_ms": 2_000})
+    for _ in range(3):  # 两次 WebSocket，一次 SSE（或三次 WebSocket：看得出没有人听的）
+        await auto_client.until("state", name="disconnected")
+    async with playing(port=int(address.rpartition(":")[2])) as server:
+        await auto_client.until("state", name="connected")
+        await auto_client.stop()
+        ways = [peer.kind for peer in server.peers]
+    assert ways == ["websocket"]
+
+
 async def test_the_way_changes_back_from_the_same_position(auto_client: Sdk) -> None:
     """SSE → WebSocket（一次不成，回来）→ WebSocket：不丢不重。"""
 
