@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import subprocess
 from importlib.resources import files
@@ -35,6 +36,14 @@ def test_the_files_that_are_served_are_built_from_the_sources(
     for name in SERVED:
         built = (tmp_path / "web" / f"meeting-push{name}").read_bytes()
         assert built == (served / f"meeting-push{name}").read_bytes(), name
+
+
+def test_the_core_is_small_and_the_element_apart() -> None:
+    served = files("meeting_push") / "web"
+    core, element = (served / f"meeting-push{name}.js" for name in ("", "-inbox"))
+    assert len(gzip.compress(core.read_bytes())) <= 12 * 1024
+    assert len(gzip.compress(element.read_bytes())) <= 12 * 1024
+    assert b"attachShadow" not in core.read_bytes()
 
 
 def test_sources_and_tests_type_check(node: str, tools: Path, tmp_path: Path) -> None:

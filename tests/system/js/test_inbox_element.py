@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.people import Person, register, send
 from tests.support.server_process import ServerProcess
+from tests.system.broadcast.conftest import broadcast
 from tests.system.web.browser import Browser
 from tests.system.web.steps import open_inbox
 
@@ -108,6 +109,48 @@ async def test_mark_all_read_covers_what_is_not_shown_yet(
     assert inbox["items"] == []
 
 
+async def test_a_row_is_archived_by_its_button_and_by_a_key(
+    tab: PageAgent, server: ServerProcess, person: Person
+) -> None:
+    ids = [await send(server.base_url, person, [person], title=f"no. {n}") for n in range(4)]
+    await place(tab, server, person)
+    await wait_for(tab, f"{ROWS}.length === 4 && {BADGE} === '4'")
+    await keys(tab, "Tab", "Enter", "Tab")
+    assert await tab.evaluate(f"{ROOT}.activeElement.ariaLabel") == "Archive: no. 3"
+    await keys(tab, "Enter")
+    await wait_for(tab, f"{ROWS}.length === 3 && {BADGE} === '3'")
+    assert await tab.evaluate(f"{ROOT}.querySelector('[role=status]').textContent") == (
+        "Archived: no. 3"
+    )
+    focused = f"{ROOT}.activeElement.dataset.id"
+    await wait_for(tab, f"{focused} === {json.dumps(ids[2])}")
+    await keys(tab, "End", "e")
+    await wait_for(tab, f"{focused} === {json.dumps(ids[1])}", 20)
+    archived = await tab.evaluate("client.rest.inbox({ archived: true })")
+    assert [item["message_id"] for item in archived["items"]] == [ids[3], ids[0]]
+    await tab.evaluate(f"client.rest.archive({json.dumps(ids[1:3])})")  # 别处归档的也不再在
+    await wait_for(tab, f"{ROWS}.length === 0 && {BADGE} === ''")
+
+
+@pytest.mark.parametrize(
+    ("language", "marks"),
+    [
+        ("en", [["Urgent", "System", "To everybody"], ["Notification"], []]),
+        ("zh", [["紧急", "系统", "全体"], ["通知"], []]),
+    ],
+)
+async def test_the_kind_of_a_message_is_marked(
+    tab: PageAgent, server: ServerProcess, person: Person, language: str, marks: list[list[str]]
+) -> None:
+    await send(server.base_url, person, [person])
+    await send(server.base_url, person, [person], message_type="notification")
+    await broadcast(server, message_type="system", priority=8)
+    await place(tab, server, person, language)
+    await wait_for(tab, f"{ROWS}.length === 3")
+    of = "[...row.querySelectorAll('.mark')].map((one) => one.textContent)"
+    assert await tab.evaluate(f"{ROWS}.map((row) => {of})") == marks
+
+
 @pytest.mark.parametrize(
     ("language", "label", "title"),
     [("en", "Notifications, 1 unread", "Messages"), ("zh-CN", "通知，1 条未读", "消息")],
@@ -125,9 +168,10 @@ async def test_it_speaks_the_language_of_the_page(
 async def test_axe_finds_nothing(
     tab: PageAgent, tools: Path, server: ServerProcess, person: Person, scheme: str
 ) -> None:
-    await send(server.base_url, person, [person], title="urgent", priority=9)
+    await broadcast(server, title="urgent", message_type="system", priority=9)
+    await send(server.base_url, person, [person], message_type="notification")
     await place(tab, server, person)
-    await wait_for(tab, f"{ROWS}.length === 1")
+    await wait_for(tab, f"{ROWS}.length === 2")
     await tab.evaluate(
         f"{{ document.documentElement.style.colorScheme = {scheme!r};"
         f" inbox.style.setProperty('--mp-color-scheme', {scheme!r});"

@@ -16,6 +16,7 @@ export { Inbox, isRecorded, type Item, itemOf, type View };
 const URGENT_PRIORITY = 5;
 const PREVIEW_CHARS = 160;
 const MANY = 99;
+const BOX = "M4 8v10.500a1.500 1.500 0 0 0 1.500 1.500h13a1.500 1.500 0 0 0 1.500-1.500V8M3 4h18v4H3zM9.500 12h5";
 const BELL = "M18 16H6c1-1 1.5-2 1.5-4V9.500a4.500 4.500 0 0 1 9 0V12c0 2 .5 3 1.500 4zM10 19a2 2 0 0 0 4 0";
 
 /** 在服务器上渲染时没有 HTMLElement：导入无事，造不出来。 */
@@ -49,7 +50,7 @@ export class MeetingPushInbox extends Base {
     const sheet = new CSSStyleSheet();
     sheet.replaceSync(STYLE);
     this.#root.adoptedStyleSheets = [sheet];
-    this.#bell.append(icon(), this.#badge);
+    this.#bell.append(icon(BELL), this.#badge);
     this.#bell.setAttribute("aria-haspopup", "dialog");
     this.#panel.setAttribute("aria-labelledby", "heading");
     const header = make("header", {});
@@ -156,6 +157,12 @@ export class MeetingPushInbox extends Base {
 
   /** 没变的行不动：焦点与滚动都在原处。 */
   #showRows(items: Item[]): void {
+    const there = new Set(items.map(({ message_id: id }) => id));
+    for (const [id, { row }] of this.#rows) {
+      if (there.has(id)) continue;
+      row.remove();
+      this.#rows.delete(id);
+    }
     items.forEach((item, index) => {
       const shown = JSON.stringify(item);
       let known = this.#rows.get(item.message_id);
@@ -176,18 +183,36 @@ export class MeetingPushInbox extends Base {
     const button = make("button", { className: `item${item.read ? "" : " unread"}`, part: "item", type: "button" });
     button.dataset.id = item.message_id;
     const meta = make("span", { className: "meta" });
-    if (item.priority >= URGENT_PRIORITY) {
-      meta.append(make("span", { className: "urgent", textContent: this.#say("urgent") }), " · ");
-    }
     const sender = item.sender?.name || (item.sender?.id ? String(item.sender.id) : this.#say("system"));
     meta.append(`${sender} · ${when(languageOf(this), item.timestamp)}`);
     if (!item.read) button.append(make("span", { className: "quiet", textContent: this.#say("isUnread") }));
     const text = item.content.slice(0, PREVIEW_CHARS);
-    button.append(make("span", { className: "name", textContent: item.withdrawn ? this.#say("withdrawn") : item.title }));
-    button.append(make("span", { className: "text", textContent: text }), meta);
+    const title = item.withdrawn ? this.#say("withdrawn") : item.title;
+    const head = make("span", { className: "head" });
+    head.append(...this.#marks(item), make("span", { className: "name", textContent: title }));
+    button.append(head, make("span", { className: "text", textContent: text }), meta);
     button.onclick = () => this.#open(item);
-    row.append(button);
+    row.append(button, this.#archiveButton(item, title));
     return row;
+  }
+
+  /** 急的，平常的消息以外的，发给所有人的。 */
+  #marks({ priority, message_type: kind, broadcast }: Item): HTMLElement[] {
+    const words: Word[] = priority >= URGENT_PRIORITY ? ["urgent"] : [];
+    if (kind === "notification" || kind === "system") words.push(kind);
+    if (broadcast) words.push("broadcast");
+    return words.map((word) =>
+      make("span", { className: `mark ${word}`, part: "mark", textContent: this.#say(word) }),
+    );
+  }
+
+  #archiveButton(item: Item, title: string): HTMLElement {
+    const ariaLabel = this.#say("archiveOne", { title });
+    const given = { className: "archive", part: "archive", type: "button", title: this.#say("archive"), ariaLabel };
+    const button = make("button", given);
+    button.append(icon(BOX));
+    button.onclick = () => this.#try(this.#archive(item.message_id, title));
+    return button;
   }
 
   // ── 做 ──────────────────────────────────────────────────────────────────
@@ -196,6 +221,24 @@ export class MeetingPushInbox extends Base {
   #open(item: Item): void {
     const event = new CustomEvent("open-message", { detail: item, cancelable: true, bubbles: true, composed: true });
     if (this.dispatchEvent(event)) this.#try(this.#inbox?.read(item.message_id));
+  }
+
+  /** 键盘在原处接着走：下一条，没有就上一条。 */
+  async #archive(id: string, title: string): Promise<void> {
+    const at = this.#focused();
+    await this.#inbox?.archive(id);
+    this.#live.textContent = this.#say("archived", { title });
+    const rows = this.#items();
+    if (at >= 0) (rows[Math.min(at, rows.length - 1)] ?? this.#bell).focus();
+  }
+
+  #items(): HTMLElement[] {
+    return [...this.#list.querySelectorAll<HTMLElement>(".item")];
+  }
+
+  /** 焦点在第几行；不在列表里是 -1。 */
+  #focused(): number {
+    return [...this.#list.children].findIndex((row) => row.contains(this.#root.activeElement));
   }
 
   #try(work: Promise<void> | undefined): void {
@@ -220,12 +263,13 @@ export class MeetingPushInbox extends Base {
       event.stopPropagation();
       return this.#toggle(false);
     }
-    const buttons = [...this.#list.querySelectorAll("button")];
-    const at = buttons.indexOf(this.#root.activeElement as HTMLButtonElement);
-    const to = { ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: buttons.length - 1 }[event.key];
-    if (at < 0 || to === undefined) return;
+    const [items, at] = [this.#items(), this.#focused()];
+    if (at < 0 || event.ctrlKey || event.metaKey || event.altKey) return;
+    const to = { ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: items.length - 1 }[event.key];
+    if (to === undefined && event.key !== "e") return;
     event.preventDefault();
-    buttons[to]?.focus();
+    if (to !== undefined) items[to]?.focus();
+    else this.#list.children[at]!.querySelector<HTMLElement>(".archive")!.click();
   }
 }
 
@@ -238,13 +282,13 @@ function make<Name extends keyof HTMLElementTagNameMap>(name: Name, given: Given
   return node;
 }
 
-function icon(): SVGElement {
+function icon(lines: string): SVGElement {
   const space = "http://www.w3.org/2000/svg";
   const svg = document.createElementNS(space, "svg");
   svg.setAttribute("viewBox", "0 0 24 24");
   svg.setAttribute("aria-hidden", "true");
   const path = document.createElementNS(space, "path");
-  path.setAttribute("d", BELL);
+  path.setAttribute("d", lines);
   svg.append(path);
   return svg;
 }

@@ -20,8 +20,8 @@ export const STYLE = `
 button { background: none; border: 0; color: inherit; cursor: pointer; font: inherit; }
 button:focus-visible { outline: 2px solid var(--accent); outline-offset: -2px; }
 .bell { border-radius: 8px; height: 44px; position: relative; width: 44px; }
-.bell:hover, .item:hover { background: var(--hover); }
-.bell svg { fill: none; height: 22px; stroke: currentColor; stroke-width: 1.8; vertical-align: middle; width: 22px; }
+.bell:hover, .item:hover, .archive:hover { background: var(--hover); }
+svg { fill: none; height: 22px; stroke: currentColor; stroke-width: 1.8; vertical-align: middle; width: 22px; }
 .badge {
   background: var(--danger); border-radius: 10px; color: light-dark(#fff, #2a0f0b); font-size: 12px;
   font-weight: 600; line-height: 18px; min-width: 18px; padding: 0 5px; position: absolute; right: 1px; top: 3px;
@@ -39,14 +39,19 @@ h2 { flex: 1; font-size: 1em; margin: 0; }
 .note { color: var(--ink-soft); margin: 0; padding: 12px 14px; }
 .scroll { overflow-y: auto; }
 ul { list-style: none; margin: 0; padding: 0; }
-.item { border-bottom: 1px solid var(--line); display: block; padding: 10px 14px 10px 26px; position: relative; text-align: start; width: 100%; }
+li { border-bottom: 1px solid var(--line); display: flex; }
+.item { flex: 1; min-width: 0; padding: 10px 4px 10px 26px; position: relative; text-align: start; }
+.archive { color: var(--ink-soft); flex: none; width: 44px; }
+.archive svg { height: 18px; width: 18px; }
 .item.unread .name { font-weight: 700; }
 .item.unread::before {
   background: var(--accent); border-radius: 50%; content: ""; height: 8px; left: 11px; position: absolute; top: 17px; width: 8px;
 }
+.head { display: flex; gap: 6px; }
 .name, .text { display: block; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
 .text, .meta { color: var(--ink-soft); font-size: 13px; }
-.urgent { color: var(--danger); font-weight: 600; }
+.mark { background: var(--hover); border-radius: 5px; color: var(--ink-soft); flex: none; font-size: 12px; line-height: 18px; margin-top: 2px; padding: 0 6px; }
+.mark.urgent { background: var(--danger); color: light-dark(#fff, #2a0f0b); font-weight: 600; }
 .more { display: block; margin: 6px auto; }
 .quiet { clip-path: inset(50%); height: 1px; overflow: hidden; position: absolute; white-space: nowrap; width: 1px; }
 @media (width < 480px) {
