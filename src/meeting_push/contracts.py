@@ -328,6 +328,20 @@ class UserNames(Protocol):
         """``user_ids`` 里认得的各人的名字；不认得的不出现。id 同 ``UserDirectory``。"""
 
 
+@runtime_checkable
+class PeopleInSight(Protocol):
+    """谁看得见谁，应用的名册说了算。有它，发给的人才有名字，才可以按名字写给人。
+
+    id 同 ``UserDirectory``；``viewer`` 是在看的那个人。
+    """
+
+    async def names_seen_by(self, viewer: Any, user_ids: Sequence[Any]) -> Mapping[Any, str]:
+        """``user_ids``（至多 200 个）里 ``viewer`` 看得见的各人的名字。"""
+
+    async def find_people(self, viewer: Any, text: str, limit: int) -> Mapping[Any, str]:
+        """名字像 ``text`` 的人里 ``viewer`` 看得见的，至多 ``limit`` 个；怎样算像由名册定。"""
+
+
 class UserChannel(Protocol):
     """在线快路：把一帧文本发布到一个用户的频道（至多一次，不落信箱）。"""
 

@@ -33,6 +33,8 @@ from ..model import Keyring, Revocation
 from ..node.agreed_clock import AgreedClock
 from ..node.control_channel import ControlChannel
 from ..node.flight_recorder import FlightRecorder
+from ..people.names import AccountNames, nobody
+from ..people.names import Names as ShownNames
 from ..people.people import People
 from ..redis.address import RedisAddress
 from ..redis.embedded import EmbeddedRedis
@@ -75,8 +77,9 @@ class Record:
         )
         if theirs is not None:
             theirs.people = self.people
-        #: 认得的各人的名字。
+        #: 认得的各人的名字；给人看的是后一样：谁看得见谁。
         self.names = _names(settings, theirs, users)
+        self.shown_names = _shown_names(settings, theirs, users)
         #: 抹掉了的人，这个进程所知的（``note_revoked``）。
         self.gone: set[int] = set()
         known = _directory(settings, theirs, users, self.gone)
@@ -123,6 +126,18 @@ def _names(settings: Settings, given: ForeignDirectory | None, users: UserReposi
     if given is not None:
         return given.names if given.has_names else _nobody
     return users.names if settings.auth.owns_accounts else _nobody
+
+
+def _shown_names(
+    settings: Settings, given: ForeignDirectory | None, users: UserRepository
+) -> ShownNames:
+    if given is not None:
+        known = given.called if given.has_names else nobody
+        return ShownNames(known, given if given.has_sight else None)
+    if not settings.auth.owns_accounts:
+        return ShownNames()
+    accounts = AccountNames(users)
+    return ShownNames(accounts.called, accounts)
 
 
 async def _nobody(_user_ids: Sequence[int]) -> Mapping[int, str]:

@@ -85,6 +85,7 @@ def _api(
     security = Security(access.credentials, settings.http.trusted_proxies, access.keys)
     admin = security.require_admin
     broadcasts, people = rooms.broadcasts.service, rooms.record.people
+    names = rooms.record.shown_names
     return [
         message_router(
             messages.messages,
@@ -94,8 +95,9 @@ def _api(
             quota=access.quota,
             rules=settings.messages,
             people=people,
+            names=names,
         ),
-        inbox_router(messages.messages, security),
+        inbox_router(messages.messages, security, names),
         auth_router(access.auth, security, accounts=settings.auth.owns_accounts),
         ticket_router(access.tickets, security),
         revocation_router(access.revocations, security, people),
@@ -116,7 +118,7 @@ def _api(
         broadcast_router(broadcasts, security.admin_or("broadcast"), settings.messages),
         alert_router(alerting.desk, admin),
         inspection_router(observation.inspector, observation.tracer, admin, people),
-        people_router(people, rooms.bus.redis.keys.user_channel, security),
+        people_router(people, names, rooms.bus.redis.keys.user_channel, security),
         log_router(observation.log_counts, security),
         acks_router(rooms.edge.rest_acks, security),
     ]

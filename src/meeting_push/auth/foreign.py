@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence, Set
+from itertools import islice
+from typing import Any, Final, cast
 
 import jwt
 
 from ..clock import now_ms
-from ..contracts import TokenVerifier, UserDirectory, UserNames
+from ..contracts import PeopleInSight, TokenVerifier, UserDirectory, UserNames
 from ..errors import (
     AuthenticationError,
     DirectoryUnavailableError,
@@ -27,6 +29,7 @@ from ..errors import (
 )
 from ..logs import RepeatedWarning
 from ..model import MAX_NAME_CHARS, Principal
+from ..people.names import MAX_FOUND, Named
 from ..people.people import INTEGERS, People
 from ..person_id import PersonId, PersonIds
 from .access_tokens import MAX_EARLY_MS, Place
@@ -35,6 +38,9 @@ from .access_tokens import MAX_EARLY_MS, Place
 _OURS = (AuthenticationError, ForbiddenError, RateLimitedError, UnavailableError)
 #: 说的是令牌不对：PyJWT 的，与取声明、转换时常见的。
 _BAD_TOKEN = (jwt.InvalidTokenError, ValueError, KeyError)
+#: 名字等这么久；没有名字，id 照样看得到。
+_NAMES_TIMEOUT_S: Final = 2
+_Answer = dict[Any, str]
 
 
 class ForeignVerifier:
@@ -110,7 +116,7 @@ class Everybody:
 
 
 class ForeignDirectory:
-    """应用自己的名册：它抛出什么都是“此刻问不到”，只记类名。"""
+    """应用自己的名册：它抛出什么都是“此刻问不到”，只记类名。实现 ``people.names.Sight``。"""
 
     def __init__(self, directory: UserDirectory) -> None:
         self._directory = directory
@@ -121,6 +127,10 @@ class ForeignDirectory:
     @property
     def has_names(self) -> bool:
         return isinstance(self._directory, UserNames)
+
+    @property
+    def has_sight(self) -> bool:
+        return isinstance(self._directory, PeopleInSight)
 
     async def existing_ids(self, user_ids: Sequence[int]) -> set[int]:
         """见 ``existing``；问的是号，名册只认得对外的 id。"""
@@ -140,15 +150,34 @@ class ForeignDirectory:
 
     async def names(self, user_ids: Sequence[int]) -> Mapping[int, str]:
         """见 ``contracts.UserNames``；问不到就没有名字，id 照样看得到。"""
-        assert isinstance(self._directory, UserNames)
         shown = await self.people.persons(user_ids)
+        found = await self.called(list(shown.values()))
+        return {number: found[person] for number, person in shown.items() if person in found}
+
+    async def called(self, persons: Collection[PersonId]) -> Named:
+        """同 ``names``，是对外的 id。"""
+        directory = cast("UserNames", self._directory)
+        found = await self._asked(lambda: directory.names(list(persons)))
+        return {person: found[person] for person in persons if person in found}
+
+    async def seen(self, viewer: PersonId, persons: Collection[PersonId]) -> Named:
+        sight = cast("PeopleInSight", self._directory)
+        found = await self._asked(lambda: sight.names_seen_by(viewer, list(persons)))
+        return {person: found[person] for person in persons if person in found}
+
+    async def find(self, viewer: PersonId, text: str) -> Named:
+        sight = cast("PeopleInSight", self._directory)
+        found = await self._asked(lambda: sight.find_people(viewer, text, MAX_FOUND))
+        most = islice(found.items(), MAX_FOUND)
+        read = ((self.people.ids.read(person), name) for person, name in most)
+        return {person: name for person, name in read if person is not None}
+
+    async def _asked(self, question: Callable[[], Awaitable[Mapping[Any, object]]]) -> _Answer:
+        """等得太久、抛出什么，都是空的；太长的名字截短。"""
         try:
-            found = await self._directory.names(list(shown.values()))
-            return {
-                number: str(found[person])[:MAX_NAME_CHARS]
-                for number, person in shown.items()
-                if person in found
-            }
+            async with asyncio.timeout(_NAMES_TIMEOUT_S):
+                found = await question()
+            return {person: str(name)[:MAX_NAME_CHARS] for person, name in found.items()}
         except Exception as error:  # noqa: BLE001 — 别人的代码，什么都可能抛出
             self._refused.say(error=type(error).__name__)
             return {}

@@ -11,6 +11,7 @@ from msgspec import Meta, Struct
 from ..accept.inbox import MAX_SOUGHT_CHARS
 from ..accept.message_service import MessageService
 from ..model import MAX_PRIORITY, MIN_PRIORITY, MessageType, Principal
+from ..people.names import Names
 from ..storage.inbox_pages import InboxFilter
 from ..storage.rows import SentItem
 from .contract_route import Out, contract_router
@@ -102,7 +103,7 @@ class StateOut(Out):
     unknown: list[str]
 
 
-def inbox_router(service: MessageService, security: Security) -> APIRouter:
+def inbox_router(service: MessageService, security: Security, names: Names) -> APIRouter:
     """``/messages…`` 里收件人的；前缀由调用者加。"""
     router = contract_router(tags=["messages"])
     inbox = service.inbox
@@ -121,9 +122,12 @@ def inbox_router(service: MessageService, security: Security) -> APIRouter:
     ) -> Response:
         wanted = InboxFilter(unread, archived, message_type, min_priority, q)
         found = await inbox.page(user.user_id, wanted, cursor=cursor, limit=limit)
+        items = [MessageOut.of(item) for item in found.items]
+        for one, sender in zip(items, await names.signed([i.sender for i in items]), strict=True):
+            one.sender = sender
         return json_answer(
             InboxOut(
-                items=[MessageOut.of(item) for item in found.items],
+                items=items,
                 next_cursor=found.next_cursor,
                 unread_count=await service.get_unread_count(user.user_id),
             )

@@ -4,12 +4,13 @@
 函数里的依赖。
 """
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from dataclasses import asdict
 from typing import Annotated, Any, Final, Self, TypeVar
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response, status
 from msgspec import Meta, Raw, Struct, field
+from pydantic import Field
 
 from ..accept.drafts import MAX_IDEMPOTENCY_KEY_CHARS, check_send_rights
 from ..accept.message_service import MessageService
@@ -30,6 +31,7 @@ from ..model import (
     Sender,
 )
 from ..outcome.delivery_confirmation_service import DeliveryConfirmationService
+from ..people.names import Names
 from ..people.people import INTEGERS, People
 from ..person_id import PersonId, number_or_nobody
 from ..protocol.frames import NewMessageTail, UserId
@@ -170,12 +172,11 @@ class RecipientOut(Out):
     delivered_at: int | None
     failed_at: int | None
     failure_reason: str | None
+    name: Annotated[str | None, Field(description="名册说问的人看得见的；不然为 null")] = None
 
     @classmethod
-    def of(cls, state: RecipientState, shown: Mapping[int, PersonId]) -> Self:
-        return cls.model_validate(
-            {**asdict(state), "user_id": shown[number_or_nobody(state.user_id)]}
-        )
+    def of(cls, state: RecipientState, person: PersonId, name: str | None) -> Self:
+        return cls.model_validate({**asdict(state), "user_id": person, "name": name})
 
 
 class DeliveryOut(Out):
@@ -235,6 +236,7 @@ def message_router(
     quota: SendQuota,
     rules: MessageSettings,
     people: People = INTEGERS,
+    names: Names,
 ) -> APIRouter:
     """``/messages…``；前缀由调用者加。"""
     router = contract_router(tags=["messages"])
@@ -305,7 +307,9 @@ def message_router(
 
     @router.get("/messages/{message_id}", summary="一条消息", responses=answers(MessageOut))
     async def get(message_id: MessageIdPath, user: Sending) -> Response:
-        return json_answer(MessageOut.of(await service.get_message(message_id, user)))
+        shown = MessageOut.of(await service.get_message(message_id, user))
+        [shown.sender] = await names.signed([shown.sender])
+        return json_answer(shown)
 
     @router.delete("/messages/{message_id}", status_code=204, summary="撤回（发送者、管理员）")
     async def cancel(message_id: MessageIdPath, user: Sending) -> None:
@@ -324,7 +328,10 @@ def message_router(
         counts, page = await confirmation.get_message_delivery_status(
             message_id, cursor=int(cursor or 0), limit=limit
         )
-        shown = await people.persons(number_or_nobody(state.user_id) for state in page.items)
+        numbers = [number_or_nobody(state.user_id) for state in page.items]
+        shown = await people.persons(numbers)
+        recipients = [shown[number] for number in numbers]
+        called = await names.of_readers(user, recipients)
         return DeliveryOut(
             message_id=message_id,
             total=counts.total,
@@ -333,7 +340,10 @@ def message_router(
             failed=counts.failed,
             expired=counts.expired,
             withdrawn=counts.withdrawn,
-            recipients=[RecipientOut.of(state, shown) for state in page.items],
+            recipients=[
+                RecipientOut.of(each, person, called.get(person))
+                for each, person in zip(page.items, recipients, strict=True)
+            ],
             next_cursor=None if page.next_cursor is None else str(page.next_cursor),
         )
 

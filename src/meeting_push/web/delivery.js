@@ -1,4 +1,4 @@
-import { nameOf } from "./address-book.js";
+import { meet, nameOf } from "./address-book.js";
 import { byId, element } from "./element.js";
 import { exactTime, explain, say } from "./words.js";
 
@@ -78,6 +78,7 @@ export class Delivery {
   #show(state) {
     byId("delivery-error").hidden = true;
     this.#showCounts(state);
+    for (const { user_id: id, name } of state.recipients) meet({ id, name });
     this.#showRows(state.recipients);
     const [shown, total] = [state.recipients.length, state.total];
     byId("delivery-more").hidden = shown >= (total ?? 0);

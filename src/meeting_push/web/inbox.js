@@ -1,6 +1,6 @@
 /** 收件箱页面：把登录、SDK 的收件箱、列表与右栏接在一起。 */
 
-import { forgetEverybody, meet } from "./address-book.js";
+import { forgetKept, meet, recall } from "./address-book.js";
 import { announce } from "./announcer.js";
 import { DesktopNotices, showUnread } from "./attention.js";
 import { Composer } from "./composer.js";
@@ -107,6 +107,7 @@ class InboxPage {
     this.#client = this.#newClient(userId);
     this.#inbox = new Inbox(this.#client, (arrived) => this.#changed(arrived));
     this.#sentBox = new SentBox(this.#client.rest);
+    recall(userId);
     meet({ id: userId, name });
     this.#inbox.start();
     this.#client.start();
@@ -135,6 +136,7 @@ class InboxPage {
   #leave(reason) {
     this.#session.forget();
     this.#forgetPerson();
+    forgetKept();
     byId("app").hidden = true;
     byId("signin").hidden = false;
     document.title = say("inbox");
@@ -145,7 +147,6 @@ class InboxPage {
     this.#inbox?.stop();
     this.#client?.stop();
     this.#client = this.#inbox = this.#sentBox = this.#opened = null;
-    forgetEverybody();
     this.#delivery.stop();
     this.#composer.clear();
     this.#views.reset();

@@ -730,6 +730,8 @@ export interface DeliveryState {
         delivered_at: Time | null;
         failed_at: Time | null;
         failure_reason: string | null;
+        /** 名册说看得见的；没有名册的服务器不说。 */
+        name?: string | null;
     }[];
     next_cursor: string | null;
 }

@@ -1,7 +1,7 @@
 /** 收件箱里的：以记录为准，推来的先放进去。铃铛与收件箱页面都建在它上面；没有界面。 */
 
 import type { PushClient } from "../client.js";
-import type { ServerFrame } from "../frames.js";
+import type { ServerFrame, UserId } from "../frames.js";
 import type { Message } from "../intake.js";
 import type { Counts, InboxItem, InboxQuery } from "../rest.js";
 
@@ -41,6 +41,8 @@ export class Inbox {
   #meanwhile = new Map<string, Patch>();
   #timer: ReturnType<typeof setTimeout> | undefined;
   #offs: (() => void)[] = [];
+  /** 发送者的名字，记录里说的；问过而没有的是空的。 */
+  #names = new Map<UserId, string>();
 
   constructor(
     private client: PushClient,
@@ -146,7 +148,10 @@ export class Inbox {
   // ── 推来的 ──────────────────────────────────────────────────────────────
 
   #arrived(messages: Message[]): void {
-    const fresh = messages.filter(({ message_id: id }) => !this.#byId.has(id)).map(itemOf);
+    const fresh = messages.filter(({ message_id: id }) => !this.#byId.has(id)).map((one) => this.#signed(itemOf(one)));
+    const strangers = fresh.map(({ sender }) => sender).filter((one) => one?.id && !one.name);
+    if (strangers.some((one) => !this.#names.has(one!.id!))) void this.reload();
+    for (const one of strangers) this.#names.set(one!.id!, "");
     const shown = fresh.filter((item) => this.#fits(item));
     for (const item of shown) {
       this.#byId.set(item.message_id, item);
@@ -212,7 +217,16 @@ export class Inbox {
     this.counts = counts;
   }
 
+  /** 令牌没有说名字的：名册说的在记录里，推来的没有。 */
+  #signed(item: Item): Item {
+    const { id, name } = item.sender ?? {};
+    if (!id) return item;
+    if (name) this.#names.set(id, name);
+    return { ...item, sender: { id, name: name || (this.#names.get(id) ?? "") } };
+  }
+
   #answered(item: Item): void {
+    this.#signed(item);
     const next = { ...item, ...this.#meanwhile.get(item.message_id) };
     if (next.archived === Boolean(this.view.archived)) this.#byId.set(item.message_id, next);
   }
