@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 import resource
 import secrets
 import socket
@@ -9,8 +11,10 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Final
+from urllib.request import ProxyHandler, build_opener
 
 from rich.console import Console
 from rich.markup import escape
@@ -33,6 +37,13 @@ from .storage.retention import RetentionRepository
 WANTED_OPEN_FILES: Final = 20_000
 WANTED_BACKLOG: Final = 1_024
 MAX_CLOCK_SKEW_S: Final = 2.0
+_METRICS_TIMEOUT_S: Final = 5
+_METRICS_BYTES: Final = 8 * 1024 * 1024
+#: 听着所有地址的，从这里问得到。
+_LOOPBACK: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 — 不是去听
+_BY_TRANSPORT: Final = re.compile(
+    r'^meeting_push_connections_by_transport\{transport="(\w+)"\} (\d+)', re.MULTILINE
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +83,7 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
         ("open files", _open_files),
         ("backlog", _backlog),
         ("port", _port),
+        ("connections", _connections),
         ("webhooks", _webhooks),
         ("api keys", _api_keys),
     )
@@ -180,6 +192,27 @@ async def _port(settings: Settings) -> Finding:
         except OSError as error:
             return Finding("port", False, f"{where}: {error.strerror}", "choose another --port")
     return Finding("port", True, f"{where} is free")
+
+
+async def _connections(settings: Settings) -> Finding:
+    """问这台机器上正在跑的那一个；没有也不是毛病。"""
+    host = _LOOPBACK.get(settings.process.host, settings.process.host)
+    address = f"[{host}]" if ":" in host else host
+    url = f"http://{address}:{settings.process.port}/metrics"
+    try:
+        text = await asyncio.to_thread(_get, url)
+    except (OSError, HTTPException):
+        return Finding("connections", True, f"no server of ours at {url}")
+    found = _BY_TRANSPORT.findall(text)
+    if not found:
+        return Finding("connections", True, f"none are held at {url}")
+    return Finding("connections", True, ", ".join(f"{n} {way}" for way, n in found))
+
+
+def _get(url: str) -> str:
+    plain = build_opener(ProxyHandler({}))
+    with plain.open(url, timeout=_METRICS_TIMEOUT_S) as answer:
+        return str(answer.read(_METRICS_BYTES).decode(errors="replace"))
 
 
 async def _webhooks(settings: Settings) -> Finding:

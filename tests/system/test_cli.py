@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from uuid import uuid4
 
 import jwt
 import pytest
 
 from meeting_push import __version__
+from tests.support.event_streams import event_stream
+from tests.support.eventually import eventually
+from tests.support.people import device, register
 from tests.support.server_process import TEST_JWT_SECRET, ServerProcess
 
 
@@ -112,6 +118,33 @@ def test_doctor_names_each_part(tmp_path: Path, server: ServerProcess) -> None:
     result = meeting_push("doctor", cwd=tmp_path)
     for part in ("redis", "database", "open files", "port"):
         assert part in result.stdout
+
+
+@pytest.mark.timeout(180)
+async def test_doctor_counts_the_connections_by_transport(
+    tmp_path: Path, server: ServerProcess
+) -> None:
+    """问正在跑的那一个；没有在跑的也不是毛病。"""
+    person = await register(server.base_url, f"doctor-{uuid4().hex[:8]}")
+    (tmp_path / ".env").write_text(f"MEETING_PUSH_PORT={server.port}\n")
+    url = f"{server.base_url}/sse/user/{person.user_id}/messages"
+    bearer = {"authorization": f"Bearer {person.token}"}
+    wanted = re.compile(r"connections +1 native, 0 asgi, 2 sse")
+
+    async def counted() -> bool:
+        said = await asyncio.to_thread(meeting_push, "doctor", cwd=tmp_path)
+        return wanted.search(said.stdout) is not None
+
+    async with (
+        device(server.ws_url(person.user_id), person),
+        event_stream(url, bearer) as one,
+        event_stream(url, bearer) as two,
+    ):
+        await one.read()
+        await two.read()
+        await eventually(counted, 60)
+    (tmp_path / ".env").write_text("MEETING_PUSH_PORT=1\n")
+    assert "no server of ours" in meeting_push("doctor", cwd=tmp_path).stdout
 
 
 def test_doctor_says_which_api_keys_there_are(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ def edge_samples(edge: EdgeStatistics) -> Iterator[Sample]:
     """网关：连接、推送、确认、丢弃、关闭。"""
     yield Sample("connections", "gauge", "authenticated connections", edge.connections)
     yield Sample("event_streams", "gauge", "of connections, those over SSE", edge.streams)
+    yield from _transports(edge)
     yield Sample("connected_users", "gauge", "users with a connection here", edge.users)
     yield Sample("sockets", "gauge", "open sockets, handshakes included", edge.sockets)
     yield Sample("connections_waiting", "gauge", "sockets waiting to be admitted", edge.waiting)
@@ -51,6 +52,16 @@ def edge_samples(edge: EdgeStatistics) -> Iterator[Sample]:
     yield from _refusals("", edge.refusals)
     yield from _endings("", edge.endings)
     yield from _acknowledging(edge)
+
+
+def _transports(edge: EdgeStatistics) -> Iterator[Sample]:
+    """``native``：我们自己的驱动；``asgi``：经应用的服务器；``sse``：没有 WebSocket。"""
+    native = edge.connections - edge.streams - edge.relayed
+    found = {"native": native, "asgi": edge.relayed, "sse": edge.streams}
+    for transport, count in found.items():
+        text = "authenticated connections, by what carries them"
+        labels = {"transport": transport}
+        yield Sample("connections_by_transport", "gauge", text, max(0, count), labels)
 
 
 def _refusals(prefix: str, refusals: Mapping[str, int]) -> Iterator[Sample]:

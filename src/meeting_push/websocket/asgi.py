@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 from starlette.requests import HTTPConnection
@@ -29,7 +30,7 @@ from ..protocol.event_stream import closing_event
 from .admission import Admission
 from .event_line import CONTENT_TYPE, refusal_of, stream_headers
 from .handshake import Handshake
-from .line import Line
+from .line import Line, UserConnection
 from .manager import ConnectionManager
 
 #: 写任务的积压：高于它算阻塞，低于它恢复；同 asyncio 传输的默认值。
@@ -140,9 +141,15 @@ def user_messages_endpoint(manager: ConnectionManager) -> Endpoint:
         else:
             await manager.admission.pause(manager.upgrade_delay_s(handshake))
             await websocket.accept(handshake.accepted_subprotocol)
-            await serve(websocket, lambda driver: manager.accept(handshake, driver), largest)
+            await serve(websocket, partial(_accept, manager, handshake), largest)
 
     return endpoint
+
+
+def _accept(manager: ConnectionManager, handshake: Handshake, driver: AsgiDriver) -> UserConnection:
+    connection = manager.accept(handshake, driver)
+    manager.relay(connection)
+    return connection
 
 
 def take_handshake(asked: HTTPConnection, person: PersonId, proxies: TrustedProxies) -> Handshake:

@@ -78,12 +78,14 @@ class EdgeCounters(LineCounters):
 class EdgeStatistics(EdgeCounters):
     """``ConnectionManager.statistics()`` 的快照；``drops`` 按原因，``closes`` 按关闭码。
 
-    ``connections`` 是已认证、登记着的，``streams`` 是其中的 SSE；``sockets`` 还包括认证中的与正在
-    关闭的，``waiting`` 是其中还在排队等着放行的。
+    ``connections`` 是已认证、登记着的，``streams`` 是其中的 SSE，``relayed`` 是其中由应用的服务器
+    （ASGI）握着的 WebSocket；``sockets`` 还包括认证中的与正在关闭的，``waiting`` 是其中还在排队等着
+    放行的。
     """
 
     connections: int = 0
     streams: int = 0
+    relayed: int = 0
     users: int = 0
     sockets: int = 0
     waiting: int = 0
@@ -118,6 +120,9 @@ class Lines(Generic[SomeLine]):
         self._tasks = Tasks()
         #: 传输还在的，包括认证中的与正在关闭的。
         self._sockets: set[SomeLine] = set()
+        #: 其中开始了的 SSE；由应用的服务器（ASGI）握着的 WebSocket，连同还在认证的。
+        self.streams: set[SomeLine] = set()
+        self.relayed: set[SomeLine] = set()
         self._empty = asyncio.Event()
         self._refusing_with: CloseCode | None = None
 
@@ -151,6 +156,11 @@ class Lines(Generic[SomeLine]):
             self.turn_away(connection, CloseCode.TOO_MANY_CONNECTIONS)
             return False
         return True
+
+    def relay(self, connection: SomeLine) -> None:
+        """握着它的是应用的服务器，不是我们自己的驱动：只为数得清。"""
+        if connection in self._sockets:
+            self.relayed.add(connection)
 
     async def _identify(
         self,
@@ -231,6 +241,8 @@ class Lines(Generic[SomeLine]):
         task, connection.task = connection.task, None
         if task is not None and task is not asyncio.current_task():
             task.cancel()
+        self.streams.discard(connection)
+        self.relayed.discard(connection)
 
     async def _wait_empty(self) -> None:
         """返回时所有 socket 都已断开，赖着不走的已掐断。"""

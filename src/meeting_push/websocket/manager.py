@@ -112,8 +112,6 @@ class ConnectionManager(Lines[UserConnection]):
             sinks, authenticator, self.counters, self._tasks, clock, self.heartbeat.schedule
         )
         self.on_command = self._requests.handle
-        #: 其中 SSE 的。
-        self.streams: set[UserConnection] = set()
         self._broken = RepeatedWarning("ws_session_broken")
 
     # ── 连接 ──────────────────────────────────────────────────────────────
@@ -327,7 +325,6 @@ class ConnectionManager(Lines[UserConnection]):
         self._opener.deadlines.stop(connection)
         if not self._registry.remove(connection):
             return
-        self.streams.discard(connection)
         self._watches.forget(connection)
         self.ops.forget(connection)
         self._seats.release(connection.user_id, connection.connection_id)
@@ -382,6 +379,7 @@ class ConnectionManager(Lines[UserConnection]):
             **self.counters.snapshot(),
             connections=len(self._registry),
             streams=len(self.streams),
+            relayed=sum(each.principal is not None for each in self.relayed),
             users=len(self.user_connections),
             sockets=len(self._sockets),
             waiting=self.admission.waiting,

@@ -42,6 +42,7 @@ function nodeTable() {
     { title: say("ops.version"), cell: ({ version }) => version },
     { title: say("ops.health"), cell: healthOf },
     { title: say("ops.figure.sockets"), number: true, cell: ({ gauges }) => countText(gauges.sockets) },
+    { title: say("ops.transports"), cell: ({ gauges }) => transportsText(gauges) },
     {
       title: say("ops.pushed"),
       number: true,
@@ -63,6 +64,12 @@ function nodeTable() {
     { title: say("ops.reported"), number: true, cell: ({ reported_at: at }) => agoText(at) },
   ];
   return new Table(columns, { key: ({ node_id: id }) => id, caption: say("ops.view.nodes") });
+}
+
+/** 有人走的各条路；路上没有人的不说。 */
+function transportsText({ connections_by_transport: counts = {} }) {
+  const used = Object.entries(counts).filter(([, count]) => count > 0);
+  return used.map(([way, count]) => `${say(`ops.transport.${way}`)} ${countText(count)}`).join(" · ") || "–";
 }
 
 function healthOf({ gauges, reported_at: at }) {
