@@ -19,6 +19,7 @@ from meeting_push.protocol import envelope, frames
 from meeting_push.protocol.codes import CloseCode, may_reconnect
 from meeting_push.protocol.commands import Refused
 from meeting_push.protocol.envelope import ForeignMessage
+from meeting_push.protocol.event_stream import closing_event
 from meeting_push.protocol.session import Session
 from meeting_push.version import __version__
 from meeting_push.websocket.handshake import (
@@ -148,6 +149,24 @@ def test_every_frame_is_documented_and_nothing_else() -> None:
     assert received == MEETING_CLIENT_FRAMES.keys() == meeting_frames.MEETING_FRAME_TYPES
 
 
+def test_a_stream_carries_what_a_websocket_says_unasked() -> None:
+    """事件流：没有人开口就会来的那些，连同道别；听不到回答与要先开口的。"""
+    own = {"$ref": "#/channels/userMessages"}
+    pushed = asyncapi.document()["operations"]["push"]
+    assert pushed["channel"] == own
+    unasked = {ref.rpartition("/")[2] for ref in asyncapi.references(pushed["messages"])}
+    spoken_first = {"presence", "ops", "error"}
+    assert asyncapi.EVENTS.messages("send").keys() == unasked - spoken_first | {"stream_closed"}
+    assert asyncapi.EVENTS.messages("receive") == {}
+
+
+def test_the_stream_says_goodbye_as_documented() -> None:
+    lines = closing_event(CloseCode.SERVER_DRAINING).decode().splitlines()
+    assert lines[0] == "event: close"
+    frame = json.loads(lines[1].removeprefix("data: "))
+    asyncapi.EVENTS.check_server_frame(frame)
+
+
 @pytest.mark.parametrize(("channel", "action", "kind", "struct"), FRAMES)
 def test_a_frame_has_the_fields_of_the_code(
     channel: asyncapi.Channel, action: str, kind: str, struct: type[msgspec.Struct]
@@ -197,6 +216,11 @@ def test_the_close_codes_are_the_codes() -> None:
 
 def test_the_query_has_the_limits_of_the_code() -> None:
     query = asyncapi.USER.itself["bindings"]["ws"]["query"]["properties"]
+    stream = asyncapi.document()["operations"]["stream"]["bindings"]["http"]["query"]["properties"]
+    rules = ("type", "maxLength", "pattern")
+    assert {name: [one.get(rule) for rule in rules] for name, one in stream.items()} == {
+        name: [one.get(rule) for rule in rules] for name, one in query.items()
+    }
     assert query["token"]["maxLength"] == MAX_TOKEN_CHARS
     assert query["device_id"]["maxLength"] == MAX_DEVICE_ID_CHARS
     assert query["device_info"]["maxLength"] == MAX_DEVICE_INFO_CHARS

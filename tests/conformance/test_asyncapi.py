@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from websockets.typing import Subprotocol
 
 from meeting_push.redis.keys import Keys
 from tests.support import asyncapi
+from tests.support.event_streams import Event, EventStream, event_stream
 from tests.support.eventually import eventually
 from tests.support.people import Frame, Person, api_of, register, send
 from tests.support.server_process import TEST_JWT_SECRET, ServerProcess
@@ -80,6 +82,77 @@ async def test_every_frame_of_a_server_fits_the_document(server: ServerProcess) 
         asyncapi.USER.check_server_frame(frame)
     sent = {frame["type"] for frame in heard}
     assert sent == asyncapi.USER.messages("send").keys()
+
+
+async def test_every_event_of_a_stream_fits_the_document(server: ServerProcess) -> None:
+    heard = await streamed_conversation(server)
+    for event in heard:
+        asyncapi.EVENTS.check_server_frame(event.data)
+        assert (event.kind == "close") == ("type" not in event.data)
+        assert event.kind == "close" or re.fullmatch(r"[!-~]{1,64}:\d+", event.id or "")
+    kinds = {event.data.get("type", "stream_closed") for event in heard}
+    assert kinds == asyncapi.EVENTS.messages("send").keys()
+
+
+class StreamListener:
+    """事件流的 ``Listener``。"""
+
+    def __init__(self, stream: EventStream) -> None:
+        self.events: list[Event] = []
+        self._stream = stream
+
+    async def until(self, *wanted: str) -> Frame:
+        """这些都来过了，次序不论；最后来的那一帧。"""
+        missing = set(wanted)
+        while True:
+            self.events.append(await self._stream.read())
+            data = self.events[-1].data
+            missing.discard(data.get("type", "stream_closed"))
+            if not missing:
+                return data
+
+
+@contextlib.asynccontextmanager
+async def streaming(
+    server: ServerProcess, user_id: int, token: str, last: str | None = None
+) -> AsyncIterator[StreamListener]:
+    headers = {"Authorization": f"Bearer {token}"} | ({"Last-Event-ID": last} if last else {})
+    async with event_stream(f"{server.base_url}/sse/user/{user_id}/messages", headers) as stream:
+        yield StreamListener(stream)
+
+
+async def streamed_conversation(server: ServerProcess) -> list[Event]:
+    alice, bob, carol = [await register(server.base_url, name) for name in ("al", "bo", "ca")]
+    for _ in range(2):  # 信箱只装一条
+        await send(server.base_url, alice, [carol])
+    async with redis_of(server) as redis:
+        await eventually(lambda: redis.zcard(Keys().evicted_messages(carol.user_id)))
+    async with streaming(server, carol.user_id, carol.token) as late:
+        await late.until("gap", "batch")
+    waiting = await send(server.base_url, alice, [bob], receipt=True)
+    await in_mailbox(server, bob)
+    token = short_token(bob.user_id)
+    async with (
+        streaming(server, alice.user_id, alice.token) as sender,
+        streaming(server, bob.user_id, token, "another:5") as phone,
+        api_of(server.base_url, bob) as api,
+        api_of(server.base_url, alice) as hers,
+    ):
+        await sender.until("welcome")
+        await phone.until("welcome", "resync", "batch", "token_expiring")
+        await api.post("/acks", json={"message_ids": [waiting]})
+        await sender.until("receipt")
+        await api.post("/messages/read", json={"message_ids": [waiting]})
+        await phone.until("read_sync")
+        await api.post("/messages/state", json={"message_ids": [waiting], "archived": True})
+        await phone.until("inbox_sync")
+        sent = await send(server.base_url, alice, [bob])
+        await phone.until("new_message")
+        await hers.delete(f"/messages/{sent}")
+        await phone.until("withdrawn")
+        await asyncio.to_thread(server.terminate)
+        await phone.until("notice", "stream_closed")
+        return late.events + sender.events + phone.events
 
 
 async def conversation(server: ServerProcess) -> list[Frame]:

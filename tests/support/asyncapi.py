@@ -57,7 +57,7 @@ def schema(name: str) -> dict[str, Json]:
 
 @dataclass(frozen=True)
 class Channel:
-    """一种 WebSocket。"""
+    """一种 WebSocket，或事件流。"""
 
     name: str
 
@@ -72,7 +72,7 @@ class Channel:
         used = [o for o in operations if o["action"] == action]
         used += [o["reply"] for o in operations if "reply" in o and action == "send"]
         names = {ref.rpartition("/")[2] for o in used for ref in references(o["messages"])}
-        return {_type_of(schema_of(name)): name for name in names}
+        return {_type_of(name): name for name in names}
 
     def schema_of(self, action: str, kind: str) -> dict[str, Json]:
         """一种帧的 schema，全部引用已展开。"""
@@ -83,7 +83,7 @@ class Channel:
 
     def check_server_frame(self, frame: dict[str, Json]) -> None:
         """:raises AssertionError: 文档里没有这种帧、没有这个字段，或值不合"""
-        kind = frame["type"]
+        kind = frame.get("type", "stream_closed")
         assert kind in self.messages("send"), f"undocumented frame {kind!r}"
         errors = [error.message for error in self.validator("send", kind).iter_errors(frame)]
         assert not errors, f"{frame} does not fit the document: {errors}"
@@ -92,8 +92,9 @@ class Channel:
 
 
 USER: Final = Channel("userMessages")
+EVENTS: Final = Channel("userEvents")
 MEETING: Final = Channel("meeting")
-CHANNELS: Final = (USER, MEETING)
+CHANNELS: Final = (USER, EVENTS, MEETING)
 
 
 @cache
@@ -106,10 +107,12 @@ def validator(message: str) -> Draft7Validator:
     return Draft7Validator(schema_of(message))
 
 
-def _type_of(one: dict[str, Json]) -> str:
+def _type_of(message: str) -> str:
+    """没有 ``type`` 的（事件流的最后一个事件）是它在文档里的名字。"""
+    one = schema_of(message)
     while "anyOf" in one and "properties" not in one:
         one = one["anyOf"][0]
-    return str(one["properties"]["type"]["const"])
+    return str(one["properties"].get("type", {"const": message})["const"])
 
 
 def _fields(one: dict[str, Json]) -> set[str]:
