@@ -171,6 +171,8 @@ class InboxRepository:
     ) -> list[str]:
         given = await self._given(user_id)
         events = self._database.events
+        if not await self._any_unread(given, own, casts):
+            return []
         async with self._database.transaction() as connection:
             await self._advance(connection, given)
             fresh = await self._set_read(connection, given, True, own, casts)
@@ -178,6 +180,17 @@ class InboxRepository:
                 await self._tell_read(connection, user_id, fresh, given["now"])
         events.wake()
         return sorted(fresh)
+
+    async def _any_unread(
+        self, given: dict[str, Any], own: ColumnElement[bool], casts: ColumnElement[bool]
+    ) -> bool:
+        """再标一遍的（另一台设备、重试、“全部已读”）什么也不写，版本也不动。"""
+        mine = select(_r.message_id).where(*OWN, own, _r.read_at.is_(None)).limit(1)
+        cast = of_casts(_b.message_id).where(casts, _s.read_at.is_(None)).limit(1)
+        async with self._database.connect() as connection:
+            if await connection.scalar(mine, given) is not None:
+                return True
+            return await connection.scalar(cast, given) is not None
 
     async def _tell_read(
         self, connection: AsyncConnection, user_id: int, fresh: Sequence[str], now: int
