@@ -20,12 +20,15 @@ from tests.system.web.browser import Page
 #: 在两边都先执行一次：``listen`` 造出 ``client``，记下它说的一切。
 PRELUDE: Final = """
 globalThis.listen = (options) => {
-  Object.assign(globalThis, { got: [], states: [], failures: [], gaps: [] });
+  Object.assign(globalThis, { got: [], states: [], waits: [], failures: [], gaps: [] });
   globalThis.client = new globalThis.sdk.PushClient({
     url: SERVER, backoffBaseMs: 50, ...globalThis.extra, ...options,
   });
   client.on("message", ({ message_id }) => void got.push(message_id));
-  client.on("state", (state) => void states.push(state));
+  client.on("state", (state) => {
+    states.push(state);
+    if (state.retryAt !== null) waits.push(state.retryAt - Date.now());
+  });
   client.on("error", (error) => void failures.push(error.code ?? error.message));
   client.start();
 }

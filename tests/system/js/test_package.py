@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 import subprocess
 import tarfile
 from pathlib import Path
 from typing import Final
+from uuid import uuid4
 
 import pytest
+
+from tests.support.people import register, send
+from tests.support.server_process import ServerProcess
+from tests.system.web.browser import Browser
 
 from .conftest import INSTALL_S, SDK
 
@@ -69,15 +75,47 @@ def test_the_package_holds_what_it_says_and_no_sources(packed: Path) -> None:
     ]
 
 
-def test_an_empty_vite_project_type_checks_and_builds_with_it(
-    packed: Path, vite: Path, tools: Path, tmp_path: Path
-) -> None:
+@pytest.fixture(scope="module")
+def project(packed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """一个空的项目，装好了它。"""
+    folder = tmp_path_factory.mktemp("project")
     for source in SOURCES.iterdir():
-        shutil.copy(source, tmp_path / source.name)
-    (tmp_path / "package.json").write_text('{"private": true, "type": "module"}')
-    run(tmp_path, "npm", "install", "--offline", "--no-audit", "--no-fund", str(packed))
+        shutil.copy(source, folder / source.name)
+    (folder / "package.json").write_text('{"private": true, "type": "module"}')
+    run(folder, "npm", "install", "--offline", "--no-audit", "--no-fund", str(packed))
+    return folder
+
+
+def built(project: Path, vite: Path) -> str:
+    run(project, "node", str(vite / "node_modules" / "vite" / "bin" / "vite.js"), "build")
+    (script,) = (project / "dist" / "assets").glob("*.js")
+    return script.read_text()
+
+
+def test_an_empty_vite_project_type_checks_and_builds_with_it(
+    project: Path, vite: Path, tools: Path
+) -> None:
     tsc = tools / "node_modules" / "typescript" / "bin" / "tsc"
-    run(tmp_path, "node", str(tsc), "-p", ".")
-    run(tmp_path, "node", str(vite / "node_modules" / "vite" / "bin" / "vite.js"), "build")
-    (built,) = (tmp_path / "dist" / "assets").glob("*.js")
-    assert "meeting-push.v1" in built.read_text()
+    run(project, "node", str(tsc), "-p", ".")
+    assert "meeting-push.v1" in built(project, vite)
+
+
+async def test_what_was_built_works(
+    project: Path, vite: Path, browser: Browser, server: ServerProcess, origin: str
+) -> None:
+    """打包出来的应用，在别的来源上：连上，收到，显示在铃铛里。"""
+    page_of_it = project / "index.html"
+    page_of_it.write_text(page_of_it.read_text().replace("main.ts", "app.ts"))
+    script = await asyncio.to_thread(built, project, vite)
+    person = await register(server.base_url, f"vite-{uuid4().hex[:8]}")
+    page = await browser.page()
+    await page.open(f"{origin}/")
+    given = {"url": server.base_url, "userId": person.user_id, "token": person.token}
+    await page.evaluate(f"globalThis.given = {json.dumps(given)}; 1")
+    blob = f"new Blob([{json.dumps(script)}], {{ type: 'text/javascript' }})"
+    await page.evaluate(f"import(URL.createObjectURL({blob})).then(() => 1)")
+    await send(server.base_url, person, [person], title="through the bundle")
+    await page.wait_for("globalThis.seen.includes('through the bundle')", 60)
+    row = "document.querySelector('meeting-push-inbox').shadowRoot.querySelector('.item .name')"
+    await page.wait_for(f"{row}?.textContent === 'through the bundle'", 60)
+    assert page.problems == []

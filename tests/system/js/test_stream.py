@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlencode
 from uuid import uuid4
 
 import pytest
@@ -21,6 +22,8 @@ from tests.support.eventually import eventually, wait_until
 from tests.support.people import Person, api_of, delivery, register, send
 from tests.support.ports import free_port
 from tests.support.server_process import ServerProcess, answers
+from tests.system.web.browser import Browser
+from tests.system.web.steps import LIVE, wait_for_badge
 
 from .agent import Agent, connected, listen, received, wait_for
 
@@ -191,7 +194,7 @@ async def test_with_websocket_blocked_it_goes_on_by_sse_and_loses_nothing_back_a
     with blocking(tmp_path, server) as proxy:
         proxy.block(True)
         await listen(agent, person, url=proxy.url, websocketRetryMs=500, stableAfterMs=1)
-        await wait_for(agent, "client.state.transport === 'sse'", 30)
+        await wait_for(agent, "client.state.transport === 'sse'", 60)
         expected: list[str] = []
         for part in range(MESSAGES // A_REQUEST):
             expected += await send_many(server, person, A_REQUEST)
@@ -199,3 +202,39 @@ async def test_with_websocket_blocked_it_goes_on_by_sse_and_loses_nothing_back_a
             way = "sse" if part % 2 else "websocket"
             await wait_for(agent, f"client.state.transport === '{way}'", 60)
         await received(agent, *expected)
+
+
+@pytest.mark.skipif(NGINX is None, reason="no nginx on PATH")
+async def test_with_websocket_blocked_it_waits_a_moment_before_sse(
+    agent: Agent, server: ServerProcess, person: Person, tmp_path: Path
+) -> None:
+    """10 秒之内：两次 WebSocket 之间至多退避一次（缺省至多一秒），SSE 紧接着。"""
+    with blocking(tmp_path, server) as proxy:
+        proxy.block(True)
+        await listen(agent, person, url=proxy.url, backoffBaseMs=1_000)
+        await wait_for(agent, "client.state.transport === 'sse'", 60)
+        first, second = await agent.evaluate("waits")
+    assert first <= 1_000
+    assert second <= 0
+
+
+@pytest.mark.skipif(NGINX is None, reason="no nginx on PATH")
+async def test_the_inbox_page_goes_on_by_sse(
+    browser: Browser, server: ServerProcess, person: Person, tmp_path: Path
+) -> None:
+    with blocking(tmp_path, server) as proxy:
+        proxy.block(True)
+        page = await browser.page()
+        fragment = urlencode({"token": person.token, "user": person.user_id})
+        await page.open(f"{proxy.url}/inbox#{fragment}")
+        await page.wait_for(LIVE, 60)
+        asked = "performance.getEntriesByType('resource').map(({ name }) => name)"
+        assert "/sse/user/" in "".join(await page.evaluate(asked))
+        for number in range(3):
+            await send(server.base_url, person, [person], title=f"by another way {number}")
+        rows = "document.querySelectorAll('#messages > li').length"
+        await page.wait_for(f"{rows} === 3", 60)
+        await wait_for_badge(page, 3)
+        await page.click("#messages > li button")
+        await wait_for_badge(page, 2)
+        assert [one for one in page.problems if "security" in one] == []

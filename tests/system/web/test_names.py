@@ -125,7 +125,9 @@ async def test_senders_and_recipients_have_their_names(
         await page.wait_for_text(f"{FIRST_ROW} .row-sender", "Carl Foe")
     await page.click("#compose")
     await page.fill("#compose-recipients", "4, Ben R")
-    await page.wait_for("document.querySelector('#known-people [value=\"4, Ben Ray (2)\"]') !== null")
+    await page.wait_for(
+        "document.querySelector('#known-people [value=\"4, Ben Ray (2)\"]') !== null"
+    )
     await page.fill("#compose-recipients", "ben ray (2)，ann lee; 4")
     await page.fill("#compose-subject", "To all of you")
     await page.click("#compose-send")

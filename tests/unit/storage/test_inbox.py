@@ -184,6 +184,20 @@ async def test_unread_again_and_the_version_only_rises(
     assert versions[0] == 0
 
 
+async def test_marking_read_again_writes_nothing(
+    database: Database, inbox: InboxRepository
+) -> None:
+    """再标一遍（别的设备、重试、“全部已读”）：他的那一行不动，也不锁它。"""
+    await known(database, ANN, NOW - 60_000)
+    one, loud = await send(database, message(NOW - 2)), await cast(database, message(NOW - 1))
+    assert await inbox.mark_read(ANN, [one]) == [one]
+    assert await inbox.mark_read_upto(ANN, loud) == [loud]
+    version = (await inbox.counts(ANN)).version
+    assert await inbox.mark_read(ANN, [one, loud]) == []
+    assert await inbox.mark_read_upto(ANN, loud) == []
+    assert (await inbox.counts(ANN)).version == version
+
+
 async def test_what_changed_nothing_says_so(database: Database, inbox: InboxRepository) -> None:
     one = await send(database, message())
     assert not (await inbox.set_state(ANN, [one], read=False, archived=False)).changed
