@@ -122,7 +122,9 @@ async def streaming(
 
 
 async def streamed_conversation(server: ServerProcess) -> list[Event]:
-    alice, bob, carol = [await register(server.base_url, name) for name in ("al", "bo", "ca")]
+    alice, bob, carol = [
+        await register(server.base_url, name) for name in ("alice", "bob", "carol")
+    ]
     for _ in range(2):  # 信箱只装一条
         await send(server.base_url, alice, [carol])
     async with redis_of(server) as redis:

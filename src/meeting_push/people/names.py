@@ -48,7 +48,7 @@ class AccountNames:
 
     async def called(self, persons: Collection[PersonId]) -> Named:
         found = await self._users.names([one for one in persons if isinstance(one, int)])
-        return dict(found)
+        return {user_id: name for user_id, name in found.items()}  # noqa: C416 — 键的类型更宽
 
     async def seen(self, _viewer: PersonId, _persons: Collection[PersonId]) -> Named:
         return {}

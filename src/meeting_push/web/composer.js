@@ -37,8 +37,7 @@ export class Composer {
   /** 最后写的那一段：名册里像它的；浏览器拿整个框里的字去比，所以前面写了的也在里面。 */
   #suggest() {
     const { value } = byId("compose-recipients");
-    const written = value.slice(0, value.length - lastOf(value).length);
-    const given = `${written}${written && !written.endsWith("\n") ? " " : ""}`;
+    const given = value.slice(0, value.length - lastOf(value).trimStart().length);
     const options = knownNames().map((name) => element("option", { value: given + name }));
     byId("known-people").replaceChildren(...options);
   }

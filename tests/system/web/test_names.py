@@ -106,8 +106,8 @@ async def send(api: httpx.AsyncClient, *to: int, title: str = "t") -> str:
 async def open_as(browser: Browser, address: str, user_id: int) -> Page:
     page = await browser.page()
     await page.open(f"{address}/inbox#{urlencode({'token': token(user_id), 'user': user_id})}")
-    await page.wait_for(LIVE)
-    await page.wait_for("document.querySelector('#list-loading').hidden")
+    await page.wait_for(LIVE, 60)
+    await page.wait_for("document.querySelector('#list-loading').hidden", 60)
     return page
 
 
@@ -135,7 +135,7 @@ async def test_senders_and_recipients_have_their_names(
     named = f"{ROWS}.map((row) => row.querySelector('th').textContent)"
     await page.wait_for(f"{named}.join() === 'Ann Lee (you),Ben Ray,Ben Ray'")
     await page.evaluate("location.reload()")
-    await page.wait_for(LIVE)
+    await page.wait_for(LIVE, 60)
     await page.click("#compose")
     await page.wait_for("document.querySelector('#known-people [value=\"Ann Lee\"]') !== null")
     assert page.problems == []

@@ -26,7 +26,7 @@ class Book:
 
     async def called(self, persons: Collection[PersonId]) -> Named:
         self.asked.append("called")
-        return {one: CALLED[one] for one in persons if one in CALLED}  # type: ignore[index]
+        return {one: CALLED[one] for one in persons if one in CALLED}
 
     async def seen(self, viewer: PersonId, persons: Collection[PersonId]) -> Named:
         self.asked.append("seen")
