@@ -184,13 +184,12 @@ export class MeetingPushInbox extends Base {
     button.dataset.id = item.message_id;
     const meta = make("span", { className: "meta" });
     const sender = item.sender?.name || (item.sender?.id ? String(item.sender.id) : this.#say("system"));
-    meta.append(`${sender} · ${when(languageOf(this), item.timestamp)}`);
+    meta.append(...this.#marks(item), `${sender} · ${when(languageOf(this), item.timestamp)}`);
     if (!item.read) button.append(make("span", { className: "quiet", textContent: this.#say("isUnread") }));
     const text = item.content.slice(0, PREVIEW_CHARS);
     const title = item.withdrawn ? this.#say("withdrawn") : item.title;
-    const head = make("span", { className: "head" });
-    head.append(...this.#marks(item), make("span", { className: "name", textContent: title }));
-    button.append(head, make("span", { className: "text", textContent: text }), meta);
+    button.append(make("span", { className: "name", textContent: title }));
+    button.append(make("span", { className: "text", textContent: text }), meta);
     button.onclick = () => this.#open(item);
     row.append(button, this.#archiveButton(item, title));
     return row;

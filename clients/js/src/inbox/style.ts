@@ -47,10 +47,9 @@ li { border-bottom: 1px solid var(--line); display: flex; }
 .item.unread::before {
   background: var(--accent); border-radius: 50%; content: ""; height: 8px; left: 11px; position: absolute; top: 17px; width: 8px;
 }
-.head { display: flex; gap: 6px; }
 .name, .text { display: block; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
 .text, .meta { color: var(--ink-soft); font-size: 13px; }
-.mark { background: var(--hover); border-radius: 5px; color: var(--ink-soft); flex: none; font-size: 12px; line-height: 18px; margin-top: 2px; padding: 0 6px; }
+.mark { background: var(--hover); border-radius: 5px; color: var(--ink-soft); font-size: 12px; margin-inline-end: 6px; padding: 1px 6px; }
 .mark.urgent { background: var(--danger); color: light-dark(#fff, #2a0f0b); font-weight: 600; }
 .more { display: block; margin: 6px auto; }
 .quiet { clip-path: inset(50%); height: 1px; overflow: hidden; position: absolute; white-space: nowrap; width: 1px; }
