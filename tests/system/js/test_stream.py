@@ -228,8 +228,9 @@ async def test_the_inbox_page_goes_on_by_sse(
         fragment = urlencode({"token": person.token, "user": person.user_id})
         await page.open(f"{proxy.url}/inbox#{fragment}")
         await page.wait_for(LIVE, 60)
-        asked = "performance.getEntriesByType('resource').map(({ name }) => name)"
-        assert "/sse/user/" in "".join(await page.evaluate(asked))
+        async with api_of(server.base_url, person) as api:
+            answer = await api.get(f"/presence/users/{person.user_id}")
+        assert [one["transport"] for one in answer.json()["connections"]] == ["sse"]
         for number in range(3):
             await send(server.base_url, person, [person], title=f"by another way {number}")
         rows = "document.querySelectorAll('#messages > li').length"
