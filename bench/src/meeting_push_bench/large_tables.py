@@ -12,7 +12,7 @@ from typing import Any, Final
 from ulid import ULID
 
 from meeting_push.storage.database import Database
-from meeting_push.storage.inbox import InboxRepository
+from meeting_push.storage.inbox import InboxRepository, SentRepository
 from meeting_push.storage.inbox_pages import InboxFilter
 from meeting_push.storage.messages import MessageRepository
 from meeting_push.storage.outcomes import (
@@ -186,7 +186,7 @@ async def empty(database: Database) -> None:
 def paths(database: Database, tables: LargeTables) -> dict[str, Callable[[], Awaitable[object]]]:
     """各条路，各做一遍。"""
     now, user = tables.now, tables.users // 2
-    inbox = InboxRepository(database)
+    inbox, sent = InboxRepository(database), SentRepository(database)
     reports, recipients = DeliveryReports(database), RecipientRepository(database)
     outcomes, undelivered = OutcomeRepository(database), UndeliveredRepository(database)
     retention, messages = RetentionRepository(database), MessageRepository(database)
@@ -197,6 +197,8 @@ def paths(database: Database, tables: LargeTables) -> dict[str, Callable[[], Awa
     return {
         "inbox page": lambda: inbox.page(user, limit=50),
         "inbox page, unread": lambda: inbox.page(user, InboxFilter(unread=True), limit=50),
+        "sent page": lambda: sent.page(user, one, 50),
+        "sent page of a key": lambda: sent.page(-user, None, 50),
         "unread count": lambda: inbox.unread_count(user),
         "a person's statistics, 30 days": lambda: reports.outcomes(user, now - 30 * DAY_MS, DAY_MS),
         "a person's newest": lambda: reports.recent(user, 20),

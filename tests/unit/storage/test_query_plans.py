@@ -14,7 +14,7 @@ from meeting_push_bench.large_tables import LargeTables, paths
 TABLES = LargeTables(2_000, now_ms())
 #: 部分索引：只有没有做完的、失败了的在里面，从头看起就是要看的。
 PARTIAL = ("mp_ix_messages_outbox", "mp_ix_messages_expiry", "mp_ix_recipients_failed")
-SENT = {"自己发的一页": "mp_ix_messages_sender", "一枚密钥发的一页": "mp_ix_messages_key"}
+SENT = {"sent page": "mp_ix_messages_sender", "sent page of a key": "mp_ix_messages_key"}
 _BIG = re.compile(r"(SCAN|Seq Scan on) (mp_messages|mp_message_recipients)\b")
 
 
