@@ -16,6 +16,7 @@ from fastapi.routing import APIRoute
 
 from meeting_push import MeetingPush, load_settings
 
+from .codes import codes
 from .pages import DOCS, cell, fields, head, rebased, table
 from .schema import Field, Shapes
 from .words import meaning_of
@@ -38,6 +39,8 @@ _TITLES: Final = {
     "logs": "日志",
     "ops": "探针",
 }
+#: 码 → 请求里有它，就可能有这个码。
+_IMPLIED: Final = {"idempotency_conflict": "idempotency-key", "payload_too_large": ""}
 _PLACES: Final = {"query": "查询", "header": "头", "path": "路径"}
 
 
@@ -118,12 +121,27 @@ def _operation(
     yield f"- 谁：{_who(call, who, scopes)}{outside}"
     if said:
         yield f"- 契约：{rebased(said, where)}"
-    extra = [code for code in operation["responses"] if code >= "400" and code not in ALWAYS]
-    if extra:
-        yield f"- 另可能有的错误：{'、'.join(extra)}"
+    names = " ".join(one["name"] for one in operation.get("parameters", ()))
+    text = f"{operation.get('description', '')} {said} {names}"
+    extra = [one for one in operation["responses"] if one >= "400" and one not in ALWAYS]
+    if shown := [_coded(one, text) for one in extra if one != "409" or _conflicts(text)]:
+        yield f"- 另可能有的错误：{'、'.join(shown)}"
     yield ""
     yield from _parameters(shapes, call, operation)
     yield from _bodies(shapes, call, operation)
+
+
+def _conflicts(text: str) -> bool:
+    """OpenAPI 里每个带 id 的都有 409；说到它的才真有。"""
+    return "409" in text or "idempotency-key" in text
+
+
+def _coded(status: str, text: str) -> str:
+    """一个状态，连同它的码；码多的只写这个调用自己提到的。"""
+    known = [one.code for one in codes() if str(one.status) == status]
+    implied = {code for code, word in _IMPLIED.items() if word in text}
+    shown = [one for one in known if len(known) == 1 or f"`{one}`" in text or one in implied]
+    return " ".join((status, *(f"`{one}`" for one in shown)))
 
 
 def _is_outside(call: str) -> bool:
