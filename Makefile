@@ -28,7 +28,7 @@ AGAIN = { echo "once more, alone, what did not pass:"; \
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo serve test test-system test-full-size check format bench peers lock sbom audit figures settings reference site prometheus grafana clean
+.PHONY: help demo serve test test-system test-wheels test-full-size check format bench peers lock sbom audit figures settings reference site prometheus grafana clean
 
 help: ## This menu
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -46,6 +46,10 @@ test: $(DEV) ## Set up what is missing, run the suite (ARGS="-k name")
 test-system: $(DEV) ## Whole systems: processes, browsers, chaos, conformance (ARGS="-k name")
 	@tools/install_system_parts.sh
 	@$(PYTEST) -n $(SYSTEM_TEST_PROCESSES) $(SYSTEM_TESTS) $(ARGS) || $(AGAIN) $(SYSTEM_TESTS) $(ARGS); }
+
+test-wheels: $(DEV) ## Unit tests of the built wheels on 3.11, 3.12, 3.13 (ARGS="--python 3.13 -n 2 tests/unit")
+	@tools/install_system_parts.sh
+	@$(BIN)/python -m tools.wheels $(ARGS)
 
 test-full-size: $(DEV) ## The slow proofs, nothing shrunken; prints what it measured
 	@tools/install_system_parts.sh

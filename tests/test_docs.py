@@ -200,19 +200,3 @@ def test_the_page_of_the_logs_is_up_to_date() -> None:
 @pytest.mark.parametrize("page", ["README.md", "README.zh-CN.md"])
 def test_a_readme_is_short(page: str) -> None:
     assert len((ROOT / page).read_text().splitlines()) < 120
-
-
-def test_the_two_readmes_are_twins() -> None:
-    blocks = [
-        re.findall(r"```\w+\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
-        for page in ("README.md", "README.zh-CN.md")
-    ]
-    commands = [
-        [
-            re.sub(r"#.*|\"[^\"]*\"", "", line).rstrip()
-            for block in page
-            for line in block.splitlines()
-        ]
-        for page in blocks
-    ]
-    assert commands[0] == commands[1]

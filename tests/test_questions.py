@@ -1,5 +1,7 @@
 """别的系统的用户问过的，答在哪一页、哪一节：那一节在，说了要说的话，有测试证明它。
 
+答案在 ``docs/howto/`` 的，证明就是照抄着跑了一遍（``tests/system/guest/test_howto.py``）。
+
 问题取自 Centrifugo、python-socketio、Flask-SocketIO、django/channels 公开的问题单，用自己的话说。
 """
 
@@ -58,8 +60,8 @@ QUESTIONS: Final = (
     ),
     Question(
         "Do two messages arrive in the order in which I sent them, also over several nodes?",
-        *("promises.md", "承诺", ("DLV-3", "按 `seq` 到达")),
-        "test_concurrent_deliveries_never_share_a_seq",
+        *("websocket-api.md", "写一个客户端", ("同一优先级里按 seq 到来", "紧急的会插队")),
+        "test_dlv_3_one_sender_is_numbered_in_the_order_of_his_posts",
     ),
     Question(
         "How do I emit from a Celery task, a script or another process?",
@@ -68,13 +70,13 @@ QUESTIONS: Final = (
     ),
     Question(
         "My connection drops after 60 seconds behind nginx.",
-        *("tuning.md", "代理", ("60 秒", "heartbeat_ack")),
-        "test_d7_a_page_of_the_same_origin_connects_through_it",
+        *("howto/proxies.md", "会出什么错", ("60 秒整断开", "两倍")),
+        "test_each_waits_longer_than_two_heartbeats",
     ),
     Question(
         "The upgrade is answered 400 or 426 behind a proxy.",
-        *("operations.md", "症状、原因、做什么", ("426", "Upgrade")),
-        "test_c9_another_version_is_426_and_told_which",
+        *("howto/proxies.md", "会出什么错", ("426", "proxy_http_version 1.1")),
+        "test_each_block_runs_and_prints_what_the_page_shows",
     ),
     Question(
         "Do I need sticky sessions?",
@@ -103,8 +105,8 @@ QUESTIONS: Final = (
     ),
     Question(
         "How much memory does a connection take, and how many fit on one machine?",
-        *("scaling.md", "系数", ("KB",)),
-        "test_con_1_pings_without_reading_take_bounded_memory",
+        *("scaling.md", "系数", ("一条空闲连接 | 9.7 KB", "一条空闲连接 | 3.8 KB")),
+        "test_4_1_a_thousand_sockets",
     ),
     Question(
         "Redis was restarted and lost its data: what is lost?",
@@ -113,7 +115,7 @@ QUESTIONS: Final = (
     ),
     Question(
         "The database is down for a minute: are connected users thrown out?",
-        *("operations.md", "就绪", ("SQL",)),
+        *("delivery.md", "谁会死，死了怎样", ("| SQL | `POST` 503", "连接与补发照常")),
         "test_the_database_may_be_down",
     ),
     Question(
@@ -138,13 +140,21 @@ QUESTIONS: Final = (
     ),
     Question(
         "My users have UUIDs, not numbers.",
-        *("security.md", "人的 id", ("UUID",)),
-        "test_a_person_with_a_string_id_has_it_in_the_event",
+        *(
+            "howto/string-ids.md",
+            "步骤",
+            ("MEETING_PUSH_USER_IDS=string", "7c1f0c2e-9d53-4c1c-8f7a-2b6a5d0e9b11"),
+        ),
+        "test_each_block_runs_and_prints_what_the_page_shows",
     ),
     Question(
         "I want to use my own JWTs, from Keycloak.",
-        *("security.md", "人归谁", ("realm_access.roles",)),
-        "test_f1_serve_knows_an_administrator_by_a_claim_deep_inside",
+        *(
+            "howto/own-tokens.md",
+            "公钥在 JWKS 里",
+            ("MEETING_PUSH_JWT_JWKS_URL", "realm_access.roles"),
+        ),
+        "test_each_block_runs_and_prints_what_the_page_shows",
     ),
     Question(
         "The browser says the origin is not allowed, or CORS.",
@@ -166,14 +176,14 @@ QUESTIONS: Final = (
         "test_a_scheduled_message_beyond_the_share_can_be_cancelled",
     ),
     Question(
-        "Who read it? Can the sender be told?",
+        "Who read it? Can my back end be told?",
         *("webhooks.md", "事件", ("message.read",)),
-        "test_a_receipt_reaches_the_sender_who_asked",
+        "test_reading_is_told_once",
     ),
     Question(
         "Redis fails over by Sentinel: what do I have to do?",
-        *("operations.md", "Sentinel", ("redis+sentinel", "现问")),
-        "test_a_server_behind_sentinels_is_ready_and_doctor_counts_them",
+        *("howto/sentinel.md", "步骤", ("redis+sentinel://",)),
+        "test_each_block_runs_and_prints_what_the_page_shows",
     ),
     Question(
         "Why was this message not delivered?",
@@ -181,13 +191,23 @@ QUESTIONS: Final = (
         "test_a_failure_has_its_reason",
     ),
     Question(
-        "How do I upgrade, and go back?",
-        *("operations.md", "升级与退回", ("db upgrade",)),
-        "test_d6_a_folder_of_0_1_opens_with_every_mailbox",
+        "How do I upgrade without stopping anybody?",
+        *("howto/upgrade.md", "步骤", ("meeting-push db sql", "TERM")),
+        "test_each_block_runs_and_prints_what_the_page_shows",
+    ),
+    Question(
+        "The new version is bad: how do I go back?",
+        *("operations.md", "升级与退回", ("旧的程序直接启动就行", "meeting-push db downgrade")),
+        "test_e10_the_command_line_goes_back",
+    ),
+    Question(
+        "How do I back it up, and what do I do after a restore?",
+        *("howto/backup.md", "PostgreSQL 与外面的 Redis", ("pg_dump", "meeting-push db restored")),
+        "test_each_block_runs_and_prints_what_the_page_shows",
     ),
     Question(
         "How do I watch it with Prometheus and Grafana?",
-        *("deployment.md", "部署", ("prometheus", "grafana")),
+        *("operations.md", "告警", ("deploy/prometheus/", "deploy/grafana/")),
         "test_a_real_fault_fires_arrives_here_and_clears",
     ),
     Question(

@@ -11,23 +11,17 @@ from typing import Final
 
 import pytest
 
+from tests.support.empty_environment import interpreter
+
 ROOT: Final = Path(__file__).parents[2]
 #: 没有 redis-server、valkey-server：内嵌的只能来自轮子。
 WITHOUT_REDIS: Final = ("git", "make", "sh", "bash", "env", "awk", "sed", "touch", "rm", "cp")
 
 
-def _interpreter(version: str) -> Path | None:
-    """pyenv 里的，或 PATH 上的 ``python3.12``。"""
-    for found in sorted((Path.home() / ".pyenv" / "versions").glob(f"{version}.*/bin/python")):
-        return found
-    on_path = shutil.which(f"python{version}")
-    return None if on_path is None else Path(on_path)
-
-
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("version", ["3.12", "3.13"])
 def test_d6_the_demo_runs_in_a_fresh_clone_without_any_redis(version: str, tmp_path: Path) -> None:
-    python = _interpreter(version)
+    python = interpreter(version)
     if python is None:
         pytest.skip(f"no Python {version}")
     clone, tools = tmp_path / "clone", tmp_path / "bin"

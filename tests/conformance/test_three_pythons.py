@@ -1,9 +1,10 @@
-"""发布的文件装进空环境，在每个支持的 Python 上做完主要的一件事；sdist 造得出同一个轮子。"""
+"""发布的文件装进空环境，在每个支持的 Python 上做完主要的一件事，通过自己的测试。
+
+sdist 造得出同一个轮子。这里只跑几间快的（``make test-wheels`` 是全部单元测试）。
+"""
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -11,37 +12,47 @@ from typing import Final
 
 import pytest
 
-from tests.conformance.test_pythons import _interpreter
-from tests.support.empty_environment import build_wheel
+from tests.support.empty_environment import Environment, LockedEnvironment, build_wheel, interpreter
+from tools import wheels
 
 ROOT: Final = Path(__file__).parents[2]
-LOCK: Final = ROOT / "requirements" / "runtime.txt"
+#: 协议、限速、客户端、设置：没有一样要等真实的时间；Lua、迁移、页面：轮子里的文件都在。
+ROOMS: Final = (
+    *(
+        "tests/unit/protocol",
+        "tests/unit/limits",
+        "tests/unit/people",
+        "tests/unit/test_settings.py",
+    ),
+    *("tests/unit/redis/test_scripts.py", "tests/unit/router/test_web.py"),
+)
 
 pytestmark = pytest.mark.timeout(600)
 
 
-def run(*command: str | Path, cwd: Path) -> str:
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("MEETING_PUSH_", "PYTHON"))}
-    done = subprocess.run(
-        command, cwd=cwd, env=env, capture_output=True, text=True, timeout=550, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """产品的与 bench 的轮子，从 sdist 造的。"""
+    return wheels.build(tmp_path_factory.mktemp("built") / "dist")
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_wheel(ROOT, tmp_path_factory.mktemp("wheel"))
+def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return wheels.copy_suite(tmp_path_factory.mktemp("suite") / "suite")
 
 
-def test_the_sdist_builds_the_same_wheel(wheel: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "hatchling", "build", "--target", "sdist"]
-    run(*command, "--directory", tmp_path, cwd=ROOT)
-    (sdist,) = tmp_path.glob("meeting_push-*.tar.gz")
-    run("tar", "xzf", sdist, cwd=tmp_path)
-    (tmp_path / "again").mkdir()
-    again = build_wheel(sdist.with_name(sdist.name.removesuffix(".tar.gz")), tmp_path / "again")
-    assert _contents(again) == _contents(wheel)
+@pytest.fixture(scope="module", params=wheels.VERSIONS)
+def environment(
+    request: pytest.FixtureRequest, built: list[Path], tmp_path_factory: pytest.TempPathFactory
+) -> LockedEnvironment:
+    python = interpreter(request.param)
+    if python is None:
+        pytest.skip(f"no Python {request.param}")
+    return LockedEnvironment(tmp_path_factory.mktemp("python"), python, wheels.LOCK, built)
+
+
+def test_the_sdist_builds_the_same_wheel(built: list[Path], tmp_path: Path) -> None:
+    assert _contents(built[0]) == _contents(build_wheel(ROOT, tmp_path))
 
 
 def _contents(wheel: Path) -> dict[str, bytes]:
@@ -51,18 +62,16 @@ def _contents(wheel: Path) -> dict[str, bytes]:
         }
 
 
-@pytest.mark.parametrize("version", ["3.11", "3.12", "3.13"])
-def test_the_wheel_does_the_main_job(version: str, wheel: Path, tmp_path: Path) -> None:
-    python = _interpreter(version)
-    if python is None:
-        pytest.skip(f"no Python {version}")
-    run(python, "-m", "venv", tmp_path / "venv", cwd=tmp_path)
-    ours = tmp_path / "venv" / "bin"
-    pip = (ours / "python", "-m", "pip", "install", "--quiet", "--no-input")
-    run(*pip, "--require-hashes", "-r", LOCK, cwd=tmp_path)
-    run(*pip, "--no-deps", "--no-index", wheel, cwd=tmp_path)
-    assert "nothing comes twice" in run(ours / "meeting-push", "demo", "--once", cwd=tmp_path)
-    said = run(
-        ours / "python", "-c", "import meeting_push; print(meeting_push.__file__)", cwd=tmp_path
-    )
-    assert said.startswith(str(tmp_path))
+def test_the_wheel_does_the_main_job(environment: LockedEnvironment, tmp_path: Path) -> None:
+    done = environment.run("meeting-push", "demo", "--once", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "nothing comes twice" in done.stdout
+
+
+def test_the_wheel_passes_its_own_tests(environment: LockedEnvironment, suite: Path) -> None:
+    assert wheels.pytest(environment, suite, ("-q", *ROOMS)) == 0
+
+
+def test_an_environment_that_imports_the_source_is_refused(suite: Path) -> None:
+    with pytest.raises(RuntimeError, match="would not import the wheels"):
+        wheels.pytest(Environment(Path(sys.prefix)), suite, ())

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -16,10 +17,11 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from meeting_push.settings import Settings
 from tests.support.event_streams import event_stream
 from tests.support.eventually import eventually
 from tests.support.people import Device, Person, api_of, device, register, send
-from tests.support.proxies import PROXIES, Proxy, in_front
+from tests.support.proxies import EXAMPLES, PROXIES, Proxy, in_front
 from tests.support.redis_server import RedisServer
 from tests.support.server_process import ServerProcess
 
@@ -177,3 +179,12 @@ async def _reconnected(stack: AsyncExitStack, site: Site, person: Person) -> Dev
         return await stack.enter_async_context(device(site.ws_url(person), person))
     except (InvalidStatus, ConnectionClosed):
         return None
+
+
+@pytest.mark.parametrize("proxy", PROXIES, ids=lambda proxy: proxy.name)
+def test_each_waits_longer_than_two_heartbeats(proxy: Proxy) -> None:
+    """Caddy 自己没有空闲时限。"""
+    text = (EXAMPLES / proxy.example).read_text()
+    waits = re.findall(r"^\s*(?:proxy_read_timeout|timeout tunnel)\s+(\d+)s", text, re.MULTILINE)
+    assert waits or proxy.name == "caddy"
+    assert all(int(wait) > 2 * Settings().edge.heartbeat_interval_s for wait in waits)

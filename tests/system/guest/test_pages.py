@@ -12,7 +12,7 @@ from typing import Final
 
 import pytest
 
-from tests.support.empty_environment import EmptyEnvironment
+from tests.support.empty_environment import Environment
 from tests.support.ports import free_port
 from tests.support.server_process import ServerProcess
 
@@ -31,12 +31,12 @@ def code(block: str) -> list[str]:
 
 
 def bash(
-    full: EmptyEnvironment, script: str, folder: Path, **variables: str
+    environment: Environment, script: str, folder: Path, **variables: str
 ) -> subprocess.CompletedProcess[str]:
     """``script`` 做完，它留在后台的也结束。"""
     env = {
-        **{name: value for name, value in full.variables.items() if not name.startswith("MEETING")},
-        "PATH": f"{full.bin}:{os.environ['PATH']}",
+        **environment.unset,
+        "PATH": f"{environment.bin}:{os.environ['PATH']}",
         **variables,
     }
     ending = "set -e\ntrap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT\n"
@@ -51,8 +51,9 @@ def bash(
     )
 
 
+@pytest.mark.parametrize("newcomer", ["full", "on_3_13"], indirect=True)
 def test_a_newcomer_embeds_it_in_fifteen_lines_and_three_settings(
-    full: EmptyEnvironment, tmp_path: Path
+    newcomer: Environment, tmp_path: Path
 ) -> None:
     text = (ROOT / "docs" / "embedding.md").read_text().partition("\n## 十五行\n")[2]
     text = text.partition("\n## ")[0]
@@ -65,7 +66,7 @@ def test_a_newcomer_embeds_it_in_fifteen_lines_and_three_settings(
     there = run.replace("8000", port).replace(
         "meeting-push listen", f"meeting-push listen --url http://127.0.0.1:{port}"
     )
-    done = bash(full, prepare + there, tmp_path)
+    done = bash(newcomer, prepare + there, tmp_path)
     print(f"{time.monotonic() - began:.1f} s")
     assert done.returncode == 0, done.stderr
     heard = json.loads(done.stdout[done.stdout.index("{") :])
@@ -83,21 +84,25 @@ cat heard
 """
 
 
-@pytest.mark.parametrize("page", ["README.md", "README.zh-CN.md"])
-def test_what_a_readme_shows_runs(page: str, full: EmptyEnvironment, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("page", "newcomer"),
+    [("README.md", "on_3_13"), ("README.zh-CN.md", "full")],
+    indirect=["newcomer"],
+)
+def test_what_a_readme_shows_runs(page: str, newcomer: Environment, tmp_path: Path) -> None:
     """``make`` 与 ``pip install`` 归别的测试。"""
     text = (ROOT / page).read_text()
     [talk] = [block for block in blocks(text, "sh") if "curl" in block]
     embedded, listening = blocks(text, "python")
-    (tmp_path / ".venv").symlink_to(full.bin.parent)
+    (tmp_path / ".venv").symlink_to(newcomer.bin.parent)
     (tmp_path / "embedded.py").write_text(embedded)
-    with ServerProcess(tmp_path, python=full.python) as server:
+    with ServerProcess(tmp_path, python=newcomer.python) as server:
         (tmp_path / "listening.py").write_text(listening.replace("8000", str(server.port)))
         where = f"listen --url {server.base_url} --count 1"
         talk = talk.replace("8000", str(server.port)).replace("listen", where)
-        done = bash(full, f"{talk}wait\n{AGAIN}", tmp_path)
+        done = bash(newcomer, f"{talk}wait\n{AGAIN}", tmp_path)
     assert done.returncode == 0, done.stderr
     assert '"message_id"' in done.stdout
     assert done.stdout.splitlines()[-1].endswith("again")
-    imported = bash(full, "python -c 'import embedded; print(embedded.app.title)'", tmp_path)
+    imported = bash(newcomer, "python -c 'import embedded; print(embedded.app.title)'", tmp_path)
     assert imported.returncode == 0, imported.stderr

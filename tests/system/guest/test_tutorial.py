@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Final
 
-import psutil
 import pytest
 
-from tests.support.empty_environment import EmptyEnvironment
+from tests.support.empty_environment import Environment
 from tests.support.ports import free_port
+from tests.support.shell import Shell
 from tests.system.web.browser import Chromium, Page, open_browser
 from tests.system.web.conftest import chromium as chromium
 
@@ -24,64 +23,11 @@ ROOT: Final = Path(__file__).parents[3]
 pytestmark = pytest.mark.timeout(240)
 
 _BLOCK: Final = re.compile(r"```(sh|html)\n(.*?)```", re.DOTALL)
-PAGES: Final = ("tutorial.md", "tutorial.en.md")
-#: 命令与页面，不算给人看的话。
-_WORDS: Final = re.compile(r"\"(title|content)\": \"[^\"]*\"")
-
-
-def blocks(page: str) -> list[tuple[str, str]]:
-    return _BLOCK.findall((ROOT / "docs" / page).read_text())
-
-
-def test_the_two_are_twins() -> None:
-    chinese, english = ([(kind, _WORDS.sub("", text)) for kind, text in blocks(p)] for p in PAGES)
-    assert chinese == english
-
-
-class Shell:
-    """一个一直开着的 bash：块一个一个地给它，出错就结束；``ended`` 是它的回答。"""
-
-    def __init__(self, full: EmptyEnvironment, folder: Path) -> None:
-        path = f"{full.bin}:/usr/sbin:{full.variables['PATH']}"
-        kept = {k: v for k, v in full.variables.items() if not k.startswith("MEETING_PUSH_")}
-        self._folder = folder
-        self._bash = subprocess.Popen(
-            ["bash", "-e"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=folder,
-            env=kept | {"PATH": path},
-            start_new_session=True,
-        )
-
-    def run(self, block: str) -> str:
-        """``block`` 打印的。"""
-        assert self._bash.stdin is not None
-        assert self._bash.stdout is not None
-        self._bash.stdin.write(f"{block}\necho; echo --ended--\n")
-        self._bash.stdin.flush()
-        lines = list[str]()
-        for line in self._bash.stdout:
-            if line == "--ended--\n":
-                return "".join(lines)
-            lines.append(line)
-        logs = [f"{log.name}: {log.read_text()[-500:]}" for log in self._folder.glob("*.log")]
-        raise AssertionError(f"{block} ended the shell: {''.join(lines)} {logs}")
-
-    def stop(self) -> None:
-        family = [psutil.Process(self._bash.pid), *psutil.Process(self._bash.pid).children(True)]
-        for process in family:
-            process.terminate()
-        _, alive = psutil.wait_procs(family, timeout=20)
-        for process in alive:
-            process.kill()
-        self._bash.communicate()
 
 
 @pytest.fixture
-def shell(full: EmptyEnvironment, tmp_path: Path) -> Iterator[Shell]:
-    running = Shell(full, tmp_path)
+def shell(newcomer: Environment, tmp_path: Path) -> Iterator[Shell]:
+    running = Shell(newcomer, tmp_path)
     yield running
     running.stop()
 
@@ -112,7 +58,11 @@ def on_free_ports(page: str, folder: Path) -> list[tuple[str, str]]:
 
 @pytest.mark.skipif(shutil.which("redis-server") is None, reason="no redis-server on PATH")
 @pytest.mark.skipif(not Path("/usr/sbin/nginx").exists(), reason="no nginx")
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize(
+    ("name", "newcomer"),
+    [("tutorial.md", "full"), ("tutorial.en.md", "on_3_13")],
+    indirect=["newcomer"],
+)
 async def test_each_block_runs_and_shows_what_it_says(
     name: str, shell: Shell, page: Page, tmp_path: Path
 ) -> None:

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from pathlib import Path
+from importlib.resources import files
 
 import pytest
 
@@ -38,7 +38,7 @@ from tests.support.one_slot import SlotLean, slot_of
 from tests.support.redis_server import RedisServer, redis_of
 from tests.unit.presence.nodes import info
 
-LUA = Path(__file__).parents[3] / "src" / "meeting_push" / "redis" / "lua"
+LUA = files("meeting_push.redis") / "lua"
 HOUR_MS = 3_600_000
 USERS = tuple(range(1, 41))
 LIMITS = MailboxLimits(2, 100, HOUR_MS, 2 * HOUR_MS)
@@ -220,7 +220,7 @@ async def test_every_script_and_every_command_touches_one_slot(
     await walk_outcomes(slots)
     await walk_presence(slots)
     await walk_the_rest(slots)
-    shipped = {path.stem for path in LUA.glob("*.lua")}
+    shipped = {file.name.removesuffix(".lua") for file in LUA.iterdir()}
     run = {name for name in shipped if any(Script(name).text in text for text in lean.scripts)}
     assert shipped - run == set(), "scripts that were not walked"
     assert {"MGET", "UNLINK", "ZINTER", "PFCOUNT", "XREADGROUP"} <= lean.verbs

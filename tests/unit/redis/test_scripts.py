@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from meeting_push.redis.lean import LeanConnection, Script
 from meeting_push.redis.streams import known_key
 from tests.support.redis_server import RedisServer
 
-LUA = Path(__file__).parents[3] / "src" / "meeting_push" / "redis" / "lua"
+LUA = Path(str(files("meeting_push.redis") / "lua"))
 
 
 async def test_a_script_runs_again_after_script_flush(
