@@ -45,7 +45,12 @@ class Environment:
         self.python = str(self.bin / "python")
 
     def run(
-        self, *command: str | Path, cwd: Path, stdin: str = "", env: Mapping[str, str] | None = None
+        self,
+        *command: str | Path,
+        cwd: Path,
+        stdin: str = "",
+        env: Mapping[str, str] | None = None,
+        timeout: float = 50,
     ) -> subprocess.CompletedProcess[str]:
         """``command`` 的第一个是这个环境 ``bin/`` 里的名字。"""
         program, *arguments = command
@@ -56,7 +61,7 @@ class Environment:
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=50,
+            timeout=timeout,
             check=False,
         )
 

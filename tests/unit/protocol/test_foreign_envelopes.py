@@ -56,7 +56,7 @@ def test_a3_a_foreign_frame_obeys_the_limits_of_the_door(payload: str) -> None:
         OURS % 5 + b',"title":"t"',
         OURS % 5 + b'}{"type":"x"}',
         OURS % 2**53 + b',"title":"t","content":"c"}',
-        OURS % 5 + b',"data":' + b"[" * 5_000 + b"]" * 5_000 + b"}",
+        OURS % 5 + b',"data":' + b"[" * 50_000 + b"]" * 50_000 + b"}",
     ],
     ids=repr,
 )
