@@ -127,7 +127,7 @@ class LockedEnvironment(Environment):
         super().__init__(folder)
         subprocess.run([python, "-m", "venv", "--without-pip", "--clear", folder], check=True)
         uv = Path(sys.executable).with_name("uv")
-        install = [uv, "pip", "install", "--quiet", "--python", self.python]
+        install: list[str | Path] = [uv, "pip", "install", "--quiet", "--python", self.python]
         subprocess.run([*install, "--require-hashes", "-r", lock], check=True)
         subprocess.run([*install, "--no-deps", "--no-index", *wheels], check=True)
 
