@@ -32,7 +32,8 @@ PAGES = [*sorted(ROOT.glob("docs/**/*.md")), *sorted(ROOT.glob("*.md")), ROOT / 
 OF_THE_OUTLET = {"library", "others"}
 #: 每一行的头里的。
 RESERVED = {"ts", "level", "event", "node", "role", "logger", "text"}
-KEYS = [name for name in vars(Keys) if not name.startswith("_") and name != "prefix"]
+NO_KEYS = {"prefix", "tagged", "sharded", "is_sharded"}
+KEYS = [name for name in vars(Keys) if not name.startswith("_") and name not in NO_KEYS]
 
 
 # ── 引用 ────────────────────────────────────────────────────────────────────

@@ -16,6 +16,7 @@ from typing import Any, Self
 from redis import Redis
 
 from meeting_push.redis.address import RedisAddress
+from meeting_push.redis.keys import Keys
 from meeting_push.redis.lean import Groups, LeanConnection
 from meeting_push.redis.link import Argument
 from meeting_push.redis.redis_service import RedisService
@@ -48,6 +49,7 @@ class OneSlotServer(RedisServer):
 
     def service(self, prefix: str = "") -> RedisService:
         service = super().service(prefix)
+        service.keys = Keys(prefix, tagged=True)
         service.lean = SlotLean(service.address)
         return service
 

@@ -151,7 +151,7 @@ class Edge:
             clock=bus.clock,
         )
         self.hearing = NodeHearing(
-            bus.redis, bus.subscriber, self.manager, settings.node, bus.reread.set
+            bus.redis, bus.subscriber, self.manager, settings.node, routes, bus.reread.set
         )
         self._routes = routes
         routes[keys.system_channel.encode()] = bus.control.take
@@ -191,9 +191,8 @@ class Edge:
         subscriber, keys = self._bus.subscriber, self._bus.redis.keys
         await subscriber.start(self.manager.on_channel_message, self._on_resubscribed)
         stack.push_async_callback(subscriber.close)
-        canary = self.hearing.canary
-        self._routes[canary.channel.encode()] = canary.hear
-        await self._bus.subscribe(keys.broadcast_channel, keys.system_channel, canary.channel)
+        self.hearing.channels()
+        await self._bus.subscribe(keys.broadcast_channel, keys.system_channel)
         # 先订阅，后读日志：中间到的已在目录里
         await self._broadcasts.feed.refresh()
 

@@ -1,20 +1,20 @@
 """金丝雀：经 Redis 发给自己，听不到就是聋了（CON-3，LESSONS 4）。
 
 连接还在、订阅还在、PING 有回答，都不证明消息会来；只有真的收到一条才证明。Redis 断开时发不
-出去，那不是聋：套接字留着，等它回来（CON-4）。
+出去，那不是聋：套接字留着，等它回来（CON-4）。Cluster 上每个主一条订阅连接，每条上放一只，都
+回来才算。
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final
+from typing import Final, NamedTuple
 
 from ..errors import MeetingPushError, UnavailableError
 from ..logs import logger
-from ..node_identity import NodeIdentity
 from ..redis.redis_service import RedisService
 from ..supervision import periodically
 
@@ -39,8 +39,10 @@ class Ear:
 
     #: 连着，并且订阅齐全；没连上时听不到不算聋。
     connected: Callable[[], bool]
-    #: 重新订阅全部频道；订完之后自有人重读信箱。
-    resubscribe: Callable[[], None]
+    #: 在哪些频道上放，每条订阅连接一个；还没有都订好则空着。
+    channels: Callable[[], Sequence[str]]
+    #: 这几个频道没有动静：那几条连接重新订阅全部；订完之后自有人重读信箱。
+    resubscribe: Callable[[Collection[str]], None]
     #: 听到了后一条而前一条没来：漏过东西，重读信箱。
     reread: Callable[[], None]
     #: 没救了：请走客户端，不再接受。
@@ -60,25 +62,30 @@ class CanaryStatistics:
     last_ms: float
 
 
+class _Flight(NamedTuple):
+    """一次放出的：何时（事件循环的秒），哪些频道上的还没有回来。"""
+
+    sent_at: float
+    out: set[str]
+
+
 class Canary:
-    """``hear`` 是 ``channel`` 的 ``ChannelRoute``；``run`` 须由监督者一直运行。"""
+    """``hear`` 是各频道的 ``ChannelRoute``；``run`` 须由监督者一直运行。"""
 
     def __init__(
         self,
         redis: RedisService,
-        node: NodeIdentity,
         *,
         interval_s: float,
         deaf_s: float,
         ear: Ear,
     ) -> None:
-        self._node = node
         self._redis = redis
         self._interval_s = interval_s
         self._deaf_s = deaf_s
         self._ear = ear
-        #: 放出而没回来的：号 → 何时放出（事件循环的秒）。
-        self._out: dict[int, float] = {}
+        #: 放出而没有都回来的。
+        self._out: dict[int, _Flight] = {}
         self._number = 0
         #: 回来过一只：在此之前不算听得见。
         self._first = asyncio.Event()
@@ -86,10 +93,6 @@ class Canary:
         self._deaf_since = 0.0
         self._heard = self._missed = self._resets = 0
         self._last_ms = 0.0
-
-    @property
-    def channel(self) -> str:
-        return self._redis.keys.canary_channel(self._node.id)
 
     async def run(self) -> None:
         """监督者运行的循环体；永不返回。"""
@@ -123,13 +126,15 @@ class Canary:
         return not self._number and not self._ear.connected()
 
     async def _send(self) -> None:
-        if self._too_early():
+        channels = () if self._too_early() else self._ear.channels()
+        if not channels:
             return
         self._number += 1
         number = self._number
-        self._out[number] = _now()  # 回来可能比 PUBLISH 的回答还早
+        self._out[number] = _Flight(_now(), set(channels))  # 回来可能比 PUBLISH 的回答还早
         try:
-            await self._redis.publish(self.channel, number)
+            for sent in [self._redis.publish(each, f"{number} {each}") for each in channels]:
+                await sent
         except MeetingPushError:
             self._out.clear()  # Redis 不在：此前的也不能怪耳朵
 
@@ -140,18 +145,26 @@ class Canary:
     # ── 听 ──────────────────────────────────────────────────────────────────
 
     def hear(self, payload: bytes) -> bool:
-        number = int(payload) if payload.isdigit() else 0
-        sent_at = self._out.pop(number, None)
-        if sent_at is None:
+        first, _, channel = payload.decode(errors="replace").partition(" ")
+        number = int(first) if first.isdecimal() else 0
+        flight = self._out.get(number)
+        if flight is None or channel not in flight.out:
             return True  # 重新订阅之前放出的，或不是我们的
+        flight.out.discard(channel)
+        if not flight.out:
+            self._returned(number, flight.sent_at)
+        if missed := [i for i, one in self._out.items() if i < number and channel in one.out]:
+            self._notice_holes(missed)
+        return True
+
+    def _returned(self, number: int, sent_at: float) -> None:
+        """每条连接上的都回来了。"""
+        del self._out[number]
         self._heard += 1
         self._first.set()
         self._last_ms = (_now() - sent_at) * 1000
         if self._hearing is not Hearing.GOOD:
             self._recovered()
-        elif missed := [each for each in self._out if each < number]:
-            self._notice_holes(missed)
-        return True
 
     def _notice_holes(self, missed: list[int]) -> None:
         """一条连接上次序不变，所以前面的不会再来了。"""
@@ -171,7 +184,7 @@ class Canary:
         now = _now()
         if not self._ear.connected():
             self._out.clear()
-        if not self._out or now - min(self._out.values()) < self._deaf_s:
+        if not self._out or now - min(one.sent_at for one in self._out.values()) < self._deaf_s:
             return
         if self._hearing is Hearing.GOOD:
             self._hearing, self._deaf_since = Hearing.DEAF, now
@@ -181,11 +194,12 @@ class Canary:
         self._reset()
 
     def _reset(self) -> None:
+        silent = {channel for one in self._out.values() for channel in one.out}
         self._missed += len(self._out)
         self._out.clear()
         self._resets += 1
         logger.bind(hearing=self._hearing.value, resets=self._resets).error("node_deaf")
-        self._ear.resubscribe()
+        self._ear.resubscribe(silent)
 
     def statistics(self) -> CanaryStatistics:
         return CanaryStatistics(

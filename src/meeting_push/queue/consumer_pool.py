@@ -24,6 +24,8 @@ RETIRE_IDLE_MS: Final = 300_000
 #: 卡住的从头来过：比它做完手里的（``message_consumer.FINISH_WITHIN_S``）再多等一点。
 RESTART_WITHIN_S: Final = 8.0
 RETIRE_EVERY: Final = 60  # 次调整
+#: 隔这么多次调整看一眼从前的分区。
+STRAYS_EVERY: Final = 5
 
 
 class ConsumerPool:
@@ -134,8 +136,11 @@ class ConsumerPool:
 
         async def step() -> None:
             await self.adjust(supervisor)
-            if next(turns) % RETIRE_EVERY == 0:
+            turn = next(turns)
+            if turn % RETIRE_EVERY == 0:
                 await self._queue.streams.retire_idle(RETIRE_IDLE_MS)
+            while turn % STRAYS_EVERY == 0 and await self._queue.bring_strays_home():
+                pass
 
         await periodically(step, partial(asyncio.sleep, ADJUST_EVERY_S), self._not_adjusted)
 

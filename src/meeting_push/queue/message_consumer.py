@@ -131,21 +131,18 @@ class MessageConsumer:
                 await self._wait(error)
 
     async def _until_cancelled(self, reader: QueueReader) -> None:
-        client_id = await reader.client_id()
         work = asyncio.create_task(self._work(reader), name=f"consume:{self.name}")
         try:
             await asyncio.shield(work)
         except asyncio.CancelledError:
             self._stopping = True
-            await self._let_finish(reader, work, client_id)
+            await self._let_finish(reader, work)
             raise
 
-    async def _let_finish(
-        self, reader: QueueReader, work: asyncio.Task[None], client_id: int
-    ) -> None:
+    async def _let_finish(self, reader: QueueReader, work: asyncio.Task[None]) -> None:
         try:
             async with asyncio.timeout(FINISH_WITHIN_S):
-                await self._queue.streams.unblock(client_id)
+                await reader.wake()
                 await work
                 await self._queue.streams.retire(self.name)
         except (TimeoutError, MeetingPushError) as error:
@@ -159,7 +156,7 @@ class MessageConsumer:
             while not self._stopping:
                 await self._step(reader)
                 self._let_others_bulk(reader)
-            while rest := reader.bulk_slice():
+            while rest := await reader.rest():
                 await self._handle(rest)
         finally:
             self._let_others_bulk()

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -17,10 +18,13 @@ import msgspec
 from ..clock import Clock, now_ms
 from ..errors import QueueFullError
 from ..model import URGENT_PRIORITY, QueueEntry
+from ..redis.group_reader import GroupReader, SpreadReader
 from ..redis.keys import QueueKeys
+from ..redis.lean import LeanConnection
 from ..redis.link import Argument
 from ..redis.redis_service import RedisService
-from ..redis.streams import GroupReader, QueueLength, QueueStreams
+from ..redis.strays import Strays
+from ..redis.streams import QueueLength, QueueStreams
 from ..supervision import Aside
 from .queue_reader import (
     OnDead,
@@ -75,6 +79,9 @@ class MessageQueue:
         self.note_live = self._traffic.telling
         #: 不常走的了结：握着、记下意外、记为失败。
         self.settlement = Settlement(self.streams, on_dead, aside)
+        self._strays = Strays(
+            redis.lean, redis.keys, self.partitions, self.streams, self.settlement.as_delayed
+        )
         #: 接受之前的关口。
         self.room = QueueRoom(self.streams.fast_lengths, max_length)
         self._own_reader: QueueReader | None = None
@@ -138,6 +145,10 @@ class MessageQueue:
             bulk_room=min(DUE_BULK_ROOM, self.max_length),
         )
 
+    async def bring_strays_home(self) -> int:
+        """留在从前的分区里的（``queue_partitions`` 改过）搬回来，返回搬了几项；没有了才是 0。"""
+        return await self._strays.bring_home(self._clock())
+
     async def unschedule(self, message_id: str, due_at: int) -> int:
         """撤回一条预约在 ``due_at`` 的消息，返回移出了几项。幂等。
 
@@ -149,15 +160,20 @@ class MessageQueue:
 
     async def open_reader(self, name: str, *, max_block_s: float = 30) -> QueueReader:
         """名叫 ``name`` 的消费者的手，用完 ``close``；``max_block_s`` 是它最长的一次等待。"""
-        connection = await self._redis.open_lean(f"consumer-{name}", max_block_s=max_block_s)
-        hand = GroupReader(connection, name)
+        hand = await self._hand(name, partial(self._redis.open_lean, max_block_s=max_block_s))
         reader = QueueReader(hand, self.partitions, self.settlement, self._rules, self._traffic)
         try:
-            await reader.create_groups()
+            await reader.open()
         except BaseException:
             await reader.close()
             raise
         return reader
+
+    async def _hand(self, name: str, line: Callable[..., Awaitable[LeanConnection]]) -> GroupReader:
+        shared = self._redis.lean
+        if self._redis.keys.tagged:
+            return SpreadReader(shared, name, self.partitions, partial(line, f"consumer-{name}"))
+        return GroupReader(await line(f"consumer-{name}"), name, shared)
 
     async def dequeue_message(self, timeout: float = 30) -> Taken | None:
         """取一项；``timeout`` 秒内没有则 None。用完要 ``acknowledge`` 或 ``reject``。"""

@@ -15,9 +15,10 @@ from ..clock import now_ms
 from ..errors import MalformedEnvelopeError, MeetingPushError
 from ..logs import RepeatedWarning, logger
 from ..model import QueueEntry
+from ..redis.group_reader import GroupReader, RawEntry, Read
 from ..redis.keys import QueueKeys
 from ..redis.link import NoGroupError
-from ..redis.streams import GroupReader, QueueStreams, RawEntry
+from ..redis.streams import QueueStreams
 from ..supervision import Aside, is_temporary
 from .room import LiveTraffic
 
@@ -93,6 +94,15 @@ class Settlement:
             return False
         self._newer.say(queue=queue, entry_id=entry_id.decode())
         return True
+
+    def as_delayed(self, queue: str, entry_id: bytes, fields: dict[bytes, bytes]) -> bytes | None:
+        """一项在延迟集合里的样子；留给他们的是 None。
+
+        :raises MalformedEnvelopeError: 见 ``parse``
+        """
+        if self.is_for_others(queue, entry_id, fields):
+            return None
+        return delayed_member(parse(queue, entry_id, fields).entry)
 
     async def finish(self, taken: Iterable[Taken]) -> None:
         by_queue: defaultdict[str, list[tuple[bytes, bytes]]] = defaultdict(list)
@@ -179,14 +189,15 @@ class QueueReader:
         self._hand = hand
         #: 关闭连接：手里没有了结的会被别人认领。
         self.close = hand.close
-        #: 见 ``QueueStreams.unblock``。
-        self.client_id = hand.client_id
+        #: 见 ``GroupReader.wake``。
+        self.wake = hand.wake
         self._priority = [keys.priority for keys in partitions]
         self._delivery = [keys.delivery for keys in partitions]
         self._settlement = settlement
         self._rules = rules
         self._turn = 0
         self._bulk = [keys.bulk for keys in partitions]
+        self._streams = (*self._priority, *self._delivery, *self._bulk)
         self._surplus: list[Taken] = []
         #: 从慢的那条取来、还没有交出的。
         self._bulk_rest: list[Taken] = []
@@ -238,16 +249,16 @@ class QueueReader:
         taken, self._bulk_rest = self._bulk_rest[:count], self._bulk_rest[count:]
         return taken
 
-    async def create_groups(self) -> None:
+    async def open(self) -> None:
         """建立消费组（已有则无害）。"""
-        await self._hand.create_groups((*self._priority, *self._delivery, *self._bulk))
+        await self._hand.open(self._streams)
 
     async def _in_group(self, work: Awaitable[list[Taken]]) -> list[Taken]:
         """消费组不见了（FLUSHALL、切换）就重建，这一次什么也取不到。"""
         try:
             return await work
         except NoGroupError:
-            await self.create_groups()
+            await self._hand.create_groups(self._streams)
             return []
 
     # ── 取 ──────────────────────────────────────────────────────────────────
@@ -272,28 +283,39 @@ class QueueReader:
         return await self._wait(count, [*groups[0], *groups[1]], block_ms, bulk)
 
     async def _bulk_part(self) -> list[Taken]:
+        live: list[Taken] = []
         if not self._bulk_rest:
-            self._bulk_rest = await self._read(self._bulk_entries, self._bulk)
+            live = await self._read(self._bulk_entries, self._bulk)
             self._bulk_entries = _entries_of(self._bulk_rest)
-        return self.bulk_slice()
+        return live or self.bulk_slice()
 
     async def _wait(
         self, count: int, streams: Sequence[str], block_ms: int, bulk: bool
     ) -> list[Taken]:
         if bulk:
             streams = [*streams, *self._bulk]
-        taken = await self._read(count, streams, block_ms)
-        self._bulk_rest += [item for item in taken if item.queue in self._bulk]
-        live = [item for item in taken if item.queue not in self._bulk]
-        return live or self.bulk_slice()
+        return await self._read(count, streams, block_ms) or self.bulk_slice()
 
     async def _read(self, count: int, streams: Sequence[str], block_ms: int = 0) -> list[Taken]:
         # 多出来的留在 _surplus
         each = count if block_ms else max(1, count // len(streams))
-        taken: list[Taken] = []
-        for stream, items in await self._hand.read(each, streams, block_ms):
-            taken += await self._parse(stream.decode(), items)
-        return taken
+        return await self._sorted(await self._hand.read(each, streams, block_ms))
+
+    async def _sorted(self, found: Read) -> list[Taken]:
+        """此刻的；慢的那条的留在手里（等着的一次读到的，可能这时才来）。"""
+        live: list[Taken] = []
+        for stream, items in found:
+            queue = stream.decode()
+            taken = await self._parse(queue, items)
+            if queue in self._bulk:
+                self._bulk_rest += taken
+            else:
+                live += taken
+        return live
+
+    async def rest(self) -> list[Taken]:
+        """不再取了：已在手里、还在路上的下一段；空的，就没有了。"""
+        return await self._sorted(await self._hand.rest()) or self.surplus() or self.bulk_slice()
 
     # ── 认领 ────────────────────────────────────────────────────────────────
 

@@ -44,6 +44,7 @@ class _Writing(NamedTuple):
     prefix: str
     node_id: str
     ttl_ms: int
+    verb: str
     announce: bool = False
     reaping: bool = False
 
@@ -51,7 +52,8 @@ class _Writing(NamedTuple):
         """``known``：问过租约的节点，活着没有；``around``：连它一起写。"""
         answers = [value for node, alive in known.items() for value in (node, int(alive))]
         also = ("", 0) if around is None else (around.since, around.node_ttl_ms)
-        return [*self[:3], int(self.announce), int(self.reaping), *also, len(known), *answers]
+        told = (int(self.announce), int(self.reaping))
+        return [*self[:3], *told, *also, len(known), self.verb, *answers]
 
 
 class Written(NamedTuple):
@@ -90,7 +92,14 @@ class ConnectionTables:
 
         ``around``：同一次写出的；其余的参数见 ``presence.lua``。
         """
-        writing = _Writing(self._keys.prefix, node_id, self._ttl_ms, announce, reaping)
+        writing = _Writing(
+            self._keys.prefix,
+            node_id,
+            self._ttl_ms,
+            self._lean.publishing,
+            announce,
+            reaping,
+        )
         written = Written([], {})
         asking = await self._write(writing, rows, range(len(rows)), written, around)
         while asking.skipped:

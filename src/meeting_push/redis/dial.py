@@ -108,6 +108,14 @@ class Reconnector:
         self._opened_at = asyncio.get_running_loop().time()
         self._started = True
 
+    def begin(self) -> None:
+        """同 ``start``，不等：一直试，直到连上。"""
+        self._started = True
+        self.cause = OURS
+        self._task = asyncio.create_task(
+            self._reopen(), name=f"connect:{self._name}", context=Context()
+        )
+
     def lost(self, cause: str) -> None:
         """连接断了；已在重连、没有启动时无害。"""
         if self._started and self._task is None:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Final
 
 DELIVERY_GROUP: Final = "delivery_workers"
+#: 队列至多分几份（设置 ``queue_partitions`` 的上界）。
+MAX_PARTITIONS: Final = 64
 
 
 def literally(text: str) -> str:
@@ -31,9 +33,13 @@ class _Name:
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """``prefix`` 原样加在每个键和频道前面（测试用它互相隔离）。"""
+    """``prefix`` 原样加在每个键和频道前面（测试用它互相隔离）。
+
+    ``tagged``：一条命令的键要同槽（Cluster），队列的键总带着分区的 tag。
+    """
 
     prefix: str = ""
+    tagged: bool = False
 
     # 在线状态
     def online_user(self, user_id: int) -> str:
@@ -171,10 +177,20 @@ class Keys:
         return f"{self.prefix}presence:{{{user_id}}}"
 
     def canary_channel(self, node_id: str) -> str:
+        """Cluster 上每个主一个：后面添上 ``:<数>``，落在它的槽里。"""
         return f"{self.prefix}canary:{node_id}"
 
     broadcast_channel = _Name("broadcast:all")
     system_channel = _Name("system:notifications")
+
+    def is_sharded(self, channel: str) -> bool:
+        """Cluster 上只在管着它的槽的那台发布的：各人的、各节点的；其余的走全体的总线。"""
+        return channel.startswith(self.sharded)
+
+    @property
+    def sharded(self) -> tuple[str, ...]:
+        """分片的频道以什么开头。"""
+        return tuple(f"{self.prefix}{kind}:" for kind in ("user", "presence", "canary"))
 
 
 # ── 队列的分区 ───────────────────────────────────────────────────────────────
@@ -182,7 +198,7 @@ class Keys:
 
 @dataclass(frozen=True, slots=True)
 class QueueKeys:
-    """只有一个分区时是 contract 里的名字；多于一个时各带 hash tag ``{q0}``、``{q1}`` …"""
+    """只有一个分区时是 contract 里的名字；多于一个、在 Cluster 上，各带 ``{q0}``、``{q1}`` …"""
 
     delivery: str
     priority: str
@@ -198,17 +214,26 @@ class QueueKeys:
 
     @classmethod
     def of(cls, keys: Keys, partitions: int) -> tuple[QueueKeys, ...]:
-        tags = [""] if partitions == 1 else [f":{{q{number}}}" for number in range(partitions)]
-        return tuple(
-            cls(
-                delivery=keys.delivery_queue + tag,
-                priority=keys.priority_queue + tag,
-                bulk=keys.bulk_queue + tag,
-                delayed=keys.delayed_queue + tag,
-                delayed_bulk=keys.delayed_bulk_queue + tag,
-                dead_letter=keys.dead_letter_queue + tag,
-            )
-            for tag in tags
+        plain = partitions == 1 and not keys.tagged
+        tags = [""] if plain else [f":{{q{number}}}" for number in range(partitions)]
+        return tuple(cls._with(keys, tag) for tag in tags)
+
+    @classmethod
+    def others(cls, keys: Keys, partitions: int) -> tuple[QueueKeys, ...]:
+        """分区的数目从前不同、从前不在 Cluster 上时可能用过的别的名字。"""
+        plain = cls._with(keys, "")
+        ours = cls.of(keys, partitions)
+        return tuple(one for one in (plain, *cls.of(keys, MAX_PARTITIONS)) if one not in ours)
+
+    @classmethod
+    def _with(cls, keys: Keys, tag: str) -> QueueKeys:
+        return cls(
+            delivery=keys.delivery_queue + tag,
+            priority=keys.priority_queue + tag,
+            bulk=keys.bulk_queue + tag,
+            delayed=keys.delayed_queue + tag,
+            delayed_bulk=keys.delayed_bulk_queue + tag,
+            dead_letter=keys.dead_letter_queue + tag,
         )
 
 

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from importlib.resources import files
 from itertools import chain
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from ..errors import MeetingPushError, RedisUnavailableError
 from .address import RedisAddress, credentials_refused, greeting
@@ -18,6 +18,7 @@ from .link import Argument, Command, Link, ScriptMissingError
 Row = TypeVar("Row", bound=Sequence[Any])
 #: 一次调用做的各是哪几行，与它要声明的键。
 Groups = Sequence[tuple[Sequence[int], Sequence[Argument]]]
+PUBLISH: Final = "PUBLISH"
 #: 一次调用：要声明的键，参数。
 Call = tuple[Sequence[Argument], Sequence[Argument]]
 
@@ -30,6 +31,9 @@ class LeanConnection:
     所有命令，只许用在专用的连接上，并把最长的阻塞时间算进 ``timeout_s``。
     """
 
+    #: 往一个人、一个节点的频道（``Keys.is_sharded``）发布用的动词。
+    publishing: str = PUBLISH
+
     def __init__(
         self, address: RedisAddress, *, timeout_s: float = 5.0, name: str = "meeting-push"
     ) -> None:
@@ -40,6 +44,10 @@ class LeanConnection:
         self._reconnector = Reconnector(name, self._open, most_backoff_s(address))
         #: 发出的命令，只增。
         self.commands = 0
+
+    @property
+    def address(self) -> RedisAddress:
+        return self._address
 
     @property
     def connected(self) -> bool:
@@ -89,6 +97,13 @@ class LeanConnection:
         一台 Redis 不管槽：全部一次，什么也不必声明（决定 0018）。
         """
         return [(range(rows), ())]
+
+    def at(self, _key: Argument) -> LeanConnection:
+        """到管着这个键的主的；一台 Redis 就是它自己。
+
+        :raises RedisUnavailableError: 那个槽此刻没有连着的主
+        """
+        return self
 
     async def values(self, keys: Sequence[Argument]) -> list[bytes | None]:
         """MGET，次序不变；同槽的一条。"""

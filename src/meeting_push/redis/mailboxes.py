@@ -128,7 +128,7 @@ class Mailboxes:
         return [
             *(self._keys.prefix, self.fresh_epoch()),
             *(limits.mailbox_max_entries, limits.log_max_entries),
-            *(limits.ttl_ms, limits.seq_ttl_ms, int(publish)),
+            *(limits.ttl_ms, limits.seq_ttl_ms, self._lean.publishing if publish else ""),
         ]
 
     async def overfull(self, user_id: int) -> OverfullMailbox:

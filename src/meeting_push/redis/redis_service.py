@@ -29,7 +29,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from ..errors import MeetingPushError, RedisUnavailableError
 from .address import RedisAddress
 from .keys import Keys
-from .lean import LeanConnection
+from .lean import PUBLISH, LeanConnection
 from .link import Argument, error_from_reply
 from .sentinel import find_master
 
@@ -210,13 +210,17 @@ class RedisService:
         await self.lean.close()
         await self.client.aclose(close_connection_pool=True)
 
-    async def open_lean(self, name: str, *, max_block_s: float = 0) -> LeanConnection:
+    async def open_lean(
+        self, name: str, key: str = "", *, max_block_s: float = 0
+    ) -> LeanConnection:
         """另开一条专用的精简连接（阻塞命令用），已连上；由调用者 ``close``。
 
-        ``max_block_s``：会发的最长的阻塞；连同超时都没有回答，才算对方死了。
+        ``key``：在 Cluster 上，到此刻管着它的主去，不跟着它搬。``max_block_s``：会发的最长的阻塞；
+        连同超时都没有回答，才算对方死了。
         """
+        address = self.lean.at(key).address if key else self.address
         timeout_s = self._timeout_s + max_block_s
-        connection = LeanConnection(self.address, timeout_s=timeout_s, name=f"meeting-push-{name}")
+        connection = LeanConnection(address, timeout_s=timeout_s, name=f"meeting-push-{name}")
         await connection.connect()
         return connection
 
@@ -269,7 +273,10 @@ class RedisService:
 
         :raises RedisUnavailableError: 没有连接（同步抛出），或不知道发出没有
         """
-        return self.lean.execute("PUBLISH", channel, payload)
+        verb = self.lean.publishing
+        if verb != PUBLISH and not self.keys.is_sharded(channel):
+            verb = PUBLISH
+        return self.lean.execute(verb, channel, payload)
 
     # ── 观察 ────────────────────────────────────────────────────────────────
 

@@ -1,4 +1,4 @@
-"""队列的 Redis 操作：流、延迟集合、消费者伸进消费组的手。错误同 ``LeanConnection.execute``。"""
+"""队列的 Redis 操作：流、延迟集合、消费组里的名字。错误同 ``LeanConnection.execute``。"""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ..logs import logger
 from ..model import URGENT_PRIORITY
 from .keys import DELIVERY_GROUP, Keys, QueueKeys, home_of
 from .lean import LeanConnection, Script
-from .link import Argument, Command, GroupExistsError, NoGroupError
+from .link import Argument, Command, NoGroupError
 
 _enqueue: Final = Script("enqueue")
 _due: Final = Script("due")
@@ -120,7 +119,7 @@ class QueueStreams:
         if not flat:
             return
         members = flat[::2]
-        homes = [home_of(_message_of(member), self._partitions).delayed for member in members]
+        homes = [home_of(message_of(member), self._partitions).delayed for member in members]
         await self._lean.execute_many(
             [("ZADD", *one) for one in zip(homes, flat[1::2], members, strict=True)]
         )
@@ -287,12 +286,8 @@ class QueueStreams:
             await self.retire(name)
         return len(idle)
 
-    async def unblock(self, client_id: int) -> None:
-        """让一只正阻塞着的手（``GroupReader.client_id``）立即空手而归。"""
-        await self._lean.execute("CLIENT", "UNBLOCK", client_id)
 
-
-def _message_of(member: bytes) -> str:
+def message_of(member: bytes) -> str:
     """延迟集合的一项是谁的；认不出的都归一处，取的人再说。"""
     found = re.search(rb'"message_id":"([^"]*)"', member)
     return found[1].decode(errors="replace") if found else ""
@@ -311,84 +306,3 @@ def _errors_key(stream: str) -> str:
 def _due_keys(delayed: str, keys: QueueKeys) -> list[str]:
     streams = [keys.delivery, keys.priority, keys.bulk]
     return [delayed, *streams, *map(known_key, streams)]
-
-
-# ── 消费者的手 ───────────────────────────────────────────────────────────────
-
-#: 一项：id，字段与值相间。
-RawEntry = tuple[bytes, list[bytes]]
-
-
-class GroupReader:
-    """名叫 ``name`` 的，用自己的连接：阻塞的读会占住整条连接。
-
-    ``read``、``claim`` 在消费组不见了（FLUSHALL、切换）时抛出 ``NoGroupError``。
-    """
-
-    def __init__(self, connection: LeanConnection, name: str) -> None:
-        self._connection = connection
-        self.name = name
-        self._claim_from: dict[str, bytes] = {}
-
-    async def close(self) -> None:
-        await self._connection.close()
-
-    async def client_id(self) -> int:
-        return int(await self._connection.execute("CLIENT", "ID"))
-
-    async def create_groups(self, queues: Sequence[str]) -> None:
-        """已有则无害；从头读，免得漏掉建组之前入队的。"""
-        for queue in queues:
-            with contextlib.suppress(GroupExistsError):
-                await self._connection.execute(
-                    "XGROUP", "CREATE", queue, DELIVERY_GROUP, "0", "MKSTREAM"
-                )
-
-    async def read(
-        self, each: int, queues: Sequence[str], block_ms: int = 0
-    ) -> list[tuple[bytes, list[RawEntry]]]:
-        """每条流至多 ``each`` 项还没有人取的；都空且 ``block_ms`` > 0 才等。"""
-        block = ("BLOCK", block_ms) if block_ms else ()
-        reply = await self._connection.execute(
-            *("XREADGROUP", "GROUP", DELIVERY_GROUP, self.name, "COUNT", each, *block),
-            *("STREAMS", *queues, *(">" for _ in queues)),
-        )
-        return reply or []
-
-    async def claim(self, queue: str, idle_ms: int, count: int) -> list[RawEntry]:
-        """别人取走后闲了 ``idle_ms`` 的至多 ``count`` 项；从上次看到的地方接着看。"""
-        # 总从头来，前面一段还没到时的会挡住后面的
-        cursor, items, *_ = await self._connection.execute(
-            *("XAUTOCLAIM", queue, DELIVERY_GROUP, self.name, idle_ms),
-            *(self._claim_from.get(queue, b"0"), "COUNT", count),
-        )
-        self._claim_from[queue] = b"0" if cursor == b"0-0" else cursor
-        present = [item for item in items if item and item[1]]
-        if len(present) < len(items):
-            await self._forget_deleted(queue)
-        return present
-
-    async def leave(self, queue: str, entry_ids: Sequence[bytes], idle_ms: int) -> None:
-        """取到手而不是给我的：当作没有取过，已闲了 ``idle_ms``，别人好认领。"""
-        as_new: Sequence[Argument] = ("IDLE", idle_ms, "RETRYCOUNT", 0, "JUSTID")
-        await self._connection.execute(
-            "XCLAIM", queue, DELIVERY_GROUP, self.name, 0, *entry_ids, *as_new
-        )
-
-    async def times_taken(self, entries: Sequence[tuple[str, bytes]]) -> list[int]:
-        """手里的 (流, id) 各被取过几次；不在手里的是 0。"""
-        pending = await self._connection.execute_many(
-            [("XPENDING", queue, DELIVERY_GROUP, i, i, 1, self.name) for queue, i in entries]
-        )
-        return [row[0][3] if row else 0 for row in pending]
-
-    async def _forget_deleted(self, queue: str) -> None:
-        """已从流里消失（有人裁了流）、只剩在待确认表里的：6.2 的 XAUTOCLAIM 会一再给出。"""
-        lean = self._connection
-        pending = await lean.execute("XPENDING", queue, DELIVERY_GROUP, "-", "+", 1_000, self.name)
-        ids = [row[0] for row in pending]
-        found = await lean.execute_many([("XRANGE", queue, one, one) for one in ids])
-        gone = [one for one, entry in zip(ids, found, strict=True) if not entry]
-        if gone:
-            await lean.execute("XACK", queue, DELIVERY_GROUP, *gone)
-            logger.bind(queue=queue, entries=len(gone)).warning("entries_vanished")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, Final
@@ -73,16 +73,25 @@ class Subscriber:
         :raises RedisUnavailableError: 连不上
         :raises ConfigurationError: Redis 拒绝这个用户名或密码
         """
+        self._receive_by(handler, on_resubscribed)
+        await self._reconnector.start()
+
+    def begin(self, handler: ChannelHandler, on_resubscribed: Callable[[], None]) -> None:
+        """同 ``start``，不等第一次连上。"""
+        self._receive_by(handler, on_resubscribed)
+        self._reconnector.begin()
+
+    def _receive_by(self, handler: ChannelHandler, on_resubscribed: Callable[[], None]) -> None:
         self._handler = handler
         self._on_resubscribed = on_resubscribed
         self._confirmed = asyncio.get_running_loop().create_future()
         self._confirmed.set_result(None)
-        await self._reconnector.start()
 
-    def reset(self) -> None:
+    def reset(self, _channels: Collection[str] = ()) -> None:
         """丢掉此刻的连接，重新连上并订阅全部：对方说一切都好，却什么也没送来（CON-3）。
 
-        立即返回；之后同一次断线，订完时调用 ``on_resubscribed``。正在重连时无事可做。
+        ``_channels``：只那几个频道的连接，没有给就是全部；一台 Redis 只有一条。立即返回；之后同一次
+        断线，订完时调用 ``on_resubscribed``。正在重连时无事可做。
         """
         if self._feed is not None:
             self._feed.abort(OURS)
@@ -129,6 +138,14 @@ class Subscriber:
     def subscribing(self, user_id: int) -> asyncio.Future[None] | None:
         return self._subscribing(self._keys.user_channel(user_id).encode())
 
+    def subscribing_channel(self, name: str) -> asyncio.Future[None] | None:
+        """一个全名已含前缀的频道；承诺同 ``subscribing``。"""
+        return self._subscribing(name.encode())
+
+    def one_each(self, name_of: Callable[[int], str]) -> list[str]:
+        """``name_of`` 给的频道里，每条连接上的各一个（数从 0 起）。"""
+        return [name_of(0)]
+
     def _subscribing(self, channel: bytes) -> asyncio.Future[None] | None:
         future = self._wanted.get(channel)
         if future is None:
@@ -149,10 +166,7 @@ class Subscriber:
     # ── 连接 ────────────────────────────────────────────────────────────────
 
     async def _open(self) -> None:
-        timeout_s = self._timeout_s
-        feed = await dial(
-            self._address, lambda: Feed(self._handler, self._on_lost, timeout_s), timeout_s
-        )
+        feed = await dial(self._address, self._new_feed, self._timeout_s)
         try:
             await self._greet(feed)
             self._feed = feed
@@ -163,6 +177,9 @@ class Subscriber:
             raise
         if feed.lost:
             raise RedisUnavailableError("the connection to Redis was lost")
+
+    def _new_feed(self) -> Feed:
+        return Feed(self._handler, self._on_lost, self._timeout_s)
 
     async def _greet(self, feed: Feed) -> None:
         try:
@@ -177,6 +194,9 @@ class Subscriber:
                 if self._wanted.get(channel) is future:  # 没有在此期间退订或重新订阅
                     feed.queue(SUBSCRIBE, channel, None if future is self._restored else future)
             await feed.request([(b"PING",)])
+        self._done_restoring()
+
+    def _done_restoring(self) -> None:
         if self._restored is not None:
             if not self._restored.done():
                 self._restored.set_result(None)
@@ -198,7 +218,6 @@ class Subscriber:
 
 SUBSCRIBE: Final = b"SUBSCRIBE"
 UNSUBSCRIBE: Final = b"UNSUBSCRIBE"
-_MESSAGE: Final = b"message"
 
 #: 订阅确认的等待者；None 表示没人等，只占位置。
 Waiter = asyncio.Future[None] | None
@@ -210,6 +229,9 @@ class Feed(Link):
     除 ``message`` 外的每个回答都对应我们发出的一个词（每个频道一次确认，PING 一次 PONG），
     次序与发出的一致，所以一条先进先出的队列就能精确配对，不必按频道名查找。
     """
+
+    #: 频道上的一条消息以它开头。
+    message_kind = b"message"
 
     def __init__(
         self, handler: ChannelHandler, on_lost: Callable[[Link], None], timeout_s: float
@@ -240,10 +262,13 @@ class Feed(Link):
 
         ``waiter`` 在确认到达时完成；断线时不动它，由 ``Subscriber`` 在重连后兑现。
         """
+        self._line_up(verb, channel)
+        self._expect([waiter])
+
+    def _line_up(self, verb: bytes, channel: bytes) -> None:
         if not self._verbs:
             self._loop.call_soon(self._send_verbs)
         self._verbs.append((verb, channel))
-        self._expect([waiter])
 
     def start_heartbeat(self) -> None:
         """定期 PING：订阅连接平时只听不说，不问就不知道对方死了。"""
@@ -271,11 +296,11 @@ class Feed(Link):
     def data_received(self, data: bytes) -> None:
         self._silent = 0
         self._reader.feed(data)
-        gets, handler = self._reader.gets, self._handler
+        gets, handler, kind = self._reader.gets, self._handler, self.message_kind
         while True:
             try:
                 while (reply := gets()) is not False:
-                    if reply.__class__ is list and reply[0] == _MESSAGE:
+                    if reply.__class__ is list and reply[0] == kind:
                         handler(reply[1], reply[2])
                     else:
                         self._take(reply)

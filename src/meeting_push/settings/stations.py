@@ -206,7 +206,11 @@ class QueueSettings(Group):
         flat="queue_chunk_recipients",
     )
     partitions: Annotated[int, Field(ge=1, le=64)] = setting(
-        1, "流分几份", "现在不用；改它之前先排空队列", unit="份", flat="queue_partitions"
+        1,
+        "流分几份：Cluster 上各份落在不同的主",
+        "一个主的处理器被队列占满：主的个数；留在别的份里的几秒内搬回来",
+        unit="份",
+        flat="queue_partitions",
     )
     max_deliveries: PositiveInt = setting(
         5, "取出超过这么多次还没有了结的进死信", unit="次", flat="queue_max_deliveries"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, MutableMapping, Sequence
 from typing import Final
 
+from ..contracts import ChannelRoute
 from ..errors import MeetingPushError
 from ..logs import RepeatedWarning, logger
 from ..node.canary import Canary, Ear
@@ -25,7 +26,8 @@ DEAF: Final = "deaf"
 class NodeHearing:
     """聋了先重新订阅；没用就以 4007 请走客户端，直到又听得见。
 
-    ``reread`` 让别人去重读本节点所有用户的信箱。``run`` 须由监督者一直运行。
+    ``reread`` 让别人去重读本节点所有用户的信箱；``routes`` 是管理者查的那张表。``run`` 须由监督者
+    一直运行。
     """
 
     def __init__(
@@ -34,9 +36,14 @@ class NodeHearing:
         subscriber: Subscriber,
         manager: ConnectionManager,
         settings: NodeSettings,
+        routes: MutableMapping[bytes, ChannelRoute],
         reread: Callable[[], None],
     ) -> None:
         self._manager = manager
+        self._subscriber = subscriber
+        self._routes = routes
+        self._canary = redis.keys.canary_channel(manager.node.id)
+        self._channels: frozenset[str] = frozenset()
         self._window_s = settings.drain_window_s
         self._lost = asyncio.Event()
         self._leaving = False
@@ -44,17 +51,29 @@ class NodeHearing:
         self._reasons: set[str] = set()
         self.canary = Canary(
             redis,
-            manager.node,
             interval_s=settings.canary_interval_s,
             deaf_s=settings.canary_deaf_s,
             ear=Ear(
                 connected=lambda: subscriber.connected,
+                channels=self.channels,
                 resubscribe=subscriber.reset,
                 reread=reread,
                 give_up=lambda: self.give_up(DEAF),
                 recover=lambda: self.recover(DEAF),
             ),
         )
+
+    def channels(self) -> Sequence[str]:
+        """金丝雀的，每条订阅连接一个；有一个还没有订好则空着。"""
+        name = self._canary
+        names = self._subscriber.one_each(lambda number: f"{name}:{number}" if number else name)
+        for gone in self._channels.difference(names):  # 换了主、搬了槽，别的名字在那里
+            self._subscriber.unsubscribe_channel(gone)
+            del self._routes[gone.encode()]
+        self._channels = frozenset(names)
+        self._routes.update((name.encode(), self.canary.hear) for name in names)
+        opening = [self._subscriber.subscribing_channel(name) for name in names]
+        return names if opening == [None] * len(names) else ()
 
     def leave(self) -> None:
         """关机开始：门由关机的人把着，这里不再开关。"""

@@ -16,6 +16,7 @@ from meeting_push.queue import consumer_pool
 from meeting_push.queue.consumer_pool import ConsumerPool
 from meeting_push.queue.message_consumer import MessageConsumer
 from meeting_push.queue.message_queue import MessageQueue
+from meeting_push.redis.keys import QueueKeys
 from meeting_push.redis.redis_service import RedisService
 from meeting_push.settings import Settings
 from meeting_push.supervision import Supervisor
@@ -131,7 +132,9 @@ async def test_poison_ends_in_the_dead_letters_with_its_trace(
     await enqueue("A", "B")
     async with running(make(0)):
         await emptied(queue)
-    [(_, flat)] = await redis.lean.execute("XRANGE", redis.keys.dead_letter_queue, "-", "+")
+    [(_, flat)] = await redis.lean.execute(
+        "XRANGE", QueueKeys.of(redis.keys, 1)[0].dead_letter, "-", "+"
+    )
     letter = dict(zip(flat[::2], flat[1::2], strict=True))
     assert letter[b"reason"] == b"delivered_too_often"
     assert b"RuntimeError: surprise" in letter[b"error"]

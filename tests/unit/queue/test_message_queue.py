@@ -11,7 +11,7 @@ from meeting_push.errors import QueueFullError
 from meeting_push.model import QueueEntry
 from meeting_push.queue.message_queue import MessageQueue
 from meeting_push.queue.queue_reader import QueueReader, Taken
-from meeting_push.redis.keys import DELIVERY_GROUP
+from meeting_push.redis.keys import DELIVERY_GROUP, QueueKeys
 from meeting_push.redis.redis_service import RedisService
 from tests.support.clocks import WallClock
 from tests.support.queueing import message_queue
@@ -59,8 +59,13 @@ def names(taken: list[Taken]) -> list[str]:
     return [item.entry.message_id.lstrip("0") for item in taken]
 
 
+def home(redis: RedisService) -> QueueKeys:
+    """不分区的队列的键；在 Cluster 上也带着 tag。"""
+    return QueueKeys.of(redis.keys, 1)[0]
+
+
 async def dead_letters(redis: RedisService) -> list[dict[bytes, bytes]]:
-    rows = await redis.lean.execute("XRANGE", redis.keys.dead_letter_queue, "-", "+")
+    rows = await redis.lean.execute("XRANGE", home(redis).dead_letter, "-", "+")
     return [dict(zip(flat[::2], flat[1::2], strict=True)) for _, flat in rows]
 
 
@@ -102,7 +107,7 @@ async def test_dlv_1_what_someone_trimmed_from_the_stream_can_be_enqueued_again(
     queue: MessageQueue, reader: QueueReader, redis: RedisService
 ) -> None:
     await queue.enqueue_message(entry("A"))
-    await redis.lean.execute("XTRIM", redis.keys.delivery_queue, "MAXLEN", 0)
+    await redis.lean.execute("XTRIM", home(redis).delivery, "MAXLEN", 0)
     await queue.enqueue_message(entry("A"))
     assert names(await reader.take(10, 0)) == ["A"]
 
@@ -113,8 +118,7 @@ async def test_the_memory_of_what_is_queued_ends_with_the_queue(
     await queue.batch_enqueue([entry(str(i)) for i in range(5)])
     await queue.acknowledge(await reader.take(10, 0))
     left = {key.decode() for key in await redis.lean.execute("KEYS", f"{key_prefix}*")}
-    keys = redis.keys
-    assert left == {keys.delivery_queue, keys.priority_queue, keys.bulk_queue}
+    assert left == set(home(redis).streams)
 
 
 async def test_the_same_message_to_others_is_another_entry(
@@ -186,7 +190,7 @@ async def test_dequeue_loses_nothing_when_both_queues_answer_at_once(queue: Mess
 async def test_a_missing_consumer_group_is_made_again(
     queue: MessageQueue, reader: QueueReader, redis: RedisService
 ) -> None:
-    await redis.client.delete(redis.keys.delivery_queue, redis.keys.priority_queue)
+    await redis.client.delete(home(redis).delivery, home(redis).priority)
     assert await reader.take(10, 0) == []
     await queue.enqueue_message(entry("A"))
     assert names(await reader.take(10, 0)) == ["A"]
@@ -195,7 +199,7 @@ async def test_a_missing_consumer_group_is_made_again(
 async def test_claiming_makes_a_missing_consumer_group_again(
     queue: MessageQueue, reader: QueueReader, redis: RedisService
 ) -> None:
-    await redis.client.delete(redis.keys.delivery_queue, redis.keys.priority_queue)
+    await redis.client.delete(home(redis).delivery, home(redis).priority)
     assert await reader.claim(10) == []
     await queue.enqueue_message(entry("A"))
     assert names(await reader.take(10, 0)) == ["A"]
@@ -291,7 +295,7 @@ async def test_an_entry_that_vanished_from_the_stream_leaves_the_group(
 ) -> None:
     await queue.enqueue_message(entry("A"))
     await reader.take(10, 0)
-    await redis.lean.execute("XTRIM", redis.keys.delivery_queue, "MAXLEN", 0)
+    await redis.lean.execute("XTRIM", home(redis).delivery, "MAXLEN", 0)
     assert await other.claim(10) == []
     assert {one.pending for one in await queue.streams.members()} == {0}
 
@@ -315,7 +319,7 @@ async def test_a_malformed_entry_goes_to_the_dead_letters_and_does_not_block(
     redis: RedisService,
     fields: tuple[str | bytes, ...],
 ) -> None:
-    await redis.lean.execute("XADD", redis.keys.delivery_queue, LONG_AGO, *fields)
+    await redis.lean.execute("XADD", home(redis).delivery, LONG_AGO, *fields)
     await queue.enqueue_message(entry("A"))
     assert names(await reader.take(10, 0)) == ["A"]
     assert len(await dead_letters(redis)) == reader.malformed == 1
@@ -334,7 +338,7 @@ async def test_an_entry_of_a_newer_version_is_left_to_who_reads_it(
 ) -> None:
     """滚动升级：不进死信，取多少次也不算毒；刚来的，它的节点也许还没有人知道。"""
     queue.settlement.mixed = lambda: at == LONG_AGO
-    stream = redis.keys.delivery_queue
+    stream = home(redis).delivery
     await redis.lean.execute("XADD", stream, at, *NEWER)
     await queue.enqueue_message(entry("A"))
     taken = await reader.take(10, 0)
@@ -350,7 +354,7 @@ async def test_an_entry_of_a_newer_version_is_left_to_who_reads_it(
 async def test_an_entry_of_a_newer_version_nobody_reads_goes_to_the_dead_letters(
     queue: MessageQueue, reader: QueueReader, redis: RedisService
 ) -> None:
-    await redis.lean.execute("XADD", redis.keys.delivery_queue, LONG_AGO, *NEWER)
+    await redis.lean.execute("XADD", home(redis).delivery, LONG_AGO, *NEWER)
     assert await reader.take(10, 0) == []
     assert [letter[b"reason"] for letter in await dead_letters(redis)] == [b"unknown entry version"]
 
@@ -420,7 +424,7 @@ async def test_lengths_tell_pending_from_lag(
 ) -> None:
     await queue.batch_enqueue([entry("A"), entry("B"), entry("C")])
     await reader.take(1, 0)
-    [row] = [one for one in await queue.lengths() if one.name == redis.keys.delivery_queue]
+    [row] = [one for one in await queue.lengths() if one.name == home(redis).delivery]
     assert (row.length, row.pending, row.lag) == (3, 1, 2)
 
 
@@ -429,9 +433,7 @@ async def test_the_delayed_queue_tells_how_late_it_is(
 ) -> None:
     await queue.schedule([(entry("A"), clock.now - 250)])
     assert [
-        one.oldest_age_ms
-        for one in await queue.lengths()
-        if one.name.endswith("delayed_message_queue")
+        one.oldest_age_ms for one in await queue.lengths() if "delayed_message_queue" in one.name
     ] == [250]
 
 
@@ -487,5 +489,5 @@ async def test_a_partition_schedules_within_itself(parted: MessageQueue, clock: 
 async def test_the_group_has_the_name_of_the_contract(
     reader: QueueReader, redis: RedisService
 ) -> None:
-    [flat] = await redis.lean.execute("XINFO", "GROUPS", redis.keys.delivery_queue)
+    [flat] = await redis.lean.execute("XINFO", "GROUPS", home(redis).delivery)
     assert flat[flat.index(b"name") + 1].decode() == DELIVERY_GROUP

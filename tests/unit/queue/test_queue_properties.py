@@ -14,9 +14,6 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 
 from meeting_push.model import QueueEntry
 from meeting_push.queue.queue_reader import QueueReader, Taken
-from meeting_push.redis.dial import RedisAddress
-from meeting_push.redis.keys import Keys
-from meeting_push.redis.redis_service import RedisService
 from tests.support.queueing import message_queue
 from tests.support.redis_server import RedisServer
 
@@ -56,8 +53,7 @@ class QueueMachine(RuleBasedStateMachine):
         return self.loop.run_until_complete(awaitable)
 
     async def open(self) -> None:
-        address = RedisAddress.parse(self.server.url)
-        self.redis = RedisService(address, Keys(f"test-{uuid4().hex[:12]}:"))
+        self.redis = self.server.service(f"test-{uuid4().hex[:12]}:")
         await self.redis.start()
         self.queue = message_queue(
             self.redis,

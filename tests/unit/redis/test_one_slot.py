@@ -21,6 +21,7 @@ from meeting_push.redis.arrivals import Arrivals
 from meeting_push.redis.bodies import Bodies
 from meeting_push.redis.broadcast_log import BroadcastLog
 from meeting_push.redis.claims import GenerationMark, RedisClaim
+from meeting_push.redis.group_reader import GroupReader
 from meeting_push.redis.keys import QueueKeys
 from meeting_push.redis.lean import Script
 from meeting_push.redis.mailboxes import Mailboxes, MailboxLimits
@@ -30,7 +31,7 @@ from meeting_push.redis.person_traces import PersonTraces
 from meeting_push.redis.presence import PresenceStore, SeatRules, SeatStore
 from meeting_push.redis.probe import RedisProbe
 from meeting_push.redis.redis_service import RedisService
-from meeting_push.redis.streams import GroupReader, QueueStreams
+from meeting_push.redis.streams import QueueStreams
 from meeting_push.redis.time_slots import USER_GRAINS, ActivityStore
 from meeting_push.redis.withdrawals import Withdrawals
 from meeting_push.supervision import Aside

@@ -31,7 +31,7 @@ FOR_EVER: Final = -1
 #: ``Keys`` 里不是键的，与频道。
 HIDDEN: Final = {
     name for name in vars(Keys) if name.startswith("_") or name.endswith("_channel")
-} | {"prefix"}
+} | {"prefix", "tagged", "is_sharded", "sharded"}
 #: 这个测试走得到的；别的（死信、撤回、会议、票据 …）各有自己的测试。
 SEEN: Final = {
     *("online_users:{uid}", "online_users_set", "user_connections_count:{uid}", "node:<id>"),

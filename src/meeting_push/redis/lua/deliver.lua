@@ -6,14 +6,15 @@
 -- ARGV[1] 键前缀          ARGV[2] 新用户的 epoch
 -- ARGV[3] 信箱上限        ARGV[4] 日志上限
 -- ARGV[5] 信箱与日志的 TTL(ms)   ARGV[6] seq 的 TTL(ms)
--- ARGV[7] 1 = 发布，0 = 只进信箱
+-- ARGV[7] 发布用的动词（Cluster 上是 SPUBLISH），'' = 只进信箱
 -- 之后每条消息一组：message_id, attempt, 尾, 人数 n, n 个 user_id
 -- 返回：按次序每人两个数：seq, 收到发布的节点数（-1 = 早已确认，什么也没做）；
 --       末尾是信箱满得溢出了的 user_id：挤谁不在这里定，见 evict.lua
 local call, format, tonumber = redis.call, string.format, tonumber
 local prefix, epoch = ARGV[1], ARGV[2]
 local mailbox_cap, log_cap = tonumber(ARGV[3]), tonumber(ARGV[4])
-local ttl, seq_ttl, publish = ARGV[5], ARGV[6], ARGV[7] == '1'
+local ttl, seq_ttl, verb = ARGV[5], ARGV[6], ARGV[7]
+local publish = verb ~= ''
 local mailboxes = prefix .. 'offline_messages:{'
 local logs = prefix .. 'message_log:{'
 local seqs = prefix .. 'user_seq:{'
@@ -79,7 +80,7 @@ while i <= #ARGV do
       end
     end
     if publish and receivers == 0 then
-      receivers = call('PUBLISH', channels .. tag .. ':messages', before .. seq .. after)
+      receivers = call(verb, channels .. tag .. ':messages', before .. seq .. after)
     end
     replies[r + 1], replies[r + 2] = tonumber(seq), receivers
     r = r + 2

@@ -7,7 +7,8 @@
 -- ARGV[4] 1 = 租约断过：期间读到的是离线，没有转变也要发布
 -- ARGV[5] 1 = 收拾：只移走这个节点的，坏了的略过
 -- ARGV[6] 早于它的心跳不再算在线(ms)，'' = 全局的由调用者写   ARGV[7] 节点的键的 TTL(ms)
--- ARGV[8] 问过租约的节点几个，随后每个两项：节点, 1 = 活着
+-- ARGV[8] 问过租约的节点几个   ARGV[9] 发布用的动词（Cluster 上是 SPUBLISH）
+-- 随后问过的每个两项：节点, 1 = 活着
 -- 之后每四个一组：user_id, connection_id, JSON（'' = 这条连接没了）, 最后心跳(ms)
 -- 返回四个列表：上线、下线了的人 {user, 1 或 0, …}；没有写的（他有连接在没问过的节点上）各是第几组；
 -- 没问过的节点；没了的 {第几组, 1 = 这一次移走的, 它的节点（'' = 不知道）, 还剩几条, …}
@@ -18,8 +19,8 @@ local prefix, own, ttl = ARGV[1], ARGV[2], ARGV[3]
 -- 那时已看不出转变）；收拾死节点时，要以它的连接还算数的样子作“之前”，离线才会被宣布。
 -- 别的节点的租约在别的槽：有它的连接才值得问，由调用者问完再来（同 seat_claim.lua）。
 local alive = {}
-local rows = 9 + 2 * ARGV[8] -- 从这里起
-for i = 9, rows - 1, 2 do
+local rows = 10 + 2 * ARGV[8] -- 从这里起
+for i = 10, rows - 1, 2 do
   alive[ARGV[i]] = ARGV[i + 1] == '1'
 end
 alive[own] = true
@@ -75,7 +76,7 @@ local function settle(user, before, after, anyway)
   end
   if anyway or was ~= status then
     local seen = status and 'true,"status":"' .. status .. '"}' or 'false,"status":null}'
-    call('PUBLISH', prefix .. 'presence:{' .. user .. '}',
+    call(ARGV[9], prefix .. 'presence:{' .. user .. '}',
       '{"type":"presence","user_id":' .. user .. ',"online":' .. seen)
   end
 end

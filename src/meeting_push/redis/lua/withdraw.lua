@@ -4,7 +4,7 @@
 -- 做过了的（有占位的）只再发布一次。正文须先换成墓碑。同一用户的键有同一个 hash tag。
 --
 -- ARGV[1] 键前缀   ARGV[2] 新用户的 epoch   ARGV[3] 信箱上限   ARGV[4] 日志上限
--- ARGV[5] 信箱与日志的 TTL(ms)   ARGV[6] seq 的 TTL(ms)   ARGV[7] 1 = 发布
+-- ARGV[5] 信箱与日志的 TTL(ms)   ARGV[6] seq 的 TTL(ms)   ARGV[7] 发布用的动词
 -- ARGV[8] message_id   ARGV[9] 占位的   ARGV[10] 尾   之后是各 user_id
 -- 返回信箱溢出了的 user_id
 local call, format, tonumber = redis.call, string.format, tonumber
@@ -43,8 +43,8 @@ for i = 11, #ARGV do
   else
     seq = move(tag, mailbox, log, prefix .. 'user_seq:{' .. tag)
   end
-  if ARGV[7] == '1' and seq ~= '0' then
-    call('PUBLISH', prefix .. 'user:{' .. tag .. ':messages', '{"type":"withdrawn","seq":' .. seq .. after)
+  if ARGV[7] ~= '' and seq ~= '0' then
+    call(ARGV[7], prefix .. 'user:{' .. tag .. ':messages', '{"type":"withdrawn","seq":' .. seq .. after)
   end
   if call('ZCARD', mailbox) > tonumber(ARGV[3]) then
     full[#full + 1] = ARGV[i]
