@@ -210,9 +210,9 @@ class PatientHttp(HttpToolsProtocol):
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._header_count += 1
-        self._take_head(len(name) + len(value) + 4)
-        if self._header_count > MAX_HEADERS:
+        self._progress, self._header_count = True, self._header_count + 1
+        self._head_bytes += len(name) + len(value) + 4  # 同 ``_take_head``；一个请求好几行
+        if self._head_bytes > MAX_HEAD_BYTES or self._header_count > MAX_HEADERS:
             raise refusals.RefusedError(refusals.HEAD_TOO_LARGE)
         if self._phase is Phase.HEAD:  # 拖尾没有人看
             super().on_header(name, value)

@@ -5,6 +5,8 @@
 
 几道（``lanes``）同时各写一批：一批里 Redis、SQL、Redis 是先后的三步，一步等着，另一道用着另一样。
 别的道等攒够了才来：没有积压时一批一批地写，前一批写着，后来的正好凑成下一批。
+
+一批的代价多半与几行无关，所以可以隔开（``pace_s``）：闲了之后的头一批照旧立即写，此后的两批至少隔这么久。
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ class BatchWriter(Generic[Row]):
         aside: Aside,
         flush_s: float = 0,
         lanes: int = 1,
+        pace_s: float = 0,
     ) -> None:
         self._write = write
         self._deferred = deferred
@@ -42,6 +45,9 @@ class BatchWriter(Generic[Row]):
         self._many = min(batch_rows, CROWD_ROWS)
         self._aside = aside
         self._flush_s = flush_s
+        self._pace_s = pace_s
+        #: 最近一批何时开始写。
+        self._began = float("-inf")
         self._lanes = lanes
         self._rows: list[Row] = []
         self._in_hand = 0
@@ -73,12 +79,16 @@ class BatchWriter(Generic[Row]):
         await periodically(self._write_batch, pause, self._deferred)
 
     async def _until_more(self) -> None:
-        if self._rows:
-            return
-        self._note_idle()
-        await self._wake.wait()
-        self._wake.clear()
-        await asyncio.sleep(self._flush_s)
+        flush_s = 0.0
+        while not self._rows:
+            self._note_idle()
+            self._wake.clear()
+            await self._wake.wait()
+            flush_s = self._flush_s
+        now = asyncio.get_running_loop().time()
+        wait_s = max(flush_s, self._began + self._pace_s - now)
+        if wait_s > 0 and len(self._rows) < self._many:  # 够一批了就不等
+            await asyncio.sleep(wait_s)
 
     async def _until_crowded(self) -> None:
         if len(self._rows) >= self._many:
@@ -103,6 +113,7 @@ class BatchWriter(Generic[Row]):
         if not batch:
             return
         self._in_hand += len(batch)
+        self._began = asyncio.get_running_loop().time()
         try:
             await self._aside.isolate(batch, self._write)
         except BaseException as error:

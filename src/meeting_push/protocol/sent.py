@@ -214,6 +214,8 @@ class RetryLadder:
 
     def oldest(self) -> int | None:
         """等得最久的一条首推的时刻；没有则 None。"""
+        if not self._rungs:
+            return None
         firsts = (next(iter(rung.values())) for rung in self._rungs if rung)
         return min((late.sent_at for late in firsts), default=None)
 

@@ -59,8 +59,9 @@ class QueueRoom:
         """:raises QueueFullError: 知道有一条满了，或停收着"""
         self.check_open()
         since = self._clock() - FRESH_S
-        if any(at >= since and length >= self._max_length for at, length in self._known.values()):
-            raise QueueFullError("the delivery queue is full", retry_after_s=1)
+        for at, length in self._known.values():
+            if length >= self._max_length and at >= since:
+                raise QueueFullError("the delivery queue is full", retry_after_s=1)
 
     def learn(self, lengths: Mapping[str, int]) -> None:
         """刚知道的长度；-1 是入队时得知的“满了”。"""

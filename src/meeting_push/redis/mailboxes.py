@@ -219,13 +219,15 @@ class Mailboxes:
             if oldest
         ]
 
-    async def remove(self, acks: Sequence[tuple[int, Sequence[str]]]) -> int:
-        """把各用户的这些消息移出信箱，返回移出了几条。幂等。"""
+    async def remove(
+        self, acks: Sequence[tuple[int, Sequence[str]]], also: Sequence[Command] = ()
+    ) -> int:
+        """把各用户的这些消息移出信箱，返回移出了几条。幂等。``also``：随着写出，回答不看。"""
         mailbox = self._keys.mailbox
-        removed = await self._lean.execute_many(
-            [("ZREM", mailbox(user_id), *ids) for user_id, ids in acks if ids],
-            tolerant=True,  # 一个人的信箱坏了，别人的照移
-        )
+        commands: list[Command] = [("ZREM", mailbox(user_id), *ids) for user_id, ids in acks if ids]
+        # 一个人的信箱坏了，别人的照移
+        replies = await self._lean.execute_many([*commands, *also], tolerant=True)
+        removed = replies[: len(commands)]
         if set(map(type, removed)) <= {int}:
             return sum(removed)
         spoiled = [one for one in removed if isinstance(one, Exception)]

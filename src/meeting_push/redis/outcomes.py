@@ -51,11 +51,12 @@ class Claimed(NamedTuple):
 
 class ConfirmedChunk(NamedTuple):
     """``receipts``：要回执的，见 ``confirm.lua``；``spoiled``：状态坏了没有记成的；``kinds``：
-    第一次确认的，按种类。"""
+    第一次确认的，按种类；``leaving``：谁也不再等的，正文不必等到过期，随后的哪次写出带上都行。"""
 
     receipts: list[bytes]
     spoiled: list[ConfirmedRow]
     kinds: Counter[MessageKind]
+    leaving: list[Command]
 
 
 def _kinds(flat: Sequence[Any]) -> Counter[MessageKind]:
@@ -121,20 +122,14 @@ class Outcomes:
         self, rows: Sequence[ConfirmedRow], *, overruling: bool
     ) -> AsyncIterator[tuple[ConfirmedChunk, list[tuple[ConfirmedRow, bytes]]]]:
         """一次调用一份；没有记的（迟到的）与它们的死信。"""
-        head: list[Argument] = [self._keys.prefix, self._ttl_ms, int(overruling)]
+        head = [self._keys.prefix, self._ttl_ms, int(overruling), OVER_LINGERS_MS]
+        body = self._keys.message_body
         for some, answer in await _confirm.by_slot(self._lean, head, rows, self._status_of):
             receipts, spoiled, kinds, late, over = answer
             failed = [rows[some[at]] for at in spoiled]
             overdue = [(rows[some[at]], i) for at, i in zip(late[::2], late[1::2], strict=True)]
-            yield ConfirmedChunk(receipts, failed, _kinds(kinds)), overdue
-            if over:
-                await self._lean.execute_many(list(self._leaving(over)))
-
-    def _leaving(self, over: Iterable[bytes]) -> Iterator[Command]:
-        """对谁都完结了的：正文与状态不必等到过期。"""
-        for message_id in map(bytes.decode, over):
-            for key_of in (self._keys.message_body, self._keys.delivery_status):
-                yield ("PEXPIRE", key_of(message_id), OVER_LINGERS_MS, "LT")
+            leaving = [("PEXPIRE", body(i.decode()), OVER_LINGERS_MS, "LT") for i in over]
+            yield ConfirmedChunk(receipts, failed, _kinds(kinds), leaving), overdue
 
     async def _take_back(self, late: Iterable[tuple[ConfirmedRow, bytes]]) -> None:
         """死信与墓碑；键坏了的略过。"""

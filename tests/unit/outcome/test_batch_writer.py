@@ -31,13 +31,14 @@ class SlowStore:
             self.writing.remove(list(rows))
 
 
-def writer_of(store: SlowStore, lanes: int = 2) -> BatchWriter[int]:
+def writer_of(store: SlowStore, lanes: int = 2, pace_s: float = 0) -> BatchWriter[int]:
     return BatchWriter(
         store.write,
         deferred=RepeatedWarning("ack_flush_deferred"),
         batch_rows=4,
         aside=Aside("loop"),
         lanes=lanes,
+        pace_s=pace_s,
     )
 
 
@@ -138,4 +139,34 @@ async def test_a_crowd_that_comes_during_a_batch_is_written_beside_it() -> None:
     assert store.writing == [[0], [1, 2, 3, 4]]
     store.gate.set()
     await writer.drain(10)
+    loop.cancel()
+
+
+async def test_only_the_first_batch_after_a_rest_is_written_at_once() -> None:
+    store = SlowStore()
+    store.gate.set()
+    writer = writer_of(store, pace_s=3_600)
+    loop = asyncio.create_task(writer.run())
+    writer.add([0])
+    await writer.drain(10)
+    assert store.written == [0]
+    writer.add([1])
+    for _ in range(20):  # 若要写，早写了
+        await asyncio.sleep(0)
+    assert (store.written, len(writer)) == ([0], 1)
+    writer.add([2, 3, 4])  # 够一批了：不等
+    await writer.drain(10)
+    assert store.written == [0, 1, 2, 3, 4]
+    loop.cancel()
+
+
+async def test_a_full_batch_does_not_keep_its_distance_from_the_one_before() -> None:
+    store = SlowStore()
+    store.gate.set()
+    writer = writer_of(store, lanes=1, pace_s=3_600)
+    loop = asyncio.create_task(writer.run())
+    for start in (0, 4, 8):
+        writer.add(range(start, start + 4))
+        await writer.drain(10)
+    assert store.written == list(range(12))
     loop.cancel()

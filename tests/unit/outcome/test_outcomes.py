@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 import pytest
 
-from meeting_push.errors import MessageExpiredError, NotFoundError
+from meeting_push.errors import DatabaseUnavailableError, MessageExpiredError, NotFoundError
 from meeting_push.mailbox_model import ResumePoint
 from meeting_push.model import Ack, QueueEntry
 from meeting_push.redis.bodies import OVER_LINGERS_MS
 from meeting_push.redis.outcomes import Verdict
+from meeting_push.storage.recipients import DeliveredRow
 from tests.support.parts import USER, Parts, delivery
 
 # ── 认领 ────────────────────────────────────────────────────────────────────
@@ -146,6 +149,24 @@ async def test_the_body_and_the_status_leave_early_once_everybody_has_confirmed(
     assert min(await lives_ms(parts, message_id)) > 6 * DAY_MS
     parts.confirmation.record(8, [Ack(message_id, 1, parts.now, parts.now)])
     await parts.written()
+    assert max(await lives_ms(parts, message_id)) <= OVER_LINGERS_MS
+
+
+async def test_a_body_nobody_waits_for_leaves_early_though_the_record_was_away_at_first(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message_id = await parts.deliver(ttl_ms=7 * DAY_MS)
+    record, away = parts.recipients.record_delivered, [DatabaseUnavailableError("away")]
+
+    async def sometimes(rows: Sequence[DeliveredRow]) -> int:
+        if away:
+            raise away.pop()
+        return await record(rows)
+
+    monkeypatch.setattr(parts.recipients, "record_delivered", sometimes)
+    await parts.ack(message_id)
+    assert not away
+    assert await parts.held() == []
     assert max(await lives_ms(parts, message_id)) <= OVER_LINGERS_MS
 
 

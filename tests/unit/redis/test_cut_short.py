@@ -17,9 +17,10 @@ from meeting_push.errors import RedisUnavailableError
 from meeting_push.mailbox_model import Delivery
 from meeting_push.model import ConnectionInfo, FailureCause
 from meeting_push.node_identity import NodeIdentity
+from meeting_push.redis.bodies import OVER_LINGERS_MS
 from meeting_push.redis.keys import QueueKeys
 from meeting_push.redis.lean import LeanConnection
-from meeting_push.redis.link import Argument
+from meeting_push.redis.link import Argument, Command
 from meeting_push.redis.mailboxes import Mailboxes, MailboxLimits
 from meeting_push.redis.outcomes import Outcomes, Verdict
 from meeting_push.redis.presence import PresenceStore
@@ -200,6 +201,33 @@ async def test_dlv_4_a_late_ack_takes_letter_and_tombstone_back(redis: RedisServ
         assert (counts, await site.letters(cut)) == ([0, 1], 0)
         graves = site.keys.evicted_messages(cut + 1)
         assert await site.lean.execute("ZCARD", graves) == 0
+
+
+async def test_the_status_leaves_in_the_step_that_confirms_the_last_one(
+    redis: RedisService,
+) -> None:
+    """对谁都完结了：状态的期限与那个确认是一步；正文的随后哪次写出带上都行，没有带上就活到过期。"""
+    site = Site(redis)
+    leaving: list[Command] = []
+
+    async def prepare(cut: int) -> None:
+        await site.deliver(cut)
+        status = site.keys.delivery_status(name(cut))
+        await site.lean.execute("HSET", status, "total", 1)
+        await site.lean.execute("PEXPIRE", status, 2 * OVER_LINGERS_MS)
+
+    async def work(cut: int) -> None:
+        row = (name(cut), cut + 1, NOW, NOW)
+        leaving.extend([c async for one in site.outcomes.confirm([row]) for c in one.leaving])
+
+    async def half(cut: int) -> None:
+        left = await site.lean.execute("PTTL", site.keys.delivery_status(name(cut)))
+        assert (left <= OVER_LINGERS_MS) is (await site.state(cut)).startswith("delivered")
+
+    last = await cut_everywhere(redis, prepare, work, half)
+    assert last == 1
+    bodies = [site.keys.message_body(name(cut)) for cut in range(last + 1)]
+    assert leaving == [("PEXPIRE", body, OVER_LINGERS_MS, "LT") for body in bodies]
 
 
 async def test_a_claim_cut_short_leaves_the_next_attempt(redis: RedisService) -> None:

@@ -2,6 +2,7 @@
 -- 常态是第一次：相邻的同一条消息的合成一次 HMGET、一次 HSET，不是每行一次。
 -- 只碰各消息自己的状态：Cluster 上按槽分开调用。
 -- ARGV[1] 前缀  ARGV[2] 哈希的 TTL(ms)  ARGV[3] 1 = 迟到的（失败、过期之后才来的）也记；0 = 只说出来
+-- ARGV[4] 对谁都完结了的，状态至多再留多久(ms)
 -- 之后每四个一组：message_id, user_id, sent_at, acked_at；按消息排好才合得起来
 -- 返回五个列表：第一次确认、且发送者要回执的 {message_id, sender_id, user_id, acked_at, ...}；
 -- 状态坏了、没有记成的各是第几行（从 0 数）；第一次确认的按种类 {类型, 优先级, 人数, ...}；
@@ -9,7 +10,7 @@
 -- 从此每个收件人都确认了的 {message_id, ...}。
 -- 接在 guard.lua 之后。
 local call = redis.call
-local prefix, ttl, overruling = ARGV[1], ARGV[2], ARGV[3] == '1'
+local prefix, ttl, overruling, lingers = ARGV[1], ARGV[2], ARGV[3] == '1', ARGV[4]
 local receipts, r, over = {}, 0, {}
 local counts, uncounted, asked, late = {}, {}, {}, {}
 
@@ -37,7 +38,7 @@ local function confirm(id, from, upto)
   local found = redis.pcall('HMGET', key, unpack(asking))
   if found.err then
     for i = from, upto - 1, 4 do
-      spoil((i - 4) / 4, found)
+      spoil((i - 5) / 4, found)
     end
     return
   end
@@ -51,7 +52,7 @@ local function confirm(id, from, upto)
       if not overruling and (before or (found[2] and (expires_at or 0) <= tonumber(acked_at))) then
         -- 过期、挤出、失败之后才来的：它到手了，墓碑与死信先收回
         done[field] = true
-        late[#late + 1] = (i - 4) / 4
+        late[#late + 1] = (i - 5) / 4
         late[#late + 1] = before and string.match(before, '^failed:.*:(%d+%-%d+)$') or ''
       else
         local state = 'delivered:' .. ARGV[i + 2] .. ':' .. acked_at
@@ -59,7 +60,7 @@ local function confirm(id, from, upto)
           fresh[n + 1], fresh[n + 2] = field, state
           n = n + 2
         end
-        if not before or guard((i - 4) / 4, overrule, key, field, before, state) then
+        if not before or guard((i - 5) / 4, overrule, key, field, before, state) then
           done[field], count = true, count + 1
           if to then
             receipts[r + 1], receipts[r + 2], receipts[r + 3], receipts[r + 4] = id, to, user, acked_at
@@ -89,9 +90,12 @@ local function confirm(id, from, upto)
   if count > 0 and not found[2] then -- 没有开过的：此刻才有
     call('PEXPIRE', key, ttl)
   end
+  if over[#over] == id then
+    call('PEXPIRE', key, lingers, 'LT')
+  end
 end
 
-local from = 4
+local from = 5
 while from <= #ARGV do
   local id, upto = ARGV[from], from + 4
   while ARGV[upto] == id do
