@@ -122,13 +122,14 @@ class Outcomes:
         self, rows: Sequence[ConfirmedRow], *, overruling: bool
     ) -> AsyncIterator[tuple[ConfirmedChunk, list[tuple[ConfirmedRow, bytes]]]]:
         """一次调用一份；没有记的（迟到的）与它们的死信。"""
-        head = [self._keys.prefix, self._ttl_ms, int(overruling), OVER_LINGERS_MS]
+        ttl_ms, lingers_ms = self._ttl_ms, OVER_LINGERS_MS
+        head: list[Argument] = [self._keys.prefix, ttl_ms, int(overruling), lingers_ms]
         body = self._keys.message_body
         for some, answer in await _confirm.by_slot(self._lean, head, rows, self._status_of):
             receipts, spoiled, kinds, late, over = answer
             failed = [rows[some[at]] for at in spoiled]
             overdue = [(rows[some[at]], i) for at, i in zip(late[::2], late[1::2], strict=True)]
-            leaving = [("PEXPIRE", body(i.decode()), OVER_LINGERS_MS, "LT") for i in over]
+            leaving: list[Command] = [("PEXPIRE", body(i.decode()), lingers_ms, "LT") for i in over]
             yield ConfirmedChunk(receipts, failed, _kinds(kinds), leaving), overdue
 
     async def _take_back(self, late: Iterable[tuple[ConfirmedRow, bytes]]) -> None:
