@@ -80,9 +80,9 @@ class BatchWriter(Generic[Row]):
 
     async def _until_more(self) -> None:
         flush_s = 0.0
-        while not self._rows:
+        if not self._rows:
             self._note_idle()
-            self._wake.clear()
+            self._wake.clear()  # 别的道取走了的，不算醒过
             await self._wake.wait()
             flush_s = self._flush_s
         now = asyncio.get_running_loop().time()
