@@ -28,6 +28,7 @@ from .redis.keys import Keys
 from .redis.probe import check_rights
 from .redis.redis_service import NO_EVICTION, RedisService
 from .redis.sentinel import answering
+from .redis.slot_map import find_slots
 from .settings import Settings
 from .storage.accounts import ApiKeyRepository
 from .storage.database import Database
@@ -108,7 +109,8 @@ async def _redis(settings: Settings) -> Finding:
     if settings.redis.url is None:
         server = find_server()
         return Finding("redis", True, f"embedded: {server.name}")
-    address, keys = RedisAddress.parse(settings.redis.url), Keys(settings.redis.key_prefix)
+    address = RedisAddress.parse(settings.redis.url)
+    keys = Keys(settings.redis.key_prefix, tagged=bool(address.cluster))
     try:
         await check_rights(address, keys, secrets.token_hex(8), settings.redis.timeout_s)
     except ConfigurationError as error:
@@ -117,6 +119,9 @@ async def _redis(settings: Settings) -> Finding:
     async with _service(settings.redis.url) as redis:
         info, policy = await redis.info(), await redis.eviction_policy()
     text = f"{info.version}, {info.used_memory_human} used, aof={int(info.aof_enabled)}"
+    if address.cluster:
+        slots = await find_slots(address, address.cluster, settings.redis.timeout_s)
+        text += f", {len(slots.masters)} masters"
     if address.sentinels is not None:
         answered, errors = await answering(address, settings.redis.timeout_s)
         text += f", {answered} of {len(address.sentinels.hosts)} Sentinels answer"

@@ -11,6 +11,9 @@ from typing import Any, Final, Self
 from redis import Redis
 from redis.exceptions import RedisError
 
+from meeting_push.redis.keys import Keys
+from meeting_push.redis.redis_service import RedisService
+
 from .eventually import wait_until
 from .ports import free_port
 from .redis_server import RedisServer
@@ -35,6 +38,11 @@ class ClusterServer(RedisServer):
     @property
     def url(self) -> str:
         return self.cluster_url
+
+    def service(self, prefix: str = "") -> RedisService:
+        service = super().service(prefix)
+        service.keys = Keys(prefix, tagged=True)
+        return service
 
 
 class ClusterSite:

@@ -22,3 +22,10 @@ def redis_server_or_slots(request: pytest.FixtureRequest) -> RedisServer:
     """再加上一次调用只许碰一个槽的（``one_slot``）。"""
     server: RedisServer = request.getfixturevalue(f"{request.param}_server")
     return server
+
+
+@pytest.fixture(scope="session", name="redis_server", params=[*ENGINES, "cluster"])
+def redis_server_or_cluster(request: pytest.FixtureRequest) -> RedisServer:
+    """再加上三个主的 Cluster。"""
+    server: RedisServer = request.getfixturevalue(f"{request.param}_server")
+    return server

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import asyncio
-import binascii
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,19 +19,11 @@ from meeting_push.redis.keys import Keys
 from meeting_push.redis.lean import Groups, LeanConnection
 from meeting_push.redis.link import Argument
 from meeting_push.redis.redis_service import RedisService
+from meeting_push.redis.slot_map import SLOTS, slot_of
 
 from .eventually import wait_until
 from .ports import free_port
 from .redis_server import RedisServer
-
-SLOTS = 16_384
-
-
-def slot_of(key: Argument) -> int:
-    """redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec：“Hash tags”。"""
-    name = key if isinstance(key, bytes) else str(key).encode()
-    tag = name.partition(b"{")[2].partition(b"}")
-    return binascii.crc_hqx(tag[0] if tag[0] and tag[1] else name, 0) % SLOTS
 
 
 class OneSlotServer(RedisServer):
@@ -47,10 +38,15 @@ class OneSlotServer(RedisServer):
             wait_until(lambda: client.cluster("INFO")["cluster_state"] == "ok", 30)
         return self
 
+    @property
+    def url(self) -> str:
+        return f"redis+cluster://127.0.0.1:{self.port}"
+
     def service(self, prefix: str = "") -> RedisService:
-        service = super().service(prefix)
-        service.keys = Keys(prefix, tagged=True)
-        service.lean = SlotLean(service.address)
+        """不走 Cluster 的连接：那一条不会带上 ``#!lua``。"""
+        address = RedisAddress(host="127.0.0.1", port=self.port)
+        service = RedisService(address, Keys(prefix, tagged=True))
+        service.lean = SlotLean(address)
         return service
 
 

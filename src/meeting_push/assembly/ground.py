@@ -160,7 +160,8 @@ class Bus:
         self._embedded = None if settings.redis.url else EmbeddedRedis(settings.process.data_dir)
         url = self._embedded.url if self._embedded else settings.redis.url
         assert url is not None
-        address, keys = RedisAddress.parse(url), Keys(settings.redis.key_prefix)
+        address = RedisAddress.parse(url)
+        keys = Keys(settings.redis.key_prefix, tagged=bool(address.cluster))
         self._timeout_s = settings.redis.timeout_s
         self.redis = RedisService(address, keys, settings.redis.timeout_s)
         self.subscriber = Subscriber(address, keys, timeout_s=settings.redis.timeout_s)

@@ -33,7 +33,7 @@ from ..redis.bodies import OVER_LINGERS_MS, Bodies, Body, unopened
 from ..redis.link import Command
 from ..redis.mailboxes import DeliveredBatch, Mailboxes, MailboxLimits
 from ..redis.redis_service import RedisService
-from ..redis.switches import LastWrite, Written
+from ..redis.switches import LastWrite
 from ..redis.withdrawals import Withdrawals
 from ..settings import MessageSettings
 from ..supervision import LOGGED_ITEMS
@@ -149,14 +149,8 @@ class OfflineMessageQueue:
                 first, last = row[0].user_id, row[-1].user_id
                 self._record((at, delivery.message_id, first, last, delivery.attempt))
         if deliveries:
-            self._note_last(deliveries[-1], done.rows[-1])
+            self.last_write.note_batch(deliveries, done.rows, self.generation)
         return done
-
-    def _note_last(self, delivery: Delivery, row: Sequence[Delivered]) -> None:
-        """重推的、早已确认的什么也没有写。"""
-        if row and delivery.attempt == 0 and not row[-1].acked:
-            to, seq, *_ = row[-1]
-            self.last_write.note(Written(to, delivery.message_id, seq, self.generation))
 
     # ── 挤出 ────────────────────────────────────────────────────────────────
 

@@ -1,6 +1,7 @@
 """Redis 在哪里：地址的写法，与打开到一台服务器的传输层。
 
-一台服务器，或一组 Sentinel 看着的一个主（``sentinels``；主是谁，每次拨号现问）。
+一台服务器，一组 Sentinel 看着的一个主（``sentinels``；主是谁，每次拨号现问），或一个 Redis Cluster
+（``cluster``；哪个槽归谁，``slot_map``）。
 """
 
 from __future__ import annotations
@@ -19,8 +20,13 @@ DEFAULT_PORT = 6379
 SENTINEL_PORT: Final = 26379
 DEFAULT_USERNAME = "default"
 
+#: 主机与端口。
+Node = tuple[str, int]
+
 _SENTINEL: Final = "redis+sentinel"
 _SENTINEL_TLS: Final = "rediss+sentinel"
+_CLUSTER: Final = "redis+cluster"
+_CLUSTER_TLS: Final = "rediss+cluster"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +43,8 @@ class SentinelGroup:
 @dataclass(frozen=True, slots=True)
 class RedisAddress:
     """``path`` 非空时走 unix socket，``host``、``port``、``tls`` 无意义；``sentinels`` 非空时
-    ``host``、``port`` 无意义，``tls`` 对 Sentinel 与主都算数。
+    ``host``、``port`` 无意义，``tls`` 对 Sentinel 与主都算数；``cluster`` 非空时也是，它们是
+    Redis Cluster 里的几台，别的由它们说出来。
 
     ``str()`` 与 ``repr()`` 都不含密码，可以写进日志。
     """
@@ -50,12 +57,14 @@ class RedisAddress:
     password: str | None = field(default=None, repr=False)
     tls: bool = False
     sentinels: SentinelGroup | None = None
+    cluster: tuple[Node, ...] = ()
 
     @classmethod
     def parse(cls, url: str) -> RedisAddress:
         """解析 ``redis://[user:pass@]host:port/db``、``rediss://…``、``unix:///path?db=1``、
         ``redis+sentinel://[user:pass@]host:26379,host2:26379/SERVICE[/db]``（``rediss+sentinel``；
-        Sentinel 自己的：``?sentinel_username=…&sentinel_password=…``）。
+        Sentinel 自己的：``?sentinel_username=…&sentinel_password=…``）、
+        ``redis+cluster://[user:pass@]host:7000,host2:7000``（``rediss+cluster``；没有库可选）。
 
         :raises ConfigurationError: 说明哪里不对，不回显 URL（可能含密码）
         """
@@ -63,6 +72,8 @@ class RedisAddress:
             scheme = url.partition("://")[0]
             if scheme in (_SENTINEL, _SENTINEL_TLS):
                 return cls._behind_sentinels(url, tls=scheme == _SENTINEL_TLS)
+            if scheme in (_CLUSTER, _CLUSTER_TLS):
+                return cls._of_cluster(url, tls=scheme == _CLUSTER_TLS)
             return cls._from_parts(urlsplit(url))
         except ValueError as error:
             raise ConfigurationError(f"bad Redis URL: {_reason(error)}") from None
@@ -78,8 +89,8 @@ class RedisAddress:
             return cls(path=unquote(parts.path), db=db, username=username, password=password)
         if parts.scheme not in ("redis", "rediss"):
             raise _UrlError(
-                "the scheme must be redis://, rediss://, unix:// or redis+sentinel://"
-                " (rediss+sentinel:// with TLS)"
+                "the scheme must be redis://, rediss://, unix://, redis+sentinel:// or"
+                " redis+cluster:// (rediss+sentinel://, rediss+cluster:// with TLS)"
             )
         return cls(
             host=parts.hostname or "localhost",
@@ -93,32 +104,41 @@ class RedisAddress:
     @classmethod
     def _behind_sentinels(cls, url: str, *, tls: bool) -> RedisAddress:
         """几台主机用逗号隔开，``urlsplit`` 不认：自己拆。"""
-        rest, _, query = url.partition("://")[2].partition("?")
-        netloc, _, path = rest.partition("/")
-        who, _, hosts = netloc.rpartition("@")
-        username, _, password = who.partition(":")
+        username, password, hosts, path, query = _several(url)
         service, _, db = path.strip("/").partition("/")
         if not service:
             raise _UrlError("redis+sentinel:// needs the name of the service: …/SERVICE[/db]")
         theirs = _sentinel_credentials(query)
         group = SentinelGroup(
             service=unquote(service),
-            hosts=tuple(_sentinel_host(host, tls=tls) for host in hosts.split(",")),
+            hosts=_hosts(hosts, SENTINEL_PORT, "redis+sentinel:// needs its Sentinels", tls=tls),
             username=theirs.get("sentinel_username"),
             password=theirs.get("sentinel_password"),
         )
         return cls(
             db=_db(db or "0"),
-            username=unquote(username) or None,
-            password=unquote(password) or None,
+            username=username,
+            password=password,
             tls=tls,
             sentinels=group,
         )
+
+    @classmethod
+    def _of_cluster(cls, url: str, *, tls: bool) -> RedisAddress:
+        username, password, hosts, path, query = _several(url)
+        if path.strip("/") not in ("", "0"):
+            raise _UrlError("a Redis Cluster has only database 0")
+        if query:
+            raise _UrlError("redis+cluster:// takes no ?…")
+        nodes = _hosts(hosts, DEFAULT_PORT, "redis+cluster:// needs some of its nodes", tls=tls)
+        return cls(username=username, password=password, tls=tls, cluster=nodes)
 
     def __str__(self) -> str:
         if self.path is not None:
             return f"unix://{quote(self.path)}?db={self.db}"
         scheme = "rediss" if self.tls else "redis"
+        if self.cluster:
+            return f"{scheme}+cluster://{','.join(host_and_port(*one) for one in self.cluster)}"
         if self.sentinels is not None:
             hosts = ",".join(host_and_port(*one) for one in self.sentinels.hosts)
             return f"{scheme}+sentinel://{hosts}/{quote(self.sentinels.service, safe='')}/{self.db}"
@@ -151,11 +171,20 @@ def _db(text: str) -> int:
     return int(text)
 
 
-def _sentinel_host(text: str, *, tls: bool) -> tuple[str, int]:
-    parts = urlsplit(f"redis{'s' if tls else ''}://{text}")
-    if not parts.hostname:
-        raise _UrlError("redis+sentinel:// needs its Sentinels: host:26379,host2:26379")
-    return parts.hostname, _port(parts, SENTINEL_PORT)
+def _several(url: str) -> tuple[str | None, str | None, str, str, str]:
+    """用户名、密码、几台主机、路径、查询。"""
+    rest, _, query = url.partition("://")[2].partition("?")
+    netloc, _, path = rest.partition("/")
+    who, _, hosts = netloc.rpartition("@")
+    username, _, password = who.partition(":")
+    return unquote(username) or None, unquote(password) or None, hosts, path, query
+
+
+def _hosts(text: str, port: int, needed: str, *, tls: bool) -> tuple[Node, ...]:
+    found = [urlsplit(f"redis{'s' if tls else ''}://{one}") for one in text.split(",")]
+    if not all(one.hostname for one in found):
+        raise _UrlError(f"{needed}: host:{port},host2:{port}")
+    return tuple((one.hostname or "", _port(one, port)) for one in found)
 
 
 def _sentinel_credentials(query: str) -> dict[str, str]:
@@ -171,11 +200,12 @@ L = TypeVar("L", bound=Link)
 
 
 async def open_link(address: RedisAddress, factory: Callable[[], L], timeout_s: float) -> L:
-    """打开到一台服务器（不是一组 Sentinel）的传输层。
+    """打开到一台服务器（不是一组 Sentinel，不是 Cluster）的传输层。
 
     :raises RedisUnavailableError: 拒绝、超时、名字解析失败、TLS 失败
     """
     assert address.sentinels is None, "ask the Sentinels first"
+    assert not address.cluster, "ask for the slots first"
     try:
         async with asyncio.timeout(timeout_s):
             return await _open(address, factory)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from .keys import Keys, literally
@@ -21,21 +22,39 @@ class RedisMark(NamedTuple):
 
 
 class GenerationMark:
+    """Cluster 上各段槽里还各有一个：一个主丢了数据，也看得出来（决定 0018）。
+
+    写的时候它们在前，全部写到才写主要的那个；所以它们只会比它新，不在、落后不止一个的就是丢了。
+    """
+
     def __init__(self, lean: LeanConnection, keys: Keys) -> None:
         self._lean = lean
         self._key = keys.delivery_generation
+        self._witnesses = [keys.generation_witness(tag) for tag in lean.tags]
 
     async def read(self) -> RedisMark | None:
-        """没有（空的 Redis）或读不懂则 None。"""
-        values = await self._lean.execute("HMGET", self._key, "generation", "mark", "at")
+        """没有（空的 Redis）或读不懂则 None；有一段槽丢了数据的，``mark`` 是负的。"""
+        values, *others = await self._lean.execute_many(
+            [("HMGET", key, "generation", "mark", "at") for key in (self._key, *self._witnesses)]
+        )
         try:
-            return RedisMark(*map(int, values))
+            mark = RedisMark(*map(int, values))
         except (TypeError, ValueError):
             return None
+        return mark if all(_supports(one, mark) for one in others) else mark._replace(mark=-1)
 
     async def advance(self, generation: int, mark: int, now: int) -> bool:
         """推进到 ``mark``；False = Redis 已不是这一代。"""
-        return bool(await _mark.run(self._lean, [self._key], [generation, mark, now]))
+        args = (generation, mark, now)
+        if self._witnesses:
+            calls = [([key], args) for key in self._witnesses]
+            await _mark.run_all(self._lean, calls)
+            seen = await self._lean.execute_many(
+                [("HMGET", key, "generation", "mark") for key in self._witnesses]
+            )
+            if seen != [[b"%d" % generation, b"%d" % mark]] * len(seen):
+                return False
+        return bool(await _mark.run(self._lean, [self._key], args))
 
     async def doubt(self, generation: int) -> bool:
         """这一代的数据缺了：记号写成负的，谁也推不动，等持有租约的换代次。False = 已不是这一代。"""
@@ -44,9 +63,9 @@ class GenerationMark:
     async def begin(self, generation: int, now: int, *, lost: bool) -> None:
         """开始新的一代；``lost``：因为丢了数据，记下时刻。"""
         began = ("began", now) if lost else ()
-        await self._lean.execute(
-            "HSET", self._key, "generation", generation, "mark", 0, "at", now, *began
-        )
+        fields = ("generation", generation, "mark", 0, "at", now, *began)
+        await self._lean.execute_many([("HSET", key, *fields) for key in self._witnesses])
+        await self._lean.execute("HSET", self._key, *fields)
 
     async def lost_after(self, since: int) -> bool:
         """``since`` 之后丢过数据。没有代次：刚丢，还没有人对过账。"""
@@ -54,9 +73,17 @@ class GenerationMark:
         return generation is None or int(began or 0) > since
 
     async def run_id(self) -> str:
-        """Redis 进程的身份：变了就是重启或切换过。"""
-        info: bytes = await self._lean.execute("INFO", "server")
-        return info.partition(b"run_id:")[2][:40].decode()
+        """Redis 进程（各主）的身份：变了就是重启或切换过。"""
+        infos = await self._lean.everywhere("INFO", "server")
+        return " ".join(sorted(info.partition(b"run_id:")[2][:40].decode() for info in infos))
+
+
+def _supports(values: Sequence[bytes | None], mark: RedisMark) -> bool:
+    """一段槽里的与主要的相称；几台不是一起读的，差一个不算。"""
+    generation, seen = values[:2]
+    if generation is None or seen is None:
+        return False
+    return int(generation) == mark.generation and int(seen) + 1 >= mark.mark
 
 
 # ── 数据库 ───────────────────────────────────────────────────────────────────

@@ -6,28 +6,36 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from itertools import repeat
-from typing import Any
+from typing import Any, Final
 
 import hiredis
 
-from ..errors import MeetingPushError
-from .link import Argument, DemotedError, Link, pack
+from ..errors import MeetingPushError, RedisCommandError, RedisUnavailableError
+from .address import RedisAddress, host_and_port, open_link
+from .link import Argument, Command, DemotedError, Link, pack
+
+#: 哪些错误的回答留在结果里各自的位置上，不连累别的。
+Kept = tuple[type[MeetingPushError], ...]
+_NONE: Final[Kept] = ()
+_REFUSALS: Final[Kept] = (RedisCommandError,)
+#: 全部：由调用者一个一个地看。
+EVERY: Final[Kept] = (MeetingPushError,)
 
 
 class _Batch:
     """``send_many`` 的等待者：在队列里占 n 个位置，收齐才有结果。"""
 
-    __slots__ = ("error", "future", "missing", "replies", "tolerant")
+    __slots__ = ("error", "future", "kept", "missing", "replies")
 
-    def __init__(self, future: asyncio.Future[list[Any]], missing: int, tolerant: bool) -> None:
+    def __init__(self, future: asyncio.Future[list[Any]], missing: int, kept: Kept) -> None:
         self.future = future
-        self.tolerant = tolerant
+        self.kept = kept
         self.missing = missing
         self.replies: list[Any] = []
         self.error: MeetingPushError | None = None
 
     def take(self, reply: Any) -> None:
-        if isinstance(reply, MeetingPushError) and (reply.temporary or not self.tolerant):
+        if isinstance(reply, MeetingPushError) and not isinstance(reply, self.kept):
             self.error = self.error or reply
         self.replies.append(reply)
         self.missing -= 1
@@ -66,6 +74,11 @@ class CommandLink(Link):
     def send_many(
         self, commands: Sequence[Sequence[Argument]], *, tolerant: bool = False
     ) -> asyncio.Future[list[Any]]:
+        return self.send_batch(commands, _REFUSALS if tolerant else _NONE)
+
+    def send_batch(
+        self, commands: Sequence[Sequence[Argument]], kept: Kept
+    ) -> asyncio.Future[list[Any]]:
         future: asyncio.Future[list[Any]] = self._loop.create_future()
         if not commands:
             future.set_result([])
@@ -73,7 +86,7 @@ class CommandLink(Link):
         packed = b"".join([pack(*args) for args in commands])
         if not self._pending:
             self._silent = 0
-        self._pending.extend(repeat(_Batch(future, len(commands), tolerant), len(commands)))
+        self._pending.extend(repeat(_Batch(future, len(commands), kept), len(commands)))
         self.write(packed)
         return future
 
@@ -102,3 +115,23 @@ class CommandLink(Link):
             future = waiter.future if isinstance(waiter, _Batch) else waiter
             if not future.done():
                 future.set_exception(error)
+
+
+async def converse(
+    address: RedisAddress, commands: Sequence[Command], limit_s: float, *, tolerant: bool = True
+) -> list[Any]:
+    """一问一答就挂断。
+
+    :raises MeetingPushError: 见 ``LeanConnection.execute_many``；时限一到是 ``timeout``
+    """
+    link: CommandLink | None = None
+    try:
+        async with asyncio.timeout(limit_s):
+            link = await open_link(address, lambda: CommandLink(lambda _: None, limit_s), limit_s)
+            return await link.send_many(commands, tolerant=tolerant)
+    except TimeoutError:
+        where = host_and_port(address.host, address.port)
+        raise RedisUnavailableError(f"{where} does not answer", cause="timeout") from None
+    finally:
+        if link is not None:
+            link.close()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable
 from contextvars import Context
 from typing import Final, TypeVar
 from weakref import WeakKeyDictionary
 
-from ..errors import MeetingPushError
+from ..errors import MeetingPushError, RedisUnavailableError
 from ..logs import RepeatedWarning, logger
 from ..supervision import Backoff
 from .address import RedisAddress as RedisAddress
@@ -17,25 +18,40 @@ from .address import greeting as greeting
 from .address import open_link
 from .link import Link
 from .sentinel import find_master
+from .slot_map import ANSWER_S, find_slots, node_address
 
 L = TypeVar("L", bound=Link)
 
-#: 经 Sentinel 拨的，还活着的：地址与对方。换主的消息一到（``switches``），不在新主上的都断开。
+#: 还活着的：地址与对方。换主的消息一到（``switches``、``masters``），连着旧的都断开。
 _dialled: Final[WeakKeyDictionary[Link, tuple[RedisAddress, str, int]]] = WeakKeyDictionary()
 
 
 async def dial(address: RedisAddress, factory: Callable[[], L], timeout_s: float) -> L:
-    """打开传输层；地址是一组 Sentinel 的，到此刻的主去。
+    """打开传输层；地址是一组 Sentinel 的，到此刻的主去；是 Cluster 的，随便哪个主。
 
     :raises RedisUnavailableError: 拒绝、超时、名字解析失败、TLS 失败；没有主（正在切换）
     :raises ConfigurationError: 见 ``find_master``
     """
-    if address.sentinels is None:
-        return await open_link(address, factory, timeout_s)
-    master = await find_master(address, timeout_s)
-    link = await open_link(master, factory, timeout_s)
-    _dialled[link] = (address, master.host, master.port)
+    if address.cluster:
+        return await _any_master(address, factory, timeout_s)
+    there = address if address.sentinels is None else await find_master(address, timeout_s)
+    link = await open_link(there, factory, timeout_s)
+    _dialled[link] = (address, there.host, there.port)
     return link
+
+
+async def _any_master(address: RedisAddress, factory: Callable[[], L], timeout_s: float) -> L:
+    """各个进程散开；挂着的、刚死的换一个。"""
+    masters = (await find_slots(address, address.cluster, timeout_s)).masters
+    random.shuffle(masters)
+    unreachable = RedisUnavailableError("slots without a master", cause="cluster_down")
+    for node in masters:
+        try:
+            there = node_address(address, node)
+            return await dial(there, factory, min(timeout_s, ANSWER_S))
+        except RedisUnavailableError as error:
+            unreachable = error
+    raise unreachable
 
 
 def leave_others(address: RedisAddress, host: str, port: int) -> int:
@@ -48,6 +64,14 @@ def leave_others(address: RedisAddress, host: str, port: int) -> int:
     return len(others)
 
 
+def abandon(host: str, port: int) -> int:
+    """``host:port`` 不再是主了：连着它的都断开；返回断开了几条。"""
+    there = [link for link, dialled in _dialled.items() if dialled[1:] == (host, port)]
+    for link in there:
+        link.abort("switched")
+    return len(there)
+
+
 def _elsewhere(
     dialled: tuple[RedisAddress, str, int], address: RedisAddress, host: str, port: int
 ) -> bool:
@@ -55,8 +79,9 @@ def _elsewhere(
 
 
 def most_backoff_s(address: RedisAddress) -> float:
-    """重连的退避封顶在这里：问 Sentinel 便宜，新的主一定下来就要知道。"""
-    return MAX_BACKOFF_S if address.sentinels is None else SENTINEL_BACKOFF_S
+    """重连的退避封顶在这里：问 Sentinel、问 Cluster 便宜，新的主一定下来就要知道。"""
+    alone = address.sentinels is None and not address.cluster
+    return MAX_BACKOFF_S if alone else SENTINEL_BACKOFF_S
 
 
 # ── 断线重连 ─────────────────────────────────────────────────────────────────

@@ -135,6 +135,11 @@ class Keys:
     #: 有人不经队列投递着此刻的消息：做 ``bulk_queue`` 的一次少做些。
     live_traffic = _Name("live_traffic")
     delivery_generation = _Name("delivery_generation")
+
+    def generation_witness(self, tag: str) -> str:
+        """Cluster 的一段槽里的同一个记号（``GenerationMark``）。"""
+        return f"{self.prefix}delivery_generation:{{{tag}}}"
+
     #: 服务着哪个数据库，它的哪些节点活着（``claim.lua``）。
     database_claim = _Name("database_claim")
     #: 谁拿到它，谁清掉先前那个数据库留下的。

@@ -33,6 +33,8 @@ class LeanConnection:
 
     #: 往一个人、一个节点的频道（``Keys.is_sharded``）发布用的动词。
     publishing: str = PUBLISH
+    #: 每一段槽里的一个 hash tag：槽连着的每个主都管着几个。一台 Redis 没有。
+    tags: Sequence[str] = ()
 
     def __init__(
         self, address: RedisAddress, *, timeout_s: float = 5.0, name: str = "meeting-push"
@@ -104,6 +106,18 @@ class LeanConnection:
         :raises RedisUnavailableError: 那个槽此刻没有连着的主
         """
         return self
+
+    async def everywhere(self, *command: Argument) -> list[Any]:
+        """每个主的回答；一台 Redis 只有一个。错误同 ``execute``。"""
+        return [await self.execute(*command)]
+
+    def stretch_of(self, _tag: Argument) -> int:
+        """一个 hash tag 在哪一段槽里；一台 Redis 只有一段。"""
+        return 0
+
+    def one_each(self, name_of: Callable[[int], str]) -> list[str]:
+        """``name_of`` 给的名字里，每个主管着的各一个（数从 0 起）。"""
+        return [name_of(0)]
 
     async def values(self, keys: Sequence[Argument]) -> list[bytes | None]:
         """MGET，次序不变；同槽的一条。"""

@@ -24,6 +24,25 @@ class NoGroupError(RedisCommandError):
     """NOGROUP：消费组（或它的流）还没有，或没有了（FLUSHALL、切换）。"""
 
 
+class RedirectedError(RedisUnavailableError):
+    """MOVED、ASK：这个槽在别处；什么都没有执行，到那里就好。``asking``：正在搬，只这一次到那里去。
+
+    ``host`` 空：还是问的那台主机。
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, cause="moved")
+        code, slot, where = message.split(" ")[:3]
+        self.asking = code == "ASK"
+        self.slot = int(slot)
+        self.host, _, port = where.rpartition(":")
+        self.port = int(port)
+
+
+class TryAgainError(RedisUnavailableError):
+    """TRYAGAIN：这个槽正在搬，几个键一半在这里；什么都没有执行，搬完就好。"""
+
+
 class DemotedError(RedisUnavailableError):
     """READONLY、MASTERDOWN、LOADING：连着的已不是（还不是）主；留着只会一直被拒绝，要重新拨号。"""
 
@@ -39,7 +58,6 @@ _TEMPORARY: Final = {
     "OOM": "oom",
     "MISCONF": "disk_full",
     "CLUSTERDOWN": "cluster_down",
-    "TRYAGAIN": "cluster_down",
     "NOREPLICAS": "no_replicas",
     "UNBLOCKED": "unblocked",
     "NOAUTH": "noauth",
@@ -75,6 +93,10 @@ def error_from_reply(text: str) -> MeetingPushError:
         return ForbiddenByAclError(message, cause="noperm")
     if code == "MAXCLIENTS":
         return RedisUnavailableError(message, cause="too_many_clients")
+    if code in ("MOVED", "ASK"):
+        return RedirectedError(message)
+    if code == "TRYAGAIN":
+        return TryAgainError(message, cause="cluster_down")
     if code in _TEMPORARY:
         return RedisUnavailableError(message, cause=_TEMPORARY[code])
     return _REFUSED.get(code, RedisCommandError)(message)

@@ -11,8 +11,9 @@ import msgspec
 from ..contracts import ChannelHandler
 from ..person_id import PersonId
 from .address import RedisAddress
+from .cluster import lean_connection
 from .keys import Keys
-from .lean import LeanConnection, Script
+from .lean import Script
 from .link import Argument
 from .subscriber import Subscriber
 
@@ -48,7 +49,9 @@ class MeetingBus:
         self._subscriber = Subscriber(
             address, keys, timeout_s=timeout_s, name="meeting-push-meetings"
         )
-        self._lean = LeanConnection(address, timeout_s=timeout_s, name="meeting-push-meetings-lean")
+        self._lean = lean_connection(
+            address, timeout_s=timeout_s, name="meeting-push-meetings-lean"
+        )
 
     @property
     def reconnects(self) -> int:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from .address import RedisAddress
+from .cluster import lean_connection
 from .keys import Keys
 from .lean import LeanConnection
 
@@ -117,7 +118,7 @@ def kind_of(key: str, prefix: str) -> str:
 
 async def memory_report_at(url: str, keys: Keys, most_keys: int, timeout_s: float) -> MemoryReport:
     """同 ``memory_report``，自己连上。"""
-    lean = LeanConnection(RedisAddress.parse(url), timeout_s=timeout_s, name="meeting-push-report")
+    lean = lean_connection(RedisAddress.parse(url), timeout_s=timeout_s, name="meeting-push-report")
     await lean.connect()
     try:
         return await memory_report(lean, keys, most_keys)
@@ -152,9 +153,17 @@ def _ours(raw: bytes, prefix: str) -> str | None:
 
 
 async def _begun(lean: LeanConnection) -> MemoryReport:
-    total, info = await lean.execute_many([("DBSIZE",), ("INFO", "memory")])
-    lines = dict(line.split(":", 1) for line in info.decode().splitlines() if ":" in line)
-    return MemoryReport(total, int(lines["used_memory"]), int(lines.get("maxmemory", 0)))
+    """各主加起来的。"""
+    totals, infos = await lean.everywhere("DBSIZE"), await lean.everywhere("INFO", "memory")
+    lines = [
+        dict(line.split(":", 1) for line in info.decode().splitlines() if ":" in line)
+        for info in infos
+    ]
+    return MemoryReport(
+        sum(totals),
+        sum(int(each["used_memory"]) for each in lines),
+        sum(int(each.get("maxmemory", 0)) for each in lines),
+    )
 
 
 class _Walk:

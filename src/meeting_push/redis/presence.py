@@ -13,12 +13,12 @@ from ..logs import logger
 from ..model import ConnectionInfo, FailureCause, PresenceStatus
 from ..node_identity import NodeIdentity
 from ..settings import DevicePolicy
+from .client_pool import RedisClient
 from .connection_tables import Around, ConnectionTables, Row, Written
 from .connection_tables import Turn as Turn
 from .keys import Keys
 from .lean import LeanConnection, Script
 from .link import Argument, Command
-from .redis_service import RedisClient
 
 _encoder: Final = msgspec.json.Encoder()
 _decoder: Final = msgspec.json.Decoder(ConnectionInfo)

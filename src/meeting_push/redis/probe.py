@@ -19,6 +19,7 @@ from ..histogram import Histogram
 from ..node_identity import NodeIdentity
 from ..supervision import periodically
 from .address import DEFAULT_USERNAME, RedisAddress, host_and_port
+from .cluster import lean_connection
 from .keys import DELIVERY_GROUP, Keys
 from .lean import LeanConnection, Script
 from .link import ForbiddenByAclError
@@ -32,13 +33,13 @@ async def check_rights(address: RedisAddress, keys: Keys, probe_id: str, timeout
     """各条命令、各个频道都试一遍，在自己的键上；什么也不留下。
 
     :raises ConfigurationError: 少了权限；``cause`` 是 ``noperm``，消息说是哪几项。
-        那里是一个 Sentinel，地址却写成 Redis 的
+        那里是一个 Sentinel、Cluster 的一台，地址却写成 Redis 的
     :raises RedisUnavailableError: 连不上，或现在答不上来
     """
-    lean = LeanConnection(address, timeout_s=timeout_s, name="meeting-push-rights")
+    lean = lean_connection(address, timeout_s=timeout_s, name="meeting-push-rights")
     await lean.connect()
     try:
-        await _refuse_sentinel(lean, address)
+        await _refuse_others(lean, address)
         missing = [what for what, command in _needed(keys, probe_id) if await _no(lean, command)]
         # 订阅之后这条连接只能订阅，所以放在最后
         channels = [("SUBSCRIBE", channel) for channel in _channels(keys, probe_id)]
@@ -49,16 +50,20 @@ async def check_rights(address: RedisAddress, keys: Keys, probe_id: str, timeout
         raise _lacking(address.username or DEFAULT_USERNAME, keys, missing)
 
 
-async def _refuse_sentinel(lean: LeanConnection, address: RedisAddress) -> None:
-    """Sentinel 也答 PING；它的命令别的都没有。"""
+async def _refuse_others(lean: LeanConnection, address: RedisAddress) -> None:
+    """Sentinel 也答 PING，它的命令别的都没有；Cluster 的一台只收它管着的槽。"""
     try:
         info: bytes = await lean.execute("INFO", "server")
     except ForbiddenByAclError:  # 少了的权限另有人说
         return
+    where = host_and_port(address.host, address.port)
     if b"redis_mode:sentinel" in info:
         raise ConfigurationError(
-            f"{address} is a Sentinel, not a Redis: the address is redis+sentinel://"
-            f"{host_and_port(address.host, address.port)}/SERVICE"
+            f"{address} is a Sentinel, not a Redis: the address is redis+sentinel://{where}/SERVICE"
+        )
+    if b"redis_mode:cluster" in info and not address.cluster:
+        raise ConfigurationError(
+            f"{address} is a node of a Redis Cluster: the address is redis+cluster://{where}"
         )
 
 
@@ -135,11 +140,11 @@ async def writes_paused(address: RedisAddress) -> AsyncIterator[None]:
 
     :raises RedisUnavailableError: 连不上，或它不许（``CLIENT PAUSE``）
     """
-    lean = LeanConnection(address, timeout_s=5, name="meeting-push-drill")
+    lean = lean_connection(address, timeout_s=5, name="meeting-push-drill")
     await lean.connect()
 
     async def pause() -> None:
-        await lean.execute("CLIENT", "PAUSE", _PAUSE_MS, "WRITE")
+        await lean.everywhere("CLIENT", "PAUSE", _PAUSE_MS, "WRITE")
 
     try:
         await pause()
@@ -148,7 +153,7 @@ async def writes_paused(address: RedisAddress) -> AsyncIterator[None]:
             yield
         finally:
             renewing.cancel()
-            await lean.execute("CLIENT", "UNPAUSE")
+            await lean.everywhere("CLIENT", "UNPAUSE")
     finally:
         await lean.close()
 
@@ -189,13 +194,18 @@ class RedisProbe:
             raise
 
     async def _check(self) -> None:
-        names, me = self._redis.keys, self._node.id
-        keys = [names.probe(me), names.probe_queue(me)]
+        names, args = self._redis.keys, (_TTL_MS, self._group)
+        each = self._redis.lean.one_each(self._name)
+        calls = [((names.probe(one), names.probe_queue(one)), args) for one in each]
         asked_at = self._clock()
         began = time.perf_counter()
-        seconds, micros = await _probe.run(self._redis.lean, keys, [_TTL_MS, self._group])
+        seconds, micros = (await _probe.run_all(self._redis.lean, calls))[0]
         self.last_s = time.perf_counter() - began
         self.round_trip.record(self.last_s)
         await self._redis.client.ping()
         halfway = (asked_at + self._clock()) // 2
         self.skew_ms = int(seconds) * 1000 + int(micros) // 1000 - halfway
+
+    def _name(self, number: int) -> str:
+        """Cluster 上每个主都写，各有一个名字。"""
+        return f"{self._node.id}-{number}" if number else self._node.id

@@ -1,112 +1,19 @@
-"""Redis 的门面：热路的精简连接、其余用的 redis-py 客户端、键名，都从这里拿。
-
-redis-py 原样使用，只把它的异常换成我们的；它的池到同一个地址去，连着的不再是主了就丢掉那条连接。
-"""
+"""Redis 的门面：热路的精简连接、其余用的 redis-py 客户端、键名，都从这里拿。"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from redis.asyncio import (
-    BlockingConnectionPool,
-    Connection,
-    Redis,
-    SSLConnection,
-    UnixDomainSocketConnection,
-)
-from redis.asyncio.client import Pipeline
-from redis.asyncio.connection import AbstractConnection
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import BusyLoadingError, MasterDownError, ReadOnlyError, RedisError
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
-
-from ..errors import MeetingPushError, RedisUnavailableError
+from ..errors import RedisUnavailableError
 from .address import RedisAddress
+from .client_pool import PoolStatistics, RedisClient, RoutedClient, pool_statistics
+from .cluster import lean_connection
 from .keys import Keys
 from .lean import PUBLISH, LeanConnection
-from .link import Argument, error_from_reply
-from .sentinel import find_master
-
-
-class _Leaving(AbstractConnection):
-    """READONLY、MASTERDOWN、LOADING：什么也没有执行，断开，下一条命令重新拨号。"""
-
-    async def read_response(self, *args: Any, **options: Any) -> Any:
-        try:
-            return await super().read_response(*args, **options)
-        except (ReadOnlyError, MasterDownError, BusyLoadingError):
-            await self.disconnect(nowait=True)
-            raise
-
-
-class _Tcp(_Leaving, Connection):
-    pass
-
-
-class _Tls(_Leaving, SSLConnection):
-    pass
-
-
-class _Unix(_Leaving, UnixDomainSocketConnection):
-    pass
-
-
-class _Master(_Leaving):
-    """每次拨号都问 Sentinel；``master_of``：地址与时限（秒）。"""
-
-    def __init__(self, *, master_of: tuple[RedisAddress, float], **options: Any) -> None:
-        super().__init__(**options)
-        self._master_of = master_of
-        self.host = ""
-        self.port = 0
-
-    async def _connect(self) -> None:
-        master = await find_master(*self._master_of)
-        self.host, self.port = master.host, master.port
-        await super()._connect()  # type: ignore[no-untyped-call,safe-super]
-
-
-class _TcpMaster(_Master, Connection):
-    pass
-
-
-class _TlsMaster(_Master, SSLConnection):
-    pass
-
-
-def connection_pool(
-    address: RedisAddress, timeout_s: float, max_connections: int
-) -> BlockingConnectionPool:
-    return BlockingConnectionPool(
-        **_where(address, timeout_s),
-        max_connections=max_connections,
-        timeout=timeout_s,
-        db=address.db,
-        username=address.username,
-        password=address.password,
-        socket_timeout=timeout_s,
-        socket_connect_timeout=timeout_s,
-        protocol=2,
-        # 池里的连接在 Redis 重启后是死的：断线再试一次；超时不试，免得等两倍的时间
-        retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
-    )
-
-
-def _where(address: RedisAddress, timeout_s: float) -> dict[str, Any]:
-    if address.sentinels is not None:
-        connection: type = _TlsMaster if address.tls else _TcpMaster
-        return {"connection_class": connection, "master_of": (address, timeout_s)}
-    if address.path is not None:
-        return {"connection_class": _Unix, "path": address.path}
-    connection = _Tls if address.tls else _Tcp
-    return {"connection_class": connection, "host": address.host, "port": address.port}
-
+from .link import Argument
 
 #: ``INFO`` 里至多看这么多个副本。
 _REPLICAS: Final = [f"slave{number}" for number in range(16)]
@@ -136,31 +43,53 @@ class RedisInfo:
     replication_lag_bytes: int
 
     @classmethod
-    def of(cls, info: Mapping[str, Any]) -> RedisInfo:
-        """``INFO`` 的回答；Valkey、旧一点的 Redis 少说几项。"""
-        offset = int(info.get("master_repl_offset", 0))
-        replicas = [each for each in map(info.get, _REPLICAS) if isinstance(each, dict)]
+    def of(cls, *infos: Mapping[str, Any]) -> RedisInfo:
+        """``INFO`` 的回答；Valkey、旧一点的 Redis 少说几项。几台的合起来：有一台不好就是不好。"""
+        used = sum(int(info["used_memory"]) for info in infos)
+        limits = [int(info["maxmemory"]) for info in infos]
         return cls(
-            # Valkey 以 redis_version 说它与哪一版 Redis 相容
-            version=str(info.get("valkey_version", info["redis_version"])),
-            used_memory_bytes=int(info["used_memory"]),
-            used_memory_human=str(info["used_memory_human"]),
-            aof_enabled=bool(info["aof_enabled"]),
-            max_memory_bytes=int(info["maxmemory"]),
-            connected_clients=int(info["connected_clients"]),
-            ops_per_second=int(info["instantaneous_ops_per_sec"]),
-            uptime_s=int(info["uptime_in_seconds"]),
-            blocked_clients=int(info.get("blocked_clients", 0)),
-            evicted_keys=int(info.get("evicted_keys", 0)),
-            aof_last_write_ok=info.get("aof_last_write_status", "ok") == "ok",
-            rdb_last_save_ok=info.get("rdb_last_bgsave_status", "ok") == "ok",
-            is_master=info.get("role", "master") == "master",
-            master_link_up=info.get("master_link_status", "up") == "up",
-            connected_replicas=int(info.get("connected_slaves", 0)),
-            replication_lag_bytes=max(
-                (max(0, offset - int(each.get("offset", 0))) for each in replicas), default=0
+            version=min(map(_version, infos), key=_numbers),
+            used_memory_bytes=used,
+            used_memory_human=(
+                str(infos[0]["used_memory_human"]) if len(infos) == 1 else f"{used / 2**20:.2f}M"
             ),
+            aof_enabled=all(info["aof_enabled"] for info in infos),
+            max_memory_bytes=sum(limits) if all(limits) else 0,
+            connected_clients=_sum(infos, "connected_clients"),
+            ops_per_second=_sum(infos, "instantaneous_ops_per_sec"),
+            uptime_s=min(int(info["uptime_in_seconds"]) for info in infos),
+            blocked_clients=_sum(infos, "blocked_clients"),
+            evicted_keys=_sum(infos, "evicted_keys"),
+            aof_last_write_ok=_all(infos, "aof_last_write_status", "ok"),
+            rdb_last_save_ok=_all(infos, "rdb_last_bgsave_status", "ok"),
+            is_master=_all(infos, "role", "master"),
+            master_link_up=_all(infos, "master_link_status", "up"),
+            connected_replicas=_sum(infos, "connected_slaves"),
+            replication_lag_bytes=max(map(_lag, infos)),
         )
+
+
+def _version(info: Mapping[str, Any]) -> str:
+    """Valkey 以 redis_version 说它与哪一版 Redis 相容。"""
+    return str(info.get("valkey_version", info["redis_version"]))
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(part) for part in version.split(".") if part.isdigit()]
+
+
+def _sum(infos: Sequence[Mapping[str, Any]], name: str) -> int:
+    return sum(int(info.get(name, 0)) for info in infos)
+
+
+def _all(infos: Sequence[Mapping[str, Any]], name: str, good: str) -> bool:
+    return all(info.get(name, good) == good for info in infos)
+
+
+def _lag(info: Mapping[str, Any]) -> int:
+    offset = int(info.get("master_repl_offset", 0))
+    replicas = [each for each in map(info.get, _REPLICAS) if isinstance(each, dict)]
+    return max((max(0, offset - int(each.get("offset", 0))) for each in replicas), default=0)
 
 
 #: 顺便的事至多等 Redis 这么久。
@@ -199,8 +128,10 @@ class RedisService:
         self.address = address
         self.keys = keys
         self._timeout_s = timeout_s
-        self.lean = LeanConnection(address, timeout_s=timeout_s, name="meeting-push-lean")
-        self.client = RedisClient.connect(address, timeout_s)
+        self.lean = lean_connection(address, timeout_s=timeout_s, name="meeting-push-lean")
+        self.client = (
+            RoutedClient(self.lean) if address.cluster else RedisClient.connect(address, timeout_s)
+        )
 
     async def start(self) -> None:
         """:raises RedisUnavailableError: 连不上；:raises ConfigurationError: 密码不对"""
@@ -220,7 +151,7 @@ class RedisService:
         """
         address = self.lean.at(key).address if key else self.address
         timeout_s = self._timeout_s + max_block_s
-        connection = LeanConnection(address, timeout_s=timeout_s, name=f"meeting-push-{name}")
+        connection = lean_connection(address, timeout_s=timeout_s, name=f"meeting-push-{name}")
         await connection.connect()
         return connection
 
@@ -286,17 +217,26 @@ class RedisService:
         return int(seconds) * 1000 + int(micros) // 1000
 
     async def ping(self) -> None:
-        """两种连接都问一遍；不通就抛出。"""
-        await self.lean.execute("PING")
+        """两种连接、各主都问一遍；不通就抛出。"""
+        await self.lean.everywhere("PING")
         await self.client.ping()
 
     async def info(self) -> RedisInfo:
-        return RedisInfo.of(await self.client.info())
+        """Cluster 的是各主合起来的。"""
+        return RedisInfo.of(*await self._infos())
 
     async def eviction_policy(self) -> str:
-        """内存满了淘汰谁；必须是 ``noeviction``：别的会悄悄拿走信箱。"""
-        info = await self.client.info("memory")
-        return str(info.get("maxmemory_policy", NO_EVICTION))
+        """内存满了淘汰谁；必须是 ``noeviction``：别的会悄悄拿走信箱。各主不同的，先说不对的。"""
+        policies = {
+            str(info.get("maxmemory_policy", NO_EVICTION)) for info in await self._infos("memory")
+        }
+        return min(policies - {NO_EVICTION}, default=NO_EVICTION)
+
+    async def _infos(self, *section: str) -> list[Mapping[str, Any]]:
+        if not self.address.cluster:
+            return [await self.client.info(*section)]
+        parse: Any = self.client.response_callbacks["INFO"]
+        return [parse(text) for text in await self.lean.everywhere("INFO", *section)]
 
     @property
     def commands(self) -> int:
@@ -309,75 +249,3 @@ class RedisService:
 
     def pool_statistics(self) -> PoolStatistics:
         return pool_statistics(self.client)
-
-
-# ── redis-py ─────────────────────────────────────────────────────────────────
-
-MAX_CONNECTIONS: Final = 32
-
-
-@contextmanager
-def converted_errors() -> Iterator[None]:
-    """redis-py 的异常 → ``RedisUnavailableError`` · ``RedisCommandError``。"""
-    try:
-        yield
-    except (RedisConnectionError, RedisTimeoutError) as error:
-        if isinstance(error.__cause__, MeetingPushError):  # 拨号时池里我们自己说的
-            raise error.__cause__ from None
-        if error.status_code:  # 拨号时的回答：LOADING、NOAUTH …
-            raise _from_reply(error) from error
-        cause = "timeout" if isinstance(error, RedisTimeoutError) else "unreachable"
-        message = f"Redis is unavailable: {type(error).__name__}"
-        raise RedisUnavailableError(message, cause=cause) from error
-    except RedisError as error:
-        raise _from_reply(error) from error
-
-
-def _from_reply(error: RedisError) -> MeetingPushError:
-    """redis-py 把认识的代号从文字里拿走，另放在 ``status_code``。"""
-    code = getattr(error, "status_code", None)
-    return error_from_reply(f"{code} {error}" if code else str(error))
-
-
-class RedisPipeline(Pipeline):
-    """``execute`` 抛出我们的错误。"""
-
-    async def execute(self, raise_on_error: bool = True) -> list[Any]:
-        with converted_errors():
-            return list(await super().execute(raise_on_error))
-
-
-class RedisClient(Redis):
-    """redis-py 的全部命令；抛出我们的错误。"""
-
-    async def execute_command(self, *args: Any, **options: Any) -> Any:
-        with converted_errors():
-            return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
-
-    def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> RedisPipeline:
-        return RedisPipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
-
-    @classmethod
-    def connect(
-        cls, address: RedisAddress, timeout_s: float, max_connections: int = MAX_CONNECTIONS
-    ) -> RedisClient:
-        """建立连接池（第一条命令才真正连接）；池空时至多等 ``timeout_s``。"""
-        return cls(connection_pool=connection_pool(address, timeout_s, max_connections))
-
-
-@dataclass(frozen=True, slots=True)
-class PoolStatistics:
-    """连接池此刻的样子。"""
-
-    in_use: int
-    idle: int
-    max_connections: int
-
-
-def pool_statistics(client: RedisClient) -> PoolStatistics:
-    pool = client.connection_pool
-    return PoolStatistics(
-        in_use=len(list(pool._get_in_use_connections())),
-        idle=len(list(pool._get_free_connections())),
-        max_connections=pool.max_connections,
-    )

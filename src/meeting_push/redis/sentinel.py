@@ -20,9 +20,8 @@ from .address import (
     credentials_refused,
     greeting,
     host_and_port,
-    open_link,
 )
-from .command_link import CommandLink
+from .command_link import converse
 from .link import Argument, Command
 
 #: 一个 Sentinel、一台被指为主的，各等这么久（不长于一条命令的时限）。
@@ -154,7 +153,7 @@ async def _ask(sentinel: RedisAddress, service: str, limit_s: float) -> Named | 
         user = sentinel.username or DEFAULT_USERNAME
         commands.insert(0, ("AUTH", user, sentinel.password))
     try:
-        *greeted, master, details = await _converse(sentinel, commands, limit_s)
+        *greeted, master, details = await converse(sentinel, commands, limit_s)
     except MeetingPushError as error:
         if error.cause in ("noauth", "noperm"):
             return _refused(f"the Sentinel at {where} refused the credentials: {error}", error)
@@ -191,29 +190,9 @@ async def _confirm(master: RedisAddress, limit_s: float) -> None:
     where = host_and_port(master.host, master.port)
     commands: list[tuple[Argument, ...]] = [*greeting(master, _NAME), ("ROLE",)]
     try:
-        *_, role = await _converse(master, commands, limit_s, tolerant=False)
+        *_, role = await converse(master, commands, limit_s, tolerant=False)
     except MeetingPushError as error:
         raise credentials_refused(error) or error from None
     if role[0] != b"master":
         kind = "a Sentinel" if role[0] == b"sentinel" else "a replica"
         raise RedisUnavailableError(f"{where} is {kind}, not the master", cause="readonly")
-
-
-async def _converse(
-    address: RedisAddress, commands: Sequence[Command], limit_s: float, *, tolerant: bool = True
-) -> list[Any]:
-    """一问一答就挂断。
-
-    :raises MeetingPushError: 见 ``LeanConnection.execute_many``；时限一到是 ``timeout``
-    """
-    link: CommandLink | None = None
-    try:
-        async with asyncio.timeout(limit_s):
-            link = await open_link(address, lambda: CommandLink(lambda _: None, limit_s), limit_s)
-            return await link.send_many(commands, tolerant=tolerant)
-    except TimeoutError:
-        where = host_and_port(address.host, address.port)
-        raise RedisUnavailableError(f"{where} does not answer", cause="timeout") from None
-    finally:
-        if link is not None:
-            link.close()

@@ -11,12 +11,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
 from ..errors import MeetingPushError
 from ..logs import RepeatedWarning, logger
+from ..mailbox_model import Delivered, Delivery
 from ..supervision import periodically, woken
 from .address import RedisAddress, host_and_port
 from .dial import leave_others
@@ -101,21 +103,37 @@ class Written:
 
 
 class LastWrite:
-    """每个进程一个；``log_max_entries``：续传日志的上限，裁掉了的不算没有。"""
+    """每个进程一个；``log_max_entries``：续传日志的上限，裁掉了的不算没有。
+
+    Cluster 上每一段槽各记一条：一个主的副本缺了，只有写给它的说得出。
+    """
 
     def __init__(self, lean: LeanConnection, keys: Keys, log_max_entries: int) -> None:
         self._lean = lean
         self._keys = keys
         self._log_max_entries = log_max_entries
         self._connection = lean.reconnects
-        self._last: Written | None = None
-        #: 从前的连接上最后的一条，还没有查过。
-        self._doubtful: Written | None = None
+        #: 哪一段槽的。
+        self._last: dict[int, Written] = {}
+        #: 从前的连接上最后的各条，还没有查过。
+        self._doubtful: dict[int, Written] = {}
+        self._spread = bool(lean.tags)
+
+    def note_batch(
+        self, deliveries: Sequence[Delivery], rows: Sequence[Sequence[Delivered]], generation: int
+    ) -> None:
+        """刚得到应答的一批，不空；一台 Redis 只看最后一条。重推的、早已确认的什么也没有写。"""
+        if not self._spread:
+            deliveries, rows = deliveries[-1:], [rows[-1][-1:]]
+        for delivery, row in zip(deliveries, rows, strict=True):
+            for one in row:
+                if delivery.attempt == 0 and not one.acked:
+                    self.note(Written(one.user_id, delivery.message_id, one.seq, generation))
 
     def note(self, written: Written) -> None:
         """刚得到应答的；同一条连接上后来的盖掉先前的。"""
         self._turn()
-        self._last = written
+        self._last[self._lean.stretch_of(written.user_id)] = written
 
     async def lost(self) -> Written | None:
         """换过连接，从前的最后一条不在了；没有换过、还在、说不准则 None。
@@ -123,18 +141,18 @@ class LastWrite:
         :raises RedisUnavailableError: 问不到；下次再问
         """
         self._turn()
-        if self._doubtful is None:
-            return None
-        one = self._doubtful
-        there = await self._is_there(one)
-        self._doubtful = None
-        return None if there else one
+        gone: Written | None = None
+        for stretch, one in list(self._doubtful.items()):
+            if not await self._is_there(one):
+                gone = one
+            self._doubtful.pop(stretch, None)
+        return gone
 
     def _turn(self) -> None:
         if self._lean.reconnects != self._connection:
             self._connection = self._lean.reconnects
-            self._doubtful = self._doubtful or self._last
-            self._last = None
+            self._doubtful = self._last | self._doubtful
+            self._last = {}
 
     async def _is_there(self, one: Written) -> bool:
         log, seqs = self._keys.message_log(one.user_id), self._keys.user_seq(one.user_id)

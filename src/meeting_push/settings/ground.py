@@ -137,7 +137,8 @@ class RedisSettings(Group, alias_generator="redis_{}".format):
 
     url: Text | None = setting(
         None,
-        "外面的 Redis（``redis://``、``rediss://``、``unix://``、``redis+sentinel://``）；没有给出就用内嵌的",
+        "外面的 Redis（``redis://``、``rediss://``、``unix://``、``redis+sentinel://``、``redis+cluster://``）；"
+        "没有给出就用内嵌的",
         "生产总要给",
         unit="URL",
     )

@@ -18,7 +18,7 @@ async def test_draining_wakes_consumers_that_wait(
         lean = node.push._rooms.bus.redis.lean
 
         async def all_wait() -> bool:
-            clients = await lean.execute("CLIENT", "LIST")
+            clients = b"".join(await lean.everywhere("CLIENT", "LIST"))
             waiting = sum(
                 node.push.node_id.encode() in line and b" cmd=xreadgroup" in line
                 for line in clients.splitlines()

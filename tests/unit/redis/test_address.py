@@ -21,6 +21,19 @@ from meeting_push.redis.address import RedisAddress, SentinelGroup
         ("unix:///run/a%20b.sock", RedisAddress(path="/run/a b.sock")),
         ("unix:///run/r.sock?db=2", RedisAddress(path="/run/r.sock", db=2)),
         (
+            "redis+cluster://one,two:7000",
+            RedisAddress(cluster=(("one", 6379), ("two", 7000))),
+        ),
+        (
+            "rediss+cluster://ann:p%40ss@[::1]:7000,[::2]/0",
+            RedisAddress(
+                username="ann",
+                password="p@ss",
+                tls=True,
+                cluster=(("::1", 7000), ("::2", 6379)),
+            ),
+        ),
+        (
             "redis+sentinel://one,two:7000/mymaster",
             RedisAddress(sentinels=SentinelGroup("mymaster", (("one", 26379), ("two", 7000)))),
         ),
@@ -66,6 +79,11 @@ def test_good_urls_become_addresses(url: str, address: RedisAddress) -> None:
         "redis+sentinel://:hunter2@one/mymaster/zero",
         "redis+sentinel://one/mymaster?password=hunter2",
         "redis+sentinel://one/mymaster?hunter2",
+        "redis+cluster://:hunter2@",
+        "redis+cluster://:hunter2@one,,two",
+        "redis+cluster://:hunter2@one:port",
+        "redis+cluster://:hunter2@one/1",
+        "redis+cluster://one?password=hunter2",
     ],
 )
 def test_a_bad_url_is_refused_without_echoing_it(url: str) -> None:
@@ -78,6 +96,7 @@ def test_neither_str_nor_repr_shows_the_password() -> None:
     for url in (
         "redis://ann:hunter2@cache:7000/1",
         "redis+sentinel://ann:hunter2@one/mymaster/1?sentinel_password=hunter2",
+        "redis+cluster://ann:hunter2@one,two",
     ):
         address = RedisAddress.parse(url)
         assert "hunter2" not in f"{address} {address!r}"
@@ -91,6 +110,8 @@ def test_neither_str_nor_repr_shows_the_password() -> None:
         "unix:///r.sock?db=1",
         "redis+sentinel://one:26379,[::1]:7000/mymaster/0",
         "rediss+sentinel://one:26379/a%2Fb/2",
+        "redis+cluster://one:7000,[::1]:7001",
+        "rediss+cluster://one:7000",
     ],
 )
 def test_str_is_a_url_that_parses_back(url: str) -> None:

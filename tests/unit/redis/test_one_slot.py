@@ -35,7 +35,7 @@ from meeting_push.redis.streams import QueueStreams
 from meeting_push.redis.time_slots import USER_GRAINS, ActivityStore
 from meeting_push.redis.withdrawals import Withdrawals
 from meeting_push.supervision import Aside
-from tests.support.one_slot import SlotLean, slot_of
+from tests.support.one_slot import SlotLean
 from tests.support.redis_server import RedisServer, redis_of
 from tests.unit.presence.nodes import info
 
@@ -55,13 +55,6 @@ async def slots(one_slot_server: RedisServer, key_prefix: str) -> AsyncIterator[
 def lean(slots: RedisService) -> SlotLean:
     assert isinstance(slots.lean, SlotLean)
     return slots.lean
-
-
-def test_slots_are_counted_as_redis_counts_them() -> None:
-    """三个都是 cluster-spec 里的例子，或 ``CLUSTER KEYSLOT`` 的回答。"""
-    assert slot_of("123456789") == 0x31C3 % 16_384
-    assert slot_of("{user1000}.following") == slot_of("{user1000}.followers")
-    assert slot_of("foo{}{bar}") == slot_of(b"foo{}{bar}") != slot_of("bar")
 
 
 async def test_the_server_refuses_a_script_that_crosses_slots(lean: SlotLean) -> None:
