@@ -24,6 +24,7 @@ PLACEHOLDERS = {
     "digest": "<sha256>",
     "name": "<name>",
     "nonce": "<nonce>",
+    "tag": "tag",
 }
 #: 页上的路径从哪里算起。
 HOMES = (PACKAGE, PACKAGE / "redis" / "lua", ROOT / "bench" / "src" / "meeting_push_bench")

@@ -42,7 +42,7 @@ from ..redis.keys import Keys
 from ..redis.presence import count_online
 from ..redis.probe import check_rights
 from ..redis.redis_service import NO_EVICTION, RedisService
-from ..redis.subscriber import Subscriber
+from ..redis.sharded_subscriber import subscriber_for
 from ..redis.switches import SwitchWatch
 from ..settings import Settings
 from ..storage.accounts import ApiKeyRepository, UserRepository
@@ -164,7 +164,7 @@ class Bus:
         keys = Keys(settings.redis.key_prefix, tagged=bool(address.cluster))
         self._timeout_s = settings.redis.timeout_s
         self.redis = RedisService(address, keys, settings.redis.timeout_s)
-        self.subscriber = Subscriber(address, keys, timeout_s=settings.redis.timeout_s)
+        self.subscriber = subscriber_for(self.redis.lean, keys, timeout_s=settings.redis.timeout_s)
         self.control = ControlChannel(self.redis)
         self.reread = asyncio.Event()
         #: 各站往里记。

@@ -7,6 +7,8 @@
 
     redis-cli PUBLISH 'user:{42}:messages' \\
       '{"type":"new_message","message_id":"n-1","title":"hi","content":"there"}'
+
+Cluster 上一个人的频道是分片的：``redis-cli -c SPUBLISH``（docs/redis-data.md“频道”）。
 """
 
 from __future__ import annotations
@@ -62,7 +64,7 @@ class MessagePublisher:
         return await self.publish_to_channel(channel, message)
 
     async def publish_broadcast(self, message: Mapping[str, Any]) -> int:
-        """发布给所有在线用户；返回在听的节点数。"""
+        """发布给所有在线用户；返回在听的节点数（Cluster 上只数得到一个主的）。"""
         return await self.publish_to_channel(self._redis.keys.broadcast_channel, message)
 
     async def publish_to_channel(self, channel: str, message: Mapping[str, Any]) -> int:

@@ -91,7 +91,7 @@ def _headers(head: str) -> dict[str, str]:
     return {name.lower(): value.strip() for name, _, value in pairs}
 
 
-_MESSAGE: Final = b"*3\r\n$7\r\nmessage\r\n"
+_MESSAGES: Final = (b"*3\r\n$7\r\nmessage\r\n", b"*3\r\n$8\r\nsmessage\r\n")
 _CHUNK: Final = 65_536
 
 
@@ -190,7 +190,7 @@ class RedisProxy:
             await to.drain()
 
     def _kept(self, reply: bytes) -> bytes:
-        if not (self.deaf and reply.startswith(_MESSAGE)):
+        if not (self.deaf and reply.startswith(_MESSAGES)):
             return reply
         self.swallowed += 1
         return b""

@@ -84,34 +84,36 @@ class ClusterConnection(LeanConnection):
     """
 
     tags = TAGS
+    publishing = "SPUBLISH"
 
     def __init__(
         self, address: RedisAddress, *, timeout_s: float = 5.0, name: str = "meeting-push"
     ) -> None:
         super().__init__(address, timeout_s=timeout_s, name=name)
-        self._masters = Masters(address, timeout_s, name)
+        #: 槽归谁；订阅也照它。
+        self.masters: Final = Masters(address, timeout_s, name)
         self._following: set[asyncio.Task[None]] = set()
 
     # ── 生与死 ───────────────────────────────────────────────────────────────
 
     @property
     def connected(self) -> bool:
-        return self._masters.connected
+        return self.masters.connected
 
     @property
     def reconnects(self) -> int:
-        return self._masters.reconnects
+        return self.masters.reconnects
 
     async def connect(self) -> None:
         """见 ``Masters.start``。"""
-        await self._masters.start()
+        await self.masters.start()
 
     async def close(self) -> None:
         following = list(self._following)
         for task in following:
             task.cancel()
         await asyncio.gather(*following, return_exceptions=True)
-        await self._masters.close()
+        await self.masters.close()
 
     # ── 命令 ────────────────────────────────────────────────────────────────
 
@@ -151,7 +153,7 @@ class ClusterConnection(LeanConnection):
         return list(by_slot.values())
 
     async def everywhere(self, *command: Argument) -> list[Any]:
-        masters = self._masters.every().values()
+        masters = self.masters.every().values()
         return list(await asyncio.gather(*(one.execute(*command) for one in masters)))
 
     def at(self, key: Argument) -> LeanConnection:
@@ -159,35 +161,35 @@ class ClusterConnection(LeanConnection):
 
         :raises RedisUnavailableError: 那个槽此刻没有连着的主
         """
-        master = self._masters.owner(slot_of(key))
+        master = self.masters.owner(slot_of(key))
         if master is None:
-            self._masters.stale.set()
-            raise self._masters.missing()
+            self.masters.stale.set()
+            raise self.masters.missing()
         return master
 
     def stretch_of(self, tag: Argument) -> int:
         return stretch_of(slot_of(tag))
 
     def one_each(self, name_of: Callable[[int], str]) -> list[str]:
-        return self._masters.one_each(name_of)
+        return self.masters.one_each(name_of)
 
     def _master_for(self, args: Sequence[Argument]) -> Master:
         slot = slot_of_command(args)
-        master = self._anyone(args) if slot is None else self._masters.owner(slot)
+        master = self._anyone(args) if slot is None else self.masters.owner(slot)
         if master is None:
-            self._masters.stale.set()
-            raise self._masters.missing()
+            self.masters.stale.set()
+            raise self.masters.missing()
         return master
 
     def _anyone(self, args: Sequence[Argument]) -> Master | None:
         """一个频道的总走一个主，发布的次序就是调用的次序；它不在才换。"""
-        owner = self._masters.owner(slot_of(args[1])) if args[0] == "PUBLISH" else None
-        return owner or self._masters.anyone()
+        owner = self.masters.owner(slot_of(args[1])) if args[0] == "PUBLISH" else None
+        return owner or self.masters.anyone()
 
     async def _scan(self, args: Sequence[Argument]) -> tuple[bytes, Any]:
         """一个主一个主地走；游标里写着走到哪个主的哪里，开头与结尾照旧是 0。"""
         told = args[1] if isinstance(args[1], bytes) else str(args[1]).encode()
-        masters, cursor = list(self._masters.every().items()), b"0"
+        masters, cursor = list(self.masters.every().items()), b"0"
         if told != b"0":
             host, port, cursor = told.rsplit(b" ", 2)
             at = host.decode(), int(port)
@@ -237,7 +239,7 @@ class ClusterConnection(LeanConnection):
             self._follow(one, self._wait(one))
             return True
         if isinstance(error, MeetingPushError) and error.cause in _STALE:
-            self._masters.stale.set()
+            self.masters.stale.set()
         return False
 
     def _follow(self, one: _Sent, going: Coroutine[Any, Any, None]) -> None:
@@ -254,11 +256,11 @@ class ClusterConnection(LeanConnection):
 
     async def _go(self, one: _Sent, node: Node, told: RedirectedError) -> None:
         """到说的那一台去。正搬来的，那里要先说一声 ASKING 才收。"""
-        master = await self._masters.reach(node)
+        master = await self.masters.reach(node)
         if told.asking:
             self._send(master, [_Sent(("ASKING",), _ignore), one])
         else:
-            self._masters.moved(told.slot, master)
+            self.masters.moved(told.slot, master)
             self._send(master, [one])
 
     async def _wait(self, one: _Sent) -> None:

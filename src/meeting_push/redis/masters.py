@@ -75,6 +75,8 @@ class Masters:
         self._owners: list[Master | None] = [None] * SLOTS
         #: 槽图可能不对了：谁发现谁置位。
         self.stale = asyncio.Event()
+        #: 槽归谁也许变了（同步，不得抛出）。
+        self.watchers: list[Callable[[], None]] = []
         self._opening: dict[Node, asyncio.Task[Master]] = {}
         self._watching: asyncio.Task[None] | None = None
         self._leaving: dict[Master, asyncio.Task[None]] = {}
@@ -185,6 +187,21 @@ class Masters:
         """有人被指去那里；图还要再问。"""
         self._owners[slot] = master
         self.stale.set()
+        self._tell()
+
+    def placed(self) -> list[Node | None]:
+        """各个槽此刻归谁，连不连得上都算；没有主的是 None。"""
+        nodes: list[Node | None] = [None] * SLOTS
+        for low, high, node in self._map.ranges:
+            nodes[low : high + 1] = [node] * (high - low + 1)
+        for slot, owner in enumerate(self._owners):
+            if owner is not None:
+                nodes[slot] = owner.node
+        return nodes
+
+    def _tell(self) -> None:
+        for watcher in list(self.watchers):
+            watcher()
 
     # ── 槽图 ────────────────────────────────────────────────────────────────
 
@@ -224,6 +241,7 @@ class Masters:
         owners: list[Master | None] = [None] * SLOTS
         for low, high, node in told.ranges:
             owners[low : high + 1] = [self._masters.get(node)] * (high - low + 1)
+        changed = told.ranges != before.ranges or owners != self._owners
         self._owners = owners
         for node in set(self._masters) - set(told.masters):
             self._part_from(self._masters.pop(node))
@@ -234,6 +252,8 @@ class Masters:
             logger.bind(connection=self._name, masters=len(told.masters)).info(
                 "cluster_masters_changed"
             )
+        if changed:
+            self._tell()
 
     async def _reach_all(self, nodes: Sequence[Node]) -> None:
         """连得上的都连上；一台挂着的不耽误别的。"""

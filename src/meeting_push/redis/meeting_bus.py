@@ -15,7 +15,7 @@ from .cluster import lean_connection
 from .keys import Keys
 from .lean import Script
 from .link import Argument
-from .subscriber import Subscriber
+from .sharded_subscriber import subscriber_for
 
 _presence: Final = Script("meeting_presence")
 _person: Final[msgspec.json.Decoder[PersonId]] = msgspec.json.Decoder(PersonId)
@@ -46,11 +46,11 @@ class MeetingBus:
     ) -> None:
         self._keys = keys
         self._ttl_ms = ttl_ms
-        self._subscriber = Subscriber(
-            address, keys, timeout_s=timeout_s, name="meeting-push-meetings"
-        )
         self._lean = lean_connection(
             address, timeout_s=timeout_s, name="meeting-push-meetings-lean"
+        )
+        self._subscriber = subscriber_for(
+            self._lean, keys, timeout_s=timeout_s, name="meeting-push-meetings"
         )
 
     @property

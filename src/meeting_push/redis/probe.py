@@ -21,7 +21,7 @@ from ..supervision import periodically
 from .address import DEFAULT_USERNAME, RedisAddress, host_and_port
 from .cluster import lean_connection
 from .keys import DELIVERY_GROUP, Keys
-from .lean import LeanConnection, Script
+from .lean import PUBLISH, LeanConnection, Script
 from .link import ForbiddenByAclError
 from .redis_service import RedisService
 
@@ -40,9 +40,10 @@ async def check_rights(address: RedisAddress, keys: Keys, probe_id: str, timeout
     await lean.connect()
     try:
         await _refuse_others(lean, address)
-        missing = [what for what, command in _needed(keys, probe_id) if await _no(lean, command)]
+        needed = _needed(keys, probe_id, lean.publishing)
+        missing = [what for what, command in needed if await _no(lean, command)]
         # 订阅之后这条连接只能订阅，所以放在最后
-        channels = [("SUBSCRIBE", channel) for channel in _channels(keys, probe_id)]
+        channels = [_listening(keys, channel, lean) for channel in _channels(keys, probe_id)]
         missing += [" ".join(command) for command in channels if await _no(lean, command)]
     finally:
         await lean.close()
@@ -67,7 +68,7 @@ async def _refuse_others(lean: LeanConnection, address: RedisAddress) -> None:
         )
 
 
-def _needed(keys: Keys, probe_id: str) -> list[tuple[str, tuple[str | int, ...]]]:
+def _needed(keys: Keys, probe_id: str, publishing: str) -> list[tuple[str, tuple[str | int, ...]]]:
     """（给人看的，命令）；次序有关：流要先有。"""
     value, stream = keys.probe(probe_id), keys.probe_queue(probe_id)
     group = (stream, DELIVERY_GROUP)
@@ -93,8 +94,8 @@ def _needed(keys: Keys, probe_id: str) -> list[tuple[str, tuple[str | int, ...]]
     ]
     # 只往没有人订阅的频道发
     for_nobody = (keys.user_channel(0), keys.canary_channel(probe_id))
-    commands += [("PUBLISH", channel, "") for channel in for_nobody]
-    named = {"PUBLISH", "SET", "XADD", "ZSCORE"}
+    commands += [(publishing, channel, "") for channel in for_nobody]
+    named = {PUBLISH, publishing, "SET", "XADD", "ZSCORE"}
     return [(f"{c[0]} {c[1]}" if c[0] in named else str(c[0]), c) for c in commands]
 
 
@@ -104,6 +105,11 @@ def _channels(keys: Keys, probe_id: str) -> list[str]:
         *(keys.user_channel(0), keys.presence_channel(0), keys.meeting_channel(probe_id)),
         *(keys.broadcast_channel, keys.system_channel, keys.canary_channel(probe_id)),
     ]
+
+
+def _listening(keys: Keys, channel: str, lean: LeanConnection) -> tuple[str, str]:
+    sharded = lean.publishing != PUBLISH and keys.is_sharded(channel)
+    return ("SSUBSCRIBE" if sharded else "SUBSCRIBE"), channel
 
 
 async def _no(lean: LeanConnection, command: tuple[str | int, ...]) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
 from ..errors import RedisUnavailableError
@@ -126,7 +126,7 @@ class RedisService:
 
     def __init__(self, address: RedisAddress, keys: Keys, timeout_s: float = 5.0) -> None:
         self.address = address
-        self.keys = keys
+        self.keys = replace(keys, tagged=bool(address.cluster))
         self._timeout_s = timeout_s
         self.lean = lean_connection(address, timeout_s=timeout_s, name="meeting-push-lean")
         self.client = (

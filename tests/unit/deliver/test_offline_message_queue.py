@@ -16,7 +16,7 @@ from meeting_push.model import Message, Sender
 from meeting_push.protocol import envelope
 from meeting_push.redis.mailboxes import CALL_RECIPIENTS
 from meeting_push.redis.redis_service import RedisService
-from meeting_push.redis.subscriber import Subscriber
+from meeting_push.redis.sharded_subscriber import subscriber_for
 from meeting_push.settings import load_settings
 from tests.support.eventually import eventually
 
@@ -99,7 +99,7 @@ def post(redis: RedisService) -> Post:
 
 @pytest.fixture
 async def listening(post: Post) -> AsyncIterator[Post]:
-    subscriber = Subscriber(post.redis.address, post.redis.keys)
+    subscriber = subscriber_for(post.redis.lean, post.redis.keys)
     await subscriber.start(lambda channel, payload: post.heard.append(payload), lambda: None)
     await subscriber.subscribe(USER)
     yield post

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from meeting_push.redis.redis_service import RedisService
-from meeting_push.redis.subscriber import Subscriber
+from meeting_push.redis.sharded_subscriber import subscriber_for
 from meeting_push.supervision import Supervisor
 from tests.support.eventually import eventually
 
@@ -25,7 +25,7 @@ class Listener:
         self._redis = redis
         self._fence = asyncio.Event()
         self._seen: Seen = []
-        self.subscriber = Subscriber(redis.address, redis.keys)
+        self.subscriber = subscriber_for(redis.lean, redis.keys)
 
     async def start(self) -> None:
         await self.subscriber.start(self._on_message, lambda: None)
@@ -41,7 +41,7 @@ class Listener:
 
     async def heard(self) -> Seen:
         self._fence.clear()
-        await self._redis.lean.execute("PUBLISH", self._redis.keys.presence_channel(1), "fence")
+        await self._redis.publish(self._redis.keys.presence_channel(1), "fence")
         await asyncio.wait_for(self._fence.wait(), 5)
         seen, self._seen = self._seen, []
         return seen

@@ -16,7 +16,7 @@ from meeting_push.presence import watch as presence_watch
 from meeting_push.presence.online_status_service import OnlineStatusService
 from meeting_push.presence.watch import PresenceWatch
 from meeting_push.redis.redis_service import RedisService
-from meeting_push.redis.subscriber import Subscriber
+from meeting_push.redis.sharded_subscriber import subscriber_for
 from meeting_push.supervision import Supervisor
 from tests.support.eventually import eventually
 from tests.support.redis_server import RedisServer, redis_of
@@ -50,7 +50,7 @@ class Room:
     def __init__(self, redis: RedisService, presence: OnlineStatusService, **changes: Any) -> None:
         self.routes: dict[bytes, ChannelRoute] = {}
         self.redis = redis
-        self.subscriber = Subscriber(redis.address, redis.keys)
+        self.subscriber = subscriber_for(redis.lean, redis.keys)
         self.watch = PresenceWatch(
             self.subscriber, self.routes, presence, redis.keys, settings(**changes).presence
         )
@@ -60,9 +60,13 @@ class Room:
             assert route(payload)
 
     async def fence(self) -> None:
-        """此前发布的都已收到。"""
+        """此前发布的都已收到：每条订阅连接上。"""
+        keys = self.redis.keys
+        for name in self.subscriber.one_each(lambda n: f"{keys.canary_channel('fence')}:{n}"):
+            await self._fence(name)
+
+    async def _fence(self, name: str) -> None:
         arrived = asyncio.Event()
-        name = f"{self.redis.keys.prefix}fence"
 
         def arrive(_payload: bytes) -> bool:
             arrived.set()
@@ -70,7 +74,7 @@ class Room:
 
         self.routes[name.encode()] = arrive
         await self.subscriber.subscribe_channel(name)
-        await self.redis.lean.execute("PUBLISH", name, "")
+        await self.redis.publish(name, "")
         await asyncio.wait_for(arrived.wait(), 5)
         self.subscriber.unsubscribe_channel(name)
         del self.routes[name.encode()]
@@ -276,7 +280,7 @@ async def test_a_malformed_payload_is_counted_and_dropped(redis: RedisService) -
         viewer.seen.clear()
         bad: Sequence[str] = ("junk", "{}", '{"type":"control"}', "[" * 10_000)
         for payload in bad:
-            await redis.lean.execute("PUBLISH", redis.keys.presence_channel(1), payload)
+            await redis.publish(redis.keys.presence_channel(1), payload)
         await one.fence()
         assert (viewer.seen, one.watch.statistics().malformed) == ([], len(bad))
 
