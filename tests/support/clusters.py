@@ -89,7 +89,7 @@ class ClusterSite:
         with contextlib.ExitStack() as undo:
             undo.callback(self.stop)
             for server in self.servers:
-                server.start()
+                server.start(60)
             self._share_slots()
             self._introduce()
             self._attach_replicas()
@@ -116,7 +116,8 @@ class ClusterSite:
                 if other is not server:
                     where = ("127.0.0.1", other.port, other.bus_port)
                     self.ask(server, "CLUSTER", "MEET", *where)
-        wait_until(lambda: all(len(self.nodes(one)) == len(self.servers) for one in self.servers))
+        count = len(self.servers)
+        wait_until(lambda: all(len(self.nodes(one)) == count for one in self.servers), 60)
 
     def _attach_replicas(self) -> None:
         count = len(self.first_masters)
@@ -182,7 +183,7 @@ class ClusterSite:
             return bool(well and (not self._owned(server) or _online(replication) == wanted))
         return False
 
-    def whole(self, timeout: float = 60) -> None:
+    def whole(self, timeout: float = 120) -> None:
         """等到 ``is_whole``。"""
         wait_until(self.is_whole, timeout)
 
