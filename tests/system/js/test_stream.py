@@ -229,8 +229,12 @@ async def test_the_inbox_page_goes_on_by_sse(
         await page.open(f"{proxy.url}/inbox#{fragment}")
         await page.wait_for(LIVE, 60)
         async with api_of(server.base_url, person) as api:
-            answer = await api.get(f"/presence/users/{person.user_id}")
-        assert [one["transport"] for one in answer.json()["connections"]] == ["sse"]
+
+            async def by_stream() -> bool:
+                answer = await api.get(f"/presence/users/{person.user_id}")
+                return [one["transport"] for one in answer.json()["connections"]] == ["sse"]
+
+            await eventually(by_stream, 60)
         for number in range(3):
             await send(server.base_url, person, [person], title=f"by another way {number}")
         rows = "document.querySelectorAll('#messages > li').length"
