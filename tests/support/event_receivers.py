@@ -36,12 +36,10 @@ class Journal:
                 self.again += 1
             self.events.setdefault(event["id"], event)
 
-    @classmethod
-    def read(cls, lines: Iterable[str]) -> Journal:
-        journal = cls()
+    def read(self, lines: Iterable[bytes]) -> None:
+        """再读几行，每行是一次 POST。"""
         for line in lines:
-            journal.take(json.loads(line))
-        return journal
+            self.take(json.loads(line))
 
     def subjects(self, kind: str) -> list[str]:
         return [e["data"]["message_id"] for e in self.events.values() if e["type"] == kind]

@@ -35,6 +35,7 @@ class Receiver:
         self.file.touch()
         self._log = directory / "receiver.log"
         self._child: Child | None = None
+        self._journal, self._seen = Journal(), 0
 
     def start(self) -> None:
         command = [sys.executable, event_receiver_process.__file__]
@@ -51,8 +52,14 @@ class Receiver:
             self._child.stop()
 
     def journal(self) -> Journal:
-        lines = self.file.read_text().splitlines(keepends=True)
-        return Journal.read(line for line in lines if line.endswith("\n"))
+        """至今写下的；只读上次之后多出来的整行。"""
+        with self.file.open("rb") as file:
+            file.seek(self._seen)
+            written = file.read()
+        whole = written[: written.rfind(b"\n") + 1]
+        self._seen += len(whole)
+        self._journal.read(whole.splitlines())
+        return self._journal
 
     async def has(self, share: float) -> None:
         """收下了一万件的这么多。"""
