@@ -1,18 +1,20 @@
-"""一批账号：直接写进库里（几百次 argon2 与被测的事无关），令牌像认证服务那样签。"""
+"""账号：直接写进库里（argon2 与被测的事无关，忙时还让着别人），令牌像认证服务那样签。"""
 
 from __future__ import annotations
 
+import functools
 import time
 from typing import Final
 from uuid import uuid4
 
 import jwt
+from argon2 import PasswordHasher
 from sqlalchemy import insert, select
 
 from meeting_push.storage.database import Database
 from meeting_push.storage.tables import users
 
-from .people import Person
+from .people import PASSWORD, Person
 from .server_process import TEST_JWT_SECRET
 
 TOKEN_LIFE_S: Final = 3600
@@ -30,6 +32,35 @@ def sign(user_id: int, name: str = "", role: str = "user", life_s: int = TOKEN_L
         "exp": now + life_s,
     }
     return jwt.encode(claims, TEST_JWT_SECRET, algorithm="HS256")
+
+
+@functools.cache
+def _hash() -> str:
+    return PasswordHasher(time_cost=1, memory_cost=1024, parallelism=1).hash(PASSWORD)
+
+
+async def resident(database_url: str, name: str) -> Person:
+    """叫这个名字的人，没有就添上，密码是 ``PASSWORD``；表须已建好。"""
+    database = Database(database_url)
+    key = {"username_key": name}
+    try:
+        async with database.transaction() as connection:
+            find = select(users.c.id).filter_by(**key)
+            user_id = await connection.scalar(find)
+            if user_id is None:
+                row: dict[str, object] = {
+                    **key,
+                    "username": name,
+                    "password_hash": _hash(),
+                    "role": "user",
+                }
+                row["created_at"] = time.time_ns() // 1_000_000
+                await connection.execute(insert(users), row)
+                user_id = await connection.scalar(find)
+    finally:
+        await database.dispose()
+    assert user_id is not None
+    return Person(user_id, name, sign(user_id, name))
 
 
 async def create_people(database_url: str, count: int, role: str = "user") -> list[Person]:

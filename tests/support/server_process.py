@@ -45,6 +45,7 @@ class ServerProcess:
         self.port = free_port()
         self.directory = directory
         self.log = directory / f"server-{self.port}.log"
+        self.database_url = database_url or f"sqlite:///{directory}/data/meeting-push.db"
         self._options = (
             *("--host", "127.0.0.1", "--port", str(self.port)),
             *("--role", role, "--workers", str(workers)),

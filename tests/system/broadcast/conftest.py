@@ -9,8 +9,9 @@ import pytest
 
 from meeting_push.auth.access_tokens import AccessTokens
 from meeting_push.settings import load_settings
+from tests.support.accounts import resident
 from tests.support.house import TWINS, House, house_fixture
-from tests.support.people import Frame, Person, api_of, device, register
+from tests.support.people import Frame, Person, api_of, device
 from tests.support.server_process import TEST_JWT_SECRET, ServerProcess
 
 Nodes = tuple[ServerProcess, ServerProcess]
@@ -48,13 +49,13 @@ def nodes(house: House) -> Nodes:
 
 
 @pytest.fixture
-def newcomer(nodes: Nodes) -> Newcomer:
+def newcomer(house: House, nodes: Nodes) -> Newcomer:
     """一个没连过的新用户。"""
 
-    async def register_one() -> Person:
-        return await register(nodes[0].base_url, f"u{uuid4().hex[:12]}")
+    async def one() -> Person:
+        return await resident(house.database_url, f"u{uuid4().hex[:12]}")
 
-    return register_one
+    return one
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ from uuid import uuid4
 
 import pytest
 
-from tests.support.accounts import sign
+from tests.support.accounts import resident, sign
 from tests.support.house import House, house_fixture
-from tests.support.people import Person, register
+from tests.support.people import Person
 from tests.support.server_process import ServerProcess
 
 #: 一分钟、五分钟、十五分钟的缩影。
@@ -37,13 +37,13 @@ def second(house: House, server: ServerProcess) -> ServerProcess:
 
 
 @pytest.fixture
-async def alice(server: ServerProcess) -> Person:
-    return await register(server.base_url, f"alice-{uuid4().hex[:8]}")
+async def alice(house: House, server: ServerProcess) -> Person:
+    return await resident(house.database_url, f"alice-{uuid4().hex[:8]}")
 
 
 @pytest.fixture
-async def bob(server: ServerProcess) -> Person:
-    return await register(server.base_url, f"bob-{uuid4().hex[:8]}")
+async def bob(house: House, server: ServerProcess) -> Person:
+    return await resident(house.database_url, f"bob-{uuid4().hex[:8]}")
 
 
 @pytest.fixture

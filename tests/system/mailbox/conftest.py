@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from tests.support.accounts import resident
 from tests.support.eventually import eventually
 from tests.support.house import House, house_fixture
-from tests.support.people import Device, Person, api_of, device, register, send
+from tests.support.people import Device, Person, api_of, device, send
 from tests.support.server_process import ServerProcess
 
 QUICK = {"mailbox_max_entries": 3, "message_log_max_entries": 16, "relay_interval_s": 0.1}
@@ -25,12 +26,12 @@ def server(house: House) -> ServerProcess:
 
 @pytest.fixture
 async def alice(server: ServerProcess) -> Person:
-    return await register(server.base_url, "alice")
+    return await resident(server.database_url, "alice")
 
 
 @pytest.fixture
 async def bob(server: ServerProcess, request: pytest.FixtureRequest) -> Person:
-    return await register(server.base_url, f"bob-{abs(hash(request.node.name)) % 10**9}")
+    return await resident(server.database_url, f"bob-{abs(hash(request.node.name)) % 10**9}")
 
 
 async def sent(server: ServerProcess, alice: Person, bob: Person, count: int) -> list[str]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from tests.support.accounts import resident
 from tests.support.house import TWINS, House, house_fixture
-from tests.support.people import Person, register
+from tests.support.people import Person
 
 #: 等得起的时限都缩短；上限放宽到测试碰不着（碰它们的测试自己起服务器）。
 QUICK = {
@@ -22,15 +23,15 @@ house = house_fixture(TWINS, shared=QUICK, engines=["sqlite", "postgres"], scope
 
 @pytest.fixture
 async def alice(house: House) -> Person:
-    return await register(house.near.base_url, "alice")
+    return await resident(house.database_url, "alice")
 
 
 @pytest.fixture
 async def bob(house: House) -> Person:
-    return await register(house.near.base_url, "bob")
+    return await resident(house.database_url, "bob")
 
 
 @pytest.fixture
 async def carol(house: House) -> Person:
     """从不受邀。"""
-    return await register(house.near.base_url, "carol")
+    return await resident(house.database_url, "carol")

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.accounts import sign
-from tests.support.people import Person, register
+from tests.support.accounts import resident, sign
+from tests.support.people import Person
 from tests.support.server_process import ServerProcess
 
 ADMIN_ID = 900_100
@@ -21,12 +21,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 
 @pytest.fixture
 async def alice(server: ServerProcess) -> Person:
-    return await register(server.base_url, "alice")
+    return await resident(server.database_url, "alice")
 
 
 @pytest.fixture
 async def bob(server: ServerProcess) -> Person:
-    return await register(server.base_url, "bob")
+    return await resident(server.database_url, "bob")
 
 
 @pytest.fixture

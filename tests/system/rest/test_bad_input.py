@@ -13,6 +13,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from tests.support.accounts import resident
 from tests.support.people import Person, api_of, delivery, device, register, send
 from tests.support.server_process import TEST_JWT_SECRET, ServerProcess
 
@@ -32,7 +33,7 @@ def alice(server: ServerProcess) -> Person:
 
 @pytest.fixture
 async def bob(server: ServerProcess) -> Person:
-    return await register(server.base_url, "bob")
+    return await resident(server.database_url, "bob")
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,11 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from tests.support.accounts import resident
 from tests.support.event_streams import event_stream
 from tests.support.eventually import eventually
 from tests.support.house import House, house_fixture
-from tests.support.people import Person, api_of, device, register, send
+from tests.support.people import Person, api_of, device, send
 from tests.support.server_process import ServerProcess
 from tests.system.broadcast.conftest import broadcast
 
@@ -23,12 +24,12 @@ house = house_fixture(
 
 @pytest.fixture
 async def ann(server: ServerProcess) -> Person:
-    return await register(server.base_url, f"ann-{uuid4().hex[:8]}")
+    return await resident(server.database_url, f"ann-{uuid4().hex[:8]}")
 
 
 @pytest.fixture
 async def ben(server: ServerProcess) -> Person:
-    return await register(server.base_url, f"ben-{uuid4().hex[:8]}")
+    return await resident(server.database_url, f"ben-{uuid4().hex[:8]}")
 
 
 async def got(server: ServerProcess, who: Person, path: str, **query: Any) -> dict[str, Any]:
@@ -63,7 +64,7 @@ async def test_f6_a_broadcast_stays_in_the_inbox_and_the_badge_counts_it(
     assert (counts["unread"], counts["urgent"], counts["archived"]) == (2, 1, 0)
     answer = await state(server, ben, message_ids=[loud], read=True)
     assert answer.json()["unread_count"] == 1
-    newcomer = await register(server.base_url, f"new-{uuid4().hex[:8]}")
+    newcomer = await resident(server.database_url, f"new-{uuid4().hex[:8]}")
     assert await listed(server, newcomer) == []
     assert loud in await listed(server, ann)
 

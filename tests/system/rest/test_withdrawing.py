@@ -8,8 +8,9 @@ from uuid import uuid4
 import pytest
 
 from meeting_push import PushClient
+from tests.support.accounts import resident
 from tests.support.eventually import eventually
-from tests.support.people import Device, Person, api_of, delivery, device, register, send
+from tests.support.people import Device, Person, api_of, delivery, device, send
 from tests.support.sdk import QUICK
 from tests.support.server_process import ServerProcess
 
@@ -20,12 +21,12 @@ SECRET = "the secret of the text"
 
 @pytest.fixture
 async def ann(server: ServerProcess) -> Person:
-    return await register(server.base_url, f"ann-{uuid4().hex[:8]}")
+    return await resident(server.database_url, f"ann-{uuid4().hex[:8]}")
 
 
 @pytest.fixture
 async def ben(server: ServerProcess) -> Person:
-    return await register(server.base_url, f"ben-{uuid4().hex[:8]}")
+    return await resident(server.database_url, f"ben-{uuid4().hex[:8]}")
 
 
 async def written(server: ServerProcess, ann: Person, *to: Person) -> str:
@@ -205,7 +206,7 @@ async def test_the_sdk_is_told_acks_it_and_does_not_get_it_again(
 
 
 async def test_every_recipient_is_told(server: ServerProcess, ann: Person) -> None:
-    people = [await register(server.base_url, f"one-{uuid4().hex[:8]}") for _ in range(3)]
+    people = [await resident(server.database_url, f"one-{uuid4().hex[:8]}") for _ in range(3)]
     message_id = await written(server, ann, *people)
     await cancel(server, ann, message_id)
     await counted(server, ann, message_id, pending=0, withdrawn=3, total=3)
