@@ -63,7 +63,7 @@ class ServerProcess:
         self._child: Child | None = None
         self._ended: list[Child] = []
 
-    def start(self, timeout: float = 30.0) -> Self:
+    def start(self, timeout: float = 50.0) -> Self:
         """启动并等到 ``/readyz`` 回答 200。
 
         :raises AssertionError: 它退出了（带着它的输出），或到时还没有就绪
