@@ -1,4 +1,4 @@
-"""profile ``mailbox-memory``：一个离线的收件人、一条消息，在 Redis 里占多少字节。
+"""profile ``mailbox-memory``：一个离线的收件人、一条消息，与一个人的一天，在 Redis 里占多少字节。
 
 每个用户的信箱里先有若干条，再加一条：差就是这一条的。一条是信箱与续传日志里各一个 id；正文与状态
 每条消息只一份，不随收件人增加。
@@ -19,6 +19,7 @@ from meeting_push.redis.redis_service import RedisService
 from .measured import MeasuredReport, Measurements, measured_run
 from .progress import OnProgress, Steps
 from .redis_child import redis_child, redis_memory, redis_version
+from .redis_day import DayPlan, measure_days
 from .report import Heading
 
 #: 目标：信箱里已有这么多条时，再加一个 id 至多这么多字节。
@@ -35,14 +36,15 @@ _PAGE: Final = 1_000
 
 
 class MailboxMemoryPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """``others`` 条之外再加一条；``full``：另量一只装了这么多条的信箱。"""
+    """``others`` 条之外再加一条；``full``：另量一只装了这么多条的；``people``：一天的那些人。"""
 
     users: int = 10_000
     full: int = 1_000
     full_users: int = 20
+    people: int = 10_000
 
 
-QUICK_MAILBOX_MEMORY: Final = MailboxMemoryPlan(users=200, full=300, full_users=2)
+QUICK_MAILBOX_MEMORY: Final = MailboxMemoryPlan(users=200, full=300, full_users=2, people=200)
 
 
 def run_mailbox_memory(plan: MailboxMemoryPlan, heading: Heading, steps: Steps) -> MeasuredReport:
@@ -60,6 +62,10 @@ async def _measure(plan: MailboxMemoryPlan, found: Measurements, steps: Steps) -
         large = range(plan.users + 1, plan.users + 1 + plan.full_users)
         with steps.step(f"{plan.full_users} mailboxes of {plan.full:,}") as on_progress:
             await _full(lab, large, plan.full, found, on_progress)
+    async with redis_child() as redis:
+        days = DayPlan(people=plan.people)
+        with steps.step(f"{days.days} days of {days.people:,} people") as on_progress:
+            await measure_days(redis, days, found, on_progress)
 
 
 async def _one_more(
