@@ -69,7 +69,8 @@ def _of(values: list[str], number: int) -> str:
 
 
 def pattern(name: str) -> re.Pattern[str]:
-    holes = re.escape(name).replace(r"\{uid\}", r"\{.+\}").replace(r"\{meeting_id\}", r"\{.+\}")
+    """``{uid}``、``{tag}`` 与 ``<id>`` 是占位的。"""
+    holes = re.sub(r"\\\{(?:uid|meeting_id|tag)\\\}", r"\\{.+\\}", re.escape(name))
     return re.compile(re.sub(r"<\w+>", ".+", holes) + r"\Z")
 
 
@@ -144,6 +145,7 @@ def test_every_row_is_a_key_of_the_code() -> None:
         value(*("<x>" for _ in inspect.signature(value).parameters)) if callable(value) else value
         for value in (getattr(keys, name) for name in vars(Keys) if name not in HIDDEN)
     }
+    made |= {f"{name}:{{1}}" for name in made}  # 一段槽一个的
     strange = [
         one.name
         for one in ROWS
