@@ -126,7 +126,7 @@ class RedisService:
 
     def __init__(self, address: RedisAddress, keys: Keys, timeout_s: float = 5.0) -> None:
         self.address = address
-        self.keys = replace(keys, tagged=bool(address.cluster))
+        self.keys = replace(keys, tagged=keys.tagged or bool(address.cluster))
         self._timeout_s = timeout_s
         self.lean = lean_connection(address, timeout_s=timeout_s, name="meeting-push-lean")
         self.client = (
