@@ -44,7 +44,7 @@ def test_a3_the_deepest_that_is_accepted_is_read() -> None:
 
 def test_a3_one_unreadable_message_does_not_take_the_batch_with_it() -> None:
     """A3: what 0.1 let in (too deep), what a later server may say (another type)."""
-    unreadable = [message(2, nested(5_000)), message(3, message_type="later"), message(5, "[1]")]
+    unreadable = [message(2, nested(50_000)), message(3, message_type="later"), message(5, "[1]")]
     frame = wire.decode(batch(message(1), unreadable[1], message(4), unreadable[2], message(6)))
     assert isinstance(frame, wire.Batch)
     assert [one.seq for one in frame.messages] == [1, 4, 6]
@@ -52,5 +52,5 @@ def test_a3_one_unreadable_message_does_not_take_the_batch_with_it() -> None:
 
 def test_a3_a_frame_that_is_no_batch_stays_unread() -> None:
     """A3"""
-    assert wire.decode(message(1, nested(5_000)).encode()) is None
+    assert wire.decode(message(1, nested(50_000)).encode()) is None
     assert wire.decode(batch(message(1), "garbage")) is None

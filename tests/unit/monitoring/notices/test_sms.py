@@ -77,6 +77,8 @@ def ask_tencent(host: str, body: dict[str, Any]) -> None:
     client.call_json("SendSms", body)
 
 
+# 别人的包，3.12 起用着弃用了的。
+@pytest.mark.filterwarnings("ignore:datetime.datetime.utc:DeprecationWarning")
 async def test_aliyun_gets_what_its_own_package_sends() -> None:
     async with http_receiver(lambda _: ALIYUN_OK) as there:
         await aliyun(there, clock=lambda: 1_764_500_000_000, nonce=lambda: "n").send(notice())
@@ -97,6 +99,8 @@ async def test_aliyun_gets_what_its_own_package_sends() -> None:
     assert ours.query["PhoneNumbers"] == "13800138000,13900139000"
 
 
+# 别人的包，3.12 起用着弃用了的。
+@pytest.mark.filterwarnings("ignore:datetime.datetime.utc:DeprecationWarning")
 async def test_tencent_gets_what_its_own_package_sends(monkeypatch: pytest.MonkeyPatch) -> None:
     async with http_receiver(lambda _: TENCENT_OK) as there:
         await asyncio.to_thread(
