@@ -221,7 +221,7 @@ export interface Notice {
 
 export interface ErrorFrame {
   type: "error";
-  /** 坏帧（60 秒里满 20 个即以 4504 关闭）：`invalid_json`、`unknown_type`、`invalid_frame`、 `frame_too_large`、`binary_not_supported`、`wrong_connection`。 这一次没有做成：`busy`（同时进行的请求超过 8 个）、`watch_limit`、 `forbidden`、`rate_limited`（`ops_watch`）、 `redis_unavailable`、`database_unavailable`、`unavailable`。 会议里还有：`text_too_long`、`rate_limited`（满 20 个以 4005 关闭）、`meeting_ended`、 `outcome_unknown`。客户端要能容忍不认识的码。 */
+  /** 稳定的，小写下划线；客户端要能容忍不认识的。 */
   code: string;
   /** 给开发者看的英文；从不含原帧。 */
   message: string;
