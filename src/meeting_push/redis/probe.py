@@ -43,10 +43,17 @@ async def check_rights(address: RedisAddress, keys: Keys, probe_id: str, timeout
         needed = _needed(keys, probe_id, lean.publishing)
         missing = [what for what, command in needed if await _no(lean, command)]
         # 订阅之后这条连接只能订阅，所以放在最后
-        channels = [_listening(keys, channel, lean) for channel in _channels(keys, probe_id)]
-        missing += [" ".join(command) for command in channels if await _no(lean, command)]
+        missing += await _unheard(lean, keys, _quiet_channels(keys, probe_id))
     finally:
         await lean.close()
+    for channel in (keys.broadcast_channel, keys.system_channel):
+        # 别人正在上面说话：订阅的回答之后来的，这条连接不认得，所以各用一条
+        lean = lean_connection(address, timeout_s=timeout_s, name="meeting-push-rights")
+        await lean.connect()
+        try:
+            missing += await _unheard(lean, keys, [channel])
+        finally:
+            await lean.close()
     if missing:
         raise _lacking(address.username or DEFAULT_USERNAME, keys, missing)
 
@@ -99,12 +106,18 @@ def _needed(keys: Keys, probe_id: str, publishing: str) -> list[tuple[str, tuple
     return [(f"{c[0]} {c[1]}" if c[0] in named else str(c[0]), c) for c in commands]
 
 
-def _channels(keys: Keys, probe_id: str) -> list[str]:
-    """每种频道一个。"""
+def _quiet_channels(keys: Keys, probe_id: str) -> list[str]:
+    """没有人在上面说话的几种，各一个。"""
     return [
-        *(keys.user_channel(0), keys.presence_channel(0), keys.meeting_channel(probe_id)),
-        *(keys.broadcast_channel, keys.system_channel, keys.canary_channel(probe_id)),
+        *(keys.user_channel(0), keys.presence_channel(0)),
+        *(keys.meeting_channel(probe_id), keys.canary_channel(probe_id)),
     ]
+
+
+async def _unheard(lean: LeanConnection, keys: Keys, channels: list[str]) -> list[str]:
+    """不许订阅的，写成命令。"""
+    commands = [_listening(keys, channel, lean) for channel in channels]
+    return [" ".join(command) for command in commands if await _no(lean, command)]
 
 
 def _listening(keys: Keys, channel: str, lean: LeanConnection) -> tuple[str, str]:

@@ -115,11 +115,12 @@ async def test_senders_and_recipients_have_their_names(
     address: str, directory: Directory, browser: Browser
 ) -> None:
     async with api_of(address, BEN) as ben, api_of(address, CARL) as carl:
-        for number in range(5):
+        for number in range(12):
             await send(ben, ANN, title=f"no. {number}")
         page = await open_as(browser, address, ANN)
         await page.wait_for_text(f"{FIRST_ROW} .row-sender", "Ben Ray")
-        assert directory.asked.count("names") <= 2, "one question for a page, not one for a row"
+        # 打开时至多看几页（列表、角标、补上的）
+        assert directory.asked.count("names") < 6, "one question for a page, not one for a row"
         await send(carl, ANN, title="pushed")
         await page.wait_for_text(f"{FIRST_ROW} .row-title", "pushed")
         await page.wait_for_text(f"{FIRST_ROW} .row-sender", "Carl Foe")
