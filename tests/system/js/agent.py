@@ -29,6 +29,7 @@ globalThis.listen = (options) => {
     states.push(state);
     if (state.retryAt !== null) waits.push(state.retryAt - Date.now());
   });
+  client.on("welcome", ({ resumed }) => { globalThis.resumed = resumed });
   client.on("error", (error) => void failures.push(error.code ?? error.message));
   client.start();
 }

@@ -70,9 +70,6 @@ async def test_a_reload_goes_on_from_the_position_in_local_storage(
     second = await send(server.base_url, person, [person])
     await tab.load(server)
     await listen(tab, person, store="local")
-    await tab.evaluate(
-        "void client.on('welcome', ({ resumed }) => { globalThis.resumed = resumed })"
-    )
     await received(tab, second)
     assert await tab.evaluate("[client.deviceId, globalThis.resumed]") == [device, True]
 

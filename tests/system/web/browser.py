@@ -58,6 +58,14 @@ class Chromium:
         self._child.stop()
 
 
+#: 执行到一半，那一页换掉了。
+_LEFT: Final = ("Inspected target navigated or closed", "Execution context was destroyed.")
+
+
+class LeftError(AssertionError):
+    """问的那一页已经离开。"""
+
+
 class DevTools:
     """一条 DevTools 连接：命令与回答按 id 对上，事件按会话交给 ``Page``。"""
 
@@ -69,12 +77,14 @@ class DevTools:
         self._reader = asyncio.create_task(self._read())
 
     async def call(self, method: str, session: str | None = None, **params: Any) -> Json:
-        """:raises AssertionError: 浏览器拒绝了这个命令"""
+        """:raises AssertionError: 浏览器拒绝了这个命令；``LeftError``: 那一页正在换成下一页"""
         number = next(self._ids)
         command = {"id": number, "method": method, "params": params}
         answer = self._answers[number] = asyncio.get_running_loop().create_future()
         await self._socket.send(json.dumps(command | ({"sessionId": session} if session else {})))
         reply = await asyncio.wait_for(answer, _TIMEOUT_S)
+        if reply.get("error", {}).get("message") in _LEFT:
+            raise LeftError(method)
         assert "error" not in reply, f"{method}: {reply['error']}"
         return dict(reply["result"])
 
@@ -123,8 +133,15 @@ class Page:
         return answer["result"].get("value")
 
     async def wait_for(self, expression: str, timeout: float = _TIMEOUT_S) -> Any:
-        """等到表达式为真，返回它的值。"""
-        return await eventually(lambda: self.evaluate(expression), timeout)
+        """等到表达式为真，返回它的值；其间换了一页的，看下一页的。"""
+
+        async def found() -> Any:
+            try:
+                return await self.evaluate(expression)
+            except LeftError:
+                return None
+
+        return await eventually(found, timeout)
 
     async def fill(self, selector: str, text: str) -> None:
         await self.wait_for(f"{_visible(selector)}")
