@@ -135,7 +135,8 @@ async def test_senders_and_recipients_have_their_names(
     await page.wait_for(f"{ROWS}.length === 3")
     named = f"{ROWS}.map((row) => row.querySelector('th').textContent)"
     await page.wait_for(f"{named}.join() === 'Ann Lee (you),Ben Ray,Ben Ray'")
-    await page.evaluate("location.reload()")
+    await page.evaluate("globalThis.before = true; location.reload()")
+    await page.wait_for("globalThis.before !== true && document.readyState === 'complete'", 60)
     await page.wait_for(LIVE, 60)
     await page.click("#compose")
     await page.wait_for("document.querySelector('#known-people [value=\"Ann Lee\"]') !== null")
