@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -18,6 +15,7 @@ from meeting_push.redis.cluster import ClusterConnection
 from meeting_push.redis.slot_map import slot_of
 from tests.support.clusters import ClusterSite
 from tests.support.eventually import eventually
+from tests.support.one_command import command
 from tests.support.pair import ADMIN, QUICK, Pair, online, person, presence
 from tests.support.people import api_of, delivery, device, send
 from tests.support.redis_server import RedisServer
@@ -145,19 +143,6 @@ async def test_a_foreign_client_publishes_through_any_node(
 
 
 # ── 写错的 ───────────────────────────────────────────────────────────────────
-
-
-def command(directory: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    env = {k: v for k, v in os.environ.items() if not k.startswith("MEETING_PUSH_")}
-    return subprocess.run(
-        [sys.executable, "-m", "meeting_push", *words, "--data-dir", str(directory / "data")],
-        cwd=directory,
-        env=env | {"MEETING_PUSH_START_PATIENCE_S": "1"},
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
 
 
 def addresses(site: ClusterSite, alone: RedisServer) -> dict[str, tuple[str, str]]:

@@ -2,29 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.support.one_command import command
 from tests.support.ports import free_port
 from tests.support.sentinels import SERVICE, SentinelSite
 from tests.support.server_process import ServerProcess
-
-
-def command(directory: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    env = {k: v for k, v in os.environ.items() if not k.startswith("MEETING_PUSH_")}
-    return subprocess.run(
-        [sys.executable, "-m", "meeting_push", *words, "--data-dir", str(directory / "data")],
-        cwd=directory,
-        env=env | {"MEETING_PUSH_START_PATIENCE_S": "1"},
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
 
 
 def addresses(site: SentinelSite) -> dict[str, tuple[str, str]]:
