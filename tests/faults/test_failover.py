@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from sqlalchemy import text
 
 from meeting_push.client import PushClient
+from meeting_push.storage.database import Database
 from tests.support.eventually import eventually
 from tests.support.pair import person
 from tests.support.people import Person, api_of, device, send
@@ -110,10 +112,12 @@ class Traffic:
         return sum(map(len, self.got.values()))
 
 
-async def publish(town: Town, traffic: Traffic, broken: asyncio.Event) -> None:
-    """``MESSAGES`` 条，各给一个人；应答了的才算。"""
+async def publish(
+    town: Town, traffic: Traffic, broken: asyncio.Event, most: int = MESSAGES
+) -> None:
+    """``most`` 条，各给一个人；应答了的才算。"""
     async with api_of(town.api.base_url, SENDER) as api:
-        while traffic.accepted < MESSAGES:
+        while traffic.accepted < most:
             to = [RECIPIENTS[n % len(RECIPIENTS)].user_id for n in range(BATCH)]
             body = [{"recipient_ids": [one], "title": "t", "content": "c"} for one in to]
             answer = await api.post("/messages/batch", json={"messages": body})
@@ -188,6 +192,27 @@ async def test_dlv_1_a_master_that_is_gone_under_load_loses_nothing(
     await eventually(town.all_ready, 60)
 
 
+async def test_dlv_1_a_master_that_wakes_as_it_is_replaced_loses_nothing(
+    site: SentinelSite, town: Town, show: Callable[[str], None]
+) -> None:
+    """醒来的把积着的命令做完；谁也不把它发的号当成新的主的。"""
+    traffic, broken = Traffic(), asyncio.Event()
+    async with listening(town, traffic):
+        publishing = asyncio.create_task(publish(town, traffic, broken))
+        await broken.wait()
+        dead = site.master
+        dead.pause()
+        await asyncio.to_thread(site.promoted, dead)
+        dead.resume()
+        await publishing
+        await eventually(lambda: traffic.missing == 0, 200)
+        await eventually(lambda: unsettled(town, 0), 100)
+    show(f"woken: {traffic.accepted} sent, {traffic.missing} missing")
+    assert all(len(ids) == len(set(ids)) for ids in traffic.got.values())
+    assert "loop_died" not in town.log
+    await eventually(town.all_ready, 60)
+
+
 async def test_dlv_1_what_the_promoted_replica_lacked_is_driven_again(
     site: SentinelSite, town: Town
 ) -> None:
@@ -220,3 +245,13 @@ async def status(town: Town, message_id: str, wanted: str) -> bool:
     async with api_of(town.api.base_url, SENDER) as api:
         answer = await api.get(f"/messages/{message_id}/delivery")
     return bool(answer.json()[wanted] == 1)
+
+
+async def unsettled(town: Town, wanted: int) -> bool:
+    """记录里这么多份还没有确认到。"""
+    database = Database(town.api.database_url)
+    try:
+        statement = text("SELECT count(*) FROM mp_message_recipients WHERE status <> 'delivered'")
+        return int(await database.scalar(statement) or 0) == wanted
+    finally:
+        await database.dispose()

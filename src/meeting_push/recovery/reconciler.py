@@ -13,6 +13,9 @@ epoch 带着代次：旧代次的 epoch 作废，每台设备得到 ``resync``�
 
 换了连接（重启、主从切换）而记号没有落后的：各进程看自己最后写的一条还在不在（``LastWrite``），
 不在就把记号写成负的，由持有租约的那个按“旧了”处理。
+
+换了主（Sentinel、Cluster）的总换代次，什么也没缺也换：旧的主也许只是挂着，醒来会把积着的命令做完，用掉
+新的主又要用的号（决定 0018）。什么也没缺的不重新投递。
 """
 
 from __future__ import annotations
@@ -171,6 +174,13 @@ class Reconciler:
             return
         reason = _lost(mark, row)
         if reason is None and row.cursor is None:
+            run_id = await self._mark.run_id()
+            if self._run_id and run_id != self._run_id:
+                self._suspect_the_last()
+            self._run_id = run_id
+            if await self._mark.replaced(run_id):
+                await self._renew(row, run_id)
+                return
             await self._advance(row, mark)
             await self._look_for_losses(row, mark)
             return
@@ -187,9 +197,12 @@ class Reconciler:
             )
 
     def _adopt(self, mark: RedisMark | None) -> None:
-        """Redis 里换了代次：新的 epoch 从此用它，活着的连接都要重读信箱。"""
+        """Redis 里换了代次：新的 epoch 从此用它，活着的连接都要重读信箱。
+
+        每个主都是这一代了才算：还连着一个被换下的主的，读到的是旧的。
+        """
         self._mailbox.presume_emptied(mark is None)
-        if mark is None:
+        if mark is None or mark.mark < 0:
             return
         self._newest = max(self._newest, (mark.generation, mark.mark))
         if mark.generation > self._mailbox.generation:
@@ -209,6 +222,16 @@ class Reconciler:
         if not await self._generations.lease(self._node.id, now, lease_ms):
             return None
         return await self._generations.read()
+
+    async def _renew(self, row: Generation, run_id: str) -> None:
+        """数据还在，位置都作废：先 SQL，后 Redis；死在中间的，下一个人当作丢过。"""
+        generation = row.generation + 1
+        if not await self._generations.renew(self._node.id, generation):
+            return
+        self._suspect_the_last()  # 看见它没有了的也许是别人
+        await self._mark.renew(generation, self._clock(), run_id)
+        logger.bind(generation=generation).info("generation_renewed")
+        self._adopt(RedisMark(generation, 0, 0))
 
     async def _advance(self, row: Generation, mark: RedisMark | None) -> None:
         """先 Redis，后 SQL：SQL 的记号永远不比没有丢过数据的 Redis 新。"""
@@ -230,7 +253,8 @@ class Reconciler:
         await asyncio.sleep(self._rules.settle_s)
         if mark is not None:
             await self._remove_finished(mark.at - SNAPSHOT_MARGIN_MS)
-        await self._mark.begin(generation, self._clock(), lost=True)
+        run_id = await self._mark.run_id()
+        await self._mark.begin(generation, self._clock(), lost=True, masters=run_id)
         self._adopt(RedisMark(generation, 0, 0))
         return Generation(generation, 0, "", self._node.id, self._clock() + self._rules.lease_ms)
 
@@ -297,11 +321,7 @@ class Reconciler:
 
     async def _look_after_restart(self, row: Generation, mark: RedisMark | None) -> None:
         """重启过而记号没有落后：丢的可能还不到一个记号。最近入队的毫无痕迹，就是证据。"""
-        run_id, now = await self._mark.run_id(), self._clock()
-        settle_ms = int(self._rules.settle_s * 1000)
-        if self._run_id and run_id != self._run_id:
-            self._suspect = (now - SNAPSHOT_MARGIN_MS, now + settle_ms)
-        self._run_id = run_id
+        now, settle_ms = self._clock(), int(self._rules.settle_s * 1000)
         # 入队时刻是稍后才记下的；队列空了，此前入队的才都该有痕迹
         if self._suspect is None or now < self._suspect[1] + settle_ms:
             return
@@ -310,6 +330,10 @@ class Reconciler:
         suspect, self._suspect = self._suspect, None
         if await self._missing_since(suspect) or await self._broadcasts.lost(suspect[0]):
             await self._redrive(await self._begin(row, mark, "tail"))
+
+    def _suspect_the_last(self) -> None:
+        now, settle_ms = self._clock(), int(self._rules.settle_s * 1000)
+        self._suspect = (now - SNAPSHOT_MARGIN_MS, now + settle_ms)
 
     async def _missing_since(self, enqueued: tuple[int, int]) -> bool:
         """这段时间里接受并入队的，有毫无痕迹的。"""

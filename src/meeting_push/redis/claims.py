@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 
 from .keys import Keys, literally
 from .lean import LeanConnection, Script
+from .link import Argument
 
 _mark: Final = Script("mark")
 _doubt: Final = Script("doubt")
@@ -25,12 +26,17 @@ class GenerationMark:
     """Cluster 上各段槽里还各有一个：一个主丢了数据，也看得出来（决定 0018）。
 
     写的时候它们在前，全部写到才写主要的那个；所以它们只会比它新，不在、落后不止一个的就是丢了。
+
+    ``since``：从那一代起写下的都该还在。丢了数据的新的一代从自己算起，只是换了主的照旧。
     """
 
     def __init__(self, lean: LeanConnection, keys: Keys) -> None:
         self._lean = lean
         self._key = keys.delivery_generation
         self._witnesses = [keys.generation_witness(tag) for tag in lean.tags]
+        self._may_switch = bool(lean.address.cluster or lean.address.sentinels)
+        #: 上一次看，少了的主。
+        self._missed: set[str] = set()
 
     async def read(self) -> RedisMark | None:
         """没有（空的 Redis）或读不懂则 None；有一段槽丢了数据的，``mark`` 是负的。"""
@@ -57,15 +63,38 @@ class GenerationMark:
         return bool(await _mark.run(self._lean, [self._key], args))
 
     async def doubt(self, generation: int) -> bool:
-        """这一代的数据缺了：记号写成负的，谁也推不动，等持有租约的换代次。False = 已不是这一代。"""
+        """那一代写的缺了：记号写成负的，谁也推不动，等持有租约的换代次。False = 已从记录重做过。"""
         return bool(await _doubt.run(self._lean, [self._key], [generation]))
 
-    async def begin(self, generation: int, now: int, *, lost: bool) -> None:
-        """开始新的一代；``lost``：因为丢了数据，记下时刻。"""
+    async def begin(self, generation: int, now: int, *, lost: bool, masters: str = "") -> None:
+        """开始新的一代；``lost``：因为丢了数据，记下时刻。``masters``：此刻的 ``run_id``。"""
         began = ("began", now) if lost else ()
-        fields = ("generation", generation, "mark", 0, "at", now, *began)
+        await self._write(generation, now, ("since", generation, "masters", masters, *began))
+
+    async def renew(self, generation: int, now: int, masters: str) -> None:
+        """同样的数据，新的一代：换过主。"""
+        before = await self._lean.execute("HGET", self._key, "generation")
+        await self._lean.execute("HSETNX", self._key, "since", before or generation)
+        await self._write(generation, now, ("masters", masters))
+
+    async def _write(self, generation: int, now: int, more: Sequence[Argument]) -> None:
+        fields = ("generation", generation, "mark", 0, "at", now)
         await self._lean.execute_many([("HSET", key, *fields) for key in self._witnesses])
-        await self._lean.execute("HSET", self._key, *fields)
+        await self._lean.execute("HSET", self._key, *fields, *more)
+
+    async def replaced(self, masters: str) -> bool:
+        """``masters``（此刻的 ``run_id``）里少了记着的：换过主，或重启过；只多了的记下。
+
+        第二次看见才算：谁写的缺了，其间他已说过（``doubt``），代次只换一次。一台 Redis 没有人替它。
+        """
+        if not self._may_switch:
+            return False
+        raw = await self._lean.execute("HGET", self._key, "masters")
+        known, now = set((raw or b"").decode().split()), set(masters.split())
+        before, self._missed = self._missed, known - now
+        if known != now and not self._missed:
+            await self._lean.execute("HSET", self._key, "masters", masters)
+        return bool(before & self._missed)
 
     async def lost_after(self, since: int) -> bool:
         """``since`` 之后丢过数据。没有代次：刚丢，还没有人对过账。"""
@@ -168,7 +197,7 @@ class RedisClaim:
         theirs = int(await self._lean.execute("HGET", key, "generation") or 0)
         newer = max(theirs, generation) + 1
         await self._lean.execute(
-            "HSET", key, "generation", newer, "mark", 0, "database", database_id
+            "HSET", key, "generation", newer, "since", newer, "mark", 0, "database", database_id
         )
 
 

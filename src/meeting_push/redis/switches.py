@@ -155,12 +155,12 @@ class LastWrite:
             self._last = {}
 
     async def _is_there(self, one: Written) -> bool:
-        log, seqs = self._keys.message_log(one.user_id), self._keys.user_seq(one.user_id)
-        score, newest = await self._lean.execute_many(
-            [("ZSCORE", log, one.message_id), ("HGET", seqs, "seq")], tolerant=True
+        log = self._keys.message_log(one.user_id)
+        score, later = await self._lean.execute_many(
+            [("ZSCORE", log, one.message_id), ("ZCOUNT", log, f"({one.seq}", "+inf")], tolerant=True
         )
-        if isinstance(score, Exception) or isinstance(newest, Exception):
+        if isinstance(score, Exception) or isinstance(later, Exception):
             return True  # 键被写坏了：另有人说
         if score is not None:
             return int(float(score)) == one.seq
-        return int(newest or 0) - one.seq > self._log_max_entries - _SLACK
+        return int(later) > self._log_max_entries - _SLACK

@@ -157,6 +157,10 @@ class GenerationRepository(Repository):
         """新的一代，从头重新投递。"""
         return await self._update(_g.holder == holder, generation=generation, mark=0, cursor="")
 
+    async def renew(self, holder: str, generation: int) -> bool:
+        """新的一代，数据照旧：不重新投递。"""
+        return await self._update(_g.holder == holder, generation=generation, mark=0)
+
     async def move_cursor(self, holder: str, cursor: str | None, lease_until: int) -> bool:
         return await self._update(_g.holder == holder, cursor=cursor, lease_until=lease_until)
 

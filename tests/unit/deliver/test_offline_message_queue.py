@@ -356,6 +356,21 @@ async def test_a_seq_that_went_back_is_a_new_epoch_for_every_device(post: Post) 
     assert (await post.queue.open(USER, ResumePoint(epoch, 1))).resync_reason == "epoch_changed"
 
 
+async def test_the_numbers_of_a_new_generation_are_out_of_reach_of_the_old_one(post: Post) -> None:
+    """换过主的：旧的主还会发出的号都在新的以下，会话当作推过的。"""
+    await post.deliver(make_message())
+    before = await post.queue.open(USER)
+    post.queue.generation += 1
+    renewed = await post.queue.open(USER, ResumePoint(before.epoch, before.seq, proven=True))
+    assert renewed.resync_reason == "epoch_changed"
+    assert renewed.seq > before.seq + 1
+    [[following]] = await post.deliver(make_message())
+    assert following.seq == renewed.seq + 1
+    resumed = await post.queue.open(USER, ResumePoint(renewed.epoch, renewed.seq))
+    assert resumed.resumed
+    assert [entry.seq for entry in resumed.entries] == [before.seq, following.seq]
+
+
 async def test_who_connects_to_an_emptied_redis_keeps_his_epoch_when_the_generation_changes(
     post: Post,
 ) -> None:

@@ -134,3 +134,42 @@ async def test_what_is_told_of_a_cluster_is_of_all_its_masters(
     assert abs(await spread.time_ms() - now_ms()) < 600_000
     assert await spread.client.execute_command("HSET", f"{spread.keys.prefix}h", "a", 1) == 1
     assert await spread.client.execute_command("HGETALL", f"{spread.keys.prefix}h") == {b"a": b"1"}
+
+
+async def test_a_master_that_is_gone_is_seen_at_the_second_look(mark: GenerationMark) -> None:
+    assert not await mark.replaced("a b")
+    assert not await mark.replaced("a b c"), "one more master took nobody's place"
+    assert not await mark.replaced("a c")
+    assert await mark.replaced("a c")
+    await mark.renew(4, now_ms(), "a c")
+    assert not await mark.replaced("a c")
+    assert not await mark.replaced("a c")
+
+
+async def test_a_master_that_was_not_asked_once_is_not_gone(mark: GenerationMark) -> None:
+    for masters in ("a b", "a", "a b", "b", "a b"):
+        assert not await mark.replaced(masters)
+
+
+async def test_whoever_comes_later_sees_it_too(spread: RedisService, mark: GenerationMark) -> None:
+    assert not await mark.replaced("a b")
+    heir = GenerationMark(spread.lean, spread.keys)
+    assert not await heir.replaced("b c")
+    assert await heir.replaced("b c")
+
+
+async def test_what_was_written_before_a_renewal_must_still_be_there(mark: GenerationMark) -> None:
+    await mark.renew(4, now_ms(), "")
+    await mark.renew(5, now_ms(), "")
+    assert not await mark.doubt(6), "not yet"
+    assert not await mark.doubt(2), "driven again since"
+    assert await mark.doubt(3)
+    await mark.begin(6, now_ms(), lost=True)
+    assert not await mark.doubt(5)
+
+
+async def test_nobody_replaces_a_single_redis(redis_server: RedisServer, key_prefix: str) -> None:
+    async with redis_of(redis_server, key_prefix) as service:
+        alone = GenerationMark(service.lean, service.keys)
+        for masters in ("a", "b", "b"):
+            assert not await alone.replaced(masters)

@@ -1,6 +1,7 @@
 -- 读一个用户的信箱与续传日志；除了给新用户建立 epoch，什么也不改。
--- epoch = “代次-随机”。代次比我们的旧，说明 Redis 丢过数据（对账者换了代次）：换新的 epoch，
--- seq 接着走，于是每台设备都得到 resync，没有人把新消息误当成应用过的。
+-- epoch = “代次-随机”。代次比我们的旧，说明 Redis 丢过数据、换过主（对账者换了代次）：换新的 epoch，
+-- 于是每台设备都得到 resync，没有人把新消息误当成应用过的。seq 跳开一大段再走，跳多少由随机的部分定：
+-- 被换下的主醒来，把积着的命令做完，发出的号都在它以下，会话当作推过的（决定 0018）。
 -- 单独用，或拼在 arrive.lua 前面（那时的 KEYS、ARGV 是它给的一段）。
 -- KEYS[1] user_seq   KEYS[2] offline_messages   KEYS[3] message_log   KEYS[4] expired_messages
 -- KEYS[5] evicted_messages
@@ -14,6 +15,11 @@ local call = redis.call
 local function generation(of)
   return tonumber(string.match(of, '^(%d+)-') or '0')
 end
+local function start_over(key, epoch, seq)
+  seq = seq + 1 + tonumber(string.match(epoch, '-(%x%x%x%x%x%x%x)') or 'fffff', 16)
+  call('HSET', key, 'epoch', epoch, 'seq', string.format('%d', seq))
+  return epoch, seq
+end
 local function open_mailbox(KEYS, ARGV)
   local epoch, seq, from, to, evictions, evicted_at =
     unpack(call('HMGET', KEYS[1], 'epoch', 'seq', 'evicted_from', 'evicted_to', 'evicted', 'evicted_at'))
@@ -23,8 +29,7 @@ local function open_mailbox(KEYS, ARGV)
     call('HSET', KEYS[1], 'epoch', epoch)
     call('PEXPIRE', KEYS[1], ARGV[2])
   elseif generation(epoch) < generation(ARGV[1]) then
-    epoch = ARGV[1]
-    call('HSET', KEYS[1], 'epoch', epoch)
+    epoch, seq = start_over(KEYS[1], ARGV[1], seq)
   end
   local before = { from, to, evictions, evicted_at }
   local up_to_date = ARGV[3] == epoch and tonumber(ARGV[4]) == seq
@@ -43,8 +48,7 @@ local function open_mailbox(KEYS, ARGV)
   local behind = seq - tonumber(ARGV[4])
   if ARGV[3] == epoch and behind < 0 and ARGV[5] == '1' then
     -- 推过的号这里还没有发出：Redis 退回了旧的数据，会再用一遍。换 epoch，没有人把新的当成推过的
-    epoch = ARGV[1]
-    call('HSET', KEYS[1], 'epoch', epoch)
+    epoch, seq = start_over(KEYS[1], ARGV[1], seq)
   end
   if ARGV[3] ~= epoch or behind < 0 then
     return without_position('epoch_changed')
