@@ -126,6 +126,7 @@ _ITS_DATA: Final = (
     *("offline_messages:*", "message_log:*", "user_seq:*", "expired_messages:*"),
     *("message_body:*", "message_delivery_status:*", "broadcast_cursor:*", "broadcast_log*"),
     *("message_delivery_queue*", "priority_message_queue*", "delayed_message_queue*"),
+    *("bulk_message_queue*", "delayed_bulk_queue*"),
     *(
         "dead_letter_queue*",
         "cancelled_messages",

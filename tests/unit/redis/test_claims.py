@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import astuple
 
 import pytest
 
 from meeting_push.clock import now_ms
 from meeting_push.node_identity import NodeIdentity
-from meeting_push.redis.claims import GenerationMark, RedisMark
+from meeting_push.redis.claims import GenerationMark, RedisClaim, RedisMark
+from meeting_push.redis.keys import QueueKeys
 from meeting_push.redis.probe import RedisProbe
 from meeting_push.redis.redis_service import RedisService
 from meeting_push.redis.slot_map import STRETCHES, TAGS, slot_of, stretch_of
@@ -173,3 +175,18 @@ async def test_nobody_replaces_a_single_redis(redis_server: RedisServer, key_pre
         alone = GenerationMark(service.lean, service.keys)
         for masters in ("a", "b", "b"):
             assert not await alone.replaced(masters)
+
+
+@pytest.mark.parametrize("where", ["redis_server", "cluster_server"])
+async def test_no_queue_of_another_database_outlives_its_takeover(
+    where: str, request: pytest.FixtureRequest, key_prefix: str
+) -> None:
+    """分了区的、没有分的，连同附属的键。"""
+    async with redis_of(request.getfixturevalue(where), key_prefix) as service:
+        lean, keys = service.lean, service.keys
+        queues = (*QueueKeys.of(keys, 3), *QueueKeys.others(keys, 3))
+        names = [name for one in queues for name in astuple(one)]
+        theirs = [*names, *(f"{name}:known" for name in names)]
+        await lean.execute_many([("SET", name, 1) for name in theirs])
+        assert await RedisClaim(lean, keys).take_over("ours", "n1", 1)
+        assert await lean.values(theirs) == [None] * len(theirs)
