@@ -16,7 +16,7 @@ local function generation(of)
   return tonumber(string.match(of, '^(%d+)-') or '0')
 end
 local function start_over(key, epoch, seq)
-  seq = seq + 1 + tonumber(string.match(epoch, '-(%x%x%x%x%x%x%x)') or 'fffff', 16)
+  seq = seq + 65537 + tonumber(string.match(epoch, '-(%x%x%x%x)') or '0', 16)
   call('HSET', key, 'epoch', epoch, 'seq', string.format('%d', seq))
   return epoch, seq
 end
