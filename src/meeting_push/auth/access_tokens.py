@@ -170,18 +170,15 @@ class AccessTokens:
         return claims if isinstance(claims.get("jti", ""), str) else None
 
     async def _signed_claims(self, token: str) -> dict[str, Any]:
-        failure: PyJWTError | None = None
+        said = "the token is invalid: no key"
         for key in await self._keys.find(token):
             try:
                 return self._decode(token, key)
             except PyJWTError as error:
-                failure = error
+                said = _wrong(error)  # 留话不留它：它的回溯指着这一帧，是一个环
                 if not isinstance(error, InvalidSignatureError):
                     break
-        if isinstance(failure, MissingRequiredClaimError):
-            raise InvalidTokenError(f"the token has no {failure.claim}")
-        # 只留类名：PyJWT 的文字可能引用令牌的片段（SEC-2）。
-        raise InvalidTokenError(f"the token is invalid: {type(failure).__name__}")
+        raise InvalidTokenError(said)
 
     def _decode(self, token: str, key: PyJWK) -> dict[str, Any]:
         return self._decoder.decode(
@@ -237,6 +234,13 @@ class AccessTokens:
         lasting_ms = min(_CACHE_MS, self._keys.fresh_s * 1000)
         until = min(principal.expires_at + self._leeway_ms, now + int(lasting_ms))
         self._verified[digest] = (principal, now, until)
+
+
+def _wrong(error: PyJWTError) -> str:
+    if isinstance(error, MissingRequiredClaimError):
+        return f"the token has no {error.claim}"
+    # 只留类名：PyJWT 的文字可能引用令牌的片段（SEC-2）。
+    return f"the token is invalid: {type(error).__name__}"
 
 
 def _digest(token: str) -> bytes:

@@ -51,7 +51,10 @@ async def _any_master(address: RedisAddress, factory: Callable[[], L], timeout_s
             return await dial(there, factory, min(timeout_s, ANSWER_S))
         except RedisUnavailableError as error:
             unreachable = error
-    raise unreachable
+    try:
+        raise unreachable
+    finally:
+        del unreachable  # 它的回溯指着这一帧：一个环，等着垃圾回收
 
 
 def leave_others(address: RedisAddress, host: str, port: int) -> int:

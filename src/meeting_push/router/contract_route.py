@@ -357,7 +357,10 @@ async def _answer_hot(hot: _Hot, request: HotRequest, send: Send) -> None:
         lines += hot.cors.headers(request.scope["headers"])
     await _say(send, response.status_code, lines, response.body)
     if unexpected is not None:
-        raise unexpected
+        try:
+            raise unexpected
+        finally:
+            del unexpected  # 它的回溯指着这一帧：一个环，连同请求等着垃圾回收
 
 
 async def _say(

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import gc
 import hashlib
 import hmac
 import json
 from collections.abc import Callable
+from types import FrameType
 from typing import Any, cast
 
 import jwt
@@ -31,6 +34,7 @@ from meeting_push.errors import (
 from meeting_push.model import Principal, Revocation
 from meeting_push.settings import load_settings
 from tests.support.clocks import WallClock
+from tests.support.garbage import left_behind
 
 SECRET = "0123456789abcdef0123456789abcdef"
 NOW = 1_800_000_000_000
@@ -96,6 +100,20 @@ async def test_the_time_of_issue_keeps_its_milliseconds(clock: WallClock) -> Non
     tokens = verifier(clock)
     token = tokens.issue(42, "user", "", 60)
     assert (await tokens.verify_access_token(token)).issued_at == NOW + 123
+
+
+@pytest.mark.parametrize("token", ["no.such.token", signed("x" * 32), signed(exp=...)])
+async def test_a_bad_token_leaves_no_cycles(token: str) -> None:
+    """环里的帧会拖着等它的那条连接，直到垃圾回收（3.12、3.13 上：gh-100964，2025-12 才修好）。"""
+    tokens = verifier()
+    gc.collect()
+    gc.disable()
+    try:
+        with contextlib.suppress(InvalidTokenError):
+            await tokens.verify_access_token(token)
+        assert left_behind((jwt.PyJWTError, InvalidTokenError, FrameType)) == {}
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("value", ["42", 42])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from starlette.requests import ClientDisconnect
 
 from meeting_push import MeetingPush, load_settings
 from meeting_push.router.contract_route import ContractRoute, HotDoor, contract_router
+from meeting_push.router.json_body import HotRequest
 from tests.support.embedded import hosted
+from tests.support.garbage import left_behind
 from tests.support.redis_server import RedisServer
 
 
@@ -152,6 +155,27 @@ async def test_an_unexpected_error_at_the_hot_door_shows_nothing_and_has_the_id(
     assert answer.json()["error"]["code"] == "internal_error"
     assert "secret" not in answer.text
     assert answer.headers["x-request-id"] == "mine"
+
+
+async def test_a1_an_unexpected_error_at_the_hot_door_leaves_no_cycles() -> None:
+    """A1: 出了错的请求也不等垃圾回收。"""
+    app = direct_app()
+
+    async def fail(_request: Request) -> Response:
+        raise ZeroDivisionError
+
+    [route] = [each for each in app.routes if isinstance(each, ContractRoute)]
+    route.go_direct(fail, lambda _request: True)
+    transport = httpx.ASGITransport(HotDoor(app), raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://h") as client:
+        await client.get("/api/v1/thing")  # 首次使用才造的不算
+        gc.collect()
+        gc.disable()
+        try:
+            assert (await client.get("/api/v1/thing")).status_code == 500
+            assert left_behind((HotRequest, ZeroDivisionError)) == {}
+        finally:
+            gc.enable()
 
 
 async def test_who_leaves_in_the_middle_of_a_body_is_no_error_of_ours() -> None:
