@@ -1,4 +1,4 @@
-"""``command-line.md``：``meeting-push`` 的每条命令，选项、缺省、环境变量。"""
+"""``command-line.md``：``meeting-push`` 的每条命令，连同 ``bench`` 的，选项、缺省、环境变量。"""
 
 from __future__ import annotations
 
@@ -7,15 +7,21 @@ from collections.abc import Iterator
 from enum import Enum
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from types import NoneType, UnionType
+from typing import Any, Final, get_args
 
 import typer
 
 from meeting_push.cli import app
 from meeting_push.settings import FLAT, PREFIX
+from meeting_push_bench.cli import bench_app
 
 from .pages import DOCS, head, rebased, table
 
+Row = tuple[str, str, str, str, str]
+BENCH: Final = "bench"
+#: 这么几行以内的，照抄比去找快。
+SHORT: Final = 4
 _KINDS: Final[dict[object, str]] = {
     int: "整数",
     str: "文字",
@@ -30,29 +36,41 @@ def page() -> str:
 
 
 def _body() -> Iterator[str]:
+    shown: dict[tuple[Row, ...], str] = {}
     for name, command in commands():
         yield f"## {name}\n"
         if said := promised().get(name):
             yield f"{rebased(said, 'contract.md')}\n"
         usage = " ".join((name, *_arguments(command), "[OPTIONS]" if _options(command) else ""))
         yield f"```text\n{usage.strip()}\n\n{' '.join((command.help or '').split())}\n```\n"
-        if command.params:
-            rows = (_row(one) for one in command.params)
-            yield from (*table(("参数", "类型", "缺省", "环境变量", "含义"), rows), "")
+        yield from _parameters(name, tuple(_row(one, name) for one in command.params), shown)
+
+
+def _parameters(
+    name: str, rows: tuple[Row, ...], shown: dict[tuple[Row, ...], str]
+) -> Iterator[str]:
+    """一行不差地说过的（压测的各个 profile），只说同谁。"""
+    if (before := shown.setdefault(rows, name)) != name and len(rows) > SHORT:
+        yield f"参数同 [{before}](#{before.replace(' ', '-')})。\n"
+    elif rows:
+        yield from (*table(("参数", "类型", "缺省", "环境变量", "含义"), rows), "")
 
 
 def commands() -> list[tuple[str, Any]]:
-    """每条命令，连同它的全名。"""
+    """每条命令，连同它的全名。``bench`` 是另一个发行包的，排在最后。"""
 
     def leaves(command: Any, name: str) -> Iterator[tuple[str, Any]]:
         below = getattr(command, "commands", {})
         if not below:
             yield name, command
         for word, child in below.items():
-            if word != "bench":  # 另一个发行包的
+            if word != BENCH:
                 yield from leaves(child, f"{name} {word}")
 
-    return list(leaves(typer.main.get_command(app), "meeting-push"))
+    return [
+        *leaves(typer.main.get_command(app), "meeting-push"),
+        *leaves(typer.main.get_command(bench_app), f"meeting-push {BENCH}"),
+    ]
 
 
 @cache
@@ -80,19 +98,26 @@ def _shown(one: Any) -> str:
     return f"{name}..." if one.nargs == -1 else name
 
 
-def _row(one: Any) -> tuple[str, str, str, str, str]:
+def _row(one: Any, command: str) -> Row:
     is_option = one.param_type_name == "option"
     words = " · ".join(f"`{word}`" for word in (*one.opts, *one.secondary_opts))
     default = "必填" if one.required else _default(one.default)
-    return (words if is_option else f"`{_shown(one)}`", _kind(one), default, _env(one), one.help)
+    env = "" if command.split()[1] == BENCH else _env(one)  # 压测的与环境变量无关
+    return (words if is_option else f"`{_shown(one)}`", _kind(one), default, env, one.help)
 
 
 def _kind(one: Any) -> str:
     kind = one.type_descriptor.annotation
+    if isinstance(kind, UnionType):
+        kind = next(each for each in get_args(kind) if each is not NoneType)
     if isinstance(kind, type) and issubclass(kind, Enum):
         return " · ".join(f"`{each.value}`" for each in kind)
-    limits = "" if one.max is None else f" {one.min or 0:g}…{one.max:g}"
+    limits = "" if one.max is None else f" {_number(one.min or 0)}…{_number(one.max)}"
     return _KINDS.get(kind, "文字") + limits
+
+
+def _number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}"
 
 
 def _default(value: object) -> str:

@@ -139,7 +139,7 @@ def peers(
     context: typer.Context,
     quick: Quick = False,
     rounds: Rounds = None,
-    sockets: Annotated[int | None, typer.Option(min=1, max=19_000)] = None,
+    sockets: Annotated[int | None, typer.Option(min=1, max=19_000, help="Of each.")] = None,
     seconds: Annotated[float | None, typer.Option(min=0.5, help="Of each measurement.")] = None,
     centrifugo: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="Its binary, for its rows.")
@@ -218,7 +218,7 @@ def rolling(context: typer.Context, quick: Quick = False, reports: Reports = REP
 def kills(
     context: typer.Context,
     quick: Quick = False,
-    messages: Annotated[int | None, typer.Option(min=1, max=1_000_000)] = None,
+    messages: Annotated[int | None, typer.Option(min=1, max=1_000_000, help="How many.")] = None,
     every: Annotated[float | None, typer.Option(min=0.5, help="Seconds between kills.")] = None,
     with_redis: Annotated[bool | None, typer.Option(help="Its embedded Redis dies too.")] = None,
     reports: Reports = REPORTS,
