@@ -186,6 +186,16 @@ QUESTIONS: Final = (
         "test_each_block_runs_and_prints_what_the_page_shows",
     ),
     Question(
+        "One Redis is not enough: does it run on Redis Cluster?",
+        *("howto/cluster.md", "步骤", ("redis+cluster://", "MEETING_PUSH_QUEUE_PARTITIONS")),
+        "test_each_block_runs_and_prints_what_the_page_shows",
+    ),
+    Question(
+        "On a Cluster my other service publishes to Redis and nobody hears it.",
+        *("howto/cluster.md", "看它成了没有", ("SPUBLISH", "-c")),
+        "test_each_block_runs_and_prints_what_the_page_shows",
+    ),
+    Question(
         "Why was this message not delivered?",
         *("delivery.md", "为什么没有送达", ("network", "authentication")),
         "test_a_failure_has_its_reason",

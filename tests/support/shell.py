@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 from pathlib import Path
@@ -53,10 +54,12 @@ class Shell:
         """bash 已经出错走了也一样：它起的都在它的进程组里。"""
         family = [each for each in psutil.process_iter() if _group(each.pid) == self._bash.pid]
         for process in family:
-            process.terminate()
+            with contextlib.suppress(psutil.NoSuchProcess):  # 这会儿走了
+                process.terminate()
         _, alive = psutil.wait_procs(family, timeout=20)
         for process in alive:
-            process.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         self._bash.communicate()
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
+from ..model import MessageType, Sender
 from ..protocol import frames, json_text
 
 
@@ -51,6 +52,22 @@ AnyServerFrame = (
 )
 
 
+class _Published(msgspec.Struct, kw_only=True, tag_field="type", tag="new_message"):
+    """别的程序直接往频道里发的：只有这三样非有不可；有号的不是。"""
+
+    message_id: str
+    title: str
+    content: str
+    message_type: MessageType = "message"
+    priority: int = 0
+    sender: Sender | None = None
+    timestamp: int | None = None
+    expires_at: int | None = None
+    data: dict[str, Any] | None = None
+    seq: Literal[0] | None = None
+    broadcast_id: None = None
+
+
 class _Parts(msgspec.Struct, tag_field="type", tag="batch"):
     messages: list[msgspec.Raw]
 
@@ -58,6 +75,7 @@ class _Parts(msgspec.Struct, tag_field="type", tag="batch"):
 _UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _decoder: Final = msgspec.json.Decoder(AnyServerFrame)
 _parts: Final = msgspec.json.Decoder(_Parts)
+_published: Final = msgspec.json.Decoder(_Published)
 _message: Final = msgspec.json.Decoder(NewMessage | frames.Withdrawn)
 _encoder: Final = msgspec.json.Encoder()
 
@@ -67,8 +85,27 @@ def decode(text: bytes) -> AnyServerFrame | None:
     try:
         frame: AnyServerFrame = json_text.decode(_decoder, text)
     except _UNREADABLE:
-        return _salvaged(text)
+        return _transient(text) or _salvaged(text)
     return frame
+
+
+def _transient(text: bytes) -> NewMessage | None:
+    """没有写发的人的，是系统发的。"""
+    try:
+        one: _Published = json_text.decode(_published, text)
+    except _UNREADABLE:
+        return None
+    return NewMessage(
+        message_id=one.message_id,
+        message_type=one.message_type,
+        priority=one.priority,
+        title=one.title,
+        content=one.content,
+        sender=one.sender or Sender(None, ""),
+        timestamp=one.timestamp or 0,
+        expires_at=one.expires_at or 0,
+        data=one.data,
+    )
 
 
 def _salvaged(text: bytes) -> Batch | None:

@@ -28,12 +28,12 @@ PAGES: Final = [
 _BLOCK: Final = re.compile(
     r"(?:存成 (?P<file>[\w.]+)：\n\n)?```(?P<kind>\w+)\n(?P<text>.*?)```", re.DOTALL
 )
-_PORTS: Final = re.compile(r"\b(?:6379|6380|26379|26380|26381|800[0-4]|8080|9000)\b")
+_PORTS: Final = re.compile(r"\b(?:6379|6380|26379|26380|26381|1?700[1-6]|800[0-4]|8080|9000)\b")
 _DATABASE: Final = "postgresql://push@127.0.0.1:5432/push"
 #: 页上用到的程序 → 没有它就不跑。
 _WANTED: Final = ("redis-server", "redis-cli", "nginx", "openssl", "curl", "pg_dump")
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture(scope="module")

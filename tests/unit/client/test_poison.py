@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
+
 from meeting_push.client import wire
 from meeting_push.protocol.json_text import MAX_DEPTH
 
@@ -54,3 +56,21 @@ def test_a3_a_frame_that_is_no_batch_stays_unread() -> None:
     """A3"""
     assert wire.decode(message(1, nested(50_000)).encode()) is None
     assert wire.decode(batch(message(1), "garbage")) is None
+
+
+@pytest.mark.parametrize("more", ["", ',"sender":null,"timestamp":null,"expires_at":null'])
+def test_what_another_program_published_needs_only_three_fields(more: str) -> None:
+    frame = wire.decode(
+        b'{"type":"new_message","message_id":"build-4711","title":"t","content":"c"%b}'
+        % more.encode()
+    )
+    assert isinstance(frame, wire.NewMessage)
+    assert (frame.title, frame.content, frame.message_type) == ("t", "c", "message")
+    assert (frame.seq, frame.broadcast_id, frame.sender.id) == (None, None, None)
+
+
+def test_a_message_of_ours_with_a_field_missing_is_not_taken_for_a_transient_one() -> None:
+    """它有号，要确认：当成瞬时的就没有人确认了。"""
+    text = message(1).replace('"priority": 0,', "")
+    assert wire.decode(text.encode()) is None
+    assert wire.decode(batch(text)) == wire.Batch(messages=[])
