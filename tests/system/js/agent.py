@@ -18,11 +18,12 @@ from tests.support.server_process import ServerProcess
 from tests.system.web.browser import Page
 
 #: 在两边都先执行一次：``listen`` 造出 ``client``，记下它说的一切。
+#: 退避的顶压得低：服务器起得慢时，缺省的 30 秒比等它的时间还长。
 PRELUDE: Final = """
 globalThis.listen = (options) => {
   Object.assign(globalThis, { got: [], states: [], waits: [], failures: [], gaps: [] });
   globalThis.client = new globalThis.sdk.PushClient({
-    url: SERVER, backoffBaseMs: 50, ...globalThis.extra, ...options,
+    url: SERVER, backoffBaseMs: 50, backoffCapMs: 500, ...globalThis.extra, ...options,
   });
   client.on("message", ({ message_id }) => void got.push(message_id));
   client.on("state", (state) => {
@@ -34,7 +35,7 @@ globalThis.listen = (options) => {
   client.start();
 }
 """
-_TIMEOUT_S: Final = 20.0
+_TIMEOUT_S: Final = 60.0
 
 
 class Agent(Protocol):

@@ -124,7 +124,7 @@ async def test_a_row_is_archived_by_its_button_and_by_a_key(
     focused = f"{ROOT}.activeElement?.dataset.id"  # 那一行刚没有时，焦点哪里也不在
     await wait_for(tab, f"{focused} === {json.dumps(ids[2])}")
     await keys(tab, "End", "e")
-    await wait_for(tab, f"{focused} === {json.dumps(ids[1])}", 20)
+    await wait_for(tab, f"{focused} === {json.dumps(ids[1])}", 60)
     archived = await tab.evaluate("client.rest.inbox({ archived: true })")
     assert [item["message_id"] for item in archived["items"]] == [ids[3], ids[0]]
     await tab.evaluate(f"client.rest.archive({json.dumps(ids[1:3])})")  # 别处归档的也不再在

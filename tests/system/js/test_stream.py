@@ -120,7 +120,7 @@ async def test_a_stream_pushes_and_its_acks_count(
         state = await delivery(server.base_url, person, message)
         return bool(state["recipients"][0]["status"] == "delivered")
 
-    await eventually(delivered, 20)
+    await eventually(delivered, 60)
 
 
 async def test_a_stream_goes_on_where_it_was_over_a_restart(
@@ -170,7 +170,7 @@ async def test_a_kicked_stream_stays_away(
             answer = await api.get(f"/presence/users/{person.user_id}")
             return list(answer.json()["connections"])
 
-        (connection,) = await eventually(there, 20)
+        (connection,) = await eventually(there, 60)
         await api.delete(
             f"/presence/users/{person.user_id}/connections/{connection['connection_id']}"
         )
@@ -211,7 +211,7 @@ async def test_with_websocket_blocked_it_waits_a_moment_before_sse(
     """10 秒之内：两次 WebSocket 之间至多退避一次（缺省至多一秒），SSE 紧接着。"""
     with blocking(tmp_path, server) as proxy:
         proxy.block(True)
-        await listen(agent, person, url=proxy.url, backoffBaseMs=1_000)
+        await listen(agent, person, url=proxy.url, backoffBaseMs=1_000, backoffCapMs=30_000)
         await wait_for(agent, "client.state.transport === 'sse'", 60)
         first, second = await agent.evaluate("waits")
     assert first <= 1_000

@@ -28,7 +28,7 @@ async def one_socket(server: ServerProcess, person: Person) -> None:
             answer = await api.get(f"/presence/users/{person.user_id}")
             return bool(answer.json()["connection_count"] == 1)
 
-        await eventually(only_one, 20)
+        await eventually(only_one, 60)
 
 
 async def offline(tab: PageAgent, away: bool) -> None:
@@ -164,5 +164,5 @@ async def test_a_hidden_page_beats_from_a_worker(
     await tab.evaluate(
         "void client.on('heartbeat_ack', () => { globalThis.beats = (globalThis.beats ?? 0) + 1 })"
     )
-    await wait_for(tab, "globalThis.beats >= 2", 30)
+    await wait_for(tab, "globalThis.beats >= 2", 60)
     assert await tab.evaluate("states.filter(({ name }) => name === 'connected').length") == 1
