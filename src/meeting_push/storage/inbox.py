@@ -153,44 +153,69 @@ class InboxRepository:
         """
         own, casts = self._these(message_ids)
         given = await self._given(user_id)
+        if not await self._would_change(given, own, casts, read, archived):
+            async with self._database.connect() as connection:
+                version = await connection.scalar(_VERSION, given) or 0  # 先读，同 ``counts``
+                return await self._change(connection, given, own, casts, version)
         events = self._database.events
         async with self._database.transaction() as connection:
             version = await self._advance(connection, given)
-            fresh = await self._set_read(connection, given, read, own, casts)
-            fresh += await self._set_archived(connection, given, archived, own, casts)
+            fresh = await self._set(connection, given, "read_at", read, own, casts)
+            fresh += await self._set(connection, given, "archived_at", archived, own, casts)
             if read and READ in events.wanted:
                 await self._tell_read(connection, user_id, fresh, given["now"])
-            mine = await connection.scalars(select(_r.message_id).where(*OWN, own), given)
-            his = [*mine, *await connection.scalars(of_casts(_b.message_id).where(casts), given)]
-            unread = await connection.scalar(_UNREAD_BOTH, given) or 0
+            change = await self._change(connection, given, own, casts, version, bool(fresh))
         events.wake()
-        return InboxChange(sorted(his), unread, version, bool(fresh))
+        return change
+
+    async def _change(
+        self,
+        connection: AsyncConnection,
+        given: dict[str, Any],
+        own: ColumnElement[bool],
+        casts: ColumnElement[bool],
+        version: int,
+        changed: bool = False,
+    ) -> InboxChange:
+        mine = await connection.scalars(select(_r.message_id).where(*OWN, own), given)
+        his = [*mine, *await connection.scalars(of_casts(_b.message_id).where(casts), given)]
+        unread = await connection.scalar(_UNREAD_BOTH, given) or 0
+        return InboxChange(sorted(his), unread, version, changed)
 
     async def _mark(
         self, user_id: int, own: ColumnElement[bool], casts: ColumnElement[bool]
     ) -> list[str]:
         given = await self._given(user_id)
         events = self._database.events
-        if not await self._any_unread(given, own, casts):
+        if not await self._would_change(given, own, casts, True, None):
             return []
         async with self._database.transaction() as connection:
             await self._advance(connection, given)
-            fresh = await self._set_read(connection, given, True, own, casts)
+            fresh = await self._set(connection, given, "read_at", True, own, casts)
             if READ in events.wanted:
                 await self._tell_read(connection, user_id, fresh, given["now"])
         events.wake()
         return sorted(fresh)
 
-    async def _any_unread(
-        self, given: dict[str, Any], own: ColumnElement[bool], casts: ColumnElement[bool]
+    async def _would_change(
+        self,
+        given: dict[str, Any],
+        own: ColumnElement[bool],
+        casts: ColumnElement[bool],
+        read: bool | None,
+        archived: bool | None,
     ) -> bool:
-        """再标一遍的（另一台设备、重试、“全部已读”）什么也不写，版本也不动。"""
-        mine = select(_r.message_id).where(*OWN, own, _r.read_at.is_(None)).limit(1)
-        cast = of_casts(_b.message_id).where(casts, _s.read_at.is_(None)).limit(1)
+        """已经是这样的（另一台设备、重试、“全部已读”）什么也不写，版本也不动。"""
         async with self._database.connect() as connection:
-            if await connection.scalar(mine, given) is not None:
-                return True
-            return await connection.scalar(cast, given) is not None
+            for name, wanted in (("read_at", read), ("archived_at", archived)):
+                if wanted is None:
+                    continue
+                mine = select(_r.message_id).where(*OWN, own, *_own_differs(name, wanted))
+                cast = of_casts(_b.message_id).where(casts, _differs(_s[name], wanted))
+                for found in (mine, cast):
+                    if await connection.scalar(found.limit(1), given) is not None:
+                        return True
+        return False
 
     async def _tell_read(
         self, connection: AsyncConnection, user_id: int, fresh: Sequence[str], now: int
@@ -208,42 +233,23 @@ class InboxRepository:
         version: int = (await connection.execute(statement)).scalar_one()
         return version
 
-    async def _set_read(
+    async def _set(
         self,
         connection: AsyncConnection,
         given: dict[str, Any],
-        read: bool | None,
+        name: str,
+        wanted: bool | None,
         own: ColumnElement[bool],
         casts: ColumnElement[bool],
     ) -> list[str]:
-        """返回变了的。撤回了的不再成为未读。"""
-        if read is None:
+        """返回变了的。"""
+        if wanted is None:
             return []
-        at = given["now"] if read else None
-        change = update(message_recipients).where(own, _differs(_r.read_at, wanted=read))
-        if not read:
-            gone = exists().where(_m.message_id == _r.message_id, _m.withdrawn_at.is_not(None))
-            change = change.where(~gone)
+        at = given["now"] if wanted else None
+        change = update(message_recipients).where(own, *_own_differs(name, wanted))
         return [
-            *await _changed(connection, change.values(read_at=at), given),
-            *await self._set_casts(connection, given, "read_at", at, casts),
-        ]
-
-    async def _set_archived(
-        self,
-        connection: AsyncConnection,
-        given: dict[str, Any],
-        archived: bool | None,
-        own: ColumnElement[bool],
-        casts: ColumnElement[bool],
-    ) -> list[str]:
-        if archived is None:
-            return []
-        at = given["now"] if archived else None
-        change = update(message_recipients).where(own, _differs(_r.archived_at, wanted=archived))
-        return [
-            *await _changed(connection, change.values(archived_at=at), given),
-            *await self._set_casts(connection, given, "archived_at", at, casts),
+            *await _changed(connection, change.values({name: at}), given),
+            *await self._set_casts(connection, given, name, at, casts),
         ]
 
     async def _set_casts(
@@ -255,7 +261,7 @@ class InboxRepository:
         casts: ColumnElement[bool],
     ) -> list[str]:
         """广播：他的一行没有就写一行。"""
-        differs = _differs(_s[column], wanted=at is not None)
+        differs = _differs(_s[column], at is not None)
         found = of_casts(_b.message_id).where(casts, differs).order_by(_b.message_id)
         ids = list(await connection.scalars(found, given))
         if ids:
@@ -350,8 +356,17 @@ def _first_id(at: int) -> str:
     return str(ULID.from_timestamp(max(at, 0)))[:10] + "0" * 16
 
 
-def _differs(column: ColumnElement[Any], *, wanted: bool) -> ColumnElement[bool]:
+def _differs(column: ColumnElement[Any], wanted: bool) -> ColumnElement[bool]:
     return column.is_(None) if wanted else column.is_not(None)
+
+
+def _own_differs(name: str, wanted: bool) -> list[ColumnElement[bool]]:
+    """撤回了的不再成为未读。"""
+    differs = _differs(_r[name], wanted)
+    if wanted or name != "read_at":
+        return [differs]
+    gone = exists().where(_m.message_id == _r.message_id, _m.withdrawn_at.is_not(None))
+    return [differs, ~gone]
 
 
 async def _changed(

@@ -15,6 +15,7 @@ from meeting_push.storage.database import Database
 from meeting_push.storage.inbox import InboxRepository, SentRepository
 from meeting_push.storage.inbox_pages import MAX_PAGE_CHARS, SEARCHED, InboxFilter
 from meeting_push.storage.messages import MessageRepository
+from meeting_push.storage.rows import InboxChange
 from meeting_push.storage.tables import broadcasts, inboxes, messages, users
 from tests.support.stored_messages import NOW
 from tests.support.stored_messages import stored_message as message
@@ -174,7 +175,7 @@ async def test_unread_again_and_the_version_only_rises(
 ) -> None:
     one = await send(database, message())
     versions = [(await inbox.counts(ANN)).version]
-    for read in (True, True, False):
+    for read in (True, False):
         change = await inbox.set_state(ANN, [one], read=read)
         versions.append(change.version)
         assert change.unread == (0 if read else 1)
@@ -198,11 +199,22 @@ async def test_marking_read_again_writes_nothing(
     assert (await inbox.counts(ANN)).version == version
 
 
-async def test_what_changed_nothing_says_so(database: Database, inbox: InboxRepository) -> None:
-    one = await send(database, message())
-    assert not (await inbox.set_state(ANN, [one], read=False, archived=False)).changed
-    assert (await inbox.set_state(ANN, [one], read=True, archived=True)).changed
-    assert not (await inbox.set_state(ANN, [one], read=True, archived=True)).changed
+async def test_what_changed_nothing_says_so_and_writes_nothing(
+    database: Database, inbox: InboxRepository
+) -> None:
+    """版本照旧：别的设备不必因此再取一遍；答的未读数仍是此刻的。"""
+    await known(database, ANN, NOW - 60_000)
+    one, loud = await send(database, message(NOW - 2)), await cast(database, message(NOW - 1))
+    both, version = [one, loud], 0
+    for state in (False, True, False):
+        change = await inbox.set_state(ANN, both, read=state, archived=state)
+        assert change.changed is (version > 0 or state)
+        version += change.changed
+        again = await inbox.set_state(ANN, both, read=state, archived=state)
+        assert again == InboxChange(both, 0 if state else 2, version, False)
+        assert (await inbox.counts(ANN)).version == version
+    half = await inbox.set_state(ANN, both, read=False, archived=True)
+    assert (half.changed, half.version) == (True, version + 1)
 
 
 async def test_sec_1_the_state_of_somebody_elses_message_stays(
@@ -222,8 +234,9 @@ async def test_a_withdrawn_message_is_not_unread_again(
         await connection.execute(
             messages.update().where(messages.c.message_id == one).values(withdrawn_at=NOW)
         )
-    await inbox.set_state(ANN, [one], read=True)
-    assert (await inbox.set_state(ANN, [one], read=False)).unread == 0
+    read = await inbox.set_state(ANN, [one], read=True)
+    again = await inbox.set_state(ANN, [one], read=False)
+    assert (again.unread, again.changed, again.version) == (0, False, read.version)
 
 
 async def test_many_devices_at_once_end_with_the_count_of_the_newest_version(
