@@ -18,7 +18,7 @@ export interface Welcome {
   token_expires_at: Time;
   /** 带来的位置被接受：其后的一切都会按序到来。 */
   resumed: boolean;
-  /** 随后要补发的条数。 */
+  /** 随后要补发的条数：new_message 与等着告知的 withdrawn 都算，广播不算。 */
   pending: number;
   server_time: Time;
 }

@@ -66,6 +66,8 @@ export type PageQuery = Pick<InboxQuery, "cursor" | "limit">;
 export interface SentItem extends InboxItem {
   recipient_count: number;
   deliver_at: Time | null;
+  /** 头几个收件人；名字是名册说看得见的。从前的服务器不说。 */
+  recipients?: { user_id: UserId; name: string | null }[];
 }
 
 /** 一页可以是短的、空的：`next_cursor` 是 null 才到底。 */

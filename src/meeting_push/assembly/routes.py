@@ -97,7 +97,7 @@ def _api(
             people=people,
             names=names,
         ),
-        inbox_router(messages.messages, security, names),
+        inbox_router(messages.messages, security, names, people),
         auth_router(access.auth, security, accounts=settings.auth.owns_accounts),
         ticket_router(access.tickets, security),
         revocation_router(access.revocations, security, people),

@@ -3,15 +3,18 @@
 不用 ``from __future__ import annotations``，同 ``message_manage``。
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Self
 
 from fastapi import APIRouter, Depends, Query, Response
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 from ..accept.inbox import MAX_SOUGHT_CHARS
 from ..accept.message_service import MessageService
 from ..model import MAX_PRIORITY, MIN_PRIORITY, MessageType, Principal
-from ..people.names import Names
+from ..people.names import Named, Names
+from ..people.people import INTEGERS, People
+from ..person_id import PersonId
 from ..storage.inbox_pages import InboxFilter
 from ..storage.rows import SentItem
 from .contract_route import Out, contract_router
@@ -38,17 +41,29 @@ class InboxOut(Struct, kw_only=True):
     unread_count: int
 
 
+class SentToOut(Struct):
+    """``name``：名册说问的人看得见的；不然为 null。"""
+
+    user_id: PersonId
+    name: str | None
+
+
 class SentOut(MessageOut, kw_only=True):
     """自己发的一条；``recipient_count`` 是 0：发给所有人的。"""
 
     recipient_count: int = 0
     deliver_at: int | None = None
+    recipients: Annotated[list[SentToOut], Meta(description="头几个收件人，至多 3 个")] = field(
+        default_factory=list
+    )
 
     @classmethod
-    def sent(cls, item: SentItem) -> Self:
+    def sent(cls, item: SentItem, persons: Mapping[int, PersonId], called: Named) -> Self:
         shown = cls.of(item.message)
         shown.recipient_count, shown.broadcast = item.recipient_count, item.broadcast
         shown.deliver_at = item.message.deliver_at
+        first = [persons[number] for number in item.recipients]
+        shown.recipients = [SentToOut(one, called.get(one)) for one in first]
         return shown
 
 
@@ -103,7 +118,9 @@ class StateOut(Out):
     unknown: list[str]
 
 
-def inbox_router(service: MessageService, security: Security, names: Names) -> APIRouter:
+def inbox_router(
+    service: MessageService, security: Security, names: Names, people: People = INTEGERS
+) -> APIRouter:
     """``/messages…`` 里收件人的；前缀由调用者加。"""
     router = contract_router(tags=["messages"])
     inbox = service.inbox
@@ -140,7 +157,9 @@ def inbox_router(service: MessageService, security: Security, names: Names) -> A
         limit: Limit = 50,
     ) -> Response:
         found = await service.sent.page(user.user_id, cursor, limit)
-        items = [SentOut.sent(item) for item in found.items]
+        persons = await people.persons({n for item in found.items for n in item.recipients})
+        called = await names.of_readers(user, set(persons.values()))
+        items = [SentOut.sent(item, persons, called) for item in found.items]
         return json_answer(SentPageOut(items=items, next_cursor=found.next_cursor))
 
     @router.get("/messages/counts", summary="未读、急的、归档的各几条")

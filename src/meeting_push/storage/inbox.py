@@ -30,6 +30,7 @@ from .event_outbox import READ
 from .id_list import among
 from .inbox_pages import (
     EVERYTHING,
+    FIRST_RECIPIENTS,
     MAX_PAGE_CHARS,
     OWN,
     InboxFilter,
@@ -346,9 +347,15 @@ class SentRepository(Repository):
         given = {"account": abs(account), "cursor": cursor, "limit": limit + 1}
         statement = sent_statement(by_key=account < 0, after_cursor=cursor is not None)
         rows = await self._database.rows(statement, given)
-        items = [SentItem(shown(row), row.recipient_count, row.broadcast) for row in rows[:limit]]
+        items = [_sent(row) for row in rows[:limit]]
         more = bool(rows) and rows[0].found > len(items)
         return Page(items, items[-1].message.message_id if more else None)
+
+
+def _sent(row: Row[*tuple[Any, ...]]) -> SentItem:
+    first = [row._mapping[f"recipient_{n}"] for n in range(FIRST_RECIPIENTS)]
+    known = tuple(number for number in first if number is not None)
+    return SentItem(shown(row), row.recipient_count, row.broadcast, known)
 
 
 def _first_id(at: int) -> str:

@@ -14,6 +14,7 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Integer,
+    Label,
     Select,
     Text,
     and_,
@@ -37,6 +38,8 @@ from .tables import broadcast_receipts, broadcast_states, broadcasts, message_re
 
 #: 一页的正文与 data 合计；再多的下一页。几十个人同时要最大的一页，也只是几十 MB。
 MAX_PAGE_CHARS: Final = 256 * 1024
+#: 发出去的一条说出头几个收件人。
+FIRST_RECIPIENTS: Final = 3
 #: 找一段字时看他最新的这么多条：没有索引，接受的一路不付它的钱。
 SEARCHED: Final = 10_000
 
@@ -169,12 +172,20 @@ def sent_statement(*, by_key: bool, after_cursor: bool) -> Select[Any]:
     found = select(_m.message_id, _SIZE).where(*his).order_by(_m.message_id.desc())
     measured = _measured(found)
     is_broadcast = exists().where(_b.message_id == _m.message_id).label("broadcast")
+    first = [_recipient(n) for n in range(FIRST_RECIPIENTS)]
     return (
-        select(*MESSAGE_COLUMNS, _m.recipient_count, is_broadcast, measured.c.found)
+        select(*MESSAGE_COLUMNS, _m.recipient_count, is_broadcast, *first, measured.c.found)
         .join(measured, measured.c.message_id == _m.message_id)
         .where(measured.c.before < MAX_PAGE_CHARS)
         .order_by(measured.c.message_id.desc())
     )
+
+
+def _recipient(at: int) -> Label[Any]:
+    """它的第 ``at`` 个收件人；沿主键走几步，收件人再多也一样。"""
+    found = select(_r.user_id).where(_r.message_id == _m.message_id).order_by(_r.user_id)
+    one = found.offset(at).limit(1).correlate(messages).scalar_subquery()
+    return one.label(f"recipient_{at}")
 
 
 @cache

@@ -99,11 +99,15 @@ class InboxChange:
 
 @dataclass(frozen=True, slots=True)
 class SentItem:
-    """发出去的一条；``broadcast``：发给所有人的，``recipient_count`` 是 0。"""
+    """发出去的一条；``broadcast``：发给所有人的，``recipient_count`` 是 0。
+
+    ``recipients``：头几个收件人的号，升序。
+    """
 
     message: Message
     recipient_count: int
     broadcast: bool
+    recipients: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ export interface Welcome {
     token_expires_at: Time;
     /** 带来的位置被接受：其后的一切都会按序到来。 */
     resumed: boolean;
-    /** 随后要补发的条数。 */
+    /** 随后要补发的条数：new_message 与等着告知的 withdrawn 都算，广播不算。 */
     pending: number;
     server_time: Time;
 }
@@ -694,6 +694,11 @@ export type PageQuery = Pick<InboxQuery, "cursor" | "limit">;
 export interface SentItem extends InboxItem {
     recipient_count: number;
     deliver_at: Time | null;
+    /** 头几个收件人；名字是名册说看得见的。从前的服务器不说。 */
+    recipients?: {
+        user_id: UserId;
+        name: string | null;
+    }[];
 }
 /** 一页可以是短的、空的：`next_cursor` 是 null 才到底。 */
 export interface SentPage {

@@ -1,12 +1,14 @@
 import { nameOf } from "./address-book.js";
 import { element } from "./element.js";
-import { say, shortTime } from "./words.js";
+import { listed, say, shortTime } from "./words.js";
 
 export const URGENT_PRIORITY = 5;
 export const isUrgent = (message) => message.priority >= URGENT_PRIORITY;
 /** 头像的底色有几种；颜色在 CSS 里。 */
 const TONES = 6;
 const PREVIEW_CHARS = 160;
+/** 发给再多的人，只说少一个的名字和还有几个。 */
+const MOST_NAMED = 3;
 /** 再多就只画看得见的，连同上下各这么多行。 */
 const ALL = 100;
 const AROUND = 30;
@@ -146,7 +148,7 @@ export class MessageList {
   #row(item, at) {
     const id = item.message_id;
     const selected = id === this.#selected;
-    const shown = JSON.stringify([item, selected, senderName(item.sender)]);
+    const shown = JSON.stringify([item, selected, whoOf(item)]);
     let known = this.#rows.get(id);
     if (known?.shown !== shown) {
       const row = element("li", { data: { id } }, this.#button(item, selected));
@@ -200,8 +202,13 @@ function lines(item) {
     dateTime: new Date(item.timestamp).toISOString(),
     textContent: shortTime(item.timestamp),
   });
-  const who = item.sent ? sentTo(item) : senderName(item.sender);
-  const sender = element("span", { className: "row-sender", textContent: who });
+  const [who, more] = whoOf(item);
+  const sender = element(
+    "span",
+    { className: "row-sender" },
+    element("span", { className: "row-names", textContent: who }),
+    more ? element("span", { className: "row-more", textContent: more }) : null,
+  );
   const title = element("span", { className: "row-title", dir: "auto", textContent: titleOf(item) });
   const preview = item.content.slice(0, PREVIEW_CHARS).replace(/\s+/g, " ");
   return [
@@ -211,6 +218,16 @@ function lines(item) {
   ];
 }
 
-function sentTo({ broadcast, recipient_count: count }) {
-  return broadcast ? say("sent.everybody") : say("sent.to", { count });
+/** 谁发的、发给谁；收件人多的只说两个，还有几个另说：名字放不下时它仍看得见。 */
+function whoOf(item) {
+  const { sent, broadcast, recipient_count: count, recipients, sender } = item;
+  if (!sent) return [senderName(sender)];
+  if (broadcast) return [say("sent.everybody")];
+  if (recipients.length === 0) return [say("sent.to", { count })];
+  const named = recipients.slice(0, count > MOST_NAMED ? MOST_NAMED - 1 : MOST_NAMED);
+  const who = named.map(({ user_id: id }) => nameOf(id));
+  const more = count - who.length;
+  if (more <= 0) return [say("sent.names", { names: listed(who) })];
+  const names = who.join(say("and"));
+  return [say("sent.names", { names }), say("sent.more", { count, more })];
 }

@@ -1,3 +1,4 @@
+import { meet } from "./address-book.js";
 import { itemOf } from "./meeting-push-inbox.js";
 
 const PAGE = 50;
@@ -51,5 +52,7 @@ export class SentBox {
 
 /** 自己的，没有未读可言。 */
 function sentItem(item) {
-  return { ...itemOf(item), read: true, sent: true, recipient_count: item.recipient_count };
+  const { recipient_count, recipients = [] } = item;
+  for (const { user_id: id, name } of recipients) meet({ id, name });
+  return { ...itemOf(item), read: true, sent: true, recipient_count, recipients };
 }

@@ -106,7 +106,9 @@ export const dictionaries = {
     "list.none.hint": "Nothing here fits what you are looking for.",
     "type.message": "Message",
     "type.broadcast": "To everybody",
-    "sent.to": "To {count}",
+    "sent.to": "To {count} people",
+    "sent.names": "To {names}",
+    "sent.more": "and {more} more",
     "sent.everybody": "To everybody",
     "mark.unread": "Mark unread",
     archive: "Archive",
@@ -266,6 +268,8 @@ export const dictionaries = {
     "type.message": "消息",
     "type.broadcast": "全体",
     "sent.to": "发给 {count} 人",
+    "sent.names": "发给 {names}",
+    "sent.more": "等 {count} 人",
     "sent.everybody": "发给所有人",
     "mark.unread": "标为未读",
     archive: "归档",
@@ -335,6 +339,8 @@ const date = new Intl.DateTimeFormat(locale, { dateStyle: "medium" });
 const full = new Intl.DateTimeFormat(locale, { dateStyle: "long", timeStyle: "short" });
 const exact = new Intl.DateTimeFormat(locale, { timeStyle: "medium" });
 
+const lists = new Intl.ListFormat(locale, { type: "conjunction" });
+
 /** 换一种语言，从头显示这一页。 */
 export function choose(next) {
   localStorage.setItem(KEPT_AS, next);
@@ -394,5 +400,7 @@ export function shortTime(ms) {
   return (then.getFullYear() === now.getFullYear() ? day : date).format(then);
 }
 
+/** “甲、乙和丙”。 */
+export const listed = (names) => lists.format(names);
 export const fullTime = (ms) => full.format(new Date(ms));
 export const exactTime = (ms) => exact.format(new Date(ms));

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import base64
 from pathlib import Path
 from uuid import uuid4
 
@@ -13,7 +11,7 @@ from tests.support.people import Person, register, send
 from tests.support.server_process import ServerProcess
 from tests.system.broadcast.conftest import broadcast
 from tests.system.web.browser import Browser, Page
-from tests.system.web.steps import FIRST_ROW, LIVE, open_link
+from tests.system.web.steps import FIRST_ROW, LIVE, open_link, photograph
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -95,7 +93,6 @@ async def checked(page: Page, picture: Path) -> None:
         " axe.run(document)).then(({ violations }) =>"
         " violations.map(({ id, nodes }) => [id, nodes.map((one) => one.html)]))"
     )
-    shot = await page.call("Page.captureScreenshot", format="png")
-    await asyncio.to_thread(picture.write_bytes, base64.b64decode(shot["data"]))
+    await photograph(page, picture)
     assert found == []
     assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")

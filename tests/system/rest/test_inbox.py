@@ -113,6 +113,8 @@ async def test_what_was_sent_is_listed_with_its_recipients_counted(
     sent = [await send(server.base_url, ann, [ben, ann], title=f"no. {n}") for n in range(3)]
     page = await got(server, ann, "/messages/sent", limit=2)
     assert [item["message_id"] for item in page["items"]] == sent[:0:-1]
+    both = sorted((ann.user_id, ben.user_id))
+    assert [one["user_id"] for one in page["items"][0]["recipients"]] == both
     assert [item["recipient_count"] for item in page["items"]] == [2, 2]
     rest = await got(server, ann, "/messages/sent", limit=2, cursor=page["next_cursor"])
     assert [item["message_id"] for item in rest["items"]] == sent[:1]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
+from pathlib import Path
 from urllib.parse import urlencode
 
 from tests.support.people import PASSWORD, Person
@@ -47,3 +50,8 @@ async def wait_for_badge(page: Page, count: int) -> None:
     text = str(count) if count else ""
     shown = "(node => node.hidden ? '' : node.textContent)(document.querySelector('#unread'))"
     await page.wait_for(f"{shown} === '{text}'")
+
+
+async def photograph(page: Page, picture: Path) -> None:
+    shot = await page.call("Page.captureScreenshot", format="png")
+    await asyncio.to_thread(picture.write_bytes, base64.b64decode(shot["data"]))

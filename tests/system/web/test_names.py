@@ -18,7 +18,7 @@ from tests.support.embedded import hosted
 from tests.support.redis_server import RedisServer
 from tests.support.server_process import TEST_JWT_SECRET
 from tests.system.web.browser import Browser, Page
-from tests.system.web.steps import FIRST_ROW, LIVE
+from tests.system.web.steps import FIRST_ROW, LIVE, photograph
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -103,8 +103,8 @@ async def send(api: httpx.AsyncClient, *to: int, title: str = "t") -> str:
     return str(answer.json()["message_id"])
 
 
-async def open_as(browser: Browser, address: str, user_id: int) -> Page:
-    page = await browser.page()
+async def open_as(browser: Browser, address: str, user_id: int, language: str = "en-US") -> Page:
+    page = await browser.page(language)
     await page.open(f"{address}/inbox#{urlencode({'token': token(user_id), 'user': user_id})}")
     await page.wait_for(LIVE, 60)
     await page.wait_for("document.querySelector('#list-loading').hidden", 60)
@@ -141,6 +141,62 @@ async def test_senders_and_recipients_have_their_names(
     await page.click("#compose")
     await page.wait_for("document.querySelector('#known-people [value=\"Ann Lee\"]') !== null")
     assert page.problems == []
+
+
+SENT: Final = "[...document.querySelectorAll('#messages .row-sender')]"
+
+
+async def sent_to(page: Page) -> list[str]:
+    """已发送的各行说发给谁，新的在前。"""
+    await page.click("[data-view=sent]")
+    await page.wait_for("document.querySelectorAll('#messages > li').length === 4")
+    said = await page.evaluate(f"{SENT}.map((one) => one.innerText.replace(/\\s+/g, ' '))")
+    return list(said)
+
+
+@pytest.mark.parametrize("language", ["en-US", "zh-CN"])
+async def test_what_was_sent_says_to_whom(
+    address: str, browser: Browser, tmp_path: Path, language: str
+) -> None:
+    """看得见的人是名字，看不见的是 id；人多的说两个和还有几个。"""
+    async with api_of(address, BEN) as ben:
+        await send(ben, ANN)
+        await send(ben, ANN, OTHER_BEN, CARL)
+        await send(ben, *PEOPLE)
+        await send(ben, CARL)
+    page = await open_as(browser, address, BEN, language)
+    shown = {
+        "en-US": [
+            "To User 3",
+            "To Ann Lee, Ben Ray and 2 more",
+            "To Ann Lee, User 3, and Ben Ray",
+            "To Ann Lee",
+        ],
+        "zh-CN": [
+            "发给 用户 3",
+            "发给 Ann Lee、Ben Ray 等 4 人",
+            "发给 Ann Lee、用户 3和Ben Ray",
+            "发给 Ann Lee",
+        ],
+    }
+    assert await sent_to(page) == shown[language]
+    await photograph(page, tmp_path / f"sent-{language}.png")
+    assert page.problems == []
+
+
+async def test_a17_the_sent_list_names_only_whom_the_sender_may_see(
+    address: str, directory: Directory
+) -> None:
+    async with api_of(address, ANN) as ann, api_of(address, 9, role="admin") as admin:
+        await send(ann, ANN, BEN, CARL)
+        await send(ann, CARL)
+        directory.asked.clear()
+        items = (await ann.get("/messages/sent")).json()["items"]
+        carl = {"user_id": CARL, "name": None}
+        known = [{"user_id": one, "name": PEOPLE[one]} for one in (ANN, BEN)]
+        assert [one["recipients"] for one in items] == [[carl], [*known, carl]]
+        assert directory.asked == ["seen"], "one question for a page"
+        assert (await admin.get("/messages/sent")).json()["items"] == []
 
 
 async def test_a17_sending_to_somebody_does_not_tell_his_name(
@@ -189,4 +245,6 @@ async def test_a_directory_that_fails_leaves_the_ids(
         assert page["items"][0]["sender"] == {"id": ANN, "name": ""}
         state = (await ann.get(f"/messages/{message}/delivery")).json()
         assert [one["name"] for one in state["recipients"]] == [None, None]
+        [item] = (await ann.get("/messages/sent")).json()["items"]
+        assert item["recipients"] == [{"user_id": one, "name": None} for one in (ANN, BEN)]
         assert (await ann.get("/people", params={"q": "ben"})).json() == {"items": []}

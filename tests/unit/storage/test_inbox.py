@@ -348,6 +348,19 @@ async def test_what_he_sent_is_listed_and_what_a_key_sent_for_him_is_not(
     assert by_key.message.key_id == 4
 
 
+async def test_what_he_sent_tells_its_first_recipients(database: Database) -> None:
+    sender = Sender(id=ANN, name="ann")
+    few = await send(database, message(NOW - 3, sender=sender), [7, BEN])
+    many = await send(database, message(NOW - 2, sender=sender), [9, 5, 8, 6, 7])
+    loud = await cast(database, message(NOW - 1, sender=sender))
+    page = await SentRepository(database).page(ANN, None, 50)
+    assert {i.message.message_id: i.recipients for i in page.items} == {
+        loud: (),
+        many: (5, 6, 7),
+        few: (BEN, 7),
+    }
+
+
 async def test_the_list_of_what_he_sent_is_full_whatever_others_sent(database: Database) -> None:
     """没有空的一页：别人的不在他的索引里。"""
     sender = Sender(id=ANN, name="ann")
