@@ -50,9 +50,10 @@ def message_id(number: int) -> str:
     return f"01J{number:023d}"
 
 
-def tail(number: int, content: str = "text", priority: int = 0) -> bytes:
+def tail(number: int, content: str = "text", priority: int = 0, withdrawn: bool = False) -> bytes:
+    gone = '"withdrawn_at":3,' if withdrawn else ""
     return (
-        f'"message_id":"{message_id(number)}","message_type":"message","priority":{priority},'
+        f'"message_id":"{message_id(number)}",{gone}"message_type":"message","priority":{priority},'
         f'"title":"t{number}","content":"{content}","sender":{{"id":1,"name":"a"}},'
         f'"timestamp":1,"expires_at":2,"data":null}}'
     ).encode()
@@ -133,11 +134,19 @@ class Mailbox:
         self.taken: list[int] = []
         self._now: Counter[str] = Counter()
 
-    def put(self, user_id: int, number: int, *, priority: int = 0, content: str = "text") -> bytes:
+    def put(
+        self,
+        user_id: int,
+        number: int,
+        *,
+        priority: int = 0,
+        content: str = "text",
+        withdrawn: bool = False,
+    ) -> bytes:
         """存一条，返回它的帧。"""
         self.seqs[user_id] += 1
         seq = self.seqs[user_id]
-        frame = new_message(seq, 0, tail(number, content, priority))
+        frame = new_message(seq, 0, tail(number, content, priority, withdrawn))
         entry = MailboxEntry(seq, message_id(number), priority)
         self.kept[user_id][seq] = self.log[user_id][seq] = (entry, frame)
         return frame

@@ -100,6 +100,24 @@ async def test_a_withdrawn_message_is_told_acked_and_not_handed_over(client: Sdk
     assert client.messages() == ids(3)
 
 
+async def test_a_withdrawal_is_one_of_the_pending(client: Sdk) -> None:
+    """``pending`` 连它也数：它到了，积压就推完了，其下没有来的不会再来。"""
+
+    async def first(peer: Peer) -> None:
+        await peer.welcome(seq=4, pending=2)
+        await peer.send(new_message(2), new_message(3, number=1, type="withdrawn", withdrawn_at=5))
+        await peer.receive_acks(1, 2)
+        await peer.drop()
+
+    done = Signal()
+    async with playing(first, telling(new_message(5), acks=(5,), done=done, seq=5)) as server:
+        client.start(server.url)
+        await done.wait()
+        await client.stop()
+        assert server.peers[1].query["last_seq"] == "4"
+    assert client.messages() == ids(2, 5)
+
+
 async def test_an_ack_nobody_answered_is_sent_again_on_the_next_connection(
     socket_client: Sdk,
 ) -> None:

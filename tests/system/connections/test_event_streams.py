@@ -174,6 +174,30 @@ async def test_a_websocket_acknowledges_what_a_stream_got_and_the_other_way_roun
         assert welcome["pending"] == 0
 
 
+@pytest.mark.parametrize("role", ["all", "gateway"])
+async def test_a_withdrawal_that_waits_is_one_of_the_pending(
+    fleet: dict[str, ServerProcess], person: Person, role: str
+) -> None:
+    server = fleet["all"]
+    gone, kept = [await send(server.base_url, person, [person]) for _ in range(2)]
+    async with api_of(server.base_url, person) as api:
+        assert (await api.delete(f"/messages/{gone}")).status_code == 204
+
+        async def both() -> bool:
+            answer = await api.get(f"/users/{person.user_id}/offline-messages/count")
+            return bool(answer.json()["count"] == 2)
+
+        await eventually(both, 60)
+    async with stream(fleet[role], person) as (one, welcome):
+        assert welcome["pending"] == 2
+        frames = [await one.frame() for _ in range(2)]
+    told = [each for frame in frames for each in frame.get("messages", [frame])]
+    assert {(each["type"], each["message_id"]) for each in told} == {
+        ("new_message", kept),
+        ("withdrawn", gone),
+    }
+
+
 async def test_it_is_a_device_like_any_other(
     fleet: dict[str, ServerProcess], person: Person
 ) -> None:

@@ -36,6 +36,18 @@ class FlushBehaviour(EdgeHarness):
         assert welcome["token_expires_at"] > welcome["server_time"]
         assert welcome["connection_id"]
 
+    async def test_a_withdrawal_that_waits_is_one_of_the_pending(self) -> None:
+        """它占信箱的一格，补发时独自一帧：数着 ``pending`` 的不能只数 ``new_message``。"""
+        async with self.world() as world:
+            world.mailbox.put(7, 1)
+            world.mailbox.put(7, 2, withdrawn=True)
+            world.mailbox.put(7, 3)
+            async with world.live(7) as client:
+                assert client.welcome["pending"] == 3
+                frames = [await client.read() for _ in range(3)]
+        kinds = [(one["type"], one.get("seq"), len(one.get("messages", ()))) for one in frames]
+        assert kinds == [("batch", None, 1), ("withdrawn", 2, 0), ("batch", None, 1)]
+
     async def test_the_mailbox_comes_urgent_first_then_by_seq(self) -> None:
         async with self.world() as world:
             for number, priority in enumerate([0, 9, 0, 9, 5], start=1):
