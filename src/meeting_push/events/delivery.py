@@ -16,18 +16,18 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
-from functools import partial
-from typing import Any, Final, Protocol, cast
-
-import aiohttp
-from aiohttp.client_proto import ResponseHandler
-from yarl import URL
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from ..errors import UnavailableError
 from ..version import __version__
 from .config import WebhookConfig
 from .signature import signature
 from .units import Persons, PushEvent, Unit, body_of, introduced, itself
+
+if TYPE_CHECKING:
+    import aiohttp
+    from aiohttp.client_proto import ResponseHandler
 
 TIMEOUT_S: Final = 15.0
 #: 一个接收者同时几次。
@@ -73,7 +73,7 @@ class Delivery(Protocol):
 
 
 class WebhookPost:
-    """一个接收者一个；连接在第一次用时才有。"""
+    """一个接收者一个；连接在第一次用时才有。没有接收者的不付 aiohttp 的十分之一秒。"""
 
     def __init__(
         self,
@@ -83,9 +83,13 @@ class WebhookPost:
         timeout_s: float = TIMEOUT_S,
         clock_s: Callable[[], float] = time.time,
     ) -> None:
+        from aiohttp import ClientError
+        from yarl import URL
+
         self._config = config
         self._persons = persons
         self._clock_s = clock_s
+        self._broken = (ClientError, OSError, ValueError)
         self._url = URL(config.url, encoded=True)
         self._timeout_s = timeout_s
         self._session: aiohttp.ClientSession | None = None
@@ -100,7 +104,7 @@ class WebhookPost:
             return await self._post(body, self._headers(webhook_id, body))
         except TimeoutError:
             return Answer(Verdict.AGAIN, f"no answer in {self._timeout_s:g} s")
-        except (aiohttp.ClientError, OSError, ValueError) as error:
+        except self._broken as error:
             return Answer(Verdict.AGAIN, f"no answer: {type(error).__name__}")
 
     async def close(self) -> None:
@@ -115,7 +119,7 @@ class WebhookPost:
                 self._url, data=body, headers=headers, allow_redirects=False
             )
         async with response:
-            said = await _said(response)
+            said = await self._said(response)
             return judged(response.status, response.headers.get("Retry-After"), said)
 
     def _headers(self, webhook_id: str, body: bytes) -> dict[str, str]:
@@ -128,11 +132,13 @@ class WebhookPost:
         }
 
     def _opened(self) -> aiohttp.ClientSession:
+        import aiohttp
+
         if self._session is None:
             connector = aiohttp.TCPConnector(limit=CONNECTIONS, keepalive_timeout=KEEP_ALIVE_S)
             # 没有公开的办法；``test_post`` 守着它还管用
-            made = partial(_HeadFirst, loop=asyncio.get_running_loop())
-            connector._factory = cast("partial[ResponseHandler]", made)
+            made = partial(_head_first(), loop=asyncio.get_running_loop())
+            connector._factory = made
             self._session = aiohttp.ClientSession(
                 connector=connector,
                 cookie_jar=aiohttp.DummyCookieJar(),
@@ -142,28 +148,33 @@ class WebhookPost:
             )
         return self._session
 
+    async def _said(self, response: aiohttp.ClientResponse) -> bytes:
+        """正文的开头；读不成的是空的：状态已经说了收下没有。"""
+        said = b""
+        try:
+            async with asyncio.timeout(_ANSWER_S):
+                said = await response.content.read(MOST_ANSWER_BYTES)
+        except (TimeoutError, *self._broken):
+            response.close()
+        if not response.content.at_eof():
+            response.close()  # 没读完的连接不能再用
+        return said
 
-class _HeadFirst(ResponseHandler):
-    """先认下回答的头，再看后面的：204 带着正文这样的，解析器说不出是几就作废了。"""
 
-    def data_received(self, data: bytes) -> None:
-        head, blank, rest = data.partition(b"\r\n\r\n")
-        super().data_received(head + blank)
-        if rest and self.transport is not None and not self.transport.is_closing():
-            super().data_received(rest)
+@cache
+def _head_first() -> type[ResponseHandler]:
+    from aiohttp.client_proto import ResponseHandler
 
+    class HeadFirst(ResponseHandler):
+        """先认下回答的头，再看后面的：204 带着正文这样的，解析器说不出是几就作废了。"""
 
-async def _said(response: aiohttp.ClientResponse) -> bytes:
-    """正文的开头；读不成的是空的：状态已经说了收下没有。"""
-    said = b""
-    try:
-        async with asyncio.timeout(_ANSWER_S):
-            said = await response.content.read(MOST_ANSWER_BYTES)
-    except (TimeoutError, aiohttp.ClientError, OSError, ValueError):
-        response.close()
-    if not response.content.at_eof():
-        response.close()  # 没读完的连接不能再用
-    return said
+        def data_received(self, data: bytes) -> None:
+            head, blank, rest = data.partition(b"\r\n\r\n")
+            super().data_received(head + blank)
+            if rest and self.transport is not None and not self.transport.is_closing():
+                super().data_received(rest)
+
+    return HeadFirst
 
 
 def judged(status: int, retry_after: str | None, said: bytes) -> Answer:

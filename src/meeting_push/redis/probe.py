@@ -36,26 +36,36 @@ async def check_rights(address: RedisAddress, keys: Keys, probe_id: str, timeout
         那里是一个 Sentinel、Cluster 的一台，地址却写成 Redis 的
     :raises RedisUnavailableError: 连不上，或现在答不上来
     """
-    lean = lean_connection(address, timeout_s=timeout_s, name="meeting-push-rights")
-    await lean.connect()
-    try:
+    async with _dialled(address, timeout_s) as lean:
         await _refuse_others(lean, address)
         needed = _needed(keys, probe_id, lean.publishing)
         missing = [what for what, command in needed if await _no(lean, command)]
         # 订阅之后这条连接只能订阅，所以放在最后
         missing += await _unheard(lean, keys, _quiet_channels(keys, probe_id))
-    finally:
-        await lean.close()
-    for channel in (keys.broadcast_channel, keys.system_channel):
+
+    async def unheard(channel: str) -> list[str]:
         # 别人正在上面说话：订阅的回答之后来的，这条连接不认得，所以各用一条
-        lean = lean_connection(address, timeout_s=timeout_s, name="meeting-push-rights")
-        await lean.connect()
-        try:
-            missing += await _unheard(lean, keys, [channel])
-        finally:
-            await lean.close()
+        async with _dialled(address, timeout_s) as lean:
+            return await _unheard(lean, keys, [channel])
+
+    shared = (keys.broadcast_channel, keys.system_channel)
+    # 一个出错，另一个也等到它关好自己的
+    for found in await asyncio.gather(*map(unheard, shared), return_exceptions=True):
+        if isinstance(found, BaseException):
+            raise found
+        missing += found
     if missing:
         raise _lacking(address.username or DEFAULT_USERNAME, keys, missing)
+
+
+@asynccontextmanager
+async def _dialled(address: RedisAddress, timeout_s: float) -> AsyncIterator[LeanConnection]:
+    lean = lean_connection(address, timeout_s=timeout_s, name="meeting-push-rights")
+    await lean.connect()
+    try:
+        yield lean
+    finally:
+        await lean.close()
 
 
 async def _refuse_others(lean: LeanConnection, address: RedisAddress) -> None:
