@@ -201,6 +201,28 @@ async def test_reading_on_one_device_is_told_to_the_other(
     assert (page.unread_count, page.items[0].read_at is not None) == (0, True)
 
 
+async def test_the_inbox_by_rest_is_the_one_of_the_other_sdk(alice: Account, bob: Account) -> None:
+    """归档、数目、发出去的、撤回、在不在；别的设备得到 ``inbox_sync``。"""
+    one, two = [await alice.rest.send([bob.user_id], t, "c", priority=7) for t in ("one", "two")]
+    counts = await bob.rest.counts()
+    assert (counts.unread, counts.urgent, counts.archived) == (2, 2, 0)
+    change = await bob.rest.archive([one.message_id, "0" * 26])
+    assert (change.unread_count, change.unknown) == (1, ["0" * 26])
+    [kept] = (await bob.rest.inbox(archived=True)).items
+    assert (kept.message_id, kept.archived_at is not None) == (one.message_id, True)
+    assert [item.title for item in (await bob.rest.inbox(q="tw")).items] == ["two"]
+    assert (await bob.rest.set_state([two.message_id], read=True)).unread_count == 0
+    assert (await bob.rest.set_state([two.message_id], read=True)).version == change.version + 1
+    sent = await alice.rest.sent(limit=1)
+    assert [(item.title, item.recipient_count) for item in sent.items] == [("two", 1)]
+    assert [person.user_id for person in sent.items[0].recipients] == [bob.user_id]
+    assert sent.next_cursor == two.message_id
+    await alice.rest.withdraw(two.message_id)
+    gone = await bob.rest.message(two.message_id)
+    assert (gone.title, gone.withdrawn_at is not None) == ("", True)
+    assert (await alice.rest.presence(bob.user_id)).online is False
+
+
 async def test_a_batch_is_accepted_as_one(alice: Account, bob: Account) -> None:
     drafts = [Draft(recipient_ids=(bob.user_id,), title=str(n), content="c") for n in range(3)]
     accepted = await alice.rest.send_batch(drafts)

@@ -13,7 +13,16 @@ from .intake import ReceivedMessage
 from .ledger import DeviceState, MemoryStore, PositionStore, StateFile
 from .lifeline import ClientState, ConnectionState
 from .push_client import PushClient
-from .rest_call import DeliveryReport, InboxMessage, InboxPage
+from .rest_call import (
+    Counts,
+    DeliveryReport,
+    InboxMessage,
+    InboxPage,
+    SentMessage,
+    SentPage,
+    StateChange,
+    UserPresence,
+)
 from .rest_client import RestClient, TokenKeeper
 
 __all__ = [
@@ -21,6 +30,7 @@ __all__ = [
     "ClientOptions",
     "ClientState",
     "ConnectionState",
+    "Counts",
     "DeliveryReport",
     "DeviceState",
     "HandshakeRejectedError",
@@ -34,8 +44,12 @@ __all__ = [
     "ReceivedMessage",
     "RestClient",
     "RestOptions",
+    "SentMessage",
+    "SentPage",
     "ServerUnreachableError",
+    "StateChange",
     "StateFile",
     "TokenKeeper",
     "TokenUnreadableError",
+    "UserPresence",
 ]

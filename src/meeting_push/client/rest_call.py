@@ -12,11 +12,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from ssl import create_default_context
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from ..model import Accepted, RecipientState
+from ..person_id import PersonId
 from ..protocol.frames import NewMessageTail
 from .endpoint import Endpoint, RestOptions
 from .errors import ServerUnreachableError
@@ -235,6 +236,54 @@ class InboxPage(Struct, frozen=True):
     items: list[InboxMessage]
     unread_count: int
     next_cursor: str | None = None
+
+
+class SentTo(Struct, frozen=True):
+    """``name`` 是名册说看得见的；不然为 None。"""
+
+    user_id: PersonId
+    name: str | None = None
+
+
+class SentMessage(InboxMessage, frozen=True, kw_only=True):
+    """自己发的一条；``recipient_count`` 是 0：发给所有人的。``recipients``：头几个收件人。"""
+
+    recipient_count: int
+    deliver_at: int | None = None
+    recipients: list[SentTo] = field(default_factory=list)
+
+
+class SentPage(Struct, frozen=True):
+    """一页可以是短的：``next_cursor`` 为 None 才到底。"""
+
+    items: list[SentMessage]
+    next_cursor: str | None = None
+
+
+class Counts(Struct, frozen=True):
+    """``unread``、``urgent`` 不数归档的；``version`` 只增：小的是旧的。"""
+
+    unread: int
+    urgent: int
+    archived: int
+    version: int
+
+
+class StateChange(Struct, frozen=True):
+    """``unknown``：不是自己的、不存在的。"""
+
+    unread_count: int
+    version: int
+    unknown: list[str]
+
+
+class UserPresence(Struct, frozen=True):
+    """``connections`` 只有自己与管理员看得到。"""
+
+    user_id: PersonId
+    online: bool
+    connection_count: int | None = None
+    connections: list[dict[str, Any]] | None = None
 
 
 class DeliveryReport(Struct, frozen=True):

@@ -17,12 +17,13 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from ..model import Accepted, Draft, DraftOptions, Sender
+from ..model import Accepted, Draft, DraftOptions, MessageType, Sender
 from ..person_id import PersonId, path_segment
 from .endpoint import Backoff, RestOptions, TokenSource, obtain, parse_endpoint
 from .errors import ApiError, ServerUnreachableError
 from .rest_call import (
     BatchResults,
+    Counts,
     DeliveryReport,
     DeliveryStatistics,
     ErrorBody,
@@ -30,10 +31,14 @@ from .rest_call import (
     HttpAnswer,
     HttpCaller,
     HttpRequest,
+    InboxMessage,
     InboxPage,
     Registered,
+    SentPage,
+    StateChange,
     Tokens,
     Unread,
+    UserPresence,
 )
 
 T = TypeVar("T")
@@ -130,10 +135,59 @@ class RestClient:
     # ── 收件箱 ──────────────────────────────────────────────────────────────
 
     async def inbox(
-        self, *, unread: bool = False, cursor: str | None = None, limit: int = 50
+        self,
+        *,
+        unread: bool = False,
+        archived: bool = False,
+        message_type: MessageType | None = None,
+        min_priority: int | None = None,
+        q: str | None = None,
+        cursor: str | None = None,
+        limit: int = 50,
     ) -> InboxPage:
-        query = {"unread": str(unread).lower(), "limit": str(limit)} | _cursor(cursor)
+        """收件箱，新的在前；``q``：标题或正文里有这一段。"""
+        query = _given(
+            unread="true" if unread else None,
+            archived="true" if archived else None,
+            message_type=message_type,
+            min_priority=min_priority,
+            q=q,
+            limit=limit,
+            cursor=cursor,
+        )
         return await self._get(InboxPage, "/messages", query)
+
+    async def sent(self, *, cursor: str | None = None, limit: int = 50) -> SentPage:
+        """自己发的，新的在前。"""
+        return await self._get(SentPage, "/messages/sent", _given(limit=limit, cursor=cursor))
+
+    async def message(self, message_id: str) -> InboxMessage:
+        return await self._get(InboxMessage, f"/messages/{quote(message_id, safe='')}", {})
+
+    async def counts(self) -> Counts:
+        return await self._get(Counts, "/messages/counts", {})
+
+    async def set_state(
+        self,
+        message_ids: Sequence[str],
+        *,
+        read: bool | None = None,
+        archived: bool | None = None,
+    ) -> StateChange:
+        """已读、归档改成这样（≤ 1,000 条），没有说的不变；别的设备得到 ``inbox_sync``。"""
+        wanted = {"read": read, "archived": archived}
+        said = {name: value for name, value in wanted.items() if value is not None}
+        body = {"message_ids": list(message_ids), **said}
+        return await self._call(StateChange, post("/messages/state", body, idempotent=True))
+
+    async def archive(self, message_ids: Sequence[str], archived: bool = True) -> StateChange:
+        """归档；False 是放回去。"""
+        return await self.set_state(message_ids, archived=archived)
+
+    async def withdraw(self, message_id: str) -> None:
+        """撤回自己发的：到处只剩墓碑。"""
+        target = f"{PREFIX}/messages/{quote(message_id, safe='')}"
+        await self._request(HttpRequest("DELETE", target, {}, idempotent=True))
 
     async def read(self, message_ids: Sequence[str]) -> int:
         """标为已读（≤ 1,000 条），返回剩下的未读数。"""
@@ -152,15 +206,17 @@ class RestClient:
     ) -> DeliveryReport:
         """自己发出的一条到了谁那里。"""
         path = f"/messages/{quote(message_id, safe='')}/delivery"
-        return await self._get(DeliveryReport, path, {"limit": str(limit)} | _cursor(cursor))
+        return await self._get(DeliveryReport, path, _given(limit=limit, cursor=cursor))
 
     async def delivery_statistics(
         self, user_id: PersonId, *, window_s: int | None = None
     ) -> DeliveryStatistics:
-        query = {} if window_s is None else {"window_s": str(window_s)}
-        return await self._get(
-            DeliveryStatistics, f"/users/{path_segment(user_id)}/delivery-statistics", query
-        )
+        path = f"/users/{path_segment(user_id)}/delivery-statistics"
+        return await self._get(DeliveryStatistics, path, _given(window_s=window_s))
+
+    async def presence(self, user_id: PersonId) -> UserPresence:
+        """他此刻在不在；各条连接只有自己与管理员看得到。"""
+        return await self._get(UserPresence, f"/presence/users/{path_segment(user_id)}", {})
 
     # ── 调用 ────────────────────────────────────────────────────────────────
 
@@ -241,8 +297,8 @@ def idempotency(key: str | None) -> dict[str, str]:
     return {"Idempotency-Key": key or uuid.uuid4().hex}
 
 
-def _cursor(cursor: str | None) -> dict[str, str]:
-    return {} if cursor is None else {"cursor": cursor}
+def _given(**query: str | int | None) -> dict[str, str]:
+    return {name: str(value) for name, value in query.items() if value is not None}
 
 
 def api_error(answer: HttpAnswer) -> ApiError:

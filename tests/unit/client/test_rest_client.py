@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from meeting_push.client import ApiError, RestClient, RestOptions, ServerUnreachableError
-from meeting_push.client.rest_call import Registered
+from meeting_push.client.rest_call import Counts, Registered, StateChange, UserPresence
 from meeting_push.model import Accepted, DeliveryStatus, Draft
 from tests.support.scripted_server import message_id
 
@@ -168,6 +168,51 @@ async def test_inbox_pages_by_cursor() -> None:
         inbox = await RestClient(api.url, "t").inbox(unread=True, cursor="a&b", limit=10)
         assert api.asked[0].path == "/api/v1/messages?unread=true&limit=10&cursor=a%26b"
     assert (inbox.unread_count, inbox.next_cursor, inbox.items[0].title) == (4, "n", "t")
+
+
+CHANGED = {"unread_count": 3, "version": 7, "unknown": []}
+
+
+async def test_the_rest_of_the_inbox_is_the_contracts() -> None:
+    """名字同 JavaScript 的；一次一个调用，没有说的不写进请求。"""
+    one = message_id(1)
+    answers = [
+        Reply(200, {"items": [], "next_cursor": None, "unread_count": 0}),
+        Reply(200, {"items": [], "next_cursor": "n"}),
+        Reply(200, {"unread": 3, "urgent": 1, "archived": 2, "version": 7}),
+        *[Reply(200, CHANGED)] * 3,
+        Reply(204),
+        Reply(200, {"user_id": "u-1", "online": True}),
+    ]
+    async with answering(*answers) as api:
+        rest = RestClient(api.url, "t")
+        await rest.inbox(archived=True, message_type="system", min_priority=5, q="会")
+        assert (await rest.sent(limit=2, cursor="c")).next_cursor == "n"
+        assert await rest.counts() == Counts(3, 1, 2, 7)
+        assert await rest.set_state([one], read=False) == StateChange(3, 7, [])
+        await rest.archive([one])
+        await rest.archive([one], False)
+        await rest.withdraw(one)
+        assert await rest.presence("u-1") == UserPresence("u-1", True)
+    assert [(asked.method, asked.path.removeprefix("/api/v1")) for asked in api.asked] == [
+        ("GET", "/messages?archived=true&message_type=system&min_priority=5&q=%E4%BC%9A&limit=50"),
+        ("GET", "/messages/sent?limit=2&cursor=c"),
+        ("GET", "/messages/counts"),
+        *[("POST", "/messages/state")] * 3,
+        ("DELETE", f"/messages/{one}"),
+        ("GET", "/presence/users/u-1"),
+    ]
+    assert [asked.body for asked in api.asked[3:6]] == [
+        {"message_ids": [one], "read": False},
+        {"message_ids": [one], "archived": True},
+        {"message_ids": [one], "archived": False},
+    ]
+
+
+async def test_withdrawing_is_tried_again() -> None:
+    async with answering(error(503, "unavailable", temporary=True), Reply(204)) as api:
+        await RestClient(api.url, "t", options=QUICK).withdraw(message_id(1))
+        assert len(api.asked) == 2
 
 
 async def test_read_returns_the_unread_count() -> None:
