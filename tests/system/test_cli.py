@@ -195,6 +195,12 @@ def test_the_command_line_loads_neither_bench_nor_drills(tmp_path: Path, heavy: 
     assert ran.returncode == 0
 
 
+def test_a_server_without_webhooks_does_not_pay_for_aiohttp(tmp_path: Path) -> None:
+    look = "import sys, meeting_push.server; sys.exit('aiohttp' in sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", look], cwd=tmp_path, timeout=50, check=False)
+    assert ran.returncode == 0
+
+
 def test_without_its_distribution_bench_says_how_to_get_it(tmp_path: Path) -> None:
     bare = (
         "import sys; from unittest.mock import patch; from meeting_push.cli import main;"
