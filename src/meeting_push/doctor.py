@@ -112,7 +112,8 @@ async def _redis(settings: Settings) -> Finding:
     address = RedisAddress.parse(settings.redis.url)
     keys = Keys(settings.redis.key_prefix, tagged=bool(address.cluster))
     try:
-        await check_rights(address, keys, secrets.token_hex(8), settings.redis.timeout_s)
+        probe_id, waits = secrets.token_hex(8), settings.redis.wait_replicas > 0
+        await check_rights(address, keys, probe_id, settings.redis.timeout_s, waits=waits)
     except ConfigurationError as error:
         advice = _REDIS_ADVICE.get(error.cause, "check the address")
         return Finding("redis", False, error.message, advice)
@@ -131,6 +132,9 @@ async def _redis(settings: Settings) -> Finding:
         return Finding("redis", False, text, "Redis 7.0 or Valkey 7.2 or newer is needed")
     if policy != NO_EVICTION:
         return Finding("redis", False, f"{text}, {policy}", "set maxmemory-policy noeviction")
+    if info.fewest_replicas < settings.redis.wait_replicas:
+        wanted = f"{text}, {info.fewest_replicas} of {settings.redis.wait_replicas} replicas"
+        return Finding("redis", False, wanted, "start the others, or lower REDIS_WAIT_REPLICAS")
     return Finding("redis", True, text)
 
 

@@ -42,6 +42,7 @@ from ..redis.keys import Keys
 from ..redis.presence import count_online
 from ..redis.probe import check_rights
 from ..redis.redis_service import NO_EVICTION, RedisService
+from ..redis.replicas import Wait
 from ..redis.sharded_subscriber import subscriber_for
 from ..redis.switches import SwitchWatch
 from ..settings import Settings
@@ -163,7 +164,8 @@ class Bus:
         address = RedisAddress.parse(url)
         keys = Keys(settings.redis.key_prefix, tagged=bool(address.cluster))
         self._timeout_s = settings.redis.timeout_s
-        self.redis = RedisService(address, keys, settings.redis.timeout_s)
+        wait = Wait(settings.redis.wait_replicas, settings.redis.wait_ms)
+        self.redis = RedisService(address, keys, settings.redis.timeout_s, wait)
         self.subscriber = subscriber_for(self.redis.lean, keys, timeout_s=settings.redis.timeout_s)
         self.control = ControlChannel(self.redis)
         self.reread = asyncio.Event()
@@ -186,7 +188,8 @@ class Bus:
         :raises ConfigurationError: 这个 Redis 用户少了权限
         """
         address, keys = self.redis.address, self.redis.keys
-        await check_rights(address, keys, secrets.token_hex(8), self._timeout_s)
+        probe_id, waits = secrets.token_hex(8), self.redis.replicas is not None
+        await check_rights(address, keys, probe_id, self._timeout_s, waits=waits)
         await self.redis.start()
         stack.push_async_callback(self.redis.close)
         await self._warn_of_eviction()

@@ -76,8 +76,9 @@ class OfflineMessageQueue:
             seq_ttl_ms=ttl_ms + SEQ_EXTRA_TTL_MS,
         )
         self.boxes = self._mailboxes = Mailboxes(redis.lean, redis.keys, limits)
+        self.boxes.replicas = redis.replicas
         #: 换了连接（重启、主从切换）之后，我们写的还在不在。
-        self.last_write = LastWrite(redis.lean, redis.keys, limits.log_max_entries)
+        self.last_write = LastWrite(redis.writing, redis.keys, limits.log_max_entries)
         #: 把已确认的 (user_id, message_ids) 移出信箱，返回移出了几条。幂等。
         self.remove = self._mailboxes.remove
         self.overfull = self._mailboxes.overfull

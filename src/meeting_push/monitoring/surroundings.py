@@ -62,6 +62,9 @@ def redis_samples(
     yield Sample("redis_failures", "counter", "write checks that failed", probe.failures)
     text = "commands sent on the data connection"
     yield Sample("redis_commands", "counter", text, redis.commands)
+    text = "mailbox writes that too few replicas had in time"
+    short = redis.replicas.short if redis.replicas is not None else 0
+    yield Sample("redis_replicas_short", "counter", text, short)
     for connection, count in reconnects.items():
         labels = {"connection": connection}
         yield Sample("redis_reconnects", "counter", "connections made again", count, labels)

@@ -24,6 +24,7 @@ from ..mailbox_model import (
 from .keys import Keys, literally
 from .lean import Call, Groups, LeanConnection, Script
 from .link import Argument, Command
+from .replicas import Replicas
 
 _deliver: Final = Script("deliver")
 _open: Final = Script("open")
@@ -70,6 +71,9 @@ class DeliveredBatch(NamedTuple):
 class Mailboxes:
     """见模块说明；错误同 ``LeanConnection.execute``。"""
 
+    #: 投递之后等的。
+    replicas: Replicas | None = None
+
     def __init__(self, lean: LeanConnection, keys: Keys, limits: MailboxLimits) -> None:
         self._lean = lean
         self._keys = keys
@@ -95,6 +99,8 @@ class Mailboxes:
             (n, (keys, head + call)) for _, some, keys in parts for n, call in calls_of(some)
         ]
         early, replies = await self._run(ahead, [call for _, call in counted])
+        if self.replicas is not None:
+            await self.replicas.wait(next(iter(keys), "") for _, _, keys in parts)
         pairs: list[int] = []
         overfull: list[int] = []
         for (recipients, _), reply in zip(counted, replies, strict=True):
@@ -115,7 +121,7 @@ class Mailboxes:
     async def _run(
         self, ahead: Sequence[Command], calls: Sequence[Call]
     ) -> tuple[list[object], list[Sequence[Any]]]:
-        lean = self._lean
+        lean = self._lean if self.replicas is None else self.replicas.lean
         if not ahead:
             return [], [await _deliver.run(lean, *one) for one in calls]
         commands = [*ahead, *(_deliver.call(*one) for one in calls)]

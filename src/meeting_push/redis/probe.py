@@ -29,8 +29,10 @@ from .redis_service import RedisService
 _TTL_MS: Final = 60_000
 
 
-async def check_rights(address: RedisAddress, keys: Keys, probe_id: str, timeout_s: float) -> None:
-    """各条命令、各个频道都试一遍，在自己的键上；什么也不留下。
+async def check_rights(
+    address: RedisAddress, keys: Keys, probe_id: str, timeout_s: float, *, waits: bool = False
+) -> None:
+    """各条命令、各个频道都试一遍，在自己的键上；什么也不留下。``waits``：要等副本的。
 
     :raises ConfigurationError: 少了权限；``cause`` 是 ``noperm``，消息说是哪几项。
         那里是一个 Sentinel、Cluster 的一台，地址却写成 Redis 的
@@ -39,6 +41,7 @@ async def check_rights(address: RedisAddress, keys: Keys, probe_id: str, timeout
     async with _dialled(address, timeout_s) as lean:
         await _refuse_others(lean, address)
         needed = _needed(keys, probe_id, lean.publishing)
+        needed += [("WAIT", ("WAIT", 0, 0))] if waits else []
         missing = [what for what, command in needed if await _no(lean, command)]
         # 订阅之后这条连接只能订阅，所以放在最后
         missing += await _unheard(lean, keys, _quiet_channels(keys, probe_id))

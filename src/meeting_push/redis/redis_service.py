@@ -14,6 +14,7 @@ from .cluster import lean_connection
 from .keys import Keys
 from .lean import PUBLISH, LeanConnection
 from .link import Argument
+from .replicas import Replicas, Wait
 
 #: ``INFO`` 里至多看这么多个副本。
 _REPLICAS: Final = [f"slave{number}" for number in range(16)]
@@ -39,6 +40,8 @@ class RedisInfo:
     #: 只读副本到它的主；自己是主则总是 True。
     master_link_up: bool
     connected_replicas: int
+    #: 副本最少的那个主的。
+    fewest_replicas: int
     #: 落后得最多的副本差多少；没有副本则 0。
     replication_lag_bytes: int
 
@@ -65,6 +68,7 @@ class RedisInfo:
             is_master=_all(infos, "role", "master"),
             master_link_up=_all(infos, "master_link_status", "up"),
             connected_replicas=_sum(infos, "connected_slaves"),
+            fewest_replicas=min(int(info.get("connected_slaves", 0)) for info in infos),
             replication_lag_bytes=max(map(_lag, infos)),
         )
 
@@ -92,6 +96,7 @@ def _lag(info: Mapping[str, Any]) -> int:
     return max((max(0, offset - int(each.get("offset", 0))) for each in replicas), default=0)
 
 
+_NO_WAIT: Final = Wait()
 #: 顺便的事至多等 Redis 这么久。
 COURTESY_S: Final = 0.05
 
@@ -124,11 +129,22 @@ class RedisService:
     订阅不在这里：``redis.subscriber.Subscriber`` 用自己的连接（LESSONS 5）。
     """
 
-    def __init__(self, address: RedisAddress, keys: Keys, timeout_s: float = 5.0) -> None:
+    def __init__(
+        self, address: RedisAddress, keys: Keys, timeout_s: float = 5.0, wait: Wait = _NO_WAIT
+    ) -> None:
         self.address = address
         self.keys = replace(keys, tagged=keys.tagged or bool(address.cluster))
         self._timeout_s = timeout_s
         self.lean = lean_connection(address, timeout_s=timeout_s, name="meeting-push-lean")
+        #: 投递用的；要等副本就另有一条，等着的时候别的命令不跟着等。
+        self.writing = self.lean
+        self.replicas: Replicas | None = None
+        if wait.replicas:
+            patience_s = timeout_s + wait.within_ms / 1000
+            self.writing = lean_connection(
+                address, timeout_s=patience_s, name="meeting-push-writing"
+            )
+            self.replicas = Replicas(self.writing, wait)
         self.client = (
             RoutedClient(self.lean) if address.cluster else RedisClient.connect(address, timeout_s)
         )
@@ -136,8 +152,11 @@ class RedisService:
     async def start(self) -> None:
         """:raises RedisUnavailableError: 连不上；:raises ConfigurationError: 密码不对"""
         await self.lean.connect()
+        if self.writing is not self.lean:
+            await self.writing.connect()
 
     async def close(self) -> None:
+        await self.writing.close()
         await self.lean.close()
         await self.client.aclose(close_connection_pool=True)
 

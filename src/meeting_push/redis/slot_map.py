@@ -58,7 +58,7 @@ TAGS: Final = _tags()
 _KEYLESS: Final = frozenset(
     {
         *("PING", "ECHO", "INFO", "DBSIZE", "TIME", "CLIENT", "CLUSTER", "CONFIG", "SCRIPT"),
-        *("ACL", "COMMAND", "ROLE", "PUBLISH", "PUBSUB", "SUBSCRIBE", "SCAN"),
+        *("ACL", "COMMAND", "ROLE", "PUBLISH", "PUBSUB", "SUBSCRIBE", "SCAN", "WAIT"),
     }
 )
 #: 第一个键在第几个参数；没有列出的在第一个。

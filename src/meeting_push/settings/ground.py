@@ -146,6 +146,15 @@ class RedisSettings(Group, alias_generator="redis_{}".format):
     key_prefix: str = setting(
         "", "每个键与频道名之前的", "几套系统共用一个 Redis", flat="key_prefix"
     )
+    wait_replicas: Amount = setting(
+        0,
+        "写了信箱，等这么多个副本收到（``WAIT``）；0 = 不等",
+        "切换时一条也不愿从 SQL 再来",
+        unit="个",
+    )
+    wait_ms: PositiveInt = setting(
+        100, "等副本至多这么久；到时不够照样算写下，数着", "副本隔得远", unit="毫秒"
+    )
 
 
 class DatabaseSettings(Group, alias_generator="database_{}".format):

@@ -177,3 +177,12 @@ def test_the_doctor_finds_a_cluster_well(cluster_site: ClusterSite, tmp_path: Pa
     told = command(tmp_path, "doctor", "--redis-url", cluster_site.url)
     [line] = [one for one in told.stdout.splitlines() if " redis " in one]
     assert "3 masters" in line, told.stdout
+
+
+def test_the_doctor_says_that_there_are_too_few_replicas_to_wait_for(
+    cluster_site: ClusterSite, tmp_path: Path
+) -> None:
+    (tmp_path / ".env").write_text("MEETING_PUSH_REDIS_WAIT_REPLICAS=2\n")
+    told = command(tmp_path, "doctor", "--redis-url", cluster_site.url)
+    [line] = [one for one in told.stdout.splitlines() if " redis " in one]
+    assert "0 of 2 replicas" in line, told.stdout
