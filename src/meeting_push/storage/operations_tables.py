@@ -28,6 +28,12 @@ message_id: Final = String(26).with_variant(String(26, collation="C"), "postgres
 serial: Final = BigInteger().with_variant(Integer(), "sqlite")
 
 
+def partial_index(name: str, *columns: str, where: str) -> Index:
+    """只有合乎 ``where`` 的行在里面；两种数据库各有自己的写法。"""
+    condition = text(where)
+    return Index(name, *columns, sqlite_where=condition, postgresql_where=condition)
+
+
 # 触发过的告警。``firing_key`` 只有触发着的才有：同一条规则、同一组标签，至多一条在触发。
 alerts = Table(
     "mp_alerts",
@@ -52,12 +58,7 @@ alerts = Table(
     PrimaryKeyConstraint("alert_id"),
     Index("mp_ux_alerts_firing", "firing_key", unique=True),
     Index("mp_ix_alerts_spot", "spot_key"),
-    Index(
-        "mp_ix_alerts_open",
-        "alert_id",
-        sqlite_where=text("told < 2"),
-        postgresql_where=text("told < 2"),
-    ),
+    partial_index("mp_ix_alerts_open", "alert_id", where="told < 2"),
 )
 
 alert_notes = Table(
@@ -143,18 +144,8 @@ events_out = Table(
     Column("aside", Boolean, nullable=False),  # 让到一边了：不再挡着同一条消息的
     Column("dead_at", BigInteger),  # 死信
     Column("why", String(200)),
-    Index(
-        "mp_ix_events_out_waiting",
-        *("receiver", "id"),
-        sqlite_where=text("dead_at IS NULL"),
-        postgresql_where=text("dead_at IS NULL"),
-    ),
-    Index(
-        "mp_ix_events_out_dead",
-        *("receiver", "dead_at"),
-        sqlite_where=text("dead_at IS NOT NULL"),
-        postgresql_where=text("dead_at IS NOT NULL"),
-    ),
+    partial_index("mp_ix_events_out_waiting", "receiver", "id", where="dead_at IS NULL"),
+    partial_index("mp_ix_events_out_dead", "receiver", "dead_at", where="dead_at IS NOT NULL"),
     # 号不得再用：发着的那一份靠它认
     sqlite_autoincrement=True,
 )

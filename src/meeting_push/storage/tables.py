@@ -19,11 +19,11 @@ from sqlalchemy import (
     String,
     Table,
     Text,
-    text,
 )
 
 from .operations_tables import message_id as _message_id
 from .operations_tables import metadata as metadata
+from .operations_tables import partial_index as _partial_index
 from .operations_tables import serial as _serial
 
 users = Table(
@@ -69,11 +69,8 @@ people = Table(
     Column("created_at", BigInteger, nullable=False),
     Column("created_by", BigInteger),  # 谁发给了他，他才被认识；NULL = 自己来的，或应用说的
     Index("mp_ux_people_outer_id", "outer_id", unique=True),
-    Index(
-        "mp_ix_people_created_by",
-        *("created_by", "created_at"),
-        sqlite_where=text("created_by IS NOT NULL"),
-        postgresql_where=text("created_by IS NOT NULL"),
+    _partial_index(
+        "mp_ix_people_created_by", "created_by", "created_at", where="created_by IS NOT NULL"
     ),
     # 删掉的号不得再发给别人：Redis 里、旧令牌里还有它。
     sqlite_autoincrement=True,
@@ -153,31 +150,16 @@ messages = Table(
     Column("key_id", BigInteger),  # 哪一枚 API 密钥发的；``sender_id`` 为 0 则没有替谁发
     Column("withdrawn_at", BigInteger),  # 撤回了的：标题、正文、data 也都没有了
     PrimaryKeyConstraint("message_id"),
-    Index(
-        "mp_ix_messages_outbox",
-        "message_id",
-        sqlite_where=text("enqueued_at IS NULL"),
-        postgresql_where=text("enqueued_at IS NULL"),
-    ),
-    Index(
-        "mp_ix_messages_expiry",
-        "expires_at",
-        sqlite_where=text("expired_at IS NULL"),
-        postgresql_where=text("expired_at IS NULL"),
-    ),
+    _partial_index("mp_ix_messages_outbox", "message_id", where="enqueued_at IS NULL"),
+    _partial_index("mp_ix_messages_expiry", "expires_at", where="expired_at IS NULL"),
     # 各人、各密钥发出去的；一条至多在其中一个里，系统自己发的（谁也不翻）不在。
-    Index(
+    _partial_index(
         "mp_ix_messages_sender",
-        *("sender_id", "message_id"),
-        sqlite_where=text("key_id IS NULL AND sender_id <> 0"),
-        postgresql_where=text("key_id IS NULL AND sender_id <> 0"),
+        "sender_id",
+        "message_id",
+        where="key_id IS NULL AND sender_id <> 0",
     ),
-    Index(
-        "mp_ix_messages_key",
-        *("key_id", "message_id"),
-        sqlite_where=text("key_id IS NOT NULL"),
-        postgresql_where=text("key_id IS NOT NULL"),
-    ),
+    _partial_index("mp_ix_messages_key", "key_id", "message_id", where="key_id IS NOT NULL"),
 )
 
 # 没有任何索引提到 status、sent_at、delivered_at：记下一次送达在 PostgreSQL 上是 HOT 更新（页里
@@ -208,24 +190,17 @@ message_recipients = Table(
         "mp_ix_recipients_inbox",
         *("user_id", "message_id", "read_at", "deliver_at", "archived_at"),
     ),
-    Index(
+    _partial_index(
         "mp_ix_recipients_failed",
         *("failed_at", "message_id", "user_id"),
-        sqlite_where=text("failed_at IS NOT NULL"),
-        postgresql_where=text("failed_at IS NOT NULL"),
+        where="failed_at IS NOT NULL",
     ),
-    Index(
-        "mp_ix_recipients_expired",
-        *("expired_at", "failure_cause"),
-        sqlite_where=text("expired_at IS NOT NULL"),
-        postgresql_where=text("expired_at IS NOT NULL"),
+    _partial_index(
+        "mp_ix_recipients_expired", "expired_at", "failure_cause", where="expired_at IS NOT NULL"
     ),
     # 写入时没有归档的：不进这个索引
-    Index(
-        "mp_ix_recipients_archived",
-        *("user_id", "message_id"),
-        sqlite_where=text("archived_at IS NOT NULL"),
-        postgresql_where=text("archived_at IS NOT NULL"),
+    _partial_index(
+        "mp_ix_recipients_archived", "user_id", "message_id", where="archived_at IS NOT NULL"
     ),
     sqlite_with_rowid=False,
     # 清理跟得上删旧的（``retention.py``）：几千万行的五分之一才清一次太晚，前头的索引都是死的
@@ -243,12 +218,7 @@ broadcasts = Table(
     Column("message_id", _message_id, nullable=False),
     Column("logged_at", BigInteger),  # NULL = 还在 outbox，没有进 broadcast_log
     PrimaryKeyConstraint("message_id"),
-    Index(
-        "mp_ix_broadcasts_outbox",
-        "message_id",
-        sqlite_where=text("logged_at IS NULL"),
-        postgresql_where=text("logged_at IS NULL"),
-    ),
+    _partial_index("mp_ix_broadcasts_outbox", "message_id", where="logged_at IS NULL"),
 )
 
 # 只有确认过的人才有一行：发给一百万人的广播，发出时不写一百万行。
