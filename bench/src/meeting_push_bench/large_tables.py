@@ -197,6 +197,10 @@ def paths(database: Database, tables: LargeTables) -> dict[str, Callable[[], Awa
     return {
         "inbox page": lambda: inbox.page(user, limit=50),
         "inbox page, unread": lambda: inbox.page(user, InboxFilter(unread=True), limit=50),
+        "inbox page, of a type he has none of": lambda: inbox.page(
+            user, InboxFilter(message_type="system"), limit=50
+        ),
+        "inbox page, a text he has not": lambda: inbox.page(user, InboxFilter(text="@"), limit=50),
         "sent page": lambda: sent.page(user, one, 50),
         "sent page of a key": lambda: sent.page(-user, None, 50),
         "unread count": lambda: inbox.unread_count(user),

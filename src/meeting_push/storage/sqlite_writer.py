@@ -255,6 +255,8 @@ def _execute(connection: sqlite3.Connection, write: _Write) -> list[int]:
     if changed[0] < write.at_least:
         connection.execute("ROLLBACK TO untouched")
         return changed
+    if write.at_least:  # 留着它，其后改的每一页都要抄一份
+        connection.execute("RELEASE untouched")
     return changed + [connection.execute(*each).rowcount for each in rest]
 
 

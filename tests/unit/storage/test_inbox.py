@@ -264,6 +264,22 @@ async def test_filters_by_type_and_priority(database: Database, inbox: InboxRepo
     assert plain in await ids(inbox, message_type="message")
 
 
+async def test_a_filter_goes_on_after_its_cursor(
+    database: Database, inbox: InboxRepository
+) -> None:
+    sent = [
+        await send(database, message(NOW - n, message_type=("message", "system")[n % 2]))
+        for n in range(9)
+    ]
+    loud = await cast(database, message(NOW - 2, message_type="system"))
+    wanted = InboxFilter(message_type="system")
+    first = await inbox.page(ANN, wanted, limit=3)
+    rest = await inbox.page(ANN, wanted, first.next_cursor, 3)
+    assert rest.next_cursor is None
+    found = [item.message.message_id for item in first.items + rest.items]
+    assert found == sorted([*sent[1::2], loud], reverse=True)
+
+
 @pytest.mark.parametrize(
     ("sought", "found"),
     [

@@ -8,6 +8,7 @@ from functools import partial
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
 from ulid import ULID
 
 from meeting_push.model import DeliveryStatus, Message, Outgoing, RecipientState, Sender
@@ -166,6 +167,29 @@ async def test_a_batch_with_one_bad_message_stores_nothing(
     twin = message()
     with pytest.raises(Exception, match=r"(?i)unique|duplicate"):
         await accept(database, (message(), [1]), (twin, [1]), (twin, [2]))
+    assert await messages.outbox(NOW + 1, 10) == []
+
+
+async def test_a_stored_batch_with_one_bad_message_stores_nothing(
+    database: Database, messages: MessageRepository
+) -> None:
+    twin, good = message(), Outgoing(message(), (1,))
+    with pytest.raises(Exception, match=r"(?i)unique|duplicate"):
+        await messages.store([good, Outgoing(twin, (1,)), Outgoing(twin, (2,))])
+    assert await messages.outbox(NOW + 1, 10) == []
+    assert await messages.store([good])
+
+
+async def test_a_caller_who_commits_after_an_error_has_stored_nothing(
+    database: Database, messages: MessageRepository
+) -> None:
+    if not database.is_sqlite:
+        pytest.skip("PostgreSQL commits nothing after an error")
+    twin = message()
+    batch = [Outgoing(one, (1,)) for one in (message(), twin, twin)]
+    async with database.transaction() as connection:
+        with pytest.raises(IntegrityError):
+            await messages.insert(connection, batch)
     assert await messages.outbox(NOW + 1, 10) == []
 
 
