@@ -212,7 +212,7 @@ def _both(shape: InboxFilter, *, after_cursor: bool) -> Select[Any]:
 
 
 def _own(shape: InboxFilter) -> Select[Any]:
-    """种类、优先级在 ``messages`` 里：沿他的索引一条条去问，够一页就停；十万条都不合，约四分之一秒。
+    """种类、优先级在 ``messages`` 里：沿他的索引一条条去问，够一页就停；十万条都不合约 0.25 秒。
 
     写成标量的子查询，不写成连接：少见的种类，PostgreSQL 会为它把所有人的消息从头到尾看一遍。
     """
