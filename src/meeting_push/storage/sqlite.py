@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -155,8 +156,10 @@ class WorkThread:
                 settle = partial(_succeed, done, work())
             except BaseException as error:  # noqa: BLE001 — 交给等着的人
                 settle = partial(_fail, done, error)
-            with contextlib.suppress(RuntimeError):  # 事件循环没有了：没有人等着
+            try:  # noqa: SIM105 — 热路
                 done.get_loop().call_soon_threadsafe(settle)
+            except RuntimeError:  # 事件循环没有了：没有人等着
+                pass
             del job, work, done, settle
 
 
@@ -179,8 +182,8 @@ class SqliteFile:
     """``remember`` 之后才查：在那之前文件可能还没有。"""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._wal = path.with_name(path.name + "-wal")
+        # 写的线程每个事务都看：``Path`` 的要贵一倍
+        self._name, self._wal = str(path), f"{path}-wal"
         self._ours: tuple[int, int] | None = None
 
     def remember(self) -> None:
@@ -195,7 +198,7 @@ class SqliteFile:
         if self._ours is None:
             return
         now = self._identity()
-        if now == self._ours and not (wal_open and not self._wal.exists()):
+        if now == self._ours and not (wal_open and not os.access(self._wal, os.F_OK)):
             return
         replaced = now is not None and now != self._ours
         raise DatabaseUnavailableError(
@@ -205,7 +208,7 @@ class SqliteFile:
 
     def _identity(self) -> tuple[int, int] | None:
         try:
-            found = self._path.stat()
+            found = os.stat(self._name)
         except OSError:
             return None
         return found.st_dev, found.st_ino

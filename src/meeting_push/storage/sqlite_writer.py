@@ -83,6 +83,8 @@ class SqliteWriter:
         self._note = note
         self._thread: WorkThread | None = None
         self._connection: sqlite3.Connection | None = None
+        #: 这条连接的 WAL-index，打开着的；还没有看过则 None。
+        self._index: int | None = None
         self._beside: threading.Thread | None = None
         self._checkpoint_failed = RepeatedWarning("sqlite_checkpoint_failed")
         #: 下一个事务的；有没有急的；正等着急的来。
@@ -209,7 +211,7 @@ class SqliteWriter:
         return self._connection
 
     def _disconnect(self) -> None:
-        connection, self._connection = self._connection, None
+        connection, self._connection, self._index = self._connection, None, None
         if connection is not None:
             connection.close()
 
@@ -220,13 +222,27 @@ class SqliteWriter:
         """WAL 长了就在旁边做检查点；旁边的做完了，追上它期间写的：追平了，下一个写者才从头写起。"""
         if self._beside is not None and self._beside.is_alive():
             return
-        unmoved, done = _unmoved_bytes(self._shm), self._beside is not None
+        unmoved, done = self._unmoved_bytes(), self._beside is not None
         self._beside = None
         if done and unmoved <= CAUGHT_UP_BYTES:
             self._checkpoint(connection)
         elif done or unmoved > CHECKPOINT_BYTES:
             self._beside = threading.Thread(target=self._checkpoint_beside, daemon=True)
             self._beside.start()
+
+    def _unmoved_bytes(self) -> int:
+        """WAL 里还没有搬进库文件的；看不到就当没有，SQLite 自己有后备。
+
+        文件的大小说明不了：从头写起时它不变小。WAL-index 的 mxFrame（第 16 字节）减 nBackfill
+        （第 96 字节），本机字节序：sqlite.org/walformat.html 2.1、2.2 节。连接开着，文件不换。
+        """
+        try:
+            if self._index is None:
+                self._index = _opened(self._shm)
+            written, moved = _FRAMES.unpack(os.pread(self._index, _FRAMES.size, 0))
+        except (OSError, struct.error):
+            return 0
+        return int(max(0, written - moved)) * _FRAME_BYTES
 
     def _checkpoint(self, connection: sqlite3.Connection) -> None:
         """PASSIVE 不挡写者。"""
@@ -272,23 +288,8 @@ def _fail(group: Sequence[_Write], error: BaseException) -> None:
 
 #: WAL 的一帧：一页与它的头。
 _FRAME_BYTES: Final = 4096 + 24
-
-
-def _unmoved_bytes(shm: Path) -> int:
-    """WAL 里还没有搬进库文件的；看不到就当没有，SQLite 自己有后备。
-
-    文件的大小说明不了：从头写起时它不变小。WAL-index 的 mxFrame（第 16 字节）减 nBackfill（第 96
-    字节），本机字节序：sqlite.org/walformat.html 2.1、2.2 节。
-    """
-    try:
-        head = os.pread(_opened(shm), 100, 0)
-        written, moved = (int(_U32.unpack_from(head, at)[0]) for at in (16, 96))
-    except (OSError, struct.error):
-        return 0
-    return max(0, written - moved) * _FRAME_BYTES
-
-
-_U32: Final = struct.Struct("=I")
+#: WAL-index 的头一百字节里的 mxFrame、nBackfill。
+_FRAMES: Final = struct.Struct("=16xI76xI")
 #: 哪个文件（设备与编号）→ 打开着的。绝不关闭：对一个文件的任何一次 ``close`` 都丢掉本进程在它上面的
 #: 全部 POSIX 锁，别的进程（``meeting-push user create``）以为没有人在用，截短它，我们死于 SIGBUS。
 _OPENED: Final[dict[tuple[int, int], int]] = {}
