@@ -12,7 +12,7 @@ import hiredis
 
 from ..errors import MeetingPushError, RedisCommandError, RedisUnavailableError
 from .address import RedisAddress, host_and_port, open_link
-from .link import Argument, Command, DemotedError, Link, pack
+from .link import Argument, Command, DemotedError, Link, pack, pack_one
 
 #: 哪些错误的回答留在结果里各自的位置上，不连累别的。
 Kept = tuple[type[MeetingPushError], ...]
@@ -20,6 +20,10 @@ _NONE: Final[Kept] = ()
 _REFUSALS: Final[Kept] = (RedisCommandError,)
 #: 全部：由调用者一个一个地看。
 EVERY: Final[Kept] = (MeetingPushError,)
+
+
+#: 不是错误的回答。
+_PLAIN: Final = frozenset((int, bytes, list, type(None)))
 
 
 class _Batch:
@@ -83,7 +87,7 @@ class CommandLink(Link):
         if not commands:
             future.set_result([])
             return future
-        packed = b"".join([pack(*args) for args in commands])
+        packed = b"".join(map(pack_one, map(tuple, commands)))
         if not self._pending:
             self._silent = 0
         self._pending.extend(repeat(_Batch(future, len(commands), kept), len(commands)))
@@ -98,6 +102,10 @@ class CommandLink(Link):
             while (reply := gets()) is not False:
                 waiter = pending.popleft()
                 if isinstance(waiter, _Batch):
+                    if waiter.missing > 1 and reply.__class__ in _PLAIN:  # 常态，不必再调用
+                        waiter.replies.append(reply)
+                        waiter.missing -= 1
+                        continue
                     waiter.take(reply)
                 elif not waiter.done():
                     if isinstance(reply, MeetingPushError):

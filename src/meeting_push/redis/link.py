@@ -120,13 +120,13 @@ Command = Sequence[Argument]
 SILENT_TICKS: Final = 3
 
 
-#: 存根里没有它收的几种；一条消息五条命令，热路上不 ``cast``。
-_pack: Final = cast("Callable[[Command], bytes]", hiredis.pack_command)
+#: 一条命令（元组）的 RESP 字节；存根里没有它收的几种。
+pack_one: Final = cast("Callable[[tuple[Argument, ...]], bytes]", hiredis.pack_command)
 
 
 def pack(*args: Argument) -> bytes:
     """一条命令的 RESP 字节。"""
-    return _pack(args)
+    return pack_one(args)
 
 
 class Link(asyncio.Protocol):
@@ -142,6 +142,8 @@ class Link(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._reader = hiredis.Reader(replyError=error_from_reply)
         self._transport: asyncio.Transport | None = None
+        #: uvloop 自己把一轮里的写合成一次；再等一轮是白等。
+        self._gathered = type(self._loop).__module__.startswith("uvloop")
         self._out: list[bytes] = []
         self._silent = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -162,10 +164,14 @@ class Link(asyncio.Protocol):
     # ── 写 ──────────────────────────────────────────────────────────────────
 
     def write(self, packed: bytes) -> None:
-        """排入本轮事件循环末尾的一次写；同一轮里的都合成一个系统调用。"""
-        if not self._out:
-            self._loop.call_soon(self._flush)
-        self._out.append(packed)
+        """本轮事件循环末尾的一次写；同一轮里的都合成一个系统调用。"""
+        if self._gathered:
+            if self._transport is not None and not self.lost:
+                self._transport.write(packed)
+        else:
+            if not self._out:
+                self._loop.call_soon(self._flush)
+            self._out.append(packed)
         if self._timer is None:
             self._silent = 0
             self._timer = self._loop.call_later(self._tick_s, self._tick)
