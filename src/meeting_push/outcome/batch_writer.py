@@ -60,12 +60,15 @@ class BatchWriter(Generic[Row]):
         return len(self._rows) + self._in_hand
 
     def add(self, rows: Iterable[Row]) -> None:
+        woken = bool(self._rows)  # 已有在等的，就都醒着
         self._rows += rows
-        if self._rows:
+        if not self._rows:
+            return
+        if not woken:
             self._idle.clear()
             self._wake.set()
-            if len(self._rows) >= self._many:
-                self._crowd.set()
+        if len(self._rows) >= self._many:
+            self._crowd.set()
 
     async def run(self) -> None:
         """有了就等 ``flush_s``，一批一批写到没有。"""

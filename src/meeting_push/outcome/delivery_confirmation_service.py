@@ -48,7 +48,9 @@ from .batch_writer import BatchWriter
 BATCH_ROWS: Final = 2_000
 #: 一批等 SQL 时另一批在用 Redis：积压时记下的快四成。
 LANES: Final = 2
-#: 忙着时两批至少隔 ``ack_flush_ms`` 的这么多倍：一批（Redis 两次、SQL 一次）约 250 µs，与几行无关。
+#: 忙着时两批至少隔这么久，也至少隔 ``ack_flush_ms`` 的这么多倍：一批（Redis 两次、SQL 一次，各要
+#: 醒来一趟）的代价多半与几行无关。
+PACE_S: Final = 0.05
 PACED: Final = 5
 DAY_S: Final = 86_400
 
@@ -82,7 +84,7 @@ class DeliveryConfirmationService:
             aside=self._aside,
             flush_s=flush_ms / 1000,
             lanes=LANES,
-            pace_s=flush_ms / 1000 * PACED,
+            pace_s=max(PACE_S, flush_ms / 1000 * PACED),
         )
         #: 本进程记下的送达，只增。
         self.delivered = 0

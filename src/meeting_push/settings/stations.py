@@ -258,7 +258,9 @@ class DeliverySettings(Group):
         600, "入队这么久还毫无痕迹才算掉队", "积压会超过它"
     )
     ack_flush_ms: Seconds = setting(
-        5, "确认攒多久写一次；忙时两批至少隔它的五倍", "确认很多、SQL 吃紧：20–50，回执晚同样久"
+        5,
+        "确认攒多久写一次；忙时两批至少隔它的五倍与 50 ms",
+        "确认很多、SQL 吃紧：20–50，回执晚同样久",
     )
     retry_delays_s: RetryDelays = setting(
         (60, 300, 900), "没有确认：依次等这么久再推，用完即 failed", "消息更急或更不急"

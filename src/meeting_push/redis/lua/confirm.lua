@@ -13,6 +13,7 @@ local call = redis.call
 local prefix, ttl, overruling, lingers = ARGV[1], ARGV[2], ARGV[3] == '1', ARGV[4]
 local receipts, r, over = {}, 0, {}
 local counts, uncounted, asked, late = {}, {}, {}, {}
+local tally = {} -- 第一次确认的：类型 → 优先级 → 人数
 
 -- 迟到的确认胜过 failed、expired：它们的计数收回。
 local function overrule(key, field, before, state)
@@ -95,13 +96,45 @@ local function confirm(id, from, upto)
   end
 end
 
-local from = 5
-while from <= #ARGV do
+local function note(message_type, priority, count)
+  local of = tally[message_type or 'message']
+  if not of then
+    of = {}
+    tally[message_type or 'message'] = of
+  end
+  of[priority or '0'] = (of[priority or '0'] or 0) + count
+end
+
+-- 常态：一条消息一行，第一次，按时，不要回执。做了则 true；别的交给 confirm，再问一遍。
+local function confirm_one(id, from)
+  local key, field = prefix .. 'message_delivery_status:' .. id, 'u:' .. ARGV[from + 1]
+  local found = redis.pcall('HMGET', key, 'receipt_to', 'expires_at', 'priority', 'message_type',
+    'delivered', 'total', field)
+  local had = found[5] or '0'
+  if found.err or found[1] or found[7] or not string.match(had, '^%d+$')
+    or (tonumber(found[2] or '') or 0) <= tonumber(ARGV[from + 3]) then
+    return false
+  end
+  local upto = had + 1
+  call('HSET', key, field, 'delivered:' .. ARGV[from + 2] .. ':' .. ARGV[from + 3],
+    'delivered', string.format('%d', upto))
+  if tonumber(found[6] or '') == upto then
+    over[#over + 1] = id
+    call('PEXPIRE', key, lingers, 'LT')
+  end
+  note(found[4], found[3], 1)
+  return true
+end
+
+local from, last = 5, #ARGV
+while from <= last do
   local id, upto = ARGV[from], from + 4
   while ARGV[upto] == id do
     upto = upto + 4
   end
-  confirm(id, from, upto)
+  if overruling or upto > from + 4 or not confirm_one(id, from) then
+    confirm(id, from, upto)
+  end
   from = upto
 end
 local rows = spoiled
@@ -111,7 +144,12 @@ for key, count in pairs(uncounted) do
   guard(-1, add, key, count)
 end
 for key, count in pairs(counts) do
-  local about, n = asked[key], #kinds
-  kinds[n + 1], kinds[n + 2], kinds[n + 3] = about[4] or 'message', about[3] or '0', count
+  note(asked[key][4], asked[key][3], count)
+end
+for message_type, of in pairs(tally) do
+  for priority, count in pairs(of) do
+    local n = #kinds
+    kinds[n + 1], kinds[n + 2], kinds[n + 3] = message_type, priority, count
+  end
 end
 return { receipts, rows, kinds, late, over }
