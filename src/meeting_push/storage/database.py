@@ -6,7 +6,12 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    asynccontextmanager,
+    contextmanager,
+    nullcontext,
+)
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self, cast
@@ -24,11 +29,11 @@ from ..private_files import keep_private, private_file, private_folder
 from ..settings import DatabaseSettings
 from .engine import asks_for_it, async_url, asyncpg_url, create_engine, is_behind_one
 from .event_outbox import EventOutbox
-from .failures import converted_failures, uncertain_commit
+from .failures import Commit, converted_failures, uncertain_commit
 from .migration import downgrade, is_current, migrate, pending, script_of
 from .naming import BARE, UNSAID, Wanted, find_naming, version_of
 from .renaming import rename
-from .sqlite import SqliteFile, SqliteReader, Statement, give_back_pages
+from .sqlite import SqliteFile, SqliteReader, Statement, WriteTurn, give_back_pages
 from .sqlite_writer import SqliteWriter
 
 #: 事务里传来传去的连接；别处用这个名字，不必导入 SQLAlchemy。
@@ -100,7 +105,9 @@ class Database:
             create_engine(self._url, timeout_s, pooled=self.behind_a_pooler)
         )
         # SQLite 同时只容一个写者：本进程内排队，免得在 busy_timeout 里睡着互抢。
-        self._write_turn = asyncio.Lock() if self.is_sqlite else None
+        self._turn: AbstractAsyncContextManager[None] = (
+            WriteTurn(timeout_s) if self.is_sqlite else nullcontext()
+        )
         #: SQLite 的文件。
         path = self.file = Path(self._url.database or "")
         self._file = SqliteFile(path) if self.is_sqlite else None
@@ -194,7 +201,7 @@ class Database:
         began = time.perf_counter()
         with uncertain_commit() as commit, self.figures.converted():
             self._check_file()
-            async with self._turn(), self._engine.begin() as connection:
+            async with self._turn, self._engine.begin() as connection:
                 self.figures.waits.record(time.perf_counter() - began)
                 if self.is_sqlite:
                     # 一开始就取写锁：先读后写再升级会死锁，而 busy_timeout 对它无效。
@@ -219,9 +226,12 @@ class Database:
     ) -> list[int]:
         """SQLite 的热路：见 ``SqliteWriter.write``；错误同 ``transaction``。"""
         assert self._writer is not None, "SQLite only"
-        with uncertain_commit() as commit, self.figures.converted():
-            named = self.naming.statements(statements)
+        named, commit = self.naming.statements(statements), Commit()
+        try:
             return await self._writer.write(named, commit, at_least, patient=patient)
+        except Exception:  # 常态不经这几层
+            with uncertain_commit(commit), self.figures.converted():
+                raise
 
     async def read_sqlite(self, statement: Statement) -> list[tuple[Any, ...]]:
         """SQLite 的热路：一条短的查询；错误同 ``connect``。"""
@@ -238,7 +248,7 @@ class Database:
         """见 ``give_back_pages``；错误同 ``transaction``。"""
         with self.figures.converted():
             self._check_file()
-            async with self._turn():
+            async with self._turn:
                 await asyncio.to_thread(give_back_pages, self.file, self._timeout_s, pages)
 
     @asynccontextmanager
@@ -364,18 +374,6 @@ class Database:
             if beside is not None:
                 await beside.close()
         await self._engine.dispose()
-
-    @asynccontextmanager
-    async def _turn(self) -> AsyncIterator[None]:
-        if self._write_turn is None:
-            yield
-            return
-        async with asyncio.timeout(self._timeout_s):
-            await self._write_turn.acquire()
-        try:
-            yield
-        finally:
-            self._write_turn.release()
 
     def _check_file(self) -> None:
         if self._file is not None and self._writer is not None:

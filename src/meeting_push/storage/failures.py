@@ -92,9 +92,9 @@ class Commit:
 
 
 @contextmanager
-def uncertain_commit() -> Iterator[Commit]:
+def uncertain_commit(commit: Commit | None = None) -> Iterator[Commit]:
     """套在 ``converted_failures`` 外面：COMMIT 之后的失败，除非数据库明说没有，都是不定。"""
-    commit = Commit()
+    commit = commit or Commit()
     try:
         yield commit
     except DatabaseUnavailableError as error:

@@ -163,6 +163,30 @@ class WorkThread:
             del job, work, done, settle
 
 
+class WriteTurn:
+    """一个进程里的写者轮流，先来先得；没有人占着就不起计时器。"""
+
+    def __init__(self, timeout_s: float) -> None:
+        self._lock = asyncio.Lock()
+        self._timeout_s = timeout_s
+        self._waiting = 0
+
+    async def __aenter__(self) -> None:
+        """:raises TimeoutError: 等了 ``timeout_s`` 还没有轮到"""
+        if not self._waiting and not self._lock.locked():
+            await self._lock.acquire()
+            return
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await self._lock.acquire()
+        finally:
+            self._waiting -= 1
+
+    async def __aexit__(self, *_raised: object) -> None:
+        self._lock.release()
+
+
 def _succeed(done: asyncio.Future[T], result: T) -> None:
     if not done.done():
         done.set_result(result)

@@ -72,14 +72,14 @@ class SqliteWriter:
         path: Path,
         timeout_s: float,
         check: Callable[[], None] = lambda: None,
-        turn: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
+        turn: AbstractAsyncContextManager[None] | None = None,
         note: Callable[[float, float], None] = lambda _waited_s, _took_s: None,
     ) -> None:
         self._path = path
         self._shm = path.with_name(path.name + "-shm")
         self._timeout_s = timeout_s
         self._check = check
-        self._turn = turn
+        self._turn = turn or nullcontext()
         self._note = note
         self._thread: WorkThread | None = None
         self._connection: sqlite3.Connection | None = None
@@ -132,7 +132,7 @@ class SqliteWriter:
             while self._queue:
                 if not self._urgent:
                     await self._ride()
-                async with self._turn():
+                async with self._turn:
                     group = self._take()
                     await self._write(group)
         except Exception as error:  # noqa: BLE001 — 轮不到：交给等着的人
