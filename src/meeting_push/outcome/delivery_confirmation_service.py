@@ -84,7 +84,7 @@ class DeliveryConfirmationService:
             aside=self._aside,
             flush_s=flush_ms / 1000,
             lanes=LANES,
-            pace_s=max(PACE_S, flush_ms / 1000 * PACED),
+            pace_s=max(PACE_S, flush_ms / 1000 * PACED) if flush_ms else 0,
         )
         #: 本进程记下的送达，只增。
         self.delivered = 0

@@ -313,3 +313,30 @@ async def test_one_recipient_twice_in_a_batch_of_acks_counts_once(
     assert sum(parts.confirmation.confirmed.values()) == 1
     assert await parts.redis_status(message_id) == "delivered"
     assert await parts.letters() == 0
+
+
+async def test_of_a_batch_with_one_row_a_message_each_counts_once_and_by_its_kind(
+    parts: Parts,
+) -> None:
+    """每条一行的走最短的路，别的（几个人的、要回执的、坏了的、过期了的、再来一遍的）照旧。"""
+    plain = [await parts.deliver() for _ in range(3)]
+    urgent = await parts.deliver(priority=9)
+    asked = await parts.deliver(receipt=True)
+    several = await parts.deliver(USER, 8)
+    bad, miscounted = await parts.deliver(), await parts.deliver()
+    lean, keys = parts.redis.lean, parts.redis.keys
+    await lean.execute("SET", keys.delivery_status(bad), "x")
+    await lean.execute("HSET", keys.delivery_status(miscounted), "delivered", "x")
+    late = await parts.deliver(ttl_ms=1)
+    ids = [*plain, urgent, asked, several, bad, miscounted, late]
+    rows = sorted((each, USER, parts.now, parts.now + 2) for each in ids)
+    for _ in range(2):
+        await parts.confirmation._record_in_redis(rows)
+    counted = {(kind.priority, count) for kind, count in parts.confirmation.confirmed.items()}
+    assert counted == {(0, 7), (9, 1)}
+    assert set(parts.confirmation._unsent) == {(asked, USER)}
+    for each in (*plain, urgent, asked):
+        assert await lean.execute("HGET", keys.delivery_status(each), "delivered") == b"1"
+    leaving = {command[1] for command in parts.confirmation._leaving}
+    assert leaving == {keys.message_body(each) for each in (*plain, urgent, asked, late)}
+    assert await lean.execute("PTTL", keys.delivery_status(several)) > OVER_LINGERS_MS
