@@ -142,8 +142,8 @@ class Link(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._reader = hiredis.Reader(replyError=error_from_reply)
         self._transport: asyncio.Transport | None = None
-        #: uvloop 自己把一轮里的写合成一次；再等一轮是白等。
-        self._gathered = type(self._loop).__module__.startswith("uvloop")
+        #: uvloop 自己把一轮里的写合成一次，再等一轮是白等；别的循环、TLS（一次写一个记录）没有。
+        self._write_now: Callable[[bytes], None] | None = None
         self._out: list[bytes] = []
         self._silent = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -165,9 +165,8 @@ class Link(asyncio.Protocol):
 
     def write(self, packed: bytes) -> None:
         """本轮事件循环末尾的一次写；同一轮里的都合成一个系统调用。"""
-        if self._gathered:
-            if self._transport is not None and not self.lost:
-                self._transport.write(packed)
+        if self._write_now is not None:
+            self._write_now(packed)
         else:
             if not self._out:
                 self._loop.call_soon(self._flush)
@@ -197,9 +196,13 @@ class Link(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        plain = transport.get_extra_info("ssl_object") is None
+        if plain and not self._out and type(self._loop).__module__.startswith("uvloop"):
+            self._write_now = self._transport.write
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
+        self._write_now = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
