@@ -177,7 +177,7 @@ async def test_nobody_replaces_a_single_redis(redis_server: RedisServer, key_pre
             assert not await alone.replaced(masters)
 
 
-@pytest.mark.parametrize("where", ["redis_server", "cluster_server"])
+@pytest.mark.parametrize("where", ["redis7_server", "cluster_server"])
 async def test_no_queue_of_another_database_outlives_its_takeover(
     where: str, request: pytest.FixtureRequest, key_prefix: str
 ) -> None:
