@@ -13,16 +13,7 @@ from .intake import ReceivedMessage
 from .ledger import DeviceState, MemoryStore, PositionStore, StateFile
 from .lifeline import ClientState, ConnectionState
 from .push_client import PushClient
-from .rest_call import (
-    Counts,
-    DeliveryReport,
-    InboxMessage,
-    InboxPage,
-    SentMessage,
-    SentPage,
-    StateChange,
-    UserPresence,
-)
+from .rest_call import DeliveryReport, InboxMessage, InboxPage
 from .rest_client import RestClient, TokenKeeper
 
 __all__ = [
@@ -30,7 +21,6 @@ __all__ = [
     "ClientOptions",
     "ClientState",
     "ConnectionState",
-    "Counts",
     "DeliveryReport",
     "DeviceState",
     "HandshakeRejectedError",
@@ -44,12 +34,8 @@ __all__ = [
     "ReceivedMessage",
     "RestClient",
     "RestOptions",
-    "SentMessage",
-    "SentPage",
     "ServerUnreachableError",
-    "StateChange",
     "StateFile",
     "TokenKeeper",
     "TokenUnreadableError",
-    "UserPresence",
 ]
