@@ -105,7 +105,7 @@ QUESTIONS: Final = (
     ),
     Question(
         "How much memory does a connection take, and how many fit on one machine?",
-        *("scaling.md", "系数", ("一条空闲连接 | 9.7 KB", "一条空闲连接 | 3.8 KB")),
+        *("scaling.md", "系数", ("一条空闲连接 | 9.5 KB", "一条空闲连接 | 3.8 KB")),
         "test_4_1_a_thousand_sockets",
     ),
     Question(
