@@ -1,4 +1,4 @@
-"""收事件的一个进程：验签名，记进文件，随机地不成。``python 这个文件 端口 文件``。
+"""收事件的一个进程：验签名，记进文件，随机地不成，同一份至多几次。``python 这个文件 端口 文件``。
 
 记下的先于回答：记下而没有回答成的会再来一次，那也算收到过。
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import random
 import sys
+from collections import Counter
 from pathlib import Path
 
 from aiohttp import web
@@ -16,11 +17,15 @@ from tests.support.event_receivers import verified
 
 #: 每种不成的各占这么多。
 FAILS = 0.08
+#: 同一份再多就成了：退避每次三倍，五次不成就要等几分钟。
+MOST_FAILS = 2
 
 
 async def take(request: web.Request) -> web.Response:
     body = await request.read()
-    fate = random.random()
+    fails, batch = request.app[FAILED], request.headers["webhook-id"]
+    fate = random.random() if fails[batch] < MOST_FAILS else 1.0
+    fails[batch] += fate < 3 * FAILS
     if fate < FAILS:
         return web.Response(status=500, text="not now")
     events = verified(body, request.headers)
@@ -35,11 +40,12 @@ async def take(request: web.Request) -> web.Response:
 
 
 JOURNAL = web.AppKey("journal", Path)
+FAILED: web.AppKey[Counter[str]] = web.AppKey("failed", Counter)
 
 
 def main(port: str, journal: str) -> None:
     app = web.Application(client_max_size=1 << 24)
-    app[JOURNAL] = Path(journal)
+    app[JOURNAL], app[FAILED] = Path(journal), Counter()
     app.router.add_post("/in", take)
     web.run_app(app, host="127.0.0.1", port=int(port), print=None)
 
