@@ -159,7 +159,12 @@ class Masters:
 
     def one_each(self, name_of: Callable[[int], str]) -> list[str]:
         """``name_of`` 给的名字里，每个主管着的各一个（数从 0 起）；错误同 ``every``。"""
-        wanted: set[Master | None] = set(self.every().values())
+        self.every()
+        # 照槽数：图上有而一个槽也没有的（刚搬空），永远等不到它的名字
+        wanted = set(self._owners)
+        if None in wanted:
+            self.stale.set()
+            raise self.missing()
         names: list[str] = []
         for name in map(name_of, count()):
             if (owner := self._owners[slot_of(name)]) in wanted:
@@ -271,9 +276,21 @@ class Masters:
             self._cause = error.cause
             raise
         self._masters[node] = master
+        self._place(node, master)
         if self._watching is not None:
             self._past_reconnects += 1
         return master
+
+    def _place(self, node: Node, master: Master) -> None:
+        """图早已是这样、它连上得晚：没有人管着的槽归它。"""
+        placed = False
+        for low, high, owner in self._map.ranges:
+            if owner == node:
+                for slot in range(low, high + 1):
+                    if self._owners[slot] is None:
+                        self._owners[slot], placed = master, True
+        if placed:
+            self._tell()
 
     def _part_from(self, master: Master) -> None:
         self._past_reconnects += master.reconnects

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from meeting_push.errors import RedisCommandError, RedisUnavailableError
-from meeting_push.redis import cluster
+from meeting_push.redis import cluster, masters
 from meeting_push.redis.address import RedisAddress
 from meeting_push.redis.cluster import ClusterConnection, lean_connection
 from meeting_push.redis.keys import Keys
 from meeting_push.redis.lean import LeanConnection, Script
-from meeting_push.redis.slot_map import slot_of
+from meeting_push.redis.slot_map import SLOTS, slot_of
 from meeting_push.redis.subscriber import Subscriber
 from tests.support.clusters import ClusterServer, ClusterSite, running_cluster
 from tests.support.eventually import eventually
@@ -185,6 +185,35 @@ async def through(shaken: ClusterSite) -> AsyncIterator[ClusterConnection]:
     await connection.connect()
     yield connection
     await connection.close()
+
+
+async def test_a_master_that_answers_late_has_its_slots_once_it_does(
+    site: ClusterSite, lean: ClusterConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """提升的副本忙着，比等它的久：连上之后不再问一遍图，它的槽也有主。"""
+    monkeypatch.setattr(masters, "IDLE_S", 600)
+    monkeypatch.setattr(masters, "HURRY_S", 600)
+    monkeypatch.setattr(masters, "ANSWER_S", 0.05)
+    known, (node, *_) = lean.masters, lean.masters._map.masters
+    server = next(one for one in site.servers if one.port == node[1])
+    await known._masters.pop(node).close()
+    server.pause()
+    await known._take(known._map)
+    assert not known.connected
+    server.resume()
+    await eventually(lambda: known.connected, 60)
+    assert None not in [known.owner(slot) for slot in range(SLOTS)]
+    assert len(lean.one_each(str)) == len(known._map.masters)
+
+
+async def test_a_master_without_a_slot_is_not_waited_for(lean: ClusterConnection) -> None:
+    """图还说它是主，槽已经都指到别处了：数名字的不能永远数下去。"""
+    known, (emptied, other, *_) = lean.masters, lean.masters._map.masters
+    there = await known.reach(other)
+    for slot in range(SLOTS):
+        if known._owners[slot] is known._masters[emptied]:
+            known._owners[slot] = there
+    assert len(lean.one_each(str)) == len(known._map.masters) - 1
 
 
 def elsewhere(site: ClusterSite, slot: int) -> tuple[ClusterServer, ClusterServer]:
