@@ -16,6 +16,7 @@ import pytest
 from sqlalchemy import text
 
 from meeting_push.client import PushClient
+from meeting_push.redis.keys import Keys
 from meeting_push.storage.database import Database
 from tests.support.eventually import eventually
 from tests.support.pair import person
@@ -36,6 +37,9 @@ STEP_S: Final = 0.1
 #: 契约：提升之后这么久，又在推送。
 BACK_WITHIN_S: Final = 5.0
 QUICK_MARK_S: Final = 0.5
+FIVE_MINUTES_MS: Final = 300_000
+#: 启动时看一遍，此后不再看。
+NEVER_S: Final = 3_600
 QUICK: Final = {
     "identity": "application",
     "node_lease_s": 2,
@@ -245,17 +249,88 @@ async def test_dlv_1_what_the_promoted_replica_lacked_is_driven_again(
     dead.start()
 
 
+async def test_dlv_1_what_only_the_dead_had_seen_is_driven_again(
+    site: SentinelSite, postgres_server: PostgresServer, tmp_path: Path, key_prefix: str
+) -> None:
+    """写下它的进程、看着记号的进程与主一起没了，提升的副本没有它，记号也没有落后：没有一个证人。"""
+    site.whole()
+    offline, online = RECIPIENTS[0], RECIPIENTS[1]
+    dead, url = site.master, postgres_server.create_database()
+    replicas = [server for server in site.servers if server is not dead]
+
+    def life(stack: contextlib.ExitStack, **settings: object) -> Town:
+        settings = {**QUICK, "key_prefix": key_prefix, **settings}
+        options = {"redis_url": site.url, "database_url": url, "settings": settings}
+        roles = ("api", "gateway", "worker")
+        servers = [ServerProcess(tmp_path, role=role, **options) for role in roles]  # type: ignore[arg-type]
+        return Town(*(stack.enter_context(one) for one in servers))
+
+    with contextlib.ExitStack() as stack:
+        town = life(stack, reconcile_interval_s=NEVER_S)
+        async with device(town.gateway.ws_url(online.user_id), online) as before:
+            await eventually(lambda: all(knows(site, one, key_prefix) for one in replicas), 60)
+            for replica in replicas:
+                replica.kill()
+            lost = await send(town.api.base_url, SENDER, [offline])
+            delivered = await send(town.api.base_url, SENDER, [online])
+            assert (await before.next_message(60))["message_id"] == delivered
+            await before.ack(delivered)
+            await eventually(lambda: status(town, delivered, "delivered"), 60)
+            await eventually(lambda: enqueued(town, 2), 60)
+            position = {"epoch": before.welcome["epoch"], "last_seq": before.welcome["seq"] + 1}
+            for server in town.servers:
+                server.kill()
+        dead.kill()
+        for replica in replicas:
+            replica.start()
+        promoted = await asyncio.to_thread(site.promoted, dead)
+        await long_ago(town, site, promoted, key_prefix)
+        town = life(stack)
+        async with device(town.gateway.ws_url(offline.user_id), offline) as late:
+            assert (await late.next_message(120))["message_id"] == lost
+        again = await send(town.api.base_url, SENDER, [online])
+        await eventually(lambda: "generation_renewed" in town.log, 60)
+        async with device(town.gateway.ws_url(online.user_id, **position), online) as back:
+            assert (await back.next_message(60))["message_id"] == again
+            assert any(frame["type"] == "resync" for frame in back.others)
+    dead.start()
+    postgres_server.drop_database(url)
+
+
+def knows(site: SentinelSite, server: RedisServer, prefix: str) -> bool:
+    """对账者第一次看过的，它有了：谁是主。"""
+    with site.client(server) as client:
+        return bool(client.hget(Keys(prefix).delivery_generation, "masters"))
+
+
+async def long_ago(town: Town, site: SentinelSite, master: RedisServer, prefix: str) -> None:
+    """那是五分钟之前的事：掉队检查还看不到，重启之后的检查看得到。"""
+    with site.client(master) as client:
+        client.hincrby(Keys(prefix).delivery_generation, "at", -FIVE_MINUTES_MS)
+    database = Database(town.api.database_url)
+    earlier = text(f"UPDATE mp_messages SET enqueued_at = enqueued_at - {FIVE_MINUTES_MS}")
+    await database.change(earlier)
+    await database.dispose()
+
+
 async def status(town: Town, message_id: str, wanted: str) -> bool:
     async with api_of(town.api.base_url, SENDER) as api:
         answer = await api.get(f"/messages/{message_id}/delivery")
     return bool(answer.json()[wanted] == 1)
 
 
+async def enqueued(town: Town, wanted: int) -> bool:
+    return await counted(town, "mp_messages WHERE enqueued_at IS NOT NULL") == wanted
+
+
 async def unsettled(town: Town, wanted: int) -> bool:
     """记录里这么多份还没有确认到。"""
+    return await counted(town, "mp_message_recipients WHERE status <> 'delivered'") == wanted
+
+
+async def counted(town: Town, rows: str) -> int:
     database = Database(town.api.database_url)
     try:
-        statement = text("SELECT count(*) FROM mp_message_recipients WHERE status <> 'delivered'")
-        return int(await database.scalar(statement) or 0) == wanted
+        return int(await database.scalar(text(f"SELECT count(*) FROM {rows}")) or 0)
     finally:
         await database.dispose()

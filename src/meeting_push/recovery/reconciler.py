@@ -14,8 +14,7 @@ epoch 带着代次：旧代次的 epoch 作废，每台设备得到 ``resync``�
 换了连接（重启、主从切换）而记号没有落后的：各进程看自己最后写的一条还在不在（``LastWrite``），
 不在就把记号写成负的，由持有租约的那个按“旧了”处理。
 
-换了主（Sentinel、Cluster）的总换代次，什么也没缺也换：旧的主也许只是挂着，醒来会把积着的命令做完，用掉
-新的主又要用的号（决定 0018）。什么也没缺的不重新投递。
+换了主（Sentinel、Cluster）的总换代次：旧的主也许只是挂着，醒来会用掉新的主又要用的号（决定 0018）。
 """
 
 from __future__ import annotations
@@ -176,11 +175,12 @@ class Reconciler:
         if reason is None and row.cursor is None:
             run_id = await self._mark.run_id()
             if self._run_id and run_id != self._run_id:
-                self._suspect_the_last()
+                self._suspect_the_last(mark)
             self._run_id = run_id
-            if await self._mark.replaced(run_id):
-                await self._renew(row, run_id)
-                return
+            if replaced := await self._mark.replaced(run_id):
+                await self._renew(row, mark, run_id)
+            if replaced is not False:
+                return  # 记号先不走：缺的从它那一刻看起
             await self._advance(row, mark)
             await self._look_for_losses(row, mark)
             return
@@ -223,12 +223,12 @@ class Reconciler:
             return None
         return await self._generations.read()
 
-    async def _renew(self, row: Generation, run_id: str) -> None:
+    async def _renew(self, row: Generation, mark: RedisMark | None, run_id: str) -> None:
         """数据还在，位置都作废：先 SQL，后 Redis；死在中间的，下一个人当作丢过。"""
         generation = row.generation + 1
         if not await self._generations.renew(self._node.id, generation):
             return
-        self._suspect_the_last()  # 看见它没有了的也许是别人
+        self._suspect_the_last(mark)  # 看见它没有了的也许是别人
         await self._mark.renew(generation, self._clock(), run_id)
         logger.bind(generation=generation).info("generation_renewed")
         self._adopt(RedisMark(generation, 0, 0))
@@ -331,9 +331,10 @@ class Reconciler:
         if await self._missing_since(suspect) or await self._broadcasts.lost(suspect[0]):
             await self._redrive(await self._begin(row, mark, "tail"))
 
-    def _suspect_the_last(self) -> None:
+    def _suspect_the_last(self, mark: RedisMark | None) -> None:
+        """写下记号以前的都在；大家都停着的时候也许很久没有写。"""
         now, settle_ms = self._clock(), int(self._rules.settle_s * 1000)
-        self._suspect = (now - SNAPSHOT_MARGIN_MS, now + settle_ms)
+        self._suspect = (min(now, mark.at if mark else now) - SNAPSHOT_MARGIN_MS, now + settle_ms)
 
     async def _missing_since(self, enqueued: tuple[int, int]) -> bool:
         """这段时间里接受并入队的，有毫无痕迹的。"""

@@ -82,10 +82,11 @@ class GenerationMark:
         await self._lean.execute_many([("HSET", key, *fields) for key in self._witnesses])
         await self._lean.execute("HSET", self._key, *fields, *more)
 
-    async def replaced(self, masters: str) -> bool:
+    async def replaced(self, masters: str) -> bool | None:
         """``masters``（此刻的 ``run_id``）里少了记着的：换过主，或重启过；只多了的记下。
 
-        第二次看见才算：谁写的缺了，其间他已说过（``doubt``），代次只换一次。一台 Redis 没有人替它。
+        第二次看见才算，头一次是 None：谁写的缺了，其间他会说（``doubt``），代次只换一次。一台 Redis
+        没有人替它。
         """
         if not self._may_switch:
             return False
@@ -94,7 +95,7 @@ class GenerationMark:
         before, self._missed = self._missed, known - now
         if known != now and not self._missed:
             await self._lean.execute("HSET", self._key, "masters", masters)
-        return bool(before & self._missed)
+        return True if before & self._missed else None if self._missed else False
 
     async def lost_after(self, since: int) -> bool:
         """``since`` 之后丢过数据。没有代次：刚丢，还没有人对过账。"""
