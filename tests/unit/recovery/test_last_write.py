@@ -106,6 +106,7 @@ async def test_a_doubt_of_an_older_generation_is_none(start_node: StartNode) -> 
     async with start_node(reconcile_interval_s=BY_HAND) as push:
         mark = push._rooms.recovery.reconciler._mark
         now = await eventually(lambda: _advanced(mark))  # 启动的那一轮过去了
+        assert now is not None
         assert not await mark.doubt(now.generation - 1)
         assert await mark.doubt(now.generation)
         assert not await mark.doubt(now.generation)  # 说过了
