@@ -13,7 +13,7 @@ from .intake import ReceivedMessage
 from .ledger import DeviceState, MemoryStore, PositionStore, StateFile
 from .lifeline import ClientState, ConnectionState
 from .push_client import PushClient
-from .rest_call import DeliveryReport, InboxMessage, InboxPage
+from .rest_call import DeliveryReport, InboxMessage, InboxPage, RecipientReport
 from .rest_client import RestClient, TokenKeeper
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "PushClient",
     "PushRefusedError",
     "ReceivedMessage",
+    "RecipientReport",
     "RestClient",
     "RestOptions",
     "ServerUnreachableError",

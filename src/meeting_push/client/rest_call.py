@@ -286,6 +286,13 @@ class UserPresence(Struct, frozen=True):
     connections: list[dict[str, Any]] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class RecipientReport(RecipientState):
+    """:class:`DeliveryReport` 里的一个收件人；``name`` 是名册说看得见的，不然为 None。"""
+
+    name: str | None = None
+
+
 class DeliveryReport(Struct, frozen=True):
     """一条消息的投递状态：各状态人数与一页收件人。
 
@@ -298,7 +305,7 @@ class DeliveryReport(Struct, frozen=True):
     delivered: int
     failed: int
     expired: int
-    recipients: list[RecipientState]
+    recipients: list[RecipientReport]
     next_cursor: str | None = None
     withdrawn: int = 0
 

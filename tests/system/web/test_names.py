@@ -13,7 +13,7 @@ import httpx
 import jwt
 import pytest
 
-from meeting_push import MeetingPush, load_settings
+from meeting_push import MeetingPush, RestClient, load_settings
 from tests.support.embedded import hosted
 from tests.support.redis_server import RedisServer
 from tests.support.server_process import TEST_JWT_SECRET
@@ -208,6 +208,9 @@ async def test_a17_sending_to_somebody_does_not_tell_his_name(
         state = (await ann.get(f"/messages/{message}/delivery")).json()
         assert [one["name"] for one in state["recipients"]] == ["Ann Lee", "Ben Ray", None]
         assert directory.asked == ["seen"]
+        async with RestClient(address, token(ANN)) as sdk:
+            report = await sdk.delivery(message)
+        assert [one.name for one in report.recipients] == ["Ann Lee", "Ben Ray", None]
         found = (await ann.get("/people", params={"q": ["ben", "carl"]})).json()["items"]
         assert found == [
             {"user_id": BEN, "name": "Ben Ray"},

@@ -242,6 +242,19 @@ async def test_delivery_reports_each_recipient() -> None:
         delivery = await RestClient(api.url, "t").delivery(message_id(1))
         assert api.asked[0].path == f"/api/v1/messages/{message_id(1)}/delivery?limit=100"
     assert delivery.recipients[0].status is DeliveryStatus.DELIVERED
+    assert delivery.recipients[0].name is None  # 从前的服务器不说
+
+
+async def test_delivery_says_the_names_that_the_directory_shows() -> None:
+    times = dict.fromkeys(("sent_at", "delivered_at", "failed_at", "failure_reason"))
+    state = {"status": "pending", "attempts": 0, **times}
+    recipients = [{"user_id": 2, "name": "Ben Ray", **state}, {"user_id": 3, "name": None, **state}]
+    counts = {"total": 2, "pending": 2, "delivered": 0, "failed": 0, "expired": 0}
+    report = {"message_id": message_id(1), **counts, "recipients": recipients, "next_cursor": None}
+    async with answering(Reply(200, report)) as api:
+        delivery = await RestClient(api.url, "t").delivery(message_id(1))
+    found = [(each.user_id, each.name) for each in delivery.recipients]
+    assert found == [(2, "Ben Ray"), (3, None)]
 
 
 async def test_delivery_statistics_of_a_window() -> None:
