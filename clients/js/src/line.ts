@@ -199,9 +199,7 @@ export class Line {
       if (this.tokens.usedUp) return this.stop("token_expired", code);
       this.#fresh = true;
     }
-    if (this.#liveSince !== null && this.#now() - this.#liveSince >= this.settings.stableAfterMs) {
-      this.#failures = 0;
-    }
+    this.#forgive();
     if (CROWDED.includes(code!)) this.#failures = Math.max(this.#failures, CROWDED_FAILURES);
     const { random } = this.settings;
     // 窗口 0 不是窗口：所有人立刻一起回来，正是要避免的
@@ -222,6 +220,11 @@ export class Line {
     if (this.#kind === "websocket") this.#socketFailures += 1;
     else [this.#socketFailures, this.#streamUntil] = [0, 0];
     return this.settings.transport === "auto" && this.#socketFailures >= WEBSOCKET_TRIES;
+  }
+
+  /** 活得够久的连接：退避从头来。 */
+  #forgive(): void {
+    if (this.#liveSince !== null && this.#now() - this.#liveSince >= this.settings.stableAfterMs) this.#failures = 0;
   }
 
   /** 全抖动，从第一次起：服务器重启时所有客户端同时断开，差别只能来自这里。 */
@@ -274,7 +277,10 @@ export class Line {
     } else {
       this.#listenOn();
       if (this.#streamUntil > 0) {
-        this.#set("switch", this.#streamUntil - this.#now(), () => void this.#connect());
+        this.#set("switch", this.#streamUntil - this.#now(), () => {
+          this.#forgive(); // 不然从前的失败留着：换回去的 WebSocket 又断，等的就是最长的退避
+          void this.#connect();
+        });
       }
     }
     this.#become({ name: "connected" });

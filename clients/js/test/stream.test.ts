@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { again, id, message, reached, take, turn, welcomed, world } from "./scripted.js";
+import { again, id, message, type Peer, reached, take, turn, welcomed, type World, world } from "./scripted.js";
 
 test("two WebSockets that fail in a row: SSE by itself; after five minutes WebSocket again", async (t) => {
   const w = await world(t);
@@ -36,6 +36,46 @@ test("two WebSockets that fail in a row: SSE by itself; after five minutes WebSo
   }
   const socket = await welcomed(w, { seq: 2 });
   assert.deepEqual([socket.kind, w.client.state.transport], ["websocket", "websocket"]);
+});
+
+/** 从此刻到 SSE 连上，退避一共多少毫秒；抖动取最长的。升级都被拒绝。 */
+async function backOffs(w: World, lost: () => void): Promise<number> {
+  let waited = 0;
+  w.script.refuse.websocket = Array(9).fill(403);
+  const off = w.client.on("state", ({ retryAt }) => {
+    if (retryAt === null) return;
+    const ms = retryAt - w.clock.now();
+    waited += ms;
+    setImmediate(() => w.clock.advance(ms));
+  });
+  lost();
+  const stream = await welcomed(w);
+  off();
+  assert.equal(stream.kind, "sse");
+  w.script.refuse.websocket = [];
+  return waited;
+}
+
+/** 五分钟过去，SSE 一直活着；WebSocket 连上了。 */
+async function backToSocket(w: World): Promise<Peer> {
+  const next = w.script.peers.next("a WebSocket");
+  for (let minute = 0; minute < 5; minute++) w.clock.advance(60_000);
+  const socket = await next;
+  socket.welcome();
+  await reached(w.client, "connected");
+  assert.equal(socket.kind, "websocket");
+  return socket;
+}
+
+test("WebSocket refused: by SSE within 10 s, at the start, later, and each time the way changes", async (t) => {
+  const w = await world(t, { random: () => 1, silentAfterMs: 600_000, deadAfterMs: 600_000 });
+  assert.ok((await backOffs(w, () => w.client.start())) <= 1_000);
+  for (let change = 0; change < 8; change++) {
+    const socket = await backToSocket(w);
+    const livedMs = change % 2 ? 60_000 : 0; // 站稳了才断，或随即就断
+    w.clock.advance(livedMs);
+    assert.ok((await backOffs(w, socket.drop)) <= (livedMs ? 3_000 : 6_000), `change ${change}`);
+  }
 });
 
 for (const how of ["the port is closed", "a proxy says 502"]) {
