@@ -24,7 +24,8 @@ VERSION: Final = "13"
 
 #: RFC 9112：``token`` 的字符；``HTTP/1.1`` 那一行。
 _NAMES: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]*")
-_FIELD: Final = re.compile(r"([^:\r\n]+):[\t ]*([^\r]*)\r\n")
+#: 从行首起：名字为空的（``:x: y``）不从中间读起，没有冒号的长行也只看一遍。
+_FIELD: Final = re.compile(r"^([^:\r\n]+):[\t ]*([^\r]*)\r\n", re.MULTILINE)
 _REQUEST_LINE: Final = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([!-~]+) HTTP/(\d\.\d)")
 #: 头里可以有的字节：可见的、空白、obs-text；别的控制字符都不行。
 _ALLOWED: Final = bytes((9, 10, 13, *range(32, 127), *range(128, 256)))

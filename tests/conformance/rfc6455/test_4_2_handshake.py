@@ -108,6 +108,7 @@ REFUSED = {
     "a name with a space": (["X Bad: x"], ""),
     "a space before the colon": (["X-Bad : x"], ""),
     "a line without a colon": (["nonsense"], ""),
+    "an empty name": ([":X-Bad: x"], ""),
 }  # fmt: skip
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from httptools import HttpParserError, HttpRequestParser
 from hypothesis import given
 from hypothesis import strategies as st
 
 from meeting_push.http.upgrade_request import (
+    MAX_HEAD_BYTES,
     UpgradeRequest,
     asks_for_websocket,
     by_name,
@@ -112,7 +114,9 @@ def test_c9_lists_may_be_on_several_lines() -> None:
         head("X Bad: x"),
         head("X-Bad : x"),
         head(": x"),
+        head(*GOOD, ":Transfer-Encoding: chunked"),
         head("nonsense"),
+        pytest.param(head("x" * (MAX_HEAD_BYTES - 100)), id="a long line without a colon"),
         head("X-Bad: a\x00b"),
         head("X-Bad: a\rb"),
         head("X-Bad: a\nb"),
@@ -126,6 +130,14 @@ def test_c9_lists_may_be_on_several_lines() -> None:
 )
 def test_what_is_no_http_is_no_request(broken: bytes) -> None:
     assert UpgradeRequest.parse(broken) is None
+
+
+@pytest.mark.parametrize("line", [":x: y", "::x: y", ": y", "x : y", "x y", " x: y"])
+def test_both_edges_want_a_name_before_the_colon(line: str) -> None:
+    """RFC 9112 5：名字是非空的 token，紧跟冒号；ASGI 一侧的解析器（httptools）也不收。"""
+    assert UpgradeRequest.parse(head(*GOOD, line)) is None
+    with pytest.raises(HttpParserError):
+        HttpRequestParser(object()).feed_data(head(*GOOD, line))
 
 
 def test_values_keep_their_bytes() -> None:
