@@ -17,7 +17,7 @@ from typing import Any, Final
 from ..errors import MeetingPushError, RedisUnavailableError
 from .address import Node, RedisAddress
 from .lean import Groups, LeanConnection
-from .link import Argument, RedirectedError, TryAgainError
+from .link import Argument, Command, RedirectedError, TryAgainError
 from .masters import Master, Masters
 from .slot_map import TAGS, slot_of, slot_of_command, stretch_of
 
@@ -65,7 +65,11 @@ class _Batch:
 
     def take(self, at: int, answer: Any) -> None:
         self.answers[at] = answer
-        self.missing -= 1
+        self.took(1)
+
+    def took(self, count: int) -> None:
+        """``answers`` 里又有了这么多个。"""
+        self.missing -= count
         if self.missing == 0 and not self.future.done():
             self._finish()
 
@@ -134,12 +138,19 @@ class ClusterConnection(LeanConnection):
             future.set_result([])
             return future
         batch = _Batch(future, len(commands), tolerant)
-        by_master: defaultdict[Master, list[_Sent]] = defaultdict(list)
+        by_master: defaultdict[Master, list[int]] = defaultdict(list)
+        by_slot: dict[int, list[int]] = {}  # 一个人的几条同槽：主只找一次
         for at, args in enumerate(commands):
-            by_master[self._master_for(args)].append(_Sent(args, partial(batch.take, at)))
+            slot = slot_of_command(args)
+            places = by_slot.get(slot) if slot is not None else None
+            if places is None:
+                places = by_master[self._master_of(slot, args)]
+                if slot is not None:
+                    by_slot[slot] = places
+            places.append(at)
         self.commands += len(commands)
-        for master, some in by_master.items():
-            self._send(master, some)
+        for master, places in by_master.items():
+            self._send_share(master, batch, places, [commands[at] for at in places])
         return future
 
     def together(self, rows: int, keys_of: Callable[[int], Sequence[Argument]]) -> Groups:
@@ -174,7 +185,9 @@ class ClusterConnection(LeanConnection):
         return self.masters.one_each(name_of)
 
     def _master_for(self, args: Sequence[Argument]) -> Master:
-        slot = slot_of_command(args)
+        return self._master_of(slot_of_command(args), args)
+
+    def _master_of(self, slot: int | None, args: Sequence[Argument]) -> Master:
         master = self._anyone(args) if slot is None else self.masters.owner(slot)
         if master is None:
             self.masters.stale.set()
@@ -207,6 +220,48 @@ class ClusterConnection(LeanConnection):
         return b"%b %d %b" % (here[0].encode(), here[1], cursor), found
 
     # ── 一条命令的一生 ───────────────────────────────────────────────────────
+
+    def _send_share(
+        self, master: Master, batch: _Batch, places: Sequence[int], some: Sequence[Command]
+    ) -> None:
+        """一批里归这个主的；要再来的才各有一个 ``_Sent``：热路上一条命令不多一个对象。"""
+        try:
+            future = master.send(some)
+        except MeetingPushError as error:  # 刚断
+            self._share(master, batch, places, some, [error] * len(places))
+            return
+        future.add_done_callback(partial(self._share_answered, master, batch, places, some))
+
+    def _share_answered(
+        self,
+        master: Master,
+        batch: _Batch,
+        places: Sequence[int],
+        some: Sequence[Command],
+        done: asyncio.Future[list[Any]],
+    ) -> None:
+        error = done.exception()
+        answers = done.result() if error is None else [error] * len(places)
+        self._share(master, batch, places, some, answers)
+
+    def _share(
+        self,
+        master: Master,
+        batch: _Batch,
+        places: Sequence[int],
+        some: Sequence[Command],
+        answers: Sequence[Any],
+    ) -> None:
+        taken = batch.answers
+        going = 0
+        for at, args, answer in zip(places, some, answers, strict=True):
+            if isinstance(answer, Exception):
+                one = _Sent(args, partial(batch.take, at))
+                if self._goes_on(master, one, answer):
+                    going += 1
+                    continue
+            taken[at] = answer
+        batch.took(len(places) - going)
 
     def _send(self, master: Master, some: Sequence[_Sent]) -> None:
         try:

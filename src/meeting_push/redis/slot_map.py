@@ -27,10 +27,11 @@ _NAME: Final = "meeting-push-slots"
 def slot_of(key: Argument) -> int:
     """一个键、一个分片的频道的槽；花括号里非空的才是 hash tag。"""
     name = key if isinstance(key, bytes) else str(key).encode()
-    if b"{" in name:
-        tag, closed, _ = name.partition(b"{")[2].partition(b"}")
-        if tag and closed:
-            name = tag
+    opened = name.find(b"{")
+    if opened >= 0:
+        closed = name.find(b"}", opened)
+        if closed > opened + 1:
+            name = name[opened + 1 : closed]
     return binascii.crc_hqx(name, 0) % SLOTS
 
 
@@ -61,8 +62,10 @@ _KEYLESS: Final = frozenset(
         *("ACL", "COMMAND", "ROLE", "PUBLISH", "PUBSUB", "SUBSCRIBE", "SCAN", "WAIT"),
     }
 )
-#: 第一个键在第几个参数；没有列出的在第一个。
-_KEY_AT: Final = {
+#: 第一个键在第几个参数；没有列出的在第一个。0：没有键；-1：在 STREAMS 之后。
+_KEY_AT: Final[dict[Argument, int]] = {
+    **dict.fromkeys(_KEYLESS, 0),
+    **dict.fromkeys(("XREADGROUP", "XREAD"), -1),
     **dict.fromkeys(("EVAL", "EVALSHA"), 3),
     **dict.fromkeys(("XGROUP", "XINFO", "MEMORY", "OBJECT", "ZINTER", "ZUNION", "ZDIFF"), 2),
 }
@@ -70,12 +73,11 @@ _KEY_AT: Final = {
 
 def slot_of_command(args: Sequence[Argument]) -> int | None:
     """看它的第一个键；没有键的 None。几个键的都同槽（决定 0018）。"""
-    verb = args[0]
-    if verb in _KEYLESS:
+    at = _KEY_AT.get(args[0], 1)
+    if at == 0:
         return None
-    if verb in ("XREADGROUP", "XREAD"):
+    if at == -1:
         return slot_of(args[args.index("STREAMS") + 1])
-    at = _KEY_AT.get(verb, 1) if isinstance(verb, str) else 1
     if at == 3 and not args[2]:  # 一段没有声明键的脚本
         return None
     return slot_of(args[at]) if len(args) > at else None

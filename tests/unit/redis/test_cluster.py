@@ -264,6 +264,34 @@ async def test_a_slot_half_moved_is_asked_for_or_waited_for(
     assert await both == [b"1", b"2"]
 
 
+async def test_in_a_batch_only_what_moved_goes_on(
+    shaken: ClusterSite,
+    through: ClusterConnection,
+    key_prefix: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """别的已有回答，各在自己的位置上；调用者的列表可以接着用。"""
+    monkeypatch.setattr(cluster, "MOST_AGAIN", 10_000)
+    a, b = f"{key_prefix}{{part}}a", f"{key_prefix}{{part}}b"
+    others = [f"{key_prefix}{{{user}}}" for user in range(9)]
+    slot = slot_of(a)
+    here, there = elsewhere(shaken, slot)
+    await through.execute("MSET", a, 1, b, 2)
+    shaken.begin_moving(slot, here, there)
+    shaken.move_keys(slot, here, there, only=[a])
+    commands = [("GET", a), ("MGET", a, b), ("RPUSH", b, "x"), *(("SET", one, 3) for one in others)]
+    answers = through.execute_many(commands, tolerant=True)
+    commands.clear()
+    await asyncio.to_thread(shaken.move_keys, slot, here, there)
+    await asyncio.to_thread(shaken.end_moving, slot, there)
+    first, both, refused, *rest = await answers
+    assert (first, both, rest) == (b"1", [b"1", b"2"], [b"OK"] * 9)
+    assert isinstance(refused, RedisCommandError)
+    await asyncio.to_thread(shaken.move_slot, slot, here)
+    moved = await through.execute_many([("GET", one) for one in (b, *others, a)])  # MOVED
+    assert moved == [b"2", *[b"3"] * 9, b"1"]
+
+
 async def test_a_slot_that_stays_half_moved_is_a_temporary_error(
     shaken: ClusterSite,
     through: ClusterConnection,
