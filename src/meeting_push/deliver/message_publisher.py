@@ -13,7 +13,6 @@ Cluster 上一个人的频道是分片的：``redis-cli -c SPUBLISH``（docs/red
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -108,7 +107,7 @@ class MessagePublisher:
         backoff = Backoff(FIRST_BACKOFF_S)
         for attempt in range(1, MAX_ATTEMPTS + 1):
             try:
-                return await asyncio.gather(*(self._redis.publish(*item) for item in items))
+                return await self._redis.publish_all(items)
             except RedisUnavailableError:
                 if attempt == MAX_ATTEMPTS:
                     raise

@@ -133,8 +133,7 @@ class Canary:
         number = self._number
         self._out[number] = _Flight(_now(), set(channels))  # 回来可能比 PUBLISH 的回答还早
         try:
-            for sent in [self._redis.publish(each, f"{number} {each}") for each in channels]:
-                await sent
+            await self._redis.publish_all([(each, f"{number} {each}") for each in channels])
         except MeetingPushError:
             self._out.clear()  # Redis 不在：此前的也不能怪耳朵
 

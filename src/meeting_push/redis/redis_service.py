@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
-from ..errors import RedisUnavailableError
+from ..errors import MeetingPushError, RedisUnavailableError
 from .address import RedisAddress
 from .client_pool import PoolStatistics, RedisClient, RoutedClient, pool_statistics
 from .cluster import lean_connection
@@ -227,6 +227,17 @@ class RedisService:
         if verb != PUBLISH and not self.keys.is_sharded(channel):
             verb = PUBLISH
         return self.lean.execute(verb, channel, payload)
+
+    async def publish_all(self, items: Sequence[tuple[str, Argument]]) -> list[int]:
+        """各条的 ``publish``，次序不变；有一条不成就抛出，别的也许发出了。"""
+        sent: list[asyncio.Future[int]] = []
+        try:
+            for item in items:
+                sent.append(self.publish(*item))  # noqa: PERF401 — 抛出之前的也在
+        except MeetingPushError:
+            asyncio.gather(*sent, return_exceptions=True)  # 它们的错误也算有人看过
+            raise
+        return await asyncio.gather(*sent)
 
     # ── 观察 ────────────────────────────────────────────────────────────────
 

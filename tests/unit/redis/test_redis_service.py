@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import pytest
 
@@ -97,3 +98,23 @@ async def test_each_command_sent_is_counted(redis: RedisService, key_prefix: str
     await redis.put(f"{key_prefix}k", b"v", 1_000)
     await redis.counted(f"{key_prefix}c")
     assert redis.commands - before == 3
+
+
+async def test_of_messages_published_together_no_error_is_left_unseen(
+    private_redis_server: RedisServer, key_prefix: str
+) -> None:
+    """挂着的 Redis 没有了：几条都不成，说第一条的；回收时谁也不说“没有人看过”。"""
+    unseen: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, told: unseen.append(told["message"]))
+    service = RedisService(RedisAddress.parse(private_redis_server.url), Keys(key_prefix))
+    await service.start()
+    private_redis_server.pause()
+    sending = asyncio.create_task(service.publish_all([("a", b"1"), ("b", b"2"), ("c", b"3")]))
+    await asyncio.sleep(0)
+    private_redis_server.kill()
+    with pytest.raises(RedisUnavailableError):
+        await sending
+    del sending
+    await service.close()
+    gc.collect()
+    assert unseen == []
