@@ -1,4 +1,4 @@
-"""127.0.0.1 的一张自己签的证书。"""
+"""127.0.0.1（或一个主机名）的一张自己签的证书。"""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 
-def self_signed(folder: Path) -> tuple[SSLContext, Path]:
-    """服务器用的，与信它要读的文件（``SSL_CERT_FILE``）。"""
+def self_signed(folder: Path, host: str = "") -> tuple[SSLContext, Path]:
+    """服务器用的，与信它要读的文件（``SSL_CERT_FILE``）；``host``：只认这个名字，不认地址。"""
+    whose = x509.DNSName(host) if host else x509.IPAddress(ip_address("127.0.0.1"))
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "loopback")])
     now = datetime.now(UTC)
@@ -26,9 +27,7 @@ def self_signed(folder: Path) -> tuple[SSLContext, Path]:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(days=1))
         .not_valid_after(now + timedelta(days=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False
-        )
+        .add_extension(x509.SubjectAlternativeName([whose]), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
     )

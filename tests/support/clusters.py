@@ -28,12 +28,19 @@ class ClusterServer(RedisServer):
 
     cluster_url = ""
 
-    def __init__(self, binary: Path, directory: Path, *options: str) -> None:
+    def __init__(self, binary: Path, directory: Path, *options: str, tls: bool = False) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         #: 不给就是端口 + 10000，可能越界。
         self.bus_port = free_port()
         bus = ("--cluster-enabled", "yes", "--cluster-port", str(self.bus_port))
-        super().__init__(binary, directory, *bus, *options)
+        self._tls_port = free_port() if tls else None
+        secret = ("--tls-port", str(self._tls_port)) if tls else ()
+        super().__init__(binary, directory, *bus, *secret, *options)
+
+    @property
+    def public_port(self) -> int:
+        """它报出的：别的节点、客户端从这里去。"""
+        return self._tls_port or self.port
 
     @property
     def url(self) -> str:
@@ -49,6 +56,7 @@ class ClusterSite:
     """``start`` 之后：``masters`` 个主平分全部槽，各有 ``replicas`` 个副本，都互相认得。
 
     ``node_timeout_ms``：一台这么久不答，就算死了。``covered``：留着没有人管的槽以外的个数。
+    ``tls``：各开一个 TLS 的端口，证书等在 ``options`` 里；我们自己照旧走明文的。
     """
 
     def __init__(
@@ -61,18 +69,21 @@ class ClusterSite:
         node_timeout_ms: int = NEVER_MS,
         password: str = "",
         covered: int = SLOTS,
+        tls: bool = False,
+        options: Sequence[str] = (),
     ) -> None:
         self._password = password or None
         self._covered = covered
         secret = ("--requirepass", password, "--masterauth", password) if password else ()
-        options = (
+        given = (
             *("--cluster-node-timeout", str(node_timeout_ms)),
             *("--cluster-replica-validity-factor", "0"),
             *("--repl-diskless-sync-delay", "0"),
             *secret,
+            *options,
         )
         self.servers = [
-            ClusterServer(binary, directory / f"node-{number}", *options)
+            ClusterServer(binary, directory / f"node-{number}", *given, tls=tls)
             for number in range(masters * (1 + replicas))
         ]
         self.first_masters = self.servers[:masters]
@@ -114,7 +125,7 @@ class ClusterSite:
         for server in self.servers:
             for other in self.servers:
                 if other is not server:
-                    where = ("127.0.0.1", other.port, other.bus_port)
+                    where = ("127.0.0.1", other.public_port, other.bus_port)
                     self.ask(server, "CLUSTER", "MEET", *where)
         count = len(self.servers)
         wait_until(lambda: all(len(self.nodes(one)) == count for one in self.servers), 60)
@@ -222,7 +233,7 @@ class ClusterSite:
         """``only``：只搬这几个，搬到一半停下。"""
         auth = ("AUTH", self._password) if self._password else ()
         while keys := list(only) or self.ask(source, "CLUSTER", "GETKEYSINSLOT", slot, 100):
-            where = ("127.0.0.1", to.port, "", 0, 5_000)
+            where = ("127.0.0.1", to.public_port, "", 0, 5_000)
             self.ask(source, "MIGRATE", *where, *auth, "KEYS", *keys)
             if only:
                 return
