@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from uuid import uuid4
 
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from tests.support.people import Device, Person, device, register
+from tests.support.event_streams import event_stream
+from tests.support.eventually import eventually
+from tests.support.people import Device, Person, device, register, send
 
 from .faults import redis_gone
 from .fleet import Fleet, becomes, running_fleet
@@ -60,6 +63,37 @@ async def test_clients_of_a_gateway_that_alone_is_cut_off_are_handed_over(
         await asyncio.to_thread(becomes, alone.server, 200)
         async with device(alone.server.ws_url(bob.user_id), bob):
             pass
+
+
+async def test_streams_of_a_gateway_that_alone_is_cut_off_are_handed_over_too(
+    fleet: Fleet,
+) -> None:
+    """E2：SSE 的也请走，断着时新来的也接不上，回来了又接。"""
+    alone, other = fleet.gateways
+    bob = await register(fleet.api.url, f"bob-{uuid4().hex[:8]}")
+    path = f"/sse/user/{bob.user_id}/messages"
+    with fleet.mended():
+        async with (
+            event_stream(alone.url + path, bob.headers) as stream,
+            event_stream(other.url + path, bob.headers) as elsewhere,
+        ):
+            assert [(await one.frame())["type"] for one in (stream, elsewhere)] == ["welcome"] * 2
+            alone.redis.refuse()
+            assert await stream.closed() == {"code": 4007, "name": "node_unhealthy"}
+            async with event_stream(alone.url + path, bob.headers) as refused:
+                body = await refused.response.aread()
+            assert refused.response.status_code == 503
+            assert b'"unavailable"' in body
+            sent = await send(fleet.api.url, bob, [bob])
+            [message] = await elsewhere.messages(1)
+            assert message["message_id"] == sent
+        alone.redis.release()
+
+        async def taken_in() -> bool:
+            async with event_stream(alone.url + path, bob.headers) as stream:
+                return stream.response.status_code == 200
+
+        await eventually(taken_in, 25)
 
 
 async def test_clients_stay_when_nobody_has_redis(fleet: Fleet, bob: Person) -> None:

@@ -17,6 +17,7 @@ from redis import Redis
 
 from meeting_push.client import PushClient, ReceivedMessage
 from meeting_push.redis.keys import Keys
+from tests.support.event_streams import event_stream
 from tests.support.eventually import eventually
 from tests.support.meetings import hold, live
 from tests.support.people import Device, Person, api_of, delivery, device, register, send
@@ -69,6 +70,32 @@ async def test_e1_what_was_acked_elsewhere_meanwhile_reaches_the_device(
             got = [(await phone.next_message(20))["message_id"] for _ in sent]
             assert sorted(got) == sorted(sent)
             assert [frame["type"] for frame in phone.others] == []
+
+
+@WAYS
+async def test_e1_a_stream_gets_it_too_and_its_acks_count(
+    fleet: Fleet, break_link: Callable[[Node], None]
+) -> None:
+    """SSE 的设备，确认走 REST；断着时别处确认了的，断着时没有人确认的，都正好一次。"""
+    near, far = fleet.gateways
+    alice, bob = await register(fleet.api.url, "alice"), await register(fleet.api.url, "bob")
+    address = f"{near.url}/sse/user/{bob.user_id}/messages"
+    desks = device(far.server.ws_url(bob.user_id), bob)
+    with fleet.mended():
+        async with event_stream(address, bob.headers) as stream, desks as desk:
+            assert (await stream.frame())["type"] == "welcome"
+            break_link(near)
+            elsewhere = [await send(fleet.api.url, alice, [bob]) for _ in range(MESSAGES)]
+            assert sorted([await ack_next(desk) for _ in elsewhere]) == sorted(elsewhere)
+            await all_delivered(fleet, alice, elsewhere)
+            left = [await send(fleet.api.url, alice, [bob]) for _ in range(3)]
+            near.redis.release()
+            got = [one["message_id"] for one in await stream.messages(MESSAGES + len(left))]
+            assert sorted(got) == sorted(elsewhere + left)
+            async with api_of(fleet.api.url, bob) as api:
+                answer = await api.post("/acks", json={"message_ids": left})
+            assert answer.json()["accepted"] == len(left), answer.text
+            await all_delivered(fleet, alice, left)
 
 
 async def test_e1_redis_drops_a_gateway_that_lags_and_its_devices_miss_nothing(
