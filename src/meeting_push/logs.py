@@ -50,8 +50,9 @@ MAX_TRACEBACK_CHARS: Final = 16_384
 _SECRETS: Final = re.compile(
     r"((?:token|ticket|password|secret)=\"?|bearer[. ]\s*)[^\s&\"',;]+", re.IGNORECASE
 )
-#: 光秃秃的 JWT：三段 base64url，第一段以 {" 开头；与 API 密钥。
-_BARE: Final = re.compile(r"\beyJ[\w-]{5,}\.[\w-]+(?:\.[\w-]*)?|mpk_[\w-]+")
+#: 光秃秃的 JWT：三段 base64url，第一段以 {" 开头；与 API 密钥。截断了的也算：没有点的一段整个吃掉，
+#: 一长串 ``eyJ-eyJ-…`` 只看一遍。
+_BARE: Final = re.compile(r"\beyJ[\w-]{5,}(?:\.[\w-]*){0,2}|mpk_[\w-]+")
 _QUOTED: Final = re.compile(r'[\s"=]')
 
 
