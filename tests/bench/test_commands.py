@@ -42,6 +42,7 @@ CASES: dict[str, Sequence[str]] = {
         f"--centrifugo {sys.executable} --only others,transient",
         "--database-url sqlite:///x.db",
     ),
+    "shards": ("--quick --rounds 2 --masters 5",),
     "flush": ("--quick --users 3 --messages 4",),
     "rolling": ("--quick",),
     "kills": ("--quick --messages 9 --every 1.5 --with-redis",),

@@ -32,6 +32,7 @@ from .kills import QUICK_KILLS, KillsPlan, run_kills
 from .load.cli import add_profiles
 from .load.edges import SSE, ServerSource, run_edges
 from .load.edges_report import QUICK, EdgesPlan, EdgesReport, edges_table
+from .load.shards import QUICK_SHARDS, ShardsPlan, run_shards, shards_table, slower
 from .mailbox_memory import QUICK_MAILBOX_MEMORY, MailboxMemoryPlan, run_mailbox_memory
 from .measured import measured_table
 from .peers.contenders import CONTENDERS
@@ -132,6 +133,23 @@ def mailbox_memory(
     """Bytes of Redis for each offline recipient of each message."""
     plan = QUICK_MAILBOX_MEMORY if quick else MailboxMemoryPlan()
     _report(context, reports, partial(run_mailbox_memory, plan), measured_table)
+
+
+@bench_app.command()
+def shards(
+    context: typer.Context,
+    quick: Quick = False,
+    rounds: Rounds = None,
+    masters: Annotated[
+        int | None, typer.Option(min=2, max=9, help="Of the largest Cluster.")
+    ] = None,
+    reports: Reports = REPORTS,
+) -> None:
+    """Durable messages on one Redis, a Cluster of one master and of three, in turn."""
+    plan = changed(QUICK_SHARDS if quick else ShardsPlan(), rounds=rounds, masters=masters)
+    report = _report(context, reports, partial(run_shards, plan), shards_table)
+    for name, share in slower(report).items():
+        typer.echo(f"{name}: CPU of the server {share:+.1%} beside one Redis")
 
 
 @bench_app.command()

@@ -26,6 +26,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     jwt_secret: str
     jwt_audience: str
     key_prefix: str = ""
+    partitions: int = 1
 
     @property
     def base_url(self) -> str:

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from meeting_push.errors import MeetingPushError
+from meeting_push.redis.cluster import lean_connection
 from meeting_push.redis.dial import RedisAddress
-from meeting_push.redis.keys import Keys
+from meeting_push.redis.keys import Keys, QueueKeys
 from meeting_push.redis.lean import LeanConnection
 
 from ..failure import BenchError
@@ -23,7 +24,10 @@ _POLL_S: Final = 0.1
 
 @dataclass(frozen=True, slots=True)
 class RedisUse:
-    """``cpu_s`` 累计；``memory_bytes`` 是它的 RSS；``queued`` 两条投递队列里还没了结的。"""
+    """``cpu_s`` 累计；``memory_bytes`` 是它的 RSS；``queued`` 投递队列里还没了结的。
+
+    Cluster 的是各个主合起来。
+    """
 
     cpu_s: float
     memory_bytes: int
@@ -31,25 +35,28 @@ class RedisUse:
 
 
 class RedisProbe:
-    def __init__(self, connection: LeanConnection, keys: Keys) -> None:
+    def __init__(self, connection: LeanConnection, prefix: str, partitions: int = 1) -> None:
         self._redis = connection
-        self._keys = keys
+        self._keys = Keys(prefix, tagged=bool(connection.tags))
+        queues = QueueKeys.of(self._keys, partitions)
+        self._streams = [stream for queue in queues for stream in queue.streams]
 
     async def use(self) -> RedisUse:
         """:raises BenchError: Redis 不回答"""
-        keys = self._keys
         try:
-            info, *lengths = await asyncio.gather(
-                self._redis.execute("INFO"),
-                self._redis.execute("XLEN", keys.delivery_queue),
-                self._redis.execute("XLEN", keys.priority_queue),
-                self._redis.execute("XLEN", keys.bulk_queue),
+            infos, *lengths = await asyncio.gather(
+                self._redis.everywhere("INFO"),
+                *(self._redis.execute("XLEN", stream) for stream in self._streams),
             )
         except MeetingPushError as error:
             raise BenchError(f"Redis does not answer: {error.message}") from None
-        fields = dict(line.split(":", 1) for line in info.decode().splitlines() if ":" in line)
-        cpu = float(fields["used_cpu_sys"]) + float(fields["used_cpu_user"])
-        return RedisUse(cpu, int(fields["used_memory_rss"]), sum(map(int, lengths)))
+        cpu, memory = 0.0, 0
+        for info in infos:
+            lines = info.decode().splitlines()
+            fields = dict(line.split(":", 1) for line in lines if ":" in line)
+            cpu += float(fields["used_cpu_sys"]) + float(fields["used_cpu_user"])
+            memory += int(fields["used_memory_rss"])
+        return RedisUse(cpu, memory, sum(map(int, lengths)))
 
     async def online_users(self) -> int:
         """:raises BenchError: Redis 不回答"""
@@ -63,9 +70,11 @@ class RedisProbe:
         :raises BenchError: Redis 不回答
         """
         channel = self._keys.broadcast_channel
-        reply = await self._ask("PUBSUB", "NUMSUB", channel)
-        assert isinstance(reply, list)
-        return int(reply[1])
+        try:
+            replies = await self._redis.everywhere("PUBSUB", "NUMSUB", channel)
+        except MeetingPushError as error:
+            raise BenchError(f"Redis does not answer: {error.message}") from None
+        return sum(int(reply[1]) for reply in replies)
 
     async def waiting(self, user_ids: Sequence[int]) -> int:
         """这些人的信箱里一共还有几条：先记录、后移出，所以 0 就是全部的确认都已记录。
@@ -102,10 +111,10 @@ class RedisProbe:
 @contextlib.asynccontextmanager
 async def redis_probe(target: Target) -> AsyncIterator[RedisProbe]:
     """:raises BenchError: 连不上"""
-    connection = LeanConnection(RedisAddress.parse(target.redis_url), name="bench-probe")
+    connection = lean_connection(RedisAddress.parse(target.redis_url), name="bench-probe")
     try:
         await connection.connect()
-        yield RedisProbe(connection, Keys(target.key_prefix))
+        yield RedisProbe(connection, target.key_prefix, target.partitions)
     except MeetingPushError as error:
         if isinstance(error, BenchError):
             raise

@@ -82,6 +82,7 @@ def _start(
         jwt_secret=secrets.token_urlsafe(32),
         jwt_audience="meeting-push",
         key_prefix=f"bench-{secrets.token_hex(4)}:" if options.redis_url else "",
+        partitions=int(options.settings.get("queue_partitions", "1")),
     )
     team = _Team(directory, options, stack)
     sql_url = options.database_url or f"sqlite:///{directory}/data/meeting-push.db"
