@@ -36,12 +36,10 @@ _LOAD: Final = LoadPlan(
     load_share=0.6,
     recipients_per_message=10,
 )
-#: Cluster 上比一台慢，至多这么多（issue 的界限）。
-MOST_SLOWER: Final = 0.10
 
 
 class ShardsPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """``masters`` 是最大的 Cluster 有几个主；``partitions``：它的队列分几份。"""
+    """``masters`` 是最大的 Cluster 有几个主，也是它的队列分几份。"""
 
     rounds: int = 3
     masters: int = 3
