@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -20,7 +20,7 @@ from meeting_push.redis.keys import Keys
 from meeting_push.storage.database import Database
 from tests.support.eventually import eventually
 from tests.support.pair import person
-from tests.support.people import Person, api_of, device, send
+from tests.support.people import Device, Person, api_of, device, send
 from tests.support.postgres_server import PostgresServer
 from tests.support.redis_server import RedisServer, find_redis7
 from tests.support.sentinels import SentinelSite, running_site
@@ -229,13 +229,7 @@ async def test_dlv_1_what_the_promoted_replica_lacked_is_driven_again(
     dead = site.master
     replicas = [server for server in site.servers if server is not dead]
     async with device(town.gateway.ws_url(online.user_id), online) as before:
-        for replica in replicas:
-            replica.kill()
-        lost = await send(town.api.base_url, SENDER, [offline])
-        delivered = await send(town.api.base_url, SENDER, [online])
-        assert (await before.next_message(60))["message_id"] == delivered
-        await before.ack(delivered)
-        await eventually(lambda: status(town, delivered, "delivered"), 60)
+        lost = await sent_past(replicas, town, offline, online, before)
         await asyncio.sleep(2 * QUICK_MARK_S)  # 记号要走过去：副本因此是旧的
         dead.kill()
         for replica in replicas:
@@ -269,13 +263,7 @@ async def test_dlv_1_what_only_the_dead_had_seen_is_driven_again(
         town = life(stack, reconcile_interval_s=NEVER_S)
         async with device(town.gateway.ws_url(online.user_id), online) as before:
             await eventually(lambda: all(knows(site, one, key_prefix) for one in replicas), 60)
-            for replica in replicas:
-                replica.kill()
-            lost = await send(town.api.base_url, SENDER, [offline])
-            delivered = await send(town.api.base_url, SENDER, [online])
-            assert (await before.next_message(60))["message_id"] == delivered
-            await before.ack(delivered)
-            await eventually(lambda: status(town, delivered, "delivered"), 60)
+            lost = await sent_past(replicas, town, offline, online, before)
             await eventually(lambda: enqueued(town, 2), 60)
             position = {"epoch": before.welcome["epoch"], "last_seq": before.welcome["seq"] + 1}
             for server in town.servers:
@@ -295,6 +283,20 @@ async def test_dlv_1_what_only_the_dead_had_seen_is_driven_again(
             assert any(frame["type"] == "resync" for frame in back.others)
     dead.start()
     postgres_server.drop_database(url)
+
+
+async def sent_past(
+    replicas: Sequence[RedisServer], town: Town, offline: Person, online: Person, one: Device
+) -> str:
+    """副本都停了才发：``online`` 的到了 ``one``、确认到记录里；返回 ``offline`` 的。"""
+    for replica in replicas:
+        replica.kill()
+    lost = await send(town.api.base_url, SENDER, [offline])
+    delivered = await send(town.api.base_url, SENDER, [online])
+    assert (await one.next_message(60))["message_id"] == delivered
+    await one.ack(delivered)
+    await eventually(lambda: status(town, delivered, "delivered"), 60)
+    return lost
 
 
 def knows(site: SentinelSite, server: RedisServer, prefix: str) -> bool:
