@@ -30,6 +30,7 @@ from ..node.flight_recorder import OFF, FlightRecorder
 from ..person_id import number_or_nobody
 from ..protocol.envelope import OfflineMessage, decode_tail, encode_tail, new_message
 from ..redis.bodies import OVER_LINGERS_MS, Bodies, Body, unopened
+from ..redis.evictions import Evictions
 from ..redis.link import Command
 from ..redis.mailboxes import DeliveredBatch, Mailboxes, MailboxLimits
 from ..redis.redis_service import RedisService
@@ -81,7 +82,8 @@ class OfflineMessageQueue:
         self.last_write = LastWrite(redis.writing, redis.keys, limits.log_max_entries)
         #: 把已确认的 (user_id, message_ids) 移出信箱，返回移出了几条。幂等。
         self.remove = self._mailboxes.remove
-        self.overfull = self._mailboxes.overfull
+        self._evictions = Evictions(redis.lean, redis.keys, limits)
+        self.overfull = self._evictions.overfull
         #: 找出有哪些信箱，见 ``Mailboxes.walk``。
         self.walk = self._mailboxes.walk
         self.withdrawals = Withdrawals(redis.lean, redis.keys, self.boxes)
@@ -158,8 +160,8 @@ class OfflineMessageQueue:
     async def mark_evicted(
         self, user_id: int, chosen: Sequence[str], kept: Mapping[int, Origin]
     ) -> list[str]:
-        """见 ``Mailboxes.mark_evicted``。"""
-        return await self._mailboxes.mark_evicted(user_id, chosen, self._clock(), kept)
+        """见 ``Evictions.mark_evicted``。"""
+        return await self._evictions.mark_evicted(user_id, chosen, self._clock(), kept)
 
     async def origins(self, message_ids: Sequence[str]) -> dict[str, Origin]:
         """没有记录的（不是经 MessageService 来的）：看正文。"""

@@ -1,9 +1,12 @@
-"""信箱的 Redis 操作：投递、读取、移出。每个用户一组键，每一步对一个用户是原子的。"""
+"""信箱的 Redis 操作：投递、读取、移出；溢出了的见 ``evictions.py``。
+
+每个用户一组键，每一步对一个用户是原子的。
+"""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -16,8 +19,6 @@ from ..mailbox_model import (
     EvictedBefore,
     MailboxHead,
     OpenedMailbox,
-    Origin,
-    OverfullMailbox,
     ResumePoint,
     ResyncReason,
 )
@@ -28,7 +29,6 @@ from .replicas import Replicas
 
 _deliver: Final = Script("deliver")
 _open: Final = Script("open")
-_evict: Final = Script("evict")
 
 _RESYNC: Final[dict[bytes, ResyncReason]] = {
     b"epoch_changed": "epoch_changed",
@@ -41,8 +41,6 @@ CALL_RECIPIENTS: Final = 200
 MAX_TOMBSTONES: Final = 1_000
 #: 找信箱时一步看多少个键。
 WALK_KEYS: Final = 1_000
-#: ``mailbox_senders``：seq → [谁发的, 多急]。
-_origins_decoder: Final = msgspec.json.Decoder(dict[int, Origin])
 
 
 #: 一次调用做得了的：哪几个收件人（从头数），哪些投递，要声明的键。
@@ -137,47 +135,6 @@ class Mailboxes:
             *(limits.ttl_ms, limits.seq_ttl_ms, self._lean.publishing if publish else ""),
         ]
 
-    async def overfull(self, user_id: int) -> OverfullMailbox:
-        """挤之前要知道的一切，一次往返；三条命令之间信箱会变，``mark_evicted`` 再看一遍。"""
-        keys = self._keys
-        mailbox, graves = keys.mailbox(user_id), keys.evicted_messages(user_id)
-        entries, marked, text = await self._lean.execute_many(
-            [
-                ("ZRANGE", mailbox, 0, -1, "WITHSCORES"),
-                ("ZINTER", 2, mailbox, graves),
-                ("GET", keys.mailbox_senders(user_id)),
-            ]
-        )
-        leaving = {message_id.decode(): None for message_id in marked}
-        held = [entry for entry in _id_seq_pairs(entries) if entry[0] not in leaving]
-        return OverfullMailbox(held, list(leaving), _origins(text or b"{}"))
-
-    async def mark_evicted(
-        self,
-        user_id: int,
-        chosen: Sequence[str],
-        now: int,
-        kept: Mapping[int, Origin],
-    ) -> list[str]:
-        """给选好的立下墓碑，还没有移出；返回这一次立了碑的。原子、幂等，绝不挤到上限以下。
-
-        :param kept: 留下的各条（seq → 谁发的、多急），换掉记着的；空则记着的照旧
-        """
-        keys, limits = self._keys, self._limits
-        marked = await _evict.run(
-            self._lean,
-            (
-                *(keys.mailbox(user_id), keys.mailbox_senders(user_id)),
-                *(keys.evicted_messages(user_id), keys.user_seq(user_id)),
-            ),
-            (
-                *(limits.mailbox_max_entries, limits.ttl_ms, MAX_TOMBSTONES, now),
-                msgspec.json.encode(kept) if kept else b"",
-                *chosen,
-            ),
-        )
-        return [message_id.decode() for message_id in marked]
-
     async def open(self, user_id: int, resume: ResumePoint | None) -> OpenedMailbox:
         """一次往返读出一切；新用户在此得到 epoch。"""
         return opened(await _open.run(self._lean, *self.question(user_id, resume)))
@@ -201,7 +158,7 @@ class Mailboxes:
     async def entries(self, user_id: int) -> list[tuple[str, int]]:
         """信箱里全部的 (message_id, seq)，按 seq 升序。"""
         key = self._keys.mailbox(user_id)
-        return _id_seq_pairs(await self._lean.execute("ZRANGE", key, 0, -1, "WITHSCORES"))
+        return id_seq_pairs(await self._lean.execute("ZRANGE", key, 0, -1, "WITHSCORES"))
 
     async def walk(self, cursor: bytes) -> tuple[bytes, list[MailboxHead]]:
         """从 ``cursor`` 起看约 ``WALK_KEYS`` 个键（哪种都算，约 1 ms 的 Redis），说出其中的信箱。
@@ -374,25 +331,17 @@ def opened(reply: Sequence[Any]) -> OpenedMailbox:
         seq=seq,
         resumed=verdict == b"resumed",
         resync_reason=_RESYNC.get(verdict),
-        mailbox=_id_seq_pairs(mailbox),
-        log=_id_seq_pairs(log),
+        mailbox=id_seq_pairs(mailbox),
+        log=id_seq_pairs(log),
         evicted_before=EvictedBefore(*map(int, before)) if None not in before else None,
-        expired=[seq for _, seq in _id_seq_pairs(expired)],
-        evicted=_id_seq_pairs(evicted),
+        expired=[seq for _, seq in id_seq_pairs(expired)],
+        evicted=id_seq_pairs(evicted),
     )
 
 
-def _id_seq_pairs(flat: Sequence[bytes]) -> list[tuple[str, int]]:
-    # 分数是浮点文本；2^53 以内精确
+def id_seq_pairs(flat: Sequence[bytes]) -> list[tuple[str, int]]:
+    """一个有序集合的各项；分数是浮点文本，2^53 以内精确。"""
     return [
         (member.decode(), int(float(score)))
         for member, score in zip(flat[::2], flat[1::2], strict=True)
     ]
-
-
-def _origins(text: bytes) -> dict[int, Origin]:
-    """别人写坏的当作不认得，再问一次。"""
-    try:
-        return _origins_decoder.decode(text)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return {}

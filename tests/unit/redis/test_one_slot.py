@@ -21,6 +21,7 @@ from meeting_push.redis.arrivals import Arrivals
 from meeting_push.redis.bodies import Bodies
 from meeting_push.redis.broadcast_log import BroadcastLog
 from meeting_push.redis.claims import GenerationMark, RedisClaim
+from meeting_push.redis.evictions import Evictions
 from meeting_push.redis.group_reader import GroupReader
 from meeting_push.redis.keys import QueueKeys
 from meeting_push.redis.lean import Script
@@ -93,8 +94,9 @@ async def walk_mailboxes(redis: RedisService) -> None:
     assert {one.seq for one in found.rows[1]} == {2}
     full = await boxes.deliver([delivery(names[2], USERS)], publish=True, ahead=[("PING",)])
     assert (sorted(full.overfull), full.ahead) == (list(USERS), [b"PONG"])
-    assert await boxes.mark_evicted(1, [names[0]], now_ms(), {}) == [names[0]]
-    assert (await boxes.overfull(1)).leaving == [names[0]]
+    evictions = Evictions(redis.lean, redis.keys, LIMITS)
+    assert await evictions.mark_evicted(1, [names[0]], now_ms(), {}) == [names[0]]
+    assert (await evictions.overfull(1)).leaving == [names[0]]
     assert (await boxes.open(2, None)).seq == 3
     withdrawals = Withdrawals(redis.lean, redis.keys, boxes)
     assert sorted(await withdrawals.withdraw(names[3], b"}", USERS)) == list(USERS)
