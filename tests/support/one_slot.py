@@ -65,6 +65,9 @@ class SlotLean(LeanConnection):
             by_slot[slot].append(at)
         return [(some, [key for at in some for key in keys_of(at)]) for some in by_slot.values()]
 
+    def at_once(self, rows: int, key_of: Callable[[int], Argument]) -> Groups:
+        return self.together(rows, lambda at: (key_of(at),))
+
     def execute(self, *args: Argument) -> asyncio.Future[Any]:
         return super().execute(*self._strict(args))
 

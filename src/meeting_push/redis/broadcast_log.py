@@ -16,7 +16,7 @@ from .link import Argument
 
 _append: Final = Script("broadcast")
 _cursor: Final = Script("broadcast_cursor")
-_ack: Final = Script("guard", "broadcast_ack")
+_ack: Final = Script("here", "guard", "broadcast_ack")
 
 #: 一次读日志至多这么多条（每条约 150 字节）。
 PAGE: Final = 1_000
@@ -138,7 +138,7 @@ class BroadcastLog:
         for start in range(0, len(acked), CALL_CURSORS):
             head: list[Argument] = [self._keys.prefix, self.cursor_ttl_ms]
             rows = acked[start : start + CALL_CURSORS]
-            for some, spoiled in await _ack.by_slot(self._lean, head, rows, self._cursor_of):
+            for some, spoiled in await _ack.by_master(self._lean, head, rows, self._cursor_of):
                 if spoiled:
                     # 游标坏了：确认在 SQL 里，他只会再收到同一个 message_id
                     theirs = [rows[some[at]][0] for at in spoiled]

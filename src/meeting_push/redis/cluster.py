@@ -154,7 +154,7 @@ class ClusterConnection(LeanConnection):
         return future
 
     def together(self, rows: int, keys_of: Callable[[int], Sequence[Argument]]) -> Groups:
-        """同槽的一次；不按主合（决定 0018）。"""
+        """同槽的一次：一条命令的几个键要同槽（决定 0018）。"""
         by_slot: defaultdict[int, tuple[list[int], list[Argument]]] = defaultdict(lambda: ([], []))
         for at in range(rows):
             keys = keys_of(at)
@@ -162,6 +162,18 @@ class ClusterConnection(LeanConnection):
             some.append(at)
             declared += keys
         return list(by_slot.values())
+
+    def at_once(self, rows: int, key_of: Callable[[int], Argument]) -> Groups:
+        """同一个主的一次；声明的是第一行的键。"""
+        by_master: dict[Master, tuple[list[int], list[Argument]]] = {}
+        for at in range(rows):
+            key = key_of(at)
+            master = self._master_of(slot_of(key), ())
+            if (group := by_master.get(master)) is not None:
+                group[0].append(at)
+            else:
+                by_master[master] = ([at], [key])
+        return list(by_master.values())
 
     async def everywhere(self, *command: Argument) -> list[Any]:
         masters = self.masters.every().values()
@@ -320,6 +332,7 @@ class ClusterConnection(LeanConnection):
 
     async def _wait(self, one: _Sent) -> None:
         await asyncio.sleep(AGAIN_S)
+        one.moves = 0  # 从头走：正搬着的，回到原来的主又被指过来
         self._send(self._master_for(one.args), [one])
 
 

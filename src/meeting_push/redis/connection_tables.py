@@ -12,10 +12,10 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from .keys import Keys
-from .lean import Call, LeanConnection, Script
-from .link import Argument, Command
+from .lean import Call, Groups, LeanConnection, Script
+from .link import Argument, Command, ElsewhereError
 
-_write: Final = Script("guard", "presence")
+_write: Final = Script("here", "guard", "presence")
 
 
 class Turn(NamedTuple):
@@ -116,16 +116,17 @@ class ConnectionTables:
         written: Written,
         around: Around | None = None,
         known: Mapping[str, bool] = MappingProxyType({}),
+        *,
+        slots: bool = False,
     ) -> _Asking:
-        """``rows`` 里的这几行。"""
-        some = [rows[at] for at in places]
-        groups = self._lean.together(len(some), lambda at: self._his(some[at][0]))
+        """``rows`` 里的这几行；``slots``：一个槽一次。"""
+        groups = self._groups(rows, places, slots)
         whole = len(groups) == 1 and not groups[0][1]  # 一台 Redis
         head = writing.head(known, around if whole else None)
         ahead, behind = ((), ()) if whole or around is None else (around.ahead(), around.behind())
         calls: list[Call] = []
         for own, keys in groups:
-            calls.append((keys, [*head, *(value for at in own for value in some[at])]))
+            calls.append((keys, [*head, *(value for at in own for value in rows[at])]))
         answers = await self._lean.execute_many(
             [*ahead, *(_write.call(*one) for one in calls), *behind], tolerant=True
         )
@@ -135,13 +136,24 @@ class ConnectionTables:
                 raise answer
         replies = await _write.completed(self._lean, calls, answers[len(ahead) : done])
         asking = _Asking([], set(), known)
-        for (own, _), (turned, skipped, nodes, gone) in zip(groups, replies, strict=True):
-            written.turned.extend(_turns(turned))
-            asking.skipped.extend(places[own[at]] for at in skipped)
-            asking.nodes.update(node.decode(errors="replace") for node in nodes)
-            for at, removed, node, rest in zip(*[iter(gone)] * 4, strict=True):
-                written.gone[places[own[at]]] = (removed, node.decode(errors="replace"), rest)
+        moving: list[int] = []
+        for (own, _), reply in zip(groups, replies, strict=True):
+            if isinstance(reply, ElsewhereError):
+                moving += own
+            else:
+                _note(own, reply, written, asking)
+        if moving:
+            more = await self._write(writing, rows, moving, written, known=known, slots=True)
+            asking.skipped.extend(more.skipped)
+            asking.nodes.update(more.nodes)
         return asking
+
+    def _groups(self, rows: Sequence[Row], places: Sequence[int], slots: bool) -> Groups:
+        if slots:
+            return self._lean.slot_by_slot(places, lambda at: self._his(rows[at][0]))
+        online_user = self._keys.online_user
+        groups = self._lean.at_once(len(places), lambda n: online_user(rows[places[n]][0]))
+        return [([places[n] for n in some], keys) for some, keys in groups]
 
     def _his(self, user_id: int) -> tuple[str, str]:
         return self._keys.online_user(user_id), self._keys.connection_count(user_id)
@@ -153,6 +165,16 @@ class ConnectionTables:
         ordered = list(nodes)
         leases = await self._lean.values([self._keys.node(node) for node in ordered])
         return {node for node, lease in zip(ordered, leases, strict=True) if lease is not None}
+
+
+def _note(own: Sequence[int], reply: Sequence[Any], written: Written, asking: _Asking) -> None:
+    """一次调用的回答，见 ``presence.lua``；``own``：它的各组是第几行。"""
+    turned, skipped, nodes, gone = reply
+    written.turned.extend(_turns(turned))
+    asking.skipped.extend(own[at] for at in skipped)
+    asking.nodes.update(node.decode(errors="replace") for node in nodes)
+    for at, removed, node, rest in zip(*[iter(gone)] * 4, strict=True):
+        written.gone[own[at]] = (removed, node.decode(errors="replace"), rest)
 
 
 def _turns(flat: Sequence[Any]) -> list[Turn]:

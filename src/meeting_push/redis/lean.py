@@ -13,7 +13,7 @@ from ..errors import MeetingPushError, RedisUnavailableError
 from .address import RedisAddress, credentials_refused, greeting
 from .command_link import CommandLink
 from .dial import Reconnector, dial, most_backoff_s
-from .link import Argument, Command, Link, ScriptMissingError
+from .link import Argument, Command, ElsewhereError, Link, ScriptMissingError
 
 Row = TypeVar("Row", bound=Sequence[Any])
 #: 一次调用做的各是哪几行，与它要声明的键。
@@ -100,6 +100,20 @@ class LeanConnection:
         """
         return [(range(rows), ())]
 
+    def at_once(self, rows: int, _key_of: Callable[[int], Argument]) -> Groups:
+        """接在 ``here.lua`` 之后的脚本一次做得了的：同一个主的各几行，与说出去哪里的那个键。
+
+        ``_key_of(i)``：第 i 行的键之一。槽正在搬的回答 ``ElsewhereError``，再照 ``slot_by_slot``。
+        """
+        return [(range(rows), ())]
+
+    def slot_by_slot(
+        self, places: Sequence[int], keys_of: Callable[[int], Sequence[Argument]]
+    ) -> Groups:
+        """``together``，只这几行。"""
+        groups = self.together(len(places), lambda n: keys_of(places[n]))
+        return [([places[n] for n in some], keys) for some, keys in groups]
+
     def at(self, _key: Argument) -> LeanConnection:
         """到管着这个键的主的；一台 Redis 就是它自己。
 
@@ -174,6 +188,11 @@ def in_order(groups: Groups, answers: Iterable[Any], rows: int) -> list[Any]:
     return found
 
 
+def elsewhere(done: Iterable[tuple[Sequence[int], Any]]) -> list[int]:
+    """回答是 ``ElsewhereError`` 的各行：槽正在搬，没有做。"""
+    return [at for some, answer in done if isinstance(answer, ElsewhereError) for at in some]
+
+
 class Script:
     """``redis/lua/<name>.lua``，几个名字则依次相接；按 SHA1 调用，Redis 不认识时带着全文再来。
 
@@ -203,6 +222,34 @@ class Script:
         if not rows:
             return []
         groups = lean.together(len(rows), lambda at: keys_of(rows[at]))
+        return await self._grouped(lean, head, rows, groups)
+
+    async def by_master(
+        self,
+        lean: LeanConnection,
+        head: Sequence[Argument],
+        rows: Sequence[Row],
+        keys_of: Callable[[Row], Sequence[str]],
+    ) -> list[tuple[Sequence[int], Any]]:
+        """同 ``by_slot``，一个主一次；脚本接在 ``here.lua`` 之后。"""
+        if not rows:
+            return []
+        groups = lean.at_once(len(rows), lambda at: keys_of(rows[at])[0])
+        done = await self._grouped(lean, head, rows, groups)
+        moving = elsewhere(done)
+        if not moving:
+            return done
+        groups = lean.slot_by_slot(moving, lambda at: keys_of(rows[at]))
+        stayed = [one for one in done if not isinstance(one[1], ElsewhereError)]
+        return stayed + await self._grouped(lean, head, rows, groups)
+
+    async def _grouped(
+        self,
+        lean: LeanConnection,
+        head: Sequence[Argument],
+        rows: Sequence[Row],
+        groups: Groups,
+    ) -> list[tuple[Sequence[int], Any]]:
         calls: list[Call] = []
         for some, keys in groups:
             own = rows if len(some) == len(rows) else [rows[at] for at in some]
@@ -212,20 +259,23 @@ class Script:
 
     async def run_all(self, lean: LeanConnection, calls: Sequence[Call]) -> list[Any]:
         """各调用的回答，次序不变；几次调用一次写出，非原子。"""
-        if len(calls) == 1:
-            return [await self.run(lean, *calls[0])]
-        commands = [self.call(*one) for one in calls]
-        answers = await lean.execute_many(commands, tolerant=True)
-        return await self.completed(lean, calls, answers)
+        if len(calls) > 1:
+            commands = [self.call(*one) for one in calls]
+            answers = await lean.execute_many(commands, tolerant=True)
+            return await self.completed(lean, calls, answers)
+        try:
+            return [await self.run(lean, *one) for one in calls]
+        except ElsewhereError as error:
+            return [error]
 
     async def completed(
         self, lean: LeanConnection, calls: Sequence[Call], answers: list[Any]
     ) -> list[Any]:
-        """``calls`` 的回答，脚本不认识的再来一遍；被拒绝的抛出。"""
+        """``calls`` 的回答，脚本不认识的再来一遍；``ElsewhereError`` 留着，别的拒绝抛出。"""
         for at, answer in enumerate(answers):
             if isinstance(answer, ScriptMissingError):
-                answers[at] = await self.run(lean, *calls[at])
-            elif isinstance(answer, Exception):
+                [answers[at]] = await self.run_all(lean, [calls[at]])
+            elif isinstance(answer, Exception) and not isinstance(answer, ElsewhereError):
                 raise answer
         return answers
 

@@ -20,6 +20,10 @@ class GroupExistsError(RedisCommandError):
     """BUSYGROUP：消费组早已有了。"""
 
 
+class ElsewhereError(RedisCommandError):
+    """ELSEWHERE：一段脚本一次做几个槽的，有一个槽不在（正在搬）；什么都没执行，见 ``here.lua``。"""
+
+
 class NoGroupError(RedisCommandError):
     """NOGROUP：消费组（或它的流）还没有，或没有了（FLUSHALL、切换）。"""
 
@@ -69,6 +73,7 @@ _DEMOTED: Final = {"READONLY": "readonly", "MASTERDOWN": "master_down", "LOADING
 _REFUSED: Final[dict[str, type[RedisCommandError]]] = {
     "NOSCRIPT": ScriptMissingError,
     "BUSYGROUP": GroupExistsError,
+    "ELSEWHERE": ElsewhereError,
     "NOGROUP": NoGroupError,
 }
 #: Redis 6.2 把脚本里的错误包成 “ERR Error running script … : -OOM …”，真正的代号在里面。

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
@@ -23,11 +24,11 @@ from ..mailbox_model import (
     ResyncReason,
 )
 from .keys import Keys, literally
-from .lean import Call, Groups, LeanConnection, Script
-from .link import Argument, Command
+from .lean import Call, Groups, LeanConnection, Script, elsewhere
+from .link import Argument, Command, ElsewhereError
 from .replicas import Replicas
 
-_deliver: Final = Script("deliver")
+_deliver: Final = Script("here", "deliver")
 _open: Final = Script("open")
 
 _RESYNC: Final[dict[bytes, ResyncReason]] = {
@@ -55,6 +56,13 @@ class MailboxLimits:
     log_max_entries: int
     ttl_ms: int
     seq_ttl_ms: int
+
+
+class _Answer(NamedTuple):
+    """一份的回答：每人两个数，溢出了的人；见 ``deliver.lua``。"""
+
+    pairs: list[int]
+    overfull: list[int]
 
 
 class DeliveredBatch(NamedTuple):
@@ -90,26 +98,19 @@ class Mailboxes:
         ``ahead``：先于它们执行的，全部在一次写出里；没有给，就一次调用一个来回，让别人的命令插得进来。
         """
         owners = owners_of(deliveries)
-        groups = self._lean.together(len(owners), lambda at: self._touched(owners[at]))
-        parts = parts_of(deliveries, groups)
-        head = self.head(publish=publish)
-        counted = [
-            (n, (keys, head + call)) for _, some, keys in parts for n, call in calls_of(some)
-        ]
-        early, replies = await self._run(ahead, [call for _, call in counted])
-        if self.replicas is not None:
-            await self.replicas.wait(next(iter(keys), "") for _, _, keys in parts)
-        pairs: list[int] = []
-        overfull: list[int] = []
-        for (recipients, _), reply in zip(counted, replies, strict=True):
-            pairs += reply[: 2 * recipients]
-            overfull += map(int, reply[2 * recipients :])
-        each = iter(pairs if len(parts) == 1 else as_given(pairs, parts))
+        head, mailbox = self.head(publish=publish), self._keys.mailbox
+        groups = self._lean.at_once(len(owners), lambda at: mailbox(owners[at]))
+        early, done = await self._run(head, parts_of(deliveries, groups, len(owners)), ahead)
+        if moving := elsewhere(done):
+            groups = self._lean.slot_by_slot(moving, lambda at: self._touched(owners[at]))
+            _, again = await self._run(head, parts_of(deliveries, groups, len(owners)))
+            done = [one for one in done if not isinstance(one[1], ElsewhereError)] + again
+        each = iter(as_given(done, len(owners)))
         rows = [
             [delivered(user_id, next(each), next(each)) for user_id in delivery.recipient_ids]
             for delivery in deliveries
         ]
-        return DeliveredBatch(rows, overfull, early)
+        return DeliveredBatch(rows, [user_id for _, one in done for user_id in one.overfull], early)
 
     def _touched(self, user_id: int) -> list[str]:
         """``deliver.lua`` 为一个人碰的。"""
@@ -117,15 +118,44 @@ class Mailboxes:
         return [keys.mailbox(user_id), keys.message_log(user_id), keys.user_seq(user_id)]
 
     async def _run(
-        self, ahead: Sequence[Command], calls: Sequence[Call]
-    ) -> tuple[list[object], list[Sequence[Any]]]:
+        self, head: Sequence[Argument], parts: Sequence[Part], ahead: Sequence[Command] = ()
+    ) -> tuple[list[object], list[tuple[Sequence[int], Any]]]:
+        """``ahead`` 的回答；各份是哪几个收件人，与它的 ``_Answer``，或 ``ElsewhereError``。"""
+        counted = [
+            (at, recipients, (keys, [*head, *call]))
+            for at, (_, some, keys) in enumerate(parts)
+            for recipients, call in calls_of(some)
+        ]
+        waves = waves_of([at for at, *_ in counted])
+        early, replies = await self._send([call for *_, call in counted], waves, ahead)
+        if self.replicas is not None:
+            await self.replicas.wait(next(iter(keys), "") for _, _, keys in parts)
+        answers: list[Any] = [_Answer([], []) for _ in parts]
+        for (at, recipients, _), reply in zip(counted, replies, strict=True):
+            if isinstance(reply, ElsewhereError):
+                answers[at] = reply
+            elif isinstance(answers[at], _Answer):
+                answers[at].pairs.extend(reply[: 2 * recipients])
+                answers[at].overfull.extend(map(int, reply[2 * recipients :]))
+        return early, [(places, one) for (places, *_), one in zip(parts, answers, strict=True)]
+
+    async def _send(
+        self, calls: Sequence[Call], waves: Sequence[Sequence[int]], ahead: Sequence[Command]
+    ) -> tuple[list[object], list[Any]]:
+        """``ahead`` 的回答，各次调用的回答。"""
         lean = self._lean if self.replicas is None else self.replicas.lean
-        if not ahead:
-            return [], [await _deliver.run(lean, *one) for one in calls]
-        commands = [*ahead, *(_deliver.call(*one) for one in calls)]
-        answers = await lean.execute_many(commands, tolerant=True)
-        early = answers[: len(ahead)]
-        return early, await _deliver.completed(lean, calls, answers[len(ahead) :])
+        if ahead:
+            commands = [*ahead, *(_deliver.call(*one) for one in calls)]
+            answers = await lean.execute_many(commands, tolerant=True)
+            early = answers[: len(ahead)]
+            return early, await _deliver.completed(lean, calls, answers[len(ahead) :])
+        replies: list[Any] = [None] * len(calls)
+        for wave in waves:
+            for n, reply in zip(
+                wave, await _deliver.run_all(lean, [calls[n] for n in wave]), strict=True
+            ):
+                replies[n] = reply
+        return [], replies
 
     def head(self, *, publish: bool) -> list[Argument]:
         limits = self._limits
@@ -271,9 +301,9 @@ def owners_of(deliveries: Iterable[Delivery]) -> list[int]:
     return [user_id for one in deliveries for user_id in one.recipient_ids]
 
 
-def parts_of(deliveries: Sequence[Delivery], groups: Groups) -> list[Part]:
-    """``groups``：``owners_of`` 的各组。"""
-    if len(groups) == 1:
+def parts_of(deliveries: Sequence[Delivery], groups: Groups, owners: int) -> list[Part]:
+    """``groups``：``owners_of`` 的各组；``owners`` 是它的长度。"""
+    if len(groups) == 1 and len(groups[0][0]) == owners:
         [(places, keys)] = groups
         return [(places, deliveries, keys)]
     whose = [(at, user_id) for at, one in enumerate(deliveries) for user_id in one.recipient_ids]
@@ -293,13 +323,27 @@ def _only(deliveries: Sequence[Delivery], pairs: Sequence[tuple[int, int]]) -> l
     ]
 
 
-def as_given(pairs: Sequence[int], parts: Sequence[Part]) -> list[int]:
-    """各份的回答接起来的 → 照收件人的次序。"""
-    found = [0] * len(pairs)
-    places = (at for some, *_ in parts for at in some)
-    for n, at in enumerate(places):
-        found[2 * at : 2 * at + 2] = pairs[2 * n : 2 * n + 2]
+def as_given(done: Sequence[tuple[Sequence[int], _Answer]], owners: int) -> list[int]:
+    """各份的回答 → 照收件人的次序。"""
+    if len(done) == 1:
+        return done[0][1].pairs
+    found = [0] * (2 * owners)
+    for places, (pairs, _) in done:
+        for at, seq, receivers in zip(places, pairs[::2], pairs[1::2], strict=True):
+            found[2 * at : 2 * at + 2] = seq, receivers
     return found
+
+
+def waves_of(parts: Sequence[int]) -> list[list[int]]:
+    """各次调用归哪一份 → 先后几拨，一拨里一份至多一次。"""
+    waves: list[list[int]] = []
+    turns: Counter[int] = Counter()
+    for n, part in enumerate(parts):
+        if turns[part] == len(waves):
+            waves.append([])
+        waves[turns[part]].append(n)
+        turns[part] += 1
+    return waves
 
 
 def calls_of(deliveries: Iterable[Delivery]) -> Iterator[tuple[int, list[Argument]]]:

@@ -18,7 +18,7 @@ from .lean import LeanConnection, Script
 from .link import Argument, Command
 from .mailboxes import MAX_TOMBSTONES
 
-_confirm: Final = Script("guard", "confirm")
+_confirm: Final = Script("here", "guard", "confirm")
 _retry: Final = Script("retry")
 _fail: Final = Script("guard", "fail")
 _expire: Final = Script("expire")
@@ -125,7 +125,7 @@ class Outcomes:
         ttl_ms, lingers_ms = self._ttl_ms, OVER_LINGERS_MS
         head: list[Argument] = [self._keys.prefix, ttl_ms, int(overruling), lingers_ms]
         body = self._keys.message_body
-        for some, answer in await _confirm.by_slot(self._lean, head, rows, self._status_of):
+        for some, answer in await _confirm.by_master(self._lean, head, rows, self._status_of):
             receipts, spoiled, kinds, late, over = answer
             failed = [rows[some[at]] for at in spoiled]
             overdue = [(rows[some[at]], i) for at, i in zip(late[::2], late[1::2], strict=True)]

@@ -1,6 +1,6 @@
 -- 把一批确认记进各消息的状态哈希；只有第一次确认改变计数（幂等）。
 -- 常态是第一次：相邻的同一条消息的合成一次 HMGET、一次 HSET，不是每行一次。
--- 只碰各消息自己的状态：Cluster 上按槽分开调用。
+-- 只碰各消息自己的状态：Cluster 上一个主一次（here.lua）。
 -- ARGV[1] 前缀  ARGV[2] 哈希的 TTL(ms)  ARGV[3] 1 = 迟到的（失败、过期之后才来的）也记；0 = 只说出来
 -- ARGV[4] 对谁都完结了的，状态至多再留多久(ms)
 -- 之后每四个一组：message_id, user_id, sent_at, acked_at；按消息排好才合得起来
@@ -8,7 +8,7 @@
 -- 状态坏了、没有记成的各是第几行（从 0 数）；第一次确认的按种类 {类型, 优先级, 人数, ...}；
 -- 迟到的 {第几行, 它的死信（'' = 没有）, ...}：死信与墓碑收回了再来一遍；
 -- 从此每个收件人都确认了的 {message_id, ...}。
--- 接在 guard.lua 之后。
+-- 接在 here.lua、guard.lua 之后。
 local call = redis.call
 local prefix, ttl, overruling, lingers = ARGV[1], ARGV[2], ARGV[3] == '1', ARGV[4]
 local receipts, r, over = {}, 0, {}
@@ -127,6 +127,18 @@ local function confirm_one(id, from)
 end
 
 local from, last = 5, #ARGV
+if scattered then
+  local seen
+  for i = from, last, 4 do
+    if ARGV[i] ~= seen then
+      seen = ARGV[i]
+      local refused = elsewhere(prefix .. 'message_delivery_status:' .. seen)
+      if refused then
+        return refused
+      end
+    end
+  end
+end
 while from <= last do
   local id, upto = ARGV[from], from + 4
   while ARGV[upto] == id do

@@ -1,7 +1,7 @@
 -- 投递一批：对每个（用户, 消息）原子地取 seq → 进信箱 → 发布。先进信箱，后推。
 -- 幂等：已在信箱的沿用旧 seq 再发布一次；已确认过的（只在日志里）什么也不做。
 -- 重试（attempt > 0）只再发布，从不重新放进信箱：不在那里就是认领之后确认到了。
--- 同一用户的键有同一个 hash tag，落在同一个槽；Cluster 上要按槽分开，一个槽一次调用。
+-- 同一用户的键有同一个 hash tag，落在同一个槽；Cluster 上一个主一次调用。接在 here.lua 之后。
 --
 -- ARGV[1] 键前缀          ARGV[2] 新用户的 epoch
 -- ARGV[3] 信箱上限        ARGV[4] 日志上限
@@ -55,6 +55,20 @@ local function append(seq_key, mailbox, log, id)
   return seq
 end
 
+if scattered then
+  local i = 8
+  while i <= #ARGV do
+    local last = i + 3 + tonumber(ARGV[i + 3])
+    for u = i + 4, last do
+      local tag = ARGV[u] .. '}'
+      local refused = elsewhere(mailboxes .. tag, logs .. tag, seqs .. tag)
+      if refused then
+        return refused
+      end
+    end
+    i = last + 1
+  end
+end
 local i = 8
 while i <= #ARGV do
   local id = ARGV[i]

@@ -1,7 +1,7 @@
--- 一批连接的变化，写进各用户的连接表；幂等，重来无害。接在 guard.lua 之后。
+-- 一批连接的变化，写进各用户的连接表；幂等，重来无害。接在 here.lua、guard.lua 之后。
 -- 计数取自哈希的长度，绝不自己加减，所以不会漂移。每次改变前后各看一眼“别人眼里的状态”，不同
 -- 才发布：脚本是原子的，所以每个转变恰好发布一次（断过租约的节点回来时，再说一遍无妨）。
--- 只碰各用户自己的键：Cluster 上按槽分开调用；全局的索引由调用者写（redis/presence.py，决定 0018）。
+-- 只碰各用户自己的键：Cluster 上一个主一次；全局的索引由调用者写（redis/presence.py，决定 0018）。
 -- 一台 Redis 不管槽：给了 ARGV[6] 就连它们一起写，次序照旧，省下八条命令。
 -- ARGV[1] 前缀   ARGV[2] 节点   ARGV[3] 用户的键的 TTL(ms)
 -- ARGV[4] 1 = 租约断过：期间读到的是离线，没有转变也要发布
@@ -158,6 +158,15 @@ local function show()
   call('PEXPIRE', online, ttl)
 end
 
+if scattered then
+  for i = rows, #ARGV, 4 do
+    local tag = ARGV[i] .. '}'
+    local refused = elsewhere(prefix .. 'online_users:{' .. tag, prefix .. 'user_connections_count:{' .. tag)
+    if refused then
+      return refused
+    end
+  end
+end
 local whole = ARGV[6] ~= ''
 if whole then
   index()
