@@ -148,7 +148,7 @@ class Resuming(RuleBasedStateMachine):
         if pushed is Pushed.SEND:
             self.receive(device, [frame])
         elif pushed is Pushed.HOLE:
-            view = self.run(self.queue.open(USER))
+            view = self.run(self.queue.open(USER, session.position()))  # 同 ``Opener``
             self.receive(device, session.reread(view))
             self.flush(device, view)
 
