@@ -1,4 +1,7 @@
-"""有期限地等待外部进程：测试里唯一允许的轮询。"""
+"""有期限地等待外部进程：测试里唯一允许的轮询。
+
+期限只算本进程醒着的：被暂停了一分钟（笔记本合上，别人停住它去量别的），醒来还有几十次可问。
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,8 @@ T = TypeVar("T")
 #: 隔多久再问：已等的二十分之一，快的不耽误，慢的不占着机器。
 _FIRST_S: Final = 0.01
 _LONGEST_S: Final = 0.05
+#: 一次歇息至多算这么久：再多的不是等，是没有轮到。
+_PAUSE_COUNTS_S: Final = 0.25
 
 
 @overload
@@ -24,26 +29,48 @@ async def eventually(predicate: Callable[[], object], timeout: float = 5.0) -> o
 
     :raises AssertionError: ``timeout`` 秒后仍不为真；写明最后一次的结果
     """
-    start = time.monotonic()
+    waited = _Waited(timeout)
     while True:
         result = predicate()
         if inspect.isawaitable(result):
             result = await result
         if result:
             return result
-        await asyncio.sleep(_pause_s(start, timeout, result))
+        await asyncio.sleep(waited.pause_s(result))
+        waited.paused()
 
 
 def wait_until(predicate: Callable[[], T], timeout: float = 5.0) -> T:
     """``eventually`` 的同步版，供启动服务的夹具使用；它阻塞事件循环。"""
-    start = time.monotonic()
+    waited = _Waited(timeout)
     while not (result := predicate()):
-        time.sleep(_pause_s(start, timeout, result))
+        time.sleep(waited.pause_s(result))
+        waited.paused()
     return result
 
 
-def _pause_s(start: float, timeout: float, last: object) -> float:
-    waited = time.monotonic() - start
-    if waited >= timeout:
-        raise AssertionError(f"not true within {timeout:g} s; last result: {last!r}")
-    return min(max(_FIRST_S, waited / 20), _LONGEST_S)
+class _Waited:
+    """等了多久，以及还等不等。"""
+
+    def __init__(self, timeout: float) -> None:
+        self._timeout = timeout
+        self._counted_s = 0.0
+        self._since = time.monotonic()
+
+    def pause_s(self, last: object) -> float:
+        """刚问过，得到 ``last``：再问之前歇多久。
+
+        :raises AssertionError: 不等了
+        """
+        self._count(self._timeout)
+        if self._counted_s >= self._timeout:
+            raise AssertionError(f"not true within {self._timeout:g} s; last result: {last!r}")
+        return min(max(_FIRST_S, self._counted_s / 20), _LONGEST_S)
+
+    def paused(self) -> None:
+        self._count(_PAUSE_COUNTS_S)
+
+    def _count(self, most_s: float) -> None:
+        now = time.monotonic()
+        self._counted_s += min(now - self._since, most_s)
+        self._since = now

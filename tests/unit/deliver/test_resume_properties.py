@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, TypeVar
 from uuid import uuid4
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -362,6 +363,7 @@ class Resuming(RuleBasedStateMachine):
         assert all(d.session is None or d.session.phase is Phase.LIVE for d in self.devices)
 
 
+@pytest.mark.timeout(180)  # 一千多步，步步问真的 Redis
 def test_dlv_5_resume(redis_server: RedisServer) -> None:
     class Here(Resuming):
         server = redis_server
