@@ -1,11 +1,14 @@
-"""Makefile、锁文件与 设置的两份说明不会悄悄落后。"""
+"""Makefile、锁文件与 设置的两份说明不会悄悄落后；轮子的测试怎样算过。"""
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
+import sys
 import tomllib
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ import yaml
 from meeting_push.settings import FLAT, Settings
 from meeting_push.version import __version__
 from tools.settings_pages import pages
+from tools.wheels import twice
 
 ROOT = Path(__file__).parent.parent
 LOCKS = ("runtime", "dev")
@@ -121,3 +125,29 @@ def test_every_part_has_the_same_version() -> None:
 def _project(path: str) -> dict[str, Any]:
     project: dict[str, Any] = tomllib.loads((ROOT / path).read_text())["project"]
     return project
+
+
+@pytest.mark.timeout(300)
+def test_what_did_not_pass_of_the_wheels_is_tried_once_more_alone(tmp_path: Path) -> None:
+    """第二次过的算过，再不过就是不过；过了的不再来。"""
+    (tmp_path / "test_some.py").write_text(
+        "from pathlib import Path\n"
+        "import pytest\n"
+        "@pytest.mark.parametrize('name', ['first', 'second', 'never'])\n"
+        "def test(name):\n"
+        "    tried = Path(f'{name}.tried')\n"
+        "    before = tried.read_text() if tried.exists() else ''\n"
+        "    tried.write_text(before + 'x')\n"
+        "    assert name == 'first' or (name == 'second' and before)\n"
+    )
+
+    def attempt(arguments: Sequence[str]) -> int:
+        command = [sys.executable, "-m", "pytest", "-p", "xdist", "-c", "/dev/null"]
+        only = os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+        done = subprocess.run([*command, *arguments], cwd=tmp_path, env=only, check=False)
+        return done.returncode
+
+    assert twice(attempt, ("-k", "not never")) == 0
+    assert twice(attempt, ("-k", "never")) == 1
+    tried = {file.stem: file.read_text() for file in tmp_path.glob("*.tried")}
+    assert tried == {"first": "x", "second": "xx", "never": "xx"}

@@ -11,7 +11,8 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -102,18 +103,17 @@ def run(
     environment = LockedEnvironment(folder / version, python, LOCK, wheels)
     sys.stdout.write(f"Python {version}: {', '.join(wheel.name for wheel in wheels)}\n")
     sys.stdout.flush()
-    return twice(environment, suite, given or ("tests/unit",))
+    return twice(partial(pytest, environment, suite), given or ("tests/unit",))
 
 
-def twice(environment: Environment, suite: Path, arguments: Sequence[str]) -> int:
+def twice(attempt: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int:
     """机器与别人共用，等真实时间的总有等得太久的：没有通过的单独再来一次。"""
-    first = pytest(environment, suite, arguments)
+    first = attempt(arguments)
     if first != _SOME_FAILED:
         return first
     sys.stdout.write("once more, alone, what did not pass:\n")
     sys.stdout.flush()
-    again = ("-n", "0", "--last-failed", "--last-failed-no-failures=none")
-    return pytest(environment, suite, (*arguments, *again))
+    return attempt((*arguments, "-n", "0", "--last-failed", "--last-failed-no-failures=none"))
 
 
 def pytest(environment: Environment, suite: Path, arguments: Sequence[str]) -> int:

@@ -25,26 +25,6 @@ ROOMS: Final = (
 
 pytestmark = pytest.mark.timeout(600)
 
-#: 记下跑过谁。
-SOMETIMES = """
-from pathlib import Path
-TRIED = Path(__file__).with_name("tried")
-
-def tried(name):
-    before = TRIED.read_text() if TRIED.exists() else ""
-    TRIED.write_text(before + name + " ")
-    return before
-
-def test_always():
-    tried("always")
-
-def test_once():
-    assert "once" in tried("once")
-
-def test_never():
-    assert False
-"""
-
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
@@ -86,17 +66,6 @@ def test_the_wheel_does_the_main_job(environment: LockedEnvironment, tmp_path: P
 
 def test_the_wheel_passes_its_own_tests(environment: LockedEnvironment, suite: Path) -> None:
     assert wheels.pytest(environment, suite, ("-q", *ROOMS)) == 0
-
-
-def test_what_did_not_pass_is_tried_once_more_alone(
-    environment: LockedEnvironment, tmp_path: Path
-) -> None:
-    """第二次过的算过，再不过就是不过；过了的不再来。"""
-    tests = tmp_path / "test_some.py"
-    tests.write_text(SOMETIMES)
-    assert wheels.twice(environment, tmp_path, ("-q", "-k", "not never", str(tests))) == 0
-    assert (tmp_path / "tried").read_text() == "always once once "
-    assert wheels.twice(environment, tmp_path, ("-q", str(tests))) == 1
 
 
 def test_an_environment_that_imports_the_source_is_refused(suite: Path) -> None:
