@@ -1,6 +1,7 @@
 """有期限地等待外部进程：测试里唯一允许的轮询。
 
-期限只算本进程醒着的：被暂停了一分钟（笔记本合上，别人停住它去量别的），醒来还有几十次可问。
+期限只算本进程醒着的：被暂停了一分钟（笔记本合上，别人停住它去量别的），或忙得问一次要几秒，也还有
+十几次可问。
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ T = TypeVar("T")
 #: 隔多久再问：已等的二十分之一，快的不耽误，慢的不占着机器。
 _FIRST_S: Final = 0.01
 _LONGEST_S: Final = 0.05
-#: 一次歇息至多算这么久：再多的不是等，是没有轮到。
-_PAUSE_COUNTS_S: Final = 0.25
+#: 问一次、歇一次，至多算这么久：再多的不是等，是没有轮到。
+_ROUND_COUNTS_S: Final = 0.4
 
 
 @overload
@@ -37,7 +38,6 @@ async def eventually(predicate: Callable[[], object], timeout: float = 5.0) -> o
         if result:
             return result
         await asyncio.sleep(waited.pause_s(result))
-        waited.paused()
 
 
 def wait_until(predicate: Callable[[], T], timeout: float = 5.0) -> T:
@@ -45,7 +45,6 @@ def wait_until(predicate: Callable[[], T], timeout: float = 5.0) -> T:
     waited = _Waited(timeout)
     while not (result := predicate()):
         time.sleep(waited.pause_s(result))
-        waited.paused()
     return result
 
 
@@ -62,15 +61,9 @@ class _Waited:
 
         :raises AssertionError: 不等了
         """
-        self._count(self._timeout)
+        now = time.monotonic()
+        self._counted_s += min(now - self._since, _ROUND_COUNTS_S)
+        self._since = now
         if self._counted_s >= self._timeout:
             raise AssertionError(f"not true within {self._timeout:g} s; last result: {last!r}")
         return min(max(_FIRST_S, self._counted_s / 20), _LONGEST_S)
-
-    def paused(self) -> None:
-        self._count(_PAUSE_COUNTS_S)
-
-    def _count(self, most_s: float) -> None:
-        now = time.monotonic()
-        self._counted_s += min(now - self._since, most_s)
-        self._since = now

@@ -158,8 +158,11 @@ async def test_dlv_1_a_crash_in_between_is_finished_by_the_next_overflow(parts: 
     assert await parts.held() == everything[2:]
 
 
-async def test_a_connect_waits_a_moment_for_an_overfull_mailbox_to_be_trimmed(parts: Parts) -> None:
+async def test_a_connect_waits_a_moment_for_an_overfull_mailbox_to_be_trimmed(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """投递的人死在挤出之前：没有人再记得它溢出了，连接时看得出来。"""
+    monkeypatch.setattr("meeting_push.deliver.offline_message_queue.TRIM_WAIT_S", 30)
     everything = [await post(parts, 1) for _ in range(CAP + 2)]
     parts.mailbox.overflow.take(10)
     evictor = asyncio.create_task(parts.evictor.run())
