@@ -17,7 +17,7 @@ from ..errors import MalformedEnvelopeError
 from ..logs import logger
 from ..model import DEFAULT_TYPE, Outgoing
 from .keys import Keys
-from .lean import LeanConnection, Script, in_order
+from .lean import LeanConnection, Script
 from .link import Command
 
 HEADER_LENGTH: Final = 2
@@ -68,7 +68,7 @@ def priority_of(header: bytes) -> int | None:
     return int(digit) if digit.isdigit() else None
 
 
-_heads: Final = Script("body_heads")
+_heads: Final = Script("here", "body_heads")
 #: 一次 MGET 至多这么多条：正文可达 64 KB，免得一次回答占住 Redis 与内存。
 LOAD_CHUNK: Final = 100
 #: 解了这么多字节就让一让：五十条 64 KB 的一气解完要 5 ms，别人的每一帧都等着。
@@ -164,10 +164,14 @@ class Bodies:
             found += map(priority_of, await self._heads(self._names(chunk)))
         return found
 
-    async def _heads(self, keys: Sequence[str]) -> list[bytes]:
-        groups = self._lean.together(len(keys), lambda at: (keys[at],))
-        calls = [([keys[at] for at in some], [HEADER_LENGTH]) for some, _ in groups]
-        return in_order(groups, await _heads.run_all(self._lean, calls), len(keys))
+    async def _heads(self, names: Sequence[str]) -> list[bytes]:
+        heads = [b""] * len(names)
+        rows = [(name,) for name in names]
+        done = await _heads.by_master(self._lean, [HEADER_LENGTH], rows, lambda row: row)
+        for some, found in done:
+            for at, head in zip(some, found, strict=True):
+                heads[at] = head
+        return heads
 
     def _names(self, message_ids: Iterable[str]) -> list[str]:
         return [f"{self._body_prefix}{message_id}" for message_id in message_ids]

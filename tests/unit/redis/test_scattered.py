@@ -16,6 +16,7 @@ from meeting_push.clock import now_ms
 from meeting_push.mailbox_model import Delivery
 from meeting_push.model import ConnectionInfo
 from meeting_push.node_identity import NodeIdentity
+from meeting_push.redis.bodies import Bodies
 from meeting_push.redis.broadcast_log import BroadcastLog
 from meeting_push.redis.keys import Keys
 from meeting_push.redis.lean import LeanConnection, Script
@@ -104,6 +105,24 @@ async def test_a_batch_is_one_call_of_each_master(site: ClusterSite, boxes: Mail
     assert [[one.user_id for one in row] for row in done.rows] == [list(USERS), list(USERS[::-1])]
     assert {one.seq for one in done.rows[0]} == {2}
     assert {one.seq for one in done.rows[1]} == {3}
+
+
+async def test_the_priorities_of_a_mailbox_are_one_call_of_each_master(
+    site: ClusterSite, lean: LeanConnection, keys: Keys
+) -> None:
+    bodies, until = Bodies(lean, keys, 1_024, HOUR_MS), now_ms() + HOUR_MS
+    names = [f"message-{n}" for n in range(40)]
+    await bodies.store([(name, b"{}", n % 3, until) for n, name in enumerate(names)])
+    await bodies.priorities(names)
+    before = calls(site)
+    assert await bodies.priorities([*names, "none"]) == [*(n % 3 for n in range(40)), None]
+    assert [now - was for now, was in zip(calls(site), before, strict=True)] == [1, 1]
+    slot = slot_of(keys.message_body(names[0]))
+    here, there = sides(site, slot)
+    site.begin_moving(slot, here, there)
+    site.move_keys(slot, here, there)
+    assert await bodies.priorities(names) == [n % 3 for n in range(40)]
+    site.end_moving(slot, there)
 
 
 async def test_many_recipients_are_answered_in_their_order(
@@ -258,6 +277,6 @@ async def test_dlv_1_a_slot_that_moves_under_load_loses_nothing(
 
 def test_a_script_that_looks_first_refuses_before_it_writes() -> None:
     """看在前，写在后：``elsewhere`` 之后没有一处再看。"""
-    for name in ("deliver", "confirm", "presence", "broadcast_ack"):
+    for name in ("deliver", "confirm", "presence", "broadcast_ack", "body_heads"):
         text = Script(name).text.decode()
         assert text.count("elsewhere(") == 1
