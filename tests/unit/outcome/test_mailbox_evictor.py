@@ -202,7 +202,7 @@ async def test_lesson_17_a_spoiled_message_does_not_stop_the_others(parts: Parts
 async def test_tombstones_are_bounded_and_the_oldest_become_one_range(
     monkeypatch: pytest.MonkeyPatch, parts: Parts
 ) -> None:
-    monkeypatch.setattr("meeting_push.redis.mailboxes.MAX_TOMBSTONES", 3)
+    monkeypatch.setattr("meeting_push.redis.evictions.MAX_TOMBSTONES", 3)
     for _ in range(CAP + 8):
         await post(parts, 1)
         await parts.evictor.sweep()
@@ -238,7 +238,7 @@ async def test_two_who_evict_at_once_leave_no_fewer_than_the_cap(parts: Parts) -
 async def test_what_is_not_yet_removed_keeps_its_tombstone(
     monkeypatch: pytest.MonkeyPatch, parts: Parts
 ) -> None:
-    monkeypatch.setattr("meeting_push.redis.mailboxes.MAX_TOMBSTONES", 2)
+    monkeypatch.setattr("meeting_push.redis.evictions.MAX_TOMBSTONES", 2)
     everything = [await post(parts, 1) for _ in range(CAP + 3)]
     await parts.mailbox.mark_evicted(USER, everything[:3], {})
     assert (await parts.mailbox.overfull(USER)).leaving == everything[:3]
