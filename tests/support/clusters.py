@@ -8,15 +8,15 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, Self
 
-from redis import Redis
+import pytest
+from redis import Redis, RedisCluster
 from redis.exceptions import RedisError
 
 from meeting_push.redis.keys import Keys
-from meeting_push.redis.redis_service import RedisService
 
 from .eventually import wait_until
 from .ports import free_port
-from .redis_server import RedisServer
+from .redis_server import RedisServer, find_redis7
 
 SLOTS: Final = 16_384
 #: 大家共用、不许切换的：测试机停顿两分钟，也没有谁被当成死了。
@@ -36,6 +36,8 @@ class ClusterServer(RedisServer):
         self._tls_port = free_port() if tls else None
         secret = ("--tls-port", str(self._tls_port)) if tls else ()
         super().__init__(binary, directory, *bus, *secret, *options)
+        #: 整个 Cluster 一开始的各个主，自己可能在内。
+        self.masters: Sequence[ClusterServer] = ()
 
     @property
     def public_port(self) -> int:
@@ -46,10 +48,15 @@ class ClusterServer(RedisServer):
     def url(self) -> str:
         return self.cluster_url
 
-    def service(self, prefix: str = "") -> RedisService:
-        service = super().service(prefix)
-        service.keys = Keys(prefix, tagged=True)
-        return service
+    @property
+    def together(self) -> Sequence[RedisServer]:
+        return self.masters
+
+    def foreign(self) -> Any:
+        return RedisCluster(host="127.0.0.1", port=self.port, decode_responses=True)
+
+    def keys(self, prefix: str = "") -> Keys:
+        return Keys(prefix, tagged=True)
 
 
 class ClusterSite:
@@ -93,6 +100,7 @@ class ClusterSite:
         self.url = f"redis+cluster://{auth}{seeds}"
         for server in self.servers:
             server.cluster_url = self.url
+            server.masters = self.first_masters
 
     # ── 生与死 ───────────────────────────────────────────────────────────────
 
@@ -250,6 +258,17 @@ def running_cluster(site: ClusterSite) -> Iterator[ClusterSite]:
         yield site.start()
     finally:
         site.stop()
+
+
+def redis7_cluster(
+    directory: Path, *, replicas: int = 0, node_timeout_ms: int = NEVER_MS
+) -> Iterator[ClusterSite]:
+    """三个主，Redis 7；夹具 ``yield from`` 它。"""
+    binary = find_redis7()
+    if binary is None:
+        pytest.skip("no redis-server >= 7 on PATH")
+    site = ClusterSite(binary, directory, replicas=replicas, node_timeout_ms=node_timeout_ms)
+    yield from running_cluster(site)
 
 
 def _bounds(text: str) -> tuple[int, int]:

@@ -1,31 +1,34 @@
-"""基本的套件在每一种 Redis 上各跑一遍；哪些房间：导入它的 ``conftest.py``。"""
+"""基本的套件在每一种 Redis 上各跑一遍；哪些房间：导入它的 ``conftest.py``。
+
+每一种布局（一台、Sentinel、Cluster）都有 Redis 7 与 Valkey 的；表见 ``docs/operations.md``。
+"""
 
 from __future__ import annotations
+
+from typing import Final
 
 import pytest
 
 from .redis_server import RedisServer
 
+#: 各是一个夹具 ``<名字>_server``。``one_slot``：一次调用只许碰一个槽，没有声明的键也算。
+ENGINES: Final = [
+    *("redis7", "embedded_redis"),
+    *("sentinel", "embedded_sentinel"),
+    *("cluster", "embedded_cluster"),
+    "one_slot",
+]
 
-@pytest.fixture(scope="session", params=["redis7", "embedded_redis", "sentinel"])
+
+@pytest.fixture(scope="session", params=ENGINES)
 def redis_server(request: pytest.FixtureRequest) -> RedisServer:
-    """单独的 Redis 7、内嵌的 Valkey、Sentinel 看着的一主一副本。"""
+    """单独的、Sentinel 看着的一主一副本、三个主的 Cluster。"""
     server: RedisServer = request.getfixturevalue(f"{request.param}_server")
     return server
 
 
-ENGINES = ["redis7", "embedded_redis", "sentinel", "one_slot"]
-
-
-@pytest.fixture(scope="session", name="redis_server", params=ENGINES)
-def redis_server_or_slots(request: pytest.FixtureRequest) -> RedisServer:
-    """再加上一次调用只许碰一个槽的（``one_slot``）。"""
-    server: RedisServer = request.getfixturevalue(f"{request.param}_server")
-    return server
-
-
-@pytest.fixture(scope="session", name="redis_server", params=[*ENGINES, "cluster"])
-def redis_server_or_cluster(request: pytest.FixtureRequest) -> RedisServer:
-    """再加上三个主的 Cluster。"""
-    server: RedisServer = request.getfixturevalue(f"{request.param}_server")
-    return server
+@pytest.fixture(params=[f"sqlite-{name}" for name in ENGINES] + ["postgres-redis7"])
+def engines(request: pytest.FixtureRequest) -> tuple[RedisServer, str]:
+    """每一种 Redis 配 SQLite；再加上配 PostgreSQL 的 Redis 7。"""
+    database, redis = request.param.split("-")
+    return request.getfixturevalue(f"{redis}_server"), request.getfixturevalue(f"{database}_url")

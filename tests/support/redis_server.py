@@ -9,9 +9,11 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
+
+from redis import Redis
 
 from meeting_push.redis.dial import RedisAddress
 from meeting_push.redis.keys import Keys
@@ -45,9 +47,25 @@ class RedisServer:
         """这一台自己的，前面有 Sentinel 也不经过。"""
         return f"redis://127.0.0.1:{self.port}/0"
 
+    @property
+    def together(self) -> Sequence[RedisServer]:
+        """``url`` 说的那个 Redis 由哪几台存着：它自己；Cluster 的各个主。"""
+        return (self,)
+
+    def direct(self) -> Any:
+        """只到这一台的外来的客户端；它的类型说不清 decode_responses 之后是文本。"""
+        return Redis.from_url(self.direct_url, decode_responses=True)
+
+    def foreign(self) -> Any:
+        """到整个的。"""
+        return self.direct()
+
+    def keys(self, prefix: str = "") -> Keys:
+        return Keys(prefix)
+
     def service(self, prefix: str = "") -> RedisService:
         """到它的一个，没有启动。"""
-        return RedisService(RedisAddress.parse(self.url), Keys(prefix))
+        return RedisService(RedisAddress.parse(self.url), self.keys(prefix))
 
     @property
     def version(self) -> tuple[int, ...]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from redis import Redis
-
 from tests.support.eventually import eventually
 from tests.support.house import House
 from tests.support.people import Device, Person, api_of, delivery
@@ -47,12 +45,10 @@ async def read_attempts(phone: Device, count: int) -> list[tuple[int, int]]:
 
 
 def mailbox_size(house: House, user: Person) -> int:
-    with Redis.from_url(house.redis_server.url) as redis:
-        return int(redis.zcard(f"offline_messages:{{{user.user_id}}}"))
+    return int(house.redis.zcard(house.keys.mailbox(user.user_id)))
 
 
 def dead_letters(house: House, message_id: str) -> list[str]:
     """死信里属于这条消息的各封的 id。"""
-    with Redis.from_url(house.redis_server.url) as redis:
-        letters = redis.xrange("dead_letter_queue")
-    return [i.decode() for i, fields in letters if message_id.encode() in fields[b"entry"]]
+    letters = house.redis.xrange(house.queue_keys.dead_letter)
+    return [str(i) for i, fields in letters if message_id in fields["entry"]]

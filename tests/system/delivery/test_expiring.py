@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 
-from redis import Redis
-
 from tests.support.eventually import eventually
-from tests.support.house import House
+from tests.support.house import House, house_fixture
 from tests.support.people import Person, device, send
 from tests.support.server_process import ServerProcess
 
+from .conftest import QUICK
 from .looking import dead_letters, failures, mailbox_size, state_of, until
+
+house = house_fixture({}, shared=QUICK, engines=("own", "own-sentinel", "own-cluster"))
 
 
 async def test_dlv_1_a_message_nobody_fetched_expires(
@@ -76,11 +77,10 @@ async def test_a_delivered_message_does_not_expire(
 async def test_what_expires_in_the_outbox_is_never_enqueued(
     house: House, server: ServerProcess, alice: Person, bob: Person
 ) -> None:
-    house.redis_server.kill()
+    house.kill_redis()
     message_id = await send(server.base_url, alice, [bob], expires_in_s=1)
     await asyncio.sleep(1.2)  # 它的有效期只能用墙上的时钟等
-    house.redis_server.start()
+    house.start_redis()
     await until(server, alice, message_id, "expired")
-    with Redis.from_url(house.redis_server.url) as redis:
-        assert redis.exists(f"message_delivery_status:{message_id}") == 0
+    assert house.redis.exists(house.keys.delivery_status(message_id)) == 0
     assert mailbox_size(house, bob) == 0

@@ -3,39 +3,69 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
 import pytest
-from redis import Redis
 from ulid import ULID
 
 from meeting_push.clock import now_ms
+from meeting_push.redis.keys import Keys, QueueKeys
 from tests.support.eventually import eventually
+from tests.support.house import own_redis
 from tests.support.meetings import hold, live
 from tests.support.people import Device, Person, delivery, device, register, send
-from tests.support.redis_server import RedisServer, find_embedded_redis, find_redis7
+from tests.support.redis_server import RedisServer
 from tests.support.server_process import ServerProcess
 
-QUEUES = ("message_delivery_queue", "priority_message_queue")
 GROUP = "delivery_workers"
 FAR = 4_000_000_000_000
 GARBAGE = ("", "{", "null", "[]", '{"type":"unheard_of"}', "[" * 10_000, "9" * 5_000, "\ufeff")
 
 
-@pytest.fixture(scope="module", params=[find_redis7, find_embedded_redis], ids=["7", "valkey"])
+@dataclass(frozen=True)
+class Foreign:
+    """外来的客户端，与它知道的名字。"""
+
+    redis: Any
+    server: RedisServer
+    keys: Keys
+    queue: QueueKeys
+
+    @property
+    def queues(self) -> tuple[str, str]:
+        return self.queue.delivery, self.queue.priority
+
+    def channels(self) -> list[str]:
+        """有人在听的；Cluster 上每个主都问。"""
+        found: set[str] = set()
+        for one in self.server.together:
+            with one.direct() as client:
+                found.update(client.pubsub_channels())
+                found.update(client.pubsub_shardchannels())
+        return sorted(found)
+
+    def publish(self, channel: str, text: str) -> None:
+        if self.keys.tagged and self.keys.is_sharded(channel):
+            self.redis.execute_command("SPUBLISH", channel, text)
+        else:
+            self.redis.publish(channel, text)
+
+    def allow_memory(self, count: int) -> None:
+        """各台的 ``maxmemory``，字节；0 是不限。"""
+        for one in self.server.together:
+            with one.direct() as client:
+                client.config_set("maxmemory", count)
+
+
+@pytest.fixture(scope="module", params=["own", "own-valkey", "own-sentinel", "own-cluster"])
 def redis_here(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[RedisServer]:
-    find: Callable[[], Path | None] = request.param
-    binary = find()
-    if binary is None:
-        pytest.skip("no such redis-server here")
-    server = RedisServer(binary, tmp_path_factory.mktemp("foreign")).start()
-    yield server
-    server.stop()
+    with own_redis(request.param, tmp_path_factory.mktemp("foreign")) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +78,11 @@ def victim(redis_here: RedisServer) -> Iterator[ServerProcess]:
 
 
 @pytest.fixture
-def client(redis_here: RedisServer) -> Iterator[Redis]:
-    with Redis.from_url(redis_here.url) as client:
-        yield client
+def client(redis_here: RedisServer) -> Iterator[Foreign]:
+    keys = redis_here.keys()
+    [queue] = QueueKeys.of(keys, 1)
+    with redis_here.foreign() as redis:
+        yield Foreign(redis, redis_here, keys, queue)
 
 
 @pytest.fixture
@@ -77,61 +109,61 @@ async def works(victim: ServerProcess, ann: Person, phone: Device) -> None:
         await eventually(recorded)
 
 
-def letters(client: Redis) -> list[tuple[bytes, bytes]]:
+def letters(client: Foreign) -> list[tuple[str, str]]:
     """死信的 (原因, 原文)。"""
-    found: Any = client.xrange("dead_letter_queue")
-    return [(fields[b"reason"], fields[b"entry"]) for _, fields in found]
+    found = client.redis.xrange(client.queue.dead_letter)
+    return [(fields["reason"], fields["entry"]) for _, fields in found]
 
 
-async def buried(client: Redis, before: int, texts: Sequence[str]) -> None:
+async def buried(client: Foreign, before: int, texts: Sequence[str]) -> None:
     """``before`` 封之后的死信恰是这些，都说读不懂。"""
     await eventually(lambda: len(letters(client)) == before + len(texts))
     reasons, raw = zip(*letters(client)[before:], strict=True)
-    assert all(reason.startswith(b"malformed entry") for reason in reasons)
-    assert sorted(raw) == sorted(text.encode() for text in texts)
+    assert all(reason.startswith("malformed entry") for reason in reasons)
+    assert sorted(raw) == sorted(texts)
 
 
 async def test_garbage_in_a_stream_ends_in_the_dead_letters(
-    victim: ServerProcess, ann: Person, phone: Device, client: Redis
+    victim: ServerProcess, ann: Person, phone: Device, client: Foreign
 ) -> None:
     before = len(letters(client))
-    for queue in QUEUES:
+    for queue in client.queues:
         for text in GARBAGE:
-            client.xadd(queue, {"v": "1", "entry": text})
-    await buried(client, before, GARBAGE * len(QUEUES))
+            client.redis.xadd(queue, {"v": "1", "entry": text})
+    await buried(client, before, GARBAGE * len(client.queues))
     await works(victim, ann, phone)
 
 
 async def test_an_entry_of_an_unknown_version_ends_in_the_dead_letters(
-    victim: ServerProcess, ann: Person, phone: Device, client: Redis
+    victim: ServerProcess, ann: Person, phone: Device, client: Foreign
 ) -> None:
-    client.xadd(QUEUES[0], {"v": "2", "entry": '{"from":"the future"}'})
-    future = (b"unknown entry version", b'{"from":"the future"}')
+    client.redis.xadd(client.queues[0], {"v": "2", "entry": '{"from":"the future"}'})
+    future = ("unknown entry version", '{"from":"the future"}')
     await eventually(lambda: future in letters(client))
     await works(victim, ann, phone)
 
 
 async def test_garbage_in_the_delayed_queue_ends_in_the_dead_letters(
-    victim: ServerProcess, ann: Person, phone: Device, client: Redis
+    victim: ServerProcess, ann: Person, phone: Device, client: Foreign
 ) -> None:
     before = len(letters(client))
     # 成员的第一个字符是优先级，其余是条目
-    client.zadd("delayed_message_queue", dict.fromkeys((f"0{text}" for text in GARBAGE), now_ms()))
+    members = dict.fromkeys((f"0{text}" for text in GARBAGE), now_ms())
+    client.redis.zadd(client.queue.delayed, members)
     await buried(client, before, GARBAGE)
-    assert client.zcard("delayed_message_queue") == 0
+    assert client.redis.zcard(client.queue.delayed) == 0
     await works(victim, ann, phone)
 
 
 async def test_garbage_on_every_channel_is_dropped(
-    victim: ServerProcess, ann: Person, phone: Device, client: Redis
+    victim: ServerProcess, ann: Person, phone: Device, client: Foreign
 ) -> None:
     bob = await register(victim.base_url, f"bob-{uuid4().hex[:8]}")
     meeting_id = await hold(victim, ann, bob)
     await phone.socket.send(json.dumps({"type": "watch", "user_ids": [bob.user_id]}))
     await eventually(lambda: [f for f in phone.others if f["type"] == "presence"])
     async with live(victim, ann, meeting_id) as seat:
-        listening: Any = client.pubsub_channels()
-        channels = [channel.decode() for channel in listening]
+        channels = client.channels()
         for channel in channels:
             for text in GARBAGE:
                 client.publish(channel, text)
@@ -145,23 +177,24 @@ async def test_garbage_on_every_channel_is_dropped(
 
 
 async def test_a_body_gone_before_delivery_is_made_again_from_the_record(
-    victim: ServerProcess, ann: Person, phone: Device, client: Redis
+    victim: ServerProcess, ann: Person, phone: Device, client: Foreign
 ) -> None:
     due = now_ms() + 1_500
     message_id = await send(victim.base_url, ann, [ann], deliver_at=due, content="kept")
-    await eventually(lambda: client.exists(f"message_body:{message_id}"))
-    client.delete(f"message_body:{message_id}")
+    body = client.keys.message_body(message_id)
+    await eventually(lambda: client.redis.exists(body))
+    client.redis.delete(body)
     frame = await phone.next_message()
     assert (frame["message_id"], frame["content"]) == (message_id, "kept")
 
 
-def unpacked(found: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, object]]:
+def unpacked(found: Sequence[tuple[str, str]]) -> list[tuple[str, object]]:
     """读得懂的那些死信。"""
-    return [(reason, json.loads(raw)) for reason, raw in found if reason == b"body_gone"]
+    return [(reason, json.loads(raw)) for reason, raw in found if reason == "body_gone"]
 
 
 async def test_an_entry_whose_body_nobody_knows_ends_in_the_dead_letters(
-    victim: ServerProcess, ann: Person, phone: Device, client: Redis
+    victim: ServerProcess, ann: Person, phone: Device, client: Foreign
 ) -> None:
     entry = {
         "message_id": str(ULID()),
@@ -170,29 +203,29 @@ async def test_an_entry_whose_body_nobody_knows_ends_in_the_dead_letters(
         "expires_at": FAR,
         "attempt": 0,
     }
-    client.xadd(QUEUES[0], {"v": "1", "entry": json.dumps(entry)})
-    await eventually(lambda: (b"body_gone", entry) in unpacked(letters(client)))
+    client.redis.xadd(client.queues[0], {"v": "1", "entry": json.dumps(entry)})
+    await eventually(lambda: ("body_gone", entry) in unpacked(letters(client)))
     assert not phone.has_message()
     await works(victim, ann, phone)
 
 
 async def test_a_consumer_group_destroyed_while_running_is_made_again(
-    victim: ServerProcess, ann: Person, phone: Device, client: Redis
+    victim: ServerProcess, ann: Person, phone: Device, client: Foreign
 ) -> None:
-    for queue in QUEUES:
-        assert client.xgroup_destroy(queue, GROUP)
+    for queue in client.queues:
+        assert client.redis.xgroup_destroy(queue, GROUP)
     await works(victim, ann, phone)
 
 
 async def test_con_4_a_redis_at_its_maxmemory_delays_and_loses_nothing(
-    victim: ServerProcess, ann: Person, phone: Device, client: Redis
+    victim: ServerProcess, ann: Person, phone: Device, client: Foreign
 ) -> None:
-    client.config_set("maxmemory", 1)
+    client.allow_memory(1)
     try:
         message_ids = [await send(victim.base_url, ann, [ann]) for _ in range(3)]  # 仍是 202
         assert not phone.has_message()
     finally:
-        client.config_set("maxmemory", 0)
+        client.allow_memory(0)
     got = [(await phone.next_message(20))["message_id"] for _ in message_ids]
     assert sorted(got) == sorted(message_ids)
     await works(victim, ann, phone)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from redis import Redis
 
 from tests.support.eventually import eventually
 from tests.support.house import House
@@ -49,9 +48,8 @@ async def test_a_dead_letter_is_listed_requeued_once_and_gone(
 async def test_an_unreadable_dead_letter_is_shown_and_skipped(
     house: House, server: ServerProcess, admin: Person
 ) -> None:
-    with Redis.from_url(house.redis_server.url) as redis:
-        fields = {"v": "1", "entry": "not json", "reason": "malformed", "queue": "q"}
-        letter_id = redis.xadd("dead_letter_queue", fields).decode()
+    fields = {"v": "1", "entry": "not json", "reason": "malformed", "queue": "q"}
+    letter_id = house.redis.xadd(house.queue_keys.dead_letter, fields)
     page = await get(server, admin, "/queues/dead-letter", limit=200)
     [letter] = [each for each in page["items"] if each["id"] == letter_id]
     assert (letter["message_id"], letter["reason"]) == (None, "malformed")
@@ -118,9 +116,10 @@ async def test_the_statistics_of_a_user_tell_what_became_of_his_messages(
     assert found["mean_ack_ms"] == found["p95_ack_ms"] >= 0
 
 
-async def test_the_queues_are_listed(server: ServerProcess, admin: Person) -> None:
+async def test_the_queues_are_listed(house: House, server: ServerProcess, admin: Person) -> None:
     names = [one["name"] for one in (await get(server, admin, "/queues"))["items"]]
-    assert {"message_delivery_queue", "dead_letter_queue", "delayed_message_queue"} <= set(names)
+    keys = house.queue_keys
+    assert {keys.delivery, keys.dead_letter, keys.delayed} <= set(names)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from redis import Redis
 from websockets.exceptions import ConnectionClosed
 
 from tests.support.house import House
@@ -22,9 +21,9 @@ async def test_b1_others_acks_are_recorded_within_a_second(
     ):
         spoiled = await send(server.base_url, alice, [alice])
         await hers.next_message()
-        with Redis.from_url(house.redis_server.url) as redis:
-            redis.delete(f"message_delivery_status:{spoiled}")
-            redis.set(f"message_delivery_status:{spoiled}", "x")
+        status = house.keys.delivery_status(spoiled)
+        house.redis.delete(status)
+        house.redis.set(status, "x")
         await hers.ack(spoiled)
         good = await send(server.base_url, alice, [bob])
         await his.next_message()
@@ -38,18 +37,17 @@ async def test_b1_a_spoiled_key_keeps_only_its_owner_out(
     server: ServerProcess, house: House, alice: Person, bob: Person, key: str
 ) -> None:
     """他的连接以 4007 关闭（修好了就连得上），别人照常；没有回溯。"""
-    name = f"{key}:{{{bob.user_id}}}"
-    with Redis.from_url(house.redis_server.url) as redis:
-        redis.set(name, "x")
-        with pytest.raises(ConnectionClosed) as closed:
-            async with device(server.ws_url(bob.user_id), bob):
-                pass
-        assert closed.value.rcvd is not None
-        assert closed.value.rcvd.code == 4007
-        async with device(server.ws_url(alice.user_id), alice) as hers:
-            message_id = await send(server.base_url, alice, [alice])
-            assert (await hers.next_message())["message_id"] == message_id
-        redis.delete(name)
+    name = f"{house.keys.prefix}{key}:{{{bob.user_id}}}"
+    house.redis.set(name, "x")
+    with pytest.raises(ConnectionClosed) as closed:
         async with device(server.ws_url(bob.user_id), bob):
             pass
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 4007
+    async with device(server.ws_url(alice.user_id), alice) as hers:
+        message_id = await send(server.base_url, alice, [alice])
+        assert (await hers.next_message())["message_id"] == message_id
+    house.redis.delete(name)
+    async with device(server.ws_url(bob.user_id), bob):
+        pass
     assert "Traceback" not in server.output

@@ -16,7 +16,7 @@ from tests.support.server_process import ServerProcess
 QUICK = {"mailbox_max_entries": 3, "message_log_max_entries": 16, "relay_interval_s": 0.1}
 
 
-house = house_fixture({"main": ("all", {})}, shared=QUICK, engines=("own", "sentinel"))
+house = house_fixture({"main": ("all", {})}, shared=QUICK, engines=("own", "sentinel", "cluster"))
 
 
 @pytest.fixture(scope="module")

@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-from tests.support.engines import redis_server_or_slots as redis_server_or_slots
+from tests.support.engines import redis_server as redis_server

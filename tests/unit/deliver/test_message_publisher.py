@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from typing import Any
 
 import pytest
 
@@ -11,6 +11,7 @@ from meeting_push.deliver.message_publisher import MessagePublisher
 from meeting_push.errors import InvalidInputError, RedisUnavailableError
 from meeting_push.protocol.envelope import frame_key
 from meeting_push.redis.redis_service import RedisService
+from meeting_push.redis.sharded_subscriber import subscriber_for
 from tests.support.redis_server import RedisServer, redis_of
 
 
@@ -25,16 +26,16 @@ async def test_nobody_listening_is_told(publisher: MessagePublisher) -> None:
 
 
 async def test_the_envelope_is_complete(redis: RedisService, publisher: MessagePublisher) -> None:
-    listener = redis.client.pubsub()
-    await listener.subscribe(redis.keys.user_channel(1))
-    await listener.get_message(timeout=1)
+    heard: asyncio.Queue[bytes] = asyncio.Queue()
+    listener = subscriber_for(redis.lean, redis.keys)
+    await listener.start(lambda _, payload: heard.put_nowait(payload), lambda: None)
+    await listener.subscribe(1)
     assert await publisher.publish_to_user(1, {"title": "t", "content": "c", "priority": 7}) == 1
-    published: dict[str, Any] | None = await listener.get_message(timeout=1)
-    assert published is not None
-    await listener.aclose()  # type: ignore[no-untyped-call]
-    envelope = json.loads(published["data"])
+    published = await heard.get()
+    await listener.close()
+    envelope = json.loads(published)
     assert {"type", "message_id", "timestamp", "sender", "priority"} <= envelope.keys()
-    assert frame_key(published["data"]) is None  # 合格，且不占 seq
+    assert frame_key(published) is None  # 合格，且不占 seq
 
 
 async def test_a_batch_with_one_bad_message_publishes_nothing(
@@ -55,8 +56,11 @@ async def test_a_publication_survives_a_short_outage(
 ) -> None:
     """第一次在断线上失败，退避之后在新的连接上成功。"""
     monkeypatch.setattr("meeting_push.deliver.message_publisher.MAX_ATTEMPTS", 20)
-    own_id = await redis.lean.execute("CLIENT", "ID")
-    await redis.client.client_kill_filter(_id=own_id)
+    carrier = redis.lean.at(redis.keys.user_channel(1))
+    own_id = await carrier.execute("CLIENT", "ID")
+    other = await redis.open_lean("other", redis.keys.user_channel(1))
+    await other.execute("CLIENT", "KILL", "ID", own_id)
+    await other.close()
     assert await publisher.publish_to_user(1, {"title": "t", "content": "c"}) == 0
     assert redis.lean.reconnects == 1
 

@@ -2,4 +2,5 @@
 
 from __future__ import annotations
 
+from tests.support.engines import engines as engines
 from tests.support.engines import redis_server as redis_server

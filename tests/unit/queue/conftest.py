@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-from tests.support.engines import redis_server_or_cluster as redis_server_or_cluster
+from tests.support.engines import redis_server as redis_server

@@ -17,7 +17,7 @@ from meeting_push.redis.keys import Keys
 from meeting_push.redis.lean import LeanConnection, Script
 from meeting_push.redis.slot_map import SLOTS, slot_of
 from meeting_push.redis.subscriber import Subscriber
-from tests.support.clusters import ClusterServer, ClusterSite, running_cluster
+from tests.support.clusters import ClusterServer, ClusterSite, redis7_cluster
 from tests.support.eventually import eventually
 from tests.support.redis_server import find_redis7
 
@@ -171,11 +171,8 @@ async def test_slots_without_a_master_are_not_a_connection(tmp_path: Path) -> No
 @pytest.fixture(scope="module")
 def shaken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterSite]:
     """三主三副本，这个文件里可以搬、可以杀。"""
-    binary = find_redis7()
-    if binary is None:
-        pytest.skip("no redis-server >= 7 on PATH")
     directory = tmp_path_factory.mktemp("shaken")
-    yield from running_cluster(ClusterSite(binary, directory, replicas=1, node_timeout_ms=2_000))
+    yield from redis7_cluster(directory, replicas=1, node_timeout_ms=2_000)
 
 
 @pytest.fixture
