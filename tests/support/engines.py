@@ -27,8 +27,16 @@ def redis_server(request: pytest.FixtureRequest) -> RedisServer:
     return server
 
 
-@pytest.fixture(params=[f"sqlite-{name}" for name in ENGINES] + ["postgres-redis7"])
+#: 数据库-Redis。
+_PAIRS: Final = [
+    *("sqlite-embedded_redis", "postgres-redis7"),
+    *("sqlite-sentinel", "sqlite-embedded_sentinel"),
+    *("sqlite-cluster", "sqlite-embedded_cluster"),
+]
+
+
+@pytest.fixture(params=_PAIRS)
 def engines(request: pytest.FixtureRequest) -> tuple[RedisServer, str]:
-    """每一种 Redis 配 SQLite；再加上配 PostgreSQL 的 Redis 7。"""
+    """一台的 Redis 7 配 PostgreSQL，其余配 SQLite。"""
     database, redis = request.param.split("-")
     return request.getfixturevalue(f"{redis}_server"), request.getfixturevalue(f"{database}_url")
