@@ -16,6 +16,7 @@ from meeting_push.outcome.delivery_confirmation_service import DeliveryConfirmat
 from meeting_push.outcome.expiry_sweeper import ExpirySweeper
 from meeting_push.outcome.mailbox_evictor import MailboxEvictor
 from meeting_push.protocol.envelope import encode_tail
+from meeting_push.redis.keys import QueueKeys
 from meeting_push.redis.outcomes import Outcomes
 from meeting_push.redis.redis_service import RedisService
 from meeting_push.settings import load_settings
@@ -46,6 +47,7 @@ class Parts:
     def __init__(self, redis: RedisService, database: Database, **settings: object) -> None:
         self.now = now_ms()
         self.redis = redis
+        [self.queue_keys] = QueueKeys.of(redis.keys, 1)
         self.messages = MessageRepository(database)
         self.database = database
         self.record = OutcomeRepository(database)
@@ -155,10 +157,10 @@ class Parts:
         return await self.mailbox.message_ids(user_id)
 
     async def letters(self) -> int:
-        return int(await self.redis.lean.execute("XLEN", self.redis.keys.dead_letter_queue))
+        return int(await self.redis.lean.execute("XLEN", self.queue_keys.dead_letter))
 
     async def delayed(self) -> list[bytes]:
-        key = self.redis.keys.delayed_queue
+        key = self.queue_keys.delayed
         members: list[bytes] = await self.redis.lean.execute("ZRANGE", key, 0, -1)
         return members
 

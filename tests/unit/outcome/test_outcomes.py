@@ -206,7 +206,7 @@ async def test_a_requeued_delivery_starts_over(parts: Parts) -> None:
     await parts.claim(message_id, 0)
     await parts.record.record_attempts([(message_id, USER, 1)])
     await parts.failures.fail([(message_id, USER)], "no_ack")
-    await parts.redis.lean.execute("DEL", parts.redis.keys.delayed_queue)
+    await parts.redis.lean.execute("DEL", parts.queue_keys.delayed)
     await parts.failures.requeue(message_id, USER)
     state = (await parts.recipients.page(message_id)).items[0]
     assert (state.status, state.attempts, state.failed_at) == ("pending", 0, None)
