@@ -157,7 +157,8 @@ class Parts:
         return await self.mailbox.message_ids(user_id)
 
     async def letters(self) -> int:
-        return int(await self.redis.lean.execute("XLEN", self.queue_keys.dead_letter))
+        """记了失败的；队列自己放不下的另有一条（``QueueKeys.dead_letter``）。"""
+        return int(await self.redis.lean.execute("XLEN", self.redis.keys.dead_letter_queue))
 
     async def delayed(self) -> list[bytes]:
         key = self.queue_keys.delayed

@@ -50,5 +50,6 @@ def mailbox_size(house: House, user: Person) -> int:
 
 def dead_letters(house: House, message_id: str) -> list[str]:
     """死信里属于这条消息的各封的 id。"""
-    letters = house.redis.xrange(house.queue_keys.dead_letter)
+    streams = {house.keys.dead_letter_queue, house.queue_keys.dead_letter}
+    letters = [letter for stream in streams for letter in house.redis.xrange(stream)]
     return [str(i) for i, fields in letters if message_id in fields["entry"]]

@@ -189,9 +189,8 @@ async def test_a_device_that_comes_later_has_it_from_the_record(parts: Parts) ->
     view = await parts.mailbox.open(USER)
     await parts.ack(message_id)
     keys = parts.redis.keys
-    await parts.redis.lean.execute(
-        "DEL", keys.message_body(message_id), keys.delivery_status(message_id)
-    )
+    for key in (keys.message_body(message_id), keys.delivery_status(message_id)):
+        await parts.redis.lean.execute("DEL", key)
     again = await parts.mailbox.open(USER, ResumePoint(view.epoch, 0))
     assert again.resumed
     assert [entry.message_id for entry in again.entries] == [message_id]
