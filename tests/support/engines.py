@@ -1,6 +1,7 @@
 """基本的套件在每一种 Redis 上各跑一遍；哪些房间：导入它的 ``conftest.py``。
 
-每一种布局（一台、Sentinel、Cluster）都有 Redis 7 与 Valkey 的；表见 ``docs/operations.md``。
+一台的与 Cluster 的各有 Redis 7 与 Valkey；Sentinel 后面的就是一台，只用 Redis 7。
+表见 ``docs/operations.md``。
 """
 
 from __future__ import annotations
@@ -13,10 +14,8 @@ from .redis_server import RedisServer
 
 #: 各是一个夹具 ``<名字>_server``。``one_slot``：一次调用只许碰一个槽，没有声明的键也算。
 ENGINES: Final = [
-    *("redis7", "embedded_redis"),
-    *("sentinel", "embedded_sentinel"),
-    *("cluster", "embedded_cluster"),
-    "one_slot",
+    *("redis7", "embedded_redis", "sentinel"),
+    *("cluster", "embedded_cluster", "one_slot"),
 ]
 
 
@@ -30,8 +29,7 @@ def redis_server(request: pytest.FixtureRequest) -> RedisServer:
 #: 数据库-Redis。
 _PAIRS: Final = [
     *("sqlite-embedded_redis", "postgres-redis7"),
-    *("sqlite-sentinel", "sqlite-embedded_sentinel"),
-    *("sqlite-cluster", "sqlite-embedded_cluster"),
+    *("sqlite-sentinel", "sqlite-cluster"),
 ]
 
 

@@ -157,8 +157,9 @@ class Parts:
         return await self.mailbox.message_ids(user_id)
 
     async def letters(self) -> int:
-        """记了失败的；队列自己放不下的另有一条（``QueueKeys.dead_letter``）。"""
-        return int(await self.redis.lean.execute("XLEN", self.redis.keys.dead_letter_queue))
+        """记了失败的，与队列自己放弃的；Cluster 上各在一条流里。"""
+        streams = {self.redis.keys.dead_letter_queue, self.queue_keys.dead_letter}
+        return sum([int(await self.redis.lean.execute("XLEN", stream)) for stream in streams])
 
     async def delayed(self) -> list[bytes]:
         key = self.queue_keys.delayed
