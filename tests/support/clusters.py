@@ -129,12 +129,13 @@ class ClusterSite:
             self.ask(server, "CLUSTER", "ADDSLOTSRANGE", low, high - 1)
 
     def _introduce(self) -> None:
-        """两两都介绍：不等它们自己传开。"""
-        for server in self.servers:
-            for other in self.servers:
-                if other is not server:
-                    where = ("127.0.0.1", other.public_port, other.bus_port)
-                    self.ask(server, "CLUSTER", "MEET", *where)
+        """头一台介绍给每一台，其余由它们自己传开，如 ``redis-cli --cluster create``。
+
+        两两互相介绍，两头同时握手，会留下一个永不成的节点，过了握手的期限（Valkey 30 秒）才没有。
+        """
+        first, *others = self.servers
+        for other in others:
+            self.ask(first, "CLUSTER", "MEET", "127.0.0.1", other.public_port, other.bus_port)
         count = len(self.servers)
         wait_until(lambda: all(len(self.nodes(one)) == count for one in self.servers), 60)
 

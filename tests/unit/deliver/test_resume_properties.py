@@ -363,7 +363,7 @@ class Resuming(RuleBasedStateMachine):
         assert all(d.session is None or d.session.phase is Phase.LIVE for d in self.devices)
 
 
-@pytest.mark.timeout(180)  # 一千多步，步步问真的 Redis
+@pytest.mark.timeout(300)  # 一千多步，步步问真的 Redis
 def test_dlv_5_resume(redis_server: RedisServer) -> None:
     class Here(Resuming):
         server = redis_server

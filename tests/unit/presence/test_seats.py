@@ -13,6 +13,7 @@ import pytest
 from meeting_push.node_identity import NodeIdentity
 from meeting_push.presence.seats import DeviceSeats, Replace
 from meeting_push.redis.redis_service import RedisService
+from meeting_push.redis.sharded_subscriber import subscriber_for
 from meeting_push.settings import DevicePolicy, Settings
 from meeting_push.supervision import Aside
 from tests.support.eventually import eventually
@@ -48,16 +49,15 @@ def running(*everyone: DeviceSeats) -> Iterator[None]:
 
 async def replaced_by(redis: RedisService, claim: Any) -> list[str]:
     """执行 ``claim``，返回随之在控制频道上点名的连接。"""
-    if redis.address.cluster:
-        claim.close()
-        pytest.skip("the pool, whose Pub/Sub this listens by, is of one Redis")
-    async with redis.client.pubsub() as pubsub:
-        await pubsub.subscribe(redis.keys.system_channel)
-        assert await pubsub.get_message(timeout=5) is not None
+    heard: asyncio.Queue[bytes] = asyncio.Queue()
+    listener = subscriber_for(redis.lean, redis.keys)
+    await listener.start(lambda _, payload: heard.put_nowait(payload), lambda: None)
+    try:
+        await listener.subscribe_channel(redis.keys.system_channel)
         assert await claim
-        message = await pubsub.get_message(timeout=5)
-    assert message is not None
-    command = msgspec.json.decode(message["data"], type=Replace)
+        command = msgspec.json.decode(await heard.get(), type=Replace)
+    finally:
+        await listener.close()
     assert (command.type, command.user_id) == ("control", USER)
     return list(command.connection_ids)
 
