@@ -7,6 +7,7 @@ import itertools
 from collections import defaultdict
 from uuid import uuid4
 
+import pytest
 from hypothesis import HealthCheck, Phase
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -147,6 +148,7 @@ class PresenceModel(RuleBasedStateMachine):
             )
 
 
+@pytest.mark.timeout(300)  # 二十段历史，每一步都是几次往返
 def test_counts_equal_a_model_after_random_interleavings(redis_server: RedisServer) -> None:
     machine = type("Machine", (PresenceModel,), {"server": redis_server})
     run_state_machine_as_test(

@@ -14,6 +14,8 @@ from tests.support.people import Device, device
 from tests.support.redis_server import RedisServer
 from tests.support.running_node import Node, running_node
 
+pytestmark = pytest.mark.timeout(240)  # 每个测试起两个完整的节点
+
 USER = 7
 
 

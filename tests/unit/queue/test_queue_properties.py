@@ -211,7 +211,7 @@ class QueueMachine(RuleBasedStateMachine):
         return [member.decode()[16:42] for member in members]
 
 
-@pytest.mark.timeout(180)  # 两千多步，步步问真的 Redis
+@pytest.mark.timeout(300)  # 两千多步，步步问真的 Redis
 @pytest.mark.parametrize("partitions", [1, 2])
 def test_dlv_1_every_accepted_entry_is_in_exactly_one_place(
     redis_server: RedisServer, partitions: int
