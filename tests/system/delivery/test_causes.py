@@ -16,6 +16,8 @@ from tests.support.server_process import ServerProcess
 
 from .looking import failures, get, mailbox_size, read_attempts, until
 
+pytestmark = pytest.mark.timeout(240)
+
 
 async def counted(server: ServerProcess, user: Person) -> dict[str, int]:
     """这个人的，一条也没有的略去。"""

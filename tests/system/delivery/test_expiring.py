@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from tests.support.eventually import eventually
 from tests.support.house import House, house_fixture
 from tests.support.people import Person, device, send
@@ -11,6 +13,8 @@ from tests.support.server_process import ServerProcess
 
 from .conftest import QUICK
 from .looking import dead_letters, failures, mailbox_size, state_of, until
+
+pytestmark = pytest.mark.timeout(240)
 
 house = house_fixture({}, shared=QUICK, engines=("own", "own-sentinel", "own-cluster"))
 

@@ -20,6 +20,8 @@ from tests.support.people import Device, Person, delivery, device, register, sen
 from tests.support.redis_server import RedisServer
 from tests.support.server_process import ServerProcess
 
+pytestmark = pytest.mark.timeout(240)
+
 GROUP = "delivery_workers"
 FAR = 4_000_000_000_000
 GARBAGE = ("", "{", "null", "[]", '{"type":"unheard_of"}', "[" * 10_000, "9" * 5_000, "\ufeff")

@@ -11,6 +11,8 @@ from tests.support.server_process import ServerProcess
 
 from .looking import dead_letters, failures, get, mailbox_size, read_attempts, state_of, until
 
+pytestmark = pytest.mark.timeout(240)
+
 
 async def fail_one(server: ServerProcess, alice: Person, bob: Person) -> str:
     """一条始终没有确认的消息；返回时它已 failed，设备已离开。"""

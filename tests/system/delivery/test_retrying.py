@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.support.eventually import eventually
 from tests.support.house import House
 from tests.support.people import Person, api_of, device, register, send
 from tests.support.server_process import ServerProcess
 
 from .looking import dead_letters, failures, mailbox_size, read_attempts, state_of, until
+
+pytestmark = pytest.mark.timeout(240)
 
 
 async def test_dlv_3_an_unacked_message_comes_again_three_times_with_its_seq_then_fails(

@@ -11,6 +11,8 @@ from tests.support.server_process import ServerProcess
 
 from .looking import until
 
+pytestmark = pytest.mark.timeout(240)
+
 
 async def test_b1_others_acks_are_recorded_within_a_second(
     server: ServerProcess, house: House, alice: Person, bob: Person

@@ -18,6 +18,8 @@ from tests.support.server_process import ServerProcess
 
 from .conftest import evicted, gaps, sent, settled
 
+pytestmark = pytest.mark.timeout(240)
+
 
 async def test_dlv_5_what_the_cap_pushed_out_is_announced_before_the_flush(
     server: ServerProcess, alice: Person, bob: Person

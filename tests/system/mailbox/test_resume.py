@@ -12,6 +12,8 @@ from tests.support.server_process import ServerProcess
 
 from .conftest import evicted, gaps, sent
 
+pytestmark = pytest.mark.timeout(240)
+
 
 @pytest.fixture
 async def epoch(server: ServerProcess, bob: Person) -> str:
