@@ -17,7 +17,7 @@ from tests.support.clusters import SLOTS, ClusterServer, ClusterSite, redis7_clu
 from tests.support.eventually import eventually, wait_until
 from tests.support.one_command import command
 from tests.support.pair import ADMIN, person
-from tests.support.people import Device, Person, device, send
+from tests.support.people import Device, Person, delivery, device, send
 from tests.support.ports import free_port
 from tests.support.server_process import ServerProcess
 
@@ -116,6 +116,12 @@ async def all_came(server: ServerProcess, devices: Sequence[Device], ids: Sequen
             await one.ack(frame["message_id"])
         await one.round_trip()
         assert not one.has_message()
+
+    async def recorded() -> bool:
+        found = [await delivery(server.base_url, ADMIN, message_id) for message_id in ids]
+        return all(one["delivered"] == len(devices) for one in found)
+
+    await eventually(recorded, 60)  # 确认还在路上，同一个人再连上就又是一次
     assert "loop_died" not in server.output
     assert "Traceback" not in server.output
 
