@@ -58,11 +58,7 @@ class Finding:
 
 
 #: 为什么进不去 → 该怎么办。
-_ADVICE: Final = {
-    "noperm": "grant what is missing",
-    "noauth": "check the password",
-    "cluster_down": "redis-cli --cluster check: every slot needs a master",
-}
+_REDIS_ADVICE: Final = {"noperm": "grant what is missing", "noauth": "check the password"}
 
 Check = Callable[[Settings], Awaitable[Finding]]
 
@@ -96,8 +92,7 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
         try:
             yield await check(settings)
         except MeetingPushError as error:
-            advice = _ADVICE.get(error.cause, "check the address and that it is running")
-            yield Finding(name, False, error.message, advice)
+            yield Finding(name, False, error.message, "check the address and that it is running")
 
 
 @asynccontextmanager
@@ -120,7 +115,7 @@ async def _redis(settings: Settings) -> Finding:
         probe_id, waits = secrets.token_hex(8), settings.redis.wait_replicas > 0
         await check_rights(address, keys, probe_id, settings.redis.timeout_s, waits=waits)
     except ConfigurationError as error:
-        advice = _ADVICE.get(error.cause, "check the address")
+        advice = _REDIS_ADVICE.get(error.cause, "check the address")
         return Finding("redis", False, error.message, advice)
     async with _service(settings.redis.url) as redis:
         info, policy = await redis.info(), await redis.eviction_policy()

@@ -17,7 +17,7 @@ from typing import Any, Final
 from ..errors import MeetingPushError, RedisUnavailableError
 from ..logs import RepeatedWarning, logger
 from ..supervision import periodically, woken
-from .address import Node, RedisAddress, host_and_port
+from .address import Node, RedisAddress
 from .command_link import EVERY
 from .dial import SENTINEL_BACKOFF_S, Reconnector, abandon
 from .lean import LeanConnection
@@ -83,8 +83,6 @@ class Masters:
         #: 已经离开的主的，与换来的主。
         self._past_reconnects = 0
         self._cause = "unreachable"
-        #: 连不上的为什么；连上就没有了。
-        self._refusals: dict[Node, str] = {}
 
     # ── 生与死 ───────────────────────────────────────────────────────────────
 
@@ -137,13 +135,7 @@ class Masters:
         """没有连着的，为什么。"""
         if not self._map.covered:
             return RedisUnavailableError("slots without a master", cause="cluster_down")
-        said = [
-            f": {host_and_port(*node)}: {self._refusals[node]}"
-            for node in self._map.masters
-            if node in self._refusals
-        ]
-        message = f"not connected to every master{''.join(said)}"
-        return RedisUnavailableError(message, cause=self._cause)
+        return RedisUnavailableError("not connected to every master", cause=self._cause)
 
     # ── 哪一个 ───────────────────────────────────────────────────────────────
 
@@ -282,9 +274,7 @@ class Masters:
             await master.connect()
         except MeetingPushError as error:
             self._cause = error.cause
-            self._refusals[node] = error.message
             raise
-        self._refusals.pop(node, None)
         self._masters[node] = master
         self._place(node, master)
         if self._watching is not None:

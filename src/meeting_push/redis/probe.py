@@ -95,7 +95,6 @@ def _needed(keys: Keys, probe_id: str, publishing: str) -> list[tuple[str, tuple
     commands: list[tuple[str | int, ...]] = [
         ("SET", value, 1, "PX", _TTL_MS),
         ("EVAL", "return 1", 0),
-        ("EVALSHA", "0" * 40, 0),
         ("DEL", stream),
         ("XADD", stream, "*", "v", 1),
         ("XGROUP", "CREATE", *group, "0"),

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 
 import pytest
-from redis.exceptions import RedisError
 
-from tests.support.eventually import wait_until
 from tests.support.one_command import command
 from tests.support.ports import free_port
-from tests.support.redis_server import find_redis7
-from tests.support.sentinels import SERVICE, Sentinel, SentinelSite
+from tests.support.sentinels import SERVICE, SentinelSite
 from tests.support.server_process import ServerProcess
 
 
@@ -78,32 +74,6 @@ def test_a_user_without_rights_is_told_what_is_missing(
         assert missing in found.stdout
     with sentinel_site.client(sentinel_site.servers[0]) as admin:
         admin.execute_command("ACL", "DELUSER", "app")
-
-
-@pytest.mark.timeout(240)
-def test_a_sentinel_that_names_a_dead_master_is_said_so(tmp_path: Path) -> None:
-    binary = find_redis7()
-    if binary is None:
-        pytest.skip("no redis-server >= 7 on PATH")
-    dead = free_port()
-    sentinel = Sentinel(binary, tmp_path / "sentinel", dead).start()
-    try:
-        wait_until(lambda: answers(sentinel), 30)
-        url = f"redis+sentinel://{sentinel.host}/{SERVICE}"
-        served = command(tmp_path, "serve", "--port", str(free_port()), "--redis-url", url)
-        found = command(tmp_path, "doctor", "--redis-url", url)
-    finally:
-        sentinel.stop()
-    for said, code in ((served.stderr, served.returncode), (found.stdout, found.returncode)):
-        assert code == 1
-        assert f"127.0.0.1:{dead}" in said
-        assert "Traceback" not in said
-
-
-def answers(sentinel: Sentinel) -> bool:
-    with contextlib.suppress(RedisError), sentinel.client() as client:
-        return bool(client.ping())
-    return False
 
 
 @pytest.mark.timeout(240)
