@@ -54,3 +54,14 @@ def test_a_new_epoch_forgets_it_and_stops_upto_on_this_connection() -> None:
     position.restart("f")
     position.received(1)
     assert (position.flushed, position.floor) == (False, 1)
+
+
+def test_a_resync_in_the_same_epoch_takes_the_position_back() -> None:
+    """换上来的主缺了一段：11 与 12 要再发一遍，给别的消息。"""
+    position = Position()
+    position.opened("e", 12, 0)
+    position.opened("e", 10, 0)
+    position.resynced("e", 10)
+    assert (position.flushed, position.floor) == (True, 10)
+    position.received(11)
+    assert position.floor == 11

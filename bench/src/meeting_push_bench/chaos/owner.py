@@ -38,6 +38,13 @@ class Position:
             # 连接中途换的：不知道有几条补发，这条连接上不再用 upto
             self.flushed, self._missing = False, _NEVER
 
+    def resynced(self, epoch: str, seq: int) -> None:
+        """位置作废。epoch 照旧的：换上来的主缺了一段，``seq`` 以上的号要再用一遍。"""
+        self.restart(epoch)
+        if self.floor > seq:
+            self.floor = seq
+            self._above.clear()
+
     def received(self, seq: int) -> None:
         if seq > self.floor:
             self._above.add(seq)

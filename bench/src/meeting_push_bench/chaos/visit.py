@@ -199,7 +199,7 @@ class Visit:
         )
 
     def _resynced(self, frame: wire.Resync) -> None:
-        self._position.restart(frame.epoch)
+        self._position.resynced(frame.epoch, frame.seq)
         self._history.write(
             Resynced(
                 at=now_ms(),
