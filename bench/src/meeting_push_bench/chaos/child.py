@@ -14,6 +14,7 @@ from meeting_push.launcher import dying_with_us
 
 from ..failure import BenchError
 from .history import Died, HistoryWriter, now_ms
+from .patience import Patience
 
 #: 机器忙时光导入就要几十秒。
 READY_WAIT_S: Final = 180.0
@@ -81,16 +82,15 @@ class Child:
         await self.wait_ready()
 
     async def wait_ready(self) -> None:
-        try:
-            async with asyncio.timeout(READY_WAIT_S):
-                while not await self._ready():  # noqa: ASYNC110 — 别的进程，没有事件可等
-                    await asyncio.sleep(_POLL_S)
-            self._was_ready = True
-        except TimeoutError:
-            last = self.log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
-            raise BenchError(
-                f"{self.name} did not become ready ({self._state()}): " + " | ".join(last)
-            ) from None
+        patience = Patience(READY_WAIT_S)
+        while not await self._ready():
+            if patience.over():
+                last = self.log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
+                raise BenchError(
+                    f"{self.name} did not become ready ({self._state()}): " + " | ".join(last)
+                )
+            await asyncio.sleep(_POLL_S)
+        self._was_ready = True
 
     def send(self, number: signal.Signals) -> None:
         process = self._process

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 from .delivery_reader import DeliveryReader
 from .final_state import FinalState, MessageRow, Report
 from .ledger import Ledger
+from .patience import Patience
 from .reading import Reading
 from .town import Town
 
@@ -38,13 +38,13 @@ class Level(NamedTuple):
 
 async def drain(reading: Reading, ledger: Ledger, patience_s: float) -> bool:
     """False：``patience_s`` 秒没有任何进展；终局照样去读，由检查者说出是哪些。"""
-    level, since = await _level(reading, ledger), time.monotonic()
+    level, patience = await _level(reading, ledger), Patience(patience_s)
     while not level.settled:
         await asyncio.sleep(_POLL_S)
         now = await _level(reading, ledger)
         if now != level:
-            level, since = now, time.monotonic()
-        elif time.monotonic() - since > patience_s:
+            level, patience = now, Patience(patience_s)
+        elif patience.over():
             return False
     return True
 

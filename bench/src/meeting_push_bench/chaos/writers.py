@@ -11,15 +11,16 @@ from typing import Final
 import msgspec
 
 from ..failure import BenchError
-from ..post_connection import PostConnection, post_head
+from ..post_connection import TIMEOUT_S, PostConnection, post_head
 from .history import Answered, HistoryWriter, Intended, Intent, now_ms, title
 from .ledger import Ledger
+from .patience import Patience
 from .rules.idempotency import REFUSED
 from .schedule import LATER_MS, PlannedDraft, PlannedPost
 from .town import Town
 
 #: 一条消息反复重试这么久仍不成，这次运行就没有意义了。
-GIVE_UP_S: Final = 120.0
+GIVE_UP_S: Final = 180.0
 _RETRY_S: Final = 0.3
 _OUTCOME_UNKNOWN: Final = b'"outcome_unknown"'
 _ACCEPTED: Final = 202
@@ -75,9 +76,9 @@ class _Writer:
 
     async def write(self, post: int, planned: PlannedPost) -> None:
         body = self._intend(post, planned)
-        deadline = time.monotonic() + GIVE_UP_S
+        patience = Patience(GIVE_UP_S, step_s=TIMEOUT_S)
         while not await self._attempt(post, planned, body):
-            if time.monotonic() > deadline:
+            if patience.over():
                 raise BenchError(f"post {post} was not accepted within {GIVE_UP_S:.0f} s")
             await asyncio.sleep(_RETRY_S)
         if planned.again:
