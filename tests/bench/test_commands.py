@@ -54,7 +54,10 @@ CASES: dict[str, Sequence[str]] = {
         "--profile 1k --set metrics=false --rounds 2 --seconds 3.5",
         "--redis-url redis://127.0.0.1:7",
     ),
-    "chaos": ("--quick --seed 4 --redis sentinel --database-url sqlite:///x.db --recheck h.jsonl",),
+    "chaos": (
+        "--quick --seed 4 --redis sentinel --database-url sqlite:///x.db --recheck h.jsonl",
+        "--redis cluster --pairs 70 --seconds 12.5 --every 2.5",
+    ),
     **dict.fromkeys(PROFILES, LOAD),
 }
 #: 命令 → 它把计划交给谁；没有列出的是负载测试。

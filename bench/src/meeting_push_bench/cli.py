@@ -314,8 +314,14 @@ def chaos(
     quick: Annotated[bool, typer.Option("--quick", help="One minute instead of five.")] = False,
     seed: Annotated[int, typer.Option(help="Same seed, same plan of actions.")] = 1,
     redis: Annotated[
-        RedisKind | None, typer.Option(help="sentinel: a master, replicas, three Sentinels.")
+        RedisKind | None,
+        typer.Option(help="sentinel: a master, replicas, three Sentinels; cluster: 3 and 3."),
     ] = None,
+    pairs: Annotated[
+        int | None, typer.Option(min=1, max=1_000_000, help="Messages times recipients.")
+    ] = None,
+    seconds: Annotated[float | None, typer.Option(min=10, help="They are spread over.")] = None,
+    every: Annotated[float | None, typer.Option(min=0.5, help="Seconds between faults.")] = None,
     database_url: Annotated[str | None, typer.Option(help="Empty database; SQLite.")] = None,
     reports: Reports = REPORTS,
     keep: Annotated[Path | None, typer.Option(help="Keep the history in this file.")] = None,
@@ -323,6 +329,7 @@ def chaos(
 ) -> None:
     """Break everything at random, record what happened, prove that no promise was broken."""
     plan = changed(QUICK_CHAOS if quick else FULL, seed=seed, redis=redis)
+    plan = changed(plan, pairs=pairs, duration_s=seconds, fault_gap_s=every)
     order = ChaosOrder(plan, database_url, reports, keep, recheck)
     if not run_chaos_order(order, heading_of(context), Console(highlight=False)):
         raise typer.Exit(1)

@@ -207,6 +207,25 @@ class Switched(Event, frozen=True, kw_only=True, tag="switched"):
     to: str
 
 
+class KeptSeq(Struct, frozen=True, array_like=True):
+    user_id: int
+    epoch: str
+    seq: int
+
+
+class Kept(Event, frozen=True, kw_only=True, tag="kept"):
+    """主没了、还没有换的时候，后来换上来的 ``node`` 有什么；``seqs`` 里只有那个主的人。"""
+
+    node: str
+    seqs: tuple[KeptSeq, ...]
+
+
+class Stood(Event, frozen=True, kw_only=True, tag="stood"):
+    """整台机器刚刚停住了这么久。"""
+
+    for_ms: int
+
+
 class Died(Event, frozen=True, kw_only=True, tag="died"):
     """不是我们杀的。``ready``：它已经就绪过；启动时 Redis 正好不在而退出，不算奇怪。"""
 
@@ -243,6 +262,8 @@ AnyEvent = (
     | Faulted
     | Recovered
     | Switched
+    | Kept
+    | Stood
     | Died
     | Ended
 )

@@ -7,18 +7,20 @@ import contextlib
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from functools import partial
 from typing import Final, TypeVar
 
 from meeting_push.settings import Role
 
 from .child import Child
+from .clustered_redis import ClusteredRedis
 from .history import Faulted, HistoryWriter, Recovered, now_ms
 from .reading import Stored
 from .redis_side import REDIS, AloneRedis, Line
+from .replicated_redis import Mend, Node, ReplicatedRedis
 from .schedule import Fault
 from .town import Server, Town
-from .watched_redis import Node, WatchedRedis
+from .watched_redis import WatchedRedis
+from .witness import Witness
 
 T = TypeVar("T")
 
@@ -29,12 +31,19 @@ _VICTIMS: Final = {
 }
 
 
+#: 一次搬这么多个槽。
+MOVED_SLOTS: Final = 40
+
+
 class Injector:
     """``run`` 在最后一次故障恢复之后返回。不同的目标可以同时出事，同一个目标一次一种。"""
 
-    def __init__(self, town: Town, stored: Stored, history: HistoryWriter) -> None:
+    def __init__(
+        self, town: Town, stored: Stored, users: Sequence[int], history: HistoryWriter
+    ) -> None:
         self._town = town
         self._stored = stored
+        self._seq_keys = {user_id: stored.seq_key(user_id) for user_id in users}
         self._history = history
         self._links = {link.name: asyncio.Lock() for link in town.links}
 
@@ -57,6 +66,8 @@ class Injector:
                 await self._replace_master(fault)
             case "kill_sentinel":
                 await self._kill(fault, _pick(self._watched.sentinels, fault))
+            case "move_slots":
+                await self._move_slots(fault)
             case "pause":
                 await self._pause(fault, _pick(self._town.servers, fault).child)
             case "cut" | "hang" | "refuse":
@@ -91,33 +102,32 @@ class Injector:
         return self._town.redis
 
     async def _replace_master(self, fault: Fault) -> None:
-        """主没了（或只是 Sentinel 看不见它），等到换成别的，旧的回来做副本，都跟上了。"""
-        redis = self._watched
+        """主没了（或只是别的 Redis 看不见它），等到换成别的，旧的回来做副本，都跟上了。"""
+        redis = self._town.redis
+        assert isinstance(redis, ReplicatedRedis), "only these decks have it"
         async with redis.lock:
-            master = await redis.master()
+            master = await redis.master(fault.target)
+            witness = await Witness.of(redis, master, self._seq_keys)
             self._began(fault, REDIS)
-            mend = await self._lose(fault, master)
+            mend = await _lose(redis, fault, master)
+            if fault.kind != "fail_over":  # 它还好好的：副本一直跟到换的那一刻
+                await witness.look()
             await redis.replaced(master)
+            await witness.write(self._history)
             async with self._recovery(fault, REDIS):
                 await mend()
                 await self._town.wait_ready()
             await redis.whole()
 
-    async def _lose(self, fault: Fault, master: Node) -> Callable[[], Awaitable[None]]:
-        """返回怎样让它回来。"""
-        match fault.kind:
-            case "kill_master":
-                await master.child.kill()
-                return master.child.start
-            case "hang_master":
-                master.child.send(signal.SIGSTOP)
-                return partial(_later, master.child.send, signal.SIGCONT)
-            case "part_master":
-                master.door.refuse()
-                return partial(_later, master.door.release)
-            case _:
-                await self._watched.fail_over()
-                return partial(_later, lambda: None)
+    async def _move_slots(self, fault: Fault) -> None:
+        redis = self._town.redis
+        assert isinstance(redis, ClusteredRedis), "only this deck has it"
+        async with redis.lock:
+            self._began(fault, REDIS)
+            await redis.move_slots(fault.target, MOVED_SLOTS, fault.for_s)
+            async with self._recovery(fault, REDIS):
+                await self._town.wait_ready()
+            await redis.whole()
 
     async def _pause(self, fault: Fault, child: Child) -> None:
         """停住再放开：醒来时它的条目可能已被别人认领，它的租约已过期。"""
@@ -163,8 +173,23 @@ def _pick(candidates: Sequence[T], fault: Fault) -> T:
     return candidates[fault.target % len(candidates)]
 
 
-async def _later(then: Callable[..., None], *given: signal.Signals) -> None:
-    then(*given)
+async def _lose(redis: ReplicatedRedis, fault: Fault, master: Node) -> Mend:
+    """返回怎样让它回来。"""
+    match fault.kind:
+        case "kill_master":
+            await master.child.kill()
+            return master.child.start
+        case "hang_master":
+            return await redis.hang(master)
+        case "part_master":
+            return await redis.part(master, fault.for_s)
+        case _:
+            await redis.fail_over(master, hard=fault.hard)
+            return _nothing
+
+
+async def _nothing() -> None:
+    """它还好好的。"""
 
 
 def _behind(servers: Sequence[Server], link: Line) -> Server:

@@ -6,8 +6,8 @@ from typing import Final, Literal
 
 import msgspec
 
-#: 一台，或 Sentinel 看着的一主几副本。
-RedisKind = Literal["single", "sentinel"]
+#: 一台、Sentinel 看着的一主几副本，或几个主各有副本的 Cluster。
+RedisKind = Literal["single", "sentinel", "cluster"]
 
 
 class ChaosPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,6 +31,9 @@ class ChaosPlan(msgspec.Struct, frozen=True, kw_only=True):
     redis: RedisKind = "single"
     #: Sentinel 看着的主有几个副本。
     replicas: int = 2
+    #: Cluster 有几个主，各有几个副本。
+    masters: int = 3
+    replicas_each: int = 1
 
     apis: int = 2
     gateways: int = 2

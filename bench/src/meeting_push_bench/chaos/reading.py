@@ -15,8 +15,9 @@ from typing import Any, Final
 import msgspec
 
 from meeting_push.errors import RedisUnavailableError
+from meeting_push.redis.cluster import lean_connection
 from meeting_push.redis.dial import RedisAddress
-from meeting_push.redis.keys import Keys
+from meeting_push.redis.keys import Keys, QueueKeys
 from meeting_push.redis.lean import LeanConnection
 from meeting_push.storage.database import Database
 
@@ -94,9 +95,15 @@ _decoder = msgspec.json.Decoder(_Entry)
 
 
 class Stored:
-    def __init__(self, lean: LeanConnection) -> None:
+    """``partitions``：队列分几份。"""
+
+    def __init__(self, lean: LeanConnection, partitions: int = 1) -> None:
         self._lean = lean
-        self._keys = Keys()
+        self._keys = Keys(tagged=bool(lean.tags))
+        self._queues = QueueKeys.of(self._keys, partitions)
+
+    def seq_key(self, user_id: int) -> str:
+        return self._keys.user_seq(user_id)
 
     async def absent(self, user_id: int, message_ids: Sequence[str]) -> list[str]:
         """``message_ids`` 里已不在这个用户的信箱的。"""
@@ -117,7 +124,7 @@ class Stored:
         """掐断此刻全部的订阅连接；Redis 刚重启就等到连上。"""
         while True:
             try:
-                await self._lean.execute("CLIENT", "KILL", "TYPE", "pubsub")
+                await self._lean.everywhere("CLIENT", "KILL", "TYPE", "pubsub")
             except RedisUnavailableError:
                 await asyncio.sleep(_RETRY_S)
             else:
@@ -125,27 +132,24 @@ class Stored:
 
     async def moving(self) -> int:
         """还会动的条目：在三条流里的，与快到期的。"""
-        keys, soon = self._keys, now_ms() + LATER_MS
-        counts = await self._lean.execute_many(
-            [
-                ("XLEN", keys.priority_queue),
-                ("XLEN", keys.delivery_queue),
-                ("XLEN", keys.bulk_queue),
-                ("ZCOUNT", keys.delayed_queue, "-inf", soon),
-                ("ZCOUNT", keys.delayed_bulk_queue, "-inf", soon),
-            ]
-        )
-        return sum(counts)
+        soon = now_ms() + LATER_MS
+        lengths = [("XLEN", stream) for queue in self._queues for stream in queue.streams]
+        due = [("ZCOUNT", key, "-inf", soon) for key in self._delays]
+        return sum(await self._lean.execute_many([*lengths, *due]))
 
     async def queued(self) -> tuple[Queued, ...]:
         """流里的（取走而未确认的也在内）与延迟集合里的。"""
-        keys = self._keys
         streams = [
             entry
-            for queue in (keys.priority_queue, keys.delivery_queue, keys.bulk_queue)
-            for entry in await self._stream(queue)
+            for queue in self._queues
+            for stream in queue.streams
+            for entry in await self._stream(stream)
         ]
         return (*streams, *await self._delayed())
+
+    @property
+    def _delays(self) -> list[str]:
+        return [key for queue in self._queues for key in (queue.delayed, queue.delayed_bulk)]
 
     async def delayed_pairs(self) -> int:
         """延迟集合里有几个不同的（消息，收件人）；重复入队无害。"""
@@ -153,11 +157,12 @@ class Stored:
         return len({(e.message_id, user_id) for e in entries for user_id in e.recipients})
 
     async def dead(self) -> tuple[Queued, ...]:
-        return tuple(await self._stream(self._keys.dead_letter_queue))
+        queues = {self._keys.dead_letter_queue, *(each.dead_letter for each in self._queues)}
+        return tuple([entry for queue in sorted(queues) for entry in await self._stream(queue)])
 
     async def _delayed(self) -> list[Queued]:
         found = []
-        for key in (self._keys.delayed_queue, self._keys.delayed_bulk_queue):
+        for key in self._delays:
             members = await self._lean.execute("ZRANGE", key, 0, -1)
             # 成员 = 一个优先级数字 + 条目的 JSON
             found += [_queued(key, member[1:]) for member in members]
@@ -193,11 +198,11 @@ class Reading:
 @contextlib.asynccontextmanager
 async def open_reading(town: Town) -> AsyncIterator[Reading]:
     """Redis 重启时自己重连；期间的读取得到 ``RedisUnavailableError``。"""
-    lean = LeanConnection(RedisAddress.parse(town.redis.url), name="chaos-observer")
+    lean = lean_connection(RedisAddress.parse(town.redis.url), name="chaos-observer")
     database = Database(town.ground.sql_url)
     await lean.connect()
     try:
-        yield Reading(Sql(database), Stored(lean))
+        yield Reading(Sql(database), Stored(lean, town.partitions))
     finally:
         await lean.close()
         await database.dispose()

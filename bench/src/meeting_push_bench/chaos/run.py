@@ -24,6 +24,7 @@ from .phone import Phone, phones_of
 from .plan import ChaosPlan
 from .reading import Reading, open_reading
 from .schedule import Schedule, make_schedule
+from .stillness import watch_stillness
 from .town import Ground, Town, open_town
 from .writers import Writers
 
@@ -88,12 +89,11 @@ async def _disturb(scene: _Scene) -> None:
         async with asyncio.TaskGroup() as group:
             background = [
                 group.create_task(_observer(scene).run()),
+                group.create_task(watch_stillness(scene.history)),
                 group.create_task(Operator(scene.town, scene.ledger, scene.history).run()),
                 *(group.create_task(phone.run(each)) for phone, each in stays),
             ]
-            faults = group.create_task(
-                Injector(scene.town, scene.reading.stored, scene.history).run(schedule.faults)
-            )
+            faults = group.create_task(_injector(scene).run(schedule.faults))
             crying = group.create_task(Crier(scene.town, schedule, scene.history).run())
             writing = group.create_task(writers.run(scene.plan.writers))
             while not (writing.done() and faults.done() and crying.done()):
@@ -109,6 +109,7 @@ async def _finish(scene: _Scene) -> None:
         async with asyncio.TaskGroup() as group:
             background = [
                 group.create_task(_observer(scene).run()),
+                group.create_task(watch_stillness(scene.history)),
                 *(group.create_task(phone.drain()) for phone in scene.phones),
             ]
             drained = await drain(scene.reading, scene.ledger, scene.plan.patience_s)
@@ -117,6 +118,10 @@ async def _finish(scene: _Scene) -> None:
         final = await read_final(scene.town, scene.ledger, scene.reading, scene.plan.report_every)
     redriven = redriven_by(scene.town.logs())
     scene.history.write(Ended(at=now_ms(), drained=drained, redriven=redriven, final=final))
+
+
+def _injector(scene: _Scene) -> Injector:
+    return Injector(scene.town, scene.reading.stored, scene.ledger.users, scene.history)
 
 
 def _observer(scene: _Scene) -> Observer:

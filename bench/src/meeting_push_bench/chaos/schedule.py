@@ -31,6 +31,7 @@ FaultKind = Literal[
     "part_master",
     "fail_over",
     "kill_sentinel",
+    "move_slots",
 ]
 
 _POLICIES: Final[tuple[AckPolicy, ...]] = ("each", "batched", "upto", "late", "never")
@@ -47,6 +48,13 @@ _WATCHED_DECK: Final[tuple[FaultKind, ...]] = (
     *("hang_master", "hang", "kill_sentinel", "pause", "fail_over", "refuse", "part_master"),
     *("isolate", "half_open", "kick_subscribers", "kill_master"),
 )
+#: Cluster：没有 Sentinel 可杀，有槽可搬。
+_SHARDED_DECK: Final[tuple[FaultKind, ...]] = (
+    *("kill_worker", "kill_master", "cut", "move_slots", "kill_gateway", "kill_api"),
+    *("hang_master", "hang", "part_master", "pause", "fail_over", "refuse", "move_slots"),
+    *("isolate", "half_open", "kick_subscribers", "kill_master", "move_slots"),
+)
+_DECKS: Final = {"single": _DECK, "sentinel": _WATCHED_DECK, "cluster": _SHARDED_DECK}
 #: 短的多半还没有被发现就好了；久的才漏得下东西。
 _SPANS_S: Final[dict[FaultKind, tuple[float, float]]] = {
     "hang": (0.3, 4),
@@ -102,7 +110,7 @@ class Stay(Struct, frozen=True, kw_only=True):
 class Fault(Struct, frozen=True, kw_only=True):
     """``target`` 对候选者的个数取模；``isolate``、``half_open`` 只找网关到 Redis 的链路，
     ``kick_subscribers`` 是 Redis 掐断全部订阅者。``…_master``、``fail_over`` 等到换了主才恢复：
-    ``part_master`` 是 Sentinel 与副本看不见主，服务器照样往里写。
+    ``part_master`` 是别的 Redis 看不见主，服务器照样往里写。``move_slots`` 是槽在主之间搬。
 
     ``for_s`` 之后恢复；``hard``：挂起的链路以掐断告终，
     ``replies_only``：只有回答被扣下，请求照样被执行。
@@ -271,7 +279,7 @@ def _faults(plan: ChaosPlan, rng: Random) -> Iterator[Fault]:
 
 
 def _deal(plan: ChaosPlan, rng: Random) -> Iterator[FaultKind]:
-    full = _WATCHED_DECK if plan.redis == "sentinel" else _DECK
+    full = _DECKS[plan.redis]
     deck = [kind for kind in full if not plan.only_faults or kind in plan.only_faults]
     while True:
         yield from rng.sample(deck, len(deck))

@@ -17,13 +17,17 @@ from meeting_push.settings import Role
 from ..target import Target
 from ..tcp_proxy import TcpProxy
 from .child import Child, free_port
+from .clustered_redis import ClusteredRedis
 from .history import HistoryWriter
 from .plan import ChaosPlan
 from .redis_side import PROBE_TIMEOUT_S, AloneRedis, Back, Line, RedisSide
+from .replicated_redis import ReplicatedRedis
 from .watched_redis import WatchedRedis
 
 #: 正式的服务器；测试给它换成打破了某条承诺的。
 PRODUCT: Final = (sys.executable, "-m", "meeting_push")
+#: Cluster 上队列分几份：散在几个槽里。
+PARTITIONS: Final = 3
 HEARTBEAT_INTERVAL_S: Final = 2.0
 
 #: 与默认值不同的只有时间（几分钟里要看到结果）与信箱的上限（挤出去的是 ``gap`` 的事）。
@@ -81,6 +85,11 @@ class Town:
         fronts = [server.front for server in (*self.apis, *self.gateways)]
         return [*(server.back for server in self.servers), *fronts]
 
+    @property
+    def partitions(self) -> int:
+        """队列分几份。"""
+        return PARTITIONS if isinstance(self.redis, ClusteredRedis) else 1
+
     def logs(self) -> dict[str, str]:
         """各服务器至今说的。"""
         return {one.child.name: one.child.log.read_text(errors="replace") for one in self.servers}
@@ -124,6 +133,8 @@ async def _close(server: Server) -> None:
 def _redis(plan: ChaosPlan, ground: Ground, history: HistoryWriter) -> RedisSide:
     if plan.redis == "sentinel":
         return WatchedRedis(ground.directory, history, plan.replicas)
+    if plan.redis == "cluster":
+        return ClusteredRedis(ground.directory, history, plan.masters, plan.replicas_each)
     return AloneRedis(ground.directory, history)
 
 
@@ -137,7 +148,9 @@ async def _server(
     back = await redis.back(name)
     front = await TcpProxy(port, f"client→{name}").start()
     given = {"role": role.value, "host": "127.0.0.1", "port": port, "redis_url": back.url}
-    if isinstance(redis, WatchedRedis):
+    if isinstance(redis, ClusteredRedis):
+        given["queue_partitions"] = PARTITIONS
+    if isinstance(redis, ReplicatedRedis):
         given["log_level"] = "INFO"  # 要从日志得知对账者放回了几条
     env = _environment(ground, {**_SETTINGS, **given, "jwt_secret": secret})
 

@@ -1,9 +1,7 @@
 """Sentinel 看着的一主几副本：真的进程，主没了由 Sentinel 换，谁是主只有它们知道。
 
-Redis 与 Redis、Sentinel 与 Redis 之间走的是 Redis 各自门前的代理（它们报出的就是代理的端口），
-服务器去哪一台都走自己的代理：掐了主的门，Sentinel 与副本看不见它，服务器照样往里写，正是会丢的
-那种。
-Sentinel 说的端口到了各个服务器，换成它自己的代理的（``_translation``）。
+Sentinel 去 Redis 也走各自门前的代理（``replicated_redis``）。Sentinel 说的端口到了各个服务器，
+换成它自己的代理的（``_translation``）。
 """
 
 from __future__ import annotations
@@ -11,43 +9,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from meeting_push.errors import MeetingPushError
 from meeting_push.redis.address import RedisAddress
 from meeting_push.redis.dial import leave_others
 from meeting_push.redis.embedded import answers, find_server
-from meeting_push.redis.lean import LeanConnection
 from meeting_push.redis.sentinel import find_master
 
-from ..failure import BenchError
 from ..tcp_proxy import TcpProxy
 from .child import Child, free_port
 from .history import HistoryWriter, Switched, now_ms
-from .redis_side import PERSISTENCE, PROBE_TIMEOUT_S, Back, RedisSide
+from .redis_side import PERSISTENCE, PROBE_TIMEOUT_S, Back
+from .replicated_redis import DOWN_AFTER_MS, POLL_S, Mend, Node, ReplicatedRedis, ask, until
 
 SERVICE: Final = "chaos"
 SENTINELS: Final = 3
-#: 主这么久不答就算死了；忙着的机器上再短就会无故地换。
-DOWN_AFTER_MS: Final = 2_000
 FAILOVER_TIMEOUT_MS: Final = 5_000
-#: 换主、副本跟上，各等这么久。
-PATIENCE_S: Final = 120.0
-_POLL_S: Final = 0.1
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
-    """``port``：它自己的；``door``：别的 Redis 与 Sentinel 从这里去，也是它报出的。"""
-
-    child: Child
-    port: int
-    door: TcpProxy
-
-
-class WatchedRedis(RedisSide):
+class WatchedRedis(ReplicatedRedis):
     def __init__(self, directory: Path, history: HistoryWriter, replicas: int) -> None:
         super().__init__("")
         self._directory = directory
@@ -67,7 +50,7 @@ class WatchedRedis(RedisSide):
             await self.sentinels[-1].start()
         self.url = f"redis+sentinel://{_hosts(self._ports)}/{SERVICE}/0"
         await self.whole()
-        await _until(self._acquainted, "the Sentinels did not find each other")
+        await until(self._acquainted, "the Sentinels did not find each other")
         self._watching = asyncio.create_task(self._watch(), name="chaos:watch")
 
     async def stop(self) -> None:
@@ -89,11 +72,8 @@ class WatchedRedis(RedisSide):
 
     # ── 谁是主 ───────────────────────────────────────────────────────────────
 
-    async def master(self) -> Node:
-        """此刻的主，它自己也这么说。
-
-        :raises BenchError: 一直没有
-        """
+    async def master(self, pick: int) -> Node:
+        """只有一个。"""
         found: list[Node] = []
 
         async def known() -> bool:
@@ -101,38 +81,45 @@ class WatchedRedis(RedisSide):
                 found.append(self._behind(await self._named()))
             return bool(found)
 
-        await _until(known, "no Sentinel knows a master")
+        await until(known, "no Sentinel knows a master")
         return found[0]
 
     async def replaced(self, old: Node) -> None:
-        """等到主不再是它。"""
-
         async def another() -> bool:
             with contextlib.suppress(MeetingPushError):
                 return self._behind(await self._named()) is not old
             return False
 
-        await _until(another, f"{old.child.name} was not replaced")
+        await until(another, f"{old.child.name} was not replaced")
 
     async def whole(self) -> None:
-        """等到全部副本都跟上现在的主：此后再死一个，才有人可换。"""
-
         async def in_sync() -> bool:
             with contextlib.suppress(MeetingPushError):
                 master = self._behind(await self._named())
-                role, _, replicas = await _ask(master.port, "ROLE")
-                info = await _ask(master.port, "INFO", "replication")
+                role, _, replicas = await ask(master.port, "ROLE")
+                info = await ask(master.port, "INFO", "replication")
                 online = info.count(b"state=online")
                 return bool(role == b"master" and len(replicas) == online == self._replicas)
             return False
 
-        await _until(in_sync, "the replicas do not follow the master")
+        await until(in_sync, "the replicas do not follow the master")
 
-    async def fail_over(self) -> None:
-        """请 Sentinel 换主，主还好好的。"""
+    async def copies(self, master: Node) -> list[Node]:
+        return [node for node in self.nodes if node is not master]
+
+    async def holds(self, master: Node) -> Callable[[str], bool]:
+        return lambda key: True
+
+    async def part(self, master: Node, for_s: float) -> Mend:
+        """Sentinel 也看不见它：不久就换。"""
+        master.door.refuse()
+        return partial(_released, master)
+
+    async def fail_over(self, master: Node, *, hard: bool) -> None:
+        """请 Sentinel 换；它总是等副本跟上。"""
         for port in self._ports:
             with contextlib.suppress(MeetingPushError):
-                await _ask(port, "SENTINEL", "FAILOVER", SERVICE)
+                await ask(port, "SENTINEL", "FAILOVER", SERVICE)
                 return
 
     async def _named(self) -> int:
@@ -145,7 +132,7 @@ class WatchedRedis(RedisSide):
         """换了主就记下，也放开旁观者还连着旧的主的连接：它已不是真话。"""
         address, known = RedisAddress.parse(self.url), await self._named()
         while True:
-            await asyncio.sleep(_POLL_S)
+            await asyncio.sleep(POLL_S)
             with contextlib.suppress(MeetingPushError):
                 named = await self._named()
                 if named != known:
@@ -158,7 +145,7 @@ class WatchedRedis(RedisSide):
         counts = []
         for port in self._ports:
             with contextlib.suppress(MeetingPushError):
-                flat = await _ask(port, "SENTINEL", "MASTER", SERVICE)
+                flat = await ask(port, "SENTINEL", "MASTER", SERVICE)
                 state = dict(zip(flat[::2], flat[1::2], strict=True))
                 counts.append((int(state[b"num-slaves"]), int(state[b"num-other-sentinels"])))
         return counts == [(self._replicas, SENTINELS - 1)] * SENTINELS
@@ -204,10 +191,14 @@ class WatchedRedis(RedisSide):
 
         async def ready() -> bool:
             with contextlib.suppress(MeetingPushError):
-                return bool(await _ask(port, "PING") == b"PONG")
+                return bool(await ask(port, "PING") == b"PONG")
             return False
 
         return Child(name, command, self._directory, ready, self._history)
+
+
+async def _released(node: Node) -> None:
+    node.door.release()
 
 
 def _written(path: Path, lines: Sequence[str]) -> Path:
@@ -230,24 +221,3 @@ def _translation(ports: Mapping[int, int]) -> Callable[[bytes], bytes]:
         return data
 
     return translate
-
-
-async def _ask(port: int, *command: str) -> Any:
-    lean = LeanConnection(
-        RedisAddress(host="127.0.0.1", port=port), timeout_s=PROBE_TIMEOUT_S, name="chaos-probe"
-    )
-    try:
-        await lean.connect()
-        return await lean.execute(*command)
-    finally:
-        await lean.close()
-
-
-async def _until(true: Callable[[], Any], otherwise: str) -> None:
-    """:raises BenchError: 一直不成立"""
-    try:
-        async with asyncio.timeout(PATIENCE_S):
-            while not await true():  # noqa: ASYNC110 — 别的进程，没有事件可等
-                await asyncio.sleep(_POLL_S)
-    except TimeoutError:
-        raise BenchError(otherwise) from None
