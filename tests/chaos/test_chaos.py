@@ -43,12 +43,28 @@ WATCHED = msgspec.structs.replace(
     calm_s=2,
     only_faults=("part_master", "kill_master", "kill_gateway", "kill_worker", "isolate"),
 )
+#: 三主三副本的 Cluster：副本收不到而主还写着、再死掉（会丢）；槽在有人用着的时候搬走；又死一个。
+SHARDED = msgspec.structs.replace(
+    QUICK,
+    redis="cluster",
+    seed=2,
+    duration_s=18,
+    pairs=2_000,
+    fault_gap_s=3.5,
+    calm_s=2,
+    only_faults=(
+        *("part_master", "move_slots", "kill_master"),
+        *("kill_gateway", "kill_worker", "isolate"),
+    ),
+)
 #: 变异的服务器不必折腾一分钟；丢了的消息再等也不会来。
 SHORT = msgspec.structs.replace(QUICK, duration_s=20, pairs=2_500, patience_s=4)
 #: 只有网关被单独切断：漏掉的靠它自己补。
 ISOLATED = msgspec.structs.replace(
     SHORT, duration_s=12, pairs=1_500, fault_gap_s=2, only_faults=("isolate",)
 )
+#: 丢了一段，没有人补。
+LOST = msgspec.structs.replace(SHARDED, duration_s=8, pairs=1_200, patience_s=4)
 
 
 def history_of(
@@ -131,17 +147,43 @@ def test_what_was_lost_with_a_master_was_driven_again_from_sql(watched: list[Any
     assert figures.redriven > 0
 
 
+@pytest.fixture(scope="module")
+def sharded(tmp_path_factory: pytest.TempPathFactory) -> list[AnyEvent]:
+    return history_of(SHARDED, tmp_path_factory.mktemp("sharded"))
+
+
+@pytest.mark.timeout(600)
+def test_a_cluster_whose_masters_die_and_slots_move_breaks_no_promise(
+    sharded: list[AnyEvent],
+) -> None:
+    verdict = check(sharded)
+    shown = [(v, evidence(sharded, v)) for v in verdict.violations[:3]]
+    assert verdict.broken_rules() == {}, shown
+
+
+@pytest.mark.timeout(600)
+def test_what_a_cluster_lost_was_driven_again_from_sql(sharded: list[AnyEvent]) -> None:
+    figures = figures_of(Facts(sharded))
+    assert {"part_master", "kill_master", "move_slots"} <= set(figures.faults)
+    assert figures.switches > 1
+    assert figures.renewed_epochs > 0
+    assert figures.redriven > 0
+
+
 @pytest.mark.parametrize(
     ("mutant", "rule", "plan"),
     [
         ("delete_before_record", "confirmation", SHORT),
         ("push_before_mailbox", "conservation", SHORT),
         ("catch_up_from_mailbox", "holes", ISOLATED),
+        pytest.param(
+            *("forget_what_is_lost", "conservation", LOST), marks=pytest.mark.timeout(600)
+        ),
     ],
 )
 def test_a_server_that_breaks_a_promise_is_caught(
     mutant: str, rule: str, plan: ChaosPlan, tmp_path: Path
 ) -> None:
-    """E1 的是最后一个。"""
+    """E1 的是第三个。"""
     events = history_of(plan, tmp_path, (sys.executable, str(MUTANTS / f"{mutant}.py")))
     assert rule in check(events).broken_rules()

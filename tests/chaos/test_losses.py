@@ -10,16 +10,20 @@ from meeting_push_bench.chaos.check import check
 from meeting_push_bench.chaos.history import (
     AnyEvent,
     Faulted,
+    Kept,
+    KeptSeq,
     Opened,
     Recovered,
+    Stood,
     Switched,
     Unrecorded,
 )
 from meeting_push_bench.chaos.losses import TOLD_WITHIN_MS, Losses, redriven_by
+from meeting_push_bench.chaos.stillness import Stillness
 
 from .story import EPOCH, Story
 
-ANN = 1
+ANN, BOB = 1, 2
 NEW = "e2"
 
 
@@ -27,9 +31,21 @@ def broken(story: Story) -> set[str]:
     return set(check(story.end()).broken_rules())
 
 
+def losses_of(story: Story) -> Losses:
+    return Losses(story.events, Stillness(story.events))
+
+
 def master_lost(story: Story, kind: str = "part_master") -> None:
     story.add(Faulted(at=story.now, kind=kind, target="redis", for_s=1))
     story.add(Recovered(at=story.now, kind=kind, target="redis", after_ms=10))
+
+
+def proven(story: Story, *kept: KeptSeq, to: str = "redis-1") -> None:
+    """主没了；换上来的有 ``kept``。"""
+    story.add(Faulted(at=story.now, kind="kill_master", target="redis", for_s=1))
+    story.add(Switched(at=story.now, to=to))
+    story.add(Kept(at=story.now, node="redis-1", seqs=kept))
+    story.add(Recovered(at=story.now, kind="kill_master", target="redis", after_ms=10))
 
 
 def asked(story: Story) -> None:
@@ -108,13 +124,125 @@ def test_what_redis_lost_was_not_removed_by_anybody(
     assert ("confirmation" in broken(story)) == caught
 
 
+@pytest.mark.parametrize(
+    ("kept", "caught"),
+    [
+        ((KeptSeq(ANN, EPOCH, 0),), False),
+        ((KeptSeq(ANN, EPOCH, 1),), True),
+        ((KeptSeq(ANN, "", 0),), False),
+        ((KeptSeq(BOB, EPOCH, 0),), True),
+        ((), True),
+    ],
+)
+def test_only_what_the_promoted_one_did_not_have_is_excused(
+    kept: tuple[KeptSeq, ...], caught: bool
+) -> None:
+    """seq 1 用了两遍：换上来的有它，或换的是别人的主，就没有借口。"""
+    story = reused_seq(lambda one: proven(one, *kept))
+    assert ("duplicates" in broken(story)) == caught
+
+
+def test_another_master_than_the_one_that_was_looked_at_proves_nothing() -> None:
+    story = reused_seq(lambda one: proven(one, KeptSeq(ANN, EPOCH, 1), to="redis-2"))
+    assert broken(story) == set()
+
+
+@pytest.mark.parametrize(("kept", "caught"), [(0, False), (1, True)])
+def test_what_the_promoted_one_had_was_removed_by_somebody(kept: int, caught: bool) -> None:
+    story = Story()
+    phone = story.connect(ANN)
+    message_id = story.send(ANN)
+    story.receive(phone, message_id)
+    proven(story, KeptSeq(ANN, EPOCH, kept))
+    story.add(Unrecorded(at=story.now, user_id=ANN, message_ids=(message_id,)))
+    story.resync(phone, NEW, 1)
+    push(story, phone, message_id, 2)
+    story.ack(phone, message_id)
+    assert ("confirmation" in broken(story)) == caught
+
+
+@pytest.mark.parametrize(("kept", "caught"), [(0, False), (2, True)])
+def test_a_hole_in_what_the_promoted_one_had_is_a_hole(kept: int, caught: bool) -> None:
+    """换主之后还在旧的 epoch 里推：比有的小的都要到。"""
+    story = Story()
+    phone = story.connect(ANN)
+    first, second = story.send(ANN), story.send(ANN)
+    proven(story, KeptSeq(ANN, EPOCH, kept))
+    push(story, phone, second, 2)
+    story.resync(phone, NEW, 2)
+    for seq, message_id in ((3, first), (4, second)):
+        push(story, phone, message_id, seq)
+        story.ack(phone, message_id)
+    assert ("holes" in broken(story)) == caught
+
+
+def test_what_is_lost_and_never_driven_again_is_a_broken_promise() -> None:
+    """丢得有证据，也要再来。"""
+    story = Story()
+    phone = story.connect(ANN)
+    message_id = story.send(ANN)
+    story.receive(phone, message_id)
+    proven(story, KeptSeq(ANN, EPOCH, 0))
+    story.mailboxes[ANN].clear()
+    story.resync(phone, NEW, 1)
+    assert "conservation" in broken(story)
+
+
+@pytest.mark.parametrize(("kept", "caught"), [((), True), ((KeptSeq(ANN, EPOCH, 9),), False)])
+def test_only_the_people_of_the_lost_master_may_get_a_settled_one_again(
+    kept: tuple[KeptSeq, ...], caught: bool
+) -> None:
+    story = Story()
+    phone = story.connect(ANN)
+    message_id = story.send(ANN)
+    story.receive(phone, message_id)
+    story.ack(phone, message_id)
+    story.add(Faulted(at=story.now, kind="kill_master", target="redis", for_s=1))
+    story.settle(ANN, message_id)
+    story.add(Kept(at=story.now, node="redis-1", seqs=kept))
+    story.add(Recovered(at=story.now, kind="kill_master", target="redis", after_ms=10))
+    story.receive(story.connect(ANN), message_id)
+    assert ("duplicates" in broken(story)) == caught
+
+
+def test_tens_of_thousands_of_unknown_seqs_are_one_hole() -> None:
+    """没有换过主而跳了号：说得出，也不逐个去数。"""
+    story = Story()
+    phone = story.connect(ANN)
+    message_id = story.send(ANN)
+    push(story, phone, message_id, 5_000_000)
+    story.ack(phone, message_id)
+    assert check(story.end()).broken_rules()["holes"] == 2  # 头与尾
+
+
+def test_a_machine_that_stood_still_is_not_late() -> None:
+    story = Story()
+    phone = story.connect(ANN)
+    master_lost(story)
+    story.now += TOLD_WITHIN_MS + 1_000
+    story.add(Stood(at=story.now, for_ms=TOLD_WITHIN_MS))
+    story.resync(phone, NEW, 0)
+    assert set(losses_of(story).abandoned) == {(ANN, EPOCH)}
+
+
 def test_a_new_epoch_long_after_a_switch_excuses_nothing() -> None:
     story = Story()
     phone = story.connect(ANN)
     master_lost(story)
     story.now += TOLD_WITHIN_MS + 1_000
     story.resync(phone, NEW, 0)
-    assert Losses(story.events).abandoned == {}
+    assert losses_of(story).abandoned == {}
+
+
+def test_a_switch_that_takes_minutes_is_one_all_the_while() -> None:
+    """忙着的机器：故障到恢复就有几分钟，代次在其间才换。"""
+    story = Story()
+    phone = story.connect(ANN)
+    story.add(Faulted(at=story.now, kind="part_master", target="redis", for_s=1))
+    story.now += TOLD_WITHIN_MS + 1_000
+    story.resync(phone, NEW, 0)
+    story.add(Recovered(at=story.now, kind="part_master", target="redis", after_ms=10))
+    assert set(losses_of(story).abandoned) == {(ANN, EPOCH)}
 
 
 def test_only_the_newest_epoch_is_believed() -> None:
@@ -127,7 +255,7 @@ def test_only_the_newest_epoch_is_believed() -> None:
         at=story.now, connection=tablet, epoch=EPOCH, seq=0, resumed=False, pending=0
     )
     story.add(late)
-    losses = Losses(story.events)
+    losses = losses_of(story)
     assert set(losses.abandoned) == {(ANN, EPOCH)}
     assert losses.renewed == {(ANN, NEW)}
 

@@ -7,20 +7,21 @@ from collections.abc import Iterator, Sequence
 
 from .facts import Facts
 from .history import AnyEvent, Faulted, Recovered
-from .losses import Span
 from .redis_side import REDIS
+from .stillness import Span
 
 
 class Disturbances:
     """``grace_ms``：就绪之后至多这么久，该到的都到了（重连的退避、重读、忙着的机器）。
 
-    Redis 丢了数据的，到从 SQL 补齐为止，各网关都算。
+    Redis 丢了数据的，到从 SQL 补齐为止，各网关都算；整台机器停住的也是。
     """
 
     def __init__(self, facts: Facts, gateways: int, grace_ms: int) -> None:
         self._grace_ms = grace_ms
         faults = list(_faults(facts.events))
-        losses = [*facts.losses.spans, *facts.losses.switches]
+        losses = [*facts.losses.spans, *((s.start, s.end) for s in facts.losses.switches)]
+        losses += facts.stillness.spans
         self._spans = [
             sorted([*losses, *(span for target, span in faults if _concerns(target, number))])
             for number in range(gateways)

@@ -22,6 +22,7 @@ from .history import (
     title,
 )
 from .losses import Losses
+from .stillness import Stillness
 from .violation import Violation
 
 #: (user_id, message_id)：承诺都是对它说的。
@@ -85,7 +86,8 @@ class Facts:
         for index, event in enumerate(events):
             self._take(index, event)
         self._take_records(self.final.messages)
-        self.losses = Losses(events)
+        self.stillness = Stillness(events)
+        self.losses = Losses(events, self.stillness)
 
     # ── 查 ──────────────────────────────────────────────────────────────────
 
@@ -101,7 +103,7 @@ class Facts:
     def unsure(self, pushed: Pushed) -> bool:
         """Redis 丢了数据，它的 seq 不作数（``Losses``）。"""
         at = self.events[pushed.at_index].at
-        return self.losses.unsure(pushed.user_id, pushed.epoch, at)
+        return self.losses.unsure(pushed.user_id, pushed.epoch, at, pushed.push.seq)
 
     def user_of(self, connection: int) -> int:
         return self.dialled[connection][1].user_id

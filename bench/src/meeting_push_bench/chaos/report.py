@@ -59,9 +59,12 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     settled: int
     faults: dict[str, int]
     died: int
-    #: Sentinel 换了几次主；因为丢了数据而换了 epoch 的各人，合计；对账者从 SQL 放回了几条；
-    #: 其中设备在旧的 epoch 里见过、又以新的 seq 来的（消息，收件人）。
+    #: 换了几次主；其中有证据说得出换上来的有什么的；设备在旧的 epoch 里见过、换上来的却没有的
+    #: （消息，收件人）；换了 epoch 的各人，合计；对账者从 SQL 放回了几条；其中设备见过、又以新的
+    #: seq 来的。
     switches: int
+    proven: int
+    lacked: int
     renewed_epochs: int
     redriven: int
     reissued: int
@@ -128,6 +131,8 @@ def figures_of(facts: Facts) -> Figures:
         faults=dict(Counter(event.kind for event in events if isinstance(event, Faulted))),
         died=counts[Died],
         switches=counts[Switched],
+        proven=sum(each.kept is not None for each in facts.losses.switches),
+        lacked=len({(p.user_id, p.push.message_id) for p in facts.pushed if _lacked(facts, p)}),
         renewed_epochs=len(facts.losses.renewed),
         redriven=facts.ended.redriven,
         reissued=_reissued(facts),
@@ -151,6 +156,11 @@ def _reissued(facts: Facts) -> int:
     for pushed in facts.pushed:
         seqs[pushed.user_id, pushed.push.message_id].add(pushed.push.seq)
     return sum(len(each) > 1 for each in seqs.values())
+
+
+def _lacked(facts: Facts, pushed: Pushed) -> bool:
+    gone = facts.losses.abandoned.get((pushed.user_id, pushed.epoch))
+    return gone is not None and 0 < gone.kept < pushed.push.seq
 
 
 def _caught_up(facts: Facts, pushed: Pushed) -> bool:

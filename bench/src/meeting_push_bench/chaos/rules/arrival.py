@@ -83,8 +83,6 @@ class _Ledger:
 
     def _start(self, connection: int, epoch: str, after: int, at: int) -> None:
         line = (self._facts.user_of(connection), epoch)
-        if self._facts.losses.unsure(*line, at):
-            return
         self._stays[connection] = _Stay(line, after, at)
 
     def _leave(self, connection: int, index: int, at: int) -> Iterator[Violation]:
@@ -107,6 +105,8 @@ class _Ledger:
         for seq in seqs[bisect_right(seqs, stay.after) :]:
             first_at, message_id = seen[seq]
             if seq in stay.got or first_at + GRACE_MS > at:
+                continue
+            if self._facts.losses.unsure(*stay.line, stay.since, seq):
                 continue
             if self._disturbances.due(gateway, max(first_at, stay.since)) <= at:
                 yield seq, message_id

@@ -57,10 +57,19 @@ def _observed(facts: Facts) -> Iterator[Violation]:
 
 
 def _removed_first(facts: Facts) -> Iterator[Violation]:
+    """Redis 丢了数据，还没有补上的：不在信箱里不是谁移出的。"""
+    latest: dict[Pair, int] = {}
+    pushes = iter(facts.pushed)
+    following = next(pushes, None)
     for index, event in enumerate(facts.events):
-        # Redis 丢了数据，还没有补上的：不在信箱里不是谁移出的
-        if isinstance(event, Unrecorded) and not facts.losses.during(event.at):
-            for message_id in event.message_ids:
+        while following is not None and following.at_index <= index:
+            latest[following.user_id, following.push.message_id] = following.push.seq
+            following = next(pushes, None)
+        if not isinstance(event, Unrecorded):
+            continue
+        for message_id in event.message_ids:
+            seq = latest.get((event.user_id, message_id), 0)
+            if not facts.losses.lacking(event.user_id, event.at, seq):
                 detail = "gone from the mailbox while SQL still says pending"
                 yield _violation((event.user_id, message_id), detail, index)
 

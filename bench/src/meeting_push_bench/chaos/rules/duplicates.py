@@ -61,7 +61,7 @@ def _settled(facts: Facts) -> Iterator[Violation]:
     """
     settled: dict[Pair, int] = {}
     for index, event in enumerate(facts.events):
-        if isinstance(event, Settled) and not facts.losses.switching(event.at):
+        if isinstance(event, Settled) and not facts.losses.switching(event.user_id, event.at):
             for message_id in event.message_ids:
                 settled.setdefault((event.user_id, message_id), index)
     for pushed in facts.pushed:

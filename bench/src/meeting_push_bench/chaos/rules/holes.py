@@ -14,6 +14,7 @@ seq，是最彻底的洞。不再有下一帧的，由 ``arrival`` 去问。
 from __future__ import annotations
 
 import heapq
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator
 from typing import Final
@@ -34,13 +35,14 @@ class Owed:
         #: 别的设备确认了也得给：续传许下的，与它在线时发出的。
         self._mandatory: set[int] = set()
         self._owed: set[int] = set()
-        self._announced: set[int] = set()
+        self._announced: list[tuple[int, int]] = []
         self._lanes: dict[int, list[int]] = {}
 
     def add(self, seq: int, priority: int, *, mandatory: bool = False) -> None:
         if mandatory:
             self._mandatory.add(seq)
-        if seq not in self._owed and seq not in self._announced:
+        said = any(low <= seq <= high for low, high in self._announced)
+        if seq not in self._owed and not said:
             self._owed.add(seq)
             heapq.heappush(self._lanes.setdefault(priority, []), seq)
 
@@ -55,8 +57,8 @@ class Owed:
 
     def announced(self, from_seq: int, to_seq: int) -> None:
         """``gap`` 说出来的洞不算洞。"""
-        for seq in range(from_seq, to_seq + 1):
-            self._announced.add(seq)
+        self._announced.append((from_seq, to_seq))
+        for seq in [each for each in self._owed if from_seq <= each <= to_seq]:
             self.paid(seq)
 
     def overdue(self, before_seq: int, least_priority: int) -> Iterator[int]:
@@ -93,6 +95,7 @@ class _Ledger:
     def __init__(self, facts: Facts) -> None:
         self._facts = facts
         self._ids: defaultdict[_Line, dict[int, str]] = defaultdict(dict)
+        self._known: defaultdict[_Line, list[int]] = defaultdict(list)
         self._seqs: defaultdict[tuple[int, str, str], list[int]] = defaultdict(list)
         self._acked_at: defaultdict[int, list[Pair]] = defaultdict(list)
         self._lines: dict[int, _Line] = {}
@@ -115,6 +118,7 @@ class _Ledger:
         for (user_id, message_id), ack in self._facts.first_ack.items():
             self._acked_at[ack.at_index].append((user_id, message_id))
         for line, ids in self._ids.items():
+            self._known[line] = sorted(ids)
             for seq, message_id in ids.items():
                 self._seqs[*line, message_id].append(seq)
 
@@ -122,8 +126,6 @@ class _Ledger:
         for user_id, message_id in self._acked_at.get(index, ()):
             self._acked.add((user_id, message_id))
             self._forgive(user_id, message_id)
-        if self._void(event):
-            return
         match event:
             case Opened():
                 yield from self._opened(index, event)
@@ -138,20 +140,6 @@ class _Ledger:
             case _:
                 pass
 
-    def _void(self, event: AnyEvent) -> bool:
-        """Redis 丢了数据，这个 epoch 不作数了：这条连接不再记账，直到下一个 epoch。"""
-        if not isinstance(event, Opened | Received | Gapped | Resynced):
-            return False
-        connection = event.connection
-        said = event.epoch if isinstance(event, Opened | Resynced) else None
-        epoch = said or self._lines[connection][1]
-        line = (self._facts.user_of(connection), epoch)
-        if not self._facts.losses.unsure(*line, event.at):
-            return False
-        self._closed(connection)
-        self._lines[connection] = line
-        return True
-
     def _forgive(self, user_id: int, message_id: str) -> None:
         for line in [line for line in self._ids if line[0] == user_id]:
             for seq in self._seqs.get((*line, message_id), ()):
@@ -162,8 +150,8 @@ class _Ledger:
     def _opened(self, index: int, event: Opened) -> Iterator[Violation]:
         user_id = self._facts.user_of(event.connection)
         last_seq = self._facts.dialled[event.connection][1].last_seq or 0
-        promised = range(last_seq + 1, event.seq + 1) if event.resumed else ()
-        owed = self._start(event.connection, (user_id, event.epoch), event.seq, promised)
+        line, since = (user_id, event.epoch), last_seq if event.resumed else None
+        owed = self._start(event.connection, line, event.seq, event.at, since)
         if event.pending < len(owed):
             yield Violation(
                 rule=RULE,
@@ -174,8 +162,10 @@ class _Ledger:
             )
 
     def _start(
-        self, connection: int, line: _Line, seq: int, promised: range | tuple[()] = ()
+        self, connection: int, line: _Line, seq: int, at: int, promised: int | None = None
     ) -> Owed:
+        """``promised``：续传许下了它之后的全部。Redis 丢了的那一段不作数。"""
+        seq = self._facts.losses.limit(line, at, seq)
         self._closed(connection)
         self._lines[connection] = line
         self._open[line].add(connection)
@@ -186,8 +176,9 @@ class _Ledger:
         for each in self._unacked[line]:
             if each <= seq:
                 owed.add(each, self._priority(line, each))
-        for each in promised:
-            owed.add(each, self._priority(line, each), mandatory=True)
+        if promised is not None:
+            for each in self._between(line, promised, seq):
+                owed.add(each, self._priority(line, each), mandatory=True)
         return owed
 
     def _closed(self, connection: int) -> None:
@@ -198,14 +189,16 @@ class _Ledger:
     def _resynced(self, event: Resynced) -> None:
         """从头记账：没确认的仍然要来。"""
         line = self._lines[event.connection]
-        self._start(event.connection, (line[0], event.epoch), event.seq)
+        self._start(event.connection, (line[0], event.epoch), event.seq, event.at)
 
     def _received(self, index: int, event: Received) -> Iterator[Violation]:
         connection, line = event.connection, self._lines[event.connection]
         owed = self._owed[connection]
         for push in event.pushes:
+            if self._facts.losses.unsure(*line, event.at, push.seq):
+                continue  # Redis 丢了数据，这个 seq 不作数了
             self._assign(line, push.seq)
-            for seq in range(owed.top + 1, push.seq):
+            for seq in self._between(line, owed.top, push.seq - 1):
                 owed.add(seq, self._priority(line, seq), mandatory=True)
             owed.top = max(owed.top, push.seq)
             owed.paid(push.seq)
@@ -221,10 +214,19 @@ class _Ledger:
 
     def _assign(self, line: _Line, seq: int) -> None:
         """``seq`` 及以下的都已发出；其中已确认过的不再欠谁。"""
-        for each in range(self._assigned[line] + 1, seq + 1):
+        for each in self._between(line, self._assigned[line], seq):
             if not self._is_acked(line, each):
                 self._unacked[line].add(each)
         self._assigned[line] = max(self._assigned[line], seq)
+
+    def _between(self, line: _Line, low: int, high: int) -> Iterator[int]:
+        """``low`` 之后、到 ``high`` 的 seq；谁也不知道的一段只给头尾：一段几万个，也是一个洞。"""
+        known = self._known[line]
+        for seq in known[bisect_right(known, low) : bisect_right(known, high)]:
+            yield from {low + 1, seq - 1} if low + 1 < seq else ()
+            yield seq
+            low = seq
+        yield from {low + 1, high} if low < high else ()
 
     def _is_acked(self, line: _Line, seq: int) -> bool:
         message_id = self._ids[line].get(seq)

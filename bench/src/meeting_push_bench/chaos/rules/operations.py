@@ -21,6 +21,6 @@ def operations(facts: Facts) -> Iterator[Violation]:
             if event.status not in _ANSWERS:
                 detail = f"{event.path} was answered {event.status}"
                 yield Violation(rule=RULE, detail=detail, index=index)
-            elif event.took_ms > PATIENCE_MS:
+            elif facts.stillness.moving(event.at - event.took_ms, event.at) > PATIENCE_MS:
                 detail = f"{event.path} took {event.took_ms} ms"
                 yield Violation(rule=RULE, detail=detail, index=index)
