@@ -30,6 +30,7 @@ from .replicated_redis import (
     Mend,
     Node,
     ReplicatedRedis,
+    answered,
     ask,
     ask_many,
     until,
@@ -188,10 +189,11 @@ class ClusteredRedis(ReplicatedRedis):
     async def part(self, master: Node, for_s: float) -> Mend:
         """副本收不到它的了，服务器照样往里写；真的写了一些，它才死掉：提升的就缺这一段。"""
         master.door.refuse()
-        start = await _offset(master)
+        offset = partial(answered, partial(_offset, master), f"{master.child.name} says nothing")
+        start = await offset()
         await asyncio.sleep(for_s)
         for _ in range(_PATIENCE):
-            if await _offset(master) - start >= LOST_BYTES:
+            if await offset() - start >= LOST_BYTES:
                 break
             await asyncio.sleep(POLL_S)
         await master.child.kill()
@@ -246,7 +248,7 @@ class ClusteredRedis(ReplicatedRedis):
 
     async def _watch(self) -> None:
         """谁成了主就记下。"""
-        known = set((await self._slots()).masters)
+        known = set((await answered(self._slots, "the Cluster knows no master")).masters)
         while True:
             await asyncio.sleep(_WATCH_S)
             with contextlib.suppress(MeetingPushError):
@@ -265,7 +267,8 @@ class ClusteredRedis(ReplicatedRedis):
         masters = await self._all_masters()
         source = masters[pick % len(masters)]
         to = masters[(pick + 1 + pick // len(masters) % (len(masters) - 1)) % len(masters)]
-        for slot in await self._busy(source, count, random.Random(pick)):
+        busy = partial(self._busy, source, count, random.Random(pick))
+        for slot in await answered(busy, f"{source.child.name} does not say what it has"):
             await until(partial(self._moved, slot, to), f"slot {slot} does not move")
             await asyncio.sleep(for_s / count)
 
@@ -283,9 +286,11 @@ class ClusteredRedis(ReplicatedRedis):
         """一步没有做成（副本恰好跟不上，恰好换了主）就从头再来：每一步都可以重做。"""
         with contextlib.suppress(MeetingPushError):
             told = await self._slots()
-            source = next(n for low, high, n in told.ranges if low <= slot <= high)
+            owners = [n for low, high, n in told.ranges if low <= slot <= high]
+            if not owners:
+                return False  # 正换着主
             there = await self._master_now(to)
-            await self._move(slot, self._at(source), there)
+            await self._move(slot, self._at(owners[0]), there)
             return True
         return False
 

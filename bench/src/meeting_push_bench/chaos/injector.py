@@ -184,7 +184,7 @@ async def _lose(redis: ReplicatedRedis, fault: Fault, master: Node) -> Mend:
         case "part_master":
             return await redis.part(master, fault.for_s)
         case _:
-            await redis.fail_over(master, hard=fault.hard)
+            await redis.give_way(master, hard=fault.hard)
             return _nothing
 
 

@@ -7,12 +7,14 @@ Redis 与 Redis 之间走的是各自门前的代理（它们报出的就是代�
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
+from meeting_push.errors import MeetingPushError
 from meeting_push.redis.address import RedisAddress
 from meeting_push.redis.lean import LeanConnection
 
@@ -27,6 +29,10 @@ DOWN_AFTER_MS: Final = 2_000
 #: 换主、副本跟上：隔这么久看一次，至多等这么久（选举要几秒，忙着的机器几十秒）。
 POLL_S: Final = 0.1
 PATIENCE_S: Final = 180.0
+#: 请它让位，这么久还没有换就再请。
+GIVE_WAY_S: Final = 8.0
+
+T = TypeVar("T")
 
 #: 怎样让它回来。
 Mend = Callable[[], Awaitable[None]]
@@ -80,6 +86,24 @@ class ReplicatedRedis(RedisSide):
     async def fail_over(self, master: Node, *, hard: bool) -> None:
         """请它让位，它还好好的；``hard``：不等副本跟上。"""
 
+    async def give_way(self, master: Node, *, hard: bool) -> None:
+        """请到它让了位为止：没有请成的（副本恰好跟不上，整台机器停过）过一会儿再请。
+
+        :raises BenchError: 怎样也不让
+        """
+
+        async def gone() -> bool:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(GIVE_WAY_S):
+                    await self.fail_over(master, hard=hard)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(GIVE_WAY_S):
+                    await self.replaced(master)
+                    return True
+            return False
+
+        await until(gone, f"{master.child.name} does not give way")
+
     @abstractmethod
     async def part(self, master: Node, for_s: float) -> Mend:
         """别的 Redis 看不见它，服务器照样往里写，直到换主；返回怎样让它回来。"""
@@ -121,3 +145,19 @@ async def until(true: Callable[[], Awaitable[bool]], otherwise: str) -> None:
         if patience.over():
             raise BenchError(otherwise)
         await asyncio.sleep(POLL_S)
+
+
+async def answered(question: Callable[[], Awaitable[T]], otherwise: str) -> T:
+    """问到答为止：换着主、整台机器停住过的，都会有一问没有人答。
+
+    :raises BenchError: 一直没有人答
+    """
+    found: list[T] = []
+
+    async def told() -> bool:
+        with contextlib.suppress(MeetingPushError):
+            found.append(await question())
+        return bool(found)
+
+    await until(told, otherwise)
+    return found[0]

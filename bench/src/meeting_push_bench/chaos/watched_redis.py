@@ -23,7 +23,16 @@ from ..tcp_proxy import TcpProxy
 from .child import Child, free_port
 from .history import HistoryWriter, Switched, now_ms
 from .redis_side import PERSISTENCE, PROBE_TIMEOUT_S, Back
-from .replicated_redis import DOWN_AFTER_MS, POLL_S, Mend, Node, ReplicatedRedis, ask, until
+from .replicated_redis import (
+    DOWN_AFTER_MS,
+    POLL_S,
+    Mend,
+    Node,
+    ReplicatedRedis,
+    answered,
+    ask,
+    until,
+)
 
 SERVICE: Final = "chaos"
 SENTINELS: Final = 3
@@ -130,7 +139,8 @@ class WatchedRedis(ReplicatedRedis):
 
     async def _watch(self) -> None:
         """换了主就记下，也放开旁观者还连着旧的主的连接：它已不是真话。"""
-        address, known = RedisAddress.parse(self.url), await self._named()
+        address = RedisAddress.parse(self.url)
+        known = await answered(self._named, "no Sentinel knows a master")
         while True:
             await asyncio.sleep(POLL_S)
             with contextlib.suppress(MeetingPushError):
