@@ -69,16 +69,19 @@ class GenerationMark:
     async def begin(self, generation: int, now: int, *, lost: bool, masters: str = "") -> None:
         """开始新的一代；``lost``：因为丢了数据，记下时刻。``masters``：此刻的 ``run_id``。"""
         began = ("began", now) if lost else ()
-        await self._write(generation, now, ("since", generation, "masters", masters, *began))
+        fields = ("generation", generation, "mark", 0, "at", now)
+        await self._write(fields, ("since", generation, "masters", masters, *began))
 
     async def renew(self, generation: int, now: int, masters: str) -> None:
-        """同样的数据，新的一代：换过主。"""
+        """同样的数据，新的一代：换过主。
+
+        记号照旧：读过它以后才有人说缺了的（``doubt``），写成 0 就再也没有人知道。
+        """
         before = await self._lean.execute("HGET", self._key, "generation")
         await self._lean.execute("HSETNX", self._key, "since", before or generation)
-        await self._write(generation, now, ("masters", masters))
+        await self._write(("generation", generation, "at", now), ("masters", masters))
 
-    async def _write(self, generation: int, now: int, more: Sequence[Argument]) -> None:
-        fields = ("generation", generation, "mark", 0, "at", now)
+    async def _write(self, fields: Sequence[Argument], more: Sequence[Argument]) -> None:
         await self._lean.execute_many([("HSET", key, *fields) for key in self._witnesses])
         await self._lean.execute("HSET", self._key, *fields, *more)
 

@@ -141,12 +141,11 @@ class LastWrite:
         :raises RedisUnavailableError: 问不到；下次再问
         """
         self._turn()
-        gone: Written | None = None
-        for stretch, one in list(self._doubtful.items()):
-            if not await self._is_there(one):
-                gone = one
+        asked = list(self._doubtful.items())
+        gone = [one for _, one in asked if not await self._is_there(one)]
+        for stretch, _ in asked:  # 全都问到了才算问过
             self._doubtful.pop(stretch, None)
-        return gone
+        return gone[-1] if gone else None
 
     def _turn(self) -> None:
         if self._lean.reconnects != self._connection:

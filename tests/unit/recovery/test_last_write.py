@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import pytest
+
 from meeting_push.app import MeetingPush
+from meeting_push.errors import RedisUnavailableError
 from meeting_push.mailbox_model import ResumePoint
 from meeting_push.redis.claims import GenerationMark, RedisMark
 from tests.support.eventually import eventually
@@ -113,3 +116,34 @@ async def test_a_doubt_of_an_older_generation_is_none(start_node: StartNode) -> 
         assert not await mark.advance(now.generation, 99, 0)  # 谁也推不动
         await tick(push)
         assert recoveries(push) == 1
+
+
+async def test_dlv_1_a_doubt_nobody_could_be_told_is_told_at_the_next_look(
+    start_node: StartNode, private_redis_server: RedisServer, tmp_path: Path
+) -> None:
+    """看见它没有了，说的时候 Redis 恰好又不在：下一拍再说。"""
+    async with start_node(reconcile_interval_s=BY_HAND) as push:
+        reconciler = push._rooms.recovery.reconciler
+        await eventually(lambda: _advanced(reconciler._mark))
+        copy = copied_aof(private_redis_server, tmp_path / "old")
+        await holds(push, await send(push))
+        await reconnected(push, lambda: restart_with(private_redis_server, copy))
+        reconciler._mark.doubt = _Away(reconciler._mark.doubt)  # type: ignore[method-assign]
+        with pytest.raises(RedisUnavailableError):
+            await tick(push)
+        await tick(push)
+        assert recoveries(push) == 1
+
+
+class _Away:
+    """头一次问不到。"""
+
+    def __init__(self, doubt: Callable[[int], Awaitable[bool]]) -> None:
+        self._doubt = doubt
+        self._asked = 0
+
+    async def __call__(self, generation: int) -> bool:
+        self._asked += 1
+        if self._asked == 1:
+            raise RedisUnavailableError("away")
+        return await self._doubt(generation)

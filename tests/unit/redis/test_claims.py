@@ -170,6 +170,25 @@ async def test_what_was_written_before_a_renewal_must_still_be_there(mark: Gener
     assert not await mark.doubt(5)
 
 
+async def test_a_doubt_told_between_the_look_and_the_renewal_stays(mark: GenerationMark) -> None:
+    """看的时候还好好的，正换着代次才有人说缺了：换过之后照旧是缺了。"""
+    await mark.advance(3, 1, 10)
+    seen = await mark.read()
+    assert seen == RedisMark(3, 1, 10)
+    assert await mark.doubt(3)
+    await mark.renew(4, 20, "")
+    assert await mark.read() == RedisMark(4, -1, 20)
+    assert not await mark.advance(4, 2, 30)
+
+
+async def test_a_renewal_keeps_the_mark(mark: GenerationMark) -> None:
+    await mark.advance(3, 1, 10)
+    await mark.renew(4, 20, "")
+    assert await mark.read() == RedisMark(4, 1, 20)
+    assert await mark.advance(4, 2, 30)
+    assert await mark.read() == RedisMark(4, 2, 30)
+
+
 async def test_nobody_replaces_a_single_redis(redis_server: RedisServer, key_prefix: str) -> None:
     async with redis_of(redis_server, key_prefix) as service:
         alone = GenerationMark(service.lean, service.keys)
