@@ -63,8 +63,17 @@ SHORT = msgspec.structs.replace(QUICK, duration_s=20, pairs=2_500, patience_s=4)
 ISOLATED = msgspec.structs.replace(
     SHORT, duration_s=12, pairs=1_500, fault_gap_s=2, only_faults=("isolate",)
 )
-#: 丢了一段，没有人补。
-LOST = msgspec.structs.replace(SHARDED, duration_s=8, pairs=1_200, patience_s=4)
+#: 丢了一段，没有人补；只发给一人的有一半永不确认，所以丢了的里总有还欠着的。
+LOST = msgspec.structs.replace(
+    SHARDED,
+    duration_s=8,
+    pairs=1_200,
+    patience_s=4,
+    hoarders=12,
+    hold_share=0.5,
+    fault_gap_s=30,
+    only_faults=("part_master",),
+)
 
 
 def history_of(

@@ -19,6 +19,7 @@ from meeting_push_bench.chaos.history import (
     Unrecorded,
 )
 from meeting_push_bench.chaos.losses import TOLD_WITHIN_MS, Losses, redriven_by
+from meeting_push_bench.chaos.rules.duplicates import REDONE
 from meeting_push_bench.chaos.stillness import Stillness
 
 from .story import EPOCH, Story
@@ -203,6 +204,43 @@ def test_only_the_people_of_the_lost_master_may_get_a_settled_one_again(
     story.add(Recovered(at=story.now, kind="kill_master", target="redis", after_ms=10))
     story.receive(story.connect(ANN), message_id)
     assert ("duplicates" in broken(story)) == caught
+
+
+@pytest.mark.parametrize(
+    ("lose", "attempts", "caught"),
+    [
+        (proven, (0, 1, 1), False),
+        (proven, (0, 2, 1), False),
+        (proven, (0, *[1] * REDONE), False),
+        (proven, (0, *[1] * (REDONE + 1)), True),
+        (proven, (0, 1, 0), True),
+        (nothing, (0, 1, 1), True),
+    ],
+)
+def test_a_retry_may_be_done_again_where_masters_changed(
+    lose: Callable[[Story], None], attempts: tuple[int, ...], caught: bool
+) -> None:
+    story = Story()
+    lose(story)
+    phone = story.connect(ANN)
+    message_id = story.send(ANN)
+    for attempt in attempts:
+        story.receive(phone, message_id, attempt=attempt)
+    story.ack(phone, message_id)
+    assert ("duplicates" in broken(story)) == caught
+
+
+def test_what_was_first_pushed_in_a_new_epoch_is_known_in_the_old_one() -> None:
+    """低的优先级还没有补到就换了 epoch：号照旧，在新的里才头一次推、被确认，旧的不欠它。"""
+    story = Story()
+    phone, tablet = story.connect(ANN), story.connect(ANN)
+    low, high = story.send(ANN), story.send(ANN, priority=9)
+    proven(story)
+    story.resync(tablet, NEW, 2)
+    story.receive(tablet, low, high)
+    story.receive(phone, high, live=False)
+    story.ack(tablet, low, high)
+    assert "holes" not in broken(story)
 
 
 def test_tens_of_thousands_of_unknown_seqs_are_one_hole() -> None:

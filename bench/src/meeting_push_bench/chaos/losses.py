@@ -30,7 +30,7 @@ MASTER_FAULTS: Final = frozenset({"kill_master", "hang_master", "part_master", "
 #: 从故障恢复（各进程就绪）到大家得知换了代次，至多这么久：几拍对账、安顿，忙着的机器。
 TOLD_WITHIN_MS: Final = 60_000
 #: 换了代次之后，从 SQL 再来的都到齐，至多这么久。
-REDRIVEN_WITHIN_MS: Final = 30_000
+REDRIVEN_WITHIN_MS: Final = 60_000
 #: 没有人要它换而换了的（机器太忙，主答得晚）：从这么久之前算起。
 UNASKED_MS: Final = 10_000
 #: 换主前后这么久之内头一次见到的 epoch，也许是旧的主给的。
@@ -66,11 +66,11 @@ class Switch(NamedTuple):
 
 
 class Abandoned(NamedTuple):
-    """从 ``since`` 起，比 ``kept`` 大的 seq 不作数；``until``：都补齐了。"""
+    """从 ``since`` 起，比 ``kept`` 大的 seq 不作数；``told``：大家得知了，开始补。"""
 
     since: int
     kept: int
-    until: int
+    told: int
 
 
 class Losses:
@@ -79,6 +79,10 @@ class Losses:
     def __init__(self, events: Sequence[AnyEvent], stillness: Stillness) -> None:
         self._stillness = stillness
         self.switches = sorted(_switches(events), key=lambda each: each.start)
+        #: 换过主，或搬过槽。
+        self.redoes = bool(self.switches) or any(
+            isinstance(event, Faulted) and event.kind == "move_slots" for event in events
+        )
         self.abandoned: dict[Line, Abandoned] = {}
         self.spans: list[Span] = []
         #: 不是头一个 epoch 的：它开始之前的 seq 不欠谁。
@@ -99,8 +103,12 @@ class Losses:
 
     def lacking(self, user_id: int, at: int, seq: int) -> bool:
         """正丢着、补着，而且丢的会有 ``seq``（0 = 不知道）。"""
-        gone = self._abandoned_of[user_id]
-        return any(g.since <= at <= g.until and (not seq or seq > g.kept) for g in gone)
+        return any(
+            gone.since <= at
+            and self._stillness.moving(gone.told, at) <= REDRIVEN_WITHIN_MS
+            and (not seq or seq > gone.kept)
+            for gone in self._abandoned_of[user_id]
+        )
 
     def switching(self, user_id: int, at: int) -> bool:
         """正换着他的主：旧的主收下的，新的也许没有。"""
@@ -133,8 +141,7 @@ class Losses:
         kept = [(each, each.kept_of(old, self._born[old])) for each in lately]
         lost = [(each.start, seq) for each, seq in kept if seq is not None]
         if lost:
-            until = at + REDRIVEN_WITHIN_MS
-            gone = Abandoned(min(s for s, _ in lost), min(seq for _, seq in lost), until)
+            gone = Abandoned(min(s for s, _ in lost), min(seq for _, seq in lost), at)
             self.abandoned[old] = gone
             self._abandoned_of[old[0]].append(gone)
 

@@ -22,6 +22,8 @@ class ChaosPlan(msgspec.Struct, frozen=True, kw_only=True):
     users: int = 24
     #: 其中这么多个用户会故意永不确认一些消息；他们因此从不用 ``upto``。
     hoarders: int = 4
+    #: 只发给他们中一人的，这么大一份永不确认。
+    hold_share: float = 0.1
     devices_per_user: int = 3
     #: 每个用户的头一台设备守着自己的网关，一次在线至多这么久；其余的来来去去，随便连哪个网关。
     longest_stay_s: float = 90

@@ -202,7 +202,7 @@ def _draft(plan: ChaosPlan, rng: Random, recipients: int) -> PlannedDraft:
         priority=rng.choice((0, 0, 0, 0, 1, 3, 5, 5, 7, 9)),
         # 一小部分超过压缩的门槛
         content_bytes=rng.randint(1500, 4000) if rng.random() < 0.05 else rng.randint(10, 200),
-        hold=recipients == 1 and users[0] < plan.hoarders and rng.random() < 0.1,
+        hold=recipients == 1 and users[0] < plan.hoarders and rng.random() < plan.hold_share,
         delay_s=_delay(rng),
     )
 

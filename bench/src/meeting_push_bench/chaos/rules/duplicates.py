@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
+from typing import Final
 
 from ..facts import Facts, Pair
 from ..history import Settled
 from ..violation import Violation
 
 RULE = "duplicates"
+#: 换着主的十来秒，每两秒（``claim_idle_ms``）有人认领一遍。
+REDONE: Final = 6
 
 
 def duplicates(facts: Facts) -> Iterator[Violation]:
@@ -42,14 +46,24 @@ def _one_seq(facts: Facts) -> Iterator[Violation]:
 
 
 def _repeats(facts: Facts) -> Iterator[Violation]:
-    attempts: dict[tuple[int, str, int], int] = {}
+    """同一条连接上再来的只能是下一次重试。
+
+    主换过、槽搬过的：一批里有一个槽不答，整批重做；了结了的认领，新的主上也许还在（决定 0018）。
+    同一次重试就再推几遍，至多 ``REDONE``；头一次推送（0）没有两遍。
+    """
+    latest: dict[tuple[int, str, int], int] = {}
+    counts: Counter[tuple[int, str, int, int]] = Counter()
+    redone = REDONE if facts.losses.redoes else 1
     for pushed in facts.pushed:
         if facts.unsure(pushed):
             continue
         key = (pushed.connection, pushed.epoch, pushed.push.seq)
-        before = attempts.get(key)
-        attempt = attempts[key] = pushed.push.attempt
-        if before is not None and attempt <= before:
+        before, attempt = latest.get(key), pushed.push.attempt
+        latest[key] = attempt
+        counts[*key, attempt] += 1
+        if before is None or attempt > before:
+            continue
+        if attempt == 0 or counts[*key, attempt] > redone or redone == 1:
             detail = f"twice on one connection, attempt {before} and then {attempt}"
             yield pushed.breaks(RULE, detail)
 

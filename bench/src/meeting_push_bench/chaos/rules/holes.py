@@ -95,8 +95,11 @@ class _Ledger:
     def __init__(self, facts: Facts) -> None:
         self._facts = facts
         self._ids: defaultdict[_Line, dict[int, str]] = defaultdict(dict)
-        self._known: defaultdict[_Line, list[int]] = defaultdict(list)
-        self._seqs: defaultdict[tuple[int, str, str], list[int]] = defaultdict(list)
+        self._known: dict[int, list[int]] = {}
+        self._lines_of: defaultdict[int, list[_Line]] = defaultdict(list)
+        #: 各人在哪个 epoch 里都算：换了 epoch，已发出的号照旧是那一条，也许到那时才头一次推。
+        self._ever: defaultdict[int, dict[int, str]] = defaultdict(dict)
+        self._seqs: defaultdict[Pair, set[int]] = defaultdict(set)
         self._acked_at: defaultdict[int, list[Pair]] = defaultdict(list)
         self._lines: dict[int, _Line] = {}
         self._owed: dict[int, Owed] = {}
@@ -118,9 +121,12 @@ class _Ledger:
         for (user_id, message_id), ack in self._facts.first_ack.items():
             self._acked_at[ack.at_index].append((user_id, message_id))
         for line, ids in self._ids.items():
-            self._known[line] = sorted(ids)
+            self._lines_of[line[0]].append(line)
             for seq, message_id in ids.items():
-                self._seqs[*line, message_id].append(seq)
+                self._ever[line[0]].setdefault(seq, message_id)
+                self._seqs[line[0], message_id].add(seq)
+
+        self._known = {user_id: sorted(ids) for user_id, ids in self._ever.items()}
 
     def take(self, index: int, event: AnyEvent) -> Iterator[Violation]:
         for user_id, message_id in self._acked_at.get(index, ()):
@@ -141,8 +147,10 @@ class _Ledger:
                 pass
 
     def _forgive(self, user_id: int, message_id: str) -> None:
-        for line in [line for line in self._ids if line[0] == user_id]:
-            for seq in self._seqs.get((*line, message_id), ()):
+        for line in self._lines_of[user_id]:
+            for seq in self._seqs.get((user_id, message_id), ()):
+                if self._id(line, seq) != message_id:
+                    continue
                 self._unacked[line].discard(seq)
                 for connection in self._open[line]:
                     self._owed[connection].forgiven(seq)
@@ -207,7 +215,7 @@ class _Ledger:
                     rule=RULE,
                     detail=f"got seq {push.seq} while seq {seq} is owed and was not announced",
                     user_id=line[0],
-                    message_id=self._ids[line].get(seq),
+                    message_id=self._id(line, seq),
                     connection=connection,
                     index=index,
                 )
@@ -221,18 +229,21 @@ class _Ledger:
 
     def _between(self, line: _Line, low: int, high: int) -> Iterator[int]:
         """``low`` 之后、到 ``high`` 的 seq；谁也不知道的一段只给头尾：一段几万个，也是一个洞。"""
-        known = self._known[line]
+        known = self._known.get(line[0], [])
         for seq in known[bisect_right(known, low) : bisect_right(known, high)]:
             yield from {low + 1, seq - 1} if low + 1 < seq else ()
             yield seq
             low = seq
         yield from {low + 1, high} if low < high else ()
 
+    def _id(self, line: _Line, seq: int) -> str | None:
+        return self._ids[line].get(seq) or self._ever[line[0]].get(seq)
+
     def _is_acked(self, line: _Line, seq: int) -> bool:
-        message_id = self._ids[line].get(seq)
+        message_id = self._id(line, seq)
         return message_id is not None and (line[0], message_id) in self._acked
 
     def _priority(self, line: _Line, seq: int) -> int:
-        message_id = self._ids[line].get(seq)
+        message_id = self._id(line, seq)
         origin = self._facts.accepted.get(message_id) if message_id is not None else None
         return _UNKNOWN if origin is None else origin.intent.priority
