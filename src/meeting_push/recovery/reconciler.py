@@ -33,7 +33,6 @@ from ..logs import RepeatedWarning, logger
 from ..node_identity import NodeIdentity
 from ..queue.message_queue import MessageQueue
 from ..redis.claims import GenerationMark, RedisMark
-from ..redis.switches import Written
 from ..storage.fleet import Generation, GenerationRepository
 from ..storage.id_list import Recipient
 from ..storage.outcomes import UndeliveredRepository, oldest_possible
@@ -117,8 +116,6 @@ class Reconciler:
         self._run_id = ""
         #: 重启过而没有证据的：要检查的入队时刻区间
         self._suspect: tuple[int, int] | None = None
-        #: 不在了而还没有说出来的。
-        self._doubted: Written | None = None
         self._walk = PageWalk()
         #: 掉队检查走到哪里了；None = 从头。
         self._straggler_at: Recipient | None = None
@@ -193,15 +190,11 @@ class Reconciler:
 
     async def _doubt_if_lost(self) -> None:
         """我们写过、得到过应答的不在了：这个 Redis 缺数据，记号说不出来。"""
-        lost = self._doubted = await self._mailbox.last_write.lost() or self._doubted
-        if lost is None:
-            return
-        told = await self._mark.doubt(lost.generation)
-        self._doubted = None  # 说到了；没有说到的下一拍再说
-        if told:
-            logger.bind(user_id=lost.user_id, message_id=lost.message_id, seq=lost.seq).warning(
-                "redis_lacks_last_write"
-            )
+        lost = await self._mailbox.last_write.lost()
+        if lost is not None and await self._mark.doubt(lost.generation):
+            lacking = logger.bind(user_id=lost.user_id, message_id=lost.message_id, seq=lost.seq)
+            lacking.warning("redis_lacks_last_write")
+        self._mailbox.last_write.told()
 
     def _adopt(self, mark: RedisMark | None) -> None:
         """Redis 里换了代次：新的 epoch 从此用它，活着的连接都要重读信箱。

@@ -117,6 +117,7 @@ class LastWrite:
         self._last: dict[int, Written] = {}
         #: 从前的连接上最后的各条，还没有查过。
         self._doubtful: dict[int, Written] = {}
+        self._gone: dict[int, Written] = {}
         self._spread = bool(lean.tags)
 
     def note_batch(
@@ -142,10 +143,18 @@ class LastWrite:
         """
         self._turn()
         asked = list(self._doubtful.items())
-        gone = [one for _, one in asked if not await self._is_there(one)]
-        for stretch, _ in asked:  # 全都问到了才算问过
-            self._doubtful.pop(stretch, None)
-        return gone[-1] if gone else None
+        self._gone = {stretch: one for stretch, one in asked if not await self._is_there(one)}
+        for stretch, _ in asked:  # 全都问到了才算问过；不在了的，说到了（``told``）才算
+            if stretch not in self._gone:
+                self._doubtful.pop(stretch, None)
+        return list(self._gone.values())[-1] if self._gone else None
+
+    def told(self) -> None:
+        """不在了的已说了出来。"""
+        for stretch, one in self._gone.items():
+            if self._doubtful.get(stretch) is one:
+                del self._doubtful[stretch]
+        self._gone = {}
 
     def _turn(self) -> None:
         if self._lean.reconnects != self._connection:
