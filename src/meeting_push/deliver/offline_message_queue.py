@@ -298,11 +298,9 @@ class OfflineMessageQueue:
         return entries, [seqs[i] for i in gone], [seqs[i] for i in unknown]
 
     def _note_not_restored(self, message_ids: Sequence[str], error: UnavailableError) -> None:
+        some, code = message_ids[:LOGGED_ITEMS], error.code
         self._not_restored.say(
-            bodies=len(message_ids),
-            message_ids=message_ids[:LOGGED_ITEMS],
-            code=error.code,
-            cause=error.cause,
+            bodies=len(message_ids), message_ids=some, code=code, cause=error.cause
         )
 
     async def _recover(
@@ -328,13 +326,18 @@ class OfflineMessageQueue:
         return gone
 
     async def _restore(self, message_ids: Sequence[str]) -> list[Body]:
-        """从来源重做正文并存回；已过期的不算。"""
+        """从来源重做正文并存回，存不回去也算；已过期的不算。"""
         tails = await self._body_source.tails(message_ids)
         now = self._clock()
         bodies = [body for body in map(_body, tails.items()) if body[3] > now]
-        if bodies:
-            until = now + OVER_LINGERS_MS
+        if not bodies:
+            return []
+        until = now + OVER_LINGERS_MS
+        try:
             await self._bodies.store([(*body[:3], min(body[3], until)) for body in bodies])
+        except UnavailableError as error:  # 满了，或（Cluster）它的主不在，而他的信箱在
+            self._note_not_restored(message_ids, error)
+        else:
             self.restored += len(bodies)
             logger.bind(bodies=len(bodies)).info("message_bodies_restored")
         return bodies

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 from enum import Enum
 
@@ -112,6 +113,15 @@ class HeldFrames:
         self._frames.append((order, frame, key))
         self._size = size
         return True
+
+    def skips_after(self, seq: int) -> bool:
+        """``seq`` 之后的不是一个接一个。"""
+        later = sorted(order for order, _, key in self._frames if isinstance(key, tuple))
+        for each in later[bisect_right(later, seq) :]:
+            if each > seq + 1:
+                return True
+            seq = each
+        return False
 
     def forget_seqs(self) -> bool:
         """丢下有 seq 的；有则 True。"""

@@ -126,6 +126,8 @@ class Session(LineSession):
             server_time=now,
         )
         told = self._told.take(view, self._sent)
+        if self._held is not None and self._held.skips_after(view.seq):
+            self.missed = True  # 读过之后、放行之前漏了：同 ``_hold``
         if view.resync_reason is None and not told:
             return [encode(frame)]
         return [encode(frame), *self._resync(view.resync_reason), *map(encode, told)]

@@ -420,6 +420,21 @@ async def test_a_lost_body_is_made_again_from_the_record(post: Post) -> None:
     assert (post.queue.restored, post.queue.dropped) == (1, 0)
 
 
+async def test_a_body_that_can_not_be_put_back_is_given_all_the_same(post: Post) -> None:
+    """Redis 满了；Cluster 上它的主不在而收件人的信箱在，也一样。"""
+    message = make_message()
+    await post.deliver(message)
+    await post.lose_body(message)
+    tail = post.record.known[message.message_id] = envelope.encode_tail(message)
+    await post.redis.lean.everywhere("CONFIG", "SET", "maxmemory", 1)
+    try:
+        found = await post.queue.tails([message.message_id])
+    finally:
+        await post.redis.lean.everywhere("CONFIG", "SET", "maxmemory", 0)
+    assert found == {message.message_id: tail}
+    assert post.queue.restored == 0
+
+
 async def test_a_body_nobody_knows_is_dropped_from_the_mailbox(post: Post) -> None:
     gone, kept = make_message(), make_message()
     await post.deliver(gone, kept)

@@ -242,6 +242,18 @@ def test_a_hole_between_what_was_read_and_the_held_means_another_reading() -> No
     assert session.missed
 
 
+@pytest.mark.parametrize(("held", "missed"), [((4, 5, 6, 7), False), ((7,), True), ((6, 8), True)])
+def test_dlv_5_a_hole_held_before_the_welcome_means_another_reading(
+    held: tuple[int, ...], missed: bool
+) -> None:
+    """读过（到 5）之后、``welcome`` 之前漏了一条：放行了后面的，它就要等到下一条来。"""
+    session = opening()
+    for seq in held:
+        push(session, message(seq))
+    session.welcome(view(seq=5), "device", NOW)
+    assert session.missed is missed
+
+
 def test_what_was_held_of_an_old_epoch_is_not_pushed_in_the_new_one() -> None:
     session = live()
     assert push(session, message(5)) is Pushed.HOLE
