@@ -21,6 +21,9 @@ from .redis_server import RedisServer, find_redis7
 SLOTS: Final = 16_384
 #: 大家共用、不许切换的：测试机停顿两分钟，也没有谁被当成死了。
 NEVER_MS: Final = 600_000
+#: 请副本接手，一次等这么久（长于 Redis 的五秒与两倍的 ``node_timeout``），至多几次。
+_HANDOVER_S: Final = 15.0
+_MOST_HANDOVERS: Final = 5
 
 
 class ClusterServer(RedisServer):
@@ -222,6 +225,20 @@ class ClusterSite:
         found = wait_until(another, timeout)
         assert found is not None
         return found
+
+    def hand_over(self, slot: int) -> ClusterServer:
+        """``CLUSTER FAILOVER``：副本接手，返回它。五秒里没有选成的就作废（机器停了一下），再请。"""
+        old = self.owner_of(slot)
+        heir = next(
+            one
+            for one in self.servers
+            if one is not old and self.id_of(old) in self.nodes(one)[self.id_of(one)]
+        )
+        for _ in range(_MOST_HANDOVERS):
+            self.ask(heir, "CLUSTER", "FAILOVER")
+            with contextlib.suppress(AssertionError):
+                return self.promoted(old, slot, _HANDOVER_S)
+        raise AssertionError(f"{heir} did not take over in {_MOST_HANDOVERS} attempts")
 
     def move_slot(self, slot: int, to: ClusterServer) -> None:
         """连同里面的键搬过去，如 ``redis-cli --cluster reshard``；客户端照常用着。"""

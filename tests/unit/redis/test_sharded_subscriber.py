@@ -197,15 +197,6 @@ async def test_a_master_that_hands_over_takes_no_channel_along(
     moving: Ears, changing_site: ClusterSite
 ) -> None:
     """有人 ``CLUSTER FAILOVER``：从前的主还连得上，只是不再有人往那里发布。"""
-    slot = moving.slot(7)
-    old = changing_site.owner_of(slot)
-    heir = next(
-        one
-        for one in changing_site.servers
-        if changing_site.id_of(old) in changing_site.nodes(one)[changing_site.id_of(one)]
-        and one is not old
-    )
-    changing_site.ask(heir, "CLUSTER", "FAILOVER")
-    await asyncio.to_thread(changing_site.promoted, old, slot, 120)
+    await asyncio.to_thread(changing_site.hand_over, moving.slot(7))
     await asyncio.wait_for(moving.resubscribed.wait(), 60)
     await moving.everyone_hears()
