@@ -41,6 +41,7 @@ CASES: dict[str, Sequence[str]] = {
         "--quick --rounds 2 --sockets 9 --seconds 1.5",
         f"--centrifugo {sys.executable} --only others,transient",
         "--database-url sqlite:///x.db",
+        f"--split --redis-server {sys.executable}",
     ),
     "shards": ("--quick --rounds 2 --masters 5",),
     "flush": ("--quick --users 3 --messages 4",),

@@ -14,7 +14,7 @@ from rich.console import Console
 from meeting_push.errors import ConfigurationError
 from meeting_push_bench.failure import BenchError
 from meeting_push_bench.peers.contenders import CONTENDERS, Contender, check_installed
-from meeting_push_bench.peers.duel import QUICK_DUEL
+from meeting_push_bench.peers.duel import QUICK_DUEL, DuelRun
 from meeting_push_bench.peers.duel_client import COMPILER
 from meeting_push_bench.peers.report import PeersReport, make_report, peers_tables, write_peers
 from meeting_push_bench.peers.run import QUICK, PeersPlan, run_peers
@@ -78,9 +78,28 @@ def test_a_missing_peer_says_how_to_install_it() -> None:
 
 
 @pytest.mark.skipif(shutil.which(COMPILER) is None, reason="its client is compiled here")
+def test_ours_as_three_processes_delivers_everything() -> None:
+    plan = msgspec.structs.replace(
+        PLAN, only="durable", duel=msgspec.structs.replace(DUEL, split=True)
+    )
+    report = measured(plan)
+    [run] = report.duel
+    assert lost_of(run) == dict.fromkeys(("single_lost", "paced_lost", "batch_lost"), 0)
+    assert any("a process each" in note for note in report.notes)
+
+
+def lost_of(run: DuelRun) -> dict[str, float]:
+    return {
+        name: figure
+        for name, figure in run.figures.items()
+        if name.endswith("_lost") and not name.startswith("warm")
+    }
+
+
+@pytest.mark.skipif(shutil.which(COMPILER) is None, reason="its client is compiled here")
 def test_the_duel_delivers_everything_and_says_who_is_absent(report: PeersReport) -> None:
     [run] = report.duel
-    lost = {name: figure for name, figure in run.figures.items() if name.endswith("_lost")}
+    lost = lost_of(run)
     kinds = ("unicast", "fanout", "single", "paced", "batch")
     assert lost == dict.fromkeys((f"{kind}_lost" for kind in kinds), 0)
     assert run.figures["storm_per_s"] > 0

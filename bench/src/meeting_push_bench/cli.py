@@ -166,11 +166,18 @@ def peers(
     database_url: Annotated[
         str | None, typer.Option(help="Of ours in the durable rows: an empty database; SQLite.")
     ] = None,
+    split: Annotated[
+        bool, typer.Option("--split", help="Ours in the durable rows: a process for each role.")
+    ] = False,
+    redis_server: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="Of the duel; the embedded.")
+    ] = None,
     reports: Reports = REPORTS,
 ) -> None:
     """Ours, a hand-written manager, python-socketio, bare picows, Centrifugo: the same work."""
     plan = QUICK_PEERS if quick else PeersPlan()
     duel = changed(plan.duel, rounds=rounds, sockets=sockets, seconds=seconds)
+    duel = changed(duel, split=split, redis_server=str(redis_server) if redis_server else None)
     plan = changed(plan, rounds=rounds, sockets=sockets, seconds=seconds, duel=duel)
     plan = changed(plan, centrifugo=str(centrifugo) if centrifugo else None, only=only)
     plan.parts()  # 说错了就不开始

@@ -69,6 +69,10 @@ class DuelPlan(msgspec.Struct, frozen=True, kw_only=True):
     paced_per_s: float = 500
     batch: int = 100
     settle_s: float = 2
+    #: 耐久的，我们分成 api、网关、工人三个进程；不然是一个。
+    split: bool = False
+    #: 两边的 Redis 用哪个程序；None 是内嵌的那一个。
+    redis_server: str | None = None
 
 
 QUICK_DUEL: Final = DuelPlan(
@@ -114,12 +118,12 @@ class Ring:
         return self._census().memory_bytes()[_SERVER]
 
     def _census(self) -> Census:
-        return Census({_SERVER: [self.arm.pid]})
+        return Census({_SERVER: list(self.arm.pids)})
 
     @contextlib.contextmanager
     def listening(self, user_ids: Sequence[int], acking: bool = False) -> Iterator[Listener]:
         tokens = [(user_id, self.arm.token(user_id)) for user_id in user_ids]
-        how = Listening(self.arm.dialect, self.arm.target.port, acking)
+        how = Listening(self.arm.dialect, self.arm.socket_port, acking)
         with listening(self.directory, tokens, how) as listener:
             yield listener
 
@@ -301,7 +305,7 @@ def run_duel(
     if compiler_missing() or not parts:
         return []
     allow_sockets(max(plan.sockets, plan.storm_sockets, plan.users))
-    arms: dict[str, Start] = {OURS: partial(ours, database_url=database_url)}
+    arms: dict[str, Start] = {OURS: partial(ours, database_url=database_url, split=plan.split)}
     if program is not None:
         arms[CENTRIFUGO] = partial(centrifugo, program=Path(program).resolve())
     runs = []
@@ -323,7 +327,9 @@ def _enter(start: Start, plan: DuelPlan, part: str) -> Figures:
         directory = Path(name)
         build(directory)
         with (
-            redis_running(directory, "--port", str(port), *appending) as redis_pid,
+            redis_running(
+                directory, "--port", str(port), *appending, program=plan.redis_server
+            ) as redis_pid,
             start(directory, f"redis://127.0.0.1:{port}", is_durable) as arm,
         ):
             sender = Sender(directory)

@@ -7,7 +7,7 @@ import contextlib
 import os
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -47,7 +47,7 @@ _NEWS: Final = "news"
 
 
 class Arm(Protocol):
-    """一边，已经启动。``pid`` 是它自己的，不含 Redis。"""
+    """一边，已经启动；``target`` 收请求，``socket_port`` 收连接。``pids`` 里没有 Redis。"""
 
     @property
     def name(self) -> str: ...
@@ -59,7 +59,10 @@ class Arm(Protocol):
     def target(self) -> Target: ...
 
     @property
-    def pid(self) -> int: ...
+    def pids(self) -> Sequence[int]: ...
+
+    @property
+    def socket_port(self) -> int: ...
 
     def token(self, user_id: int) -> str: ...
 
@@ -98,7 +101,8 @@ def _head(path: str, authorization: str) -> bytes:
 @dataclass(frozen=True, slots=True)
 class Ours:
     target: Target
-    pid: int
+    pids: Sequence[int]
+    socket_port: int
     sql_url: str
     name: str = OURS
     dialect: str = "mp"
@@ -130,7 +134,8 @@ class Ours:
 @dataclass(frozen=True, slots=True)
 class Centrifugo:
     target: Target
-    pid: int
+    pids: Sequence[int]
+    socket_port: int
     name: str = CENTRIFUGO
     dialect: str = "cf"
 
@@ -181,21 +186,40 @@ def _target(redis_url: str) -> Target:
 
 @contextlib.contextmanager
 def ours(
-    directory: Path, redis_url: str, durable: bool, database_url: str | None = None
+    directory: Path,
+    redis_url: str,
+    durable: bool,
+    database_url: str | None = None,
+    split: bool = False,
 ) -> Iterator[Ours]:
     """``serve``，一个进程；瞬时的只要网关，``database_url`` 不算。
 
+    :param split: 耐久的分成 api、网关、工人三个进程
     :raises BenchError: 起不来
     """
-    target = _target(redis_url)
-    role = "all" if durable else "gateway"
     sql_url = (durable and database_url) or f"sqlite:///{directory}/data/meeting-push.db"
-    settings = {**UNLIMITED, "role": role, "redis_url": redis_url, "database_url": sql_url}
-    log = directory / f"{OURS}.log"
+    shared = {**UNLIMITED, "redis_url": redis_url, "database_url": sql_url}
+    roles = (("api", "gateway", "worker") if split else ("all",)) if durable else ("gateway",)
+    first = _target(redis_url)
+    targets = dict.fromkeys(roles[:1], first) | {
+        role: msgspec.structs.replace(first, port=free_port()) for role in roles[1:]
+    }
+    with contextlib.ExitStack() as stack:
+        pids = [
+            stack.enter_context(_serving(directory, target, {**shared, "role": role}))
+            for role, target in targets.items()
+        ]
+        sockets = targets.get("gateway", first)
+        yield Ours(first, pids, sockets.port, sql_url)
+
+
+@contextlib.contextmanager
+def _serving(directory: Path, target: Target, settings: Mapping[str, object]) -> Iterator[int]:
+    log = directory / f"{OURS}-{settings['role']}.log"
     process = launch(directory, server_environment(target, directory, settings), log.name)
     try:
         wait_ready(process, target, log)
-        yield Ours(target, process.pid, sql_url)
+        yield process.pid
     finally:
         end(process)
 
@@ -216,7 +240,7 @@ def centrifugo(
     process = launch(directory, dict(os.environ), log.name, command)
     try:
         wait_ready(process, target, log, accepts)
-        yield Centrifugo(target, process.pid)
+        yield Centrifugo(target, [process.pid], target.port)
     finally:
         end(process)
 

@@ -104,8 +104,11 @@ def _notes(plan: PeersPlan) -> list[str]:
     if not set(plan.parts()) & set(PARTS):
         return []
     settings = " ".join(f"{name.upper()}={value}" for name, value in UNLIMITED.items())
+    processes = "api, gateway, worker, a process each" if plan.duel.split else "one process"
     return [
         f"duel: ours without limits on senders and connects: {settings}",
+        f"duel: ours in the durable rows: {processes}",
+        f"duel: Redis of both: {plan.duel.redis_server or 'the embedded one'}",
         *absent(plan.centrifugo),
     ]
 
