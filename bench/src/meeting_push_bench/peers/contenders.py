@@ -127,13 +127,14 @@ def throwaway_redis(directory: Path) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def redis_running(directory: Path, *arguments: str, program: str | None = None) -> Iterator[int]:
+def redis_running(directory: Path, *arguments: str, program: Path | None = None) -> Iterator[int]:
     """``directory`` 里的 Redis，没有快照；听得见了才产出它的 pid。
 
     :param program: 没有给：内嵌的那一个
     :raises BenchError: 起不来
     """
-    command = (program or str(find_server().path), "--save", "", *arguments)
+    path = (program or find_server().path).absolute()  # 它在别的目录里起
+    command = (str(path), "--save", "", *arguments)
     process = subprocess.Popen(  # noqa: S603 — 参数不来自外人
         dying_with_us(*command),
         cwd=directory,

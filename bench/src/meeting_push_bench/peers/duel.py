@@ -323,13 +323,12 @@ def run_duel(
 def _enter(start: Start, plan: DuelPlan, part: str) -> Figures:
     port, is_durable = free_port(), part == DURABLE
     appending = ("--appendonly", "yes" if is_durable else "no", "--appendfsync", "everysec")
+    redis = Path(plan.redis_server) if plan.redis_server else None
     with tempfile.TemporaryDirectory(prefix="mp-duel-") as name:
         directory = Path(name)
         build(directory)
         with (
-            redis_running(
-                directory, "--port", str(port), *appending, program=plan.redis_server
-            ) as redis_pid,
+            redis_running(directory, "--port", str(port), *appending, program=redis) as redis_pid,
             start(directory, f"redis://127.0.0.1:{port}", is_durable) as arm,
         ):
             sender = Sender(directory)

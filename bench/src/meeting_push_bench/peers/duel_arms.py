@@ -200,17 +200,15 @@ def ours(
     sql_url = (durable and database_url) or f"sqlite:///{directory}/data/meeting-push.db"
     shared = {**UNLIMITED, "redis_url": redis_url, "database_url": sql_url}
     roles = (("api", "gateway", "worker") if split else ("all",)) if durable else ("gateway",)
-    first = _target(redis_url)
-    targets = dict.fromkeys(roles[:1], first) | {
-        role: msgspec.structs.replace(first, port=free_port()) for role in roles[1:]
-    }
+    target = _target(redis_url)
+    targets = {role: msgspec.structs.replace(target, port=free_port()) for role in roles}
     with contextlib.ExitStack() as stack:
         pids = [
-            stack.enter_context(_serving(directory, target, {**shared, "role": role}))
-            for role, target in targets.items()
+            stack.enter_context(_serving(directory, one, {**shared, "role": role}))
+            for role, one in targets.items()
         ]
-        sockets = targets.get("gateway", first)
-        yield Ours(first, pids, sockets.port, sql_url)
+        posts, sockets = targets[roles[0]], targets.get("gateway", targets[roles[0]])
+        yield Ours(posts, pids, sockets.port, sql_url)
 
 
 @contextlib.contextmanager
