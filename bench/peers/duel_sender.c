@@ -230,6 +230,11 @@ static int post(char **argv) {
     if (ppoll(waiting, (nfds_t)count, &wait, NULL) < 0) give_up("ppoll");
     for (int i = 0; i < count; i++) {
       if (!(waiting[i].revents & (POLLIN | POLLHUP | POLLERR))) continue;
+      if (!lines[i].busy) {  // 闲着的，服务器过了 keep-alive 关掉的：重新连
+        close(lines[i].fd);
+        waiting[i].fd = lines[i].fd = dial(atoi(argv[2]));
+        continue;
+      }
       hear(&lines[i]);
       if (!lines[i].busy) busy--;
     }
