@@ -30,6 +30,9 @@ class _Unsent:
     def check_share(self, _sender_id: int) -> None:
         return
 
+    async def catch_up(self, _sender_id: int, _drafts: Iterable[Draft]) -> bool:
+        return False
+
     def submit(self, _outgoing: Iterable[Outgoing]) -> None:
         return
 

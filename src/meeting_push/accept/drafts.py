@@ -335,6 +335,8 @@ class AcceptTally:
         self.recipients: Counter[MessageKind] = Counter()
         #: 到时之前撤回了的收件人。
         self.cancelled = 0
+        #: 等投递赶上它的发送者，晚收了一点的请求。
+        self.paced = 0
 
     def note(self, accepted: Iterable[Outgoing]) -> None:
         messages, recipients = self.messages, self.recipients

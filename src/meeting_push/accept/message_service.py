@@ -16,11 +16,7 @@ from ..clock import Clock, now_ms
 from ..contracts import UserDirectory
 from ..deliver.message_publisher import MessagePublisher
 from ..deliver.offline_message_queue import Delivery, OfflineMessageQueue
-from ..errors import (
-    MeetingPushError,
-    NotFoundError,
-    OutcomeUnknownError,
-)
+from ..errors import MeetingPushError, NotFoundError, OutcomeUnknownError
 from ..limits.send_limits import Charge
 from ..logs import RepeatedWarning
 from ..model import Accepted, Draft, DraftOptions, Message, Outgoing, Principal, Sender
@@ -296,6 +292,9 @@ class MessageService:
         number = await self._people.sender(sender.id)
         account = number if key_id is None else -key_id
         self._relay.check_share(account)
+        if await self._relay.catch_up(account, checked):
+            self.tally.paced += 1
+            now = self._clock()
         outgoing = [  # 一千条约 3 ms
             Outgoing(await self._message(sender, number, one, now, key_id), one.numbers)
             for one in checked

@@ -8,6 +8,8 @@ SQL 提交是持久点；``enqueued_at IS NULL`` 的行就是发件箱。刚提�
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Final
@@ -17,7 +19,7 @@ from ..deliver.offline_message_queue import OfflineMessageQueue
 from ..errors import MeetingPushError, QueueFullError
 from ..limits.send_limits import FairLine, FairShares
 from ..logs import RepeatedWarning, logger
-from ..model import URGENT_PRIORITY, Outgoing, QueueEntry
+from ..model import URGENT_PRIORITY, Draft, Message, Outgoing, QueueEntry
 from ..node.control_channel import ControlCommand
 from ..node.flight_recorder import OFF, FlightRecorder
 from ..protocol import envelope
@@ -26,7 +28,7 @@ from ..redis.bodies import Body
 from ..redis.claims import Turn
 from ..storage.messages import UNREADABLE, MessageRepository
 from ..supervision import LOGGED_ITEMS, Aside, periodically, summoned, woken
-from .direct_delivery import DirectDelivery
+from .direct_delivery import SLOW_S, DirectDelivery
 
 #: 别的进程正扫着发件箱：过这么久再看还有没有自己的。
 TURN_AGAIN_S: Final = 0.25
@@ -44,6 +46,10 @@ BATCH_UNITS: Final = 5_000
 MARK_EVERY_S: Final = 0.25
 #: 慢的那条满过，这么久之内还当它满着。
 BULK_FULL_MS: Final = 1_000
+#: 一个发送者不急的等着多于这么多条（一批多一点），他的下一份请求就等一等，至多 ``CATCH_UP_S``：
+#: 收得比投得快，多的只会落进更费的队列，越走越慢。
+AHEAD_MESSAGES: Final = 500
+CATCH_UP_S: Final = 0.1
 
 
 class Hurry(ControlCommand, frozen=True, kw_only=True, tag="outbox"):
@@ -89,6 +95,9 @@ class OutboxRelay:
         #: 等着的：急的，其余的。
         self._urgent, self._pending = FairLine(), FairLine()
         self._wake = asyncio.Event()
+        #: 手里的一批何时拿起的；没有则 None。
+        self._taken_at: float | None = None
+        self._moved = asyncio.Event()
         self._unmarked: list[str] = []
         self._mark_wake = asyncio.Event()
         self._marking = asyncio.Lock()
@@ -111,9 +120,7 @@ class OutboxRelay:
     def submit(self, outgoing: Iterable[Outgoing]) -> None:
         """交来刚提交的消息；立即返回。进程死掉也不丢：它们还在 SQL 里。"""
         for item in outgoing:
-            (self._urgent if item.message.priority >= URGENT_PRIORITY else self._pending).append(
-                item
-            )
+            (self._urgent if _is_urgent(item.message) else self._pending).append(item)
         self._wake.set()
 
     async def run_fast(self) -> None:
@@ -124,6 +131,7 @@ class OutboxRelay:
         """把交来的都送走。"""
         self._wake.clear()
         while batch := self._next():
+            self._taken_at = time.monotonic()
             try:
                 if await self._dispatch(batch, self.direct):
                     self.hurry()
@@ -137,6 +145,31 @@ class OutboxRelay:
                     messages=len(batch),
                     message_ids=[item.message.message_id for item in batch[:LOGGED_ITEMS]],
                 )
+            finally:
+                self._taken_at = None
+                self._moved.set()
+                self._moved.clear()
+
+    async def catch_up(self, sender_id: int, drafts: Iterable[Draft]) -> bool:
+        """接受之前的关口：他等着的太多，等投递赶上，至多 ``CATCH_UP_S``；True = 等过。
+
+        都是急的不等。只等走得动的：手里的一批迟迟不回来（Redis 挂着），照收（CON-4）。
+        """
+        if not self._is_ahead(sender_id) or all(_is_urgent(one) for one in drafts):
+            return False
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CATCH_UP_S):
+                while self._is_ahead(sender_id):
+                    await self._moved.wait()
+        return True
+
+    def _is_ahead(self, sender_id: int) -> bool:
+        taken_at = self._taken_at
+        return (
+            taken_at is not None
+            and self._pending.of(sender_id) > AHEAD_MESSAGES
+            and time.monotonic() - taken_at < SLOW_S
+        )
 
     def _next(self) -> list[Outgoing]:
         """下一批，急的在前。"""
@@ -325,3 +358,7 @@ class OutboxRelay:
                 priority=message.priority,
                 expires_at=message.expires_at,
             )
+
+
+def _is_urgent(message: Message | Draft) -> bool:
+    return message.priority >= URGENT_PRIORITY

@@ -234,6 +234,10 @@ class FairLine:
     def __len__(self) -> int:
         return self._count
 
+    def of(self, sender_id: int) -> int:
+        """他有几条在等。"""
+        return len(self._lines.get(sender_id, ()))
+
     def append(self, outgoing: Outgoing) -> None:
         self._lines.setdefault(outgoing.message.account, deque()).append(outgoing)
         self._count += 1

@@ -53,6 +53,8 @@ def accept_samples(tally: AcceptTally) -> Iterator[Sample]:
     """API：收下的。"""
     yield from _by_kind("messages_accepted", "messages accepted", tally.messages)
     yield from _by_kind("recipients_accepted", "their recipients", tally.recipients)
+    text = "requests held up to 0.1 s: too much of their sender awaits delivery here"
+    yield Sample("sends_paced", "counter", text, tally.paced)
 
 
 def room_samples(room: QueueRoom) -> Iterator[Sample]:

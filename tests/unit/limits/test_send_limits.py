@@ -94,6 +94,7 @@ def test_a5_nothing_is_lost_and_each_senders_own_order_is_kept(
         batch = line.take(messages, recipients)
         assert 1 <= len(batch) <= messages
         taken += batch
+        assert sum(line.of(sender) for sender in range(1, 5)) == len(line)
     for sender in range(1, 5):
         mine = [one for one in taken if one.message.sender.id == sender]
         assert mine == [one for one in posts if one.message.sender.id == sender]
