@@ -30,7 +30,7 @@ class _Unsent:
     def check_share(self, _sender_id: int) -> None:
         return
 
-    async def catch_up(self, _sender_id: int, _drafts: Iterable[Draft]) -> bool:
+    async def catch_up(self, *_: object) -> bool:
         return False
 
     def submit(self, _outgoing: Iterable[Outgoing]) -> None:

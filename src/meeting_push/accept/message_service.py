@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Final, Unpack
 
@@ -43,7 +44,7 @@ from .drafts import (
 )
 from .idempotency import answer_of, described, stored_response
 from .inbox import Inbox
-from .outbox_relay import OutboxRelay
+from .outbox_relay import OutboxRelay, Pause
 from .withdrawal import Withdrawal
 
 _accepted: Final = msgspec.json.Decoder(list[Accepted])
@@ -143,18 +144,22 @@ class MessageService:
         charge: Charge | None = None,
         key_id: int | None = None,
         bringer: Bringer | None = None,
+        pause: Pause | None = nullcontext,
     ) -> list[Accepted]:
         """一个事务里接受一批，全部或全不。
 
         ``charge``：检查过的草稿在碰数据库之前记在谁的账上（见 ``SendQuota``）；应用自己的发送不记。
         ``key_id``：哪一枚 API 密钥发的；份额与幂等键都是它的，不论替谁发。
         ``bringer``：收件人里我们还不认识的算谁带来的（见 ``People``）；应用自己的不数。
+        ``pause``：等投递赶上的那一段怎样等（``OutboxRelay.catch_up``）；None = 不等。
 
         带 ``idempotency_key``（每个发送者各自的名字空间）重复调用时返回第一次的结果；
         同一个键配不同内容 → IdempotencyConflictError。
         """
         drafts = await self._addressing.addressed(drafts, bringer)
-        outgoing, accepted = await self._accept(sender, drafts, idempotency_key, charge, key_id)
+        outgoing, accepted = await self._accept(
+            sender, drafts, idempotency_key, charge, key_id, pause
+        )
         self._relay.submit(outgoing)
         return accepted
 
@@ -281,6 +286,7 @@ class MessageService:
         idempotency_key: str | None,
         charge: Charge | None = None,
         key_id: int | None = None,
+        pause: Pause | None = nullcontext,
     ) -> tuple[list[Outgoing], list[Accepted]]:
         now = self._clock()
         key = check_idempotency_key(idempotency_key)
@@ -292,7 +298,7 @@ class MessageService:
         number = await self._people.sender(sender.id)
         account = number if key_id is None else -key_id
         self._relay.check_share(account)
-        if await self._relay.catch_up(account, checked):
+        if await self._relay.catch_up(account, checked, pause):
             self.tally.paced += 1
             now = self._clock()
         outgoing = [  # 一千条约 3 ms

@@ -8,9 +8,9 @@ SQL 提交是持久点；``enqueued_at IS NULL`` 的行就是发件箱。刚提�
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from functools import partial
 from typing import Final
 
@@ -50,6 +50,9 @@ BULK_FULL_MS: Final = 1_000
 #: 收得比投得快，多的只会落进更费的队列，越走越慢。
 AHEAD_MESSAGES: Final = 500
 CATCH_UP_S: Final = 0.1
+
+#: 等的那一段怎样等：让出占着的。
+Pause = Callable[[], AbstractAsyncContextManager[None]]
 
 
 class Hurry(ControlCommand, frozen=True, kw_only=True, tag="outbox"):
@@ -150,17 +153,22 @@ class OutboxRelay:
                 self._moved.set()
                 self._moved.clear()
 
-    async def catch_up(self, sender_id: int, drafts: Iterable[Draft]) -> bool:
+    async def catch_up(
+        self, sender_id: int, drafts: Iterable[Draft], pause: Pause | None = nullcontext
+    ) -> bool:
         """接受之前的关口：他等着的太多，等投递赶上，至多 ``CATCH_UP_S``；True = 等过。
 
         都是急的不等。只等走得动的：手里的一批迟迟不回来（Redis 挂着），照收（CON-4）。
+
+        :param pause: 其间不占着什么；None = 不等
         """
-        if not self._is_ahead(sender_id) or all(_is_urgent(one) for one in drafts):
+        if pause is None or not self._is_ahead(sender_id) or all(map(_is_urgent, drafts)):
             return False
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(CATCH_UP_S):
-                while self._is_ahead(sender_id):
-                    await self._moved.wait()
+        async with pause():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CATCH_UP_S):
+                    while self._is_ahead(sender_id):
+                        await self._moved.wait()
         return True
 
     def _is_ahead(self, sender_id: int) -> bool:

@@ -46,7 +46,6 @@ from .error_answers import (
 )
 from .json_body import (
     PRIVATE,
-    TURN,
     BodyRule,
     BoundedBody,
     HotRequest,
@@ -56,7 +55,7 @@ from .json_body import (
     through,
 )
 from .security import PRINCIPAL
-from .turns import Turn, Turns
+from .turns import TURN, Turn, Turns
 
 API_PREFIX: Final = "/api/v1"
 #: 走了的人的回答，没有谁看得到；日志与计数里认得它。

@@ -38,13 +38,11 @@ from ..model import Principal
 from ..protocol import json_text
 from ..settings import HttpSettings, MeetingSettings, MessageSettings
 from .security import PRINCIPAL
-from .turns import Turn
+from .turns import TURN, Turn
 
 T = TypeVar("T")
 Schema = dict[str, Any]
 
-#: ASGI scope 里这个请求的号。
-TURN: Final = "meeting_push.turn"
 #: JSON 没有的数，许多写法却会写出来：说清楚是哪一样（422），而不是“不是 JSON”。
 _NOT_FINITE: Final = (b"NaN", b"Infinity", b"-Infinity")
 _AT_BYTE: Final = re.compile(r"\(byte (\d+)\)")

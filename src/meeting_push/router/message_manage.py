@@ -4,7 +4,7 @@
 函数里的依赖。
 """
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import asdict
 from typing import Annotated, Any, Final, Self, TypeVar
 
@@ -43,6 +43,7 @@ from ..websocket.manager import ConnectionManager
 from .contract_route import ContractRoute, Handler, Out, contract_router
 from .json_body import JsonBody, Schema, answers, json_answer
 from .security import Security
+from .turns import pause_of
 
 MESSAGE_ID_PATTERN: Final = "[0-9A-Z]{26}"
 NULL: Final = Raw(b"null")
@@ -208,7 +209,7 @@ class DeliveryOut(Out):
 
 
 Body = TypeVar("Body")
-Send = Callable[[Principal, Body, str | None], Coroutine[Any, Any, Response]]
+Send = Callable[[Principal, Body, Request, str | None], Coroutine[Any, Any, Response]]
 
 
 def _direct(send: Send[Body], security: Security, body: JsonBody[Body]) -> Handler:
@@ -216,7 +217,8 @@ def _direct(send: Send[Body], security: Security, body: JsonBody[Body]) -> Handl
 
     async def handle(request: Request) -> Response:
         user = await security.principal_of(request, "send")
-        return await send(user, await body(request), request.headers.get("idempotency-key"))
+        key = request.headers.get("idempotency-key")
+        return await send(user, await body(request), request, key)
 
     return handle
 
@@ -245,6 +247,20 @@ def message_router(
     tracking = security.allowing("send", "broadcast", "read")
     one, many = JsonBody(DraftIn, limits), JsonBody(BatchIn, limits)
 
+    async def accept(
+        user: Principal, drafts: Sequence[Draft], request: Request, key: str | None
+    ) -> list[Accepted]:
+        check_send_rights(user, drafts)
+        return await service.send_batch(
+            user.sender,
+            drafts,
+            key,
+            charge=quota.charge(user),
+            key_id=user.key_id,
+            bringer=people.bringer(user),
+            pause=pause_of(request),
+        )
+
     @router.post(
         "/messages",
         status_code=status.HTTP_202_ACCEPTED,
@@ -254,20 +270,12 @@ def message_router(
     async def send(
         user: Sending,
         body: Annotated[DraftIn, Depends(one)],
+        request: Request,
         idempotency_key: IdempotencyKey = None,
     ) -> Response:
         """202 即已提交到数据库：此后它不会丢。``system`` 只有管理员与密钥可以发（403）。"""
         quota.glance(user, [body])
-        drafts = [body.draft()]
-        check_send_rights(user, drafts)
-        [accepted] = await service.send_batch(
-            user.sender,
-            drafts,
-            idempotency_key,
-            charge=quota.charge(user),
-            key_id=user.key_id,
-            bringer=people.bringer(user),
-        )
+        [accepted] = await accept(user, [body.draft()], request, idempotency_key)
         return json_answer(accepted, status.HTTP_202_ACCEPTED)
 
     @router.post(
@@ -279,6 +287,7 @@ def message_router(
     async def send_batch(
         user: Sending,
         body: Annotated[BatchIn, Depends(many)],
+        request: Request,
         idempotency_key: IdempotencyKey = None,
     ) -> Response:
         """全部在一个事务里：要么都接受，要么都不。"""
@@ -286,15 +295,7 @@ def message_router(
             raise PayloadTooLargeError(f"messages: more than {most} messages")
         quota.glance(user, body.messages)
         drafts = [message.draft() for message in body.messages]
-        check_send_rights(user, drafts)
-        accepted = await service.send_batch(
-            user.sender,
-            drafts,
-            idempotency_key,
-            charge=quota.charge(user),
-            key_id=user.key_id,
-            bringer=people.bringer(user),
-        )
+        accepted = await accept(user, drafts, request, idempotency_key)
         return json_answer(BatchOut(accepted), status.HTTP_202_ACCEPTED)
 
     for route, handle in zip(

@@ -7,10 +7,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Hashable
+from collections.abc import AsyncIterator, Callable, Hashable
+from contextlib import AbstractAsyncContextManager
 from typing import Final, NamedTuple
 
 from fastapi import Request
@@ -19,6 +21,8 @@ from ..errors import RateLimitedError
 from ..limits.rate import TrustedProxies, WorkPace, rate_key
 from .security import address_of
 
+#: ASGI scope 里这个请求的号。
+TURN: Final = "meeting_push.turn"
 AT_ONCE: Final = 32
 #: 人再多，每人也有这么多。
 LEAST: Final = 2
@@ -275,12 +279,30 @@ class Turn:
             if self._line:
                 key = (key, self._line)
             kept = self._reader is not None and await self._turns.keep_pace(self._reader)
-            waited = await self._turns.take(key) or kept
-            self._key = key
+            waited = await self._occupy(key) or kept
             self._read_since = self._turns.now()
-            yield_s = THREAD_YIELD_S if self._line else YIELD_S
-            self._timer = asyncio.get_running_loop().call_later(yield_s, self.give_back)
         return waited
+
+    async def _occupy(self, key: Hashable) -> bool:
+        waited = await self._turns.take(key)
+        self._key = key
+        yield_s = THREAD_YIELD_S if self._line else YIELD_S
+        self._timer = asyncio.get_running_loop().call_later(yield_s, self.give_back)
+        return waited
+
+    @contextlib.asynccontextmanager
+    async def aside(self) -> AsyncIterator[None]:
+        """其间是在等别的：让出位子，等到了再领；已经让出去的不领。"""
+        key = self._key
+        self.give_back()
+        yield
+        if key is not None:
+            await self._occupy(key)
+
+    @property
+    def is_large(self) -> bool:
+        """一次办一个的：后面的都等着它。"""
+        return self._large is not None
 
     def refusal_delay_s(self) -> float:
         """拒绝了它：这个回答该等多久再给；送来得多的抵得多。"""
@@ -295,3 +317,11 @@ class Turn:
         if self._key is not None:
             self._turns.give_back(self._key)
             self._key = None
+
+
+def pause_of(request: Request) -> Callable[[], AbstractAsyncContextManager[None]] | None:
+    """收下之前要等投递的，怎样等：让出位子；None = 别等：大的一次办一个，后面的都等着它。"""
+    turn: Turn | None = request.scope.get(TURN)
+    if turn is None:
+        return contextlib.nullcontext
+    return None if turn.is_large else turn.aside
