@@ -25,6 +25,14 @@ PAGE: Final = (Path(__file__).parents[3] / "bench" / "peers" / "first_steps.md")
 _BLOCK: Final = re.compile(r"(?:(?P<said>[^\n]*)：\n\n)?```(?P<kind>\w+)\n(?P<text>.*?)```", re.S)
 _PORTS: Final = re.compile(r"\b(?:3000|6379|800[0-2]|8080|8300|9000)\b")
 _INSTALL: Final = "curl -sSLf https://centrifugal.dev/install.sh | sh"
+#: 节点有了连接才去订阅，没有订上时的一条它不补：照着敲的人慢得等得到，机器忙时脚本等不到。
+_OTHER_NODE: Final = "python send2.py"
+_SUBSCRIBED: Final = """\
+for port in 8001 8002; do
+    curl -sf -o ready "http://127.0.0.1:$port/socket.io/?EIO=4&transport=polling"
+done
+until redis-cli -p 6379 pubsub numsub socketio | grep -qx 2; do sleep 0.1; done
+"""
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -38,7 +46,9 @@ def ports() -> dict[str, str]:
 @pytest.fixture
 def shell(tmp_path: Path, ports: dict[str, str]) -> Iterator[Shell]:
     """空环境；里面的 pip 装得到 PyPI 上的。"""
-    if missing := [name for name in ("redis-server", "nginx", "curl") if not _which(name)]:
+    if missing := [
+        name for name in ("redis-server", "redis-cli", "nginx", "curl") if not _which(name)
+    ]:
         pytest.skip(f"no {', '.join(missing)}")
     environment = Environment(tmp_path / "environment")
     venv.create(tmp_path / "environment", with_pip=True)
@@ -66,7 +76,8 @@ def _which(name: str) -> str | None:
 def _walked(product: str, shell: Shell, folder: Path, ports: dict[str, str]) -> str:
     """走完那一样的各步；各块打印的，连在一起。"""
     section = PAGE.partition(f"\n## {product}\n")[2].partition("\n## ")[0]
-    text = section.replace(_INSTALL, f"cp {shutil.which('centrifugo')} .")
+    section = section.replace(_INSTALL, f"cp {shutil.which('centrifugo')} .")
+    text = section.replace(_OTHER_NODE, _SUBSCRIBED + _OTHER_NODE)
     printed = ""
     for block in _BLOCK.finditer(_PORTS.sub(lambda port: ports[port[0]], text)):
         if block["kind"] == "sh":
