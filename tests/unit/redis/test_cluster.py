@@ -323,14 +323,20 @@ async def test_a_promoted_replica_is_found_without_a_restart(
         waiting = through.execute("GET", key)
     else:
         dead.kill()
-    await asyncio.to_thread(shaken.promoted, dead, slot)
-    await eventually(lambda: through.reconnects > before and through.connected, 60)
-    await through.execute("SET", key, 2)
-    if hung:
-        with pytest.raises(RedisUnavailableError):
-            await waiting
-        dead.resume()
-    else:
-        dead.start()
+
+    def follows() -> bool:
+        owner = through.masters.owner(slot)
+        return owner is not None and owner.node[1] != dead.port
+
+    try:
+        await asyncio.to_thread(shaken.promoted, dead, slot)
+        await eventually(follows, 60)
+        await through.execute("SET", key, 2)
+        assert through.reconnects > before
+        if hung:
+            with pytest.raises(RedisUnavailableError):
+                await waiting
+    finally:  # 别的测试也用它
+        (dead.resume if hung else dead.start)()
     assert await through.execute("GET", key) == b"2"
     await asyncio.to_thread(shaken.whole)
