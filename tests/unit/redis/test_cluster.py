@@ -326,7 +326,7 @@ async def test_a_promoted_replica_is_found_without_a_restart(
 
     def follows() -> bool:
         owner = through.masters.owner(slot)
-        return owner is not None and owner.node[1] != dead.port
+        return through.connected and owner is not None and owner.node[1] != dead.port
 
     try:
         await asyncio.to_thread(shaken.promoted, dead, slot)
