@@ -22,8 +22,8 @@ T = TypeVar("T")
 #: 一条语句与它的参数。
 Statement = tuple[str, tuple[Any, ...]]
 
-#: 没有人做检查点时的后备：WAL 这么多页（每页 4 KB）时，由提交的那一方自己做。
-AUTOCHECKPOINT_PAGES: Final = 20_000
+#: 没有人做检查点时的后备：WAL 这么多页（每页 4 KB，共 160 MB）时，由提交的那一方自己做。
+AUTOCHECKPOINT_PAGES: Final = 40_000
 #: 提交与断电：见 ``database.py``。
 PRAGMAS: Final = (
     "PRAGMA synchronous=FULL",

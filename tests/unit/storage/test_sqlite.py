@@ -11,12 +11,15 @@ import pytest
 from loguru import logger
 
 from meeting_push.errors import DatabaseUnavailableError, InvalidInputError
+from meeting_push.storage import sqlite_writer
 from meeting_push.storage.database import Database
 from meeting_push.storage.sqlite import Statement
-from meeting_push.storage.sqlite_writer import CHECKPOINT_BYTES, SqliteWriter
+from meeting_push.storage.sqlite_writer import SqliteWriter
 from tests.support.eventually import eventually
 
 _INSERT = "INSERT INTO t VALUES (?, ?)"
+#: WAL 多长就做检查点：比真的小，一个测试不必写几百兆。
+_LONG = 8 * 2**20
 
 
 def insert(key: int, value: object = None) -> Statement:
@@ -34,7 +37,8 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-async def database(path: Path) -> AsyncIterator[Database]:
+async def database(path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Database]:
+    monkeypatch.setattr(sqlite_writer, "CHECKPOINT_BYTES", _LONG)
     database = Database(f"sqlite:///{path}", timeout_s=5)
     yield database
     await database.dispose()
@@ -101,10 +105,10 @@ async def test_it_opens_again_after_dispose(database: Database) -> None:
 async def test_a_long_log_is_checkpointed_beside_the_writers(
     database: Database, path: Path
 ) -> None:
-    chunk = bytes(CHECKPOINT_BYTES // 8)
+    chunk = bytes(_LONG // 8)
     for key in range(10):
         await database.write_sqlite([insert(key, chunk)])
-    await eventually(lambda: path.stat().st_size > CHECKPOINT_BYTES, 10)
+    await eventually(lambda: path.stat().st_size > _LONG, 10)
 
 
 async def test_a_log_once_long_is_not_checkpointed_at_every_commit(
@@ -119,7 +123,7 @@ async def test_a_log_once_long_is_not_checkpointed_at_every_commit(
         beside(writer)
 
     monkeypatch.setattr(SqliteWriter, "_checkpoint_beside", counted)
-    await database.write_sqlite([insert(0, bytes(2 * CHECKPOINT_BYTES))])
+    await database.write_sqlite([insert(0, bytes(2 * _LONG))])
     await eventually(lambda: bool(rounds), 10)
     for key in range(1, 200):
         await database.write_sqlite([insert(key)])
@@ -128,10 +132,10 @@ async def test_a_log_once_long_is_not_checkpointed_at_every_commit(
 
 async def test_the_log_is_written_again_from_its_head(database: Database, path: Path) -> None:
     wal = path.with_name(path.name + "-wal")
-    chunk = bytes(CHECKPOINT_BYTES // 8)
+    chunk = bytes(_LONG // 8)
     for key in range(80):
         await database.write_sqlite([insert(key, chunk)])
-    assert wal.stat().st_size < 9 * CHECKPOINT_BYTES  # 写了 10 倍；搬的那一边慢了，也不一直长
+    assert wal.stat().st_size < 9 * _LONG  # 写了 10 倍；搬的那一边慢了，也不一直长
 
 
 async def test_a_reader_sees_what_is_committed_and_takes_no_turn(database: Database) -> None:
@@ -146,7 +150,7 @@ async def test_a_checkpoint_that_fails_is_said(database: Database, path: Path) -
     try:
         await database.write_sqlite([insert(0)])
         _put_a_folder_in_place_of(path)  # 写者的连接还开着，新的连接打不开
-        await database.write_sqlite([insert(1, bytes(2 * CHECKPOINT_BYTES))])
+        await database.write_sqlite([insert(1, bytes(2 * _LONG))])
         await eventually(lambda: "sqlite_checkpoint_failed" in warnings)
     finally:
         logger.remove(sink)
