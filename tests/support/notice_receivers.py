@@ -134,6 +134,7 @@ class SmtpReceiver:
         self.refuse: set[str] = set()
         self.data_reply = "250 ok"
         self.hang = False
+        self.connected = asyncio.Event()
         self.login: str | None = None
         #: 给了就会 STARTTLS。
         self.tls: SSLContext | None = None
@@ -142,6 +143,7 @@ class SmtpReceiver:
         self._to: list[str] = []
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connected.set()
         try:
             if self.hang:
                 await reader.read()
@@ -211,24 +213,29 @@ async def _serving(
     serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
     tls: SSLContext | None = None,
 ) -> AsyncIterator[int]:
-    tasks: set[asyncio.Task[None]] = set()
+    serving: set[asyncio.Task[None]] = set()
+    unclosed: set[asyncio.Task[None]] = set()
 
     async def held(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        tasks.add(task)
+        serving.add(task)
+        unclosed.add(task)
         try:
             await serve(reader, writer)
         finally:
-            tasks.discard(task)
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
+            serving.discard(task)
+            # 握手没有成的：传输关了，没有人告诉 writer
+            with contextlib.suppress(OSError, TimeoutError):
+                async with asyncio.timeout(1):
+                    await writer.wait_closed()
+            unclosed.discard(task)
 
     server = await asyncio.start_server(held, "127.0.0.1", 0, ssl=tls)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
         server.close()
-        for task in tasks:
+        for task in serving:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*unclosed, return_exceptions=True)

@@ -79,7 +79,7 @@ async def test_being_cancelled_does_not_wait_for_the_server() -> None:
     async with smtp_receiver() as there:
         there.hang = True
         sending = asyncio.create_task(mail(there, timeout_s=30).send(notice()))
-        await asyncio.sleep(0)
+        await asyncio.wait_for(there.connected.wait(), 5)
         sending.cancel()
         await asyncio.wait([sending], timeout=5)
         assert sending.cancelled()
